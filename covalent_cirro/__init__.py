@@ -1,0 +1,29 @@
+"""covalent-cirro: run the electrons of a Covalent lattice as AWS Batch jobs.
+
+Imports nothing by itself (PEP 562): the container runs ``python -m covalent_cirro.runner`` without Covalent,
+and a client that asks for `CirroBatchExecutor` gets Covalent loaded first, whatever it imported before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from covalent_cirro.cirro import CirroBatchExecutor as CirroBatchExecutor
+
+__all__ = ["CirroBatchExecutor", "__version__"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "CirroBatchExecutor":
+        import covalent  # noqa: F401  (its plugin loader must see our module complete)
+
+        from covalent_cirro.cirro import CirroBatchExecutor
+
+        return CirroBatchExecutor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""An emulated AWS on a laptop."""

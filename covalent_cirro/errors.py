@@ -1,0 +1,66 @@
+"""The errors of covalent-cirro. The class names who has to act; the message says what, which id, why, and what to do.
+
+No I/O. Errors are made at three edges only: `aws.py` (what AWS said), `cirro.py` (what Covalent shows), `cli/`.
+"""
+
+from __future__ import annotations
+
+
+class CirroError(Exception):
+    """Base of all errors made here. ``str(error)`` is all that Covalent shows of it."""
+
+
+class SettingsError(CirroError, ValueError):
+    """A setting that cannot work: unknown, of a wrong type, or an impossible need. Nothing was paid for."""
+
+
+class AwsError(CirroError):
+    """AWS refused or could not be reached.
+
+    Attributes:
+        operation: ``"batch:SubmitJob"``.
+        code: AWS's error code, or the botocore exception's name where no answer came.
+        retryable: Throttled, a server error, or a broken connection: the same call may succeed later.
+    """
+
+    def __init__(self, message: str, *, operation: str, code: str, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.operation = operation
+        self.code = code
+        self.retryable = retryable
+
+
+class AccessDenied(AwsError):
+    """Credentials are missing, expired, or do not allow the call."""
+
+
+class NotFound(AwsError):
+    """The bucket, queue, job, definition, stack or object that was named does not exist."""
+
+
+class DigestMismatch(CirroError):
+    """A stored blob does not have the bytes that its name says."""
+
+
+class OutcomeError(CirroError):
+    """The outcome of a job is malformed, of another format, or of another call."""
+
+
+class JobLost(CirroError):
+    """AWS Batch no longer knows the job, and it left no outcome."""
+
+
+class PollFailed(CirroError):
+    """The state of jobs could not be learnt for too long, or cannot be learnt at all."""
+
+
+class HostError(CirroError):
+    """The Covalent server here is not one that this version understands."""
+
+
+class StackError(CirroError):
+    """A CloudFormation stack could not be made, or is not one of ours."""
+
+
+class EmulatorError(CirroError):
+    """The emulated AWS could not start, or is not running."""

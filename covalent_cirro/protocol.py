@@ -1,0 +1,688 @@
+"""What executor and runner say to each other: S3 keys, the call, the outcome, exit codes, versions.
+
+Both sides import this file and nothing of each other. It does no I/O, knows no clock, and needs the standard
+library only: the runner's start depends on how fast it imports.
+
+The executor writes one *call* (``call.json``) and submits a job whose only argument is the call's S3 URI. The runner
+answers with one *outcome* (``outcome.json``), written last and once. Bytes too big for those documents are *blobs*.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from typing import Any, NamedTuple, Union
+
+FORMAT = 1
+"""Version of both documents. A reader refuses any other and says which side to update."""
+
+CALL_PARAMETER = "call"
+"""The job definition's parameter that holds the call's URI; AWS Batch substitutes ``Ref::call`` in the command."""
+
+RUNNER_COMMAND = ("python", "-m", "covalent_cirro.runner", f"Ref::{CALL_PARAMETER}")
+"""Command of every job definition."""
+
+INLINE_BYTES = 16 * 1024
+"""A function, hooks, an input or an output up to this size rides inside the document instead of in a blob."""
+
+INLINE_TOTAL_BYTES = 256 * 1024
+"""All that rides inside one document, at most; what comes after goes into blobs."""
+
+LOG_TAIL_BYTES = 32 * 1024
+"""The end of stdout and of stderr that the outcome carries itself."""
+
+STRING_BYTES = 10_000
+"""``str(result)`` is cut here for display, unless the result is a string (`Output.string`)."""
+
+MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
+"""A larger call or outcome is refused unread: a well-formed one stays far below."""
+
+STOP_GRACE_S = 30
+"""Seconds between SIGTERM and SIGKILL on AWS Batch (User Guide, Job timeouts)."""
+
+
+class ExitCode:
+    """How the runner's process ends. The outcome says more; these tell what AWS Batch shows by itself."""
+
+    OK = 0
+    """Every electron of the call returned."""
+    RAISED = 1
+    """An electron raised, or ended in a way that is its own doing."""
+    BAD_CALL = 64
+    """The call could not be read or is not understood: nothing ran, and there may be no outcome."""
+    FETCH = 65
+    """A blob could not be fetched, or its digest did not match."""
+    VERSIONS = 66
+    """Python, cloudpickle or format versions that cannot work together."""
+    STORE = 67
+    """The outcome could not be written."""
+    TERMINATED = 143
+    """SIGTERM arrived: time limit, cancel, or the host is going (128 + 15)."""
+
+
+class Kind:
+    """Why an electron failed (`Failure.kind`)."""
+
+    RAISED = "raised"
+    """The electron's function raised."""
+    HOOK = "hook"
+    """``deps_bash``, ``deps_pip``, ``call_before`` or ``call_after`` failed."""
+    EXITED = "exited"
+    """The electron's process ended by itself (``os._exit``, ``sys.exit``) without a result."""
+    KILLED = "killed"
+    """The electron's process was killed by a signal: segfault, abort, SIGKILL by another."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """Killed by SIGKILL while the container's own count of out-of-memory kills went up."""
+    UNPICKLABLE = "unpicklable"
+    """The result cannot be pickled."""
+    MISSING_MODULE = "missing_module"
+    """Unpickling the function or an input needs a module that the container lacks (`Failure.module`)."""
+    UNREADABLE = "unreadable"
+    """The function or an input cannot be unpickled, for another reason."""
+    VERSIONS = "versions"
+    """Python or cloudpickle here cannot read what the other side pickled."""
+    FETCH = "fetch"
+    """A blob is missing, cut short or changed."""
+    TERMINATED = "terminated"
+    """SIGTERM came before the electron was done."""
+    NOT_RUN = "not_run"
+    """An earlier electron of the same task group failed."""
+    RUNNER = "runner"
+    """The runner itself broke."""
+
+
+KINDS = frozenset(value for name, value in vars(Kind).items() if name.isupper())
+
+
+class ProtocolError(ValueError):
+    """A document that does not have the form of this file."""
+
+
+class UnknownFormat(ProtocolError):
+    """A document of another format version.
+
+    Attributes:
+        found: The version in the document; `FORMAT` is the one understood here.
+    """
+
+    def __init__(self, document: str, found: object) -> None:
+        self.found = found
+        newer = isinstance(found, int) and found > FORMAT
+        side = "the side that reads it" if newer else "the side that wrote it"
+        super().__init__(
+            f"{document} has format {found!r}, this covalent-cirro understands format {FORMAT}: update {side} "
+            "(the container's image and the Covalent server need the same covalent-cirro minor version)"
+        )
+
+
+# --- keys -------------------------------------------------------------------------------------------------------
+
+
+class Location(NamedTuple):
+    """Where one call lives: ``s3://bucket/prefix/jobs/<dispatch>/<node>/<call>/``.
+
+    The last part is drawn at random for each call, so that two servers, or a call that is made again, never write
+    over each other; dispatch and node come first, so that all calls of a node are found by listing.
+    """
+
+    bucket: str
+    base: str
+
+    @property
+    def call_key(self) -> str:
+        """Key of ``call.json``."""
+        return self.base + "call.json"
+
+    @property
+    def outcome_key(self) -> str:
+        """Key of ``outcome.json``."""
+        return self.base + "outcome.json"
+
+    def log_key(self, part: str) -> str:
+        """Key of a part of the log, named by `log_part`."""
+        return self.base + "log/" + part
+
+    @property
+    def prefix(self) -> str:
+        """What stands before ``jobs/`` and ``blobs/``: empty, or ends with a slash."""
+        return self.base[: self.base.rindex("jobs/")]
+
+    @property
+    def call_uri(self) -> str:
+        """``s3://bucket/.../call.json``, the job's only argument."""
+        return f"s3://{self.bucket}/{self.call_key}"
+
+    def blob_key(self, sha256: str) -> str:
+        """Key of the blob with this digest, shared by all calls under the prefix."""
+        return blob_key(self.prefix, sha256)
+
+
+def blob_key(prefix: str, sha256: str) -> str:
+    """``<prefix>blobs/<sha256>``."""
+    return f"{prefix}blobs/{sha256}"
+
+
+def node_base(prefix: str, dispatch_id: str, node_id: int) -> str:
+    """What all calls of a node share: ``<prefix>jobs/<dispatch>/<node>/``."""
+    return f"{prefix}jobs/{dispatch_id}/{node_id}/"
+
+
+def location(bucket: str, prefix: str, dispatch_id: str, node_id: int, call_id: str) -> Location:
+    """The location of a call. ``prefix`` is empty or ends with a slash."""
+    return Location(bucket, f"{node_base(prefix, dispatch_id, node_id)}{call_id}/")
+
+
+_CALL_URI = re.compile(r"s3://([^/]+)/((?:.*/)?jobs/[^/]+/\d+/[^/]+/)call\.json")
+
+
+def parse_call_uri(uri: str) -> Location:
+    """The location that a job was given.
+
+    Raises:
+        ProtocolError: Not the URI of a call.
+    """
+    match = _CALL_URI.fullmatch(uri)
+    if match is None:
+        raise ProtocolError(
+            f"{uri!r} is not the URI of a call (s3://bucket/<prefix>/jobs/<dispatch>/<node>/<call>/call.json)"
+        )
+    return Location(match[1], match[2])
+
+
+def log_part(stream: str, attempt: int, index: int) -> str:
+    """Name of a part of ``"stdout"`` or ``"stderr"``; names sort in the order of the text."""
+    return f"{attempt:02d}/{stream}.{index:06d}"
+
+
+# --- references -------------------------------------------------------------------------------------------------
+
+
+class Blob(NamedTuple):
+    """Bytes in S3, named by their digest.
+
+    Attributes:
+        sha256: Digest of the stored bytes, hex.
+        size: Length of the stored bytes.
+        codec: ``"raw"``, or ``"zlib"`` where compressing helped.
+        raw_size: Length after decoding.
+    """
+
+    sha256: str
+    size: int
+    codec: str
+    raw_size: int
+
+
+class Inline(NamedTuple):
+    """Bytes that ride in the document itself."""
+
+    data: bytes
+
+
+class NodeOutput(NamedTuple):
+    """The result of an earlier electron of the same call (task packing)."""
+
+    node_id: int
+
+
+Ref = Union[Blob, Inline]
+"""Where bytes are."""
+
+Input = Union[Blob, Inline, NodeOutput]
+"""Where an argument's pickle is."""
+
+
+# --- the call ---------------------------------------------------------------------------------------------------
+
+
+class Task(NamedTuple):
+    """One electron to run.
+
+    Attributes:
+        node_id: Its node in the dispatch.
+        name: Its name, for messages.
+        function: Pickle of the function (raw, not base64).
+        hooks: Covalent's ``hooks.json`` as it is, or `None` where there are none.
+        args: Pickles of the positional arguments.
+        kwargs: Pickles of the keyword arguments.
+    """
+
+    node_id: int
+    name: str
+    function: Ref
+    hooks: Ref | None
+    args: tuple[Input, ...]
+    kwargs: dict[str, Input]
+
+
+class Package(NamedTuple):
+    """A local package that travels with the call: a zip whose root goes on ``sys.path``.
+
+    Attributes:
+        name: Import name, for messages.
+        archive: The zip.
+    """
+
+    name: str
+    archive: Ref
+
+
+class Call(NamedTuple):
+    """What a job is asked to do.
+
+    Attributes:
+        call_id: Drawn at random; the outcome repeats it.
+        dispatch_id: The dispatch.
+        python: Version of the Python that pickled, ``"3.11.7"``.
+        cloudpickle: Version of the cloudpickle that pickled.
+        covalent: Version of Covalent on the server, for the remedy where an electron needs Covalent.
+        tasks: The electrons, in the order to run them.
+        packages: Local packages of the user.
+    """
+
+    call_id: str
+    dispatch_id: str
+    python: str
+    cloudpickle: str
+    covalent: str
+    tasks: tuple[Task, ...]
+    packages: tuple[Package, ...] = ()
+
+
+# --- the outcome ------------------------------------------------------------------------------------------------
+
+
+class Output(NamedTuple):
+    """A result.
+
+    Attributes:
+        pickle: The pickled value.
+        string: ``str(value)`` in UTF-8: whole for a string, else cut at `STRING_BYTES`.
+        name: ``value.__name__`` or empty, as Covalent's header wants it.
+        doc: ``value.__doc__`` or empty.
+    """
+
+    pickle: Ref
+    string: Ref
+    name: str = ""
+    doc: str = ""
+
+
+class Log(NamedTuple):
+    """What an electron wrote to stdout or stderr.
+
+    Attributes:
+        size: Bytes in all.
+        parts: Names of the parts in S3 (`log_part`), in order; together they are the whole text. Empty when
+            ``tail`` already is.
+        tail: The last `LOG_TAIL_BYTES`, decoded with replacement.
+    """
+
+    size: int = 0
+    parts: tuple[str, ...] = ()
+    tail: str = ""
+
+
+class Failure(NamedTuple):
+    """Why an electron has no result.
+
+    Attributes:
+        kind: One of `Kind`.
+        message: One line for a person.
+        traceback: The electron's traceback without the runner's own frames; may be empty.
+        module: The missing module, for `Kind.MISSING_MODULE`.
+        exit_code: Exit status of the electron's process, if it ended by itself without a result.
+        signal: Name of the signal that killed it, ``"SIGSEGV"``.
+    """
+
+    kind: str
+    message: str
+    traceback: str = ""
+    module: str = ""
+    exit_code: int | None = None
+    signal: str = ""
+
+
+class NodeResult(NamedTuple):
+    """How one electron ended: exactly one of ``output`` and ``failure`` is set."""
+
+    node_id: int
+    output: Output | None
+    failure: Failure | None
+    stdout: Log
+    stderr: Log
+
+
+class Usage(NamedTuple):
+    """What the job used, over all its electrons.
+
+    Attributes:
+        wall_s: Seconds from the runner's start to the outcome.
+        cpu_s: CPU seconds, user and system, of the electrons' processes.
+        peak_memory_bytes: Largest resident size of an electron's process, or the cgroup's peak where it can be read.
+        memory_limit_bytes: The container's limit; `None` where there is none to read.
+        gpus: One entry a GPU: ``{"name", "memory_bytes", "peak_memory_bytes", "utilization"}``; empty without one.
+    """
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    peak_memory_bytes: int | None = None
+    memory_limit_bytes: int | None = None
+    gpus: tuple[dict[str, Any], ...] = ()
+
+
+class Outcome(NamedTuple):
+    """How a call ended.
+
+    Attributes:
+        call_id: That of the call.
+        attempt: AWS_BATCH_JOB_ATTEMPT, from 1.
+        job_id: AWS_BATCH_JOB_ID; empty outside AWS Batch.
+        results: One for each task of the call, in the same order.
+        usage: What it used.
+        python: Version of the runner's Python.
+        cloudpickle: Version of the runner's cloudpickle.
+        host: What is known of the machine: ``instance_type``, ``instance_id``, ``zone``, ``hostname``.
+        times: Epoch seconds by milestone: ``started``, ``fetched``, ``first_line``, ``ran``, ``stored``.
+    """
+
+    call_id: str
+    attempt: int
+    job_id: str
+    results: tuple[NodeResult, ...]
+    usage: Usage
+    python: str
+    cloudpickle: str
+    host: dict[str, str]
+    times: dict[str, float]
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every electron returned."""
+        return all(result.failure is None for result in self.results)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------
+
+
+def _ref_json(ref: Input) -> dict[str, Any]:
+    if isinstance(ref, Inline):
+        return {"inline": base64.b64encode(ref.data).decode("ascii")}
+    if isinstance(ref, NodeOutput):
+        return {"node": ref.node_id}
+    return {"sha256": ref.sha256, "size": ref.size, "codec": ref.codec, "raw_size": ref.raw_size}
+
+
+def dump_call(call: Call) -> bytes:
+    """The bytes of ``call.json``."""
+    tasks = [
+        {
+            "node_id": task.node_id,
+            "name": task.name,
+            "function": _ref_json(task.function),
+            "hooks": None if task.hooks is None else _ref_json(task.hooks),
+            "args": [_ref_json(ref) for ref in task.args],
+            "kwargs": {key: _ref_json(ref) for key, ref in task.kwargs.items()},
+        }
+        for task in call.tasks
+    ]
+    packages = [{"name": package.name, "archive": _ref_json(package.archive)} for package in call.packages]
+    document = {**call._asdict(), "format": FORMAT, "tasks": tasks, "packages": packages}
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def dump_outcome(outcome: Outcome) -> bytes:
+    """The bytes of ``outcome.json``."""
+    results = []
+    for result in outcome.results:
+        output = result.output
+        results.append(
+            {
+                "node_id": result.node_id,
+                "output": None
+                if output is None
+                else {**output._asdict(), "pickle": _ref_json(output.pickle), "string": _ref_json(output.string)},
+                "failure": None if result.failure is None else result.failure._asdict(),
+                "stdout": result.stdout._asdict(),
+                "stderr": result.stderr._asdict(),
+            }
+        )
+    document = {**outcome._asdict(), "format": FORMAT, "results": results, "usage": outcome.usage._asdict()}
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+class _Fields:
+    """A JSON object whose fields are taken out by type; a wrong one names its path."""
+
+    def __init__(self, value: object, path: str) -> None:
+        if not isinstance(value, dict):
+            raise ProtocolError(f"{path} is not an object")
+        self._value = value
+        self._path = path
+
+    def _get(self, key: str, types: tuple[type, ...], what: str) -> Any:
+        value = self._value.get(key)
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            raise ProtocolError(f"{self._path}.{key} is not {what}")
+        return value
+
+    def text(self, key: str) -> str:
+        value: str = self._get(key, (str,), "a string")
+        return value
+
+    def whole(self, key: str) -> int:
+        value: int = self._get(key, (int,), "a whole number")
+        if value < 0:
+            raise ProtocolError(f"{self._path}.{key} is negative")
+        return value
+
+    def number(self, key: str) -> float:
+        return float(self._get(key, (int, float), "a number"))
+
+    def maybe_whole(self, key: str) -> int | None:
+        value: int | None = self._get(key, (int, type(None)), "a whole number or null")
+        return value
+
+    def items(self, key: str) -> list[Any]:
+        value: list[Any] = self._get(key, (list,), "a list")
+        return value
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        value: dict[str, Any] = self._get(key, (dict,), "an object")
+        return value
+
+    def raw(self, key: str) -> Any:
+        return self._value.get(key)
+
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def _parse_blob(fields: _Fields, path: str) -> Blob:
+    sha256, codec = fields.text("sha256"), fields.text("codec")
+    if _SHA256.fullmatch(sha256) is None:
+        raise ProtocolError(f"{path}.sha256 is not a SHA-256 in hex")
+    if codec not in ("raw", "zlib"):
+        raise ProtocolError(f"{path}.codec is {codec!r}, known are raw and zlib")
+    return Blob(sha256, fields.whole("size"), codec, fields.whole("raw_size"))
+
+
+def _parse_ref(value: object, path: str) -> Ref:
+    fields = _Fields(value, path)
+    if fields.raw("inline") is not None:
+        try:
+            return Inline(base64.b64decode(fields.text("inline"), validate=True))
+        except binascii.Error as error:
+            raise ProtocolError(f"{path}.inline is not base64") from error
+    return _parse_blob(fields, path)
+
+
+def _parse_input(value: object, path: str) -> Input:
+    fields = _Fields(value, path)
+    return NodeOutput(fields.whole("node")) if fields.raw("node") is not None else _parse_ref(value, path)
+
+
+def _load(data: bytes, document: str) -> _Fields:
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise ProtocolError(f"{document} has {len(data)} bytes, more than the {MAX_DOCUMENT_BYTES} of any well-formed one")
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"{document} is not JSON: {error}") from error
+    fields = _Fields(value, document)
+    if fields.raw("format") != FORMAT:
+        raise UnknownFormat(document, fields.raw("format"))
+    return fields
+
+
+def parse_call(data: bytes) -> Call:
+    """Read ``call.json``.
+
+    Raises:
+        UnknownFormat: Another format version.
+        ProtocolError: Malformed; the message names the place.
+    """
+    fields = _load(data, "call.json")
+    tasks = []
+    for i, value in enumerate(fields.items("tasks")):
+        path = f"call.json.tasks[{i}]"
+        task = _Fields(value, path)
+        hooks = task.raw("hooks")
+        tasks.append(
+            Task(
+                node_id=task.whole("node_id"),
+                name=task.text("name"),
+                function=_parse_ref(task.raw("function"), f"{path}.function"),
+                hooks=None if hooks is None else _parse_ref(hooks, f"{path}.hooks"),
+                args=tuple(_parse_input(ref, f"{path}.args[{j}]") for j, ref in enumerate(task.items("args"))),
+                kwargs={
+                    str(key): _parse_input(ref, f"{path}.kwargs[{key!r}]") for key, ref in task.mapping("kwargs").items()
+                },
+            )
+        )
+    packages = []
+    for i, value in enumerate(fields.items("packages")):
+        package = _Fields(value, f"call.json.packages[{i}]")
+        packages.append(
+            Package(package.text("name"), _parse_ref(package.raw("archive"), f"call.json.packages[{i}].archive"))
+        )
+    return Call(
+        call_id=fields.text("call_id"),
+        dispatch_id=fields.text("dispatch_id"),
+        python=fields.text("python"),
+        cloudpickle=fields.text("cloudpickle"),
+        covalent=fields.text("covalent"),
+        tasks=tuple(tasks),
+        packages=tuple(packages),
+    )
+
+
+_PART = re.compile(r"\d{2,}/(stdout|stderr)\.\d{6,}")
+
+
+def _parse_log(value: object, path: str) -> Log:
+    fields = _Fields(value, path)
+    parts = fields.items("parts")
+    for part in parts:
+        # A part's name becomes a key: nothing that leaves the call's own folder.
+        if not isinstance(part, str) or _PART.fullmatch(part) is None:
+            raise ProtocolError(f"{path}.parts has {part!r}, which is not the name of a part")
+    return Log(fields.whole("size"), tuple(parts), fields.text("tail"))
+
+
+def _parse_result(value: object, path: str) -> NodeResult:
+    fields = _Fields(value, path)
+    output: Output | None = None
+    failure: Failure | None = None
+    if fields.raw("output") is not None:
+        of = _Fields(fields.raw("output"), f"{path}.output")
+        output = Output(
+            pickle=_parse_ref(of.raw("pickle"), f"{path}.output.pickle"),
+            string=_parse_ref(of.raw("string"), f"{path}.output.string"),
+            name=of.text("name"),
+            doc=of.text("doc"),
+        )
+    if fields.raw("failure") is not None:
+        ff = _Fields(fields.raw("failure"), f"{path}.failure")
+        failure = Failure(
+            kind=ff.text("kind"),
+            message=ff.text("message"),
+            traceback=ff.text("traceback"),
+            module=ff.text("module"),
+            exit_code=ff.maybe_whole("exit_code"),
+            signal=ff.text("signal"),
+        )
+        if failure.kind not in KINDS:
+            raise ProtocolError(f"{path}.failure.kind is {failure.kind!r}; known are {', '.join(sorted(KINDS))}")
+    if (output is None) == (failure is None):
+        raise ProtocolError(f"{path} must have either an output or a failure")
+    return NodeResult(
+        node_id=fields.whole("node_id"),
+        output=output,
+        failure=failure,
+        stdout=_parse_log(fields.raw("stdout"), f"{path}.stdout"),
+        stderr=_parse_log(fields.raw("stderr"), f"{path}.stderr"),
+    )
+
+
+def parse_outcome(data: bytes) -> Outcome:
+    """Read ``outcome.json``.
+
+    Raises:
+        UnknownFormat: Another format version.
+        ProtocolError: Malformed; the message names the place.
+    """
+    fields = _load(data, "outcome.json")
+    usage = _Fields(fields.raw("usage"), "outcome.json.usage")
+    gpus = usage.items("gpus")
+    if not all(isinstance(gpu, dict) for gpu in gpus):
+        raise ProtocolError("outcome.json.usage.gpus has an entry that is not an object")
+    times = _Fields(fields.raw("times"), "outcome.json.times")
+    return Outcome(
+        call_id=fields.text("call_id"),
+        attempt=fields.whole("attempt"),
+        job_id=fields.text("job_id"),
+        results=tuple(
+            _parse_result(value, f"outcome.json.results[{i}]") for i, value in enumerate(fields.items("results"))
+        ),
+        usage=Usage(
+            wall_s=usage.number("wall_s"),
+            cpu_s=usage.number("cpu_s"),
+            peak_memory_bytes=usage.maybe_whole("peak_memory_bytes"),
+            memory_limit_bytes=usage.maybe_whole("memory_limit_bytes"),
+            gpus=tuple(gpus),
+        ),
+        python=fields.text("python"),
+        cloudpickle=fields.text("cloudpickle"),
+        host={str(key): str(value) for key, value in fields.mapping("host").items()},
+        times={str(key): times.number(str(key)) for key in fields.mapping("times")},
+    )
+
+
+# --- versions ---------------------------------------------------------------------------------------------------
+
+
+def version_conflict(pickled_by: Call, python: str, cloudpickle: str) -> str | None:
+    """Why a pickle of the call's versions cannot be read here, or `None`.
+
+    cloudpickle writes functions as the bytecode of its Python: only the same minor version reads them. Its own format
+    is kept within a major version (cloudpickle README, "security and compatibility").
+    """
+    if pickled_by.python.split(".")[:2] != python.split(".")[:2]:
+        theirs, ours = ".".join(pickled_by.python.split(".")[:2]), ".".join(python.split(".")[:2])
+        return (
+            f"the electron was pickled by Python {pickled_by.python}, the container has Python {python}: a pickled "
+            f"function is read only by the same minor version. Use an image with Python {theirs}, or dispatch from "
+            f"Python {ours}"
+        )
+    if pickled_by.cloudpickle.split(".")[:1] != cloudpickle.split(".")[:1]:
+        return (
+            f"the electron was pickled by cloudpickle {pickled_by.cloudpickle}, the container has cloudpickle "
+            f"{cloudpickle}: install cloudpickle=={pickled_by.cloudpickle} in the image"
+        )
+    return None

@@ -1,0 +1,140 @@
+"""Covalent's TransportableObject file (``*.tobj``), read and written in a stream, without Covalent and without unpickling.
+
+Knows bytes and file objects only; no S3, no clock. Layout (covalent 0.240 ``_workflow/transportable_object.py``)::
+
+    [0:8]   string_offset, big endian      [16:string_offset]           header, JSON
+    [8:16]  data_offset, big endian        [string_offset:data_offset]  str(obj), UTF-8
+                                           [data_offset:]               base64(cloudpickle.dumps(obj))
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+_OFFSETS_BYTES = 16
+_MAX_HEADER_BYTES = 64 * 1024 * 1024
+# Multiples of 3 and 4: every chunk but the last encodes and decodes by itself, with no padding inside the stream.
+_PICKLE_CHUNK = 3 * 256 * 1024
+_BASE64_CHUNK = 4 * 256 * 1024
+
+
+class TobjError(ValueError):
+    """The file is not a TransportableObject: cut short, or never one."""
+
+
+class Header(NamedTuple):
+    """What stands before the pickle.
+
+    Attributes:
+        fields: The JSON header: ``py_version``, ``cloudpickle_version`` and ``attrs`` (``doc``, ``name``).
+        string_offset: Where ``str(obj)`` begins, in bytes.
+        data_offset: Where the base64 of the pickle begins, in bytes.
+    """
+
+    fields: dict[str, Any]
+    string_offset: int
+    data_offset: int
+
+    @property
+    def python_version(self) -> str:
+        """Python that made the pickle, ``"3.11.7"``; empty if the file does not tell."""
+        return str(self.fields.get("py_version") or "")
+
+    @property
+    def cloudpickle_version(self) -> str:
+        """cloudpickle that made the pickle; empty if the file does not tell."""
+        return str(self.fields.get("cloudpickle_version") or "")
+
+
+def read_header(file: BinaryIO) -> Header:
+    """Read the header of an open ``.tobj`` file, leaving it just after the header.
+
+    Raises:
+        TobjError: The offsets or the JSON are not those of a TransportableObject.
+    """
+    offsets = file.read(_OFFSETS_BYTES)
+    if len(offsets) < _OFFSETS_BYTES:
+        raise TobjError(f"{len(offsets)} bytes is too short for a TransportableObject")
+    string_offset = int.from_bytes(offsets[:8], "big")
+    data_offset = int.from_bytes(offsets[8:], "big")
+    if not _OFFSETS_BYTES <= string_offset <= data_offset or string_offset > _MAX_HEADER_BYTES:
+        raise TobjError(f"impossible offsets {string_offset} and {data_offset}")
+    raw = file.read(string_offset - _OFFSETS_BYTES)
+    try:
+        fields = json.loads(raw)
+    except ValueError as error:
+        raise TobjError(f"the header is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise TobjError("the header is not a JSON object")
+    return Header(fields, string_offset, data_offset)
+
+
+def iter_pickle(file: BinaryIO, header: Header) -> Iterator[bytes]:
+    """Yield the pickle of an open ``.tobj`` file, decoded chunk by chunk (about 1 MB in memory, whatever the size).
+
+    Raises:
+        TobjError: The base64 is broken or cut short.
+    """
+    file.seek(header.data_offset)
+    while chunk := file.read(_BASE64_CHUNK):
+        try:
+            yield base64.b64decode(chunk, validate=True)
+        except binascii.Error as error:
+            raise TobjError(f"the data is not base64: {error}") from error
+
+
+def pickle_size(file: BinaryIO, header: Header) -> int:
+    """Size of the pickle in bytes, from the size of the file alone (the padding is looked at, the data is not)."""
+    end = file.seek(0, os.SEEK_END)
+    encoded = max(0, end - header.data_offset)
+    if encoded == 0:
+        return 0
+    file.seek(end - min(2, encoded))
+    return encoded // 4 * 3 - file.read(2).count(b"=")
+
+
+def header_fields(name: str, doc: str, python_version: str, cloudpickle_version: str) -> dict[str, Any]:
+    """The header that Covalent itself would write for an object of this name and docstring."""
+    return {
+        "py_version": python_version,
+        "cloudpickle_version": cloudpickle_version,
+        "attrs": {"doc": doc, "name": name},
+    }
+
+
+class Writer:
+    """Writes a ``.tobj`` file in one pass: header and text at once, then the pickle in chunks of any size.
+
+    Example:
+        >>> writer = Writer(file, header_fields("", "", "3.11.7", "3.1.2"), b"42")
+        >>> writer.write(pickle_bytes)
+        >>> writer.close()
+    """
+
+    def __init__(self, file: BinaryIO, fields: dict[str, Any], string: bytes) -> None:
+        self._file = file
+        self._rest = b""
+        header = json.dumps(fields).encode()
+        string_offset = _OFFSETS_BYTES + len(header)
+        data_offset = string_offset + len(string)
+        file.write(string_offset.to_bytes(8, "big") + data_offset.to_bytes(8, "big") + header + string)
+
+    def write(self, chunk: bytes) -> int:
+        """Append bytes of the pickle."""
+        data = self._rest + chunk
+        whole = len(data) - len(data) % 3
+        for start in range(0, whole, _PICKLE_CHUNK):
+            self._file.write(base64.b64encode(data[start : min(start + _PICKLE_CHUNK, whole)]))
+        self._rest = data[whole:]
+        return len(chunk)
+
+    def close(self) -> None:
+        """Write what is left. The file itself stays open: it is the caller's."""
+        if self._rest:
+            self._file.write(base64.b64encode(self._rest))
+            self._rest = b""
