@@ -21,13 +21,17 @@ class AwsError(CirroError):
         operation: ``"batch:SubmitJob"``.
         code: AWS's error code, or the botocore exception's name where no answer came.
         retryable: Throttled, a server error, or a broken connection: the same call may succeed later.
+        throttled: AWS refused the call for its rate, so it certainly had no effect.
     """
 
-    def __init__(self, message: str, *, operation: str, code: str, retryable: bool = False) -> None:
+    def __init__(
+        self, message: str, *, operation: str, code: str, retryable: bool = False, throttled: bool = False
+    ) -> None:
         super().__init__(message)
         self.operation = operation
         self.code = code
-        self.retryable = retryable
+        self.retryable = retryable or throttled
+        self.throttled = throttled
 
 
 class AccessDenied(AwsError):

@@ -13,7 +13,7 @@ import base64
 import binascii
 import json
 import re
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, TypeAlias
 
 FORMAT = 1
 """Version of both documents. A reader refuses any other and says which side to update."""
@@ -150,6 +150,11 @@ class Location(NamedTuple):
         return self.base[: self.base.rindex("jobs/")]
 
     @property
+    def call_id(self) -> str:
+        """The last part: what tells the calls of a node apart."""
+        return self.base.rstrip("/").rsplit("/", 1)[1]
+
+    @property
     def call_uri(self) -> str:
         """``s3://bucket/.../call.json``, the job's only argument."""
         return f"s3://{self.bucket}/{self.call_key}"
@@ -227,10 +232,10 @@ class NodeOutput(NamedTuple):
     node_id: int
 
 
-Ref = Union[Blob, Inline]
+Ref: TypeAlias = Blob | Inline
 """Where bytes are."""
 
-Input = Union[Blob, Inline, NodeOutput]
+Input: TypeAlias = Blob | Inline | NodeOutput
 """Where an argument's pickle is."""
 
 
@@ -443,7 +448,11 @@ def dump_outcome(outcome: Outcome) -> bytes:
                 "node_id": result.node_id,
                 "output": None
                 if output is None
-                else {**output._asdict(), "pickle": _ref_json(output.pickle), "string": _ref_json(output.string)},
+                else {
+                    **output._asdict(),
+                    "pickle": _ref_json(output.pickle),
+                    "string": _ref_json(output.string),
+                },
                 "failure": None if result.failure is None else result.failure._asdict(),
                 "stdout": result.stdout._asdict(),
                 "stderr": result.stderr._asdict(),
@@ -529,7 +538,9 @@ def _parse_input(value: object, path: str) -> Input:
 
 def _load(data: bytes, document: str) -> _Fields:
     if len(data) > MAX_DOCUMENT_BYTES:
-        raise ProtocolError(f"{document} has {len(data)} bytes, more than the {MAX_DOCUMENT_BYTES} of any well-formed one")
+        raise ProtocolError(
+            f"{document} has {len(data)} bytes, more than the {MAX_DOCUMENT_BYTES} of any well-formed one"
+        )
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -561,7 +572,8 @@ def parse_call(data: bytes) -> Call:
                 hooks=None if hooks is None else _parse_ref(hooks, f"{path}.hooks"),
                 args=tuple(_parse_input(ref, f"{path}.args[{j}]") for j, ref in enumerate(task.items("args"))),
                 kwargs={
-                    str(key): _parse_input(ref, f"{path}.kwargs[{key!r}]") for key, ref in task.mapping("kwargs").items()
+                    str(key): _parse_input(ref, f"{path}.kwargs[{key!r}]")
+                    for key, ref in task.mapping("kwargs").items()
                 },
             )
         )

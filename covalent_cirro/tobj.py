@@ -107,22 +107,19 @@ def header_fields(name: str, doc: str, python_version: str, cloudpickle_version:
     }
 
 
-class Writer:
-    """Writes a ``.tobj`` file in one pass: header and text at once, then the pickle in chunks of any size.
+def write_head(file: BinaryIO, fields: dict[str, Any], string_size: int) -> None:
+    """Write what stands before ``str(obj)``, which must follow with exactly ``string_size`` bytes."""
+    header = json.dumps(fields).encode()
+    string_offset = _OFFSETS_BYTES + len(header)
+    file.write(string_offset.to_bytes(8, "big") + (string_offset + string_size).to_bytes(8, "big") + header)
 
-    Example:
-        >>> writer = Writer(file, header_fields("", "", "3.11.7", "3.1.2"), b"42")
-        >>> writer.write(pickle_bytes)
-        >>> writer.close()
-    """
 
-    def __init__(self, file: BinaryIO, fields: dict[str, Any], string: bytes) -> None:
+class PickleWriter:
+    """Writes the pickle at the end of a ``.tobj`` file, in chunks of any size."""
+
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._rest = b""
-        header = json.dumps(fields).encode()
-        string_offset = _OFFSETS_BYTES + len(header)
-        data_offset = string_offset + len(string)
-        file.write(string_offset.to_bytes(8, "big") + data_offset.to_bytes(8, "big") + header + string)
 
     def write(self, chunk: bytes) -> int:
         """Append bytes of the pickle."""
@@ -138,3 +135,18 @@ class Writer:
         if self._rest:
             self._file.write(base64.b64encode(self._rest))
             self._rest = b""
+
+
+class Writer(PickleWriter):
+    """Writes a whole ``.tobj`` file in one pass: header and text at once, then the pickle.
+
+    Example:
+        >>> writer = Writer(file, header_fields("", "", "3.11.7", "3.1.2"), b"42")
+        >>> writer.write(pickle_bytes)
+        >>> writer.close()
+    """
+
+    def __init__(self, file: BinaryIO, fields: dict[str, Any], string: bytes) -> None:
+        super().__init__(file)
+        write_head(file, fields, len(string))
+        file.write(string)

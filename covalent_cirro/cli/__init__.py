@@ -1,1 +1,36 @@
-"""The command line, `cirro`: one file a command."""
+"""The command ``cirro``: one file a command, one renderer. Commands parse, call and show; they decide nothing."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from covalent_cirro import __version__
+from covalent_cirro.cli import render
+from covalent_cirro.cli.local import local
+from covalent_cirro.errors import CirroError
+
+
+class _Cirro(click.Group):
+    """Turns our errors into one message and exit code 1: a traceback helps nobody who typed a command."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except CirroError as error:
+            render.failure(str(error))
+            sys.exit(1)
+
+
+@click.group(
+    cls=_Cirro,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done; 1 failed, with the reason on stderr; 2 wrong usage; others are named by the command.",
+)
+@click.version_option(__version__, prog_name="cirro")
+def main() -> None:
+    """Run the electrons of a Covalent lattice as AWS Batch jobs."""
+
+
+main.add_command(local)

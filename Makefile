@@ -1,0 +1,71 @@
+# Two commands matter: `make sweep` and `make test`. Each installs what it needs into .venv first, and only when
+# setup.cfg or constraints.txt changed. `make help` lists all.
+
+# The first Python that Covalent 0.240 works with; or say `make PYTHON=python3.12 ...`.
+PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
+	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	&& echo $$python && break; done)
+VENV ?= .venv
+STATE ?= .cirro
+PROCESSES ?= 2
+ARGS ?=
+# Absolute, so that what is run finds its way whatever its folder is.
+BIN := $(abspath $(VENV))/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help sweep down status test check bench install clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-8s %s\n", $$1, $$2 }'
+
+sweep: $(VENV)/.run ## Train a sweep as AWS Batch jobs on an emulated AWS, from nothing; ARGS="--output DIR" goes to it
+	@$(BIN)/cirro local up --server --state-dir $(STATE)
+	@$(BIN)/cirro local exec --state-dir $(STATE) -- python examples/sweep.py $(ARGS)
+	@echo
+	@echo "Still running, so that you can look around in the UI; \`make down\` stops all of it and removes its data:"
+	@$(BIN)/cirro local status --state-dir $(STATE)
+
+status: $(VENV)/.run ## Show what still runs
+	@$(BIN)/cirro local status --state-dir $(STATE)
+
+down: ## Stop what `make sweep` left running, and remove its data
+	@if [ -x $(BIN)/cirro ]; then $(BIN)/cirro local down --state-dir $(STATE); else echo "nothing is installed"; fi
+
+test: $(VENV)/.dev ## Run all tests; ARGS="-k name" goes to pytest
+	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
+
+check: $(VENV)/.dev ## Format, lint, types and layers
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/unit/test_layers.py
+
+bench: $(VENV)/.dev ## Run the stock plugin and this one side by side; writes benchmarks/RESULTS.md
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+install: $(VENV)/.dev ## Only install
+
+clean: down ## Stop all and remove the virtual environment
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@if [ -z "$(PYTHON)" ]; then echo "There is no Python 3.10, 3.11 or 3.12 here. Say make PYTHON=... with one." >&2; exit 1; fi
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+		|| { echo "$(PYTHON) is not Python 3.10, 3.11 or 3.12, which Covalent 0.240 needs." >&2; exit 1; }
+	@echo "making $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV) \
+		|| { rm -rf $(VENV); echo "venv failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+# constraints.txt pins torch to a release, so that pip prefers a CPU build of it (2.13.0+cpu) wherever its own settings
+# (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS, pip.conf) offer one: the CUDA build is several GB.
+$(VENV)/.run: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing (a few minutes the first time)"
+	@$(INSTALL) -e '.[emulator,examples]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	@echo "installing what tests and checks need"
+	@$(INSTALL) -e '.[emulator,examples,test,check]'
+	@touch $@

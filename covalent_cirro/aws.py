@@ -1,0 +1,261 @@
+"""The AWS edge: sessions, clients, retries, and AWS's errors turned into ours. Knows nothing of electrons.
+
+Nothing here touches the process's environment: profile, credentials file, region and endpoint belong to one executor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import tenacity
+
+from covalent_cirro.errors import AccessDenied, AwsError, NotFound, SettingsError
+from covalent_cirro.settings import Settings
+
+if TYPE_CHECKING:
+    import boto3
+    from aiobotocore.session import AioSession
+
+T = TypeVar("T")
+
+DEFAULT_REGION = "us-east-1"
+"""Where neither the executor nor AWS's chain names a region: the stock plugin's default."""
+
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 60
+ATTEMPTS = 5
+"""Tries of one call in all. Set here, because botocore changed its default mode in 1.44 (facts: 5 legacy, 3 standard)."""
+
+POOL_CONNECTIONS = 64
+"""Connections a client may hold; botocore's 10 would make a wide sweep queue up."""
+
+_THROTTLED = frozenset(
+    {
+        "TooManyRequestsException",
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "SlowDown",
+        "BandwidthLimitExceeded",
+    }
+)
+_DENIED = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "UnauthorizedOperation",
+        "403",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "UnrecognizedClientException",
+        "SignatureDoesNotMatch",
+        "IncompleteSignature",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidToken",
+        "RequestTimeTooSkewed",
+        "RequestExpired",
+        "OptInRequired",
+        "AuthFailure",
+    }
+)
+_MISSING = frozenset({"NoSuchBucket", "NoSuchKey", "404", "NotFound", "ResourceNotFoundException", "NoSuchEntity"})
+
+
+class Access(NamedTuple):
+    """Which account, how: what one set of clients is made for. Equal values share an engine."""
+
+    profile: str | None
+    credentials: str | None
+    region: str | None
+    endpoint_url: str | None
+
+    def named(self) -> str:
+        """The settings as the user wrote them, for messages."""
+        parts = [f"{key}={value!r}" for key, value in self._asdict().items() if value]
+        return ", ".join(parts) or "AWS's usual chain (environment, config files, instance role)"
+
+
+def access_of(settings: Settings) -> Access:
+    """The part of the settings that picks account, region and endpoint; "" means AWS's own chain."""
+    return Access(
+        profile=settings.profile or None,
+        credentials=settings.credentials or None,
+        region=settings.region or None,
+        endpoint_url=settings.endpoint_url or None,
+    )
+
+
+def _configure(session: Any, access: Access) -> None:
+    if access.credentials:
+        session.set_config_variable("credentials_file", access.credentials)
+
+
+def async_session(access: Access) -> AioSession:
+    """A session for control calls on the event loop. Imports aiobotocore: call it off the loop the first time."""
+    from aiobotocore.session import AioSession
+
+    session = AioSession(profile=access.profile)
+    _configure(session, access)
+    return session
+
+
+def blocking_session(access: Access) -> boto3.Session:
+    """A boto3 session for bulk bytes in threads, with the same credentials."""
+    import boto3
+    import botocore.session
+
+    core = botocore.session.Session(profile=access.profile)
+    _configure(core, access)
+    return boto3.Session(botocore_session=core, region_name=region_of(core, access))
+
+
+def region_of(session: Any, access: Access) -> str:
+    """The executor's region, else AWS's chain, else `DEFAULT_REGION`."""
+    # AWS_REGION is what containers and newer SDKs have; botocore itself reads AWS_DEFAULT_REGION only.
+    return access.region or session.get_config_variable("region") or os.environ.get("AWS_REGION") or DEFAULT_REGION
+
+
+def client_options(access: Access, region: str, *, attempts: int = ATTEMPTS) -> dict[str, Any]:
+    """Keywords for ``create_client``: the same retries and timeouts everywhere, whatever botocore's defaults are."""
+    return {
+        "region_name": region,
+        "endpoint_url": access.endpoint_url,
+        "config": {
+            "retries": {"mode": "standard", "total_max_attempts": attempts},
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": READ_TIMEOUT_S,
+            "max_pool_connections": POOL_CONNECTIONS,
+            "signature_version": "v4",
+            "user_agent_extra": "covalent-cirro",
+        },
+    }
+
+
+def partition_of(region: str) -> str:
+    """``aws``, ``aws-cn``, ``aws-us-gov``, ...: the second field of an ARN in this region."""
+    import botocore.session
+
+    try:
+        return str(botocore.session.Session().get_partition_for_region(region))
+    except Exception:  # an unknown region is AWS's to refuse, at the call
+        return "aws"
+
+
+@contextlib.contextmanager
+def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]:
+    """Turn botocore's errors inside the block into ours.
+
+    Args:
+        operation: ``"s3:PutObject"``.
+        access: Named in messages about credentials, region and connection.
+        of: The setting or id that the call was about: ``"s3_bucket_name='results'"``.
+
+    Raises:
+        AccessDenied, NotFound, AwsError: With the setting, its value, AWS's own words, and what to do.
+        SettingsError: The profile does not exist, or the endpoint or region is malformed.
+    """
+    from botocore import exceptions as bc
+
+    about = f" for {of}" if of else ""
+    try:
+        yield
+    except bc.ClientError as error:
+        raise _from_client_error(error, operation, access, of) from error
+    except bc.ProfileNotFound as error:
+        raise SettingsError(
+            f"profile={access.profile!r}: {error}. `aws configure list-profiles` lists those of this machine; the "
+            "Covalent server reads the files of the user it runs as."
+        ) from error
+    except (bc.NoCredentialsError, bc.PartialCredentialsError, bc.CredentialRetrievalError) as error:
+        raise AccessDenied(
+            f"{operation}{about} found no credentials with {access.named()}: {error}. Set profile= or credentials=, or "
+            "AWS_PROFILE or AWS_ACCESS_KEY_ID where the Covalent server is started; with SSO, run `aws sso login`.",
+            operation=operation,
+            code=type(error).__name__,
+        ) from error
+    except (bc.TokenRetrievalError, bc.UnauthorizedSSOTokenError, bc.SSOTokenLoadError) as error:
+        raise AccessDenied(
+            f"{operation}{about}: the SSO session of {access.named()} cannot be used: {error}. Run `aws sso login`.",
+            operation=operation,
+            code=type(error).__name__,
+        ) from error
+    except (bc.InvalidRegionError, bc.NoRegionError) as error:
+        raise SettingsError(f"region={access.region!r}: {error}. Set region= to one such as eu-west-1.") from error
+    except (bc.HTTPClientError, bc.EndpointConnectionError, OSError) as error:
+        text = str(error) or type(error).__name__
+        raise AwsError(
+            f"{operation}{about} could not reach AWS with {access.named()}: {text}. Check the network, and that the "
+            "region exists" + (" and that endpoint_url answers." if access.endpoint_url else "."),
+            operation=operation,
+            code=type(error).__name__,
+            retryable=True,
+        ) from error
+    except bc.BotoCoreError as error:
+        raise AwsError(f"{operation}{about}: {error}", operation=operation, code=type(error).__name__) from error
+
+
+def _from_client_error(error: Any, operation: str, access: Access, of: str) -> AwsError:
+    code = str(error.response.get("Error", {}).get("Code") or "unknown")
+    words = str(error.response.get("Error", {}).get("Message") or "no message")
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+    said = f"{operation}{f' for {of}' if of else ''}: AWS said {code}: {words}."
+    if code in _THROTTLED or status == 429:
+        return AwsError(f"{said} The API is throttled.", operation=operation, code=code, throttled=True)
+    if code == "RequestTimeTooSkewed":
+        return AccessDenied(f"{said} Set this machine's clock (NTP).", operation=operation, code=code)
+    if code in ("ExpiredToken", "ExpiredTokenException", "RequestExpired"):
+        return AccessDenied(
+            f"{said} The credentials of {access.named()} have expired: renew them (`aws sso login`).",
+            operation=operation,
+            code=code,
+        )
+    if code in _DENIED or status == 403:
+        return AccessDenied(
+            f"{said} Check that {access.named()} is the account you mean, and that its user or role may call "
+            f"{operation}.",
+            operation=operation,
+            code=code,
+        )
+    if code in (
+        "PermanentRedirect",
+        "301",
+        "IllegalLocationConstraintException",
+        "AuthorizationHeaderMalformed",
+    ):
+        return NotFound(
+            f"{said} The bucket is in another region than {access.region or 'the one of the chain'}: set region=.",
+            operation=operation,
+            code=code,
+        )
+    if code == "ConditionalRequestConflict" or status >= 500:
+        return AwsError(f"{said} This is a fault on AWS's side.", operation=operation, code=code, retryable=True)
+    if code in _MISSING or status == 404:
+        return NotFound(
+            f"{said} Check the name, and that account and region are those meant ({access.named()}).",
+            operation=operation,
+            code=code,
+        )
+    return AwsError(said, operation=operation, code=code)
+
+
+async def patiently(call: Callable[[], Awaitable[T]], patience_s: float) -> T:
+    """Call again while AWS throttles, fails or cannot be reached: slower each time, up to 20 s apart, with jitter.
+
+    Raises:
+        AwsError: The last one, once ``patience_s`` have passed; one that is not retryable at once.
+    """
+    async for attempt in tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, AwsError) and error.retryable),
+        wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
+        stop=tenacity.stop_after_delay(patience_s),
+        reraise=True,
+    ):
+        with attempt:
+            return await call()
+    raise AssertionError("tenacity returns or raises")

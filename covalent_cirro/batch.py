@@ -1,0 +1,206 @@
+"""AWS Batch's API as typed calls: submit, describe, terminate, find and register definitions. Nothing waits or decides here.
+
+All calls are asynchronous and safe to repeat, `submit` included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from covalent_cirro import aws
+from covalent_cirro.errors import AwsError, NotFound, SettingsError
+from covalent_cirro.jobs import JobDetail, parse_job
+
+T = TypeVar("T")
+
+IDS_PER_DESCRIBE = 100
+"""Ids in one DescribeJobs (Batch API Reference, DescribeJobs)."""
+
+MAX_NAME = 128
+"""Characters of a job's name (SubmitJob)."""
+
+MAX_TAG_VALUE = 256
+"""Characters of a tag's value (Batch User Guide, Tag restrictions)."""
+
+MAX_REASON = 1024
+"""Characters of TerminateJob's reason."""
+
+SUBMITS_AT_ONCE = 16
+"""SubmitJob calls under way; AWS takes 50 a second for an account (Batch User Guide, service quotas)."""
+
+PATIENCE_S = 600.0
+"""How long a throttled or failing API is tried again, on top of botocore's own tries."""
+
+_NOT_NAME = re.compile(r"[^A-Za-z0-9_-]+")
+_NOT_TAG = re.compile(r"[^\w +\-=._:/@]", re.ASCII)
+
+
+def job_name(electron: str, dispatch_id: str, node_id: int, call_id: str) -> str:
+    """A name that a person recognises and that no other job has: it finds the job again after a lost answer."""
+    tail = f"-{dispatch_id[:8]}-{node_id}-{call_id}"
+    head = _NOT_NAME.sub("-", electron).strip("-_") or "electron"
+    return head[: MAX_NAME - len(tail)] + tail
+
+
+def tag_value(text: str) -> str:
+    """A text as AWS takes it for the value of a tag."""
+    return _NOT_TAG.sub("_", text)[:MAX_TAG_VALUE]
+
+
+class Submission(NamedTuple):
+    """A SubmitJob request that does not grow with what the electron was given.
+
+    Attributes:
+        name: From `job_name`.
+        queue: Name or ARN.
+        queue_option: The option that named the queue, for messages.
+        definition: ``name:revision``.
+        parameters: Substituted in the definition's command.
+        attempts: 1 to 10.
+        timeout_s: From 60.
+        tags: At most 50.
+    """
+
+    name: str
+    queue: str
+    queue_option: str
+    definition: str
+    parameters: Mapping[str, str]
+    attempts: int
+    timeout_s: int
+    tags: Mapping[str, str]
+
+
+def build_submit(submission: Submission) -> dict[str, Any]:
+    """The body of SubmitJob.
+
+    The host's loss and a failed start are retried by AWS Batch; everything else ends the job. The last rule matters:
+    where no rule matches, AWS retries (EvaluateOnExit).
+    """
+    return {
+        "jobName": submission.name,
+        "jobQueue": submission.queue,
+        "jobDefinition": submission.definition,
+        "parameters": dict(submission.parameters),
+        "retryStrategy": {
+            "attempts": submission.attempts,
+            "evaluateOnExit": [
+                {"onStatusReason": "Host EC2*", "action": "RETRY"},
+                {"onReason": "DockerTimeoutError*", "action": "RETRY"},
+                {"onReason": "*", "action": "EXIT"},
+            ],
+        },
+        "timeout": {"attemptDurationSeconds": submission.timeout_s},
+        "tags": dict(submission.tags),
+        "propagateTags": True,
+    }
+
+
+class BatchGateway:
+    """AWS Batch for one account and region. Made by `engine.py`, which closes its clients."""
+
+    def __init__(self, client: Any, submit_client: Any, access: aws.Access, *, patience_s: float = PATIENCE_S) -> None:
+        """Wrap two clients: ``submit_client`` must not retry by itself, since SubmitJob knows no idempotency token."""
+        self._client = client
+        self._submit_client = submit_client
+        self._access = access
+        self._patience_s = patience_s
+        self._submitting = asyncio.Semaphore(SUBMITS_AT_ONCE)
+
+    async def submit(self, submission: Submission) -> str:
+        """Submit a job once, even where an answer is lost, and give its id.
+
+        Raises:
+            SettingsError: The queue or the definition cannot take it; names the setting.
+            AwsError: Anything else, after `PATIENCE_S` of trying.
+        """
+        asked_before = False
+
+        async def once() -> str:
+            nonlocal asked_before
+            if asked_before and (found := await self._find(submission)):
+                return found
+            asked_before = False
+            try:
+                with self._errors("batch:SubmitJob", f"{submission.queue_option}={submission.queue!r}"):
+                    response = await self._submit_client.submit_job(**build_submit(submission))
+            except AwsError as error:
+                # Throttled means not taken. After anything else the job may exist: look before asking again.
+                asked_before = error.retryable and not error.throttled
+                raise _about_queue(error, submission) from error
+            job_id: str = response["jobId"]
+            return job_id
+
+        async with self._submitting:
+            return await self._patiently(once)
+
+    async def _find(self, submission: Submission) -> str | None:
+        with self._errors("batch:ListJobs", f"{submission.queue_option}={submission.queue!r}"):
+            response = await self._client.list_jobs(
+                jobQueue=submission.queue, filters=[{"name": "JOB_NAME", "values": [submission.name]}]
+            )
+        return next((job["jobId"] for job in response["jobSummaryList"] if job["jobName"] == submission.name), None)
+
+    async def describe(self, job_ids: Iterable[str]) -> list[JobDetail]:
+        """What AWS says of up to `IDS_PER_DESCRIBE` jobs; ids that it does not know are missing. One call, no patience."""
+        with self._errors("batch:DescribeJobs", ""):
+            response = await self._client.describe_jobs(jobs=list(job_ids))
+        return [parse_job(job) for job in response["jobs"]]
+
+    async def terminate(self, job_id: str, reason: str) -> None:
+        """Ask for a job's end, in whatever state it is. A job that has ended stays as it is."""
+
+        async def once() -> None:
+            with self._errors("batch:TerminateJob", f"job {job_id}"):
+                await self._client.terminate_job(jobId=job_id, reason=reason[:MAX_REASON])
+
+        await self._patiently(once)
+
+    async def find_definition(self, name: str) -> str | None:
+        """``name:revision`` of the newest ACTIVE revision, or `None`."""
+
+        async def once() -> str | None:
+            with self._errors("batch:DescribeJobDefinitions", f"job definition {name}"):
+                paginator = self._client.get_paginator("describe_job_definitions")
+                revisions = [
+                    int(item["revision"])
+                    async for page in paginator.paginate(jobDefinitionName=name, status="ACTIVE")
+                    for item in page["jobDefinitions"]
+                ]
+            return f"{name}:{max(revisions)}" if revisions else None
+
+        return await self._patiently(once)
+
+    async def register_definition(self, body: Mapping[str, Any]) -> str:
+        """Register a job definition and give its ``name:revision``."""
+
+        async def once() -> str:
+            with self._errors("batch:RegisterJobDefinition", f"job definition {body['jobDefinitionName']}"):
+                response = await self._client.register_job_definition(**body)
+            return f"{response['jobDefinitionName']}:{response['revision']}"
+
+        return await self._patiently(once)
+
+    def _errors(self, operation: str, of: str) -> Any:
+        return aws.translate(operation, access=self._access, of=of)
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await aws.patiently(call, self._patience_s)
+
+
+def _about_queue(error: AwsError, submission: Submission) -> Exception:
+    """A ClientException names the queue or the definition in its text only; say which setting it is about."""
+    if error.retryable or error.code != "ClientException":
+        return error
+    words = str(error)
+    if "ob queue" in words or "jobQueue" in words or "JobQueue" in words:
+        return SettingsError(
+            f"{words} Check {submission.queue_option}, and that the queue is ENABLED and VALID in this account and "
+            "region (AWS console: Batch, Job queues)."
+        )
+    if "ob definition" in words or "jobDefinition" in words or "JobDefinition" in words:
+        return NotFound(words, operation=error.operation, code=error.code)
+    return error

@@ -1,0 +1,147 @@
+"""The executor's half of the protocol: from an electron's files to a call in S3.
+
+Reads headers of files and hands their content to the store; nothing is unpickled, nothing is held whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from covalent_cirro import packages, tobj
+from covalent_cirro.blobs import Source
+from covalent_cirro.covalent_assets import Group
+from covalent_cirro.protocol import (
+    INLINE_BYTES,
+    INLINE_TOTAL_BYTES,
+    Blob,
+    Call,
+    Inline,
+    Input,
+    Location,
+    NodeOutput,
+    Package,
+    Ref,
+    Task,
+    dump_call,
+    location,
+)
+from covalent_cirro.settings import Settings
+from covalent_cirro.store import Store
+
+_EMPTY_HOOKS = frozenset({b"{}", b"", b"null"})
+
+
+class Spec(NamedTuple):
+    """Which nodes' outputs are an electron's arguments: Covalent's ``TaskSpec``."""
+
+    node_id: int
+    args: Sequence[int]
+    kwargs: Mapping[str, int]
+
+
+class Written(NamedTuple):
+    """A call that is in S3.
+
+    Attributes:
+        location: Where.
+        call: What it says.
+        keys: Its own key and those of its blobs: what must not expire while the job waits.
+    """
+
+    location: Location
+    call: Call
+    keys: tuple[str, ...]
+
+
+def new_call_id() -> str:
+    """Part of the call's keys and of the job's name: 48 random bits, so that no two calls of a node meet."""
+    return secrets.token_hex(6)
+
+
+async def write_call(
+    store: Store, settings: Settings, dispatch_id: str, group: Group, specs: Sequence[Spec], *, covalent: str
+) -> Written:
+    """Store what a task group needs: blobs first, each once and all at the same time, then ``call.json``."""
+    place = location(settings.s3_bucket_name, settings.key_prefix, dispatch_id, specs[0].node_id, new_call_id())
+    inside = {spec.node_id for spec in specs}
+    function = group.nodes[specs[0].node_id].paths["function"]
+    header = await asyncio.to_thread(_header, function)
+    put = _Puts(store, settings, place)
+
+    async def task(spec: Spec) -> Task:
+        node = group.nodes[spec.node_id]
+
+        async def argument(node_id: int) -> Input:
+            return NodeOutput(node_id) if node_id in inside else await put(group.inputs[node_id], is_tobj=True)
+
+        code, hooks, args, kwargs = await asyncio.gather(
+            put(node.paths["function"], is_tobj=True),
+            put(node.paths["hooks"], is_tobj=False) if "hooks" in node.paths else _no_hooks(),
+            asyncio.gather(*(argument(node_id) for node_id in spec.args)),
+            asyncio.gather(*(argument(node_id) for node_id in spec.kwargs.values())),
+        )
+        return Task(
+            node_id=spec.node_id,
+            name=node.name,
+            function=code,
+            hooks=None if isinstance(hooks, Inline) and hooks.data.strip() in _EMPTY_HOOKS else hooks,
+            args=tuple(args),
+            kwargs=dict(zip(spec.kwargs, kwargs, strict=True)),
+        )
+
+    async def package(item: str) -> Package:
+        path = await asyncio.to_thread(packages.locate, item)
+        archive = await asyncio.to_thread(packages.pack, path, settings.cache_dir)
+        return Package(path.stem, await put(archive, is_tobj=False))
+
+    tasks, archives = await asyncio.gather(
+        asyncio.gather(*map(task, specs)), asyncio.gather(*map(package, settings.local_packages))
+    )
+    call = Call(
+        call_id=place.call_id,
+        dispatch_id=dispatch_id,
+        python=header.python_version or group.python,
+        cloudpickle=header.cloudpickle_version,
+        covalent=covalent,
+        tasks=tuple(tasks),
+        packages=tuple(archives),
+    )
+    await store.put_document(place.bucket, place.call_key, dump_call(call))
+    return Written(place, call, (place.call_key, *put.keys))
+
+
+async def _no_hooks() -> Ref:
+    return Inline(b"")
+
+
+def _header(path: str) -> tobj.Header:
+    with open(path, "rb") as file:
+        return tobj.read_header(file)
+
+
+class _Puts:
+    """Puts the files of one call, and counts what rides inside it."""
+
+    def __init__(self, store: Store, settings: Settings, place: Location) -> None:
+        self._store = store
+        self._folder = settings.cache_dir
+        self._place = place
+        self._room = INLINE_TOTAL_BYTES
+        self.keys: list[str] = []
+
+    async def __call__(self, path: str, *, is_tobj: bool) -> Ref:
+        inline = self._room >= INLINE_BYTES
+        reserved = INLINE_BYTES if inline else 0  # Many puts ask before the first has its answer.
+        self._room -= reserved
+        ref = await self._store.put(
+            Source(path, is_tobj), self._place.bucket, self._place.prefix, self._folder, inline=inline
+        )
+        self._room += reserved
+        if isinstance(ref, Blob):
+            self.keys.append(self._place.blob_key(ref.sha256))
+        else:
+            self._room -= len(ref.data)
+        return ref

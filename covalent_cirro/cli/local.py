@@ -1,0 +1,122 @@
+"""``cirro local``: the local stack, an emulated AWS with or without a Covalent server. Shows what `playground` does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from covalent_cirro.cli import render
+from covalent_cirro.errors import CirroError
+from covalent_cirro.playground import Playground
+
+NOT_RUNNING = 3
+"""Exit code of ``status`` where nothing runs, as with ``systemctl status``."""
+
+NOT_FOUND = 127
+"""Exit code of ``exec`` where the program does not exist, as a shell has it."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _state_dir(command: Command) -> Command:
+    return click.option(
+        "--state-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=".cirro",
+        show_default=True,
+        envvar="CIRRO_STATE_DIR",
+        show_envvar=True,
+        help="Folder with everything the local stack keeps. Each folder is a local stack of its own.",
+    )(command)
+
+
+@click.group()
+def local() -> None:
+    """An emulated AWS on this machine, and a Covalent server that uses it."""
+
+
+@local.command()
+@click.option("--server", is_flag=True, help="Start a Covalent server too, with its own config, data and port.")
+@click.option(
+    "--vcpus",
+    type=click.IntRange(min=1),
+    help="vCPUs of the emulated account, which limit the jobs at a time. Unset: this machine's cores.",
+)
+@_state_dir
+def up(server: bool, vcpus: int | None, state_dir: Path) -> None:
+    """Start the emulated AWS and deploy the stack in it. What runs already stays as it is."""
+    playground = Playground(state_dir)
+    before = playground.status()
+    with render.steps() as say:
+        now = playground.up(server=server, vcpus=vcpus, say=say)
+    verb = "runs already" if before.endpoint_url == now.endpoint_url else "runs"
+    render.done(f"the emulated AWS {verb} at {now.endpoint_url}, with the stack {now.stack!r}")
+    if now.server_url is not None:
+        verb = "runs already" if before.server_url == now.server_url else "runs"
+        render.done(f"the Covalent server {verb} at {now.server_url}")
+    at = "" if state_dir == Path(".cirro") else f" --state-dir {state_dir}"
+    render.line(f"Use it: cirro local exec{at} -- python your_script.py")
+    render.line(f"Stop it: cirro local down{at}")
+
+
+@local.command()
+@_state_dir
+def down(state_dir: Path) -> None:
+    """End what `up` started, jobs included, and remove its state."""
+    with render.steps() as say:
+        stopped = Playground(state_dir).down(say)
+    render.done("the local stack is stopped" if stopped else "no local stack runs here")
+
+
+@local.command(epilog=f"Exit codes: 0 the emulator runs; {NOT_RUNNING} it does not.")
+@click.option("--json", "as_json", is_flag=True, help="For programs: one JSON document.")
+@_state_dir
+def status(as_json: bool, state_dir: Path) -> None:
+    """Show what runs, where, and the jobs by state."""
+    now = Playground(state_dir).status()
+    if as_json:
+        render.document(asdict(now))
+    else:
+        counts = [f"{count} {state}" for state, count in now.jobs.items() if count]
+        render.facts(
+            [
+                ("emulated AWS", now.endpoint_url or "does not run"),
+                ("stack", now.stack or "not deployed"),
+                ("jobs", ", ".join(counts) or "none"),
+                ("Covalent UI", now.server_url or "does not run"),
+            ]
+        )
+    if now.endpoint_url is None:
+        sys.exit(NOT_RUNNING)
+
+
+@local.command(
+    name="exec",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    epilog=f"Exit codes: those of the command; {NOT_FOUND} it does not exist; 1 no local stack runs.",
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@_state_dir
+def run(command: tuple[str, ...], state_dir: Path) -> None:
+    """Run COMMAND with the local stack as its AWS and its Covalent server.
+
+    \b
+    cirro local exec -- python examples/sweep.py
+    cirro local exec -- aws s3 ls
+    """
+    environment = Playground(state_dir).environment(os.environ)
+    program = shutil.which(command[0], path=environment["PATH"])
+    if program is None:
+        render.failure(f"there is no program {command[0]!r} on the path. Check its name.")
+        sys.exit(NOT_FOUND)
+    try:
+        os.execve(program, command, environment)  # noqa: S606  (signals and exit code are the command's own)
+    except OSError as error:
+        raise CirroError(f"{program} cannot be run: {error.strerror}") from error

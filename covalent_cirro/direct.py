@@ -1,0 +1,162 @@
+"""An electron without a Covalent server: what the stock class's own methods do, through the same engine.
+
+The result is unpickled in the caller's process, which asked for it; Covalent's server never comes here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cloudpickle
+
+from covalent_cirro import jobs, tobj
+from covalent_cirro.calls import Spec, Written, write_call
+from covalent_cirro.covalent_assets import Group, Node
+from covalent_cirro.engine import Engine
+from covalent_cirro.errors import NotFound
+from covalent_cirro.protocol import MAX_DOCUMENT_BYTES, Call, Location, node_base, parse_call, parse_call_uri
+from covalent_cirro.reception import no_outcome, where
+from covalent_cirro.results import read_outcome, write_results
+from covalent_cirro.settings import Settings
+from covalent_cirro.submission import ending, engine_for, ensure_definition
+from covalent_cirro.submission import submit as submit_call
+
+
+class Ended(NamedTuple):
+    """A job that has ended."""
+
+    cancelled: bool
+    data: dict[str, Any]
+
+
+class Found(NamedTuple):
+    """What an electron left. ``error`` is empty if it returned."""
+
+    value: Any
+    stdout: str
+    stderr: str
+    error: str
+
+
+async def upload(
+    settings: Settings, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], metadata: dict[str, Any]
+) -> None:
+    """Pickle a function and its arguments and store them as a call."""
+    dispatch_id, node_id = str(metadata["dispatch_id"]), int(metadata["node_id"])
+    async with engine_for(settings) as engine:
+        with tempfile.TemporaryDirectory(prefix="cirro-") as folder:
+            paths = await asyncio.to_thread(_pickle, folder, function, [*args, *kwargs.values()])
+            # Inputs are numbered from the one after the electron, as if they were nodes of its dispatch.
+            first = node_id + 1
+            node = Node(0, node_id, getattr(function, "__name__", "function"), {"function": paths[0]})
+            group = Group(
+                nodes={node_id: node},
+                inputs=dict(enumerate(paths[1:], first)),
+                lattice="",
+                python=platform.python_version(),
+                covalent="",
+            )
+            spec = Spec(
+                node_id,
+                list(range(first, first + len(args))),
+                dict(zip(kwargs, range(first + len(args), first + len(args) + len(kwargs)), strict=True)),
+            )
+            await write_call(engine.store, settings, dispatch_id, group, [spec], covalent="0.240.0")
+
+
+def _pickle(folder: str, function: Callable[..., Any], values: list[Any]) -> list[str]:
+    paths = []
+    fields = tobj.header_fields("", "", platform.python_version(), cloudpickle.__version__)
+    for index, value in enumerate((function, *values)):
+        path = os.path.join(folder, f"{index}.tobj")
+        with open(path, "wb") as file:
+            writer = tobj.Writer(file, fields, b"")
+            cloudpickle.dump(value, writer)
+            writer.close()
+        paths.append(path)
+    return paths
+
+
+async def submit(settings: Settings, metadata: dict[str, Any]) -> str:
+    """Submit the newest call of an electron, and give the job's id."""
+    async with engine_for(settings) as engine:
+        place, definition = await asyncio.gather(
+            _newest(engine, settings, metadata), ensure_definition(engine, settings)
+        )
+        call = await _call(engine, place)
+        group = Group(nodes={}, inputs={}, lattice="", python=call.python, covalent=call.covalent)
+        return await submit_call(engine, settings, Written(place, call, ()), definition, group)
+
+
+async def wait(settings: Settings, job_id: str) -> Ended:
+    """Wait for a job."""
+    async with engine_for(settings) as engine:
+        detail = await engine.watcher.wait(job_id, ceiling_s=settings.poll_freq)
+    return Ended(jobs.was_cancelled_by_us(detail), ending(detail, settings))
+
+
+async def status(settings: Settings, job_id: str) -> tuple[str, int]:
+    """A job's status in AWS's words, and its exit code or -1."""
+    async with engine_for(settings) as engine:
+        found = await engine.batch.describe([job_id])
+    if not found:
+        raise NotFound(
+            f"AWS Batch does not know job {job_id}. It keeps ended jobs for at least 7 days.",
+            operation="batch:DescribeJobs",
+            code="missing",
+        )
+    return found[0].state, -1 if found[0].exit_code is None else found[0].exit_code
+
+
+async def result(settings: Settings, metadata: dict[str, Any], ended: Ended | None) -> Found:
+    """Fetch and unpickle what the newest call of an electron left."""
+    node_id = int(metadata["node_id"])
+    async with engine_for(settings) as engine:
+        place = await _newest(engine, settings, metadata)
+        data = ended.data if ended is not None else {}
+        footer = where(settings, data)
+        outcome = await read_outcome(engine.store, place)
+        if outcome is None:
+            if ended is None:
+                return Found(None, "", "", f"The job of {place.call_uri} has not ended, or left no outcome.")
+            return Found(None, "", "", await no_outcome(engine, settings, data, footer))
+        with tempfile.TemporaryDirectory(prefix="cirro-") as folder:
+            paths = {key: os.path.join(folder, key) for key in ("output", "stdout", "stderr", "error")}
+            node = Node(0, node_id, "", paths)
+            await write_results(engine.store, place, outcome, {node_id: node}, footer)
+            return await asyncio.to_thread(_read, paths)
+
+
+def _read(paths: dict[str, str]) -> Found:
+    texts = {key: Path(paths[key]).read_text(encoding="utf-8") for key in ("stdout", "stderr", "error")}
+    value = None
+    if not texts["error"]:
+        with open(paths["output"], "rb") as file:
+            value = cloudpickle.loads(b"".join(tobj.iter_pickle(file, tobj.read_header(file))))
+    return Found(value, texts["stdout"], texts["stderr"], texts["error"])
+
+
+async def _newest(engine: Engine, settings: Settings, metadata: dict[str, Any]) -> Location:
+    prefix = node_base(settings.key_prefix, str(metadata["dispatch_id"]), int(metadata["node_id"]))
+    keys = await engine.store.list_keys(settings.s3_bucket_name, prefix)
+    calls = [(written, key) for key, written in keys if key.endswith("/call.json")]
+    if not calls:
+        raise NotFound(
+            f"Nothing was uploaded for {metadata}: there is no call under s3://{settings.s3_bucket_name}/{prefix}.",
+            operation="s3:ListBucket",
+            code="NoSuchKey",
+        )
+    return parse_call_uri(f"s3://{settings.s3_bucket_name}/{max(calls)[1]}")
+
+
+async def _call(engine: Engine, place: Location) -> Call:
+    data = await engine.store.get_document(place.bucket, place.call_key, MAX_DOCUMENT_BYTES)
+    if data is None:
+        raise NotFound(f"{place.call_uri} is gone.", operation="s3:GetObject", code="NoSuchKey")
+    return parse_call(data)

@@ -1,0 +1,216 @@
+"""Puts the emulated AWS together: one port, moto behind it, our AWS Batch, and an end that leaves nothing running."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from covalent_cirro.emulator import moto_aws
+from covalent_cirro.emulator.batch import Batch, Setting, runtime
+from covalent_cirro.emulator.batch_api import DEFAULT_LIMITS, Limits
+from covalent_cirro.emulator.calls import Calls
+from covalent_cirro.emulator.control import Control, status
+from covalent_cirro.emulator.credentials import Tasks
+from covalent_cirro.emulator.faults import Faults
+from covalent_cirro.emulator.front import Front
+from covalent_cirro.emulator.model import Json, Timing
+from covalent_cirro.emulator.server import Application, Environ, Server, StartResponse
+from covalent_cirro.errors import EmulatorError
+
+REGION = "us-east-1"
+ACCOUNT = 123456789012
+"""The first emulator of a process has this account; one that is opened beside it has the next."""
+
+_accounts_lock = threading.Lock()
+_accounts: dict[str, Emulator] = {}
+
+
+class Emulator:
+    """An emulated AWS in this process, answering on a free loopback port from `start` to `close`.
+
+    moto keeps its state for the whole process, by account: emulators open at the same time get accounts of their own,
+    and `close` forgets all of the account. Bucket names are shared, as among the accounts of AWS.
+
+    Args:
+        port: 0 takes a free one.
+        state_dir: Where jobs have their working folders; `None` makes a folder that goes at the end.
+        region: The region of requests that name none.
+        docker: Run jobs as containers of their images instead of as processes.
+        timing: Durations; ``Timing(scale=0.01)`` makes a time limit of a minute 0.6 s.
+        limits: Calls a second by Batch operation, above which AWS Batch throttles.
+        quota_vcpus: vCPUs of all emulated instances together, like EC2's quota; `None` for no limit.
+
+    Raises:
+        EmulatorError: The port is taken, or no Docker engine answers.
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        state_dir: str | Path | None = None,
+        *,
+        region: str = REGION,
+        docker: bool = False,
+        timing: Timing | None = None,
+        limits: dict[str, float] | None = None,
+        quota_vcpus: float | None = None,
+    ) -> None:
+        self.region = region
+        self.account = ""
+        self.endpoint_url = ""
+        self.port = port
+        self.calls = Calls()
+        self.limits = Limits(DEFAULT_LIMITS if limits is None else limits)
+        self.faults = Faults(changed=self._faults_changed)
+        self.tasks = Tasks(self._assume)
+        self._timing = Timing() if timing is None else timing
+        self._docker = docker
+        self._quota_vcpus = quota_vcpus
+        self._own_dir = state_dir is None
+        self.state_dir = Path(tempfile.mkdtemp(prefix="cirro-emulator-")) if state_dir is None else Path(state_dir)
+        self._batches: dict[str, Batch] = {}
+        self._lock = threading.RLock()
+        self._server: Server | None = None
+        self._setting: Setting | None = None
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> Emulator:
+        """Answer from now on."""
+        # The state folder may lie in the user's reach only: jobs see their data in it.
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        engine = runtime(self.state_dir / "jobs", docker=self._docker)
+        front = Front(
+            account="",
+            region=self.region,
+            moto=_Moto(),
+            batch=self.batch,
+            control=Control(
+                self.region, lambda: dict(self._batches), self.faults, self.calls, self.limits, self.tasks
+            ),
+            is_job=self.tasks.is_job,
+            faults=self.faults,
+            calls=self.calls,
+            limits=self.limits,
+        )
+        try:
+            self._server = Server(front, self.port)
+        except OSError as error:
+            raise EmulatorError(
+                f"the emulator cannot listen on 127.0.0.1:{self.port}: {error.strerror}; take another port, or 0 for a "
+                "free one"
+            ) from error
+        self.port = self._server.port
+        self.endpoint_url = f"http://127.0.0.1:{self.port}"
+        with _accounts_lock:
+            number = ACCOUNT
+            while str(number) in _accounts:
+                number += 1
+            self.account = front.account = str(number)
+            _accounts[self.account] = self
+        self._setting = Setting(
+            account=self.account,
+            endpoint_url=self.endpoint_url,
+            runtime=engine,
+            faults=self.faults,
+            tasks=self.tasks,
+            timing=self._timing,
+            quota_vcpus=self._quota_vcpus,
+        )
+        self._server.start()
+        atexit.register(self.close)
+        return self
+
+    def close(self) -> None:
+        """End all jobs with their descendants, stop to answer, forget the account. Does nothing the second time."""
+        with self._lock:
+            server, self._server = self._server, None
+            if server is None:
+                return
+            batches = list(self._batches.values())
+        atexit.unregister(self.close)
+        for batch in batches:
+            batch.close()
+        assert self._setting is not None
+        self._setting.runtime.close()
+        server.close()
+        with _accounts_lock:
+            _accounts.pop(self.account, None)
+        moto_aws.forget_account(self.account)
+        shutil.rmtree(self.state_dir if self._own_dir else self.state_dir / "jobs", ignore_errors=True)
+
+    def __enter__(self) -> Emulator:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- use --------------------------------------------------------------------------------------------------------
+
+    def batch(self, region: str | None = None) -> Batch:
+        """The AWS Batch of a region, made when first asked for."""
+        name = region or self.region
+        with self._lock:
+            if self._setting is None:
+                raise EmulatorError("the emulator is not running: call start() first")
+            if name not in self._batches:
+                self._batches[name] = Batch(self._setting, name)
+            return self._batches[name]
+
+    def client(self, service: str, **options: Any) -> Any:
+        """A boto3 client of this AWS, with credentials that this AWS takes. Needs boto3."""
+        import boto3
+
+        given: dict[str, Any] = {
+            "region_name": self.region,
+            "endpoint_url": self.endpoint_url,
+            "aws_access_key_id": "testing",
+            "aws_secret_access_key": "testing",
+        }
+        return boto3.session.Session().client(service, **{**given, **options})
+
+    def status(self) -> Json:
+        """As ``GET /_cirro/status``."""
+        return status(dict(self._batches))
+
+    def _assume(self, role_arn: str, session: str, duration_s: int) -> Json:
+        return moto_aws.assume_role(self.account, self.region, role_arn, session, duration_s)
+
+    def _faults_changed(self) -> None:
+        for batch in list(self._batches.values()):
+            batch.faults_changed()
+
+
+def emulator_of(account: str) -> Emulator | None:
+    """The open emulator that has this account."""
+    return _accounts.get(account)
+
+
+class _Moto:
+    """moto's application, imported when first called."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._application: Application | None = None
+
+    def __call__(self, environ: Environ, start: StartResponse) -> Any:
+        with self._lock:
+            if self._application is None:
+                os.environ.setdefault("MOTO_S3_DEFAULT_KEY_BUFFER_SIZE", str(1 << 20))
+                from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+                from covalent_cirro.emulator.s3_objects import share_reads
+
+                share_reads()
+                self._application = DomainDispatcherApplication(create_backend_app)
+        return self._application(environ, start)
+
+

@@ -1,0 +1,195 @@
+"""Faults that somebody asked for: which call or job they hit, how often, how long. It must not know how they are done."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+REQUEST_KINDS = ("throttle", "error", "cut", "slow", "conflict")
+"""Faults of an API call."""
+JOB_KINDS = ("describe_omits", "stuck", "image_pull", "lose_host", "no_capacity")
+"""Faults of the emulated AWS Batch."""
+KINDS = REQUEST_KINDS + JOB_KINDS
+
+_ids = itertools.count(1)
+
+
+@dataclass
+class Fault:
+    """One fault. Unset fields match everything.
+
+    Attributes:
+        kind: One of `KINDS`.
+        service: Of the call, ``"s3"``, ``"batch"``.
+        operation: Of the call, ``"PutObject"``.
+        caller: ``"job"`` for calls made with a job's credentials, ``"client"`` for all others.
+        job: Prefix of the job's name.
+        environment: Name of the compute environment, for ``no_capacity``.
+        count: It hits this often and is then spent; `None` is without limit.
+        probability: Chance that it hits, for each call or job.
+        duration_s: It ends this long after it was asked for.
+        status: HTTP status of ``error``: 500 or 503.
+        code: Error code of ``throttle``, ``error`` and ``conflict``, where it is not the usual one of the service.
+        when: ``cut``: ``before`` the call is carried out, ``during`` its answer, or ``after`` it was carried out and
+            before the answer.
+        seconds: ``slow``: wait before the call. ``describe_omits``: how long a new job is not shown.
+            ``lose_host``: how long the job runs before.
+        bytes_per_s: ``slow``: speed of the answer's body.
+        reason: ``stuck``: the statusReason. ``image_pull``: what follows ``CannotPullContainerError: ``.
+    """
+
+    kind: str
+    service: str | None = None
+    operation: str | None = None
+    caller: str | None = None
+    job: str | None = None
+    environment: str | None = None
+    count: int | None = None
+    probability: float = 1.0
+    duration_s: float | None = None
+    status: int = 500
+    code: str | None = None
+    when: str = "before"
+    seconds: float = 0.0
+    bytes_per_s: float | None = None
+    reason: str | None = None
+    id: int = field(default_factory=lambda: next(_ids))
+    hits: int = 0
+    until: float | None = None
+    held: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown fault {self.kind!r}; known are {', '.join(KINDS)}")
+        if self.when not in ("before", "during", "after"):
+            raise ValueError(f"when is {self.when!r}; known are before, during, after")
+        if self.status not in (500, 503):
+            raise ValueError(f"status is {self.status!r}; known are 500 and 503")
+
+
+FIELDS = frozenset(each.name for each in fields(Fault)) - {"id", "hits", "until", "held"}
+"""What a request may set."""
+
+
+class Faults:
+    """The faults that are asked for now; oldest first, the first that matches hits. Safe for threads.
+
+    Args:
+        clock: Seconds, for ``duration_s``.
+        seed: Of the draws for ``probability``.
+        changed: Called after faults were added or cleared.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        seed: int = 0,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._clock = clock
+        self._random = random.Random(seed)  # noqa: S311 (not a secret: tests want the same draws each time)
+        self._changed = changed
+        self._lock = threading.Lock()
+        self._faults: list[Fault] = []
+
+    def add(self, kind: str, **settings: Any) -> int:
+        """Ask for a fault; the keywords are the fields of `Fault`. Returns its id.
+
+        Raises:
+            ValueError: An unknown kind or keyword.
+        """
+        unknown = sorted(set(settings) - FIELDS)
+        if unknown:
+            raise ValueError(f"unknown field {unknown[0]!r} of a fault; known are {', '.join(sorted(FIELDS))}")
+        fault = Fault(kind, **settings)
+        if fault.duration_s is not None:
+            fault.until = self._clock() + fault.duration_s
+        with self._lock:
+            self._faults.append(fault)
+        self._changed()
+        return fault.id
+
+    def clear(self, fault_id: int | None = None) -> None:
+        """End a fault, or all."""
+        with self._lock:
+            self._faults = [fault for fault in self._faults if fault_id is not None and fault.id != fault_id]
+        self._changed()
+
+    def list(self) -> list[dict[str, Any]]:
+        """All faults, spent ones included, with how often each hit."""
+        with self._lock:
+            return [{**asdict(fault), "held": sorted(fault.held)} for fault in self._faults]
+
+    def take_request(self, service: str, operation: str, caller: str) -> list[Fault]:
+        """The faults that hit this call: at most one of each kind. Their counts go down."""
+        if not self._faults:
+            return []
+        with self._lock:
+            hit: dict[str, Fault] = {}
+            for fault in self._faults:
+                if (
+                    fault.kind in REQUEST_KINDS
+                    and fault.kind not in hit
+                    and fault.service in (None, service)
+                    and fault.operation in (None, operation)
+                    and fault.caller in (None, caller)
+                    and self._draw(fault)
+                ):
+                    hit[fault.kind] = fault
+            return list(hit.values())
+
+    def take_job(self, kind: str, job: str = "", environment: str = "") -> Fault | None:
+        """The fault of this kind that hits this job or compute environment, or `None`. Its count goes down."""
+        if not self._faults:
+            return None
+        with self._lock:
+            for fault in self._faults:
+                if (
+                    fault.kind == kind
+                    and (fault.job is None or job.startswith(fault.job))
+                    and fault.environment in (None, environment)
+                    and self._draw(fault)
+                ):
+                    return fault
+        return None
+
+    def holding(self, kind: str, key: str, job: str = "", environment: str = "") -> Fault | None:
+        """As `take_job`, for a fault that lasts: once it hit ``key`` it holds it, at no further count, until it ends."""
+        if not self._faults:
+            return None
+        with self._lock:
+            for fault in self._faults:
+                if (
+                    fault.kind != kind
+                    or not (fault.job is None or job.startswith(fault.job))
+                    or fault.environment not in (None, environment)
+                ):
+                    continue
+                if key in fault.held:
+                    if fault.until is None or self._clock() < fault.until:
+                        return fault
+                elif self._draw(fault):
+                    fault.held.add(key)
+                    return fault
+        return None
+
+    def next_end(self) -> float | None:
+        """Seconds until the next fault with a duration ends."""
+        with self._lock:
+            left = [fault.until - self._clock() for fault in self._faults if fault.until is not None]
+        return min((each for each in left if each > 0), default=None)
+
+    def _draw(self, fault: Fault) -> bool:
+        if fault.count is not None and fault.hits >= fault.count:
+            return False
+        if fault.until is not None and self._clock() >= fault.until:
+            return False
+        if fault.probability < 1.0 and self._random.random() >= fault.probability:
+            return False
+        fault.hits += 1
+        return True

@@ -1,0 +1,247 @@
+"""Runs an attempt as a process of this machine: its own session, working folder, environment and memory limit.
+
+It stands in for a container, and tells nothing of the emulator's own environment to the job; it must not know jobs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from covalent_cirro.emulator import process_table
+from covalent_cirro.emulator.attempts import OUT_OF_MEMORY, Exit, Spec, StartFailed, scratch
+from covalent_cirro.emulator.process_table import Seen
+
+WATCH_S = 0.1
+"""How often memory is looked at, at most."""
+KEPT_VARIABLES = frozenset(
+    "LANG LANGUAGE TZ TERM USER LOGNAME SHELL LD_LIBRARY_PATH DYLD_LIBRARY_PATH SSL_CERT_FILE SSL_CERT_DIR "
+    "REQUESTS_CA_BUNDLE CURL_CA_BUNDLE HTTP_PROXY HTTPS_PROXY ALL_PROXY http_proxy https_proxy all_proxy "
+    "SYSTEMROOT TMPDIR".split()
+)
+"""What a job sees of this machine's environment, with ``LC_*``, ``PIP_*`` and ``UV_*``. A container sees none of it;
+a process needs these to find its libraries and the network."""
+KEPT_PREFIXES = ("LC_", "PIP_", "UV_")
+
+
+def base_environment(folder: Path) -> dict[str, str]:
+    """The environment of a process before AWS's and the job's variables.
+
+    ``python`` is this interpreter. HOME is the working folder, as in a container that starts from its image; the
+    user's AWS files are out of reach (botocore would prefer them to the job's role), pip and its cache are not.
+    """
+    home = Path.home()
+    kept = {
+        key: value for key, value in os.environ.items() if key in KEPT_VARIABLES or key.startswith(KEPT_PREFIXES)
+    }
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    no_proxy = ",".join(filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1")))
+    made = {
+        "PATH": path,
+        "HOME": str(folder),
+        "PWD": str(folder),
+        "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(home / ".cache"),
+        "NO_PROXY": no_proxy,
+        "no_proxy": no_proxy,
+    }
+    pip_config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "pip" / "pip.conf"
+    if pip_config.is_file():
+        kept.setdefault("PIP_CONFIG_FILE", str(pip_config))
+    return {**kept, **made}
+
+
+class ProcessAttempt:
+    """A process that runs, with all its descendants. Made by `Processes.start`."""
+
+    def __init__(
+        self, spec: Spec, process: subprocess.Popen[bytes], folder: Path, output: Callable[[bytes], None]
+    ) -> None:
+        self.pid = process.pid
+        self.limit = spec.memory_mib * 1024 * 1024
+        self.descendants: dict[int, Seen] = {}
+        self.ended = threading.Event()
+        self._out_of_memory = False
+        self._process = process
+        self._folder = folder
+        self._output = output
+        self._timer: threading.Timer | None = None
+        self._pump = threading.Thread(target=self._read, name=f"output-{spec.task_id[:8]}", daemon=True)
+        self._pump.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        while True:
+            try:
+                data = os.read(descriptor, 65536)
+            except OSError:
+                return
+            if not data:
+                return
+            self._output(data)
+
+    def stop(self, grace_s: float) -> None:
+        """SIGTERM to the process, as to a container's PID 1; SIGKILL to all of it after the grace."""
+        if self._timer is not None or self.ended.is_set():
+            return
+        self._signal(signal.SIGTERM)
+        self._timer = threading.Timer(grace_s, self.kill)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def kill(self) -> None:
+        """SIGKILL to its group and to every descendant that was seen."""
+        if not self.ended.is_set():
+            self._kill_group()
+        self._kill_descendants()
+
+    def kill_for_memory(self) -> None:
+        """What the kernel does to a container that needs more than its limit."""
+        if not self.ended.is_set():
+            self._out_of_memory = True
+            self.kill()
+
+    def wait(self) -> Exit:
+        """Block until the process ended; what it left behind dies with it, as in a container."""
+        if hasattr(os, "waitid"):  # leaves the pid taken, so that its group's number cannot be another's yet
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            self._kill_group()
+        code = self._process.wait()
+        self.ended.set()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._kill_descendants()
+        self._pump.join(timeout=2.0)  # a descendant that nobody saw may hold the pipe open
+        if self._pump.is_alive() and self._process.stdout is not None:
+            os.set_blocking(self._process.stdout.fileno(), False)
+        elif self._process.stdout is not None:
+            self._process.stdout.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._out_of_memory:
+            return Exit(128 + signal.SIGKILL, OUT_OF_MEMORY)
+        return Exit(code if code >= 0 else 128 - code)
+
+    def _signal(self, number: int) -> None:
+        try:
+            self._process.send_signal(number)
+        except ProcessLookupError:
+            pass
+
+    def _kill_group(self) -> None:
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+    def _kill_descendants(self) -> None:
+        for seen in list(self.descendants.values()):
+            process_table.kill(seen)
+
+
+@dataclass
+class Processes:
+    """Runs attempts as processes.
+
+    Attributes:
+        folder: Where their working folders are made; each goes when its attempt ended.
+    """
+
+    folder: Path
+    _attempts: dict[int, ProcessAttempt] = field(default_factory=dict)
+    _change: threading.Condition = field(default_factory=threading.Condition)
+    _closed: bool = False
+    _watch: threading.Thread | None = None
+
+    def start(self, spec: Spec, output: Callable[[bytes], None]) -> ProcessAttempt:
+        """Start a process in a session of its own (`attempts.Runtime.start`)."""
+        folder = scratch(self.folder, spec.task_id)
+        environment = {**base_environment(folder), **spec.environment}
+        environment.setdefault("AWS_CONFIG_FILE", str(folder / ".aws" / "config"))
+        environment.setdefault("AWS_SHARED_CREDENTIALS_FILE", str(folder / ".aws" / "credentials"))
+        # A container sees only the GPUs that it was given; a process would see them all.
+        environment.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, spec.gpus)))
+        if not spec.command:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise StartFailed(
+                "CannotCreateContainerError: Error response from daemon: no command specified (a process has no image "
+                "whose command could be run)"
+            )
+        try:
+            process = subprocess.Popen(
+                spec.command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            detail = (
+                "executable file not found in $PATH"
+                if isinstance(error, FileNotFoundError)
+                else (error.strerror or str(error)).lower()
+            )
+            raise StartFailed(
+                "CannotStartContainerError: Error response from daemon: failed to create task for container: failed to "
+                f'create shim task: OCI runtime create failed: exec: "{spec.command[0]}": {detail}: unknown'
+            ) from None
+        attempt = ProcessAttempt(spec, process, folder, output)
+        with self._change:
+            self._attempts[attempt.pid] = attempt
+            if self._watch is None:
+                self._watch = threading.Thread(target=self._watch_memory, name="memory", daemon=True)
+                self._watch.start()
+            self._change.notify()
+        if self._closed:
+            attempt.kill()
+        return attempt
+
+    def close(self) -> None:
+        """Kill all that runs."""
+        with self._change:
+            self._closed = True
+            attempts = list(self._attempts.values())
+            self._change.notify()
+        for attempt in attempts:
+            attempt.kill()
+
+    def _watch_memory(self) -> None:
+        """One look at the process table serves all attempts; nobody looks while nothing runs."""
+        while True:
+            with self._change:
+                ended = [pid for pid, attempt in self._attempts.items() if attempt.ended.is_set()]
+                for pid in ended:
+                    del self._attempts[pid]
+                while not self._attempts and not self._closed:
+                    self._change.wait()
+                if self._closed:
+                    return
+                attempts = list(self._attempts.values())
+            before = time.perf_counter()
+            _look(attempts)
+            cost = time.perf_counter() - before
+            with self._change:
+                if not self._closed:
+                    self._change.wait_for(lambda: self._closed, timeout=max(WATCH_S, 20 * cost))
+
+
+def _look(attempts: list[ProcessAttempt]) -> None:
+    processes = process_table.table()
+    for attempt in attempts:
+        below = process_table.descendants(attempt.pid, processes)
+        attempt.descendants.update((seen.pid, seen) for seen in below)
+        alive = [attempt.pid, *(seen.pid for seen in below)]
+        # Resident sizes count shared pages for each process: enough to see that all is well, and cheap.
+        resident = sum(processes[pid].resident_bytes for pid in alive if pid in processes)
+        if resident > attempt.limit and process_table.memory_bytes(alive, processes) > attempt.limit:
+            attempt.kill_for_memory()

@@ -1,0 +1,184 @@
+"""The shared services of one server: clients, store, definitions and watcher, opened once and closed properly.
+
+Covalent makes a new executor for each electron, so nothing of this can live on one. An engine belongs to one event loop and
+one `Access`; it closes when its loop ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from covalent_cirro import aws
+from covalent_cirro.batch import BatchGateway
+from covalent_cirro.definitions import Definitions
+from covalent_cirro.store import Store
+from covalent_cirro.watcher import Watcher
+
+log = logging.getLogger(__name__)
+
+
+_IDLE_CHECK_S = 5.0
+
+
+class Engine:
+    """What all electrons of one account, region and endpoint share. Get one from `engine_of`.
+
+    Attributes:
+        access: What it was opened for.
+        region: The region it works in.
+        store: Documents and blobs.
+        batch: AWS Batch.
+        definitions: Job definitions.
+        watcher: The wait for jobs.
+        logs: CloudWatch Logs, for `logs.py`.
+    """
+
+    def __init__(
+        self, access: aws.Access, region: str, store: Store, batch: BatchGateway, *, sts: Any, logs: Any
+    ) -> None:
+        self.access = access
+        self.region = region
+        self.store = store
+        self.batch = batch
+        self.definitions = Definitions(batch.find_definition, batch.register_definition)
+        self.watcher = Watcher(batch.describe)
+        self.logs = logs
+        self._sts = sts
+        self._account: asyncio.Future[str] | None = None
+
+    async def role_arn(self, name_or_arn: str) -> str:
+        """The ARN of a role given by name or by ARN. Asks STS once for the account."""
+        if not name_or_arn or name_or_arn.startswith("arn:"):
+            return name_or_arn
+        if self._account is None or (self._account.done() and self._account.exception() is not None):
+            self._account = asyncio.ensure_future(self._ask_account())
+        account = await asyncio.shield(self._account)
+        return f"arn:{aws.partition_of(self.region)}:iam::{account}:role/{name_or_arn}"
+
+    async def _ask_account(self) -> str:
+        async def ask() -> str:
+            with aws.translate("sts:GetCallerIdentity", access=self.access):
+                identity = await self._sts.get_caller_identity()
+            return str(identity["Account"])
+
+        return await aws.patiently(ask, 60.0)
+
+
+@contextlib.asynccontextmanager
+async def _opened(access: aws.Access) -> AsyncIterator[Engine]:
+    with aws.translate("opening a session", access=access):
+        # The first import of aiobotocore takes a second: not on the server's loop.
+        session = await asyncio.to_thread(aws.async_session, access)
+        region = aws.region_of(session, access)
+        if await session.get_credentials() is None:
+            from botocore.exceptions import NoCredentialsError
+
+            # A client made without credentials would stay without them when the user has set them.
+            raise NoCredentialsError
+    options = _with_config(aws.client_options(access, region))
+    async with contextlib.AsyncExitStack() as stack:
+        with aws.translate("making clients", access=access):
+            s3 = await stack.enter_async_context(session.create_client("s3", **options))
+            batch = await stack.enter_async_context(session.create_client("batch", **options))
+            once = _with_config(aws.client_options(access, region, attempts=1))
+            submit = await stack.enter_async_context(session.create_client("batch", **once))
+            sts = await stack.enter_async_context(session.create_client("sts", **options))
+            logs = await stack.enter_async_context(session.create_client("logs", **options))
+        store = Store(s3, functools.partial(_blocking_s3, access, region), access)
+        stack.callback(store.close)
+        engine = Engine(access, region, store, BatchGateway(batch, submit, access), sts=sts, logs=logs)
+        stack.push_async_callback(engine.watcher.aclose)
+        yield engine
+
+
+def _with_config(options: dict[str, Any]) -> dict[str, Any]:
+    from aiobotocore.config import AioConfig
+
+    return {**options, "config": AioConfig(**options["config"])}
+
+
+def _blocking_s3(access: aws.Access, region: str) -> Any:
+    from botocore.config import Config
+
+    options = aws.client_options(access, region)
+    return aws.blocking_session(access).client("s3", **{**options, "config": Config(**options["config"])})
+
+
+class _Keeper:
+    """Holds an engine open in a task of its loop: when the loop is shut down the task is cancelled, and closes it."""
+
+    def __init__(self, access: aws.Access) -> None:
+        self.ready: asyncio.Future[Engine] = asyncio.get_running_loop().create_future()
+        self.retired = asyncio.Event()
+        self._task = asyncio.create_task(self._keep(access), name="cirro-engine")
+
+    async def _keep(self, access: aws.Access) -> None:
+        try:
+            async with _opened(access) as engine:
+                self.ready.set_result(engine)
+                await self.retired.wait()
+                while engine.watcher.is_busy:
+                    await asyncio.sleep(_IDLE_CHECK_S)
+        except Exception as error:
+            if self.ready.done():
+                log.exception("Closing the connections to AWS failed")
+            else:
+                self.ready.set_exception(error)
+        finally:
+            _retired.discard(self)
+            if not self.ready.done():
+                self.ready.cancel()
+
+    async def aclose(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+_keepers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[aws.Access, _Keeper]] = WeakKeyDictionary()
+
+
+async def engine_of(access: aws.Access) -> Engine:
+    """The engine of the running loop for this access; opened if there is none.
+
+    Raises:
+        SettingsError, AccessDenied: It cannot be opened. The next call tries again.
+    """
+    keepers = _keepers.setdefault(asyncio.get_running_loop(), {})
+    keeper = keepers.get(access)
+    if keeper is None:
+        keeper = keepers[access] = _Keeper(access)
+    try:
+        return await asyncio.shield(keeper.ready)
+    except BaseException:
+        if keeper.ready.done() and keepers.get(access) is keeper:
+            del keepers[access]
+        raise
+
+
+def retire(engine: Engine) -> None:
+    """Open a new engine for the next electron, with the credentials that there are by then.
+
+    For credentials that AWS refused: botocore keeps what it once read, the user may mend the file. Waits that are under
+    way end with the old engine.
+    """
+    keepers = _keepers.get(asyncio.get_running_loop(), {})
+    keeper = keepers.get(engine.access)
+    if keeper is not None and keeper.ready.done() and keeper.ready.result() is engine:
+        del keepers[engine.access]
+        _retired.add(keeper)
+        keeper.retired.set()
+
+
+_retired: set[_Keeper] = set()  # Tasks are held weakly by the loop; these must end by themselves.
+
+
+async def close_engines() -> None:
+    """Close all engines of the running loop. A loop that ends does it by itself."""
+    keepers = _keepers.pop(asyncio.get_running_loop(), {})
+    await asyncio.gather(*(keeper.aclose() for keeper in keepers.values()))

@@ -1,0 +1,129 @@
+"""Background processes of this machine: start one in its own session, know it again later, end it and its children.
+
+Knows pids, signals and log files; nothing of what the processes are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil  # type: ignore[import-untyped]
+
+SAME_START_S = 2.0
+"""A process with our pid that started this much earlier or later is another one: the kernel gives pids out again."""
+
+POLL_S = 0.05
+"""Seconds between two looks at a process that is about to end."""
+
+
+class Identity(NamedTuple):
+    """A process, told from a later one with the same pid.
+
+    Attributes:
+        pid: Process id.
+        started: Its start, in seconds since the epoch.
+    """
+
+    pid: int
+    started: float
+
+
+def start(command: Sequence[str], *, log: Path, environment: Mapping[str, str], folder: Path) -> Identity:
+    """Start a command in a session of its own, so that it outlives this process and the terminal.
+
+    Args:
+        command: Program and arguments.
+        log: File that its stdout and stderr are added to; made with its folder where missing.
+        environment: Its whole environment.
+        folder: Its working folder.
+
+    Raises:
+        OSError: The program or the folder does not exist.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            cwd=folder,
+            start_new_session=True,
+        )
+    process.returncode = 0  # Not ours to wait for: silences Popen's warning when the object goes.
+    return Identity(process.pid, psutil.Process(process.pid).create_time())
+
+
+def is_alive(identity: Identity) -> bool:
+    """Whether that very process still runs. One that ended as a child of ours is reaped on the way."""
+    return _find(identity) is not None
+
+
+def end(identity: Identity, *, patience_s: float) -> bool:
+    """End a process and every process it started, and wait until they are gone.
+
+    The process gets SIGTERM and ``patience_s`` seconds to end its children itself. Whatever is left then gets SIGKILL.
+
+    Returns:
+        False where it had ended before.
+    """
+    process = _find(identity)
+    if process is None:
+        return False
+    family = {process}
+    with contextlib.suppress(psutil.Error):
+        family.update(process.children(recursive=True))
+    _signal(process, signal.SIGTERM)
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline and _find(identity) is not None:
+        with contextlib.suppress(psutil.Error):
+            family.update(process.children(recursive=True))
+        time.sleep(POLL_S)
+    for left in family:
+        _signal(left, signal.SIGKILL)
+    psutil.wait_procs(family, timeout=patience_s)
+    return True
+
+
+def log_end(path: Path, lines: int = 15) -> str:
+    """The last lines of a log, for an error message; says so where there is none."""
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return f"(there is no log at {path})"
+    return "\n".join(text.splitlines()[-lines:]) or f"(the log at {path} is empty)"
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _find(identity: Identity) -> psutil.Process | None:
+    try:
+        process = psutil.Process(identity.pid)
+        if abs(process.create_time() - identity.started) > SAME_START_S:
+            return None
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    except psutil.Error:
+        return None
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(identity.pid, os.WNOHANG)
+    return None
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(psutil.Error):
+        process.send_signal(number)

@@ -1,0 +1,239 @@
+"""From a job's outcome to Covalent's files: outputs, stdout, stderr and error of each electron of a call.
+
+The outcome is the truth about a job that wrote one; what AWS Batch says is the truth about one that did not. Bytes go from S3
+to file, checked on the way; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import BinaryIO, NamedTuple
+
+from covalent_cirro import tobj
+from covalent_cirro.covalent_assets import Node
+from covalent_cirro.errors import CirroError, OutcomeError
+from covalent_cirro.protocol import (
+    MAX_DOCUMENT_BYTES,
+    Failure,
+    Inline,
+    Kind,
+    Location,
+    Log,
+    NodeResult,
+    Outcome,
+    Output,
+    ProtocolError,
+    Ref,
+    parse_outcome,
+)
+from covalent_cirro.store import Store
+
+
+class File(NamedTuple):
+    """A file that was written, as Covalent's database wants it: size in bytes and SHA-1."""
+
+    size: int
+    sha1: str
+
+
+class Received(NamedTuple):
+    """One electron's end, in Covalent's files.
+
+    Attributes:
+        node_id: Its node.
+        completed: COMPLETED, else FAILED.
+        files: What was written, by asset: ``output``, ``stdout``, ``stderr``, ``error``.
+    """
+
+    node_id: int
+    completed: bool
+    files: dict[str, File]
+
+
+async def read_outcome(store: Store, place: Location) -> Outcome | None:
+    """The outcome of a call; `None` if the job left none.
+
+    Raises:
+        OutcomeError: Malformed, of another format, or of another call.
+    """
+    data = await store.get_document(place.bucket, place.outcome_key, MAX_DOCUMENT_BYTES)
+    if data is None:
+        return None
+    where = f"s3://{place.bucket}/{place.outcome_key}"
+    try:
+        outcome = parse_outcome(data)
+    except ProtocolError as error:
+        raise OutcomeError(f"The outcome of the job was refused, its form is wrong: {error} ({where})") from error
+    if outcome.call_id != place.call_id:
+        raise OutcomeError(f"The outcome at {where} is of call {outcome.call_id}, not {place.call_id}; it was refused.")
+    return outcome
+
+
+async def write_results(
+    store: Store, place: Location, outcome: Outcome, nodes: Mapping[int, Node], footer: str
+) -> list[Received]:
+    """Write what an outcome says into Covalent's files.
+
+    Args:
+        nodes: The electrons of the call.
+        footer: Line under an error that says where the job is to be found.
+
+    Raises:
+        OutcomeError: The outcome is not about these electrons.
+    """
+    results = {result.node_id: result for result in outcome.results}
+    if results.keys() != nodes.keys():
+        raise OutcomeError(
+            f"The outcome of s3://{place.bucket}/{place.outcome_key} is about nodes {sorted(results)}, the job was for "
+            f"{sorted(nodes)}; it was refused."
+        )
+    return list(
+        await asyncio.gather(
+            *(_write_result(store, place, outcome, results[node_id], node, footer) for node_id, node in nodes.items())
+        )
+    )
+
+
+async def _write_result(
+    store: Store, place: Location, outcome: Outcome, result: NodeResult, node: Node, footer: str
+) -> Received:
+    files = {
+        "stdout": await _write_log(store, place, result.stdout, node.paths["stdout"]),
+        "stderr": await _write_log(store, place, result.stderr, node.paths["stderr"]),
+    }
+    error = "" if result.failure is None else failure_text(result.failure, footer)
+    if result.output is not None:
+        try:
+            files["output"] = await _write_output(store, place, outcome, result.output, node.paths["output"])
+        except CirroError as problem:
+            error = f"The electron returned, but its result could not be read: {problem}\n{footer}"
+    files["error"] = await asyncio.to_thread(write_text, node.paths["error"], error)
+    return Received(node.node_id, not error, files)
+
+
+def failure_text(failure: Failure, footer: str) -> str:
+    """What a person reads of a failed electron: its traceback, or what happened to it, and where the job is."""
+    parts = [failure.traceback.rstrip()]
+    if failure.kind != Kind.RAISED or not failure.traceback:
+        parts.append(failure.message.rstrip())
+    parts.append(footer)
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+async def write_failure(store: Store, place: Location, nodes: Mapping[int, Node], text: str) -> list[Received]:
+    """Fail all electrons of a call that left no outcome, keeping what log there is in S3."""
+    received = []
+    parts = await _stray_log_parts(store, place)
+    for index, node in enumerate(nodes.values()):
+        files = {}
+        for stream in ("stdout", "stderr"):
+            # Without an outcome nobody can tell the electrons of a group apart: the log is the first one's.
+            names = [part for part in parts if f"/{stream}." in part] if index == 0 else []
+            files[stream] = await _write_log(store, place, Log(parts=tuple(names)), node.paths[stream])
+        files["error"] = await asyncio.to_thread(write_text, node.paths["error"], text)
+        received.append(Received(node.node_id, False, files))
+    return received
+
+
+async def _stray_log_parts(store: Store, place: Location) -> list[str]:
+    prefix = place.log_key("")
+    try:
+        keys = await store.list_keys(place.bucket, prefix)
+    except CirroError:  # the log is a help here; why there is no outcome is what has to be told
+        return []
+    return sorted(key[len(prefix) :] for key, _ in keys)
+
+
+async def _write_log(store: Store, place: Location, log: Log, path: str) -> File:
+    if not log.parts:
+        return await asyncio.to_thread(write_text, path, log.tail)
+    with _replacing(path) as file:
+        for part in log.parts:
+            await store.append_object(place.bucket, place.log_key(part), file)
+    return await asyncio.to_thread(measure, path)
+
+
+async def _write_output(store: Store, place: Location, outcome: Outcome, output: Output, path: str) -> File:
+    fields = tobj.header_fields(output.name, output.doc, outcome.python, outcome.cloudpickle)
+    if isinstance(output.pickle, Inline) and isinstance(output.string, Inline):
+        return await asyncio.to_thread(_write_inline, path, fields, output.string.data, output.pickle.data)
+    string_size = len(output.string.data) if isinstance(output.string, Inline) else output.string.raw_size
+    with _replacing(path) as file:
+        tobj.write_head(file, fields, string_size)
+        await _append(store, place, output.string, file, lambda: _Plain(file))
+        await _append(store, place, output.pickle, file, lambda: tobj.PickleWriter(file))
+    return await asyncio.to_thread(measure, path)
+
+
+async def _append(
+    store: Store, place: Location, ref: Ref, file: BinaryIO, writer: Callable[[], tobj.PickleWriter | _Plain]
+) -> None:
+    start = file.tell()
+
+    @contextlib.contextmanager
+    def begin() -> Iterator[Callable[[bytes], object]]:
+        # A stream that broke is read again from its start.
+        file.seek(start)
+        file.truncate()
+        to = writer()
+        yield to.write
+        to.close()
+
+    if isinstance(ref, Inline):
+        with begin() as write:
+            write(ref.data)
+    else:
+        await store.read_into(ref, place.bucket, place.prefix, begin)
+
+
+class _Plain:
+    """Bytes as they are, where a pickle would be encoded."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.write = file.write
+
+    def close(self) -> None:
+        """Nothing is left over."""
+
+
+def _write_inline(path: str, fields: dict[str, object], string: bytes, data: bytes) -> File:
+    with _replacing(path) as file:
+        writer = tobj.Writer(file, fields, string)
+        writer.write(data)
+        writer.close()
+    return measure(path)
+
+
+def write_text(path: str, text: str) -> File:
+    """Replace a log or error file."""
+    with _replacing(path) as file:
+        file.write(text.encode("utf-8", errors="replace"))
+    return measure(path)
+
+
+def measure(path: str) -> File:
+    """Size and SHA-1 of a file, read in pieces."""
+    digest = hashlib.sha1(usedforsecurity=False)  # Covalent's choice (``_object_store/local.py``)
+    with open(path, "rb") as file:
+        while chunk := file.read(1024 * 1024):
+            digest.update(chunk)
+        return File(file.tell(), digest.hexdigest())
+
+
+@contextlib.contextmanager
+def _replacing(path: str) -> Iterator[BinaryIO]:
+    """A new file that takes the place of ``path`` when the block ends well: readers see the old one or the new one."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.new"
+    try:
+        with open(temporary, "w+b") as file:
+            yield file
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise

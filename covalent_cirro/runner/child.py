@@ -1,0 +1,137 @@
+"""The child's side of the electron's process: takes requests from a pipe, runs the tasks, replies with what came out.
+
+Never touches S3: what it needs lies in local files or comes inline, what it makes goes to local files. The rules of
+running a task are in `tasks.py`.
+
+A request is ``{"dispatch_id", "covalent", "folder", "packages": [{"name", "archive": REF}], "task": {"node_id", "name",
+"function": REF, "hooks": REF or null, "args": [REF], "kwargs": {name: REF}}}`` with REF ``{"path"}`` or
+``{"inline": base64}``. Replies are ``{"event": "hello" | "started" | "done", ...}``.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from covalent_cirro.protocol import Failure
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def serve(parent: int, requests: int, replies: int) -> int:
+    """Run tasks until the requests end. Returns the exit code of the process."""
+    flush_c = _prepare_process(parent)
+
+    def reply(**message: Any) -> None:
+        data = memoryview(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+        while data:
+            data = data[os.write(replies, data) :]
+
+    try:
+        import cloudpickle
+    except ImportError as error:
+        reply(event="hello", cloudpickle="", error=str(error))
+        return 1
+    reply(event="hello", cloudpickle=cloudpickle.__version__)
+
+    from covalent_cirro.runner import packages, tasks
+    from covalent_cirro.runner.results import Packed
+
+    me, folder, streams = os.getpid(), os.getcwd(), (os.dup(1), os.dup(2))
+    for request in _read_lines(requests):
+        _restore_surroundings(folder, streams)
+        task = request["task"]
+        failure = packages.install(
+            [(package["name"], _opener(package["archive"])) for package in request["packages"]],
+            os.path.join(request["folder"], "packages"),
+        )
+        result: Packed | Failure = failure or tasks.run(
+            tasks.Job(
+                dispatch_id=request["dispatch_id"],
+                node_id=task["node_id"],
+                name=task["name"],
+                covalent=request["covalent"],
+                function=_opener(task["function"]),
+                hooks=None if task["hooks"] is None else _opener(task["hooks"]),
+                args=[_opener(ref) for ref in task["args"]],
+                kwargs={key: _opener(ref) for key, ref in task["kwargs"].items()},
+            ),
+            folder=request["folder"],
+            started=lambda: reply(event="started", time=time.time()),
+        )
+        if os.getpid() != me:
+            # The electron forked and its copy came back too: one of us is enough.
+            os._exit(0)
+        _flush_streams(flush_c)
+        kind = "failure" if isinstance(result, Failure) else "output"
+        reply(event="done", time=time.time(), **{kind: result._asdict()})
+    return 0
+
+
+def _prepare_process(parent: int) -> Callable[[], object]:
+    """Set up signals, streams and environment; returns a function that flushes C's stdio."""
+    import faulthandler
+    import types
+
+    # A fresh main module: the electron must not find the runner's own, and spawned workers must not import it.
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    # Covalent reads it as "running inside a dispatch" and would ask its server, which a job cannot reach.
+    os.environ.pop("COVALENT_DISPATCH_ID", None)
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    # A segfault leaves the Python stack on stderr.
+    faulthandler.enable()
+    try:
+        import ctypes
+
+        libc = ctypes.CDLL(None)
+        if sys.platform == "linux":
+            import signal
+
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != parent:
+                os._exit(1)
+    except (ImportError, OSError, AttributeError):
+        return lambda: None
+    return lambda: libc.fflush(None)
+
+
+def _restore_surroundings(folder: str, streams: tuple[int, int]) -> None:
+    """Undo what an earlier electron of the same call did to the folder and the streams."""
+    os.chdir(folder)
+    os.dup2(streams[0], 1)
+    os.dup2(streams[1], 2)
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+
+
+def _flush_streams(flush_c: Callable[[], object]) -> None:
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        # Whatever the electron put there: its output is its own affair.
+        with contextlib.suppress(Exception):
+            stream.flush()  # type: ignore[union-attr]
+    flush_c()
+
+
+def _read_lines(fd: int) -> Iterator[dict[str, Any]]:
+    with os.fdopen(fd, "rb", closefd=True) as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def _opener(ref: dict[str, Any]) -> Callable[[], Any]:
+    """A function that opens the bytes of a reference as a binary file."""
+    if "path" in ref:
+        path = ref["path"]
+        return lambda: open(path, "rb")
+    import io
+
+    data = base64.b64decode(ref["inline"])
+    return lambda: io.BytesIO(data)

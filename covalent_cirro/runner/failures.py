@@ -1,0 +1,126 @@
+"""Turns what an electron raised into a `protocol.Failure`: kind, one line, traceback without the runner's own frames.
+
+Pure: no I/O beyond the source lines that the traceback module looks up. Nothing here may raise, whatever the
+exception does.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from covalent_cirro.protocol import Failure, Kind
+
+_MESSAGE_CHARS = 2_000
+_OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+class Stage(NamedTuple):
+    """What was being done when it happened.
+
+    Attributes:
+        kind: The `Kind` of an exception that is nothing more special.
+        what: For the message: ``"unpickling argument 2"``.
+    """
+
+    kind: str
+    what: str
+
+
+class HookFailed(Exception):
+    """A shell command or pip ended with an error. Its output is in the log; a traceback would say nothing."""
+
+
+def explain(error: BaseException, stage: Stage, covalent: str) -> Failure:
+    """The failure that an exception means.
+
+    Args:
+        error: What was raised.
+        stage: Where.
+        covalent: Version of Covalent on the server, for the remedy where Covalent itself is missing.
+    """
+    traceback = "" if isinstance(error, HookFailed) else format_traceback(error)
+    if isinstance(error, HookFailed):
+        return Failure(Kind.HOOK, _one_line(_text(error)))
+    if isinstance(error, SystemExit):
+        return _explain_exit(error, stage, traceback)
+    # Only the import system sets the name: an electron that raises the class by itself means something else.
+    if isinstance(error, ModuleNotFoundError) and isinstance(error.name, str) and error.name:
+        message = missing_module(error.name, stage.what, covalent)
+        return Failure(Kind.MISSING_MODULE, message, traceback, module=error.name)
+    line = describe(error)
+    if stage.kind == Kind.RAISED:
+        return Failure(Kind.RAISED, line, traceback)
+    return Failure(stage.kind, f"{stage.what} failed: {line}", traceback)
+
+
+def _explain_exit(error: SystemExit, stage: Stage, traceback: str) -> Failure:
+    code = error.code
+    # As the interpreter does it: None is success, a number is the code, anything else is printed and means 1.
+    exit_code = 0 if code is None else code if isinstance(code, int) else 1
+    said = "" if code is None or isinstance(code, int) else f" ({_text(code)})"
+    where = "the electron" if stage.kind == Kind.RAISED else stage.what
+    message = _one_line(f"{where} called sys.exit with exit code {exit_code}{said} instead of returning a result")
+    return Failure(Kind.EXITED, message, traceback, exit_code=exit_code)
+
+
+def missing_module(module: str, what: str, covalent: str) -> str:
+    """One line that names a missing module and how to bring it into the container."""
+    top = module.split(".")[0]
+    if top == "covalent":
+        return (
+            f"{what} needs Covalent itself ({module}), and the container's image has none: install "
+            f"covalent=={covalent} in the image, the version of the server"
+        )
+    return (
+        f"{what} needs the module {module!r}, which the container does not have. Three ways to ship it: "
+        f"deps_pip=[{top!r}] on the electron (if it is on PyPI; the package may be named otherwise); "
+        f"local_packages=[{top!r}] on CirroBatchExecutor (if it is your own); or an image that has it"
+    )
+
+
+def describe(error: BaseException) -> str:
+    """``module.Class: first line of the message``, whatever ``str(error)`` does."""
+    kind = type(error)
+    name = (
+        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    text = _text(error)
+    return _one_line(f"{name}: {text}" if text else name)
+
+
+def format_traceback(error: BaseException) -> str:
+    """The traceback with its chained causes, beginning at the first frame that is not the runner's."""
+    import traceback
+
+    seen: set[int] = set()
+    chain: list[BaseException | None] = [error]
+    while chain:
+        link = chain.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        frames = link.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
+            frames = frames.tb_next
+        link.__traceback__ = frames
+        chain += [link.__cause__, link.__context__]
+    try:
+        return "".join(traceback.TracebackException.from_exception(error).format())
+    except BaseException as broken:
+        return f"{describe(error)}\n(the traceback could not be formatted: {describe(broken)})\n"
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except BaseException as broken:
+        return f"<its __str__ raised {type(broken).__qualname__}>"
+
+
+def _one_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    line = lines[0] if lines else ""
+    # Not every string is valid UTF-8, but every document has to be.
+    line = line.encode("utf-8", "backslashreplace").decode()
+    return line if len(line) <= _MESSAGE_CHARS else line[: _MESSAGE_CHARS - 1] + "…"

@@ -1,0 +1,102 @@
+"""Cuts what an electron writes into a tail and parts, so that neither memory nor the outcome grows with the text.
+
+Pure: bytes and times go in, parts come out; `supervisor.py` stores them.
+"""
+
+from __future__ import annotations
+
+from covalent_cirro.protocol import LOG_TAIL_BYTES, Log
+
+PART_BYTES = 2 * 1024 * 1024
+"""A part is cut as soon as there is this much new text."""
+
+MAX_INTERVAL_S = 60.0
+"""New text waits at most this long for its part, however long the electron runs."""
+
+_LONGER = 60
+"""The interval grows to this fraction of the running time: few objects for long jobs, quick news from new ones."""
+
+
+def interval_s(first_s: float, running_s: float) -> float:
+    """Seconds after which new text is due: ``first_s`` at first, then a 60th of the running time, a minute at most."""
+    return max(first_s, min(MAX_INTERVAL_S, running_s / _LONGER))
+
+
+def cut_text(data: bytes | bytearray) -> int:
+    """Where to cut so that no UTF-8 character is torn: the length, less at most 3 bytes of an unfinished one.
+
+    Bytes that are not UTF-8 are never held back for longer than that.
+    """
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte & 0xC0 != 0x80:  # not a continuation byte
+            wanted = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
+            return len(data) - back if wanted > back else len(data)
+    return len(data)
+
+
+class Stream:
+    """One stream of one electron.
+
+    Args:
+        first_s: Seconds until the first part of new text is due.
+        now: When the electron started; any clock, the same in all calls.
+    """
+
+    def __init__(self, first_s: float, now: float) -> None:
+        self.size = 0
+        self._first_s = first_s
+        self._began = self._last_cut = now
+        self._tail = bytearray()
+        self._new = bytearray()
+        self._parts: list[str] = []
+
+    def feed(self, data: bytes) -> None:
+        """Take in bytes as they were read."""
+        self.size += len(data)
+        self._new += data
+        self._tail += data[-LOG_TAIL_BYTES:]
+        del self._tail[: max(0, len(self._tail) - LOG_TAIL_BYTES)]
+
+    def due_at(self) -> float | None:
+        """When the next part should be cut; `None` while there is nothing new."""
+        if not self._new:
+            return None
+        if len(self._new) >= PART_BYTES:
+            return self._last_cut
+        return self._last_cut + interval_s(self._first_s, self._last_cut - self._began)
+
+    def cut(self, now: float) -> bytes:
+        """Take the new text out as a part, which ends between characters; empty if there is none."""
+        self._last_cut = now
+        end = cut_text(self._new)
+        part = bytes(self._new[:end])
+        del self._new[:end]
+        return part
+
+    def finish(self) -> bytes:
+        """Take out what is left for the last part; empty if the tail alone is the whole text."""
+        if not self._parts and self.size <= LOG_TAIL_BYTES:
+            return b""
+        part = bytes(self._new)
+        self._new.clear()
+        return part
+
+    def stored(self, name: str) -> None:
+        """Note the name of a part that was taken out, in order."""
+        self._parts.append(name)
+
+    def lost(self, name: str) -> None:
+        """Note that a part could not be stored after all."""
+        self._parts.remove(name)
+
+    def log(self) -> Log:
+        """What the outcome says of it."""
+        tail = bytes(self._tail)
+        if self.size > LOG_TAIL_BYTES:
+            # The cut may have gone through a character: up to 3 bytes of it are in front.
+            start = 0
+            while start < min(3, len(tail)) and tail[start] & 0xC0 == 0x80:
+                start += 1
+            tail = tail[start:]
+        return Log(self.size, tuple(self._parts), tail.decode("utf-8", "replace"))

@@ -1,0 +1,286 @@
+"""Runs requests in the electron's process while its output flows: on to the container's streams, and into stored parts.
+
+Knows the process and the logs; nothing of calls, blobs or outcomes. One thread, one poll: the native threads of the S3
+client store parts meanwhile.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import termios
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from covalent_cirro.protocol import Log, log_part
+from covalent_cirro.runner.logs import Stream
+from covalent_cirro.runner.process import ElectronProcess, Ended
+from covalent_cirro.runner.s3 import Pending, S3Error
+
+_READ_BYTES = 256 * 1024
+_MAX_UPLOADS = 4
+_BACKGROUND_S = 1.0
+_ATOMIC_BYTES = 4096  # Linux PIPE_BUF: a pipe that polls writable takes that much without blocking (pipe(7))
+_NAMES = ("stdout", "stderr")
+
+Put = Callable[[str, bytes], Pending]
+"""Begins to store a part of the log under its name."""
+
+Wait = Callable[[Pending], object]
+"""Waits for a part; raises `S3Error`."""
+
+
+class Limits(NamedTuple):
+    """How long things may take, in seconds.
+
+    Attributes:
+        log_interval_s: New text is stored as a part after this time at first (`logs.interval_s`).
+        stop_s: From SIGTERM to SIGKILL for the electron.
+        exit_s: From the last result to the end of the process: its atexit functions and threads.
+    """
+
+    log_interval_s: float = 10.0
+    stop_s: float = 20.0
+    exit_s: float = 30.0
+
+
+class Pump:
+    """The supervisor's only loop.
+
+    Args:
+        process: The electron's process.
+        put: How to store a part.
+        wait: How to wait for it.
+        attempt: AWS_BATCH_JOB_ATTEMPT, for the names of parts.
+        limits: How long things may take.
+        complain: Says on the container's stderr what went wrong with a log.
+
+    Attributes:
+        terminating: Whether SIGTERM has arrived.
+    """
+
+    def __init__(
+        self,
+        process: ElectronProcess,
+        put: Put,
+        wait: Wait,
+        attempt: int,
+        limits: Limits,
+        complain: Callable[[str], None],
+    ) -> None:
+        self.terminating = False
+        self._process = process
+        self._put = put
+        self._wait = wait
+        self._attempt = attempt
+        self._limits = limits
+        self._complain = complain
+        self._events: deque[dict[str, Any]] = deque()
+        self._streams: dict[str, Stream] = {}
+        self._fds = {"stdout": process.stdout, "stderr": process.stderr}
+        self._forward = {"stdout": 1, "stderr": 2}
+        self._indexes = dict.fromkeys(_NAMES, 0)
+        self._uploads: list[tuple[Pending, Stream, str]] = []
+        self._kill_at: float | None = None
+        self._replies_open = True
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_r, False)
+        os.set_blocking(self._wake_w, False)
+        # A handler, even an empty one, makes the signal write to the wake-up pipe.
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
+        self.begin()
+
+    # --- what the supervisor asks for ---
+
+    def begin(self) -> None:
+        """Start the logs of the next electron."""
+        now = time.monotonic()
+        self._streams = {name: Stream(self._limits.log_interval_s, now) for name in _NAMES}
+
+    def terminate(self) -> None:
+        """Pass SIGTERM on to the electron and its children; SIGKILL follows after `Limits.stop_s`."""
+        if not self.terminating:
+            self.terminating = True
+            self._kill_at = time.monotonic() + self._limits.stop_s
+            self._process.signal_group(signal.SIGTERM)
+
+    def wait_for(self, event: str, seen: Callable[[dict[str, Any]], None] = lambda _: None) -> dict[str, Any] | None:
+        """Let things flow until the child says ``event``; other events are shown to ``seen``.
+
+        Returns:
+            The event; `None` if the process ended without it.
+        """
+        while True:
+            while self._events:
+                message = self._events.popleft()
+                if message["event"] == event:
+                    self._drain()
+                    return message
+                seen(message)
+            if self._process.ended is not None:
+                self._drain()
+                return None
+            self._turn()
+
+    def run(self, request: dict[str, Any], seen: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
+        """Have the child carry out a request; returns its ``done``, or `None` if it ended instead."""
+        if not self._process.send(request):
+            # Its end explains it: wait for that.
+            self._process.close_requests()
+        return self.wait_for("done", seen)
+
+    def end(self) -> Ended:
+        """Let the process come to its end, by force after `Limits.exit_s`, and sweep up what it left running."""
+        self._process.close_requests()
+        if self._kill_at is None:
+            self._kill_at = time.monotonic() + self._limits.exit_s
+        while self._process.ended is None:
+            self._turn()
+        self._drain()
+        # What still runs in its group would die with the container; here it also lets go of the pipes.
+        self._process.signal_group(signal.SIGKILL)
+        until = time.monotonic() + _BACKGROUND_S
+        while self._fds and time.monotonic() < until:
+            self._turn(until)
+        return self._process.ended
+
+    def finish_logs(self) -> dict[str, Log]:
+        """Store the remainder of the current electron's streams, wait for its parts, and sum up."""
+        for name, stream in self._streams.items():
+            self._upload(name, stream, stream.finish())
+        while self._uploads:
+            self._collect(block=True)
+        return {name: stream.log() for name, stream in self._streams.items()}
+
+    # --- the loop ---
+
+    def _turn(self, until: float | None = None) -> None:
+        """Wait for something to happen, and deal with it."""
+        now = time.monotonic()
+        if self._kill_at is not None and now >= self._kill_at and self._process.ended is None:
+            self._kill_at = None
+            self._process.signal_group(signal.SIGKILL)
+        self._collect(block=False)
+        full = len(self._uploads) >= _MAX_UPLOADS
+        if not full:
+            for name, stream in self._streams.items():
+                due = stream.due_at()
+                if due is not None and due <= now:
+                    self._upload(name, stream, stream.cut(now))
+        poll = select.poll()
+        poll.register(self._wake_r, select.POLLIN)
+        if self._replies_open:
+            poll.register(self._process.replies, select.POLLIN)
+        # With too much text under way to S3 the electron has to wait: memory must not grow with what it prints.
+        fds = {} if full else {fd: name for name, fd in self._fds.items()}
+        for fd in fds:
+            poll.register(fd, select.POLLIN)
+        times = [at for stream in self._streams.values() if (at := stream.due_at()) is not None and not full]
+        times += [at for at in (self._kill_at, until) if at is not None]
+        wait_ms = min((max(0.0, at - time.monotonic()) for at in times), default=60.0) * 1000
+        for fd, happened in poll.poll(min(wait_ms + 1, 60_000)):
+            if fd == self._wake_r:
+                self._empty_wake()
+            elif fd == self._process.replies:
+                if happened & select.POLLIN:
+                    self._events.extend(self._process.read_replies())
+                else:
+                    # Its death is near, or the electron closed what is not its own; SIGCHLD tells.
+                    self._replies_open = False
+            else:
+                self._read(fds[fd])
+        if self._process.ended is None and self._process.poll() is not None:
+            self._kill_at, self._replies_open = None, False
+            self._events.extend(self._process.read_replies())
+
+    def _empty_wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._wake_r, 1024):
+                pass
+
+    def _read(self, name: str, most: int = _READ_BYTES) -> int:
+        """Take in what is there, once; returns how much."""
+        fd = self._fds[name]
+        try:
+            data = os.read(fd, min(most, _READ_BYTES))
+        except BlockingIOError:
+            return 0
+        if not data:
+            del self._fds[name]
+            os.close(fd)
+            return 0
+        self._streams[name].feed(data)
+        self._pass_on(name, data)
+        return len(data)
+
+    def _drain(self) -> None:
+        """Read what lies in the pipes now: all that was written before the child's last reply, and no more."""
+        for name in list(self._fds):
+            waiting = array.array("i", [0])
+            fcntl.ioctl(self._fds[name], termios.FIONREAD, waiting)
+            left = waiting[0]
+            while left > 0 and name in self._fds:
+                while len(self._uploads) >= _MAX_UPLOADS:
+                    self._collect(block=True)
+                left -= self._read(name, left) or left
+                stream = self._streams[name]
+                now = time.monotonic()
+                due = stream.due_at()
+                if due is not None and due <= now:
+                    self._upload(name, stream, stream.cut(now))
+
+    def _pass_on(self, name: str, data: bytes) -> None:
+        """Write to the container's own stream. A closed one is left alone; a stuck one cannot hold up a stop."""
+        fd = self._forward.get(name)
+        if fd is None:
+            return
+        view = memoryview(data)
+        writable = select.poll()
+        writable.register(fd, select.POLLOUT)
+        try:
+            while view:
+                if not writable.poll(1000):
+                    if self.terminating:
+                        return
+                    continue
+                view = view[os.write(fd, view[:_ATOMIC_BYTES]) :]
+        except OSError:
+            del self._forward[name]
+
+    # --- parts ---
+
+    def _upload(self, name: str, stream: Stream, data: bytes) -> None:
+        if not data:
+            return
+        part = log_part(name, self._attempt, self._indexes[name])
+        self._indexes[name] += 1
+        stream.stored(part)
+        pending = self._put(part, data)
+        pending.future.add_done_callback(self._wake)
+        self._uploads.append((pending, stream, part))
+
+    def _wake(self, _: object) -> None:
+        # If it is full, the loop is awake anyway.
+        with contextlib.suppress(OSError):
+            os.write(self._wake_w, b"\0")
+
+    def _collect(self, block: bool) -> None:
+        """Look after the uploads that are done, or wait for the oldest one."""
+        for upload in list(self._uploads):
+            pending, stream, part = upload
+            if block or pending.done():
+                self._uploads.remove(upload)
+                try:
+                    self._wait(pending)
+                except S3Error as error:
+                    stream.lost(part)
+                    self._complain(f"a part of the log is lost: {error}")
+                if block:
+                    return

@@ -1,0 +1,195 @@
+"""Packs the value that an electron returned into local files: its pickle, and the text that people see of it.
+
+Must not hold the pickle in memory, and must not let a value's own methods break the job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from covalent_cirro.protocol import STRING_BYTES, Failure, Kind
+from covalent_cirro.runner import failures
+
+_DOC_CHARS = 16 * 1024
+_BUFFER_BYTES = 1024 * 1024
+_LARGE_PICKLE_BYTES = 4 * 1024 * 1024
+_PROBES = 300
+_PROBE_S = 5.0
+_CONTAINERS = (bytes, bytearray, list, tuple, set, frozenset, dict)
+
+
+class Packed(NamedTuple):
+    """A result in files.
+
+    Attributes:
+        pickle: Path of the pickled value.
+        string: Path of ``str(value)`` in UTF-8, by the rules of `protocol.Output`.
+        name: ``value.__name__`` or empty.
+        doc: ``value.__doc__`` or empty.
+    """
+
+    pickle: str
+    string: str
+    name: str
+    doc: str
+
+
+class CannotPack(Exception):
+    """The value cannot be pickled or written (`failure` says why)."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def pack(value: Any, folder: str, stem: str) -> Packed:
+    """Write ``<folder>/<stem>.pickle`` and ``<stem>.txt``.
+
+    Raises:
+        CannotPack: It cannot be pickled, or the disk is full.
+    """
+    paths = os.path.join(folder, f"{stem}.pickle"), os.path.join(folder, f"{stem}.txt")
+    _write_pickle(value, paths[0])
+    text = display(value, os.path.getsize(paths[0]))
+    try:
+        with open(paths[1], "wb") as file:
+            file.write(text)
+    except OSError as error:
+        raise CannotPack(Failure(Kind.RUNNER, _cannot_write(error))) from error
+    return Packed(*paths, name=_attribute(value, "__name__"), doc=_attribute(value, "__doc__"))
+
+
+def _write_pickle(value: Any, path: str) -> None:
+    import cloudpickle
+
+    try:
+        with open(path, "wb", buffering=_BUFFER_BYTES) as file:
+            cloudpickle.dump(value, file)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise CannotPack(Failure(Kind.RUNNER, _cannot_write(error))) from error
+        traceback = failures.format_traceback(error)
+        where, what = find_unpicklable(value)
+        kind = type(what)
+        message = (
+            f"the result cannot be pickled: {where} is a {kind.__module__}.{kind.__qualname__} "
+            f"({failures.describe(error)}). Return something else, or take this part out of it"
+        )
+        raise CannotPack(Failure(Kind.UNPICKLABLE, message, traceback)) from error
+
+
+def _cannot_write(error: OSError) -> str:
+    return f"the result could not be written to the container's disk: {error}. Free or enlarge its scratch space"
+
+
+class _Nowhere:
+    def write(self, data: Any) -> int:
+        return len(data)
+
+
+def find_unpicklable(value: Any) -> tuple[str, Any]:
+    """The smallest part of a value that cannot be pickled, as far as a short search finds it, and its path.
+
+    Returns:
+        For example ``("result['model'].lock", <unlocked _thread.lock>)``.
+    """
+    import cloudpickle
+
+    path, found = "result", value
+    probes, deadline = _PROBES, time.monotonic() + _PROBE_S
+    seen = {id(value)}
+    while True:
+        for step, part in _parts(found):
+            if probes == 0 or time.monotonic() > deadline:
+                return path, found
+            if id(part) in seen:
+                continue
+            probes -= 1
+            seen.add(id(part))
+            try:
+                cloudpickle.dump(part, _Nowhere())
+            except BaseException:
+                path, found = path + step, part
+                break
+        else:
+            return path, found
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """What a value is made of, with the step that leads there."""
+    if isinstance(value, dict):
+        for key, part in list(value.items()):
+            yield f"[{_short(key)}]", part
+    elif isinstance(value, (list, tuple)):
+        for i, part in enumerate(value):
+            yield f"[{i}]", part
+    elif isinstance(value, (set, frozenset)):
+        for part in value:
+            yield "{…}", part
+    # cloudpickle takes apart what a function closes over; that is where the culprit mostly sits.
+    closure, code = getattr(value, "__closure__", None), getattr(value, "__code__", None)
+    if closure and code:
+        for name, cell in zip(code.co_freevars, closure, strict=False):
+            with contextlib.suppress(ValueError):  # an empty cell
+                yield f".<closure {name}>", cell.cell_contents
+    attributes = getattr(value, "__dict__", None)
+    if isinstance(attributes, dict):
+        for name, part in list(attributes.items()):
+            yield f".{name}", part
+
+
+def _short(key: Any) -> str:
+    try:
+        return repr(key)[:80]
+    except Exception:
+        return "…"
+
+
+def display(value: Any, pickle_bytes: int) -> bytes:
+    """``str(value)`` in UTF-8: whole for a string, cut at `STRING_BYTES` for anything else.
+
+    A large built-in container is abbreviated before it becomes text: ``str`` of a gigabyte of bytes takes four.
+    """
+    if isinstance(value, str):
+        # Covalent reads data out of it (the archive of a sublattice), so it must be whole.
+        return str.__str__(value).encode("utf-8", "backslashreplace")
+    try:
+        large = type(value) in _CONTAINERS and pickle_bytes > _LARGE_PICKLE_BYTES
+        text = _abbreviate(value) if large else str(value)
+    except BaseException as error:
+        # Only what people would have seen of it is lost; the result itself is whole.
+        text = f"<str() of this {type(value).__qualname__} raised {failures.describe(error)}>"
+    # Cut as characters first: the bytes of a long text need not all be made.
+    return text[:STRING_BYTES].encode("utf-8", "backslashreplace")[:STRING_BYTES].decode("utf-8", "ignore").encode()
+
+
+def _abbreviate(value: Any) -> str:
+    import reprlib
+
+    class Abbreviated(reprlib.Repr):
+        def repr_bytes(self, x: bytes, level: int) -> str:
+            return repr(bytes(x[:1000])) + ("..." if len(x) > 1000 else "")
+
+        repr_bytearray = repr_bytes
+
+        def repr_instance(self, x: Any, level: int) -> str:
+            return str(x)[:1000]
+
+    limits = Abbreviated()
+    limits.maxlist = limits.maxtuple = limits.maxset = limits.maxfrozenset = limits.maxdict = 100
+    limits.maxstring = limits.maxother = 1000
+    return limits.repr(value)
+
+
+def _attribute(value: Any, name: str) -> str:
+    """An attribute for Covalent's header if it is a string; some values have other things there, or raise."""
+    try:
+        found = getattr(value, name, "")
+    except Exception:
+        return ""
+    return found[:_DOC_CHARS].encode("utf-8", "replace").decode() if isinstance(found, str) else ""

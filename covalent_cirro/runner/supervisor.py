@@ -1,0 +1,434 @@
+"""The runner's parent: fetches the call and its blobs, has the electrons run, stores what came of it, the outcome last.
+
+Never unpickles anything, and never lets a payload into a log line. Settings for tests and odd cases are taken from the
+environment: ``CIRRO_LOG_INTERVAL_S``, ``CIRRO_STOP_S``, ``CIRRO_EXIT_S`` (`pump.Limits`), ``TMPDIR``.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+from covalent_cirro import protocol
+from covalent_cirro.protocol import Blob, Call, ExitCode, Failure, Inline, Kind, NodeResult, Outcome, Output, Ref, Task
+from covalent_cirro.runner import blobs, outcomes, s3, usage
+from covalent_cirro.runner.process import ElectronProcess, listen_to_stops
+from covalent_cirro.runner.pump import Limits, Pump
+
+_STORE_MARGIN_S = 4.0
+"""Before SIGKILL is due, this long is kept for the outcome alone: outputs that are not stored by then are given up."""
+
+_STORE_TRIES = 5
+_CONFLICT_PAUSE_S = 0.3
+
+
+class _Stop(BaseException):
+    """SIGTERM arrived while there was nothing to do but wait."""
+
+
+class _GiveUp(Exception):
+    """The runner ends with this exit code; the reason has been said on stderr."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+def supervise(process: ElectronProcess, uri: str, started: float, environ: Mapping[str, str] = os.environ) -> int:
+    """Run the call at ``uri``.
+
+    Args:
+        process: The electron's process, waiting for requests.
+        uri: ``s3://bucket/.../call.json``.
+        started: Epoch seconds of the runner's start.
+        environ: The environment.
+
+    Returns:
+        The exit code, one of `protocol.ExitCode`.
+    """
+    supervisor = Supervisor(process, started, environ)
+    try:
+        return supervisor.run(uri)
+    except _GiveUp as end:
+        return end.code
+    finally:
+        if process.ended is None:
+            process.signal_group(signal.SIGKILL)
+        supervisor.clean_up()
+
+
+class Supervisor:
+    """One run of the runner. Its methods come in the order in which they are needed."""
+
+    def __init__(self, process: ElectronProcess, started: float, environ: Mapping[str, str]) -> None:
+        self._process = process
+        self._environ = environ
+        self._times = {"started": started}
+        self._attempt = _whole(environ.get("AWS_BATCH_JOB_ATTEMPT"), 1)
+        self._folder = ""
+        self._sigterm_at: float | None = None
+        self._interrupt = False  # whether SIGTERM ends at once what is being done
+        self._not_stored = False
+        self._pump: Pump | None = None
+        self._earlier: s3.Answer | None = None
+        self._inlined = 0
+        listen_to_stops(self._on_sigterm)
+        self._cgroup = usage.find_cgroup()
+        self._oom_kills = self._cgroup.oom_kills()
+        self._own_cgroup = self._cgroup.is_ours({os.getpid(), process.pid, os.getppid()})
+
+    def run(self, uri: str) -> int:
+        """Everything; returns the exit code."""
+        self._interrupt = True
+        try:
+            self._check_stop()
+            self._where = protocol.parse_call_uri(uri)
+            self._client = s3.Client(self._environ, self._cgroup.limit_bytes())
+            call = self._read_call()
+        except (s3.S3Error, protocol.ProtocolError) as error:
+            _say(f"cannot read the call: {error}")
+            return ExitCode.BAD_CALL
+        except _Stop:
+            _say("stopped by SIGTERM before the call was read")
+            return ExitCode.TERMINATED
+        self._interrupt = False
+        done = self._look_for_outcome(call)
+        if done is not None:
+            return done
+        limits = Limits(
+            log_interval_s=_number(self._environ.get("CIRRO_LOG_INTERVAL_S"), Limits().log_interval_s),
+            stop_s=_number(self._environ.get("CIRRO_STOP_S"), Limits().stop_s),
+            exit_s=_number(self._environ.get("CIRRO_EXIT_S"), Limits().exit_s),
+        )
+        self._pump = pump = Pump(self._process, self._put_part, self._wait, self._attempt, limits, _say)
+        if self._sigterm_at is not None:
+            pump.terminate()
+        try:
+            results = self._run_call(call, pump)
+        except _Stop:
+            results = outcomes.all_failed(
+                call.tasks, {task.node_id: outcomes.terminated(task.name, None) for task in call.tasks}, ""
+            )
+        except Exception as error:
+            import traceback
+
+            # A fault of ours: said in full, for whoever mends it, and in the outcome.
+            traceback.print_exc()
+            broken = Failure(Kind.RUNNER, f"the runner broke: {type(error).__name__}: {error}", traceback.format_exc())
+            results = outcomes.all_failed(call.tasks, {task.node_id: broken for task in call.tasks}, "")
+        return self._publish(call, results)
+
+    # --- before the electrons ---
+
+    def _read_call(self) -> Call:
+        where = self._where
+        request = self._client.get(where.bucket, where.call_key)
+        # A first attempt may have published already; ask at the same time.
+        earlier = self._client.get(where.bucket, where.outcome_key) if self._attempt > 1 else None
+        call = protocol.parse_call(self._wait(request).body)
+        if earlier is not None:
+            # Without s3:ListBucket, 403 is how S3 says that it is not there.
+            with contextlib.suppress(s3.NotThere, s3.Refused):
+                self._earlier = self._wait(earlier)
+        return call
+
+    def _look_for_outcome(self, call: Call) -> int | None:
+        """The exit code of an earlier attempt's outcome; `None` if there is none, or one to be done better."""
+        if self._earlier is None:
+            return None
+        code = self._code_of(call, self._earlier.body)
+        if code is not None:
+            _say("an earlier attempt has published the outcome of this call; nothing to do")
+        return code
+
+    def _code_of(self, call: Call, document: bytes) -> int | None:
+        try:
+            outcome = protocol.parse_outcome(document)
+        except protocol.ProtocolError as error:
+            _say(f"the outcome that is there is not one: {error}")
+            raise _GiveUp(ExitCode.STORE) from error
+        if outcome.call_id != call.call_id:
+            _say(f"the outcome that is there is of another call, {outcome.call_id}")
+            raise _GiveUp(ExitCode.STORE)
+        if outcome.attempt < self._attempt and not outcomes.is_final(outcome):
+            return None
+        return outcomes.exit_code(outcome.results)
+
+    def _run_call(self, call: Call, pump: Pump) -> tuple[NodeResult, ...]:
+        hello = pump.wait_for("hello")
+        if hello is None:
+            self._check_stop()
+            ended = pump.end()
+            raise RuntimeError(f"the electron's process did not start: exit code {ended.exit_code} {ended.signal}")
+        self._cloudpickle = hello["cloudpickle"]
+        conflict = protocol.version_conflict(call, python_version(), self._cloudpickle)
+        if not self._cloudpickle:
+            conflict = f"the container has no cloudpickle: install cloudpickle=={call.cloudpickle} in the image"
+        if conflict is not None:
+            failure = Failure(Kind.VERSIONS, conflict)
+            return outcomes.all_failed(call.tasks, {task.node_id: failure for task in call.tasks}, "")
+
+        self._folder = _make_folder(self._environ)
+        self._interrupt = True
+        self._check_stop()
+        try:
+            paths = blobs.fetch(
+                self._client, self._where.bucket, self._where.prefix, _blobs(call), self._folder, self._wait
+            )
+        except (blobs.BlobError, OSError) as error:
+            failure = Failure(Kind.FETCH, str(error))
+            return outcomes.all_failed(call.tasks, {task.node_id: failure for task in call.tasks}, "")
+        finally:
+            self._interrupt = False
+        self._times["fetched"] = time.time()
+        self._check_stop()
+        return self._run_tasks(call, paths, pump)
+
+    # --- the electrons ---
+
+    def _run_tasks(self, call: Call, paths: dict[Blob, str], pump: Pump) -> tuple[NodeResult, ...]:
+        self._host = usage.HostFacts(self._environ)
+        gpus = usage.GpuWatch(self._environ)
+        results: list[NodeResult] = []
+        outputs: dict[int, str] = {}
+        raw: list[tuple[Task, dict[str, Any] | Failure, dict[str, protocol.Log]]] = []
+        for task in call.tasks:
+            pump.begin()
+            answer: dict[str, Any] | Failure
+            if any(isinstance(found, Failure) for _, found, _ in raw):
+                answer = Failure(Kind.NOT_RUN, "an earlier electron of the same task group failed")
+                raw.append((task, answer, pump.finish_logs()))
+                continue
+            request = self._request(call, task, paths, outputs, first=not raw)
+            done = pump.run(request, self._on_event)
+            if done is not None and "output" in done:
+                answer = done["output"]
+                outputs[task.node_id] = done["output"]["pickle"]
+            elif done is not None:
+                answer = self._hint_at_memory(Failure(**done["failure"]))
+            else:
+                answer = self._why_it_died(pump, task)
+            if isinstance(answer, Failure) and pump.terminating:
+                answer = outcomes.terminated(task.name, answer)
+            if task is call.tasks[-1] or isinstance(answer, Failure):
+                self._times["ran"] = done["time"] if done is not None else time.time()
+                self._ended = pump.end()
+            raw.append((task, answer, pump.finish_logs()))
+        self._gpus = gpus.finish()
+        for task, answer, logs in raw:
+            results.append(self._result(task, answer, logs))
+        return tuple(results)
+
+    def _request(
+        self, call: Call, task: Task, paths: dict[Blob, str], outputs: dict[int, str], first: bool
+    ) -> dict[str, Any]:
+        def ref(where: protocol.Input) -> dict[str, Any]:
+            if isinstance(where, Blob):
+                return {"path": paths[where]}
+            if isinstance(where, Inline):
+                return {"inline": base64.b64encode(where.data).decode("ascii")}
+            return {"path": outputs[where.node_id]}
+
+        return {
+            "dispatch_id": call.dispatch_id,
+            "covalent": call.covalent,
+            "folder": self._folder,
+            "packages": [{"name": package.name, "archive": ref(package.archive)} for package in call.packages]
+            if first
+            else [],
+            "task": {
+                "node_id": task.node_id,
+                "name": task.name,
+                "function": ref(task.function),
+                "hooks": None if task.hooks is None else ref(task.hooks),
+                "args": [ref(where) for where in task.args],
+                "kwargs": {key: ref(where) for key, where in task.kwargs.items()},
+            },
+        }
+
+    def _on_event(self, message: dict[str, Any]) -> None:
+        if message["event"] == "started":
+            self._times.setdefault("first_line", message["time"])
+
+    def _hint_at_memory(self, failure: Failure) -> Failure:
+        """A process that the electron started may have run out of memory, and all it noticed is a broken pipe."""
+        now = self._cgroup.oom_kills()
+        if self._oom_kills is None or now is None or now <= self._oom_kills:
+            return failure
+        hint = " (meanwhile the kernel killed a process in this container for want of memory)"
+        return failure._replace(message=failure.message + hint)
+
+    def _why_it_died(self, pump: Pump, task: Task) -> Failure:
+        ended = pump.end()
+        limit = self._memory_limit()
+        killed = usage.out_of_memory(self._oom_kills, self._cgroup.oom_kills(), ended.max_rss_bytes, limit)
+        return outcomes.died(ended, task.name, killed, limit)
+
+    def _memory_limit(self) -> int | None:
+        found = self._cgroup.limit_bytes()
+        return self._host.memory_limit_bytes() if found is None else found
+
+    # --- after the electrons ---
+
+    def _result(self, task: Task, answer: dict[str, Any] | Failure, logs: dict[str, protocol.Log]) -> NodeResult:
+        output = None
+        failure = answer if isinstance(answer, Failure) else None
+        if not isinstance(answer, Failure):
+            try:
+                output = Output(
+                    pickle=self._store(answer["pickle"]),
+                    string=self._store(answer["string"]),
+                    name=answer["name"],
+                    doc=answer["doc"],
+                )
+            except s3.OutOfTime:
+                failure = outcomes.terminated(task.name, None)
+            except s3.S3Error as error:
+                self._not_stored = True
+                failure = Failure(Kind.RUNNER, f"the result of {task.name!r} could not be stored: {error}")
+                _say(failure.message)
+        return NodeResult(task.node_id, output, failure, logs["stdout"], logs["stderr"])
+
+    def _store(self, path: str) -> Ref:
+        size = os.path.getsize(path)
+        if size <= protocol.INLINE_BYTES and self._inlined + size <= protocol.INLINE_TOTAL_BYTES:
+            self._inlined += size
+            with open(path, "rb") as file:
+                return Inline(file.read())
+        return blobs.store(self._client, self._where.bucket, self._where.prefix, path, time.time(), self._wait)
+
+    def _publish(self, call: Call, results: tuple[NodeResult, ...]) -> int:
+        """Write the outcome, once. Returns the exit code of the one that stands in the end."""
+        self._interrupt = False
+        self._times["stored"] = time.time()
+        data = protocol.dump_outcome(self._outcome(call, results))
+        bucket, key = self._where.bucket, self._where.outcome_key
+        condition = {"If-None-Match": "*"} if self._earlier is None else {"If-Match": self._earlier.etag}
+        for tries_left in reversed(range(_STORE_TRIES)):
+            try:
+                self._client.put(bucket, key, data, condition).result()
+                return ExitCode.STORE if self._not_stored else outcomes.exit_code(results)
+            except s3.ConditionFailed:  # noqa: PERF203
+                # An overlapping attempt published, or our own PUT came through although its answer did not.
+                try:
+                    there = self._client.get(bucket, key).result()
+                except s3.S3Error as error:
+                    _say(f"there is an outcome already, and it cannot be read: {error}")
+                    return ExitCode.STORE
+                code = self._code_of(call, there.body)
+                if code is not None:
+                    return code
+                condition = {"If-Match": there.etag}
+            except s3.S3Error as error:
+                if tries_left == 0 or (
+                    error.status is not None and error.status not in (404, 409) and error.status < 500
+                ):
+                    _say(f"cannot store the outcome: {error}")
+                    return ExitCode.STORE
+                if error.status == 404:
+                    # What If-Match spoke of has gone.
+                    condition = {"If-None-Match": "*"}
+                time.sleep(_CONFLICT_PAUSE_S)
+        _say("cannot store the outcome: other attempts kept writing it")
+        return ExitCode.STORE
+
+    def _outcome(self, call: Call, results: tuple[NodeResult, ...]) -> Outcome:
+        ended = getattr(self, "_ended", None)
+        host = getattr(self, "_host", None)
+        peak = self._cgroup.peak_bytes() if self._own_cgroup else None
+        if ended is not None:
+            peak = max(peak or 0, ended.max_rss_bytes)
+        return Outcome(
+            call_id=call.call_id,
+            attempt=self._attempt,
+            job_id=self._environ.get("AWS_BATCH_JOB_ID", ""),
+            results=results,
+            usage=protocol.Usage(
+                wall_s=max(0.0, self._times["stored"] - self._times["started"]),
+                cpu_s=0.0 if ended is None else ended.cpu_s,
+                peak_memory_bytes=peak,
+                memory_limit_bytes=self._cgroup.limit_bytes() if host is None else self._memory_limit(),
+                gpus=getattr(self, "_gpus", ()),
+            ),
+            python=python_version(),
+            cloudpickle=getattr(self, "_cloudpickle", ""),
+            host={} if host is None else host.facts(),
+            times=self._times,
+        )
+
+    # --- signals and waiting ---
+
+    def _on_sigterm(self, _number: int, _frame: FrameType | None) -> None:
+        if self._sigterm_at is None:
+            self._sigterm_at = time.monotonic()
+            if self._pump is not None:
+                self._pump.terminate()
+            if self._interrupt:
+                raise _Stop
+
+    def _check_stop(self) -> None:
+        if self._sigterm_at is not None:
+            raise _Stop
+
+    def _wait(self, pending: s3.Pending) -> s3.Answer:
+        """Wait for S3, but after SIGTERM only as long as there is time."""
+        while True:
+            left_s = 1.0
+            if self._sigterm_at is not None:
+                left_s = self._sigterm_at + protocol.STOP_GRACE_S - _STORE_MARGIN_S - time.monotonic()
+                if left_s <= 0:
+                    raise pending.out_of_time()
+            try:
+                return pending.result(min(1.0, left_s))
+            except TimeoutError:
+                continue
+
+    def _put_part(self, part: str, data: bytes) -> s3.Pending:
+        return self._client.put(self._where.bucket, self._where.log_key(part), data)
+
+    def clean_up(self) -> None:
+        """Remove what lies on the disk."""
+        if self._folder:
+            import shutil
+
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def python_version() -> str:
+    """``"3.11.7"``; what ``platform.python_version()`` says, without its import."""
+    return ".".join(str(part) for part in sys.version_info[:3])
+
+
+def _blobs(call: Call) -> list[Blob]:
+    refs: list[protocol.Input | None] = [package.archive for package in call.packages]
+    for task in call.tasks:
+        refs += [task.function, task.hooks, *task.args, *task.kwargs.values()]
+    return [ref for ref in refs if isinstance(ref, Blob)]
+
+
+def _make_folder(environ: Mapping[str, str]) -> str:
+    path = os.path.join(environ.get("TMPDIR") or "/tmp", f"cirro-{os.getpid()}-{os.urandom(6).hex()}")  # noqa: S108
+    os.mkdir(path, 0o700)
+    return path
+
+
+def _whole(text: str | None, default: int) -> int:
+    return int(text) if text is not None and text.isdigit() else default
+
+
+def _number(text: str | None, default: float) -> float:
+    try:
+        return default if text is None else float(text)
+    except ValueError:
+        return default
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"covalent-cirro runner: {text}\n")
+    sys.stderr.flush()

@@ -1,0 +1,126 @@
+"""Runs one task by Covalent's rules: hooks, unpickle, call, hooks, pickle; in the container and on the server.
+
+Knows local files only. Imports Covalent only if what it unpickles has already done so.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, BinaryIO, NamedTuple
+
+from covalent_cirro.protocol import Failure, Kind
+from covalent_cirro.runner import failures, hooks, results
+from covalent_cirro.runner.failures import Stage
+
+Open = Callable[[], BinaryIO]
+"""Opens some bytes. They are opened anew for each use, so that no two tasks share an object, as in separate jobs."""
+
+
+class Job(NamedTuple):
+    """One task with its bytes at hand.
+
+    Attributes:
+        dispatch_id: Its dispatch.
+        node_id: Its node.
+        name: Its name, for messages.
+        covalent: Version of Covalent on the server, for messages.
+        function: Opens the pickle of the function.
+        hooks: Opens Covalent's ``hooks.json``; `None` without one.
+        args: Open the pickles of the positional arguments.
+        kwargs: Open the pickles of the keyword arguments.
+    """
+
+    dispatch_id: str
+    node_id: int
+    name: str
+    covalent: str
+    function: Open
+    hooks: Open | None
+    args: list[Open]
+    kwargs: dict[str, Open]
+
+
+def run(job: Job, folder: str, started: Callable[[], None]) -> results.Packed | Failure:
+    """Run a task and pack its result into files. Never raises: whatever happens becomes a `Failure`.
+
+    Args:
+        job: The task.
+        folder: Where the result's files go, named by the node.
+        started: Called just before the electron's function.
+    """
+    context = _CovalentContext(job.dispatch_id, job.node_id)
+    stage = Stage(Kind.UNREADABLE, "reading the hooks")
+    try:
+        todo: dict[str, Any] = {}
+        if job.hooks is not None:
+            with job.hooks() as file:
+                todo = json.loads(file.read() or b"{}") or {}
+        returned: list[tuple[str, Any]] = []
+        for hook in hooks.before(todo):
+            stage = hook.stage
+            returned.append((hook.retval_keyword, hook.run()))
+            context.enter()
+
+        # Only now: deps_pip may have brought what the function needs.
+        stage = Stage(Kind.UNREADABLE, f"unpickling the function of {job.name!r}")
+        function = unpickle(job.function)
+        args = []
+        for i, argument in enumerate(job.args):
+            stage = Stage(Kind.UNREADABLE, f"unpickling positional argument {i} of {job.name!r}")
+            args.append(unpickle(argument))
+        kwargs = {}
+        for key, argument in job.kwargs.items():
+            stage = Stage(Kind.UNREADABLE, f"unpickling the argument {key!r} of {job.name!r}")
+            kwargs[key] = unpickle(argument)
+        kwargs.update(hooks.keyword_arguments(returned))
+        context.enter()
+
+        stage = Stage(Kind.RAISED, f"the electron {job.name!r}")
+        started()
+        value = function(*args, **kwargs)
+        del function, args, kwargs, returned
+
+        for hook in hooks.after(todo):
+            stage = hook.stage
+            hook.run()
+        return results.pack(value, folder, f"{job.node_id}")
+    except results.CannotPack as error:
+        return error.failure
+    except BaseException as error:
+        return failures.explain(error, stage, job.covalent)
+    finally:
+        context.leave()
+
+
+def unpickle(source: Open) -> Any:
+    """The object, read in a stream: its pickle is never held in memory as a whole."""
+    with source() as file:
+        return pickle.load(file)
+
+
+class _CovalentContext:
+    """``ct.get_context()`` for the electron, once Covalent has been imported by what was unpickled."""
+
+    def __init__(self, dispatch_id: str, node_id: int) -> None:
+        self._dispatch_id = dispatch_id
+        self._node_id = node_id
+        self._entered: AbstractContextManager[Any] | None = None
+
+    def enter(self) -> None:
+        if self._entered is None and "covalent" in sys.modules:
+            try:
+                from covalent.executor.utils import context
+            except ImportError:
+                return
+            # Any: its annotations have the two types the wrong way round.
+            set_context: Any = context.set_context
+            self._entered = set_context(self._dispatch_id, self._node_id)
+            self._entered.__enter__()
+
+    def leave(self) -> None:
+        if self._entered is not None:
+            self._entered.__exit__(None, None, None)

@@ -1,0 +1,229 @@
+"""What the job used and where it ran: the cgroup's memory figures, NVIDIA GPUs, the host's facts.
+
+Everything here is best effort: it returns less, it never raises, and it costs a few file reads unless the machine has
+GPUs or ECS's metadata endpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+_UNLIMITED_BYTES = 1 << 60  # cgroup v1 says "no limit" with a number near 2**63
+_GPU_FIRST_S = 2.0
+_GPU_INTERVAL_S = 15.0
+_GPU_TIMEOUT_S = 10.0
+_METADATA_TIMEOUT_S = 2.0
+_NVIDIA_QUERY = "index,name,memory.total,memory.used,utilization.gpu"
+_MIB = 1024 * 1024
+_DMI = "/sys/class/dmi/id"
+_SAME_AS_LIMIT = 0.9
+
+
+# --- memory -----------------------------------------------------------------------------------------------------
+
+
+class Cgroup(NamedTuple):
+    """The files of the memory cgroup that this process is in, version 1 or 2; empty paths where there is none."""
+
+    limit: str
+    peak: str
+    events: str
+    processes: str
+
+    def limit_bytes(self) -> int | None:
+        """The memory limit; `None` without one."""
+        limit = _number(self.limit)
+        return None if limit is None or limit >= _UNLIMITED_BYTES else limit
+
+    def peak_bytes(self) -> int | None:
+        """Most that the cgroup ever used, page cache included; `None` where the kernel does not tell."""
+        return _number(self.peak)
+
+    def oom_kills(self) -> int | None:
+        """How many processes the kernel has killed here for want of memory; `None` where it does not tell."""
+        for line in _read(self.events).splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill" and count.strip().isdigit():
+                return int(count)
+        return None
+
+    def is_ours(self, pids: set[int]) -> bool:
+        """Whether the cgroup holds none but these processes, so that its peak is the job's."""
+        found = _read(self.processes).split()
+        return bool(found) and all(pid.isdigit() and int(pid) in pids for pid in found)
+
+
+def find_cgroup(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> Cgroup:
+    """The memory cgroup of this process. In a container its files are at the root, whatever its path is called."""
+    paths = {}
+    for line in _read(own).splitlines():
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        for controller in controllers.split(","):
+            paths[controller] = path
+    if "memory" in paths:
+        names = ("memory.limit_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control", "cgroup.procs")
+        places = [os.path.join(root, "memory") + paths["memory"], os.path.join(root, "memory")]
+    else:
+        names = ("memory.max", "memory.peak", "memory.events", "cgroup.procs")
+        places = [root + paths.get("", "/"), root]
+    for place in places:
+        if os.path.exists(os.path.join(place, names[0])):
+            return Cgroup(*(os.path.join(place, name) for name in names))
+    return Cgroup("", "", "", "")
+
+
+def out_of_memory(kills_before: int | None, kills_now: int | None, max_rss: int, limit: int | None) -> bool:
+    """Whether a SIGKILL was for want of memory: the kernel's count went up or, with no count, the limit was near."""
+    if kills_before is not None and kills_now is not None:
+        return kills_now > kills_before
+    return limit is not None and max_rss >= _SAME_AS_LIMIT * limit
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read()
+    except (OSError, ValueError):
+        return ""
+
+
+def _number(path: str) -> int | None:
+    text = _read(path).strip()
+    return int(text) if text.isdigit() else None
+
+
+# --- GPUs -------------------------------------------------------------------------------------------------------
+
+
+def gpus_visible(environ: Mapping[str, str]) -> bool:
+    """Whether this container has NVIDIA GPUs (NVIDIA Container Toolkit: "void" and "none" hide them) and their tool."""
+    visible = environ.get("NVIDIA_VISIBLE_DEVICES")
+    if visible in ("void", "none", "") or (visible is None and not os.path.exists("/dev/nvidiactl")):
+        return False
+    folders = environ.get("PATH", os.defpath).split(os.pathsep)
+    return any(os.access(os.path.join(folder, "nvidia-smi"), os.X_OK) for folder in folders)
+
+
+class GpuWatch:
+    """Asks ``nvidia-smi`` now and then while electrons run. Does nothing without GPUs."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._gpus: dict[str, dict[str, Any]] = {}
+        self._samples: dict[str, list[float]] = {}
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        if gpus_visible(environ):
+            self._thread = threading.Thread(target=self._watch, daemon=True)
+            self._thread.start()
+
+    def finish(self) -> tuple[dict[str, Any], ...]:
+        """Stop, and say what was seen (`protocol.Usage.gpus`)."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(_GPU_TIMEOUT_S)
+        gpus = []
+        for index, gpu in self._gpus.items():
+            seen = self._samples[index]
+            gpus.append({**gpu, "utilization": round(sum(seen) / len(seen), 1) if seen else None})
+        return tuple(gpus)
+
+    def _watch(self) -> None:
+        wait_s = _GPU_FIRST_S
+        while self._sample():
+            if self._stop.wait(wait_s):
+                return
+            wait_s = min(_GPU_INTERVAL_S, wait_s * 1.5)
+
+    def _sample(self) -> bool:
+        import subprocess
+
+        command = ["nvidia-smi", f"--query-gpu={_NVIDIA_QUERY}", "--format=csv,noheader,nounits"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_GPU_TIMEOUT_S)
+        except (OSError, ValueError, subprocess.SubprocessError):
+            return False
+        for index, name, total, used, utilization in parse_gpus(done.stdout):
+            gpu = self._gpus.setdefault(index, {"name": name, "memory_bytes": total, "peak_memory_bytes": used})
+            if used is not None:
+                gpu["peak_memory_bytes"] = max(used, gpu["peak_memory_bytes"] or 0)
+            self._samples.setdefault(index, [])
+            if utilization is not None:
+                self._samples[index].append(utilization)
+        return done.returncode == 0 and bool(self._gpus)
+
+
+def parse_gpus(text: str) -> list[tuple[str, str, int | None, int | None, float | None]]:
+    """Index, name, memory and used memory in bytes, utilization in percent; `None` for "[N/A]", as with MIG."""
+    gpus = []
+    for line in text.splitlines():
+        fields = [field.strip() for field in line.split(",")]
+        if len(fields) == len(_NVIDIA_QUERY.split(",")):
+            index, name, *rest = fields
+            total, used, utilization = (float(field) if field.isdigit() else None for field in rest)
+            gpus.append(
+                (
+                    index,
+                    name,
+                    None if total is None else int(total * _MIB),
+                    None if used is None else int(used * _MIB),
+                    utilization,
+                )
+            )
+    return gpus
+
+
+# --- the host ---------------------------------------------------------------------------------------------------
+
+
+class HostFacts:
+    """What is known of the machine: from its firmware's tables, and from ECS's metadata endpoint in a thread."""
+
+    def __init__(self, environ: Mapping[str, str], dmi: str = _DMI) -> None:
+        self._facts = {"hostname": os.uname().nodename}
+        self._memory_limit: int | None = None
+        if "Amazon" in _read(os.path.join(dmi, "sys_vendor")):
+            # On EC2's Nitro machines these files hold what IMDS would answer, and need no network.
+            found = {"instance_type": "product_name", "instance_id": "board_asset_tag"}
+            self._facts.update({key: _read(os.path.join(dmi, name)).strip() for key, name in found.items()})
+        self._thread: threading.Thread | None = None
+        uri = environ.get("ECS_CONTAINER_METADATA_URI_V4", "")
+        if uri.startswith("http://"):
+            self._thread = threading.Thread(target=self._ask, args=(uri,), daemon=True)
+            self._thread.start()
+
+    def facts(self) -> dict[str, str]:
+        """The facts so far; does not wait for the endpoint."""
+        return {key: value for key, value in list(self._facts.items()) if value}
+
+    def memory_limit_bytes(self) -> int | None:
+        """The limit that ECS gave the container; `None` if it did not tell."""
+        return self._memory_limit
+
+    def _ask(self, uri: str) -> None:
+        try:
+            container = _get_json(uri)
+            # ECS-UG task-metadata-endpoint-v4: Limits.Memory is in MiB.
+            memory = (container.get("Limits") or {}).get("Memory")
+            if isinstance(memory, (int, float)) and memory > 0:
+                self._memory_limit = int(memory * _MIB)
+            self._facts["zone"] = str(_get_json(uri + "/task").get("AvailabilityZone") or "")
+        except Exception:
+            return
+
+
+def _get_json(uri: str) -> dict[str, Any]:
+    import http.client
+    import json
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(uri)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=_METADATA_TIMEOUT_S)
+    try:
+        connection.request("GET", parts.path or "/")
+        found: dict[str, Any] = json.loads(connection.getresponse().read())
+        return found
+    finally:
+        connection.close()

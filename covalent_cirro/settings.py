@@ -1,0 +1,378 @@
+"""Every option of the executor, once: its default, unit, help and range. Pure: the docs table and the CLI derive from it.
+
+An option that nobody set is `None` until `resolve`; 0, "" and False are values. Precedence: the executor's own options,
+then the section ``[executors.cirro]`` of Covalent's config, then the default.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from covalent_cirro.errors import SettingsError
+
+SECTION = "executors.cirro"
+"""Section of Covalent's config file."""
+
+MIB_PER_GB = 1024
+"""``memory`` is in GB as the stock plugin means it: ``int(memory * 1024)`` MiB."""
+
+MIN_TIME_LIMIT_S = 60
+"""Smallest attemptDurationSeconds (Batch API Reference, JobTimeout)."""
+
+MAX_ATTEMPTS = 10
+"""Largest retryStrategy.attempts (Batch API Reference, RetryStrategy)."""
+
+MIN_MEMORY_MIB = 128
+"""AWS takes 4 MiB (ResourceRequirement), in which no Python starts; the runner alone needs about 60 MiB."""
+
+MAX_NAME_PREFIX = 100
+"""A job definition's name has 128 characters at most (RegisterJobDefinition); a dash and a digest follow the prefix."""
+
+_REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d+")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_DEFINITION_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_URL = re.compile(r"https?://[^/\s]+/?\S*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One option.
+
+    Attributes:
+        name: The keyword, and the key in the config section.
+        kind: ``"text"``, ``"whole"``, ``"number"`` or ``"texts"``.
+        default: Value where nobody set one; `None`: AWS's own chain decides, or the option is not used.
+        help: What it is, with its unit.
+        valid: What is accepted, in words, for error messages and the docs.
+        accepts: Whether a value of the right kind is possible.
+        stock: The stock plugin has it too, with the same unit and meaning.
+    """
+
+    name: str
+    kind: str
+    default: Any
+    help: str
+    valid: str
+    accepts: Callable[[Any], bool] = lambda value: True
+    stock: bool = True
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        name="credentials",
+        kind="text",
+        default=None,
+        help="Path of an AWS credentials file. Unset: AWS's usual chain.",
+        valid="a path",
+    ),
+    Option(
+        name="profile",
+        kind="text",
+        default=None,
+        help="AWS profile whose credentials and region are used. Unset: AWS's usual chain.",
+        valid="the name of a profile",
+    ),
+    Option(
+        name="region",
+        kind="text",
+        default=None,
+        help="AWS region. Unset: that of the profile or of the environment, else us-east-1.",
+        valid='a region such as "eu-west-1"',
+        accepts=lambda value: value == "" or _REGION.fullmatch(value) is not None,
+    ),
+    Option(
+        name="s3_bucket_name",
+        kind="text",
+        default="covalent-batch-job-resources",
+        help="Bucket for calls, outcomes, logs and blobs.",
+        valid="the name of a bucket: 3 to 63 lowercase letters, digits, dots and hyphens",
+        accepts=lambda value: _BUCKET.fullmatch(value) is not None,
+    ),
+    Option(
+        name="batch_queue",
+        kind="text",
+        default="covalent-batch-queue",
+        help="Job queue, by name or ARN.",
+        valid="the name or ARN of a job queue",
+        accepts=lambda value: value.strip() != "",
+    ),
+    Option(
+        name="batch_execution_role_name",
+        kind="text",
+        default="ecsTaskExecutionRole",
+        help='Role of the ECS agent, by name or ARN; "" for none.',
+        valid="the name or ARN of a role",
+    ),
+    Option(
+        name="batch_job_role_name",
+        kind="text",
+        default="covalent-batch-job-role",
+        help="Role of the container, by name or ARN: reads and writes the bucket.",
+        valid="the name or ARN of a role",
+        accepts=lambda value: value.strip() != "",
+    ),
+    Option(
+        name="batch_job_log_group_name",
+        kind="text",
+        default="covalent-batch-job-logs",
+        help="CloudWatch log group of the jobs. It must exist.",
+        valid="the name of a log group",
+        accepts=lambda value: value.strip() != "",
+    ),
+    Option(
+        name="vcpu",
+        kind="whole",
+        default=2,
+        help="vCPUs of the job.",
+        valid="a whole number from 1",
+        accepts=lambda value: value >= 1,
+    ),
+    Option(
+        name="memory",
+        kind="number",
+        default=3.75,
+        help="Memory of the job in GB (1024 MiB). The job is killed when it uses more.",
+        valid=f"a number from {MIN_MEMORY_MIB / MIB_PER_GB} GB ({MIN_MEMORY_MIB} MiB, the least the runner starts in)",
+        accepts=lambda value: int(value * MIB_PER_GB) >= MIN_MEMORY_MIB,
+    ),
+    Option(
+        name="num_gpus",
+        kind="whole",
+        default=0,
+        help="GPUs of the job. From 1, the job goes to batch_gpu_queue where that is set.",
+        valid="a whole number from 0",
+        accepts=lambda value: value >= 0,
+    ),
+    Option(
+        name="retry_attempts",
+        kind="whole",
+        default=3,
+        help="How often AWS Batch may start the job in all, when its host is lost or cannot start it. "
+        "An electron that raised is not started again. 0 and 1 both mean once.",
+        valid=f"a whole number from 0 to {MAX_ATTEMPTS}",
+        accepts=lambda value: 0 <= value <= MAX_ATTEMPTS,
+    ),
+    Option(
+        name="time_limit",
+        kind="whole",
+        default=300,
+        help="Seconds after which an attempt is stopped (SIGTERM, 30 s, SIGKILL).",
+        valid=f"a whole number of seconds from {MIN_TIME_LIMIT_S}, AWS's least",
+        accepts=lambda value: value >= MIN_TIME_LIMIT_S,
+    ),
+    Option(
+        name="poll_freq",
+        kind="number",
+        default=10,
+        help="Seconds between two looks at a job, at most. Jobs are looked at together, young ones every second.",
+        valid="a number of seconds from 0",
+        accepts=lambda value: value >= 0,
+    ),
+    Option(
+        name="cache_dir",
+        kind="text",
+        default="/tmp/covalent",  # noqa: S108  (the stock plugin's default; files in it get private names)
+        help="Folder on the Covalent server for blobs on their way to S3.",
+        valid="a path",
+        accepts=lambda value: value.strip() != "",
+    ),
+    Option(
+        name="container_image_uri",
+        kind="text",
+        default="public.ecr.aws/covalent/covalent-executor-base:stable",
+        help="Image of the job. It needs Python, cloudpickle, awscrt and covalent-cirro.",
+        valid="the URI of an image",
+        accepts=lambda value: value.strip() != "",
+    ),
+    Option(
+        name="endpoint_url",
+        kind="text",
+        default=None,
+        help="Endpoint for all AWS services, such as an emulator's. Unset: AWS_ENDPOINT_URL, else AWS.",
+        valid="a URL with http:// or https://",
+        accepts=lambda value: value == "" or _URL.fullmatch(value) is not None,
+        stock=False,
+    ),
+    Option(
+        name="s3_prefix",
+        kind="text",
+        default="cirro",
+        help='What keys in the bucket begin with; "" for nothing.',
+        valid="a key prefix without // or ..",
+        accepts=lambda value: "//" not in value and ".." not in value and not value.startswith("/"),
+        stock=False,
+    ),
+    Option(
+        name="batch_gpu_queue",
+        kind="text",
+        default=None,
+        help="Job queue for electrons with num_gpus from 1, by name or ARN. Unset: batch_queue.",
+        valid="the name or ARN of a job queue",
+        stock=False,
+    ),
+    Option(
+        name="batch_job_definition_name",
+        kind="text",
+        default="cirro",
+        help="What the names of job definitions begin with.",
+        valid=f"1 to {MAX_NAME_PREFIX} letters, digits, hyphens and underscores",
+        accepts=lambda value: len(value) <= MAX_NAME_PREFIX and _DEFINITION_PREFIX.fullmatch(value) is not None,
+        stock=False,
+    ),
+    Option(
+        name="shared_memory_gb",
+        kind="number",
+        default=None,
+        help="Size of /dev/shm in GB, which PyTorch's DataLoader needs. Part of memory. Unset: half of memory.",
+        valid="a number of GB above 0",
+        accepts=lambda value: int(value * MIB_PER_GB) >= 1,
+        stock=False,
+    ),
+    Option(
+        name="local_packages",
+        kind="texts",
+        default=(),
+        help="Packages or modules of yours that travel with the electron: import names, or paths on the server.",
+        valid="a list of import names or paths",
+        accepts=lambda value: all(item.strip() for item in value),
+        stock=False,
+    ),
+)
+
+BY_NAME: dict[str, Option] = {option.name: option for option in OPTIONS}
+
+
+def _of_kind(kind: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return False
+    if kind == "text":
+        return isinstance(value, str)
+    if kind == "texts":
+        return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+    if kind == "whole":
+        return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    # NaN compares unequal to itself, and no need is infinite.
+    return isinstance(value, (int, float)) and value == value and abs(value) != float("inf")
+
+
+def problem(name: str, value: object) -> str | None:
+    """Why ``value`` cannot be the value of the option ``name``, or `None`. ``None`` (unset) is always possible."""
+    option = BY_NAME[name]
+    if value is None or (_of_kind(option.kind, value) and option.accepts(value)):
+        return None
+    return f"{name}={value!r} is not possible: {name} is {option.valid}. {option.help}"
+
+
+def check(options: Mapping[str, object]) -> None:
+    """Refuse what cannot work, before anything is paid for.
+
+    Raises:
+        SettingsError: An unknown option (all valid ones are named), a wrong type, or an impossible value.
+    """
+    unknown = [name for name in options if name not in BY_NAME]
+    if unknown:
+        raise SettingsError(
+            f"CirroBatchExecutor has no option {', '.join(map(repr, unknown))}. Valid options, with their defaults: "
+            + ", ".join(f"{option.name}={option.default!r}" for option in OPTIONS)
+        )
+    problems = [text for name, value in options.items() if (text := problem(name, value))]
+    if problems:
+        raise SettingsError(" ".join(problems))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All options with their values: what one electron's job is made from. Fields are documented in `OPTIONS`."""
+
+    credentials: str | None
+    profile: str | None
+    region: str | None
+    s3_bucket_name: str
+    batch_queue: str
+    batch_execution_role_name: str
+    batch_job_role_name: str
+    batch_job_log_group_name: str
+    vcpu: int
+    memory: float
+    num_gpus: int
+    retry_attempts: int
+    time_limit: int
+    poll_freq: float
+    cache_dir: str
+    container_image_uri: str
+    endpoint_url: str | None
+    s3_prefix: str
+    batch_gpu_queue: str | None
+    batch_job_definition_name: str
+    shared_memory_gb: float | None
+    local_packages: tuple[str, ...]
+
+    @property
+    def memory_mib(self) -> int:
+        """Memory of the job in MiB."""
+        return int(self.memory * MIB_PER_GB)
+
+    @property
+    def shared_memory_mib(self) -> int:
+        """Size of /dev/shm in MiB. Half of the memory unless set, which is what Linux gives a tmpfs."""
+        if self.shared_memory_gb is None:
+            return max(1, self.memory_mib // 2)
+        return int(self.shared_memory_gb * MIB_PER_GB)
+
+    @property
+    def queue(self) -> str:
+        """The queue that fits what the electron asks for."""
+        return self.batch_gpu_queue if self.num_gpus and self.batch_gpu_queue else self.batch_queue
+
+    @property
+    def queue_option(self) -> str:
+        """The name of the option that `queue` came from, for error messages."""
+        return "batch_gpu_queue" if self.num_gpus and self.batch_gpu_queue else "batch_queue"
+
+    @property
+    def key_prefix(self) -> str:
+        """What keys begin with: empty, or ends with a slash."""
+        stripped = self.s3_prefix.strip("/")
+        return f"{stripped}/" if stripped else ""
+
+    @property
+    def attempts(self) -> int:
+        """retryStrategy.attempts, from 1."""
+        return max(1, self.retry_attempts)
+
+
+def resolve(options: Mapping[str, object], section: Mapping[str, object]) -> Settings:
+    """Settle every option.
+
+    Args:
+        options: The executor's own; `None` is unset.
+        section: ``[executors.cirro]``; keys that are no option are ignored here.
+
+    Raises:
+        SettingsError: A value that cannot work; it says whether the executor or the config file has it.
+    """
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        value: Any = options.get(option.name)
+        source = "the executor"
+        if value is None:
+            value, source = section.get(option.name), f"[{SECTION}] of Covalent's config"
+        if value is None:
+            value = option.default
+        elif text := problem(option.name, value):
+            raise SettingsError(f"{text} (set by {source})")
+        if option.kind == "whole" and value is not None:
+            value = int(value)
+        elif option.kind == "texts":
+            value = tuple(value)
+        values[option.name] = value
+    settings = Settings(**values)
+    if settings.shared_memory_mib > settings.memory_mib:
+        raise SettingsError(
+            f"shared_memory_gb={settings.shared_memory_gb!r} is more than memory={settings.memory!r}: pages of /dev/shm "
+            "count as memory of the job. Ask for more memory, or for less shared memory."
+        )
+    return settings

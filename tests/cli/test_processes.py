@@ -1,0 +1,90 @@
+"""Background processes are started, known again and ended with all that they started."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from covalent_cirro import processes
+from covalent_cirro.processes import Identity
+
+STUBBORN_PARENT = """
+import pathlib, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+pathlib.Path(sys.argv[1]).write_text(str(child.pid))
+time.sleep(600)
+"""
+
+
+def start(tmp_path: Path, *command: str) -> Identity:
+    """Start a Python process with a log in ``tmp_path``."""
+    return processes.start(
+        [sys.executable, *command], log=tmp_path / "logs" / "log", environment=os.environ, folder=tmp_path
+    )
+
+
+def wait_until_ended(identity: Identity) -> None:
+    """Wait until a process that ends by itself has done so."""
+    deadline = time.monotonic() + 20
+    while processes.is_alive(identity):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_process_is_started_in_a_session_of_its_own(tmp_path: Path) -> None:
+    """Neither the terminal's Ctrl-C nor its end reaches it, and ending it returns True once."""
+    identity = start(tmp_path, "-c", "import time; time.sleep(600)")
+    assert processes.is_alive(identity)
+    assert os.getsid(identity.pid) == identity.pid
+    assert processes.end(identity, patience_s=10) is True
+    assert not psutil.pid_exists(identity.pid)
+    assert processes.end(identity, patience_s=10) is False
+
+
+def test_a_process_that_ended_by_itself_is_not_alive(tmp_path: Path) -> None:
+    """It is reaped as well: no zombie stays behind."""
+    identity = start(tmp_path, "-c", "print('said'); print('last words')")
+    wait_until_ended(identity)
+    assert not psutil.pid_exists(identity.pid)
+    assert processes.log_end(tmp_path / "logs" / "log", lines=1) == "last words"
+
+
+def test_ending_takes_the_children_along(tmp_path: Path) -> None:
+    """A process that ignores SIGTERM is killed after the patience, and its child in another session with it."""
+    pid_file = tmp_path / "child"
+    identity = start(tmp_path, "-c", STUBBORN_PARENT, str(pid_file))
+    deadline = time.monotonic() + 20
+    while not (pid_file.exists() and pid_file.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    child = psutil.Process(int(pid_file.read_text()))
+    assert processes.end(identity, patience_s=0.3) is True
+    assert not psutil.pid_exists(identity.pid)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_reused_pid_is_not_ended(tmp_path: Path) -> None:
+    """A process with the right pid and another start is somebody else's."""
+    identity = start(tmp_path, "-c", "import time; time.sleep(600)")
+    earlier = identity._replace(started=identity.started - 60)
+    try:
+        assert not processes.is_alive(earlier)
+        assert processes.end(earlier, patience_s=1) is False
+        assert processes.is_alive(identity)
+    finally:
+        processes.end(identity, patience_s=10)
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_a_log_without_lines_says_so(tmp_path: Path, content: str | None) -> None:
+    """An error message never shows just nothing."""
+    log = tmp_path / "log"
+    if content is not None:
+        log.write_text(content)
+    assert str(log) in processes.log_end(log)

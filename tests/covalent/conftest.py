@@ -1,0 +1,137 @@
+"""A real Covalent server on a real emulated AWS, for the tests of this folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+import pytest
+
+from covalent_cirro import covalent_server
+from covalent_cirro.playground import ACCESS_KEY, REGION, Playground
+
+VCPUS = 16
+"""Jobs of one vCPU at a time: more than the machine has cores, because most test electrons hardly compute."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything that uses the stack starts a real Covalent server."""
+    for item in items:
+        if "stack" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.covalent)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The running local stack, as the fixture `stack` gives it.
+
+    Attributes:
+        playground: What runs it; ``playground.covalent_dir`` has the server's config, data and logs.
+        endpoint_url: Of the emulated AWS.
+        server_url: Of the Covalent server, without a slash at the end.
+        settings: What the CloudFormation stack gave the executor, ``endpoint_url`` included.
+        server_log: File with what the Covalent server printed.
+        emulator_log: File with what the emulator printed.
+    """
+
+    playground: Playground
+    endpoint_url: str
+    server_url: str
+    settings: Mapping[str, Any]
+    server_log: Path
+    emulator_log: Path
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of the emulated AWS."""
+        import boto3
+
+        return boto3.client(
+            service,
+            region_name=REGION,
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=ACCESS_KEY,
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of `cirro local exec`, for processes that use the stack."""
+        return self.playground.environment(os.environ)
+
+    def script(self, *arguments: str | Path, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+        """Run a Python script as a user would: a process of its own that uses the stack. Its output is text."""
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Emulator, CloudFormation stack and Covalent server, once for all tests of a process.
+
+    Two ways to use it:
+
+    - Dispatch from the test itself. Covalent in the test's process points at this server, and its section
+      ``[executors.cirro]`` has this stack's settings, so that ``CirroBatchExecutor(vcpu=1)`` needs nothing else::
+
+          def test_a_sum(stack):
+              add = ct.electron(lambda a, b: a + b, executor=CirroBatchExecutor(vcpu=1, memory=1))
+              dispatch_id = ct.dispatch(ct.lattice(lambda: add(1, 2)))()
+              assert ct.get_result(dispatch_id, wait=True).result == 3
+
+      Functions of the test module travel by value (`_by_value`), as those of a user's script do. Import covalent
+      wherever you like: ``tests/conftest.py`` has isolated it before any test module is imported.
+
+    - Run a script: ``stack.script(path, "--option")``, a process with the environment of ``cirro local exec``.
+
+    The server's process has AWS credentials and the endpoint in its environment; the test's process has neither, so
+    use ``stack.client("batch")``. State is shared by all tests: make no claim about how many jobs or objects there
+    are in all, and undo what you break. A test that must restart or break a process makes a `Playground` of its own.
+    """
+    playground = Playground(tmp_path_factory.mktemp("stack") / "state")
+    try:
+        status = playground.up(server=True, vcpus=VCPUS)
+        state = playground.read()
+        assert status.endpoint_url is not None
+        assert status.server_url is not None
+        assert state.server is not None
+        assert state.emulator is not None
+        _point_covalent_at(port=int(status.server_url.rpartition(":")[2]), settings=status.settings)
+        yield Stack(
+            playground=playground,
+            endpoint_url=status.endpoint_url,
+            server_url=status.server_url,
+            settings=status.settings,
+            server_log=Path(state.server.log),
+            emulator_log=Path(state.emulator.log),
+        )
+    finally:
+        playground.down()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _by_value(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Functions of the test module are pickled by value: no job can import a test module."""
+    module: ModuleType = request.module
+    cloudpickle.register_pickle_by_value(module)
+    yield
+    cloudpickle.unregister_pickle_by_value(module)
+
+
+def _point_covalent_at(*, port: int, settings: Mapping[str, Any]) -> None:
+    from covalent._shared_files.config import update_config
+
+    where = {"address": covalent_server.ADDRESS, "port": port}
+    update_config({"dispatcher": where, "user_interface": where, "executors": {"cirro": dict(settings)}})

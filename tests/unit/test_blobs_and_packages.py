@@ -1,0 +1,144 @@
+"""Bytes on their way: the same content gives the same blob, and a changed one is refused."""
+
+from __future__ import annotations
+
+import io
+import random
+import zipfile
+from pathlib import Path
+
+import pytest
+from covalent._workflow.transportable_object import TransportableObject
+from hypothesis import given
+from hypothesis import strategies as st
+
+from covalent_cirro.blobs import Source, decode, encode, stage
+from covalent_cirro.errors import DigestMismatch, SettingsError
+from covalent_cirro.packages import locate, pack
+from covalent_cirro.protocol import Blob
+
+CONTENTS = st.one_of(st.binary(max_size=3000), st.binary(min_size=1, max_size=20).map(lambda data: data * 500))
+
+
+def encoded(data: bytes) -> tuple[Blob, bytes]:
+    """A blob and its stored bytes."""
+    file = io.BytesIO()
+    return encode([data] if data else [], file), file.getvalue()
+
+
+@given(CONTENTS)
+def test_a_blob_comes_back_as_it_was_and_has_one_name(data: bytes) -> None:
+    """Round trip; the name is a function of the content."""
+    blob, stored = encoded(data)
+    out = io.BytesIO()
+    decode([stored[:7], stored[7:]], blob, out.write)
+    assert out.getvalue() == data
+    assert encoded(data) == (blob, stored)
+    assert (blob.size, blob.raw_size) == (len(stored), len(data))
+
+
+@given(CONTENTS.filter(len), st.data())
+def test_a_blob_that_was_changed_or_cut_is_refused(data: bytes, draw: st.DataObject) -> None:
+    """Whichever byte it was."""
+    blob, stored = encoded(data)
+    place = draw.draw(st.integers(0, len(stored) - 1))
+    changed = bytearray(stored)
+    changed[place] ^= 0xFF
+    for broken in (bytes(changed), stored[:place], stored + b"x"):
+        with pytest.raises(DigestMismatch):
+            decode([broken], blob, io.BytesIO().write)
+
+
+def test_what_decodes_to_more_than_it_says_is_stopped() -> None:
+    """A bomb fills no disk."""
+    blob, stored = encoded(b"a" * 10_000_000)
+    out = io.BytesIO()
+    with pytest.raises(DigestMismatch, match="more than"):
+        decode([stored], blob._replace(raw_size=1000), out.write)
+    assert len(out.getvalue()) <= 1000
+
+
+def test_compressing_is_done_where_it_helps() -> None:
+    """Text shrinks; noise is left as it is, without a byte more."""
+    assert encoded(b"hyperparameter " * 10_000)[0].codec == "zlib"
+    noise = random.Random(1).randbytes(1_000_000)
+    assert encoded(noise)[0] == Blob(encoded(noise)[0].sha256, len(noise), "raw", len(noise))
+
+
+def test_a_pickle_is_stored_without_covalents_base64(tmp_path: Path) -> None:
+    """A quarter less than the file that Covalent keeps."""
+    path = tmp_path / "value.tobj"
+    noise = random.Random(2).randbytes(3_000_000)
+    path.write_bytes(TransportableObject(noise).serialize())
+    source = Source(str(path), is_tobj=True)
+    staged = stage(source, str(tmp_path / "cache"))
+    assert staged.blob.size == source.size() < 1.001 * len(noise)
+
+
+def test_equal_values_make_one_blob_whatever_their_text(tmp_path: Path) -> None:
+    """Covalent's file has str(value), which for objects has an address in it."""
+    blobs = []
+    for index, text in enumerate(("<f at 0x1>", "<f at 0x2>")):
+        made = TransportableObject(b"x" * 50_000)
+        made._object_string = text
+        path = tmp_path / f"{index}.tobj"
+        path.write_bytes(made.serialize())
+        blobs.append(stage(Source(str(path), is_tobj=True), str(tmp_path)).blob)
+    assert blobs[0] == blobs[1]
+
+
+def test_nothing_is_left_behind_when_a_source_cannot_be_read(tmp_path: Path) -> None:
+    """The staging folder stays as it was."""
+    (tmp_path / "broken.tobj").write_bytes(b"not one")
+    with pytest.raises(ValueError, match="too short"):
+        stage(Source(str(tmp_path / "broken.tobj"), is_tobj=True), str(tmp_path / "cache"))
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def a_package(folder: Path) -> Path:
+    """A package with a subpackage, data, and what does not belong into an archive."""
+    root = folder / "mypkg"
+    (root / "sub").mkdir(parents=True)
+    (root / "__pycache__").mkdir()
+    (root / "__init__.py").write_text("from mypkg.sub import value")
+    (root / "sub" / "__init__.py").write_text("value = 7")
+    (root / "data.csv").write_text("1,2")
+    (root / "__pycache__" / "x.pyc").write_text("")
+    return root
+
+
+def test_an_archive_holds_the_package_with_its_data_and_nothing_made(tmp_path: Path) -> None:
+    """What Python imports, and files beside it."""
+    archive = pack(a_package(tmp_path), str(tmp_path / "cache"))
+    assert zipfile.ZipFile(archive).namelist() == ["mypkg/__init__.py", "mypkg/data.csv", "mypkg/sub/__init__.py"]
+
+
+def test_equal_packages_make_equal_archives(tmp_path: Path) -> None:
+    """Byte for byte, so that they are sent once."""
+    archives = [pack(a_package(tmp_path / name), str(tmp_path / name)) for name in ("a", "b")]
+    assert Path(archives[0]).read_bytes() == Path(archives[1]).read_bytes()
+
+
+def test_a_package_that_did_not_change_is_not_packed_again_and_one_that_did_is(tmp_path: Path) -> None:
+    """An edit is seen at the next electron."""
+    root = a_package(tmp_path)
+    first = pack(root, str(tmp_path / "cache"))
+    assert pack(root, str(tmp_path / "cache")) == first
+    (root / "sub" / "__init__.py").write_text("value = 8888")
+    assert pack(root, str(tmp_path / "cache")) != first
+
+
+def test_a_package_is_found_by_import_name_or_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folder of a package, file of a module."""
+    root = a_package(tmp_path)
+    (tmp_path / "single.py").write_text("x = 1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert locate("mypkg") == locate(str(root)) == root.resolve()
+    assert locate("single") == (tmp_path / "single.py").resolve()
+
+
+@pytest.mark.parametrize("item", ["no_such_package", "/no/such/folder", "sys"])
+def test_what_cannot_be_packed_is_refused_with_its_name(item: str) -> None:
+    """When the executor is made, not in the container."""
+    with pytest.raises(SettingsError, match=item):
+        locate(item)

@@ -1,0 +1,225 @@
+"""Covalent's file format and the documents of the protocol: round trips, and refusal of what is malformed."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import cloudpickle
+import pytest
+from covalent._workflow.transportable_object import TransportableObject
+from hypothesis import given
+from hypothesis import strategies as st
+
+from covalent_cirro import protocol, tobj
+from covalent_cirro.protocol import (
+    Blob,
+    Call,
+    Failure,
+    Inline,
+    Kind,
+    Log,
+    NodeOutput,
+    NodeResult,
+    Outcome,
+    Output,
+    Package,
+    Task,
+    Usage,
+)
+
+SHA = "0f" * 32
+
+
+@given(st.one_of(st.binary(max_size=5000), st.text(max_size=2000), st.lists(st.integers()), st.none()))
+def test_a_file_that_covalent_wrote_is_read_as_covalent_reads_it(value: Any) -> None:
+    """Header, size and pickle of a real TransportableObject."""
+    file = io.BytesIO(TransportableObject(value).serialize())
+    header = tobj.read_header(file)
+    pickle = b"".join(tobj.iter_pickle(file, header))
+    assert cloudpickle.loads(pickle) == value
+    assert tobj.pickle_size(file, header) == len(pickle)
+    assert header.cloudpickle_version == cloudpickle.__version__
+
+
+@given(st.binary(max_size=3000), st.text(max_size=200), st.lists(st.integers(1, 97), max_size=40))
+def test_covalent_reads_what_is_written_here_in_chunks_of_any_size(data: bytes, text: str, cuts: list[int]) -> None:
+    """The pieces in which bytes arrive leave no trace in the file."""
+    file = io.BytesIO()
+    writer = tobj.Writer(file, tobj.header_fields("n", "d", "3.11.7", "3.1.2"), text.encode())
+    rest = memoryview(cloudpickle.dumps(data))
+    for cut in cuts:
+        writer.write(bytes(rest[:cut]))
+        rest = rest[cut:]
+    writer.write(bytes(rest))
+    writer.close()
+    read = TransportableObject.deserialize(file.getvalue())
+    assert read.get_deserialized() == data
+    assert read.object_string == text
+    assert read.attrs == {"doc": "d", "name": "n"}
+
+
+def test_a_large_pickle_is_read_in_chunks() -> None:
+    """Several megabytes pass in pieces of one."""
+    value = bytes(range(256)) * 20_000
+    file = io.BytesIO(TransportableObject(value).serialize())
+    sizes = [len(chunk) for chunk in tobj.iter_pickle(file, tobj.read_header(file))]
+    assert len(sizes) > 3
+    assert max(sizes) <= 1024 * 1024
+
+
+@pytest.mark.parametrize("data", [b"", b"short", b"\0" * 16, b"\xff" * 64, (20).to_bytes(8, "big") * 2 + b"nope"])
+def test_a_file_that_is_no_tobj_is_refused(data: bytes) -> None:
+    """Cut short, or never one."""
+    with pytest.raises(tobj.TobjError):
+        tobj.read_header(io.BytesIO(data))
+
+
+refs = st.one_of(
+    st.builds(Inline, st.binary(max_size=50)),
+    st.builds(Blob, st.just(SHA), st.integers(0, 9), st.sampled_from(["raw", "zlib"]), st.integers(0, 9)),
+)
+texts = st.text(max_size=20)
+tasks = st.builds(
+    Task,
+    st.integers(0, 99),
+    texts,
+    refs,
+    st.none() | refs,
+    st.lists(st.one_of(refs, st.builds(NodeOutput, st.integers(0, 9))), max_size=3).map(tuple),
+    st.dictionaries(texts, refs, max_size=3),
+)
+calls = st.builds(
+    Call,
+    texts,
+    texts,
+    texts,
+    texts,
+    texts,
+    st.lists(tasks, max_size=3).map(tuple),
+    st.lists(st.builds(Package, texts, refs), max_size=2).map(tuple),
+)
+
+
+@given(calls)
+def test_a_call_comes_back_as_it_was(call: Call) -> None:
+    """Round trip."""
+    assert protocol.parse_call(protocol.dump_call(call)) == call
+
+
+logs = st.builds(Log, st.integers(0, 9), st.lists(st.just("01/stdout.000000"), max_size=2).map(tuple), texts)
+results = st.one_of(
+    st.builds(
+        NodeResult, st.integers(0, 9), st.builds(Output, refs, refs, texts, texts), st.none(), stdout=logs, stderr=logs
+    ),
+    st.builds(
+        NodeResult,
+        st.integers(0, 9),
+        st.none(),
+        st.builds(Failure, st.sampled_from(sorted(protocol.KINDS)), texts, texts, texts, st.none() | st.integers(0, 9)),
+        stdout=logs,
+        stderr=logs,
+    ),
+)
+outcomes = st.builds(
+    Outcome,
+    texts,
+    st.integers(0, 9),
+    texts,
+    st.lists(results, max_size=3).map(tuple),
+    st.builds(Usage, st.floats(0, 9), st.floats(0, 9), st.none() | st.integers(0, 9), st.none() | st.integers(0, 9), gpus=st.just(())),
+    texts,
+    texts,
+    st.dictionaries(texts, texts, max_size=2),
+    st.dictionaries(texts, st.floats(0, 9), max_size=2),
+)
+
+
+@given(outcomes)
+def test_an_outcome_comes_back_as_it_was(outcome: Outcome) -> None:
+    """Round trip."""
+    assert protocol.parse_outcome(protocol.dump_outcome(outcome)) == outcome
+
+
+def an_outcome() -> dict[str, Any]:
+    """A well-formed outcome, as JSON."""
+    result = NodeResult(3, Output(Inline(b"p"), Inline(b"s")), None, Log(), Log())
+    outcome = Outcome("c", 1, "j", (result,), Usage(), "3.11.7", "3.1.2", {}, {"started": 1.0})
+    document: dict[str, Any] = json.loads(protocol.dump_outcome(outcome))
+    return document
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        (("results",), None, "results"),
+        (("results",), [3], "results[0]"),
+        (("results", 0, "node_id"), "3", "node_id"),
+        (("results", 0, "output"), None, "either an output or a failure"),
+        (("results", 0, "output", "pickle"), {"sha256": "../x", "size": 1, "codec": "raw", "raw_size": 1}, "sha256"),
+        (("results", 0, "output", "pickle"), {"sha256": SHA, "size": -1, "codec": "raw", "raw_size": 1}, "size"),
+        (("results", 0, "output", "pickle"), {"sha256": SHA, "size": 1, "codec": "lzma", "raw_size": 1}, "codec"),
+        (("results", 0, "output", "pickle"), {"inline": "%"}, "base64"),
+        (("results", 0, "stdout", "parts"), ["../../other/outcome.json"], "parts"),
+        (("attempt",), True, "attempt"),
+        (("usage",), [], "usage"),
+    ],
+)
+def test_a_malformed_outcome_is_refused_and_the_place_named(path: tuple[Any, ...], value: object, named: str) -> None:
+    """A job may write anything; nothing of it is taken on trust."""
+    document = an_outcome()
+    place: Any = document
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    with pytest.raises(protocol.ProtocolError) as caught:
+        protocol.parse_outcome(json.dumps(document).encode())
+    assert named in str(caught.value)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
+def test_any_other_bytes_are_refused_too(data: bytes) -> None:
+    """Whatever it is, it is a ProtocolError and nothing else."""
+    with pytest.raises(protocol.ProtocolError):
+        protocol.parse_outcome(data)
+
+
+def test_deep_nesting_is_refused() -> None:
+    """JSON that exhausts the parser."""
+    with pytest.raises(protocol.ProtocolError):
+        protocol.parse_outcome(b"[" * 100_000)
+
+
+@pytest.mark.parametrize(("version", "side"), [(99, "reads it"), (0, "wrote it"), ("x", "wrote it")])
+def test_another_format_says_which_side_to_update(version: object, side: str) -> None:
+    """Runner and server may be of different ages."""
+    with pytest.raises(protocol.UnknownFormat, match=side):
+        protocol.parse_outcome(json.dumps({**an_outcome(), "format": version}).encode())
+
+
+@given(st.sampled_from(["", "p/", "p/q/", "jobs/"]), st.integers(0, 99))
+def test_the_uri_of_a_call_leads_back_to_its_place(prefix: str, node_id: int) -> None:
+    """Whatever the prefix."""
+    place = protocol.location("bucket", prefix, "d-1", node_id, "c0ffee")
+    assert protocol.parse_call_uri(place.call_uri) == place
+    assert (place.prefix, place.call_id) == (prefix, "c0ffee")
+
+
+@pytest.mark.parametrize("uri", ["", "s3://b/call.json", "s3://b/jobs/d/x/c/call.json", "http://b/jobs/d/1/c/call.json"])
+def test_what_is_not_the_uri_of_a_call_is_refused(uri: str) -> None:
+    """The runner's only argument."""
+    with pytest.raises(protocol.ProtocolError):
+        protocol.parse_call_uri(uri)
+
+
+def test_versions_that_cannot_work_together_are_told_with_both_remedies() -> None:
+    """Another minor version of Python, another major version of cloudpickle; not another patch."""
+    call = Call("c", "d", "3.11.7", "3.1.2", "0.240.0", ())
+    assert protocol.version_conflict(call, "3.11.2", "3.0.0") is None
+    conflict = protocol.version_conflict(call, "3.10.13", "3.1.2")
+    assert conflict is not None
+    assert "image with Python 3.11" in conflict
+    assert "dispatch from Python 3.10" in conflict
+    assert "cloudpickle==3.1.2" in (protocol.version_conflict(call, "3.11.7", "2.2.1") or "")
+    assert Kind.RAISED in protocol.KINDS
