@@ -180,12 +180,17 @@ def _cause(detail: JobDetail, status_reason: str, asked: Asked) -> str:
         )
     if detail.status_reason.startswith(OVERRIDES_TOO_LONG):
         return "The job's overrides are too long for ECS; this is a fault of covalent-cirro, please report it."
+    if "assume the role" in detail.status_reason or "assume the role" in status_reason:
+        return (
+            "The container was not started, because of its role. Check batch_job_role_name and "
+            "batch_execution_role_name: both must exist and trust ecs-tasks.amazonaws.com."
+        )
     if status_reason.startswith(START_FAILED):
         return f"The container could not be started from container_image_uri={asked.image!r}."
     if detail.terminated and not detail.status_reason.startswith(CANCEL_REASON):
         return "The job was cancelled or terminated by somebody else, not from Covalent."
-    if not detail.attempts and detail.started_at is None:
-        return "The job ended before it ran."
+    if detail.exit_code is None and not detail.log_stream:
+        return "The job ended before its container ran."
     if detail.exit_code == 137:
         return (
             f"The container was killed (SIGKILL) before it could tell why; running out of its {asked.memory_gb:g} GB "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from covalent_cirro.emulator.model import Json
+from covalent_cirro.emulator.scheduler import START_FAILED
 
 OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
 """``container.reason`` (ECS agent, agent/dockerclient/dockerapi/errors.go)."""
@@ -19,7 +20,17 @@ REASON_LENGTH = 255
 
 
 class StartFailed(Exception):
-    """The container could not be started; ``str`` is the container's reason: ``CannotStartContainerError: ...``."""
+    """The container could not be started.
+
+    Attributes:
+        reason: The container's reason, ``CannotStartContainerError: ...``; `None` if it never came to be.
+        status_reason: The attempt's.
+    """
+
+    def __init__(self, reason: str | None, status_reason: str = START_FAILED) -> None:
+        super().__init__(reason or status_reason)
+        self.reason = None if reason is None else reason[:REASON_LENGTH]
+        self.status_reason = status_reason
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from covalent_cirro.emulator import credentials, describe, logs, moto_aws
-from covalent_cirro.emulator.attempts import REASON_LENGTH, Exit, Running, Runtime, Spec, StartFailed
+from covalent_cirro.emulator.attempts import Exit, Running, Runtime, Spec, StartFailed
 from covalent_cirro.emulator.events import Events
 from covalent_cirro.emulator.faults import Faults
 from covalent_cirro.emulator.hosts import Fleet
-from covalent_cirro.emulator.model import Attempt, Host, Job, JobDefinition, Json, Timing
+from covalent_cirro.emulator.model import Attempt, Host, Job, JobDefinition, Timing
 from covalent_cirro.emulator.scheduler import (
     ESSENTIAL_EXITED,
-    START_FAILED,
+    TIMED_OUT,
     Action,
     Changed,
     Kill,
@@ -32,6 +32,12 @@ from covalent_cirro.emulator.scheduler import (
     Scheduler,
     Stop,
 )
+
+NO_ROLE = (
+    "ECS was unable to assume the role '{}' that was provided for this task. Please verify that the role being passed "
+    "has the proper trust relationship and permissions and that your IAM user has permissions to pass this role."
+)
+"""What ECS says (ECS Developer Guide, troubleshooting)."""
 
 log = logging.getLogger("covalent_cirro.emulator")
 
@@ -278,26 +284,28 @@ class Batch:
 
     def _attempt(self, job: Job, attempt: Attempt) -> None:
         """An attempt from STARTING to its end, in a thread of its own."""
+        ended: Exit | None = None
+        failed = StartFailed(None)
         try:
             ended = self._run(job, attempt)
-        except StartFailed as failed:
-            attempt.reason = str(failed)[:REASON_LENGTH]
-            ended = None
+        except StartFailed as error:
+            failed = error
         except Exception as error:  # the emulator's own mistake must not leave a job running for ever
             log.exception("attempt %s of job %s", attempt.number, job.id)
-            attempt.reason = f"CannotStartContainerError: the emulator failed: {error!r}"[:REASON_LENGTH]
-            ended = None
+            failed = StartFailed(f"CannotStartContainerError: the emulator failed: {error!r}")
         with self.lock:
             self._running.pop(attempt.task_id, None)
             self.setting.tasks.remove(attempt.task_id)
             if not attempt.lost:
-                attempt.status_reason = START_FAILED if ended is None else ESSENTIAL_EXITED
-                if ended is not None:
+                if ended is None:
+                    attempt.status_reason, attempt.reason = failed.status_reason, failed.reason
+                else:
+                    attempt.status_reason = ESSENTIAL_EXITED
                     attempt.exit_code, attempt.reason = ended.code, ended.reason
                 if attempt.stopping == "terminate":
                     attempt.status_reason = job.stop_reason
                 elif attempt.stopping == "timeout":
-                    attempt.status_reason = "Job attempt duration exceeded timeout"
+                    attempt.status_reason = TIMED_OUT
                 self.scheduler.stopped(job, attempt, self.now())
             self.advance()
 
@@ -313,6 +321,9 @@ class Batch:
             )
             raise StartFailed(f"CannotPullContainerError: {detail}")
         role = job.container.get("jobRoleArn")
+        for needed in (role, job.container.get("executionRoleArn")):
+            if needed and not moto_aws.task_role_works(setting.account, needed):
+                raise StartFailed(None, NO_ROLE.format(needed))
         setting.tasks.add(attempt.task_id, credentials.Grant(job, attempt, role))
         stream = self._open_log(job, attempt)
         spec = Spec(
@@ -330,17 +341,20 @@ class Batch:
         running = setting.runtime.start(spec, (lambda data: None) if stream is None else stream.write)
         with self.lock:
             self._running[attempt.task_id] = running
-            if attempt.lost or self._closed:
-                running.kill()
-            elif attempt.stopping:
-                running.stop(setting.timing.scaled(setting.timing.grace_s))
-            if not attempt.lost:
-                self.scheduler.started(job, attempt, self.now())
+            self.scheduler.started(job, attempt, self.now())
+            self._catch_up(attempt, running)
             self.advance()
         ended = running.wait()
         if stream is not None:
             stream.close()
         return ended
+
+    def _catch_up(self, attempt: Attempt, running: Running) -> None:
+        """What was decided while the process was being started."""
+        if attempt.lost or self._closed:
+            running.kill()
+        elif attempt.stopping:
+            running.stop(self.setting.timing.scaled(self.setting.timing.grace_s))
 
     def _open_log(self, job: Job, attempt: Attempt) -> logs.LogStream | None:
         if attempt.log_stream is None:
@@ -374,6 +388,3 @@ def runtime(folder: Path, *, docker: bool) -> Runtime:
 def new_id() -> str:
     """A job's id."""
     return str(uuid.uuid4())
-
-
-

@@ -1,4 +1,4 @@
-"""AWS Batch over HTTP: routes to operations, requests checked by the service model, errors as AWS writes them, throttling.
+"""AWS Batch over HTTP: routes, requests checked by the service model, errors as AWS writes them, throttling.
 
 It must not know how jobs run; what an operation does is `jobs`' and `resources`'.
 """

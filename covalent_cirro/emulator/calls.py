@@ -35,7 +35,7 @@ class Calls:
         for who, operation, entry in self._entries():
             if caller in (None, who):
                 total = result.setdefault(operation, {"count": 0, "bytes_in": 0, "bytes_out": 0})
-                for field, value in zip(("count", "bytes_in", "bytes_out"), entry):
+                for field, value in zip(("count", "bytes_in", "bytes_out"), entry, strict=False):
                     total[field] += value
         return dict(sorted(result.items()))
 

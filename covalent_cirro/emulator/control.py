@@ -115,8 +115,8 @@ class Control:
             self.faults.clear(int(rest) if rest else None)
             return json_answer({})
         if method == "GET":
-            return json_answer({"faults": self.faults.list()})
-        asked = body["faults"] if "faults" in body else [body]
+            return json_answer({"faults": self.faults.all()})
+        asked = body.get("faults", [body])
         ids = [
             self.faults.add(each["kind"], **{key: value for key, value in each.items() if key != "kind"})
             for each in asked

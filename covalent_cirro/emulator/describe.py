@@ -1,4 +1,4 @@
-"""The shapes in which AWS Batch shows jobs, definitions, queues and compute environments. Pure; no lookups, no clock."""
+"""The shapes in which AWS Batch shows jobs, definitions, queues and others. Pure: no lookups, no clock."""
 
 from __future__ import annotations
 

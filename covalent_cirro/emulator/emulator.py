@@ -91,9 +91,7 @@ class Emulator:
             region=self.region,
             moto=_Moto(),
             batch=self.batch,
-            control=Control(
-                self.region, lambda: dict(self._batches), self.faults, self.calls, self.limits, self.tasks
-            ),
+            control=Control(self.region, lambda: dict(self._batches), self.faults, self.calls, self.limits, self.tasks),
             is_job=self.tasks.is_job,
             faults=self.faults,
             calls=self.calls,
@@ -175,7 +173,8 @@ class Emulator:
             "aws_access_key_id": "testing",
             "aws_secret_access_key": "testing",
         }
-        return boto3.session.Session().client(service, **{**given, **options})
+        session: Any = boto3.session.Session()
+        return session.client(service, **{**given, **options})
 
     def status(self) -> Json:
         """As ``GET /_cirro/status``."""
@@ -212,5 +211,3 @@ class _Moto:
                 share_reads()
                 self._application = DomainDispatcherApplication(create_backend_app)
         return self._application(environ, start)
-
-

@@ -1,4 +1,4 @@
-"""Faults that somebody asked for: which call or job they hit, how often, how long. It must not know how they are done."""
+"""Faults that somebody asked for: which call or job they hit, how often, how long. Not how they are done."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Faults:
             self._faults = [fault for fault in self._faults if fault_id is not None and fault.id != fault_id]
         self._changed()
 
-    def list(self) -> list[dict[str, Any]]:
+    def all(self) -> list[dict[str, Any]]:
         """All faults, spent ones included, with how often each hit."""
         with self._lock:
             return [{**asdict(fault), "held": sorted(fault.held)} for fault in self._faults]
@@ -159,7 +159,7 @@ class Faults:
         return None
 
     def holding(self, kind: str, key: str, job: str = "", environment: str = "") -> Fault | None:
-        """As `take_job`, for a fault that lasts: once it hit ``key`` it holds it, at no further count, until it ends."""
+        """As `take_job`, for a fault that lasts: once it hit ``key`` it holds it until it ends, and counts once."""
         if not self._faults:
             return None
         with self._lock:

@@ -28,6 +28,7 @@ LOCKS = 64
 """Conditional writes to one key go one after another; so many keys at once."""
 WRITES = frozenset(("PutObject", "CompleteMultipartUpload", "CopyObject", "DeleteObject"))
 XML_SERVICES = frozenset(("s3", "sts", "iam", "ec2", "cloudformation"))
+WRONG_DIGEST = "The digest you specified did not match what we received."
 CUT_AFTER_BYTES = 64
 """A connection that is cut during its answer has sent so much of the body."""
 
@@ -125,7 +126,7 @@ class Front:
         try:
             s3_objects.take_body(environ)
         except s3_objects.WrongDigest as wrong:
-            return _give(_xml_error(400, str(wrong), "The digest you specified did not match what was received."), start)
+            return _give(_xml_error(400, str(wrong), WRONG_DIGEST), start)
         if asked.name == "UploadPart":
             return self.moto(environ, start)
         # moto looks whether the key is there and then writes: two conditional writers could both win.
@@ -185,7 +186,8 @@ def _error(service: str, status: int, code: str, text: str) -> Answer:
     if service == "s3":
         return _xml_error(status, code, text)
     if service in XML_SERVICES:
-        body = f"<ErrorResponse><Error><Code>{escape(code)}</Code><Message>{escape(text)}</Message></Error></ErrorResponse>"
+        inner = f"<Error><Code>{escape(code)}</Code><Message>{escape(text)}</Message></Error>"
+        body = f"<ErrorResponse>{inner}</ErrorResponse>"
         return Answer(status, [("Content-Type", "text/xml")], body.encode())
     headers = [("Content-Type", "application/x-amz-json-1.1"), ("x-amzn-errortype", code)]
     return Answer(status, headers, json.dumps({"__type": code, "message": text}).encode())

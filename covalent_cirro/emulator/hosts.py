@@ -66,9 +66,7 @@ def instance_types() -> dict[str, InstanceType]:
     types = {}
     for name, facts in table.items():
         gpus = sum(
-            gpu["Count"]
-            for gpu in facts.get("GpuInfo", {}).get("Gpus", [])
-            if gpu.get("Manufacturer") == "NVIDIA"
+            gpu["Count"] for gpu in facts.get("GpuInfo", {}).get("Gpus", []) if gpu.get("Manufacturer") == "NVIDIA"
         )
         types[name] = InstanceType(
             name=name,

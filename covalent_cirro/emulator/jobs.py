@@ -53,9 +53,7 @@ def submit_job(batch: Batch, request: Json, size: int) -> Json:
             timeout_s=timeout.get("attemptDurationSeconds"),
             depends_on=list(request.get("dependsOn") or []),
             share=request.get("shareIdentifier"),
-            scheduling_priority=request.get(
-                "schedulingPriorityOverride", definition.body.get("schedulingPriority")
-            ),
+            scheduling_priority=request.get("schedulingPriorityOverride", definition.body.get("schedulingPriority")),
             overrides_size=validation.overrides_size(overrides),
             needs=needs_of(container),
         )

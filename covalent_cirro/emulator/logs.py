@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from covalent_cirro.emulator import moto_aws
-from covalent_cirro.emulator.attempts import REASON_LENGTH, StartFailed
+from covalent_cirro.emulator.attempts import StartFailed
 from covalent_cirro.emulator.model import Json
 
 EVENT_BYTES = 262_144 - 26
@@ -67,7 +67,7 @@ class LogStream:
                 "initialize logging driver: failed to create Cloudwatch log stream: ResourceNotFoundException: The "
                 "specified log group does not exist."
             )
-            raise StartFailed(text[:REASON_LENGTH]) from None
+            raise StartFailed(text) from None
 
     def write(self, data: bytes) -> None:
         """Take output as it comes; whole lines are events at once."""

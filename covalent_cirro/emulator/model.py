@@ -74,8 +74,8 @@ def needs_of(container: Json) -> Needs:
     """The needs that a container's ``resourceRequirements`` (or its deprecated ``vcpus`` and ``memory``) state."""
     values = {entry["type"]: entry["value"] for entry in container.get("resourceRequirements", [])}
     return Needs(
-        vcpus=float(values.get("VCPU", container.get("vcpus", 1))),
-        memory_mib=int(values.get("MEMORY", container.get("memory", 0))),
+        vcpus=float(values.get("VCPU") or container.get("vcpus") or 1),
+        memory_mib=int(values.get("MEMORY") or container.get("memory") or 0),
         gpus=int(values.get("GPU", 0)),
     )
 

@@ -48,11 +48,19 @@ def _iso(when: Any) -> str:
     return str(when.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
-def role_exists(account: str, role_arn: str) -> bool:
-    """Whether IAM has the role."""
+def task_role_works(account: str, role_arn: str) -> bool:
+    """Whether ECS could assume a role for a task: IAM has it, and it trusts ``ecs-tasks.amazonaws.com``.
+
+    A role of another account is taken on trust.
+    """
     from moto.iam.models import iam_backends
 
-    return any(role.arn == role_arn for role in iam_backends[account][PARTITION].roles.values())
+    if f"::{account}:" not in role_arn:
+        return True
+    roles = iam_backends[account][PARTITION].roles.values()
+    return any(
+        role.arn == role_arn and "ecs-tasks.amazonaws.com" in str(role.assume_role_policy_document) for role in roles
+    )
 
 
 def open_log_stream(account: str, region: str, group: str, stream: str, *, create_group: bool) -> None:

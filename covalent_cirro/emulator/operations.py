@@ -23,7 +23,9 @@ class Operation(NamedTuple):
     access_key: str | None
 
 
-def identify(environ: Environ, batch_operation: Callable[[str, str], str | None], body: Callable[[], bytes]) -> Operation:
+def identify(
+    environ: Environ, batch_operation: Callable[[str, str], str | None], body: Callable[[], bytes]
+) -> Operation:
     """The operation of a request.
 
     Args:
@@ -44,9 +46,9 @@ def identify(environ: Environ, batch_operation: Callable[[str, str], str | None]
     target = environ.get("HTTP_X_AMZ_TARGET")
     if target:
         return Operation(service or target.split("_")[0].lower(), target.split(".")[-1], region, key)
-    if service in ("s3", ""):
-        if not (service == "" and environ.get("CONTENT_TYPE", "").startswith(FORM) and method == "POST"):
-            return Operation("s3", s3_operation(method, path, query, environ), region, key)
+    unsigned_form = service == "" and method == "POST" and environ.get("CONTENT_TYPE", "").startswith(FORM)
+    if service in ("s3", "") and not unsigned_form:
+        return Operation("s3", s3_operation(method, path, query, environ), region, key)
     if "Action" in query:
         return Operation(service, query["Action"][0], region, key)
     if environ.get("CONTENT_TYPE", "").startswith(FORM):

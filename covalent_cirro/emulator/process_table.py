@@ -5,6 +5,7 @@ On Linux it reads ``/proc`` itself, a tenth of psutil's cost; elsewhere it asks 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -55,10 +56,8 @@ def kill(seen: Seen) -> None:
     """SIGKILL to this very process, if it still is there."""
     now = _read(seen.pid) if _LINUX else _psutil_table().get(seen.pid)
     if now is not None and now.started == seen.started:
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(seen.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
 
 
 def memory_bytes(pids: Iterable[int], processes: dict[int, Seen]) -> int:

@@ -5,6 +5,7 @@ It stands in for a container, and tells nothing of the emulator's own environmen
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -23,9 +24,12 @@ from covalent_cirro.emulator.process_table import Seen
 WATCH_S = 0.1
 """How often memory is looked at, at most."""
 KEPT_VARIABLES = frozenset(
-    "LANG LANGUAGE TZ TERM USER LOGNAME SHELL LD_LIBRARY_PATH DYLD_LIBRARY_PATH SSL_CERT_FILE SSL_CERT_DIR "
-    "REQUESTS_CA_BUNDLE CURL_CA_BUNDLE HTTP_PROXY HTTPS_PROXY ALL_PROXY http_proxy https_proxy all_proxy "
-    "SYSTEMROOT TMPDIR".split()
+    (
+        *("LANG", "LANGUAGE", "TZ", "TERM", "USER", "LOGNAME", "SHELL", "TMPDIR"),
+        *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"),
+    )
 )
 """What a job sees of this machine's environment, with ``LC_*``, ``PIP_*`` and ``UV_*``. A container sees none of it;
 a process needs these to find its libraries and the network."""
@@ -39,9 +43,7 @@ def base_environment(folder: Path) -> dict[str, str]:
     user's AWS files are out of reach (botocore would prefer them to the job's role), pip and its cache are not.
     """
     home = Path.home()
-    kept = {
-        key: value for key, value in os.environ.items() if key in KEPT_VARIABLES or key.startswith(KEPT_PREFIXES)
-    }
+    kept = {key: value for key, value in os.environ.items() if key in KEPT_VARIABLES or key.startswith(KEPT_PREFIXES)}
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     no_proxy = ",".join(filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1")))
     made = {
@@ -130,16 +132,12 @@ class ProcessAttempt:
         return Exit(code if code >= 0 else 128 - code)
 
     def _signal(self, number: int) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
-        except ProcessLookupError:
-            pass
 
     def _kill_group(self) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
 
     def _kill_descendants(self) -> None:
         for seen in list(self.descendants.values()):

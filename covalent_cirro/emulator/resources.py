@@ -181,7 +181,7 @@ def create_job_queue(batch: Batch, request: Json) -> Json:
             arn=arn,
             priority=request["priority"],
             order=_order(batch, request["computeEnvironmentOrder"]),
-            body={key: request[key] for key in ("jobStateTimeLimitActions", "jobQueueType") if request.get(key)},
+            body=_given(request, "jobStateTimeLimitActions", "jobQueueType"),
             state=request.get("state") or "ENABLED",
             policy_arn=policy,
             tags=dict(request.get("tags") or {}),
@@ -197,7 +197,7 @@ def update_job_queue(batch: Batch, request: Json) -> Json:
         order = request.get("computeEnvironmentOrder") or current
         priority = request.get("priority", queue.priority)
         checked = {
-            **{key: request[key] for key in ("state", "jobStateTimeLimitActions") if key in request},
+            **_given(request, "state", "jobStateTimeLimitActions"),
             "jobQueueName": queue.name,
             "priority": priority,
             "computeEnvironmentOrder": order,
@@ -235,9 +235,7 @@ def delete_job_queue(batch: Batch, request: Json) -> Json:
 def describe_job_queues(batch: Batch, request: Json) -> Json:
     """DescribeJobQueues."""
     with batch.lock:
-        found = _named(
-            batch.scheduler.queues.values(), request.get("jobQueues"), lambda each: (each.name, each.arn)
-        )
+        found = _named(batch.scheduler.queues.values(), request.get("jobQueues"), lambda each: (each.name, each.arn))
         return _paged("jobQueues", found, lambda each: each.arn, describe.job_queue, request)
 
 
@@ -300,9 +298,7 @@ def list_scheduling_policies(batch: Batch, request: Json) -> Json:
     """ListSchedulingPolicies."""
     with batch.lock:
         found = list(batch.fleet.policies.values())
-        return _paged(
-            "schedulingPolicies", found, lambda each: each.arn, lambda each: {"arn": each.arn}, request
-        )
+        return _paged("schedulingPolicies", found, lambda each: each.arn, lambda each: {"arn": each.arn}, request)
 
 
 # --- tags ---------------------------------------------------------------------------------------------------------
@@ -350,12 +346,14 @@ def _tags(batch: Batch, arn: str) -> dict[str, str]:
     raise Refused(f"Resource {arn} does not exist")
 
 
+def _given(request: Json, *keys: str) -> Json:
+    return {key: request[key] for key in keys if key in request}
+
+
 # --- lists --------------------------------------------------------------------------------------------------------
 
 
-def _named(
-    items: Iterable[Item], names: list[str] | None, keys: Callable[[Item], tuple[str, str]]
-) -> list[Item]:
+def _named(items: Iterable[Item], names: list[str] | None, keys: Callable[[Item], tuple[str, str]]) -> list[Item]:
     everything = list(items)
     return everything if not names else [each for each in everything if set(keys(each)) & set(names)]
 

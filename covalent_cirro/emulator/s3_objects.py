@@ -176,12 +176,14 @@ _installed = threading.Lock()
 
 def share_reads() -> None:
     """Make moto's S3 keys share one copy of a body among all who read it. Does nothing the second time."""
-    from moto.s3.models import FakeKey
+    from moto.s3 import models
+
+    FakeKey: Any = models.FakeKey
 
     with _installed:
         if getattr(FakeKey, "_cirro_shared", False):
             return
-        write = FakeKey.value.fset  # type: ignore[attr-defined]
+        write = FakeKey.value.fset
 
         def get_value(self: Any) -> bytes:
             with self.lock:
@@ -199,5 +201,5 @@ def share_reads() -> None:
                 self._etag = hashlib.md5(new, usedforsecurity=False).hexdigest()
             write(self, new)
 
-        FakeKey.value = property(get_value, set_value)  # type: ignore[assignment,method-assign]
-        FakeKey._cirro_shared = True  # type: ignore[attr-defined]
+        FakeKey.value = property(get_value, set_value)
+        FakeKey._cirro_shared = True

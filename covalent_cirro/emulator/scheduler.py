@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Union
 
 from covalent_cirro.emulator.hosts import Fleet
 from covalent_cirro.emulator.model import (
@@ -73,7 +72,7 @@ class Changed:
     blocked: bool = False
 
 
-Action = Union[Launch, Stop, Kill, Changed]
+Action = Launch | Stop | Kill | Changed
 
 
 def matches(pattern: str, value: str | None) -> bool:
@@ -264,9 +263,9 @@ class Scheduler:
         for entry in job.depends_on:
             kind, needed = entry.get("type"), self.jobs.get(entry.get("jobId", ""))
             if kind == "SEQUENTIAL" and needed is None:
-                yield from zip(job.children, job.children[1:])
+                yield from zip(job.children, job.children[1:], strict=False)
             elif needed is not None and kind == "N_TO_N" and job.children and needed.children:
-                yield from zip(needed.children, job.children)
+                yield from zip(needed.children, job.children, strict=False)
             elif needed is not None:
                 yield needed, job
 
@@ -445,10 +444,9 @@ class Scheduler:
         elif job.status == RUNNABLE:
             self._leave_queue(job, now)
             self._end(job, FAILED, job.stop_reason, now)
-        elif job.status in ACTIVE and job.attempt is not None:
-            if job.attempt.stopping is None:
-                job.attempt.stopping = "terminate"
-                self.actions.append(Stop(job, job.attempt))
+        elif job.status in ACTIVE and job.attempt is not None and job.attempt.stopping is None:
+            job.attempt.stopping = "terminate"
+            self.actions.append(Stop(job, job.attempt))
         # SUBMITTED: when it is evaluated; PENDING: once its dependencies are done (API model, CancelJob).
 
     # --- queries ----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler
-from typing import Any, BinaryIO
+from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 Environ = dict[str, Any]
@@ -35,7 +35,7 @@ class Cut(Exception):
 class Body:
     """A request's body of known length. A client that breaks off is an error, not an end."""
 
-    def __init__(self, file: BinaryIO, length: int) -> None:
+    def __init__(self, file: IO[bytes], length: int) -> None:
         self._file = file
         self.left = length
 
@@ -69,7 +69,7 @@ class Body:
 class ChunkedBody:
     """A request's body in HTTP chunks (RFC 9112, 7.1)."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._left = 0
         self.done = False
@@ -117,7 +117,8 @@ class _Connection(BaseHTTPRequestHandler):
         """All methods are the application's."""
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
         length = int(self.headers.get("Content-Length") or 0)
-        body: Body | ChunkedBody = ChunkedBody(self.rfile) if chunked else Body(self.rfile, length)
+        source: Any = self.rfile
+        body: Body | ChunkedBody = ChunkedBody(source) if chunked else Body(source, length)
         answer = _Answer(self)
         try:
             parts = self.server.application(self._environ(body), answer.start)
@@ -148,7 +149,7 @@ class _Connection(BaseHTTPRequestHandler):
         elif body.left:
             self.close_connection = True
 
-    do_PUT = do_POST = do_DELETE = do_HEAD = do_PATCH = do_OPTIONS = do_GET  # noqa: N815
+    do_PUT = do_POST = do_DELETE = do_HEAD = do_PATCH = do_OPTIONS = do_GET
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: calls are counted, not logged."""

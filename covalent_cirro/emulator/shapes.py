@@ -87,8 +87,6 @@ def mistake(shape: Shape | None, value: Any, path: str = "") -> str | None:
         items = (mistake(shape.value, item, f"{path}[{key!r}]") for key, item in value.items())
         return next((found for found in items if found is not None), None)
     expected = _TYPES.get(shape.type_name)
-    if expected is not None and (
-        not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected)
-    ):
+    if expected is not None and (not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected)):
         return f"{where} must be of type {shape.type_name}"
     return None

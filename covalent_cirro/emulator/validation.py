@@ -93,9 +93,7 @@ def submit_job(request: Json, size: int) -> None:
     tags(request.get("tags"))
     array = request.get("arrayProperties")
     if array is not None and array.get("size") not in ARRAY_SIZES:
-        raise Refused(
-            f"Array size must be between {ARRAY_SIZES[0]} and {ARRAY_SIZES[-1]}, got {array.get('size')}"
-        )
+        raise Refused(f"Array size must be between {ARRAY_SIZES[0]} and {ARRAY_SIZES[-1]}, got {array.get('size')}")
     dependencies = request.get("dependsOn") or []
     if len(dependencies) > MAX_DEPENDENCIES:
         raise Refused(f"Too many dependencies specified on the job. Maximum is {MAX_DEPENDENCIES}.")
@@ -322,11 +320,9 @@ def state(value: str | None) -> None:
 
 
 def overrides_size(container_overrides: Json) -> int:
-    """Characters that overrides take of ECS's limit (`scheduler.OVERRIDES_LIMIT`); Batch's own variables are not counted here."""
+    """Characters that overrides take of `scheduler.OVERRIDES_LIMIT`; Batch's own variables are not counted."""
     return len(json.dumps(container_overrides, separators=(",", ":"), ensure_ascii=False))
 
 
 def _decimal(value: Any) -> bool:
     return re.fullmatch(r"\d+(\.\d+)?", str(value)) is not None
-
-

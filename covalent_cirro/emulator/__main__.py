@@ -1,0 +1,94 @@
+"""``python -m covalent_cirro.emulator``: the emulated AWS as a process, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from covalent_cirro.emulator import moto_aws
+from covalent_cirro.emulator.emulator import REGION, Emulator
+from covalent_cirro.emulator.model import Timing
+from covalent_cirro.errors import EmulatorError
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m covalent_cirro.emulator",
+        description="An emulated AWS on the loopback. DIR/emulator.json says where, once it answers.",
+    )
+    parser.add_argument("--port", type=int, default=0, help="port; 0 takes a free one (default: 0)")
+    parser.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder for its files")
+    parser.add_argument("--region", default=REGION, help=f"region (default: {REGION})")
+    parser.add_argument("--docker", action="store_true", help="run jobs as containers of their images")
+    parser.add_argument(
+        "--time-scale", type=float, default=1.0, help="factor on time limits, grace and boot (default: 1)"
+    )
+    parser.add_argument(
+        "--quota-vcpus", type=float, default=None, help="vCPUs of all instances together (default: no limit)"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until told to stop; the exit status is 0, or 1 if it could not start."""
+    asked = _arguments(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    emulator = Emulator(
+        asked.port,
+        asked.state_dir,
+        region=asked.region,
+        docker=asked.docker,
+        timing=Timing(scale=asked.time_scale),
+        quota_vcpus=asked.quota_vcpus,
+    )
+    try:
+        emulator.start()
+    except EmulatorError as error:
+        print(error, file=sys.stderr)
+        return 1
+    note = asked.state_dir / "emulator.json"
+    write_note(note, emulator)
+    threading.Thread(target=moto_aws.preload, name="preload", daemon=True).start()
+    try:
+        stop.wait()
+    finally:
+        emulator.close()
+        forget_note(note)
+    return 0
+
+
+def write_note(path: Path, emulator: Emulator) -> None:
+    """Say where the emulator answers, in one step: a reader sees all of it or nothing."""
+    facts = {
+        "pid": os.getpid(),
+        "port": emulator.port,
+        "endpoint_url": emulator.endpoint_url,
+        "region": emulator.region,
+        "started": time.time(),
+    }
+    beside = path.with_suffix(f".{os.getpid()}")
+    beside.write_text(json.dumps(facts))
+    os.replace(beside, path)
+
+
+def forget_note(path: Path) -> None:
+    """Remove the note, unless another emulator has written its own meanwhile."""
+    try:
+        if json.loads(path.read_text())["pid"] == os.getpid():
+            path.unlink()
+    except (OSError, ValueError, KeyError):
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())
