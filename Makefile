@@ -11,7 +11,7 @@ PROCESSES ?= 2
 ARGS ?=
 # Absolute, so that what is run finds its way whatever its folder is.
 BIN := $(abspath $(VENV))/bin
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 _IDLE_CHECK_S = 5.0
 
+STORE_PATIENCE_S = 180.0
+"""How long a throttled, failing or unreachable S3 is tried again, on top of botocore's own tries."""
+
 
 class Engine:
     """What all electrons of one account, region and endpoint share. Get one from `engine_of`.
@@ -90,7 +93,7 @@ async def _opened(access: aws.Access) -> AsyncIterator[Engine]:
             submit = await stack.enter_async_context(session.create_client("batch", **once))
             sts = await stack.enter_async_context(session.create_client("sts", **options))
             logs = await stack.enter_async_context(session.create_client("logs", **options))
-        store = Store(s3, functools.partial(_blocking_s3, access, region), access)
+        store = Store(s3, functools.partial(_blocking_s3, access, region), access, patience_s=STORE_PATIENCE_S)
         stack.callback(store.close)
         engine = Engine(access, region, store, BatchGateway(batch, submit, access), sts=sts, logs=logs)
         stack.push_async_callback(engine.watcher.aclose)

@@ -43,9 +43,6 @@ TRUSTED_FOR_S = 3600.0
 REMEMBERED = 10_000
 """Files whose digest is remembered."""
 
-PATIENCE_S = 180.0
-"""How long a throttled, failing or unreachable S3 is tried again, on top of botocore's own tries."""
-
 
 class Store:
     """One bucket's documents and blobs for one account. Made by `engine.py`, which closes it."""
@@ -57,7 +54,7 @@ class Store:
         access: aws.Access,
         *,
         clock: Callable[[], float] = time.monotonic,
-        patience_s: float = PATIENCE_S,
+        patience_s: float,
     ) -> None:
         self._client = client
         self._blocking_client = functools.lru_cache(maxsize=1)(blocking_client)

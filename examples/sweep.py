@@ -159,22 +159,23 @@ def train(data, configuration, seed):
     return fit(configuration, data["train"], data["validation"], seed)[1]
 
 
-def pick_best(*trainings):
-    """The most accurate one; of equals, the one with the lowest loss."""
-    return max(trainings, key=lambda training: (training.accuracy, -training.losses[-1]))
+def rank(*trainings):
+    """The most accurate one first; of equals, the one with the lower loss."""
+    return sorted(trainings, key=lambda training: (-training.accuracy, training.losses[-1]))
 
 
-def retrain(data, best, seed):
-    """The best configuration, trained on all but the test digits and scored on these.
+def retrain(data, ranking, seed):
+    """The best configuration, trained on all but the test digits and scored on these: the result of the sweep.
 
     The model comes back as the bytes of a file: whoever fetches the result needs no torch to do so.
     """
     import torch
 
-    model, training = fit(best.configuration, data["train+validation"], data["test"], seed)
+    best = ranking[0].configuration
+    model, final = fit(best, data["train+validation"], data["test"], seed)
     file = io.BytesIO()
-    torch.save({"configuration": asdict(best.configuration), "state_dict": model.cpu().state_dict()}, file)
-    return training, file.getvalue()
+    torch.save({"configuration": asdict(best), "state_dict": model.cpu().state_dict()}, file)
+    return {"ranking": ranking, "final": final, "model": file.getvalue()}
 
 
 # --- the lattice --------------------------------------------------------------------------------------------------
@@ -186,14 +187,14 @@ def make_lattice(gpus):
     large = CirroBatchExecutor(vcpu=1, memory=2, num_gpus=gpus, time_limit=1800)
     load = ct.electron(load_data, executor=small)
     train_one = ct.electron(train, executor=large)
-    pick = ct.electron(pick_best, executor=small)
+    rank_all = ct.electron(rank, executor=small)
     retrain_best = ct.electron(retrain, executor=large)
 
     @ct.lattice
     def sweep(grid, seed):
         data = load(TEST_SHARE, VALIDATION_SHARE, seed)
         trainings = [train_one(data, configuration, seed) for configuration in grid]
-        return trainings, retrain_best(data, pick(*trainings), seed)
+        return retrain_best(data, rank_all(*trainings), seed)
 
     return sweep
 
@@ -241,33 +242,32 @@ def follow(address, dispatch_id, grid, console):
             time.sleep(POLL_S)
 
 
-def print_ranking(trainings, console):
+def print_ranking(ranking, console):
     """All configurations, the best first."""
     table = Table(title="accuracy on the validation digits", title_justify="left", box=None)
     for header in ("rank", "accuracy", "channels", "learning rate", "dropout", "seconds", "device"):
         table.add_column(header, justify="right")
-    ranking = sorted(trainings, key=lambda training: (-training.accuracy, training.losses[-1]))
-    for rank, training in enumerate(ranking, start=1):
+    for place, training in enumerate(ranking, start=1):
         varied = [f"{value:g}" for value in asdict(training.configuration).values()]
-        table.add_row(str(rank), f"{training.accuracy:.2%}", *varied, f"{training.seconds:.1f}", training.device)
+        table.add_row(str(place), f"{training.accuracy:.2%}", *varied, f"{training.seconds:.1f}", training.device)
     console.print(table)
 
 
-def draw_curves(trainings, best, path):
+def draw_curves(ranking, path):
     """Accuracy by epoch, side by side for each width of the network; the chosen model's curve is thick."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    widths = sorted({training.configuration.channels for training in trainings})
-    rates = sorted({training.configuration.learning_rate for training in trainings})
+    widths = sorted({training.configuration.channels for training in ranking})
+    rates = sorted({training.configuration.learning_rate for training in ranking})
     colours = dict(zip(rates, ("#4477aa", "#ee6677", "#228833", "#aa3377", "#66ccee"), strict=False))
     figure, panels = pyplot.subplots(
         1, len(widths), figsize=(5 * len(widths), 4.5), sharey=True, squeeze=False, layout="constrained"
     )
-    for training in trainings:
-        configuration, chosen = training.configuration, training.configuration == best
+    for training in ranking:
+        configuration, chosen = training.configuration, training is ranking[0]
         panels[0][widths.index(configuration.channels)].plot(
             range(1, len(training.accuracies) + 1),
             [100 * accuracy for accuracy in training.accuracies],
@@ -285,7 +285,7 @@ def draw_curves(trainings, best, path):
         panel.grid(axis="y", alpha=0.3)
         panel.legend(loc="lower right", fontsize=8)
     panels[0][0].set_ylabel("accuracy on the validation digits (%)")
-    figure.suptitle(f"{len(trainings)} configurations, each an AWS Batch job of its own", x=0.01, ha="left")
+    figure.suptitle(f"{len(ranking)} configurations, each an AWS Batch job of its own", x=0.01, ha="left")
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 
@@ -313,15 +313,20 @@ def main():
         return 130
     result = ct.get_result(dispatch_id, wait=True)
     if status != "COMPLETED":
-        console.print(f"[red]the dispatch is {status}[/]\n{result.error or ''}\nSee {page}", soft_wrap=True)
+        console.print(f"the dispatch is {status}; see {page}", soft_wrap=True)
+        failed = [node for node in result.get_all_node_results() if str(node["status"]) == "FAILED"]
+        for node in failed[:1]:
+            console.print(
+                f"{node['node_name']} failed:\n{node['error'] or node['stderr']}", markup=False, soft_wrap=True
+            )
         return 1
 
-    trainings, (final, model) = result.result
+    ranking, final, model = (result.result[key] for key in ("ranking", "final", "model"))
     options.output.mkdir(parents=True, exist_ok=True)
     model_path, picture_path = options.output / "model.pt", options.output / "learning_curves.png"
     model_path.write_bytes(model)
-    draw_curves(trainings, final.configuration, picture_path)
-    print_ranking(trainings, console)
+    draw_curves(ranking, picture_path)
+    print_ranking(ranking, console)
     console.print(f"best: {final.configuration}\n{final.accuracy:.2%} on the held-out test digits, after retraining")
     console.print(f"model    {model_path}\npicture  {picture_path}\nUI       {page}", soft_wrap=True)
     console.print(f"the dispatch is {status}")

@@ -83,10 +83,11 @@ def _prepare_process(parent: int) -> Callable[[], object]:
     sys.modules["__main__"] = types.ModuleType("__main__")
     # Covalent reads it as "running inside a dispatch" and would ask its server, which a job cannot reach.
     os.environ.pop("COVALENT_DISPATCH_ID", None)
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    # New ones: those of the interpreter's start may believe that they write to a file, not to a pipe.
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        stream = open(fd, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
     # A segfault leaves the Python stack on stderr.
     faulthandler.enable()
     try:

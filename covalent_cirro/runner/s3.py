@@ -101,10 +101,13 @@ class Answer(NamedTuple):
 class Pending:
     """A request under way, in awscrt's own threads."""
 
-    def __init__(self, bucket: str, key: str, operation: str, future: Future[Any], answer: dict[str, Any]) -> None:
-        self._where = (bucket, key, operation)
+    def __init__(self, where: tuple[str, str, str], request: Any, answer: dict[str, Any]) -> None:
+        self._where = where
         self._answer = answer
-        self.future = future
+        # awscrt drops a request that nobody holds. Held here and not by `answer`, which awscrt holds in turn: that
+        # circle, half of it native, would never be freed, nor the body with it.
+        self._request = request
+        self.future: Future[Any] = request.finished_future
 
     def out_of_time(self) -> OutOfTime:
         """The error for one that is not waited for any longer."""
@@ -249,9 +252,7 @@ class Client:
             on_body=None if "recv_filepath" in options else on_body,
             **options,
         )
-        # awscrt cancels a request that nobody holds any more.
-        answer["request"] = sent
-        return Pending(bucket, key, operation, sent.finished_future, answer)
+        return Pending((bucket, key, operation), sent, answer)
 
 
 def explain(error: Exception, bucket: str, key: str, operation: str) -> S3Error:

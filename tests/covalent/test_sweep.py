@@ -75,7 +75,7 @@ def test_every_training_is_a_job(stack: Stack, sweep: tuple[CompletedProcess[str
         job for start in range(0, len(ids), 100) for job in batch.describe_jobs(jobs=ids[start : start + 100])["jobs"]
     ]
     ours = [job for job in jobs if dispatch_id in job["tags"].values()]
-    assert len(ours) == CONFIGURATIONS + len(("load_data", "pick_best", "retrain"))
+    assert len(ours) == CONFIGURATIONS + len(("load_data", "rank", "retrain"))
 
 
 def test_the_page_of_the_dispatch(stack: Stack, sweep: tuple[CompletedProcess[str], Path]) -> None:
@@ -87,7 +87,7 @@ def test_the_page_of_the_dispatch(stack: Stack, sweep: tuple[CompletedProcess[st
     with urllib.request.urlopen(f"{stack.server_url}/api/v1/dispatches/{dispatch_id}/graph", timeout=30) as answer:
         nodes = json.load(answer)["graph"]["nodes"]
     ours = [node for node in nodes if not node["name"].startswith(":")]
-    assert sorted({node["name"] for node in ours}) == ["load_data", "pick_best", "retrain", "train"]
+    assert sorted({node["name"] for node in ours}) == ["load_data", "rank", "retrain", "train"]
     assert {node["status"] for node in ours} == {"COMPLETED"}
 
 

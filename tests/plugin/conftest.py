@@ -1,0 +1,85 @@
+"""An emulated account, and executors that use it without a Covalent server."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import boto3
+import pytest
+
+from covalent_cirro import CirroBatchExecutor, stacks
+from covalent_cirro.emulator import Emulator
+
+PROFILE = "emulated"
+
+
+class Account(NamedTuple):
+    """An emulator with the project's own stack in it.
+
+    Attributes:
+        emulator: The emulator; its faults are shared by all tests of a module, so a test that sets one clears it.
+        settings: The stack's outputs, as options of the executor.
+        credentials: Path of a credentials file with the profile `PROFILE`.
+    """
+
+    emulator: Emulator
+    settings: dict[str, str]
+    credentials: str
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of the account."""
+        return boto3.client(
+            service,
+            endpoint_url=self.emulator.endpoint_url,
+            region_name=self.emulator.region,
+            aws_access_key_id="testing",
+            aws_secret_access_key="testing",
+        )
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Keys in the bucket."""
+        pages = self.client("s3").get_paginator("list_objects_v2")
+        found = pages.paginate(Bucket=self.settings["s3_bucket_name"], Prefix=prefix)
+        return [item["Key"] for page in found for item in page.get("Contents", ())]
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+    """One emulated account for the tests of a module."""
+    folder = tmp_path_factory.mktemp("account")
+    credentials = folder / "credentials"
+    credentials.write_text(f"[{PROFILE}]\naws_access_key_id = testing\naws_secret_access_key = testing\n")
+    with Emulator(state_dir=folder / "emulator") as emulator:
+        made = Account(emulator, {}, str(credentials))
+        outputs = stacks.deploy(made.client("cloudformation"), "cirro", sleep=lambda _: None)
+        yield made._replace(settings=stacks.settings_from_outputs(outputs.values))
+
+
+@pytest.fixture
+def executor(account: Account, tmp_path: Path) -> Callable[..., CirroBatchExecutor]:
+    """Makes executors for the account; options may be overridden."""
+
+    def make(**options: Any) -> CirroBatchExecutor:
+        return CirroBatchExecutor(
+            **{
+                **account.settings,
+                "endpoint_url": account.emulator.endpoint_url,
+                "credentials": account.credentials,
+                "profile": PROFILE,
+                "vcpu": 1,
+                "memory": 0.5,
+                "cache_dir": str(tmp_path / "cache"),
+                **options,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture
+def metadata() -> dict[str, Any]:
+    """An electron's place in a dispatch of its own."""
+    return {"dispatch_id": str(uuid.uuid4()), "node_id": 3}

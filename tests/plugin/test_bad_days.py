@@ -1,0 +1,201 @@
+"""Bad days: every wrong setting is named with AWS's words, and a bad network or a busy AWS loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cloudpickle
+import pytest
+from covalent._shared_files import TaskRuntimeError
+
+from covalent_cirro import CirroBatchExecutor
+from covalent_cirro.emulator.faults import Faults
+from covalent_cirro.errors import CirroError
+from tests.plugin.conftest import PROFILE, Account
+
+Make = Callable[..., CirroBatchExecutor]
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+def add(x: int, y: int) -> int:
+    """An electron."""
+    return x + y
+
+
+def size(data: bytes) -> int:
+    """An electron with a large input."""
+    return len(data)
+
+
+@pytest.fixture
+def faults(account: Account) -> Iterator[Faults]:
+    """The emulator's faults, cleared afterwards."""
+    yield account.emulator.faults
+    account.emulator.faults.clear()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"s3_bucket_name": "no-such-bucket-here"}, ["s3_bucket_name='no-such-bucket-here'", "NoSuchBucket"]),
+        ({"batch_queue": "no-such-queue"}, ["batch_queue='no-such-queue'", "AWS said"]),
+        ({"num_gpus": 1, "batch_gpu_queue": "no-gpu-queue"}, ["batch_gpu_queue='no-gpu-queue'", "AWS said"]),
+        ({"profile": "nobody"}, ["profile='nobody'", "list-profiles"]),
+        ({"credentials": "/no/such/file", "profile": ""}, ["credentials='/no/such/file'", "found no credentials"]),
+        ({"endpoint_url": "http://127.0.0.1:9"}, ["endpoint_url='http://127.0.0.1:9'", "could not reach AWS"]),
+    ],
+)
+async def test_a_wrong_setting_is_named_with_its_value_and_what_to_do(
+    executor: Make, metadata: dict[str, Any], options: dict[str, Any], named: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing was submitted."""
+    monkeypatch.setattr("covalent_cirro.engine.STORE_PATIENCE_S", 1.0)
+    with pytest.raises(CirroError) as caught:
+        await executor(**options).run(add, [1, 2], {}, metadata)
+    for words in named:
+        assert words in str(caught.value)
+
+
+async def test_a_role_that_does_not_exist_is_named(executor: Make, metadata: dict[str, Any]) -> None:
+    """ECS finds out when it starts the task; AWS's words and both options are told."""
+    with pytest.raises((TaskRuntimeError, CirroError), match="role"):
+        await executor(batch_job_role_name="no-such-role").run(add, [1, 2], {}, metadata)
+
+
+async def test_a_disabled_queue_is_named(executor: Make, metadata: dict[str, Any], account: Account) -> None:
+    """With the state it has to be in."""
+    batch = account.client("batch")
+    queue = account.settings["batch_queue"]
+    batch.update_job_queue(jobQueue=queue, state="DISABLED")
+    try:
+        with pytest.raises(CirroError, match="ENABLED"):
+            await executor().run(add, [1, 2], {}, metadata)
+    finally:
+        batch.update_job_queue(jobQueue=queue, state="ENABLED")
+
+
+async def test_a_missing_log_group_is_told_in_awss_words(executor: Make, metadata: dict[str, Any]) -> None:
+    """The container cannot start without it."""
+    with pytest.raises(TaskRuntimeError, match="no-such-group"):
+        await executor(batch_job_log_group_name="no-such-group").run(add, [1, 2], {}, metadata)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "throttle", "service": "batch", "operation": "SubmitJob", "count": 3},
+        {"kind": "throttle", "service": "batch", "operation": "RegisterJobDefinition", "count": 7},
+        {"kind": "throttle", "service": "batch", "operation": "DescribeJobs", "count": 7},
+        {"kind": "error", "service": "s3", "operation": "PutObject", "count": 7},
+        {"kind": "error", "service": "s3", "operation": "PutObject", "status": 503, "count": 7},
+        {"kind": "error", "service": "s3", "operation": "GetObject", "count": 7},
+        {"kind": "error", "service": "s3", "operation": "HeadObject", "count": 7},
+        {"kind": "cut", "service": "s3", "operation": "PutObject", "count": 3},
+        {"kind": "cut", "service": "s3", "operation": "GetObject", "when": "during", "count": 2},
+        {"kind": "conflict", "service": "s3", "count": 2},
+        {"kind": "describe_omits", "seconds": 3.0, "count": 1},
+    ],
+    ids=lambda fault: "-".join(str(value) for value in fault.values()),
+)
+async def test_a_fault_that_passes_slows_us_down_and_loses_nothing(
+    executor: Make, metadata: dict[str, Any], faults: Faults, fault: dict[str, Any]
+) -> None:
+    """On the server's side and on the job's."""
+    fault = dict(fault)
+    faults.add(fault.pop("kind"), **fault)
+    data = bytes(range(256)) * 400
+    assert await executor().run(size, [data], {}, metadata) == len(data)
+    assert any(fault["hits"] for fault in faults.all())
+
+
+@pytest.mark.parametrize("when", ["after", "during"])
+async def test_a_lost_answer_to_submit_job_does_not_run_the_electron_twice(
+    executor: Make, metadata: dict[str, Any], faults: Faults, account: Account, when: str
+) -> None:
+    """SubmitJob has no token: the job is looked for by its name before it is submitted again."""
+    faults.add("cut", service="batch", operation="SubmitJob", when=when, count=1)
+    assert await executor().run(add, [1, 2], {}, metadata) == 3
+    batch = account.client("batch")
+    names = [
+        job["jobName"]
+        for status in ("SUCCEEDED", "FAILED", "RUNNING", "RUNNABLE")
+        for job in batch.list_jobs(jobQueue=account.settings["batch_queue"], jobStatus=status)["jobSummaryList"]
+    ]
+    assert sum(metadata["dispatch_id"][:8] in name for name in names) == 1
+
+
+def overwrite(account: Account, key: str, change: Callable[[bytes], bytes]) -> None:
+    """Change an object behind everybody's back."""
+    s3, bucket = account.client("s3"), account.settings["s3_bucket_name"]
+    s3.put_object(Bucket=bucket, Key=key, Body=change(s3.get_object(Bucket=bucket, Key=key)["Body"].read()))
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: b"X" + data[1:]], ids=["cut short", "changed"])
+async def test_an_input_that_was_tampered_with_is_refused_by_the_runner(
+    executor: Make, metadata: dict[str, Any], account: Account, change: Callable[[bytes], bytes]
+) -> None:
+    """By its digest, before anything is unpickled."""
+    made = executor()
+    before = set(account.keys())
+    await made._upload_task(size, [b"%s" % metadata["dispatch_id"].encode() * 4000], {}, metadata)
+    (blob,) = [key for key in set(account.keys()) - before if "/blobs/" in key]
+    overwrite(account, blob, change)
+    job_id = await made.submit_task(metadata, {})
+    await _ended(made, job_id)
+    with pytest.raises(TaskRuntimeError, match=blob.rsplit("/", 1)[1]):
+        await made.query_result(metadata)
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: b"X" + data[1:]], ids=["cut short", "changed"])
+async def test_a_result_that_was_tampered_with_is_refused_by_the_server(
+    executor: Make, metadata: dict[str, Any], account: Account, change: Callable[[bytes], bytes]
+) -> None:
+    """By its digest; no file is left half written."""
+    made = executor()
+    text = metadata["dispatch_id"]
+    await made._upload_task(lambda: text * 4000, [], {}, metadata)
+    before = set(account.keys())
+    await _ended(made, await made.submit_task(metadata, {}))
+    for blob in [key for key in set(account.keys()) - before if "/blobs/" in key]:
+        overwrite(account, blob, change)
+    with pytest.raises(TaskRuntimeError, match="changed or cut short|decodes to"):
+        await made.query_result(metadata)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [b"", b"not json", b"[]", b'{"format": 1}', b'{"format": 99}', b'{"format":1,"call_id":"another"}', b"\x80\x04N."],
+)
+async def test_a_malformed_outcome_is_refused_by_its_form(
+    executor: Make, metadata: dict[str, Any], account: Account, outcome: bytes
+) -> None:
+    """Whatever a job wrote there: it is never unpickled, and the object is named."""
+    made = executor()
+    await made._upload_task(add, [1, 2], {}, metadata)
+    await _ended(made, await made.submit_task(metadata, {}))
+    (key,) = [key for key in account.keys() if metadata["dispatch_id"] in key and key.endswith("outcome.json")]
+    overwrite(account, key, lambda _: outcome)
+    with pytest.raises(CirroError, match=r"outcome.json"):
+        await made.query_result(metadata)
+
+
+async def test_credentials_that_are_mended_are_used_by_the_next_electron(
+    executor: Make, metadata: dict[str, Any], tmp_path: Any
+) -> None:
+    """Without restarting the server."""
+    path = tmp_path / "credentials"
+    path.write_text(f"[{PROFILE}]\n")
+    made = executor(credentials=str(path))
+    with pytest.raises(CirroError, match="found no credentials"):
+        await made.run(add, [1, 2], {}, metadata)
+    path.write_text(f"[{PROFILE}]\naws_access_key_id = testing\naws_secret_access_key = testing\n")
+    assert await made.run(add, [1, 2], {}, metadata) == 3
+
+
+async def _ended(made: CirroBatchExecutor, job_id: str) -> None:
+    while (await made.get_status(job_id))[0] not in ("SUCCEEDED", "FAILED"):
+        await asyncio.sleep(0.1)
