@@ -5,6 +5,7 @@ Nothing here touches the process's environment: profile, credentials file, regio
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterator
@@ -160,6 +161,7 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
         AccessDenied, NotFound, AwsError: With the setting, its value, AWS's own words, and what to do.
         SettingsError: The profile does not exist, or the endpoint or region is malformed.
     """
+    from aiohttp import ClientError as BrokenBody  # aiobotocore reads bodies with it and lets its errors through
     from botocore import exceptions as bc
 
     about = f" for {of}" if of else ""
@@ -187,7 +189,7 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
         ) from error
     except (bc.InvalidRegionError, bc.NoRegionError) as error:
         raise SettingsError(f"region={access.region!r}: {error}. Set region= to one such as eu-west-1.") from error
-    except (bc.HTTPClientError, bc.EndpointConnectionError, OSError) as error:
+    except (bc.HTTPClientError, bc.IncompleteReadError, BrokenBody, asyncio.TimeoutError, OSError) as error:
         text = str(error) or type(error).__name__
         raise AwsError(
             f"{operation}{about} could not reach AWS with {access.named()}: {text}. Check the network, and that the "
@@ -233,7 +235,7 @@ def _from_client_error(error: Any, operation: str, access: Access, of: str) -> A
             operation=operation,
             code=code,
         )
-    if code == "ConditionalRequestConflict" or status >= 500:
+    if status >= 500 or (status == 409 and operation.startswith("s3:")):  # a write at the same time: S3 says try again
         return AwsError(f"{said} This is a fault on AWS's side.", operation=operation, code=code, retryable=True)
     if code in _MISSING or status == 404:
         return NotFound(

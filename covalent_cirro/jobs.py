@@ -138,6 +138,7 @@ class Asked(NamedTuple):
     time_limit_s: int
     attempts: int
     image: str
+    log_group: str
 
 
 def explain_failure(detail: JobDetail, asked: Asked) -> str:
@@ -148,7 +149,7 @@ def explain_failure(detail: JobDetail, asked: Asked) -> str:
     last = detail.attempts[-1] if detail.attempts else None
     status_reason = (last.status_reason if last else "") or detail.status_reason
     said = [part for part in (detail.status_reason, last.status_reason if last else "", detail.reason) if part]
-    words = "; ".join(dict.fromkeys(said)) or "no reason"
+    words = "; ".join(dict.fromkeys(part.rstrip(".") for part in said)) or "no reason"
     exit_code = "" if detail.exit_code is None else f", exit code {detail.exit_code}"
     what = _cause(detail, status_reason, asked)
     return f"{what} AWS Batch says: {words}{exit_code}."
@@ -180,6 +181,11 @@ def _cause(detail: JobDetail, status_reason: str, asked: Asked) -> str:
         )
     if detail.status_reason.startswith(OVERRIDES_TOO_LONG):
         return "The job's overrides are too long for ECS; this is a fault of covalent-cirro, please report it."
+    if "logging driver" in detail.reason:
+        return (
+            f"The container was not started, because of its log: batch_job_log_group_name={asked.log_group!r}. It must "
+            "exist in this region, and the execution role (or the instance's role) must be allowed to write to it."
+        )
     if "assume the role" in detail.status_reason or "assume the role" in status_reason:
         return (
             "The container was not started, because of its role. Check batch_job_role_name and "

@@ -143,6 +143,7 @@ def ending(detail: JobDetail, settings: Settings) -> dict[str, Any]:
         time_limit_s=settings.time_limit,
         attempts=settings.attempts,
         image=settings.container_image_uri,
+        log_group=settings.batch_job_log_group_name,
     )
     failed = detail.state == jobs.JobState.FAILED.value
     return {

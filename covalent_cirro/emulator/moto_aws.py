@@ -106,11 +106,15 @@ def put_event(account: str, region: str, detail_type: str, resources: list[str],
 
 
 def preload() -> None:
-    """Import what nearly every use needs, so that the first call does not wait for it."""
+    """Import what nearly every use needs, so that the first call does not wait for it; CloudFormation takes seconds."""
     import moto.iam.models
     import moto.logs.models
     import moto.s3.responses
     import moto.sts.models  # noqa: F401
+
+    from covalent_cirro.emulator import stack_engine
+
+    stack_engine.install()
 
 
 def forget_account(account: str) -> None:

@@ -108,6 +108,10 @@ class ElectronProcess:
         # All gone; macOS says EPERM where only zombies are left.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
+        # Also by its own id: the electron may have left the group.
+        if self.ended is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
 
 def _signal_name(number: int) -> str:

@@ -341,7 +341,9 @@ class Supervisor:
     def _outcome(self, call: Call, results: tuple[NodeResult, ...]) -> Outcome:
         ended = getattr(self, "_ended", None)
         host = getattr(self, "_host", None)
-        peak = self._cgroup.peak_bytes() if self._own_cgroup else None
+        # The peak of a cgroup that others share, or that has no limit, is not the job's.
+        own = self._own_cgroup and self._cgroup.limit_bytes() is not None
+        peak = self._cgroup.peak_bytes() if own else None
         if ended is not None:
             peak = max(peak or 0, ended.max_rss_bytes)
         return Outcome(

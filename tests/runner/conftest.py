@@ -265,7 +265,10 @@ class Runs:
         except self.s3.exceptions.NoSuchKey:
             outcome = None
         return Ran(
-            process.returncode, (stdout or b"").decode("utf-8", "replace"), (stderr or b"").decode("utf-8", "replace"), outcome
+            process.returncode,
+            (stdout or b"").decode("utf-8", "replace"),
+            (stderr or b"").decode("utf-8", "replace"),
+            outcome,
         )
 
     def __call__(self, *tasks: Task, env: dict[str, str] | None = None, **call: Any) -> Ran:

@@ -386,9 +386,7 @@ def test_output_of_packed_electrons_is_told_apart(runs: Any) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         os.chdir("/")
 
-    ran = runs(
-        *(runs.task(talk, name, node_id=i) for i, name in enumerate("ab")), runs.task(os.getcwd, node_id=2)
-    )
+    ran = runs(*(runs.task(talk, name, node_id=i) for i, name in enumerate("ab")), runs.task(os.getcwd, node_id=2))
 
     for result, name in zip(ran.outcome.results, "ab", strict=False):
         assert sorted(result.stdout.tail.split()) == sorted(f"python {name} c {name} sub {name}".split())

@@ -182,6 +182,22 @@ def test_copy_of_the_electron_that_comes_back_is_not_heard(runs: Any) -> None:
     assert runs.value(runs(runs.task(electron))) == "parent"
 
 
+def test_electron_that_leaves_its_process_group_is_stopped_all_the_same(runs: Any) -> None:
+    """SIGTERM finds it by its id."""
+
+    def electron() -> None:
+        import os
+        import time
+
+        os.setpgid(0, os.getppid())
+        print("running", flush=True)
+        time.sleep(300)
+
+    ran = start_and_stop(runs, electron)
+
+    assert (ran.code, ran.failure.signal) == (ExitCode.TERMINATED, "SIGTERM")
+
+
 def test_electron_that_closes_all_files_is_told(runs: Any) -> None:
     """Even the runner's own pipes: the process then ends without a result."""
 
@@ -314,9 +330,7 @@ def save_and_exit() -> None:
         (save_and_exit, "running\nsaved a checkpoint\n", ""),
     ],
 )
-def test_sigterm_reaches_the_electron_and_logs_are_stored(
-    runs: Any, electron: Any, log: str, signal_name: str
-) -> None:
+def test_sigterm_reaches_the_electron_and_logs_are_stored(runs: Any, electron: Any, log: str, signal_name: str) -> None:
     """The electron may save its work; one that does not listen is killed in time. Exit code 143."""
     ran = start_and_stop(runs, electron, {"CIRRO_STOP_S": "1"})
 
