@@ -28,7 +28,7 @@ DEFAULT_REGION = "us-east-1"
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
 ATTEMPTS = 5
-"""Tries of one call in all. Set here, because botocore changed its default mode in 1.44 (facts: 5 legacy, 3 standard)."""
+"""Tries of one call in all. Set here, because botocore changed its default in 1.44 (legacy: 5, standard: 3)."""
 
 POOL_CONNECTIONS = 64
 """Connections a client may hold; botocore's 10 would make a wide sweep queue up."""

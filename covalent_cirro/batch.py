@@ -1,4 +1,4 @@
-"""AWS Batch's API as typed calls: submit, describe, terminate, find and register definitions. Nothing waits or decides here.
+"""AWS Batch's API as typed calls: submit, describe, terminate, find and register definitions. Nothing waits here.
 
 All calls are asynchronous and safe to repeat, `submit` included.
 """
@@ -145,7 +145,7 @@ class BatchGateway:
         return next((job["jobId"] for job in response["jobSummaryList"] if job["jobName"] == submission.name), None)
 
     async def describe(self, job_ids: Iterable[str]) -> list[JobDetail]:
-        """What AWS says of up to `IDS_PER_DESCRIBE` jobs; ids that it does not know are missing. One call, no patience."""
+        """What AWS says of up to `IDS_PER_DESCRIBE` jobs, in one call; ids that it does not know are missing."""
         with self._errors("batch:DescribeJobs", ""):
             response = await self._client.describe_jobs(jobs=list(job_ids))
         return [parse_job(job) for job in response["jobs"]]

@@ -1,9 +1,9 @@
 """The plugin: `CirroBatchExecutor`, which Covalent knows as ``cirro`` (it takes the name from this module's).
 
-Reads like the way of one electron: `send` stores and submits, `poll` waits, `receive` fetches. Everything shared lives in
-`engine.py`; nothing but settings lives on an executor, which Covalent makes anew for each electron.
+Reads like the way of one electron: `send` stores and submits, `poll` waits, `receive` fetches. Everything shared lives
+in `engine.py`; nothing but settings lives on an executor, which Covalent makes anew for each electron.
 
-Nothing here may raise while it is imported: Covalent loads its plugins unguarded, so that would break ``import covalent``.
+Nothing here may raise while it is imported: Covalent loads its plugins unguarded, and would break for everybody.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ _Base: Any = _stock_executor() or AsyncBaseExecutor
 class CirroBatchExecutor(_Base):  # type: ignore[misc]
     """Runs electrons as AWS Batch jobs. Takes every option of the stock ``AWSBatchExecutor``, with the same meaning.
 
-    Unset options come from ``[executors.cirro]`` of Covalent's config, then from their defaults (docs/settings.md). 0, ""
-    and False are values. Making one costs nothing and touches nothing: no AWS call, no file, no environment variable.
+    Unset options come from ``[executors.cirro]`` of Covalent's config, then from their defaults (docs/settings.md).
+    0, "" and False are values. Making one costs nothing and touches nothing: no AWS call, no file, no variable.
 
     Args:
         credentials: Path of an AWS credentials file.

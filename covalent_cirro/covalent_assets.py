@@ -1,7 +1,7 @@
 """The only room that knows where the Covalent server keeps a node's files, and that touches its database.
 
-Written for Covalent 0.240 (`check_version`). Everything is read with one join and written in tiny transactions, with plain
-SQL: the server's single database thread is its bottleneck, and a write lock held for long fails other electrons.
+Written for Covalent 0.240 (`check_version`). Everything is read with one join and written in tiny transactions, with
+plain SQL: the server's one database thread is its bottleneck, and a write lock held for long fails other electrons.
 What is cosmetic (status, the UI's paths) is best effort and never fails an electron.
 """
 
@@ -99,8 +99,8 @@ def check_version() -> str:
     version = str(covalent.__version__)
     if not version.startswith(WRITTEN_FOR):
         raise HostError(
-            f"This covalent-cirro was written for Covalent {WRITTEN_FOR}x; the server runs {version}, whose database it "
-            "does not know. Install covalent==0.240.0 on the server, or a covalent-cirro for that version."
+            f"This covalent-cirro was written for Covalent {WRITTEN_FOR}x; the server runs {version}, whose database "
+            "it does not know. Install covalent==0.240.0 on the server, or a covalent-cirro for that version."
         )
     return version
 
@@ -167,8 +167,8 @@ def _is_own(dispatch_id: str, row: Any) -> bool:
 def _own_outputs(dispatch_id: str, rows: Iterable[Any]) -> None:
     """Point the nodes' outputs into their own dispatch's folder.
 
-    A redispatch copies the rows of the old dispatch's assets: written there, a result would overwrite the old one's, and
-    an old error text would stay on a node that succeeded.
+    A redispatch copies the rows of the old dispatch's assets: written there, a result would overwrite the old one's,
+    and an old error text would stay on a node that succeeded.
     """
     with _engine().begin() as connection:
         for electron_id, node_id, _, key, asset_id, storage_path, _, *_ in rows:
@@ -176,7 +176,8 @@ def _own_outputs(dispatch_id: str, rows: Iterable[Any]) -> None:
             os.makedirs(os.path.join(storage_path, folder), exist_ok=True)
             connection.execute(
                 _statement(
-                    "UPDATE assets SET object_key = :object_key, size = 0, digest = NULL, remote_uri = '' WHERE id = :id"
+                    "UPDATE assets SET object_key = :object_key, size = 0, digest = NULL, remote_uri = '' "
+                    "WHERE id = :id"
                 ),
                 {"object_key": f"{folder}/{_FILE_NAMES[key]}", "id": asset_id},
             )

@@ -90,8 +90,8 @@ def main(port: int) -> None:
 
     ``COVALENT_CONFIG_DIR`` has to be set. Triggers and the Dask cluster are off.
     """
-    import covalent_ui  # type: ignore[import-untyped]
-    from covalent_dispatcher._db.datastore import DataStore  # type: ignore[import-untyped]
+    import covalent_ui
+    from covalent_dispatcher._db.datastore import DataStore
 
     DataStore.factory().run_migrations(logging_enabled=False)
     # Covalent's app.py finds its web pages, and uvicorn finds app.py, through the working folder.

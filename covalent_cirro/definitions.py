@@ -40,7 +40,7 @@ def build_definition(settings: Settings, *, region: str, job_role_arn: str, exec
         "command": list(RUNNER_COMMAND),
         "jobRoleArn": job_role_arn,
         "resourceRequirements": resources,
-        # AWS sets the region for Fargate only (facts 1.9); PYTHONUNBUFFERED so that CloudWatch shows lines as they come.
+        # AWS promises the region for Fargate only. PYTHONUNBUFFERED: CloudWatch shows lines as they come.
         "environment": [
             {"name": "AWS_DEFAULT_REGION", "value": region},
             {"name": "PYTHONUNBUFFERED", "value": "1"},

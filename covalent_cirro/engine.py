@@ -1,7 +1,7 @@
 """The shared services of one server: clients, store, definitions and watcher, opened once and closed properly.
 
-Covalent makes a new executor for each electron, so nothing of this can live on one. An engine belongs to one event loop and
-one `Access`; it closes when its loop ends it.
+Covalent makes a new executor for each electron, so nothing of this can live on one. An engine belongs to one event loop
+and one `Access`; it closes when its loop ends it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Runs Covalent's own nodes (lists, dicts, indexing, postprocessing, sublattices) in a process on the server's host.
 
-As jobs each would wait minutes for a machine, and ``:postprocess:`` would carry every parameter of the lattice along. The
-server itself unpickles nothing: the process does, with the code that runs electrons in a container.
+As jobs each would wait minutes for a machine, and ``:postprocess:`` would carry every parameter of the lattice along.
+The server itself unpickles nothing: the process does, with the code that runs electrons in a container.
 """
 
 from __future__ import annotations
@@ -62,16 +62,7 @@ async def run(launch: Launch, specs: Sequence[Spec], folder: str) -> dict[str, A
             said = await _process(launch, request)
             if launch.cancelled:
                 raise TaskCancelledError(f"Cancelled while it ran on the server's host (dispatch {launch.dispatch_id})")
-            try:
-                with open(outcome, encoding="utf-8") as file:
-                    results = json.load(file)["results"]
-            except FileNotFoundError:
-                names = ", ".join(node.name for node in group.nodes.values())
-                raise CirroError(
-                    f"The process for {names} on the server's host ended without a result. {said}"
-                ) from None
-            paths = {result["node_id"]: group.nodes[result["node_id"]].paths for result in results}
-            return {"host": [await asyncio.to_thread(_ended, r, paths[r["node_id"]]) for r in results]}
+            return {"host": await asyncio.to_thread(_read, outcome, group, said)}
 
 
 def build_request(dispatch_id: str, group: Group, specs: Sequence[Spec], outcome: str) -> dict[str, Any]:
@@ -127,6 +118,16 @@ async def _process(launch: Launch, request: str) -> str:
         kill()  # what it left behind, or all of it, if the wait was cancelled
     tail = stderr.decode(errors="replace")[-2000:].strip()
     return f"Exit code {process.returncode}. {tail}"
+
+
+def _read(outcome: str, group: Group, said: str) -> list[dict[str, Any]]:
+    try:
+        with open(outcome, encoding="utf-8") as file:
+            results = json.load(file)["results"]
+    except FileNotFoundError:
+        names = ", ".join(node.name for node in group.nodes.values())
+        raise CirroError(f"The process for {names} on the server's host ended without a result. {said}") from None
+    return [_ended(result, group.nodes[result["node_id"]].paths) for result in results]
 
 
 def _ended(result: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Electrons between Covalent's `send` and the end of their job, so that a cancel finds them in every state.
 
-Covalent cancels through another executor object, possibly before there is a job to cancel: while the server still uploads,
+Covalent cancels through another executor object, maybe before there is a job to cancel: while the server still uploads,
 or between SubmitJob and the record of its answer. One registry a process; the server has one event loop.
 """
 

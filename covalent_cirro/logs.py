@@ -15,7 +15,7 @@ TAIL_LINES = 50
 
 
 async def tail(client: Any, access: aws.Access, group: str, stream: str) -> str:
-    """The last `TAIL_LINES` lines of a stream; empty where there is none. Never fails: it is a help for an error text."""
+    """The last `TAIL_LINES` lines of a stream; empty where there is none. Never fails: it helps to explain an error."""
     if not stream:
         return ""
     with contextlib.suppress(CirroError):

@@ -1,7 +1,7 @@
 """The user's own packages, as archives that travel with an electron.
 
-Found by import name where the client runs, packed from the path where the server runs: the archive of equal files is equal
-byte for byte, so it is sent once. Knows files only.
+Found by import name where the client runs, packed from the path where the server runs: the archive of equal files is
+equal byte for byte, so it is sent once. Knows files only.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def pack(path: Path, folder: str) -> str:
         signature.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     if total > MAX_BYTES:
         raise SettingsError(
-            f"local_packages: {path} has {total / 1e6:.0f} MB, more than the {MAX_BYTES / 1e6:.0f} MB of a package. Give "
-            "data to the electron as an input, and name the package's own folder."
+            f"local_packages: {path} has {total / 1e6:.0f} MB, more than the {MAX_BYTES / 1e6:.0f} MB of a package. "
+            "Give data to the electron as an input, and name the package's own folder."
         )
     archive = os.path.join(folder, f"cirro-package-{signature.hexdigest()[:32]}.zip")
     if os.path.exists(archive):

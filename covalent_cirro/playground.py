@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from covalent_cirro import covalent_server, processes
-from covalent_cirro.errors import CirroError, EmulatorError, HostError
+from covalent_cirro.errors import EmulatorError, HostError
 from covalent_cirro.processes import Identity
 
 FORMAT = 1
@@ -44,8 +43,6 @@ STOP_PATIENCE_S = 10.0
 
 PORT_TRIES = 3
 """A port that was free can be taken before the server listens on it."""
-
-POLL_S = 0.1
 
 ACCESS_KEY = "cirro-local"
 """Access key and secret key. The emulator takes any; these can open nothing else."""
@@ -262,7 +259,7 @@ class Playground:
         starting = Service(pid=identity.pid, started=identity.started, url="", log=str(log))
         self._write(State(emulator=starting))
         with self._ended_on_failure(identity):
-            announcement = _wait_for(
+            announcement = processes.wait_for(
                 functools.partial(_read_json, folder / "emulator.json"), identity, log, EMULATOR_START_S, EmulatorError
             )
         ready = replace(starting, url=str(announcement["endpoint_url"]))
@@ -335,7 +332,7 @@ class Playground:
             url = f"http://{covalent_server.ADDRESS}:{port}"
             try:
                 with self._ended_on_failure(identity):
-                    _wait_for(functools.partial(_answers, url), identity, log, SERVER_START_S, HostError)
+                    processes.wait_for(functools.partial(_answers, url), identity, log, SERVER_START_S, HostError)
             except HostError:
                 if tries_left and "address already in use" in processes.log_end(log):
                     continue
@@ -394,22 +391,6 @@ class Playground:
             "AWS_CONFIG_FILE": str(self.state_dir / "aws-config"),
             "AWS_SHARED_CREDENTIALS_FILE": str(self.state_dir / "aws-credentials"),
         }
-
-
-def _wait_for(probe: Callable[[], Any], identity: Identity, log: Path, limit_s: float, error: type[CirroError]) -> Any:
-    """What ``probe`` gives as soon as it is not `None`; ``error`` with the log's end when the process cannot."""
-    deadline = time.monotonic() + limit_s
-    while True:
-        found = probe()
-        ended = not processes.is_alive(identity)
-        if found is not None and not ended:
-            return found
-        if ended or time.monotonic() > deadline:
-            what = "ended by itself" if ended else f"did not answer within {limit_s:.0f} s"
-            raise error(
-                f"the process of {log.stem} (pid {identity.pid}) {what}. The end of {log}:\n{processes.log_end(log)}"
-            )
-        time.sleep(POLL_S)
 
 
 def _read_json(path: Path) -> Any:

@@ -11,17 +11,21 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-import psutil  # type: ignore[import-untyped]
+import psutil
+
+from covalent_cirro.errors import CirroError
 
 SAME_START_S = 2.0
 """A process with our pid that started this much earlier or later is another one: the kernel gives pids out again."""
 
 POLL_S = 0.05
-"""Seconds between two looks at a process that is about to end."""
+"""Seconds between two looks at a process that is about to answer, or to end."""
+
+T = TypeVar("T")
 
 
 class Identity(NamedTuple):
@@ -92,6 +96,33 @@ def end(identity: Identity, *, patience_s: float) -> bool:
         _signal(left, signal.SIGKILL)
     psutil.wait_procs(family, timeout=patience_s)
     return True
+
+
+def wait_for(
+    probe: Callable[[], T | None], identity: Identity, log: Path, limit_s: float, error: type[CirroError]
+) -> T:
+    """Wait until a process that was started is of use.
+
+    Args:
+        probe: Gives something as soon as it is, and `None` before; called every `POLL_S` seconds.
+        identity: The process.
+        log: Its log, whose end goes into the error.
+        limit_s: Seconds to wait.
+        error: What to raise.
+
+    Raises:
+        CirroError: ``error``: the process ended by itself, or the time is over.
+    """
+    deadline = time.monotonic() + limit_s
+    while True:
+        found = probe()
+        ended = not is_alive(identity)
+        if found is not None and not ended:
+            return found
+        if ended or time.monotonic() > deadline:
+            what = "ended by itself" if ended else f"was of no use within {limit_s:.0f} s"
+            raise error(f"the process of {log.stem} (pid {identity.pid}) {what}. The end of {log}:\n{log_end(log)}")
+        time.sleep(POLL_S)
 
 
 def log_end(path: Path, lines: int = 15) -> str:

@@ -1,7 +1,7 @@
 """The way back: from a job that has ended to Covalent's files. What `CirroBatchExecutor.receive` does.
 
-Needs nothing but what it is given and what lies in S3: it runs on another executor object than `send`, maybe in a server that
-was started since.
+Needs nothing but what it is given and what lies in S3: it runs on another executor object than `send`, maybe in a
+server that was started since.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From a job's outcome to Covalent's files: outputs, stdout, stderr and error of each electron of a call.
 
-The outcome is the truth about a job that wrote one; what AWS Batch says is the truth about one that did not. Bytes go from S3
-to file, checked on the way; nothing is unpickled.
+The outcome is the truth about a job that wrote one; what AWS Batch says is the truth about one that did not. Bytes go
+from S3 to file, checked on the way; nothing is unpickled.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every option of the executor, once: its default, unit, help and range. Pure: the docs table and the CLI derive from it.
+"""Every option of the executor, once: its default, unit, help and range. Pure; the docs table derives from it.
 
 An option that nobody set is `None` until `resolve`; 0, "" and False are values. Precedence: the executor's own options,
 then the section ``[executors.cirro]`` of Covalent's config, then the default.
@@ -372,7 +372,7 @@ def resolve(options: Mapping[str, object], section: Mapping[str, object]) -> Set
     settings = Settings(**values)
     if settings.shared_memory_mib > settings.memory_mib:
         raise SettingsError(
-            f"shared_memory_gb={settings.shared_memory_gb!r} is more than memory={settings.memory!r}: pages of /dev/shm "
-            "count as memory of the job. Ask for more memory, or for less shared memory."
+            f"shared_memory_gb={settings.shared_memory_gb!r} is more than memory={settings.memory!r}: pages of shared "
+            "memory count as memory of the job. Ask for more memory, or for less shared memory."
         )
     return settings

@@ -172,7 +172,7 @@ class Store:
         return True
 
     async def renew(self, bucket: str, key: str) -> bool:
-        """Start an object's life anew, in place and without sending it; False if it is gone (or over S3's 5 GB for it)."""
+        """Start an object's life anew, in place and without sending it; False if it is gone, or over S3's 5 GB."""
 
         async def copy() -> None:
             with self._errors("s3:CopyObject", bucket, key):

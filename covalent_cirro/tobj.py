@@ -1,4 +1,4 @@
-"""Covalent's TransportableObject file (``*.tobj``), read and written in a stream, without Covalent and without unpickling.
+"""Covalent's TransportableObject file (``*.tobj``), read and written in a stream, without unpickling.
 
 Knows bytes and file objects only; no S3, no clock. Layout (covalent 0.240 ``_workflow/transportable_object.py``)::
 

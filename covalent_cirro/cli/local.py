@@ -62,8 +62,8 @@ def up(server: bool, vcpus: int | None, state_dir: Path) -> None:
         verb = "runs already" if before.server_url == now.server_url else "runs"
         render.done(f"the Covalent server {verb} at {now.server_url}")
     at = "" if state_dir == Path(".cirro") else f" --state-dir {state_dir}"
-    render.line(f"Use it: cirro local exec{at} -- python your_script.py")
-    render.line(f"Stop it: cirro local down{at}")
+    render.line(f"Use it: {_called()} local exec{at} -- python your_script.py")
+    render.line(f"Stop it: {_called()} local down{at}")
 
 
 @local.command()
@@ -120,3 +120,9 @@ def run(command: tuple[str, ...], state_dir: Path) -> None:
         os.execve(program, command, environment)  # noqa: S606  (signals and exit code are the command's own)
     except OSError as error:
         raise CirroError(f"{program} cannot be run: {error.strerror}") from error
+
+
+def _called() -> str:
+    """How to call this program again: by its path, where a virtual environment is not activated."""
+    called = Path(sys.argv[0])
+    return "cirro" if called.name != "cirro" or shutil.which("cirro") else os.path.relpath(called)

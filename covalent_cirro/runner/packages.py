@@ -28,7 +28,7 @@ def install(packages: list[tuple[str, Callable[[], BinaryIO]]], folder: str) -> 
         try:
             with archive() as file, zipfile.ZipFile(file) as opened:
                 opened.extractall(folder)
-        except (OSError, ValueError, zipfile.BadZipFile, RuntimeError) as error:  # noqa: PERF203
+        except (OSError, ValueError, zipfile.BadZipFile, RuntimeError) as error:
             message = f"the local package {name!r} cannot be unpacked: {failures.describe(error)}"
             return Failure(Kind.UNREADABLE, message)
     sys.path.insert(0, folder)

@@ -108,9 +108,9 @@ class ElectronProcess:
         # All gone; macOS says EPERM where only zombies are left.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
-        # Also by its own id: the electron may have left the group.
-        if self.ended is None:
-            with contextlib.suppress(ProcessLookupError):
+        # By its own id where the electron has left the group; never twice, for it may count.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if self.ended is None and os.getpgid(self.pid) != self.pid:
                 os.kill(self.pid, number)
 
 

@@ -6,7 +6,6 @@ environment: ``CIRRO_LOG_INTERVAL_S``, ``CIRRO_STOP_S``, ``CIRRO_EXIT_S`` (`pump
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import signal
@@ -18,7 +17,7 @@ from typing import Any
 
 from covalent_cirro import protocol
 from covalent_cirro.protocol import Blob, Call, ExitCode, Failure, Inline, Kind, NodeResult, Outcome, Output, Ref, Task
-from covalent_cirro.runner import blobs, outcomes, s3, usage
+from covalent_cirro.runner import blobs, outcomes, requests, s3, usage
 from covalent_cirro.runner.process import ElectronProcess, listen_to_stops
 from covalent_cirro.runner.pump import Limits, Pump
 
@@ -179,7 +178,7 @@ class Supervisor:
         self._check_stop()
         try:
             paths = blobs.fetch(
-                self._client, self._where.bucket, self._where.prefix, _blobs(call), self._folder, self._wait
+                self._client, self._where.bucket, self._where.prefix, requests.blobs_of(call), self._folder, self._wait
             )
         except (blobs.BlobError, OSError) as error:
             failure = Failure(Kind.FETCH, str(error))
@@ -205,7 +204,7 @@ class Supervisor:
                 answer = Failure(Kind.NOT_RUN, "an earlier electron of the same task group failed")
                 raw.append((task, answer, pump.finish_logs()))
                 continue
-            request = self._request(call, task, paths, outputs, first=not raw)
+            request = requests.build(call, task, paths, outputs, self._folder, first=not raw)
             done = pump.run(request, self._on_event)
             if done is not None and "output" in done:
                 answer = done["output"]
@@ -224,33 +223,6 @@ class Supervisor:
         for task, answer, logs in raw:
             results.append(self._result(task, answer, logs))
         return tuple(results)
-
-    def _request(
-        self, call: Call, task: Task, paths: dict[Blob, str], outputs: dict[int, str], first: bool
-    ) -> dict[str, Any]:
-        def ref(where: protocol.Input) -> dict[str, Any]:
-            if isinstance(where, Blob):
-                return {"path": paths[where]}
-            if isinstance(where, Inline):
-                return {"inline": base64.b64encode(where.data).decode("ascii")}
-            return {"path": outputs[where.node_id]}
-
-        return {
-            "dispatch_id": call.dispatch_id,
-            "covalent": call.covalent,
-            "folder": self._folder,
-            "packages": [{"name": package.name, "archive": ref(package.archive)} for package in call.packages]
-            if first
-            else [],
-            "task": {
-                "node_id": task.node_id,
-                "name": task.name,
-                "function": ref(task.function),
-                "hooks": None if task.hooks is None else ref(task.hooks),
-                "args": [ref(where) for where in task.args],
-                "kwargs": {key: ref(where) for key, where in task.kwargs.items()},
-            },
-        }
 
     def _on_event(self, message: dict[str, Any]) -> None:
         if message["event"] == "started":
@@ -314,7 +286,7 @@ class Supervisor:
             try:
                 self._client.put(bucket, key, data, condition).result()
                 return ExitCode.STORE if self._not_stored else outcomes.exit_code(results)
-            except s3.ConditionFailed:  # noqa: PERF203
+            except s3.ConditionFailed:
                 # An overlapping attempt published, or our own PUT came through although its answer did not.
                 try:
                     there = self._client.get(bucket, key).result()
@@ -405,13 +377,6 @@ class Supervisor:
 def python_version() -> str:
     """``"3.11.7"``; what ``platform.python_version()`` says, without its import."""
     return ".".join(str(part) for part in sys.version_info[:3])
-
-
-def _blobs(call: Call) -> list[Blob]:
-    refs: list[protocol.Input | None] = [package.archive for package in call.packages]
-    for task in call.tasks:
-        refs += [task.function, task.hooks, *task.args, *task.kwargs.values()]
-    return [ref for ref in refs if isinstance(ref, Blob)]
 
 
 def _make_folder(environ: Mapping[str, str]) -> str:

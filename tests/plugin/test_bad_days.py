@@ -163,7 +163,7 @@ async def test_a_result_that_was_tampered_with_is_refused_by_the_server(
     await _ended(made, await made.submit_task(metadata, {}))
     for blob in [key for key in set(account.keys()) - before if "/blobs/" in key]:
         overwrite(account, blob, change)
-    with pytest.raises(TaskRuntimeError, match="changed or cut short|decodes to|damaged"):
+    with pytest.raises(TaskRuntimeError, match=r"changed or cut short|decodes to|damaged"):
         await made.query_result(metadata)
 
 
@@ -178,7 +178,7 @@ async def test_a_malformed_outcome_is_refused_by_its_form(
     made = executor()
     await made._upload_task(add, [1, 2], {}, metadata)
     await _ended(made, await made.submit_task(metadata, {}))
-    (key,) = [key for key in account.keys() if metadata["dispatch_id"] in key and key.endswith("outcome.json")]
+    (key,) = [key for key in account.keys("") if metadata["dispatch_id"] in key and key.endswith("outcome.json")]
     overwrite(account, key, lambda _: outcome)
     with pytest.raises(CirroError, match=r"outcome.json"):
         await made.query_result(metadata)

@@ -37,9 +37,7 @@ async def test_a_function_runs_as_a_job_and_its_result_comes_back(
     assert "adding 20 22" in capsys.readouterr().out
 
 
-async def test_an_exception_comes_back_with_its_traceback_and_its_job(
-    executor: Make, metadata: dict[str, Any]
-) -> None:
+async def test_an_exception_comes_back_with_its_traceback_and_its_job(executor: Make, metadata: dict[str, Any]) -> None:
     """And without the runner's own frames."""
 
     def boom() -> None:

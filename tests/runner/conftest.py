@@ -204,7 +204,7 @@ class Runs:
         data: bytes = self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
         return data
 
-    def keys(self) -> list[str]:
+    def stored(self) -> list[str]:
         """What lies under this test's prefix."""
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=self.prefix)
         return [entry["Key"][len(self.prefix) :] for page in pages for entry in page.get("Contents", [])]

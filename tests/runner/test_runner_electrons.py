@@ -28,7 +28,7 @@ def test_small_electron_costs_one_get_and_one_put(runs: Any) -> None:
     asked = [(request.method, request.path) for request in runs.proxy.requests]
     assert asked == [("GET", base + "call.json"), ("PUT", base + "outcome.json")]
     assert runs.proxy.requests[1].headers["if-none-match"] == "*"
-    assert runs.keys() == ["jobs/dispatch-1/0/call-1/call.json", "jobs/dispatch-1/0/call-1/outcome.json"]
+    assert runs.stored() == ["jobs/dispatch-1/0/call-1/call.json", "jobs/dispatch-1/0/call-1/outcome.json"]
 
 
 def test_needs_neither_covalent_nor_boto(runs: Any) -> None:

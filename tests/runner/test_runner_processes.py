@@ -70,7 +70,7 @@ def test_growing_log_is_stored_in_parts_while_it_runs(runs: Any, eventually: Any
     runs.make_call(runs.task(electron))
     process = runs.start({"CIRRO_LOG_INTERVAL_S": "0.2"})
     part = runs.location.log_key("01/stdout.000000")
-    eventually(lambda: part.removeprefix(runs.prefix) in runs.keys())
+    eventually(lambda: part.removeprefix(runs.prefix) in runs.stored())
     assert runs.get(part).decode() == "first 🌲"
     go.touch()
     ran = runs.finish(process)
@@ -102,7 +102,7 @@ def test_200_mb_of_output_do_not_grow_the_supervisor(runs: Any) -> None:
     log = ran.result.stdout
     assert log.size == 200_000_000, ran
     assert len(log.tail) == LOG_TAIL_BYTES
-    keys = {runs.prefix + key for key in runs.keys()}
+    keys = {runs.prefix + key for key in runs.stored()}
     assert {runs.location.log_key(part) for part in log.parts} < keys
     stored = [runs.s3.head_object(Bucket="runner-tests", Key=runs.location.log_key(part)) for part in log.parts]
     assert sum(head["ContentLength"] for head in stored) == log.size

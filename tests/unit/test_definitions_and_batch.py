@@ -27,7 +27,9 @@ def refused(operation: str, body: Mapping[str, Any]) -> str:
 
 def definition(**options: object) -> dict[str, Any]:
     """A definition for these options."""
-    return build_definition(resolve(options, {}), region="eu-west-1", job_role_arn="arn:job", execution_role_arn="arn:x")
+    return build_definition(
+        resolve(options, {}), region="eu-west-1", job_role_arn="arn:job", execution_role_arn="arn:x"
+    )
 
 
 def test_the_whole_definition() -> None:

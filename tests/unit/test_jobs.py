@@ -36,7 +36,10 @@ def failed(reason: str = "", status_reason: str = "", exit_code: int | None = No
             failed("OutOfMemoryError: Container killed due to memory usage", "Essential container in task exited", 137),
             ["Out of memory", "4 GB", "memory=8"],
         ),
-        (failed("", "Host EC2 (instance i-0123456789abcdef0) terminated."), ["host was lost", "retry_attempts above 3"]),
+        (
+            failed("", "Host EC2 (instance i-0123456789abcdef0) terminated."),
+            ["host was lost", "retry_attempts above 3"],
+        ),
         (failed("", "Job attempt duration exceeded timeout", 137), ["Time limit", "time_limit=300"]),
         (
             failed("CannotPullContainerError: pull access denied", "Task failed to start"),

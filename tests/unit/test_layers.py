@@ -69,7 +69,9 @@ def rooms(path: Path) -> set[str]:
     return {
         name.split(".")[1]
         for name, real in imports(path)
-        if real and name.startswith("covalent_cirro.") and name.split(".")[1] not in ("__version__", "CirroBatchExecutor")
+        if real
+        and name.startswith("covalent_cirro.")
+        and name.split(".")[1] not in ("__version__", "CirroBatchExecutor")
     }
 
 
@@ -116,9 +118,17 @@ def test_the_servers_side_never_unpickles(room: str) -> None:
     """What a job wrote is bytes there; only `direct`, in the caller's own process, loads it."""
     tree = ast.parse((PACKAGE / f"{room}.py").read_text())
     loads = {
-        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in ("loads", "load", "Unpickler")
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("loads", "load", "Unpickler")
     }
-    pickles = {name.split(".")[0] for name, _ in imports(PACKAGE / f"{room}.py")} & {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
+    pickles = {name.split(".")[0] for name, _ in imports(PACKAGE / f"{room}.py")} & {
+        "pickle",
+        "cloudpickle",
+        "dill",
+        "marshal",
+        "shelve",
+    }
     assert not pickles, f"{room} imports {pickles} and has {loads}"
 
 

@@ -128,7 +128,14 @@ outcomes = st.builds(
     st.integers(0, 9),
     texts,
     st.lists(results, max_size=3).map(tuple),
-    st.builds(Usage, st.floats(0, 9), st.floats(0, 9), st.none() | st.integers(0, 9), st.none() | st.integers(0, 9), gpus=st.just(())),
+    st.builds(
+        Usage,
+        st.floats(0, 9),
+        st.floats(0, 9),
+        st.none() | st.integers(0, 9),
+        st.none() | st.integers(0, 9),
+        gpus=st.just(()),
+    ),
     texts,
     texts,
     st.dictionaries(texts, texts, max_size=2),
@@ -206,7 +213,9 @@ def test_the_uri_of_a_call_leads_back_to_its_place(prefix: str, node_id: int) ->
     assert (place.prefix, place.call_id) == (prefix, "c0ffee")
 
 
-@pytest.mark.parametrize("uri", ["", "s3://b/call.json", "s3://b/jobs/d/x/c/call.json", "http://b/jobs/d/1/c/call.json"])
+@pytest.mark.parametrize(
+    "uri", ["", "s3://b/call.json", "s3://b/jobs/d/x/c/call.json", "http://b/jobs/d/1/c/call.json"]
+)
 def test_what_is_not_the_uri_of_a_call_is_refused(uri: str) -> None:
     """The runner's only argument."""
     with pytest.raises(protocol.ProtocolError):

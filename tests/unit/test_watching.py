@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -60,7 +61,9 @@ class FakeBatch:
 
 def throttled() -> AwsError:
     """What aws.py makes of a 429."""
-    return AwsError("Too Many Requests", operation="batch:DescribeJobs", code="TooManyRequestsException", throttled=True)
+    return AwsError(
+        "Too Many Requests", operation="batch:DescribeJobs", code="TooManyRequestsException", throttled=True
+    )
 
 
 def denied() -> AwsError:
@@ -84,7 +87,7 @@ async def test_calls_are_a_second_apart_and_have_at_most_a_hundred_ids() -> None
     watcher = batch.watcher()
     await asyncio.gather(*(watcher.wait(batch.run(f"j{i}", ends=3 + i / 20)) for i in range(250)))
     times = [time for time, _ in batch.calls]
-    assert all(later - earlier >= FLOOR_S - 1e-9 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier >= FLOOR_S - 1e-9 for earlier, later in pairwise(times))
     assert max(len(ids) for _, ids in batch.calls) == IDS_PER_LOOK
 
 
@@ -149,7 +152,7 @@ async def test_throttling_slows_us_down_and_loses_nothing() -> None:
     batch.errors = [throttled() for _ in range(6)]
     assert (await batch.watcher().wait(batch.run("j", ends=1.0))).state == "SUCCEEDED"
     times = [time for time, _ in batch.calls]
-    pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(times)]
     assert pauses[:5] == [2.0, 4.0, 8.0, 16.0, 30.0]
 
 

@@ -1,0 +1,58 @@
+"""Builds what the supervisor sends to the child (`child.py` has the form): a task whose bytes are local or inline.
+
+Pure: the paths of what was fetched go in, a JSON object comes out.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from covalent_cirro.protocol import Blob, Call, Inline, Input, Task
+
+
+def blobs_of(call: Call) -> list[Blob]:
+    """All blobs that a call refers to."""
+    refs: list[Input | None] = [package.archive for package in call.packages]
+    for task in call.tasks:
+        refs += [task.function, task.hooks, *task.args, *task.kwargs.values()]
+    return [ref for ref in refs if isinstance(ref, Blob)]
+
+
+def build(
+    call: Call, task: Task, paths: Mapping[Blob, str], outputs: Mapping[int, str], folder: str, *, first: bool
+) -> dict[str, Any]:
+    """The request to run a task.
+
+    Args:
+        call: Its call.
+        task: The task.
+        paths: Where each blob lies, decoded.
+        outputs: Where the pickle of each earlier task's result lies, by node.
+        folder: Where results go.
+        first: Whether it is the first of the call: that one brings the local packages along.
+    """
+
+    def ref(where: Input) -> dict[str, Any]:
+        if isinstance(where, Blob):
+            return {"path": paths[where]}
+        if isinstance(where, Inline):
+            return {"inline": base64.b64encode(where.data).decode("ascii")}
+        return {"path": outputs[where.node_id]}
+
+    packages = call.packages if first else ()
+    return {
+        "dispatch_id": call.dispatch_id,
+        "covalent": call.covalent,
+        "folder": folder,
+        "packages": [{"name": package.name, "archive": ref(package.archive)} for package in packages],
+        "task": {
+            "node_id": task.node_id,
+            "name": task.name,
+            "function": ref(task.function),
+            "hooks": None if task.hooks is None else ref(task.hooks),
+            "args": [ref(where) for where in task.args],
+            "kwargs": {key: ref(where) for key, where in task.kwargs.items()},
+        },
+    }
