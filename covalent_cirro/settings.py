@@ -356,13 +356,15 @@ def resolve(options: Mapping[str, object], section: Mapping[str, object]) -> Set
     """
     values: dict[str, Any] = {}
     for option in OPTIONS:
+        configured = section.get(option.name)
         value: Any = options.get(option.name)
-        source = "the executor"
         if value is None:
-            value, source = section.get(option.name), f"[{SECTION}] of Covalent's config"
+            value = configured
         if value is None:
             value = option.default
         elif text := problem(option.name, value):
+            # Covalent itself makes executors from the section: an equal value came from there.
+            source = f"[{SECTION}] of Covalent's config" if value == configured else "the executor"
             raise SettingsError(f"{text} (set by {source})")
         if option.kind == "whole" and value is not None:
             value = int(value)
