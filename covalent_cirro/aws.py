@@ -189,7 +189,7 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
         ) from error
     except (bc.InvalidRegionError, bc.NoRegionError) as error:
         raise SettingsError(f"region={access.region!r}: {error}. Set region= to one such as eu-west-1.") from error
-    except (bc.HTTPClientError, bc.IncompleteReadError, BrokenBody, asyncio.TimeoutError, OSError) as error:
+    except (bc.ConnectionError, bc.HTTPClientError, bc.IncompleteReadError, BrokenBody, TimeoutError, OSError) as error:
         text = str(error) or type(error).__name__
         raise AwsError(
             f"{operation}{about} could not reach AWS with {access.named()}: {text}. Check the network, and that the "

@@ -125,4 +125,6 @@ def run(command: tuple[str, ...], state_dir: Path) -> None:
 def _called() -> str:
     """How to call this program again: by its path, where a virtual environment is not activated."""
     called = Path(sys.argv[0])
-    return "cirro" if called.name != "cirro" or shutil.which("cirro") else os.path.relpath(called)
+    if called.name != "cirro" or shutil.which("cirro"):
+        return "cirro"
+    return min(os.path.relpath(called), str(called), key=len)

@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -370,8 +370,8 @@ class Batch:
         )
 
 
-def runtime(folder: Path, *, docker: bool) -> Runtime:
-    """Processes, or containers if asked for.
+def runtime(folder: Path, *, docker: bool, image_commands: Mapping[str, Sequence[str]]) -> Runtime:
+    """Processes, which take an image's own command from ``image_commands``; or containers if asked for.
 
     Raises:
         EmulatorError: No Docker engine answers.
@@ -382,7 +382,7 @@ def runtime(folder: Path, *, docker: bool) -> Runtime:
         return Containers.connect()
     from covalent_cirro.emulator.processes import Processes
 
-    return Processes(folder)
+    return Processes(folder, image_commands)
 
 
 def new_id() -> str:

@@ -8,6 +8,7 @@
 | ``DELETE /_cirro/calls`` | counts from zero |
 | ``GET, PUT, DELETE /_cirro/faults`` | lists, adds (one or ``{"faults": [...]}``, fields of `faults.Fault`), clears |
 | ``GET, PUT /_cirro/limits`` | calls a second by Batch operation |
+| ``GET, PUT /_cirro/images`` | ``{image: [program, argument...]}``: what a job without a command runs, as a process |
 | ``DELETE /_cirro/hosts/<instance id>`` | the instance is lost now |
 | ``GET /_cirro/credentials/<task id>`` | credentials of the task's role, as the ECS agent gives them |
 | ``GET /_cirro/metadata/<task id>`` | the task's container, as in ECS's task metadata version 4 |
@@ -82,6 +83,7 @@ class Control:
     calls: Calls
     limits: Limits
     tasks: Tasks
+    image_commands: dict[str, list[str]]
 
     def __call__(self, method: str, path: str, query: str, body: bytes) -> Answer:
         """One request."""
@@ -127,6 +129,11 @@ class Control:
         if method == "PUT":
             self.limits.set({str(key): float(value) for key, value in body.items()})
         return json_answer(self.limits.rates)
+
+    def _images(self, method: str, rest: str, query: str, body: Any) -> Answer:
+        if method == "PUT":
+            self.image_commands.update({str(image): [str(part) for part in each] for image, each in body.items()})
+        return json_answer(self.image_commands)
 
     def _hosts(self, method: str, rest: str, query: str, body: Any) -> Answer:
         for batch in self.batches().values():

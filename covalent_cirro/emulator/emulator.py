@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -45,6 +46,7 @@ class Emulator:
         timing: Durations; ``Timing(scale=0.01)`` makes a time limit of a minute 0.6 s.
         limits: Calls a second by Batch operation, above which AWS Batch throttles.
         quota_vcpus: vCPUs of all emulated instances together, like EC2's quota; `None` for no limit.
+        image_commands: By image, what its ``ENTRYPOINT`` and ``CMD`` would run: a process has no image to ask.
 
     Raises:
         EmulatorError: The port is taken, or no Docker engine answers.
@@ -60,6 +62,7 @@ class Emulator:
         timing: Timing | None = None,
         limits: dict[str, float] | None = None,
         quota_vcpus: float | None = None,
+        image_commands: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.region = region
         self.account = ""
@@ -69,6 +72,7 @@ class Emulator:
         self.limits = Limits(DEFAULT_LIMITS if limits is None else limits)
         self.faults = Faults(changed=self._faults_changed)
         self.tasks = Tasks(self._assume)
+        self.image_commands = {image: list(command) for image, command in (image_commands or {}).items()}
         self._timing = Timing() if timing is None else timing
         self._docker = docker
         self._quota_vcpus = quota_vcpus
@@ -85,13 +89,21 @@ class Emulator:
         """Answer from now on."""
         # The state folder may lie in the user's reach only: jobs see their data in it.
         self.state_dir.mkdir(parents=True, exist_ok=True)
-        engine = runtime(self.state_dir / "jobs", docker=self._docker)
+        engine = runtime(self.state_dir / "jobs", docker=self._docker, image_commands=self.image_commands)
         front = Front(
             account="",
             region=self.region,
             moto=_Moto(),
             batch=self.batch,
-            control=Control(self.region, lambda: dict(self._batches), self.faults, self.calls, self.limits, self.tasks),
+            control=Control(
+                self.region,
+                lambda: dict(self._batches),
+                self.faults,
+                self.calls,
+                self.limits,
+                self.tasks,
+                self.image_commands,
+            ),
             is_job=self.tasks.is_job,
             faults=self.faults,
             calls=self.calls,
@@ -206,8 +218,10 @@ class _Moto:
                 os.environ.setdefault("MOTO_S3_DEFAULT_KEY_BUFFER_SIZE", str(1 << 20))
                 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
+                from covalent_cirro.emulator.bucket_policies import heed_transport
                 from covalent_cirro.emulator.s3_objects import share_reads
 
                 share_reads()
+                heed_transport()
                 self._application = DomainDispatcherApplication(create_backend_app)
         return self._application(environ, start)

@@ -72,9 +72,9 @@ class LogStream:
     def write(self, data: bytes) -> None:
         """Take output as it comes; whole lines are events at once."""
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > EVENT_BYTES:
-            lines.append(self._rest)
-            self._rest = b""
+        while len(self._rest) > EVENT_BYTES:
+            lines.append(self._rest[:EVENT_BYTES])
+            self._rest = self._rest[EVENT_BYTES:]
         self._put(lines)
 
     def close(self) -> None:

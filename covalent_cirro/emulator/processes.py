@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -150,9 +150,11 @@ class Processes:
 
     Attributes:
         folder: Where their working folders are made; each goes when its attempt ended.
+        image_commands: By image, the command of a job that brings none of its own.
     """
 
     folder: Path
+    image_commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
     _attempts: dict[int, ProcessAttempt] = field(default_factory=dict)
     _change: threading.Condition = field(default_factory=threading.Condition)
     _closed: bool = False
@@ -166,7 +168,8 @@ class Processes:
         environment.setdefault("AWS_SHARED_CREDENTIALS_FILE", str(folder / ".aws" / "credentials"))
         # A container sees only the GPUs that it was given; a process would see them all.
         environment.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, spec.gpus)))
-        if not spec.command:
+        command = spec.command or list(self.image_commands.get(spec.image, ()))
+        if not command:
             shutil.rmtree(folder, ignore_errors=True)
             raise StartFailed(
                 "CannotCreateContainerError: Error response from daemon: no command specified (a process has no image "
@@ -174,7 +177,7 @@ class Processes:
             )
         try:
             process = subprocess.Popen(
-                spec.command,
+                command,
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -191,7 +194,7 @@ class Processes:
             )
             raise StartFailed(
                 "CannotStartContainerError: Error response from daemon: failed to create task for container: failed to "
-                f'create shim task: OCI runtime create failed: exec: "{spec.command[0]}": {detail}: unknown'
+                f'create shim task: OCI runtime create failed: exec: "{command[0]}": {detail}: unknown'
             ) from None
         attempt = ProcessAttempt(spec, process, folder, output)
         with self._change:

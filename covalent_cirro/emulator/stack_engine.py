@@ -479,6 +479,21 @@ def _install_stacks(models: Any, responses: Any) -> None:
             raise error
         return answer_create(self)
 
+    def update_stack(
+        self: Any, name: str, template: str, role_arn: str | None, parameters: list[Json], tags: Any
+    ) -> Any:
+        stack = self.get_stack(name)
+        before = _values(stack.template_dict, stack.parameters)  # defaults that nobody gave are values too
+        given = {
+            each["ParameterKey"]: before.get(each["ParameterKey"], "")
+            if each.get("UsePreviousValue")
+            else each["ParameterValue"]
+            for each in parameters
+        }
+        update(stack, template, role_arn, given, tags)
+        return stack
+
+    backend.update_stack = update_stack
     models.Stack.create_resources = create
     models.Stack.update = update
     models.Stack.delete = delete

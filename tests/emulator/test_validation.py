@@ -149,7 +149,7 @@ def test_a_definition_of_more_than_24_kib_is_refused() -> None:
 @pytest.mark.parametrize(
     ("request_", "text"),
     [
-        ({}, "jobDefinition must not be null"),
+        ({}, "jobName must not be null"),
         ({**SUBMIT, "jobNam": "x"}, "Unrecognized field 'jobNam'"),
         ({**SUBMIT, "jobName": 3}, "jobName must be of type string"),
         ({**SUBMIT, "arrayProperties": {"size": "3"}}, "arrayProperties.size must be of type integer"),
