@@ -47,8 +47,7 @@ class BlankExecutor(AsyncBaseExecutor):
         """Complete all electrons of the group."""
         assets = {}
         if self.output:
-            file = Path(self.output)
-            assets["output"] = AssetUpdate(remote_uri=file.as_uri(), size=file.stat().st_size)
+            assets["output"] = _asset(Path(self.output))
         return [
             TaskUpdate(
                 dispatch_id=task_group_metadata["dispatch_id"],
@@ -58,3 +57,7 @@ class BlankExecutor(AsyncBaseExecutor):
             )
             for node_id in task_group_metadata["node_ids"]
         ]
+
+
+def _asset(file: Path) -> AssetUpdate:
+    return AssetUpdate(remote_uri=file.as_uri(), size=file.stat().st_size)

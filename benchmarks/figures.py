@@ -43,6 +43,11 @@ class Result:
     how: str
 
 
+def prose(text: str) -> str:
+    """A text in one line, however it stands in the code."""
+    return " ".join(text.split())
+
+
 def median(values: Sequence[float]) -> float:
     """The median.
 
@@ -108,9 +113,13 @@ def page(results: Sequence[Result], facts: Mapping[str, str], stock_version: str
         [
             "# The stock plugin and covalent-cirro, side by side",
             "",
-            f"Written by `make bench`. `covalent-awsbatch-plugin` {stock_version} and this package, on the same Covalent "
-            "server and the same emulated AWS, one after the other. The emulator answers in milliseconds where AWS takes "
-            f"tens of them: compare the columns, not these times with those of AWS. {verdict}",
+            prose(
+                f"""
+                Written by `make bench`. `covalent-awsbatch-plugin` {stock_version} and this package, on the same
+                Covalent server and the same emulated AWS, one after the other. The emulator answers in milliseconds
+                where AWS needs tens of them: compare the columns with one another. {verdict}
+                """
+            ),
             "",
             table(rows).replace("stock 0.42.0", f"stock {stock_version}"),
             "",

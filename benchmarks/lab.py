@@ -1,6 +1,6 @@
 """The emulated AWS and the Covalent server that both plugins are measured on, and what can be read off them.
 
-Everything is seen from outside: the emulator's counters, AWS Batch's own description of jobs, the database of the server
+Everything is seen from outside: the emulator's counters, AWS Batch's own description of jobs, the server's database
 (read only), and what the kernel says of the server's process.
 """
 
@@ -224,7 +224,7 @@ class Lab:
         }
 
     def _stock_command(self) -> list[str]:
-        """What the stock image runs: its ``exec.py``, which wants a folder ``/covalent``. No plugin is installed there."""
+        """What the stock image runs: ``exec.py``, which wants a folder ``/covalent``. It has no plugin to load."""
         from importlib.util import find_spec
 
         found = find_spec("covalent_aws_plugins")

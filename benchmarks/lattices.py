@@ -46,19 +46,19 @@ def chain(executor: Any, count: int) -> Any:
     """``count`` electrons, one after the other; each notes when its first line ran."""
 
     @ct.electron(executor=executor)
+    def first(_: int) -> list[float]:
+        return [time.time()]
+
+    @ct.electron(executor=executor)
     def stamp(before: list[float]) -> list[float]:
         return [*before, time.time()]
 
     @ct.lattice(**COVALENTS_OWN)
-    def workflow(count: int) -> Any:
+    def workflow(count: int) -> int:
         stamps = first(0)
         for _ in range(count - 1):
             stamps = stamp(stamps)
         return count
-
-    @ct.electron(executor=executor)
-    def first(_: int) -> list[float]:
-        return [time.time()]
 
     return workflow, (count,)
 

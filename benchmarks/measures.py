@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from figures import MB, Result, at_most, count, excess, median, share_of
+from figures import MB, Result, at_most, count, excess, median, prose, share_of
 from lab import LIGHT, NAPPING, VCPUS, BenchmarkFailed, Ended, Lab, Load
 
 Say = Callable[[str], None]
@@ -70,10 +70,15 @@ def calls(lab: Lab, say: Say) -> Result:
                 required="1",
             ),
         ],
-        how=f"- **AWS calls, job definitions**: the emulator's counters over one dispatch of {CALLED} independent "
-        "electrons that sleep 1 s, on a server that was just started and an account without any job definition. All "
-        "calls of all services count: those of the server and of the jobs, waiting, look-ups and retries included. By "
-        f"operation: ours {by_operation(found['ours'])}; stock {by_operation(found['stock'])}.",
+        how=prose(
+            f"""
+            - **AWS calls, job definitions**: the emulator's counters over one dispatch of {CALLED}
+            independent electrons that sleep 1 s, on a server that was just started and an account
+            without any job definition. All calls of all services count: those of the server and of
+            the jobs, waiting, look-ups and retries included. By operation: ours
+            {by_operation(found["ours"])}; stock {by_operation(found["stock"])}.
+            """
+        ),
     )
 
 
@@ -101,10 +106,15 @@ def start(lab: Lab, say: Say) -> Result:
                 required="at most an eighth of it",
             )
         ],
-        how=f"- **Runner's start**: {CHAINED} electrons in a chain, so that one job runs at a time. From `startedAt` of the "
-        "job, which the emulator takes when it has started the container's process, to `time.time()` in the electron's "
-        "first line. Ours is `python -m covalent_cirro.runner`; the stock's is its `exec.py` (with its folder `/covalent` "
-        "replaced), with Covalent's plugin loading off, as in an image that has no plugin installed.",
+        how=prose(
+            f"""
+            - **Runner's start**: {CHAINED} electrons in a chain, so that one job runs at a time.
+            From `startedAt` of the job, which the emulator takes when it has started the
+            container's process, to `time.time()` in the electron's first line. Ours is `python -m
+            covalent_cirro.runner`; the stock's is its `exec.py` (its folder `/covalent` replaced),
+            with Covalent's plugin loading off, as in an image that has no plugin installed.
+            """
+        ),
     )
 
 
@@ -155,11 +165,17 @@ def shared(lab: Lab, say: Say) -> Result:
                 digits=1,
             ),
         ],
-        how=f"- **Bytes to S3, memory**: {SHARED_MB:.0f} MB of random `bytes`, the output of an electron that ran elsewhere, "
-        "is the input of every other electron. Bytes are those of all PutObject and UploadPart bodies, of the server and "
-        "of the jobs, from an empty bucket. Memory is the growth from the server's resident memory before the dispatch to "
-        "the kernel's peak (`VmHWM`) after it, in a server that has run nothing since it was started: what is imported "
-        f"for the first electron counts too. The stock plugin is not asked for {MANY} electrons.",
+        how=prose(
+            f"""
+            - **Bytes to S3, memory**: {SHARED_MB:.0f} MB of random `bytes`, the output of an
+            electron that ran elsewhere, is the input of every other electron. Bytes are those of
+            all PutObject and UploadPart bodies, of the server and of the jobs, from an empty
+            bucket. Memory is the growth from the server's resident memory before the dispatch to
+            the kernel's peak (`VmHWM`) after it, in a server that has run nothing since it was
+            started: what is imported for the first electron counts too. The stock plugin is not
+            asked for {MANY} electrons.
+            """
+        ),
     )
 
 
@@ -181,7 +197,9 @@ def waiting(lab: Lab, say: Say) -> Result:
     rate = describes / (time.monotonic() - began)
     first = sorted(lab.ended(dispatch_id), key=lambda job: job.stopped)[:ENDING]
     _until(
-        lambda: completions() and all(job.node_id in completions.at for job in first), LAG_S, "the last to be completed"
+        lambda: completions() >= ENDING and all(job.node_id in completions.at for job in first),
+        LAG_S,
+        "the last to be completed",
     )
     left = total - len(lab.ended(dispatch_id))
     ours = delays(first, completions)
@@ -206,12 +224,17 @@ def waiting(lab: Lab, say: Say) -> Result:
                 digits=2,
             ),
         ],
-        how=f"- **Waiting**: {total} electrons that sleep {NAP_S:.0f} s, on {VCPUS} vCPUs. No job starts before all are "
-        f"RUNNABLE; then the first {ENDING} that end are timed, and there were {left} left at the last of them. From "
-        "`stoppedAt` of the job to the moment the server's database first shows the electron as completed, looked at "
-        f"ten times a second: Covalent's own part is in it. Longest: {max(ours):.2f} s. DescribeJobs are those of that "
-        "time. The stock plugin with its default `poll_freq` of 10 s and 20 jobs of 0 to 10 s, nothing else waiting "
-        "(with 200 it would make 20 DescribeJobs a second).",
+        how=prose(
+            f"""
+            - **Waiting**: {total} electrons that sleep {NAP_S:.0f} s, on {VCPUS} vCPUs. No job
+            starts before all are RUNNABLE; then the first {ENDING} that end are timed, and there
+            were {left} left at the last of them. From `stoppedAt` of the job to the moment the
+            server's database first shows the electron as completed, looked at ten times a second:
+            Covalent's own part is in it. Longest: {max(ours):.2f} s. DescribeJobs are those of that
+            time. The stock plugin with its default `poll_freq` of 10 s and 20 jobs of 0 to 10 s,
+            nothing else waiting (with 200 it would make 20 DescribeJobs a second).
+            """
+        ),
     )
 
 
@@ -242,13 +265,18 @@ def server(lab: Lab, say: Say) -> Result:
                 required="at most a tenth of the stock's",
             )
         ],
-        how=f"- **Server's time**: user and system time of the server's process with all its threads and ended children, "
-        f"from idle to idle, over a dispatch of {BUSY} independent electrons; less that of the same dispatch on an "
-        "executor of the benchmark that does nothing (`benchmarks/blank.py`). Medians of "
-        f"{REPEATS} (stock: 1) on a server that has run some of each before: empty {_list(taken['blank'])} s, ours "
-        f"{_list(taken['ours'])} s, stock {_list(taken['stock'])} s. The jobs of the stock plugin run "
-        "`benchmarks/stock_job.py` here, which leaves in S3 what its `exec.py` would: a hundred of those would take the "
-        "processor away from the server.",
+        how=prose(
+            f"""
+            - **Server's time**: user and system time of the server's process with all its threads
+            and ended children, from idle to idle, over a dispatch of {BUSY} independent electrons;
+            less that of the same dispatch on an executor of the benchmark that does nothing
+            (`benchmarks/blank.py`). Medians of {REPEATS} (stock: 1) on a server that has run some
+            of each before: empty {_list(taken["blank"])} s, ours {_list(taken["ours"])} s, stock
+            {_list(taken["stock"])} s. The jobs of the stock plugin run `benchmarks/stock_job.py`
+            here, which leaves in S3 what its `exec.py` would: a hundred of those would take the
+            processor away from the server.
+            """
+        ),
     )
 
 
@@ -263,7 +291,7 @@ MEASURES: dict[str, Measure] = {
 
 
 class Completions:
-    """When electrons of a dispatch were first seen as completed. Calling it looks, and gives how many jobs those had."""
+    """When electrons of a dispatch were first seen as completed. Calling it looks, and gives how many there are."""
 
     def __init__(self, lab: Lab, dispatch_id: str) -> None:
         self._lab = lab

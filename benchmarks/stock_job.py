@@ -1,7 +1,7 @@
 """What a job of the stock plugin leaves in S3, without the seconds of computing that its ``exec.py`` needs for that.
 
-``python stock_job.py RESULT [SECONDS]`` is the image's command where only the server is measured: a hundred jobs that each import
-Covalent would take the processors away from it. Needs nothing but Python.
+``python stock_job.py RESULT [SECONDS]`` is the image's command where only the server is measured: a hundred jobs that
+each import Covalent would take the processors away from it. Needs nothing but Python.
 """
 
 from __future__ import annotations

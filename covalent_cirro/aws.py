@@ -33,6 +33,13 @@ ATTEMPTS = 5
 POOL_CONNECTIONS = 64
 """Connections a client may hold; botocore's 10 would make a wide sweep queue up."""
 
+UNREACHABLE_PATIENCE_S = 30.0
+"""How long an endpoint that cannot be connected to at all is tried again: rather a wrong name than a bad moment."""
+
+_UNREACHABLE = frozenset({"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "SSLError"})
+
+_TIMEOUT = asyncio.TimeoutError  # another class than TimeoutError before Python 3.11
+
 _THROTTLED = frozenset(
     {
         "TooManyRequestsException",
@@ -189,7 +196,7 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
         ) from error
     except (bc.InvalidRegionError, bc.NoRegionError) as error:
         raise SettingsError(f"region={access.region!r}: {error}. Set region= to one such as eu-west-1.") from error
-    except (bc.ConnectionError, bc.HTTPClientError, bc.IncompleteReadError, BrokenBody, TimeoutError, OSError) as error:
+    except (bc.ConnectionError, bc.HTTPClientError, bc.IncompleteReadError, BrokenBody, _TIMEOUT, OSError) as error:
         text = str(error) or type(error).__name__
         raise AwsError(
             f"{operation}{about} could not reach AWS with {access.named()}: {text}. Check the network, and that the "
@@ -250,12 +257,20 @@ async def patiently(call: Callable[[], Awaitable[T]], patience_s: float) -> T:
     """Call again while AWS throttles, fails or cannot be reached: slower each time, up to 20 s apart, with jitter.
 
     Raises:
-        AwsError: The last one, once ``patience_s`` have passed; one that is not retryable at once.
+        AwsError: The last one, once ``patience_s`` have passed, or `UNREACHABLE_PATIENCE_S` without a connection; one
+            that is not retryable at once.
     """
+
+    def is_enough(state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        unreachable = isinstance(error, AwsError) and error.code in _UNREACHABLE
+        limit_s = min(patience_s, UNREACHABLE_PATIENCE_S) if unreachable else patience_s
+        return (state.seconds_since_start or 0.0) >= limit_s
+
     async for attempt in tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, AwsError) and error.retryable),
         wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
-        stop=tenacity.stop_after_delay(patience_s),
+        stop=is_enough,
         reraise=True,
     ):
         with attempt:

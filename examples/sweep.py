@@ -32,7 +32,7 @@ from covalent_cirro import CirroBatchExecutor
 SEED = 7
 TEST_SHARE = 0.2  # of the digits are held out: no training and no choice ever sees them
 VALIDATION_SHARE = 0.2  # of the others decide which configuration is the best
-EPOCHS = 15
+EPOCHS = 12
 BATCH_SIZE = 64
 POLL_S = 1.0  # seconds between two looks at the dispatch
 
@@ -66,7 +66,7 @@ class Training:
 
 GRID = [
     Configuration(channels, learning_rate, dropout)
-    for channels, learning_rate, dropout in itertools.product((8, 24), (0.0003, 0.003, 0.03), (0.0, 0.3))
+    for channels, learning_rate, dropout in itertools.product((8, 16), (0.0003, 0.003, 0.03), (0.0, 0.3))
 ]
 
 

@@ -82,6 +82,7 @@ class Emulator:
         self._lock = threading.RLock()
         self._server: Server | None = None
         self._setting: Setting | None = None
+        self._session: Any = None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -185,8 +186,10 @@ class Emulator:
             "aws_access_key_id": "testing",
             "aws_secret_access_key": "testing",
         }
-        session: Any = boto3.session.Session()
-        return session.client(service, **{**given, **options})
+        with self._lock:  # a session reads each service's model once, and is not safe for threads
+            if self._session is None:
+                self._session = boto3.session.Session()
+            return self._session.client(service, **{**given, **options})
 
     def status(self) -> Json:
         """As ``GET /_cirro/status``."""

@@ -117,7 +117,9 @@ def update_compute_environment(batch: Batch, request: Json) -> Json:
     validation.state(request.get("state"))
     with batch.lock:
         environment = lookup.environment(batch, request["computeEnvironment"])
-        changed = {**environment.resources, **(request.get("computeResources") or {})}
+        asked = request.get("computeResources") or {}
+        # An order of the update, not a property of what is updated.
+        changed = {**environment.resources, **{k: v for k, v in asked.items() if k != "updateToLatestImageVersion"}}
         validation.compute_resources(changed)
         environment.body = {**environment.body, "computeResources": changed}
         for key in ("serviceRole", "updatePolicy", "context"):

@@ -37,12 +37,19 @@ class Aws:
     def __init__(self, emulator: Emulator) -> None:
         self.emulator = emulator
         once = Config(retries={"mode": "standard", "total_max_attempts": 1})
+        self._clients: dict[str, Any] = {}
         self.batch = emulator.client("batch", config=once)
         self.s3 = emulator.client("s3", config=once)
         self.logs = emulator.client("logs")
         self.iam = emulator.client("iam")
         # boto3 drops what the model does not know: look at the answer itself.
         self.batch.meta.events.register("after-call.batch", self._check)
+
+    def client(self, service: str) -> Any:
+        """A client, made once."""
+        if service not in self._clients:
+            self._clients[service] = self.emulator.client(service)
+        return self._clients[service]
 
     @staticmethod
     def _check(http_response: Any, model: Any, **_: Any) -> None:

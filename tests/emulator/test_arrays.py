@@ -37,8 +37,9 @@ def test_one_failed_child_fails_the_parent_after_all_are_done(aws: Any) -> None:
     parent = aws.done(parent_id)
     assert parent["status"] == "FAILED"
     assert parent["statusReason"] == "Array Child Job failed"
-    assert parent["arrayProperties"]["statusSummary"] | {"SUCCEEDED": 1, "FAILED": 2} == (
-        parent["arrayProperties"]["statusSummary"]
+    assert (
+        parent["arrayProperties"]["statusSummary"] | {"SUCCEEDED": 1, "FAILED": 2}
+        == (parent["arrayProperties"]["statusSummary"])
     )
 
 
@@ -103,9 +104,7 @@ def test_n_to_n_waits_for_the_same_index(aws: Any) -> None:
 
 def test_sequential_runs_one_after_another(aws: Any) -> None:
     """Each child starts after the one before it."""
-    parent_id = aws.submit(
-        "sleep", "0.05", arrayProperties={"size": 3}, dependsOn=[{"type": "SEQUENTIAL"}]
-    )
+    parent_id = aws.submit("sleep", "0.05", arrayProperties={"size": 3}, dependsOn=[{"type": "SEQUENTIAL"}])
     assert aws.done(parent_id)["status"] == "SUCCEEDED"
     children = [aws.job(f"{parent_id}:{i}") for i in range(3)]
     for before, after in zip(children, children[1:], strict=False):

@@ -143,9 +143,7 @@ def test_fargate_has_a_machine_for_each_job(aws: Any) -> None:
     """Of exactly its size, with fractions of a vCPU, and no container instance."""
     environment = aws.name("fargate")
     resources = {"type": "FARGATE", "maxvCpus": 4, "subnets": ["subnet-1"], "securityGroupIds": ["sg-1"]}
-    aws.batch.create_compute_environment(
-        computeEnvironmentName=environment, type="MANAGED", computeResources=resources
-    )
+    aws.batch.create_compute_environment(computeEnvironmentName=environment, type="MANAGED", computeResources=resources)
     requirements = [{"type": "VCPU", "value": "0.25"}, {"type": "MEMORY", "value": "512"}]
     definition = aws.batch.register_job_definition(
         jobDefinitionName=aws.name("definition"),

@@ -95,7 +95,7 @@ class Stacks:
     """A stack of a test, and what it says."""
 
     def __init__(self, aws: Any) -> None:
-        self.client = aws.emulator.client("cloudformation")
+        self.client = aws.client("cloudformation")
         self.name = aws.name("stack")
         self.id = ""
 
@@ -449,9 +449,9 @@ def test_our_template_comes_and_goes_without_a_trace(aws: Any, stacks: Stacks) -
     """Everything that can be listed is as it was before."""
     body = importlib.resources.files("covalent_cirro.infra").joinpath("cirro.yaml").read_text("utf-8")
     before = _inventory(aws)
-    stacks.id = stacks.client.create_stack(
-        StackName=stacks.name, TemplateBody=body, Capabilities=["CAPABILITY_IAM"]
-    )["StackId"]
+    stacks.id = stacks.client.create_stack(StackName=stacks.name, TemplateBody=body, Capabilities=["CAPABILITY_IAM"])[
+        "StackId"
+    ]
     assert stacks.status() == "CREATE_COMPLETE"
     during = _inventory(aws)
     assert all(len(during[what]) > len(before[what]) for what in before), during
@@ -460,7 +460,7 @@ def test_our_template_comes_and_goes_without_a_trace(aws: Any, stacks: Stacks) -
 
 
 def _inventory(aws: Any) -> dict[str, list[str]]:
-    ec2, iam, ecr = (aws.emulator.client(service) for service in ("ec2", "iam", "ecr"))
+    ec2, iam, ecr = (aws.client(service) for service in ("ec2", "iam", "ecr"))
     return {
         "vpcs": sorted(each["VpcId"] for each in ec2.describe_vpcs()["Vpcs"]),
         "subnets": sorted(each["SubnetId"] for each in ec2.describe_subnets()["Subnets"]),
@@ -477,7 +477,6 @@ def _inventory(aws: Any) -> dict[str, list[str]]:
         "log groups": [each["logGroupName"] for each in aws.logs.describe_log_groups()["logGroups"]],
         "queues": [each["jobQueueName"] for each in aws.batch.describe_job_queues()["jobQueues"]],
         "environments": [
-            each["computeEnvironmentName"]
-            for each in aws.batch.describe_compute_environments()["computeEnvironments"]
+            each["computeEnvironmentName"] for each in aws.batch.describe_compute_environments()["computeEnvironments"]
         ],
     }

@@ -125,9 +125,7 @@ def _alive(pid: int) -> bool:
 
 def test_parameters_take_the_place_of_references_in_the_command(aws: Any) -> None:
     """Defaults of the definition, then SubmitJob's; a reference to nothing stays as it is."""
-    definition = aws.definition(
-        "echo", "Ref::a", "x-Ref::b", "Ref::c", options={"parameters": {"a": "1", "b": "2"}}
-    )
+    definition = aws.definition("echo", "Ref::a", "x-Ref::b", "Ref::c", options={"parameters": {"a": "1", "b": "2"}})
     job = aws.done(aws.submit(definition=definition, parameters={"b": "3"}))
     assert aws.log(job) == ["1 x-3 Ref::c"]
     assert job["parameters"] == {"a": "1", "b": "3"}

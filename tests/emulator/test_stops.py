@@ -62,9 +62,7 @@ def test_a_retried_job_goes_to_the_front(aws: Any) -> None:
 
 def test_a_time_limit_ends_the_attempt_and_is_not_retried(aws: Any) -> None:
     """SIGTERM first: this process obeys it."""
-    job = aws.done(
-        aws.submit("sleep", "300", timeout={"attemptDurationSeconds": 60}, retryStrategy={"attempts": 3})
-    )
+    job = aws.done(aws.submit("sleep", "300", timeout={"attemptDurationSeconds": 60}, retryStrategy={"attempts": 3}))
     assert (job["status"], job["statusReason"]) == ("FAILED", "Job attempt duration exceeded timeout")
     assert len(job["attempts"]) == 1
     assert job["container"]["exitCode"] == 143

@@ -1,0 +1,224 @@
+"""The scheduler alone, with a clock of its own: no processes, no threads. And the small laws of its parts."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from covalent_cirro.emulator import lookup, template
+from covalent_cirro.emulator.hosts import Fleet, expand
+from covalent_cirro.emulator.model import (
+    Attempt,
+    ComputeEnvironment,
+    Host,
+    Job,
+    JobDefinition,
+    JobQueue,
+    Needs,
+    Timing,
+)
+from covalent_cirro.emulator.scheduler import Kill, Launch, Scheduler, Stop, matches
+
+_numbers = itertools.count()
+
+
+class World:
+    """A scheduler, and the world that carries out what it decides, one step at a time."""
+
+    def __init__(
+        self, timing: Timing, max_vcpus: int = 4, types: tuple[str, ...] = ("m6i.large",), **more: Any
+    ) -> None:
+        self.now = 1000.0
+        self.fleet = Fleet("us-east-1", "1", boot_s=lambda: timing.scaled(timing.boot_s), **more)
+        resources = {"type": "EC2", "maxvCpus": max_vcpus, "minvCpus": 0, "instanceTypes": list(types)}
+        self.environment = ComputeEnvironment("ce", "arn:ce", "u", {"computeResources": resources})
+        self.fleet.environments["arn:ce"] = self.environment
+        self.queue = JobQueue("q", "arn:q", 1, ["arn:ce"], {})
+        self.scheduler = Scheduler(self.fleet, timing, self._attempt, queues={"arn:q": self.queue})
+
+    def _attempt(self, job: Job, host: Host, gpus: list[str]) -> Attempt:
+        return Attempt(len(job.attempts) + 1, f"task-{next(_numbers)}", "arn:task", host, gpus, None)
+
+    def job(self, vcpus: int = 2, **more: Any) -> Job:
+        """Submit one."""
+        definition = JobDefinition("d", 1, "arn:d", {"containerProperties": {}})
+        name = f"job-{next(_numbers)}"
+        job = Job(name, name, name, self.queue, definition, {}, self.now, needs=Needs(vcpus, 512, 0), **more)
+        self.scheduler.submit(job)
+        self.go()
+        return job
+
+    def go(self, seconds: float = 0.0) -> list[Any]:
+        """Let time pass; launched attempts start at once. Returns the actions."""
+        self.now += seconds
+        self.scheduler.advance(self.now)
+        actions, self.scheduler.actions = self.scheduler.actions, []
+        for action in actions:
+            if isinstance(action, Launch):
+                self.scheduler.started(action.job, action.attempt, self.now)
+        return actions
+
+    def end(self, job: Job, code: int) -> None:
+        """Its process exits."""
+        attempt = job.attempt
+        assert attempt is not None
+        attempt.exit_code, attempt.status_reason = code, "Essential container in task exited"
+        self.scheduler.stopped(job, attempt, self.now)
+        self.go()
+
+
+def test_a_job_waits_for_its_instance_to_boot() -> None:
+    """And the scheduler says when to look again."""
+    world = World(Timing(boot_s=60))
+    job = world.job()
+    assert job.status == "RUNNABLE"
+    assert world.scheduler.next_due == world.now + 60
+    world.go(59)
+    assert job.status == "RUNNABLE"
+    world.go(1)
+    assert job.status == "RUNNING"
+
+
+def test_a_second_job_gets_an_instance_of_its_own_meanwhile() -> None:
+    """What boots for one is not promised to another."""
+    world = World(Timing(boot_s=60))
+    first, second, third = world.job(), world.job(), world.job()
+    assert len(world.fleet.hosts) == 2
+    world.go(60)
+    assert [job.status for job in (first, second, third)] == ["RUNNING", "RUNNING", "RUNNABLE"]
+    world.end(first, 0)
+    assert third.status == "RUNNING"
+
+
+def test_a_cancelled_job_gives_back_what_boots_for_it() -> None:
+    """The next one takes it."""
+    world = World(Timing(boot_s=60), max_vcpus=2)
+    first = world.job()
+    world.scheduler.cancel(first, "no", world.now)
+    second = world.job()
+    assert len(world.fleet.hosts) == 1
+    world.go(60)
+    assert (first.status, second.status) == ("FAILED", "RUNNING")
+
+
+def test_an_instance_goes_when_it_was_idle_long_enough() -> None:
+    """Not before, and not while it has a job."""
+    world = World(Timing(boot_s=0, idle_s=60))
+    job = world.job()
+    world.go(1000)
+    world.end(job, 0)
+    assert world.scheduler.next_due == world.now + 60
+    world.go(59)
+    assert len(world.fleet.hosts) == 1
+    world.go(1)
+    assert len(world.fleet.hosts) == 0
+
+
+def test_a_time_limit_is_counted_from_the_start_of_the_attempt() -> None:
+    """Waiting does not count; each attempt has all of it."""
+    world = World(Timing(boot_s=500))
+    job = world.job(timeout_s=60, retry={"attempts": 2})
+    world.go(500)
+    world.go(59)
+    world.end(job, 1)
+    assert [each for each in world.go(59) if isinstance(each, Stop)] == []
+    assert [each.job for each in world.go(1) if isinstance(each, Stop)] == [job]
+
+
+def test_a_terminal_job_is_forgotten_after_seven_days() -> None:
+    """With an array's children."""
+    world = World(Timing(boot_s=0))
+    job = world.job()
+    world.end(job, 0)
+    world.go(7 * 24 * 3600 - 1)
+    assert job.id in world.scheduler.jobs
+    world.go(1)
+    assert world.scheduler.jobs == {}
+
+
+def test_a_lost_host_frees_what_was_booked_on_it() -> None:
+    """Its jobs are killed; those without a retry are FAILED."""
+    world = World(Timing(boot_s=0), types=("m6i.xlarge",))
+    jobs = [world.job() for _ in range(2)]
+    (host,) = world.fleet.hosts.values()
+    world.scheduler.lose(host, world.now)
+    assert [each.job for each in world.go() if isinstance(each, Kill)] == jobs
+    assert {job.status for job in jobs} == {"FAILED"}
+    assert all(job.attempts[0].exit_code is None for job in jobs)
+    assert world.fleet.hosts == {}
+
+
+def test_a_quota_is_over_all_environments() -> None:
+    """Jobs above it wait, without a reason, as for EC2's vCPU quota."""
+    world = World(Timing(boot_s=0), max_vcpus=100, quota_vcpus=4)
+    jobs = [world.job() for _ in range(3)]
+    assert [job.status for job in jobs] == ["RUNNING", "RUNNING", "RUNNABLE"]
+    assert jobs[2].status_reason is None
+
+
+def test_submitted_and_starting_can_take_time() -> None:
+    """For tests that want to see these states."""
+    world = World(Timing(boot_s=0, submitted_s=5))
+    job = world.job()
+    assert job.status == "SUBMITTED"
+    world.go(5)
+    assert job.status == "RUNNING"
+
+
+@given(st.text(alphabet="abc. ", max_size=8), st.text(alphabet="abc. ", max_size=8))
+def test_a_pattern_with_a_star_is_a_prefix(prefix: str, rest: str) -> None:
+    """And without one it is the whole."""
+    assert matches(prefix + "*", prefix + rest)
+    assert matches(prefix, prefix + rest) == (rest == "")
+
+
+def test_an_absent_reason_is_matched_by_a_star_only() -> None:
+    """That is how ``onReason: *`` ends the retries of a user's error."""
+    assert matches("*", None)
+    assert not matches("Host*", None)
+    assert not matches("x", None)
+
+
+@given(st.lists(st.integers(), unique=True, max_size=30), st.integers(1, 7))
+def test_pages_together_are_the_list(items: list[int], limit: int) -> None:
+    """Nothing is left out or shown twice, whatever the page's size."""
+    seen: list[int] = []
+    token = None
+    while True:
+        shown, token = lookup.page(items, str, limit, token)
+        seen += shown
+        if token is None:
+            break
+    assert seen == items
+
+
+@given(st.dictionaries(st.sampled_from("ABCDEF"), st.lists(st.sampled_from("ABCDEF"), max_size=3)))
+def test_an_order_puts_each_after_what_it_needs(needs: dict[str, list[str]]) -> None:
+    """Unless there is a circle."""
+    try:
+        order = template.order({name: {"DependsOn": needed} for name, needed in needs.items()})
+    except template.Invalid:
+        return
+    for name, needed in needs.items():
+        for each in needed:
+            if each in needs and each != name:
+                assert order.index(each) < order.index(name)
+
+
+@pytest.mark.parametrize(
+    ("names", "smallest", "largest"),
+    [
+        (("g5",), "g5.xlarge", "g5.48xlarge"),
+        (("m6i.large", "m6i.4xlarge"), "m6i.large", "m6i.4xlarge"),
+        (("optimal",), "c6i.large", "r6i.32xlarge"),
+    ],
+)
+def test_instance_types_are_expanded(names: tuple[str, ...], smallest: str, largest: str) -> None:
+    """Families and bundles, without metal, smallest first."""
+    types = expand(names)
+    assert (types[0].name, types[-1].name) == (smallest, largest)
+    assert not any(each.metal for each in types)
