@@ -324,7 +324,7 @@ class Lab:
         _forget_peak(server.pid)
         yield
         self._rest(server)
-        into.append(Load(_cpu_s(server) - cpu, max(0, _peak_bytes(server) - resident)))
+        into.append(Load(_cpu_s(server) - cpu, max(0, _peak_bytes(server.pid) - resident)))
 
     def _server(self) -> psutil.Process:
         server = self._playground.read().server

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from covalent_cirro import covalent_server, processes
-from covalent_cirro.errors import EmulatorError, HostError
+from covalent_cirro.errors import CirroError, EmulatorError, HostError
 from covalent_cirro.processes import Identity
 
 FORMAT = 1
@@ -271,7 +271,17 @@ class Playground:
         client = self._client(state, "cloudformation")
         # On-demand instances come on top of Spot ones: 1 leaves their queue usable and adds next to nothing.
         parameters = {"CpuSpotMaxVcpus": vcpus, "CpuOnDemandMaxVcpus": 1}
-        done = stacks.deploy(client, STACK_NAME, parameters)
+        try:
+            done = stacks.deploy(client, STACK_NAME, parameters)
+        except CirroError:
+            raise
+        except Exception as error:  # not an answer of AWS's: the emulator itself broke
+            assert state.emulator is not None
+            log = Path(state.emulator.log)
+            raise EmulatorError(
+                f"the emulator at {state.emulator.url} could not deploy the stack: {error}. "
+                f"The end of {log}:\n{processes.log_end(log)}"
+            ) from error
         settings = {**stacks.settings_from_outputs(done.values), "endpoint_url": client.meta.endpoint_url}
         return replace(state, settings=settings)
 

@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         stop.wait()
     finally:
-        emulator.close()
+        emulator.close(forget=False)
         forget_note(note)
     return 0
 

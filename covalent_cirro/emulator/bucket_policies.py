@@ -1,4 +1,4 @@
-"""Has moto's S3 heed ``aws:SecureTransport`` in bucket policies: it ignores conditions, so that "deny without TLS" denied all.
+"""Has moto's S3 heed ``aws:SecureTransport``: it ignores conditions, so that "deny without TLS" denied everything.
 
 The emulator's loopback stands in for TLS: what AWS asks of a connection's safety is taken as given.
 """

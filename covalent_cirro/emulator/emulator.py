@@ -138,8 +138,12 @@ class Emulator:
         atexit.register(self.close)
         return self
 
-    def close(self) -> None:
-        """End all jobs with their descendants, stop to answer, forget the account. Does nothing the second time."""
+    def close(self, *, forget: bool = True) -> None:
+        """End all jobs with their descendants, stop to answer. Does nothing the second time.
+
+        Args:
+            forget: Drop all that moto holds of the account; a process that ends anyway need not.
+        """
         with self._lock:
             server, self._server = self._server, None
             if server is None:
@@ -153,7 +157,8 @@ class Emulator:
         server.close()
         with _accounts_lock:
             _accounts.pop(self.account, None)
-        moto_aws.forget_account(self.account)
+        if forget:
+            moto_aws.forget_account(self.account)
         shutil.rmtree(self.state_dir if self._own_dir else self.state_dir / "jobs", ignore_errors=True)
 
     def __enter__(self) -> Emulator:
@@ -212,13 +217,13 @@ class _Moto:
     """moto's application, imported when first called."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._application: Application | None = None
 
     def __call__(self, environ: Environ, start: StartResponse) -> Any:
-        with self._lock:
-            if self._application is None:
+        if self._application is None:
+            with moto_aws.IMPORTING:
                 os.environ.setdefault("MOTO_S3_DEFAULT_KEY_BUFFER_SIZE", str(1 << 20))
+                moto_aws.preload()
                 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
                 from covalent_cirro.emulator.bucket_policies import heed_transport
@@ -226,5 +231,8 @@ class _Moto:
 
                 share_reads()
                 heed_transport()
-                self._application = DomainDispatcherApplication(create_backend_app)
+                application: Any = DomainDispatcherApplication(create_backend_app)
+                application.lock = moto_aws.IMPORTING  # it imports a service when that is first called
+                self._application = application
+        assert self._application is not None
         return self._application(environ, start)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
-from datetime import datetime, timezone
 
 from covalent_cirro.emulator import moto_aws
+
+log = logging.getLogger("covalent_cirro.emulator")
 
 _Event = tuple[str, list[str], str]
 
@@ -39,8 +41,7 @@ class Events:
             if event is None:
                 return
             detail_type, resources, detail = event
-            time = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
             try:
-                moto_aws.put_event(self._account, self._region, detail_type, resources, detail, time)
-            except Exception:  # noqa: S112 (a target that fails is the rule's affair, as on AWS)
-                continue
+                moto_aws.put_event(self._account, self._region, detail_type, resources, detail)
+            except Exception:  # a target that fails is the rule's affair, as on AWS
+                log.debug("event for %s", resources, exc_info=True)

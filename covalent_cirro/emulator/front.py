@@ -127,9 +127,9 @@ class Front:
             return _give(answer, start)
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = self.account
         if asked.service == "cloudformation":
-            from covalent_cirro.emulator import stack_engine
+            from covalent_cirro.emulator import stack_install
 
-            stack_engine.install()
+            stack_install.install()
         if asked.service != "s3" or asked.name not in WRITES | {"UploadPart"}:
             return self.moto(environ, start)
         try:

@@ -1,74 +1,17 @@
-"""CloudFormation resources that moto does by half, or not at all: what it drops is set through the service's own API.
+"""CloudFormation resources of S3, ECR, Logs and IAM that moto does by half, and those that it lacks.
 
-Calls go to the emulator itself with boto3, signed with `KEY`, so that they are neither counted nor hit by faults.
+Each is set through its service's own API (`mended`); those of EC2 are in `mending_network`. It must not know stacks.
 """
 
 from __future__ import annotations
 
-import functools
 import json
-from typing import Any, ClassVar
+from typing import Any
 
-from covalent_cirro.emulator.emulator import emulator_of
 from covalent_cirro.emulator.formation import Resource
-from covalent_cirro.emulator.front import OWN_KEY
+from covalent_cirro.emulator.mended import Mended, api, true
+from covalent_cirro.emulator.mending_network import NETWORK
 from covalent_cirro.emulator.model import Json
-
-
-@functools.lru_cache(maxsize=32)
-def client(service: str, account: str, region: str, endpoint_url: str) -> Any:
-    """A client of the emulator, for itself."""
-    emulator = emulator_of(account)
-    assert emulator is not None
-    return emulator.client(service, region_name=region, endpoint_url=endpoint_url, aws_access_key_id=OWN_KEY)
-
-
-def api(service: str, account: str, region: str) -> Any:
-    """A client of the emulator that has the account."""
-    emulator = emulator_of(account)
-    assert emulator is not None
-    return client(service, account, region, emulator.endpoint_url)
-
-
-class Mended:
-    """moto's resource, completed after it was made, changed in place, and deleted with an error where AWS has one."""
-
-    cirro_leaves_old = False
-
-    def __init__(self, base: Any) -> None:
-        self.base = base
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.base, name)
-
-    def create_from_cloudformation_json(
-        self, resource_name: str, cloudformation_json: Json, account_id: str, region_name: str, **more: Any
-    ) -> Any:
-        """moto makes it, `complete` sets the rest."""
-        made = self.base.create_from_cloudformation_json(
-            resource_name, cloudformation_json, account_id, region_name, **more
-        )
-        self.complete(made, cloudformation_json.get("Properties", {}), account_id, region_name)
-        return made
-
-    def update_from_cloudformation_json(
-        self,
-        original_resource: Any,
-        new_resource_name: str,
-        cloudformation_json: Json,
-        account_id: str,
-        region_name: str,
-    ) -> Any:
-        """All that can be changed is set anew."""
-        self.complete(original_resource, cloudformation_json.get("Properties", {}), account_id, region_name)
-        return original_resource
-
-    def complete(self, resource: Any, properties: Json, account: str, region: str) -> None:
-        """Set what moto leaves out."""
-
-    def remove(self, resource: Any, properties: Json, account: str, region: str) -> None:
-        """Delete it."""
-        raise NotImplementedError
 
 
 class Bucket(Mended):
@@ -87,7 +30,7 @@ class Bucket(Mended):
         block = properties.get("PublicAccessBlockConfiguration")
         if block:
             s3.put_public_access_block(
-                Bucket=name, PublicAccessBlockConfiguration={key: _true(value) for key, value in block.items()}
+                Bucket=name, PublicAccessBlockConfiguration={key: true(value) for key, value in block.items()}
             )
         if properties.get("OwnershipControls"):
             s3.put_bucket_ownership_controls(Bucket=name, OwnershipControls=properties["OwnershipControls"])
@@ -133,13 +76,13 @@ class Repository(Mended):
         scanning = properties.get("ImageScanningConfiguration")
         if scanning:
             ecr.put_image_scanning_configuration(
-                repositoryName=name, imageScanningConfiguration={"scanOnPush": _true(scanning["ScanOnPush"])}
+                repositoryName=name, imageScanningConfiguration={"scanOnPush": true(scanning["ScanOnPush"])}
             )
 
     def remove(self, resource: Any, properties: Json, account: str, region: str) -> None:
         """Delete it, with its images only if EmptyOnDelete says so."""
         api("ecr", account, region).delete_repository(
-            repositoryName=resource.physical_resource_id, force=_true(properties.get("EmptyOnDelete", False))
+            repositoryName=resource.physical_resource_id, force=true(properties.get("EmptyOnDelete", False))
         )
 
 
@@ -235,178 +178,14 @@ class InstanceProfile(Mended):
         iam.delete_instance_profile(InstanceProfileName=name)
 
 
-class LaunchTemplate(Mended):
-    """``AWS::EC2::LaunchTemplate``."""
-
-    def update_from_cloudformation_json(
-        self,
-        original_resource: Any,
-        new_resource_name: str,
-        cloudformation_json: Json,
-        account_id: str,
-        region_name: str,
-    ) -> Any:
-        """A new version."""
-        original_resource.create_version(cloudformation_json["Properties"]["LaunchTemplateData"], "")
-        return original_resource
-
-    def remove(self, resource: Any, properties: Json, account: str, region: str) -> None:
-        """Delete it."""
-        api("ec2", account, region).delete_launch_template(LaunchTemplateId=resource.physical_resource_id)
-
-
-class SecurityGroup(Mended):
-    """``AWS::EC2::SecurityGroup``."""
-
-    def complete(self, resource: Any, properties: Json, account: str, region: str) -> None:
-        """Its egress, in the place of the one that EC2 gives to each new group."""
-        rules = properties.get("SecurityGroupEgress")
-        if rules is None:
-            return
-        ec2, group = api("ec2", account, region), resource.physical_resource_id
-        now = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissionsEgress"]
-        if now:
-            ec2.revoke_security_group_egress(GroupId=group, IpPermissions=now)
-        ec2.authorize_security_group_egress(GroupId=group, IpPermissions=[permission(rule) for rule in rules])
-
-    def remove(self, resource: Any, properties: Json, account: str, region: str) -> None:
-        """Delete it."""
-        api("ec2", account, region).delete_security_group(GroupId=resource.physical_resource_id)
-
-
-def permission(rule: Json) -> Json:
-    """A rule of a security group in the form of EC2's API."""
-    made: Json = {"IpProtocol": str(rule["IpProtocol"])}
-    for field in ("FromPort", "ToPort"):
-        if field in rule:
-            made[field] = int(rule[field])
-    if "CidrIp" in rule:
-        made["IpRanges"] = [{"CidrIp": rule["CidrIp"], "Description": rule.get("Description", "")}]
-    for field in ("DestinationSecurityGroupId", "SourceSecurityGroupId"):
-        if field in rule:
-            made["UserIdGroupPairs"] = [{"GroupId": rule[field]}]
-    return made
-
-
-class _Ec2(Mended):
-    """A resource of EC2 that one call deletes."""
-
-    operation: ClassVar[str]
-    parameter: ClassVar[str]
-
-    def complete(self, resource: Any, properties: Json, account: str, region: str) -> None:
-        """Tags."""
-        tags = properties.get("Tags")
-        if tags:
-            api("ec2", account, region).create_tags(Resources=[resource.physical_resource_id], Tags=tags)
-
-    def remove(self, resource: Any, properties: Json, account: str, region: str) -> None:
-        """Delete it."""
-        getattr(api("ec2", account, region), self.operation)(**{self.parameter: resource.physical_resource_id})
-
-
-class InternetGateway(_Ec2):
-    """``AWS::EC2::InternetGateway``."""
-
-    operation, parameter = "delete_internet_gateway", "InternetGatewayId"
-
-
-class Vpc(_Ec2):
-    """``AWS::EC2::VPC``."""
-
-    operation, parameter = "delete_vpc", "VpcId"
-
-    def complete(self, resource: Any, properties: Json, account: str, region: str) -> None:
-        """DNS, and tags."""
-        super().complete(resource, properties, account, region)
-        for name in ("EnableDnsSupport", "EnableDnsHostnames"):
-            if name in properties:
-                api("ec2", account, region).modify_vpc_attribute(
-                    VpcId=resource.physical_resource_id, **{name: {"Value": _true(properties[name])}}
-                )
-
-
-class Subnet(_Ec2):
-    """``AWS::EC2::Subnet``."""
-
-    operation, parameter = "delete_subnet", "SubnetId"
-
-    def complete(self, resource: Any, properties: Json, account: str, region: str) -> None:
-        """Public addresses, and tags."""
-        super().complete(resource, properties, account, region)
-        if "MapPublicIpOnLaunch" in properties:
-            api("ec2", account, region).modify_subnet_attribute(
-                SubnetId=resource.physical_resource_id,
-                MapPublicIpOnLaunch={"Value": _true(properties["MapPublicIpOnLaunch"])},
-            )
-
-
-class RouteTable(_Ec2):
-    """``AWS::EC2::RouteTable``."""
-
-    operation, parameter = "delete_route_table", "RouteTableId"
-
-
-class Endpoint(_Ec2):
-    """``AWS::EC2::VPCEndpoint``."""
-
-    def remove(self, resource: Any, properties: Json, account: str, region: str) -> None:
-        """Delete it: moto keeps it as ``deleted``, EC2 forgets it."""
-        from moto.ec2.models import ec2_backends
-
-        ec2_backends[account][region].vpc_end_points.pop(resource.physical_resource_id, None)
-
-
-class Association(Mended):
-    """``AWS::EC2::SubnetRouteTableAssociation``."""
-
-    def remove(self, resource: Any, properties: Json, account: str, region: str) -> None:
-        """Undo it."""
-        ec2 = api("ec2", account, region)
-        tables = ec2.describe_route_tables(Filters=[{"Name": "association.subnet-id", "Values": [resource.subnet_id]}])
-        for table in tables["RouteTables"]:
-            for each in table["Associations"]:
-                if each.get("SubnetId") == resource.subnet_id:
-                    ec2.disassociate_route_table(AssociationId=each["RouteTableAssociationId"])
-
-
-class Route(Mended):
-    """``AWS::EC2::Route``."""
-
-    def remove(self, resource: Any, properties: Json, account: str, region: str) -> None:
-        """Delete it."""
-        api("ec2", account, region).delete_route(
-            RouteTableId=properties["RouteTableId"], DestinationCidrBlock=properties["DestinationCidrBlock"]
-        )
-
-
-class GatewayAttachment(Mended):
-    """``AWS::EC2::VPCGatewayAttachment``."""
-
-    def remove(self, resource: Any, properties: Json, account: str, region: str) -> None:
-        """Detach it."""
-        api("ec2", account, region).detach_internet_gateway(
-            InternetGatewayId=properties["InternetGatewayId"], VpcId=properties["VpcId"]
-        )
-
-
 MENDED: dict[str, type[Mended]] = {
+    **NETWORK,
     "AWS::S3::Bucket": Bucket,
     "AWS::ECR::Repository": Repository,
     "AWS::Logs::LogGroup": LogGroup,
     "AWS::IAM::Role": Role,
     "AWS::IAM::ManagedPolicy": ManagedPolicy,
     "AWS::IAM::InstanceProfile": InstanceProfile,
-    "AWS::EC2::LaunchTemplate": LaunchTemplate,
-    "AWS::EC2::SecurityGroup": SecurityGroup,
-    "AWS::EC2::VPC": Vpc,
-    "AWS::EC2::Subnet": Subnet,
-    "AWS::EC2::InternetGateway": InternetGateway,
-    "AWS::EC2::RouteTable": RouteTable,
-    "AWS::EC2::Route": Route,
-    "AWS::EC2::SubnetRouteTableAssociation": Association,
-    "AWS::EC2::VPCGatewayAttachment": GatewayAttachment,
-    "AWS::EC2::VPCEndpoint": Endpoint,
 }
 
 
@@ -463,7 +242,3 @@ class QueuePolicy(Resource):
 
 
 LACKING: tuple[type[Resource], ...] = (BucketPolicy, QueuePolicy)
-
-
-def _true(value: Any) -> bool:
-    return str(value).lower() == "true"

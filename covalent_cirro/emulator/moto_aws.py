@@ -6,6 +6,7 @@ moto's backends live in this process, so these are plain calls; the rest of the 
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import threading
 from typing import Any
@@ -16,6 +17,9 @@ PARTITION = "aws"
 DEFAULT_LOG_GROUP = "/aws/batch/job"
 """Where jobs without a ``logConfiguration`` log; Batch makes it (User Guide, Job states)."""
 
+IMPORTING = threading.RLock()
+"""Held while moto is imported: its packages import each other in circles, which two threads at once see half made."""
+
 _logs = threading.Lock()
 
 
@@ -25,6 +29,7 @@ class NoSuchLogGroup(Exception):
 
 def assume_role(account: str, region: str, role_arn: str, session: str, duration_s: int) -> Json:
     """Temporary credentials of a role, as the ECS agent hands them to a container."""
+    preload()
     from moto.sts.models import sts_backends
 
     role = sts_backends[account][PARTITION].assume_role(
@@ -53,6 +58,7 @@ def task_role_works(account: str, role_arn: str) -> bool:
 
     A role of another account is taken on trust.
     """
+    preload()
     from moto.iam.models import iam_backends
 
     if f"::{account}:" not in role_arn:
@@ -69,6 +75,7 @@ def open_log_stream(account: str, region: str, group: str, stream: str, *, creat
     Raises:
         NoSuchLogGroup: The group does not exist, and is not to be made.
     """
+    preload()
     from moto.logs.models import logs_backends
 
     backend = logs_backends[account][region]
@@ -94,33 +101,51 @@ def wants_events() -> bool:
     return "moto.events.models" in sys.modules
 
 
-def put_event(account: str, region: str, detail_type: str, resources: list[str], detail: str, time: str) -> None:
+def put_event(account: str, region: str, detail_type: str, resources: list[str], detail: str) -> None:
     """An event of source ``aws.batch`` on the default bus."""
-    from moto.events.models import events_backends
+    with IMPORTING:
+        from moto.events.models import events_backends
 
+        _whole_envelope()
     backend = events_backends[account][region]
-    if not backend.event_buses["default"].rules:
+    if backend.event_buses["default"].rules:
+        event = {"Source": "aws.batch", "DetailType": detail_type, "Resources": resources, "Detail": detail}
+        backend.put_events([event])
+
+
+def _whole_envelope() -> None:
+    """moto's events lack the account (EventBridge Reference, event structure)."""
+    from moto.events.utils import EventTemplateParser
+
+    parse: Any = EventTemplateParser.parse
+    if hasattr(parse, "__wrapped__"):
         return
-    event = {"Source": "aws.batch", "DetailType": detail_type, "Resources": resources, "Detail": detail, "Time": time}
-    backend.put_events([event])
+
+    @functools.wraps(parse)
+    def whole(input_template: str | None, input_paths_map: Json, event: Any) -> Any:
+        made = parse(input_template, input_paths_map, event)
+        if not input_template:
+            made["account"] = event["account"]
+        return made
+
+    setattr(EventTemplateParser, "parse", staticmethod(whole))  # noqa: B010 (mypy refuses the plain form)
 
 
 def preload() -> None:
-    """Import what nearly every use needs, so that the first call does not wait for it; CloudFormation takes seconds."""
-    import moto.iam.models
-    import moto.logs.models
-    import moto.s3.responses
-    import moto.sts.models  # noqa: F401
-
-    from covalent_cirro.emulator import stack_engine
-
-    stack_engine.install()
+    """Import what nearly every use needs. Every use of moto comes after this, or holds `IMPORTING`."""
+    with IMPORTING:
+        import moto.iam.models
+        import moto.logs.models
+        import moto.moto_server.werkzeug_app
+        import moto.s3.responses
+        import moto.sts.models  # noqa: F401
 
 
 def forget_account(account: str) -> None:
     """Drop all that moto holds of an account."""
     if "moto.core.base_backend" not in sys.modules:
         return
+    preload()
     from moto.core.base_backend import BackendDict
 
     for backends in list(BackendDict._instances):

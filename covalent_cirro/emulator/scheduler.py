@@ -134,6 +134,7 @@ class Scheduler:
     next_due: float = field(default_factory=_forever)
     _dependents: dict[str, list[Job]] = field(default_factory=dict)
     _fresh: list[Job] = field(default_factory=list)
+    _booked: dict[str, Job] = field(default_factory=dict)
     _active: dict[str, Job] = field(default_factory=dict)
     _ended: dict[str, Job] = field(default_factory=dict)
     _news: list[Job] = field(default_factory=list)
@@ -195,6 +196,7 @@ class Scheduler:
             attempt = job.attempt
             if job.place is not None:
                 job.place = None
+                del self._booked[job.id]
             elif attempt is not None and attempt.host is host:
                 attempt.lost = True
                 attempt.exit_code = None
@@ -289,16 +291,19 @@ class Scheduler:
     def _place(self, queue: JobQueue, now: float) -> None:
         """Start what can start, in order. The first job that finds no place stops those behind it (FIFO)."""
         policy = self.fleet.policies.get(queue.policy_arn or "")
-        waiting = []
-        for job in list(queue.runnable):
-            if job.place is None:
-                waiting.append(job)
-            elif job.place[0].ready_at <= now:
+        for job in [each for each in self._booked.values() if each.queue is queue]:
+            assert job.place is not None
+            if job.place[0].ready_at <= now:
                 self._start(job, now)
             else:
                 self._due(job.place[0].ready_at)
-        while waiting:
-            job = waiting[0] if policy is None else self._fair(waiting, policy.fairshare)
+        while True:
+            # Lazily: of 10,000 that wait, only the first is looked at.
+            waiting = (each for each in queue.runnable if each.place is None)
+            first = next(waiting, None)
+            if first is None:
+                return
+            job = first if policy is None else self._fair([first, *waiting], policy.fairshare)
             reason = self.stuck(job)
             host = None
             if reason is None:
@@ -306,8 +311,8 @@ class Scheduler:
             if host is None:
                 self._block(job, reason, now)
                 return
-            waiting.remove(job)
             job.place = (host, host.take(job))
+            self._booked[job.id] = job
             if host.ready_at <= now:
                 self._start(job, now)
             else:
@@ -318,6 +323,7 @@ class Scheduler:
         assert job.place is not None
         host, gpus = job.place
         job.place = None
+        del self._booked[job.id]
         job.queue.runnable.remove(job)
         job.attempt = self.new_attempt(job, host, gpus)
         job.status_reason = None
@@ -330,6 +336,7 @@ class Scheduler:
         if job.place is not None:
             host, gpus = job.place
             job.place = None
+            del self._booked[job.id]
             host.give_back(job, gpus, now)
 
     def _fair(self, waiting: list[Job], fairshare: Json) -> Job:

@@ -1,16 +1,14 @@
 """Makes, changes and deletes stacks as CloudFormation does, inside moto's CloudFormation: order, events, rollback.
 
 moto answers the API and resolves references; it makes resources in no order, knows no events of resources and turns a
-failure into an HTTP 500. `install` puts the functions here in the place of moto's. What a resource is, is
+failure into an HTTP 500. `stack_install` puts the functions here in the place of moto's. What a resource is, is
 `formation`'s.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
-import threading
 import warnings
 from typing import Any
 
@@ -21,7 +19,6 @@ DELETE_PASSES = 3
 """A resource that cannot be deleted is tried again after the others, so often."""
 
 log = logging.getLogger("covalent_cirro.emulator")
-_installed = threading.Lock()
 
 
 class Failed(Exception):
@@ -194,7 +191,9 @@ def update(stack: Any, body: str, role_arn: str | None = None, parameters: Any =
     before = (stack.template, stack.parameters)
     wanted = stack.parse_template(body)
     given = stack.parameters if parameters is None else parameters
-    unchanged = wanted == stack.template_dict and _values(wanted, given) == _values(stack.template_dict, before[1])
+    unchanged = wanted == stack.template_dict and parameter_values(wanted, given) == parameter_values(
+        stack.template_dict, before[1]
+    )
     if unchanged and tags in (None, stack.tags):
         raise ValidationError(message="No updates are to be performed.")
     try:
@@ -242,7 +241,7 @@ def _no_outputs(stack: Any) -> None:
     stack.output_map = OutputMap(stack.resource_map, {"Outputs": {}}, stack.stack_id)
 
 
-def _values(body: Json, given: dict[str, Any]) -> dict[str, str]:
+def parameter_values(body: Json, given: dict[str, Any]) -> dict[str, str]:
     slots = body.get("Parameters") or {}
     return {name: template.text(given.get(name, slot.get("Default"))) for name, slot in slots.items()}
 
@@ -345,158 +344,3 @@ def _stack_event(stack: Any, status: str, reason: str | None) -> Any:
 def _status(stack: Any, status: str, reason: str | None = None) -> None:
     stack.status = status
     stack.events.append(_stack_event(stack, status, reason))
-
-
-# --- in moto's place --------------------------------------------------------------------------------------------------
-
-
-def install() -> None:
-    """Put all of this, and `formation`'s resources, into moto. Does nothing the second time."""
-    with _installed:
-        from moto.cloudformation import models as models_module
-        from moto.cloudformation import parsing as parsing_module
-        from moto.cloudformation import responses as responses_module
-
-        models: Any = models_module
-        parsing: Any = parsing_module
-        responses: Any = responses_module
-        if getattr(parsing, "cirro_installed", False):
-            return
-        parsing.cirro_installed = True
-        from covalent_cirro.emulator import formation
-
-        _install_reader(parsing, models)
-        _install_stacks(models, responses)
-        formation.install(parsing)
-
-
-def _install_reader(parsing: Any, models: Any) -> None:
-    resolve_one, make_map, load = parsing.clean_json, parsing.ResourceMap.__init__, parsing.ResourceMap.load_parameters
-    parse = models.Stack.parse_template
-    get_or_make = parsing.ResourceMap.__getitem__
-
-    def clean_json(value: Any, resource_map: Any) -> Any:
-        if isinstance(value, list):
-            cleaned = [clean_json(each, resource_map) for each in value]
-            return [each for each in cleaned if each is not None]  # AWS::NoValue
-        if isinstance(value, dict) and "Fn::GetAZs" in value:
-            region = clean_json(value["Fn::GetAZs"], resource_map) or resource_map._region_name
-            return [f"{region}{zone}" for zone in "abc"]
-        return resolve_one(value, resource_map)
-
-    def parse_condition(value: Any, resource_map: Any, named: Any) -> bool:
-        return template.condition(value, lambda each: clean_json(each, resource_map), lambda name: bool(named[name]))
-
-    def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        self.cirro_order, self.cirro_bodies, self.cirro_resolved, self.cirro_last = [], {}, {}, {}
-        self.cirro_making = False
-        make_map(self, *args, **kwargs)
-
-    def get_item(self: Any, name: str) -> Any:
-        # moto makes a resource when somebody looks at it: here only the engine makes any.
-        if name in self._parsed_resources or self.cirro_making or name not in self._resource_json_map:
-            return get_or_make(self, name)
-        return None
-
-    def load_parameters(self: Any) -> None:
-        from moto.cloudformation.exceptions import ValidationError
-
-        slots = self._template.get("Parameters") or {}
-        given = self.input_parameters
-        try:
-            template.check_parameters(slots, given)
-            # moto reads types, lists among them, of given values only: defaults are given too.
-            defaults = {name: template.text(slot["Default"]) for name, slot in slots.items() if "Default" in slot}
-            self.input_parameters = {**defaults, **given}
-            load(self)
-            template.check_rules(self._template.get("Rules") or {}, lambda each: clean_json(each, self))
-        except template.Invalid as invalid:
-            raise ValidationError(message=str(invalid)) from None
-        finally:
-            self.input_parameters = given
-
-    def parse_template(body: Any) -> Json:
-        return template.normalised(parse(body)) if isinstance(body, str) else dict(body)
-
-    parsing.clean_json = clean_json
-    parsing.parse_condition = parse_condition
-    parsing.ResourceMap.__init__ = init
-    parsing.ResourceMap.__getitem__ = get_item
-    parsing.ResourceMap.resources = property(lambda self: list(self.cirro_order))
-    parsing.ResourceMap.load_parameters = load_parameters
-    models.Stack.parse_template = staticmethod(parse_template)
-
-
-def _install_stacks(models: Any, responses: Any) -> None:
-    backend = models.CloudFormationBackend
-    answer_create = responses.CloudFormationResponse.create_stack
-
-    def delete_stack(self: Any, name_or_id: str) -> None:
-        stack = next((each for each in self.stacks.values() if name_or_id in (each.stack_id, each.name)), None)
-        if stack is None:
-            return
-        exports = []
-        with contextlib.suppress(Exception):
-            exports = [export.name for export in stack.exports]
-        delete(stack)
-        if stack.status == "DELETE_COMPLETE":
-            self.stacks.pop(stack.stack_id, None)
-            self.deleted_stacks[stack.stack_id] = stack
-            for name in exports:
-                self.exports.pop(name, None)
-
-    def execute_change_set(self: Any, change_set_name: str, stack_name: str | None = None) -> None:
-        found = [
-            each
-            for each in self.change_sets.values()
-            if change_set_name in (each.change_set_id, each.change_set_name)
-            and stack_name in (None, each.stack_name, each.stack_id)
-        ]
-        if not found:
-            from moto.cloudformation.exceptions import ValidationError
-
-            raise ValidationError(stack_name)
-        change_set = found[-1]
-        stack = self.stacks[change_set.stack_id]
-        change_set.execution_status = "EXECUTE_COMPLETE"
-        if change_set.change_set_type == "CREATE":
-            stack.template, stack.parameters = change_set.template, change_set.parameters
-            stack._parse_template()
-            stack.resource_map = stack._create_resource_map()
-            stack.output_map = stack._create_output_map()
-            create(stack)
-        else:
-            update(stack, change_set.template, parameters=change_set.parameters)
-
-    def create_stack(self: Any) -> Any:
-        from moto.cloudformation.exceptions import CloudFormationError
-
-        body = self._get_param("TemplateBody") or ""
-        given = self._get_param("Capabilities", []) or []
-        if "AWS::IAM::" in body and not {"CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"} & set(given):
-            error = CloudFormationError("Requires capabilities : [CAPABILITY_IAM]")
-            error.code = "InsufficientCapabilitiesException"
-            raise error
-        return answer_create(self)
-
-    def update_stack(
-        self: Any, name: str, template: str, role_arn: str | None, parameters: list[Json], tags: Any
-    ) -> Any:
-        stack = self.get_stack(name)
-        before = _values(stack.template_dict, stack.parameters)  # defaults that nobody gave are values too
-        given = {
-            each["ParameterKey"]: before.get(each["ParameterKey"], "")
-            if each.get("UsePreviousValue")
-            else each["ParameterValue"]
-            for each in parameters
-        }
-        update(stack, template, role_arn, given, tags)
-        return stack
-
-    backend.update_stack = update_stack
-    models.Stack.create_resources = create
-    models.Stack.update = update
-    models.Stack.delete = delete
-    backend.delete_stack = delete_stack
-    backend.execute_change_set = execute_change_set
-    responses.CloudFormationResponse.create_stack = create_stack

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -107,7 +108,7 @@ def test_sequential_runs_one_after_another(aws: Any) -> None:
     parent_id = aws.submit("sleep", "0.05", arrayProperties={"size": 3}, dependsOn=[{"type": "SEQUENTIAL"}])
     assert aws.done(parent_id)["status"] == "SUCCEEDED"
     children = [aws.job(f"{parent_id}:{i}") for i in range(3)]
-    for before, after in zip(children, children[1:], strict=False):
+    for before, after in itertools.pairwise(children):
         assert after["startedAt"] >= before["stoppedAt"]
 
 

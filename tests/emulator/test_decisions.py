@@ -214,7 +214,7 @@ def test_an_order_puts_each_after_what_it_needs(needs: dict[str, list[str]]) -> 
     [
         (("g5",), "g5.xlarge", "g5.48xlarge"),
         (("m6i.large", "m6i.4xlarge"), "m6i.large", "m6i.4xlarge"),
-        (("optimal",), "c6i.large", "r6i.32xlarge"),
+        (("optimal",), "c6i.large", "c7i.48xlarge"),
     ],
 )
 def test_instance_types_are_expanded(names: tuple[str, ...], smallest: str, largest: str) -> None:

@@ -30,8 +30,8 @@ def test_each_change_of_state_is_an_event(aws: Any, poll: Any) -> None:
     got: list[dict[str, Any]] = []
 
     def received() -> bool:
-        for message in sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", []):
-            got.append(json.loads(message["Body"]))
+        messages = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
+        got.extend(json.loads(message["Body"]) for message in messages)
         return len(got) >= 4
 
     poll(received, "four events")

@@ -301,7 +301,7 @@ def test_a_failed_update_leaves_all_as_it_was(aws: Any, stacks: Stacks) -> None:
     body = _changed("Machines.Properties.ComputeResources.MaxvCpus", 32)
     body["Resources"]["Queue"]["Properties"]["Priority"] = 5000
     assert stacks.update(body) == "UPDATE_ROLLBACK_COMPLETE"
-    status, reason = [event for event in stacks.events("Queue") if "FAILED" in event[0]][0]
+    status, reason = next(event for event in stacks.events("Queue") if "FAILED" in event[0])
     assert status == "UPDATE_FAILED"
     assert "between 0 and 1000" in reason
     assert stacks.outputs() == before
