@@ -1,6 +1,6 @@
-"""CloudFormation resources that moto does by half, or not at all: what it drops is set through the service's own API.
+"""What the resources that moto does by half have in common: moto makes them, the service's own API sets the rest.
 
-Calls go to the emulator itself with boto3, signed with `KEY`, so that they are neither counted nor hit by faults.
+Calls go to the emulator itself, signed with `OWN_KEY`, so that they are neither counted nor hit by faults.
 """
 
 from __future__ import annotations
@@ -70,4 +70,5 @@ class Mended:
 
 
 def true(value: Any) -> bool:
+    """A boolean of a template, which may be text."""
     return str(value).lower() == "true"

@@ -242,6 +242,7 @@ def _no_outputs(stack: Any) -> None:
 
 
 def parameter_values(body: Json, given: dict[str, Any]) -> dict[str, str]:
+    """The values of a template's parameters, given ones and defaults."""
     slots = body.get("Parameters") or {}
     return {name: template.text(given.get(name, slot.get("Default"))) for name, slot in slots.items()}
 

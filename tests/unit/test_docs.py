@@ -1,0 +1,65 @@
+"""The documents are true: links lead somewhere, tables are made from the code, commands exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from covalent_cirro.cli import main
+from covalent_cirro.settings import OPTIONS
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Files and headings that a page points at are there."""
+    for target in re.findall(r"\]\(([^)#\s]*)(?:#[^)]*)?\)", page.read_text()):
+        if target and not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_table_of_options_is_the_codes() -> None:
+    """docs/make_settings.py has been run."""
+    spec = importlib.util.spec_from_file_location("make_settings", ROOT / "docs" / "make_settings.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    text = (ROOT / "docs" / "settings.md").read_text()
+    assert made.page(text) == text
+    assert all(f"`{option.name}`" in text for option in OPTIONS)
+
+
+def test_make_targets_in_the_documents_exist() -> None:
+    """`make sweep` and its like."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {word for page in PAGES for word in re.findall(r"(?:`|\$ )make ([a-z]+)", page.read_text())}
+    assert named
+    assert named <= targets
+
+
+def test_cirro_commands_in_the_documents_exist() -> None:
+    """With their options."""
+    for page in PAGES:
+        for line in re.findall(r"(?:`|\$ )cirro ([a-z][^`#\n]*)", page.read_text()):
+            words = line.split(" -- ")[0].split()
+            command: click.Command = main
+            while words and isinstance(command, click.Group) and words[0] in command.commands:
+                command = command.commands[words.pop(0)]
+            known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+            assert all(word in known for word in words if word.startswith("--")), f"{page.name}: cirro {line}"
+            assert not isinstance(command, click.Group) or not words or words[0] == "|", f"{page.name}: cirro {line}"
+
+
+def test_every_room_is_in_the_architecture() -> None:
+    """And no room that is gone."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = {path.name for path in (ROOT / "covalent_cirro").glob("*.py")} - {"__init__.py"}
+    assert {room for room in rooms if f"`{room}`" not in text} == set()
+    assert set(re.findall(r"`([a-z_]+\.py)`", text)) <= rooms
