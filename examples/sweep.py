@@ -300,7 +300,7 @@ def main():
     parser.add_argument("--seed", type=int, default=SEED, help="of the split and of the models")
     options = parser.parse_args()
 
-    console = Console()
+    console = Console(highlight=False)
     address = f"http://{ct.get_config('dispatcher.address')}:{ct.get_config('dispatcher.port')}"
     dispatch_id = ct.dispatch(make_lattice(options.gpus))(GRID, options.seed)
     page = f"{address}/{dispatch_id}"

@@ -259,6 +259,41 @@ def test_a_large_text_and_a_large_array_pass_between_electrons(stack: Any) -> No
     assert uploaded(stack) - before_calls < 200_000
 
 
+def peak_memory(pid: int) -> int:
+    """The largest resident size that a process has had, in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmHWM")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+def test_the_servers_memory_does_not_grow_with_the_data(stack: Any) -> None:
+    """80 MB through three electrons; the stock plugin would hold each of them."""
+    roomy = CirroBatchExecutor(vcpu=1, memory=1.5)
+
+    @ct.electron(executor=roomy)
+    def make() -> bytes:
+        import os
+
+        return os.urandom(80_000_000)
+
+    @ct.electron(executor=roomy)
+    def use(data: bytes, index: int) -> int:
+        return len(data) + index
+
+    def lattice() -> Any:
+        data = make()
+        return [use(data, index) for index in range(3)]
+
+    run(lambda: add(1))  # so that the first electron's imports do not count
+    before_bytes = peak_memory(stack.playground.read().server.identity.pid)
+    result = run(lattice)
+    assert result.result == [80_000_000 + index for index in range(4)], result.error
+    grown = peak_memory(stack.playground.read().server.identity.pid) - before_bytes
+    assert grown < 64 * 1024 * 1024
+
+
 def uploaded(stack: Any) -> int:
     """Bytes that the server has put to S3."""
     with urllib.request.urlopen(f"{stack.endpoint_url}/_cirro/calls?caller=client", timeout=30) as answer:

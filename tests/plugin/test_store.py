@@ -1,0 +1,202 @@
+"""The data path against the emulator's S3: once up, checked down, renewed in time, and never held whole."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from covalent._workflow.transportable_object import TransportableObject
+
+from covalent_cirro import store as store_module
+from covalent_cirro.aws import Access
+from covalent_cirro.blobs import Source
+from covalent_cirro.engine import close_engines, engine_of
+from covalent_cirro.errors import CirroError, DigestMismatch
+from covalent_cirro.protocol import Blob, Inline
+from covalent_cirro.store import Store
+from tests.plugin.conftest import PROFILE, Account
+
+
+@pytest.fixture
+async def store(account: Account) -> AsyncIterator[Store]:
+    """The store of a fresh engine."""
+    access = Access(PROFILE, account.credentials, account.emulator.region, account.emulator.endpoint_url)
+    yield (await engine_of(access)).store
+    await close_engines()
+
+
+class Files:
+    """Makes Covalent's files in a folder, and sends them."""
+
+    def __init__(self, account: Account, store: Store, folder: Path) -> None:
+        self.account = account
+        self.store = store
+        self.folder = folder
+        self.made = 0
+
+    def source(self, value: Any) -> Source:
+        self.made += 1
+        path = self.folder / f"{self.made}.tobj"
+        path.write_bytes(TransportableObject(value).serialize())
+        return Source(str(path), is_tobj=True)
+
+    async def put(self, source: Source, *, inline: bool = True) -> Any:
+        bucket = self.account.settings["s3_bucket_name"]
+        return await self.store.put(source, bucket, "cirro/", str(self.folder / "cache"), inline=inline)
+
+    def calls(self) -> dict[str, int]:
+        counts = self.account.emulator.calls.counts()
+        return {operation: entry["count"] for operation, entry in counts.items() if operation.startswith("s3:")}
+
+    def bytes_put(self) -> int:
+        counts = self.account.emulator.calls.counts()
+        return sum(entry["bytes_in"] for name, entry in counts.items() if name in ("s3:PutObject", "s3:UploadPart"))
+
+
+@pytest.fixture
+def files(account: Account, store: Store, tmp_path: Path) -> Files:
+    """Files to send; the emulator counts from zero."""
+    account.emulator.calls.reset()
+    return Files(account, store, tmp_path)
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    """Bytes that do not compress, other ones for each test."""
+    return random.Random(f"{size}-{seed}").randbytes(size)
+
+
+async def test_a_small_value_rides_inline_and_costs_nothing(files: Files) -> None:
+    """No call at all."""
+    assert isinstance(await files.put(files.source([1, 2, 3])), Inline)
+    assert files.calls() == {}
+
+
+async def test_a_file_that_forty_electrons_share_goes_up_once(files: Files) -> None:
+    """All at the same time, and again later."""
+    data = noise(3_000_000, 1)
+    source = files.source(data)
+    blobs = await asyncio.gather(*(files.put(source) for _ in range(40)))
+    assert len(set(blobs)) == 1
+    await files.put(source)
+    assert files.bytes_put() < 1.01 * len(data)
+    assert files.calls()["s3:HeadObject"] == 1
+
+
+async def test_equal_values_in_forty_files_go_up_once(files: Files) -> None:
+    """Covalent keeps a file for each argument of each electron."""
+    data = noise(500_000, 2)
+    blobs = await asyncio.gather(*(files.put(files.source(data)) for _ in range(40)))
+    assert len(set(blobs)) == 1
+    assert files.bytes_put() < 1.01 * len(data)
+
+
+async def test_a_blob_that_another_server_sent_is_not_sent_again(files: Files) -> None:
+    """Found by its name."""
+    data = noise(400_000, 3)
+    first = await files.put(files.source(data))
+    await close_engines()
+    access = Access(PROFILE, files.account.credentials, "us-east-1", files.account.emulator.endpoint_url)
+    files.store = (await engine_of(access)).store
+    files.account.emulator.calls.reset()
+    assert await files.put(files.source(data)) == first
+    assert files.calls() == {"s3:HeadObject": 1}
+
+
+async def test_a_file_that_was_written_again_is_another_blob(files: Files) -> None:
+    """What was learnt about the old content is not believed of the new one."""
+    source = files.source(noise(100_000, 4))
+    first = await files.put(source)
+    Path(source.path).write_bytes(TransportableObject(noise(100_000, 5)).serialize())
+    assert await files.put(source) != first
+
+
+async def test_an_old_blob_is_renewed_without_sending_it(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must outlive the job that is about to wait for it."""
+    source = files.source(noise(200_000, 6))
+    blob = await files.put(source)
+    monkeypatch.setattr(store_module, "TRUSTED_FOR_S", -1.0)
+    monkeypatch.setattr(store_module, "REFRESH_AFTER_S", -1.0)
+    files.account.emulator.calls.reset()
+    assert await files.put(source) == blob
+    assert files.calls() == {"s3:HeadObject": 1, "s3:CopyObject": 1}
+    assert await content(files, blob) == await asyncio.to_thread(source.read)
+
+
+async def test_a_blob_that_expired_meanwhile_is_sent_again(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was once seen is not believed for ever."""
+    source = files.source(noise(200_000, 7))
+    blob = await files.put(source)
+    s3, bucket = files.account.client("s3"), files.account.settings["s3_bucket_name"]
+    s3.delete_object(Bucket=bucket, Key=f"cirro/blobs/{blob.sha256}")
+    monkeypatch.setattr(store_module, "TRUSTED_FOR_S", -1.0)
+    assert await files.put(source) == blob
+    assert await content(files, blob) == await asyncio.to_thread(source.read)
+
+
+async def test_who_leaves_while_a_blob_goes_up_does_not_stop_the_others(files: Files) -> None:
+    """The upload belongs to all who wait for it."""
+    source = files.source(noise(2_000_000, 8))
+    first, second = (asyncio.ensure_future(files.put(source)) for _ in range(2))
+    await asyncio.sleep(0.02)
+    first.cancel()
+    assert isinstance(await second, Blob)
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+async def content(files: Files, blob: Blob) -> bytes:
+    """What a blob decodes to."""
+    pieces: list[bytes] = []
+
+    @contextmanager
+    def begin() -> Iterator[Any]:
+        pieces.clear()
+        yield pieces.append
+
+    await files.store.read_into(blob, files.account.settings["s3_bucket_name"], "cirro/", begin)
+    return b"".join(pieces)
+
+
+async def test_a_large_blob_passes_in_pieces_both_ways(files: Files) -> None:
+    """No piece is larger than a megabyte (the server's memory is watched in tests/covalent)."""
+    source = files.source(noise(20_000_000, 9))
+    sizes: list[int] = []
+
+    @contextmanager
+    def begin() -> Iterator[Any]:
+        yield lambda chunk: sizes.append(len(chunk))
+
+    blob = await files.put(source)
+    await files.store.read_into(blob, files.account.settings["s3_bucket_name"], "cirro/", begin)
+    assert sum(sizes) == blob.raw_size
+    assert max(sizes) <= 1024 * 1024
+
+
+async def test_a_blob_that_is_gone_is_named(files: Files) -> None:
+    """Bucket and key."""
+    with pytest.raises(CirroError, match="cirro/blobs/" + "0" * 64):
+        await content(files, Blob("0" * 64, 1, "raw", 1))
+
+
+async def test_a_changed_blob_is_refused(files: Files) -> None:
+    """Whoever changed it."""
+    blob = await files.put(files.source(noise(300_000, 10)))
+    s3, bucket = files.account.client("s3"), files.account.settings["s3_bucket_name"]
+    s3.put_object(Bucket=bucket, Key=f"cirro/blobs/{blob.sha256}", Body=b"another" * 50_000)
+    with pytest.raises(DigestMismatch):
+        await content(files, blob)
+
+
+async def test_no_temporary_file_is_left(files: Files) -> None:
+    """Neither after success nor after a failure."""
+    await files.put(files.source(noise(100_000, 11)))
+    with pytest.raises(CirroError):
+        await files.store.put(
+            files.source(noise(100_000, 12)), "no-such-bucket-here", "", str(files.folder / "cache"), inline=False
+        )
+    assert list((files.folder / "cache").iterdir()) == []
