@@ -41,6 +41,9 @@ SERVER_START_S = 180.0
 STOP_PATIENCE_S = 10.0
 """Seconds that a process gets to end its own children after SIGTERM."""
 
+ENDING_S = 1.0
+"""Seconds in which a process that no longer answers may still turn out to be ending."""
+
 PORT_TRIES = 3
 """A port that was free can be taken before the server listens on it."""
 
@@ -190,7 +193,13 @@ class Playground:
         deployed = emulator is not None and bool(state.settings)
         jobs = dict.fromkeys(JOB_STATES, 0)
         if deployed:
-            jobs |= self._jobs(state)
+            assert emulator is not None
+            try:
+                jobs |= self._jobs(state)
+            except EmulatorError:
+                if processes.ends_within(emulator.identity, ENDING_S):  # it was ending while we asked
+                    return self.status()
+                raise
         return Status(
             endpoint_url=None if emulator is None else emulator.url,
             server_url=None if server is None else server.url,

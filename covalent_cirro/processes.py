@@ -72,6 +72,14 @@ def is_alive(identity: Identity) -> bool:
     return _find(identity) is not None
 
 
+def ends_within(identity: Identity, limit_s: float) -> bool:
+    """Whether a process ends by itself within so many seconds; waits for it."""
+    deadline = time.monotonic() + limit_s
+    while (alive := is_alive(identity)) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    return not alive
+
+
 def end(identity: Identity, *, patience_s: float) -> bool:
     """End a process and every process it started, and wait until they are gone.
 

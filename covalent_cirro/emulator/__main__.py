@@ -40,9 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run until told to stop; the exit status is 0, or 1 if it could not start."""
     asked = _arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    told_to_stop = _signal_pipe()
     emulator = Emulator(
         asked.port,
         asked.state_dir,
@@ -60,11 +58,24 @@ def main(argv: list[str] | None = None) -> int:
     write_note(note, emulator)
     threading.Thread(target=moto_aws.preload, name="preload", daemon=True).start()
     try:
-        stop.wait()
+        os.read(told_to_stop, 1)
     finally:
         emulator.close(forget=False)
         forget_note(note)
     return 0
+
+
+def _signal_pipe() -> int:
+    """A descriptor that becomes readable at SIGTERM or SIGINT.
+
+    The system may hand a signal to any thread; a main thread that waits for a lock does not learn of it then.
+    """
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    signal.set_wakeup_fd(writable)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    return readable
 
 
 def write_note(path: Path, emulator: Emulator) -> None:
