@@ -31,7 +31,7 @@ _FILE_NAMES = {"output": "results.tobj", "stdout": "stdout.log", "stderr": "stde
 
 _SELECT = """
 SELECT e.id, e.transport_graph_node_id, e.name, ea.key, a.id, a.storage_path, a.object_key,
-       l.name, l.python_version, l.covalent_version
+       e.storage_path, l.name, l.python_version, l.covalent_version
 FROM lattices l
 JOIN electrons e ON e.parent_lattice_id = l.id
 JOIN electron_assets ea ON ea.meta_id = e.id
@@ -121,7 +121,8 @@ def _statement(sql: str, *lists: str) -> Any:
 def load_group(dispatch_id: str, node_ids: Sequence[int], input_ids: Iterable[int]) -> Group:
     """Find the files of a task group and of its inputs, with one query.
 
-    Outputs of the group that lie in another dispatch's folder (redispatch) are moved into the group's own first.
+    Outputs of the group that lie in another dispatch's folder (redispatch) are moved into the group's own first, and
+    the paths that the UI reads are mended once for each dispatch.
 
     Raises:
         HostError: A node or a file that must be there is not in the database.
@@ -135,7 +136,9 @@ def load_group(dispatch_id: str, node_ids: Sequence[int], input_ids: Iterable[in
         rows = _select(dispatch_id, {*node_ids, *inputs})
     nodes: dict[int, Node] = {}
     lattice = python = covalent = ""
-    for electron_id, node_id, name, key, _, storage_path, object_key, *of_lattice in rows:
+    if any(row[5] == row[7] for row in rows):
+        _mend_paths(dispatch_id)
+    for electron_id, node_id, name, key, _, storage_path, object_key, _, *of_lattice in rows:
         node = nodes.setdefault(node_id, Node(electron_id, node_id, name, {}))
         node.paths[key] = os.path.join(storage_path, object_key)
         lattice, python, covalent = (text or "" for text in of_lattice)
@@ -187,7 +190,7 @@ def _own_outputs(dispatch_id: str, rows: Iterable[Any]) -> None:
             )
 
 
-def mend_paths(dispatch_id: str) -> None:
+def _mend_paths(dispatch_id: str) -> None:
     """Tell the UI where the files of a dispatch's electrons are.
 
     Covalent 0.240 stores the data folder itself in ``electrons.storage_path`` and joins it with bare file names
@@ -221,6 +224,8 @@ def write_statuses(changes: Sequence[StatusChange]) -> None:
     Covalent shows RUNNING from the moment that `send` returns, while the job may wait for a machine for hours. Of the
     other words only STARTING is safe: a status outside Covalent's ``StatusEnum`` makes its API answer 500.
     """
+    if not changes:
+        return
     try:
         with _engine().begin() as connection:
             for change in changes:

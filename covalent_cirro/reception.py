@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from covalent_cirro import covalent_assets, host_nodes, logs
+from covalent_cirro.covalent_assets import StatusChange
 from covalent_cirro.engine import Engine
 from covalent_cirro.errors import OutcomeError
 from covalent_cirro.protocol import Location, ProtocolError, parse_call_uri
@@ -34,12 +35,21 @@ async def receive(settings: Settings, dispatch_id: str, node_ids: Sequence[int],
         return host_nodes.received(data["host"])
     place = _place(dispatch_id, node_ids, data)
     group = await asyncio.to_thread(covalent_assets.load_group, dispatch_id, node_ids, ())
+    await asyncio.to_thread(covalent_assets.write_statuses, _started(dispatch_id, node_ids, data))
     async with engine_for(settings) as engine:
         footer = where(settings, data)
         outcome = await read_outcome(engine.store, place)
         if outcome is not None:
             return await write_results(engine.store, place, outcome, group.nodes, footer)
         return await write_failure(engine.store, place, group.nodes, await no_outcome(engine, settings, data, footer))
+
+
+def _started(dispatch_id: str, node_ids: Sequence[int], data: Mapping[str, Any]) -> list[StatusChange]:
+    """When the job began to run, for the UI: Covalent's own figure is when it was sent, and counts the queue."""
+    started_at = data.get("started_at")
+    if not isinstance(started_at, (int, float)):
+        return []
+    return [StatusChange(dispatch_id, node_id, "RUNNING", started_at) for node_id in node_ids]
 
 
 async def no_outcome(engine: Engine, settings: Settings, data: Mapping[str, Any], footer: str) -> str:

@@ -31,8 +31,6 @@ HANDLE_FORMAT = 1
 
 KeepHandle = Callable[[str, int, dict[str, Any]], Awaitable[None]]
 
-_mended: set[str] = set()
-
 
 async def send(launch: Launch, settings: Settings, task_specs: Sequence[Any], keep_handle: KeepHandle) -> Any:
     """Store what a task group needs and submit its job.
@@ -43,9 +41,6 @@ async def send(launch: Launch, settings: Settings, task_specs: Sequence[Any], ke
     specs = [Spec(spec.electron_id, spec.args, spec.kwargs) for spec in task_specs]
     inputs = [node_id for spec in specs for node_id in (*spec.args, *spec.kwargs.values())]
     group = await asyncio.to_thread(covalent_assets.load_group, launch.dispatch_id, launch.node_ids, inputs)
-    if launch.dispatch_id not in _mended:
-        _mended.add(launch.dispatch_id)
-        await asyncio.to_thread(covalent_assets.mend_paths, launch.dispatch_id)
     if all(node.is_host_node for node in group.nodes.values()):
         return {"host": [[spec.node_id, list(spec.args), dict(spec.kwargs)] for spec in specs]}
     async with engine_for(settings) as engine:
