@@ -42,25 +42,21 @@ def many(executor: Any, count: int, seconds: float) -> Any:
     return workflow, (count,)
 
 
-def chain(executor: Any, count: int) -> Any:
-    """``count`` electrons, one after the other; each notes when its first line ran."""
+def note(executor: Any, file: str) -> Any:
+    """One electron, which adds the time of its first line to a file."""
 
     @ct.electron(executor=executor)
-    def first(_: int) -> list[float]:
-        return [time.time()]
-
-    @ct.electron(executor=executor)
-    def stamp(before: list[float]) -> list[float]:
-        return [*before, time.time()]
+    def write(file: str) -> None:
+        now = time.time()
+        with open(file, "a") as notes:
+            notes.write(f"{now}\n")
 
     @ct.lattice(**COVALENTS_OWN)
-    def workflow(count: int) -> int:
-        stamps = first(0)
-        for _ in range(count - 1):
-            stamps = stamp(stamps)
-        return count
+    def workflow(file: str) -> str:
+        write(file)
+        return file
 
-    return workflow, (count,)
+    return workflow, (file,)
 
 
 def shared(executor: Any, count: int, file: str) -> Any:
@@ -100,7 +96,7 @@ def main(asked: dict[str, Any]) -> None:
     if "prepare" in asked:
         prepare(Path(asked["prepare"]), asked["megabytes"])
         return
-    build = {"many": many, "chain": chain, "shared": shared}[asked["lattice"]]
+    build = {"many": many, "note": note, "shared": shared}[asked["lattice"]]
     workflow, arguments = build(_executor(asked["plugin"], asked["options"]), **asked["parameters"])
     print(json.dumps({"dispatch_id": ct.dispatch(workflow)(*arguments)}))
 

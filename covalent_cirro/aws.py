@@ -113,12 +113,17 @@ def async_session(access: Access) -> AioSession:
     return session
 
 
-def blocking_session(access: Access) -> boto3.Session:
-    """A boto3 session for bulk bytes in threads, with the same credentials."""
+def blocking_session(access: Access, beside: AioSession) -> boto3.Session:
+    """A boto3 session for bulk bytes in threads, with the same credentials.
+
+    Args:
+        beside: The session of the control calls; its loaded service models are shared (13 MB otherwise).
+    """
     import boto3
     import botocore.session
 
     core = botocore.session.Session(profile=access.profile)
+    core.register_component("data_loader", beside.get_component("data_loader"))
     _configure(core, access)
     return boto3.Session(botocore_session=core, region_name=region_of(core, access))
 
@@ -143,16 +148,6 @@ def client_options(access: Access, region: str, *, attempts: int = ATTEMPTS) -> 
             "user_agent_extra": "covalent-cirro",
         },
     }
-
-
-def partition_of(region: str) -> str:
-    """``aws``, ``aws-cn``, ``aws-us-gov``, ...: the second field of an ARN in this region."""
-    import botocore.session
-
-    try:
-        return str(botocore.session.Session().get_partition_for_region(region))
-    except Exception:  # an unknown region is AWS's to refuse, at the call
-        return "aws"
 
 
 @contextlib.contextmanager

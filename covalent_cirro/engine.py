@@ -35,6 +35,7 @@ class Engine:
     Attributes:
         access: What it was opened for.
         region: The region it works in.
+        partition: The second field of an ARN there: ``aws``, ``aws-cn``, ``aws-us-gov``.
         store: Documents and blobs.
         batch: AWS Batch.
         definitions: Job definitions.
@@ -43,9 +44,10 @@ class Engine:
     """
 
     def __init__(
-        self, access: aws.Access, region: str, store: Store, batch: BatchGateway, *, sts: Any, logs: Any
+        self, access: aws.Access, region: str, partition: str, store: Store, batch: BatchGateway, *, sts: Any, logs: Any
     ) -> None:
         self.access = access
+        self.partition = partition
         self.region = region
         self.store = store
         self.batch = batch
@@ -62,7 +64,7 @@ class Engine:
         if self._account is None or (self._account.done() and self._account.exception() is not None):
             self._account = asyncio.ensure_future(self._ask_account())
         account = await asyncio.shield(self._account)
-        return f"arn:{aws.partition_of(self.region)}:iam::{account}:role/{name_or_arn}"
+        return f"arn:{self.partition}:iam::{account}:role/{name_or_arn}"
 
     async def _ask_account(self) -> str:
         async def ask() -> str:
@@ -84,6 +86,7 @@ async def _opened(access: aws.Access) -> AsyncIterator[Engine]:
 
             # A client made without credentials would stay without them when the user has set them.
             raise NoCredentialsError
+        partition = await asyncio.to_thread(_partition, session, region)
     options = _with_config(aws.client_options(access, region))
     async with contextlib.AsyncExitStack() as stack:
         with aws.translate("making clients", access=access):
@@ -93,9 +96,9 @@ async def _opened(access: aws.Access) -> AsyncIterator[Engine]:
             submit = await stack.enter_async_context(session.create_client("batch", **once))
             sts = await stack.enter_async_context(session.create_client("sts", **options))
             logs = await stack.enter_async_context(session.create_client("logs", **options))
-        store = Store(s3, functools.partial(_blocking_s3, access, region), access, patience_s=STORE_PATIENCE_S)
+        store = Store(s3, functools.partial(_blocking_s3, session, access, region), access, patience_s=STORE_PATIENCE_S)
         stack.callback(store.close)
-        engine = Engine(access, region, store, BatchGateway(batch, submit, access), sts=sts, logs=logs)
+        engine = Engine(access, region, partition, store, BatchGateway(batch, submit, access), sts=sts, logs=logs)
         stack.push_async_callback(engine.watcher.aclose)
         yield engine
 
@@ -106,11 +109,18 @@ def _with_config(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "config": AioConfig(**options["config"])}
 
 
-def _blocking_s3(access: aws.Access, region: str) -> Any:
+def _partition(session: Any, region: str) -> str:
+    try:
+        return str(session.get_partition_for_region(region))
+    except Exception:  # an unknown region is AWS's to refuse, at the call
+        return "aws"
+
+
+def _blocking_s3(session: Any, access: aws.Access, region: str) -> Any:
     from botocore.config import Config
 
     options = aws.client_options(access, region)
-    return aws.blocking_session(access).client("s3", **{**options, "config": Config(**options["config"])})
+    return aws.blocking_session(access, session).client("s3", **{**options, "config": Config(**options["config"])})
 
 
 class _Keeper:

@@ -130,13 +130,22 @@ class Playground:
         self.state_dir = state_dir.absolute()
         self.covalent_dir = self.state_dir / COVALENT
 
-    def up(self, *, server: bool = False, vcpus: int | None = None, say: Say = lambda step: None) -> Status:
+    def up(
+        self,
+        *,
+        server: bool = False,
+        vcpus: int | None = None,
+        docker: bool = False,
+        say: Say = lambda step: None,
+    ) -> Status:
         """Start what does not run yet; a second call changes nothing.
 
         Args:
             server: With a Covalent server.
             vcpus: vCPUs of the emulated account's CPU instances; unset: as many as this machine has cores. Read when
                 the stack is deployed, that is when the emulator starts.
+            docker: Run jobs as containers of their images, on the Docker engine of this machine, instead of as
+                processes. Read when the emulator starts.
             say: Told each step.
 
         Raises:
@@ -148,7 +157,7 @@ class Playground:
         with self._locked():
             state = self.read()
             if state.emulator is None or not state.emulator.running:
-                state = self._start_emulator(state, say)
+                state = self._start_emulator(state, say, docker)
             if not state.settings:
                 say("deploying the stack with CloudFormation")
                 state = self._write(self._deploy(state, vcpus or os.cpu_count() or 1))
@@ -251,7 +260,7 @@ class Playground:
 
     # --- the emulator and its stack -----------------------------------------------------------------------------------
 
-    def _start_emulator(self, state: State, say: Say) -> State:
+    def _start_emulator(self, state: State, say: Say, docker: bool) -> State:
         for service in (state.server, state.emulator):  # A server of the emulator that is gone knows its old port.
             if service is not None:
                 processes.end(service.identity, patience_s=STOP_PATIENCE_S)
@@ -259,8 +268,9 @@ class Playground:
         folder, log = self.state_dir / EMULATOR, self.state_dir / LOGS / "emulator.log"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        command = [sys.executable, "-m", "covalent_cirro.emulator", "--port", "0", "--state-dir", str(folder)]
         identity = processes.start(
-            [sys.executable, "-m", "covalent_cirro.emulator", "--port", "0", "--state-dir", str(folder)],
+            [*command, "--docker"] if docker else command,
             log=log,
             environment=self._clean(os.environ),
             folder=folder,

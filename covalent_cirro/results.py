@@ -91,6 +91,8 @@ async def write_results(
             f"The outcome of s3://{place.bucket}/{place.outcome_key} is about nodes {sorted(results)}, the job was for "
             f"{sorted(nodes)}; it was refused."
         )
+    if any(result.failure and result.failure.kind == Kind.FETCH for result in outcome.results):
+        store.distrust()
     return list(
         await asyncio.gather(
             *(_write_result(store, place, outcome, results[node_id], node, footer) for node_id, node in nodes.items())

@@ -70,6 +70,10 @@ class Store:
         """Let the threads go. Transfers under way end by themselves."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def distrust(self) -> None:
+        """Ask S3 again for every blob: one was not there, or not what it was."""
+        self._seen.clear()
+
     # --- documents ---
 
     async def put_document(self, bucket: str, key: str, data: bytes) -> None:

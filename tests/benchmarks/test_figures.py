@@ -6,7 +6,7 @@ import machine
 import pytest
 from figures import Result, at_most, count, excess, median, page, share_of, table
 from lab import BenchmarkFailed, Ended, node_of, peak_of
-from measures import MEASURES, Completions, by_operation, delays
+from measures import MEASURES, Completions, by_operation, delays, per_second
 
 CALLS = {
     "s3:PutObject": {"count": 40, "bytes_in": 1_500_000, "bytes_out": 0},
@@ -135,6 +135,13 @@ def test_when_electrons_are_completed() -> None:
     assert completions() == 2
     assert completions.at[3] == seen
     assert delays([Ended(node_id=3, started=seen - 9, stopped=seen - 2)], completions) == pytest.approx([2.0])
+
+
+def test_a_rate_of_calls() -> None:
+    """Calls a second apart are one a second, whether the time begins before or after one of them."""
+    assert per_second(31, 30.0) == 1.0
+    assert per_second(30, 30.0) < 1.0
+    assert per_second(0, 30.0) == 0.0
 
 
 def test_every_measurement_says_what_it_is() -> None:

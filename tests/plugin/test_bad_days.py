@@ -151,6 +151,20 @@ async def test_an_input_that_was_tampered_with_is_refused_by_the_runner(
         await made.query_result(metadata)
 
 
+async def test_a_blob_that_somebody_deleted_fails_one_electron_and_is_sent_again_for_the_next(
+    executor: Make, metadata: dict[str, Any], account: Account
+) -> None:
+    """What was once seen in S3 is asked for again after a job did not find it."""
+    made, data = executor(), metadata["dispatch_id"].encode() * 4000
+    before = set(account.keys())
+    assert await made.run(size, [data], {}, metadata) == len(data)
+    (blob,) = [key for key in set(account.keys()) - before if "/blobs/" in key]
+    account.client("s3").delete_object(Bucket=account.settings["s3_bucket_name"], Key=blob)
+    with pytest.raises(TaskRuntimeError, match=blob.rsplit("/", 1)[1]):
+        await made.run(size, [data], {}, metadata)
+    assert await made.run(size, [data], {}, metadata) == len(data)
+
+
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: b"X" + data[1:]], ids=["cut short", "changed"])
 async def test_a_result_that_was_tampered_with_is_refused_by_the_server(
     executor: Make, metadata: dict[str, Any], account: Account, change: Callable[[bytes], bytes]
