@@ -49,13 +49,18 @@ def local() -> None:
     type=click.IntRange(min=1),
     help="vCPUs of the emulated account, which limit the jobs at a time. Unset: this machine's cores.",
 )
+@click.option(
+    "--docker",
+    is_flag=True,
+    help="Run jobs as containers of their container_image_uri, on the Docker engine of this machine.",
+)
 @_state_dir
-def up(server: bool, vcpus: int | None, state_dir: Path) -> None:
+def up(server: bool, vcpus: int | None, docker: bool, state_dir: Path) -> None:
     """Start the emulated AWS and deploy the stack in it. What runs already stays as it is."""
     playground = Playground(state_dir)
     before = playground.status()
     with render.steps() as say:
-        now = playground.up(server=server, vcpus=vcpus, say=say)
+        now = playground.up(server=server, vcpus=vcpus, docker=docker, say=say)
     verb = "runs already" if before.endpoint_url == now.endpoint_url else "runs"
     render.done(f"the emulated AWS {verb} at {now.endpoint_url}, with the stack {now.stack!r}")
     if now.server_url is not None:
