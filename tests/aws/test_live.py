@@ -65,7 +65,7 @@ async def test_an_exception_comes_back_with_its_log() -> None:
 
 async def test_a_job_that_needs_too_much_memory_is_told_so() -> None:
     """AWS's own evidence of an out-of-memory kill, and the figure to set."""
-    with pytest.raises(TaskRuntimeError, match="(?i)memory"):
+    with pytest.raises(TaskRuntimeError, match=r"(?i)memory"):
         await executor(memory=0.5).run(lambda: len(bytearray(2 * 1024**3)), [], {}, metadata())
 
 

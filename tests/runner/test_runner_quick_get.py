@@ -1,0 +1,360 @@
+"""The first document, read without awscrt: how it is asked for, and when that is left to awscrt."""
+
+from __future__ import annotations
+
+import calendar
+import http.server
+import json
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials as BotocoreCredentials
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from covalent_cirro import protocol
+from covalent_cirro.protocol import ExitCode, Failure, Kind, Log, NodeResult, Outcome, Usage
+from covalent_cirro.runner import quick_get
+from covalent_cirro.runner.quick_get import Credentials, QuickGet
+from covalent_cirro.runner.s3 import Answer, Endpoint
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+KEYS = {"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "s3cret"}
+NO_KEYS = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+GRANTED = {"AccessKeyId": "FROMECS", "SecretAccessKey": "s", "Token": "session", "Expiration": "2099-01-01T00:00:00Z"}
+
+
+class Listener:
+    """A server that answers every connection with the same bytes, and closes it.
+
+    Attributes:
+        heard: The requests, as they came.
+    """
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.answer = b""
+        self.hold = threading.Event()
+        self.hold.set()
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def says(self, body: bytes, head: str = "HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n") -> None:
+        self.answer = head.format(size=len(body)).encode() + body
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with connection:
+                heard = b""
+                while b"\r\n\r\n" not in heard and (chunk := connection.recv(65536)):
+                    heard += chunk
+                self.heard.append(heard.decode("latin-1"))
+                self.hold.wait(20)
+                try:
+                    connection.sendall(self.answer)
+                except OSError:
+                    continue
+
+    def close(self) -> None:
+        self.hold.set()
+        self._socket.close()
+
+
+@pytest.fixture
+def s3_listener() -> Iterator[Listener]:
+    """In the place of S3."""
+    listener = Listener()
+    yield listener
+    listener.close()
+
+
+@pytest.fixture
+def ecs() -> Iterator[Listener]:
+    """In the place of ECS's endpoint of credentials."""
+    listener = Listener()
+    listener.says(json.dumps(GRANTED).encode())
+    yield listener
+    listener.close()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home without a profile."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def quick(listener: Listener, environ: dict[str, str] | None = None) -> Answer | None:
+    """Ask for an object."""
+    environ = {**KEYS, "AWS_ENDPOINT_URL": listener.url, **(environ or {})}
+    return QuickGet(Endpoint(environ), environ).get("bucket", "a/call.json")
+
+
+# --- the signature --------------------------------------------------------------------------------------------------
+
+words = st.text("abcXYZ0189/+=", min_size=1, max_size=40)
+
+
+@settings(deadline=None)
+@given(
+    key_id=words,
+    secret=words,
+    token=st.just("") | words,
+    region=st.sampled_from(["us-east-1", "eu-central-1", "cn-north-1", "us-gov-west-1"]),
+    endpoint=st.sampled_from(["", "http://127.0.0.1:5000", "https://minio.example/s3/"]),
+    bucket=st.sampled_from(["data", "my.data"]),
+    key=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30),
+)
+def test_signature_is_botocores(
+    key_id: str, secret: str, token: str, region: str, endpoint: str, bucket: str, key: str
+) -> None:
+    """Whatever the key, the object and the place: header by header what botocore's own signer makes of them."""
+    where = Endpoint({"AWS_REGION": region, "AWS_ENDPOINT_URL": endpoint})
+    host, path = where.address(bucket, key)
+    scheme = "http" if where.plain else "https"
+    request = AWSRequest("GET", f"{scheme}://{host}{path}")
+    S3SigV4Auth(BotocoreCredentials(key_id, secret, token or None), "s3", region).add_auth(request)
+    at = calendar.timegm(time.strptime(request.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ"))
+
+    signed = quick_get.sign(Credentials(key_id, secret, token), region, host, path, at)
+
+    assert signed == {name.lower(): value for name, value in request.headers.items()}
+
+
+# --- credentials ----------------------------------------------------------------------------------------------------
+
+
+def test_keys_of_the_environment_sign(s3_listener: Listener, ecs: Listener) -> None:
+    """They come before the container's, which are not asked for."""
+    s3_listener.says(b"{}")
+
+    full = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{ecs.url}/creds"}
+    found = quick(s3_listener, {"AWS_SESSION_TOKEN": "t0ken", **full})
+
+    assert found is not None
+    assert found.body == b"{}"
+    (request,) = s3_listener.heard
+    assert request.startswith("GET /bucket/a/call.json HTTP/1.0\r\n")
+    assert f"host: 127.0.0.1:{s3_listener.port}\r\n" in request
+    assert "Credential=AKID/" in request
+    assert "x-amz-security-token: t0ken\r\n" in request
+    assert ecs.heard == []
+
+
+@pytest.mark.parametrize("token", ["", "variable", "file"])
+def test_credentials_by_full_uri(s3_listener: Listener, ecs: Listener, tmp_path: Path, token: str) -> None:
+    """The endpoint is shown its token, of the file rather than of the variable; what it gives signs."""
+    s3_listener.says(b"{}")
+    (tmp_path / "token").write_text("file\n")
+    environ = {
+        **NO_KEYS,
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{ecs.url}/creds?id=7",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN": "variable" if token else "",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(tmp_path / "token") if token == "file" else "",
+    }
+
+    assert quick(s3_listener, environ) is not None
+
+    (asked,) = ecs.heard
+    assert asked.startswith("GET /creds?id=7 HTTP/1.0\r\n")
+    assert ("authorization: " + token in asked) if token else ("authorization" not in asked)
+    assert "Credential=FROMECS/" in s3_listener.heard[0]
+    assert "x-amz-security-token: session\r\n" in s3_listener.heard[0]
+
+
+def test_credentials_by_relative_uri(s3_listener: Listener, ecs: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked of ECS's own address, and before the full one."""
+    s3_listener.says(b"{}")
+    asked, connect = [], socket.create_connection
+
+    def to_ecs(address: tuple[str, int], timeout: float) -> socket.socket:
+        asked.append(address)
+        return connect(("127.0.0.1", ecs.port) if address[0] == "169.254.170.2" else address, timeout)
+
+    monkeypatch.setattr(socket, "create_connection", to_ecs)
+    environ = {
+        **NO_KEYS,
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/7",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:1/never",
+    }
+
+    assert quick(s3_listener, environ) is not None
+
+    assert asked == [("169.254.170.2", 80), ("127.0.0.1", s3_listener.port)]
+    assert ecs.heard[0].startswith("GET /v2/credentials/7 HTTP/1.0\r\nhost: 169.254.170.2\r\n")
+
+
+def test_credentials_are_asked_for_once(s3_listener: Listener, ecs: Listener) -> None:
+    """However many objects are read."""
+    s3_listener.says(b"{}")
+    environ = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": ecs.url, "AWS_ENDPOINT_URL": s3_listener.url}
+    reader = QuickGet(Endpoint(environ), environ)
+
+    assert [reader.get("bucket", key) is not None for key in ("a", "b")] == [True, True]
+    assert len(ecs.heard) == 1
+
+
+# --- what is left to awscrt -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        NO_KEYS,
+        {"AWS_SECRET_ACCESS_KEY": ""},
+        {**NO_KEYS, "AWS_PROFILE": "team"},
+        {**NO_KEYS, "AWS_WEB_IDENTITY_TOKEN_FILE": "/token"},
+        {**NO_KEYS, "AWS_CONTAINER_CREDENTIALS_FULL_URI": "https://127.0.0.1/creds"},
+        {**NO_KEYS, "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://example.com/creds"},
+        {**NO_KEYS, "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1@example.com/creds"},
+        {**NO_KEYS, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": ".example.com/creds"},
+        {"HTTP_PROXY": "http://127.0.0.1:1"},
+        {"https_proxy": "http://127.0.0.1:1"},
+        {"AWS_SESSION_TOKEN": "two\r\nlines"},
+    ],
+)
+def test_nobody_is_asked_where_it_is_not_easy(s3_listener: Listener, environ: dict[str, str]) -> None:
+    """Other sources of credentials, hosts that must not see a token, proxies, and what would break out of its line."""
+    s3_listener.says(b"{}")
+
+    assert quick(s3_listener, environ) is None
+    assert s3_listener.heard == []
+
+
+def test_a_profile_comes_before_the_container(s3_listener: Listener, ecs: Listener, home: Path) -> None:
+    """A home with ``.aws`` may hold other credentials, which awscrt's chain prefers."""
+    s3_listener.says(b"{}")
+    (home / ".aws").mkdir()
+
+    assert quick(s3_listener, {**NO_KEYS, "AWS_CONTAINER_CREDENTIALS_FULL_URI": ecs.url}) is None
+    assert (ecs.heard, s3_listener.heard) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"not HTTP at all",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000,
+        *(
+            b"HTTP/1.1 %d Odd\r\nContent-Length: 2\r\nLocation: /else\r\n\r\n{}" % status
+            for status in (100, 201, 204, 206, 301, 307, 400, 403, 404, 412, 500, 503)
+        ),
+    ],
+)
+def test_odd_answer_is_no_answer(s3_listener: Listener, answer: bytes) -> None:
+    """Errors, redirects, bodies that are cut short, too long or encoded: not taken, not raised, not asked for twice."""
+    s3_listener.answer = answer
+    environ = {**KEYS, "AWS_ENDPOINT_URL": s3_listener.url}
+    reader = QuickGet(Endpoint(environ), environ)
+
+    assert [reader.get("bucket", key) for key in ("a", "b")] == [None, None]
+    assert len(s3_listener.heard) == 1
+
+
+def test_body_has_a_limit(s3_listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Announced or not; up to it, the body is taken."""
+    monkeypatch.setattr(quick_get, "MAX_DOCUMENT_BYTES", 200_000)
+
+    s3_listener.says(b"x" * 200_000)
+    assert quick(s3_listener) is not None
+    s3_listener.says(b"x" * 200_001)
+    assert quick(s3_listener) is None
+
+
+def test_server_that_does_not_answer_is_left_in_time(s3_listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is one for the whole answer."""
+    monkeypatch.setattr(quick_get, "_TIMEOUT_S", 0.1)
+    s3_listener.hold.clear()
+
+    assert quick(s3_listener) is None
+
+
+def test_connection_need_not_be_closed(s3_listener: Listener) -> None:
+    """The length says where the body ends: a server that keeps the connection is not waited for."""
+    s3_listener.says(b"{}" + b"next", "HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 6\r\n\r\n")
+
+    found = quick(s3_listener)
+
+    assert found is not None
+    assert (found.body, found.etag) == (b"{}next", '"e"')
+
+
+@pytest.mark.parametrize(
+    "answer", [b"{", b"[]", b"{}", b'{"AccessKeyId": null, "SecretAccessKey": 1}', b'{"AccessKeyId": "a\\r\\nb"}']
+)
+def test_odd_credentials_are_none(s3_listener: Listener, ecs: Listener, answer: bytes) -> None:
+    """What is not the answer of such an endpoint signs nothing."""
+    ecs.says(answer)
+
+    assert quick(s3_listener, {**NO_KEYS, "AWS_CONTAINER_CREDENTIALS_FULL_URI": ecs.url}) is None
+    assert s3_listener.heard == []
+
+
+# --- in the runner --------------------------------------------------------------------------------------------------
+
+
+def imports_of_parent(runs: Any) -> Callable[[], str]:
+    """Has the runner's parent note the first import of awscrt in a file; returns how an electron reads it."""
+    note = str(runs.tmp_path / "awscrt-imported")
+    with (runs.tmp_path / "site" / "sitecustomize.py").open("a") as file:
+        file.write(
+            "class _Noted:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            "        if name.split('.')[0] in ('awscrt', '_awscrt'):\n"
+            f"            open({note!r}, 'a').write(name + '\\n')\n"
+            "            import time, os\n"
+            "            deadline = time.monotonic() + 10\n"
+            f"            while not os.path.exists({note + '-go-on'!r}) and time.monotonic() < deadline:\n"
+            "                time.sleep(0.01)\n"
+            "sys.meta_path.insert(0, _Noted())\n"
+        )
+
+    def electron() -> str:
+        """What is noted when the electron runs; then the import may go on."""
+        import os
+
+        noted = open(note).read() if os.path.exists(note) else "nothing yet, or just begun"
+        open(note + "-go-on", "w").close()
+        return noted
+
+    return electron
+
+
+def test_electron_does_not_wait_for_awscrt(runs: Any) -> None:
+    """Its import is held up until the electron has begun: that the electron begins shows that it need not wait."""
+    begun = imports_of_parent(runs)
+    runs.make_call(runs.task(begun))
+    started = time.monotonic()
+
+    ran = runs.finish(runs.start())
+
+    assert ran.code == ExitCode.OK, ran.stderr
+    assert time.monotonic() - started < 10
+    assert [request.method for request in runs.proxy.requests] == ["GET", "PUT"]
+    assert runs.proxy.requests[0].headers["host"] == runs.proxy.url.removeprefix("http://")
+    assert "awscrt" in (runs.tmp_path / "awscrt-imported").read_text()
