@@ -1,7 +1,7 @@
 """What the job definition's command runs: ``python -m covalent_cirro.runner s3://bucket/.../call.json``.
 
-Forks the electron's process first, then loads the S3 client: the two start side by side, and the child never
-inherits native threads. Must not import anything that either side can do without.
+Forks the electron's process first, then loads the supervisor: the two start side by side, and the child never inherits
+a thread. Must not import anything that either side can do without.
 """
 
 from __future__ import annotations

@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from covalent_cirro.protocol import Blob, blob_key
 from covalent_cirro.runner import s3
+
+if TYPE_CHECKING:
+    from covalent_cirro.runner.s3_client import Client, Pending
 
 _CHUNK = 1024 * 1024
 _SAMPLE_BYTES = 64 * 1024
@@ -29,12 +32,10 @@ class BlobError(Exception):
 class Wait(Protocol):
     """How to wait for a request: with a deadline, or giving up when the job is being stopped."""
 
-    def __call__(self, pending: s3.Pending) -> s3.Answer: ...
+    def __call__(self, pending: Pending) -> s3.Answer: ...
 
 
-def fetch(
-    client: s3.Client, bucket: str, prefix: str, blobs: Iterable[Blob], folder: str, wait: Wait
-) -> dict[Blob, str]:
+def fetch(client: Client, bucket: str, prefix: str, blobs: Iterable[Blob], folder: str, wait: Wait) -> dict[Blob, str]:
     """Fetch blobs side by side, each once; check and decode them.
 
     Returns:
@@ -138,7 +139,7 @@ def _compresses(path: str, size: int) -> bool:
     return after < _WORTHWHILE * before
 
 
-def store(client: s3.Client, bucket: str, prefix: str, path: str, now: float, wait: Wait) -> Blob:
+def store(client: Client, bucket: str, prefix: str, path: str, now: float, wait: Wait) -> Blob:
     """Store a file as a blob, unless it is there already.
 
     Args:

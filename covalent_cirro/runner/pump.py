@@ -16,12 +16,15 @@ import termios
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from covalent_cirro.protocol import Log, log_part
 from covalent_cirro.runner.logs import Stream
 from covalent_cirro.runner.process import ElectronProcess, Ended
-from covalent_cirro.runner.s3 import Pending, S3Error
+from covalent_cirro.runner.s3 import S3Error
+
+if TYPE_CHECKING:
+    from covalent_cirro.runner.s3_client import Pending
 
 _READ_BYTES = 256 * 1024
 _MAX_UPLOADS = 4
@@ -29,10 +32,10 @@ _BACKGROUND_S = 1.0
 _ATOMIC_BYTES = 4096  # Linux PIPE_BUF: a pipe that polls writable takes that much without blocking (pipe(7))
 _NAMES = ("stdout", "stderr")
 
-Put = Callable[[str, bytes], Pending]
+Put = Callable[[str, bytes], "Pending"]
 """Begins to store a part of the log under its name."""
 
-Wait = Callable[[Pending], object]
+Wait = Callable[["Pending"], object]
 """Waits for a part; raises `S3Error`."""
 
 
@@ -129,12 +132,11 @@ class Pump:
                 return None
             self._turn()
 
-    def run(self, request: dict[str, Any], seen: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
-        """Have the child carry out a request; returns its ``done``, or `None` if it ended instead."""
+    def send(self, request: dict[str, Any]) -> None:
+        """Have the child carry out a request: its ``done`` is to be waited for, or its end."""
         if not self._process.send(request):
             # Its end explains it: wait for that.
             self._process.close_requests()
-        return self.wait_for("done", seen)
 
     def end(self) -> Ended:
         """Let the process come to its end, by force after `Limits.exit_s`, and sweep up what it left running."""

@@ -1,5 +1,8 @@
 """The runner's parent: fetches the call and its blobs, has the electrons run, stores what came of it, the outcome last.
 
+The electron waits for what is imported here at the top, and for nothing else: awscrt, which takes longer than all of
+that, is loaded once the electron has its request, unless it is needed before.
+
 Never unpickles anything, and never lets a payload into a log line. Settings for tests and odd cases are taken from the
 environment: ``CIRRO_LOG_INTERVAL_S``, ``CIRRO_STOP_S``, ``CIRRO_EXIT_S`` (`pump.Limits`), ``TMPDIR``.
 """
@@ -7,19 +10,24 @@ environment: ``CIRRO_LOG_INTERVAL_S``, ``CIRRO_STOP_S``, ``CIRRO_EXIT_S`` (`pump
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import sys
 import time
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from covalent_cirro import protocol
 from covalent_cirro.protocol import Blob, Call, ExitCode, Failure, Inline, Kind, NodeResult, Outcome, Output, Ref, Task
 from covalent_cirro.runner import blobs, outcomes, requests, s3, usage
 from covalent_cirro.runner.process import ElectronProcess, listen_to_stops
 from covalent_cirro.runner.pump import Limits, Pump
+from covalent_cirro.runner.quick_get import QuickGet
+
+if TYPE_CHECKING:
+    from covalent_cirro.runner.s3_client import Client, Pending
 
 _STORE_MARGIN_S = 4.0
 """Before SIGKILL is due, this long is kept for the outcome alone: outputs that are not stored by then are given up."""
@@ -76,6 +84,7 @@ class Supervisor:
         self._not_stored = False
         self._pump: Pump | None = None
         self._earlier: s3.Answer | None = None
+        self._loaded: Client | None = None
         self._inlined = 0
         listen_to_stops(self._on_sigterm)
         self._cgroup = usage.find_cgroup()
@@ -84,11 +93,14 @@ class Supervisor:
 
     def run(self, uri: str) -> int:
         """Everything; returns the exit code."""
+        if importlib.util.find_spec("awscrt") is None:
+            # It is imported later, but without it nothing that an electron does could be stored.
+            raise ModuleNotFoundError("No module named 'awscrt': the container's image needs it", name="awscrt")
         self._interrupt = True
         try:
             self._check_stop()
             self._where = protocol.parse_call_uri(uri)
-            self._client = s3.Client(self._environ, self._cgroup.limit_bytes())
+            self._endpoint = s3.Endpoint(self._environ)
             call = self._read_call()
         except (s3.S3Error, protocol.ProtocolError) as error:
             _say(f"cannot read the call: {error}")
@@ -127,15 +139,27 @@ class Supervisor:
 
     def _read_call(self) -> Call:
         where = self._where
-        request = self._client.get(where.bucket, where.call_key)
-        # A first attempt may have published already; ask at the same time.
-        earlier = self._client.get(where.bucket, where.outcome_key) if self._attempt > 1 else None
-        call = protocol.parse_call(self._wait(request).body)
-        if earlier is not None:
-            # Without s3:ListBucket, 403 is how S3 says that it is not there.
+        quick = QuickGet(self._endpoint, self._environ)
+
+        def read(key: str) -> s3.Answer:
+            found = quick.get(where.bucket, key)
+            return self._wait(self._client.get(where.bucket, key)) if found is None else found
+
+        call = protocol.parse_call(read(where.call_key).body)
+        if self._attempt > 1:
+            # A first attempt may have published already. Without s3:ListBucket, 403 is how S3 says that it has not.
             with contextlib.suppress(s3.NotThere, s3.Refused):
-                self._earlier = self._wait(earlier)
+                self._earlier = read(where.outcome_key)
         return call
+
+    @property
+    def _client(self) -> Client:
+        """The S3 client, loaded when it is first asked for: the fork is long done, so it may start threads."""
+        if self._loaded is None:
+            from covalent_cirro.runner.s3_client import Client
+
+            self._loaded = Client(self._endpoint, self._environ, self._cgroup.limit_bytes())
+        return self._loaded
 
     def _look_for_outcome(self, call: Call) -> int | None:
         """The exit code of an earlier attempt's outcome; `None` if there is none, or one to be done better."""
@@ -174,17 +198,19 @@ class Supervisor:
             return outcomes.all_failed(call.tasks, {task.node_id: failure for task in call.tasks}, "")
 
         self._folder = _make_folder(self._environ)
-        self._interrupt = True
-        self._check_stop()
-        try:
-            paths = blobs.fetch(
-                self._client, self._where.bucket, self._where.prefix, requests.blobs_of(call), self._folder, self._wait
-            )
-        except (blobs.BlobError, OSError) as error:
-            failure = Failure(Kind.FETCH, str(error))
-            return outcomes.all_failed(call.tasks, {task.node_id: failure for task in call.tasks}, "")
-        finally:
-            self._interrupt = False
+        paths: dict[Blob, str] = {}
+        needed = requests.blobs_of(call)
+        if needed:
+            client = self._client  # before the interrupt, which would tear its import
+            self._interrupt = True
+            self._check_stop()
+            try:
+                paths = blobs.fetch(client, self._where.bucket, self._where.prefix, needed, self._folder, self._wait)
+            except (blobs.BlobError, OSError) as error:
+                failure = Failure(Kind.FETCH, str(error))
+                return outcomes.all_failed(call.tasks, {task.node_id: failure for task in call.tasks}, "")
+            finally:
+                self._interrupt = False
         self._times["fetched"] = time.time()
         self._check_stop()
         return self._run_tasks(call, paths, pump)
@@ -192,8 +218,7 @@ class Supervisor:
     # --- the electrons ---
 
     def _run_tasks(self, call: Call, paths: dict[Blob, str], pump: Pump) -> tuple[NodeResult, ...]:
-        self._host = usage.HostFacts(self._environ)
-        gpus = usage.GpuWatch(self._environ)
+        gpus: usage.GpuWatch | None = None
         results: list[NodeResult] = []
         outputs: dict[int, str] = {}
         raw: list[tuple[Task, dict[str, Any] | Failure, dict[str, protocol.Log]]] = []
@@ -205,7 +230,13 @@ class Supervisor:
                 raw.append((task, answer, pump.finish_logs()))
                 continue
             request = requests.build(call, task, paths, outputs, self._folder, first=not raw)
-            done = pump.run(request, self._on_event)
+            pump.send(request)
+            if gpus is None:
+                # The electron runs by now: what takes time here costs it none.
+                self._host = usage.HostFacts(self._environ)
+                gpus = usage.GpuWatch(self._environ)
+                self._client  # noqa: B018  (loaded by being asked for; the outcome needs it in any case)
+            done = pump.wait_for("done", self._on_event)
             if done is not None and "output" in done:
                 answer = done["output"]
                 outputs[task.node_id] = done["output"]["pickle"]
@@ -219,7 +250,7 @@ class Supervisor:
                 self._times["ran"] = done["time"] if done is not None else time.time()
                 self._ended = pump.end()
             raw.append((task, answer, pump.finish_logs()))
-        self._gpus = gpus.finish()
+        self._gpus = () if gpus is None else gpus.finish()
         for task, answer, logs in raw:
             results.append(self._result(task, answer, logs))
         return tuple(results)
@@ -350,7 +381,7 @@ class Supervisor:
         if self._sigterm_at is not None:
             raise _Stop
 
-    def _wait(self, pending: s3.Pending) -> s3.Answer:
+    def _wait(self, pending: Pending) -> s3.Answer:
         """Wait for S3, but after SIGTERM only as long as there is time."""
         while True:
             left_s = 1.0
@@ -363,7 +394,7 @@ class Supervisor:
             except TimeoutError:
                 continue
 
-    def _put_part(self, part: str, data: bytes) -> s3.Pending:
+    def _put_part(self, part: str, data: bytes) -> Pending:
         return self._client.put(self._where.bucket, self._where.log_key(part), data)
 
     def clean_up(self) -> None:

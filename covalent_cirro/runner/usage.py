@@ -7,9 +7,11 @@ GPUs or ECS's metadata endpoint.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import threading
 
 _UNLIMITED_BYTES = 1 << 60  # cgroup v1 says "no limit" with a number near 2**63
 _GPU_FIRST_S = 2.0
@@ -113,6 +115,9 @@ class GpuWatch:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._gpus: dict[str, dict[str, Any]] = {}
         self._samples: dict[str, list[float]] = {}
+        # Not at the top: the electron waits for this module, but not for its threads.
+        import threading
+
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         if gpus_visible(environ):
@@ -191,6 +196,8 @@ class HostFacts:
         self._thread: threading.Thread | None = None
         uri = environ.get("ECS_CONTAINER_METADATA_URI_V4", "")
         if uri.startswith("http://"):
+            import threading
+
             self._thread = threading.Thread(target=self._ask, args=(uri,), daemon=True)
             self._thread.start()
 

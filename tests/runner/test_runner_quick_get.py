@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import calendar
-import http.server
+import contextlib
+import datetime
+import ipaddress
 import json
+import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -18,6 +22,9 @@ import pytest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotocoreCredentials
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,11 +46,15 @@ class Listener:
 
     Attributes:
         heard: The requests, as they came.
+        answer: What is said to each.
+        tls: How to speak TLS, if at all.
+        hold: Cleared, answers are held back.
     """
 
     def __init__(self) -> None:
         self.heard: list[str] = []
         self.answer = b""
+        self.tls: ssl.SSLContext | None = None
         self.hold = threading.Event()
         self.hold.set()
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -60,16 +71,17 @@ class Listener:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
-            with connection:
-                heard = b""
-                while b"\r\n\r\n" not in heard and (chunk := connection.recv(65536)):
-                    heard += chunk
-                self.heard.append(heard.decode("latin-1"))
-                self.hold.wait(20)
-                try:
-                    connection.sendall(self.answer)
-                except OSError:
-                    continue
+            with contextlib.suppress(OSError), connection:
+                self._serve_one(connection if self.tls is None else self.tls.wrap_socket(connection, server_side=True))
+
+    def _serve_one(self, connection: socket.socket) -> None:
+        with connection:
+            heard = b""
+            while b"\r\n\r\n" not in heard and (chunk := connection.recv(65536)):
+                heard += chunk
+            self.heard.append(heard.decode("latin-1"))
+            self.hold.wait(20)
+            connection.sendall(self.answer)
 
     def close(self) -> None:
         self.hold.set()
@@ -210,6 +222,42 @@ def test_credentials_are_asked_for_once(s3_listener: Listener, ecs: Listener) ->
     assert len(ecs.heard) == 1
 
 
+# --- TLS ------------------------------------------------------------------------------------------------------------
+
+
+def own_certificate(path: Path) -> Path:
+    """A certificate of 127.0.0.1 that vouches for itself, and its key, in a file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(certificate.public_bytes(form[0]) + key.private_bytes(*form))
+    return path
+
+
+def test_certificates_are_checked(s3_listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An https endpoint is read from where its certificate is vouched for, and shown nothing otherwise."""
+    bundle = str(own_certificate(tmp_path / "bundle.pem"))
+    s3_listener.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    s3_listener.tls.load_cert_chain(bundle)
+    s3_listener.says(b"{}")
+    https = {"AWS_ENDPOINT_URL": s3_listener.url.replace("http:", "https:")}
+
+    assert quick(s3_listener, https) is None
+    assert s3_listener.heard == []
+    monkeypatch.setenv("SSL_CERT_FILE", bundle)
+    found = quick(s3_listener, https)
+    assert found is not None
+    assert found.body == b"{}"
+
+
 # --- what is left to awscrt -----------------------------------------------------------------------------------------
 
 
@@ -226,6 +274,7 @@ def test_credentials_are_asked_for_once(s3_listener: Listener, ecs: Listener) ->
         {**NO_KEYS, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": ".example.com/creds"},
         {"HTTP_PROXY": "http://127.0.0.1:1"},
         {"https_proxy": "http://127.0.0.1:1"},
+        {"AWS_CA_BUNDLE": "/bundle.pem"},
         {"AWS_SESSION_TOKEN": "two\r\nlines"},
     ],
 )
@@ -237,13 +286,27 @@ def test_nobody_is_asked_where_it_is_not_easy(s3_listener: Listener, environ: di
     assert s3_listener.heard == []
 
 
-def test_a_profile_comes_before_the_container(s3_listener: Listener, ecs: Listener, home: Path) -> None:
-    """A home with ``.aws`` may hold other credentials, which awscrt's chain prefers."""
+@pytest.mark.parametrize(
+    ("file", "environ"),
+    [
+        (".aws/config", {}),
+        (".aws/credentials", {}),
+        ("mine", {"AWS_CONFIG_FILE": "~/mine"}),
+        ("mine", {"AWS_SHARED_CREDENTIALS_FILE": "~/mine"}),
+    ],
+)
+def test_profiles_come_before_the_container(
+    s3_listener: Listener, ecs: Listener, home: Path, file: str, environ: dict[str, str]
+) -> None:
+    """A file of profiles may hold other credentials, which awscrt's chain prefers; one that is not there does not."""
     s3_listener.says(b"{}")
-    (home / ".aws").mkdir()
+    environ = {**NO_KEYS, "AWS_CONTAINER_CREDENTIALS_FULL_URI": ecs.url, **environ}
 
-    assert quick(s3_listener, {**NO_KEYS, "AWS_CONTAINER_CREDENTIALS_FULL_URI": ecs.url}) is None
-    assert (ecs.heard, s3_listener.heard) == ([], [])
+    assert quick(s3_listener, environ) is not None
+    (home / file).parent.mkdir(exist_ok=True)
+    (home / file).touch()
+    assert quick(s3_listener, environ) is None
+    assert len(ecs.heard) == 1
 
 
 @pytest.mark.parametrize(
@@ -294,9 +357,31 @@ def test_server_that_does_not_answer_is_left_in_time(s3_listener: Listener, monk
     assert quick(s3_listener) is None
 
 
+def test_addresses_of_a_host_share_the_time(s3_listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another is tried where one refuses, with the time that is left."""
+    tried: list[tuple[str, float]] = []
+    resolve, connect = socket.getaddrinfo, socket.create_connection
+    s3_listener.says(b"{}")
+
+    def two(host: str, port: int, *rest: Any, **options: Any) -> Any:
+        hosts = ("127.0.0.2", "127.0.0.1") if host == "two.test" else (host,)
+        return [found for each in hosts for found in resolve(each, port, *rest, **options)]
+
+    def watched(address: tuple[str, int], timeout: float) -> socket.socket:
+        tried.append((address[0], timeout))
+        return connect(address, timeout)
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    monkeypatch.setattr(socket, "create_connection", watched)
+
+    assert quick(s3_listener, {"AWS_ENDPOINT_URL": f"http://two.test:{s3_listener.port}"}) is not None
+    assert [host for host, _ in tried] == ["127.0.0.2", "127.0.0.1"]
+    assert tried[1][1] < tried[0][1] <= quick_get._TIMEOUT_S
+
+
 def test_connection_need_not_be_closed(s3_listener: Listener) -> None:
     """The length says where the body ends: a server that keeps the connection is not waited for."""
-    s3_listener.says(b"{}" + b"next", "HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 6\r\n\r\n")
+    s3_listener.says(b"{}" + b"next", 'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 6\r\n\r\n')
 
     found = quick(s3_listener)
 
@@ -318,43 +403,108 @@ def test_odd_credentials_are_none(s3_listener: Listener, ecs: Listener, answer: 
 # --- in the runner --------------------------------------------------------------------------------------------------
 
 
-def imports_of_parent(runs: Any) -> Callable[[], str]:
-    """Has the runner's parent note the first import of awscrt in a file; returns how an electron reads it."""
-    note = str(runs.tmp_path / "awscrt-imported")
+def hold_up_awscrt(runs: Any) -> tuple[Path, Callable[[], None]]:
+    """Have the import of awscrt wait until an electron has begun.
+
+    Returns:
+        Where it is noted what happened, and the electron.
+    """
+    notes, begun = runs.tmp_path / "notes", str(runs.tmp_path / "begun")
     with (runs.tmp_path / "site" / "sitecustomize.py").open("a") as file:
-        file.write(
-            "class _Noted:\n"
-            "    def find_spec(self, name, path=None, target=None):\n"
-            "        if name.split('.')[0] in ('awscrt', '_awscrt'):\n"
-            f"            open({note!r}, 'a').write(name + '\\n')\n"
-            "            import time, os\n"
-            "            deadline = time.monotonic() + 10\n"
-            f"            while not os.path.exists({note + '-go-on'!r}) and time.monotonic() < deadline:\n"
-            "                time.sleep(0.01)\n"
-            "sys.meta_path.insert(0, _Noted())\n"
-        )
+        file.write(f"""
+class _HeldUp:
+    def find_spec(self, name, path=None, target=None):
+        if name == "_awscrt":
+            import time
+            deadline = time.monotonic() + 5
+            while not os.path.exists({begun!r}) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            with open({str(notes)!r}, "a") as file:
+                file.write("after" if os.path.exists({begun!r}) else "before")
+sys.meta_path.insert(0, _HeldUp())
+""")
 
-    def electron() -> str:
-        """What is noted when the electron runs; then the import may go on."""
-        import os
+    def electron() -> None:
+        open(begun, "w").close()
 
-        noted = open(note).read() if os.path.exists(note) else "nothing yet, or just begun"
-        open(note + "-go-on", "w").close()
-        return noted
-
-    return electron
+    return notes, electron
 
 
 def test_electron_does_not_wait_for_awscrt(runs: Any) -> None:
-    """Its import is held up until the electron has begun: that the electron begins shows that it need not wait."""
-    begun = imports_of_parent(runs)
-    runs.make_call(runs.task(begun))
-    started = time.monotonic()
+    """The import of awscrt is held up until the electron has begun: it does begin. One GET and one PUT all the same."""
+    notes, electron = hold_up_awscrt(runs)
+
+    ran = runs(runs.task(electron))
+
+    assert (ran.code, notes.read_text()) == (ExitCode.OK, "after"), ran.stderr
+    assert [request.method for request in runs.proxy.requests] == ["GET", "PUT"]
+
+
+def test_first_outcome_is_found_without_awscrt(runs: Any) -> None:
+    """A further attempt that has nothing to do never loads it."""
+    notes, electron = hold_up_awscrt(runs)
+    failure = Failure(Kind.RAISED, "ValueError: no")
+    outcome = Outcome("call-1", 1, "job-1", (NodeResult(0, None, failure, Log(), Log()),), Usage(), "3", "3", {}, {})
+    runs.put(runs.location.outcome_key, protocol.dump_outcome(outcome))
+
+    ran = runs(runs.task(electron), env={"AWS_BATCH_JOB_ATTEMPT": "2"})
+
+    assert (ran.code, notes.exists()) == (ExitCode.RAISED, False), ran.stderr
+    assert [request.method for request in runs.proxy.requests] == ["GET", "GET"]
+
+
+@pytest.mark.parametrize("status", [301, 403, 404, 503])
+def test_what_it_could_not_get_is_asked_for_again(runs: Any, status: int) -> None:
+    """By awscrt, at the cost of one request."""
+    runs.make_call(runs.task(lambda: 1))
+    runs.proxy.intercept = lambda _: (status, {}, b"") if len(runs.proxy.requests) == 1 else None
 
     ran = runs.finish(runs.start())
 
-    assert ran.code == ExitCode.OK, ran.stderr
-    assert time.monotonic() - started < 10
-    assert [request.method for request in runs.proxy.requests] == ["GET", "PUT"]
-    assert runs.proxy.requests[0].headers["host"] == runs.proxy.url.removeprefix("http://")
-    assert "awscrt" in (runs.tmp_path / "awscrt-imported").read_text()
+    assert (ran.code, runs.value(ran)) == (ExitCode.OK, 1)
+    assert [request.method for request in runs.proxy.requests] == ["GET", "GET", "PUT"]
+    assert ran.stderr == ""
+
+
+def test_proxies_are_left_to_awscrt(runs: Any) -> None:
+    """It is awscrt that asks, as its user agent tells."""
+    runs.make_call(runs.task(lambda: 1))
+
+    ran = runs.finish(runs.start({"HTTPS_PROXY": "http://127.0.0.1:1"}))
+
+    assert (ran.code, runs.value(ran)) == (ExitCode.OK, 1)
+    assert all("CRT" in request.headers["user-agent"] for request in runs.proxy.requests)
+
+
+def test_endpoint_that_is_no_url_is_told_at_once(runs: Any) -> None:
+    """Before anything runs or is imported for it."""
+    ran = runs(runs.task(print, "ran"), env={"AWS_ENDPOINT_URL_S3": "127.0.0.1:9000"})
+
+    assert (ran.code, ran.stdout) == (ExitCode.BAD_CALL, "")
+    assert "AWS_ENDPOINT_URL" in ran.stderr
+
+
+def test_stop_while_the_call_is_read_ends_at_once(runs: Any, s3_listener: Listener, eventually: Any) -> None:
+    """SIGTERM is heard although S3 does not answer."""
+    s3_listener.hold.clear()
+    runner = runs.start({"AWS_ENDPOINT_URL": s3_listener.url})
+    eventually(lambda: s3_listener.heard)
+    runner.send_signal(signal.SIGTERM)
+
+    ran = runs.finish(runner)
+
+    assert ran.code == ExitCode.TERMINATED
+    assert "stopped by SIGTERM before the call was read" in ran.stderr
+    assert len(s3_listener.heard) == 1
+
+
+def test_image_without_awscrt_runs_nothing(runs: Any) -> None:
+    """It is missed before the electron begins, not when its result is to be stored."""
+    with (runs.tmp_path / "site" / "sitecustomize.py").open("a") as file:
+        file.write("sys.modules['awscrt'] = None\n")
+
+    ran = runs(runs.task(print, "ran"))
+
+    assert (ran.code, ran.stdout, ran.outcome) == (1, "", None)
+    assert "awscrt" in ran.stderr
+    assert runs.proxy.requests == []
