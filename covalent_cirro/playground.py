@@ -328,7 +328,8 @@ class Playground:
         import boto3
 
         assert state.emulator is not None
-        return boto3.client(  # type: ignore[call-overload]
+        make: Any = boto3.client  # typed one overload a service where boto3-stubs is installed
+        return make(
             service,
             region_name=state.region,
             endpoint_url=state.emulator.url,

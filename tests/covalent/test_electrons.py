@@ -162,7 +162,9 @@ def test_an_electron_without_a_result(stack: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("which", "says"), [(kills_itself, "SIGSEGV"), (exits, "exit code 7"), (generator, "generator")], ids=str
+    ("which", "says"),
+    [(kills_itself, "SIGSEGV"), (exits, "exit code 7"), (generator, "generator")],
+    ids=["killed", "left", "no pickle"],
 )
 def test_an_end_without_a_result_says_which(stack: Any, which: Any, says: str) -> None:
     """Never an S3 404."""
