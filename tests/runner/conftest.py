@@ -286,7 +286,7 @@ def until(condition: Callable[[], Any], timeout_s: float = 20) -> Any:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def s3_server() -> Iterator[tuple[str, int]]:
     """A moto server with the tests' bucket."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -296,7 +296,7 @@ def s3_server() -> Iterator[tuple[str, int]]:
     server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def s3(s3_server: tuple[str, int]) -> Any:
     """A boto3 client of the server."""
     client = boto3.session.Session().client(

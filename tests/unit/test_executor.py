@@ -60,6 +60,7 @@ def section() -> Iterator[dict[str, Any]]:
     yield Section()
     for key in changed:
         get_config("executors.cirro").pop(key, None)
+    set_config({})  # writes the file, from which Covalent reads again for each executor
 
 
 @pytest.mark.parametrize("first", ANY_ORDER)
