@@ -16,9 +16,6 @@ from covalent_cirro.jobs import JobDetail, parse_job
 
 T = TypeVar("T")
 
-IDS_PER_DESCRIBE = 100
-"""Ids in one DescribeJobs (Batch API Reference, DescribeJobs)."""
-
 MAX_NAME = 128
 """Characters of a job's name (SubmitJob)."""
 
@@ -145,7 +142,7 @@ class BatchGateway:
         return next((job["jobId"] for job in response["jobSummaryList"] if job["jobName"] == submission.name), None)
 
     async def describe(self, job_ids: Iterable[str]) -> list[JobDetail]:
-        """What AWS says of up to `IDS_PER_DESCRIBE` jobs, in one call; ids that it does not know are missing."""
+        """What AWS says of up to `watchlist.IDS_PER_LOOK` jobs, in one call; ids that it does not know are missing."""
         with self._errors("batch:DescribeJobs", ""):
             response = await self._client.describe_jobs(jobs=list(job_ids))
         return [parse_job(job) for job in response["jobs"]]

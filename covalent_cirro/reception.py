@@ -33,7 +33,7 @@ async def receive(settings: Settings, dispatch_id: str, node_ids: Sequence[int],
     """
     if isinstance(data, Mapping) and "host" in data:
         return host_nodes.received(data["host"])
-    place = _place(dispatch_id, node_ids, data)
+    place = _place(settings, dispatch_id, node_ids, data)
     group = await asyncio.to_thread(covalent_assets.load_group, dispatch_id, node_ids, ())
     await asyncio.to_thread(covalent_assets.write_statuses, _started(dispatch_id, node_ids, data))
     async with engine_for(settings) as engine:
@@ -67,8 +67,12 @@ def where(settings: Settings, data: Mapping[str, Any]) -> str:
     return f"AWS Batch job {data.get('job_id') or '?'} in queue {settings.queue}{stream}"
 
 
-def _place(dispatch_id: str, node_ids: Sequence[int], data: Any) -> Location:
-    """The call that the data names. Anybody who reaches the server can send data: it must name this group's call."""
+def _place(settings: Settings, dispatch_id: str, node_ids: Sequence[int], data: Any) -> Location:
+    """The call that the data names.
+
+    Anybody who reaches the server can send data (Covalent's route for job updates asks for no credentials): it must
+    name a call of this group, in the executor's own bucket, where only the circle of its roles can write.
+    """
     uri = data.get("call") if isinstance(data, Mapping) else None
     if not isinstance(uri, str):
         raise OutcomeError(
@@ -78,6 +82,11 @@ def _place(dispatch_id: str, node_ids: Sequence[int], data: Any) -> Location:
         place = parse_call_uri(uri)
     except ProtocolError as error:
         raise OutcomeError(str(error)) from error
-    if f"jobs/{dispatch_id}/{node_ids[0]}/" not in place.base:
+    if f"{settings.key_prefix}jobs/{dispatch_id}/{node_ids[0]}/{place.call_id}/" != place.base:
         raise OutcomeError(f"{uri} is not a call of dispatch {dispatch_id}, node {node_ids[0]}; it was refused.")
+    if place.bucket != settings.s3_bucket_name:
+        raise OutcomeError(
+            f"{uri} is not in s3_bucket_name={settings.s3_bucket_name!r}; it was refused. If that setting was changed "
+            "while the job ran, set it back: the result is still there."
+        )
     return place

@@ -325,10 +325,7 @@ def test_task_packing(stack: Any) -> None:
     finally:
         set_config({"sdk.task_packing": get_config("sdk").get("task_packing_before", "false")})
     assert result.result == 12, result.error
-    assert (
-        sorted(jobs_of(stack, result.dispatch_id)) == ["total", "unpacked"]
-        or len(jobs_of(stack, result.dispatch_id)) == 2
-    )
+    assert len(jobs_of(stack, result.dispatch_id)) == 2
 
 
 @electron
@@ -482,4 +479,6 @@ def test_the_servers_process_unpickles_nothing_that_a_job_wrote(stack: Any, tmp_
     result = run(lattice, str(mark))
     assert result.result == "passed on", result.error
     server = stack.playground.read().server.identity.pid
-    assert str(server) not in (mark.read_text().split() if mark.exists() else [])
+    unpickled_by = mark.read_text().split()  # the second job, at least
+    assert unpickled_by
+    assert str(server) not in unpickled_by

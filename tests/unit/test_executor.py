@@ -208,13 +208,26 @@ async def test_receive_none_means_cancelled() -> None:
     assert [(update.node_id, str(update.status)) for update in updates] == [(1, "CANCELLED"), (2, "CANCELLED")]
 
 
-@pytest.mark.parametrize("data", [{}, {"status": "COMPLETED"}, {"call": "s3://b/jobs/another/1/c/call.json"}, "x"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"status": "COMPLETED"},
+        "x",
+        {"call": "s3://mine/cirro/jobs/another/1/c/call.json"},
+        {"call": "s3://mine/cirro/jobs/d/2/c/call.json"},
+        {"call": "s3://mine/elsewhere/jobs/d/1/c/call.json"},
+        {"call": "s3://somebody-elses/cirro/jobs/d/1/c/call.json"},
+    ],
+)
 async def test_what_anybody_may_tell_the_server_is_checked(data: Any) -> None:
-    """Covalent's route for job updates has no authentication: only this group's own call is fetched."""
-    from covalent_cirro.errors import CirroError
+    """Covalent's route for job updates has no authentication: only this group's call in our own bucket is fetched."""
+    from covalent_cirro.errors import OutcomeError
 
-    with pytest.raises(CirroError):
-        await CirroBatchExecutor().receive({"dispatch_id": "d", "node_ids": [1], "task_group_id": 1}, data)
+    with pytest.raises(OutcomeError):
+        await CirroBatchExecutor(s3_bucket_name="mine").receive(
+            {"dispatch_id": "d", "node_ids": [1], "task_group_id": 1}, data
+        )
 
 
 async def test_cancelling_what_was_never_sent_does_nothing() -> None:
