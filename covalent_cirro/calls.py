@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -57,8 +58,11 @@ class Written(NamedTuple):
 
 
 def new_call_id() -> str:
-    """Part of the call's keys and of the job's name: 48 random bits, so that no two calls of a node meet."""
-    return secrets.token_hex(6)
+    """Part of the call's keys and of the job's name: the time in ms, then 32 random bits.
+
+    No two calls of a node meet, and the newest sorts last: S3's own times have whole seconds only.
+    """
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(4)}"
 
 
 async def write_call(

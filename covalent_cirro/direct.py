@@ -145,14 +145,14 @@ def _read(paths: dict[str, str]) -> Found:
 async def _newest(engine: Engine, settings: Settings, metadata: dict[str, Any]) -> Location:
     prefix = node_base(settings.key_prefix, str(metadata["dispatch_id"]), int(metadata["node_id"]))
     keys = await engine.store.list_keys(settings.s3_bucket_name, prefix)
-    calls = [(written, key) for key, written in keys if key.endswith("/call.json")]
+    calls = [key for key, _ in keys if key.endswith("/call.json")]
     if not calls:
         raise NotFound(
             f"Nothing was uploaded for {metadata}: there is no call under s3://{settings.s3_bucket_name}/{prefix}.",
             operation="s3:ListBucket",
             code="NoSuchKey",
         )
-    return parse_call_uri(f"s3://{settings.s3_bucket_name}/{max(calls)[1]}")
+    return parse_call_uri(f"s3://{settings.s3_bucket_name}/{max(calls)}")
 
 
 async def _call(engine: Engine, place: Location) -> Call:

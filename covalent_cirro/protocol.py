@@ -123,7 +123,7 @@ class UnknownFormat(ProtocolError):
 class Location(NamedTuple):
     """Where one call lives: ``s3://bucket/prefix/jobs/<dispatch>/<node>/<call>/``.
 
-    The last part is drawn at random for each call, so that two servers, or a call that is made again, never write
+    The last part is made anew for each call, so that two servers, or a call that is made again, never write
     over each other; dispatch and node come first, so that all calls of a node are found by listing.
     """
 
