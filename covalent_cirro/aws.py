@@ -128,6 +128,27 @@ def blocking_session(access: Access, beside: AioSession) -> boto3.Session:
     return boto3.Session(botocore_session=core, region_name=region_of(core, access))
 
 
+def client(access: Access, service: str, *, region: str | None = None) -> Any:
+    """A boto3 client for commands, which wait for each call.
+
+    Args:
+        access: Whose account and where.
+        service: Name of the service in boto3: ``"cloudformation"``.
+        region: Another region than that of ``access``.
+
+    Raises:
+        SettingsError: The profile does not exist, or the region is malformed.
+    """
+    import botocore.session
+    from botocore.config import Config
+
+    with translate(f"{service}: making a client", access=access):
+        core = botocore.session.Session(profile=access.profile)
+        _configure(core, access)
+        options = client_options(access, region or region_of(core, access))
+        return core.create_client(service, **{**options, "config": Config(**options["config"])})
+
+
 def region_of(session: Any, access: Access) -> str:
     """The executor's region, else AWS's chain, else `DEFAULT_REGION`."""
     # AWS_REGION is what containers and newer SDKs have; botocore itself reads AWS_DEFAULT_REGION only.

@@ -43,6 +43,19 @@ STOP_GRACE_S = 30
 """Seconds between SIGTERM and SIGKILL on AWS Batch (User Guide, Job timeouts)."""
 
 
+LABEL_PYTHON = "covalent-cirro.python"
+"""Label of an image: version of its Python."""
+
+LABEL_CLOUDPICKLE = "covalent-cirro.cloudpickle"
+"""Label of an image: version of its cloudpickle."""
+
+LABEL_RUNNER = "covalent-cirro.runner"
+"""Label of an image: version of its covalent-cirro."""
+
+LABEL_FORMAT = "covalent-cirro.call-format"
+"""Label of an image: `FORMAT` of the calls that its runner understands."""
+
+
 class ExitCode:
     """How the runner's process ends. The outcome says more; these tell what AWS Batch shows by itself."""
 

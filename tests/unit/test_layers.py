@@ -15,7 +15,7 @@ LAYERS: list[set[str]] = [
     {"protocol"},
     {"settings"},
     {"jobs"},
-    {"watchlist", "aws", "packages"},
+    {"watchlist", "aws", "packages", "covalent_config"},
     {"blobs", "batch", "definitions", "watcher", "logs", "covalent_assets", "stacks", "processes"},
     {"store", "status_board", "covalent_server"},
     {"engine", "calls", "results"},

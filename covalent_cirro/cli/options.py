@@ -1,0 +1,61 @@
+"""Options that several commands share: which deployment, with which credentials, and in which form to show it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+from covalent_cirro import covalent_config
+from covalent_cirro.aws import Access
+
+DEFAULT_NAME = "cirro"
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Target(NamedTuple):
+    """A deployment, and how to get at it.
+
+    Attributes:
+        access: Credentials and region; the endpoint is AWS's own chain's (``AWS_ENDPOINT_URL``).
+        stack_name: Name of the deployment: its stacks are called ``<stack_name>-network`` and so on.
+    """
+
+    access: Access
+    stack_name: str
+
+
+def target_options(command: Command) -> Command:
+    """Add ``--stack-name``, ``--region`` and ``--profile``; the command gets them as ``target``.
+
+    What is not given is as the last ``cirro deploy`` recorded it in Covalent's config, else AWS's own chain decides.
+    """
+
+    @click.option("--stack-name", metavar="NAME", help="Name of the deployment. Unset: the last one, or 'cirro'.")
+    @click.option("--region", help="AWS region. Unset: that of the last deployment, or AWS's usual chain.")
+    @click.option("--profile", help="AWS profile. Unset: that of the last deployment, or AWS's usual chain.")
+    @functools.wraps(command)
+    def with_target(stack_name: str | None, region: str | None, profile: str | None, **given: Any) -> Any:
+        return command(target=settle(stack_name, region, profile), **given)
+
+    return with_target  # type: ignore[return-value]
+
+
+def settle(stack_name: str | None, region: str | None, profile: str | None) -> Target:
+    """The deployment that is meant. What the last one recorded counts only where the same one is meant."""
+    last = covalent_config.last_deploy()
+    if last is not None and stack_name in (None, last.stack_name):
+        stack_name = last.stack_name
+        # Another profile may well be another account with another region of its own.
+        region = region or (last.region if profile in (None, last.profile) else None)
+        profile = profile or last.profile
+    access = Access(profile=profile or None, credentials=None, region=region or None, endpoint_url=None)
+    return Target(access, stack_name or DEFAULT_NAME)
+
+
+def json_option(command: Command) -> Command:
+    """Add ``--json``; the command gets it as ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="For programs: one JSON document.")(command)

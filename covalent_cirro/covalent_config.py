@@ -1,0 +1,218 @@
+"""The user's Covalent config file: what it says of our executor, and what ``cirro deploy`` writes into it.
+
+Edits the file itself, so that comments stay and Covalent, which takes seconds, is not imported; knows no AWS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import filelock
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
+from covalent_cirro.errors import HostError
+from covalent_cirro.settings import BY_NAME, SECTION
+
+OURS = "cirro"
+"""Section of the config with what the last deployment was: what tells values that we wrote from the user's."""
+
+IMAGE = "container_image_uri"
+"""The setting that ``cirro image push`` writes."""
+
+LOCK_PATIENCE_S = 10.0
+"""Covalent holds the file's lock for milliseconds at a time, but for each electron."""
+
+
+class LastDeploy(NamedTuple):
+    """What was written into the config last.
+
+    Attributes:
+        stack_name: Name of the deployment.
+        region: AWS region.
+        profile: AWS profile; empty for AWS's usual chain.
+        settings: The executor's settings as they were written.
+    """
+
+    stack_name: str
+    region: str
+    profile: str
+    settings: dict[str, str]
+
+
+class Recorded(NamedTuple):
+    """What became of settings that were to be written.
+
+    Attributes:
+        written: Settings whose value in the file is new.
+        kept: Settings that the user had set to another value, with the user's value: they were left as they were.
+    """
+
+    written: dict[str, str]
+    kept: dict[str, Any]
+
+
+def config_path() -> Path:
+    """Covalent's config file, found as Covalent 0.240 finds it (``covalent/_shared_files/defaults.py``)."""
+    folder = os.environ.get("COVALENT_CONFIG_DIR") or os.environ.get("XDG_CONFIG_DIR")
+    return Path(folder or Path.home() / ".config" / "covalent") / "covalent.conf"
+
+
+def read() -> dict[str, Any]:
+    """The whole config as plain values; empty where there is no file.
+
+    Raises:
+        HostError: The file cannot be read, or is not TOML.
+    """
+    return _load().unwrap()
+
+
+def executor_section() -> dict[str, Any]:
+    """What ``[executors.cirro]`` says."""
+    section = read().get("executors", {}).get(SECTION.split(".")[1], {})
+    return dict(section) if isinstance(section, dict) else {}
+
+
+def last_deploy() -> LastDeploy | None:
+    """What `record` wrote last; `None` where nothing is recorded."""
+    ours = read().get(OURS)
+    if not isinstance(ours, dict) or not ours.get("stack_name"):
+        return None
+    settings = ours.get("settings")
+    return LastDeploy(
+        stack_name=str(ours["stack_name"]),
+        region=str(ours.get("region", "")),
+        profile=str(ours.get("profile", "")),
+        settings={key: str(value) for key, value in settings.items()} if isinstance(settings, dict) else {},
+    )
+
+
+def record(settings: Mapping[str, str], *, stack_name: str, region: str, profile: str) -> Recorded:
+    """Write a deployment's settings into ``[executors.cirro]``, keeping what the user set.
+
+    A value is the user's when it is neither the one that we wrote last nor the option's default, which older versions
+    and the stock plugin pin in the file.
+
+    Args:
+        settings: The executor's settings that the deployment gives.
+        stack_name: Name of the deployment.
+        region: AWS region.
+        profile: AWS profile with which it was deployed; empty for AWS's usual chain.
+
+    Raises:
+        HostError: The file cannot be read or written, or somebody holds its lock.
+    """
+    with _edited() as document:
+        section, ours = _executor(document), _table(document, OURS)
+        before = dict(ours.get("settings", {}))
+        wanted = {**settings, **({"profile": profile} if profile else {})}
+        recorded = _merge(section, wanted, before)
+        for gone in set(before) - set(wanted) - {IMAGE}:
+            if section.get(gone) == before[gone]:
+                del section[gone]
+        image = {IMAGE: before[IMAGE]} if IMAGE in before and ours.get("stack_name") == stack_name else {}
+        ours.update({"stack_name": stack_name, "region": region, "profile": profile})
+        ours["settings"] = {**wanted, **image}
+    return recorded
+
+
+def set_image(uri: str) -> Recorded:
+    """Make an image the executor's, unless the user set another one by hand.
+
+    Args:
+        uri: URI of the image, best with its digest.
+
+    Raises:
+        HostError: The file cannot be read or written, or somebody holds its lock.
+    """
+    with _edited() as document:
+        section, ours = _executor(document), _table(document, OURS)
+        before = dict(ours.get("settings", {}))
+        recorded = _merge(section, {IMAGE: uri}, before)
+        ours["settings"] = {**before, IMAGE: uri}
+    return recorded
+
+
+def forget(stack_name: str) -> list[str]:
+    """Take out what was recorded for a deployment, except for what the user changed since.
+
+    Args:
+        stack_name: Name of the deployment; where another one was recorded last, nothing happens.
+
+    Returns:
+        The settings that were taken out.
+
+    Raises:
+        HostError: The file cannot be read or written, or somebody holds its lock.
+    """
+    last = last_deploy()
+    if last is None or last.stack_name != stack_name:
+        return []
+    with _edited() as document:
+        section = _executor(document)
+        gone = [name for name, value in last.settings.items() if section.get(name) == value]
+        for name in gone:
+            del section[name]
+        del document[OURS]
+    return gone
+
+
+def _merge(section: Any, wanted: Mapping[str, str], before: Mapping[str, Any]) -> Recorded:
+    written, kept = {}, {}
+    for name, value in wanted.items():
+        now = section.get(name)
+        ours = now in (None, "", before.get(name), BY_NAME[name].default)
+        if now == value:
+            continue
+        if ours:
+            section[name] = written[name] = value
+        else:
+            kept[name] = now
+    return Recorded(written, kept)
+
+
+def _load() -> tomlkit.TOMLDocument:
+    path = config_path()
+    try:
+        return tomlkit.parse(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return tomlkit.document()
+    except (OSError, UnicodeDecodeError, TOMLKitError) as error:
+        raise HostError(f"Covalent's config {path} cannot be read: {error}. Mend it, or move it away.") from error
+
+
+def _table(document: Any, name: str) -> Any:
+    if not isinstance(document.get(name), dict):
+        document[name] = tomlkit.table()
+    return document[name]
+
+
+def _executor(document: Any) -> Any:
+    return _table(_table(document, "executors"), SECTION.split(".")[1])
+
+
+@contextlib.contextmanager
+def _edited() -> Iterator[tomlkit.TOMLDocument]:
+    """The file's content, written back whole at the end, under the lock that Covalent itself takes."""
+    path = config_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{path}.lock", timeout=LOCK_PATIENCE_S):
+            document = _load()
+            yield document
+            temporary = path.with_suffix(".cirro-new")
+            temporary.write_text(tomlkit.dumps(document), "utf-8")
+            if path.exists():
+                temporary.chmod(path.stat().st_mode & 0o7777)
+            temporary.replace(path)
+    except filelock.Timeout as error:
+        raise HostError(
+            f"Covalent's config {path} is locked by another program for {LOCK_PATIENCE_S:g} s: nothing was written. "
+            "Try again."
+        ) from error
+    except OSError as error:
+        raise HostError(f"Covalent's config {path} cannot be written: {error.strerror}.") from error
