@@ -33,8 +33,8 @@ status: $(VENV)/.run ## Show what still runs
 down: ## Stop what `make sweep` left running, and remove its data
 	@if [ -x $(BIN)/cirro ]; then $(BIN)/cirro local down --state-dir $(STATE); else echo "nothing is installed"; fi
 
-test: $(VENV)/.dev ## Run all tests; ARGS="-k name" goes to pytest
-	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
+test: $(VENV)/.dev $(VENV)/.checkov ## Run all tests; ARGS="-k name" goes to pytest
+	@CHECKOV=$(BIN)/../checkov/bin/checkov $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.dev ## Format, lint, types and layers
 	@$(BIN)/ruff format --check .
@@ -68,4 +68,12 @@ $(VENV)/.run: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: $(VENV)/.run
 	@echo "installing what tests and checks need"
 	@$(INSTALL) -e '.[emulator,examples,test,check]'
+	@touch $@
+
+# In an environment of its own: it wants another boto3 than the rest.
+CHECKOV_VERSION = 3.3.30
+$(VENV)/.checkov: Makefile | $(VENV)/bin/python
+	@echo "installing checkov, which looks through the templates"
+	@$(BIN)/python -m venv $(VENV)/checkov
+	@$(VENV)/checkov/bin/python -m pip install --quiet --quiet --disable-pip-version-check checkov==$(CHECKOV_VERSION)
 	@touch $@

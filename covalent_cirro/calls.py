@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from covalent_cirro import packages, tobj
 from covalent_cirro.blobs import Source
 from covalent_cirro.covalent_assets import Group
+from covalent_cirro.image_rules import Pickled
 from covalent_cirro.protocol import (
     INLINE_BYTES,
     INLINE_TOTAL_BYTES,
@@ -65,15 +66,38 @@ def new_call_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(4)}"
 
 
+async def pickled_by(group: Group, specs: Sequence[Spec]) -> Pickled:
+    """What the functions of a task group were pickled with."""
+    header = await asyncio.to_thread(_header, group.nodes[specs[0].node_id].paths["function"])
+    return Pickled(header.python_version or group.python, header.cloudpickle_version)
+
+
 async def write_call(
-    store: Store, settings: Settings, dispatch_id: str, group: Group, specs: Sequence[Spec], *, covalent: str
+    store: Store,
+    settings: Settings,
+    dispatch_id: str,
+    group: Group,
+    specs: Sequence[Spec],
+    pickled: Pickled,
+    *,
+    covalent: str,
+    allowed: Callable[[], Awaitable[None]],
 ) -> Written:
-    """Store what a task group needs: blobs first, each once and all at the same time, then ``call.json``."""
+    """Store what a task group needs: blobs first, each once and all at the same time, then ``call.json``.
+
+    Args:
+        store: Where.
+        settings: Of the executor.
+        dispatch_id: The dispatch.
+        group: The files.
+        specs: The electrons.
+        pickled: From `pickled_by`.
+        covalent: Version of Covalent on the server.
+        allowed: Awaited before anything is sent; what it raises is raised.
+    """
     place = location(settings.s3_bucket_name, settings.key_prefix, dispatch_id, specs[0].node_id, new_call_id())
     inside = {spec.node_id for spec in specs}
-    function = group.nodes[specs[0].node_id].paths["function"]
-    header = await asyncio.to_thread(_header, function)
-    put = _Puts(store, settings, place)
+    put = _Puts(store, settings, place, allowed)
 
     async def task(spec: Spec) -> Task:
         node = group.nodes[spec.node_id]
@@ -107,12 +131,13 @@ async def write_call(
     call = Call(
         call_id=place.call_id,
         dispatch_id=dispatch_id,
-        python=header.python_version or group.python,
-        cloudpickle=header.cloudpickle_version,
+        python=pickled.python,
+        cloudpickle=pickled.cloudpickle,
         covalent=covalent,
         tasks=tuple(tasks),
         packages=tuple(archives),
     )
+    await allowed()
     await store.put_document(place.bucket, place.call_key, dump_call(call))
     return Written(place, call, (place.call_key, *put.keys))
 
@@ -129,8 +154,11 @@ def _header(path: str) -> tobj.Header:
 class _Puts:
     """Puts the files of one call, and counts what rides inside it."""
 
-    def __init__(self, store: Store, settings: Settings, place: Location) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, place: Location, allowed: Callable[[], Awaitable[None]]
+    ) -> None:
         self._store = store
+        self._allowed = allowed
         self._folder = settings.cache_dir
         self._place = place
         self._room = INLINE_TOTAL_BYTES
@@ -141,7 +169,12 @@ class _Puts:
         reserved = INLINE_BYTES if inline else 0  # Many puts ask before the first has its answer.
         self._room -= reserved
         ref = await self._store.put(
-            Source(path, is_tobj), self._place.bucket, self._place.prefix, self._folder, inline=inline
+            Source(path, is_tobj),
+            self._place.bucket,
+            self._place.prefix,
+            self._folder,
+            inline=inline,
+            allowed=self._allowed,
         )
         self._room += reserved
         if isinstance(ref, Blob):

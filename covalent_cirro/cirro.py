@@ -70,7 +70,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         time_limit: Seconds for an attempt, from 60.
         poll_freq: Seconds between two looks at the job, at most.
         cache_dir: Folder on the server for blobs on their way.
-        container_image_uri: Image of the job.
+        container_image_uri: Image of the job. One of ECR that cannot run the electron is refused by `send`.
         endpoint_url: Endpoint for all AWS services.
         s3_prefix: What keys begin with.
         batch_gpu_queue: Job queue for electrons with GPUs.

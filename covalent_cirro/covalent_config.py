@@ -56,9 +56,13 @@ class Recorded(NamedTuple):
     kept: dict[str, Any]
 
 
-def config_path() -> Path:
-    """Covalent's config file, found as Covalent 0.240 finds it (``covalent/_shared_files/defaults.py``)."""
-    folder = os.environ.get("COVALENT_CONFIG_DIR") or os.environ.get("XDG_CONFIG_DIR")
+def config_path(environment: Mapping[str, str] = os.environ) -> Path:
+    """Covalent's config file, found as Covalent 0.240 finds it (``covalent/_shared_files/defaults.py``).
+
+    Args:
+        environment: The variables of the process that reads it; this one's unless given.
+    """
+    folder = environment.get("COVALENT_CONFIG_DIR") or environment.get("XDG_CONFIG_DIR")
     return Path(folder or Path.home() / ".config" / "covalent") / "covalent.conf"
 
 

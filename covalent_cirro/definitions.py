@@ -9,10 +9,14 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from covalent_cirro.protocol import RUNNER_COMMAND
 from covalent_cirro.settings import Settings
+
+T = TypeVar("T")
+
+Allowed = Callable[[], Awaitable[None]]
 
 DIGEST_CHARS = 16
 """Hex characters of SHA-256 in a name: 64 bits tell the few thousand definitions of an account apart."""
@@ -74,6 +78,10 @@ def digest(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:DIGEST_CHARS]
 
 
+async def everything() -> None:
+    """Nothing is refused."""
+
+
 class Definitions:
     """Finds or registers definitions; each name once, however many ask at the same time."""
 
@@ -84,25 +92,38 @@ class Definitions:
     ) -> None:
         self._find = find
         self._register = register
-        self._known: dict[str, asyncio.Future[str]] = {}
+        self._found: dict[str, asyncio.Future[str | None]] = {}
+        self._registered: dict[str, asyncio.Future[str]] = {}
 
-    async def ensure(self, body: Mapping[str, Any]) -> str:
-        """``name:revision`` of an ACTIVE definition with this body."""
+    async def ensure(self, body: Mapping[str, Any], allowed: Allowed = everything) -> str:
+        """``name:revision`` of an ACTIVE definition with this body.
+
+        Args:
+            body: Of RegisterJobDefinition.
+            allowed: Awaited before one is registered; what it raises is raised.
+        """
         name = body["jobDefinitionName"]
-        future = self._known.get(name)
-        if future is None:
-            future = asyncio.ensure_future(self._find_or_register(name, body))
-            self._known[name] = future
-            future.add_done_callback(lambda done: self._drop_failed(name, done))
-        return await asyncio.shield(future)
+        found = await self._once(self._found, name, lambda: self._find(name))
+        if found is not None:
+            return found
+        await allowed()
+        return await self._once(self._registered, name, lambda: self._register(body))
 
     def forget(self, revision: str) -> None:
         """Look again next time: AWS said that this revision is not there any more."""
-        self._known.pop(revision.rsplit(":", 1)[0], None)
+        name = revision.rsplit(":", 1)[0]
+        self._found.pop(name, None)
+        self._registered.pop(name, None)
 
-    async def _find_or_register(self, name: str, body: Mapping[str, Any]) -> str:
-        return await self._find(name) or await self._register(body)
+    @staticmethod
+    async def _once(known: dict[str, asyncio.Future[T]], name: str, ask: Callable[[], Awaitable[T]]) -> T:
+        future = known.get(name)
+        if future is None:
+            future = known[name] = asyncio.ensure_future(ask())
+            future.add_done_callback(lambda done: _drop_failed(known, name, done))
+        return await asyncio.shield(future)
 
-    def _drop_failed(self, name: str, done: asyncio.Future[str]) -> None:
-        if done.cancelled() or done.exception() is not None:
-            self._known.pop(name, None)
+
+def _drop_failed(known: dict[str, asyncio.Future[T]], name: str, done: asyncio.Future[T]) -> None:
+    if done.cancelled() or done.exception() is not None:
+        known.pop(name, None)

@@ -16,15 +16,16 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from covalent_cirro import jobs, tobj
-from covalent_cirro.calls import Spec, Written, write_call
+from covalent_cirro.calls import Spec, Written, pickled_by, write_call
 from covalent_cirro.covalent_assets import Group, Node
 from covalent_cirro.engine import Engine
 from covalent_cirro.errors import NotFound
+from covalent_cirro.image_rules import Pickled
 from covalent_cirro.protocol import MAX_DOCUMENT_BYTES, Call, Location, node_base, parse_call, parse_call_uri
 from covalent_cirro.reception import no_outcome, where
 from covalent_cirro.results import read_outcome, write_results
 from covalent_cirro.settings import Settings
-from covalent_cirro.submission import ending, engine_for, ensure_definition
+from covalent_cirro.submission import ending, engine_for, ensure_definition, image_check
 from covalent_cirro.submission import submit as submit_call
 
 
@@ -67,7 +68,17 @@ async def upload(
                 list(range(first, first + len(args))),
                 dict(zip(kwargs, range(first + len(args), first + len(args) + len(kwargs)), strict=True)),
             )
-            await write_call(engine.store, settings, dispatch_id, group, [spec], covalent="0.240.0")
+            pickled = await pickled_by(group, [spec])
+            await write_call(
+                engine.store,
+                settings,
+                dispatch_id,
+                group,
+                [spec],
+                pickled,
+                covalent="0.240.0",
+                allowed=image_check(engine, settings, pickled),
+            )
 
 
 def _pickle(folder: str, function: Callable[..., Any], values: list[Any]) -> list[str]:
@@ -90,6 +101,7 @@ async def submit(settings: Settings, metadata: dict[str, Any]) -> str:
             _newest(engine, settings, metadata), ensure_definition(engine, settings)
         )
         call = await _call(engine, place)
+        await engine.images.require(settings.container_image_uri, Pickled(call.python, call.cloudpickle))
         group = Group(nodes={}, inputs={}, lattice="", python=call.python, covalent=call.covalent)
         return await submit_call(engine, settings, Written(place, call, ()), definition, group)
 

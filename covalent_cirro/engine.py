@@ -10,13 +10,15 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from covalent_cirro import aws
 from covalent_cirro.batch import BatchGateway
 from covalent_cirro.definitions import Definitions
+from covalent_cirro.image_versions import ImageVersions, fetch
 from covalent_cirro.store import Store
 from covalent_cirro.watcher import Watcher
 
@@ -40,17 +42,28 @@ class Engine:
         batch: AWS Batch.
         definitions: Job definitions.
         watcher: The wait for jobs.
+        images: What images of jobs say of themselves.
         logs: CloudWatch Logs, for `logs.py`.
     """
 
     def __init__(
-        self, access: aws.Access, region: str, partition: str, store: Store, batch: BatchGateway, *, sts: Any, logs: Any
+        self,
+        access: aws.Access,
+        region: str,
+        partition: str,
+        store: Store,
+        batch: BatchGateway,
+        images: ImageVersions,
+        *,
+        sts: Any,
+        logs: Any,
     ) -> None:
         self.access = access
         self.partition = partition
         self.region = region
         self.store = store
         self.batch = batch
+        self.images = images
         self.definitions = Definitions(batch.find_definition, batch.register_definition)
         self.watcher = Watcher(batch.describe)
         self.logs = logs
@@ -98,9 +111,40 @@ async def _opened(access: aws.Access) -> AsyncIterator[Engine]:
             logs = await stack.enter_async_context(session.create_client("logs", **options))
         store = Store(s3, functools.partial(_blocking_s3, session, access, region), access, patience_s=STORE_PATIENCE_S)
         stack.callback(store.close)
-        engine = Engine(access, region, partition, store, BatchGateway(batch, submit, access), sts=sts, logs=logs)
+        ecr = _ecr_clients(session, access, region, await stack.enter_async_context(contextlib.AsyncExitStack()))
+        images = ImageVersions(ecr, fetch, _host(batch), access)
+        stack.push_async_callback(images.aclose)
+        gateway = BatchGateway(batch, submit, access)
+        engine = Engine(access, region, partition, store, gateway, images, sts=sts, logs=logs)
         stack.push_async_callback(engine.watcher.aclose)
         yield engine
+
+
+def _ecr_clients(
+    session: Any, access: aws.Access, own_region: str, stack: contextlib.AsyncExitStack
+) -> Callable[[str | None], Awaitable[Any]]:
+    """ECR clients by region, each made when it is first asked for: most engines need one, many need none."""
+    clients: dict[str, asyncio.Future[Any]] = {}
+
+    async def make(region: str) -> Any:
+        # Two tries: a look at an image is not worth waiting for.
+        options = _with_config(aws.client_options(access, region, attempts=2))
+        loader = session.get_component("data_loader")
+        await asyncio.to_thread(loader.load_service_model, "ecr", "service-2")
+        return await stack.enter_async_context(session.create_client("ecr", **options))
+
+    async def client(region: str | None) -> Any:
+        where = region or own_region
+        if where not in clients or (clients[where].done() and clients[where].exception() is not None):
+            clients[where] = asyncio.ensure_future(make(where))
+        return await asyncio.shield(clients[where])
+
+    return client
+
+
+def _host(client: Any) -> str:
+    """Host and port of a client's endpoint."""
+    return urlsplit(str(client.meta.endpoint_url)).netloc
 
 
 def _with_config(options: dict[str, Any]) -> dict[str, Any]:

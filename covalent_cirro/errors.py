@@ -68,3 +68,11 @@ class StackError(CirroError):
 
 class EmulatorError(CirroError):
     """The emulated AWS could not start, or is not running."""
+
+
+class Declined(CirroError):
+    """Who was asked said no: what was to be done is not done."""
+
+
+class ImageError(CirroError):
+    """An image of the jobs could not be built or pushed, or is not one that jobs can run in."""

@@ -1,4 +1,4 @@
-"""The local stack: an emulated AWS, our CloudFormation stack in it and a Covalent server, as processes of this machine.
+"""The local stack: an emulated AWS, a deployment in it and a Covalent server, as processes of this machine.
 
 Knows the files of one state folder and what has to run for it; nothing of the command line. Two folders never share a
 process, a port or a file.
@@ -31,7 +31,12 @@ STATE_FILE = "local.json"
 EMULATOR, COVALENT, LOGS, LOCK = "emulator", "covalent", "logs", "lock"
 """All that the state folder holds; ``down`` removes these and nothing else."""
 
-STACK_NAME = "cirro"
+DEPLOYMENT = "cirro"
+"""Name of the deployment in the emulated account."""
+
+IMAGE = "cirro-runner"
+"""The image of the jobs: docker/README.md makes it where they are containers; a process has no use for it."""
+
 REGION = "us-east-1"
 
 EMULATOR_START_S = 90.0
@@ -90,7 +95,7 @@ class State:
     Attributes:
         emulator: The emulated AWS.
         server: The Covalent server.
-        settings: Settings of the executor that the stack gave; empty before it is deployed.
+        settings: Settings of the executor that the deployment gave; empty before it is made.
         region: AWS region.
     """
 
@@ -107,14 +112,14 @@ class Status:
     Attributes:
         endpoint_url: Of the emulated AWS; `None` where it does not run.
         server_url: Of the Covalent server and its UI; `None` where it does not run.
-        stack: Name of the stack; `None` where it is not deployed.
-        settings: The executor's settings for this stack.
+        deployment: Name of the deployment; `None` where there is none yet.
+        settings: The executor's settings for it.
         jobs: Number of jobs by state, over all queues; all seven states.
     """
 
     endpoint_url: str | None
     server_url: str | None
-    stack: str | None
+    deployment: str | None
     settings: Mapping[str, Any]
     jobs: Mapping[str, int]
 
@@ -143,7 +148,7 @@ class Playground:
         Args:
             server: With a Covalent server.
             vcpus: vCPUs of the emulated account's CPU instances; unset: as many as this machine has cores. Read when
-                the stack is deployed, that is when the emulator starts.
+                the deployment is made, that is when the emulator starts.
             docker: Run jobs as containers of their images, on the Docker engine of this machine, instead of as
                 processes. Read when the emulator starts.
             say: Told each step.
@@ -151,7 +156,7 @@ class Playground:
         Raises:
             EmulatorError: The emulator did not start, or the folder holds something else.
             HostError: The Covalent server did not start.
-            StackError, AwsError: The stack could not be deployed.
+            StackError, AwsError: The deployment could not be made.
         """
         self._require_ours()
         with self._locked():
@@ -159,7 +164,7 @@ class Playground:
             if state.emulator is None or not state.emulator.running:
                 state = self._start_emulator(state, say, docker)
             if not state.settings:
-                say("deploying the stack with CloudFormation")
+                say("deploying with CloudFormation")
                 state = self._write(self._deploy(state, vcpus or os.cpu_count() or 1))
             if server and (state.server is None or not state.server.running):
                 say("starting the Covalent server")
@@ -212,7 +217,7 @@ class Playground:
         return Status(
             endpoint_url=None if emulator is None else emulator.url,
             server_url=None if server is None else server.url,
-            stack=STACK_NAME if deployed else None,
+            deployment=DEPLOYMENT if deployed else None,
             settings=state.settings if deployed else {},
             jobs=jobs,
         )
@@ -258,7 +263,7 @@ class Playground:
                 f"then remove {self.state_dir}."
             ) from error
 
-    # --- the emulator and its stack -----------------------------------------------------------------------------------
+    # --- the emulator and its deployment ------------------------------------------------------------------------------
 
     def _start_emulator(self, state: State, say: Say, docker: bool) -> State:
         for service in (state.server, state.emulator):  # A server of the emulator that is gone knows its old port.
@@ -285,23 +290,27 @@ class Playground:
         return self._write(State(emulator=ready, region=str(announcement.get("region", REGION))))
 
     def _deploy(self, state: State, vcpus: int) -> State:
-        from covalent_cirro import stacks
+        from covalent_cirro import deployment
 
         client = self._client(state, "cloudformation")
         # On-demand instances come on top of Spot ones: 1 leaves their queue usable and adds next to nothing.
         parameters = {"CpuSpotMaxVcpus": vcpus, "CpuOnDemandMaxVcpus": 1}
         try:
-            done = stacks.deploy(client, STACK_NAME, parameters)
+            done = deployment.deploy(client, DEPLOYMENT, parameters)
         except CirroError:
             raise
         except Exception as error:  # not an answer of AWS's: the emulator itself broke
             assert state.emulator is not None
             log = Path(state.emulator.log)
             raise EmulatorError(
-                f"the emulator at {state.emulator.url} could not deploy the stack: {error}. "
+                f"the emulator at {state.emulator.url} could not deploy: {error}. "
                 f"The end of {log}:\n{processes.log_end(log)}"
             ) from error
-        settings = {**stacks.settings_from_outputs(done.values), "endpoint_url": client.meta.endpoint_url}
+        settings = {
+            **done.settings,
+            "endpoint_url": client.meta.endpoint_url,
+            "container_image_uri": IMAGE,
+        }
         return replace(state, settings=settings)
 
     def _jobs(self, state: State) -> dict[str, int]:

@@ -692,20 +692,30 @@ def parse_outcome(data: bytes) -> Outcome:
 # --- versions ---------------------------------------------------------------------------------------------------
 
 
+def same_python(one: str, other: str) -> bool:
+    """Whether a function that one version of Python pickled is read by the other: cloudpickle writes bytecode."""
+    return one.split(".")[:2] == other.split(".")[:2]
+
+
+def same_cloudpickle(one: str, other: str) -> bool:
+    """Whether one version of cloudpickle reads what the other pickled (its README, "security and compatibility")."""
+    return one.split(".")[:1] == other.split(".")[:1]
+
+
 def version_conflict(pickled_by: Call, python: str, cloudpickle: str) -> str | None:
     """Why a pickle of the call's versions cannot be read here, or `None`.
 
     cloudpickle writes functions as the bytecode of its Python: only the same minor version reads them. Its own format
-    is kept within a major version (cloudpickle README, "security and compatibility").
+    is kept within a major version.
     """
-    if pickled_by.python.split(".")[:2] != python.split(".")[:2]:
+    if not same_python(pickled_by.python, python):
         theirs, ours = ".".join(pickled_by.python.split(".")[:2]), ".".join(python.split(".")[:2])
         return (
             f"the electron was pickled by Python {pickled_by.python}, the container has Python {python}: a pickled "
             f"function is read only by the same minor version. Use an image with Python {theirs}, or dispatch from "
             f"Python {ours}"
         )
-    if pickled_by.cloudpickle.split(".")[:1] != cloudpickle.split(".")[:1]:
+    if not same_cloudpickle(pickled_by.cloudpickle, cloudpickle):
         return (
             f"the electron was pickled by cloudpickle {pickled_by.cloudpickle}, the container has cloudpickle "
             f"{cloudpickle}: install cloudpickle=={pickled_by.cloudpickle} in the image"

@@ -183,7 +183,8 @@ OPTIONS: tuple[Option, ...] = (
         name="container_image_uri",
         kind="text",
         default="public.ecr.aws/covalent/covalent-executor-base:stable",
-        help="Image of the job. It needs Python, cloudpickle, awscrt and covalent-cirro.",
+        help="Image of the job: with Python, cloudpickle, awscrt and covalent-cirro. `cirro image push` makes one and "
+        "sets it. The default, the stock plugin's, has no covalent-cirro and is refused.",
         valid="the URI of an image",
         accepts=lambda value: value.strip() != "",
     ),

@@ -35,7 +35,7 @@ PARTS_AT_ONCE = 2
 
 REFRESH_AFTER_S = 7 * 24 * 3600
 """A blob older than this is renewed when it is needed again, so that it outlives the job about to wait for it. The
-template's lifecycle keeps blobs and jobs at least twice as long (``infra/cirro.yaml``, ExpireAfterDays)."""
+template's lifecycle keeps blobs and jobs at least twice as long (``infra/storage.yaml``, ExpireAfterDays)."""
 
 TRUSTED_FOR_S = 3600.0
 """A blob that was seen in S3 is not asked for again this long."""
@@ -123,7 +123,16 @@ class Store:
 
     # --- blobs up ---
 
-    async def put(self, source: Source, bucket: str, prefix: str, folder: str, *, inline: bool) -> Ref:
+    async def put(
+        self,
+        source: Source,
+        bucket: str,
+        prefix: str,
+        folder: str,
+        *,
+        inline: bool,
+        allowed: Callable[[], Awaitable[None]] | None = None,
+    ) -> Ref:
         """Make the content of a file available to a job.
 
         Args:
@@ -132,6 +141,7 @@ class Store:
             prefix: What stands before ``blobs/``.
             folder: Where the blob is staged, if it has to be sent.
             inline: Whether it may ride inside the document, if it is small.
+            allowed: Awaited before anything is sent; what it raises is raised.
 
         Returns:
             `Inline` up to `INLINE_BYTES` if allowed; else the `Blob`, which is then in S3.
@@ -141,6 +151,8 @@ class Store:
         identity = (*await self._in_thread(source.identity), bucket, prefix)
         blob = self._digests.get(identity)
         if blob is None or not await self._renewed(blob, bucket, prefix):
+            if allowed is not None:
+                await allowed()
             blob = await self._once(identity, lambda: self._stage_and_send(source, bucket, prefix, folder))
             self._remember(self._digests, identity, blob)
         return blob

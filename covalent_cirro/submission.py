@@ -15,11 +15,12 @@ from covalent._shared_files import TaskCancelledError
 from covalent_cirro import covalent_assets, host_nodes, jobs
 from covalent_cirro.aws import access_of
 from covalent_cirro.batch import Submission, job_name, tag_value
-from covalent_cirro.calls import Spec, Written, write_call
+from covalent_cirro.calls import Spec, Written, pickled_by, write_call
 from covalent_cirro.covalent_assets import Group, StatusChange
-from covalent_cirro.definitions import build_definition
+from covalent_cirro.definitions import Allowed, build_definition, everything
 from covalent_cirro.engine import Engine, engine_of, retire
 from covalent_cirro.errors import AccessDenied, NotFound
+from covalent_cirro.image_rules import Pickled
 from covalent_cirro.jobs import JobDetail
 from covalent_cirro.launches import Launch, find
 from covalent_cirro.protocol import CALL_PARAMETER
@@ -44,11 +45,23 @@ async def send(launch: Launch, settings: Settings, task_specs: Sequence[Any], ke
     if all(node.is_host_node for node in group.nodes.values()):
         return {"host": [[spec.node_id, list(spec.args), dict(spec.kwargs)] for spec in specs]}
     async with engine_for(settings) as engine:
-        covalent = await asyncio.to_thread(covalent_assets.check_version)
+        pickled, covalent = await asyncio.gather(
+            pickled_by(group, specs), asyncio.to_thread(covalent_assets.check_version)
+        )
+        allowed = image_check(engine, settings, pickled)
         written, definition = await launch.unless_cancelled(
             asyncio.gather(
-                write_call(engine.store, settings, launch.dispatch_id, group, specs, covalent=covalent),
-                ensure_definition(engine, settings),
+                write_call(
+                    engine.store,
+                    settings,
+                    launch.dispatch_id,
+                    group,
+                    specs,
+                    pickled,
+                    covalent=covalent,
+                    allowed=allowed,
+                ),
+                ensure_definition(engine, settings, allowed),
             )
         )
         # From here a job may exist: it is submitted whole, and ended if a cancel came meanwhile.
@@ -65,13 +78,27 @@ async def send(launch: Launch, settings: Settings, task_specs: Sequence[Any], ke
     return {"job_id": job_id, "call": written.location.call_uri, "keys": list(written.keys)}
 
 
-async def ensure_definition(engine: Engine, settings: Settings) -> str:
-    """``name:revision`` of the job definition for these settings."""
+def image_check(engine: Engine, settings: Settings, pickled: Pickled) -> Allowed:
+    """Begin to look at the job's image, and give what waits for the answer: once AWS knows of the job, it is paid for.
+
+    All who write wait for the same answer, and read meanwhile. It raises `ImageError`.
+    """
+    check = asyncio.ensure_future(engine.images.require(settings.container_image_uri, pickled))
+    check.add_done_callback(lambda done: done.cancelled() or done.exception())  # who asked may be gone
+
+    async def allowed() -> None:
+        await asyncio.shield(check)
+
+    return allowed
+
+
+async def ensure_definition(engine: Engine, settings: Settings, allowed: Allowed = everything) -> str:
+    """``name:revision`` of the job definition for these settings; ``allowed`` is awaited before one is registered."""
     job_role, execution_role = await asyncio.gather(
         engine.role_arn(settings.batch_job_role_name), engine.role_arn(settings.batch_execution_role_name)
     )
     body = build_definition(settings, region=engine.region, job_role_arn=job_role, execution_role_arn=execution_role)
-    return await engine.definitions.ensure(body)
+    return await engine.definitions.ensure(body, allowed)
 
 
 async def submit(engine: Engine, settings: Settings, written: Written, definition: str, group: Group) -> str:

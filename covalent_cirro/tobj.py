@@ -128,7 +128,7 @@ class PickleWriter:
         for start in range(0, whole, _PICKLE_CHUNK):
             self._file.write(base64.b64encode(data[start : min(start + _PICKLE_CHUNK, whole)]))
         self._rest = data[whole:]
-        return len(chunk)
+        return memoryview(chunk).nbytes  # pickle hands over the buffers of large arrays as they are, without a length
 
     def close(self) -> None:
         """Write what is left. The file itself stays open: it is the caller's."""

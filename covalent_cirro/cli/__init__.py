@@ -8,7 +8,12 @@ import click
 
 from covalent_cirro import __version__
 from covalent_cirro.cli import render
+from covalent_cirro.cli.deploy import deploy
+from covalent_cirro.cli.destroy import destroy
+from covalent_cirro.cli.doctor import doctor
+from covalent_cirro.cli.image import image
 from covalent_cirro.cli.local import local
+from covalent_cirro.cli.status import status
 from covalent_cirro.errors import CirroError
 
 
@@ -33,4 +38,9 @@ def main() -> None:
     """Run the electrons of a Covalent lattice as AWS Batch jobs."""
 
 
+main.add_command(deploy)
+main.add_command(destroy)
+main.add_command(doctor)
+main.add_command(image)
 main.add_command(local)
+main.add_command(status)

@@ -56,13 +56,13 @@ def local() -> None:
 )
 @_state_dir
 def up(server: bool, vcpus: int | None, docker: bool, state_dir: Path) -> None:
-    """Start the emulated AWS and deploy the stack in it. What runs already stays as it is."""
+    """Start the emulated AWS and deploy in it. What runs already stays as it is."""
     playground = Playground(state_dir)
     before = playground.status()
     with render.steps() as say:
         now = playground.up(server=server, vcpus=vcpus, docker=docker, say=say)
     verb = "runs already" if before.endpoint_url == now.endpoint_url else "runs"
-    render.done(f"the emulated AWS {verb} at {now.endpoint_url}, with the stack {now.stack!r}")
+    render.done(f"the emulated AWS {verb} at {now.endpoint_url}, with the deployment {now.deployment!r}")
     if now.server_url is not None:
         verb = "runs already" if before.server_url == now.server_url else "runs"
         render.done(f"the Covalent server {verb} at {now.server_url}")
@@ -93,7 +93,7 @@ def status(as_json: bool, state_dir: Path) -> None:
         render.facts(
             [
                 ("emulated AWS", now.endpoint_url or "does not run"),
-                ("stack", now.stack or "not deployed"),
+                ("deployment", now.deployment or "not made"),
                 ("jobs", ", ".join(counts) or "none"),
                 ("Covalent UI", now.server_url or "does not run"),
             ]

@@ -6,14 +6,21 @@ Knows rich and nothing of what is shown. No other file of the command line print
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
+
+MIN_TABLE_WIDTH = 160
+"""Characters of a table's line before it is cut: what is piped has no width, and digests are no use by halves."""
 
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -29,23 +36,114 @@ def done(text: str) -> None:
     _out.print(f"[green]✓[/green] {escape(text)}" if _out.is_terminal else Text(text))
 
 
+def warning(text: str) -> None:
+    """What was done all the same, and may not be what was meant."""
+    _err.print(f"[yellow]warning:[/yellow] {escape(text)}")
+
+
 def failure(text: str) -> None:
     """What failed, why, and what to do next."""
     _err.print(f"[bold red]error:[/bold red] {escape(text)}")
 
 
 @contextlib.contextmanager
-def steps() -> Iterator[Callable[[str], None]]:
+def steps(*, quiet: bool = False) -> Iterator[Callable[[str], None]]:
     """Shows steps while they are under way: a spinner on a terminal, a line each elsewhere.
+
+    Args:
+        quiet: Show nothing, for what ends with a `document`.
 
     Yields:
         A function to call with each step, in a few words.
     """
+    if quiet:
+        yield lambda step: None
+        return
     if not _out.is_terminal:
         yield line
         return
     with _out.status("") as spinner:
         yield lambda step: spinner.update(Text(f"{step} ..."))
+
+
+@contextlib.contextmanager
+def transfer(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """Shows how far transfers are: a bar each on a terminal, nothing elsewhere.
+
+    Args:
+        quiet: Show nothing.
+
+    Yields:
+        A function to call with a transfer's name, and how many of how many bytes are there; 0 where nobody knows.
+    """
+    if quiet or not _out.is_terminal:
+        yield lambda name, done_bytes, total_bytes: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=_out, transient=True) as bars:
+        shown: dict[str, Any] = {}
+
+        def show(name: str, done_bytes: int, total_bytes: int) -> None:
+            if name not in shown:
+                shown[name] = bars.add_task(name, total=None)
+            bars.update(shown[name], completed=done_bytes, total=total_bytes or None)
+
+        yield show
+
+
+def interactive() -> bool:
+    """Whether somebody is there to answer."""
+    return sys.stdin.isatty() and _out.is_terminal
+
+
+def confirm(question: str) -> bool:
+    """Ask for yes or no; no is what Enter says."""
+    return click.confirm(question, default=False)
+
+
+def confirm_by_typing(question: str, word: str) -> bool:
+    """Ask for a word to be typed, which nobody does by mistake."""
+    return bool(click.prompt(question, default="", show_default=False) == word)
+
+
+def alert(text: str) -> None:
+    """What must not be overlooked in what is about to be done."""
+    _out.print(f"[bold red]![/bold red] [bold]{escape(text)}[/bold]" if _out.is_terminal else Text(f"! {text}"))
+
+
+_SIGNS = {"+": "green", "~": "yellow", "-": "red", "-/+": "bold red"}
+
+
+def changes(heading: str, rows: Iterable[tuple[str, str, str, str]]) -> None:
+    """What becomes of things: a sign (``+``, ``~``, ``-``, ``-/+``), a name, what it is, and how.
+
+    Args:
+        heading: What the things belong to.
+        rows: Sign, name, kind and details.
+    """
+    _out.print(Text(heading, style="bold"))
+    shown = list(rows)
+    names = max((len(name) for _, name, _, _ in shown), default=0)
+    kinds = max((len(kind) for _, _, kind, _ in shown), default=0)
+    for sign, name, kind, details in shown:  # not a table: that would cut what a pipe wants whole
+        style = _SIGNS.get(sign, "")
+        _out.print(
+            Text.assemble((f"  {sign:<3} ", style), f"{name:<{names}}  ", (f"{kind:<{kinds}}  ", "dim"), details)
+        )
+
+
+def event(where: str, status: str, what: str, reason: str) -> None:
+    """Something that happened in AWS.
+
+    Args:
+        where: In which stack.
+        status: ``"CREATE_COMPLETE"``.
+        what: To what.
+        reason: AWS's words; mostly empty.
+    """
+    style = "red" if status.endswith("_FAILED") else "green" if status.endswith("_COMPLETE") else "dim"
+    said = f": {reason}" if reason else ""
+    _out.print(Text.assemble(f"{where:<8} ", (f"{status:<35}", style), f" {what}{said}"))
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> None:
@@ -58,6 +156,46 @@ def facts(rows: Iterable[tuple[str, str]]) -> None:
     _out.print(table)
 
 
+def table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Rows of values below their names."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for header in headers:
+        shown.add_column(header, no_wrap=True)
+    for row in rows:
+        shown.add_row(*(Text(value) for value in row))
+    if not _out.is_terminal:  # rich takes 80 columns for what it does not know; a pipe wants it whole
+        _out.width = max(_out.width, MIN_TABLE_WIDTH)
+    _out.print(shown, crop=False)
+
+
 def document(value: Any) -> None:
     """A JSON document, for programs."""
     _out.print(json.dumps(value, indent=2), markup=False, emoji=False)
+
+
+LONGEST_LIST = 90
+"""Characters of names beyond which only their number is told."""
+
+_MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failure": ("✗", "bold red"), "skipped": ("-", "dim")}
+
+
+def findings(found: Iterable[Any]) -> None:
+    """What was looked at, a line each, and below it what to do: ``health.findings.Finding``.
+
+    Several things that one check found well share a line.
+    """
+    for (_, level), alike in itertools.groupby(found, key=lambda each: (each.id, each.level)):
+        each, *others = alike
+        mark, style = _MARKS[level]
+        if not _out.is_terminal:  # a pipe has no colours to tell levels by
+            mark = f"{level:<8}"
+        shown = [(f"{each.id} {each.subject}".strip(), each.seen, each.remedy)]
+        if others and level == "ok":
+            named = ", ".join(one.subject for one in (each, *others))
+            shown = [(each.id, f"{len(others) + 1} are well" + (f": {named}" if len(named) < LONGEST_LIST else ""), "")]
+        elif others:
+            shown += [(f"{one.id} {one.subject}", one.seen, one.remedy) for one in others]
+        for about, seen, remedy in shown:
+            _out.print(Text.assemble((f"{mark} ", style), (about, "bold"), f": {seen}"))
+            if remedy:
+                _out.print(Text(f"{' ' * (len(mark) + 1)}-> {remedy}"))

@@ -33,6 +33,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--quota-vcpus", type=float, default=None, help="vCPUs of all instances together (default: no limit)"
     )
+    parser.add_argument("--iam", action="store_true", help="check calls against the policies of their callers")
     return parser.parse_args(argv)
 
 
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         docker=asked.docker,
         timing=Timing(scale=asked.time_scale),
         quota_vcpus=asked.quota_vcpus,
+        iam=asked.iam,
     )
     try:
         emulator.start()

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from covalent_cirro.emulator import credentials, describe, logs, moto_aws
+from covalent_cirro.emulator.agent import Agent, Refused
 from covalent_cirro.emulator.attempts import Exit, Running, Runtime, Spec, StartFailed
 from covalent_cirro.emulator.events import Events
 from covalent_cirro.emulator.faults import Faults
@@ -42,6 +43,16 @@ NO_ROLE = (
 log = logging.getLogger("covalent_cirro.emulator")
 
 
+HEALTHY = "ComputeEnvironment Healthy"
+INVALID = (
+    "CLIENT_ERROR - Your compute environment has been INVALIDATED and scaled down because none of the instances joined "
+    "the underlying ECS Cluster. Common issues preventing instances joining are the following: VPC/Subnet "
+    "configuration preventing communication to ECS, incorrect Instance Profile policy preventing authorization to ECS, "
+    "or customized AMI or LaunchTemplate configurations affecting ECS agent."
+)
+"""User Guide, Troubleshooting: INVALID compute environment."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """What all Batches of one emulator share.
@@ -55,6 +66,7 @@ class Setting:
         timing: Durations.
         quota_vcpus: vCPUs of all hosts together; `None` for no limit.
         clock: Epoch seconds.
+        role_refused: AWS's words if a role that the ECS agent uses may not do something; `None`: IAM is not enforced.
     """
 
     account: str
@@ -65,6 +77,7 @@ class Setting:
     timing: Timing
     quota_vcpus: float | None = None
     clock: Callable[[], float] = time.time
+    role_refused: Refused | None = None
 
 
 @dataclass
@@ -91,6 +104,8 @@ class Batch:
         self.scheduler = Scheduler(
             fleet=self.fleet, timing=setting.timing, new_attempt=self._new_attempt, stuck=self._stuck
         )
+        registry = setting.endpoint_url.partition("://")[2]
+        self._agent = Agent(setting.account, self.region, registry, setting.clock, setting.role_refused)
         self.events = Events(setting.account, self.region)
         self._running: dict[str, Running] = {}
         self._wake = threading.Condition(self.lock)
@@ -177,8 +192,12 @@ class Batch:
         self._wake.notify()
 
     def faults_changed(self) -> None:
-        """A fault came or went: hosts may be lost, blocked jobs may go on."""
+        """A fault came or went: hosts may be lost, compute environments INVALID, blocked jobs may go on."""
         with self.lock:
+            for environment in self.fleet.environments.values():
+                fault = self.setting.faults.holding("invalid", environment.arn, environment=environment.name)
+                environment.status = "VALID" if fault is None else "INVALID"
+                environment.status_reason = HEALTHY if fault is None else fault.reason or INVALID
             for job in list(self.scheduler.jobs.values()):
                 if job.status == "RUNNING":
                     self._maybe_lose_host(job)
@@ -324,8 +343,9 @@ class Batch:
         for needed in (role, job.container.get("executionRoleArn")):
             if needed and not moto_aws.task_role_works(setting.account, needed):
                 raise StartFailed(None, NO_ROLE.format(needed))
+        self._agent.pull(job, attempt)
         setting.tasks.add(attempt.task_id, credentials.Grant(job, attempt, role))
-        stream = self._open_log(job, attempt)
+        stream = self._agent.open_log(job, attempt)
         spec = Spec(
             task_id=attempt.task_id,
             image=job.container["image"],
@@ -356,22 +376,18 @@ class Batch:
         elif attempt.stopping:
             running.stop(self.setting.timing.scaled(self.setting.timing.grace_s))
 
-    def _open_log(self, job: Job, attempt: Attempt) -> logs.LogStream | None:
-        if attempt.log_stream is None:
-            return None
-        group, region, create = logs.target(job.container)
-        return logs.LogStream(
-            self.setting.account,
-            region or self.region,
-            group,
-            attempt.log_stream,
-            create_group=create,
-            clock=self.setting.clock,
-        )
 
-
-def runtime(folder: Path, *, docker: bool, image_commands: Mapping[str, Sequence[str]]) -> Runtime:
+def runtime(
+    folder: Path,
+    *,
+    docker: bool,
+    image_commands: Mapping[str, Sequence[str]],
+    login: Callable[[str], Mapping[str, str] | None],
+) -> Runtime:
     """Processes, which take an image's own command from ``image_commands``; or containers if asked for.
+
+    Args:
+        login: User and password for an image of the emulated ECR; `None` for any other.
 
     Raises:
         EmulatorError: No Docker engine answers.
@@ -379,7 +395,7 @@ def runtime(folder: Path, *, docker: bool, image_commands: Mapping[str, Sequence
     if docker:
         from covalent_cirro.emulator.containers import Containers
 
-        return Containers.connect()
+        return Containers.connect(login)
     from covalent_cirro.emulator.processes import Processes
 
     return Processes(folder, image_commands)

@@ -1,6 +1,7 @@
 """Has moto's S3 heed ``aws:SecureTransport``: it ignores conditions, so that "deny without TLS" denied everything.
 
-The emulator's loopback stands in for TLS: what AWS asks of a connection's safety is taken as given.
+The emulator's loopback stands in for TLS: what AWS asks of a connection's safety is taken as given. Where IAM is
+enforced, moto has no say at all.
 """
 
 from __future__ import annotations
@@ -8,6 +9,9 @@ from __future__ import annotations
 import functools
 import json
 from typing import Any
+
+DECIDED_ELSEWHERE: set[str] = set()
+"""Accounts whose bucket policies `iam` evaluates, whole."""
 
 
 def without_transport_rules(policy: str) -> str:
@@ -36,7 +40,7 @@ def heed_transport() -> None:
     @functools.wraps(original)
     def get_permission(bucket: Any, action: str, resource: str) -> Any:
         kept = bucket.policy
-        if kept is None:
+        if kept is None or bucket.account_id in DECIDED_ELSEWHERE:
             return PermissionResult.NEUTRAL
         bare = without_transport_rules(kept.decode())
         if not json.loads(bare)["Statement"]:

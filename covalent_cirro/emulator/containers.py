@@ -6,13 +6,14 @@ The network is the host's, so that the emulated AWS, which answers on the loopba
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import select
 import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,10 +30,19 @@ CONNECTIONS = 1024
 """Connections to the engine that are kept: each container that runs has two."""
 OUTPUT_S = 10.0
 """How long the end of the output may come after the end of the container."""
+PODMAN = "Podman Engine"
+"""The component by which an engine says that it is podman (GET /version)."""
 DAEMON = "Error response from daemon: "
 """How Docker's client, which the ECS agent uses, begins what the engine said."""
 
+Login = Callable[[str], "Mapping[str, str] | None"]
+"""User and password for an image of the emulated ECR; `None` for any other."""
+
 log = logging.getLogger("covalent_cirro.emulator")
+
+
+def _no_login(image: str) -> None:
+    """Every image is of another registry."""
 
 
 class ContainerAttempt:
@@ -110,10 +120,12 @@ class Containers:
 
     Attributes:
         client: Of the engine.
+        login: For images of the emulated ECR.
         owner: Tells this emulator's containers from those of another, as the label `OWNER`.
     """
 
     client: Any
+    login: Login = _no_login
     owner: str = field(default_factory=lambda: uuid.uuid4().hex)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _running: dict[str, ContainerAttempt] = field(default_factory=dict)
@@ -122,7 +134,7 @@ class Containers:
     _guard: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def connect(cls) -> Containers:
+    def connect(cls, login: Login = _no_login) -> Containers:
         """Connect to the engine that the environment names (``DOCKER_HOST``, or the usual socket).
 
         Raises:
@@ -139,7 +151,7 @@ class Containers:
             raise EmulatorError(
                 f"no Docker engine answers ({error}): start one, or run jobs as processes by leaving out --docker"
             ) from error
-        made = cls(client)
+        made = cls(client, login)
         made._guard = subprocess.Popen(
             [sys.executable, "-m", "covalent_cirro.emulator.container_guard", made.owner],
             stdin=subprocess.PIPE,
@@ -194,18 +206,19 @@ class Containers:
 
     def _pull(self, image: str) -> None:
         import docker.errors
+        import requests
 
+        login = self.login(image)
         try:
-            self.client.images.get(image)
-            return
-        except docker.errors.ImageNotFound:
-            pass
-        try:
+            if login is None:  # of the emulated ECR it is always asked for, as by the ECS agent: a tag may have moved
+                with contextlib.suppress(docker.errors.ImageNotFound):
+                    self.client.images.get(image)
+                    return
             # The engine answers 200 before it knows: what went wrong is a line of the answer.
-            for line in self.client.api.pull(image, stream=True, decode=True):
+            for line in _pulling(self.client.api, image, login):
                 if line.get("error"):
                     raise StartFailed(f"CannotPullContainerError: {DAEMON}{line['error']}")
-        except docker.errors.DockerException as error:
+        except (docker.errors.DockerException, requests.RequestException) as error:
             raise StartFailed(f"CannotPullContainerError: {DAEMON}{_said(error)}") from None
 
     def _run(self, image: str, asked: dict[str, Any]) -> tuple[Any, MemoryWatch, Iterable[bytes]]:
@@ -226,6 +239,27 @@ class Containers:
             _remove(container)
             raise StartFailed(f"CannotStartContainerError: {DAEMON}{_said(error)}") from None
         return container, memory, stream
+
+
+def _pulling(api: Any, image: str, login: Mapping[str, str] | None) -> Iterable[Any]:
+    """The lines of the engine's answer to a pull."""
+    if login is None or not any(each.get("Name") == PODMAN for each in api.version().get("Components") or ()):
+        lines: Iterable[Any] = api.pull(
+            image, stream=True, decode=True, auth_config=None if login is None else dict(login)
+        )
+        return lines
+    # The emulated ECR speaks plain HTTP. Docker takes that on the loopback; podman's form of Docker's pull cannot be
+    # asked to, its own can: `tlsVerify` (podman API, libpod/images/pull).
+    from docker.auth import encode_header
+
+    answer = api.post(
+        f"{api.base_url}/v4.0.0/libpod/images/pull",
+        params={"reference": image, "tlsVerify": "false", "policy": "always"},
+        headers={"X-Registry-Auth": encode_header(dict(login))},
+        stream=True,
+        timeout=None,
+    )
+    return map(json.loads, filter(None, answer.iter_lines())) if answer.ok else [{"error": answer.text}]
 
 
 def _pid(container: Any) -> int:

@@ -9,6 +9,7 @@
 | ``GET, PUT, DELETE /_cirro/faults`` | lists, adds (one or ``{"faults": [...]}``, fields of `faults.Fault`), clears |
 | ``GET, PUT /_cirro/limits`` | calls a second by Batch operation |
 | ``GET, PUT /_cirro/images`` | ``{image: [program, argument...]}``: what a job without a command runs, as a process |
+| ``GET, PUT /_cirro/account`` | vCPU quotas, cost tags, instance types that are absent (`account.Account`) |
 | ``DELETE /_cirro/hosts/<instance id>`` | the instance is lost now |
 | ``GET /_cirro/credentials/<task id>`` | credentials of the task's role, as the ECS agent gives them |
 | ``GET /_cirro/metadata/<task id>`` | the task's container, as in ECS's task metadata version 4 |
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
+from covalent_cirro.emulator.account import Account
 from covalent_cirro.emulator.batch import Batch
 from covalent_cirro.emulator.batch_api import Answer, Limits
 from covalent_cirro.emulator.calls import CALLERS, Calls
@@ -84,6 +86,7 @@ class Control:
     limits: Limits
     tasks: Tasks
     image_commands: dict[str, list[str]]
+    standing: Account
 
     def __call__(self, method: str, path: str, query: str, body: bytes) -> Answer:
         """One request."""
@@ -134,6 +137,9 @@ class Control:
         if method == "PUT":
             self.image_commands.update({str(image): [str(part) for part in each] for image, each in body.items()})
         return json_answer(self.image_commands)
+
+    def _account(self, method: str, rest: str, query: str, body: Any) -> Answer:
+        return json_answer(self.standing.settings(body if method == "PUT" else {}))
 
     def _hosts(self, method: str, rest: str, query: str, body: Any) -> Answer:
         for batch in self.batches().values():

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from covalent_cirro.emulator import moto_aws
+from covalent_cirro.emulator import bucket_policies, moto_aws
+from covalent_cirro.emulator.account import Account
 from covalent_cirro.emulator.batch import Batch, Setting, runtime
 from covalent_cirro.emulator.batch_api import DEFAULT_LIMITS, Limits
 from covalent_cirro.emulator.calls import Calls
@@ -20,13 +21,19 @@ from covalent_cirro.emulator.control import Control, status
 from covalent_cirro.emulator.credentials import Tasks
 from covalent_cirro.emulator.faults import Faults
 from covalent_cirro.emulator.front import Front
+from covalent_cirro.emulator.iam import Iam
+from covalent_cirro.emulator.images import Images, Rules
 from covalent_cirro.emulator.model import Json, Timing
+from covalent_cirro.emulator.registry import USER, Registry, Tokens
 from covalent_cirro.emulator.server import Application, Environ, Server, StartResponse
 from covalent_cirro.errors import EmulatorError
 
 REGION = "us-east-1"
 ACCOUNT = 123456789012
 """The first emulator of a process has this account; one that is opened beside it has the next."""
+
+REGISTRY = "registry"
+"""Folder of the images, in the state folder."""
 
 _accounts_lock = threading.Lock()
 _accounts: dict[str, Emulator] = {}
@@ -46,6 +53,7 @@ class Emulator:
         timing: Durations; ``Timing(scale=0.01)`` makes a time limit of a minute 0.6 s.
         limits: Calls a second by Batch operation, above which AWS Batch throttles.
         quota_vcpus: vCPUs of all emulated instances together, like EC2's quota; `None` for no limit.
+        iam: Check each call against the policies of its caller (`iam.Iam` says who that is).
         image_commands: By image, what its ``ENTRYPOINT`` and ``CMD`` would run: a process has no image to ask.
 
     Raises:
@@ -63,6 +71,7 @@ class Emulator:
         limits: dict[str, float] | None = None,
         quota_vcpus: float | None = None,
         image_commands: Mapping[str, Sequence[str]] | None = None,
+        iam: bool = False,
     ) -> None:
         self.region = region
         self.account = ""
@@ -76,8 +85,12 @@ class Emulator:
         self._timing = Timing() if timing is None else timing
         self._docker = docker
         self._quota_vcpus = quota_vcpus
+        self._enforces_iam = iam
         self._own_dir = state_dir is None
         self.state_dir = Path(tempfile.mkdtemp(prefix="cirro-emulator-")) if state_dir is None else Path(state_dir)
+        self.images = Images(self.state_dir / REGISTRY, self._repository_rules, lambda: self.account)
+        self.tokens = Tokens()
+        self.standing = Account(lambda: self.account, self.batch, standing_of)
         self._batches: dict[str, Batch] = {}
         self._lock = threading.RLock()
         self._server: Server | None = None
@@ -90,11 +103,14 @@ class Emulator:
         """Answer from now on."""
         # The state folder may lie in the user's reach only: jobs see their data in it.
         self.state_dir.mkdir(parents=True, exist_ok=True)
-        engine = runtime(self.state_dir / "jobs", docker=self._docker, image_commands=self.image_commands)
+        engine = runtime(
+            self.state_dir / "jobs", docker=self._docker, image_commands=self.image_commands, login=self._login
+        )
         front = Front(
             account="",
             region=self.region,
             moto=_Moto(),
+            registry=Registry(self.images, self.tokens, lambda: self.endpoint_url),
             batch=self.batch,
             control=Control(
                 self.region,
@@ -104,8 +120,10 @@ class Emulator:
                 self.limits,
                 self.tasks,
                 self.image_commands,
+                self.standing,
             ),
             is_job=self.tasks.is_job,
+            standing=self.standing,
             faults=self.faults,
             calls=self.calls,
             limits=self.limits,
@@ -125,6 +143,9 @@ class Emulator:
                 number += 1
             self.account = front.account = str(number)
             _accounts[self.account] = self
+        if self._enforces_iam:
+            front.iam = Iam(self.account, self.region, self.batch)
+            bucket_policies.DECIDED_ELSEWHERE.add(self.account)
         self._setting = Setting(
             account=self.account,
             endpoint_url=self.endpoint_url,
@@ -133,6 +154,7 @@ class Emulator:
             tasks=self.tasks,
             timing=self._timing,
             quota_vcpus=self._quota_vcpus,
+            role_refused=None if front.iam is None else front.iam.role_refused,
         )
         self._server.start()
         atexit.register(self.close)
@@ -157,8 +179,10 @@ class Emulator:
         server.close()
         with _accounts_lock:
             _accounts.pop(self.account, None)
+        bucket_policies.DECIDED_ELSEWHERE.discard(self.account)
         if forget:
             moto_aws.forget_account(self.account)
+        self.images.close()
         shutil.rmtree(self.state_dir if self._own_dir else self.state_dir / "jobs", ignore_errors=True)
 
     def __enter__(self) -> Emulator:
@@ -203,9 +227,26 @@ class Emulator:
     def _assume(self, role_arn: str, session: str, duration_s: int) -> Json:
         return moto_aws.assume_role(self.account, self.region, role_arn, session, duration_s)
 
+    def _login(self, image: str) -> dict[str, str] | None:
+        """What the ECS agent logs in with to pull an image; `None` for one of another registry."""
+        if image.partition("/")[0] != self.endpoint_url.partition("://")[2]:
+            return None
+        return {"username": USER, "password": self.tokens.issue(self.region).password}
+
+    def _repository_rules(self, region: str, name: str) -> Rules | None:
+        from covalent_cirro.emulator import ecr
+
+        return ecr.rules(self.account, region, name)
+
     def _faults_changed(self) -> None:
         for batch in list(self._batches.values()):
             batch.faults_changed()
+
+
+def standing_of(account: str) -> Account | None:
+    """Quotas and instance types of the open emulator that has this account."""
+    emulator = emulator_of(account)
+    return None if emulator is None else emulator.standing
 
 
 def emulator_of(account: str) -> Emulator | None:

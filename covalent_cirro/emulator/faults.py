@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-REQUEST_KINDS = ("throttle", "error", "cut", "slow", "conflict")
+REQUEST_KINDS = ("throttle", "error", "cut", "slow", "conflict", "clock", "expired")
 """Faults of an API call."""
-JOB_KINDS = ("describe_omits", "stuck", "image_pull", "lose_host", "no_capacity")
+JOB_KINDS = ("describe_omits", "stuck", "image_pull", "lose_host", "no_capacity", "invalid")
 """Faults of the emulated AWS Batch."""
 KINDS = REQUEST_KINDS + JOB_KINDS
 
@@ -29,7 +29,7 @@ class Fault:
         operation: Of the call, ``"PutObject"``.
         caller: ``"job"`` for calls made with a job's credentials, ``"client"`` for all others.
         job: Prefix of the job's name.
-        environment: Name of the compute environment, for ``no_capacity``.
+        environment: Name of the compute environment, for ``no_capacity`` and ``invalid``.
         count: It hits this often and is then spent; `None` is without limit.
         probability: Chance that it hits, for each call or job.
         duration_s: It ends this long after it was asked for.
@@ -38,9 +38,10 @@ class Fault:
         when: ``cut``: ``before`` the call is carried out, ``during`` its answer, or ``after`` it was carried out and
             before the answer.
         seconds: ``slow``: wait before the call. ``describe_omits``: how long a new job is not shown.
-            ``lose_host``: how long the job runs before.
+            ``lose_host``: how long the job runs before. ``clock``: how far AWS's clock is ahead of ours; beyond five
+            minutes it refuses the signature.
         bytes_per_s: ``slow``: speed of the answer's body.
-        reason: ``stuck``: the statusReason. ``image_pull``: what follows ``CannotPullContainerError: ``.
+        reason: ``stuck``, ``invalid``: the statusReason. ``image_pull``: what follows ``CannotPullContainerError: ``.
     """
 
     kind: str

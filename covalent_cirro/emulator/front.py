@@ -8,22 +8,28 @@ from __future__ import annotations
 import json
 import threading
 import time
+import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Any
 from xml.sax.saxutils import escape
 
-from covalent_cirro.emulator import batch_api, operations, s3_objects
+from covalent_cirro.emulator import batch_api, operations, registry, s3_objects
+from covalent_cirro.emulator.account import Account
 from covalent_cirro.emulator.batch import Batch
 from covalent_cirro.emulator.batch_api import Answer, Limits
 from covalent_cirro.emulator.calls import Calls
 from covalent_cirro.emulator.faults import Fault, Faults
+from covalent_cirro.emulator.iam import Iam, Refusal
 from covalent_cirro.emulator.operations import Operation
 from covalent_cirro.emulator.server import Application, Cut, Environ, StartResponse
 from covalent_cirro.emulator.validation import Refused
 
-REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 409: "Conflict", 429: "Too Many Requests"}
+REASONS = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 409: "Conflict", 429: "Too Many Requests"}
+SIGNATURE_HOLDS_S = 300
+"""AWS refuses what is signed earlier or later than this (IAM User Guide, Signature Version 4)."""
 LOCKS = 64
 """Conditional writes to one key go one after another; so many keys at once."""
 WRITES = frozenset(("PutObject", "CompleteMultipartUpload", "CopyObject", "DeleteObject"))
@@ -43,25 +49,33 @@ class Front:
         account: All callers belong to it.
         region: For requests that name none.
         moto: moto's application.
+        registry: Images of the emulated ECR (`registry.Registry`).
         batch: The Batch of a region, made when first asked for.
         control: Answers requests under ``/_cirro/``.
         is_job: Whether an access key was given to a job.
+        standing: Quotas and instance types of the account.
+        iam: Refuses what policies do not allow; `None` where IAM is not enforced.
     """
 
     account: str
     region: str
     moto: Application
+    registry: Application
     batch: Callable[[str], Batch]
     control: Callable[[str, str, str, bytes], Answer]
     is_job: Callable[[str | None], bool]
     faults: Faults
     calls: Calls
     limits: Limits
+    standing: Account
+    iam: Iam | None = None
     _locks: list[threading.Lock] = field(default_factory=lambda: [threading.Lock() for _ in range(LOCKS)])
 
     def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
         path = environ["PATH_INFO"]
+        if path.startswith(registry.LAYERS):
+            return self.registry(environ, start)
         if path.startswith("/_cirro/"):
             body = environ["wsgi.input"].read()
             return _give(self.control(environ["REQUEST_METHOD"], path, environ["QUERY_STRING"], body), start)
@@ -69,7 +83,11 @@ class Front:
 
     def _counted(self, environ: Environ, start: StartResponse) -> Iterator[bytes]:
         length = int(environ.get("CONTENT_LENGTH") or 0)
-        asked = operations.identify(environ, batch_api.operation, lambda: _whole_body(environ))
+        if registry.serves(environ):
+            name = registry.operation(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+            asked = Operation(registry.SERVICE, name, None, None)
+        else:
+            asked = operations.identify(environ, batch_api.operation, lambda: _whole_body(environ))
         if asked.access_key == OWN_KEY:
             yield from self._dispatch(environ, asked, start)
             return
@@ -90,7 +108,9 @@ class Front:
         cut = faults.get("cut")
         if cut is not None and cut.when == "before":
             raise Cut
-        answer = _fault_answer(faults, asked.service)
+        if "clock" in faults:
+            start = _dated(start, time.time() + faults["clock"].seconds)
+        answer = _fault_answer(faults, asked.service) or self._refusal(environ, asked)
         parts = self._dispatch(environ, asked, start) if answer is None else _give(answer, start)
         if cut is not None and cut.when == "after":
             for _ in parts:
@@ -113,6 +133,12 @@ class Front:
             if close is not None:
                 close()
 
+    def _refusal(self, environ: Environ, asked: Operation) -> Answer | None:
+        if self.iam is None:
+            return None
+        refusal = self.iam.refusal(asked, environ, lambda: _whole_body(environ))
+        return None if refusal is None else _refusal_answer(asked.service, refusal)
+
     def _dispatch(self, environ: Environ, asked: Operation, start: StartResponse) -> Iterable[bytes]:
         if asked.service == "batch":
             body = environ["wsgi.input"].read()
@@ -125,7 +151,16 @@ class Front:
                 body,
             )
             return _give(answer, start)
+        if asked.service == registry.SERVICE:
+            return self.registry(environ, start)
+        own = self.standing.answer(asked, asked.region or self.region, lambda: _whole_body(environ))
+        if own is not None:
+            return _give(own, start)
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = self.account
+        if asked.service in ("cloudformation", "ecr"):
+            from covalent_cirro.emulator import ecr
+
+            ecr.install()
         if asked.service == "cloudformation":
             from covalent_cirro.emulator import stack_install
 
@@ -162,6 +197,16 @@ def _give(answer: Answer, start: StartResponse) -> Iterable[bytes]:
     return [answer.body]
 
 
+def _dated(start: StartResponse, epoch_s: float) -> StartResponse:
+    """Answers that say another time."""
+
+    def dated(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        kept = [(name, value) for name, value in headers if name.lower() != "date"]
+        return start(status, [*kept, ("Date", formatdate(epoch_s, usegmt=True))], exc_info)
+
+    return dated
+
+
 def _slowly(part: bytes, bytes_per_s: float) -> Iterator[bytes]:
     step = max(1, int(bytes_per_s / 20))
     for begin in range(0, len(part), step):
@@ -178,6 +223,19 @@ def _fault_answer(faults: dict[str, Fault], service: str) -> Answer | None:
         if service == "s3":
             return _error(service, 503, fault.code or "SlowDown", "Please reduce your request rate.")
         return _error(service, 400, fault.code or "ThrottlingException", "Rate exceeded")
+    if "expired" in faults:
+        query = service in XML_SERVICES
+        code = "ExpiredToken" if query else "ExpiredTokenException"
+        return _error(service, 403 if query else 400, code, "The security token included in the request is expired")
+    if "clock" in faults and abs(faults["clock"].seconds) > SIGNATURE_HOLDS_S:
+        if service == "s3":
+            return _error(
+                service,
+                403,
+                "RequestTimeTooSkewed",
+                "The difference between the request time and the current time is too large.",
+            )
+        return _error(service, 403, "SignatureDoesNotMatch", "Signature expired: it is now earlier than the request.")
     if "error" in faults:
         fault = faults["error"]
         usual = "InternalError" if fault.status == 500 else "ServiceUnavailable"
@@ -191,9 +249,35 @@ def _fault_answer(faults: dict[str, Fault], service: str) -> Answer | None:
     return None
 
 
+UNKNOWN_KEYS = {"s3": "InvalidAccessKeyId", "ec2": "AuthFailure", "batch": "UnrecognizedClientException"}
+"""How services call a key that is nobody's; the others say InvalidClientTokenId or UnrecognizedClientException."""
+
+
+def _refusal_answer(service: str, refusal: Refusal) -> Answer:
+    """A refusal as the service's protocol has it; 400 in the JSON protocols of Logs and ECR, 403 elsewhere."""
+    query = service in XML_SERVICES
+    if refusal.kind == "not evaluated":
+        return _error(service, 501, "NotImplemented", refusal.text)
+    if refusal.kind == "unknown":
+        code = UNKNOWN_KEYS.get(service, "InvalidClientTokenId" if query else "UnrecognizedClientException")
+    elif service == "ec2":
+        # EC2 API Reference, Error codes for the Amazon EC2 API.
+        code, refusal = (
+            "UnauthorizedOperation",
+            refusal._replace(text=f"You are not authorized to perform this operation. {refusal.text}"),
+        )
+    else:
+        code = "AccessDenied" if query else "AccessDeniedException"
+    return _error(service, 403 if query or service == "batch" else 400, code, refusal.text)
+
+
 def _error(service: str, status: int, code: str, text: str) -> Answer:
     if service == "s3":
         return _xml_error(status, code, text)
+    if service == "ec2":
+        inner = f"<Errors><Error><Code>{escape(code)}</Code><Message>{escape(text)}</Message></Error></Errors>"
+        body = f"<Response>{inner}<RequestID>{uuid.uuid4()}</RequestID></Response>"
+        return Answer(status, [("Content-Type", "text/xml")], body.encode())
     if service in XML_SERVICES:
         inner = f"<Error><Code>{escape(code)}</Code><Message>{escape(text)}</Message></Error>"
         body = f"<ErrorResponse>{inner}</ErrorResponse>"

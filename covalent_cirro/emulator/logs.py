@@ -11,6 +11,11 @@ from covalent_cirro.emulator.model import Json
 
 EVENT_BYTES = 262_144 - 26
 """A longer line becomes several events (CloudWatch Logs quotas; docker's awslogs driver cuts at the same size)."""
+NO_STREAM = (
+    "CannotStartContainerError: Error response from daemon: failed to create task for container: failed to initialize "
+    "logging driver: failed to create Cloudwatch log stream: "
+)
+"""What comes before the reason of CloudWatch Logs when a container's log driver cannot start."""
 EVENTS_PER_PUT = 10_000
 """API model, PutLogEvents."""
 
@@ -62,12 +67,8 @@ class LogStream:
         try:
             moto_aws.open_log_stream(account, region, group, stream, create_group=create_group)
         except moto_aws.NoSuchLogGroup:
-            text = (
-                "CannotStartContainerError: Error response from daemon: failed to create task for container: failed to "
-                "initialize logging driver: failed to create Cloudwatch log stream: ResourceNotFoundException: The "
-                "specified log group does not exist."
-            )
-            raise StartFailed(text) from None
+            text = "ResourceNotFoundException: The specified log group does not exist."
+            raise StartFailed(f"{NO_STREAM}{text}") from None
 
     def write(self, data: bytes) -> None:
         """Take output as it comes; whole lines are events at once."""

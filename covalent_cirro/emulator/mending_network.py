@@ -1,53 +1,54 @@
-"""CloudFormation resources of EC2 that moto does by half: attributes, tags, egress, versions, and deletion.
+"""CloudFormation resources of EC2 that moto does by half: attributes, tags, rules, versions, endpoints, and deletion.
 
 As `mending`, which has those of other services; it must not know stacks.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
-from covalent_cirro.emulator.mended import Mended, api, true
 from covalent_cirro.emulator.model import Json
+from covalent_cirro.emulator.stack_resource import Mended, Place, true
 
 
 class LaunchTemplate(Mended):
     """``AWS::EC2::LaunchTemplate``."""
 
-    def update_from_cloudformation_json(
-        self,
-        original_resource: Any,
-        new_resource_name: str,
-        cloudformation_json: Json,
-        account_id: str,
-        region_name: str,
-    ) -> Any:
-        """A new version."""
-        original_resource.create_version(cloudformation_json["Properties"]["LaunchTemplateData"], "")
-        return original_resource
+    name_property = "LaunchTemplateName"
+    create_only = ("LaunchTemplateName",)
+    deletion = ("ec2", "delete_launch_template", "LaunchTemplateId")
 
-    def remove(self, resource: Any, properties: Json, account: str, region: str) -> None:
-        """Delete it."""
-        api("ec2", account, region).delete_launch_template(LaunchTemplateId=resource.physical_resource_id)
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
+        """A changed one is a new version."""
+        if before is not None:
+            resource.create_version(properties["LaunchTemplateData"], "")
 
 
 class SecurityGroup(Mended):
     """``AWS::EC2::SecurityGroup``."""
 
-    def complete(self, resource: Any, properties: Json, account: str, region: str) -> None:
-        """Its egress, in the place of the one that EC2 gives to each new group."""
-        rules = properties.get("SecurityGroupEgress")
-        if rules is None:
-            return
-        ec2, group = api("ec2", account, region), resource.physical_resource_id
-        now = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissionsEgress"]
-        if now:
-            ec2.revoke_security_group_egress(GroupId=group, IpPermissions=now)
-        ec2.authorize_security_group_egress(GroupId=group, IpPermissions=[permission(rule) for rule in rules])
+    name_property = "GroupName"
+    create_only = ("GroupName", "GroupDescription", "VpcId")
+    deletion = ("ec2", "delete_security_group", "GroupId")
 
-    def remove(self, resource: Any, properties: Json, account: str, region: str) -> None:
-        """Delete it."""
-        api("ec2", account, region).delete_security_group(GroupId=resource.physical_resource_id)
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
+        """Its rules; those for egress in the place of the one that EC2 gives to each new group."""
+        ec2, group = at.api("ec2"), resource.physical_resource_id
+        if before is None and "VpcId" in properties:
+            ec2.describe_vpcs(VpcIds=[properties["VpcId"]])  # moto takes one that does not exist
+        egress = properties.get("SecurityGroupEgress")
+        if egress is not None:
+            now = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissionsEgress"]
+            if now:
+                ec2.revoke_security_group_egress(GroupId=group, IpPermissions=now)
+            ec2.authorize_security_group_egress(GroupId=group, IpPermissions=[permission(rule) for rule in egress])
+        if before is None:
+            return  # moto has set the rules for ingress
+        was, should = (each.get("SecurityGroupIngress") or [] for each in (before, properties))
+        if gone := [permission(rule) for rule in was if rule not in should]:
+            ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=gone)
+        if new := [permission(rule) for rule in should if rule not in was]:
+            ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=new)
 
 
 def permission(rule: Json) -> Json:
@@ -64,81 +65,111 @@ def permission(rule: Json) -> Json:
     return made
 
 
-class _Ec2(Mended):
-    """A resource of EC2 that one call deletes."""
+class _Tagged(Mended):
+    """What has tags that moto leaves out."""
 
-    operation: ClassVar[str]
-    parameter: ClassVar[str]
-
-    def complete(self, resource: Any, properties: Json, account: str, region: str) -> None:
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
         """Tags."""
         tags = properties.get("Tags")
         if tags:
-            api("ec2", account, region).create_tags(Resources=[resource.physical_resource_id], Tags=tags)
-
-    def remove(self, resource: Any, properties: Json, account: str, region: str) -> None:
-        """Delete it."""
-        getattr(api("ec2", account, region), self.operation)(**{self.parameter: resource.physical_resource_id})
+            at.api("ec2").create_tags(Resources=[resource.physical_resource_id], Tags=tags)
 
 
-class InternetGateway(_Ec2):
+class InternetGateway(_Tagged):
     """``AWS::EC2::InternetGateway``."""
 
-    operation, parameter = "delete_internet_gateway", "InternetGatewayId"
+    deletion = ("ec2", "delete_internet_gateway", "InternetGatewayId")
 
 
-class Vpc(_Ec2):
+class Vpc(_Tagged):
     """``AWS::EC2::VPC``."""
 
-    operation, parameter = "delete_vpc", "VpcId"
+    create_only = ("CidrBlock", "Ipv4IpamPoolId", "Ipv4NetmaskLength", "VpcEncryptionControl")
+    deletion = ("ec2", "delete_vpc", "VpcId")
 
-    def complete(self, resource: Any, properties: Json, account: str, region: str) -> None:
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
         """DNS, and tags."""
-        super().complete(resource, properties, account, region)
+        super().complete(resource, properties, before, at)
         for name in ("EnableDnsSupport", "EnableDnsHostnames"):
             if name in properties:
-                api("ec2", account, region).modify_vpc_attribute(
+                at.api("ec2").modify_vpc_attribute(
                     VpcId=resource.physical_resource_id, **{name: {"Value": true(properties[name])}}
                 )
 
 
-class Subnet(_Ec2):
+class Subnet(_Tagged):
     """``AWS::EC2::Subnet``."""
 
-    operation, parameter = "delete_subnet", "SubnetId"
+    create_only = (
+        *("AvailabilityZone", "AvailabilityZoneId", "CidrBlock", "Ipv4IpamPoolId", "Ipv4NetmaskLength"),
+        *("Ipv6IpamPoolId", "Ipv6Native", "Ipv6NetmaskLength", "OutpostArn", "VpcId"),
+    )
+    deletion = ("ec2", "delete_subnet", "SubnetId")
 
-    def complete(self, resource: Any, properties: Json, account: str, region: str) -> None:
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
         """Public addresses, and tags."""
-        super().complete(resource, properties, account, region)
+        super().complete(resource, properties, before, at)
         if "MapPublicIpOnLaunch" in properties:
-            api("ec2", account, region).modify_subnet_attribute(
+            at.api("ec2").modify_subnet_attribute(
                 SubnetId=resource.physical_resource_id,
                 MapPublicIpOnLaunch={"Value": true(properties["MapPublicIpOnLaunch"])},
             )
 
 
-class RouteTable(_Ec2):
+class RouteTable(_Tagged):
     """``AWS::EC2::RouteTable``."""
 
-    operation, parameter = "delete_route_table", "RouteTableId"
+    create_only = ("VpcId",)
+    deletion = ("ec2", "delete_route_table", "RouteTableId")
 
 
-class Endpoint(_Ec2):
+class Endpoint(_Tagged):
     """``AWS::EC2::VPCEndpoint``."""
 
-    def remove(self, resource: Any, properties: Json, account: str, region: str) -> None:
-        """Delete it: moto keeps it as ``deleted``, EC2 forgets it."""
+    create_only = (
+        *("DnsOptions/PrivateDnsPreference", "DnsOptions/PrivateDnsSpecifiedDomains", "ResourceConfigurationArn"),
+        *("ServiceName", "ServiceNetworkArn", "ServiceRegion", "VpcEndpointType", "VpcId"),
+    )
+
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
+        """Tags; and in a changed one its route tables, subnets and groups."""
+        super().complete(resource, properties, before, at)
+        if before is None:
+            return
+        changes: Json = {}
+        for name in ("RouteTableIds", "SubnetIds", "SecurityGroupIds"):
+            was, should = (each.get(name) or [] for each in (before, properties))
+            changes[f"Add{name}"] = [each for each in should if each not in was]
+            changes[f"Remove{name}"] = [each for each in was if each not in should]
+        at.api("ec2").modify_vpc_endpoint(VpcEndpointId=resource.physical_resource_id, **changes)
+
+    def remove(self, resource: Any, properties: Json, at: Place) -> None:
+        """Delete it, with its interfaces and routes: moto leaves them, and it as ``deleted``; EC2 forgets it."""
         from moto.ec2.models import ec2_backends
 
-        ec2_backends[account][region].vpc_end_points.pop(resource.physical_resource_id, None)
+        ec2 = ec2_backends[at.account][at.region]
+        found = ec2.vpc_end_points.pop(resource.physical_resource_id, None)
+        if found is None:
+            return
+        for interface in found.network_interface_ids:
+            ec2.enis.pop(interface, None)
+        for table in ec2.route_tables.values():
+            for name in [name for name, route in table._routes.items() if route.gateway is found]:
+                del table._routes[name]
 
 
 class Association(Mended):
     """``AWS::EC2::SubnetRouteTableAssociation``."""
 
-    def remove(self, resource: Any, properties: Json, account: str, region: str) -> None:
+    create_only = ("RouteTableId", "SubnetId")
+
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
+        """Associate them: moto notes what was asked for, and leaves the subnet with the VPC's main table."""
+        at.api("ec2").associate_route_table(RouteTableId=properties["RouteTableId"], SubnetId=properties["SubnetId"])
+
+    def remove(self, resource: Any, properties: Json, at: Place) -> None:
         """Undo it."""
-        ec2 = api("ec2", account, region)
+        ec2 = at.api("ec2")
         tables = ec2.describe_route_tables(Filters=[{"Name": "association.subnet-id", "Values": [resource.subnet_id]}])
         for table in tables["RouteTables"]:
             for each in table["Associations"]:
@@ -149,9 +180,11 @@ class Association(Mended):
 class Route(Mended):
     """``AWS::EC2::Route``."""
 
-    def remove(self, resource: Any, properties: Json, account: str, region: str) -> None:
+    create_only = ("DestinationCidrBlock", "DestinationIpv6CidrBlock", "DestinationPrefixListId", "RouteTableId")
+
+    def remove(self, resource: Any, properties: Json, at: Place) -> None:
         """Delete it."""
-        api("ec2", account, region).delete_route(
+        at.api("ec2").delete_route(
             RouteTableId=properties["RouteTableId"], DestinationCidrBlock=properties["DestinationCidrBlock"]
         )
 
@@ -159,9 +192,11 @@ class Route(Mended):
 class GatewayAttachment(Mended):
     """``AWS::EC2::VPCGatewayAttachment``."""
 
-    def remove(self, resource: Any, properties: Json, account: str, region: str) -> None:
+    create_only = ("VpcId",)
+
+    def remove(self, resource: Any, properties: Json, at: Place) -> None:
         """Detach it."""
-        api("ec2", account, region).detach_internet_gateway(
+        at.api("ec2").detach_internet_gateway(
             InternetGatewayId=properties["InternetGatewayId"], VpcId=properties["VpcId"]
         )
 

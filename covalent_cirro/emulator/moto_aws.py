@@ -1,4 +1,4 @@
-"""All that reaches into moto from here: roles, logs, events, forgetting an account. Imports moto only when called.
+"""All that reaches into moto from here: principals, logs, events, forgetting an account. Imports moto only when called.
 
 moto's backends live in this process, so these are plain calls; the rest of the emulator must not import moto.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import sys
 import threading
 from typing import Any
 
 from covalent_cirro.emulator.model import Json
+from covalent_cirro.emulator.policies import Principal
 
 PARTITION = "aws"
 DEFAULT_LOG_GROUP = "/aws/batch/job"
@@ -67,6 +69,109 @@ def task_role_works(account: str, role_arn: str) -> bool:
     return any(
         role.arn == role_arn and "ecs-tasks.amazonaws.com" in str(role.assume_role_policy_document) for role in roles
     )
+
+
+def principal(account: str, access_key: str) -> Principal | None:
+    """The user or role session that IAM or STS gave an access key to, with their policies; `None` for nobody's."""
+    preload()
+    from moto.iam.models import iam_backends
+    from moto.sts.models import sts_backends
+
+    iam = iam_backends[account][PARTITION]
+    for user in list(iam.users.values()):
+        if any(key.access_key_id == access_key for key in list(user.access_keys)):
+            return _user(account, user)
+    for session in reversed(list(sts_backends[account][PARTITION].assumed_roles)):
+        if session.access_key_id == access_key:
+            return role_session(account, session.role_arn, session.session_name, session.policy or None)
+    return None
+
+
+def principal_named(account: str, arn: str) -> Principal | None:
+    """A user or a role by its own ARN, with its policies; `None` if IAM has neither."""
+    preload()
+    from moto.iam.models import iam_backends
+
+    iam = iam_backends[account][PARTITION]
+    for user in list(iam.users.values()):
+        if user.arn == arn:
+            return _user(account, user)
+    known = any(role.arn == arn for role in list(iam.roles.values()))
+    return role_session(account, arn, "session") if known else None
+
+
+def role_session(account: str, role_arn: str, session: str, policy: str | None = None) -> Principal:
+    """A session of a role, with the role's policies as they are now; one of a role that is gone has none."""
+    preload()
+    from moto.iam.models import iam_backends
+
+    iam = iam_backends[account][PARTITION]
+    arn = f"arn:{PARTITION}:sts::{account}:assumed-role/{role_arn.rsplit('/', 1)[-1]}/{session}"
+    role = next((role for role in list(iam.roles.values()) if role.arn == role_arn), None)
+    boundary = None if role is None else iam.managed_policies.get(role.permissions_boundary_arn or "")
+    return Principal(
+        arn=arn,
+        names=(arn, role_arn),
+        account=account,
+        identity=() if role is None else _documents(role),
+        boundary=None if boundary is None else _document(boundary),
+        session=policy,
+        context={"aws:PrincipalArn": [role_arn]},
+    )
+
+
+def _user(account: str, user: Any) -> Principal:
+    from moto.iam.models import iam_backends
+
+    groups = [group for group in list(iam_backends[account][PARTITION].groups.values()) if user in group.users]
+    return Principal(
+        arn=user.arn,
+        names=(user.arn,),
+        account=account,
+        identity=tuple(document for holder in (user, *groups) for document in _documents(holder)),
+        context={"aws:username": [user.name], "aws:PrincipalArn": [user.arn]},
+    )
+
+
+def _documents(holder: Any) -> tuple[str, ...]:
+    """The inline and attached policies of a user, group or role."""
+    inline = (each if isinstance(each, str) else json.dumps(each) for each in list(holder.policies.values()))
+    return (*inline, *(_document(each) for each in list(holder.managed_policies.values())))
+
+
+def _document(policy: Any) -> str:
+    """The default version of a managed policy."""
+    return str(next(version.document for version in list(policy.versions) if version.is_default))
+
+
+def role_of_instances(account: str, instance_profile: str) -> str | None:
+    """The ARN of the role in an instance profile given by name or ARN; `None` if there is none."""
+    preload()
+    from moto.iam.models import iam_backends
+
+    profiles = list(iam_backends[account][PARTITION].instance_profiles.values())
+    name = instance_profile.rsplit("/", 1)[-1]
+    return next((str(role.arn) for profile in profiles if profile.name == name for role in profile.roles), None)
+
+
+def bucket_policy(bucket: str) -> str | None:
+    """The policy of a bucket; `None` if it has none, or there is no such bucket."""
+    found = _bucket(bucket)
+    return None if found is None or found.policy is None else str(found.policy.decode())
+
+
+def object_is_missing(bucket: str, key: str) -> bool:
+    """Whether a bucket is there, and has no such key."""
+    found = _bucket(bucket)
+    return found is not None and found.keys.get(key) is None
+
+
+def _bucket(name: str) -> Any:
+    preload()
+    from moto.s3.models import s3_backends
+
+    owner = s3_backends.bucket_accounts.get(name)
+    return None if owner is None else s3_backends[owner[1]][owner[0]].buckets.get(name)
 
 
 def open_log_stream(account: str, region: str, group: str, stream: str, *, create_group: bool) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from covalent_cirro.emulator import template
 from covalent_cirro.emulator.model import Json
+from covalent_cirro.emulator.stack_resource import Mended
 
 DELETE_PASSES = 3
 """A resource that cannot be deleted is tried again after the others, so often."""
@@ -61,13 +62,15 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, (Failed, template.Invalid)) else f"{type(error).__name__}: {error}"
 
 
-def _resolved(resource_map: Any, body: Json) -> Any:
+def resolved(resource_map: Any, body: Json) -> Any:
+    """A resource's properties, with references and functions replaced by their values."""
     from moto.cloudformation import parsing
 
     return parsing.clean_json(copy.deepcopy(body.get("Properties", {})), resource_map)
 
 
-def _active(resource_map: Any, body: Json) -> bool:
+def active(resource_map: Any, body: Json) -> bool:
+    """Whether a resource's condition holds."""
     name = body.get("Condition")
     return name is None or bool(resource_map.lazy_condition_map[name])
 
@@ -96,9 +99,7 @@ def _make(stack: Any, name: str) -> None:
 
 def _remember(resource_map: Any, name: str, body: Json) -> None:
     resource_map.cirro_bodies[name] = body
-    resolved = _resolved(resource_map, body)
-    resource_map.cirro_resolved[name] = resolved
-    resource_map.cirro_last[id(resource_map._parsed_resources[name])] = resolved
+    resource_map.cirro_resolved[name] = resolved(resource_map, body)
     if name not in resource_map.cirro_order:
         resource_map.cirro_order.append(name)
 
@@ -110,7 +111,7 @@ def _change(stack: Any, name: str) -> tuple[Any, Json] | None:
     resource_map = stack.resource_map
     body = resource_map._resource_json_map[name]
     old_body = resource_map.cirro_bodies[name]
-    if body["Type"] == old_body["Type"] and _resolved(resource_map, body) == resource_map.cirro_resolved[name]:
+    if body["Type"] == old_body["Type"] and resolved(resource_map, body) == resource_map.cirro_resolved[name]:
         resource_map.cirro_bodies[name] = body
         return None
     old = resource_map._parsed_resources[name]
@@ -154,9 +155,8 @@ def _delete(resource_map: Any, resource: Any, body: Json) -> None:
 
     model: Any = parsing.resource_class_from_type(body["Type"])
     account, region = resource_map._account_id, resource_map._region_name
-    if hasattr(model, "base"):
-        properties = resource_map.cirro_last.get(id(resource), {})
-        model.remove(resource, properties, account, region)
+    if isinstance(model, Mended):
+        model.delete_resource(resource, account, region)
     else:
         resource_map._delete_resource(resource, body)
 
@@ -173,7 +173,7 @@ def create(stack: Any) -> None:
     )
     try:
         for name in template.order(resource_map._resource_json_map):
-            if _active(resource_map, resource_map._resource_json_map[name]):
+            if active(resource_map, resource_map._resource_json_map[name]):
                 _make(stack, name)
     except (Failed, template.Invalid) as error:
         _status(stack, "ROLLBACK_IN_PROGRESS", f"{error} Rollback requested by user.")
@@ -268,7 +268,7 @@ def _apply(stack: Any) -> list[tuple[str, Any, Json]]:
     obsolete: list[tuple[str, Any, Json]] = []
     wanted = []
     for name in template.order(bodies):
-        if not _active(resource_map, bodies[name]):
+        if not active(resource_map, bodies[name]):
             continue
         wanted.append(name)
         if name in resource_map.cirro_order:
@@ -292,7 +292,8 @@ def _forget(resource_map: Any, name: str) -> None:
 def _clean_up(stack: Any, obsolete: list[tuple[str, Any, Json]]) -> None:
     """Failures here leave a resource behind and do not fail the stack, as on AWS."""
     for name, resource, body in reversed(obsolete):
-        if body.get("DeletionPolicy") == "Retain" or body.get("UpdateReplacePolicy") == "Retain":
+        replaced = name in stack.resource_map.cirro_order
+        if body.get("UpdateReplacePolicy" if replaced else "DeletionPolicy") == "Retain":
             continue
         try:
             _delete(stack.resource_map, resource, body)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from covalent_cirro.emulator import moto_aws, template
+from covalent_cirro.emulator import change_sets, moto_aws, template
 from covalent_cirro.emulator.model import Json
 from covalent_cirro.emulator.stack_engine import create, delete, parameter_values, update
 
@@ -51,7 +51,7 @@ def _install_reader(parsing: Any, models: Any) -> None:
         return template.condition(value, lambda each: clean_json(each, resource_map), lambda name: bool(named[name]))
 
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        self.cirro_order, self.cirro_bodies, self.cirro_resolved, self.cirro_last = [], {}, {}, {}
+        self.cirro_order, self.cirro_bodies, self.cirro_resolved = [], {}, {}
         self.cirro_making = False
         make_map(self, *args, **kwargs)
 
@@ -91,6 +91,9 @@ def _install_reader(parsing: Any, models: Any) -> None:
 
 
 def _install_stacks(models: Any, responses: Any) -> None:
+    from moto.core.responses import ActionResult
+
+    action_result: Any = ActionResult
     backend = models.CloudFormationBackend
     answer_create = responses.CloudFormationResponse.create_stack
 
@@ -108,39 +111,38 @@ def _install_stacks(models: Any, responses: Any) -> None:
             for name in exports:
                 self.exports.pop(name, None)
 
-    def execute_change_set(self: Any, change_set_name: str, stack_name: str | None = None) -> None:
-        found = [
-            each
-            for each in self.change_sets.values()
-            if change_set_name in (each.change_set_id, each.change_set_name)
-            and stack_name in (None, each.stack_name, each.stack_id)
-        ]
-        if not found:
-            from moto.cloudformation.exceptions import ValidationError
-
-            raise ValidationError(stack_name)
-        change_set = found[-1]
-        stack = self.stacks[change_set.stack_id]
-        change_set.execution_status = "EXECUTE_COMPLETE"
-        if change_set.change_set_type == "CREATE":
-            stack.template, stack.parameters = change_set.template, change_set.parameters
-            stack._parse_template()
-            stack.resource_map = stack._create_resource_map()
-            stack.output_map = stack._create_output_map()
-            create(stack)
-        else:
-            update(stack, change_set.template, parameters=change_set.parameters)
-
-    def create_stack(self: Any) -> Any:
+    def check_capabilities(response: Any) -> None:
         from moto.cloudformation.exceptions import CloudFormationError
 
-        body = self._get_param("TemplateBody") or ""
-        given = self._get_param("Capabilities", []) or []
+        body = response._get_param("TemplateBody") or ""
+        given = response._get_param("Capabilities", []) or []
         if "AWS::IAM::" in body and not {"CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"} & set(given):
             error = CloudFormationError("Requires capabilities : [CAPABILITY_IAM]")
             error.code = "InsufficientCapabilitiesException"
             raise error
+
+    def create_stack(self: Any) -> Any:
+        check_capabilities(self)
         return answer_create(self)
+
+    def create_change_set(self: Any) -> Any:
+        check_capabilities(self)
+        names = ("StackName", "ChangeSetName", "ChangeSetType", "TemplateBody", "Description", "Parameters", "Tags")
+        asked = {name: value for name in names if (value := self._get_param(name)) is not None}
+        made = change_sets.create(self.cloudformation_backend, asked)
+        return action_result({"Id": made.change_set_id, "StackId": made.stack_id})
+
+    def describe_change_set(self: Any) -> Any:
+        names = self._get_param("ChangeSetName"), self._get_param("StackName")
+        return action_result(change_sets.find(self.cloudformation_backend, *names).described())
+
+    def delete_change_set(self: Any) -> Any:
+        change_sets.delete(self.cloudformation_backend, self._get_param("ChangeSetName"), self._get_param("StackName"))
+        return action_result({})
+
+    def execute_change_set(self: Any) -> Any:
+        change_sets.execute(self.cloudformation_backend, self._get_param("ChangeSetName"), self._get_param("StackName"))
+        return action_result({})
 
     def update_stack(
         self: Any, name: str, template: str, role_arn: str | None, parameters: list[Json], tags: Any
@@ -156,10 +158,22 @@ def _install_stacks(models: Any, responses: Any) -> None:
         update(stack, template, role_arn, given, tags)
         return stack
 
+    def parameter_list(self: Any) -> list[Json]:
+        values = parameter_values(self.template_dict, self.parameters)  # moto would tell a list as Python writes it
+        return [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
+
     backend.update_stack = update_stack
     models.Stack.create_resources = create
     models.Stack.update = update
     models.Stack.delete = delete
     backend.delete_stack = delete_stack
-    backend.execute_change_set = execute_change_set
-    responses.CloudFormationResponse.create_stack = create_stack
+    models.Stack.parameter_list = property(parameter_list)
+    answers = responses.CloudFormationResponse
+    answers.create_stack = create_stack
+    answers.create_change_set = create_change_set
+    answers.describe_change_set = describe_change_set
+    answers.delete_change_set = delete_change_set
+    answers.execute_change_set = execute_change_set
+    own = ("DescribeChangeSetOutput.Changes", "DescribeChangeSetOutput.Parameters")
+    shapes = answers.RESPONSE_KEY_PATH_TO_TRANSFORMER
+    answers.RESPONSE_KEY_PATH_TO_TRANSFORMER = {key: value for key, value in shapes.items() if key not in own}

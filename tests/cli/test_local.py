@@ -14,7 +14,8 @@ import psutil
 import pytest
 from click.testing import Result
 
-from covalent_cirro.playground import ACCESS_KEY, JOB_STATES, STACK_NAME, Playground
+from covalent_cirro.deployment.plans import PARTS, stack_name
+from covalent_cirro.playground import ACCESS_KEY, DEPLOYMENT, JOB_STATES, Playground
 
 Cirro = Callable[..., Result]
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -38,7 +39,7 @@ def test_status_says_what_runs(emulated: Playground, cirro: Cirro) -> None:
     result = cirro("local", "status", "--state-dir", emulated.state_dir)
     assert result.exit_code == 0
     assert str(emulated.status().endpoint_url) in result.output
-    assert STACK_NAME in result.output
+    assert DEPLOYMENT in result.output
 
 
 def test_status_for_programs(emulated: Playground, cirro: Cirro) -> None:
@@ -59,10 +60,12 @@ def test_up_again_changes_nothing(emulated: Playground, cirro: Cirro) -> None:
     assert emulated.read() == before
 
 
-def test_the_stack_is_deployed_with_cloudformation(emulated: Playground) -> None:
-    """What ``up`` made is a CloudFormation stack whose queue takes jobs."""
-    stacks = client(emulated, "cloudformation").describe_stacks(StackName=STACK_NAME)["Stacks"]
-    assert stacks[0]["StackStatus"] == "CREATE_COMPLETE"
+def test_a_deployment_is_made_with_cloudformation(emulated: Playground) -> None:
+    """What ``up`` made are the stacks of a deployment, whose queues take jobs."""
+    stacks = client(emulated, "cloudformation").describe_stacks()["Stacks"]
+    assert {(each["StackName"], each["StackStatus"]) for each in stacks} == {
+        (stack_name(DEPLOYMENT, part), "CREATE_COMPLETE") for part in PARTS
+    }
     queues = client(emulated, "batch").describe_job_queues()["jobQueues"]
     assert {"ENABLED"} == {queue["state"] for queue in queues}
 
@@ -159,7 +162,7 @@ def test_up_after_the_emulator_was_killed(tmp_path: Path) -> None:
         psutil.Process(emulator.pid).kill()
         wait_for(lambda: playground.status().endpoint_url is None)
         status = playground.up(vcpus=2)
-        assert status.stack == STACK_NAME
+        assert status.deployment == DEPLOYMENT
         assert status.endpoint_url is not None
         urllib.request.urlopen(status.endpoint_url, timeout=10).close()
     finally:

@@ -29,7 +29,7 @@ def test_status_for_programs_where_nothing_runs(cirro: Cirro, tmp_path: Path) ->
     result = cirro("local", "status", "--json", "--state-dir", tmp_path)
     assert result.exit_code == 3
     document = json.loads(result.output)
-    assert document.keys() == {"endpoint_url", "server_url", "stack", "settings", "jobs"}
+    assert document.keys() == {"endpoint_url", "server_url", "deployment", "settings", "jobs"}
     assert document["endpoint_url"] is None
     assert set(document["jobs"].values()) == {0}
 

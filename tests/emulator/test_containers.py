@@ -17,20 +17,21 @@ import cloudpickle
 import pytest
 from covalent._shared_files import TaskRuntimeError
 
-from covalent_cirro import CirroBatchExecutor, protocol, stacks
+from covalent_cirro import CirroBatchExecutor, deployment, protocol
 from covalent_cirro.emulator import Emulator, Timing
 from covalent_cirro.emulator.attempts import OUT_OF_MEMORY, Spec
 from covalent_cirro.emulator.containers import LABEL, Containers, options
-from covalent_cirro.errors import EmulatorError
+from covalent_cirro.errors import EmulatorError, ImageError
+from covalent_cirro.images import build as image_build
+from covalent_cirro.images.docker_engine import DockerEngine
+from covalent_cirro.images.recipe import Recipe
 from covalent_cirro.playground import Playground
 from tests.emulator.conftest import SCALE, Aws
 
-ROOT = Path(__file__).parents[2]
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 """Of the image too: another minor version does not read what this one pickled."""
 BASE = f"python:{PYTHON}-slim-bookworm"
 IMAGE = f"cirro-runner:test-{PYTHON}"
-PIP = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 needs_engine = pytest.mark.container
@@ -129,24 +130,13 @@ def engine() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def image(engine: Any) -> str:
     """The runner's image, made from `docker/Dockerfile` and this source tree."""
-    import docker.errors
-
-    try:
-        engine.images.get(BASE)
-    except docker.errors.ImageNotFound:
+    with DockerEngine.connect() as ours:
         try:
-            engine.images.pull(BASE)
-        except docker.errors.APIError as error:
-            pytest.skip(f"the image {BASE} is not here and cannot be pulled: {error}")
-    arguments = {name: os.environ[name] for name in PIP if name in os.environ}
-    engine.images.build(
-        path=str(ROOT),
-        dockerfile="docker/Dockerfile",
-        tag=IMAGE,
-        buildargs={"PYTHON_VERSION": PYTHON, **arguments},
-        network_mode="host",
-        rm=True,
-    )
+            ours.pull(BASE, "linux/amd64", print)
+        except ImageError as error:
+            pytest.skip(str(error))
+        built = image_build.build(ours, Recipe(), print)
+        ours.tag(built.reference, *IMAGE.split(":"))
     return IMAGE
 
 
@@ -273,8 +263,8 @@ def test_an_image_that_does_not_exist(batch: Aws) -> None:
 
 @needs_engine
 def test_a_command_that_does_not_exist(batch: Aws) -> None:
-    """Cannot be started."""
-    job = batch.done(batch.submit(definition=batch.definition("no-such-program", image=IMAGE)))
+    """Cannot be started, where the image has no entrypoint that would look for it."""
+    job = batch.done(batch.submit(definition=batch.definition("no-such-program", image=BASE)))
     assert job["container"]["reason"].startswith("CannotStartContainerError: Error response from daemon: ")
     assert "no-such-program" in job["container"]["reason"]
 
@@ -338,16 +328,16 @@ def submit_sleeper(playground: Playground) -> str:
 def account(
     engine: Any, image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Emulator, dict[str, Any]]]:
-    """An emulator with the project's own stack, whose jobs are containers, and options of executors for it."""
+    """An emulator with a deployment, whose jobs are containers, and options of executors for it."""
     folder = tmp_path_factory.mktemp("account")
     credentials = folder / "credentials"
     credentials.write_text("[emulated]\naws_access_key_id = testing\naws_secret_access_key = testing\n")
     with Emulator(state_dir=folder / "emulator", docker=True) as emulator:
-        outputs = stacks.deploy(emulator.client("cloudformation"), "cirro", sleep=lambda _: None)
+        deployed = deployment.deploy(emulator.client("cloudformation"))
         yield (
             emulator,
             {
-                **stacks.settings_from_outputs(outputs.values),
+                **deployed.settings,
                 "endpoint_url": emulator.endpoint_url,
                 "credentials": str(credentials),
                 "profile": "emulated",

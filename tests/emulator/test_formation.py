@@ -1,9 +1,8 @@
-"""Stacks: AWS Batch's resources, what moto drops, order, events, updates, rollback, and deletion without a trace."""
+"""Stacks: AWS Batch's resources, order, events, updates, rollback, change sets, and deletion without a trace."""
 
 from __future__ import annotations
 
 import copy
-import importlib.resources
 import json
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from covalent_cirro.emulator import template
+from tests.emulator.formation_stacks import Stacks
 
 BATCH: dict[str, Any] = {
     "Parameters": {"Max": {"Type": "Number", "Default": 4, "MinValue": 0, "MaxValue": 64}},
@@ -89,52 +89,6 @@ BATCH: dict[str, Any] = {
         "Job": {"Value": {"Fn::GetAtt": ["Job", "JobDefinitionArn"]}},
     },
 }
-
-
-class Stacks:
-    """A stack of a test, and what it says."""
-
-    def __init__(self, aws: Any) -> None:
-        self.client = aws.client("cloudformation")
-        self.name = aws.name("stack")
-        self.id = ""
-
-    def create(self, body: Any, **parameters: str) -> str:
-        """Make it; returns its status."""
-        given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
-        self.id = self.client.create_stack(
-            StackName=self.name, TemplateBody=json.dumps(body), Parameters=given, Capabilities=["CAPABILITY_IAM"]
-        )["StackId"]
-        return self.status()
-
-    def update(self, body: Any, **parameters: str) -> str:
-        """Change it; returns its status."""
-        given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
-        self.client.update_stack(StackName=self.name, TemplateBody=json.dumps(body), Parameters=given)
-        return self.status()
-
-    def delete(self) -> str:
-        """Delete it; returns its status."""
-        self.client.delete_stack(StackName=self.name)
-        return self.status()
-
-    def status(self) -> str:
-        """Of the stack."""
-        return str(self.client.describe_stacks(StackName=self.id)["Stacks"][0]["StackStatus"])
-
-    def outputs(self) -> dict[str, str]:
-        """By key."""
-        stack = self.client.describe_stacks(StackName=self.id)["Stacks"][0]
-        return {each["OutputKey"]: each["OutputValue"] for each in stack.get("Outputs", [])}
-
-    def events(self, resource: str) -> list[tuple[str, str]]:
-        """Status and reason of a resource, oldest first."""
-        events = self.client.describe_stack_events(StackName=self.id)["StackEvents"]
-        return [
-            (each["ResourceStatus"], each.get("ResourceStatusReason", ""))
-            for each in reversed(events)
-            if each["LogicalResourceId"] == resource
-        ]
 
 
 @pytest.fixture
@@ -367,67 +321,6 @@ def test_roles_need_a_capability(stacks: Stacks) -> None:
     assert error.value.response["Error"]["Code"] == "InsufficientCapabilitiesException"
 
 
-BUCKET: dict[str, Any] = {
-    "Resources": {
-        "Bucket": {
-            "Type": "AWS::S3::Bucket",
-            "Properties": {
-                "LifecycleConfiguration": {
-                    "Rules": [{"Id": "old", "Status": "Enabled", "Prefix": "a/", "ExpirationInDays": 30}]
-                },
-                "PublicAccessBlockConfiguration": {"BlockPublicAcls": True, "BlockPublicPolicy": True},
-                "OwnershipControls": {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
-            },
-        },
-        "Policy": {
-            "Type": "AWS::S3::BucketPolicy",
-            "Properties": {
-                "Bucket": {"Ref": "Bucket"},
-                "PolicyDocument": {"Version": "2012-10-17", "Statement": []},
-            },
-        },
-        "Logs": {"Type": "AWS::Logs::LogGroup", "Properties": {"RetentionInDays": 7}},
-    },
-    "Outputs": {"Bucket": {"Value": {"Ref": "Bucket"}}, "Logs": {"Value": {"Ref": "Logs"}}},
-}
-
-
-def test_what_moto_drops_is_there(aws: Any, stacks: Stacks) -> None:
-    """Lifecycle, public access, ownership, the bucket's policy, the group's retention; and their updates."""
-    assert stacks.create(BUCKET) == "CREATE_COMPLETE"
-    outputs = stacks.outputs()
-    bucket = outputs["Bucket"]
-    (rule,) = aws.s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
-    assert (rule["ID"], rule["Expiration"], rule["Filter"]) == ("old", {"Days": 30}, {"Prefix": "a/"})
-    block = aws.s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
-    assert block["BlockPublicPolicy"] is True
-    assert json.loads(aws.s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"] == []
-    (group,) = aws.logs.describe_log_groups(logGroupNamePrefix=outputs["Logs"])["logGroups"]
-    assert group["retentionInDays"] == 7
-    body = copy.deepcopy(BUCKET)
-    body["Resources"]["Bucket"]["Properties"]["LifecycleConfiguration"]["Rules"][0]["ExpirationInDays"] = 60
-    body["Resources"]["Logs"]["Properties"]["RetentionInDays"] = 30
-    assert stacks.update(body) == "UPDATE_COMPLETE"
-    (rule,) = aws.s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
-    assert rule["Expiration"] == {"Days": 60}
-    (group,) = aws.logs.describe_log_groups(logGroupNamePrefix=outputs["Logs"])["logGroups"]
-    assert group["retentionInDays"] == 30
-
-
-def test_a_bucket_that_is_not_empty_stops_the_deletion(aws: Any, stacks: Stacks) -> None:
-    """All else goes; emptied, the bucket goes too."""
-    stacks.create(BUCKET)
-    outputs = stacks.outputs()
-    aws.s3.put_object(Bucket=outputs["Bucket"], Key="k", Body=b"x")
-    assert stacks.delete() == "DELETE_FAILED"
-    status, reason = stacks.events("Bucket")[-1]
-    assert status == "DELETE_FAILED"
-    assert "BucketNotEmpty" in reason
-    assert aws.logs.describe_log_groups(logGroupNamePrefix=outputs["Logs"])["logGroups"] == []
-    aws.s3.delete_object(Bucket=outputs["Bucket"], Key="k")
-    assert stacks.delete() == "DELETE_COMPLETE"
-
-
 def test_a_change_set_makes_and_changes_a_stack(aws: Any, stacks: Stacks) -> None:
     """As ``aws cloudformation deploy`` does."""
     for kind, priority in (("CREATE", 1), ("UPDATE", 7)):
@@ -443,40 +336,3 @@ def test_a_change_set_makes_and_changes_a_stack(aws: Any, stacks: Stacks) -> Non
         stacks.id = stack["StackId"]
         (queue,) = aws.batch.describe_job_queues(jobQueues=[stacks.outputs()["Queue"]])["jobQueues"]
         assert queue["priority"] == priority
-
-
-def test_our_template_comes_and_goes_without_a_trace(aws: Any, stacks: Stacks) -> None:
-    """Everything that can be listed is as it was before."""
-    body = importlib.resources.files("covalent_cirro.infra").joinpath("cirro.yaml").read_text("utf-8")
-    before = _inventory(aws)
-    stacks.id = stacks.client.create_stack(StackName=stacks.name, TemplateBody=body, Capabilities=["CAPABILITY_IAM"])[
-        "StackId"
-    ]
-    assert stacks.status() == "CREATE_COMPLETE"
-    during = _inventory(aws)
-    assert all(len(during[what]) > len(before[what]) for what in before), during
-    assert stacks.delete() == "DELETE_COMPLETE"
-    assert _inventory(aws) == before
-
-
-def _inventory(aws: Any) -> dict[str, list[str]]:
-    ec2, iam, ecr = (aws.client(service) for service in ("ec2", "iam", "ecr"))
-    return {
-        "vpcs": sorted(each["VpcId"] for each in ec2.describe_vpcs()["Vpcs"]),
-        "subnets": sorted(each["SubnetId"] for each in ec2.describe_subnets()["Subnets"]),
-        "route tables": sorted(each["RouteTableId"] for each in ec2.describe_route_tables()["RouteTables"]),
-        "gateways": [each["InternetGatewayId"] for each in ec2.describe_internet_gateways()["InternetGateways"]],
-        "endpoints": [each["VpcEndpointId"] for each in ec2.describe_vpc_endpoints()["VpcEndpoints"]],
-        "groups": sorted(each["GroupId"] for each in ec2.describe_security_groups()["SecurityGroups"]),
-        "templates": [each["LaunchTemplateId"] for each in ec2.describe_launch_templates()["LaunchTemplates"]],
-        "roles": sorted(each["RoleName"] for each in iam.list_roles()["Roles"]),
-        "profiles": [each["InstanceProfileName"] for each in iam.list_instance_profiles()["InstanceProfiles"]],
-        "policies": [each["PolicyName"] for each in iam.list_policies(Scope="Local")["Policies"]],
-        "repositories": [each["repositoryName"] for each in ecr.describe_repositories()["repositories"]],
-        "buckets": [each["Name"] for each in aws.s3.list_buckets()["Buckets"]],
-        "log groups": [each["logGroupName"] for each in aws.logs.describe_log_groups()["logGroups"]],
-        "queues": [each["jobQueueName"] for each in aws.batch.describe_job_queues()["jobQueues"]],
-        "environments": [
-            each["computeEnvironmentName"] for each in aws.batch.describe_compute_environments()["computeEnvironments"]
-        ],
-    }

@@ -10,18 +10,18 @@ from typing import Any, NamedTuple
 import boto3
 import pytest
 
-from covalent_cirro import CirroBatchExecutor, stacks
+from covalent_cirro import CirroBatchExecutor, deployment
 from covalent_cirro.emulator import Emulator
 
 PROFILE = "emulated"
 
 
 class Account(NamedTuple):
-    """An emulator with the project's own stack in it.
+    """An emulator with a deployment in it.
 
     Attributes:
         emulator: The emulator; its faults are shared by all tests of a module, so a test that sets one clears it.
-        settings: The stack's outputs, as options of the executor.
+        settings: The deployment's outputs, as options of the executor.
         credentials: Path of a credentials file with the profile `PROFILE`.
     """
 
@@ -54,8 +54,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     credentials.write_text(f"[{PROFILE}]\naws_access_key_id = testing\naws_secret_access_key = testing\n")
     with Emulator(state_dir=folder / "emulator") as emulator:
         made = Account(emulator, {}, str(credentials))
-        outputs = stacks.deploy(made.client("cloudformation"), "cirro", sleep=lambda _: None)
-        yield made._replace(settings=stacks.settings_from_outputs(outputs.values))
+        yield made._replace(settings=deployment.deploy(made.client("cloudformation")).settings)
 
 
 @pytest.fixture
@@ -69,6 +68,7 @@ def executor(account: Account, tmp_path: Path) -> Callable[..., CirroBatchExecut
                 "endpoint_url": account.emulator.endpoint_url,
                 "credentials": account.credentials,
                 "profile": PROFILE,
+                "container_image_uri": "cirro-runner",  # jobs are processes: any name but the default's
                 "vcpu": 1,
                 "memory": 0.5,
                 "cache_dir": str(tmp_path / "cache"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 from typing import Any
 
 import cloudpickle
@@ -58,6 +59,20 @@ def test_covalent_reads_what_is_written_here_in_chunks_of_any_size(data: bytes, 
     assert read.get_deserialized() == data
     assert read.object_string == text
     assert read.attrs == {"doc": "d", "name": "n"}
+
+
+def test_a_buffer_that_pickle_hands_over_as_it_is() -> None:
+    """As it does with the data of a large array, which has no length of its own."""
+
+    class Array:
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            return bytes, (pickle.PickleBuffer(b"abc" * 100_000),)
+
+    file = io.BytesIO()
+    writer = tobj.Writer(file, tobj.header_fields("", "", "3.11.7", "3.1.2"), b"")
+    cloudpickle.dump(Array(), writer, protocol=5)
+    writer.close()
+    assert TransportableObject.deserialize(file.getvalue()).get_deserialized() == b"abc" * 100_000
 
 
 def test_a_large_pickle_is_read_in_chunks() -> None:

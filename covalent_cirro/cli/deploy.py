@@ -1,0 +1,208 @@
+"""``cirro deploy``: makes a deployment or brings it up to date, and records it in Covalent's config.
+
+Shows what `deployment` plans and does, and asks before it does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from covalent_cirro import aws, covalent_config, deployment
+from covalent_cirro.cli import render
+from covalent_cirro.cli.options import Target, json_option, target_options
+from covalent_cirro.covalent_config import Recorded
+from covalent_cirro.deployment import Deployed
+from covalent_cirro.deployment.change_sets import Change
+from covalent_cirro.deployment.plans import PartPlan, Plan
+from covalent_cirro.deployment.stack_events import StackEvent
+from covalent_cirro.errors import SettingsError
+
+
+@click.command()
+@click.option(
+    "--parameter",
+    "given",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="A parameter of the templates; may be repeated. Unset: as in the last deployment, or the default.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@target_options
+@json_option
+def deploy(target: Target, given: tuple[str, ...], yes: bool, as_json: bool) -> None:
+    """Make all that electrons need in an AWS account, or bring it up to date.
+
+    Shows what will change and asks, then shows what happens. Deploying again changes only what has to change, and goes
+    on where it failed. What it made is written into Covalent's config, except for what you set there yourself.
+
+    \b
+    cirro deploy --region eu-west-1
+    cirro deploy --parameter GpuInstanceTypes=g5,g6 --parameter GpuSpotMaxVcpus=128
+    """
+    parameters = _parameters(given)
+    client = aws.client(target.access, "cloudformation")
+    shown: list[Plan] = []
+
+    def confirm(plan: Plan) -> bool:
+        shown.append(plan)
+        return ask(plan, again=len(shown) > 1, yes=yes, as_json=as_json)
+
+    try:
+        done = deployment.deploy(
+            client,
+            target.stack_name,
+            parameters,
+            confirm=confirm,
+            on_event=None if as_json else show_event(target.stack_name),
+            say=(lambda step: None) if as_json else render.line,
+        )
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
+    recorded = covalent_config.record(
+        done.settings,
+        stack_name=target.stack_name,
+        region=str(client.meta.region_name),
+        profile=target.access.profile or "",
+    )
+    if as_json:
+        render.document(_document(done, recorded, shown))
+    else:
+        _show(done, recorded)
+
+
+def ask(plan: Plan, *, again: bool, yes: bool, as_json: bool) -> bool:
+    """Show a plan and ask whether to carry it out.
+
+    Raises:
+        UsageError: Nobody is there to answer.
+    """
+    if not as_json:
+        _show_plan(plan, again)
+    if yes:
+        return True
+    if as_json or not render.interactive():
+        raise click.UsageError("nobody is there to say yes to these changes: give --yes. Nothing was changed.")
+    return render.confirm("Make these changes?")
+
+
+def show_event(name: str) -> Callable[[StackEvent], None]:
+    """Shows the events of a deployment's stacks."""
+
+    def show(event: StackEvent) -> None:
+        what = f"{event.logical_id} ({event.resource_type})"
+        render.event(event.stack_name.removeprefix(f"{name}-"), event.status, what, event.reason)
+
+    return show
+
+
+def _parameters(given: tuple[str, ...]) -> dict[str, str]:
+    parameters = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{each!r} is not NAME=VALUE.", param_hint="--parameter")
+        parameters[name] = value
+    return parameters
+
+
+# --- what is shown ------------------------------------------------------------------------------------------------
+
+
+def _show_plan(plan: Plan, again: bool) -> None:
+    where = f"in {plan.region}" + (f", account {plan.account}" if plan.account else "")
+    render.line(
+        f"More changes than were shown before, in the deployment {plan.name!r}:"
+        if again
+        else f"What will change in the deployment {plan.name!r} ({where}):"
+    )
+    for part in plan.parts:
+        rows = list(_rows(part))
+        if rows:
+            render.changes(f"{part.stack_name}: {_action(part)}", rows)
+    for words in plan.warnings:
+        render.alert(words)
+
+
+def _action(part: PartPlan) -> str:
+    if part.action == "later":
+        return "what changes is known only when the stacks before it are made, and shown then"
+    action = {"create": "is made", "recreate": "is made anew after a failed try", "update": "is changed"}[part.action]
+    return f"{action} (read from its template)" if part.foreseen else action
+
+
+def _rows(part: PartPlan) -> Iterator[tuple[str, str, str, str]]:
+    if part.action == "none":
+        return
+    for name, before, after in part.parameters:
+        yield "=", name, "parameter", f"{_value(before)} -> {_value(after)}"
+    for change in part.changes:
+        yield _sign(change), change.logical_id, change.resource_type, _details(change)
+    if not part.parameters and not part.changes:
+        yield "~", part.stack_name, "stack", "no resource: its outputs or tags, or what is not known yet"
+
+
+def _value(value: str | None) -> str:
+    return "(none)" if value is None else value or '""'
+
+
+def _sign(change: Change) -> str:
+    if change.action == "Modify":
+        return "-/+" if change.replacement == "True" else "~"
+    return {"Add": "+", "Remove": "-"}.get(change.action, change.action)
+
+
+def _details(change: Change) -> str:
+    if change.action == "Add":
+        return "perhaps" if change.replacement else ""
+    if change.action != "Modify":
+        return change.physical_id
+    how = {"True": "replaced by a new one", "Conditional": "in place, or replaced if AWS has to"}.get(
+        change.replacement, "in place"
+    )
+    return f"{how}: {', '.join(change.properties)}" if change.properties else how
+
+
+def _show(done: Deployed, recorded: Recorded) -> None:
+    if done.changed:
+        render.done(f"the deployment {done.name!r} is ready")
+    else:
+        render.done(f"nothing changed: the deployment {done.name!r} is as its templates and parameters say")
+    render.facts(done.settings.items())
+    path = covalent_config.config_path()
+    if recorded.written:
+        render.done(f"written into [executors.cirro] of {path}: {', '.join(recorded.written)}")
+        render.line(
+            "A Covalent server that runs takes these settings with the next electron: it need not be restarted, unless "
+            "covalent-cirro was installed after it was started."
+        )
+    for name, value in recorded.kept.items():
+        render.warning(
+            f"{name} in {path} stays {value!r}, which you set; the deployment's is {done.settings.get(name)!r}. "
+            "Take the line out and deploy again to use that."
+        )
+    render.line(
+        "Next: `cirro image push` puts the image of your electrons into its repository; `cirro doctor` checks it all."
+    )
+
+
+def _document(done: Deployed, recorded: Recorded, shown: list[Plan]) -> dict[str, Any]:
+    return {
+        "name": done.name,
+        "changed": done.changed,
+        "outputs": done.outputs,
+        "settings": done.settings,
+        "changes": [
+            {"stack": part.stack_name, **change._asdict()}
+            for plan in shown
+            for part in plan.parts
+            for change in part.changes
+        ],
+        "config": {
+            "file": str(covalent_config.config_path()),
+            "written": recorded.written,
+            "kept": recorded.kept,
+        },
+    }

@@ -1,0 +1,125 @@
+"""``cirro destroy``: deletes a deployment and proves that nothing of it is left. Shows what `teardown` does."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections import Counter
+from typing import Any
+
+import click
+
+from covalent_cirro import aws, covalent_config
+from covalent_cirro.cli import render
+from covalent_cirro.cli.deploy import show_event
+from covalent_cirro.cli.options import Target, json_option, target_options
+from covalent_cirro.deployment import holdings, teardown
+from covalent_cirro.deployment.holdings import Holdings, Proof
+from covalent_cirro.errors import Declined
+
+
+@click.command(epilog="Exit codes: 0 nothing is left; 1 something is, and is named, or it failed.")
+@click.option("--keep-data", is_flag=True, help="Keep bucket, images and logs: their stack stays, for the next deploy.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@target_options
+@json_option
+def destroy(target: Target, keep_data: bool, yes: bool, as_json: bool) -> None:
+    """Delete a deployment: its jobs, its data and all that it made in the account.
+
+    Says what there is and asks, stops the jobs, empties and deletes, and looks whether anything is left. One that was
+    deleted by half is finished.
+    """
+    client = functools.cache(lambda service: aws.client(target.access, service))
+    found = holdings.survey(client, target.stack_name, keep_data=keep_data)
+    if not as_json:
+        _show_holdings(found)
+    if not found.is_nothing and not yes:
+        _ask(found, as_json)
+    with render.steps(quiet=as_json) as say:
+        proof = teardown.destroy(client, found, say=say, on_event=None if as_json else show_event(target.stack_name))
+    forgotten = [] if proof.left else covalent_config.forget(target.stack_name)
+    if as_json:
+        render.document(_document(found, proof, forgotten))
+    else:
+        _show_proof(found, proof, forgotten)
+    if proof.left:
+        sys.exit(1)
+
+
+def _ask(found: Holdings, as_json: bool) -> None:
+    if as_json or not render.interactive():
+        raise click.UsageError("nobody is there to say yes to this: give --yes. Nothing was deleted.")
+    if found.loses_data:
+        sure = render.confirm_by_typing(f"There is no way back. Type the deployment's name ({found.name})", found.name)
+    else:
+        sure = render.confirm("Delete all of this?")
+    if not sure:
+        raise Declined("nothing was deleted: you said no.")
+
+
+def _show_holdings(found: Holdings) -> None:
+    if found.is_nothing:
+        render.line(f"There is no deployment {found.name!r} in {found.region}.")
+        return
+    render.line(f"What will be deleted of the deployment {found.name!r} in {found.region}:")
+    states = Counter(job.state for job in found.jobs)
+    rows = [
+        ("stacks", ", ".join(stack.name for stack in found.stacks) or "none"),
+        (
+            "jobs",
+            ", ".join(f"{count} {state}" for state, count in states.items()) + " are terminated" if states else "none",
+        ),
+        *(("bucket", f"{each.name}: {_much(each, 'objects')}") for each in found.buckets),
+        *(("images", f"{each.name}: {_much(each, 'images')}") for each in found.repositories),
+        *(("log group", each) for each in found.of_type("AWS::Logs::LogGroup")),
+        ("job definitions", f"{len(found.definitions)} that executors registered"),
+    ]
+    render.facts(rows)
+    if found.keep_data and found.kept:
+        render.line("Bucket, images and logs are kept, and cost what is stored.")
+
+
+def _much(contents: Any, what: str) -> str:
+    return f"{'' if contents.is_all else 'more than '}{contents.entries:,} {what}, {_size(contents.size_bytes)}"
+
+
+def _size(size_bytes: int) -> str:
+    size, units = float(size_bytes), ["bytes", "KiB", "MiB", "GiB"]
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:,.0f} {units[0]}" if units[0] == "bytes" else f"{size:,.1f} {units[0]}"
+
+
+def _show_proof(found: Holdings, proof: Proof, forgotten: list[str]) -> None:
+    if forgotten:
+        render.line(f"Taken out of {covalent_config.config_path()}: {', '.join(forgotten)}")
+    for reason in proof.not_asked:
+        render.warning(f"could not be looked at: {reason}")
+    if proof.left:
+        render.failure(
+            f"of the deployment {found.name!r} this is left:\n"
+            + "\n".join(f"  {each}" for each in proof.left)
+            + "\nDelete it, or `cirro destroy` again; what is only still on its way out is gone then."
+        )
+    elif found.keep_data and found.kept:
+        render.done(f"nothing of the deployment {found.name!r} is left but its data: {', '.join(found.kept)}")
+    else:
+        render.done(f"nothing of the deployment {found.name!r} is left in {found.region}")
+
+
+def _document(found: Holdings, proof: Proof, forgotten: list[str]) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "region": found.region,
+        "deleted": {
+            "stacks": [stack.name for stack in found.stacks],
+            "jobs": [job.job_id for job in found.jobs],
+            "buckets": [each._asdict() for each in found.buckets],
+            "repositories": [each._asdict() for each in found.repositories],
+            "job_definitions": list(found.definitions),
+        },
+        "kept": list(found.kept),
+        "left": list(proof.left),
+        "not_asked": list(proof.not_asked),
+        "forgotten_settings": forgotten,
+    }

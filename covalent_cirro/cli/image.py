@@ -1,0 +1,215 @@
+"""``cirro image``: the images that jobs run in. Shows what the package `images` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from covalent_cirro import aws, covalent_config, deployment
+from covalent_cirro.cli import render
+from covalent_cirro.cli.options import Target, json_option, target_options
+from covalent_cirro.image_rules import Facts
+from covalent_cirro.images import build as image_build
+from covalent_cirro.images import push as image_push
+from covalent_cirro.images import repository as images
+from covalent_cirro.images.build import Built
+from covalent_cirro.images.docker_engine import DockerEngine
+from covalent_cirro.images.recipe import DEVICES, PLATFORMS, PYTHON, PYTHONS, Recipe
+from covalent_cirro.images.repository import PushedImage, Repository
+from covalent_cirro.protocol import LABEL_CLOUDPICKLE, LABEL_FORMAT, LABEL_PYTHON, LABEL_RUNNER
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_LABELS = {
+    "python": LABEL_PYTHON,
+    "cloudpickle": LABEL_CLOUDPICKLE,
+    "runner": LABEL_RUNNER,
+    "call_format": LABEL_FORMAT,
+}
+"""Versions of an image, named as in `image_rules.Facts`, and the labels that tell them."""
+
+_FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+
+
+def _recipe_options(command: Command) -> Command:
+    for option in (
+        click.option(
+            "--python", type=click.Choice(PYTHONS), help=f"Minor version. Unset: the one of this Python, {PYTHON}."
+        ),
+        click.option(
+            "--platform", type=click.Choice(PLATFORMS), help="Unset: linux/amd64, as the deployment's machines."
+        ),
+        click.option("--device", type=click.Choice(DEVICES), help="gpu: with NVIDIA's driver brought in. Unset: cpu."),
+        click.option(
+            "--file",
+            "dockerfile",
+            type=_FILE,
+            help="A Dockerfile of your own, built in its folder; `FROM ${CIRRO_RUNNER}` is the runner's image.",
+        ),
+        click.option("--requirements", type=_FILE, help="A requirements file with what your electrons import."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def image() -> None:
+    """The images that jobs run in: build them, push them to the deployment's repository, list what is there."""
+
+
+@image.command()
+@_recipe_options
+@json_option
+def build(as_json: bool, **recipe: Any) -> None:
+    """Build an image on this machine's Docker engine. What has not changed is not built again.
+
+    \b
+    cirro image build --requirements requirements.txt --device gpu
+    cirro image build --file Dockerfile
+    """
+    with DockerEngine.connect() as engine, render.steps(quiet=as_json) as say:
+        built = image_build.build(engine, _recipe(recipe), say)
+        image_build.remember(engine, built)
+    if as_json:
+        render.document(_described(built))
+        return
+    _show(built)
+    render.line("Push it: cirro image push")
+
+
+@image.command()
+@_recipe_options
+@target_options
+@json_option
+def push(target: Target, as_json: bool, **recipe: Any) -> None:
+    """Push an image to the deployment's repository and make it the executor's.
+
+    Without options the image that was built last; with those of `cirro image build` the image that they say, built
+    first where that is needed. What the repository has already is not sent again.
+    """
+    image_push.require_architecture(_recipe(recipe).platform)
+    repository = _repository(target)
+    with DockerEngine.connect() as engine:
+        with render.steps(quiet=as_json) as say:
+            given = any(value is not None for value in recipe.values())
+            last = None if given else image_build.latest(engine)
+            built = last or image_build.build(engine, _recipe(recipe), say)
+            image_build.remember(engine, built)
+        if not as_json:
+            _show(built)
+        with render.transfer(quiet=as_json) as show:
+            show(built.tag, 0, 0)  # not every engine says how far its layers are
+            pushed = image_push.push(
+                engine, repository, built, progress=lambda layer: show(layer.layer, layer.sent_bytes, layer.total_bytes)
+            )
+    if as_json:
+        recorded = not pushed.recorded.kept
+        render.document({**_described(built), "uri": pushed.uri, "uploaded": pushed.uploaded, "recorded": recorded})
+        return
+    render.done(f"{pushed.uri} {'is pushed' if pushed.uploaded else 'was there already'}")
+    for name, value in pushed.recorded.kept.items():
+        render.warning(
+            f"{name} stays {value!r}, which somebody set in {covalent_config.config_path()}: jobs use that image. Take "
+            "the line out and push again, or set it yourself."
+        )
+    if not pushed.recorded.kept:
+        render.done(f"jobs use it: it is container_image_uri in {covalent_config.config_path()}")
+
+
+@image.command("list")
+@target_options
+@json_option
+def listing(target: Target, as_json: bool) -> None:
+    """List the images in the deployment's repository, the latest first, and which of them jobs use."""
+    repository = _repository(target)
+    found = images.listing(repository)
+    told = images.facts(repository, [each.digest for each in found])
+    uri = str(covalent_config.executor_section().get(covalent_config.IMAGE) or "")
+    rows = [_listed(repository, each, told.get(each.digest), uri) for each in found]
+    if as_json:
+        render.document(rows)
+        return
+    if not rows:
+        render.line(f"{repository.uri} has no image yet: `cirro image push` builds and pushes one")
+        return
+    render.line(repository.uri)
+    render.table(
+        ("", "tag", "digest", "size", "pushed", "Python", "cloudpickle", "runner", "scan"),
+        [
+            (
+                "*" if row["used"] else "",
+                ", ".join(row["tags"]) or "-",
+                row["digest"].removeprefix("sha256:")[:12],
+                f"{row['size_bytes'] / 1e6:.0f} MB",
+                f"{datetime.fromisoformat(row['pushed_at']):%Y-%m-%d %H:%M}",
+                *(row["versions"][name] or "-" for name in ("python", "cloudpickle", "runner")),
+                _scan(row["scan"]),
+            )
+            for row in rows
+        ],
+    )
+    if any(row["used"] for row in rows):
+        render.line("* jobs use it")
+    else:
+        render.line(f"Jobs use none of them: container_image_uri is {uri!r}")
+
+
+def _recipe(given: dict[str, Any]) -> Recipe:
+    return Recipe(**{name: value for name, value in given.items() if value is not None})
+
+
+def _repository(target: Target) -> Repository:
+    outputs = deployment.outputs(aws.client(target.access, "cloudformation"), target.stack_name)
+    return image_push.repository_of(outputs, aws.client(target.access, "ecr"), target.access)
+
+
+def _described(built: Built) -> dict[str, Any]:
+    return {
+        "image": built.reference,
+        "id": built.image.image_id,
+        "changed": built.changed,
+        "size_bytes": built.image.size_bytes,
+        "architecture": built.image.architecture,
+        "versions": _versions(built.image.labels),
+        "warnings": list(built.warnings),
+    }
+
+
+def _show(built: Built) -> None:
+    versions = _versions(built.image.labels)
+    render.done(
+        f"{built.reference} {'is built' if built.changed else 'is here already: nothing has changed'} (Python "
+        f"{versions['python']}, cloudpickle {versions['cloudpickle']}, runner {versions['runner']}, "
+        f"{built.image.size_bytes / 1e6:.0f} MB unpacked)"
+    )
+    for warning in built.warnings:
+        render.warning(warning)
+
+
+def _listed(repository: Repository, found: PushedImage, told: Facts | None, uri: str) -> dict[str, Any]:
+    return {
+        "uri": f"{repository.uri}@{found.digest}",
+        "digest": found.digest,
+        "tags": list(found.tags),
+        "size_bytes": found.size_bytes,
+        "pushed_at": found.pushed_at.isoformat(),
+        "architecture": told.architecture if told else "",
+        "versions": {name: getattr(told, name, "") for name in _LABELS},
+        "used": images.names(repository, found, uri),
+        "scan": {"status": found.scan_status, "findings": found.findings},
+    }
+
+
+def _versions(labels: dict[str, str]) -> dict[str, str]:
+    return {name: labels.get(label, "") for name, label in _LABELS.items()}
+
+
+def _scan(scan: dict[str, Any]) -> str:
+    counts = ", ".join(f"{count} {severity.lower()}" for severity, count in scan["findings"].items())
+    return counts or {"COMPLETE": "nothing found", "ACTIVE": "nothing found"}.get(
+        scan["status"], scan["status"].lower() or "-"
+    )

@@ -1,0 +1,174 @@
+"""Change sets: CloudFormation says what a template and parameters would change in one stack, before anything does.
+
+Knows one stack at a time; who is asked, and about what, is others' business.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from covalent_cirro.deployment import stacks
+from covalent_cirro.deployment.stack_events import FIRST_POLL_S, Watch, advice, because
+from covalent_cirro.deployment.stacks import Stack, call
+from covalent_cirro.errors import AwsError, StackError
+
+NOTHING_TO_DO = ("didn't contain changes", "No updates are to be performed")
+"""How CloudFormation says, as a failure, that a change set is empty (DescribeChangeSet, StatusReason)."""
+
+
+class Change(NamedTuple):
+    """What becomes of one resource.
+
+    Attributes:
+        action: ``"Add"``, ``"Modify"`` or ``"Remove"`` (CloudFormation has three rarer ones).
+        logical_id: Its name in the template.
+        resource_type: ``"AWS::S3::Bucket"``.
+        physical_id: Its name, id or ARN now; empty where there is none.
+        replacement: Of ``"Modify"``: ``"False"``: in place; ``"True"``: a new one is made, and this one deleted;
+            ``"Conditional"``: which of them is known only when it is done. Else empty.
+        properties: Names of the properties that change.
+    """
+
+    action: str
+    logical_id: str
+    resource_type: str
+    physical_id: str = ""
+    replacement: str = ""
+    properties: tuple[str, ...] = ()
+
+
+class ChangeSet(NamedTuple):
+    """A change set that can be executed.
+
+    Attributes:
+        change_set_id: Its ARN.
+        stack_id: ARN of its stack.
+        made_stack: The stack is an empty one that this change set made.
+        changes: What it would change; empty where only tags or outputs would.
+    """
+
+    change_set_id: str
+    stack_id: str
+    made_stack: bool
+    changes: tuple[Change, ...]
+
+
+def build_request(
+    stack_name: str,
+    stack: Stack | None,
+    *,
+    body: str,
+    values: Mapping[str, str],
+    kept: tuple[str, ...],
+    tags: Mapping[str, str],
+) -> dict[str, Any]:
+    """The request of CreateChangeSet, without its name.
+
+    Args:
+        stack_name: The stack.
+        stack: As it is; one that is not ready is to be created.
+        body: The template.
+        values: Of parameters.
+        kept: Parameters that keep their value.
+        tags: To be added to those that the stack has.
+    """
+    new = stack is None or not stack.is_ready
+    return {
+        "StackName": stack_name,
+        "ChangeSetType": "CREATE" if new else "UPDATE",
+        "TemplateBody": body,
+        "Capabilities": ["CAPABILITY_IAM"],
+        "Parameters": [
+            *({"ParameterKey": key, "ParameterValue": value} for key, value in values.items()),
+            *({"ParameterKey": key, "UsePreviousValue": True} for key in kept),
+        ],
+        "Tags": [{"Key": key, "Value": value} for key, value in {**(stack.tags if stack else {}), **tags}.items()],
+    }
+
+
+def make(client: Any, watch: Watch, request: Mapping[str, Any], stack: Stack | None) -> ChangeSet | None:
+    """Make a change set and wait for it; `None`, with nothing left of it, where nothing would change.
+
+    Args:
+        client: A boto3 CloudFormation client.
+        watch: Waits.
+        request: Of `build_request`.
+        stack: The stack as it is.
+
+    Raises:
+        StackError: CloudFormation could not make it, in its words.
+        AccessDenied, AwsError: CloudFormation refused or could not be reached.
+    """
+    name = request["StackName"]
+    change_set_name = f"covalent-cirro-{uuid.uuid4().hex[:16]}"
+    made = call(client, "CreateChangeSet", name, ChangeSetName=change_set_name, **request)
+    change_set = ChangeSet(made["Id"], made["StackId"], stack is None, ())
+    try:
+        described = _described(client, watch, name, change_set)
+    except BaseException:
+        discard(client, change_set)
+        raise
+    reason = str(described.get("StatusReason") or "")
+    if described["Status"] == "CREATE_COMPLETE":
+        return change_set._replace(changes=tuple(described["Changes"]))
+    discard(client, change_set)
+    if any(words in reason for words in NOTHING_TO_DO):
+        return None
+    raise StackError(
+        f"the change set of stack {name!r} is {described['Status']}{because(reason)}. "
+        f"{advice(reason) or 'Nothing was changed: mend the cause and deploy again.'}"
+    )
+
+
+def execute(client: Any, stack_name: str, change_set: ChangeSet) -> None:
+    """Begin to make its changes. CloudFormation then drops all change sets of the stack."""
+    call(client, "ExecuteChangeSet", stack_name, ChangeSetName=change_set.change_set_id)
+
+
+def discard(client: Any, change_set: ChangeSet) -> None:
+    """Delete it, and the empty stack that it made. Neither being there any more is no error."""
+    try:
+        call(client, "DeleteChangeSet", change_set.stack_id, ChangeSetName=change_set.change_set_id)
+    except AwsError as error:
+        if error.code not in ("ChangeSetNotFound", "ChangeSetNotFoundException"):
+            raise
+    if change_set.made_stack:
+        stack = stacks.find(client, change_set.stack_id)
+        if stack is not None and stack.is_empty_shell:
+            stacks.begin_delete(client, stack)
+
+
+def _described(client: Any, watch: Watch, stack_name: str, change_set: ChangeSet) -> dict[str, Any]:
+    page, pause_s = call(client, "DescribeChangeSet", stack_name, ChangeSetName=change_set.change_set_id), FIRST_POLL_S
+    while page["Status"] in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
+        pause_s = watch.pause(f"the change set of stack {stack_name!r} is still being made", pause_s)
+        page = call(client, "DescribeChangeSet", stack_name, ChangeSetName=change_set.change_set_id)
+    changes = [*page.get("Changes", [])]
+    last = page
+    while last.get("NextToken"):
+        last = call(
+            client,
+            "DescribeChangeSet",
+            stack_name,
+            ChangeSetName=change_set.change_set_id,
+            NextToken=last["NextToken"],
+        )
+        changes += last.get("Changes", [])
+    return {**page, "Changes": [_change(each["ResourceChange"]) for each in changes if "ResourceChange" in each]}
+
+
+def _change(said: Mapping[str, Any]) -> Change:
+    names = (
+        detail.get("Target", {}).get("Name") or detail.get("Target", {}).get("Attribute", "")
+        for detail in said.get("Details") or []
+    )
+    return Change(
+        action=said["Action"],
+        logical_id=said["LogicalResourceId"],
+        resource_type=said["ResourceType"],
+        physical_id=said.get("PhysicalResourceId") or "",
+        replacement=said.get("Replacement") or "",
+        properties=tuple(dict.fromkeys(name for name in names if name)),
+    )

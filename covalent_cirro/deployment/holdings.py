@@ -1,0 +1,346 @@
+"""What a deployment holds in the account, and what a deletion left of it: stacks, jobs, data, and what AWS made itself.
+
+Looks and changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from covalent_cirro.aws import translate
+from covalent_cirro.deployment import emptying, stacks
+from covalent_cirro.deployment.emptying import Contents
+from covalent_cirro.deployment.plans import PARTS, TAG, stack_name
+from covalent_cirro.deployment.stack_events import FIRST_POLL_S, LONGEST_POLL_S
+from covalent_cirro.deployment.stacks import Resource, Stack, access_of_client
+from covalent_cirro.errors import AwsError
+
+STORAGE = "storage"
+"""The part that holds data."""
+
+ACTIVE_STATES = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
+"""States of a job that has not ended."""
+
+MAX_DESCRIBED = 100
+"""Queues, compute environments, clusters and definitions in one Describe call (Batch and ECS API References)."""
+
+PROOF_PATIENCE_S = 60.0
+"""What is deleted is still listed for a while: the tagging API follows the services at a distance."""
+
+DEFINITION_PREFIX = "cirro-"
+MADE_BY = {"cirro:made-by": "covalent-cirro"}
+"""What tells the job definitions of executors (`definitions`)."""
+
+Client = Callable[[str], Any]
+"""Makes a boto3 client of a service, or gives the one that was made."""
+
+
+class Job(NamedTuple):
+    """A job that has not ended.
+
+    Attributes:
+        job_id: Its id; of an array the parent's.
+        state: ``"RUNNING"``.
+    """
+
+    job_id: str
+    state: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holdings:
+    """What a deployment holds, and what of it is to go.
+
+    Attributes:
+        name: The deployment's.
+        region: Its region.
+        keep_data: The storage stack stays.
+        stacks: Its stacks that are there, in the order in which they are deleted; with ``keep_data`` without storage.
+        resources: What these stacks made.
+        jobs: Jobs that have not ended.
+        buckets: Buckets that go.
+        repositories: Image repositories that go.
+        clusters: ECS clusters that AWS Batch made for its compute environments.
+        definitions: Job definitions that executors registered for its roles. They cost nothing.
+        kept: ARNs and names of what stays.
+    """
+
+    name: str
+    region: str
+    keep_data: bool
+    stacks: tuple[Stack, ...]
+    resources: tuple[Resource, ...]
+    jobs: tuple[Job, ...]
+    buckets: tuple[Contents, ...]
+    repositories: tuple[Contents, ...]
+    clusters: tuple[str, ...]
+    definitions: tuple[str, ...]
+    kept: tuple[str, ...]
+
+    @property
+    def loses_data(self) -> bool:
+        """Whether anything goes that somebody may want back."""
+        return any(each.entries for each in (*self.buckets, *self.repositories))
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether there is nothing to delete."""
+        return not self.stacks and not self.definitions
+
+    def of_type(self, resource_type: str) -> list[str]:
+        """Physical ids of its resources of one type."""
+        return [each.physical_id for each in self.resources if each.resource_type == resource_type]
+
+
+class Proof(NamedTuple):
+    """What a deletion left.
+
+    Attributes:
+        left: What is still there, with its id.
+        not_asked: What could not be looked at, with the reason.
+    """
+
+    left: tuple[str, ...]
+    not_asked: tuple[str, ...]
+
+
+# --- what there is ------------------------------------------------------------------------------------------------
+
+
+def survey(client: Client, name: str, *, keep_data: bool = False) -> Holdings:
+    """Look at all that a deployment holds. Changes nothing.
+
+    Args:
+        client: Makes boto3 clients.
+        name: The deployment's.
+        keep_data: The storage stack is to stay.
+
+    Raises:
+        StackError: A stack of that name is not one of ours.
+        AccessDenied, AwsError: AWS refused or could not be reached.
+    """
+    formation = client("cloudformation")
+    found: list[Stack] = []
+    resources: list[Resource] = []
+    kept: list[str] = []
+    for part in reversed(PARTS):
+        stack = stacks.find(formation, stack_name(name, part))
+        if stack is None:
+            continue
+        stacks.require_ours(stack)
+        made = [] if stack.is_empty_shell else stacks.resources(formation, stack)
+        if part == STORAGE and keep_data:
+            kept += [stack.stack_id, *(each.physical_id for each in made)]
+        else:
+            found.append(stack)
+            resources += made
+    of_type = _by_type(resources)
+    roles = of_type.get("AWS::IAM::Role", [])
+    queues = existing_queues(client, of_type.get("AWS::Batch::JobQueue", []))
+    return Holdings(
+        name=name,
+        region=str(formation.meta.region_name),
+        keep_data=keep_data,
+        stacks=tuple(found),
+        resources=tuple(resources),
+        jobs=tuple(jobs(client, queues)),
+        buckets=tuple(emptying.bucket_contents(client("s3"), each) for each in of_type.get("AWS::S3::Bucket", [])),
+        repositories=tuple(
+            emptying.repository_contents(client("ecr"), each) for each in of_type.get("AWS::ECR::Repository", [])
+        ),
+        clusters=tuple(_clusters(client, of_type.get("AWS::Batch::ComputeEnvironment", []))),
+        definitions=tuple(_definitions(client, name, roles)),
+        kept=tuple(kept),
+    )
+
+
+def is_of_deployment(definition: dict[str, Any], name: str, roles: Iterable[str]) -> bool:
+    """Whether an executor registered a job definition for a deployment.
+
+    Args:
+        definition: As DescribeJobDefinitions gives it.
+        name: The deployment's.
+        roles: Names of its roles, as far as they are still there.
+    """
+    tags = definition.get("tags") or {}
+    if not definition["jobDefinitionName"].startswith(DEFINITION_PREFIX) or not MADE_BY.items() <= tags.items():
+        return False
+    container = definition.get("containerProperties") or {}
+    used = [str(container.get(key) or "").rsplit("/", 1)[-1] for key in ("jobRoleArn", "executionRoleArn")]
+    # CloudFormation names a role after its stack: so it is known when the stack is gone.
+    named = re.compile(rf"{re.escape(stack_name(name, 'roles'))}-[A-Za-z]+-[A-Za-z0-9]+")
+    return any(role in set(roles) or named.fullmatch(role) for role in used)
+
+
+def _by_type(resources: Iterable[Resource]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for each in resources:
+        found.setdefault(each.resource_type, []).append(each.physical_id)
+    return found
+
+
+def existing_queues(client: Client, queues: list[str]) -> list[str]:
+    """Those of the job queues that are still there."""
+    return [
+        each["jobQueueArn"]
+        for each in _described(client, "describe_job_queues", "jobQueues", queues)
+        if each.get("status") not in ("DELETED", "DELETING")
+    ]
+
+
+def _clusters(client: Client, environments: list[str]) -> Iterator[str]:
+    for each in _described(client, "describe_compute_environments", "computeEnvironments", environments):
+        if each.get("ecsClusterArn"):
+            yield each["ecsClusterArn"]
+
+
+def _described(client: Client, operation: str, key: str, names: list[str]) -> Iterator[dict[str, Any]]:
+    """Those of the queues or compute environments that are there; Batch leaves out the others."""
+    for some in chunks(names, MAX_DESCRIBED):
+        with translated(client("batch"), f"batch:{operation}"):
+            yield from getattr(client("batch"), operation)(**{key: some})[key]
+
+
+def jobs(client: Client, queues: Iterable[str]) -> Iterator[Job]:
+    """The jobs in the queues that have not ended."""
+    batch = client("batch")
+    for queue in queues:
+        for state in ACTIVE_STATES:
+            with translated(batch, "batch:ListJobs", queue):
+                for page in batch.get_paginator("list_jobs").paginate(jobQueue=queue, jobStatus=state):
+                    for each in page["jobSummaryList"]:
+                        yield Job(each["jobId"], state)
+
+
+def _definitions(client: Client, name: str, roles: list[str]) -> Iterator[str]:
+    batch = client("batch")
+    with translated(batch, "batch:DescribeJobDefinitions"):
+        for page in batch.get_paginator("describe_job_definitions").paginate(status="ACTIVE"):
+            for each in page["jobDefinitions"]:
+                if is_of_deployment(each, name, roles):
+                    yield each["jobDefinitionArn"]
+
+
+# --- what is left -------------------------------------------------------------------------------------------------
+
+
+def prove(
+    client: Client,
+    holdings: Holdings,
+    *,
+    patience_s: float | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Proof:
+    """Look for what a deletion left: stacks, what AWS Batch made, definitions, and all with the deployment's tag.
+
+    Args:
+        client: Makes boto3 clients.
+        holdings: What there was.
+        patience_s: Seconds after which what is still listed counts as left; unset: `PROOF_PATIENCE_S`.
+        sleep: Waits for seconds.
+        clock: Seconds, monotonic.
+    """
+    deadline, pause_s = clock() + (PROOF_PATIENCE_S if patience_s is None else patience_s), FIRST_POLL_S
+    while True:
+        left: list[str] = []
+        not_asked: list[str] = []
+        for look in (_left_stacks, _left_batch, _left_clusters, _left_definitions, _left_tagged):
+            try:
+                left += look(client, holdings)
+            except AwsError as error:
+                not_asked.append(str(error))
+        left_s = deadline - clock()
+        if not left or left_s <= 0:
+            return Proof(tuple(dict.fromkeys(left)), tuple(not_asked))
+        sleep(min(pause_s, left_s))
+        pause_s = min(2 * pause_s, LONGEST_POLL_S)
+
+
+def _left_stacks(client: Client, holdings: Holdings) -> Iterator[str]:
+    for part in PARTS:
+        if part == STORAGE and holdings.keep_data:
+            continue
+        stack = stacks.find(client("cloudformation"), stack_name(holdings.name, part))
+        if stack is not None:
+            yield f"CloudFormation stack {stack.name} ({stack.status})"
+
+
+def _left_batch(client: Client, holdings: Holdings) -> Iterator[str]:
+    for operation, key, kind, arn in (
+        ("describe_job_queues", "jobQueues", "JobQueue", "jobQueueArn"),
+        ("describe_compute_environments", "computeEnvironments", "ComputeEnvironment", "computeEnvironmentArn"),
+    ):
+        for each in _described(client, operation, key, holdings.of_type(f"AWS::Batch::{kind}")):
+            if each.get("status") != "DELETED":
+                yield f"{kind} {each[arn]} ({each.get('status')})"
+
+
+def _left_clusters(client: Client, holdings: Holdings) -> Iterator[str]:
+    ecs = client("ecs")
+    for some in chunks(list(holdings.clusters), MAX_DESCRIBED):
+        with translated(ecs, "ecs:DescribeClusters"):
+            found = ecs.describe_clusters(clusters=some)["clusters"]
+        for each in found:
+            if each.get("status") != "INACTIVE":
+                yield f"ECS cluster {each['clusterArn']} ({each.get('status')}), which AWS Batch made"
+
+
+def _left_definitions(client: Client, holdings: Holdings) -> Iterator[str]:
+    for arn in _definitions(client, holdings.name, holdings.of_type("AWS::IAM::Role")):
+        yield f"job definition {arn}"
+
+
+def _left_tagged(client: Client, holdings: Holdings) -> Iterator[str]:
+    tagging = client("resourcegroupstaggingapi")
+    with translated(tagging, "tag:GetResources"):
+        arns = [
+            each["ResourceARN"]
+            for page in tagging.get_paginator("get_resources").paginate(
+                TagFilters=[{"Key": TAG, "Values": [holdings.name]}]
+            )
+            for each in page["ResourceTagMappingList"]
+        ]
+    ended = _ended_instances(client, [arn for arn in arns if ":instance/" in arn])
+    for arn in arns:
+        # Stacks were looked at by name; a deleted one is listed for a while.
+        if ":cloudformation:" not in arn and arn not in ended and not _is_kept(arn, holdings.kept):
+            yield arn
+
+
+def _is_kept(arn: str, kept: Iterable[str]) -> bool:
+    """Whether an ARN is that of something that stays, whose type has a name in the place of the ARN."""
+    own = arn.split(":", 5)[-1]
+    return any(each in (arn, own, own.rsplit("/", 1)[-1], own.removeprefix("log-group:")) for each in kept)
+
+
+def _ended_instances(client: Client, arns: list[str]) -> set[str]:
+    """EC2 keeps terminated instances listed for about an hour, at no cost."""
+    if not arns:
+        return set()
+    ids = {arn.rsplit("/", 1)[-1]: arn for arn in arns}
+    ec2 = client("ec2")
+    with translated(ec2, "ec2:DescribeInstances"):
+        found = ec2.describe_instances(Filters=[{"Name": "instance-id", "Values": list(ids)}])["Reservations"]
+    alive = {
+        instance["InstanceId"]
+        for reservation in found
+        for instance in reservation["Instances"]
+        if instance["State"]["Name"] not in ("shutting-down", "terminated")
+    }
+    return {arn for instance, arn in ids.items() if instance not in alive}
+
+
+def chunks(items: list[str], size: int) -> Iterator[list[str]]:
+    """The items, so many at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def translated(client: Any, operation: str, of: str = "") -> Any:
+    """Turns a client's errors inside the block into ours."""
+    return translate(operation, access=access_of_client(client), of=of)

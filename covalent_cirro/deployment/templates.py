@@ -1,0 +1,209 @@
+"""The templates that are installed with this package: their parameters, rules, conditions and resources, read here.
+
+What CloudFormation decides at the end is decided alike here, before anything is asked of AWS. It must not know AWS.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import yaml  # type: ignore[import-untyped]
+
+from covalent_cirro.errors import StackError
+
+Template = Mapping[str, Any]
+
+MAX_TEMPLATE_BYTES = 51_200
+"""Largest template sent without a bucket (CloudFormation API Reference, CreateChangeSet, TemplateBody)."""
+
+MAX_VALUE_CHARS = 4096
+"""Longest value of a parameter (CloudFormation User Guide, quotas)."""
+
+
+class Foreseen(NamedTuple):
+    """A resource that a template makes.
+
+    Attributes:
+        logical_id: Its name in the template.
+        resource_type: ``"AWS::EC2::VPC"``.
+        certain: False where a condition depends on a value that is not known yet.
+    """
+
+    logical_id: str
+    resource_type: str
+    certain: bool
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML with CloudFormation's short forms, ``!Ref x`` for ``{"Ref": "x"}``."""
+
+
+def _short_form(loader: Any, suffix: str, node: Any) -> Any:
+    if isinstance(node, yaml.ScalarNode):
+        value: Any = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        value = loader.construct_mapping(node, deep=True)
+    return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
+
+
+_Loader.add_multi_constructor("!", _short_form)
+
+
+def body(name: str) -> str:
+    """The text of a template.
+
+    Args:
+        name: File name without ``.yaml``.
+
+    Raises:
+        StackError: There is no such template.
+    """
+    folder = importlib.resources.files("covalent_cirro.infra")
+    files = [entry.name for entry in folder.iterdir()]
+    names = sorted(file.removesuffix(".yaml") for file in files if file.endswith(".yaml"))
+    if name not in names:
+        raise StackError(f"there is no template {name!r}; installed are: {', '.join(names) or 'none'}")
+    return folder.joinpath(f"{name}.yaml").read_text("utf-8")
+
+
+@functools.cache
+def load(name: str) -> Template:
+    """A template as CloudFormation reads it. Shared: do not change it."""
+    loaded: Template = yaml.load(body(name), _Loader)  # noqa: S506  (a SafeLoader, of our own files)
+    return loaded
+
+
+# --- parameters and rules -----------------------------------------------------------------------------------------
+
+
+def parameters(template: Template) -> dict[str, Mapping[str, Any]]:
+    """The declarations of its parameters, by name."""
+    return dict(template.get("Parameters") or {})
+
+
+def as_text(value: object) -> str:
+    """A parameter's value as CloudFormation has it: text, lists with commas."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(as_text(each) for each in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def possible(declaration: Mapping[str, Any]) -> str:
+    """What values a parameter takes, in words; empty where any will do."""
+    if "AllowedValues" in declaration:
+        return "one of " + ", ".join(as_text(each) for each in declaration["AllowedValues"])
+    if "ConstraintDescription" in declaration:
+        return str(declaration["ConstraintDescription"])
+    if declaration["Type"] == "Number":
+        least, most = declaration.get("MinValue"), declaration.get("MaxValue")
+        if least is not None and most is not None:
+            return f"{least} to {most}"
+        return "a number" if least is most is None else f"{least} or more" if most is None else f"{most} or less"
+    return str(declaration.get("AllowedPattern", ""))
+
+
+def is_possible(declaration: Mapping[str, Any], value: str) -> bool:
+    """Whether CloudFormation would take a value; of a list each part must do (User Guide, Parameters)."""
+    if len(value) > MAX_VALUE_CHARS:
+        return False
+    listed = "List" in declaration["Type"]
+    return (
+        all(_part_is_possible(declaration, part.strip()) for part in value.split(","))
+        if listed
+        else (_part_is_possible(declaration, value))
+    )
+
+
+def _part_is_possible(declaration: Mapping[str, Any], value: str) -> bool:
+    allowed = declaration.get("AllowedValues")
+    if allowed is not None and value not in [as_text(each) for each in allowed]:
+        return False
+    pattern = declaration.get("AllowedPattern")
+    if pattern is not None and re.fullmatch(pattern, value) is None:
+        return False
+    if not int(declaration.get("MinLength", 0)) <= len(value) <= int(declaration.get("MaxLength", MAX_VALUE_CHARS)):
+        return False
+    if declaration["Type"] in ("Number", "List<Number>"):
+        try:
+            number = float(value)
+        except ValueError:
+            return False
+        return float(declaration.get("MinValue", "-inf")) <= number <= float(declaration.get("MaxValue", "inf"))
+    return True
+
+
+def broken_rules(template: Template, values: Mapping[str, str]) -> list[str]:
+    """What the template's rules say against the values, in their own words.
+
+    Args:
+        template: The template.
+        values: Of its parameters, as far as they are known; a rule that needs another is left to CloudFormation.
+    """
+    broken = []
+    for rule in (template.get("Rules") or {}).values():
+        if "RuleCondition" in rule and _holds(rule["RuleCondition"], values, {}) is not True:
+            continue
+        broken += [
+            str(each.get("AssertDescription", each["Assert"]))
+            for each in rule["Assertions"]
+            if _holds(each["Assert"], values, {}) is False
+        ]
+    return broken
+
+
+# --- conditions and resources -------------------------------------------------------------------------------------
+
+
+def foresee(template: Template, values: Mapping[str, str]) -> list[Foreseen]:
+    """The resources that a template would make.
+
+    Args:
+        template: The template.
+        values: Of its parameters, as far as they are known.
+    """
+    conditions = template.get("Conditions") or {}
+    foreseen = []
+    for name, resource in template["Resources"].items():
+        made = True if "Condition" not in resource else _holds({"Condition": resource["Condition"]}, values, conditions)
+        if made is not False:
+            foreseen.append(Foreseen(name, resource["Type"], made is True))
+    return foreseen
+
+
+def _holds(value: Any, values: Mapping[str, str], conditions: Mapping[str, Any]) -> bool | None:
+    """Whether a condition holds; `None` where that depends on what is not known here."""
+    if not (isinstance(value, dict) and len(value) == 1):
+        return value if isinstance(value, bool) else None
+    function, argument = next(iter(value.items()))
+    if function == "Condition":
+        return _holds(conditions[argument], values, conditions) if argument in conditions else None
+    if function == "Fn::Equals":
+        left, right = (_value(each, values) for each in argument)
+        return None if left is None or right is None else left == right
+    if function == "Fn::Not":
+        inner = _holds(argument[0], values, conditions)
+        return None if inner is None else not inner
+    if function in ("Fn::And", "Fn::Or"):
+        parts = [_holds(each, values, conditions) for each in argument]
+        decisive = function == "Fn::Or"
+        return decisive if decisive in parts else None if None in parts else not decisive
+    return None
+
+
+def _value(value: Any, values: Mapping[str, str]) -> str | None:
+    """A value as text; `None` where it is not known here."""
+    if not isinstance(value, dict):
+        return as_text(value)
+    function, argument = next(iter(value.items()))
+    if function == "Ref":
+        return values.get(argument)
+    if function == "Fn::Join" and not argument[0]:
+        joined = _value(argument[1], values) if isinstance(argument[1], dict) else None
+        return None if joined is None else joined.replace(",", "")
+    return None

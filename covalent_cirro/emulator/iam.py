@@ -1,0 +1,91 @@
+"""Refuses what a caller's policies do not allow: finds who calls, what the request needs, and decides.
+
+It must not know how an answer is written, nor what services do with a request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from covalent_cirro.emulator import authorization, moto_aws, policies
+from covalent_cirro.emulator.batch import Batch
+from covalent_cirro.emulator.operations import Operation
+from covalent_cirro.emulator.policies import Access, Principal
+from covalent_cirro.emulator.server import Environ
+
+_AWS_KEY = re.compile(r"(AKIA|ASIA)[A-Z0-9]{16}")
+"""What keys look like that AWS gives out (IAM User Guide, IAM identifiers)."""
+NOT_AWS = "/moto-api"
+"""moto's own routes, which nobody signs."""
+UNKNOWN_KEY = "The security token included in the request is invalid."
+
+
+class Refusal(NamedTuple):
+    """Why a request is refused. ``kind`` is ``denied``, ``unknown`` (key) or ``not evaluated``."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Iam:
+    """IAM of one account, when it is enforced.
+
+    Keys that IAM or STS gave out, jobs' among them, are their user or role. A key of AWS's form that is nobody's is
+    refused, and so is an unsigned request for an object. Every other key (``testing``) is the account's administrator,
+    who may do all. Signatures are not checked.
+
+    Attributes:
+        account: The account.
+        region: For requests that name none.
+        batch: The Batch of a region.
+    """
+
+    account: str
+    region: str
+    batch: Callable[[str], Batch]
+
+    def refusal(self, asked: Operation, environ: Environ, body: Callable[[], bytes]) -> Refusal | None:
+        """Why the caller of a request may not make it; `None` if it may."""
+        key = asked.access_key or ""
+        who = moto_aws.principal(self.account, key) if key else None
+        if who is None:
+            if not key and asked.service == "s3" and not environ["PATH_INFO"].startswith(NOT_AWS):
+                return Refusal("denied", "Access Denied")
+            return Refusal("unknown", UNKNOWN_KEY) if _AWS_KEY.fullmatch(key) else None
+        region = asked.region or self.region
+        request = authorization.Request(
+            environ, body, self.account, region, self.batch(region), moto_aws.object_is_missing
+        )
+        try:
+            for access in authorization.accesses(asked, request):
+                text = self._refused(who, access._replace(context=_common(access, region)))
+                if text is not None:
+                    return Refusal("denied", text)
+        except policies.NotEvaluated as error:
+            return Refusal("not evaluated", f"The emulator cannot decide {asked.service}:{asked.name}: {error}")
+        return None
+
+    def role_refused(self, role_arn: str, session: str, access: Access) -> str | None:
+        """AWS's words if a role's session may not, as the ECS agent asks for a task; `None` if it may.
+
+        Raises:
+            NotEvaluated: A policy of the role has what is not evaluated here.
+        """
+        who = moto_aws.role_session(self.account, role_arn, session)
+        return self._refused(who, access._replace(context=_common(access, self.region)))
+
+    def _refused(self, who: Principal, access: Access) -> str | None:
+        in_s3 = access.action.startswith("s3:")
+        bucket = access.resource.removeprefix("arn:aws:s3:::").partition("/")[0] if in_s3 else ""
+        policy = moto_aws.bucket_policy(bucket) if bucket else None
+        denial = policies.decide(who, access, () if policy is None else (policy,))
+        return None if denial is None else policies.explain(who, access, denial, quoted=in_s3)
+
+
+def _common(access: Access, region: str) -> policies.Context:
+    """The loopback stands in for TLS: what AWS asks of a connection's safety is taken as given."""
+    return {"aws:SecureTransport": ["true"], "aws:RequestedRegion": [region], **access.context}

@@ -1,0 +1,143 @@
+"""Layers of images as files, each once, under the digest of what is in it, and the uploads that become layers.
+
+It must not know repositories' rules or images. Refusals have ECR's error codes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+PIECE_BYTES = 1 << 20
+"""Layers pass through memory in pieces of this size."""
+DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
+"""The digests that ECR has."""
+
+Place = tuple[str, str]
+"""Region and name of a repository."""
+
+
+class Refused(Exception):
+    """What ECR does not do; ``code`` is ECR's name for it, without the ``Exception`` at its end."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+class Upload:
+    """A blob on its way into a file. One request at a time writes to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.id = str(uuid.uuid4())
+        self.path = folder / self.id
+        self.size = 0
+        self.hash = hashlib.sha256()
+        self.lock = threading.Lock()
+        self.path.touch()
+
+    def append(self, read: Callable[[int], bytes], start: int | None = None) -> int:
+        """Take all that ``read`` gives; returns how much is there now.
+
+        Raises:
+            Refused: ``start`` is not where the last part ended.
+        """
+        with self.lock:
+            if start is not None and start != self.size:
+                raise Refused("InvalidLayerPart", f"The part begins at {start}, the last one ended before {self.size}.")
+            with self.path.open("r+b") as file:
+                file.seek(self.size)
+                while data := read(PIECE_BYTES):
+                    file.write(data)
+                    self.hash.update(data)
+                    self.size += len(data)
+            return self.size
+
+
+class Layers:
+    """The files of one registry. Safe for threads.
+
+    Args:
+        folder: Made when the first upload begins.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._uploads: dict[tuple[Place, str], Upload] = {}
+
+    def begin(self, place: Place) -> Upload:
+        """A new upload."""
+        for name in ("uploads", "blobs"):
+            (self._folder / name).mkdir(parents=True, exist_ok=True)
+        upload = Upload(self._folder / "uploads")
+        with self._lock:
+            self._uploads[place, upload.id] = upload
+        return upload
+
+    def upload(self, place: Place, upload_id: str) -> Upload:
+        """An upload that was begun.
+
+        Raises:
+            Refused: UploadNotFound.
+        """
+        found = self._uploads.get((place, upload_id))
+        if found is None:
+            text = f"Upload with id '{upload_id}' could not be found for the repository with name '{place[1]}'"
+            raise Refused("UploadNotFound", text)
+        return found
+
+    def drop(self, place: Place, upload_id: str) -> None:
+        """Forget an upload, and what came of it."""
+        upload = self.upload(place, upload_id)
+        with self._lock:
+            self._uploads.pop((place, upload_id), None)
+        upload.path.unlink(missing_ok=True)
+
+    def drop_all(self, place: Place) -> None:
+        """Forget all uploads of a repository."""
+        for key in [key for key in list(self._uploads) if key[0] == place]:
+            with contextlib.suppress(Refused):
+                self.drop(*key)
+
+    def finish(self, place: Place, upload_id: str, digest: str | None) -> tuple[str, int]:
+        """Make an upload a layer; returns its digest and size.
+
+        Raises:
+            Refused: It has another digest than ``digest``; it is gone then.
+        """
+        upload = self.upload(place, upload_id)
+        if not upload.lock.acquire(blocking=False):
+            raise Refused("InvalidLayer", f"Another request still writes to upload '{upload_id}'.")
+        try:
+            found = f"sha256:{upload.hash.hexdigest()}"
+            if digest not in (None, found):
+                self.drop(place, upload_id)
+                raise Refused("InvalidLayer", f"The layer has digest {found}, not {digest}.")
+            with self._lock:
+                self._uploads.pop((place, upload_id), None)
+            os.replace(upload.path, self.path(found))
+        finally:
+            upload.lock.release()
+        return found, upload.size
+
+    def path(self, digest: str) -> Path:
+        """Where a layer lies."""
+        return self._folder / "blobs" / digest.removeprefix("sha256:")
+
+    def remove(self, digests: Iterable[str]) -> None:
+        """Remove layers."""
+        for digest in digests:
+            self.path(digest).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove all."""
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,227 @@
+"""Which EC2 instances a compute environment may start, and whether an electron fits on them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from covalent_cirro.health.findings import FAILURE, OK, WARNING, Finding, Where
+from covalent_cirro.health.queues import Environment
+
+USABLE_MEMORY = 0.97
+"""Of an instance's memory, what its kernel leaves (User Guide, Memory management: m4.large, 7,985 of 8,192 MiB)."""
+
+RESERVED_MEMORY_MIB = 32
+"""``ECS_RESERVED_MEMORY`` on AWS Batch's default AMI (User Guide, Memory management)."""
+
+BUNDLES: dict[str, tuple[str, ...]] = {
+    "default_x86_64": ("m6i", "c6i", "r6i", "c7i"),
+    "optimal": ("m6i", "c6i", "r6i", "c7i"),
+    "default_arm64": ("m6g", "c6g", "r6g", "c7g"),
+}
+"""Families behind AWS Batch's own names (Batch API Reference, ComputeResource, instanceTypes)."""
+
+ZONES_WANTED = 2
+"""Spot capacity and single zones come and go: with one zone a queue stands still when it runs dry."""
+
+
+class InstanceType(NamedTuple):
+    """An EC2 instance type, as EC2 describes it.
+
+    Attributes:
+        name: ``"g5.xlarge"``.
+        vcpus: Its vCPUs.
+        memory_mib: All of its memory.
+        gpus: NVIDIA GPUs; others are of no use to AWS Batch.
+        architecture: ``"x86_64"`` or ``"arm64"``.
+    """
+
+    name: str
+    vcpus: int
+    memory_mib: int
+    gpus: int
+    architecture: str
+
+    @property
+    def usable_memory_mib(self) -> int:
+        """What one job can ask for at most."""
+        return int(self.memory_mib * USABLE_MEMORY) - RESERVED_MEMORY_MIB
+
+
+class Need(NamedTuple):
+    """What one electron asks for."""
+
+    vcpus: int
+    memory_mib: int
+    gpus: int
+
+    def __str__(self) -> str:
+        gpus = f" and {self.gpus} GPU{'s' if self.gpus > 1 else ''}" if self.gpus else ""
+        return f"{self.vcpus} vCPU, {self.memory_mib} MiB{gpus}"
+
+    def fits(self, kind: InstanceType) -> bool:
+        """Whether an instance of this type can run it."""
+        return self.vcpus <= kind.vcpus and self.memory_mib <= kind.usable_memory_mib and self.gpus <= kind.gpus
+
+
+def patterns(names: Iterable[str]) -> list[str]:
+    """What to filter ``instance-type`` by, for the ``instanceTypes`` of a compute environment.
+
+    Sizes stay; a family becomes ``family.*``, a bundle those of its families.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        for each in BUNDLES.get(name, (name,)):
+            found[each if "." in each else f"{each}.*"] = None
+    return list(found)
+
+
+def of_environment(names: Iterable[str], known: Mapping[str, InstanceType]) -> list[InstanceType]:
+    """The types that a compute environment may start, smallest first; families come without their metal sizes."""
+    found: dict[str, InstanceType] = {}
+    for pattern in patterns(names):
+        if pattern in known:
+            found[pattern] = known[pattern]
+        family = pattern.removesuffix("*")
+        if family != pattern:
+            found.update(
+                (name, kind) for name, kind in known.items() if name.startswith(family) and not _is_metal(name)
+            )
+    return sorted(found.values(), key=lambda kind: (kind.gpus, kind.vcpus, kind.memory_mib, kind.name))
+
+
+def missing(names: Iterable[str], known: Mapping[str, InstanceType]) -> list[str]:
+    """Those of a compute environment's ``instanceTypes`` that the region has nothing of."""
+    return [name for name in names if not of_environment([name], known)]
+
+
+def zones_with(kinds: Iterable[InstanceType], offered: Mapping[str, frozenset[str]], zones: Iterable[str]) -> list[str]:
+    """Those of the zones in which at least one of the types is offered.
+
+    Args:
+        kinds: Instance types.
+        offered: By type, the zones of the region that have it.
+        zones: Zones of the subnets.
+    """
+    anywhere: set[str] = set()
+    for kind in kinds:
+        anywhere |= offered.get(kind.name, frozenset())
+    return sorted(anywhere & set(zones))
+
+
+def shortfall(need: Need, kinds: Sequence[InstanceType]) -> str:
+    """Why an electron fits none of these types: what it asks for beside the most of each that there is."""
+    if not kinds:
+        return "there is no instance type"
+    most = Need(
+        max(kind.vcpus for kind in kinds),
+        max(kind.usable_memory_mib for kind in kinds),
+        max(kind.gpus for kind in kinds),
+    )
+    over = [
+        f"{asked} {unit} of at most {there}"
+        for asked, there, unit in (
+            (need.vcpus, most.vcpus, "vCPU"),
+            (need.memory_mib, most.memory_mib, "MiB of memory"),
+            (need.gpus, most.gpus, "GPU"),
+        )
+        if asked > there
+    ]
+    return "it asks for " + ", ".join(over) if over else "no single type has all of it together"
+
+
+def _is_metal(name: str) -> bool:
+    return ".metal" in name
+
+
+# --- findings ---------------------------------------------------------------------------------------------------------
+
+
+def instance_types(
+    environment: Environment,
+    known: Mapping[str, InstanceType],
+    offered: Mapping[str, frozenset[str]],
+    zones: Iterable[str],
+    where: Where,
+) -> Finding:
+    """Whether a region has what a compute environment asks for, in enough of its zones.
+
+    Args:
+        environment: The compute environment.
+        known: The region's instance types by name; at least those that the environment may start.
+        offered: By type, the zones of the region that have it.
+        zones: Zones of the environment's subnets.
+        where: The deployment.
+    """
+    id, name = "instance_types", environment.name
+    parameter = "GpuInstanceTypes" if any(kind.gpus for kind in known.values()) else "CpuInstanceTypes"
+    remedy = f"Give others: `{where.cirro('deploy')} --parameter {parameter}=...`"
+    absent = missing(environment.instance_types, known)
+    kinds = of_environment(environment.instance_types, known)
+    if not kinds:
+        return Finding(id, name, FAILURE, f"{where.region} has no {', '.join(absent)}", remedy)
+    own_zones = sorted(set(zones))
+    there = zones_with(kinds, offered, own_zones)
+    if not there:
+        told = f"{', '.join(environment.instance_types)} are not offered in its zones {', '.join(own_zones)}"
+        return Finding(id, name, FAILURE, told, remedy)
+    if absent:
+        return Finding(id, name, WARNING, f"{where.region} has no {', '.join(absent)}; it has the others", remedy)
+    if len(there) < ZONES_WANTED:
+        told = f"only {there[0]} of its zones has {', '.join(environment.instance_types)}"
+        return Finding(
+            id, name, WARNING, f"{told}: when it runs dry, jobs wait", f"{remedy}, or more zones: --parameter Zones=3."
+        )
+    return Finding(id, name, OK, f"{len(kinds)} types of {', '.join(environment.instance_types)} in {', '.join(there)}")
+
+
+def fit(
+    queue: str,
+    need: Need,
+    environments: Sequence[tuple[Environment, Sequence[InstanceType]]],
+    image_architecture: str,
+    where: Where,
+) -> Finding:
+    """Whether some instance behind a queue is large enough for what an electron asks for.
+
+    Args:
+        queue: Name of the queue.
+        need: What the electron asks for.
+        environments: The queue's compute environments, each with the types it may start.
+        image_architecture: Of the electron's image; empty where that is not known.
+        where: The deployment.
+    """
+    wants = f"an electron with {need}"
+    kinds = [kind for _, each in environments for kind in each]
+    fitting = [kind for kind in kinds if need.fits(kind)]
+    if not fitting:
+        return Finding(
+            "fit",
+            queue,
+            FAILURE,
+            f"{wants} fits on no instance behind {queue}: {shortfall(need, kinds)} (the system keeps 3 % of the memory "
+            f"and {RESERVED_MEMORY_MIB} MiB)",
+            "Ask for less, or deploy larger instance types: it would stay RUNNABLE for ever.",
+        )
+    most = max(environment.max_vcpus for environment, _ in environments)
+    if need.vcpus > most:
+        return Finding(
+            "fit",
+            queue,
+            FAILURE,
+            f"{wants} needs more vCPUs than the compute environments behind {queue} may have ({most})",
+            f"Ask for less, or raise their maximum: `{where.cirro('deploy')} --parameter ...MaxVcpus=...`",
+        )
+    built = [kind for kind in fitting if image_architecture in ("", kind.architecture)]
+    if not built:
+        machines = ", ".join(sorted({kind.architecture for kind in fitting}))
+        return Finding(
+            "fit",
+            queue,
+            FAILURE,
+            f"the image is for {image_architecture}, the instances behind {queue} are {machines}: "
+            "its program would not start (exec format error)",
+            "`cirro image build --platform ...`, then `cirro image push`.",
+        )
+    least = min(built, key=lambda kind: (kind.gpus, kind.vcpus, kind.memory_mib))
+    return Finding("fit", queue, OK, f"{wants} fits on {len(built)} types behind {queue}, from {least.name}")

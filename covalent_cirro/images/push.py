@@ -1,0 +1,115 @@
+"""From an image that is here to the one that jobs run in: into the deployment's repository, once, and the config.
+
+Must not know the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from covalent_cirro import covalent_config
+from covalent_cirro.aws import Access
+from covalent_cirro.covalent_config import Recorded
+from covalent_cirro.errors import ImageError, NotFound
+from covalent_cirro.image_rules import ARCHITECTURE
+from covalent_cirro.images import repository as images
+from covalent_cirro.images.build import Built
+from covalent_cirro.images.docker_engine import DockerEngine, Uploaded
+from covalent_cirro.images.repository import PushedImage, Repository
+
+_REFUSED = ("denied", "unauthorized", "not authorized", "forbidden")
+"""How engines and ECR say that somebody may not push."""
+
+
+class Pushed(NamedTuple):
+    """An image that jobs can run in.
+
+    Attributes:
+        uri: With its digest: the executor's ``container_image_uri``.
+        image: What ECR says of it.
+        uploaded: Whether it had to be sent; ECR may have had it.
+        recorded: What became of the setting in Covalent's config.
+    """
+
+    uri: str
+    image: PushedImage
+    uploaded: bool
+    recorded: Recorded
+
+
+def repository_of(outputs: dict[str, str], client: Any, access: Access) -> Repository:
+    """A deployment's repository.
+
+    Raises:
+        NotFound: The deployment has none.
+    """
+    uri = outputs.get("ImageRepository")
+    if not uri:
+        raise NotFound(
+            "the deployment has no repository for images: it is not complete. Finish it with `cirro deploy`.",
+            operation="cloudformation:DescribeStacks",
+            code="NoImageRepository",
+        )
+    return Repository(client, access, uri)
+
+
+def require_architecture(architecture: str) -> None:
+    """Refuse an image for other machines than the deployment's.
+
+    Args:
+        architecture: ``amd64``, or a platform that ends with it.
+
+    Raises:
+        ImageError: It is another.
+    """
+    if architecture.rpartition("/")[2] != ARCHITECTURE:
+        raise ImageError(
+            f"the image is for {architecture}, and the deployment's compute environments have x86_64 machines, on "
+            f"which it would end with `exec format error`: build it with --platform linux/{ARCHITECTURE}."
+        )
+
+
+def push(
+    engine: DockerEngine,
+    repository: Repository,
+    built: Built,
+    *,
+    progress: Callable[[Uploaded], None],
+) -> Pushed:
+    """Push an image to the deployment's repository, unless it is there, and make it the executor's.
+
+    Args:
+        engine: Has the image.
+        repository: Where to.
+        built: The image.
+        progress: Called with each layer, again and again.
+
+    Raises:
+        ImageError: It is for other machines than the deployment's, or it cannot be pushed.
+        NotFound: The repository does not exist.
+        AccessDenied: The user or role may not push.
+        HostError: Covalent's config cannot be written; the image is pushed.
+    """
+    require_architecture(built.image.architecture)
+    there = images.find(repository, built.tag)
+    uploaded = there is None
+    if there is None:
+        login = images.login(repository)
+        engine.tag(built.reference, repository.uri, built.tag)
+        try:
+            engine.push(repository.uri, built.tag, username=login.username, password=login.password, progress=progress)
+        except ImageError as error:
+            if not any(word in str(error).lower() for word in _REFUSED):
+                raise
+            raise ImageError(
+                f"{error} Check that {repository.access.named()} is the account you mean, and that its user or role "
+                "has the policy that the deployment made for who submits (its output SubmitterPolicy)."
+            ) from error
+        finally:
+            engine.untag(f"{repository.uri}:{built.tag}")
+        there = images.find(repository, built.tag)
+        if there is None:
+            raise ImageError(f"the engine says that it pushed {repository.uri}:{built.tag}, and ECR has no such image.")
+    uri = f"{repository.uri}@{there.digest}"
+    return Pushed(uri, there, uploaded, covalent_config.set_image(uri))

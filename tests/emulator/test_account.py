@@ -1,0 +1,182 @@
+"""What an emulated account may have: quotas, cost tags, instance types; IAM's simulator; its clock and credentials."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+
+@pytest.fixture
+def standing(aws: Any) -> Iterator[Any]:
+    """The account's standing, as it was afterwards."""
+    standing = aws.emulator.standing
+    before = {key: dict(value) for key, value in standing.settings({}).items()}
+    yield standing
+    standing.settings(before)
+
+
+def code_of(error: pytest.ExceptionInfo[ClientError]) -> str:
+    """AWS's error code."""
+    return str(error.value.response["Error"]["Code"])
+
+
+def test_quotas_are_ample_until_they_are_set(aws: Any, standing: Any) -> None:
+    """One value for a quota; `None` is AWS's default, which GetServiceQuota does not tell."""
+    quotas = aws.client("service-quotas")
+    asked = {"ServiceCode": "ec2", "QuotaCode": "L-DB2E81BA"}
+    assert quotas.get_service_quota(**asked)["Quota"]["Value"] == 1000.0
+    standing.settings({"quotas": {"L-DB2E81BA": 4.0}})
+    found = quotas.get_service_quota(**asked)["Quota"]
+    assert (found["Value"], found["QuotaName"]) == (4.0, "Running On-Demand G and VT instances")
+    standing.settings({"quotas": {"L-DB2E81BA": None}})
+    with pytest.raises(ClientError) as error:
+        quotas.get_service_quota(**asked)
+    assert code_of(error) == "NoSuchResourceException"
+    assert quotas.get_aws_default_service_quota(**asked)["Quota"]["Value"] == 0.0
+
+
+def test_quotas_are_listed(aws: Any, standing: Any) -> None:
+    """Those of EC2's vCPUs."""
+    standing.settings({"quotas": {"L-1216C47A": 5.0}})
+    found = aws.client("service-quotas").list_service_quotas(ServiceCode="ec2")["Quotas"]
+    assert {each["QuotaCode"]: each["Value"] for each in found}["L-1216C47A"] == 5.0
+
+
+def test_standing_can_be_set_over_http(aws: Any, standing: Any) -> None:
+    """As the emulator's other routes; an unknown key is refused."""
+    url = f"{aws.emulator.endpoint_url}/_cirro/account"
+
+    def put(body: dict[str, Any]) -> Any:
+        return urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), method="PUT"))
+
+    with put({"quotas": {"L-1216C47A": 0.0}}) as answer:
+        assert json.load(answer)["quotas"]["L-1216C47A"] == 0.0
+    assert standing.quotas["L-1216C47A"] == 0.0
+    with pytest.raises(urllib.error.HTTPError):
+        put({"quota": {}})
+
+
+def types(aws: Any, pattern: str, region: str = "us-east-1") -> set[str]:
+    """Names of the instance types that a region has."""
+    pages = (
+        aws.emulator.client("ec2", region_name=region)
+        .get_paginator("describe_instance_types")
+        .paginate(Filters=[{"Name": "instance-type", "Values": [pattern]}])
+    )
+    return {each["InstanceType"] for page in pages for each in page["InstanceTypes"]}
+
+
+def zones(aws: Any, pattern: str) -> set[str]:
+    """Zones that have any of the types."""
+    offers = aws.client("ec2").describe_instance_type_offerings(
+        LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": [pattern]}]
+    )["InstanceTypeOfferings"]
+    return {each["Location"] for each in offers}
+
+
+def test_a_region_has_what_it_has(aws: Any, standing: Any) -> None:
+    """Patterns are taken; a region describes its own types only; some can be taken away, everywhere or by zone."""
+    assert "g5.xlarge" in types(aws, "g5.*")
+    assert types(aws, "p4d*", "af-south-1") == set()
+    assert {"us-east-1a", "us-east-1b"} < zones(aws, "g5.*")
+    standing.settings({"absent_types": {"g5.*": ["us-east-1a"]}})
+    assert "us-east-1a" not in zones(aws, "g5.*")
+    assert "g5.xlarge" in types(aws, "g5.*")
+    standing.settings({"absent_types": {"g5.*": []}})
+    assert (zones(aws, "g5.*"), types(aws, "g5.*")) == (set(), set())
+
+
+def test_the_simulator_decides_as_iam_does(aws: Any) -> None:
+    """Each action on each resource, with context; the administrator may do all, and nobody else is there."""
+    aws.iam.create_user(UserName="simulated")
+    statement = {
+        "Effect": "Allow",
+        "Action": "iam:PassRole",
+        "Resource": "arn:aws:iam::*:role/mine",
+        "Condition": {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
+    }
+    policy = {"Version": "2012-10-17", "Statement": [statement]}
+    aws.iam.put_user_policy(UserName="simulated", PolicyName="p", PolicyDocument=json.dumps(policy))
+
+    def decisions(source: str, service: str = "ecs-tasks.amazonaws.com") -> list[str]:
+        results = aws.iam.simulate_principal_policy(
+            PolicySourceArn=source,
+            ActionNames=["iam:PassRole"],
+            ResourceArns=["arn:aws:iam::1:role/mine", "arn:aws:iam::1:role/other"],
+            ContextEntries=[
+                {"ContextKeyName": "iam:PassedToService", "ContextKeyType": "string", "ContextKeyValues": [service]}
+            ],
+        )["EvaluationResults"]
+        return [each["EvalResourceDecision"] for each in results[0]["ResourceSpecificResults"]]
+
+    arn = aws.iam.get_user(UserName="simulated")["User"]["Arn"]
+    assert decisions(arn) == ["allowed", "implicitDeny"]
+    assert decisions(arn, "ec2.amazonaws.com") == ["implicitDeny", "implicitDeny"]
+    assert decisions(aws.client("sts").get_caller_identity()["Arn"]) == ["allowed", "allowed"]
+    with pytest.raises(ClientError) as error:
+        decisions("arn:aws:iam::123456789012:user/nobody")
+    assert code_of(error) == "NoSuchEntity"
+
+
+def test_clusters_of_compute_environments(aws: Any) -> None:
+    """ECS knows the clusters that AWS Batch makes, and how many instances are in them."""
+    name = aws.environment()
+    described = aws.batch.describe_compute_environments(computeEnvironments=[name])["computeEnvironments"][0]
+    (cluster,) = aws.client("ecs").describe_clusters(clusters=[described["ecsClusterArn"]])["clusters"]
+    assert (cluster["registeredContainerInstancesCount"], cluster["runningTasksCount"]) == (0, 0)
+
+
+def test_cost_tags(aws: Any, standing: Any) -> None:
+    """A tag is unknown until somebody makes it known."""
+    explorer = aws.client("ce")
+    assert explorer.list_cost_allocation_tags(TagKeys=["t"])["CostAllocationTags"] == []
+    standing.settings({"cost_tags": {"t": "Active"}})
+    assert explorer.list_cost_allocation_tags(TagKeys=["t"])["CostAllocationTags"][0]["Status"] == "Active"
+
+
+def test_another_clock(aws: Any, faults: Any) -> None:
+    """The Date header says AWS's time; beyond five minutes it takes no signature."""
+    sts = aws.client("sts")
+    faults.add("clock", seconds=200.0)
+    headers = sts.get_caller_identity()["ResponseMetadata"]["HTTPHeaders"]
+    assert 195 < email.utils.parsedate_to_datetime(headers["date"]).timestamp() - time.time() < 205
+    faults.clear()
+    faults.add("clock", seconds=-400.0)
+    with pytest.raises(ClientError) as error:
+        sts.get_caller_identity()
+    assert code_of(error) == "SignatureDoesNotMatch"
+    with pytest.raises(ClientError) as error:
+        aws.s3.list_objects_v2(Bucket="any")
+    assert code_of(error) == "RequestTimeTooSkewed"
+
+
+def test_expired_credentials(aws: Any, faults: Any) -> None:
+    """In the words of each protocol."""
+    faults.add("expired")
+    with pytest.raises(ClientError) as error:
+        aws.client("sts").get_caller_identity()
+    assert code_of(error) == "ExpiredToken"
+    with pytest.raises(ClientError) as error:
+        aws.logs.describe_log_groups()
+    assert code_of(error) == "ExpiredTokenException"
+
+
+def test_an_invalid_compute_environment(aws: Any, faults: Any) -> None:
+    """It says why, takes no job, and is well again when the fault is over."""
+    name = aws.environment()
+    faults.add("invalid", environment=name, reason="because")
+
+    def now() -> tuple[str, str]:
+        found = aws.batch.describe_compute_environments(computeEnvironments=[name])["computeEnvironments"][0]
+        return found["status"], found["statusReason"]
+
+    assert now() == ("INVALID", "because")
+    faults.clear()
+    assert now() == ("VALID", "ComputeEnvironment Healthy")

@@ -1,0 +1,509 @@
+"""The roles of a deployment, with IAM enforced: enough for all that an executor does, and no statement is idle.
+
+An administrator deploys; the executor has the key of a user with nothing but `SubmitterPolicy`; jobs have the job role.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import sys
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cloudpickle
+import pytest
+import yaml
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from covalent._shared_files import TaskRuntimeError
+
+from covalent_cirro import CirroBatchExecutor, deployment
+from covalent_cirro.aws import access_of
+from covalent_cirro.deployment.stacks import settings_from_outputs
+from covalent_cirro.emulator import Emulator, Timing
+from covalent_cirro.engine import engine_of
+from covalent_cirro.errors import AccessDenied, ImageError
+from covalent_cirro.protocol import LABEL_PYTHON, blob_key
+from tests.pushed_images import Pushes
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+PROFILE = "submitter"
+ROLES = Path(__file__).parents[2] / "infra" / "roles.yaml"
+ONCE = Config(retries={"mode": "standard", "total_max_attempts": 1}, signature_version="v4")
+LARGE_BYTES = 40_000_000
+"""Above the threshold of multipart uploads on both sides (store.py, runner/s3_client.py)."""
+
+
+class Loader(yaml.SafeLoader):
+    """YAML with CloudFormation's short forms of functions, whose arguments are kept as they are."""
+
+
+Loader.add_multi_constructor("!", lambda loader, suffix, node: f"!{suffix}")
+
+
+def statements_of(resource: str) -> list[str]:
+    """The Sids of a role's or policy's statements in the template."""
+    properties = yaml.load(ROLES.read_text(), Loader)["Resources"][resource]["Properties"]
+    document = properties.get("PolicyDocument") or properties["Policies"][0]["PolicyDocument"]
+    return [statement["Sid"] for statement in document["Statement"]]
+
+
+class Account(NamedTuple):
+    """A deployment in an emulated account that enforces IAM.
+
+    Attributes:
+        emulator: The emulator.
+        outputs: Of the deployment.
+        credentials: A credentials file with the submitter's profile.
+        key: The submitter's access key.
+    """
+
+    emulator: Emulator
+    outputs: Mapping[str, str]
+    credentials: str
+    key: Mapping[str, str]
+
+    def admin(self, service: str) -> Any:
+        """A client that may do all."""
+        return self.emulator.client(service)
+
+    def submitter(self, service: str) -> Any:
+        """A client with the submitter's key."""
+        return self.emulator.client(
+            service,
+            config=ONCE,
+            aws_access_key_id=self.key["AccessKeyId"],
+            aws_secret_access_key=self.key["SecretAccessKey"],
+        )
+
+    def arn(self, service: str, resource: str) -> str:
+        """An ARN of the account."""
+        return f"arn:aws:{service}:{self.emulator.region}:{self.emulator.account}:{resource}"
+
+    def role(self, output: str) -> str:
+        """The ARN of a role of the deployment."""
+        return f"arn:aws:iam::{self.emulator.account}:role/{self.outputs[output]}"
+
+    @contextlib.contextmanager
+    def without(self, sid: str, output: str) -> Iterator[None]:
+        """The policy that an output names, without one of its statements."""
+        change = self._managed if output == "SubmitterPolicy" else self._inline
+        with change(output, sid):
+            yield
+
+    @contextlib.contextmanager
+    def _managed(self, output: str, sid: str) -> Iterator[None]:
+        iam, arn = self.admin("iam"), self.outputs[output]
+        whole = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+        document = iam.get_policy_version(PolicyArn=arn, VersionId=whole)["PolicyVersion"]["Document"]
+        rest = json.dumps(_without(document, sid))
+        made = iam.create_policy_version(PolicyArn=arn, PolicyDocument=rest, SetAsDefault=True)
+        try:
+            yield
+        finally:
+            iam.set_default_policy_version(PolicyArn=arn, VersionId=whole)
+            iam.delete_policy_version(PolicyArn=arn, VersionId=made["PolicyVersion"]["VersionId"])
+
+    @contextlib.contextmanager
+    def _inline(self, output: str, sid: str) -> Iterator[None]:
+        iam, name = self.admin("iam"), self.outputs[output]
+        (policy,) = iam.list_role_policies(RoleName=name)["PolicyNames"]
+        document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+        rest = json.dumps(_without(document, sid))
+        iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=rest)
+        try:
+            yield
+        finally:
+            iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=json.dumps(document))
+
+
+def _without(document: Mapping[str, Any], sid: str) -> dict[str, Any]:
+    rest = [statement for statement in document["Statement"] if statement["Sid"] != sid]
+    assert len(rest) == len(document["Statement"]) - 1, f"there is no statement {sid}"
+    return {**document, "Statement": rest}
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+    """One account for all tests of the module."""
+    folder = tmp_path_factory.mktemp("account")
+    with Emulator(state_dir=folder / "emulator", timing=Timing(idle_s=5), iam=True) as emulator:
+        outputs = deployment.deploy(emulator.client("cloudformation"), sleep=lambda _: None).outputs
+        iam = emulator.client("iam")
+        iam.create_user(UserName="ada")
+        iam.attach_user_policy(UserName="ada", PolicyArn=outputs["SubmitterPolicy"])
+        key = iam.create_access_key(UserName="ada")["AccessKey"]
+        credentials = folder / "credentials"
+        credentials.write_text(
+            f"[{PROFILE}]\naws_access_key_id = {key['AccessKeyId']}\naws_secret_access_key = {key['SecretAccessKey']}\n"
+        )
+        yield Account(emulator, outputs, str(credentials), key)
+
+
+Make = Callable[..., CirroBatchExecutor]
+
+
+@pytest.fixture
+def executor(account: Account, tmp_path: Path) -> Make:
+    """Makes executors with the submitter's key, whose job definition nobody has registered before."""
+
+    def make(**options: Any) -> CirroBatchExecutor:
+        return CirroBatchExecutor(
+            **{
+                **settings_from_outputs(dict(account.outputs)),
+                "endpoint_url": account.emulator.endpoint_url,
+                "credentials": account.credentials,
+                "profile": PROFILE,
+                "container_image_uri": f"image:{uuid.uuid4()}",
+                "vcpu": 1,
+                "memory": 0.5,
+                "cache_dir": str(tmp_path / "cache"),
+                **options,
+            }
+        )
+
+    return make
+
+
+def place() -> dict[str, Any]:
+    """An electron's place in a dispatch of its own."""
+    return {"dispatch_id": str(uuid.uuid4()), "node_id": 3}
+
+
+def add(x: int, y: int) -> int:
+    """An electron."""
+    print("adding", x, y)
+    return x + y
+
+
+def reverse(data: bytes) -> bytes:
+    """An electron with a large input and output."""
+    return data[::-1]
+
+
+def die() -> None:
+    """An electron that takes its runner with it, so that there is no outcome."""
+    print("these are the last words", flush=True)
+    time.sleep(1)
+    os.kill(os.getppid(), 9)
+
+
+def sleep() -> None:
+    """An electron to be cancelled."""
+    time.sleep(600)
+
+
+# --- what an executor does, all of it ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("queue", ["BatchQueue", "BatchGpuQueue", "OnDemandQueue", "OnDemandGpuQueue"])
+async def test_electrons_run_in_every_queue(account: Account, executor: Make, queue: str) -> None:
+    """With what they print and return."""
+    gpu = "Gpu" in queue
+    options = {"batch_gpu_queue": account.outputs[queue], "num_gpus": 1} if gpu else {}
+    made = executor(**{"batch_queue": account.outputs[queue], **options})
+    assert await made.run(add, [20], {"y": 22}, place()) == 42
+
+
+async def test_large_data_in_parts(executor: Make) -> None:
+    """Multipart uploads from the server's side and from the job's."""
+    noise = random.Random(7).randbytes(LARGE_BYTES)
+    assert await executor().run(reverse, [noise], {}, place()) == noise[::-1]
+
+
+async def test_a_cancel(account: Account, executor: Make) -> None:
+    """A job that waits or runs is ended."""
+    await _cancels(account, executor)
+
+
+async def test_the_log_of_a_job_that_left_no_outcome(executor: Make) -> None:
+    """Its end is shown with the error."""
+    with pytest.raises(TaskRuntimeError, match="these are the last words"):
+        await executor().run(die, [], {}, place())
+
+
+async def test_a_retry(account: Account, executor: Make) -> None:
+    """A host that is lost: the job's second attempt has the role too."""
+    account.emulator.faults.add("lose_host", count=1)
+    try:
+        assert await executor().run(add, [1, 2], {}, place()) == 3
+    finally:
+        account.emulator.faults.clear()
+
+
+async def test_an_old_blob_is_renewed(account: Account, executor: Make) -> None:
+    """In place, by a copy onto itself; one that is gone is told from one that is denied."""
+    settings = executor().settings
+    store = (await engine_of(access_of(settings))).store
+    old, gone = (blob_key(settings.key_prefix, digit * 64) for digit in "01")
+    account.admin("s3").put_object(Bucket=settings.s3_bucket_name, Key=old, Body=b"old")
+    assert await store.renew(settings.s3_bucket_name, old)
+    assert not await store.renew(settings.s3_bucket_name, gone)
+
+
+# --- no statement is idle ------------------------------------------------------------------------------------------
+
+
+async def _runs(account: Account, executor: Make) -> None:
+    assert await executor().run(add, [1, 2], {}, place()) == 3
+
+
+async def _cancels(account: Account, executor: Make) -> None:
+    """An executor that cannot cancel says so in the server's log; here it is said to the test."""
+    made, where = executor(), place()
+    await made._upload_task(sleep, [], {}, where)
+    job_id = await made.submit_task(where, {})
+    cancelled = await made.cancel(where, job_id)
+    if not cancelled:
+        account.admin("batch").terminate_job(jobId=job_id, reason="the test is over")
+    while (await made.get_status(job_id))[0] != "FAILED":
+        await asyncio.sleep(0.1)
+    if not cancelled:
+        account.submitter("batch").terminate_job(jobId=job_id, reason="the same again")
+
+
+async def _reads_logs(account: Account, executor: Make) -> None:
+    """The log is there to explain another error, so the executor goes on without it: ask as it does."""
+    with pytest.raises(TaskRuntimeError) as caught:
+        await executor().run(die, [], {}, place())
+    if "these are the last words" not in str(caught.value):
+        group = account.outputs["BatchJobLogGroupName"]
+        stream = account.admin("logs").describe_log_streams(logGroupName=group)["logStreams"][0]["logStreamName"]
+        account.submitter("logs").get_log_events(logGroupName=group, logStreamName=stream)
+
+
+async def _reads_labels(account: Account, executor: Make) -> None:
+    """An image that cannot work is refused; one that cannot be looked at is used unchecked, so ask as it does."""
+    image = pushed(account, **{LABEL_PYTHON: "2.7.18"})
+    unchecked = False
+    with contextlib.suppress(ImageError):
+        await executor(container_image_uri=image).run(add, [1, 2], {}, place())
+        unchecked = True
+    if unchecked:
+        repository, tag = image.partition("/")[2].split(":")
+        account.submitter("ecr").batch_get_image(repositoryName=repository, imageIds=[{"imageTag": tag}])
+
+
+def pushed(account: Account, **labels: str) -> str:
+    """The URI of a new image in the deployment's repository."""
+    uri, tag = account.outputs["ImageRepository"], str(uuid.uuid4())
+    Pushes(account.emulator).image(uri.partition("/")[2], tag, labels=labels)
+    return f"{uri}:{tag}"
+
+
+Uses = Callable[[Account, Make], Awaitable[None]]
+
+SUBMITTER: dict[str, tuple[Uses, str]] = {
+    "SubmitJobs": (_runs, "batch:SubmitJob"),
+    "DefineJobs": (_runs, "batch:RegisterJobDefinition"),
+    "TagJobs": (_runs, "batch:TagResource"),
+    "StopJobs": (_cancels, "batch:TerminateJob"),
+    "WatchJobs": (_runs, "batch:DescribeJob"),
+    "PassTheTwoRolesToJobs": (_runs, "iam:PassRole"),
+    "Data": (_runs, "s3:PutObject"),
+    "TellMissingFromDenied": (_runs, "s3:ListBucket"),
+    "ReadLogs": (_reads_logs, "logs:GetLogEvents"),
+    "ReadImageLabels": (_reads_labels, "ecr:BatchGetImage"),
+}
+"""By statement of the submitter's policy: what works with it, and the action that is refused without it."""
+
+
+@pytest.mark.parametrize("sid", statements_of("SubmitterPolicy"))
+async def test_the_submitter_needs_every_statement(account: Account, executor: Make, sid: str) -> None:
+    """Without it something fails, and AWS's words name the action."""
+    use, action = SUBMITTER[sid]
+    with account.without(sid, "SubmitterPolicy"):
+        with pytest.raises((AccessDenied, ClientError)) as caught:
+            await use(account, executor)
+        assert f"/ada is not authorized to perform: {action}" in str(caught.value)
+    await use(account, executor)
+
+
+async def _expired(account: Account, executor: Make) -> None:
+    """A call that the bucket's lifecycle deleted while its job waited: the job must say so."""
+    made, where = executor(), place()
+    await made._upload_task(add, [1, 2], {}, where)
+    bucket, s3 = account.outputs["S3BucketName"], account.admin("s3")
+    prefix = f"{account.outputs['S3Prefix']}/jobs/{where['dispatch_id']}/"
+    (call,) = [each["Key"] for each in s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]]
+    account.emulator.faults.add("stuck")
+    job_id = await made.submit_task(where, {})
+    s3.delete_object(Bucket=bucket, Key=call)
+    account.emulator.faults.clear()
+    while (await made.get_status(job_id))[0] != "FAILED":
+        await asyncio.sleep(0.1)
+    (job,) = account.admin("batch").describe_jobs(jobs=[job_id])["jobs"]
+    log = account.admin("logs").get_log_events(
+        logGroupName=account.outputs["BatchJobLogGroupName"], logStreamName=job["container"]["logStreamName"]
+    )
+    text = "\n".join(event["message"] for event in log["events"])
+    if "expired by the bucket's lifecycle rule" not in text:
+        raise TaskRuntimeError(text)
+
+
+async def _pulls(account: Account, executor: Make) -> None:
+    assert await executor(container_image_uri=pushed(account)).run(add, [1, 2], {}, place()) == 3
+
+
+JOB: dict[str, tuple[Uses, str]] = {
+    "Read": (_runs, "perform: s3:GetObject"),
+    "Write": (_runs, "perform: s3:PutObject"),
+    "TellMissingFromDenied": (_expired, "perform: s3:ListBucket"),
+}
+EXECUTION: dict[str, tuple[Uses, str]] = {
+    "LogInToRegistry": (_pulls, "perform: ecr:GetAuthorizationToken"),
+    "PullImage": (_pulls, "perform: ecr:BatchGetImage"),
+    # The reason is cut at 255 characters, before the action.
+    "WriteLog": (_runs, "failed to create Cloudwatch log stream: AccessDeniedException: User: arn:aws:sts:"),
+}
+
+
+@pytest.mark.parametrize(
+    ("resource", "output", "sid", "use", "words"),
+    [
+        (resource, output, sid, *uses[sid])
+        for resource, output, uses in (
+            ("JobRole", "BatchJobRoleName", JOB),
+            ("ExecutionRole", "BatchExecutionRoleName", EXECUTION),
+        )
+        for sid in statements_of(resource)
+    ],
+)
+async def test_jobs_need_every_statement(
+    account: Account, executor: Make, resource: str, output: str, sid: str, use: Uses, words: str
+) -> None:
+    """Of the role that they have, and of the one that starts them; the electron's error has AWS's words."""
+    with account.without(sid, output):
+        with pytest.raises(TaskRuntimeError) as caught:
+            await use(account, executor)
+        assert words in str(caught.value)
+    await use(account, executor)
+
+
+# --- and no more than that ------------------------------------------------------------------------------------------
+
+
+def refused(call: Callable[[], Any]) -> str:
+    """The action that a call is refused for."""
+    try:
+        call()
+    except ClientError as error:
+        words = str(error)
+        return words.partition("not authorized to perform: ")[2].partition(" ")[0] or words
+    return "it may"
+
+
+def attempts(bucket: str, call_key: str, definition: str, queue: str) -> dict[str, str]:
+    """An electron that tries more than it needs."""
+    import boto3
+
+    s3, batch = boto3.client("s3"), boto3.client("batch")
+    body = {"Bucket": bucket, "Body": b"mine"}
+    tries = {
+        "submit": lambda: batch.submit_job(jobName="j", jobQueue=queue, jobDefinition=definition),
+        "watch": lambda: batch.describe_jobs(jobs=["x"]),
+        "write a call": lambda: s3.put_object(Key=call_key, **body),
+        "write outside": lambda: s3.put_object(Key="other/x", **body),
+        "read outside": lambda: s3.get_object(Bucket=bucket, Key="other/secret"),
+        "delete": lambda: s3.delete_object(Bucket=bucket, Key=call_key),
+        "list outside": lambda: s3.list_objects_v2(Bucket=bucket, Prefix="other/"),
+        "roles": lambda: boto3.client("iam").list_roles(),
+        "read a call": lambda: s3.get_object(Bucket=bucket, Key=call_key),
+    }
+    return {name: refused(call) for name, call in tries.items()}
+
+
+async def test_what_an_electron_may_not_do(account: Account, executor: Make) -> None:
+    """Submit or watch jobs, change or delete a call, touch what is not under the prefix."""
+    bucket, where = account.outputs["S3BucketName"], place()
+    account.admin("s3").put_object(Bucket=bucket, Key="other/secret", Body=b"secret")
+    key = f"{account.outputs['S3Prefix']}/jobs/{uuid.uuid4()}/3/other/call.json"
+    account.admin("s3").put_object(Bucket=bucket, Key=key, Body=b"{}")
+    assert await executor().run(attempts, [bucket, key, "cirro-x", account.outputs["BatchQueue"]], {}, where) == {
+        "submit": "batch:SubmitJob",
+        "watch": "batch:DescribeJobs",
+        "write a call": "s3:PutObject",
+        "write outside": "s3:PutObject",
+        "read outside": "s3:GetObject",
+        "delete": "s3:DeleteObject",
+        "list outside": "s3:ListBucket",
+        "roles": "iam:ListRoles",
+        "read a call": "it may",
+    }
+
+
+def definition(name: str, **container: Any) -> dict[str, Any]:
+    """A job definition."""
+    needs = [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "128"}]
+    properties = {"image": "image", "command": ["sleep", "60"], "resourceRequirements": needs, **container}
+    return {"jobDefinitionName": name, "type": "container", "containerProperties": properties}
+
+
+def test_what_the_submitter_may_not_do(account: Account) -> None:
+    """Become another role, use another queue, be root on a host, stop others' jobs, touch what is not theirs."""
+    admin, batch, s3 = account.admin("batch"), account.submitter("batch"), account.submitter("s3")
+    bucket, mine = account.outputs["S3BucketName"], account.outputs["BatchQueue"]
+    (environment,) = admin.describe_job_queues(jobQueues=[mine])["jobQueues"][0]["computeEnvironmentOrder"][:1]
+    admin.create_job_queue(jobQueueName="others", priority=1, computeEnvironmentOrder=[environment])
+    admin.register_job_definition(**definition("cirro-mine"))
+    admin.register_job_definition(**definition("others"))
+    others = admin.submit_job(jobName="j", jobQueue="others", jobDefinition="others", tags={"whose": "others"})
+    other_role = account.admin("iam").create_role(
+        RoleName="admin",
+        AssumeRolePolicyDocument=json.dumps(
+            {"Statement": [{"Effect": "Allow", "Principal": {"Service": "ecs-tasks.amazonaws.com"}}]}
+        ),
+    )["Role"]["Arn"]
+    account.admin("s3").put_object(Bucket=bucket, Key="other/secret", Body=b"secret")
+    group = account.outputs["BatchJobLogGroupName"]
+    submit = {"jobName": "j", "jobQueue": mine, "jobDefinition": "cirro-mine"}
+    register = batch.register_job_definition
+    job = account.arn("batch", f"job/{others['jobId']}")
+    tries: dict[str, Callable[[], Any]] = {
+        "batch:SubmitJob another queue": lambda: batch.submit_job(**{**submit, "jobQueue": "others"}),
+        "batch:SubmitJob another definition": lambda: batch.submit_job(**{**submit, "jobDefinition": "others"}),
+        "iam:PassRole another role": lambda: register(**definition("cirro-x", jobRoleArn=other_role)),
+        "iam:PassRole to start": lambda: register(**definition("cirro-x", executionRoleArn=other_role)),
+        "batch:RegisterJobDefinition privileged": lambda: register(**definition("cirro-x", privileged=True)),
+        "batch:RegisterJobDefinition another name": lambda: register(**definition("x")),
+        "batch:TerminateJob another's": lambda: batch.terminate_job(jobId=others["jobId"], reason="r"),
+        "batch:TagResource another's, to stop it": lambda: batch.tag_resource(
+            resourceArn=job, tags={"covalent:dispatch": "x"}
+        ),
+        "batch:UpdateJobQueue": lambda: batch.update_job_queue(jobQueue=mine, state="DISABLED"),
+        "s3:DeleteObject outside": lambda: s3.delete_object(Bucket=bucket, Key="other/secret"),
+        "s3:GetObject outside": lambda: s3.get_object(Bucket=bucket, Key="other/secret"),
+        "s3:PutObject outside": lambda: s3.put_object(Bucket=bucket, Key="other/x", Body=b""),
+        "s3:ListBucket outside": lambda: s3.list_objects_v2(Bucket=bucket, Prefix="other/"),
+        "s3:DeleteBucket": lambda: s3.delete_bucket(Bucket=bucket),
+        "s3:PutBucketPolicy": lambda: s3.put_bucket_policy(Bucket=bucket, Policy="{}"),
+        "logs:GetLogEvents of others": lambda: account.submitter("logs").get_log_events(
+            logGroupName=f"{group}x", logStreamName="x"
+        ),
+        "ecr:PutImage": lambda: account.submitter("ecr").put_image(repositoryName="xx", imageManifest="{}"),
+        "iam:CreateAccessKey": lambda: account.submitter("iam").create_access_key(UserName="ada"),
+        "iam:AttachUserPolicy": lambda: account.submitter("iam").attach_user_policy(
+            UserName="ada", PolicyArn=account.outputs["SubmitterPolicy"]
+        ),
+        "sts:AssumeRole": lambda: account.submitter("sts").assume_role(
+            RoleArn=account.role("BatchJobRoleName"), RoleSessionName="ada"
+        ),
+    }
+    assert {name: refused(call) for name, call in tries.items()} == {name: name.split()[0] for name in tries}
+    batch.submit_job(**submit)
+
+
+async def test_a_job_without_execution_role_is_started_by_the_machines_own(account: Account, executor: Make) -> None:
+    """Which is nobody's to read data or images with, as containers can take its credentials: no log, no start."""
+    with pytest.raises(TaskRuntimeError) as caught:
+        await executor(batch_execution_role_name="").run(add, [1, 2], {}, place())
+    assert "failed to create Cloudwatch log stream: AccessDeniedException" in str(caught.value)
+    assert account.outputs["InstanceProfileArn"]

@@ -1,0 +1,255 @@
+"""``infra/compute.yaml``: facts about AWS Batch, EC2 and Budgets that no linter knows."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tests.unit.template_facts import TEMPLATES
+
+COMPUTE = TEMPLATES["compute"]
+ENVIRONMENTS = ["CpuSpotEnvironment", "CpuOnDemandEnvironment", "GpuSpotEnvironment", "GpuOnDemandEnvironment"]
+QUEUES = ["CpuQueue", "CpuOnDemandQueue", "GpuQueue", "GpuOnDemandQueue"]
+
+
+# --- compute environments ----------------------------------------------------------------------------------------
+
+
+def test_the_four_compute_environments() -> None:
+    """CPU and GPU, each on Spot and on demand."""
+    assert sorted(COMPUTE.of_type("AWS::Batch::ComputeEnvironment")) == sorted(ENVIRONMENTS)
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_compute_environment_is_changed_in_place(name: str) -> None:
+    """AWS Batch updates it in place only without ServiceRole and BEST_FIT (the default); a name forbids replacement.
+
+    CloudFormation replaces it instead unless ReplaceComputeEnvironment is false from the first deployment on.
+    """
+    found = COMPUTE.properties(name)
+    assert found["ReplaceComputeEnvironment"] is False
+    assert not {"ServiceRole", "ComputeEnvironmentName", "Tags"} & set(found)
+    assert found["ComputeResources"]["AllocationStrategy"] != "BEST_FIT"
+    assert found["UpdatePolicy"] == {"TerminateJobsOnUpdate": False, "JobExecutionTimeoutMinutes": 7200}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "strategy"),
+    [
+        ("CpuSpotEnvironment", "SPOT", "SPOT_PRICE_CAPACITY_OPTIMIZED"),
+        ("CpuOnDemandEnvironment", "EC2", "BEST_FIT_PROGRESSIVE"),
+        ("GpuSpotEnvironment", "SPOT", "SPOT_PRICE_CAPACITY_OPTIMIZED"),
+        ("GpuOnDemandEnvironment", "EC2", "BEST_FIT_PROGRESSIVE"),
+    ],
+)
+def test_compute_environment_buys_as_its_name_says(name: str, kind: str, strategy: str) -> None:
+    """The strategy is explicit and of its kind; Spot needs no fleet role and no bid then."""
+    resources = COMPUTE.properties(name)["ComputeResources"]
+    assert (resources["Type"], resources["AllocationStrategy"]) == (kind, strategy)
+    assert not {"SpotIamFleetRole", "BidPercentage"} & set(resources)
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_compute_environment_scales_to_zero(name: str) -> None:
+    """No instance stays without jobs, up to the parameter; DesiredvCpus is AWS Batch's own."""
+    resources = COMPUTE.properties(name)["ComputeResources"]
+    assert resources["MinvCpus"] == 0
+    assert resources["MaxvCpus"] == {"Ref": name.replace("Environment", "MaxVcpus")}
+    assert "DesiredvCpus" not in resources
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_compute_environment_has_the_image_of_its_kind(name: str) -> None:
+    """AL2023 (AWS Batch makes no new environment with AL2), with NVIDIA's driver for GPU instances and only them."""
+    resources = COMPUTE.properties(name)["ComputeResources"]
+    gpu = name.startswith("Gpu")
+    assert resources["Ec2Configuration"] == [{"ImageType": "ECS_AL2023_NVIDIA" if gpu else "ECS_AL2023"}]
+    assert resources["InstanceTypes"] == {"Ref": "GpuInstanceTypes" if gpu else "CpuInstanceTypes"}
+    assert resources["UpdateToLatestImageVersion"] is True
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_compute_environment_follows_its_launch_template(name: str) -> None:
+    """``$Latest`` would be looked at only when something else changes too."""
+    assert COMPUTE.properties(name)["ComputeResources"]["LaunchTemplate"] == {
+        "LaunchTemplateId": {"Ref": "LaunchTemplate"},
+        "Version": {"Fn::GetAtt": ["LaunchTemplate", "LatestVersionNumber"]},
+    }
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_compute_environment_stands_on_the_other_stacks(name: str) -> None:
+    """Its profile, subnets and groups come from there and outlive it: without the profile it would hang in DELETING."""
+    resources = COMPUTE.properties(name)["ComputeResources"]
+    assert resources["InstanceRole"] == {"Ref": "InstanceProfileArn"}
+    assert resources["Subnets"] == {"Ref": "SubnetIds"}
+    assert resources["SecurityGroupIds"] == {"Ref": "SecurityGroupIds"}
+
+
+# --- queues ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["Cpu", "Gpu"])
+def test_queue_tries_spot_first(kind: str) -> None:
+    """On-demand instances are for what Spot has no room for."""
+    assert COMPUTE.with_values().resources[f"{kind}Queue"]["ComputeEnvironmentOrder"] == [
+        {"Order": 1, "ComputeEnvironment": {"Ref": f"{kind}SpotEnvironment"}},
+        {"Order": 2, "ComputeEnvironment": {"Ref": f"{kind}OnDemandEnvironment"}},
+    ]
+
+
+@pytest.mark.parametrize("kind", ["Cpu", "Gpu"])
+def test_on_demand_queue_has_no_spot(kind: str) -> None:
+    """For electrons that must not be interrupted."""
+    assert COMPUTE.with_values().resources[f"{kind}OnDemandQueue"]["ComputeEnvironmentOrder"] == [
+        {"Order": 1, "ComputeEnvironment": {"Ref": f"{kind}OnDemandEnvironment"}}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("CpuQueue", "cpu"),
+        ("CpuOnDemandQueue", "cpu-on-demand"),
+        ("GpuQueue", "gpu"),
+        ("GpuOnDemandQueue", "gpu-on-demand"),
+    ],
+)
+def test_queue_is_named_after_the_deployment(name: str, suffix: str) -> None:
+    """The submitter's policy reaches it by this name, which AWS Batch has to take."""
+    assert COMPUTE.properties(name)["JobQueueName"] == {"Fn::Sub": "${DeploymentName}-" + suffix}
+    assert COMPUTE.parameters["DeploymentName"]["MaxLength"] + len(f"-{suffix}") <= 128
+
+
+def test_queue_takes_any_job() -> None:
+    """A scheduling policy would demand a share identifier of each."""
+    for queue in COMPUTE.of_type("AWS::Batch::JobQueue").values():
+        assert queue["Properties"]["State"] == "ENABLED"
+        assert "SchedulingPolicyArn" not in queue["Properties"]
+
+
+@pytest.mark.parametrize("name", QUEUES)
+def test_queue_cancels_no_job_by_default(name: str) -> None:
+    """A job that waits is the user's. The list is there and empty: leaving it out would keep what was there before."""
+    assert COMPUTE.with_values().resources[name]["JobStateTimeLimitActions"] == []
+
+
+@pytest.mark.parametrize("name", QUEUES)
+@pytest.mark.parametrize("minutes", COMPUTE.parameters["RunnableTimeLimitMinutes"]["AllowedValues"][1:])
+def test_time_limit_is_one_that_aws_batch_takes(name: str, minutes: str) -> None:
+    """CANCEL is all a queue of instances can do, from 10 minutes to a day, for reasons in AWS's own words."""
+    actions = COMPUTE.with_values(RunnableTimeLimitMinutes=minutes).resources[name]["JobStateTimeLimitActions"]
+    assert [action["Reason"] for action in actions] == [
+        "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY",
+        "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE",
+        "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT",
+    ]
+    for action in actions:
+        assert (action["State"], action["Action"]) == ("RUNNABLE", "CANCEL")
+        assert action["MaxTimeSeconds"] == int(minutes) * 60
+        assert 600 <= action["MaxTimeSeconds"] <= 86_400
+
+
+def test_tags_on_batch_resources_are_maps() -> None:
+    """Elsewhere CloudFormation wants lists; cfn-lint has let lists pass here before."""
+    for resource in COMPUTE.resources.values():
+        if resource["Type"].startswith("AWS::Batch::"):
+            assert isinstance(resource["Properties"].get("Tags", {}), dict)
+
+
+# --- parameters --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("spot", "on_demand", "fits"), [(0, 0, False), (0, 8, True), (8, 0, True), (8, 8, True)])
+def test_a_deployment_without_cpu_machines_is_refused(spot: int, on_demand: int, fits: bool) -> None:
+    """Before anything is made: a job queue without a compute environment is refused by AWS only half way through."""
+    broken = COMPUTE.with_values(CpuSpotMaxVcpus=spot, CpuOnDemandMaxVcpus=on_demand).broken_rules()
+    assert ("no machine to run on" in " ".join(broken)) is not fits
+
+
+@pytest.mark.parametrize(
+    ("usd", "email", "fits"), [(0, "", True), (50, "a@b.org", True), (50, "", False), (0, "a@b.org", False)]
+)
+def test_a_budget_has_a_limit_and_a_reader(usd: int, email: str, fits: bool) -> None:
+    """One without the other would look like a guard and be none."""
+    assert (COMPUTE.with_values(MonthlyBudgetUsd=usd, BudgetEmail=email).broken_rules() == []) is fits
+
+
+@pytest.mark.parametrize(
+    ("cpu_spot", "cpu_on_demand", "gpu_spot", "gpu_on_demand"),
+    [case for case in itertools.product((0, 8), (0, 8), (0, 8), (0, 8)) if case[0] or case[1]],
+)
+def test_no_choice_of_machines_leaves_a_dangling_reference(
+    cpu_spot: int, cpu_on_demand: int, gpu_spot: int, gpu_on_demand: int
+) -> None:
+    """Whatever is left out, nothing that stays refers to it, and every queue has a compute environment."""
+    stack = COMPUTE.with_values(
+        CpuSpotMaxVcpus=cpu_spot,
+        CpuOnDemandMaxVcpus=cpu_on_demand,
+        GpuSpotMaxVcpus=gpu_spot,
+        GpuOnDemandMaxVcpus=gpu_on_demand,
+    )
+    assert stack.references() <= set(stack.resources)
+    assert all(queue["ComputeEnvironmentOrder"] for queue in stack.of_type("AWS::Batch::JobQueue").values())
+    assert ("BatchGpuQueue" in stack.outputs) is bool(gpu_spot or gpu_on_demand)
+    assert "BatchQueue" in stack.outputs
+
+
+# --- machines and budget -----------------------------------------------------------------------------------------
+
+
+def test_disk_is_encrypted_and_of_the_size_asked_for() -> None:
+    """/dev/xvda is both root and Docker's disk on AL2023; the image's 30 GiB are the least that can be asked for."""
+    [mapping] = COMPUTE.properties("LaunchTemplate")["LaunchTemplateData"]["BlockDeviceMappings"]
+    assert mapping["DeviceName"] == "/dev/xvda"
+    assert mapping["Ebs"]["Encrypted"] is True
+    assert mapping["Ebs"]["VolumeType"] == "gp3"
+    assert mapping["Ebs"]["VolumeSize"] == {"Ref": "DiskSizeGib"}
+    assert COMPUTE.parameters["DiskSizeGib"]["MinValue"] >= 30
+
+
+def test_metadata_service_wants_a_token() -> None:
+    """IMDSv2: a server that is tricked into a plain request tells nothing."""
+    options = COMPUTE.properties("LaunchTemplate")["LaunchTemplateData"]["MetadataOptions"]
+    assert (options["HttpTokens"], options["HttpEndpoint"]) == ("required", "enabled")
+
+
+def test_launch_template_sets_nothing_that_batch_ignores() -> None:
+    """Instance type, role, subnets and market are the compute environment's (User Guide, launch templates)."""
+    data = COMPUTE.properties("LaunchTemplate")["LaunchTemplateData"]
+    ignored = {"InstanceType", "IamInstanceProfile", "NetworkInterfaces", "InstanceMarketOptions"}
+    assert not ignored & set(data)
+
+
+def test_machines_bear_the_deployments_tag() -> None:
+    """Instances and their disks are what costs; tags of a compute environment do not reach them, and replace it."""
+    specifications = COMPUTE.properties("LaunchTemplate")["LaunchTemplateData"]["TagSpecifications"]
+    assert [each["ResourceType"] for each in specifications] == ["instance", "volume"]
+    assert all({"Key": "covalent-cirro", "Value": {"Ref": "DeploymentName"}} in each["Tags"] for each in specifications)
+
+
+def test_no_budget_unless_it_is_asked_for() -> None:
+    """A mail needs an address."""
+    assert "Budget" not in COMPUTE.with_values().resources
+
+
+def test_budget_counts_this_deployment_and_warns_twice() -> None:
+    """By its tag; at 80 % of what AWS forecasts, and when all of it is spent. Credits would hide what it costs."""
+    stack = COMPUTE.with_values(DeploymentName="team", MonthlyBudgetUsd=50, BudgetEmail="a@b.org")
+    budget = stack.resources["Budget"]
+    assert budget["Budget"]["BudgetLimit"] == {"Amount": "50", "Unit": "USD"}
+    assert (budget["Budget"]["BudgetType"], budget["Budget"]["TimeUnit"]) == ("COST", "MONTHLY")
+    assert budget["Budget"]["CostFilters"] == {"TagKeyValue": ["user:covalent-cirro$team"]}
+    assert budget["Budget"]["CostTypes"] == {"IncludeCredit": False, "IncludeRefund": False}
+    told = [
+        (each["Notification"]["NotificationType"], each["Notification"]["Threshold"], each["Subscribers"])
+        for each in budget["NotificationsWithSubscribers"]
+    ]
+    reader = [{"SubscriptionType": "EMAIL", "Address": "a@b.org"}]
+    assert told == [("FORECASTED", 80, reader), ("ACTUAL", 100, reader)]
+
+
+def test_budget_has_no_name() -> None:
+    """Whom it tells cannot be changed: another one is made first, which cannot have the same name."""
+    assert "BudgetName" not in COMPUTE.properties("Budget")["Budget"]

@@ -1,0 +1,256 @@
+"""``infra/roles.yaml``: who may do what. Actions and what they can be limited to are AWS's own reference."""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from covalent_cirro import protocol, settings, submission
+from tests.unit.template_facts import IAM_ACTIONS, TEMPLATES, as_list
+
+TEMPLATE = TEMPLATES["roles"]
+COMPUTE = TEMPLATES["compute"]
+ROLES = ["JobRole", "ExecutionRole", "InstanceRole"]
+BUCKET = "arn:${AWS::Partition}:s3:::${S3BucketName}"
+QUEUES = {
+    "arn:${AWS::Partition}:batch:${AWS::Region}:${AWS::AccountId}:job-queue/${DeploymentName}-" + suffix
+    for suffix in ("cpu", "cpu-on-demand", "gpu", "gpu-on-demand")
+}
+
+
+def statements() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every statement that allows something, with the role or policy that has it."""
+    for name in ROLES:
+        for policy in TEMPLATE.properties(name)["Policies"]:
+            for statement in policy["PolicyDocument"]["Statement"]:
+                yield name, statement
+    for statement in TEMPLATE.properties("SubmitterPolicy")["PolicyDocument"]["Statement"]:
+        yield "SubmitterPolicy", statement
+
+
+def actions_of(holder: str) -> set[str]:
+    """All actions that a role or policy allows."""
+    return {action for name, statement in statements() if name == holder for action in as_list(statement["Action"])}
+
+
+def pattern(resource: Any) -> str:
+    """The text of an ARN, with references written as ``${...}``."""
+    if isinstance(resource, str):
+        return resource
+    if "Fn::Sub" in resource:
+        return str(resource["Fn::Sub"])
+    if "Fn::GetAtt" in resource:
+        return "${" + ".".join(as_list(resource["Fn::GetAtt"])) + "}"
+    return "${" + str(resource["Ref"]) + "}"
+
+
+def allows_key(holder: str, action: str, key: str) -> bool:
+    """Whether a role or policy allows an action on a key of the bucket, with the default prefix."""
+    return any(
+        fnmatch.fnmatchcase(f"{BUCKET}/{key}", pattern(resource).replace("${S3Prefix}", TEMPLATE.defaults["S3Prefix"]))
+        for name, statement in statements()
+        if name == holder and action in as_list(statement["Action"])
+        for resource in as_list(statement["Resource"])
+    )
+
+
+def test_every_action_exists() -> None:
+    """IAM takes a misspelt action without a word, and allows nothing by it."""
+    for holder, statement in statements():
+        for action in as_list(statement["Action"]):
+            service, name = action.split(":")
+            assert name.lower() in {known.lower() for known in IAM_ACTIONS[service]["Actions"]}, (holder, action)
+
+
+def test_no_statement_allows_a_family_of_actions() -> None:
+    """Actions are named one by one."""
+    assert not [action for _, statement in statements() for action in as_list(statement["Action"]) if "*" in action]
+    assert all(statement["Effect"] == "Allow" for _, statement in statements())
+
+
+def test_any_resource_only_where_aws_knows_no_narrower() -> None:
+    """``Resource: "*"`` stands with actions that cannot be limited to a resource, and with no other."""
+    for holder, statement in statements():
+        if "*" not in as_list(statement["Resource"]):
+            continue
+        for action in as_list(statement["Action"]):
+            service, name = action.split(":")
+            known = {key.lower(): value for key, value in IAM_ACTIONS[service]["Actions"].items()}
+            assert not known[name.lower()].get("Resources"), (holder, action)
+
+
+def test_resources_are_of_this_deployment_or_bear_our_name() -> None:
+    """What earlier stacks gave, the four queues, the two roles; the rest by a name of ours or of AWS Batch's."""
+    here = "arn:${AWS::Partition}:%s:${AWS::Region}:${AWS::AccountId}:"
+    ours = {
+        BUCKET,
+        "${ImageRepositoryArn}",
+        "${JobRole.Arn}",
+        "${ExecutionRole.Arn}",
+        here % "logs" + "log-group:${BatchJobLogGroupName}:*",
+        here % "batch" + "job/*",
+        here % "batch" + "job-definition/cirro-*",
+        *(here % "ecs" + f"{kind}/AWSBatch*" for kind in ("cluster", "container-instance", "task")),
+        *QUEUES,
+    }
+    for holder, statement in statements():
+        for resource in as_list(statement["Resource"]):
+            found = pattern(resource)
+            assert found in ours | {"*"} or found.startswith(BUCKET + "/${S3Prefix}/"), (holder, found)
+
+
+def test_job_role_does_what_the_runner_does_and_no_more() -> None:
+    """It reads its call and blobs, writes outcome, log and blobs; it cannot change a call, nor touch AWS Batch."""
+    where = protocol.location("b", TEMPLATE.defaults["S3Prefix"] + "/", "dispatch", 3, "call")
+    blob = where.blob_key("0" * 64)
+    for key in (where.call_key, where.outcome_key, blob):
+        assert allows_key("JobRole", "s3:GetObject", key)
+    for key in (where.outcome_key, where.log_key(protocol.log_part("stdout", 1, 0)), blob):
+        assert allows_key("JobRole", "s3:PutObject", key)
+    assert not allows_key("JobRole", "s3:PutObject", where.call_key)
+    assert not allows_key("JobRole", "s3:GetObject", "elsewhere/secret")
+    assert actions_of("JobRole") == {"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:ListBucket"}
+
+
+def test_job_role_takes_the_users_policies() -> None:
+    """For what electrons themselves do with AWS; none by default."""
+    policy = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
+    assert "ManagedPolicyArns" not in TEMPLATE.with_values().resources["JobRole"]
+    assert TEMPLATE.with_values(JobRolePolicyArns=policy).resources["JobRole"]["ManagedPolicyArns"] == policy
+
+
+def test_execution_role_starts_jobs_and_no_more() -> None:
+    """Pull the image, write the log."""
+    assert actions_of("ExecutionRole") == {
+        "ecr:GetAuthorizationToken",
+        "ecr:BatchCheckLayerAvailability",
+        "ecr:BatchGetImage",
+        "ecr:GetDownloadUrlForLayer",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+    }
+
+
+def test_instance_role_holds_no_data() -> None:
+    """Containers on the host's network can take its credentials from the metadata service."""
+    assert {action.split(":")[0] for action in actions_of("InstanceRole")} == {"ec2", "ecs"}
+    assert "ManagedPolicyArns" not in TEMPLATE.properties("InstanceRole")
+
+
+@pytest.mark.parametrize("name", ["JobRole", "ExecutionRole"])
+def test_containers_roles_are_for_ecs_of_this_account(name: str) -> None:
+    """Against a confused deputy: ECS cannot be talked into using them for somebody else."""
+    [statement] = TEMPLATE.properties(name)["AssumeRolePolicyDocument"]["Statement"]
+    assert statement["Principal"] == {"Service": "ecs-tasks.amazonaws.com"}
+    assert statement["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+
+
+def test_instance_role_is_for_ec2() -> None:
+    """And reaches instances through a profile."""
+    [statement] = TEMPLATE.properties("InstanceRole")["AssumeRolePolicyDocument"]["Statement"]
+    assert statement["Principal"] == {"Service": {"Fn::Sub": "ec2.${AWS::URLSuffix}"}}
+    assert TEMPLATE.properties("InstanceProfile")["Roles"] == [{"Ref": "InstanceRole"}]
+
+
+def test_submitter_passes_the_two_roles_to_containers_only() -> None:
+    """Who can register a job definition with any role can become that role."""
+    [statement] = [item for _, item in statements() if "iam:PassRole" in as_list(item["Action"])]
+    assert statement["Resource"] == [{"Fn::GetAtt": ["JobRole", "Arn"]}, {"Fn::GetAtt": ["ExecutionRole", "Arn"]}]
+    assert statement["Condition"] == {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
+
+
+def test_submitter_registers_only_definitions_of_our_name() -> None:
+    """The executor's own default for their names begins so, and a privileged one is refused."""
+    [statement] = [item for _, item in statements() if "batch:RegisterJobDefinition" in as_list(item["Action"])]
+    assert pattern(statement["Resource"]).endswith(":job-definition/cirro-*")
+    assert settings.BY_NAME["batch_job_definition_name"].default == "cirro"
+    assert statement["Condition"] == {"BoolIfExists": {"batch:Privileged": "false"}}
+
+
+def test_submitter_stops_only_jobs_of_an_executor() -> None:
+    """By a tag that every job of an executor has."""
+    [statement] = [item for _, item in statements() if "batch:TerminateJob" in as_list(item["Action"])]
+    assert statement["Condition"] == {"Null": {"aws:ResourceTag/covalent:dispatch": "false"}}
+    assert '"covalent:dispatch": ' in inspect.getsource(submission)
+
+
+@pytest.mark.parametrize("action", ["batch:SubmitJob", "batch:TagResource"])
+def test_submitter_reaches_the_four_queues_by_name(action: str) -> None:
+    """And no other: a deployment whose name begins alike is none of its business."""
+    [statement] = [item for _, item in statements() if action in as_list(item["Action"])]
+    found = {pattern(resource) for resource in statement["Resource"] if ":job-queue/" in pattern(resource)}
+    assert found == QUEUES
+    named = {each["Properties"]["JobQueueName"]["Fn::Sub"] for each in COMPUTE.of_type("AWS::Batch::JobQueue").values()}
+    assert {arn.rsplit("/", 1)[1] for arn in found} == named
+
+
+def test_submitter_reads_labels_of_the_deployments_images() -> None:
+    """Versions that cannot work are refused before they are paid for; it pushes and deletes nothing."""
+    actions = {action for action in actions_of("SubmitterPolicy") if action.startswith("ecr:")}
+    assert actions == {"ecr:BatchGetImage", "ecr:DescribeImages", "ecr:GetDownloadUrlForLayer"}
+    [statement] = [item for _, item in statements() if "ecr:DescribeImages" in as_list(item["Action"])]
+    assert statement["Resource"] == {"Ref": "ImageRepositoryArn"}
+
+
+def test_submitter_can_do_all_that_the_executor_does() -> None:
+    """Submit, define, tag, watch and stop jobs; put, get and look for objects; read logs."""
+    assert actions_of("SubmitterPolicy") >= {
+        "batch:SubmitJob",
+        "batch:RegisterJobDefinition",
+        "batch:DescribeJobDefinitions",
+        "batch:DescribeJobs",
+        "batch:ListJobs",
+        "batch:TerminateJob",
+        "batch:TagResource",
+        "iam:PassRole",
+        "s3:GetObject",
+        "s3:PutObject",
+        "s3:ListBucket",
+        "logs:GetLogEvents",
+    }
+
+
+@pytest.mark.parametrize("holder", ["JobRole", "SubmitterPolicy"])
+def test_a_missing_object_is_told_from_a_forbidden_one(holder: str) -> None:
+    """S3 answers 404 instead of 403 only to those who may list; reading a key carries no s3:prefix, hence IfExists."""
+    [statement] = [item for name, item in statements() if name == holder and "s3:ListBucket" in as_list(item["Action"])]
+    assert pattern(statement["Resource"]) == BUCKET
+    assert statement["Condition"] == {"StringLikeIfExists": {"s3:prefix": {"Fn::Sub": "${S3Prefix}/*"}}}
+
+
+@pytest.mark.parametrize("name", [*ROLES, "SubmitterPolicy"])
+def test_policies_fit(name: str) -> None:
+    """6,144 characters without blanks for a managed policy, 10,240 for the inline ones of a role (IAM quotas).
+
+    Even with the longest names and prefix that the parameters take.
+    """
+    longest = {
+        "${DeploymentName}": "d" * TEMPLATE.parameters["DeploymentName"]["MaxLength"],
+        "${S3Prefix}": "p" * TEMPLATE.parameters["S3Prefix"]["MaxLength"],
+        "${S3BucketName}": "b" * 63,
+        "${BatchJobLogGroupName}": "l" * 150,
+        "${AWS::Partition}": "aws-us-gov",
+        "${AWS::Region}": "ap-southeast-1",
+        "${AWS::AccountId}": "1" * 12,
+    }
+    properties = TEMPLATE.properties(name)
+    documents = [each["PolicyDocument"] for each in properties.get("Policies", [properties])]
+    text = "".join(json.dumps(document, separators=(",", ":")) for document in documents)
+    for reference, value in longest.items():
+        text = text.replace(reference, value)
+    text = re.sub(r'\{"Fn::Sub":("[^"]*")\}', r"\1", text)
+    text = re.sub(r'\{"(?:Ref|Fn::GetAtt)":(?:"[^"]*"|\[[^]]*\])\}', '"' + "r" * 250 + '"', text)
+    assert "${" not in text
+    assert len(text) <= (6_144 if name == "SubmitterPolicy" else 10_240)
+
+
+def test_iam_resources_have_no_names() -> None:
+    """CAPABILITY_IAM is enough then, and two stacks fit into one account."""
+    named = {"RoleName", "ManagedPolicyName", "InstanceProfileName"}
+    assert not [name for name, resource in TEMPLATE.resources.items() if named & set(resource["Properties"])]

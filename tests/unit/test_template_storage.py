@@ -1,0 +1,86 @@
+"""``infra/storage.yaml``: what keeps data private, and its cost from growing, which no linter knows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from covalent_cirro import protocol, store
+from tests.unit.template_facts import TEMPLATES
+
+STORAGE = TEMPLATES["storage"]
+
+
+def test_bucket_is_private_and_encrypted() -> None:
+    """No public access by policy or ACL, no ACLs at all, AES256."""
+    bucket = STORAGE.properties("Bucket")
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert len(bucket["PublicAccessBlockConfiguration"]) == 4
+    assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+    [rule] = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+
+
+def test_bucket_is_reached_by_tls_only() -> None:
+    """For everybody, for every action, on the bucket and all that is in it."""
+    [statement] = STORAGE.properties("BucketPolicy")["PolicyDocument"]["Statement"]
+    assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
+    assert statement["Resource"] == [{"Fn::GetAtt": ["Bucket", "Arn"]}, {"Fn::Sub": "${Bucket.Arn}/*"}]
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_all_that_we_write_expires() -> None:
+    """Keys of calls and of blobs, by the protocol's own names, each fall under a rule with the parameter's days."""
+    rules = STORAGE.properties("Bucket")["LifecycleConfiguration"]["Rules"]
+    expire = {
+        rule["Prefix"]["Fn::Sub"].replace("${S3Prefix}", STORAGE.defaults["S3Prefix"]): rule["ExpirationInDays"]
+        for rule in rules
+        if "ExpirationInDays" in rule
+    }
+    assert list(expire.values()) == [{"Ref": "ExpireAfterDays"}] * 2
+    prefix = STORAGE.defaults["S3Prefix"] + "/"
+    for key in (protocol.blob_key(prefix, "0" * 64), protocol.location("b", prefix, "d", 0, "c").outcome_key):
+        assert any(key.startswith(start) for start in expire)
+    assert all(rule["Status"] == "Enabled" for rule in rules)
+
+
+def test_unfinished_uploads_and_old_versions_go_too() -> None:
+    """Both are invisible in a listing, and cost all the same."""
+    rules = STORAGE.properties("Bucket")["LifecycleConfiguration"]["Rules"]
+    [unfinished] = [rule for rule in rules if "AbortIncompleteMultipartUpload" in rule]
+    assert "Prefix" not in unfinished
+    assert all("NoncurrentVersionExpiration" in rule for rule in rules if "ExpirationInDays" in rule)
+
+
+def test_a_blob_lives_at_least_twice_as_long_as_it_takes_to_be_renewed() -> None:
+    """It is renewed when it is needed again, and has to outlive the job that then waits for it."""
+    assert STORAGE.parameters["ExpireAfterDays"]["MinValue"] * 24 * 3600 >= 2 * store.REFRESH_AFTER_S
+
+
+def test_repository_scans_and_cleans_up() -> None:
+    """Images are scanned on push, encrypted, and all but the newest go."""
+    repository = STORAGE.properties("ImageRepository")
+    assert repository["ImageScanningConfiguration"] == {"ScanOnPush": True}
+    assert repository["EncryptionConfiguration"] == {"EncryptionType": "AES256"}
+    text = repository["LifecyclePolicy"]["LifecyclePolicyText"]["Fn::Sub"].replace("${KeepImages}", "10")
+    [rule] = json.loads(text)["rules"]
+    assert rule["selection"] == {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 10}
+    assert rule["action"] == {"type": "expire"}
+
+
+def test_logs_are_not_kept_for_ever() -> None:
+    """The log driver's own group would be."""
+    assert STORAGE.properties("JobLogGroup")["RetentionInDays"] == {"Ref": "LogRetentionDays"}
+
+
+@pytest.mark.parametrize("name", ["Bucket", "ImageRepository", "JobLogGroup"])
+def test_what_holds_data_says_what_becomes_of_it(name: str) -> None:
+    """Deleting the stack deletes it (S3 itself keeps a bucket that is not empty); replacing it does not."""
+    assert STORAGE.resources[name]["DeletionPolicy"] == "Delete"
+    assert STORAGE.resources[name]["UpdateReplacePolicy"] == "Retain"
+
+
+def test_repository_does_not_block_the_deletion() -> None:
+    """ECR refuses to delete a repository that has images."""
+    assert STORAGE.properties("ImageRepository")["EmptyOnDelete"] is True
