@@ -14,6 +14,7 @@ from typing import NamedTuple
 from covalent_cirro import packages, tobj
 from covalent_cirro.blobs import Source
 from covalent_cirro.covalent_assets import Group
+from covalent_cirro.documents import dump_call
 from covalent_cirro.image_rules import Pickled
 from covalent_cirro.protocol import (
     INLINE_BYTES,
@@ -27,7 +28,6 @@ from covalent_cirro.protocol import (
     Package,
     Ref,
     Task,
-    dump_call,
     location,
 )
 from covalent_cirro.settings import Settings

@@ -18,10 +18,11 @@ import cloudpickle
 from covalent_cirro import jobs, tobj
 from covalent_cirro.calls import Spec, Written, pickled_by, write_call
 from covalent_cirro.covalent_assets import Group, Node
+from covalent_cirro.documents import parse_call
 from covalent_cirro.engine import Engine
 from covalent_cirro.errors import NotFound
 from covalent_cirro.image_rules import Pickled
-from covalent_cirro.protocol import MAX_DOCUMENT_BYTES, Call, Location, node_base, parse_call, parse_call_uri
+from covalent_cirro.protocol import MAX_DOCUMENT_BYTES, Call, Location, node_base, parse_call_uri
 from covalent_cirro.reception import no_outcome, where
 from covalent_cirro.results import read_outcome, write_results
 from covalent_cirro.settings import Settings

@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 from covalent_cirro import tobj
 from covalent_cirro.covalent_assets import Node
+from covalent_cirro.documents import parse_outcome
 from covalent_cirro.errors import CirroError, OutcomeError
 from covalent_cirro.protocol import (
     MAX_DOCUMENT_BYTES,
@@ -28,7 +29,6 @@ from covalent_cirro.protocol import (
     Output,
     ProtocolError,
     Ref,
-    parse_outcome,
 )
 from covalent_cirro.store import Store
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from covalent_cirro import protocol
+from covalent_cirro import documents, protocol
 from covalent_cirro.protocol import Blob, Call, ExitCode, Failure, Inline, Kind, NodeResult, Outcome, Output, Ref, Task
 from covalent_cirro.runner import blobs, outcomes, requests, s3, usage
 from covalent_cirro.runner.process import ElectronProcess, listen_to_stops
@@ -145,7 +145,7 @@ class Supervisor:
             found = quick.get(where.bucket, key)
             return self._wait(self._client.get(where.bucket, key)) if found is None else found
 
-        call = protocol.parse_call(read(where.call_key).body)
+        call = documents.parse_call(read(where.call_key).body)
         if self._attempt > 1:
             # A first attempt may have published already. Without s3:ListBucket, 403 is how S3 says that it has not.
             with contextlib.suppress(s3.NotThere, s3.Refused):
@@ -172,7 +172,7 @@ class Supervisor:
 
     def _code_of(self, call: Call, document: bytes) -> int | None:
         try:
-            outcome = protocol.parse_outcome(document)
+            outcome = documents.parse_outcome(document)
         except protocol.ProtocolError as error:
             _say(f"the outcome that is there is not one: {error}")
             raise _GiveUp(ExitCode.STORE) from error
@@ -310,7 +310,7 @@ class Supervisor:
         """Write the outcome, once. Returns the exit code of the one that stands in the end."""
         self._interrupt = False
         self._times["stored"] = time.time()
-        data = protocol.dump_outcome(self._outcome(call, results))
+        data = documents.dump_outcome(self._outcome(call, results))
         bucket, key = self._where.bucket, self._where.outcome_key
         condition = {"If-None-Match": "*"} if self._earlier is None else {"If-Match": self._earlier.etag}
         for tries_left in reversed(range(_STORE_TRIES)):

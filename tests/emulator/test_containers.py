@@ -17,7 +17,7 @@ import cloudpickle
 import pytest
 from covalent._shared_files import TaskRuntimeError
 
-from covalent_cirro import CirroBatchExecutor, deployment, protocol
+from covalent_cirro import CirroBatchExecutor, deployment, documents, protocol
 from covalent_cirro.emulator import Emulator, Timing
 from covalent_cirro.emulator.attempts import OUT_OF_MEMORY, Spec
 from covalent_cirro.emulator.containers import LABEL, Containers, options
@@ -409,7 +409,7 @@ async def test_an_electron_that_is_killed_for_memory_says_so(
     s3, bucket = emulator.client("s3"), settings["s3_bucket_name"]
     keys = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket)["Contents"]]
     (key,) = [key for key in keys if f"/containers/{metadata['node_id']}" in key and key.endswith("outcome.json")]
-    outcome = protocol.parse_outcome(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    outcome = documents.parse_outcome(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
     (result,) = outcome.results
     assert result.failure is not None
     assert result.failure.kind == protocol.Kind.OUT_OF_MEMORY

@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 from covalent._shared_files import TaskRuntimeError
 
-from covalent_cirro import CirroBatchExecutor, covalent_config, deployment, protocol
+from covalent_cirro import CirroBatchExecutor, covalent_config, deployment, documents, protocol
 from covalent_cirro.cli import main
 from covalent_cirro.emulator import Emulator
 from covalent_cirro.images import build as image_build
@@ -96,7 +96,7 @@ class Account:
         place = f"/{metadata['dispatch_id']}/{metadata['node_id']}/"
         keys = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket)["Contents"]]
         [key] = [key for key in keys if place in key and key.endswith("outcome.json")]
-        return protocol.parse_outcome(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+        return documents.parse_outcome(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ import cloudpickle
 import pytest
 from moto.server import ThreadedMotoServer
 
-from covalent_cirro import protocol
+from covalent_cirro import documents, protocol
 from covalent_cirro.protocol import Call, Inline, Input, Outcome, Package, Task
 
 BUCKET = "runner-tests"
@@ -242,7 +242,7 @@ class Runs:
             tasks=tasks,
             packages=packages,
         )._replace(**changes)
-        self.put(self.location.call_key, protocol.dump_call(call))
+        self.put(self.location.call_key, documents.dump_call(call))
         return call
 
     def start(self, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
@@ -261,7 +261,7 @@ class Runs:
             os.killpg(process.pid, signal.SIGKILL)
             raise
         try:
-            outcome = protocol.parse_outcome(self.get(self.location.outcome_key))
+            outcome = documents.parse_outcome(self.get(self.location.outcome_key))
         except self.s3.exceptions.NoSuchKey:
             outcome = None
         return Ran(

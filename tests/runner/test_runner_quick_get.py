@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covalent_cirro import protocol
+from covalent_cirro import documents
 from covalent_cirro.protocol import ExitCode, Failure, Kind, Log, NodeResult, Outcome, Usage
 from covalent_cirro.runner import quick_get
 from covalent_cirro.runner.quick_get import Credentials, QuickGet
@@ -445,7 +445,7 @@ def test_first_outcome_is_found_without_awscrt(runs: Any) -> None:
     notes, electron = hold_up_awscrt(runs)
     failure = Failure(Kind.RAISED, "ValueError: no")
     outcome = Outcome("call-1", 1, "job-1", (NodeResult(0, None, failure, Log(), Log()),), Usage(), "3", "3", {}, {})
-    runs.put(runs.location.outcome_key, protocol.dump_outcome(outcome))
+    runs.put(runs.location.outcome_key, documents.dump_outcome(outcome))
 
     ran = runs(runs.task(electron), env={"AWS_BATCH_JOB_ATTEMPT": "2"})
 

@@ -14,7 +14,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from covalent_cirro import protocol
+from covalent_cirro import documents
 from covalent_cirro.protocol import Blob, ExitCode, Failure, Inline, Kind, Log, NodeResult, Outcome, Output, Usage
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -268,7 +268,7 @@ def test_outcome_is_written_after_everything_else(runs: Any) -> None:
 
 def test_second_attempt_finds_the_outcome_of_the_first(runs: Any) -> None:
     """It runs nothing and ends as the first did."""
-    runs.put(runs.location.outcome_key, protocol.dump_outcome(an_outcome()))
+    runs.put(runs.location.outcome_key, documents.dump_outcome(an_outcome()))
 
     ran = runs(runs.task(print, "ran again"), env={"AWS_BATCH_JOB_ATTEMPT": "2"})
 
@@ -280,7 +280,7 @@ def test_second_attempt_finds_the_outcome_of_the_first(runs: Any) -> None:
 def test_second_attempt_does_not_repeat_what_the_electron_raised(runs: Any) -> None:
     """The electron's own failure is final; its exit code is repeated."""
     failure = Failure(Kind.RAISED, "ValueError: no")
-    runs.put(runs.location.outcome_key, protocol.dump_outcome(an_outcome(failure=failure)))
+    runs.put(runs.location.outcome_key, documents.dump_outcome(an_outcome(failure=failure)))
 
     ran = runs(runs.task(print, "ran again"), env={"AWS_BATCH_JOB_ATTEMPT": "2"})
 
@@ -290,7 +290,7 @@ def test_second_attempt_does_not_repeat_what_the_electron_raised(runs: Any) -> N
 @pytest.mark.parametrize("kind", [Kind.TERMINATED, Kind.OUT_OF_MEMORY, Kind.FETCH])
 def test_second_attempt_betters_what_the_host_did(runs: Any, kind: str) -> None:
     """After a lost host, a kill or a failed fetch it runs again and replaces exactly that outcome."""
-    runs.put(runs.location.outcome_key, protocol.dump_outcome(an_outcome(failure=Failure(kind, "lost"))))
+    runs.put(runs.location.outcome_key, documents.dump_outcome(an_outcome(failure=Failure(kind, "lost"))))
 
     ran = runs(runs.task(lambda: "better"), env={"AWS_BATCH_JOB_ATTEMPT": "2"})
 
@@ -304,7 +304,7 @@ def test_outcome_that_appears_meanwhile_stands(runs: Any) -> None:
 
     def publish_first(request: Any) -> None:
         if request.method == "PUT" and request.path.endswith("outcome.json"):
-            runs.put(runs.location.outcome_key, protocol.dump_outcome(theirs))
+            runs.put(runs.location.outcome_key, documents.dump_outcome(theirs))
 
     runs.make_call(runs.task(lambda: 1))
     runs.proxy.intercept = publish_first
@@ -321,7 +321,7 @@ def test_own_outcome_whose_answer_was_lost_is_recognised(runs: Any) -> None:
     def put_and_lose(request: Any) -> Any:
         answer = lose(request)
         if answer is not None:
-            runs.put(runs.location.outcome_key, protocol.dump_outcome(an_outcome()))
+            runs.put(runs.location.outcome_key, documents.dump_outcome(an_outcome()))
         return answer
 
     runs.proxy.intercept = put_and_lose
@@ -333,7 +333,7 @@ def test_own_outcome_whose_answer_was_lost_is_recognised(runs: Any) -> None:
 
 def test_outcome_of_another_call_is_never_taken_for_ours(runs: Any) -> None:
     """Exit code 67, and the other call is named."""
-    runs.put(runs.location.outcome_key, protocol.dump_outcome(an_outcome(call_id="other")))
+    runs.put(runs.location.outcome_key, documents.dump_outcome(an_outcome(call_id="other")))
 
     ran = runs(runs.task(lambda: 1))
 

@@ -13,7 +13,7 @@ LAYERS: list[set[str]] = [
     # What may be imported stands above what imports it; docs/architecture.md draws this.
     {"errors", "tobj"},
     {"protocol"},
-    {"settings"},
+    {"documents", "settings"},
     {"jobs", "image_rules"},
     {"health"},
     {"watchlist", "aws", "packages", "covalent_config"},
@@ -32,12 +32,12 @@ LAYERS: list[set[str]] = [
     {"cli"},
 ]
 
-PURE = {"errors", "tobj", "protocol", "settings", "jobs", "watchlist", "image_rules", "health"}
+PURE = {"errors", "tobj", "protocol", "documents", "settings", "jobs", "watchlist", "image_rules", "health"}
 PURE_MAY_IMPORT = {
     *("__future__", "base64", "binascii", "collections", "dataclasses", "enum", "heapq", "json", "os", "re", "typing"),
 }
 
-RUNNER_MAY_IMPORT = {"errors", "protocol", "tobj", "runner"}
+RUNNER_MAY_IMPORT = {"errors", "protocol", "documents", "tobj", "runner"}
 
 SERVER_SIDE = sorted(
     path.stem for path in PACKAGE.glob("*.py") if path.stem not in {"direct", "playground", "__init__"}

@@ -13,7 +13,7 @@ from covalent._workflow.transportable_object import TransportableObject
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro import protocol, tobj
+from covalent_cirro import documents, protocol, tobj
 from covalent_cirro.protocol import (
     Blob,
     Call,
@@ -120,7 +120,7 @@ calls = st.builds(
 @given(calls)
 def test_a_call_comes_back_as_it_was(call: Call) -> None:
     """Round trip."""
-    assert protocol.parse_call(protocol.dump_call(call)) == call
+    assert documents.parse_call(documents.dump_call(call)) == call
 
 
 logs = st.builds(Log, st.integers(0, 9), st.lists(st.just("01/stdout.000000"), max_size=2).map(tuple), texts)
@@ -161,14 +161,14 @@ outcomes = st.builds(
 @given(outcomes)
 def test_an_outcome_comes_back_as_it_was(outcome: Outcome) -> None:
     """Round trip."""
-    assert protocol.parse_outcome(protocol.dump_outcome(outcome)) == outcome
+    assert documents.parse_outcome(documents.dump_outcome(outcome)) == outcome
 
 
 def an_outcome() -> dict[str, Any]:
     """A well-formed outcome, as JSON."""
     result = NodeResult(3, Output(Inline(b"p"), Inline(b"s")), None, Log(), Log())
     outcome = Outcome("c", 1, "j", (result,), Usage(), "3.11.7", "3.1.2", {}, {"started": 1.0})
-    document: dict[str, Any] = json.loads(protocol.dump_outcome(outcome))
+    document: dict[str, Any] = json.loads(documents.dump_outcome(outcome))
     return document
 
 
@@ -196,7 +196,7 @@ def test_a_malformed_outcome_is_refused_and_the_place_named(path: tuple[Any, ...
         place = place[step]
     place[path[-1]] = value
     with pytest.raises(protocol.ProtocolError) as caught:
-        protocol.parse_outcome(json.dumps(document).encode())
+        documents.parse_outcome(json.dumps(document).encode())
     assert named in str(caught.value)
 
 
@@ -204,20 +204,20 @@ def test_a_malformed_outcome_is_refused_and_the_place_named(path: tuple[Any, ...
 def test_any_other_bytes_are_refused_too(data: bytes) -> None:
     """Whatever it is, it is a ProtocolError and nothing else."""
     with pytest.raises(protocol.ProtocolError):
-        protocol.parse_outcome(data)
+        documents.parse_outcome(data)
 
 
 def test_deep_nesting_is_refused() -> None:
     """JSON that exhausts the parser."""
     with pytest.raises(protocol.ProtocolError):
-        protocol.parse_outcome(b"[" * 100_000)
+        documents.parse_outcome(b"[" * 100_000)
 
 
 @pytest.mark.parametrize(("version", "side"), [(99, "reads it"), (0, "wrote it"), ("x", "wrote it")])
 def test_another_format_says_which_side_to_update(version: object, side: str) -> None:
     """Runner and server may be of different ages."""
     with pytest.raises(protocol.UnknownFormat, match=side):
-        protocol.parse_outcome(json.dumps({**an_outcome(), "format": version}).encode())
+        documents.parse_outcome(json.dumps({**an_outcome(), "format": version}).encode())
 
 
 @given(st.sampled_from(["", "p/", "p/q/", "jobs/"]), st.integers(0, 99))
