@@ -30,3 +30,6 @@ if os.environ.get("CIRRO_LIVE") != "1":
         "AWS_CONFIG_FILE": str(_folder / "aws-config"),
         "AWS_SHARED_CREDENTIALS_FILE": str(_folder / "aws-credentials"),
     }
+
+# Covalent remembers where its config is when it is first imported: here, not in a test that has another one meanwhile.
+import covalent  # noqa: E402, F401

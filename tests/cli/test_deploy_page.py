@@ -151,8 +151,8 @@ def test_the_sums_are_right() -> None:
     assert "**0.76 a month**" in TEXT
     assert round(idle, 2) == 0.76
     endpoint = price("interface endpoint")
-    assert [round(6 * zones * endpoint * 730) for zones in (2, 3)] == [88, 131]
-    assert all(f"**{sum_}" in TEXT for sum_ in (88, 131))
+    assert round(6 * 2 * endpoint * 730) == 88
+    assert "**88 a month**" in TEXT
     beside = price("disk of an instance") + price("public address")
     sweep = {share: 12 / 6 * (share * price("c6i.large") + beside) for share in (0.4, 1.0)}
     assert [round(cost, 1) for cost in sweep.values()] == [0.1, 0.2]
