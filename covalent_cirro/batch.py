@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from covalent_cirro import aws
 from covalent_cirro.errors import AwsError, NotFound, SettingsError
 from covalent_cirro.jobs import JobDetail, parse_job
+from covalent_cirro.protocol import ExitCode
 
 T = TypeVar("T")
 
@@ -87,6 +88,7 @@ def build_submit(submission: Submission) -> dict[str, Any]:
             "evaluateOnExit": [
                 {"onStatusReason": "Host EC2*", "action": "RETRY"},
                 {"onReason": "DockerTimeoutError*", "action": "RETRY"},
+                {"onExitCode": str(ExitCode.HOST_GOING), "action": "RETRY"},
                 {"onReason": "*", "action": "EXIT"},
             ],
         },
@@ -107,18 +109,20 @@ class BatchGateway:
         self._patience_s = patience_s
         self._submitting = asyncio.Semaphore(SUBMITS_AT_ONCE)
 
-    async def submit(self, submission: Submission) -> str:
+    async def submit(self, submission: Submission, *, asked_before: bool = False) -> str:
         """Submit a job once, even where an answer is lost, and give its id.
+
+        Args:
+            asked_before: It may have been submitted already, by a server that died: look before asking.
 
         Raises:
             SettingsError: The queue or the definition cannot take it; names the setting.
             AwsError: Anything else, after `PATIENCE_S` of trying.
         """
-        asked_before = False
 
         async def once() -> str:
             nonlocal asked_before
-            if asked_before and (found := await self._find(submission)):
+            if asked_before and (found := await self._find(submission.queue, submission.queue_option, submission.name)):
                 return found
             asked_before = False
             try:
@@ -134,12 +138,14 @@ class BatchGateway:
         async with self._submitting:
             return await self._patiently(once)
 
-    async def _find(self, submission: Submission) -> str | None:
-        with self._errors("batch:ListJobs", f"{submission.queue_option}={submission.queue!r}"):
-            response = await self._client.list_jobs(
-                jobQueue=submission.queue, filters=[{"name": "JOB_NAME", "values": [submission.name]}]
-            )
-        return next((job["jobId"] for job in response["jobSummaryList"] if job["jobName"] == submission.name), None)
+    async def find(self, queue: str, queue_option: str, name: str) -> str | None:
+        """The id of the job with a name from `job_name`, ended or not; `None` where AWS knows none."""
+        return await self._patiently(lambda: self._find(queue, queue_option, name))
+
+    async def _find(self, queue: str, queue_option: str, name: str) -> str | None:
+        with self._errors("batch:ListJobs", f"{queue_option}={queue!r}"):
+            response = await self._client.list_jobs(jobQueue=queue, filters=[{"name": "JOB_NAME", "values": [name]}])
+        return next((job["jobId"] for job in response["jobSummaryList"] if job["jobName"] == name), None)
 
     async def describe(self, job_ids: Iterable[str]) -> list[JobDetail]:
         """What AWS says of up to `watchlist.IDS_PER_LOOK` jobs, in one call; ids that it does not know are missing."""

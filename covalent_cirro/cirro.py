@@ -20,6 +20,7 @@ from covalent._shared_files.config import get_config
 from covalent._shared_files.util_classes import RESULT_STATUS
 from covalent.executor.base import AsyncBaseExecutor
 
+from covalent_cirro import panel
 from covalent_cirro import settings as options_table
 from covalent_cirro.errors import CirroError
 from covalent_cirro.settings import SECTION, Settings
@@ -77,6 +78,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         batch_job_definition_name: What names of job definitions begin with.
         shared_memory_gb: Size of /dev/shm in GB, for PyTorch's DataLoader.
         local_packages: Your own packages that travel with the electron: import names or paths.
+        on_server_stop: "keep" or "cancel" the running job when the Covalent server is stopped.
 
     Raises:
         SettingsError: An unknown option, a wrong type or an impossible need, with the valid names or range.
@@ -126,6 +128,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         batch_job_definition_name: str | None = None,
         shared_memory_gb: float | None = None,
         local_packages: list[str] | tuple[str, ...] | None = None,
+        on_server_stop: str | None = None,
         **unknown: object,
     ) -> None:
         given = {name: value for name, value in locals().items() if name in options_table.BY_NAME}
@@ -183,6 +186,8 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         What an older client did not know keeps the server's value; what a newer one knows in addition is warned about.
         """
         for name, value in (object_dict.get("attributes") or {} if object_dict else {}).items():
+            if name in panel.KEYS:
+                continue  # what the UI was told of an electron's job, in the same JSON
             if name not in options_table.BY_NAME and name not in _COVALENT_ATTRIBUTES:
                 log.warning("The client's executor has %r, which is no option of this version; ignored", name)
             elif value is not None:
@@ -222,6 +227,11 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
                 TaskUpdate(dispatch_id=dispatch_id, node_id=node_id, status=RESULT_STATUS.CANCELLED, assets={})
                 for node_id in node_ids
             ]
+        if isinstance(data, Mapping) and "cirro_resume" in data:  # not a job's end: `cirro resume` asks
+            from covalent_cirro import server_life
+
+            await server_life.answer(dispatch_id, data)
+            return []
         from covalent._shared_files.schemas.asset import AssetUpdate
 
         from covalent_cirro import reception
@@ -377,4 +387,17 @@ def _register() -> None:
         log.exception("Covalent does not know CirroBatchExecutor by its name")
 
 
+def _take_part() -> None:
+    """Where a Covalent server loads this plugin, go on with what an earlier one left unfinished."""
+    program = getattr(sys.modules.get("__main__"), "__file__", None) or ""
+    if program.endswith("app.py"):  # Covalent's server is this file of its web application
+        try:
+            from covalent_cirro import server_life
+
+            server_life.arm_in_server()
+        except Exception:
+            log.exception("Unfinished dispatches of this server are not looked for")
+
+
 _register()
+_take_part()

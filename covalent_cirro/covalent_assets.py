@@ -7,6 +7,7 @@ What is cosmetic (status, the UI's paths) is best effort and never fails an elec
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -105,14 +106,16 @@ def check_version() -> str:
     return version
 
 
-def _engine() -> Any:
+def engine() -> Any:
+    """The server's connections to its database (SQLAlchemy 1.4)."""
     # Only the server has this package's database; clients and containers never come here.
     from covalent_dispatcher._db.datastore import workflow_db
 
     return workflow_db.engine
 
 
-def _statement(sql: str, *lists: str) -> Any:
+def statement(sql: str, *lists: str) -> Any:
+    """A statement; parameters named in ``lists`` stand for several values."""
     from sqlalchemy import bindparam, text
 
     return text(sql).bindparams(*(bindparam(name, expanding=True) for name in lists))
@@ -155,9 +158,9 @@ def load_group(dispatch_id: str, node_ids: Sequence[int], input_ids: Iterable[in
 
 
 def _select(dispatch_id: str, node_ids: Iterable[int]) -> list[Any]:
-    with _engine().connect() as connection:
+    with engine().connect() as connection:
         rows: list[Any] = connection.execute(
-            _statement(_SELECT, "nodes", "keys"),
+            statement(_SELECT, "nodes", "keys"),
             {"dispatch_id": dispatch_id, "nodes": sorted(node_ids), "keys": list(_KEYS)},
         ).fetchall()
     return rows
@@ -173,19 +176,19 @@ def _own_outputs(dispatch_id: str, rows: Iterable[Any]) -> None:
     A redispatch copies the rows of the old dispatch's assets: written there, a result would overwrite the old one's,
     and an old error text would stay on a node that succeeded.
     """
-    with _engine().begin() as connection:
+    with engine().begin() as connection:
         for electron_id, node_id, _, key, asset_id, storage_path, _, *_ in rows:
             folder = f"{dispatch_id}/node_{node_id}"
             os.makedirs(os.path.join(storage_path, folder), exist_ok=True)
             connection.execute(
-                _statement(
+                statement(
                     "UPDATE assets SET object_key = :object_key, size = 0, digest = NULL, remote_uri = '' "
                     "WHERE id = :id"
                 ),
                 {"object_key": f"{folder}/{_FILE_NAMES[key]}", "id": asset_id},
             )
             connection.execute(
-                _statement("UPDATE electrons SET storage_path = :path WHERE id = :id"),
+                statement("UPDATE electrons SET storage_path = :path WHERE id = :id"),
                 {"path": os.path.join(storage_path, folder), "id": electron_id},
             )
 
@@ -198,11 +201,11 @@ def _mend_paths(dispatch_id: str) -> None:
     that column. Best effort.
     """
     try:
-        with _engine().begin() as connection:
-            rows = connection.execute(_statement(_SELECT_FOLDERS), {"dispatch_id": dispatch_id}).fetchall()
+        with engine().begin() as connection:
+            rows = connection.execute(statement(_SELECT_FOLDERS), {"dispatch_id": dispatch_id}).fetchall()
             if rows:
                 connection.execute(
-                    _statement("UPDATE electrons SET storage_path = :path WHERE id = :id"),
+                    statement("UPDATE electrons SET storage_path = :path WHERE id = :id"),
                     [{"path": os.path.dirname(os.path.join(base, key)), "id": pk} for pk, base, key in rows],
                 )
     except Exception as error:  # cosmetic
@@ -227,7 +230,7 @@ def write_statuses(changes: Sequence[StatusChange]) -> None:
     if not changes:
         return
     try:
-        with _engine().begin() as connection:
+        with engine().begin() as connection:
             for change in changes:
                 started = "" if change.started_at is None else ", started_at = :started_at"
                 values: dict[str, Any] = {
@@ -240,7 +243,7 @@ def write_statuses(changes: Sequence[StatusChange]) -> None:
                     when = datetime.fromtimestamp(change.started_at, timezone.utc).replace(tzinfo=None)
                     values["started_at"] = when
                 connection.execute(
-                    _statement(
+                    statement(
                         f"UPDATE electrons SET status = :status{started} "  # noqa: S608  (a constant of this function)
                         "WHERE transport_graph_node_id = :node_id AND status IN ('RUNNING', 'STARTING') "
                         "AND parent_lattice_id = (SELECT id FROM lattices WHERE dispatch_id = :dispatch_id)"
@@ -267,12 +270,29 @@ async def redraw(dispatch_ids: Iterable[str]) -> None:
 
 def write_handle(dispatch_id: str, node_id: int, handle: str) -> None:
     """Keep a job's handle where `set_job_handle` would, when Covalent's own way did not answer in its 5 s."""
-    with _engine().begin() as connection:
+    with engine().begin() as connection:
         connection.execute(
-            _statement(
+            statement(
                 "UPDATE jobs SET job_handle = :handle WHERE id = (SELECT e.job_id FROM electrons e "
                 "JOIN lattices l ON l.id = e.parent_lattice_id "
                 "WHERE l.dispatch_id = :dispatch_id AND e.transport_graph_node_id = :node_id)"
             ),
             {"handle": handle, "dispatch_id": dispatch_id, "node_id": node_id},
         )
+
+
+def read_handle(dispatch_id: str, node_id: int) -> Any:
+    """The handle that was kept for a node's job, as `send` left it; `None` if none was."""
+    with engine().connect() as connection:
+        row = connection.execute(
+            statement(
+                "SELECT j.job_handle FROM jobs j JOIN electrons e ON e.job_id = j.id "
+                "JOIN lattices l ON l.id = e.parent_lattice_id "
+                "WHERE l.dispatch_id = :dispatch_id AND e.transport_graph_node_id = :node_id"
+            ),
+            {"dispatch_id": dispatch_id, "node_id": node_id},
+        ).fetchone()
+    try:
+        return None if row is None else json.loads(row[0])
+    except ValueError:
+        return None

@@ -93,7 +93,10 @@ def main(port: int) -> None:
     import covalent_ui
     from covalent_dispatcher._db.datastore import DataStore
 
+    from covalent_cirro import server_life
+
     DataStore.factory().run_migrations(logging_enabled=False)
+    server_life.arm()
     # Covalent's app.py finds its web pages, and uvicorn finds app.py, through the working folder.
     web = Path(next(iter(covalent_ui.__path__)))
     os.chdir(web)

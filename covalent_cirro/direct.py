@@ -9,6 +9,7 @@ import asyncio
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +21,12 @@ from covalent_cirro.calls import Spec, Written, pickled_by, write_call
 from covalent_cirro.covalent_assets import Group, Node
 from covalent_cirro.documents import parse_call
 from covalent_cirro.engine import Engine
-from covalent_cirro.errors import NotFound
+from covalent_cirro.errors import JobLost, NotFound
 from covalent_cirro.image_rules import Pickled
+from covalent_cirro.progress import explain_wait, since
 from covalent_cirro.protocol import MAX_DOCUMENT_BYTES, Call, Location, node_base, parse_call_uri
-from covalent_cirro.reception import no_outcome, where
-from covalent_cirro.results import read_outcome, write_results
+from covalent_cirro.reception import write_ends
+from covalent_cirro.results import read_outcome
 from covalent_cirro.settings import Settings
 from covalent_cirro.submission import ending, engine_for, ensure_definition, image_check
 from covalent_cirro.submission import submit as submit_call
@@ -110,7 +112,16 @@ async def submit(settings: Settings, metadata: dict[str, Any]) -> str:
 async def wait(settings: Settings, job_id: str) -> Ended:
     """Wait for a job."""
     async with engine_for(settings) as engine:
-        detail = await engine.watcher.wait(job_id, ceiling_s=settings.poll_freq)
+        try:
+            detail = await engine.watcher.wait(
+                job_id,
+                ceiling_s=settings.poll_freq,
+                on_state=lambda now: explain_wait(engine, now, since(now, time.time())),
+            )
+        except JobLost:
+            return Ended(False, {"job_id": job_id, "gone": True})
+        finally:
+            engine.waits.leave(job_id)
     return Ended(jobs.was_cancelled_by_us(detail), ending(detail, settings))
 
 
@@ -132,22 +143,20 @@ async def result(settings: Settings, metadata: dict[str, Any], ended: Ended | No
     node_id = int(metadata["node_id"])
     async with engine_for(settings) as engine:
         place = await _newest(engine, settings, metadata)
+        if ended is None and await read_outcome(engine.store, place) is None:
+            return Found(None, "", "", f"The job of {place.call_uri} has not ended, or left no outcome.")
         data = ended.data if ended is not None else {}
-        footer = where(settings, data)
-        outcome = await read_outcome(engine.store, place)
-        if outcome is None:
-            if ended is None:
-                return Found(None, "", "", f"The job of {place.call_uri} has not ended, or left no outcome.")
-            return Found(None, "", "", await no_outcome(engine, settings, data, footer))
+        name = (await _call(engine, place)).tasks[0].name
         with tempfile.TemporaryDirectory(prefix="cirro-") as folder:
             paths = {key: os.path.join(folder, key) for key in ("output", "stdout", "stderr", "error")}
-            node = Node(0, node_id, "", paths)
-            await write_results(engine.store, place, outcome, {node_id: node}, footer)
+            await write_ends(engine, settings, place, {node_id: Node(0, node_id, name, paths)}, data)
             return await asyncio.to_thread(_read, paths)
 
 
 def _read(paths: dict[str, str]) -> Found:
-    texts = {key: Path(paths[key]).read_text(encoding="utf-8") for key in ("stdout", "stderr", "error")}
+    texts = {
+        key: Path(paths[key]).read_text(encoding="utf-8", errors="replace") for key in ("stdout", "stderr", "error")
+    }
     value = None
     if not texts["error"]:
         with open(paths["output"], "rb") as file:

@@ -292,6 +292,7 @@ def parse_outcome(data: bytes) -> Outcome:
             peak_memory_bytes=usage.maybe_whole("peak_memory_bytes"),
             memory_limit_bytes=usage.maybe_whole("memory_limit_bytes"),
             gpus=tuple(gpus),
+            oom_kills=usage.maybe_whole("oom_kills"),  # a runner that does not count leaves it out
         ),
         python=fields.text("python"),
         cloudpickle=fields.text("cloudpickle"),

@@ -15,11 +15,14 @@ from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from covalent_cirro import aws
+from covalent_cirro import aws, console, covalent_view
 from covalent_cirro.batch import BatchGateway
+from covalent_cirro.capacity import Capacity
 from covalent_cirro.definitions import Definitions
 from covalent_cirro.image_versions import ImageVersions, fetch
+from covalent_cirro.live_logs import LiveLogs
 from covalent_cirro.store import Store
+from covalent_cirro.waits import Waits, deadline_s
 from covalent_cirro.watcher import Watcher
 
 log = logging.getLogger(__name__)
@@ -43,7 +46,11 @@ class Engine:
         definitions: Job definitions.
         watcher: The wait for jobs.
         images: What images of jobs say of themselves.
+        capacity: What queues may start.
+        waits: Why jobs wait.
+        live_logs: What running jobs print.
         logs: CloudWatch Logs, for `logs.py`.
+        console_region: The region for links to the AWS console; empty behind another endpoint than AWS's.
     """
 
     def __init__(
@@ -54,7 +61,9 @@ class Engine:
         store: Store,
         batch: BatchGateway,
         images: ImageVersions,
+        capacity: Capacity,
         *,
+        console_region: str,
         sts: Any,
         logs: Any,
     ) -> None:
@@ -66,6 +75,10 @@ class Engine:
         self.images = images
         self.definitions = Definitions(batch.find_definition, batch.register_definition)
         self.watcher = Watcher(batch.describe)
+        self.capacity = capacity
+        self.waits = Waits(capacity.look, region=region, profile=access.profile, deadline_s=deadline_s())
+        self.live_logs = LiveLogs(store, covalent_view.log_files, covalent_view.write_sizes)
+        self.console_region = console_region
         self.logs = logs
         self._sts = sts
         self._account: asyncio.Future[str] | None = None
@@ -111,27 +124,41 @@ async def _opened(access: aws.Access) -> AsyncIterator[Engine]:
             logs = await stack.enter_async_context(session.create_client("logs", **options))
         store = Store(s3, functools.partial(_blocking_s3, session, access, region), access, patience_s=STORE_PATIENCE_S)
         stack.callback(store.close)
-        ecr = _ecr_clients(session, access, region, await stack.enter_async_context(contextlib.AsyncExitStack()))
-        images = ImageVersions(ecr, fetch, _host(batch), access)
+        later = await stack.enter_async_context(contextlib.AsyncExitStack())
+        images = ImageVersions(_clients("ecr", session, access, region, later), fetch, _host(batch), access)
         stack.push_async_callback(images.aclose)
         gateway = BatchGateway(batch, submit, access)
-        engine = Engine(access, region, partition, store, gateway, images, sts=sts, logs=logs)
-        stack.push_async_callback(engine.watcher.aclose)
+        ec2 = functools.partial(_clients("ec2", session, access, region, later), None)
+        console_region = region if console.is_aws(str(batch.meta.endpoint_url)) else ""
+        engine = Engine(
+            access,
+            region,
+            partition,
+            store,
+            gateway,
+            images,
+            Capacity(batch, ec2, access),
+            console_region=console_region,
+            sts=sts,
+            logs=logs,
+        )
+        for service in (engine.watcher, engine.waits, engine.live_logs):
+            stack.push_async_callback(service.aclose)
         yield engine
 
 
-def _ecr_clients(
-    session: Any, access: aws.Access, own_region: str, stack: contextlib.AsyncExitStack
+def _clients(
+    service: str, session: Any, access: aws.Access, own_region: str, stack: contextlib.AsyncExitStack
 ) -> Callable[[str | None], Awaitable[Any]]:
-    """ECR clients by region, each made when it is first asked for: most engines need one, many need none."""
+    """A service's clients by region, each made when it is first asked for: most engines need one, many need none."""
     clients: dict[str, asyncio.Future[Any]] = {}
 
     async def make(region: str) -> Any:
-        # Two tries: a look at an image is not worth waiting for.
+        # Two tries: a look at an image, or at what there is, is not worth waiting for.
         options = _with_config(aws.client_options(access, region, attempts=2))
         loader = session.get_component("data_loader")
-        await asyncio.to_thread(loader.load_service_model, "ecr", "service-2")
-        return await stack.enter_async_context(session.create_client("ecr", **options))
+        await asyncio.to_thread(loader.load_service_model, service, "service-2")
+        return await stack.enter_async_context(session.create_client(service, **options))
 
     async def client(region: str | None) -> Any:
         where = region or own_region

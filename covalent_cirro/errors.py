@@ -70,9 +70,17 @@ class EmulatorError(CirroError):
     """The emulated AWS could not start, or is not running."""
 
 
+class NoSuchElectron(CirroError):
+    """No dispatch or electron has the name that was given, or several have."""
+
+
 class Declined(CirroError):
     """Who was asked said no: what was to be done is not done."""
 
 
 class ImageError(CirroError):
     """An image of the jobs could not be built or pushed, or is not one that jobs can run in."""
+
+
+class CheckpointError(CirroError):
+    """A checkpoint could not be fetched or stored; the last whole one, if there is one, is still there."""

@@ -22,12 +22,19 @@ from covalent._shared_files import TaskCancelledError
 from covalent_cirro import covalent_assets
 from covalent_cirro.calls import Spec
 from covalent_cirro.covalent_assets import Group
+from covalent_cirro.ends import End
 from covalent_cirro.errors import CirroError
 from covalent_cirro.launches import Launch
 from covalent_cirro.results import File, Received, measure, write_text
 
 PROCESSES_AT_ONCE = max(2, os.cpu_count() or 1)
 """Host nodes that run at a time: each may import Covalent, two seconds of a core."""
+
+STARTS = 2
+"""``covalent stop`` kills the server's children while it tells the server: a second process outlives that, and ends
+with the server. Its successor goes on."""
+
+KILLED = f"Exit code {-signal.SIGKILL}."
 
 REQUEST_FORMAT = 1
 """That of ``covalent_cirro.runner.host``."""
@@ -59,9 +66,15 @@ async def run(launch: Launch, specs: Sequence[Spec], folder: str) -> dict[str, A
             await asyncio.to_thread(
                 write_text, request, json.dumps(build_request(launch.dispatch_id, group, specs, outcome))
             )
-            said = await _process(launch, request)
-            if launch.cancelled:
-                raise TaskCancelledError(f"Cancelled while it ran on the server's host (dispatch {launch.dispatch_id})")
+            said = ""
+            for _ in range(STARTS):
+                said = await _process(launch, request)
+                if launch.cancelled:
+                    raise TaskCancelledError(
+                        f"Cancelled while it ran on the server's host (dispatch {launch.dispatch_id})"
+                    )
+                if not said.startswith(KILLED):
+                    break
             return {"host": await asyncio.to_thread(_read, outcome, group, said)}
 
 
@@ -96,13 +109,22 @@ def build_request(dispatch_id: str, group: Group, specs: Sequence[Spec], outcome
 
 async def _process(launch: Launch, request: str) -> str:
     """Run the request; returns what is left to say of a process that did not do its work."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "covalent_cirro.runner.host", request),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
+    # A server that is killed closes its end: its successor must not find a process at work on the same files.
+    ours_ended, parent = os.pipe()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "covalent_cirro.runner.host", request, str(ours_ended)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=(ours_ended,),
+        )
+    except BaseException:
+        os.close(parent)
+        raise
+    finally:
+        os.close(ours_ended)
 
     def kill() -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -116,6 +138,7 @@ async def _process(launch: Launch, request: str) -> str:
     finally:
         launch.on_cancel = None
         kill()  # what it left behind, or all of it, if the wait was cancelled
+        os.close(parent)
     tail = stderr.decode(errors="replace")[-2000:].strip()
     return f"Exit code {process.returncode}. {tail}"
 
@@ -144,6 +167,7 @@ def received(entries: Sequence[Mapping[str, Any]]) -> list[Received]:
             entry["node_id"],
             entry["completed"],
             {key: File(int(size), str(sha1)) for key, (size, sha1) in entry["files"].items()},
+            End.SUCCEEDED if entry["completed"] else End.RAISED,
         )
         for entry in entries
     ]

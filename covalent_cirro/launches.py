@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 _launches: dict[tuple[str, int], Launch] = {}
 
+_expected: set[tuple[str, int]] = set()
+
 
 class Launch:
     """One task group under way, from `send` to the end of `poll`.
@@ -28,6 +30,7 @@ class Launch:
         node_ids: Its electrons.
         job: The engine and the id of its job, once it is submitted.
         on_cancel: Called when its end is asked for: kills a process, say.
+        again: A server that died may have begun it: what it left is to be looked for.
     """
 
     def __init__(self, dispatch_id: str, node_ids: Sequence[int]) -> None:
@@ -35,9 +38,11 @@ class Launch:
         self.node_ids = list(node_ids)
         self.job: tuple[Engine, str] | None = None
         self.on_cancel: Callable[[], None] | None = None
+        self.again = any((dispatch_id, node_id) in _expected for node_id in node_ids)
         self._asked = asyncio.Event()
         for node_id in self.node_ids:
             _launches[dispatch_id, node_id] = self
+            _expected.discard((dispatch_id, node_id))
 
     @property
     def cancelled(self) -> bool:
@@ -79,3 +84,13 @@ class Launch:
 def find(dispatch_id: str, node_id: int) -> Launch | None:
     """The launch that is under way for a node, if any."""
     return _launches.get((dispatch_id, node_id))
+
+
+def expect(dispatch_id: str, node_ids: Sequence[int]) -> None:
+    """Say that the next launch of these nodes goes on with what a server that died may have begun."""
+    _expected.update((dispatch_id, node_id) for node_id in node_ids)
+
+
+def is_expected(dispatch_id: str, node_id: int) -> bool:
+    """Whether `expect` was told of a node that was not launched since."""
+    return (dispatch_id, node_id) in _expected

@@ -351,10 +351,13 @@ class Playground:
     def _start_server(self, state: State) -> State:
         if state.server is not None:
             processes.end(state.server.identity, patience_s=STOP_PATIENCE_S)
+        old_port = int(state.server.url.rpartition(":")[2]) if state.server is not None and state.server.url else None
         log = self.state_dir / LOGS / "covalent.log"
         for tries_left in reversed(range(PORT_TRIES)):
             log.unlink(missing_ok=True)
-            port = processes.free_port()
+            # Clients that wait for a dispatch of a server that died find the next one at the same place.
+            port = old_port or processes.free_port()
+            old_port = None
             covalent_server.write_config(self.covalent_dir, port=port, executors={"cirro": dict(state.settings)})
             identity = processes.start(
                 [sys.executable, "-m", "covalent_cirro.covalent_server", str(port)],

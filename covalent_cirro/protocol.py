@@ -39,6 +39,18 @@ MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 STOP_GRACE_S = 30
 """Seconds between SIGTERM and SIGKILL on AWS Batch (User Guide, Job timeouts)."""
 
+CHECKPOINT_FORMAT = 1
+"""Version of a checkpoint's index."""
+
+CHECKPOINT_VARIABLE = "CIRRO_CHECKPOINT"
+"""The electron's environment has it: a folder by which electron and supervisor speak of the checkpoint."""
+
+CHECKPOINT_SOCKET = "socket"
+"""In that folder, where the supervisor listens: ``folder``, ``save`` or ``watch`` and a newline, answered in JSON."""
+
+CHECKPOINT_GOING = "going"
+"""In that folder, a file that appears once the attempt is about to be ended."""
+
 
 LABEL_PYTHON = "covalent-cirro.python"
 """Label of an image: version of its Python."""
@@ -68,6 +80,9 @@ class ExitCode:
     """Python, cloudpickle or format versions that cannot work together."""
     STORE = 67
     """The outcome could not be written."""
+    HOST_GOING = 75
+    """As `TERMINATED`, or the electron left by itself, after EC2's Spot notice: AWS Batch is told to start another
+    attempt (``batch.build_submit``). Only for an electron that uses checkpoints does the runner look for the notice."""
     TERMINATED = 143
     """SIGTERM arrived: time limit, cancel, or the host is going (128 + 15)."""
 
@@ -153,6 +168,10 @@ class Location(NamedTuple):
     def log_key(self, part: str) -> str:
         """Key of a part of the log, named by `log_part`."""
         return self.base + "log/" + part
+
+    def checkpoint_key(self, node_id: int, part: str) -> str:
+        """Key of a part of an electron's checkpoint: ``index.json``, or ``files/<name>``."""
+        return f"{self.base}checkpoint/{node_id}/{part}"
 
     @property
     def prefix(self) -> str:
@@ -379,6 +398,8 @@ class Usage(NamedTuple):
         peak_memory_bytes: Largest resident size of an electron's process, or the cgroup's peak where it can be read.
         memory_limit_bytes: The container's limit; `None` where there is none to read.
         gpus: One entry a GPU: ``{"name", "memory_bytes", "peak_memory_bytes", "utilization"}``; empty without one.
+        oom_kills: Processes that the kernel killed in the container for want of memory while it ran; `None` where the
+            kernel does not tell.
     """
 
     wall_s: float = 0.0
@@ -386,6 +407,7 @@ class Usage(NamedTuple):
     peak_memory_bytes: int | None = None
     memory_limit_bytes: int | None = None
     gpus: tuple[dict[str, Any], ...] = ()
+    oom_kills: int | None = None
 
 
 class Outcome(NamedTuple):
@@ -399,7 +421,8 @@ class Outcome(NamedTuple):
         usage: What it used.
         python: Version of the runner's Python.
         cloudpickle: Version of the runner's cloudpickle.
-        host: What is known of the machine: ``instance_type``, ``instance_id``, ``zone``, ``hostname``.
+        host: What is known of the machine: ``instance_type``, ``instance_id``, ``zone``, ``hostname``, and
+            ``life_cycle`` (``"spot"`` or ``"on-demand"``, as EC2's metadata service has it).
         times: Epoch seconds by milestone: ``started``, ``fetched``, ``first_line``, ``ran``, ``stored``.
     """
 

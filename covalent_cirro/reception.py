@@ -7,19 +7,21 @@ server that was started since.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from covalent_cirro import covalent_assets, host_nodes, logs
-from covalent_cirro.covalent_assets import StatusChange
+from covalent_cirro import console, covalent_assets, host_nodes, logs
+from covalent_cirro.covalent_assets import Node, StatusChange
+from covalent_cirro.ends import Evidence
 from covalent_cirro.engine import Engine
-from covalent_cirro.errors import OutcomeError
-from covalent_cirro.protocol import Location, ProtocolError, parse_call_uri
+from covalent_cirro.errors import CirroError, OutcomeError
+from covalent_cirro.explanations import Explanation, Place, explain
+from covalent_cirro.jobs import JobDetail, load_detail
+from covalent_cirro.protocol import Location, NodeResult, Outcome, ProtocolError, parse_call_uri
 from covalent_cirro.results import Received, read_outcome, write_failure, write_results
 from covalent_cirro.settings import Settings
 from covalent_cirro.submission import engine_for
-
-NO_OUTCOME = "The job succeeded in AWS Batch, but covalent-cirro's runner left no outcome: did its command run?"
 
 
 async def receive(settings: Settings, dispatch_id: str, node_ids: Sequence[int], data: Any) -> list[Received]:
@@ -29,7 +31,7 @@ async def receive(settings: Settings, dispatch_id: str, node_ids: Sequence[int],
         data: What `submission.poll` gave.
 
     Raises:
-        OutcomeError: The outcome, or ``data``, is not of this task group.
+        OutcomeError: The outcome, or ``data``, is not of this task group, or the job goes on.
     """
     if isinstance(data, Mapping) and "host" in data:
         return host_nodes.received(data["host"])
@@ -37,11 +39,99 @@ async def receive(settings: Settings, dispatch_id: str, node_ids: Sequence[int],
     group = await asyncio.to_thread(covalent_assets.load_group, dispatch_id, node_ids, ())
     await asyncio.to_thread(covalent_assets.write_statuses, _started(dispatch_id, node_ids, data))
     async with engine_for(settings) as engine:
-        footer = where(settings, data)
-        outcome = await read_outcome(engine.store, place)
-        if outcome is not None:
-            return await write_results(engine.store, place, outcome, group.nodes, footer)
-        return await write_failure(engine.store, place, group.nodes, await no_outcome(engine, settings, data, footer))
+        return await write_ends(engine, settings, place, group.nodes, data)
+
+
+async def write_ends(
+    engine: Engine, settings: Settings, place: Location, nodes: Mapping[int, Node], data: Mapping[str, Any]
+) -> list[Received]:
+    """Write how each electron of a call ended into its files: its result, or why there is none.
+
+    Args:
+        nodes: The electrons of the call.
+        data: What is known of the job (`submission.ending`); what it lacks is asked of AWS Batch where it is needed.
+    """
+    outcome = await read_outcome(engine.store, place)
+    detail = load_detail(data.get("job"))
+    if outcome is not None and outcome.succeeded:
+        return await write_results(engine.store, place, outcome, nodes, _Explainer(engine, settings, detail, outcome))
+    if detail is None and not data.get("gone"):
+        job_id = str(data.get("job_id") or (outcome.job_id if outcome is not None else ""))
+        with contextlib.suppress(CirroError) if outcome is not None else contextlib.nullcontext():
+            detail = await _described(engine, job_id)
+    if outcome is not None and not _is_outdated(outcome, detail):
+        return await write_results(engine.store, place, outcome, nodes, _Explainer(engine, settings, detail, outcome))
+    if detail is not None and not detail.is_terminal:
+        raise OutcomeError(
+            f"AWS Batch job {detail.job_id} has not ended: it is {detail.state}, and {place.call_uri} has no outcome. "
+            "The job goes on."
+        )
+    parts = await logs.parts_of(engine.store, place)
+    # The group of the settings: the data may come from anybody, and must not choose what is read to them.
+    group = settings.batch_job_log_group_name
+    log = await logs.of_job(engine.store, engine.logs, engine.access, place, parts, detail, group)
+    explainer = _Explainer(engine, settings, detail, outcome, log, str(data.get("job_id") or ""))
+    if outcome is not None and any(result.output is not None for result in outcome.results):
+        # Another electron of the group had returned in an earlier attempt: its result is kept.
+        return await write_results(engine.store, place, outcome, nodes, explainer)
+    return await write_failure(engine.store, place, nodes, parts, explainer)
+
+
+class _Explainer:
+    """Explains the ends of the electrons of one call."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        detail: JobDetail | None,
+        outcome: Outcome | None,
+        log: str = "",
+        job_id: str = "",
+    ) -> None:
+        self._settings = settings
+        self._detail = detail if detail is not None or outcome is None else JobDetail(outcome.job_id)
+        self._job_id = job_id
+        self._outcome = outcome
+        self._log = log
+        self._place = links(engine, settings, detail)
+
+    def __call__(self, node: Node, result: NodeResult | None, problem: str = "") -> Explanation:
+        outcome = self._outcome
+        if result is None and outcome is not None:
+            result = next((one for one in outcome.results if one.node_id == node.node_id), None)
+        evidence = Evidence(
+            self._detail,
+            failure=result.failure if result is not None else None,
+            usage=outcome.usage if outcome is not None else None,
+            attempt=outcome.attempt if outcome is not None else 0,
+            log=self._log or (logs.of_outcome(result) if result is not None else ""),
+            problem=problem,
+            job_id=self._job_id,
+        )
+        return explain(evidence, self._settings, node.name, node.node_id, self._place)
+
+
+def links(engine: Engine, settings: Settings, detail: JobDetail | None) -> Place:
+    """Where a job is looked at in the AWS console; nowhere if it is an emulator's."""
+    if detail is None or not console.is_aws(str(engine.logs.meta.endpoint_url)):
+        return Place()
+    group = detail.log_group or settings.batch_job_log_group_name
+    return Place(
+        console.job_url(engine.partition, engine.region, detail.job_id),
+        console.log_url(engine.partition, engine.region, group, detail.log_stream),
+    )
+
+
+def _is_outdated(outcome: Outcome, detail: JobDetail | None) -> bool:
+    """Whether a later attempt ended without an outcome of its own, so that this one is not how the job ended."""
+    failures = [result.failure for result in outcome.results if result.failure is not None]
+    return bool(failures) and Evidence(detail, failures[0], attempt=outcome.attempt).is_outdated
+
+
+async def _described(engine: Engine, job_id: str) -> JobDetail | None:
+    found = await engine.batch.describe([job_id]) if job_id else []
+    return found[0] if found else None
 
 
 def _started(dispatch_id: str, node_ids: Sequence[int], data: Mapping[str, Any]) -> list[StatusChange]:
@@ -50,21 +140,6 @@ def _started(dispatch_id: str, node_ids: Sequence[int], data: Mapping[str, Any])
     if not isinstance(started_at, (int, float)):
         return []
     return [StatusChange(dispatch_id, node_id, "RUNNING", started_at) for node_id in node_ids]
-
-
-async def no_outcome(engine: Engine, settings: Settings, data: Mapping[str, Any], footer: str) -> str:
-    """What to tell of a job that ended without an outcome: why, where it is, and the end of its log."""
-    tail = await logs.tail(
-        engine.logs, engine.access, settings.batch_job_log_group_name, str(data.get("log_stream") or "")
-    )
-    log = f"\nThe log ends with:\n{tail}\n" if tail else ""
-    return f"{data.get('why') or NO_OUTCOME}\n{footer}\n{log}"
-
-
-def where(settings: Settings, data: Mapping[str, Any]) -> str:
-    """One line that says where the job is to be found."""
-    stream = f", log {settings.batch_job_log_group_name}: {data['log_stream']}" if data.get("log_stream") else ""
-    return f"AWS Batch job {data.get('job_id') or '?'} in queue {settings.queue}{stream}"
 
 
 def _place(settings: Settings, dispatch_id: str, node_ids: Sequence[int], data: Any) -> Location:

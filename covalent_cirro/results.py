@@ -10,16 +10,17 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 from covalent_cirro import tobj
 from covalent_cirro.covalent_assets import Node
 from covalent_cirro.documents import parse_outcome
+from covalent_cirro.ends import End
 from covalent_cirro.errors import CirroError, OutcomeError
+from covalent_cirro.explanations import Explanation
 from covalent_cirro.protocol import (
     MAX_DOCUMENT_BYTES,
-    Failure,
     Inline,
     Kind,
     Location,
@@ -47,11 +48,18 @@ class Received(NamedTuple):
         node_id: Its node.
         completed: COMPLETED, else FAILED.
         files: What was written, by asset: ``output``, ``stdout``, ``stderr``, ``error``.
+        end: The class of its end.
     """
 
     node_id: int
     completed: bool
     files: dict[str, File]
+    end: End = End.SUCCEEDED
+
+
+Explain: TypeAlias = Callable[..., Explanation]
+"""``explain(node, result, problem="")`` says why an electron has no result. The result is `None` where the job left no
+outcome; the problem is why a result that is there could not be read."""
 
 
 async def read_outcome(store: Store, place: Location) -> Outcome | None:
@@ -74,13 +82,13 @@ async def read_outcome(store: Store, place: Location) -> Outcome | None:
 
 
 async def write_results(
-    store: Store, place: Location, outcome: Outcome, nodes: Mapping[int, Node], footer: str
+    store: Store, place: Location, outcome: Outcome, nodes: Mapping[int, Node], explain: Explain
 ) -> list[Received]:
     """Write what an outcome says into Covalent's files.
 
     Args:
         nodes: The electrons of the call.
-        footer: Line under an error that says where the job is to be found.
+        explain: Says why an electron has no result.
 
     Raises:
         OutcomeError: The outcome is not about these electrons.
@@ -95,59 +103,49 @@ async def write_results(
         store.distrust()
     return list(
         await asyncio.gather(
-            *(_write_result(store, place, outcome, results[node_id], node, footer) for node_id, node in nodes.items())
+            *(_write_result(store, place, outcome, results[node_id], node, explain) for node_id, node in nodes.items())
         )
     )
 
 
 async def _write_result(
-    store: Store, place: Location, outcome: Outcome, result: NodeResult, node: Node, footer: str
+    store: Store, place: Location, outcome: Outcome, result: NodeResult, node: Node, explain: Explain
 ) -> Received:
     files = {
         "stdout": await _write_log(store, place, result.stdout, node.paths["stdout"]),
         "stderr": await _write_log(store, place, result.stderr, node.paths["stderr"]),
     }
-    error = "" if result.failure is None else failure_text(result.failure, footer)
+    why = None if result.failure is None else explain(node, result)
     if result.output is not None:
         try:
             files["output"] = await _write_output(store, place, outcome, result.output, node.paths["output"])
         except CirroError as problem:
-            error = f"The electron returned, but its result could not be read: {problem}\n{footer}"
-    files["error"] = await asyncio.to_thread(write_text, node.paths["error"], error)
-    return Received(node.node_id, not error, files)
+            why = explain(node, result, str(problem))
+    files["error"] = await asyncio.to_thread(write_text, node.paths["error"], why.text if why is not None else "")
+    return Received(node.node_id, why is None, files, why.end if why is not None else End.SUCCEEDED)
 
 
-def failure_text(failure: Failure, footer: str) -> str:
-    """What a person reads of a failed electron: its traceback, or what happened to it, and where the job is."""
-    parts = [failure.traceback.rstrip()]
-    if failure.kind != Kind.RAISED or not failure.traceback:
-        parts.append(failure.message.rstrip())
-    parts.append(footer)
-    return "\n".join(part for part in parts if part) + "\n"
+async def write_failure(
+    store: Store, place: Location, nodes: Mapping[int, Node], parts: Sequence[str], explain: Explain
+) -> list[Received]:
+    """Fail all electrons of a call that left no outcome, keeping what log there is in S3.
 
-
-async def write_failure(store: Store, place: Location, nodes: Mapping[int, Node], text: str) -> list[Received]:
-    """Fail all electrons of a call that left no outcome, keeping what log there is in S3."""
+    Args:
+        nodes: The electrons of the call.
+        parts: Names of the parts of the log.
+        explain: Says why an electron has no result.
+    """
     received = []
-    parts = await _stray_log_parts(store, place)
     for index, node in enumerate(nodes.values()):
         files = {}
         for stream in ("stdout", "stderr"):
             # Without an outcome nobody can tell the electrons of a group apart: the log is the first one's.
             names = [part for part in parts if f"/{stream}." in part] if index == 0 else []
             files[stream] = await _write_log(store, place, Log(parts=tuple(names)), node.paths[stream])
-        files["error"] = await asyncio.to_thread(write_text, node.paths["error"], text)
-        received.append(Received(node.node_id, False, files))
+        why = explain(node, None)
+        files["error"] = await asyncio.to_thread(write_text, node.paths["error"], why.text)
+        received.append(Received(node.node_id, False, files, why.end))
     return received
-
-
-async def _stray_log_parts(store: Store, place: Location) -> list[str]:
-    prefix = place.log_key("")
-    try:
-        keys = await store.list_keys(place.bucket, prefix)
-    except CirroError:  # the log is a help here; why there is no outcome is what has to be told
-        return []
-    return sorted(key[len(prefix) :] for key, _ in keys)
 
 
 async def _write_log(store: Store, place: Location, log: Log, path: str) -> File:

@@ -241,6 +241,16 @@ OPTIONS: tuple[Option, ...] = (
         accepts=lambda value: all(item.strip() for item in value),
         stock=False,
     ),
+    Option(
+        name="on_server_stop",
+        kind="text",
+        default="keep",
+        help='What becomes of a running job when the Covalent server is stopped: "keep", and the next server goes on '
+        'with it; or "cancel", with the whole dispatch.',
+        valid='"keep" or "cancel"',
+        accepts=lambda value: value in ("keep", "cancel"),
+        stock=False,
+    ),
 )
 
 BY_NAME: dict[str, Option] = {option.name: option for option in OPTIONS}
@@ -310,6 +320,7 @@ class Settings:
     batch_job_definition_name: str
     shared_memory_gb: float | None
     local_packages: tuple[str, ...]
+    on_server_stop: str
 
     @property
     def memory_mib(self) -> int:

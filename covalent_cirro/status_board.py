@@ -1,47 +1,66 @@
-"""Shows in the Covalent UI whether an electron waits for a machine or runs, without loading the server's database.
+"""Shows in the Covalent UI what becomes of an electron's job, without loading the server's database.
 
-Changes are gathered for a moment and written together in one transaction; the latest of a node wins.
+Changes are gathered for a moment and written together in small transactions; the latest of a node wins.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
-from covalent_cirro import covalent_assets
+from covalent_cirro import covalent_assets, covalent_view, panel
 from covalent_cirro.covalent_assets import StatusChange
+from covalent_cirro.covalent_view import PanelChange
 from covalent_cirro.jobs import JobDetail, JobState
 
 GATHER_S = 0.3
 """How long changes are gathered."""
+
+CHANGES_AT_ONCE = 200
+"""Changes of one transaction: one that holds the database for 5 s fails other electrons."""
 
 
 class StatusBoard:
     """The changes of one event loop that are not written yet."""
 
     def __init__(self) -> None:
-        self._changes: dict[tuple[str, int], StatusChange] = {}
+        self._statuses: dict[tuple[str, int], StatusChange] = {}
+        self._panels: dict[tuple[str, int], PanelChange] = {}
         self._writing: asyncio.Task[None] | None = None
+        covalent_view.describe_jobs(panel.KEYS)
 
     def show(self, change: StatusChange) -> None:
-        """Write a change soon."""
-        self._changes[change.dispatch_id, change.node_id] = change
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write())
+        """Write a change of a node's status soon."""
+        self._statuses[change.dispatch_id, change.node_id] = change
+        self._soon()
+
+    def show_panel(self, dispatch_id: str, node_id: int, lines: Mapping[str, str]) -> None:
+        """Write the lines of `panel.py` into a node's panel soon."""
+        self._panels[dispatch_id, node_id] = PanelChange(dispatch_id, node_id, lines)
+        self._soon()
 
     def drop(self, dispatch_id: str, node_ids: list[int]) -> None:
-        """Forget changes of nodes that have ended."""
+        """Forget changes of the status of nodes that have ended."""
         for node_id in node_ids:
-            self._changes.pop((dispatch_id, node_id), None)
+            self._statuses.pop((dispatch_id, node_id), None)
+
+    def _soon(self) -> None:
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write(), name="cirro-status-board")
 
     async def _write(self) -> None:
-        while self._changes:
+        while self._statuses or self._panels:
             await asyncio.sleep(GATHER_S)
-            changes = list(self._changes.values())
-            self._changes.clear()
-            if changes:
-                await asyncio.to_thread(covalent_assets.write_statuses, changes)
-                await covalent_assets.redraw({change.dispatch_id for change in changes})
+            statuses = [self._statuses.pop(key) for key in list(self._statuses)[:CHANGES_AT_ONCE]]
+            panels = [self._panels.pop(key) for key in list(self._panels)[:CHANGES_AT_ONCE]]
+            if statuses:
+                await asyncio.to_thread(covalent_assets.write_statuses, statuses)
+            if panels:
+                await asyncio.to_thread(covalent_view.write_panels, panels, panel.KEYS)
+            # Not for panels: the UI forgets which electron was picked when it draws anew, and closes the panel that
+            # somebody reads (Covalent 0.240). A click on the electron reads it again.
+            await covalent_assets.redraw({change.dispatch_id for change in statuses})
 
 
 _boards: WeakKeyDictionary[asyncio.AbstractEventLoop, StatusBoard] = WeakKeyDictionary()

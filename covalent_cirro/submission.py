@@ -7,26 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from covalent._shared_files import TaskCancelledError
 
-from covalent_cirro import covalent_assets, host_nodes, jobs
+from covalent_cirro import adoption, covalent_assets, host_nodes, jobs
 from covalent_cirro.aws import access_of
 from covalent_cirro.batch import Submission, job_name, tag_value
 from covalent_cirro.calls import Spec, Written, pickled_by, write_call
 from covalent_cirro.covalent_assets import Group, StatusChange
 from covalent_cirro.definitions import Allowed, build_definition, everything
 from covalent_cirro.engine import Engine, engine_of, retire
-from covalent_cirro.errors import AccessDenied, NotFound
+from covalent_cirro.errors import AccessDenied, JobLost, NotFound
 from covalent_cirro.image_rules import Pickled
 from covalent_cirro.jobs import JobDetail
-from covalent_cirro.launches import Launch, find
+from covalent_cirro.launches import Launch, find, is_expected
+from covalent_cirro.progress import Progress
 from covalent_cirro.protocol import CALL_PARAMETER
 from covalent_cirro.settings import Settings
-from covalent_cirro.status_board import board, status_of
+from covalent_cirro.status_board import board
 from covalent_cirro.store import REFRESH_AFTER_S
+
+log = logging.getLogger(__name__)
 
 HANDLE_FORMAT = 1
 
@@ -48,10 +52,23 @@ async def send(launch: Launch, settings: Settings, task_specs: Sequence[Any], ke
         pickled, covalent = await asyncio.gather(
             pickled_by(group, specs), asyncio.to_thread(covalent_assets.check_version)
         )
-        allowed = image_check(engine, settings, pickled)
-        written, definition = await launch.unless_cancelled(
-            asyncio.gather(
-                write_call(
+        earlier = None
+        if launch.again:
+            first = group.nodes[launch.node_ids[0]]
+            earlier = await launch.unless_cancelled(adoption.find(engine, settings, launch.dispatch_id, first))
+        if earlier is not None and earlier.job_id is not None:
+            log.info("Job %s of %s is adopted", earlier.job_id or "(ended)", earlier.place.call_uri)
+            job_id, call, keys = earlier.job_id, earlier.place.call_uri, earlier.keys
+            if not job_id:  # AWS Batch has forgotten it: there is nothing to wait for, and nothing to cancel
+                return {"job_id": job_id, "call": call, "keys": keys}
+        else:
+            allowed = image_check(engine, settings, pickled)
+            begun = earlier.written if earlier is not None else None
+
+            async def write() -> Written:
+                if begun is not None:
+                    return begun
+                return await write_call(
                     engine.store,
                     settings,
                     launch.dispatch_id,
@@ -60,22 +77,24 @@ async def send(launch: Launch, settings: Settings, task_specs: Sequence[Any], ke
                     pickled,
                     covalent=covalent,
                     allowed=allowed,
-                ),
-                ensure_definition(engine, settings, allowed),
+                )
+
+            written, definition = await launch.unless_cancelled(
+                asyncio.gather(write(), ensure_definition(engine, settings, allowed))
             )
-        )
-        # From here a job may exist: it is submitted whole, and ended if a cancel came meanwhile.
-        job_id = await submit(engine, settings, written, definition, group)
+            # From here a job may exist: it is submitted whole, and ended if a cancel came meanwhile.
+            job_id = await submit(engine, settings, written, definition, group, asked_before=begun is not None)
+            call, keys = written.location.call_uri, list(written.keys)
         launch.job = (engine, job_id)
         await keep_handle(
             launch.dispatch_id,
             launch.node_ids[0],
-            {"format": HANDLE_FORMAT, "job_id": job_id, "call": written.location.call_uri, "region": engine.region},
+            {"format": HANDLE_FORMAT, "job_id": job_id, "call": call, "region": engine.region},
         )
         if launch.cancelled:
             await _terminate(engine, job_id, launch.dispatch_id, launch.node_ids[0])
             raise TaskCancelledError(f"AWS Batch job {job_id} was cancelled while it was submitted")
-    return {"job_id": job_id, "call": written.location.call_uri, "keys": list(written.keys)}
+    return {"job_id": job_id, "call": call, "keys": keys}
 
 
 def image_check(engine: Engine, settings: Settings, pickled: Pickled) -> Allowed:
@@ -101,8 +120,10 @@ async def ensure_definition(engine: Engine, settings: Settings, allowed: Allowed
     return await engine.definitions.ensure(body, allowed)
 
 
-async def submit(engine: Engine, settings: Settings, written: Written, definition: str, group: Group) -> str:
-    """Submit the job of a call that is stored, and give its id."""
+async def submit(
+    engine: Engine, settings: Settings, written: Written, definition: str, group: Group, *, asked_before: bool = False
+) -> str:
+    """Submit the job of a call that is stored, and give its id. ``asked_before``: it may be submitted already."""
     call = written.call
     first = call.tasks[0]
 
@@ -122,7 +143,8 @@ async def submit(engine: Engine, settings: Settings, written: Written, definitio
                     "covalent:electron": tag_value(first.name or "-"),
                     "covalent:node": str(first.node_id),
                 },
-            )
+            ),
+            asked_before=asked_before,
         )
 
     try:
@@ -137,7 +159,7 @@ async def poll(launch: Launch, settings: Settings, data: Any) -> Any:
     """Wait for the job of a task group, showing whether it waits or runs.
 
     Returns:
-        What `receive` is given: ``{"call", "job_id", "why", "log_stream", "started_at"}``, or what the host nodes gave.
+        What `receive` is given: the call and `ending`, or what the host nodes gave.
 
     Raises:
         TaskCancelledError: It was cancelled.
@@ -146,12 +168,23 @@ async def poll(launch: Launch, settings: Settings, data: Any) -> Any:
         return await host_nodes.run(launch, [Spec(*spec) for spec in data["host"]], settings.cache_dir)
     async with engine_for(settings) as engine:
         _show(launch, "STARTING")
-        async with _kept_alive(engine, settings.s3_bucket_name, data["keys"]):
-            detail = await engine.watcher.wait(
-                data["job_id"],
-                ceiling_s=settings.poll_freq,
-                on_state=lambda now: _show(launch, status_of(now), now.started_at),
-            )
+        async with (
+            Progress(engine, launch.dispatch_id, launch.node_ids, data["call"]) as progress,
+            _kept_alive(engine, settings.s3_bucket_name, data["keys"]),
+        ):
+            try:
+                if not data["job_id"]:
+                    raise JobLost(f"AWS Batch does not know the job of {data['call']} any more")
+                detail = await engine.watcher.wait(
+                    data["job_id"],
+                    ceiling_s=settings.poll_freq,
+                    on_state=progress.saw,
+                )
+                progress.saw(detail)
+            except JobLost:
+                # A server that was away for longer than AWS Batch keeps jobs: what lies in S3 is the truth.
+                board().drop(launch.dispatch_id, launch.node_ids)
+                return {"call": data["call"], "job_id": data["job_id"], "gone": True}
     board().drop(launch.dispatch_id, launch.node_ids)
     if jobs.was_cancelled_by_us(detail):
         raise TaskCancelledError(f"AWS Batch job {detail.job_id} was cancelled: {detail.status_reason}")
@@ -160,20 +193,7 @@ async def poll(launch: Launch, settings: Settings, data: Any) -> Any:
 
 def ending(detail: JobDetail, settings: Settings) -> dict[str, Any]:
     """What is worth knowing of a job that has ended, in plain JSON."""
-    asked = jobs.Asked(
-        memory_gb=settings.memory,
-        time_limit_s=settings.time_limit,
-        attempts=settings.attempts,
-        image=settings.container_image_uri,
-        log_group=settings.batch_job_log_group_name,
-    )
-    failed = detail.state == jobs.JobState.FAILED.value
-    return {
-        "job_id": detail.job_id,
-        "why": jobs.explain_failure(detail, asked) if failed else "",
-        "log_stream": detail.log_stream,
-        "started_at": detail.started_at,
-    }
+    return {"job_id": detail.job_id, "started_at": detail.started_at, "job": jobs.dump_detail(detail)}
 
 
 async def cancel(settings: Settings, task_metadata: dict[str, Any], job_handle: Any) -> bool:
@@ -187,9 +207,23 @@ async def cancel(settings: Settings, task_metadata: dict[str, Any], job_handle: 
             await _terminate(*launch.job, dispatch_id, node_id)
         return True
     if not isinstance(job_id, str) or not job_id:
-        return False
+        return is_expected(dispatch_id, node_id) and await _cancel_earlier(settings, dispatch_id, node_id)
     async with engine_for(settings) as engine:
         await _terminate(engine, job_id, dispatch_id, node_id)
+    return True
+
+
+async def _cancel_earlier(settings: Settings, dispatch_id: str, node_id: int) -> bool:
+    """End the job that a server which died may have submitted without keeping its handle."""
+    group = await asyncio.to_thread(covalent_assets.load_group, dispatch_id, [node_id], ())
+    node = group.nodes[node_id]
+    if node.is_host_node:
+        return False
+    async with engine_for(settings) as engine:
+        earlier = await adoption.find(engine, settings, dispatch_id, node)
+        if earlier is None or not earlier.job_id:
+            return False
+        await _terminate(engine, earlier.job_id, dispatch_id, node_id)
     return True
 
 

@@ -54,7 +54,8 @@ class Watcher:
         Args:
             job_id: Id given by SubmitJob, or ``"<parent>:<index>"`` for an array child.
             ceiling_s: Seconds between two looks at this job, at most.
-            on_state: Called, on the loop, with the first sight of the job and each change of its state but the last.
+            on_state: Called, on the loop, with the first sight of the job and each change but the last: of its state,
+                its status reason, its log or its attempts.
 
         Returns:
             The job as it ended, SUCCEEDED or FAILED.
@@ -168,15 +169,16 @@ class _Wait:
     def __init__(self, ended: asyncio.Future[JobDetail], on_state: Callable[[JobDetail], None] | None) -> None:
         self.ended = ended
         self._on_state = on_state
-        self._state = ""
+        self._told: tuple[object, ...] | None = None
 
     def tell(self, detail: JobDetail) -> None:
         if self.ended.done():
             return
+        news = (detail.state, detail.status_reason, detail.log_stream, len(detail.attempts))
         if detail.is_terminal:
             self.ended.set_result(detail)
-        elif detail.state != self._state:
-            self._state = detail.state
+        elif news != self._told:
+            self._told = news
             if self._on_state is not None:
                 self._on_state(detail)
 

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from covalent_cirro import CirroBatchExecutor
+from covalent_cirro import CirroBatchExecutor, checkpoint
 
 SEED = 7
 TEST_SHARE = 0.2  # of the digits are held out: no training and no choice ever sees them
@@ -115,7 +115,10 @@ def build_model(configuration):
 
 
 def fit(configuration, train, held_out, seed):
-    """Train one model. Returns it with its `Training`; the same seed gives the same model on the same machine."""
+    """Train one model. Returns it with its `Training`; the same seed gives the same model on the same machine.
+
+    If the machine goes away (Spot), the next attempt of the job goes on with the epoch that was being trained.
+    """
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -135,7 +138,17 @@ def fit(configuration, train, held_out, seed):
         steps_per_epoch=-(-len(images) // BATCH_SIZE),
     )
     losses, accuracies = [], []
-    for epoch in range(1, EPOCHS + 1):
+    saved = checkpoint.folder() / "training.pt"
+    if saved.exists():
+        state = torch.load(saved, map_location=device, weights_only=True)
+        losses, accuracies = state["losses"], state["accuracies"]
+        started -= state["seconds"]
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        set_random_state(state["random"])
+        print(f"attempt {checkpoint.attempt()} goes on after epoch {len(losses)}", flush=True)
+    for epoch in range(len(losses) + 1, EPOCHS + 1):
         model.train()
         total = 0.0
         for batch in torch.randperm(len(images), device=device).split(BATCH_SIZE):
@@ -150,8 +163,33 @@ def fit(configuration, train, held_out, seed):
             right = model(held_out_images).argmax(dim=1) == held_out_labels
         losses.append(total / len(images))
         accuracies.append(right.float().mean().item())
+        state = {
+            "losses": losses,
+            "accuracies": accuracies,
+            "seconds": time.monotonic() - started,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "random": random_state(),
+        }
+        torch.save(state, saved)
+        checkpoint.save()
         print(f"epoch {epoch:2d}  loss {losses[-1]:.4f}  accuracy {accuracies[-1]:.4f}", flush=True)
     return model, Training(configuration, str(device), time.monotonic() - started, losses, accuracies)
+
+
+def random_state():
+    """Of the generators that draw the order of the digits and what dropout leaves out."""
+    import torch
+
+    return {"cpu": torch.get_rng_state(), "gpus": torch.cuda.get_rng_state_all()}
+
+
+def set_random_state(state):
+    import torch
+
+    torch.set_rng_state(state["cpu"].cpu())
+    torch.cuda.set_rng_state_all([each.cpu() for each in state["gpus"]])
 
 
 def train(data, configuration, seed):

@@ -11,9 +11,17 @@ from covalent_cirro.cli import render
 from covalent_cirro.cli.deploy import deploy
 from covalent_cirro.cli.destroy import destroy
 from covalent_cirro.cli.doctor import doctor
+from covalent_cirro.cli.estimate import estimate
 from covalent_cirro.cli.image import image
+from covalent_cirro.cli.jobs import jobs
 from covalent_cirro.cli.local import local
+from covalent_cirro.cli.logs import logs
+from covalent_cirro.cli.report import report
+from covalent_cirro.cli.resume import resume
+from covalent_cirro.cli.run import run
+from covalent_cirro.cli.show import show
 from covalent_cirro.cli.status import status
+from covalent_cirro.cli.stop import stop
 from covalent_cirro.errors import CirroError
 
 
@@ -41,6 +49,14 @@ def main() -> None:
 main.add_command(deploy)
 main.add_command(destroy)
 main.add_command(doctor)
+main.add_command(estimate)
 main.add_command(image)
 main.add_command(local)
+main.add_command(report)
+main.add_command(resume)
+main.add_command(run)
 main.add_command(status)
+main.add_command(jobs)
+main.add_command(logs)
+main.add_command(show)
+main.add_command(stop)

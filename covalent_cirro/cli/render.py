@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
@@ -22,6 +23,9 @@ from rich.text import Text
 MIN_TABLE_WIDTH = 160
 """Characters of a table's line before it is cut: what is piped has no width, and digests are no use by halves."""
 
+LEAST_REMARK = 16
+"""Characters of a remark that are shown on the narrowest terminal."""
+
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(highlight=False, soft_wrap=True, stderr=True)
 
@@ -29,6 +33,21 @@ _err = Console(highlight=False, soft_wrap=True, stderr=True)
 def line(text: str) -> None:
     """One line of plain text."""
     _out.print(Text(text))
+
+
+def heading(text: str) -> None:
+    """One line above what it is about."""
+    _out.print(Text(text, style="bold"))
+
+
+def note(text: str) -> None:
+    """Something about what is shown, on stderr: a pipe gets only what is shown."""
+    _err.print(Text(text, style="dim"))
+
+
+def raw(text: str, *, to_stderr: bool = False) -> None:
+    """Text of somebody else's, as it is, at once."""
+    click.echo(text, nl=False, err=to_stderr)
 
 
 def done(text: str) -> None:
@@ -153,24 +172,69 @@ def facts(rows: Iterable[tuple[str, str]]) -> None:
     table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(Text(name), Text(value))
+    _widen()
     _out.print(table)
 
 
 def table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """Rows of values below their names."""
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for header in headers:
-        shown.add_column(header, no_wrap=True)
-    for row in rows:
-        shown.add_row(*(Text(value) for value in row))
+    _widen()
+    _out.print(_table(headers, rows), crop=False)
+
+
+def _widen() -> None:
     if not _out.is_terminal:  # rich takes 80 columns for what it does not know; a pipe wants it whole
         _out.width = max(_out.width, MIN_TABLE_WIDTH)
-    _out.print(shown, crop=False)
+
+
+def _table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    names, values = list(headers), [list(row) for row in rows]
+    for name in names:
+        shown.add_column(name, no_wrap=True)
+    # Names and ids are no use by halves: on a narrow terminal, remarks go without their end. They have no header.
+    others = [max(len(name), *(len(row[i]) for row in values)) for i, name in enumerate(names[:-1]) if values]
+    left = max(LEAST_REMARK, _out.width - sum(others) - 2 * len(others))
+    for row in values:
+        *cells, last = row
+        if not names[-1] and len(last) > left:
+            last = f"{last[: left - 1]}…"
+        shown.add_row(*(Text(cell) for cell in (*cells, last)))
+    return shown
+
+
+@contextlib.contextmanager
+def live() -> Iterator[Callable[[Iterable[str], Iterable[Iterable[str]], str], None]]:
+    """A table that changes in its place on a terminal, as high as that; elsewhere one below the other.
+
+    Yields:
+        A function to call with headers, rows and a line below them, each time there is something new.
+    """
+    if not _out.is_terminal:
+
+        def below(headers: Iterable[str], rows: Iterable[Iterable[str]], footer: str) -> None:
+            table(headers, rows)
+            line(f"{footer}\n")
+
+        yield below
+        return
+    with Live(console=_out, auto_refresh=False, vertical_overflow="ellipsis") as shown:
+
+        def in_place(headers: Iterable[str], rows: Iterable[Iterable[str]], footer: str) -> None:
+            # The line below first: of a table that is higher than the terminal the end is cut.
+            shown.update(Group(Text(footer, style="bold"), _table(headers, rows)), refresh=True)
+
+        yield in_place
 
 
 def document(value: Any) -> None:
     """A JSON document, for programs."""
     _out.print(json.dumps(value, indent=2), markup=False, emoji=False)
+
+
+def document_line(value: Any) -> None:
+    """A JSON document in one line: one of many, for programs that read them as they come."""
+    click.echo(json.dumps(value))
 
 
 LONGEST_LIST = 90

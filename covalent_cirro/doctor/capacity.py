@@ -9,12 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from covalent_cirro.doctor.account import Clients
-from covalent_cirro.health.machines import InstanceType, patterns
+from covalent_cirro.health.machines import InstanceType, filters, parse_instance_type
 from covalent_cirro.health.network import Subnet
-from covalent_cirro.health.queues import Environment, Queue
-
-FILTER_VALUES = 200
-"""Values of one filter (EC2 User Guide, List and filter your resources: up to 200)."""
+from covalent_cirro.health.queues import Environment, Queue, parse_environment, parse_queue
 
 CLUSTERS_PER_CALL = 100
 """Clusters of one DescribeClusters call (ECS API Reference, DescribeClusters)."""
@@ -43,20 +40,7 @@ def queues(clients: Clients) -> list[Queue]:
     """All job queues of the account and region: at most 50 (Batch User Guide, Service quotas)."""
     with clients.asking("batch:DescribeJobQueues") as batch:
         found = [each for page in batch.get_paginator("describe_job_queues").paginate() for each in page["jobQueues"]]
-    return [
-        Queue(
-            name=each["jobQueueName"],
-            arn=each["jobQueueArn"],
-            state=each["state"],
-            status=each.get("status", ""),
-            reason=each.get("statusReason", ""),
-            environments=tuple(
-                order["computeEnvironment"]
-                for order in sorted(each["computeEnvironmentOrder"], key=lambda order: int(order["order"]))
-            ),
-        )
-        for each in found
-    ]
+    return [parse_queue(each) for each in found]
 
 
 def environments(clients: Clients, arns: Sequence[str]) -> list[Environment]:
@@ -65,26 +49,8 @@ def environments(clients: Clients, arns: Sequence[str]) -> list[Environment]:
         return []
     with clients.asking("batch:DescribeComputeEnvironments") as batch:
         pages = batch.get_paginator("describe_compute_environments").paginate(computeEnvironments=list(arns))
-        found = [_environment(each) for page in pages for each in page["computeEnvironments"]]
+        found = [parse_environment(each) for page in pages for each in page["computeEnvironments"]]
     return sorted(found, key=lambda each: next((i for i, arn in enumerate(arns) if arn in (each.arn, each.name)), 0))
-
-
-def _environment(described: dict[str, Any]) -> Environment:
-    resources = described.get("computeResources") or {}
-    return Environment(
-        name=described["computeEnvironmentName"],
-        arn=described["computeEnvironmentArn"],
-        state=described.get("state", "ENABLED"),
-        status=described.get("status", ""),
-        reason=described.get("statusReason", ""),
-        kind=resources.get("type", ""),
-        vcpus=int(resources.get("desiredvCpus") or 0),
-        max_vcpus=int(resources.get("maxvCpus") or 0),
-        instance_types=tuple(resources.get("instanceTypes") or ()),
-        subnets=tuple(resources.get("subnets") or ()),
-        instance_profile=resources.get("instanceRole") or "",
-        cluster=described.get("ecsClusterArn") or "",
-    )
 
 
 def count_jobs(clients: Clients, queue: str, state: str) -> Count:
@@ -119,31 +85,19 @@ def instances(clients: Clients, clusters: Sequence[str]) -> dict[str, int]:
 def instance_types(clients: Clients, names: Iterable[str]) -> dict[str, InstanceType]:
     """The region's instance types behind sizes, families and bundles; what it lacks is not in the answer."""
     found: dict[str, InstanceType] = {}
-    for some in _filters(names):
+    for some in filters(names):
         with clients.asking("ec2:DescribeInstanceTypes", of=", ".join(some)) as ec2:
             for page in ec2.get_paginator("describe_instance_types").paginate(
                 Filters=[{"Name": "instance-type", "Values": some}]
             ):
-                found.update((each["InstanceType"], _instance_type(each)) for each in page["InstanceTypes"])
+                found.update((each["InstanceType"], parse_instance_type(each)) for each in page["InstanceTypes"])
     return found
-
-
-def _instance_type(described: dict[str, Any]) -> InstanceType:
-    gpus = described.get("GpuInfo", {}).get("Gpus", [])
-    architectures = described["ProcessorInfo"]["SupportedArchitectures"]
-    return InstanceType(
-        name=described["InstanceType"],
-        vcpus=int(described["VCpuInfo"]["DefaultVCpus"]),
-        memory_mib=int(described["MemoryInfo"]["SizeInMiB"]),
-        gpus=sum(int(gpu["Count"]) for gpu in gpus if gpu.get("Manufacturer") == "NVIDIA"),
-        architecture=next((each for each in architectures if each != "i386"), ""),
-    )
 
 
 def offered_zones(clients: Clients, names: Iterable[str]) -> dict[str, frozenset[str]]:
     """By instance type, the availability zones of the region that have it."""
     found: dict[str, set[str]] = {}
-    for some in _filters(names):
+    for some in filters(names):
         with clients.asking("ec2:DescribeInstanceTypeOfferings", of=", ".join(some)) as ec2:
             for page in ec2.get_paginator("describe_instance_type_offerings").paginate(
                 LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": some}]
@@ -151,11 +105,6 @@ def offered_zones(clients: Clients, names: Iterable[str]) -> dict[str, frozenset
                 for offer in page["InstanceTypeOfferings"]:
                     found.setdefault(offer["InstanceType"], set()).add(offer["Location"])
     return {name: frozenset(zones) for name, zones in found.items()}
-
-
-def _filters(names: Iterable[str]) -> list[list[str]]:
-    wanted = patterns(names)
-    return [wanted[begin : begin + FILTER_VALUES] for begin in range(0, len(wanted), FILTER_VALUES)]
 
 
 def subnets(clients: Clients, ids: Iterable[str]) -> dict[str, Subnet]:

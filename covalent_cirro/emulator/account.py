@@ -10,13 +10,14 @@ import functools
 import gzip
 import importlib.util
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
-from covalent_cirro.emulator import moto_aws, policies
+from covalent_cirro.emulator import moto_aws, policies, prices
 from covalent_cirro.emulator.batch import Batch
 from covalent_cirro.emulator.batch_api import Answer
 from covalent_cirro.emulator.model import Json
@@ -166,6 +167,18 @@ class Account:
         found = [each for each in made if {each["clusterArn"], each["clusterName"]} & set(wanted)]
         return _json(200, {"clusters": found, "failures": []}) if found else None
 
+    # --- prices -----------------------------------------------------------------------------------------------------
+
+    def get_products(self, region: str, body: Callable[[], bytes]) -> Answer:
+        """GetProducts, of EC2's instances."""
+        return _json(200, prices.get_products(json.loads(body())))
+
+    def describe_spot_prices(self, region: str, body: Callable[[], bytes]) -> Answer:
+        """DescribeSpotPriceHistory, up to now."""
+        asked = prices.parse_asked(dict(parse_qsl(body().decode())), time.time())
+        offers = {name: self.zones_of(region, name) for name in asked.instance_types or _offers(region)}
+        return Answer(200, [("Content-Type", "text/xml")], prices.spot_history(asked, offers).encode())
+
     # --- IAM's simulator --------------------------------------------------------------------------------------------
 
     def simulate(self, region: str, body: Callable[[], bytes]) -> Answer:
@@ -222,6 +235,8 @@ CALLS: dict[tuple[str, str], Callable[[Account, str, Callable[[], bytes]], Answe
     ("servicequotas", "ListServiceQuotas"): Account.list_service_quotas,
     ("ce", "ListCostAllocationTags"): Account.list_cost_tags,
     ("ecs", "DescribeClusters"): Account.describe_clusters,
+    ("pricing", "GetProducts"): Account.get_products,
+    ("ec2", "DescribeSpotPriceHistory"): Account.describe_spot_prices,
     ("iam", "SimulatePrincipalPolicy"): Account.simulate,
 }
 

@@ -203,14 +203,23 @@ class Batch:
                     self._maybe_lose_host(job)
             self.advance()
 
-    def lose_host(self, instance_id: str) -> None:
+    def lose_host(self, instance_id: str, notice_s: float | None = None) -> None:
         """The instance goes, with all that runs on it.
+
+        Args:
+            instance_id: Of the instance.
+            notice_s: So long before, from now, Spot's notice is in its metadata; `None`: it goes at once, without.
 
         Raises:
             KeyError: No such instance.
         """
         with self.lock:
-            self.scheduler.lose(self.fleet.hosts[instance_id], self.now())
+            host = self.fleet.hosts[instance_id]
+            if notice_s is not None:
+                self._give_notice(host, notice_s)
+                self._later(notice_s, self._lose, host)
+                return
+            self.scheduler.lose(host, self.now())
             self.advance()
 
     def close(self) -> None:
@@ -272,7 +281,16 @@ class Batch:
         attempt = job.attempt
         if fault is None or attempt is None:
             return
-        timer = threading.Timer(fault.seconds, self._lose, (attempt.host,))
+        if fault.notice_s is not None:
+            self._later(max(0.0, fault.seconds - fault.notice_s), self._give_notice, attempt.host, fault.notice_s)
+        self._later(fault.seconds, self._lose, attempt.host)
+
+    def _give_notice(self, host: Host, notice_s: float) -> None:
+        host.goes_at = self.now() + notice_s
+
+    @staticmethod
+    def _later(seconds: float, what: Callable[..., None], *args: object) -> None:
+        timer = threading.Timer(seconds, what, args)
         timer.daemon = True
         timer.start()
 

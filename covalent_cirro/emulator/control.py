@@ -10,7 +10,7 @@
 | ``GET, PUT /_cirro/limits`` | calls a second by Batch operation |
 | ``GET, PUT /_cirro/images`` | ``{image: [program, argument...]}``: what a job without a command runs, as a process |
 | ``GET, PUT /_cirro/account`` | vCPU quotas, cost tags, instance types that are absent (`account.Account`) |
-| ``DELETE /_cirro/hosts/<instance id>`` | the instance is lost now |
+| ``DELETE /_cirro/hosts/<instance id>[?notice_s=n]`` | the instance is lost now, or n seconds after Spot's notice |
 | ``GET /_cirro/credentials/<task id>`` | credentials of the task's role, as the ECS agent gives them |
 | ``GET /_cirro/metadata/<task id>`` | the task's container, as in ECS's task metadata version 4 |
 | ``/_cirro/instance/<task id>/latest/...`` | the instance metadata service of the task's host |
@@ -145,7 +145,8 @@ class Control:
         for batch in self.batches().values():
             if rest in batch.fleet.hosts:
                 if method == "DELETE":
-                    batch.lose_host(rest)
+                    notice_s = parse_qs(query).get("notice_s", [None])[0]
+                    batch.lose_host(rest, None if notice_s is None else float(notice_s))
                 return json_answer({})
         return json_answer({"message": f"there is no instance {rest}"}, 404)
 

@@ -5,8 +5,10 @@ The only room that knows which access keys belong to jobs; it must not know how 
 
 from __future__ import annotations
 
+import json
 import re
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -90,6 +92,10 @@ class Tasks:
         if grant is None:
             return None
         host = grant.attempt.host
+        if path == "spot/instance-action" and host.goes_at is not None:
+            # EC2 User Guide, Spot Instance interruption notices.
+            at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(host.goes_at))
+            return json.dumps({"action": "terminate", "time": at})
         return {
             "instance-id": host.instance_id,
             "instance-type": host.instance_type,

@@ -40,6 +40,7 @@ class Fault:
         seconds: ``slow``: wait before the call. ``describe_omits``: how long a new job is not shown.
             ``lose_host``: how long the job runs before. ``clock``: how far AWS's clock is ahead of ours; beyond five
             minutes it refuses the signature.
+        notice_s: ``lose_host``: Spot's notice is in the host's metadata this long before; `None`: there is none.
         bytes_per_s: ``slow``: speed of the answer's body.
         reason: ``stuck``, ``invalid``: the statusReason. ``image_pull``: what follows ``CannotPullContainerError: ``.
     """
@@ -57,6 +58,7 @@ class Fault:
     code: str | None = None
     when: str = "before"
     seconds: float = 0.0
+    notice_s: float | None = None
     bytes_per_s: float | None = None
     reason: str | None = None
     id: int = field(default_factory=lambda: next(_ids))

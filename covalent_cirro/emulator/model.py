@@ -171,6 +171,7 @@ class Host:
         gpu_ids: All its GPUs.
         free_gpus: Those that no job holds.
         single_use: A Fargate "host": made for one job.
+        goes_at: Epoch seconds at which EC2 has said that it takes a Spot instance back; `None` without a notice.
     """
 
     instance_id: str
@@ -182,6 +183,7 @@ class Host:
     gpu_ids: list[str]
     ready_at: float
     single_use: bool = False
+    goes_at: float | None = None
     used_vcpus: float = 0.0
     used_memory_mib: int = 0
     free_gpus: list[str] = field(default_factory=list)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from covalent_cirro.health.findings import FAILURE, OK, WARNING, Finding, Where
 from covalent_cirro.health.queues import Environment
@@ -23,6 +23,9 @@ BUNDLES: dict[str, tuple[str, ...]] = {
 
 ZONES_WANTED = 2
 """Spot capacity and single zones come and go: with one zone a queue stands still when it runs dry."""
+
+FILTER_VALUES = 200
+"""Values of one filter (EC2 User Guide, List and filter your resources: up to 200)."""
 
 
 class InstanceType(NamedTuple):
@@ -74,6 +77,25 @@ def patterns(names: Iterable[str]) -> list[str]:
         for each in BUNDLES.get(name, (name,)):
             found[each if "." in each else f"{each}.*"] = None
     return list(found)
+
+
+def filters(names: Iterable[str]) -> list[list[str]]:
+    """`patterns` in as many lists as DescribeInstanceTypes needs calls."""
+    wanted = patterns(names)
+    return [wanted[begin : begin + FILTER_VALUES] for begin in range(0, len(wanted), FILTER_VALUES)]
+
+
+def parse_instance_type(described: Mapping[str, Any]) -> InstanceType:
+    """One entry of DescribeInstanceTypes' ``InstanceTypes``."""
+    gpus = described.get("GpuInfo", {}).get("Gpus", [])
+    architectures = described["ProcessorInfo"]["SupportedArchitectures"]
+    return InstanceType(
+        name=described["InstanceType"],
+        vcpus=int(described["VCpuInfo"]["DefaultVCpus"]),
+        memory_mib=int(described["MemoryInfo"]["SizeInMiB"]),
+        gpus=sum(int(gpu["Count"]) for gpu in gpus if gpu.get("Manufacturer") == "NVIDIA"),
+        architecture=next((each for each in architectures if each != "i386"), ""),
+    )
 
 
 def of_environment(names: Iterable[str], known: Mapping[str, InstanceType]) -> list[InstanceType]:

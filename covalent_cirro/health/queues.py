@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from covalent_cirro.health.findings import FAILURE, OK, WARNING, Finding, Where
 from covalent_cirro.settings import SECTION
@@ -54,6 +54,38 @@ class Environment(NamedTuple):
     def has_instances(self) -> bool:
         """Whether it starts EC2 instances of types that we can look up."""
         return self.kind in ("EC2", "SPOT")
+
+
+def parse_queue(described: Mapping[str, Any]) -> Queue:
+    """One entry of DescribeJobQueues' ``jobQueues``."""
+    order = sorted(described["computeEnvironmentOrder"], key=lambda each: int(each["order"]))
+    return Queue(
+        name=described["jobQueueName"],
+        arn=described["jobQueueArn"],
+        state=described["state"],
+        status=described.get("status", ""),
+        reason=described.get("statusReason", ""),
+        environments=tuple(each["computeEnvironment"] for each in order),
+    )
+
+
+def parse_environment(described: Mapping[str, Any]) -> Environment:
+    """One entry of DescribeComputeEnvironments' ``computeEnvironments``."""
+    resources = described.get("computeResources") or {}
+    return Environment(
+        name=described["computeEnvironmentName"],
+        arn=described["computeEnvironmentArn"],
+        state=described.get("state", "ENABLED"),
+        status=described.get("status", ""),
+        reason=described.get("statusReason", ""),
+        kind=resources.get("type", ""),
+        vcpus=int(resources.get("desiredvCpus") or 0),
+        max_vcpus=int(resources.get("maxvCpus") or 0),
+        instance_types=tuple(resources.get("instanceTypes") or ()),
+        subnets=tuple(resources.get("subnets") or ()),
+        instance_profile=resources.get("instanceRole") or "",
+        cluster=described.get("ecsClusterArn") or "",
+    )
 
 
 def queue(setting: str, name: str, found: Queue | None, others: Sequence[str], where: Where) -> Finding:

@@ -3,9 +3,9 @@
 Never touches S3: what it needs lies in local files or comes inline, what it makes goes to local files. The rules of
 running a task are in `tasks.py`.
 
-A request is ``{"dispatch_id", "covalent", "folder", "packages": [{"name", "archive": REF}], "task": {"node_id", "name",
-"function": REF, "hooks": REF or null, "args": [REF], "kwargs": {name: REF}}}`` with REF ``{"path"}`` or
-``{"inline": base64}``. Replies are ``{"event": "hello" | "started" | "done", ...}``.
+A request is ``{"dispatch_id", "covalent", "folder", "checkpoint", "packages": [{"name", "archive": REF}], "task":
+{"node_id", "name", "function": REF, "hooks": REF or null, "args": [REF], "kwargs": {name: REF}}}`` with REF
+``{"path"}`` or ``{"inline": base64}``. Replies are ``{"event": "hello" | "started" | "done", ...}``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from covalent_cirro.protocol import Failure
+from covalent_cirro.protocol import CHECKPOINT_VARIABLE, Failure
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -46,6 +46,7 @@ def serve(parent: int, requests: int, replies: int) -> int:
     me, folder, streams = os.getpid(), os.getcwd(), (os.dup(1), os.dup(2))
     for request in _read_lines(requests):
         _restore_surroundings(folder, streams)
+        os.environ[CHECKPOINT_VARIABLE] = request["checkpoint"]
         task = request["task"]
         failure = packages.install(
             [(package["name"], _opener(package["archive"])) for package in request["packages"]],

@@ -1,4 +1,6 @@
-"""Runs Covalent's own nodes on the server's host: ``python -m covalent_cirro.runner.host request.json``.
+"""Runs Covalent's own nodes on the server's host: ``python -m covalent_cirro.runner.host request.json [fd]``.
+
+With a second argument, the number of a pipe, it ends with all that it started when the pipe's other end is closed.
 
 The same rules as in the container (`tasks.py`), but everything is a local file of Covalent's; no S3, no supervision.
 
@@ -30,8 +32,10 @@ import io
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import types
 from typing import Any, BinaryIO, cast
 
@@ -51,7 +55,9 @@ _CHUNK = 1024 * 1024
 def main(argv: list[str]) -> int:
     """Carry out the request in the file ``argv[1]``; returns the exit code."""
     try:
-        (path,) = argv[1:]
+        path, *parent = argv[1:]
+        for number in parent:
+            threading.Thread(target=_end_with, args=(int(number),), daemon=True).start()
         with open(path, "rb") as file:
             request = json.load(file)
         if request["format"] != FORMAT:
@@ -86,6 +92,14 @@ def main(argv: list[str]) -> int:
             outputs[task["node_id"]] = task["output"]
     _write(outcome, json.dumps({"format": FORMAT, "results": results}))
     return 0
+
+
+def _end_with(parent: int) -> None:
+    """End this process group once nobody holds the other end of a pipe."""
+    os.set_inheritable(parent, False)
+    while os.read(parent, 1):
+        pass
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def _run(

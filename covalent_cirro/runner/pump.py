@@ -44,11 +44,13 @@ class Limits(NamedTuple):
 
     Attributes:
         log_interval_s: New text is stored as a part after this time at first (`logs.interval_s`).
-        stop_s: From SIGTERM to SIGKILL for the electron.
+        grace_s: From the runner's SIGTERM to the electron's, for an electron that uses checkpoints.
+        stop_s: From the runner's SIGTERM to SIGKILL for the electron.
         exit_s: From the last result to the end of the process: its atexit functions and threads.
     """
 
     log_interval_s: float = 10.0
+    grace_s: float = 15.0
     stop_s: float = 20.0
     exit_s: float = 30.0
 
@@ -90,6 +92,7 @@ class Pump:
         self._forward = {"stdout": 1, "stderr": 2}
         self._indexes = dict.fromkeys(_NAMES, 0)
         self._uploads: list[tuple[Pending, Stream, str]] = []
+        self._term_at: float | None = None
         self._kill_at: float | None = None
         self._replies_open = True
         self._wake_r, self._wake_w = os.pipe()
@@ -107,12 +110,20 @@ class Pump:
         now = time.monotonic()
         self._streams = {name: Stream(self._limits.log_interval_s, now) for name in _NAMES}
 
-    def terminate(self) -> None:
-        """Pass SIGTERM on to the electron and its children; SIGKILL follows after `Limits.stop_s`."""
+    def terminate(self, *, grace: bool = False) -> None:
+        """Pass SIGTERM on to the electron and its children; SIGKILL follows after `Limits.stop_s`.
+
+        Args:
+            grace: It has other ways to know: it gets the signal after `Limits.grace_s` only, which would end it.
+        """
         if not self.terminating:
             self.terminating = True
-            self._kill_at = time.monotonic() + self._limits.stop_s
-            self._process.signal_group(signal.SIGTERM)
+            now = time.monotonic()
+            self._kill_at = now + self._limits.stop_s
+            if grace:
+                self._term_at = now + min(self._limits.grace_s, self._limits.stop_s)
+            else:
+                self._process.signal_group(signal.SIGTERM)
 
     def wait_for(self, event: str, seen: Callable[[dict[str, Any]], None] = lambda _: None) -> dict[str, Any] | None:
         """Let things flow until the child says ``event``; other events are shown to ``seen``.
@@ -166,6 +177,9 @@ class Pump:
     def _turn(self, until: float | None = None) -> None:
         """Wait for something to happen, and deal with it."""
         now = time.monotonic()
+        if self._term_at is not None and now >= self._term_at and self._process.ended is None:
+            self._term_at = None
+            self._process.signal_group(signal.SIGTERM)
         if self._kill_at is not None and now >= self._kill_at and self._process.ended is None:
             self._kill_at = None
             self._process.signal_group(signal.SIGKILL)
@@ -185,7 +199,7 @@ class Pump:
         for fd in fds:
             poll.register(fd, select.POLLIN)
         times = [at for stream in self._streams.values() if (at := stream.due_at()) is not None and not full]
-        times += [at for at in (self._kill_at, until) if at is not None]
+        times += [at for at in (self._term_at, self._kill_at, until) if at is not None]
         wait_ms = min((max(0.0, at - time.monotonic()) for at in times), default=60.0) * 1000
         for fd, happened in poll.poll(min(wait_ms + 1, 60_000)):
             if fd == self._wake_r:
@@ -199,7 +213,7 @@ class Pump:
             else:
                 self._read(fds[fd])
         if self._process.ended is None and self._process.poll() is not None:
-            self._kill_at, self._replies_open = None, False
+            self._term_at, self._kill_at, self._replies_open = None, None, False
             self._events.extend(self._process.read_replies())
 
     def _empty_wake(self) -> None:

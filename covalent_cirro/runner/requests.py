@@ -21,7 +21,14 @@ def blobs_of(call: Call) -> list[Blob]:
 
 
 def build(
-    call: Call, task: Task, paths: Mapping[Blob, str], outputs: Mapping[int, str], folder: str, *, first: bool
+    call: Call,
+    task: Task,
+    paths: Mapping[Blob, str],
+    outputs: Mapping[int, str],
+    folder: str,
+    *,
+    checkpoint: str,
+    first: bool,
 ) -> dict[str, Any]:
     """The request to run a task.
 
@@ -31,6 +38,7 @@ def build(
         paths: Where each blob lies, decoded.
         outputs: Where the pickle of each earlier task's result lies, by node.
         folder: Where results go.
+        checkpoint: The folder by which it speaks of its checkpoint (`protocol.CHECKPOINT_VARIABLE`).
         first: Whether it is the first of the call: that one brings the local packages along.
     """
 
@@ -46,6 +54,7 @@ def build(
         "dispatch_id": call.dispatch_id,
         "covalent": call.covalent,
         "folder": folder,
+        "checkpoint": checkpoint,
         "packages": [{"name": package.name, "archive": ref(package.archive)} for package in packages],
         "task": {
             "node_id": task.node_id,

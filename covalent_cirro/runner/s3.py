@@ -14,7 +14,12 @@ from urllib.parse import quote, urlsplit
 _DEFAULT_REGION = "us-east-1"
 
 _ROLE = "the job role (jobRoleArn of the job definition)"
-_NEEDED = {"GetObject": "s3:GetObject", "HeadObject": "s3:GetObject", "PutObject": "s3:PutObject"}
+_NEEDED = {
+    "GetObject": "s3:GetObject",
+    "HeadObject": "s3:GetObject",
+    "PutObject": "s3:PutObject",
+    "DeleteObject": "s3:DeleteObject",
+}
 
 
 class S3Error(Exception):

@@ -150,6 +150,10 @@ class Client:
         headers = {"Content-Length": str(os.path.getsize(path)), "Content-Type": "application/octet-stream"}
         return self._begin("PUT", "PutObject", bucket, key, headers=headers, send_filepath=path)
 
+    def delete(self, bucket: str, key: str) -> Pending:
+        """Begin to delete an object; one that is not there is no error."""
+        return self._begin("DELETE", "DeleteObject", bucket, key)
+
     def _begin(
         self,
         method: str,

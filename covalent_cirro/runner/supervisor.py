@@ -4,7 +4,8 @@ The electron waits for what is imported here at the top, and for nothing else: a
 that, is loaded once the electron has its request, unless it is needed before.
 
 Never unpickles anything, and never lets a payload into a log line. Settings for tests and odd cases are taken from the
-environment: ``CIRRO_LOG_INTERVAL_S``, ``CIRRO_STOP_S``, ``CIRRO_EXIT_S`` (`pump.Limits`), ``TMPDIR``.
+environment: ``CIRRO_LOG_INTERVAL_S``, ``CIRRO_GRACE_S``, ``CIRRO_STOP_S``, ``CIRRO_EXIT_S`` (`pump.Limits`),
+``CIRRO_CHECKPOINT_INTERVAL_S`` (`checkpoints.INTERVAL_S`), ``TMPDIR``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,15 @@ from covalent_cirro.runner.pump import Limits, Pump
 from covalent_cirro.runner.quick_get import QuickGet
 
 if TYPE_CHECKING:
+    from covalent_cirro.runner.checkpoint_door import CheckpointDoor
+    from covalent_cirro.runner.checkpoints import Checkpoint
     from covalent_cirro.runner.s3_client import Client, Pending
 
 _STORE_MARGIN_S = 4.0
 """Before SIGKILL is due, this long is kept for the outcome alone: outputs that are not stored by then are given up."""
+
+_CHECKPOINT_MARGIN_S = 6.0
+"""Checkpoints are given up earlier, so that logs and outcome find the time that they need."""
 
 _STORE_TRIES = 5
 _CONFLICT_PAUSE_S = 0.3
@@ -86,6 +92,7 @@ class Supervisor:
         self._earlier: s3.Answer | None = None
         self._loaded: Client | None = None
         self._inlined = 0
+        self._checkpoints: list[CheckpointDoor] = []
         listen_to_stops(self._on_sigterm)
         self._cgroup = usage.find_cgroup()
         self._oom_kills = self._cgroup.oom_kills()
@@ -114,6 +121,7 @@ class Supervisor:
             return done
         limits = Limits(
             log_interval_s=_number(self._environ.get("CIRRO_LOG_INTERVAL_S"), Limits().log_interval_s),
+            grace_s=_number(self._environ.get("CIRRO_GRACE_S"), Limits().grace_s),
             stop_s=_number(self._environ.get("CIRRO_STOP_S"), Limits().stop_s),
             exit_s=_number(self._environ.get("CIRRO_EXIT_S"), Limits().exit_s),
         )
@@ -133,7 +141,10 @@ class Supervisor:
             traceback.print_exc()
             broken = Failure(Kind.RUNNER, f"the runner broke: {type(error).__name__}: {error}", traceback.format_exc())
             results = outcomes.all_failed(call.tasks, {task.node_id: broken for task in call.tasks}, "")
-        return self._publish(call, results)
+        code = self._publish(call, results)
+        if code == ExitCode.TERMINATED and any(checkpoint.noticed for checkpoint in self._checkpoints):
+            return ExitCode.HOST_GOING
+        return code
 
     # --- before the electrons ---
 
@@ -229,13 +240,15 @@ class Supervisor:
                 answer = Failure(Kind.NOT_RUN, "an earlier electron of the same task group failed")
                 raw.append((task, answer, pump.finish_logs()))
                 continue
-            request = requests.build(call, task, paths, outputs, self._folder, first=not raw)
+            control = os.path.join(self._folder, f"checkpoint-{task.node_id}")
+            request = requests.build(call, task, paths, outputs, self._folder, checkpoint=control, first=not raw)
             pump.send(request)
             if gpus is None:
                 # The electron runs by now: what takes time here costs it none.
                 self._host = usage.HostFacts(self._environ)
                 gpus = usage.GpuWatch(self._environ)
                 self._client  # noqa: B018  (loaded by being asked for; the outcome needs it in any case)
+            checkpoint = self._look_after_checkpoint(task, control)
             done = pump.wait_for("done", self._on_event)
             if done is not None and "output" in done:
                 answer = done["output"]
@@ -244,16 +257,50 @@ class Supervisor:
                 answer = self._hint_at_memory(Failure(**done["failure"]))
             else:
                 answer = self._why_it_died(pump, task)
-            if isinstance(answer, Failure) and pump.terminating:
+            if isinstance(answer, Failure) and checkpoint is not None and checkpoint.fetch_failed:
+                # Not the electron's doing, whatever it made of it: another attempt may fare better.
+                answer = answer._replace(kind=Kind.FETCH, message=checkpoint.fetch_failed)
+            if isinstance(answer, Failure) and (pump.terminating or self._left_its_host(answer)):
                 answer = outcomes.terminated(task.name, answer)
             if task is call.tasks[-1] or isinstance(answer, Failure):
                 self._times["ran"] = done["time"] if done is not None else time.time()
                 self._ended = pump.end()
+            if checkpoint is not None:
+                checkpoint.finish(succeeded=not isinstance(answer, Failure), orderly=done is not None)
             raw.append((task, answer, pump.finish_logs()))
         self._gpus = () if gpus is None else gpus.finish()
         for task, answer, logs in raw:
             results.append(self._result(task, answer, logs))
         return tuple(results)
+
+    def _look_after_checkpoint(self, task: Task, control: str) -> CheckpointDoor | None:
+        """What answers if the electron asks for its checkpoint; it waits for that, and until then does nothing."""
+        from covalent_cirro.runner.checkpoint_door import CheckpointDoor, Place
+
+        job_id, started = self._environ.get("AWS_BATCH_JOB_ID", ""), self._times["started"]
+        place = Place(control, self._where, task.node_id, job_id, self._attempt, started)
+
+        def open_it(host_goes: Callable[[], None]) -> Checkpoint:
+            from covalent_cirro.runner.checkpoints import Checkpoint
+
+            return Checkpoint(place, self._client, self._environ, host_goes, self._checkpoints_end_at, _say)
+
+        try:
+            door = CheckpointDoor(control, open_it)
+        except OSError as error:
+            _say(f"checkpoints cannot be had here: {error}")
+            return None
+        self._checkpoints.append(door)
+        if self._sigterm_at is not None:
+            door.host_goes()
+        return door
+
+    def _left_its_host(self, failure: Failure) -> bool:
+        """Whether it ended by itself after it was told that EC2 takes the host back: the next attempt goes on."""
+        return failure.kind == Kind.EXITED and bool(self._checkpoints) and self._checkpoints[-1].noticed
+
+    def _checkpoints_end_at(self) -> float | None:
+        return None if self._sigterm_at is None else self._sigterm_at + protocol.STOP_GRACE_S - _CHECKPOINT_MARGIN_S
 
     def _on_event(self, message: dict[str, Any]) -> None:
         if message["event"] == "started":
@@ -261,11 +308,15 @@ class Supervisor:
 
     def _hint_at_memory(self, failure: Failure) -> Failure:
         """A process that the electron started may have run out of memory, and all it noticed is a broken pipe."""
-        now = self._cgroup.oom_kills()
-        if self._oom_kills is None or now is None or now <= self._oom_kills:
+        if not self._oom_kills_since():
             return failure
         hint = " (meanwhile the kernel killed a process in this container for want of memory)"
         return failure._replace(message=failure.message + hint)
+
+    def _oom_kills_since(self) -> int | None:
+        """Processes that the kernel killed here for want of memory since the start; `None` where it does not tell."""
+        now = self._cgroup.oom_kills()
+        return None if self._oom_kills is None or now is None else max(0, now - self._oom_kills)
 
     def _why_it_died(self, pump: Pump, task: Task) -> Failure:
         ended = pump.end()
@@ -316,7 +367,12 @@ class Supervisor:
         for tries_left in reversed(range(_STORE_TRIES)):
             try:
                 self._client.put(bucket, key, data, condition).result()
-                return ExitCode.STORE if self._not_stored else outcomes.exit_code(results)
+                if self._not_stored:
+                    return ExitCode.STORE
+                if outcomes.exit_code(results) == ExitCode.OK:
+                    for checkpoint in self._checkpoints:
+                        checkpoint.remove()
+                return outcomes.exit_code(results)
             except s3.ConditionFailed:
                 # An overlapping attempt published, or our own PUT came through although its answer did not.
                 try:
@@ -360,6 +416,7 @@ class Supervisor:
                 peak_memory_bytes=peak,
                 memory_limit_bytes=self._cgroup.limit_bytes() if host is None else self._memory_limit(),
                 gpus=getattr(self, "_gpus", ()),
+                oom_kills=self._oom_kills_since(),
             ),
             python=python_version(),
             cloudpickle=getattr(self, "_cloudpickle", ""),
@@ -372,8 +429,10 @@ class Supervisor:
     def _on_sigterm(self, _number: int, _frame: FrameType | None) -> None:
         if self._sigterm_at is None:
             self._sigterm_at = time.monotonic()
+            for checkpoint in self._checkpoints:
+                checkpoint.host_goes()
             if self._pump is not None:
-                self._pump.terminate()
+                self._pump.terminate(grace=bool(self._checkpoints) and self._checkpoints[-1].used)
             if self._interrupt:
                 raise _Stop
 

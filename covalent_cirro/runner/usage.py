@@ -18,6 +18,15 @@ _GPU_FIRST_S = 2.0
 _GPU_INTERVAL_S = 15.0
 _GPU_TIMEOUT_S = 10.0
 _METADATA_TIMEOUT_S = 2.0
+_IMDS = "http://169.254.169.254"
+_IMDS_TOKEN_S = 60
+_IMDS_FACTS = {
+    "instance_type": "instance-type",
+    "instance_id": "instance-id",
+    "zone": "placement/availability-zone",
+    "life_cycle": "instance-life-cycle",
+}
+"""Where the machine's own metadata service has a fact (EC2 User Guide, Instance metadata categories)."""
 _NVIDIA_QUERY = "index,name,memory.total,memory.used,utilization.gpu"
 _MIB = 1024 * 1024
 _DMI = "/sys/class/dmi/id"
@@ -184,12 +193,13 @@ def parse_gpus(text: str) -> list[tuple[str, str, int | None, int | None, float 
 
 
 class HostFacts:
-    """What is known of the machine: from its firmware's tables, and from ECS's metadata endpoint in a thread."""
+    """What is known of the machine: from its firmware's tables, and in a thread from ECS's and EC2's metadata."""
 
     def __init__(self, environ: Mapping[str, str], dmi: str = _DMI) -> None:
         self._facts = {"hostname": os.uname().nodename}
         self._memory_limit: int | None = None
-        if "Amazon" in _read(os.path.join(dmi, "sys_vendor")):
+        named = environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
+        if not named and "Amazon" in _read(os.path.join(dmi, "sys_vendor")):
             # On EC2's Nitro machines these files hold what IMDS would answer, and need no network.
             found = {"instance_type": "product_name", "instance_id": "board_asset_tag"}
             self._facts.update({key: _read(os.path.join(dmi, name)).strip() for key, name in found.items()})
@@ -198,18 +208,29 @@ class HostFacts:
         if uri.startswith("http://"):
             import threading
 
-            self._thread = threading.Thread(target=self._ask, args=(uri,), daemon=True)
+            self._thread = threading.Thread(target=self._ask, args=(uri, named or _IMDS), daemon=True)
             self._thread.start()
 
     def facts(self) -> dict[str, str]:
-        """The facts so far; does not wait for the endpoint."""
+        """The facts so far; does not wait for the endpoints."""
         return {key: value for key, value in list(self._facts.items()) if value}
 
     def memory_limit_bytes(self) -> int | None:
         """The limit that ECS gave the container; `None` if it did not tell."""
         return self._memory_limit
 
-    def _ask(self, uri: str) -> None:
+    def _ask(self, uri: str, imds: str) -> None:
+        self._ask_ecs(uri)
+        try:
+            token = _request(imds, "PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": _IMDS_TOKEN_S})
+            for key, path in _IMDS_FACTS.items():
+                if not self._facts.get(key):
+                    found = _request(imds, "GET", f"/latest/meta-data/{path}", {"X-aws-ec2-metadata-token": token})
+                    self._facts[key] = found
+        except Exception:
+            return
+
+    def _ask_ecs(self, uri: str) -> None:
         try:
             container = _get_json(uri)
             # ECS-UG task-metadata-endpoint-v4: Limits.Memory is in MiB.
@@ -222,15 +243,29 @@ class HostFacts:
 
 
 def _get_json(uri: str) -> dict[str, Any]:
-    import http.client
     import json
+
+    found: dict[str, Any] = json.loads(_request(uri, "GET", "", {}))
+    return found
+
+
+def _request(uri: str, method: str, path: str, headers: Mapping[str, object]) -> str:
+    """The body of an answer; ``path`` comes behind that of ``uri``.
+
+    Raises:
+        OSError: No answer, or not a good one.
+    """
+    import http.client
     from urllib.parse import urlsplit
 
     parts = urlsplit(uri)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=_METADATA_TIMEOUT_S)
     try:
-        connection.request("GET", parts.path or "/")
-        found: dict[str, Any] = json.loads(connection.getresponse().read())
-        return found
+        connection.request(method, (parts.path + path) or "/", headers={k: str(v) for k, v in headers.items()})
+        answer = connection.getresponse()
+        body = answer.read().decode()
+        if answer.status != 200:
+            raise OSError(f"{method} {path} was answered {answer.status}")
+        return body
     finally:
         connection.close()

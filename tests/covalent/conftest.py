@@ -16,9 +16,13 @@ import pytest
 
 from covalent_cirro import covalent_server
 from covalent_cirro.playground import ACCESS_KEY, REGION, Playground
+from covalent_cirro.waits import DEADLINE_VARIABLE
 
 VCPUS = 16
 """Jobs of one vCPU at a time: more than the machine has cores, because most test electrons hardly compute."""
+
+WAITING_DEADLINE_S = 3
+"""How long a job waits here before the reason is worked out: tests cannot wait for ten minutes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -102,7 +106,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """
     playground = Playground(tmp_path_factory.mktemp("stack") / "state")
     try:
-        status = playground.up(server=True, vcpus=VCPUS)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(DEADLINE_VARIABLE, str(WAITING_DEADLINE_S))
+            status = playground.up(server=True, vcpus=VCPUS)
         state = playground.read()
         assert status.endpoint_url is not None
         assert status.server_url is not None

@@ -128,6 +128,25 @@ def test_an_exception_arrives_with_its_traceback_its_log_and_its_job(stack: Any)
 
 
 @electron
+def hungry() -> int:
+    """An electron that needs more memory than it asked for."""
+    print("loading everything", flush=True)
+    return len(b"x" * (900 * 1024 * 1024))
+
+
+def test_an_electron_without_an_outcome_is_explained_in_get_result_and_in_the_ui(stack: Any) -> None:
+    """The whole container was killed: what it was, the figure to set, AWS's words, and the end of the log."""
+    result = run(lambda: hungry())
+    assert str(result.status) == "FAILED"
+    found = node(result, "hungry")
+    shown = api(stack, f"{result.dispatch_id}/electron/{found['node_id']}/details/error")["data"]
+    for words in ("ran out of memory", "Set memory=1", "OutOfMemoryError", "loading everything"):
+        assert words in found["error"]
+        assert words in shown
+    assert found["error"].startswith(f"'hungry' (node {found['node_id']}) ran out of memory")
+
+
+@electron
 def silent() -> None:
     """No result."""
 

@@ -248,13 +248,16 @@ async def test_memory_is_the_containers(account: Account, pushed: dict[str, Any]
     def fill() -> int:
         return len(bytearray(1 << 30))
 
-    with pytest.raises(TaskRuntimeError, match=r"(?i)memory"):
+    with pytest.raises(
+        TaskRuntimeError, match=r"ran out of memory: it was killed at its limit of 0.25 GB.*\nTo do: Set memory="
+    ):
         await account.executor(pushed["uri"], memory=0.25).run(fill, [], {}, metadata)
     outcome = account.outcome(metadata)
     [result] = outcome.results
     assert result.failure is not None
     assert result.failure.kind == protocol.Kind.OUT_OF_MEMORY
     assert outcome.usage.memory_limit_bytes == 256 << 20
+    assert outcome.usage.oom_kills == 1  # the cgroup's own count
 
 
 # --- the training sweep -----------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ async def test_a_disabled_queue_is_named(executor: Make, metadata: dict[str, Any
 
 async def test_a_missing_log_group_is_told_in_awss_words(executor: Make, metadata: dict[str, Any]) -> None:
     """The container cannot start without it."""
-    with pytest.raises(TaskRuntimeError, match=r"batch_job_log_group_name=.no-such-group.*does not exist"):
+    with pytest.raises(TaskRuntimeError, match=r"(?s)batch_job_log_group_name=.no-such-group.*does not exist"):
         await executor(batch_job_log_group_name="no-such-group").run(add, [1, 2], {}, metadata)
 
 

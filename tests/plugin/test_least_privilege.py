@@ -22,14 +22,17 @@ import pytest
 import yaml
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from click.testing import CliRunner
 from covalent._shared_files import TaskRuntimeError
 
 from covalent_cirro import CirroBatchExecutor, deployment
 from covalent_cirro.aws import access_of
+from covalent_cirro.cli import main
 from covalent_cirro.deployment.stacks import settings_from_outputs
 from covalent_cirro.emulator import Emulator, Timing
 from covalent_cirro.engine import engine_of
 from covalent_cirro.errors import AccessDenied, ImageError
+from covalent_cirro.prices import Prices
 from covalent_cirro.protocol import LABEL_PYTHON, blob_key
 from tests.pushed_images import Pushes
 
@@ -239,6 +242,37 @@ async def test_a_retry(account: Account, executor: Make) -> None:
         account.emulator.faults.clear()
 
 
+async def test_the_commands_about_electrons(
+    account: Account, executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs are listed, told of and stopped, and logs are read, of an electron with an outcome and of one without."""
+    made, places = executor(), [place(), place(), place()]
+    settings = {**settings_from_outputs(dict(account.outputs)), "endpoint_url": account.emulator.endpoint_url}
+    settings |= {"credentials": account.credentials, "profile": PROFILE}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    (tmp_path / "covalent.conf").write_text("\n".join(["[executors.cirro]", *lines]))
+    monkeypatch.setenv("COVALENT_CONFIG_DIR", str(tmp_path))
+
+    async def cirro(*words: str) -> str:
+        result = await asyncio.to_thread(CliRunner().invoke, main, words)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    assert await made.run(add, [1, 2], {}, places[0]) == 3
+    with pytest.raises(TaskRuntimeError):
+        await made.run(die, [], {}, places[1])
+    await made._upload_task(sleep, [], {}, places[2])
+    job_id = await made.submit_task(places[2], {})
+    names = [f"{where['dispatch_id']}:{where['node_id']}" for where in places]
+    assert "adding 1 2" in await cirro("logs", names[0])
+    assert "these are the last words" in await cirro("logs", names[1])
+    assert job_id in await cirro("jobs", "--all", "--json")
+    assert job_id in await cirro("show", names[2])
+    assert job_id in await cirro("stop", names[2], places[0]["dispatch_id"])
+    while (await made.get_status(job_id))[0] != "FAILED":
+        await asyncio.sleep(0.1)
+
+
 async def test_an_old_blob_is_renewed(account: Account, executor: Make) -> None:
     """In place, by a copy onto itself; one that is gone is told from one that is denied."""
     settings = executor().settings
@@ -292,6 +326,32 @@ async def _reads_labels(account: Account, executor: Make) -> None:
         account.submitter("ecr").batch_get_image(repositoryName=repository, imageIds=[{"imageTag": tag}])
 
 
+async def _explains_waits(account: Account, executor: Make) -> None:
+    """Why a job waits is told without what may not be asked; here that is said to the test."""
+    engine = await engine_of(access_of(executor().settings))
+    seen = await engine.capacity.look(account.outputs["BatchQueue"])
+    assert seen.queue is not None
+    if "batch:GetJobQueueSnapshot" in seen.denied:
+        account.submitter("batch").get_job_queue_snapshot(jobQueue=account.outputs["BatchQueue"])
+    if "ec2:DescribeInstanceTypes" in seen.denied:
+        account.submitter("ec2").describe_instance_types(InstanceTypes=["m6i.large"])
+    assert seen.denied == ()
+    assert seen.types
+    assert seen.front == ()
+
+
+async def _reads_prices(account: Account, executor: Make) -> None:
+    """A report takes the table of the package for what may not be asked; here that is said to the test."""
+    prices = Prices(access_of(executor().settings), account.emulator.region)
+    prices.on_demand(["m6i.large"])
+    now = time.time()
+    history = prices.spot(["m6i.large"], now - 3600, now)
+    if prices.notes:
+        assert len(prices.notes) == 2, "one of the two actions is allowed by another statement"
+        account.submitter("pricing").get_products(ServiceCode="AmazonEC2")
+    assert history.price("m6i.large", "", now, now) is not None
+
+
 def pushed(account: Account, **labels: str) -> str:
     """The URI of a new image in the deployment's repository."""
     uri, tag = account.outputs["ImageRepository"], str(uuid.uuid4())
@@ -307,6 +367,9 @@ SUBMITTER: dict[str, tuple[Uses, str]] = {
     "TagJobs": (_runs, "batch:TagResource"),
     "StopJobs": (_cancels, "batch:TerminateJob"),
     "WatchJobs": (_runs, "batch:DescribeJob"),
+    "SeePlacesInQueues": (_explains_waits, "batch:GetJobQueueSnapshot"),
+    "SeeInstanceTypes": (_explains_waits, "ec2:DescribeInstanceTypes"),
+    "ReadPrices": (_reads_prices, "pricing:GetProducts"),
     "PassTheTwoRolesToJobs": (_runs, "iam:PassRole"),
     "Data": (_runs, "s3:PutObject"),
     "TellMissingFromDenied": (_runs, "s3:ListBucket"),
@@ -353,9 +416,35 @@ async def _pulls(account: Account, executor: Make) -> None:
     assert await executor(container_image_uri=pushed(account)).run(add, [1, 2], {}, place()) == 3
 
 
+def remember() -> None:
+    """An electron with two checkpoints, of which the first is replaced."""
+    from covalent_cirro import checkpoint
+
+    for text in ("one", "two"):
+        (checkpoint.folder() / "place").write_text(text)
+        checkpoint.save()
+
+
+async def _replaces_checkpoints(account: Account, executor: Make) -> None:
+    """What cannot be deleted costs storage until the bucket's lifecycle rule takes it: the job's log says so."""
+    made, where = executor(), place()
+    await made._upload_task(remember, [], {}, where)
+    job_id = await made.submit_task(where, {})
+    while (await made.get_status(job_id))[0] != "SUCCEEDED":
+        await asyncio.sleep(0.1)
+    (job,) = account.admin("batch").describe_jobs(jobs=[job_id])["jobs"]
+    log = account.admin("logs").get_log_events(
+        logGroupName=account.outputs["BatchJobLogGroupName"], logStreamName=job["container"]["logStreamName"]
+    )
+    text = "\n".join(event["message"] for event in log["events"])
+    if "could not be deleted" in text:
+        raise TaskRuntimeError(text)
+
+
 JOB: dict[str, tuple[Uses, str]] = {
     "Read": (_runs, "perform: s3:GetObject"),
     "Write": (_runs, "perform: s3:PutObject"),
+    "ReplaceCheckpoints": (_replaces_checkpoints, "perform: s3:DeleteObject"),
     "TellMissingFromDenied": (_expired, "perform: s3:ListBucket"),
 }
 EXECUTION: dict[str, tuple[Uses, str]] = {

@@ -258,6 +258,51 @@ def test_ecs_metadata_gives_zone_and_limit(eventually: Any) -> None:
     server.server_close()
 
 
+def test_the_metadata_service_says_whether_it_is_spot(eventually: Any) -> None:
+    """With a token (IMDSv2); what ECS has told is not asked for again."""
+    asked: list[str] = []
+
+    class Endpoint(http.server.BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.answer("token" if self.headers["X-aws-ec2-metadata-token-ttl-seconds"] else None)
+
+        def do_GET(self) -> None:
+            if self.path.startswith("/v4/"):
+                self.answer('{"AvailabilityZone": "eu-west-1b"}' if self.path.endswith("/task") else "{}")
+                return
+            asked.append(self.path)
+            facts = {"instance-life-cycle": "spot", "instance-type": "g5.xlarge", "instance-id": "i-0abc"}
+            signed = self.headers["X-aws-ec2-metadata-token"] == "token"
+            self.answer(facts.get(self.path.removeprefix("/imds/latest/meta-data/")) if signed else None)
+
+        def answer(self, text: str | None) -> None:
+            body = (text or "").encode()
+            self.send_response(404 if text is None else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Endpoint)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+
+    host = usage.HostFacts(
+        {"ECS_CONTAINER_METADATA_URI_V4": f"{address}/v4/x", "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{address}/imds"}
+    )
+
+    eventually(lambda: host.facts().get("life_cycle") == "spot")
+    assert host.facts() == {
+        **{"hostname": os.uname().nodename, "zone": "eu-west-1b", "life_cycle": "spot"},
+        **{"instance_type": "g5.xlarge", "instance_id": "i-0abc"},
+    }
+    assert not [path for path in asked if "availability-zone" in path]
+    server.shutdown()
+    server.server_close()
+
+
 def test_ec2_facts_come_from_the_firmware(tmp_path: Path) -> None:
     """No network is needed for them; elsewhere there is only the name of the host."""
     for name, text in {"sys_vendor": "Amazon EC2", "product_name": "g5.xlarge", "board_asset_tag": "i-0abc"}.items():

@@ -163,6 +163,7 @@ def test_the_whole_submission() -> None:
             "evaluateOnExit": [
                 {"onStatusReason": "Host EC2*", "action": "RETRY"},
                 {"onReason": "DockerTimeoutError*", "action": "RETRY"},
+                {"onExitCode": "75", "action": "RETRY"},
                 {"onReason": "*", "action": "EXIT"},
             ],
         },

@@ -15,7 +15,7 @@ from covalent._shared_files.config import get_config, set_config
 from covalent.executor import _executor_manager
 from covalent_awsbatch_plugin.awsbatch import AWSBatchExecutor
 
-from covalent_cirro import CirroBatchExecutor
+from covalent_cirro import CirroBatchExecutor, panel
 from covalent_cirro.errors import SettingsError
 
 ANY_ORDER = [
@@ -173,6 +173,15 @@ def test_an_executor_of_an_older_or_newer_client_works(caplog: pytest.LogCapture
     assert made.settings.vcpu == 8
     assert made.settings.time_limit == 300
     assert "from_the_future" in caplog.text
+
+
+def test_what_the_ui_was_told_of_the_job_is_no_option(caplog: pytest.LogCaptureFixture) -> None:
+    """It lies among the executor's attributes in Covalent's database, which the server makes executors from."""
+    told = dict.fromkeys(panel.KEYS, "...")
+    made = taken_over({"attributes": {**told, "vcpu": 8}})
+    assert made.settings.vcpu == 8
+    assert caplog.text == ""
+    assert not set(panel.KEYS) & made.to_dict()["attributes"].keys()
 
 
 def test_unknown_keys_in_the_config_are_warned_about_and_kill_no_electron(

@@ -1,73 +1,12 @@
-"""What DescribeJobs says, and what a failed job's end is called: one row for each text of AWS."""
+"""What DescribeJobs says of a job, read and passed on."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
 
 import pytest
 
-from covalent_cirro.jobs import Asked, JobState, explain_failure, parse_job, was_cancelled_by_us
-
-ASKED = Asked(memory_gb=4, time_limit_s=300, attempts=3, image="repo/img:1", log_group="jobs")
-
-
-def failed(reason: str = "", status_reason: str = "", exit_code: int | None = None, **more: Any) -> dict[str, Any]:
-    """A failed job as DescribeJobs gives it."""
-    container: dict[str, Any] = {"logStreamName": "s"} if exit_code is not None else {}
-    if reason:
-        container["reason"] = reason
-    if exit_code is not None:
-        container["exitCode"] = exit_code
-    attempt = {"container": container, "statusReason": status_reason}
-    return {
-        "jobId": "j",
-        "status": "FAILED",
-        "statusReason": status_reason,
-        "container": container,
-        "attempts": [attempt],
-        **more,
-    }
-
-
-@pytest.mark.parametrize(
-    ("job", "says"),
-    [
-        (
-            failed("OutOfMemoryError: Container killed due to memory usage", "Essential container in task exited", 137),
-            ["Out of memory", "4 GB", "memory=8"],
-        ),
-        (
-            failed("", "Host EC2 (instance i-0123456789abcdef0) terminated."),
-            ["host was lost", "retry_attempts above 3"],
-        ),
-        (failed("", "Job attempt duration exceeded timeout", 137), ["Time limit", "time_limit=300"]),
-        (
-            failed("CannotPullContainerError: pull access denied", "Task failed to start"),
-            ["could not be pulled", "container_image_uri='repo/img:1'"],
-        ),
-        (
-            failed("CannotStartContainerError: exec format error", "Task failed to start"),
-            ["another processor", "--platform"],
-        ),
-        (
-            failed("CannotStartContainerError: failed to initialize logging driver: x", "Task failed to start"),
-            ["batch_job_log_group_name='jobs'"],
-        ),
-        (failed("", "ECS was unable to assume the role 'arn' that was provided"), ["batch_job_role_name"]),
-        (failed("DockerTimeoutError: Could not transition", "Task failed to start"), ["could not be started"]),
-        (failed("", "Container Overrides length must be at most 8192"), ["too long"]),
-        (failed("", "Essential container in task exited", 137), ["SIGKILL", "4 GB"]),
-        (failed("", "Essential container in task exited", 1), ["pip install", "covalent-cirro"]),
-        (failed("", "operator said so", isTerminated=True), ["somebody else"]),
-        (failed("", "Canceled by JobStateTimeLimit action due to reason: X"), ["before its container ran"]),
-    ],
-    ids=lambda value: value["statusReason"][:30] if isinstance(value, dict) else "",
-)
-def test_every_end_is_explained_in_awss_words_with_what_to_do(job: dict[str, Any], says: list[str]) -> None:
-    """No job ends without a name."""
-    text = explain_failure(parse_job(job), ASKED)
-    for words in (*says, job["statusReason"].rstrip("."), job["container"].get("reason", "")):
-        assert words in text
+from covalent_cirro.jobs import JobDetail, JobState, dump_detail, load_detail, parse_job, was_cancelled_by_us
 
 
 def test_a_job_with_next_to_nothing_in_it_is_read() -> None:
@@ -109,3 +48,67 @@ def test_a_state_that_is_not_known_yet_counts_as_not_ended() -> None:
 def test_our_own_cancel_is_told_from_that_of_others(status: str, reason: str, ours: bool) -> None:
     """A job that was done before the cancel came has its result."""
     assert was_cancelled_by_us(parse_job({"jobId": "j", "status": status, "statusReason": reason})) is ours
+
+
+DESCRIBED = {
+    "jobId": "j",
+    "jobName": "covalent-train",
+    "jobQueue": "arn:aws:batch:us-east-1:123456789012:job-queue/gpus",
+    "status": "FAILED",
+    "statusReason": "Host EC2 (instance i-1) terminated.",
+    "createdAt": 1000,
+    "startedAt": 2000,
+    "stoppedAt": 5500,
+    "timeout": {"attemptDurationSeconds": 300},
+    "retryStrategy": {"attempts": 3},
+    "isTerminated": True,
+    "container": {
+        "image": "repo/img:1",
+        "logConfiguration": {"logDriver": "awslogs", "options": {"awslogs-group": "jobs"}},
+        "resourceRequirements": [
+            {"type": "VCPU", "value": "4"},
+            {"type": "MEMORY", "value": "2048"},
+            {"type": "GPU", "value": "1"},
+        ],
+    },
+    "attempts": [{"container": {"exitCode": 137, "reason": "r", "logStreamName": "s"}, "statusReason": "x"}],
+}
+
+
+def test_a_job_tells_what_it_asked_for() -> None:
+    """Image, queue, log group, resources, time limit and attempts: what an explanation names."""
+    detail = parse_job(DESCRIBED)
+    assert (detail.queue, detail.image, detail.log_group) == ("gpus", "repo/img:1", "jobs")
+    assert (detail.vcpus, detail.memory_mib, detail.gpus) == (4, 2048, 1)
+    assert (detail.time_limit_s, detail.max_attempts) == (300, 3)
+
+
+def test_what_is_passed_on_of_a_job_is_the_same_when_it_is_read() -> None:
+    """Through JSON, as Covalent passes it from poll to receive."""
+    detail = parse_job(DESCRIBED)
+    assert load_detail(json.loads(json.dumps(dump_detail(detail)))) == detail
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", [], {}, {"job_id": 3}, {"job_id": ""}, {"state": "FAILED"}])
+def test_what_is_not_a_job_is_none(value: object) -> None:
+    """Whoever sent it."""
+    assert load_detail(value) is None
+
+
+def test_fields_of_a_wrong_type_are_left_out() -> None:
+    """They come from outside, and must not break the telling."""
+    sent = {
+        "job_id": "j",
+        "state": 3,
+        "attempts": [{"reason": "r", "exit_code": "no"}, 7],
+        "exit_code": True,
+        "started_at": "soon",
+        "memory_mib": "many",
+        "terminated": 1,
+        "log_stream": None,
+        "no_such_field": 1,
+    }
+    detail = load_detail(sent)
+    assert detail is not None
+    assert detail._replace(attempts=()) == JobDetail("j")
+    assert [attempt.reason for attempt in detail.attempts] == ["r", ""]

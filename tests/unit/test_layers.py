@@ -14,25 +14,50 @@ LAYERS: list[set[str]] = [
     {"errors", "tobj"},
     {"protocol"},
     {"documents", "settings"},
-    {"jobs", "image_rules"},
-    {"health"},
-    {"watchlist", "aws", "packages", "covalent_config"},
-    {"blobs", "batch", "definitions", "watcher", "logs", "covalent_assets", "image_versions", "processes"},
-    {"store", "status_board", "covalent_server"},
+    {"jobs", "image_rules", "console"},
+    {"health", "ends"},
+    {"watchlist", "explanations", "waiting", "panel", "checkpoint", "aws", "packages", "covalent_config"},
+    {
+        "blobs",
+        "batch",
+        "definitions",
+        "watcher",
+        "covalent_assets",
+        "image_versions",
+        "prices",
+        "processes",
+        "dispatching",
+    },
+    {"store", "capacity", "waits", "covalent_view", "covalent_runs", "dispatching"},
+    {"status_board", "live_logs"},
     {"engine", "calls", "results"},
-    {"launches"},
-    {"host_nodes"},
-    {"submission"},
-    {"reception"},
+    {"logs", "launches", "progress", "adoption"},
+    {"host_nodes", "resume"},
+    {"submission", "server_life"},
+    {"covalent_server", "resume_request", "reception"},
     {"direct"},
     {"cirro"},
     {"emulator", "infra", "docker"},
     {"deployment", "images"},
-    {"doctor", "playground"},
+    {"doctor", "playground", "history"},
+    {"report"},
     {"cli"},
 ]
 
-PURE = {"errors", "tobj", "protocol", "documents", "settings", "jobs", "watchlist", "image_rules", "health"}
+PURE = {
+    "ends",
+    "explanations",
+    "console",
+    "errors",
+    "tobj",
+    "protocol",
+    "documents",
+    "settings",
+    "jobs",
+    "watchlist",
+    "image_rules",
+    "health",
+}
 PURE_MAY_IMPORT = {
     *("__future__", "base64", "binascii", "collections", "dataclasses", "enum", "heapq", "json", "os", "re", "typing"),
 }
@@ -40,7 +65,7 @@ PURE_MAY_IMPORT = {
 RUNNER_MAY_IMPORT = {"errors", "protocol", "documents", "tobj", "runner"}
 
 SERVER_SIDE = sorted(
-    path.stem for path in PACKAGE.glob("*.py") if path.stem not in {"direct", "playground", "__init__"}
+    path.stem for path in PACKAGE.glob("*.py") if path.stem not in {"direct", "dispatching", "playground", "__init__"}
 )
 
 

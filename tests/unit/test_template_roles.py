@@ -106,16 +106,26 @@ def test_resources_are_of_this_deployment_or_bear_our_name() -> None:
 
 
 def test_job_role_does_what_the_runner_does_and_no_more() -> None:
-    """It reads its call and blobs, writes outcome, log and blobs; it cannot change a call, nor touch AWS Batch."""
+    """It reads its call and blobs, writes outcome, log, blobs and checkpoints, and deletes none but these; it cannot
+    change a call, nor touch AWS Batch."""
     where = protocol.location("b", TEMPLATE.defaults["S3Prefix"] + "/", "dispatch", 3, "call")
     blob = where.blob_key("0" * 64)
     for key in (where.call_key, where.outcome_key, blob):
         assert allows_key("JobRole", "s3:GetObject", key)
-    for key in (where.outcome_key, where.log_key(protocol.log_part("stdout", 1, 0)), blob):
+    checkpoint = [where.checkpoint_key(3, part) for part in ("index.json", "files/" + "0" * 32)]
+    for key in (where.outcome_key, where.log_key(protocol.log_part("stdout", 1, 0)), blob, *checkpoint):
         assert allows_key("JobRole", "s3:PutObject", key)
+    assert all(allows_key("JobRole", "s3:DeleteObject", key) for key in checkpoint)
+    assert not any(allows_key("JobRole", "s3:DeleteObject", key) for key in (where.outcome_key, where.call_key, blob))
     assert not allows_key("JobRole", "s3:PutObject", where.call_key)
     assert not allows_key("JobRole", "s3:GetObject", "elsewhere/secret")
-    assert actions_of("JobRole") == {"s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:ListBucket"}
+    assert actions_of("JobRole") == {
+        "s3:GetObject",
+        "s3:PutObject",
+        "s3:AbortMultipartUpload",
+        "s3:DeleteObject",
+        "s3:ListBucket",
+    }
 
 
 def test_job_role_takes_the_users_policies() -> None:

@@ -172,6 +172,13 @@ def an_outcome() -> dict[str, Any]:
     return document
 
 
+def test_a_runner_that_does_not_count_out_of_memory_kills_is_understood() -> None:
+    """An image of the same format that is a little older: not counted is not none."""
+    document = an_outcome()
+    del document["usage"]["oom_kills"]
+    assert documents.parse_outcome(json.dumps(document).encode()).usage.oom_kills is None
+
+
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [

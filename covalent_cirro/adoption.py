@@ -1,0 +1,120 @@
+"""Finds what was begun for an electron before its server died: its call in S3, and the job of that call.
+
+Looks where nothing depends on a server's memory: the handle that Covalent keeps, the calls under the electron's prefix,
+and the job's name, which has the call's id. Knows nothing of dispatches and of how they go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, NamedTuple
+
+from covalent_cirro import covalent_assets
+from covalent_cirro.batch import job_name
+from covalent_cirro.calls import Written
+from covalent_cirro.covalent_assets import Node
+from covalent_cirro.documents import parse_call
+from covalent_cirro.engine import Engine
+from covalent_cirro.protocol import (
+    MAX_DOCUMENT_BYTES,
+    Blob,
+    Call,
+    Location,
+    ProtocolError,
+    location,
+    node_base,
+    parse_call_uri,
+)
+from covalent_cirro.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SETTLE_S = 5.0
+"""A SubmitJob that the dead server had sent may still arrive: a job that is not there is looked for once more after
+this. AWS's answers may also be seconds behind (facts 1.1)."""
+
+
+class Earlier(NamedTuple):
+    """What was begun for an electron.
+
+    Attributes:
+        place: Its call.
+        job_id: The job of the call; `None`: it was never submitted; "": it ended so long ago that AWS Batch forgot it.
+        written: The call, if it can still be read.
+    """
+
+    place: Location
+    job_id: str | None
+    written: Written | None
+
+    @property
+    def keys(self) -> list[str]:
+        """What must not expire while the job waits."""
+        return list(self.written.keys) if self.written is not None else [self.place.call_key]
+
+
+async def find(engine: Engine, settings: Settings, dispatch_id: str, node: Node) -> Earlier | None:
+    """What was begun for an electron before; `None`: nothing that can be used.
+
+    Args:
+        node: The first electron of its task group, which has given the job its name.
+    """
+    handle = await asyncio.to_thread(covalent_assets.read_handle, dispatch_id, node.node_id)
+    kept = _from_handle(handle)
+    if kept is not None:
+        place, job_id = kept
+        return Earlier(place, job_id, await _read(engine, place))
+    bucket, base = settings.s3_bucket_name, node_base(settings.key_prefix, dispatch_id, node.node_id)
+    keys = {key for key, _ in await engine.store.list_keys(bucket, base)}
+    ids = sorted({key[len(base) :].split("/", 1)[0] for key in keys}, reverse=True)
+    places = [location(bucket, settings.key_prefix, dispatch_id, node.node_id, call_id) for call_id in ids]
+    places = [place for place in places if place.call_key in keys]
+    if not places:
+        return None
+    for place in places:
+        if place.outcome_key in keys:
+            found = await _job_of(engine, settings, dispatch_id, node, place)
+            return Earlier(place, found or "", await _read(engine, place))
+    for wait_s in (0.0, SETTLE_S):
+        await asyncio.sleep(wait_s)
+        for place in places:
+            found = await _job_of(engine, settings, dispatch_id, node, place)
+            if found is not None:
+                return Earlier(place, found, await _read(engine, place))
+    written = await _read(engine, places[0])
+    return None if written is None else Earlier(places[0], None, written)
+
+
+def _from_handle(handle: Any) -> tuple[Location, str] | None:
+    if not isinstance(handle, dict) or not isinstance(handle.get("job_id"), str):
+        return None
+    try:
+        return parse_call_uri(str(handle.get("call"))), handle["job_id"]
+    except ProtocolError:
+        return None
+
+
+async def _job_of(engine: Engine, settings: Settings, dispatch_id: str, node: Node, place: Location) -> str | None:
+    name = job_name(node.name, dispatch_id, node.node_id, place.call_id)
+    return await engine.batch.find(settings.queue, settings.queue_option, name)
+
+
+async def _read(engine: Engine, place: Location) -> Written | None:
+    """The call as it was written. One of another version, or a damaged one, is left alone."""
+    data = await engine.store.get_document(place.bucket, place.call_key, MAX_DOCUMENT_BYTES)
+    if data is None:
+        return None
+    try:
+        call = parse_call(data)
+    except ProtocolError as error:
+        log.warning("The call %s cannot be used again: %s", place.call_uri, error)
+        return None
+    return Written(place, call, (place.call_key, *(place.blob_key(blob.sha256) for blob in _blobs(call))))
+
+
+def _blobs(call: Call) -> list[Blob]:
+    refs: list[object] = [package.archive for package in call.packages]
+    for task in call.tasks:
+        refs += [task.function, task.hooks, *task.args, *task.kwargs.values()]
+    return [ref for ref in refs if isinstance(ref, Blob)]

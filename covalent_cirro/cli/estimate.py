@@ -1,0 +1,93 @@
+"""``cirro estimate``: what electrons will cost, before any is submitted. Shows what `report` computes."""
+
+from __future__ import annotations
+
+import click
+
+from covalent_cirro.cli import render
+from covalent_cirro.cli.options import Target, json_option, target_options
+from covalent_cirro.health.machines import Need
+from covalent_cirro.history.account import open_account
+from covalent_cirro.prices import Price
+from covalent_cirro.report import costs
+from covalent_cirro.report.costs import Estimate, Offer
+from covalent_cirro.report.page import duration, usd
+from covalent_cirro.report.sources import offers
+from covalent_cirro.settings import MIB_PER_GB
+
+FITS_NOWHERE = 1
+"""Exit code where no instance behind the queue is large enough."""
+
+
+@click.command(epilog="Exit codes: 0 done; 1 it fits on no instance behind the queue, or AWS refused to say.")
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), required=True, help="Minutes that each electron runs."
+)
+@click.option("--electrons", type=click.IntRange(min=1), default=1, show_default=True, help="How many electrons.")
+@click.option("--vcpu", type=click.IntRange(min=1), help="vCPUs of each. Unset: as the config has it.")
+@click.option("--memory", type=click.FloatRange(min=0, min_open=True), help="GB of each. Unset: as the config has it.")
+@click.option("--num-gpus", type=click.IntRange(min=0), help="GPUs of each. Unset: as the config has it.")
+@json_option
+@target_options
+def estimate(
+    minutes: float,
+    electrons: int,
+    vcpu: int | None,
+    memory: float | None,
+    num_gpus: int | None,
+    target: Target,
+    as_json: bool,
+) -> None:
+    """Tell what electrons will cost, before they are submitted.
+
+    The share that each takes of an instance, times the price of an hour now, times how long it runs; on the cheapest
+    and on the dearest of the instance types that AWS Batch is likely to start for it. Nothing is submitted.
+    """
+    with open_account(target.access, target.stack_name) as account:
+        given = costs.need_of(account.settings)
+        need = Need(
+            given.vcpus if vcpu is None else vcpu,
+            given.memory_mib if memory is None else int(memory * MIB_PER_GB),
+            given.gpus if num_gpus is None else num_gpus,
+        )
+        offered, notes = offers(account, need)
+    found = costs.estimate(need, minutes * 60, offered, electrons=electrons)
+    if as_json:
+        render.document(_document(need, found, notes))
+    elif found is not None:
+        _show(need, found)
+    if not as_json:
+        for note in notes:
+            render.line(note)
+    if found is None:
+        render.failure(f"an electron with {need} fits on no instance behind its queue; `cirro doctor` tells which")
+        raise SystemExit(FITS_NOWHERE)
+
+
+def _show(need: Need, found: Estimate) -> None:
+    rows = [
+        ("electrons", f"{found.electrons} of {duration(found.run_s)}, each {need}"),
+        ("at least", f"{usd(found.least_usd)} on {_offer(found.least)}"),
+        ("at most", f"{usd(found.most_usd)} on {_offer(found.most)}"),
+        ("not in it", "; ".join((*costs.NOT_IN_IT, "attempts that are lost"))),
+    ]
+    render.facts(rows)
+
+
+def _offer(offer: Offer) -> str:
+    price: Price = offer.price
+    return f"{offer.kind.name} {price.market}, {usd(price.usd_per_hour)} an hour on {price.date} ({price.source})"
+
+
+def _document(need: Need, found: Estimate | None, notes: list[str]) -> dict[str, object]:
+    def offer(of: Offer) -> dict[str, object]:
+        return {"instance_type": of.kind.name, **of.price._asdict()}
+
+    estimated = None
+    if found is not None:
+        estimated = {
+            **{"currency": "USD", "least_usd": found.least_usd, "most_usd": found.most_usd},
+            **{"least": offer(found.least), "most": offer(found.most)},
+            **{"electrons": found.electrons, "run_s": found.run_s, "not_included": list(costs.NOT_IN_IT)},
+        }
+    return {"asked": need._asdict(), "estimate": estimated, "notes": notes}

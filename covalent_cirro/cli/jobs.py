@@ -1,0 +1,116 @@
+"""``cirro jobs``: the electrons that run, wait or have ended. Shows what `history.board` sees."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+
+import click
+
+from covalent_cirro.cli import render
+from covalent_cirro.cli.electrons import MIB, DispatchName, counted, lasting, memory
+from covalent_cirro.cli.options import Target, json_option, target_options
+from covalent_cirro.errors import AwsError
+from covalent_cirro.history import finding
+from covalent_cirro.history.account import open_account
+from covalent_cirro.history.board import Board
+from covalent_cirro.history.names import SHORT, Wanted
+from covalent_cirro.history.rows import Row, counts
+
+HEADERS = ("electron", "lattice", "node", "state", "attempt", "queue", "memory", "job", "")
+
+WHY_CHARACTERS = 100
+"""Of a reason in the list, at most; `cirro show` has it whole."""
+
+
+@click.command()
+@click.option(
+    "--dispatch",
+    type=DispatchName(node=False),
+    metavar="ID",
+    help="Jobs of this dispatch only; the id may be cut short.",
+)
+@click.option(
+    "--all", "everything", is_flag=True, help="All jobs that AWS Batch knows: it keeps them for 7 days at least."
+)
+@click.option("--watch", is_flag=True, help="Look again every few seconds, until Ctrl-C.")
+@json_option
+@target_options
+def jobs(target: Target, dispatch: Wanted | None, everything: bool, watch: bool, as_json: bool) -> None:
+    """List electrons' jobs: what runs first, then what waits, then what has ended.
+
+    Unless told otherwise, those that have not ended and those of the last day. A node is written as DISPATCH:NODE, as
+    the other commands take it. Needs no Covalent server.
+    """
+    if watch and as_json:
+        raise click.UsageError("--watch shows a table; with --json, ask again yourself.")
+    with open_account(target.access, target.stack_name) as account:
+        dispatch_id = None if dispatch is None else finding.dispatch_named(account, dispatch.dispatch)
+        board = Board(account, dispatch_id, everything=everything)
+        if watch:
+            with contextlib.suppress(KeyboardInterrupt):
+                _watch(board)
+            return
+        rows = board.look()
+    if as_json:
+        render.document({"jobs": [row._asdict() for row in rows], "counts": counts(rows)})
+    elif not rows:
+        render.line("no electron of the last day; `cirro jobs --all` looks further back" if not everything else "none")
+    else:
+        render.table(*rows_as_table(rows))
+        render.line(f"\n{counted(counts(rows))}")
+
+
+def _watch(board: Board) -> None:
+    with render.live() as show:
+        rows: list[Row] = []
+        while True:
+            note = ""
+            try:
+                rows = board.look()
+            except AwsError as error:
+                if not error.retryable:
+                    raise
+                note = f"; not up to date: {error}"
+            show(*rows_as_table(rows), f"{counted(counts(rows)) or 'no electron'}{note}")
+            time.sleep(board.pause_s)
+
+
+def rows_as_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headers and cells, without a column in which nothing would stand."""
+    cells = _cells(rows, time.time())
+    shown = [i for i, header in enumerate(HEADERS) if not header or any(row[i] for row in cells)]
+    return tuple(HEADERS[i] for i in shown), [tuple(row[i] for i in shown) for row in cells]
+
+
+def _cells(rows: Sequence[Row], now: float) -> list[tuple[str, ...]]:
+    return [
+        (
+            row.electron,
+            row.lattice,
+            f"{row.dispatch_id[:SHORT]}:{row.node_id}",
+            _state(row, now),
+            _attempt(row),
+            row.queue,
+            _memory(row),
+            row.job_id[:SHORT],
+            row.why if len(row.why) <= WHY_CHARACTERS else f"{row.why[: WHY_CHARACTERS - 3]}...",
+        )
+        for row in rows
+    ]
+
+
+def _state(row: Row, now: float) -> str:
+    if row.since is None:
+        return row.state
+    return f"{row.state} {lasting(now - row.since)}" + (" ago" if row.has_ended else "")
+
+
+def _attempt(row: Row) -> str:
+    return f"{row.attempt or '-'}" + (f" of {row.attempts_allowed}" if row.attempts_allowed else "")
+
+
+def _memory(row: Row) -> str:
+    asked = "" if row.memory_mib is None else memory(row.memory_mib)
+    return f"{memory(row.used_bytes / MIB)} of {asked or '?'}" if row.used_bytes else asked

@@ -1,0 +1,70 @@
+"""``cirro logs``: what an electron printed. Shows what `history.output` reads."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import click
+
+from covalent_cirro.cli import render
+from covalent_cirro.cli.electrons import DispatchName
+from covalent_cirro.cli.options import Target, target_options
+from covalent_cirro.history import finding, output
+from covalent_cirro.history.account import Account, open_account
+from covalent_cirro.history.finding import Electron
+from covalent_cirro.history.names import Wanted
+from covalent_cirro.history.rows import NOBODY_KNOWS
+from covalent_cirro.history.stories import Site, tell
+
+
+@click.command()
+@click.argument("electron", type=DispatchName(node=True), metavar="DISPATCH:NODE")
+@click.option("-f", "--follow", is_flag=True, help="Go on while the job runs, until its end or Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="For programs: a JSON object a line: attempt, stream and text.")
+@target_options
+def logs(target: Target, electron: Wanted, follow: bool, as_json: bool) -> None:
+    """Show what an electron printed: its stdout on stdout, its stderr on stderr.
+
+    Of a job that runs, or was killed, the log has both mixed: it goes to stdout. What is said about the log goes to
+    stderr. Needs no Covalent server; an electron that failed is no failure of this command.
+    """
+    with open_account(target.access, target.stack_name) as account:
+        found = finding.electron(account, electron)
+        printed = False
+        with contextlib.suppress(KeyboardInterrupt):
+            for piece in _pieces(account, found, follow=follow, as_json=as_json):
+                printed = printed or bool(piece.text)
+                _show(piece, as_json=as_json)
+        if not as_json:
+            _say_end(account, finding.electron(account, electron) if follow else found, printed=printed)
+
+
+def _pieces(account: Account, found: Electron, *, follow: bool, as_json: bool) -> Iterator[output.Piece]:
+    if not follow:
+        return output.read(account, found)
+    return output.follow(account, found, say=(lambda _: None) if as_json else render.note)
+
+
+def _show(piece: output.Piece, *, as_json: bool) -> None:
+    if as_json:
+        render.document_line(piece._asdict())
+    elif piece.about:
+        render.note(f"--- {piece.about} ---")
+    else:
+        render.raw(piece.text, to_stderr=piece.stream == output.STDERR)
+
+
+def _say_end(account: Account, found: Electron, *, printed: bool) -> None:
+    record = found.record
+    if record is None and found.newest.outcome is None:
+        render.note(NOBODY_KNOWS)
+    elif record is not None and not record.has_ended:
+        render.note(f"{record.state}: " + ("more may come, -f waits for it" if printed else "nothing is printed yet"))
+    elif not printed:
+        render.note("nothing was printed")
+    story = tell(found, account.settings, Site(account.region, account.partition))
+    if story.state == "FAILED" and story.why:
+        render.note(f"FAILED: {story.why}")
+        if story.advice:
+            render.note(f"to do: {story.advice}")

@@ -1,0 +1,113 @@
+"""``cirro run``: dispatches a lattice from a file and shows its electrons until it has ended."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from covalent_cirro import dispatching
+from covalent_cirro.cli import render
+from covalent_cirro.cli.electrons import counted
+from covalent_cirro.cli.jobs import rows_as_table
+from covalent_cirro.cli.options import Target, json_option, target_options
+from covalent_cirro.errors import AwsError, SettingsError
+from covalent_cirro.history.account import open_account
+from covalent_cirro.history.board import Board
+from covalent_cirro.history.names import SHORT
+from covalent_cirro.history.rows import Row, counts
+from covalent_cirro.jobs import JobState
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as a shell has it."""
+
+LOOK_S = 1.0
+"""Between two looks at the dispatch's status, which the Covalent server answers at once."""
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    epilog=f"Exit codes: 0 the dispatch completed; 1 it did not; {INTERRUPTED} after Ctrl-C.",
+)
+@click.option("--detach", is_flag=True, help="Dispatch only: print the id, and do not wait.")
+@target_options
+@json_option
+@click.argument("lattice", metavar="FILE:LATTICE")
+@click.argument("arguments", metavar="[--ARG VALUE]...", nargs=-1, type=click.UNPROCESSED)
+def run(target: Target, lattice: str, arguments: tuple[str, ...], detach: bool, as_json: bool) -> None:
+    """Dispatch a lattice and watch its electrons until it has ended.
+
+    Options stand before the lattice, its own arguments after it. Ctrl-C cancels the dispatch and waits until its jobs
+    have ended; a second one leaves at once.
+
+    \b
+    cirro run sweep.py:sweep --epochs 20 --rates "[0.1, 0.01]"
+    """
+    try:
+        loaded = dispatching.load(lattice)
+        given = dispatching.arguments(loaded, arguments)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
+    dispatch_id = dispatching.dispatch(loaded, given)
+    if detach:
+        render.document({"dispatch_id": dispatch_id}) if as_json else render.line(dispatch_id)
+        return
+    if not as_json:
+        render.line(f"dispatch {dispatch_id}: {dispatching.page(dispatch_id)}")
+    interrupted = False
+    with open_account(target.access, target.stack_name) as account:
+        board = Board(account, dispatch_id)
+        try:
+            status, rows = _watch(board, dispatch_id, as_json)
+        except KeyboardInterrupt:
+            interrupted = True
+            render.note("cancelling the dispatch; Ctrl-C again leaves it to the server")
+            dispatching.cancel(dispatch_id)
+            try:
+                status, rows = _watch(board, dispatch_id, as_json)
+            except KeyboardInterrupt:
+                sys.exit(INTERRUPTED)
+    if as_json:
+        electrons = [row._asdict() for row in rows]
+        render.document({"dispatch_id": dispatch_id, "status": status, "electrons": electrons, "counts": counts(rows)})
+    elif status == dispatching.COMPLETED:
+        render.done(f'the dispatch is {status}; ct.get_result("{dispatch_id}").result has its result')
+    if status != dispatching.COMPLETED and not as_json:
+        failed = [
+            f"{row.electron}: {row.why} (`cirro show {row.dispatch_id[:SHORT]}:{row.node_id}`)"
+            for row in rows
+            if row.state == JobState.FAILED.value
+        ]
+        render.failure("\n".join([f"the dispatch is {status}", *(failed or [dispatching.error(dispatch_id)])]).rstrip())
+    sys.exit(INTERRUPTED if interrupted else int(status != dispatching.COMPLETED))
+
+
+def _watch(board: Board, dispatch_id: str, quiet: bool) -> tuple[str, list[Row]]:
+    """Show the electrons until the dispatch has ended; its status, and the electrons then."""
+    rows: list[Row] = []
+    if quiet:
+        while (status := dispatching.status(dispatch_id)) not in dispatching.ENDED:
+            time.sleep(LOOK_S)
+        return status, board.look()
+    shown: tuple[object, ...] = ()
+    with render.live() as show:
+        next_look = 0.0
+        while True:
+            status, note = dispatching.status(dispatch_id), ""
+            has_ended = status in dispatching.ENDED
+            if has_ended or time.monotonic() >= next_look:
+                try:
+                    rows = board.look()
+                except AwsError as error:
+                    if not error.retryable:
+                        raise
+                    note = f"; not up to date: {error}"
+                next_look = time.monotonic() + board.pause_s
+            now = (status, note, *((row.job_id, row.state, row.attempt, row.why) for row in rows))
+            if render.interactive() or now != shown:
+                show(*rows_as_table(rows), f"{status}: {counted(counts(rows)) or 'no job yet'}{note}")
+            if has_ended:
+                return status, rows
+            shown = now
+            time.sleep(LOOK_S)

@@ -1,0 +1,136 @@
+"""``cirro show``: the whole story of one electron. Shows what `history.stories` puts together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from covalent_cirro.cli import render
+from covalent_cirro.cli.electrons import MIB, DispatchName, lasting, memory, moment
+from covalent_cirro.cli.options import Target, json_option, target_options
+from covalent_cirro.history import finding
+from covalent_cirro.history.account import open_account
+from covalent_cirro.history.names import Wanted
+from covalent_cirro.history.stories import Site, Story, document, tell
+from covalent_cirro.protocol import Usage
+
+
+@click.command()
+@click.argument("electron", type=DispatchName(node=True), metavar="DISPATCH:NODE")
+@json_option
+@target_options
+def show(target: Target, electron: Wanted, as_json: bool) -> None:
+    """Tell all that is known of one electron: times, attempts, what it asked for and used, why it failed, where it is.
+
+    From AWS Batch while that knows its job, and from what it left in S3. Needs no Covalent server.
+    """
+    with open_account(target.access, target.stack_name) as account:
+        story = tell(finding.electron(account, electron), account.settings, Site(account.region, account.partition))
+    if as_json:
+        render.document(document(story))
+    else:
+        _show(story, time.time())
+
+
+def _show(story: Story, now: float) -> None:
+    of = f" of {story.lattice}" if story.lattice else ""
+    render.heading(f"{story.electron}{of}, {story.dispatch_id}:{story.node_id}")
+    render.facts(_facts(story))
+    if story.periods:
+        render.heading("\ntimes (UTC)")
+        render.table(
+            ("", "from", "lasted"),
+            (
+                (
+                    f"  {period.what}" if period.part else period.what,
+                    moment(period.began_at),
+                    lasting((period.ended_at or now) - period.began_at) + ("" if period.ended_at else ", so far"),
+                )
+                for period in story.periods
+            ),
+        )
+    if story.attempts:
+        render.heading("\nattempts")
+        render.table(
+            ("", "state", "exit code", "host", "reason"),
+            (
+                (
+                    str(each.number),
+                    each.state,
+                    "" if each.exit_code is None else str(each.exit_code),
+                    each.host,
+                    each.reason,
+                )
+                for each in story.attempts
+            ),
+        )
+    if story.error:
+        render.heading("\nerror")
+        render.line(story.error)
+    if story.links:
+        render.heading("\nAWS console")
+        render.facts(story.links.items())
+
+
+def _facts(story: Story) -> Iterator[tuple[str, str]]:
+    rows: tuple[tuple[str, Any], ...] = (
+        ("state", story.state + (f" ({story.end.replace('_', ' ')})" if story.end else "")),
+        ("why", story.why),
+        ("to do", story.advice),
+        ("asked for", _asked(story)),
+        ("used", _used(story.usage, story.vcpus)),
+        ("queue", story.queue),
+        ("image", story.image),
+        ("job", story.job_id),
+        ("definition", story.definition),
+        ("call", story.call_uri),
+        ("log", story.log_group and f"{story.log_group}: {_stream(story)}"),
+        ("exit code", "" if story.exit_code is None else story.exit_code),
+        ("container", story.python and f"Python {story.python}, cloudpickle {story.cloudpickle}"),
+        ("other jobs", ", ".join(f"{job_id} {state}" for job_id, state in story.earlier_jobs)),
+    )
+    yield from ((name, str(value)) for name, value in rows if value not in ("", None))
+
+
+def _stream(story: Story) -> str:
+    return next((each.log_stream for each in reversed(story.attempts) if each.log_stream), "no stream yet")
+
+
+def _asked(story: Story) -> str:
+    parts = [
+        "" if story.vcpus is None else f"{story.vcpus:g} vCPU",
+        "" if story.memory_mib is None else memory(story.memory_mib),
+        f"{story.gpus} GPU" if story.gpus else "",
+        "" if story.time_limit_s is None else f"{lasting(story.time_limit_s)} an attempt",
+        "" if story.attempts_allowed is None else f"up to {story.attempts_allowed} attempts",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _used(usage: Usage | None, vcpus: float | None) -> str:
+    if usage is None:
+        return ""
+    parts = []
+    if usage.wall_s > 0:
+        share = f" of {vcpus:g}" if vcpus else ""
+        parts.append(f"{usage.cpu_s / usage.wall_s:.2g}{share} vCPU on average ({usage.cpu_s:.1f} s of CPU)")
+    if usage.peak_memory_bytes:
+        limit = f" of {memory(usage.memory_limit_bytes / MIB)}" if usage.memory_limit_bytes else ""
+        parts.append(f"{memory(usage.peak_memory_bytes / MIB)}{limit} at the peak")
+    parts += [_gpu(gpu) for gpu in usage.gpus]
+    return ", ".join(parts)
+
+
+def _gpu(gpu: dict[str, Any]) -> str:
+    name = str(gpu.get("name") or "GPU")
+    busy = gpu.get("utilization")
+    peak, total = gpu.get("peak_memory_bytes"), gpu.get("memory_bytes")
+    parts = [
+        f"{busy:g} % busy" if isinstance(busy, (int, float)) else "",
+        f"{memory(peak / MIB)} at the peak" if isinstance(peak, (int, float)) else "",
+    ]
+    of = f" of {memory(total / MIB)}" if isinstance(total, (int, float)) and isinstance(peak, (int, float)) else ""
+    return f"{name} " + ", ".join(part for part in parts if part) + of

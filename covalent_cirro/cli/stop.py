@@ -1,0 +1,125 @@
+"""``cirro stop``: ends jobs without a Covalent server. Shows what `history.stopping` did."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import sys
+from typing import Any
+
+import click
+
+from covalent_cirro.cli import render
+from covalent_cirro.cli.electrons import DispatchName
+from covalent_cirro.cli.options import Target, json_option, target_options
+from covalent_cirro.errors import Declined
+from covalent_cirro.history import stopping
+from covalent_cirro.history.account import Account, open_account
+from covalent_cirro.history.names import SHORT, Wanted
+from covalent_cirro.history.records import Record
+from covalent_cirro.history.stopping import Stopped
+
+SHOWN = 50
+"""Jobs that are named one by one; of more, the rest is counted."""
+
+
+@click.command(epilog="Exit codes: 0 none of what was named runs on, or will in a moment; 1 AWS refused to stop some.")
+@click.argument("electrons", type=DispatchName(node=None), metavar="DISPATCH[:NODE]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All electrons of all dispatches in the deployment's queues.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@target_options
+def stop(target: Target, electrons: tuple[Wanted, ...], everything: bool, yes: bool, as_json: bool) -> None:
+    """End the jobs of dispatches or electrons, in whatever state they are.
+
+    A container has 30 s from SIGTERM to SIGKILL. A Covalent server that waits for such a job shows it as cancelled; it
+    may go on with other electrons of the dispatch: `ct.cancel` stops those too. Needs no Covalent server.
+    """
+    if bool(electrons) == everything:
+        raise click.UsageError("say what to stop: DISPATCH, DISPATCH:NODE, or --all for everything.")
+    with open_account(target.access, target.stack_name) as account:
+        if everything:
+            find = stopping.everything(account)
+            if not yes:
+                _ask(account, find()[0], as_json)
+        else:
+            find = stopping.targets(account, electrons)
+        with render.steps(quiet=as_json) as say:
+            say("stopping")
+            done = stopping.stop(account, find, f"{_who()} on {socket.gethostname()}")
+    if as_json:
+        render.document(_document(done))
+    else:
+        _show(done)
+    if done.refused:
+        sys.exit(1)
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        return f"uid {os.getuid()}"
+
+
+def _ask(account: Account, running: list[Record], as_json: bool) -> None:
+    if not running:
+        return
+    if as_json or not render.interactive():
+        raise click.UsageError("nobody is there to say yes to this: give --yes. Nothing was stopped.")
+    dispatches = len({record.dispatch_id for record in running})
+    render.alert(
+        f"{len(running)} jobs of {dispatches} dispatch{'es' if dispatches > 1 else ''} in "
+        f"{', '.join(account.queues.ours)} will be stopped, whoever submitted them"
+    )
+    if not render.confirm("Stop all of them?"):
+        raise Declined("nothing was stopped: you said no.")
+
+
+def _show(done: Stopped) -> None:
+    for record in done.stopped[:SHOWN]:
+        render.done(f"stopped {_named(record)}")
+    for record in done.stopping[:SHOWN]:
+        render.done(f"stopping {_named(record)}: it has 30 s for that")
+    if len(done.stopped) + len(done.stopping) > SHOWN:
+        render.line(f"stopped or stopping, in all: {len(done.stopped) + len(done.stopping)}")
+    for record in done.ended[:SHOWN]:
+        render.line(f"had already ended: {_named(record)}, {record.state}")
+    if len(done.ended) > SHOWN:
+        render.line(f"had already ended, in all: {len(done.ended)}")
+    for job_id, words in done.refused.items():
+        render.warning(f"job {job_id} was not stopped: {words}")
+    if done.calls_without_job:
+        render.warning(
+            f"{done.calls_without_job} electrons have no job in AWS Batch now. If a Covalent server is still sending "
+            "them, cancel the dispatch there."
+        )
+    if not (done.stopped or done.stopping or done.ended or done.refused or done.calls_without_job):
+        render.line("nothing to stop")
+
+
+def _named(record: Record) -> str:
+    return f"{record.electron} {record.dispatch_id[:SHORT]}:{record.node_id} (job {record.job_id})"
+
+
+def _document(done: Stopped) -> dict[str, Any]:
+    def listed(records: tuple[Record, ...]) -> list[dict[str, Any]]:
+        return [
+            {
+                "dispatch_id": record.dispatch_id,
+                "node_id": record.node_id,
+                "electron": record.electron,
+                "job_id": record.job_id,
+                "state": record.state,
+            }
+            for record in records
+        ]
+
+    return {
+        "stopped": listed(done.stopped),
+        "stopping": listed(done.stopping),
+        "ended": listed(done.ended),
+        "refused": done.refused,
+        "calls_without_job": done.calls_without_job,
+    }

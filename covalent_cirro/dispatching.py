@@ -1,0 +1,177 @@
+"""A lattice from a file, dispatched with arguments as they were typed, and what Covalent's server says of it then.
+
+A client's side only: it needs a Covalent server that runs, and knows nothing of AWS.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+
+from covalent_cirro.errors import HostError, SettingsError
+
+COMPLETED = "COMPLETED"
+ENDED = frozenset({COMPLETED, "FAILED", "CANCELLED", "POSTPROCESSING_FAILED"})
+"""Statuses of a dispatch that do not change any more (``covalent/_shared_files/util_classes.py``)."""
+
+
+def load(name: str) -> Any:
+    """The lattice that ``FILE:LATTICE`` names; ``FILE`` alone where the file has one.
+
+    The file is run as it is by an import, so what stands under ``if __name__ == "__main__"`` is not. Its functions
+    travel with the electrons: no job can import it.
+
+    Raises:
+        SettingsError: There is no such file or lattice; those that there are, are named.
+    """
+    file, _, wanted = name.rpartition(":") if ":" in name and not Path(name).exists() else (name, "", "")
+    path = Path(file)
+    if not path.is_file():
+        raise SettingsError(f"there is no file {file!r}. A lattice is named as FILE:LATTICE, such as sweep.py:sweep.")
+    found = {key: value for key, value in vars(_imported(path)).items() if _is_lattice(value)}
+    if wanted in found:
+        return found[wanted]
+    if not wanted and len(found) == 1:
+        return next(iter(found.values()))
+    there = ", ".join(f"{file}:{each}" for each in found) or "none (a lattice inside a function is not found)"
+    raise SettingsError(
+        f"{file} has no lattice {wanted!r}: there is {there}."
+        if wanted
+        else f"which lattice of {file}? There is {there}."
+    )
+
+
+def _imported(path: Path) -> ModuleType:
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # as `python FILE` does, for the modules beside it
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise SettingsError(f"{path} is not a Python file: its name has to end with .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    cloudpickle.register_pickle_by_value(module)
+    return module
+
+
+def _is_lattice(value: object) -> bool:
+    from covalent._workflow.lattice import Lattice
+
+    return isinstance(value, Lattice)
+
+
+def arguments(lattice: Any, typed: Sequence[str]) -> dict[str, Any]:
+    """A lattice's keyword arguments from ``--name value`` and ``--name=value``.
+
+    A value is what Python reads it as (a number, a list, a quoted text, ``True``), and else the text itself.
+
+    Raises:
+        SettingsError: A name that the lattice has not, or one that it needs and was not given; all are named.
+    """
+    given: dict[str, Any] = {}
+    words = iter(typed)
+    for word in words:
+        if not word.startswith("--"):
+            raise SettingsError(f"{word!r} is not understood: arguments of the lattice are given as --NAME VALUE.")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            value = next(words, "")
+            if not value:
+                raise SettingsError(f"--{name} has no value.")
+        given[name.replace("-", "_")] = _read(value)
+    # Pickled by this process a moment ago: it is the client's own function.
+    parameters = inspect.signature(lattice.workflow_function.get_deserialized()).parameters
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    named = {
+        key: each for key, each in parameters.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+    }
+    unknown = [] if takes_any else [name for name in given if name not in named]
+    missing = [name for name, each in named.items() if each.default is each.empty and name not in given]
+    if unknown or missing:
+        parts = [f"has no argument {', '.join(unknown)}"] if unknown else []
+        parts += [f"needs {', '.join(f'--{name}' for name in missing)}"] if missing else []
+        takes = ", ".join(
+            f"--{key}" + ("" if each.default is each.empty else f" ({each.default!r})") for key, each in named.items()
+        )
+        raise SettingsError(f"the lattice {' and '.join(parts)}. It takes: {takes or 'nothing'}.")
+    return given
+
+
+def _read(value: str) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
+
+def dispatch(lattice: Any, given: Mapping[str, Any]) -> str:
+    """Hand a lattice to the Covalent server; its dispatch id.
+
+    Raises:
+        HostError: No server answers.
+    """
+    import covalent as ct
+
+    with _answered():
+        return str(ct.dispatch(lattice)(**given))
+
+
+def status(dispatch_id: str) -> str:
+    """The dispatch's status in Covalent's word.
+
+    Raises:
+        HostError: No server answers.
+    """
+    import covalent as ct
+
+    with _answered():
+        return str(ct.get_result(dispatch_id, wait=False, status_only=True)["status"])
+
+
+def error(dispatch_id: str) -> str:
+    """What Covalent says of a dispatch that failed."""
+    import covalent as ct
+
+    with _answered():
+        return str(ct.get_result(dispatch_id, wait=False).error or "")
+
+
+def cancel(dispatch_id: str) -> None:
+    """Have the server cancel all of a dispatch."""
+    import covalent as ct
+
+    with _answered():
+        ct.cancel(dispatch_id)
+
+
+def page(dispatch_id: str) -> str:
+    """Where the Covalent UI shows a dispatch."""
+    return f"{_server()}/{dispatch_id}"
+
+
+def _server() -> str:
+    from covalent._shared_files.config import get_config
+
+    return f"http://{get_config('dispatcher.address')}:{get_config('dispatcher.port')}"
+
+
+@contextlib.contextmanager
+def _answered() -> Iterator[None]:
+    import requests
+
+    try:
+        yield
+    except requests.ConnectionError as broken:
+        raise HostError(
+            f"no Covalent server answers at {_server()}: `covalent start` starts one, `cirro doctor` looks at it."
+        ) from broken

@@ -1,0 +1,189 @@
+"""Where electrons are looked for: one account's clients, and the bucket, queues and log group of an executor there.
+
+Everything is asked patiently: a throttled call is made again, more slowly. It must not know jobs or what a call says.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import tenacity
+
+from covalent_cirro import aws, console, covalent_config
+from covalent_cirro.aws import Access, translate
+from covalent_cirro.deployment import stacks
+from covalent_cirro.deployment.plans import PARTS, stack_name
+from covalent_cirro.errors import AccessDenied, AwsError, StackError
+from covalent_cirro.settings import BY_NAME, Settings, resolve
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+THREADS = 8
+"""Calls at a time. AWS publishes no rate for ListJobs and DescribeJobs, and throttles them early."""
+
+PATIENCE_S = 60.0
+"""How long a throttled or failing call is made again, on top of botocore's own tries."""
+
+LONGEST_PAUSE_S = 10.0
+
+QUEUE_KINDS = ("cpu", "cpu-on-demand", "gpu", "gpu-on-demand")
+"""A deployment's queues are called after it and their kind (``infra/compute.yaml``)."""
+
+
+class Queues(NamedTuple):
+    """Names of job queues: those of the deployment and of the settings, and all others of the account and region."""
+
+    ours: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+class Account:
+    """Clients of one account, each made once, and what an executor there is set to. Safe for threads; close it.
+
+    Attributes:
+        access: Credentials and region.
+        deployment: Name of the deployment.
+        settings: The executor's.
+        calls: How many calls were made.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        deployment: str,
+        settings: Settings,
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self.access = access
+        self.deployment = deployment
+        self.settings = settings
+        self.calls = 0
+        self._patience_s = patience_s
+        self._lock = threading.Lock()
+        self._clients: dict[tuple[str, str | None], Any] = {}
+        self._queues: Queues | None = None
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="cirro-history")
+
+    def __enter__(self) -> Account:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def region(self) -> str:
+        """The region that calls go to."""
+        return str(self.client("batch").meta.region_name)
+
+    @property
+    def partition(self) -> str:
+        """``"aws"`` or another partition of AWS; empty where calls go to another endpoint, which has no console."""
+        meta = self.client("batch").meta
+        return str(meta.partition) if console.is_aws(str(meta.endpoint_url)) else ""
+
+    def client(self, service: str, region: str | None = None) -> Any:
+        """The boto3 client of a service."""
+        with self._lock:
+            if (service, region) not in self._clients:
+                self._clients[service, region] = aws.client(self.access, service, region=region)
+            return self._clients[service, region]
+
+    def ask(self, operation: str, call: Callable[[], T], of: str = "") -> T:
+        """Make a call, again and more slowly while AWS throttles or fails.
+
+        Args:
+            operation: ``"batch:ListJobs"``.
+            call: Makes it.
+            of: What it is about, for messages.
+
+        Raises:
+            AccessDenied, NotFound, AwsError: After `PATIENCE_S` of trying; at once if trying cannot help.
+        """
+        for attempt in tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, AwsError) and error.retryable),
+            wait=tenacity.wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE_S),
+            stop=tenacity.stop_after_delay(self._patience_s),
+            reraise=True,
+        ):
+            with attempt, translate(operation, access=self.access, of=of):
+                with self._lock:
+                    self.calls += 1
+                return call()
+        raise AssertionError("tenacity returns or raises")
+
+    def each(self, call: Callable[[T], U], of: list[T]) -> list[U]:
+        """What a call gives for each of many, several at a time, in their order. Not to be used inside itself."""
+        return list(self._threads.map(call, of))
+
+    @property
+    def queues(self) -> Queues:
+        """The job queues of the account and region: at most 50 (Batch User Guide, Service quotas)."""
+        if self._queues is None:
+            self._queues = self._find_queues()
+        return self._queues
+
+    def _find_queues(self) -> Queues:
+        batch = self.client("batch")
+        configured = [_name(queue) for queue in (self.settings.batch_queue, self.settings.batch_gpu_queue) if queue]
+
+        def listed() -> list[dict[str, Any]]:
+            return [
+                queue for page in batch.get_paginator("describe_job_queues").paginate() for queue in page["jobQueues"]
+            ]
+
+        try:
+            found = self.ask("batch:DescribeJobQueues", listed)
+        except AccessDenied:
+            return Queues(tuple(dict.fromkeys(configured)), ())
+        names = [str(each["jobQueueName"]) for each in found]
+        ours = {*configured, *(f"{self.deployment}-{kind}" for kind in QUEUE_KINDS)}
+        return Queues(tuple(name for name in names if name in ours), tuple(name for name in names if name not in ours))
+
+
+def open_account(access: Access, deployment: str) -> Account:
+    """The account that electrons are sent to, and the settings of the executor there.
+
+    Args:
+        access: Credentials and region; what it leaves open is as the executor's settings have it.
+        deployment: Name of the deployment. Another one than was deployed last has other settings than the config's:
+            they are read from its stacks.
+
+    Raises:
+        SettingsError: The config has a value that cannot work.
+        StackError: There is no such deployment.
+        AccessDenied, AwsError: Its stacks cannot be read.
+    """
+    section = {key: value for key, value in covalent_config.executor_section().items() if key in BY_NAME}
+    given = {key: str(section.get(key) or "") or None for key in ("profile", "credentials", "region", "endpoint_url")}
+    settled = Access(
+        profile=access.profile or given["profile"],
+        credentials=access.credentials or (None if access.profile else given["credentials"]),
+        region=access.region or given["region"],
+        endpoint_url=access.endpoint_url or given["endpoint_url"],
+    )
+    last = covalent_config.last_deploy()
+    if last is not None and deployment != last.stack_name:
+        section = _settings_of(settled, deployment)
+    # Covalent writes "" for what nobody set.
+    return Account(settled, deployment, resolve({}, {key: value for key, value in section.items() if value != ""}))
+
+
+def _settings_of(access: Access, deployment: str) -> dict[str, Any]:
+    formation = aws.client(access, "cloudformation")
+    found = [stacks.find(formation, stack_name(deployment, part)) for part in PARTS]
+    outputs = {key: value for stack in found if stack for key, value in stack.outputs.items()}
+    if not outputs:
+        raise StackError(
+            f"nothing is deployed as {deployment!r} in {formation.meta.region_name}: give the --stack-name and "
+            "--region of a deployment, or none for the last one."
+        )
+    return dict(stacks.settings_from_outputs(outputs))
+
+
+def _name(queue: str) -> str:
+    return queue.rpartition("/")[2]

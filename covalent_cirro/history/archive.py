@@ -1,0 +1,149 @@
+"""The gateway to what electrons left in S3, for commands: dispatches, their calls, outcomes and parts of logs.
+
+S3 keeps them longer than AWS Batch keeps jobs. Nothing is written, and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from covalent_cirro.documents import parse_call, parse_outcome
+from covalent_cirro.errors import CirroError, NotFound, OutcomeError
+from covalent_cirro.history.account import Account
+from covalent_cirro.protocol import MAX_DOCUMENT_BYTES, Call, Location, Outcome, ProtocolError
+
+JOBS = "jobs/"
+
+_PART = re.compile(r"\d{2,}/(stdout|stderr)\.\d{6,}")
+
+
+class Kept(NamedTuple):
+    """One call in S3.
+
+    Attributes:
+        place: Where.
+        node_id: The node in its key: the first of a task group.
+        has_outcome: Whether its job left an outcome.
+        parts: Names of the log's parts (`protocol.log_part`) in the order of the text.
+    """
+
+    place: Location
+    node_id: int
+    has_outcome: bool
+    parts: tuple[str, ...]
+
+
+def dispatches(account: Account, beginning: str) -> list[str]:
+    """Ids of dispatches that begin so: one ListObjectsV2 for each 1,000."""
+    base = f"{account.settings.key_prefix}{JOBS}"
+    found = []
+    for page in _pages(account, f"{base}{beginning}", Delimiter="/"):
+        found += [each["Prefix"].removeprefix(base).rstrip("/") for each in page.get("CommonPrefixes", ())]
+    return found
+
+
+def calls(account: Account, dispatch_id: str, node_id: int | None = None) -> list[Kept]:
+    """Calls of a dispatch, or of one node of it, oldest first of each node: a ListObjectsV2 for each 1,000 objects."""
+    base = f"{account.settings.key_prefix}{JOBS}{dispatch_id}/"
+    under = base if node_id is None else f"{base}{node_id}/"
+    objects: dict[str, list[str]] = {}
+    for page in _pages(account, under):
+        for each in page.get("Contents", ()):
+            node, _, rest = each["Key"].removeprefix(base).partition("/")
+            call_id, _, name = rest.partition("/")
+            if node.isdecimal() and name:
+                objects.setdefault(f"{base}{node}/{call_id}/", []).append(name)
+    bucket = account.settings.s3_bucket_name
+    return [
+        Kept(
+            place=Location(bucket, at),
+            node_id=int(at.removeprefix(base).partition("/")[0]),
+            has_outcome="outcome.json" in names,
+            parts=_parts(name.removeprefix("log/") for name in names if name.startswith("log/")),
+        )
+        for at, names in sorted(objects.items())
+        if "call.json" in names or "outcome.json" in names
+    ]
+
+
+def parts(account: Account, place: Location) -> tuple[str, ...]:
+    """Names of the parts of a call's log that are there now, in the order of the text."""
+    base = place.log_key("")
+    pages = _pages(account, base, bucket=place.bucket)
+    return _parts(each["Key"].removeprefix(base) for page in pages for each in page.get("Contents", ()))
+
+
+def _parts(found: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(name for name in found if _PART.fullmatch(name)))
+
+
+def read_call(account: Account, place: Location) -> Call | None:
+    """A call; `None` where it is gone, or of a form that this version does not know."""
+    data = read(account, place.bucket, place.call_key, MAX_DOCUMENT_BYTES)
+    try:
+        return None if data is None else parse_call(data)
+    except ProtocolError:
+        return None
+
+
+def read_outcome(account: Account, place: Location) -> Outcome | None:
+    """The outcome of a call; `None` where its job left none.
+
+    Raises:
+        OutcomeError: It is malformed, of another format, or of another call.
+    """
+    data = read(account, place.bucket, place.outcome_key, MAX_DOCUMENT_BYTES)
+    if data is None:
+        return None
+    where = f"s3://{place.bucket}/{place.outcome_key}"
+    try:
+        outcome = parse_outcome(data)
+    except ProtocolError as error:
+        raise OutcomeError(f"The outcome of the job was refused, its form is wrong: {error} ({where})") from error
+    if outcome.call_id != place.call_id:
+        raise OutcomeError(f"The outcome at {where} is of call {outcome.call_id}, not {place.call_id}; it was refused.")
+    return outcome
+
+
+def read(account: Account, bucket: str, key: str, limit: int | None = None) -> bytes | None:
+    """An object's bytes; `None` if there is none.
+
+    Raises:
+        CirroError: It has more than ``limit`` bytes.
+    """
+    s3 = account.client("s3")
+
+    def get() -> bytes:
+        answer = s3.get_object(Bucket=bucket, Key=key)
+        with answer["Body"] as body:
+            if limit is not None and answer["ContentLength"] > limit:
+                raise CirroError(
+                    f"s3://{bucket}/{key} has {answer['ContentLength']} bytes, more than the {limit} that a "
+                    "well-formed one has. It was not read."
+                )
+            data: bytes = body.read()
+            return data
+
+    try:
+        return account.ask("s3:GetObject", get, of=f"s3_bucket_name={bucket!r}, key {key!r}")
+    except NotFound as error:
+        if error.code == "NoSuchKey":
+            return None
+        raise
+
+
+def _pages(account: Account, prefix: str, bucket: str | None = None, **request: str) -> Iterator[dict]:  # type: ignore[type-arg]
+    s3, bucket = account.client("s3"), bucket or account.settings.s3_bucket_name
+    token: dict[str, str] = {}
+    while True:
+        page = account.ask(
+            "s3:ListBucket",
+            lambda token=token: s3.list_objects_v2(Bucket=bucket, Prefix=prefix, **request, **token),  # type: ignore[misc]
+            of=f"s3_bucket_name={bucket!r}, prefix {prefix!r}",
+        )
+        yield page
+        if not page.get("IsTruncated"):
+            return
+        token = {"ContinuationToken": page["NextContinuationToken"]}

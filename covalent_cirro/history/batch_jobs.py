@@ -1,0 +1,148 @@
+"""The gateway to an account's jobs in AWS Batch, for commands: lists, describes and terminates them, many at a time.
+
+It gives `Record`s of electrons only: the jobs of others are not seen, and so are not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from covalent_cirro.batch import MAX_REASON
+from covalent_cirro.errors import AccessDenied, AwsError, NotFound
+from covalent_cirro.history.account import Account
+from covalent_cirro.history.names import JobName, parse_job_name
+from covalent_cirro.history.records import Record, parse_record
+
+MAX_DESCRIBED = 100
+"""Jobs in one DescribeJobs call (Batch API Reference, DescribeJobs)."""
+
+MAX_TERMINATED = 50
+"""Jobs in one TerminateJobs call (Batch API Reference, TerminateJobs)."""
+
+ACTIVE_STATES = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
+
+
+class Listed(NamedTuple):
+    """What ListJobs says of a job whose name is that of an electron's."""
+
+    job_id: str
+    name: JobName
+    created_at: float
+
+
+def active(account: Account, queues: Sequence[str]) -> list[Listed]:
+    """Jobs that have not ended: one ListJobs for each queue and state, and one more for each 1,000 jobs."""
+
+    def of(queue_and_state: tuple[str, str]) -> list[Listed]:
+        queue, state = queue_and_state
+        return _listed(account, queue, lambda name: True, jobStatus=state)
+
+    pairs = [(queue, state) for queue in queues for state in ACTIVE_STATES]
+    return _distinct(account.each(of, pairs))
+
+
+def created_since(
+    account: Account, queues: Sequence[str], since: float, wanted: Callable[[JobName], bool] = lambda name: True
+) -> list[Listed]:
+    """Jobs in any state: one ListJobs for each queue, and one more for each 100 jobs.
+
+    Args:
+        account: Where.
+        queues: Names of queues.
+        since: Epoch seconds; with a filter by time, ListJobs gives jobs in every state.
+        wanted: Which names to give.
+    """
+    value = str(max(0, int(since * 1000)))
+
+    def of(queue: str) -> list[Listed]:
+        return _listed(account, queue, wanted, filters=[{"name": "AFTER_CREATED_AT", "values": [value]}])
+
+    return _distinct(account.each(of, list(queues)))
+
+
+def named(account: Account, queues: Sequence[str], name: str) -> list[Listed]:
+    """Jobs in any state whose name begins so: one ListJobs for each queue."""
+
+    def of(queue: str) -> list[Listed]:
+        return _listed(account, queue, lambda _: True, filters=[{"name": "JOB_NAME", "values": [f"{name}*"]}])
+
+    return _distinct(account.each(of, list(queues)))
+
+
+def describe(account: Account, job_ids: Iterable[str]) -> list[Record]:
+    """What AWS Batch knows of electrons' jobs, 100 in a call. Unknown ids, and jobs of others, are left out."""
+    batch, ids = account.client("batch"), list(dict.fromkeys(job_ids))
+
+    def some(chunk: list[str]) -> list[Record]:
+        answer = account.ask("batch:DescribeJobs", lambda: batch.describe_jobs(jobs=chunk))
+        return [record for job in answer["jobs"] if (record := parse_record(job)) is not None]
+
+    return [record for records in account.each(some, _chunks(ids, MAX_DESCRIBED)) for record in records]
+
+
+def terminate(account: Account, job_ids: Sequence[str], reason: str) -> dict[str, str]:
+    """Ask for the end of jobs, whatever state each is in: 50 in a call, one by one where AWS does not take that.
+
+    Returns:
+        By id, AWS's words for those that it refused.
+    """
+    refused: dict[str, str] = {}
+    for answer in account.each(
+        lambda chunk: _terminate(account, chunk, reason), _chunks(list(job_ids), MAX_TERMINATED)
+    ):
+        refused |= answer
+    return refused
+
+
+def _terminate(account: Account, job_ids: list[str], reason: str) -> dict[str, str]:
+    batch, reason = account.client("batch"), reason[:MAX_REASON]
+    left = job_ids
+    if len(job_ids) > 1 and hasattr(batch, "terminate_jobs"):
+        try:
+            answer = account.ask("batch:TerminateJobs", lambda: batch.terminate_jobs(jobs=job_ids, reason=reason))
+        except AwsError as error:
+            if error.retryable:
+                raise
+            # An older endpoint does not know it, or a policy allows some of the jobs: each is asked for by itself.
+        else:
+            left = [str(each.get("job") or each.get("jobId")) for each in answer.get("errors") or ()]
+    refused = {}
+    for job_id in left:
+        try:
+            account.ask(
+                "batch:TerminateJob",
+                lambda job_id=job_id: batch.terminate_job(jobId=job_id, reason=reason),  # type: ignore[misc]
+                of=f"job {job_id}",
+            )
+        except (AccessDenied, NotFound, AwsError) as error:
+            refused[job_id] = str(error)
+    return refused
+
+
+def _listed(account: Account, queue: str, wanted: Callable[[JobName], bool], **request: Any) -> list[Listed]:
+    batch = account.client("batch")
+    found: list[Listed] = []
+    token: dict[str, str] = {}
+    while True:
+        page = account.ask(
+            "batch:ListJobs",
+            lambda token=token: batch.list_jobs(jobQueue=queue, **request, **token),  # type: ignore[misc]
+            of=f"queue {queue!r}",
+        )
+        for each in page["jobSummaryList"]:
+            name = parse_job_name(each["jobName"])
+            if name is not None and wanted(name):
+                found.append(Listed(each["jobId"], name, (each.get("createdAt") or 0) / 1000))
+        if not page.get("nextToken"):
+            return found
+        token = {"nextToken": page["nextToken"]}
+
+
+def _distinct(pages: Iterable[list[Listed]]) -> list[Listed]:
+    """A job that changed its state between two calls is in both answers."""
+    return list({each.job_id: each for page in pages for each in page}.values())
+
+
+def _chunks(ids: list[str], size: int) -> list[list[str]]:
+    return [ids[begin : begin + size] for begin in range(0, len(ids), size)]

@@ -1,0 +1,124 @@
+"""The list of electrons as it is now, and again a moment later with few calls: what ``cirro jobs`` shows.
+
+A first look searches; each later one asks for the jobs that had not ended, all together, and for new ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from covalent_cirro.errors import AccessDenied, NotFound
+from covalent_cirro.history import archive, batch_jobs, finding
+from covalent_cirro.history.account import Account
+from covalent_cirro.history.archive import Kept
+from covalent_cirro.history.records import Record
+from covalent_cirro.history.rows import Row, ordered, row_of_call, row_of_job
+from covalent_cirro.protocol import Location, Outcome
+
+EVERY_S = 3.0
+"""Between two looks, at least."""
+
+CALLS_PER_S = 2.0
+"""Looks that take many calls are further apart: AWS publishes no rate for ListJobs and DescribeJobs, and other
+programs share it."""
+
+OVERLAP_S = 30.0
+"""New jobs are looked for from this long before the newest known one: ListJobs shows a job some time after it was
+submitted."""
+
+
+class Board:
+    """The rows of one dispatch, or of all.
+
+    Args:
+        account: Where.
+        dispatch_id: The whole id of a dispatch; `None` for all.
+        everything: Without a dispatch: all jobs that AWS Batch knows, not only the last day's.
+        clock: Epoch seconds.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        dispatch_id: str | None,
+        *,
+        everything: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._account = account
+        self._dispatch_id = dispatch_id
+        self._everything = everything
+        self._clock = clock
+        self._records: dict[str, Record] = {}
+        self._outcomes: dict[Location, Outcome | None] = {}
+        self._kept: list[Kept] = []
+        self._electrons: dict[Location, str] = {}
+        self._looked_at: float | None = None
+        self._calls = 0
+
+    def look(self) -> list[Row]:
+        """The rows as they are now, in the order in which they are shown.
+
+        Raises:
+            AccessDenied, AwsError: AWS refused or could not be reached.
+        """
+        before, began = self._account.calls, self._clock()
+        found = self._first() if self._looked_at is None else self._next(self._looked_at)
+        self._records |= {record.job_id: record for record in found}
+        self._looked_at = began
+        self._read_outcomes()
+        rows = [row_of_job(record, self._outcome_of(record)) for record in self._records.values()]
+        called = {record.call for record in self._records.values()}
+        rows += [
+            row_of_call(kept.place, self._electrons[kept.place], self._outcomes.get(kept.place))
+            for kept in self._kept
+            if kept.place not in called
+        ]
+        self._calls = self._account.calls - before
+        return ordered(rows)
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait before the next look."""
+        return max(EVERY_S, self._calls / CALLS_PER_S)
+
+    def _first(self) -> list[Record]:
+        if self._dispatch_id is None:
+            return finding.all_known(self._account) if self._everything else finding.recent(self._account)
+        self._kept = archive.calls(self._account, self._dispatch_id)
+        records = finding.jobs_of(self._account, self._dispatch_id, self._kept)
+        called = {record.call for record in records}
+        forgotten = [kept for kept in self._kept if kept.place not in called]
+        for kept, call in zip(
+            forgotten,
+            self._account.each(lambda kept: archive.read_call(self._account, kept.place), forgotten),
+            strict=True,
+        ):
+            self._electrons[kept.place] = call.tasks[0].name if call and call.tasks else "-"
+        self._kept = forgotten
+        return records
+
+    def _next(self, looked_at: float) -> list[Record]:
+        open_ids = [record.job_id for record in self._records.values() if not record.has_ended]
+        new = finding.created_since(self._account, looked_at - OVERLAP_S, self._dispatch_id)
+        seen = {record.job_id for record in new}
+        return [*new, *batch_jobs.describe(self._account, (each for each in open_ids if each not in seen))]
+
+    def _read_outcomes(self) -> None:
+        """Outcomes of what has ended, each once: it is written before the job ends, and stays as it is."""
+        wanted = [record.call for record in self._records.values() if record.has_ended and record.call is not None]
+        wanted += [kept.place for kept in self._kept if kept.has_outcome]
+        wanted = [place for place in dict.fromkeys(wanted) if place not in self._outcomes]
+        self._outcomes |= dict(zip(wanted, self._account.each(self._outcome_at, wanted), strict=True))
+
+    def _outcome_at(self, place: Location) -> Outcome | None:
+        try:
+            return finding.outcome_or_problem(self._account, place)[0]
+        except (AccessDenied, NotFound):
+            return None  # a call in a bucket of somebody else's: the list does without
+
+    def _outcome_of(self, record: Record) -> Outcome | None:
+        outcome = self._outcomes.get(record.call) if record.call is not None else None
+        # A call that was submitted twice has one outcome, of one of its jobs.
+        return outcome if outcome is not None and outcome.job_id in ("", record.job_id) else None

@@ -1,0 +1,94 @@
+"""What somebody typed to name an electron, and what a job's name says. Pure: it compares texts and asks nobody."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from covalent_cirro.errors import NoSuchElectron
+
+SHORT = 8
+"""Characters of a dispatch's id that a job's name holds (`batch.job_name`), and that are shown."""
+
+NAMED = 10
+"""Candidates that a message names at most."""
+
+_JOB_NAME = re.compile(r"-(?P<dispatch>[^-]{1,8})-(?P<node>\d+)-(?P<call>[0-9a-f]{20})(?![0-9a-f])")
+_CALL_ID = re.compile(r"[0-9a-f]{20}")
+
+
+class Wanted(NamedTuple):
+    """What somebody named.
+
+    Attributes:
+        dispatch: A dispatch's id, or the beginning of one.
+        node_id: An electron of it; `None` for all.
+    """
+
+    dispatch: str
+    node_id: int | None = None
+
+    def __str__(self) -> str:
+        return self.dispatch if self.node_id is None else f"{self.dispatch}:{self.node_id}"
+
+
+class JobName(NamedTuple):
+    """What the name of a job of ours tells: the beginning of its dispatch's id, its node and its call."""
+
+    dispatch: str
+    node_id: int
+    call_id: str
+
+
+def parse(text: str) -> Wanted:
+    """Read ``DISPATCH`` or ``DISPATCH:NODE``.
+
+    Raises:
+        ValueError: It is neither; the message says what it should be.
+    """
+    dispatch, colon, node = text.strip().partition(":")
+    if not dispatch or (colon and not node.isdecimal()):
+        raise ValueError(
+            f"{text!r} is not DISPATCH or DISPATCH:NODE: the beginning of a dispatch's id, and the number of a node"
+        )
+    return Wanted(dispatch.lower(), int(node) if colon else None)
+
+
+def parse_job_name(name: str) -> JobName | None:
+    """What `batch.job_name` wrote into a job's name; `None` where it is not one of ours."""
+    match = _JOB_NAME.search(name)
+    return None if match is None else JobName(match["dispatch"].lower(), int(match["node"]), match["call"])
+
+
+def call_made_at(call_id: str) -> float | None:
+    """Epoch seconds of a call, which are in its id (`calls.new_call_id`); `None` for an id of another form."""
+    return int(call_id[:12], 16) / 1000 if _CALL_ID.fullmatch(call_id) else None
+
+
+def choose(wanted: str, ids: Collection[str], others: Sequence[str] = ()) -> str:
+    """The one id that is meant by itself or by its beginning.
+
+    Args:
+        wanted: An id or the beginning of one.
+        ids: Ids that begin so, and others.
+        others: What to name where none begins so.
+
+    Raises:
+        NoSuchElectron: None begins so, or several do; candidates are named.
+    """
+    if wanted in ids:
+        return wanted
+    found = sorted(each for each in set(ids) if each.startswith(wanted))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise NoSuchElectron(f"{wanted!r} begins the ids of {len(found)} dispatches: {listed(found)}. Give more of it.")
+    known = f" There are: {listed(others)}." if others else " There is none at all."
+    raise NoSuchElectron(f"no dispatch has an id that begins with {wanted!r}.{known} `cirro jobs --all` lists them.")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names with commas between them; of very many, the first and how many more."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

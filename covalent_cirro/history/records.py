@@ -1,0 +1,187 @@
+"""One job of an electron as AWS Batch describes it, with all that a list or a story shows of it.
+
+Pure: it reads what DescribeJobs answered. What a job's end means is `jobs`'.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from covalent_cirro import jobs
+from covalent_cirro.jobs import JobDetail, JobState
+from covalent_cirro.protocol import CALL_PARAMETER, Location, ProtocolError, parse_call_uri
+
+DISPATCH_TAG = "covalent:dispatch"
+LATTICE_TAG = "covalent:lattice"
+ELECTRON_TAG = "covalent:electron"
+NODE_TAG = "covalent:node"
+"""Tags of every job of an executor (`submission`): they tell it from the jobs of others in the same queue."""
+
+RUNNING = (JobState.RUNNING.value, JobState.STARTING.value)
+"""States in which a job has a machine, and costs."""
+
+ENDED = (JobState.SUCCEEDED.value, JobState.FAILED.value)
+
+_INSTANCE = re.compile(r"\bi-[0-9a-f]{8,17}\b")
+
+
+class AttemptRecord(NamedTuple):
+    """One attempt of a job that has ended.
+
+    Attributes:
+        began_at, ended_at: Epoch seconds; `None` where AWS gives none: it never ran.
+        exit_code: Its exit code; `None` where no container ended.
+        reason: The container's reason.
+        status_reason: AWS's reason: ``"Host EC2 (instance i-0123) terminated."``
+        log_stream: Its CloudWatch stream; empty where it never ran.
+        host: The instance, where AWS names it; else the end of the container instance's ARN.
+        cluster: Name of the ECS cluster of its compute environment; empty where it never had an instance.
+    """
+
+    began_at: float | None
+    ended_at: float | None
+    exit_code: int | None
+    reason: str
+    status_reason: str
+    log_stream: str
+    host: str
+    cluster: str = ""
+
+
+class Record(NamedTuple):
+    """A job of an electron.
+
+    Attributes:
+        detail: State, reasons, times, and what it asked for.
+        dispatch_id: From its tags, as the three that follow.
+        lattice: Empty where there is none.
+        electron: Name of the electron; of the first one of a task group.
+        node_id: Its node.
+        call: Where its call is; `None` where the job's parameter is not the URI of one.
+        definition: ``name:revision``.
+        log_region: Region of the log group; empty for the job's own.
+        host: Of the attempt that runs, as `AttemptRecord.host`.
+        cluster: Of the latest attempt, as `AttemptRecord.cluster`.
+        attempts: Attempts that have ended, oldest first.
+    """
+
+    detail: JobDetail
+    dispatch_id: str
+    lattice: str
+    electron: str
+    node_id: int
+    call: Location | None
+    definition: str
+    log_region: str
+    host: str
+    attempts: tuple[AttemptRecord, ...]
+    cluster: str = ""
+
+    @property
+    def job_id(self) -> str:
+        """Its id."""
+        return self.detail.job_id
+
+    @property
+    def state(self) -> str:
+        """AWS's word."""
+        return self.detail.state
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it will not change any more."""
+        return self.state in ENDED
+
+    @property
+    def has_machine(self) -> bool:
+        """Whether it runs or is about to."""
+        return self.state in RUNNING
+
+    @property
+    def attempt(self) -> int:
+        """The attempt that runs, or was the last; 0 where none has begun."""
+        return len(self.attempts) + (1 if self.has_machine else 0)
+
+    @property
+    def since(self) -> float | None:
+        """Epoch seconds since when it runs, waits or has ended, as far as AWS tells."""
+        detail = self.detail
+        if self.has_ended:
+            return detail.stopped_at or detail.started_at or detail.created_at
+        if self.state == JobState.RUNNING.value:
+            return detail.started_at or detail.created_at
+        # A job that is tried again waits since its last attempt ended.
+        last = self.attempts[-1].ended_at if self.attempts else None
+        return last or detail.created_at
+
+    @property
+    def log_streams(self) -> tuple[str, ...]:
+        """CloudWatch streams of its attempts, oldest first, the one that runs included; empty where one never ran."""
+        streams = [each.log_stream for each in self.attempts]
+        if not self.has_ended and self.detail.log_stream and self.detail.log_stream not in streams:
+            streams.append(self.detail.log_stream)
+        return tuple(streams)
+
+
+def parse_record(described: Mapping[str, Any]) -> Record | None:
+    """One entry of DescribeJobs' ``jobs``; `None` for a job that is not an electron's."""
+    tags = described.get("tags") or {}
+    node = str(tags.get(NODE_TAG, ""))
+    if not tags.get(DISPATCH_TAG) or not node.isdecimal():
+        return None
+    container = described.get("container") or {}
+    log = (container.get("logConfiguration") or {}).get("options") or {}
+    lattice = str(tags.get(LATTICE_TAG) or "")
+    return Record(
+        detail=jobs.parse_job(described),
+        dispatch_id=str(tags[DISPATCH_TAG]),
+        lattice="" if lattice == "-" else lattice,
+        electron=str(tags.get(ELECTRON_TAG) or "-"),
+        node_id=int(node),
+        call=_call((described.get("parameters") or {}).get(CALL_PARAMETER)),
+        definition=str(described.get("jobDefinition") or "").rpartition("/")[2],
+        log_region=str(log.get("awslogs-region") or ""),
+        host=_host("", str(container.get("containerInstanceArn") or "")),
+        attempts=tuple(_attempt(each) for each in described.get("attempts") or ()),
+        cluster=_cluster(container.get("containerInstanceArn")),
+    )
+
+
+def _attempt(of: Mapping[str, Any]) -> AttemptRecord:
+    container = of.get("container") or {}
+    status_reason = str(of.get("statusReason") or "")
+    return AttemptRecord(
+        began_at=_seconds(of.get("startedAt")),
+        ended_at=_seconds(of.get("stoppedAt")),
+        exit_code=container.get("exitCode"),
+        reason=str(container.get("reason") or ""),
+        status_reason=status_reason,
+        log_stream=str(container.get("logStreamName") or ""),
+        host=_host(status_reason, str(container.get("containerInstanceArn") or "")),
+        cluster=_cluster(container.get("containerInstanceArn")),
+    )
+
+
+def _host(status_reason: str, instance_arn: str) -> str:
+    named = _INSTANCE.search(status_reason)
+    return named[0] if named else instance_arn.rpartition("/")[2]
+
+
+def _cluster(instance_arn: object) -> str:
+    """From ``arn:aws:ecs:<region>:<account>:container-instance/<cluster>/<id>``."""
+    parts = str(instance_arn or "").split("/")
+    return parts[1] if len(parts) == 3 else ""
+
+
+def _call(uri: object) -> Location | None:
+    try:
+        return parse_call_uri(uri) if isinstance(uri, str) else None
+    except ProtocolError:
+        return None
+
+
+def _seconds(milliseconds: object) -> float | None:
+    # AWS sends 0 or nothing for a time that has not come.
+    return milliseconds / 1000 if isinstance(milliseconds, (int, float)) and milliseconds else None

@@ -1,0 +1,286 @@
+"""The whole story of one electron, put together from what AWS Batch and S3 say of it.
+
+Pure: facts go in, a `Story` comes out, and a plain document of it for programs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from covalent_cirro import console, explanations
+from covalent_cirro.ends import Evidence
+from covalent_cirro.history.finding import Attempted, Electron
+from covalent_cirro.history.records import ENDED, Record
+from covalent_cirro.history.rows import NOBODY_KNOWS, WITHOUT_JOB
+from covalent_cirro.jobs import JobState
+from covalent_cirro.protocol import Failure, Usage
+from covalent_cirro.settings import Settings
+
+TRACEBACK_LINES = 12
+"""Of an error, so many lines are told; `cirro logs` and Covalent have the rest."""
+
+MILESTONES = (
+    ("started", "fetched", "fetching function and inputs"),
+    ("fetched", "first_line", "importing, hooks"),
+    ("first_line", "ran", "the electron itself"),
+    ("ran", "stored", "storing the result"),
+)
+"""From and to which time of an outcome (`protocol.Outcome.times`) which part of an attempt lasts."""
+
+
+class Period(NamedTuple):
+    """Some time of an electron's life.
+
+    Attributes:
+        what: What it did: ``"waiting"``, ``"attempt 1"``, or a part of the attempt that left the outcome.
+        began_at: Epoch seconds.
+        ended_at: Epoch seconds; `None` for one that lasts.
+        part: Whether it is a part of the period before it.
+    """
+
+    what: str
+    began_at: float
+    ended_at: float | None
+    part: bool = False
+
+
+class Try(NamedTuple):
+    """One attempt of the job.
+
+    Attributes:
+        number: From 1.
+        state: ``"ended"``, or AWS's word for the one that is under way.
+        exit_code: `None` where no container ended.
+        reason: AWS's words, the container's first; empty where there are none.
+        host: Instance, its type and zone, as far as they are known.
+        log_stream: Its CloudWatch stream.
+        log_link: That stream in the AWS console; empty outside AWS.
+    """
+
+    number: int
+    state: str
+    exit_code: int | None
+    reason: str
+    host: str
+    log_stream: str
+    log_link: str
+
+
+class Story(NamedTuple):
+    """What is known of one electron. Empty texts and `None`: not known.
+
+    Attributes:
+        dispatch_id, lattice, node_id, electron: Which one it is.
+        state: AWS's word for its newest job; from the outcome where AWS has forgotten it.
+        end: How it ended (`ends.End`); empty while it has not.
+        why: Why it waits or failed, in AWS's or the runner's words.
+        advice: What to do about it, with the figure to set; empty where there is nothing but to read the traceback.
+        error: The first lines of its traceback.
+        periods: Times in each state, in order.
+        attempts: Of the newest job.
+        job_id, queue, definition, image, call_uri, log_group: Where it is.
+        vcpus, memory_mib, gpus, time_limit_s, attempts_allowed: What it asked for.
+        usage: What it used; from the outcome.
+        python, cloudpickle: Versions in its container.
+        exit_code: Of its last container.
+        earlier_jobs: Ids of jobs of earlier calls, and of this one, with their states; mostly none.
+        links: Pages of the AWS console by what they show; none outside AWS.
+    """
+
+    dispatch_id: str
+    lattice: str
+    node_id: int
+    electron: str
+    state: str
+    end: str
+    why: str
+    advice: str
+    error: str
+    periods: tuple[Period, ...]
+    attempts: tuple[Try, ...]
+    job_id: str
+    queue: str
+    definition: str
+    image: str
+    call_uri: str
+    log_group: str
+    vcpus: float | None
+    memory_mib: int | None
+    gpus: int | None
+    time_limit_s: int | None
+    attempts_allowed: int | None
+    usage: Usage | None
+    python: str
+    cloudpickle: str
+    exit_code: int | None
+    earlier_jobs: tuple[tuple[str, str], ...]
+    links: dict[str, str]
+
+
+class Site(NamedTuple):
+    """Where the jobs are: region, and partition for the AWS console; the partition is empty outside AWS."""
+
+    region: str
+    partition: str
+
+
+def tell(electron: Electron, settings: Settings, site: Site) -> Story:
+    """Put a story together.
+
+    Args:
+        electron: All that is known of it.
+        settings: Of the executor, for what AWS does not tell.
+        site: Where its job is.
+    """
+    of, record = electron.newest, electron.record
+    outcome, detail = of.outcome, record.detail if record else None
+    result = next((each for each in outcome.results if each.node_id == electron.node_id), None) if outcome else None
+    # The outcome of an attempt that was not the last: how that one ended is not how it stands now.
+    goes_on = record is not None and not record.has_ended
+    failure = result.failure if result is not None and not goes_on else None
+    state = _state(of, record)
+    evidence = Evidence(detail, failure, outcome.usage if outcome else None, outcome.attempt if outcome else 0)
+    explanation = explanations.explain(evidence, settings, electron.name, electron.node_id, explanations.Place())
+    every = [each for call in electron.calls for each in call.records]
+    return Story(
+        dispatch_id=electron.dispatch_id,
+        lattice=next((each.lattice for each in reversed(every) if each.lattice), ""),
+        node_id=electron.node_id,
+        electron=electron.name,
+        state=state,
+        end=explanation.end.value if state in ENDED else "",
+        why=_why(of, record, failure, state),
+        advice=explanation.next_step if state == JobState.FAILED.value else "",
+        error="\n".join(failure.traceback.strip().splitlines()[:TRACEBACK_LINES]) if failure else "",
+        periods=tuple(_periods(of, record)),
+        attempts=tuple(_tries(of, record, site)),
+        job_id=record.job_id if record else outcome.job_id if outcome else "",
+        queue=detail.queue if detail else "",
+        definition=record.definition if record else "",
+        image=detail.image if detail else "",
+        call_uri=of.place.call_uri,
+        log_group=detail.log_group if detail else "",
+        vcpus=detail.vcpus or None if detail else None,
+        memory_mib=detail.memory_mib or None if detail else None,
+        gpus=detail.gpus if detail else None,
+        time_limit_s=detail.time_limit_s or None if detail else None,
+        attempts_allowed=detail.max_attempts or None if detail else None,
+        usage=outcome.usage if outcome else None,
+        python=outcome.python if outcome else "",
+        cloudpickle=outcome.cloudpickle if outcome else "",
+        exit_code=detail.exit_code if detail else None,
+        earlier_jobs=tuple((each.job_id, each.state) for each in every if each is not record),
+        links=_links(record, site),
+    )
+
+
+def document(story: Story) -> dict[str, Any]:
+    """The story for programs: plain JSON, times in epoch seconds."""
+    return {
+        **story._asdict(),
+        "periods": [period._asdict() for period in story.periods],
+        "attempts": [each._asdict() for each in story.attempts],
+        "usage": None if story.usage is None else {**story.usage._asdict(), "gpus": list(story.usage.gpus)},
+        "earlier_jobs": [{"job_id": job_id, "state": state} for job_id, state in story.earlier_jobs],
+    }
+
+
+def _state(of: Attempted, record: Record | None) -> str:
+    if record is not None:
+        return record.state
+    if of.outcome is None:
+        return WITHOUT_JOB
+    return JobState.SUCCEEDED.value if of.outcome.succeeded else JobState.FAILED.value
+
+
+def _why(of: Attempted, record: Record | None, failure: Failure | None, state: str) -> str:
+    if of.problem:
+        return of.problem
+    if state == WITHOUT_JOB:
+        return NOBODY_KNOWS
+    said = [failure.message] if failure is not None else []
+    if record is not None and state != JobState.SUCCEEDED.value:
+        last = record.attempts[-1] if record.attempts else None
+        words = (record.detail.status_reason, last.status_reason if last else "", record.detail.reason)
+        aws = "; ".join(dict.fromkeys(each.rstrip(".") for each in words if each))
+        said += [f"AWS Batch says: {aws}."] if aws else []
+        if record.detail.terminated and not record.has_ended:
+            said.append("It is being stopped.")
+    return " ".join(said)
+
+
+def _periods(of: Attempted, record: Record | None) -> list[Period]:
+    found: list[Period] = []
+    times = of.outcome.times if of.outcome is not None else {}
+    parts = [
+        Period(what, times[begin], times[end], part=True)
+        for begin, end, what in MILESTONES
+        if begin in times and end in times
+    ]
+    with_parts = of.outcome.attempt if of.outcome is not None else 0
+    if record is None:
+        if "started" in times and "stored" in times:
+            found = [Period(f"attempt {with_parts}", times["started"], times["stored"]), *parts]
+        return found
+    detail = record.detail
+    waits_since = detail.created_at
+    for number, attempt in enumerate(record.attempts, 1):
+        if attempt.began_at is not None:
+            if waits_since is not None:
+                found.append(Period("waiting", waits_since, attempt.began_at))
+            found.append(Period(f"attempt {number}", attempt.began_at, attempt.ended_at))
+            found += parts if number == with_parts else []
+        waits_since = attempt.ended_at or waits_since
+    if record.state == JobState.RUNNING.value and detail.started_at is not None:
+        if waits_since is not None:
+            found.append(Period("waiting", waits_since, detail.started_at))
+        found.append(Period(f"attempt {record.attempt}", detail.started_at, None))
+    elif not record.has_ended and waits_since is not None:
+        found.append(Period("waiting", waits_since, None))
+    elif not record.attempts and detail.created_at is not None:
+        found.append(Period("waiting", detail.created_at, detail.stopped_at))
+    return found
+
+
+def _tries(of: Attempted, record: Record | None, site: Site) -> list[Try]:
+    facts = of.outcome.host if of.outcome is not None else {}
+    known = [facts[key] for key in ("instance_type", "instance_id", "zone") if facts.get(key)]
+    written_by = of.outcome.attempt if of.outcome is not None else 0
+
+    def host(number: int, named: str) -> str:
+        return ", ".join(known) if number == written_by and known else named
+
+    if record is None:
+        return [Try(written_by, "ended", None, "", host(written_by, ""), "", "")] if of.outcome is not None else []
+
+    def link(stream: str) -> str:
+        return console.log_url(site.partition, record.log_region or site.region, record.detail.log_group, stream)
+
+    tries = [
+        Try(
+            number=number,
+            state="ended",
+            exit_code=each.exit_code,
+            reason="; ".join(dict.fromkeys(part for part in (each.reason, each.status_reason) if part)),
+            host=host(number, each.host),
+            log_stream=each.log_stream,
+            log_link=link(each.log_stream),
+        )
+        for number, each in enumerate(record.attempts, 1)
+    ]
+    if record.has_machine:
+        stream = record.detail.log_stream if record.state == JobState.RUNNING.value else ""
+        number = record.attempt
+        tries.append(Try(number, record.state, None, "", host(number, record.host), stream, link(stream)))
+    return tries
+
+
+def _links(record: Record | None, site: Site) -> dict[str, str]:
+    if record is None:
+        return {}
+    detail = record.detail
+    found = {
+        "job": console.job_url(site.partition, site.region, record.job_id),
+        "log": console.log_url(site.partition, record.log_region or site.region, detail.log_group, detail.log_stream),
+    }
+    return {name: url for name, url in found.items() if url}

@@ -1,0 +1,115 @@
+"""``cirro run`` against a real Covalent server: dispatched, watched, and the dispatch's end is the command's."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CIRRO = (sys.executable, "-c", "from covalent_cirro.cli import main; main()")
+FILE = """
+import time
+import covalent as ct
+from covalent_cirro import CirroBatchExecutor
+
+small = CirroBatchExecutor(vcpu=1, memory=1)
+
+@ct.electron(executor=small)
+def add(x, y):
+    return x + y
+
+@ct.electron(executor=small)
+def nap(seconds):
+    time.sleep(seconds)
+
+@ct.electron(executor=small)
+def fail():
+    raise ValueError("no such luck")
+
+@ct.lattice
+def total(x, y=1):
+    return add(add(x, y), y)
+
+@ct.lattice
+def sleeping(seconds):
+    return nap(seconds)
+
+@ct.lattice
+def failing():
+    return fail()
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Three lattices."""
+    path = tmp_path / "flows.py"
+    path.write_text(FILE)
+    return path
+
+
+def run(stack: Any, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command, as in a terminal of the local stack."""
+    command = [*CIRRO, "run", *map(str, arguments)]
+    return subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=200, check=False)
+
+
+def test_a_dispatch_that_completes(stack: Any, file: Path) -> None:
+    """Its electrons, its status, and exit code 0."""
+    done = run(stack, "--json", f"{file}:total", "--x", "40")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["status"] == "COMPLETED"
+    assert [(row["electron"], row["state"]) for row in said["electrons"]] == [("add", "SUCCEEDED")] * 2
+
+
+def test_a_dispatch_that_fails(stack: Any, file: Path) -> None:
+    """The electron's error is told, and the exit code is 1."""
+    done = run(stack, f"{file}:failing")
+    assert done.returncode == 1
+    assert "FAILED" in done.stdout
+    assert "no such luck" in done.stderr
+
+
+def test_ctrl_c_cancels_the_dispatch_and_waits_for_its_end(stack: Any, file: Path) -> None:
+    """No job goes on, and the exit code is a shell's."""
+    command = [*CIRRO, "run", f"{file}:sleeping", "--seconds", "600"]
+    process = subprocess.Popen(
+        command, env=stack.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        batch, deadline = stack.client("batch"), time.monotonic() + 100
+        jobs: list[dict[str, Any]] = []
+        while not jobs and time.monotonic() < deadline:
+            time.sleep(0.5)
+            found = batch.list_jobs(jobQueue=stack.settings["batch_queue"], jobStatus="RUNNING")["jobSummaryList"]
+            jobs = [job for job in found if "nap" in job["jobName"]]
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=100)
+    finally:
+        process.kill()
+    assert process.returncode == 130, (out, err)
+    assert "cancelling" in err
+    assert "CANCELLED" in err
+    ended = batch.describe_jobs(jobs=[jobs[0]["jobId"]])["jobs"][0]
+    assert ended["status"] == "FAILED"
+
+
+def test_wrong_usage_is_told_before_anything_is_dispatched(stack: Any, file: Path) -> None:
+    """Exit code 2, with the arguments that there are."""
+    done = run(stack, f"{file}:total", "--z", "1")
+    assert done.returncode == 2
+    assert "has no argument z and needs --x" in done.stderr
+
+
+def test_without_waiting(stack: Any, file: Path) -> None:
+    """The id only; the dispatch goes on."""
+    done = run(stack, "--detach", f"{file}:total", "--x", "1")
+    assert done.returncode == 0
+    assert len(done.stdout.strip()) == 36

@@ -1,0 +1,519 @@
+"""Reports: timelines, shares and sums, estimates, sizes for next time, and the page. Pure parts, no AWS."""
+
+from __future__ import annotations
+
+import html.parser
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from covalent_cirro.health.machines import InstanceType, Need
+from covalent_cirro.history.records import parse_record
+from covalent_cirro.prices import ON_DEMAND, SPOT, Price, shipped
+from covalent_cirro.protocol import Failure, Kind, Log, NodeResult, Outcome, Usage
+from covalent_cirro.report import Report, compute, costs, document, page, sizing, timeline
+from covalent_cirro.report.costs import Offer, estimate, share
+from covalent_cirro.report.facts import Attempt, Capacity, Machine, Run, run_of_call, run_of_job
+from covalent_cirro.report.sources import Gathered
+from covalent_cirro.settings import resolve
+
+MIB = 1024 * 1024
+KIND = InstanceType("m6i.large", 2, 8192, 0, "x86_64")
+GPU_KIND = InstanceType("g5.12xlarge", 48, 196608, 4, "x86_64")
+PRICE = Price(0.36, SPOT, "2026-11-22", "EC2 Spot price history")
+HERE = Machine("m6i.large", "eu-west-1a", SPOT)
+TIMES = {"started": 105.0, "fetched": 106.0, "first_line": 106.5, "ran": 116.0, "stored": 117.0}
+
+
+def attempt(number: int = 1, began_at: float = 104.0, ended_at: float | None = 118.0, **changes: Any) -> Attempt:
+    """An attempt that ran."""
+    return Attempt(number, began_at, ended_at, changes.pop("lost", False), "", changes.pop("machine", HERE))
+
+
+def run(**changes: Any) -> Run:
+    """A run of one attempt that succeeded."""
+    made = Run(
+        node_id=0,
+        name="train",
+        job_id="job",
+        call_id="call",
+        state="SUCCEEDED",
+        queue="cirro-cpu",
+        need=Need(1, 2048, 0),
+        called_at=100.0,
+        created_at=101.0,
+        attempts=(attempt(),),
+        usage=Usage(wall_s=12.0, cpu_s=6.0, peak_memory_bytes=500 * MIB),
+        times=TIMES,
+    )
+    return made._replace(**changes)
+
+
+def report_of(*runs: Run, price: Price | None = PRICE, notes: Sequence[str] = ()) -> Report:
+    """The report on these runs."""
+    kinds = {KIND.name: KIND, GPU_KIND.name: GPU_KIND}
+    return compute(
+        Gathered(
+            "dispatch-1", "sweep", "eu-west-1", runs, kinds, lambda machine, begin, end: price, tuple(notes), 200.0
+        )
+    )
+
+
+# --- timelines ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_has_its_pieces_in_order() -> None:
+    """From the call to the stored result; each begins where the one before ended."""
+    found = [(each.kind, each.began_at, each.ended_at) for each in timeline.segments(run(), 200.0)]
+    assert found == [
+        ("upload", 100.0, 101.0),
+        ("queue", 101.0, 104.0),
+        ("start", 104.0, 105.0),
+        ("fetch", 105.0, 106.0),
+        ("run", 106.0, 116.0),
+        ("store", 116.0, 118.0),
+    ]
+
+
+def test_a_lost_attempt_and_the_wait_for_the_next_are_pieces() -> None:
+    """The time that was lost is told as lost, not as run."""
+    of = run(attempts=(attempt(1, 102.0, 103.0, lost=True), attempt(2)))
+    kinds = [each.kind for each in timeline.segments(of, 200.0)]
+    assert kinds == ["upload", "queue", "lost", "queue", "start", "fetch", "run", "store"]
+
+
+def test_what_is_under_way_lasts_until_now() -> None:
+    """A job that waits and a container that runs; one that was tried once waits again."""
+    waits = run(state="RUNNABLE", attempts=(), times={}, usage=None)
+    assert [(each.kind, each.ended_at) for each in timeline.segments(waits, 150.0)][-1] == ("queue", 150.0)
+    runs = run(state="RUNNING", attempts=(attempt(ended_at=None),), times={}, usage=None)
+    assert [(each.kind, each.ended_at) for each in timeline.segments(runs, 150.0)][-1] == ("run", 150.0)
+    again = run(state="RUNNABLE", attempts=(attempt(lost=True),), times={}, usage=None)
+    assert [(each.kind, each.ended_at) for each in timeline.segments(again, 150.0)][-1] == ("queue", 150.0)
+
+
+def test_an_attempt_without_times_is_not_told_as_a_run() -> None:
+    """A container that was killed left none: all that is known is that it failed."""
+    of = run(state="FAILED", times={}, usage=None)
+    assert [each.kind for each in timeline.segments(of, 200.0)] == ["upload", "queue", "failed"]
+
+
+moments = st.floats(0, 1000, allow_nan=False)
+
+
+@st.composite
+def any_run(draw: st.DrawFn) -> Run:
+    """A run whose clocks disagree in any way."""
+    attempts = []
+    for number in range(1, draw(st.integers(0, 4)) + 1):
+        ended_at = draw(st.none() | moments)
+        attempts.append(attempt(number, draw(moments), ended_at, lost=draw(st.booleans()), machine=draw(machines)))
+    return run(
+        node_id=draw(st.integers(0, 3)),
+        job_id=str(draw(st.integers(0, 5))),
+        state=draw(st.sampled_from(["SUCCEEDED", "FAILED", "RUNNING", "RUNNABLE", "UNKNOWN"])),
+        need=draw(st.none() | needs),
+        called_at=draw(st.none() | moments),
+        created_at=draw(st.none() | moments),
+        attempts=tuple(attempts),
+        times=draw(st.dictionaries(st.sampled_from(sorted(TIMES)), moments)),
+    )
+
+
+machines = st.builds(Machine, st.sampled_from(["m6i.large", "g5.12xlarge", "", "z99.huge"]), st.just(""), st.just(SPOT))
+needs = st.builds(Need, st.integers(1, 400), st.integers(128, 10**6), st.integers(0, 16))
+
+
+@settings(deadline=None)
+@given(any_run(), moments)
+def test_pieces_are_ordered_and_do_not_overlap(of: Run, now: float) -> None:
+    """Whatever the clocks say: none is empty, and each begins where the one before ended."""
+    found = timeline.segments(of, now)
+    assert all(each.seconds > 0 for each in found)
+    assert all(one.ended_at == other.began_at for one, other in itertools.pairwise(found))
+    assert all(each.kind in timeline.KINDS for each in found)
+    if found:
+        assert found[0].began_at == of.began_at
+
+
+# --- costs ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_share_is_the_largest_of_vcpu_memory_and_gpu() -> None:
+    """Half of the vCPUs, all of the memory, a quarter of the GPUs: whatever others cannot have any more."""
+    assert share(Need(1, 128, 0), KIND) == 0.5
+    assert share(Need(1, KIND.usable_memory_mib, 0), KIND) == 1.0
+    assert share(Need(4, 16384, 1), GPU_KIND) == 0.25
+    assert share(Need(4, 16384, 4), GPU_KIND) == 1.0
+
+
+@settings(deadline=None)
+@given(needs, st.sampled_from(sorted(shipped().types)))
+def test_a_share_is_between_0_and_1(need: Need, name: str) -> None:
+    """Also where more is asked for than there is."""
+    assert 0.0 <= share(need, shipped().types[name]) <= 1.0
+
+
+def test_an_attempt_costs_its_share_for_as_long_as_it_ran() -> None:
+    """14 s of half of an instance at $0.36 an hour; what was lost costs as well."""
+    lost = attempt(1, 102.0, 103.0, lost=True)
+    made = report_of(run(attempts=(lost, attempt(2))))
+    assert [line.usd for line in made.lines] == [
+        pytest.approx(0.36 * 0.5 / 3600),
+        pytest.approx(0.36 * 0.5 * 14 / 3600),
+    ]
+    assert made.total.usd == pytest.approx(0.36 * 0.5 * 15 / 3600)
+    assert (made.total.lost, made.total.lost_s) == (1, 1.0)
+    assert made.total.lost_usd == pytest.approx(0.36 * 0.5 / 3600)
+    assert made.total.exact
+
+
+def test_what_is_not_known_is_not_made_up() -> None:
+    """No price, no instance type, or no request: no cost, and the sum says that it lacks something."""
+    for of, price in (
+        (run(), None),
+        (run(need=None), PRICE),
+        (run(attempts=(attempt(machine=Machine()),)), PRICE),
+    ):
+        made = report_of(of, price=price)
+        assert made.lines[0].usd is None
+        assert (made.total.usd, made.total.unknown, made.total.exact) == (0.0, 1, False)
+
+
+def test_an_assumed_instance_or_price_is_not_exact() -> None:
+    """The cost is told, and that something in it is assumed."""
+    assumed = report_of(run(attempts=(attempt(machine=HERE._replace(assumed=True)),)))
+    stand_in = report_of(run(), price=PRICE._replace(exact=False))
+    for made in (assumed, stand_in):
+        assert made.total.usd > 0
+        assert not made.total.exact
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(any_run(), max_size=6))
+def test_sums_are_sums(runs: list[Run]) -> None:
+    """The whole is the sum of its attempts and of its nodes; what was lost is a part of it; nothing is negative."""
+    made = report_of(*runs)
+    assert made.total.usd == pytest.approx(math.fsum(line.usd or 0.0 for line in made.lines))
+    assert made.total.usd == pytest.approx(math.fsum(each.usd for each in made.nodes.values()))
+    assert made.total.attempts == sum(each.attempts for each in made.nodes.values()) == len(made.lines)
+    assert 0 <= made.total.lost_usd <= made.total.usd + 1e-12
+    assert all(line.usd is None or line.usd >= 0 for line in made.lines)
+    assert all(line.share is None or 0 <= line.share <= 1 for line in made.lines)
+    assert made.total.unknown == sum(line.usd is None for line in made.lines)
+    page.page(made)
+    document(made)
+
+
+# --- estimates ------------------------------------------------------------------------------------------------------
+
+
+def offer(name: str, usd: float) -> Offer:
+    """An instance type of the table at a price."""
+    return Offer(shipped().types[name], Price(usd, ON_DEMAND, "2026-11-22", "test"))
+
+
+def test_an_estimate_is_what_the_run_would_have_cost() -> None:
+    """The same need for the same time on the same instance: before and after are one figure."""
+    of = run(attempts=(attempt(1, 0.0, 3600.0),))
+    after = report_of(of).total.usd
+    assert of.need is not None
+    before = estimate(of.need, 3600.0, [Offer(KIND, PRICE)])
+    assert before is not None
+    assert before.least_usd == before.most_usd == pytest.approx(after)
+
+
+def test_an_estimate_goes_from_the_cheapest_to_the_dearest_that_fits() -> None:
+    """What does not fit is not looked at; electrons and hours multiply."""
+    offers = [offer("m6i.large", 0.1), offer("m6i.xlarge", 0.4), offer("c6i.large", 0.01)]
+    found = estimate(Need(2, 6000, 0), 7200.0, offers, electrons=3)
+    assert found is not None
+    assert (found.least.kind.name, found.most.kind.name) == ("m6i.large", "m6i.xlarge")
+    assert found.least_usd == pytest.approx(0.1 * 2 * 3)
+    assert found.most_usd == pytest.approx(0.4 * 0.5 * 2 * 3)
+    assert estimate(Need(64, 6000, 0), 60.0, offers) is None
+
+
+def test_a_need_is_that_of_the_executors_settings() -> None:
+    """Memory in GB becomes MiB."""
+    assert costs.need_of(resolve({"vcpu": 4, "memory": 1.5, "num_gpus": 2}, {})) == Need(4, 1536, 2)
+
+
+# --- sizes ----------------------------------------------------------------------------------------------------------
+
+
+def size_of(*runs: Run) -> sizing.Size:
+    """The one size of these runs."""
+    (found,) = sizing.sizes(runs)
+    return found
+
+
+def used(wall_s: float = 60.0, cpu_s: float = 30.0, peak_mib: float | None = 500, **changes: Any) -> Run:
+    """A run that used so much."""
+    peak = None if peak_mib is None else int(peak_mib * MIB)
+    gpus = changes.pop("gpus", ())
+    usage = Usage(wall_s=wall_s, cpu_s=cpu_s, peak_memory_bytes=peak, gpus=gpus)
+    return run(usage=usage, **changes)
+
+
+def test_a_size_is_enough_for_the_largest_run() -> None:
+    """A quarter more than the largest peak, rounded up; as many vCPUs as were busy."""
+    found = size_of(
+        used(cpu_s=90, peak_mib=300, need=Need(4, 8192, 0)), used(cpu_s=20, peak_mib=1000, need=Need(4, 8192, 0))
+    )
+    assert found.next == Need(2, 1280, 0)
+    assert found.options == "vcpu=2, memory=1.25"
+    assert found.runs == 2
+
+
+def test_out_of_memory_asks_for_twice_as_much() -> None:
+    """How much it needed is not known; that it was not enough is."""
+    found = size_of(run(usage=None, out_of_memory=True, need=Need(1, 2048, 0)))
+    assert found.next.memory_mib == 4096
+    assert "not enough" in found.why[-1]
+
+
+def test_busy_vcpus_are_kept_and_short_runs_tell_nothing() -> None:
+    """Fewer are proposed only where it is seen that they were idle."""
+    assert size_of(used(cpu_s=220, need=Need(4, 2048, 0))).next.vcpus == 4
+    short = size_of(used(wall_s=2, cpu_s=0.1, need=Need(4, 2048, 0)))
+    assert (short.next.vcpus, short.used_vcpus) == (4, None)
+
+
+def gpu(utilization: float | None, peak_mib: float | None) -> dict[str, Any]:
+    """A GPU of 24 GiB as the runner tells of it."""
+    peak = None if peak_mib is None else int(peak_mib * MIB)
+    return {"name": "A10G", "memory_bytes": 24 * 1024 * MIB, "peak_memory_bytes": peak, "utilization": utilization}
+
+
+def test_gpus_that_nobody_used_are_not_asked_for_again() -> None:
+    """One of two was busy; of a GPU that does not tell (MIG) nothing is said."""
+    need = Need(4, 8192, 2)
+    one = size_of(used(need=need, gpus=(gpu(80.0, 9000), gpu(0.0, 4))))
+    assert (one.next.gpus, one.used_gpus, one.gpu_utilization) == (1, 1, 80.0)
+    assert "num_gpus=1" in one.options
+    assert size_of(used(need=need, gpus=(gpu(None, None), gpu(None, None)))).next.gpus == 2
+    assert size_of(used(need=need, gpus=(gpu(0.0, 4), gpu(0.0, 4)))).options.endswith("num_gpus=0")
+
+
+@settings(deadline=None)
+@given(needs, st.floats(0, 1e5), st.floats(0.1, 1e5), st.none() | st.floats(0, 1e6))
+def test_a_size_can_be_asked_for_and_is_enough(need: Need, cpu_s: float, wall_s: float, peak: float | None) -> None:
+    """Never less memory than was used, never more vCPUs than before, always what the executor takes."""
+    found = size_of(used(wall_s, cpu_s, peak, need=need))
+    assert peak is None or found.next.memory_mib >= int(peak)
+    assert 1 <= found.next.vcpus <= need.vcpus
+    resolve({"vcpu": found.next.vcpus, "memory": found.next.memory_mib / 1024, "num_gpus": found.next.gpus}, {})
+
+
+# --- facts ----------------------------------------------------------------------------------------------------------
+
+ARN = "arn:aws:ecs:eu-west-1:123456789012:container-instance/Spot_Batch_1/{}"
+
+
+def described(**changes: Any) -> dict[str, Any]:
+    """A job as DescribeJobs has it: one attempt lost, one that succeeded."""
+    return {
+        "jobId": "job",
+        "jobName": "train-12345678-3-0",
+        "jobQueue": "arn:aws:batch:eu-west-1:123456789012:job-queue/cirro-cpu",
+        "status": "SUCCEEDED",
+        "createdAt": 101_000,
+        "startedAt": 104_000,
+        "stoppedAt": 118_000,
+        "tags": {"covalent:dispatch": "d", "covalent:node": "3", "covalent:electron": "train"},
+        "container": {
+            "resourceRequirements": [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "2048"}],
+            "containerInstanceArn": ARN.format("b"),
+        },
+        "attempts": [
+            {
+                "startedAt": 102_000,
+                "stoppedAt": 103_000,
+                "statusReason": "Host EC2 (instance i-0123456789abcdef0) terminated.",
+                "container": {"containerInstanceArn": ARN.format("a")},
+            },
+            {"startedAt": 104_000, "stoppedAt": 118_000, "container": {"containerInstanceArn": ARN.format("b")}},
+        ],
+        **changes,
+    }
+
+
+def outcome(failure: Failure | None = None, **host: str) -> Outcome:
+    """The outcome of the second attempt."""
+    result = NodeResult(3, None, failure or Failure(Kind.RAISED, "no"), Log(), Log())
+    usage = Usage(12.0, 6.0, 500 * MIB)
+    return Outcome("call", 2, "job", (result,), usage, "3.11", "3", host, TIMES)
+
+
+CAPACITY = Capacity({"Spot_Batch_1": SPOT, "OnDemand_Batch_1": ON_DEMAND}, "", (KIND,))
+
+
+def test_the_machine_of_an_attempt_is_told_by_its_outcome() -> None:
+    """Type, zone and market; of the attempt that left none, the market is that of its cluster, the type assumed."""
+    record = parse_record(described())
+    assert record is not None
+    told = outcome(instance_type="c6i.large", zone="eu-west-1b", life_cycle="on-demand")
+    lost, last = run_of_job(record, told, 100.0, CAPACITY).attempts
+    assert last.machine == Machine("c6i.large", "eu-west-1b", ON_DEMAND)
+    assert lost.machine == Machine("c6i.large", "", SPOT, assumed=True)
+    assert (lost.lost, last.lost) == (True, False)
+
+
+def test_without_an_outcome_the_smallest_type_that_fits_is_assumed() -> None:
+    """Of the queue's first compute environment; none where nothing fits."""
+    record = parse_record(described())
+    assert record is not None
+    (_, last) = run_of_job(record, None, None, CAPACITY).attempts
+    assert last.machine == Machine("m6i.large", "", SPOT, assumed=True)
+    (_, nowhere) = run_of_job(record, None, None, CAPACITY._replace(kinds=())).attempts
+    assert nowhere.machine.instance_type == ""
+
+
+def test_a_running_job_has_an_attempt_without_an_end() -> None:
+    """It is counted up to now."""
+    record = parse_record(described(status="RUNNING", stoppedAt=None))
+    assert record is not None
+    found = run_of_job(record, None, None, CAPACITY)
+    assert [each.ended_at for each in found.attempts] == [103.0, 118.0, None]
+    assert found.attempts[-1].number == 3
+
+
+def test_out_of_memory_is_seen_in_the_outcome_and_in_the_reason() -> None:
+    """The runner's own word, or ECS's."""
+    record = parse_record(described())
+    assert record is not None
+    assert run_of_job(record, outcome(Failure(Kind.OUT_OF_MEMORY, "")), None, CAPACITY).out_of_memory
+    container = {**described()["container"], "reason": "OutOfMemoryError: Container killed due to memory usage"}
+    killed = parse_record(described(container=container, status="FAILED"))
+    assert killed is not None
+    assert run_of_job(killed, None, None, CAPACITY).out_of_memory
+    assert not run_of_job(record, outcome(), None, CAPACITY).out_of_memory
+
+
+def test_a_forgotten_job_is_told_by_its_outcome_alone() -> None:
+    """Its last attempt, without what it asked for; nothing at all without an outcome."""
+    found = run_of_call(3, "train", "call", outcome(life_cycle="spot"), 100.0)
+    assert (found.state, found.need, found.job_id) == ("FAILED", None, "job")
+    assert [(each.number, each.began_at, each.ended_at) for each in found.attempts] == [(2, 105.0, 117.0)]
+    nothing = run_of_call(3, "train", "call", None, 100.0)
+    assert (nothing.state, nothing.attempts) == ("UNKNOWN", ())
+
+
+def test_an_outcome_that_says_anything_breaks_nothing() -> None:
+    """A job can write any number: what is no time is left out, and the page is made all the same."""
+    wild = outcome()._replace(
+        times={"started": float("nan"), "fetched": -1.0, "ran": 1e300, "stored": float("inf")},
+        usage=Usage(60.0, float("inf"), 10**30, None, ({"utilization": "much", "peak_memory_bytes": None},)),
+    )
+    record = parse_record(described())
+    assert record is not None
+    made = report_of(run_of_job(record, wild, 100.0, CAPACITY), run_of_call(4, "train", "call", wild, None))
+    assert made.total.usd > 0
+    parsed(page.page(made))
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+class _Tags(html.parser.HTMLParser):
+    """Checks that tags close in order, and keeps what the page has."""
+
+    EMPTY = frozenset(("meta", "br", "rect"))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.EMPTY or tag == "rect":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def parsed(text: str) -> _Tags:
+    """The page's tags; fails on one that is not closed."""
+    tags = _Tags()
+    tags.feed(text)
+    assert tags.open == []
+    return tags
+
+
+def test_the_page_is_whole_and_refers_to_nothing_outside() -> None:
+    """Every tag is closed; no script, link or picture; a policy that would refuse one."""
+    text = page.page(report_of(run(attempts=(attempt(1, 102.0, 103.0, lost=True), attempt(2))), notes=["a note"]))
+    tags = parsed(text)
+    names = {name for name, _ in tags.seen}
+    assert not names & {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
+    assert not [attrs for _, attrs in tags.seen if {"src", "href", "srcset"} & set(attrs)]
+    assert not re.search(r"url\(|@import|https?://", text)
+    assert "default-src 'none'" in text
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+    assert "width=device-width" in text
+    assert "a note" in text
+
+
+def test_names_are_text_whatever_they_say() -> None:
+    """An electron's name, a lattice's, a reason of AWS: nothing of it becomes a tag."""
+    evil = "</title><script>alert(1)</script>\"'&"
+    made = report_of(run(name=evil), notes=[evil])._replace(lattice=evil)
+    text = page.page(made)
+    assert "<script" not in text
+    assert "script" not in {name for name, _ in parsed(text).seen}
+
+
+def test_every_run_has_a_row_that_lies_within_the_timeline() -> None:
+    """As many rows as runs; no piece begins left of it or ends far right of it."""
+    text = page.page(report_of(run(), run(node_id=1, job_id="other", called_at=150.0, created_at=151.0, attempts=())))
+    assert text.count('class="row"') == 2
+    for x, width in re.findall(r'x="([\d.-]+)" width="([\d.]+)" height="14"', text):
+        assert 0 <= float(x) <= 1000
+        assert float(x) + float(width) <= 1000.01
+
+
+def test_a_dispatch_without_any_fact_is_still_a_page() -> None:
+    """Nothing ran yet, nothing is known: no division by nothing, no sum that is made up."""
+    nothing = run(called_at=None, created_at=None, attempts=(), usage=None, times={}, need=None, state="UNKNOWN")
+    for made in (report_of(), report_of(nothing)):
+        parsed(page.page(made))
+        assert document(made)["cost"]["usd"] == 0
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [(None, "?"), (0, "$0"), (1234.5, "$1,234.50"), (0.113, "$0.113"), (0.04591, "$0.0459"), (0.0000095, "$0.0000095")],
+)
+def test_money_is_written_with_the_digits_that_count(amount: float | None, text: str) -> None:
+    """Cents for dollars, and enough digits for an electron of a second."""
+    assert page.usd(amount) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.012, "12 ms"),
+        (0.1, "0.1 s"),
+        (9.96, "10 s"),
+        (59.96, "1 min"),
+        (61, "1 min 1 s"),
+        (3600, "1 h"),
+        (3720, "1 h 2 min"),
+    ],
+)
+def test_durations_are_written_in_two_units(seconds: float, text: str) -> None:
+    """The way that people read them."""
+    assert page.duration(seconds) == text

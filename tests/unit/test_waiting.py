@@ -1,0 +1,287 @@
+"""Why a job waits: from what AWS says of its queue to a reason with a stable name, and the setting to change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import pytest
+
+from covalent_cirro.errors import AwsError
+from covalent_cirro.health.machines import InstanceType, Need
+from covalent_cirro.health.queues import Environment, Queue
+from covalent_cirro.waiting import DEADLINE_S, Place, Reason, Seen, Waiting, Why, deployment_of, explain
+from covalent_cirro.waits import Waits
+
+NOW = 1_800_000_000.0
+NEED = Need(vcpus=2, memory_mib=4096, gpus=0)
+TYPES = {
+    "m6i.large": InstanceType("m6i.large", 2, 8192, 0, "x86_64"),
+    "m6i.8xlarge": InstanceType("m6i.8xlarge", 32, 131072, 0, "x86_64"),
+}
+
+
+def queue(name: str = "cirro-cpu", **changes: Any) -> Queue:
+    """A queue as it should be."""
+    return Queue(name, f"arn:queue/{name}", "ENABLED", "VALID", "", ("arn:env/spot",))._replace(**changes)
+
+
+def environment(**changes: Any) -> Environment:
+    """A compute environment of Spot instances, at zero."""
+    return Environment(
+        name="spot",
+        arn="arn:env/spot",
+        state="ENABLED",
+        status="VALID",
+        reason="",
+        kind="SPOT",
+        vcpus=0,
+        max_vcpus=64,
+        instance_types=("m6i",),
+        subnets=(),
+        instance_profile="",
+        cluster="",
+    )._replace(**changes)
+
+
+def seen(*environments: Environment, **changes: Any) -> Seen:
+    """What AWS says of a queue in which the job is alone."""
+    return Seen(
+        queue(), environments or (environment(),), TYPES, running=0, front=(Place("j1", NOW - 700),), head_reason=""
+    )._replace(**changes)
+
+
+def job(**changes: Any) -> Waiting:
+    """A job a little over the deadline."""
+    return Waiting("j1", NEED, "", NOW - 700)._replace(**changes)
+
+
+def reason(of: Waiting, facts: Seen, name: str = "cirro-cpu") -> Reason:
+    """The reason, for a user with a profile."""
+    return explain(of, facts, name, "eu-west-1", "lab", NOW)
+
+
+ICE = "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - Service cannot fulfill the capacity requested for instance type [m6i]"
+TOO_LARGE = "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - The job resource requirement (vCPU/memory/GPU) is higher"
+MAX = "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE - The maxvCpus of the CE(s)"
+REFUSED = "MISCONFIGURATION:EC2_INSTANCE_CONFIGURATION_UNSUPPORTED - ..."
+ROLE = "MISCONFIGURATION:SERVICE_ROLE_PERMISSIONS - ..."
+INVALID = "ACTION_REQUIRED - CE(s) associated with the job queue are invalid."
+DEPLOY = "`cirro deploy --parameter {} --stack-name cirro --region eu-west-1 --profile lab`"
+DOCTOR = "`cirro doctor --stack-name cirro --region eu-west-1 --profile lab`"
+OTHERS = tuple(Place(f"other{index}", NOW - 1000) for index in range(3))
+
+
+@pytest.mark.parametrize(
+    ("of", "facts", "why", "said"),
+    [
+        # what AWS says
+        (job(status_reason=ICE), seen(), Why.NO_CAPACITY, DEPLOY.format("CpuInstanceTypes=...")),
+        (job(status_reason=TOO_LARGE), seen(), Why.NO_TYPE_FITS, "Ask for less (vcpu, memory, num_gpus"),
+        (job(status_reason=MAX), seen(), Why.MAX_VCPUS_BELOW_JOB, DEPLOY.format("CpuSpotMaxVcpus=2")),
+        (job(status_reason=REFUSED), seen(), Why.INSTANCE_REFUSED, DOCTOR),
+        (job(status_reason=ROLE), seen(), Why.SERVICE_ROLE, DOCTOR),
+        (
+            job(status_reason=INVALID),
+            seen(environment(status="INVALID", reason="CLIENT_ERROR - no such role")),
+            Why.ENVIRONMENT_INVALID,
+            "spot is INVALID (CLIENT_ERROR - no such role)",
+        ),
+        (job(status_reason="CAPACITY:SOMETHING_NEW - words"), seen(), Why.AWS_SAYS, "CAPACITY:SOMETHING_NEW - words"),
+        # what cannot work
+        (job(), seen(queue=None), Why.QUEUE_GONE, "no queue cirro-cpu any more"),
+        (job(), seen(queue=queue(status="INVALID", reason="why")), Why.QUEUE_INVALID, "INVALID: why"),
+        (
+            job(),
+            seen(environment(state="DISABLED")),
+            Why.ENVIRONMENT_DISABLED,
+            "`aws batch update-compute-environment --compute-environment spot --state ENABLED --region eu-west-1",
+        ),
+        (job(), seen(environment(status="UPDATING")), Why.ENVIRONMENT_UPDATING, "Wait until it is VALID"),
+        (
+            job(need=Need(2, 400_000, 0)),
+            seen(),
+            Why.NO_TYPE_FITS,
+            "it asks for 400000 MiB of memory of at most 127107",
+        ),
+        (job(need=Need(2, 4096, 1)), seen(), Why.NO_TYPE_FITS, "1 GPU of at most 0"),
+        (job(need=Need(32, 4096, 0)), seen(environment(max_vcpus=16)), Why.MAX_VCPUS_BELOW_JOB, "CpuSpotMaxVcpus=32"),
+        # whose turn it is
+        (
+            job(),
+            seen(environment(vcpus=64), running=32),
+            Why.MAX_VCPUS_REACHED,
+            "All of the 64 vCPUs that cirro-cpu may have are in use by 32 jobs",
+        ),
+        (job(), seen(environment(vcpus=4)), Why.SCALING_UP, "starting instances behind cirro-cpu, 4 vCPUs so far"),
+        (
+            job(since=NOW - 3 * DEADLINE_S),
+            seen(environment(vcpus=4), front=(Place("j1", NOW - 3 * DEADLINE_S),)),
+            Why.INSTANCES_DO_NOT_JOIN,
+            DOCTOR,
+        ),
+        (job(), seen(), Why.NO_INSTANCE, "the account's quota of vCPUs"),
+        (job(), seen(front=(Place("j1", NOW - 5),)), Why.SCALING_UP, "the next one in cirro-cpu"),
+        (job(), seen(front=(*OTHERS, Place("j1", NOW))), Why.BEHIND_OTHERS, "It is number 4 in the queue."),
+        (
+            job(),
+            seen(front=(*OTHERS, Place("j1", NOW)), head_reason=TOO_LARGE),
+            Why.BEHIND_STUCK_JOB,
+            "the first in cirro-cpu, other0, gets no machine: MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT",
+        ),
+        # what was not to be learnt
+        (job(), seen(types=None), Why.NO_INSTANCE, "quota"),
+        (
+            job(),
+            seen(environment(vcpus=64), running=9, front=None, denied=("batch:GetJobQueueSnapshot",)),
+            Why.MAX_VCPUS_REACHED,
+            "Its place in the queue is not known (batch:GetJobQueueSnapshot is not allowed).",
+        ),
+        (
+            job(),
+            Seen(None, (), None, None, None, "", ("batch:DescribeJobQueues",)),
+            Why.NOT_LEARNT,
+            "may not call batch:DescribeJobQueues",
+        ),
+    ],
+)
+def test_each_reason_has_its_name_and_what_to_do(of: Waiting, facts: Seen, why: Why, said: str) -> None:
+    """One row for each reason, AWS's own and ours."""
+    found = reason(of, facts)
+    assert found.why is why
+    assert said in str(found)
+
+
+@pytest.mark.parametrize("words", [ICE, TOO_LARGE, MAX, REFUSED, ROLE, INVALID, "UNDETERMINED"])
+def test_awss_words_are_told_verbatim(words: str) -> None:
+    """Whatever we make of them."""
+    assert f"AWS Batch says: {words.rstrip('.')}." in str(reason(job(status_reason=words), seen()))
+
+
+def test_the_reason_of_an_earlier_attempt_is_not_why_a_job_waits() -> None:
+    """After a lost host the job waits again, still with the status reason of the attempt that was lost."""
+    found = reason(job(status_reason="Host EC2 (instance i-0123) terminated."), seen(environment(vcpus=4)))
+    assert (found.why, found.words) == (Why.SCALING_UP, "")
+
+
+def test_scaling_up_and_a_full_queue_are_not_stuck() -> None:
+    """Nobody has to do anything: they are told, not warned about."""
+    assert not reason(job(), seen(environment(vcpus=4))).why.is_stuck
+    assert not reason(job(), seen(environment(vcpus=64), running=3)).why.is_stuck
+    assert reason(job(), seen()).why.is_stuck
+
+
+def test_a_queue_that_deploy_did_not_make() -> None:
+    """Is told in the words of the AWS CLI, since no parameter of ours changes it."""
+    found = reason(job(need=Need(32, 4096, 0)), seen(environment(max_vcpus=16)), "simulations")
+    assert "aws batch update-compute-environment --compute-environment spot --compute-resources maxvCpus=32" in str(
+        found
+    )
+    assert "cirro deploy" not in str(found)
+
+
+def test_deployments_are_known_by_their_queues_names() -> None:
+    """As the compute template names them."""
+    names = ("lab-cpu", "lab-cpu-on-demand", "arn:aws:batch:eu-west-1:1:job-queue/lab-gpu", "lab-gpu-on-demand")
+    for name in names:
+        found = deployment_of(name, "eu-west-1", None)
+        assert found is not None
+        assert found.stack_name == "lab"
+    assert deployment_of("simulations", "eu-west-1", None) is None
+
+
+# --- when it is asked -------------------------------------------------------------------------------------------------
+
+
+class Looks:
+    """A gateway that gives one answer, or errors first, and counts."""
+
+    def __init__(self, answer: Seen, *errors: Exception) -> None:
+        self.answer, self.errors, self.asked = answer, list(errors), []  # type: ignore[var-annotated]
+
+    async def __call__(self, queue: str) -> Seen:
+        self.asked.append(queue)
+        if self.errors:
+            raise self.errors.pop(0)
+        return self.answer
+
+
+def waits(look: Looks, **options: float) -> Waits:
+    """Waits with a short deadline."""
+    return Waits(look, region="eu-west-1", profile="lab", **{"deadline_s": 0.1, "every_s": 0.1, **options})
+
+
+async def until(condition: Any) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.01)
+
+
+async def test_many_jobs_cost_one_look(caplog: pytest.LogCaptureFixture) -> None:
+    """All that wait in a queue are explained from the same answer, with one line in the log for their reason."""
+    look, told = Looks(seen(front=None)), []
+    many = waits(look, every_s=60)
+    began = time.time()
+    for index in range(50):
+        many.see(Waiting(f"j{index}", NEED, "", began), "cirro-cpu", told.append)
+    await until(lambda: len(told) == 50)
+    await asyncio.sleep(0.2)
+    assert look.asked == ["cirro-cpu"]
+    assert time.time() - began >= 0.1
+    (record,) = [each for each in caplog.records if "no_instance_started" in each.getMessage()]
+    assert "and 49 others of queue cirro-cpu" in record.getMessage()
+    await many.aclose()
+
+
+async def test_a_job_that_gets_its_machine_in_time_costs_nothing() -> None:
+    """Nobody asks AWS before the deadline."""
+    look = Looks(seen())
+    few = waits(look, deadline_s=0.2)
+    few.see(Waiting("j1", NEED, "", time.time()), "cirro-cpu", lambda reason: None)
+    await asyncio.sleep(0.05)
+    few.leave("j1")
+    await asyncio.sleep(0.3)
+    assert look.asked == []
+    await few.aclose()
+
+
+async def test_a_throttled_look_is_made_again(caplog: pytest.LogCaptureFixture) -> None:
+    """It fails nobody and is not asked sooner than the next look."""
+    caplog.set_level(logging.INFO)
+    throttled = AwsError("Too Many Requests", operation="batch:ListJobs", code="429", throttled=True)
+    look, told = Looks(seen(), throttled, RuntimeError("odd answer")), []
+    few = waits(look)
+    began = time.monotonic()
+    few.see(Waiting("j1", NEED, "", time.time() - 1), "cirro-cpu", told.append)
+    await until(lambda: told)
+    assert len(look.asked) == 3
+    assert time.monotonic() - began >= 0.2
+    await few.aclose()
+
+
+async def test_a_reason_that_changes_is_told_again() -> None:
+    """And one that stays is not."""
+    look, told = Looks(seen(environment(vcpus=4), front=None)), []
+    few = waits(look)
+    few.see(Waiting("j1", NEED, "", time.time() - 0.11), "cirro-cpu", told.append)
+    await until(lambda: len(look.asked) >= 2)
+    look.answer = seen(environment(vcpus=64), running=9, front=None)
+    await until(lambda: len(told) >= 2 and len(look.asked) >= 5)
+    assert [each.why for each in told][-1] is Why.MAX_VCPUS_REACHED
+    assert len({str(each) for each in told}) == len(told)
+    await few.aclose()
+
+
+async def test_queues_are_asked_about_one_by_one() -> None:
+    """Each has its own minute."""
+    look, told = Looks(seen(front=None)), []
+    few = waits(look, every_s=60)
+    few.see(Waiting("j1", NEED, "", 1.0), "cirro-cpu", told.append)
+    few.see(Waiting("j2", NEED, "", 1.0), "cirro-gpu", told.append)
+    await until(lambda: len(told) == 2)
+    assert sorted(look.asked) == ["cirro-cpu", "cirro-gpu"]
+    await few.aclose()
