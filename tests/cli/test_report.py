@@ -61,6 +61,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
         def executor() -> CirroBatchExecutor:
             return CirroBatchExecutor(
                 **settings,
+                endpoint_url=emulator.endpoint_url,
                 container_image_uri="cirro-runner",
                 vcpu=VCPU,
                 memory=MEMORY_GB,
