@@ -271,7 +271,7 @@ def test_who_may_only_submit_sees_no_failure(world: World) -> None:
     assert not [finding for finding in findings.values() if finding.level == FAILURE]
     assert "cloudformation:DescribeStacks" in findings["stacks"].seen
     assert "iam:GetRole" in findings["job_role"].seen
-    assert "ec2:DescribeInstanceTypes" in findings["quota"].seen
+    assert "servicequotas:GetServiceQuota" in findings["quota"].seen
     assert {findings[id].level for id in ("queue", "environment", "bucket", "bucket_write")} == {OK}
 
 

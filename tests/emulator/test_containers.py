@@ -421,5 +421,5 @@ async def test_an_electron_whose_image_is_missing_names_it(
     executor: Callable[..., CirroBatchExecutor], metadata: dict[str, Any]
 ) -> None:
     """And what to look at."""
-    with pytest.raises(TaskRuntimeError, match=r"container_image_uri='127.0.0.1:1/nothing:1'"):
+    with pytest.raises(TaskRuntimeError, match=r"registry of its image.*127\.0\.0\.1:1/nothing:1"):
         await executor(container_image_uri="127.0.0.1:1/nothing:1").run(len, ["abc"], {}, metadata)

@@ -49,18 +49,21 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
 
 @pytest.fixture
 def section() -> Iterator[dict[str, Any]]:
-    """Sets keys of ``[executors.cirro]`` in this process's config, and takes them out again."""
-    changed: dict[str, Any] = {}
+    """Sets keys of ``[executors.cirro]`` in this process's config, which is empty before, and as it was after."""
+    before = dict(get_config("executors.cirro"))
 
     class Section(dict[str, Any]):
         def __setitem__(self, key: str, value: Any) -> None:
-            changed[key] = value
             set_config(f"executors.cirro.{key}", value)
 
+    def now(content: Mapping[str, Any]) -> None:
+        get_config("executors.cirro").clear()
+        get_config("executors.cirro").update(content)
+        set_config({})  # writes the file, from which Covalent reads again for each executor
+
+    now({})
     yield Section()
-    for key in changed:
-        get_config("executors.cirro").pop(key, None)
-    set_config({})  # writes the file, from which Covalent reads again for each executor
+    now(before)
 
 
 @pytest.mark.parametrize("first", ANY_ORDER)
