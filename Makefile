@@ -33,8 +33,8 @@ status: $(VENV)/.run ## Show what still runs
 down: ## Stop what `make sweep` left running, and remove its data
 	@if [ -x $(BIN)/cirro ]; then $(BIN)/cirro local down --state-dir $(STATE); else echo "nothing is installed"; fi
 
-test: $(VENV)/.dev $(VENV)/.checkov ## Run all tests; ARGS="-k name" goes to pytest
-	@CHECKOV=$(BIN)/../checkov/bin/checkov $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(VENV)/.dev $(VENV)/.tools ## Run all tests; ARGS="-k name" goes to pytest
+	@PATH="$(abspath $(VENV))/tools:$$PATH" $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.dev ## Format, lint, types and layers
 	@$(BIN)/ruff format --check .
@@ -70,10 +70,15 @@ $(VENV)/.dev: $(VENV)/.run
 	@$(INSTALL) -e '.[emulator,examples,test,check]'
 	@touch $@
 
-# In an environment of its own: it wants another boto3 than the rest.
+# Command lines that tests run. Each is in an environment of its own: each wants another botocore than the rest.
 CHECKOV_VERSION = 3.3.30
-$(VENV)/.checkov: Makefile | $(VENV)/bin/python
-	@echo "installing checkov, which looks through the templates"
-	@$(BIN)/python -m venv $(VENV)/checkov
-	@$(VENV)/checkov/bin/python -m pip install --quiet --quiet --disable-pip-version-check checkov==$(CHECKOV_VERSION)
+AWSCLI_VERSION = 1.46.3
+$(VENV)/.tools: Makefile | $(VENV)/bin/python
+	@echo "installing checkov, which looks through the templates, and the AWS CLI, which the documentation uses"
+	@mkdir -p $(VENV)/tools
+	@for tool in checkov==$(CHECKOV_VERSION) awscli==$(AWSCLI_VERSION); do \
+		home=$(VENV)/tools/$${tool%%==*}-environment && $(BIN)/python -m venv $$home \
+		&& $$home/bin/python -m pip install --quiet --quiet --disable-pip-version-check $$tool || exit 1; done
+	@ln -sf checkov-environment/bin/checkov $(VENV)/tools/checkov
+	@ln -sf awscli-environment/bin/aws $(VENV)/tools/aws
 	@touch $@

@@ -20,9 +20,9 @@ from covalent._shared_files.config import get_config
 from covalent._shared_files.util_classes import RESULT_STATUS
 from covalent.executor.base import AsyncBaseExecutor
 
-from covalent_cirro import panel
 from covalent_cirro import settings as options_table
 from covalent_cirro.errors import CirroError
+from covalent_cirro.progress import panel
 from covalent_cirro.settings import SECTION, Settings
 
 log = logging.getLogger(__name__)
@@ -228,7 +228,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
                 for node_id in node_ids
             ]
         if isinstance(data, Mapping) and "cirro_resume" in data:  # not a job's end: `cirro resume` asks
-            from covalent_cirro import server_life
+            from covalent_cirro.resume import server_life
 
             await server_life.answer(dispatch_id, data)
             return []
@@ -392,7 +392,7 @@ def _take_part() -> None:
     program = getattr(sys.modules.get("__main__"), "__file__", None) or ""
     if program.endswith("app.py"):  # Covalent's server is this file of its web application
         try:
-            from covalent_cirro import server_life
+            from covalent_cirro.resume import server_life
 
             server_life.arm_in_server()
         except Exception:

@@ -93,7 +93,7 @@ def main(port: int) -> None:
     import covalent_ui
     from covalent_dispatcher._db.datastore import DataStore
 
-    from covalent_cirro import server_life
+    from covalent_cirro.resume import server_life
 
     DataStore.factory().run_migrations(logging_enabled=False)
     server_life.arm()

@@ -36,7 +36,7 @@ WHERE l.dispatch_id = :dispatch_id AND e.transport_graph_node_id IN :nodes
 
 
 class PanelChange(NamedTuple):
-    """What an electron's panel is to show of its job: the lines of `panel.py`, all of them."""
+    """What an electron's panel is to show of its job: the lines of `progress/panel.py`, all of them."""
 
     dispatch_id: str
     node_id: int

@@ -23,7 +23,7 @@ from covalent_cirro.documents import parse_call
 from covalent_cirro.engine import Engine
 from covalent_cirro.errors import JobLost, NotFound
 from covalent_cirro.image_rules import Pickled
-from covalent_cirro.progress import explain_wait, since
+from covalent_cirro.progress.job import explain_wait, since
 from covalent_cirro.protocol import MAX_DOCUMENT_BYTES, Call, Location, node_base, parse_call_uri
 from covalent_cirro.reception import write_ends
 from covalent_cirro.results import read_outcome

@@ -17,12 +17,12 @@ from weakref import WeakKeyDictionary
 
 from covalent_cirro import aws, console, covalent_view
 from covalent_cirro.batch import BatchGateway
-from covalent_cirro.capacity import Capacity
 from covalent_cirro.definitions import Definitions
 from covalent_cirro.image_versions import ImageVersions, fetch
-from covalent_cirro.live_logs import LiveLogs
+from covalent_cirro.progress.live_logs import LiveLogs
 from covalent_cirro.store import Store
-from covalent_cirro.waits import Waits, deadline_s
+from covalent_cirro.waiting.capacity import Capacity
+from covalent_cirro.waiting.waits import Waits, deadline_s
 from covalent_cirro.watcher import Watcher
 
 log = logging.getLogger(__name__)

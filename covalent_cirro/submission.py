@@ -13,7 +13,7 @@ from typing import Any
 
 from covalent._shared_files import TaskCancelledError
 
-from covalent_cirro import adoption, covalent_assets, host_nodes, jobs
+from covalent_cirro import covalent_assets, host_nodes, jobs
 from covalent_cirro.aws import access_of
 from covalent_cirro.batch import Submission, job_name, tag_value
 from covalent_cirro.calls import Spec, Written, pickled_by, write_call
@@ -24,10 +24,11 @@ from covalent_cirro.errors import AccessDenied, JobLost, NotFound
 from covalent_cirro.image_rules import Pickled
 from covalent_cirro.jobs import JobDetail
 from covalent_cirro.launches import Launch, find, is_expected
-from covalent_cirro.progress import Progress
+from covalent_cirro.progress.job import Progress
+from covalent_cirro.progress.status_board import board
 from covalent_cirro.protocol import CALL_PARAMETER
+from covalent_cirro.resume import adoption
 from covalent_cirro.settings import Settings
-from covalent_cirro.status_board import board
 from covalent_cirro.store import REFRESH_AFTER_S
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""``cirro resume``: go on with dispatches whose Covalent server died. Shows what `resume_request` was answered."""
+"""``cirro resume``: go on with dispatches whose Covalent server died. Shows what `resume.request` was answered."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def resume(dispatches: tuple[str, ...], as_json: bool) -> None:
     A server that starts does it by itself where that is safe. This is for dispatches with electrons of other executors
     under way: they run again from their start.
     """
-    from covalent_cirro import resume_request  # imports Covalent, two seconds
+    from covalent_cirro.resume import request  # imports Covalent, two seconds
 
-    answers = resume_request.resume(dispatches)
+    answers = request.resume(dispatches)
     if as_json:
         render.document({"dispatches": [answer._asdict() for answer in answers]})
     elif not answers:

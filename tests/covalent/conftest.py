@@ -16,7 +16,7 @@ import pytest
 
 from covalent_cirro import covalent_server
 from covalent_cirro.playground import ACCESS_KEY, REGION, Playground
-from covalent_cirro.waits import DEADLINE_VARIABLE
+from covalent_cirro.waiting.waits import DEADLINE_VARIABLE
 
 VCPUS = 16
 """Jobs of one vCPU at a time: more than the machine has cores, because most test electrons hardly compute."""

@@ -18,7 +18,7 @@ from covalent_cirro import CirroBatchExecutor, deployment
 from covalent_cirro.aws import access_of
 from covalent_cirro.emulator import Emulator, Timing
 from covalent_cirro.engine import Engine, engine_of
-from covalent_cirro.waits import DEADLINE_VARIABLE
+from covalent_cirro.waiting.waits import DEADLINE_VARIABLE
 from tests.plugin.conftest import Account
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -73,7 +73,7 @@ async def told(caplog: pytest.LogCaptureFixture, why: str) -> str:
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         for record in caplog.records:
-            if record.name == "covalent_cirro.waits" and f"({why})" in record.getMessage():
+            if record.name == "covalent_cirro.waiting.waits" and f"({why})" in record.getMessage():
                 return record.getMessage()
         await asyncio.sleep(0.05)
     raise AssertionError(f"nothing of {why}: {[record.getMessage() for record in caplog.records]}")
@@ -174,10 +174,10 @@ async def test_scaling_up_from_zero_is_no_alarm(
 ) -> None:
     """An instance that takes longer than the deadline to come is told for what it is, and the job runs on it."""
     caplog.set_level(logging.INFO)
-    monkeypatch.setenv(DEADLINE_VARIABLE, "3")
+    monkeypatch.setenv(DEADLINE_VARIABLE, "8")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    with Emulator(state_dir=tmp_path / "emulator", timing=Timing(boot_s=5)) as emulator:
+    with Emulator(state_dir=tmp_path / "emulator", timing=Timing(boot_s=13)) as emulator:
         made = CirroBatchExecutor(
             **deployment.deploy(emulator.client("cloudformation")).settings,
             endpoint_url=emulator.endpoint_url,
@@ -187,7 +187,7 @@ async def test_scaling_up_from_zero_is_no_alarm(
             cache_dir=str(tmp_path / "cache"),
         )
         assert await made.run(add, [20, 22], {}, metadata) == 42
-    lines = [record for record in caplog.records if record.name == "covalent_cirro.waits"]
+    lines = [record for record in caplog.records if record.name == "covalent_cirro.waiting.waits"]
     assert [(record.levelno, "(scaling_up)" in record.getMessage()) for record in lines] == [(logging.INFO, True)]
 
 
@@ -198,4 +198,4 @@ async def test_nothing_is_said_before_the_deadline(
     caplog.set_level(logging.INFO)
     monkeypatch.setenv(DEADLINE_VARIABLE, "600")
     assert await executor().run(add, [20, 22], {}, metadata) == 42
-    assert not [record for record in caplog.records if record.name == "covalent_cirro.waits"]
+    assert not [record for record in caplog.records if record.name == "covalent_cirro.waiting.waits"]

@@ -10,7 +10,15 @@ import pytest
 
 from covalent_cirro.console import is_aws, job_url, log_url, partition_of
 from covalent_cirro.ends import End, Evidence, end_of, end_of_job, lost_hosts
-from covalent_cirro.explanations import Explanation, Place, awss_words, explain, last_lines, memory_to_ask_gb
+from covalent_cirro.explanations import (
+    LOG_LINE_CHARS,
+    Explanation,
+    Place,
+    awss_words,
+    explain,
+    last_lines,
+    memory_to_ask_gb,
+)
 from covalent_cirro.jobs import parse_job
 from covalent_cirro.protocol import KINDS, Failure, Kind, Usage
 from covalent_cirro.settings import resolve
@@ -282,10 +290,15 @@ def test_the_memory_to_ask_for_is_twice_what_was_reached(asked: float, reached: 
 
 def test_the_end_of_a_log_is_short_and_shows_a_progress_bar_once() -> None:
     """The last lines, none endless, and of a line that was written over its last version."""
-    text = "\n".join(f"line {number}" for number in range(100)) + "\n  1%\r 50%\r100%\r\n" + "x" * 1000 + "\n\n"
+    text = (
+        "\n".join(f"line {number}" for number in range(100))
+        + "\n  1%\r 50%\r100%\r\n"
+        + "x" * 2 * LOG_LINE_CHARS
+        + "\n\n"
+    )
     lines = last_lines(text, 4).split("\n")
     assert lines[:3] == ["line 98", "line 99", "100%"]
-    assert len(lines[3]) == 300
+    assert len(lines[3]) == LOG_LINE_CHARS
     assert last_lines("\n\n") == ""
 
 

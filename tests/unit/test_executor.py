@@ -15,8 +15,9 @@ from covalent._shared_files.config import get_config, set_config
 from covalent.executor import _executor_manager
 from covalent_awsbatch_plugin.awsbatch import AWSBatchExecutor
 
-from covalent_cirro import CirroBatchExecutor, panel
+from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.errors import SettingsError
+from covalent_cirro.progress import panel
 
 ANY_ORDER = [
     "import covalent",

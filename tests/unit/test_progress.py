@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from covalent_cirro import panel, progress
 from covalent_cirro.covalent_view import LogFile
 from covalent_cirro.errors import AwsError
 from covalent_cirro.jobs import JobDetail, parse_job
-from covalent_cirro.live_logs import OWN_LISTS, PARTS_PER_LOOK, LiveLogs
+from covalent_cirro.progress import job as progress
+from covalent_cirro.progress import panel
+from covalent_cirro.progress.live_logs import OWN_LISTS, PARTS_PER_LOOK, LiveLogs
 from covalent_cirro.protocol import Location, location, log_part
 
 SINCE = 1_800_000_000.0

@@ -12,8 +12,8 @@ import pytest
 from covalent_cirro.errors import AwsError
 from covalent_cirro.health.machines import InstanceType, Need
 from covalent_cirro.health.queues import Environment, Queue
-from covalent_cirro.waiting import DEADLINE_S, Place, Reason, Seen, Waiting, Why, deployment_of, explain
-from covalent_cirro.waits import Waits
+from covalent_cirro.waiting.reasons import DEADLINE_S, Place, Reason, Seen, Waiting, Why, deployment_of, explain
+from covalent_cirro.waiting.waits import Waits
 
 NOW = 1_800_000_000.0
 NEED = Need(vcpus=2, memory_mib=4096, gpus=0)

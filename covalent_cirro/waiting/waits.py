@@ -1,6 +1,6 @@
 """Has the jobs explained that wait too long: one look at a queue a minute for all of its jobs, and none before.
 
-Knows when to ask and whom to tell; what a queue says is `capacity.py`'s, what it means is `waiting.py`'s. Ends no job.
+Knows when to ask and whom to tell; what a queue says is `capacity.py`'s, what it means is `reasons.py`'s. Ends no job.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from covalent_cirro.errors import AwsError
-from covalent_cirro.waiting import DEADLINE_S, Reason, Seen, Waiting, Why, explain
+from covalent_cirro.waiting.reasons import DEADLINE_S, Reason, Seen, Waiting, Why, explain
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from covalent._shared_files.config import get_config
 
 from covalent_cirro.covalent_runs import UNFINISHED
 from covalent_cirro.errors import HostError
-from covalent_cirro.resume import OURS
-from covalent_cirro.server_life import REQUEST, answer_path
+from covalent_cirro.resume.dispatches import OURS
+from covalent_cirro.resume.server_life import REQUEST, answer_path
 
 ANSWER_S = 60.0
 """How long a server may take to take up one dispatch, its sublattices included."""

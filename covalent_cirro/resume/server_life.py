@@ -25,8 +25,9 @@ from urllib.parse import unquote, urlsplit
 
 from covalent._shared_files.config import get_config
 
-from covalent_cirro import covalent_runs, resume
+from covalent_cirro import covalent_runs
 from covalent_cirro.covalent_runs import UNFINISHED, RunNode
+from covalent_cirro.resume import dispatches
 from covalent_cirro.settings import SECTION
 
 log = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ class _Life:
             if self.why:
                 log.warning("Unfinished dispatches are not resumed: %s", self.why)
             async with self._resuming:
-                for root_id, family in resume.families(await self._orphans()).items():
+                for root_id, family in dispatches.families(await self._orphans()).items():
                     await self._begin_family(root_id, family)
         except Exception:
             log.exception("Not all unfinished dispatches were resumed; `cirro resume` tries again")
@@ -160,9 +161,9 @@ class _Life:
     async def _begin_family(self, root_id: str, family: Sequence[covalent_runs.Dispatch]) -> None:
         for dispatch in family:
             graph = await asyncio.to_thread(covalent_runs.read, dispatch.dispatch_id)
-            if not any(node.executor == resume.OURS for node in graph.nodes.values()):
+            if not any(node.executor == dispatches.OURS for node in graph.nodes.values()):
                 return  # not ours to decide
-            foreign = resume.foreign(graph)
+            foreign = dispatches.foreign(graph)
             if foreign:
                 log.warning(
                     "Dispatch %s is not resumed by itself: %s would run again. Do it with `cirro resume %s`",
@@ -176,10 +177,10 @@ class _Life:
     async def _orphans(self) -> list[covalent_runs.Dispatch]:
         return [each for each in await asyncio.to_thread(covalent_runs.unfinished) if each.dispatch_id in self.orphans]
 
-    async def _resume(self, family: Sequence[covalent_runs.Dispatch]) -> list[resume.Resumed]:
+    async def _resume(self, family: Sequence[covalent_runs.Dispatch]) -> list[dispatches.Resumed]:
         # Never twice: what was begun must not be begun again, however this ends.
         self.orphans -= {dispatch.dispatch_id for dispatch in family}
-        return await resume.resume(family)
+        return await dispatches.resume(family)
 
     async def resume_one(self, dispatch_id: str) -> dict[str, Any]:
         """Go on with one dispatch because a user asked for it."""
@@ -191,7 +192,7 @@ class _Life:
                 family = next(
                     (
                         family
-                        for family in resume.families(await self._orphans()).values()
+                        for family in dispatches.families(await self._orphans()).values()
                         if any(dispatch_id in (each.dispatch_id, each.root_id) for each in family)
                     ),
                     None,
@@ -301,14 +302,14 @@ async def _stop_dispatch(dispatch_id: str) -> bool:
     """Cancel what is to be cancelled of a dispatch; returns whether that is all of it, with jobs of ours."""
     graph = await asyncio.to_thread(covalent_runs.read, dispatch_id)
     left = [node for node in graph.nodes.values() if not node.has_ended]
-    ours = [node for node in left if node.executor == resume.OURS and not node.is_host_node]
-    if not any(node.executor == resume.OURS for node in graph.nodes.values()):
+    ours = [node for node in left if node.executor == dispatches.OURS and not node.is_host_node]
+    if not any(node.executor == dispatches.OURS for node in graph.nodes.values()):
         await covalent_runs.cancel_soon(dispatch_id, ())  # not ours to decide
         return False
     if any(map(_to_be_cancelled, ours)):
         await covalent_runs.cancel(dispatch_id, ())
         return True
-    others = [node.node_id for node in left if node.status == "RUNNING" and node.executor != resume.OURS]
+    others = [node.node_id for node in left if node.status == "RUNNING" and node.executor != dispatches.OURS]
     others = [node_id for node_id in others if not graph.nodes[node_id].is_host_node]
     if others:  # as the stock server does with them
         await covalent_runs.cancel_soon(dispatch_id, others)

@@ -1,6 +1,6 @@
 """The gateway to what a queue's jobs wait for: one look at a queue, its compute environments and what is before them.
 
-Asks AWS Batch and EC2 and gives the facts of `waiting.py`; what they mean is decided there. Changes nothing.
+Asks AWS Batch and EC2 and gives the facts of `reasons.py`; what they mean is decided there. Changes nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from covalent_cirro import aws
 from covalent_cirro.errors import AccessDenied
 from covalent_cirro.health.machines import InstanceType, filters, parse_instance_type
 from covalent_cirro.health.queues import Environment, parse_environment, parse_queue
-from covalent_cirro.waiting import FRONT_JOBS, Place, Seen
+from covalent_cirro.waiting.reasons import FRONT_JOBS, Place, Seen
 
 TYPES_KEPT_S = 3600.0
 """A region's instance types hardly ever change."""

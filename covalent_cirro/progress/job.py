@@ -8,15 +8,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from covalent_cirro import panel
 from covalent_cirro.covalent_assets import StatusChange
-from covalent_cirro.engine import Engine
 from covalent_cirro.health.machines import Need
 from covalent_cirro.jobs import JobDetail, JobState
+from covalent_cirro.progress import panel
+from covalent_cirro.progress.status_board import board, status_of
 from covalent_cirro.protocol import Location, ProtocolError, parse_call_uri
-from covalent_cirro.status_board import board, status_of
-from covalent_cirro.waiting import Reason, Waiting
+from covalent_cirro.waiting.reasons import Reason, Waiting
+
+if TYPE_CHECKING:
+    from covalent_cirro.engine import Engine
 
 log = logging.getLogger(__name__)
 

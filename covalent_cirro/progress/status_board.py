@@ -9,10 +9,11 @@ import asyncio
 from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
-from covalent_cirro import covalent_assets, covalent_view, panel
+from covalent_cirro import covalent_assets, covalent_view
 from covalent_cirro.covalent_assets import StatusChange
 from covalent_cirro.covalent_view import PanelChange
 from covalent_cirro.jobs import JobDetail, JobState
+from covalent_cirro.progress import panel
 
 GATHER_S = 0.3
 """How long changes are gathered."""
