@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from covalent_cirro import aws
@@ -25,6 +25,9 @@ MAX_TAG_VALUE = 256
 
 MAX_REASON = 1024
 """Characters of TerminateJob's reason."""
+
+MAX_TERMINATED = 50
+"""Ids in a TerminateJobs request (API model, TerminateJobsRequest)."""
 
 SUBMITS_AT_ONCE = 16
 """SubmitJob calls under way; AWS takes 50 a second for an account (Batch User Guide, service quotas)."""
@@ -153,14 +156,39 @@ class BatchGateway:
             response = await self._client.describe_jobs(jobs=list(job_ids))
         return [parse_job(job) for job in response["jobs"]]
 
-    async def terminate(self, job_id: str, reason: str) -> None:
-        """Ask for a job's end, in whatever state it is. A job that has ended stays as it is."""
+    async def terminate(self, job_ids: Sequence[str], reason: str) -> dict[str, AwsError]:
+        """Ask for the end of up to `MAX_TERMINATED` jobs, in whatever state each is; one that has ended stays so.
 
+        Returns:
+            By id, the errors of those that AWS did not end.
+        """
+        left = list(job_ids)
+        if len(left) > 1:
+            try:
+                left = await self._patiently(lambda: self._terminate_together(job_ids, reason))
+            except AwsError as error:
+                if error.retryable:
+                    raise
+                # A policy that allows some of them, or an endpoint that does not know the call: each by itself.
+        answers = await asyncio.gather(*(self._terminate(job_id, reason) for job_id in left))
+        return {job_id: error for job_id, error in zip(left, answers, strict=True) if error is not None}
+
+    async def _terminate_together(self, job_ids: Sequence[str], reason: str) -> list[str]:
+        """One TerminateJobs; gives the ids of jobs that it did not take."""
+        with self._errors("batch:TerminateJobs", f"{len(job_ids)} jobs"):
+            answer = await self._client.terminate_jobs(jobs=list(job_ids), reason=reason[:MAX_REASON])
+        return [str(each["job"]) for each in answer["errors"]]
+
+    async def _terminate(self, job_id: str, reason: str) -> AwsError | None:
         async def once() -> None:
             with self._errors("batch:TerminateJob", f"job {job_id}"):
                 await self._client.terminate_job(jobId=job_id, reason=reason[:MAX_REASON])
 
-        await self._patiently(once)
+        try:
+            await self._patiently(once)
+        except AwsError as error:
+            return error
+        return None
 
     async def find_definition(self, name: str) -> str | None:
         """``name:revision`` of the newest ACTIVE revision, or `None`."""

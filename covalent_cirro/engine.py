@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from covalent_cirro import aws, console, covalent_view
-from covalent_cirro.batch import BatchGateway
+from covalent_cirro.batch import MAX_TERMINATED, BatchGateway
 from covalent_cirro.definitions import Definitions
 from covalent_cirro.image_versions import ImageVersions, fetch
 from covalent_cirro.progress.live_logs import LiveLogs
+from covalent_cirro.stops import Stops
 from covalent_cirro.store import Store
 from covalent_cirro.waiting.capacity import Capacity
 from covalent_cirro.waiting.waits import Waits, deadline_s
@@ -45,6 +46,7 @@ class Engine:
         batch: AWS Batch.
         definitions: Job definitions.
         watcher: The wait for jobs.
+        stops: The end of jobs.
         images: What images of jobs say of themselves.
         capacity: What queues may start.
         waits: Why jobs wait.
@@ -75,6 +77,7 @@ class Engine:
         self.images = images
         self.definitions = Definitions(batch.find_definition, batch.register_definition)
         self.watcher = Watcher(batch.describe)
+        self.stops = Stops(batch.terminate, MAX_TERMINATED)
         self.capacity = capacity
         self.waits = Waits(capacity.look, region=region, profile=access.profile, deadline_s=deadline_s())
         self.live_logs = LiveLogs(store, covalent_view.log_files, covalent_view.write_sizes)
@@ -142,7 +145,7 @@ async def _opened(access: aws.Access) -> AsyncIterator[Engine]:
             sts=sts,
             logs=logs,
         )
-        for service in (engine.watcher, engine.waits, engine.live_logs):
+        for service in (engine.watcher, engine.waits, engine.live_logs, engine.stops):
             stack.push_async_callback(service.aclose)
         yield engine
 

@@ -93,7 +93,7 @@ async def send(launch: Launch, settings: Settings, task_specs: Sequence[Any], ke
             {"format": HANDLE_FORMAT, "job_id": job_id, "call": call, "region": engine.region},
         )
         if launch.cancelled:
-            await _terminate(engine, job_id, launch.dispatch_id, launch.node_ids[0])
+            await _terminate(engine, job_id, launch.dispatch_id)
             raise TaskCancelledError(f"AWS Batch job {job_id} was cancelled while it was submitted")
     return {"job_id": job_id, "call": call, "keys": keys}
 
@@ -205,12 +205,12 @@ async def cancel(settings: Settings, task_metadata: dict[str, Any], job_handle: 
     if launch is not None:
         launch.cancel()
         if launch.job is not None:
-            await _terminate(*launch.job, dispatch_id, node_id)
+            await _terminate(*launch.job, dispatch_id)
         return True
     if not isinstance(job_id, str) or not job_id:
         return is_expected(dispatch_id, node_id) and await _cancel_earlier(settings, dispatch_id, node_id)
     async with engine_for(settings) as engine:
-        await _terminate(engine, job_id, dispatch_id, node_id)
+        await _terminate(engine, job_id, dispatch_id)
     return True
 
 
@@ -224,12 +224,13 @@ async def _cancel_earlier(settings: Settings, dispatch_id: str, node_id: int) ->
         earlier = await adoption.find(engine, settings, dispatch_id, node)
         if earlier is None or not earlier.job_id:
             return False
-        await _terminate(engine, earlier.job_id, dispatch_id, node_id)
+        await _terminate(engine, earlier.job_id, dispatch_id)
     return True
 
 
-async def _terminate(engine: Engine, job_id: str, dispatch_id: str, node_id: int) -> None:
-    await engine.batch.terminate(job_id, f"{jobs.CANCEL_REASON} (dispatch {dispatch_id}, node {node_id})")
+async def _terminate(engine: Engine, job_id: str, dispatch_id: str) -> None:
+    # Of a dispatch that is cancelled, all have the same reason: they end in the same calls.
+    await engine.stops.end(job_id, f"{jobs.CANCEL_REASON} (dispatch {dispatch_id})")
 
 
 def _show(launch: Launch, status: str, started_at: float | None = None) -> None:

@@ -57,7 +57,7 @@ async def waiting(made: CirroBatchExecutor, where: dict[str, Any]) -> AsyncItera
         await asyncio.gather(run, return_exceptions=True)
         engine: Engine = await engine_of(access_of(made.settings))
         for job in await _unfinished(engine, made.settings.queue):
-            await engine.batch.terminate(job, "the test is over")
+            await engine.batch.terminate([job], "the test is over")
 
 
 async def _unfinished(engine: Engine, queue: str) -> list[str]:

@@ -40,9 +40,9 @@ def test_a_state_that_is_not_known_yet_counts_as_not_ended() -> None:
 @pytest.mark.parametrize(
     ("status", "reason", "ours"),
     [
-        ("FAILED", "Cancelled in Covalent (dispatch d, node 3)", True),
+        ("FAILED", "Cancelled in Covalent (dispatch d)", True),
         ("FAILED", "somebody else", False),
-        ("SUCCEEDED", "Cancelled in Covalent (dispatch d, node 3)", False),
+        ("SUCCEEDED", "Cancelled in Covalent (dispatch d)", False),
     ],
 )
 def test_our_own_cancel_is_told_from_that_of_others(status: str, reason: str, ours: bool) -> None:

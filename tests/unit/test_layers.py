@@ -21,6 +21,7 @@ LAYERS: list[set[str]] = [
         "blobs",
         "batch",
         "definitions",
+        "stops",
         "watcher",
         "covalent_assets",
         "image_versions",

@@ -1,0 +1,113 @@
+"""Cancelling many electrons at once, on the emulator: few calls, all jobs in whatever state they are, and no others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cloudpickle
+import pytest
+
+from covalent_cirro import CirroBatchExecutor
+from tests.plugin.conftest import Account
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+Make = Callable[..., CirroBatchExecutor]
+
+PATIENCE_S = 60.0
+
+
+def sleep() -> None:
+    """An electron that holds its machine."""
+    time.sleep(600)
+
+
+@pytest.fixture(autouse=True)
+def no_faults(account: Account) -> Iterator[None]:
+    """Faults are shared by the module."""
+    yield
+    account.emulator.faults.clear()
+
+
+async def submitted(made: CirroBatchExecutor, where: dict[str, Any], count: int) -> dict[int, str]:
+    """Jobs of as many electrons of a dispatch, by node."""
+    jobs = {}
+    for node_id in range(count):
+        of = {**where, "node_id": node_id}
+        await made._upload_task(sleep, [], {}, of)
+        jobs[node_id] = await made.submit_task(of, {})
+    return jobs
+
+
+async def cancel(made: CirroBatchExecutor, where: dict[str, Any], jobs: dict[int, str]) -> list[bool]:
+    """As Covalent does it: each electron for itself, all at once."""
+    asked = ({**where, "node_id": node_id} for node_id in jobs)
+    return await asyncio.gather(*(made.cancel(of, job) for of, job in zip(asked, jobs.values(), strict=True)))
+
+
+async def described(account: Account, jobs: dict[int, str], state: str, least: int) -> list[dict[str, Any]]:
+    """The jobs, once at least so many are in a state."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        found: list[dict[str, Any]] = account.client("batch").describe_jobs(jobs=list(jobs.values()))["jobs"]
+        if sum(job["status"] == state for job in found) >= least:
+            return found
+        assert time.monotonic() < deadline, [job["status"] for job in found]
+        await asyncio.sleep(0.1)
+
+
+def calls(account: Account) -> dict[str, int]:
+    """How often each way to end jobs was called, and counted from zero after this."""
+    url = f"{account.emulator.endpoint_url}/_cirro/calls"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        found = {name: each["count"] for name, each in json.load(answer).items() if "Terminate" in name}
+    urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=10).close()
+    return found
+
+
+async def test_a_cancelled_dispatch_ends_in_one_call(
+    executor: Make, metadata: dict[str, Any], account: Account
+) -> None:
+    """Jobs that run and jobs that wait for a machine; a job of another dispatch goes on."""
+    runs, waits = executor(), executor(memory=4000)  # more than any instance type has
+    other = await submitted(runs, {**metadata, "dispatch_id": "another"}, 1)
+    running = await submitted(runs, metadata, 3)
+    waiting = {3 + node_id: job for node_id, job in (await submitted(waits, metadata, 2)).items()}
+    await described(account, running, "RUNNING", 1)
+    calls(account)
+    assert await cancel(runs, metadata, running | waiting) == [True] * 5
+    assert calls(account) == {"batch:TerminateJobs": 1}
+    ended = await described(account, running | waiting, "FAILED", 5)
+    assert {job["statusReason"] for job in ended} == {f"Cancelled in Covalent (dispatch {metadata['dispatch_id']})"}
+    (left,) = account.client("batch").describe_jobs(jobs=list(other.values()))["jobs"]
+    assert left["status"] != "FAILED"
+    await cancel(runs, {**metadata, "dispatch_id": "another"}, other)
+
+
+async def test_a_throttled_cancel_comes_through(executor: Make, metadata: dict[str, Any], account: Account) -> None:
+    """It is asked for until AWS takes it."""
+    made = executor()
+    jobs = await submitted(made, metadata, 2)
+    fault = account.emulator.faults.add("throttle", service="batch", operation="TerminateJobs", count=5)
+    assert await cancel(made, metadata, jobs) == [True, True]
+    await described(account, jobs, "FAILED", 2)
+    account.emulator.faults.clear(fault)
+
+
+async def test_where_aws_does_not_take_them_together_each_is_ended_by_itself(
+    executor: Make, metadata: dict[str, Any], account: Account
+) -> None:
+    """As with an endpoint that does not know the call, or a policy that allows only some of the jobs."""
+    made = executor()
+    jobs = await submitted(made, metadata, 3)
+    account.emulator.faults.add("conflict", service="batch", operation="TerminateJobs")
+    calls(account)
+    assert await cancel(made, metadata, jobs) == [True] * 3
+    assert calls(account) == {"batch:TerminateJob": 3, "batch:TerminateJobs": 1}
+    await described(account, jobs, "FAILED", 3)
