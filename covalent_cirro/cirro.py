@@ -290,6 +290,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         """Run a function as a job and return its result, without a Covalent server.
 
         The result is unpickled here, in the caller's process. Covalent's server never calls this: it uses `send`.
+        Who gives up waiting (Ctrl-C, a timeout) ends the job: nobody is left who wants its result.
 
         Raises:
             TaskRuntimeError: The job failed; the message is its traceback, or why it has none.
@@ -297,8 +298,14 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         """
         from covalent_cirro import direct
 
-        job_id = await self._submit(function, args, kwargs, task_metadata)
-        ended = await _told(direct.wait(self.settings, job_id))
+        await self._upload_task(function, args, kwargs, task_metadata)
+        submitting = asyncio.ensure_future(self.submit_task(task_metadata, {}))
+        try:
+            job_id = await asyncio.shield(submitting)
+            ended = await _told(direct.wait(self.settings, job_id))
+        except asyncio.CancelledError:
+            await self.cancel(task_metadata, await submitting)
+            raise
         if ended.cancelled:
             raise TaskCancelledError(f"AWS Batch job {job_id} was cancelled")
         found = await _told(direct.result(self.settings, task_metadata, ended))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import subprocess
 import sys
 import time
 import urllib.request
@@ -111,3 +113,61 @@ async def test_where_aws_does_not_take_them_together_each_is_ended_by_itself(
     assert await cancel(made, metadata, jobs) == [True] * 3
     assert calls(account) == {"batch:TerminateJob": 3, "batch:TerminateJobs": 1}
     await described(account, jobs, "FAILED", 3)
+
+
+async def test_who_gives_up_while_it_is_submitted_leaves_no_job(
+    executor: Make, metadata: dict[str, Any], account: Account
+) -> None:
+    """`run` without a server: the job of a SubmitJob that was under way is ended as soon as its id is known."""
+    account.emulator.faults.add("slow", service="batch", operation="SubmitJob", seconds=1.0)
+    run = asyncio.create_task(executor().run(sleep, [], {}, metadata))
+    while not account.keys(f"{executor().settings.key_prefix}jobs/{metadata['dispatch_id']}/"):
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)  # what follows the call is the submission: it is not known yet, or under way
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    listed = account.client("batch").list_jobs(
+        jobQueue=account.settings["batch_queue"],
+        filters=[{"name": "JOB_NAME", "values": [f"sleep-{metadata['dispatch_id'][:8]}-*"]}],
+    )["jobSummaryList"]
+    assert len(listed) == 1
+    await described(account, {3: listed[0]["jobId"]}, "FAILED", 1)
+
+
+SCRIPT = """
+import asyncio, json, sys, time
+from covalent_cirro import CirroBatchExecutor
+
+def sleep():
+    time.sleep(600)
+
+metadata = {"dispatch_id": "interrupted", "node_id": 0}
+asyncio.run(CirroBatchExecutor(**json.loads(sys.argv[1])).run(sleep, [], {}, metadata))
+"""
+
+
+def test_ctrl_c_ends_the_job_that_a_script_waits_for(account: Account, executor: Make) -> None:
+    """And the script says no more than Python does."""
+    options = {name: value for name, value in executor().to_dict()["attributes"].items() if value is not None}
+    options = {name: value for name, value in options.items() if name not in ("log_stdout", "log_stderr", "retries")}
+    script = subprocess.Popen([sys.executable, "-c", SCRIPT, json.dumps(options)], stderr=subprocess.PIPE, text=True)
+    batch = account.client("batch")
+
+    def jobs(status: str) -> list[str]:
+        listed = batch.list_jobs(jobQueue=account.settings["batch_queue"], jobStatus=status)["jobSummaryList"]
+        return [job["jobId"] for job in listed if "-interrup-0-" in job["jobName"]]
+
+    deadline = time.monotonic() + PATIENCE_S
+    while not (running := jobs("RUNNING")):
+        assert script.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    script.send_signal(signal.SIGINT)
+    _, said = script.communicate(timeout=PATIENCE_S)
+    assert "KeyboardInterrupt" in said
+    while jobs("FAILED") != running:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    (job,) = batch.describe_jobs(jobs=running)["jobs"]
+    assert job["statusReason"] == "Cancelled in Covalent (dispatch interrupted)"
