@@ -15,7 +15,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-che
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help sweep down status test check bench install clean
+.PHONY: help sweep down status test check bench faults install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-8s %s\n", $$1, $$2 }'
@@ -44,6 +44,9 @@ check: $(VENV)/.dev ## Format, lint, types and layers
 
 bench: $(VENV)/.dev ## Run the stock plugin and this one side by side; writes benchmarks/RESULTS.md
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+faults: $(VENV)/.dev ## Try every fault on whole lattices; writes docs/faults.md
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 install: $(VENV)/.dev ## Only install
 

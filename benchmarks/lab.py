@@ -22,7 +22,8 @@ from typing import Any
 import psutil
 
 from covalent_cirro import processes
-from covalent_cirro.playground import ACCESS_KEY, REGION, Playground
+from covalent_cirro.playground import ACCESS_KEY, Playground
+from covalent_cirro.state_folder import REGION
 
 HERE = Path(__file__).parent
 VCPUS = 8

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import tenacity
 
-from covalent_cirro.errors import AccessDenied, AwsError, NotFound, SettingsError
+from covalent_cirro.errors import AccessDenied, AwsError, NotFound, SettingsError, Unsigned
 from covalent_cirro.settings import Settings
 
 if TYPE_CHECKING:
@@ -72,6 +74,12 @@ _DENIED = frozenset(
         "AuthFailure",
     }
 )
+SIGNATURE_HOLDS_S = 300
+"""AWS refuses what is signed earlier or later than this (IAM User Guide, Elements of a Signature Version 4 request)."""
+
+_OTHER_CLOCK = ("Signature expired", "Signature not yet current")
+"""How services other than S3 begin when the two clocks differ (IAM User Guide, Troubleshoot Signature Version 4)."""
+
 _MISSING = frozenset({"NoSuchBucket", "NoSuchKey", "404", "NotFound", "ResourceNotFoundException", "NoSuchEntity"})
 
 
@@ -227,15 +235,16 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
 
 def _from_client_error(error: Any, operation: str, access: Access, of: str) -> AwsError:
     code = str(error.response.get("Error", {}).get("Code") or "unknown")
-    words = str(error.response.get("Error", {}).get("Message") or "no message")
+    words = str(error.response.get("Error", {}).get("Message") or "no message").rstrip(".")
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
     said = f"{operation}{f' for {of}' if of else ''}: AWS said {code}: {words}."
     if code in _THROTTLED or status == 429:
         return AwsError(f"{said} The API is throttled.", operation=operation, code=code, throttled=True)
-    if code == "RequestTimeTooSkewed":
-        return AccessDenied(f"{said} Set this machine's clock (NTP).", operation=operation, code=code)
+    # The answer to a HEAD has no body that could say why.
+    if code == "RequestTimeTooSkewed" or words.startswith(_OTHER_CLOCK) or (status == 403 and _is_other_time(error)):
+        return Unsigned(f"{said} Set this machine's clock (NTP).", operation=operation, code=code)
     if code in ("ExpiredToken", "ExpiredTokenException", "RequestExpired"):
-        return AccessDenied(
+        return Unsigned(
             f"{said} The credentials of {access.named()} have expired: renew them (`aws sso login`).",
             operation=operation,
             code=code,
@@ -267,6 +276,15 @@ def _from_client_error(error: Any, operation: str, access: Access, of: str) -> A
             code=code,
         )
     return AwsError(said, operation=operation, code=code)
+
+
+def _is_other_time(error: Any) -> bool:
+    """Whether the answer was sent at a time at which AWS does not take signatures of now."""
+    sent = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+    try:
+        return abs(parsedate_to_datetime(sent).timestamp() - time.time()) > SIGNATURE_HOLDS_S
+    except (TypeError, ValueError):
+        return False
 
 
 async def patiently(call: Callable[[], Awaitable[T]], patience_s: float) -> T:

@@ -32,6 +32,10 @@ MAX_TERMINATED = 50
 SUBMITS_AT_ONCE = 16
 """SubmitJob calls under way; AWS takes 50 a second for an account (Batch User Guide, service quotas)."""
 
+SETTLE_S = 5.0
+"""A job whose SubmitJob was not answered is looked for once more after this: AWS's lists are seconds behind (facts
+1.1)."""
+
 PATIENCE_S = 600.0
 """How long a throttled or failing API is tried again, on top of botocore's own tries."""
 
@@ -123,17 +127,21 @@ class BatchGateway:
             AwsError: Anything else, after `PATIENCE_S` of trying.
         """
 
+        lost = False
+
         async def once() -> str:
-            nonlocal asked_before
-            if asked_before and (found := await self._find(submission.queue, submission.queue_option, submission.name)):
-                return found
-            asked_before = False
+            nonlocal asked_before, lost
+            for wait_s in ((0.0, SETTLE_S) if lost else (0.0,)) if asked_before else ():
+                await asyncio.sleep(wait_s)
+                if found := await self._find(submission.queue, submission.queue_option, submission.name):
+                    return found
+            asked_before = lost = False
             try:
                 with self._errors("batch:SubmitJob", f"{submission.queue_option}={submission.queue!r}"):
                     response = await self._submit_client.submit_job(**build_submit(submission))
             except AwsError as error:
                 # Throttled means not taken. After anything else the job may exist: look before asking again.
-                asked_before = error.retryable and not error.throttled
+                asked_before = lost = error.retryable and not error.throttled
                 raise _about_queue(error, submission) from error
             job_id: str = response["jobId"]
             return job_id

@@ -82,8 +82,38 @@ async def write_call(
     *,
     covalent: str,
     allowed: Callable[[], Awaitable[None]],
+    image: Callable[[], Awaitable[str]],
 ) -> Written:
     """Store what a task group needs: blobs first, each once and all at the same time, then ``call.json``.
+
+    The arguments are those of `prepare_call`.
+    """
+    prepared = await prepare_call(
+        store, settings, dispatch_id, group, specs, pickled, covalent=covalent, allowed=allowed, image=image
+    )
+    await store_call(store, prepared, allowed)
+    return prepared
+
+
+async def store_call(store: Store, prepared: Written, allowed: Callable[[], Awaitable[None]]) -> None:
+    """Write ``call.json`` of a call whose blobs are stored; ``allowed`` is awaited before."""
+    await allowed()
+    await store.put_document(prepared.location.bucket, prepared.location.call_key, dump_call(prepared.call))
+
+
+async def prepare_call(
+    store: Store,
+    settings: Settings,
+    dispatch_id: str,
+    group: Group,
+    specs: Sequence[Spec],
+    pickled: Pickled,
+    *,
+    covalent: str,
+    allowed: Callable[[], Awaitable[None]],
+    image: Callable[[], Awaitable[str]],
+) -> Written:
+    """Store the blobs of a call, and say what its ``call.json`` is to be, which is not written.
 
     Args:
         store: Where.
@@ -94,6 +124,7 @@ async def write_call(
         pickled: From `pickled_by`.
         covalent: Version of Covalent on the server.
         allowed: Awaited before anything is sent; what it raises is raised.
+        image: Tells the image with its digest, as far as that is known.
     """
     place = location(settings.s3_bucket_name, settings.key_prefix, dispatch_id, specs[0].node_id, new_call_id())
     inside = {spec.node_id for spec in specs}
@@ -136,9 +167,8 @@ async def write_call(
         covalent=covalent,
         tasks=tuple(tasks),
         packages=tuple(archives),
+        image=await image(),
     )
-    await allowed()
-    await store.put_document(place.bucket, place.call_key, dump_call(call))
     return Written(place, call, (place.call_key, *put.keys))
 
 

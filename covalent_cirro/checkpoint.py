@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from covalent_cirro.errors import CheckpointError
-from covalent_cirro.protocol import CHECKPOINT_GOING, CHECKPOINT_SOCKET, CHECKPOINT_VARIABLE
+from covalent_cirro.protocol import ATTEMPT_VARIABLE, CHECKPOINT_GOING, CHECKPOINT_SOCKET, CHECKPOINT_VARIABLE
 
 LOCAL_VARIABLE = "CIRRO_CHECKPOINT_FOLDER"
 """Outside of a job, the folder to use and keep; without it each call of `folder` makes a temporary one."""
@@ -68,8 +68,11 @@ def save() -> None:
 
 
 def attempt() -> int:
-    """The number of the job's attempt, from 1 (``AWS_BATCH_JOB_ATTEMPT``); 1 outside of a job."""
-    number = os.environ.get("AWS_BATCH_JOB_ATTEMPT", "")
+    """The number of the electron's attempt, from 1; 1 outside of a job.
+
+    It counts on where the electron is submitted again: ``AWS_BATCH_JOB_ATTEMPT`` is that of its latest job alone.
+    """
+    number = os.environ.get(ATTEMPT_VARIABLE, "")
     return int(number) if number.isdigit() and CHECKPOINT_VARIABLE in os.environ else 1
 
 

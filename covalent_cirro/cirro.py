@@ -78,6 +78,10 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         batch_job_definition_name: What names of job definitions begin with.
         shared_memory_gb: Size of /dev/shm in GB, for PyTorch's DataLoader.
         local_packages: Your own packages that travel with the electron: import names or paths.
+        memory_max: GB up to which an electron that ran out of memory is submitted again with more.
+        batch_on_demand_queue: Job queue where it is submitted again when it lost its Spot hosts.
+        batch_gpu_on_demand_queue: The same for electrons with GPUs.
+        reuse_from: Id of an earlier dispatch, whose results are taken where they are of the same work.
         on_server_stop: "keep" or "cancel" the running job when the Covalent server is stopped.
 
     Raises:
@@ -128,6 +132,10 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         batch_job_definition_name: str | None = None,
         shared_memory_gb: float | None = None,
         local_packages: list[str] | tuple[str, ...] | None = None,
+        memory_max: float | None = None,
+        batch_on_demand_queue: str | None = None,
+        batch_gpu_on_demand_queue: str | None = None,
+        reuse_from: str | None = None,
         on_server_stop: str | None = None,
         **unknown: object,
     ) -> None:
@@ -210,10 +218,10 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
 
     async def poll(self, task_group_metadata: dict[str, Any], data: Any) -> Any:
         """Wait for the job. Returns what `receive` is given."""
-        from covalent_cirro import submission
+        from covalent_cirro import polling
 
         try:
-            return await _told(submission.poll(self._launch, self.settings, data))
+            return await _told(polling.poll(self._launch, self.settings, data, self._keep_handle))
         finally:
             self._launch.close()
 
@@ -241,7 +249,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
             TaskUpdate(
                 dispatch_id=dispatch_id,
                 node_id=one.node_id,
-                status=RESULT_STATUS.COMPLETED if one.completed else RESULT_STATUS.FAILED,
+                status=_status(one),
                 # No remote_uri: Covalent would fetch it again at a redispatch.
                 assets={
                     key: AssetUpdate(size=file.size, digest_alg="sha1", digest=file.sha1)
@@ -302,7 +310,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         submitting = asyncio.ensure_future(self.submit_task(task_metadata, {}))
         try:
             job_id = await asyncio.shield(submitting)
-            ended = await _told(direct.wait(self.settings, job_id))
+            ended = await _told(direct.wait(self.settings, job_id, task_metadata))
         except asyncio.CancelledError:
             await self.cancel(task_metadata, await submitting)
             raise
@@ -368,6 +376,13 @@ def _absolute(items: list[str] | tuple[str, ...]) -> list[str]:
     from covalent_cirro import packages
 
     return [str(packages.locate(item)) for item in items]
+
+
+def _status(one: Any) -> Any:
+    """Covalent's word for how an electron ended (`results.Received`)."""
+    if one.completed:
+        return RESULT_STATUS.COMPLETED
+    return RESULT_STATUS.CANCELLED if one.cancelled else RESULT_STATUS.FAILED
 
 
 async def _told(work: Awaitable[T]) -> T:

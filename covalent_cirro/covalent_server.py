@@ -9,12 +9,30 @@ import json
 import os
 import runpy
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 ADDRESS = "127.0.0.1"
 """The server of the local stack listens here only: whoever reaches it can run code."""
+
+
+def url_of(port: int) -> str:
+    """Where a server on this port is, without a slash at the end."""
+    return f"http://{ADDRESS}:{port}"
+
+
+def answers(port: int) -> bool | None:
+    """`True` where a server answers on this port, be it with an error; `None` where none does (yet)."""
+    try:
+        with urllib.request.urlopen(f"{url_of(port)}/api/v1/dispatches/list?count=1", timeout=10):  # noqa: S310
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return None
 
 
 def write_config(folder: Path, *, port: int, executors: Mapping[str, Mapping[str, Any]]) -> Path:

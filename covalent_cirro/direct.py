@@ -6,6 +6,8 @@ The result is unpickled in the caller's process, which asked for it; Covalent's 
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 import os
 import platform
 import tempfile
@@ -23,13 +25,19 @@ from covalent_cirro.documents import parse_call
 from covalent_cirro.engine import Engine
 from covalent_cirro.errors import JobLost, NotFound
 from covalent_cirro.image_rules import Pickled
+from covalent_cirro.jobs import JobDetail
+from covalent_cirro.launches import Launch
+from covalent_cirro.polling import Submitted, ending, try_again
 from covalent_cirro.progress.job import explain_wait, since
 from covalent_cirro.protocol import MAX_DOCUMENT_BYTES, Call, Location, node_base, parse_call_uri
 from covalent_cirro.reception import write_ends
 from covalent_cirro.results import read_outcome
 from covalent_cirro.settings import Settings
-from covalent_cirro.submission import ending, engine_for, ensure_definition, image_check
+from covalent_cirro.submission import cancel as cancel_submitted
+from covalent_cirro.submission import engine_for, ensure_definition, image_check
 from covalent_cirro.submission import submit as submit_call
+
+log = logging.getLogger(__name__)
 
 
 class Ended(NamedTuple):
@@ -37,6 +45,7 @@ class Ended(NamedTuple):
 
     cancelled: bool
     data: dict[str, Any]
+    detail: JobDetail | None = None
 
 
 class Found(NamedTuple):
@@ -53,6 +62,8 @@ async def upload(
 ) -> None:
     """Pickle a function and its arguments and store them as a call."""
     dispatch_id, node_id = str(metadata["dispatch_id"]), int(metadata["node_id"])
+    if settings.reuse_from:
+        log.warning("reuse_from=%r is for dispatches; what is run directly is computed", settings.reuse_from)
     async with engine_for(settings) as engine:
         with tempfile.TemporaryDirectory(prefix="cirro-") as folder:
             paths = await asyncio.to_thread(_pickle, folder, function, [*args, *kwargs.values()])
@@ -81,6 +92,7 @@ async def upload(
                 pickled,
                 covalent="0.240.0",
                 allowed=image_check(engine, settings, pickled),
+                image=functools.partial(engine.images.named, settings.container_image_uri),
             )
 
 
@@ -105,24 +117,75 @@ async def submit(settings: Settings, metadata: dict[str, Any]) -> str:
         )
         call = await _call(engine, place)
         await engine.images.require(settings.container_image_uri, Pickled(call.python, call.cloudpickle))
-        group = Group(nodes={}, inputs={}, lattice="", python=call.python, covalent=call.covalent)
-        return await submit_call(engine, settings, Written(place, call, ()), definition, group)
+        return await submit_call(engine, settings, Written(place, call, ()), definition, _no_group())
 
 
-async def wait(settings: Settings, job_id: str) -> Ended:
-    """Wait for a job."""
+async def wait(settings: Settings, job_id: str, metadata: dict[str, Any] | None = None) -> Ended:
+    """Wait for a job.
+
+    Args:
+        metadata: Of its electron, which is submitted again where that helps (`polling.try_again`); `None`: never.
+
+    Raises:
+        TaskCancelledError: It was cancelled between two tries.
+    """
     async with engine_for(settings) as engine:
+        if metadata is None:
+            return await _wait_for_job(engine, settings, job_id)
+        launch = Launch(str(metadata["dispatch_id"]), [metadata["node_id"]])
         try:
-            detail = await engine.watcher.wait(
-                job_id,
-                ceiling_s=settings.poll_freq,
-                on_state=lambda now: explain_wait(engine, now, since(now, time.time())),
-            )
-        except JobLost:
-            return Ended(False, {"job_id": job_id, "gone": True})
+            return await _wait_for_tries(engine, launch, settings, job_id, metadata)
+        except asyncio.CancelledError:
+            if launch.job is not None:  # who waits has ended the first job, and knows of no other
+                await cancel_submitted(settings, metadata, launch.job[1])
+            raise
         finally:
-            engine.waits.leave(job_id)
-    return Ended(jobs.was_cancelled_by_us(detail), ending(detail, settings))
+            launch.close()
+
+
+async def _wait_for_job(engine: Engine, settings: Settings, job_id: str) -> Ended:
+    try:
+        detail = await engine.watcher.wait(
+            job_id,
+            ceiling_s=settings.poll_freq,
+            on_state=lambda now: explain_wait(engine, now, since(now, time.time())),
+        )
+    except JobLost:
+        return Ended(False, {"job_id": job_id, "gone": True})
+    finally:
+        engine.waits.leave(job_id)
+    return Ended(jobs.was_cancelled_by_us(detail), ending(detail, settings), detail)
+
+
+async def _wait_for_tries(
+    engine: Engine, launch: Launch, settings: Settings, job_id: str, metadata: dict[str, Any]
+) -> Ended:
+    place = await _newest(engine, settings, metadata)
+    job = Submitted(job_id, place.call_uri, ())
+    launch.job = (engine, job_id)
+    while True:
+        ended = await _wait_for_job(engine, settings, job.job_id)
+        ended.data["tried"] = len(job.tried)
+        if ended.cancelled or ended.detail is None:
+            return ended
+        trying = asyncio.ensure_future(try_again(engine, launch, settings, job, ended.detail, _no_group, _no_handle))
+        try:
+            again, ended.data["not_again"] = await asyncio.shield(trying)
+        except asyncio.CancelledError:
+            launch.cancel()  # a job that is being submitted is ended as soon as it is known
+            await asyncio.gather(trying, return_exceptions=True)
+            raise
+        if again is None:
+            return ended
+        job = again
+
+
+def _no_group() -> Group:
+    return Group(nodes={}, inputs={}, lattice="", python="", covalent="")
+
+
+async def _no_handle(dispatch_id: str, node_id: int, handle: dict[str, Any]) -> None:
+    """Nobody keeps one."""
 
 
 async def status(settings: Settings, job_id: str) -> tuple[str, int]:
@@ -145,8 +208,9 @@ async def result(settings: Settings, metadata: dict[str, Any], ended: Ended | No
         place = await _newest(engine, settings, metadata)
         if ended is None and await read_outcome(engine.store, place) is None:
             return Found(None, "", "", f"The job of {place.call_uri} has not ended, or left no outcome.")
-        data = ended.data if ended is not None else {}
-        name = (await _call(engine, place)).tasks[0].name
+        call = await _call(engine, place)
+        data = {**(ended.data if ended is not None else {}), "tried": len(call.tried)}
+        name = call.tasks[0].name
         with tempfile.TemporaryDirectory(prefix="cirro-") as folder:
             paths = {key: os.path.join(folder, key) for key in ("output", "stdout", "stderr", "error")}
             await write_ends(engine, settings, place, {node_id: Node(0, node_id, name, paths)}, data)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import importlib.util
 import inspect
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +20,9 @@ from typing import Any
 import cloudpickle
 
 from covalent_cirro.errors import HostError, SettingsError
+
+EXECUTOR = "cirro"
+"""The short name that Covalent knows our executor by."""
 
 COMPLETED = "COMPLETED"
 ENDED = frozenset({COMPLETED, "FAILED", "CANCELLED", "POSTPROCESSING_FAILED"})
@@ -114,8 +119,13 @@ def _read(value: str) -> Any:
         return value
 
 
-def dispatch(lattice: Any, given: Mapping[str, Any]) -> str:
+def dispatch(lattice: Any, given: Mapping[str, Any], *, reuse_from: str | None = None) -> str:
     """Hand a lattice to the Covalent server; its dispatch id.
+
+    Args:
+        lattice: The lattice.
+        given: Its arguments.
+        reuse_from: Whole id of an earlier dispatch: set for all electrons with our executor, whatever they have.
 
     Raises:
         HostError: No server answers.
@@ -123,7 +133,30 @@ def dispatch(lattice: Any, given: Mapping[str, Any]) -> str:
     import covalent as ct
 
     with _answered():
-        return str(ct.dispatch(lattice)(**given))
+        if reuse_from is None:
+            return str(ct.dispatch(lattice)(**given))
+        from covalent._dispatcher_plugins.local import LocalDispatcher
+
+        # What ct.dispatch does, with a look at the graph in between: electrons may be anywhere in the file.
+        built = copy.deepcopy(lattice)
+        built.build_graph(**given)
+        _ask_to_reuse(built.transport_graph, reuse_from)
+        with tempfile.TemporaryDirectory() as folder:
+            manifest = LocalDispatcher.prepare_manifest(built, folder)
+            LocalDispatcher.register_manifest(manifest)
+            LocalDispatcher.upload_assets(manifest)
+        return str(LocalDispatcher.start(manifest.metadata.dispatch_id))
+
+
+def _ask_to_reuse(graph: Any, dispatch_id: str) -> None:
+    for _, node in graph._graph.nodes(data=True):
+        metadata = node["metadata"]
+        if metadata.get("executor") != EXECUTOR:
+            continue
+        # Of an executor that was given by its name alone, Covalent keeps no data: the server's own settings hold.
+        data = metadata.get("executor_data") or {"type": EXECUTOR, "short_name": EXECUTOR}
+        attributes = {**data.get("attributes", {}), "reuse_from": dispatch_id}
+        metadata["executor_data"] = {**data, "attributes": attributes}
 
 
 def status(dispatch_id: str) -> str:

@@ -28,7 +28,9 @@ from covalent_cirro.protocol import (
     Package,
     ProtocolError,
     Ref,
+    Reused,
     Task,
+    Tried,
     UnknownFormat,
     Usage,
 )
@@ -58,7 +60,8 @@ def dump_call(call: Call) -> bytes:
         for task in call.tasks
     ]
     packages = [{"name": package.name, "archive": _ref_json(package.archive)} for package in call.packages]
-    document = {**call._asdict(), "format": FORMAT, "tasks": tasks, "packages": packages}
+    tried = [each._asdict() for each in call.tried]
+    document = {**call._asdict(), "format": FORMAT, "tasks": tasks, "packages": packages, "tried": tried}
     return json.dumps(document, separators=(",", ":")).encode()
 
 
@@ -215,7 +218,37 @@ def parse_call(data: bytes) -> Call:
         covalent=fields.text("covalent"),
         tasks=tuple(tasks),
         packages=tuple(packages),
+        tried=_parse_tried(fields),
+        image=fields.text("image") if fields.raw("image") is not None else "",
     )
+
+
+_CALL_ID = re.compile(r"[^/\s]{1,64}")
+
+
+def _parse_tried(fields: _Fields) -> tuple[Tried, ...]:
+    tried = []
+    for i, value in enumerate(fields.items("tried") if fields.raw("tried") is not None else ()):
+        path = f"call.json.tried[{i}]"
+        each = _Fields(value, path)
+        call_id = each.text("call_id")
+        if _CALL_ID.fullmatch(call_id) is None:
+            # It becomes part of a key: nothing that leaves the node's own folder.
+            raise ProtocolError(f"{path}.call_id is {call_id!r}, which is not the id of a call")
+        tried.append(
+            Tried(
+                call_id=call_id,
+                job_id=each.text("job_id"),
+                end=each.text("end"),
+                attempts=each.whole("attempts"),
+                memory_mib=each.whole("memory_mib"),
+                queue=each.text("queue"),
+                reached_bytes=each.maybe_whole("reached_bytes"),
+                next_memory_mib=each.whole("next_memory_mib"),
+                next_queue=each.text("next_queue"),
+            )
+        )
+    return tuple(tried)
 
 
 _PART = re.compile(r"\d{2,}/(stdout|stderr)\.\d{6,}")
@@ -298,4 +331,37 @@ def parse_outcome(data: bytes) -> Outcome:
         cloudpickle=fields.text("cloudpickle"),
         host={str(key): str(value) for key, value in fields.mapping("host").items()},
         times={str(key): times.number(str(key)) for key in fields.mapping("times")},
+    )
+
+
+# --- reuse ------------------------------------------------------------------------------------------------------
+
+
+def dump_reused(reused: Reused) -> bytes:
+    """The bytes of ``reused.json``."""
+    nodes = [dict(zip(("node_id", "name", "origin_node_id"), each, strict=True)) for each in reused.nodes]
+    return json.dumps({**reused._asdict(), "format": FORMAT, "nodes": nodes}, separators=(",", ":")).encode()
+
+
+def parse_reused(data: bytes) -> Reused:
+    """Read ``reused.json``.
+
+    Raises:
+        UnknownFormat: Another format version.
+        ProtocolError: Malformed; the message names the place.
+    """
+    fields = _load(data, "reused.json")
+    nodes = []
+    for i, value in enumerate(fields.items("nodes")):
+        each = _Fields(value, f"reused.json.nodes[{i}]")
+        nodes.append((each.whole("node_id"), each.text("name"), each.whole("origin_node_id")))
+    if not nodes:
+        raise ProtocolError("reused.json.nodes is empty")
+    return Reused(
+        dispatch_id=fields.text("dispatch_id"),
+        lattice=fields.text("lattice"),
+        origin=fields.text("origin"),
+        job_id=fields.text("job_id"),
+        at=fields.number("at"),
+        nodes=tuple(nodes),
     )

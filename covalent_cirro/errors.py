@@ -38,6 +38,13 @@ class AccessDenied(AwsError):
     """Credentials are missing, expired, or do not allow the call."""
 
 
+class Unsigned(AccessDenied):
+    """AWS refused the signature for its time: the clock is wrong, or the credentials have expired.
+
+    Who has nothing to lose fails at once. Who waits for a job that runs goes on waiting: the user can put it right.
+    """
+
+
 class NotFound(AwsError):
     """The bucket, queue, job, definition, stack or object that was named does not exist."""
 

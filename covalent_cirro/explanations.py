@@ -88,6 +88,18 @@ def memory_to_ask_gb(asked_gb: float, reached_bytes: int | None = None) -> float
     return _half_gb_up(needed * 2)
 
 
+def memory_left_to_ask_gb(asked_gb: float, reached_bytes: int | None, memory_max_gb: float | None) -> float | None:
+    """As `memory_to_ask_gb`, within ``memory_max``; `None` where nothing is left up to it, or it is unset."""
+    if memory_max_gb is None or _has_all(asked_gb, memory_max_gb) or (reached_bytes or 0) / _GIB >= memory_max_gb:
+        return None
+    return min(memory_max_gb, memory_to_ask_gb(asked_gb, reached_bytes))
+
+
+def _has_all(memory_gb: float, memory_max_gb: float) -> bool:
+    # In whole MiB, as AWS is asked for it.
+    return int(memory_gb * MIB_PER_GB) >= int(memory_max_gb * MIB_PER_GB)
+
+
 def _half_gb_up(gb: float) -> float:
     return -(-gb * 2 // 1) / 2
 
@@ -153,9 +165,11 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
     gpu = next((gpu for gpu in usage.gpus if gpu.get("memory_bytes")), None) if usage is not None else None
     return {
         "electron": electron,
-        "memory": f"{memory_gb:g} GB",
+        "memory": f"{round(memory_gb, 3):g} GB",
         "reached": f" (it had reached {reached / _GIB:.2f} GB)" if reached else "",
         "next_memory": next_memory,
+        "more_memory": _more_memory(memory_gb, reached, settings.memory_max, next_memory),
+        "after_lost_hosts": _after_lost_hosts(detail, settings, attempts),
         "shared_memory": f"{settings.shared_memory_mib / MIB_PER_GB:g} GB",
         "next_shared_memory": f"{_half_gb_up(settings.shared_memory_mib / MIB_PER_GB * 2):g}",
         "gpu": f" of {gpu['name']} ({gpu['memory_bytes'] / _GIB:.0f} GB)" if gpu else "",
@@ -163,7 +177,7 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
         "next_time_limit": str(time_limit_s * 2),
         "ran": f", after {ran_s:.0f} s" if ran_s else "",
         "lost": f"{lost} time{'s' if lost != 1 else ''}",
-        "retry": f"Set retry_attempts={min(MAX_ATTEMPTS, attempts * 2)}, or use" if attempts < MAX_ATTEMPTS else "Use",
+        "retry": _retry(attempts),
         "image": detail.image or settings.container_image_uri,
         "log_group": detail.log_group or settings.batch_job_log_group_name,
         "queue": detail.queue or settings.queue,
@@ -184,6 +198,38 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
         "message_after": f": {message.strip().rstrip('.')}" if message.strip() else "",
         "words": (detail.status_reason or "no reason").strip().rstrip("."),
     }
+
+
+def _more_memory(had_gb: float, reached: int | None, memory_max: float | None, next_memory: str) -> str:
+    if memory_max is None:
+        return (
+            f"Set memory={next_memory} or more on its executor; with memory_max={next_memory} it is submitted again by "
+            "itself."
+        )
+    if _has_all(had_gb, memory_max):
+        return f"It had all that memory_max={memory_max:g} allows: set memory_max={next_memory} or more, or memory."
+    if (reached or 0) / _GIB >= memory_max:
+        return (
+            f"It had reached more than memory_max={memory_max:g} allows, so that it was not submitted again: set "
+            f"memory_max={next_memory} or more, or memory."
+        )
+    return f"Set memory={next_memory} or more on its executor."
+
+
+def _retry(attempts: int) -> str:
+    return f"Set retry_attempts={min(MAX_ATTEMPTS, attempts * 2)}, or use" if attempts < MAX_ATTEMPTS else "Use"
+
+
+def _after_lost_hosts(detail: JobDetail, settings: Settings, attempts: int) -> str:
+    option, queue = settings.on_demand_queue_option, settings.on_demand_queue
+    if queue is not None and detail.queue == queue.rsplit("/", 1)[-1]:
+        return f"Dispatch it again. {queue} is the queue without Spot: look at its instances, should it come again"
+    if queue is not None:
+        return f"{_retry(attempts)} a queue of on-demand instances from the start ({settings.queue_option}={queue!r})"
+    return (
+        f"{_retry(attempts)} a queue of on-demand instances, which `cirro status` names: with {option}=... it goes "
+        f"there by itself when its attempts are used up, with {settings.queue_option}=... from the start"
+    )
 
 
 def _signal(exit_code: int | None) -> str:
@@ -221,7 +267,7 @@ _TEXTS: dict[End, tuple[str, str]] = {
     # --- it needed more than it had ---
     End.OUT_OF_MEMORY: (
         "{electron} ran out of memory: it was killed at its limit of {memory}{reached}.",
-        "Set memory={next_memory} or more on its executor.",
+        "{more_memory}",
     ),
     End.GPU_OUT_OF_MEMORY: (
         "{electron} ran out of GPU memory{gpu}: {message}",
@@ -244,7 +290,7 @@ _TEXTS: dict[End, tuple[str, str]] = {
     End.HOST_LOST: (
         "{electron} lost its host {lost} (a Spot instance reclaimed, or a machine that failed); its attempts are used "
         "up.",
-        "{retry} a queue of on-demand instances ({queue_option}=..., `cirro status` names it).",
+        "{after_lost_hosts}.",
     ),
     End.AGENT_LOST: (
         "{electron} lost the ECS agent of its host.",

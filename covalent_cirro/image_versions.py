@@ -42,6 +42,7 @@ class _Known(NamedTuple):
     found: Facts | Missing | None  # None: the look failed
     at: float
     for_ever: bool
+    digest: str | None = None  # of the manifest that the tag names
 
     def age_s(self, now: float) -> float:
         return 0.0 if self.for_ever else now - self.at
@@ -96,6 +97,21 @@ class ImageVersions:
         if reason is not None:
             raise ImageError(reason)
 
+    async def named(self, uri: str, max_age_s: float = FRESH_S) -> str:
+        """The image with the digest that its tag has: ``host/name:tag@sha256:...``; as it is where ECR cannot tell.
+
+        Args:
+            uri: ``container_image_uri``.
+            max_age_s: How long ago ECR may have said it, where that matters; asks once where nothing is known.
+        """
+        image = image_rules.ecr_image(uri, self._own_host)
+        if image is None or image.digest is not None:
+            return uri
+        known = self._known.get(uri)
+        if known is None or known.age_s(self._clock()) > (FAILED_S if known.found is None else max_age_s):
+            known = await self._look(uri, image)
+        return uri if known.digest is None else f"{uri}@{known.digest}"
+
     async def aclose(self) -> None:
         """End looks that are under way."""
         looks = list(self._looks.values())
@@ -119,8 +135,9 @@ class ImageVersions:
 
     async def _looked(self, uri: str, image: EcrImage) -> _Known:
         found: Facts | Missing | None = None
+        digest: str | None = None
         try:
-            found = await asyncio.wait_for(self._ask(image), LOOK_S)
+            found, digest = await asyncio.wait_for(self._ask(image), LOOK_S)
         except Exception as error:
             if uri not in self._told:
                 self._told.add(uri)
@@ -129,13 +146,13 @@ class ImageVersions:
                     "container_image_uri=%r is used unchecked, since ECR could not be asked for it: %s", uri, why
                 )
         known = self._known[uri] = _Known(
-            found, self._clock(), for_ever=image.digest is not None and isinstance(found, Facts)
+            found, self._clock(), image.digest is not None and isinstance(found, Facts), digest
         )
         return known
 
     # --- ECR --------------------------------------------------------------------------------------------------------
 
-    async def _ask(self, image: EcrImage) -> Facts | Missing:
+    async def _ask(self, image: EcrImage) -> tuple[Facts | Missing, str | None]:
         client = await self._client(image.region)
         try:
             answer = await self._call(
@@ -143,19 +160,19 @@ class ImageVersions:
             )
         except AwsError as error:
             if error.code == "RepositoryNotFoundException":
-                return Missing(_words(error), None)
+                return Missing(_words(error), None), None
             raise
         if not answer["images"]:
             failure = (answer.get("failures") or [{}])[0]
             why = f"{failure.get('failureCode')}: {failure.get('failureReason')}"
             if failure.get("failureCode") != "ImageNotFound":
                 raise AwsError(f"AWS said {why}", operation="ecr:BatchGetImage", code=str(failure.get("failureCode")))
-            return Missing(why, await self._tags(client, image))
+            return Missing(why, await self._tags(client, image)), None
         entry = answer["images"][0]
         digest = str(entry["imageId"]["imageDigest"])
         if digest not in self._by_digest:
             self._by_digest[digest] = await self._read(client, image, entry["imageManifest"])
-        return self._by_digest[digest]
+        return self._by_digest[digest], digest
 
     async def _read(self, client: Any, image: EcrImage, manifest: str) -> Facts:
         contents = image_rules.contents(manifest)

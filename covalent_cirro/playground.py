@@ -1,43 +1,35 @@
 """The local stack: an emulated AWS, a deployment in it and a Covalent server, as processes of this machine.
 
-Knows the files of one state folder and what has to run for it; nothing of the command line. Two folders never share a
-process, a port or a file.
+Knows what has to run for one state folder; nothing of the command line, nor of the state file's form. Two folders never
+share a process, a port or a file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import json
 import os
 import shutil
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from covalent_cirro import covalent_server, processes
 from covalent_cirro.errors import CirroError, EmulatorError, HostError
 from covalent_cirro.processes import Identity
+from covalent_cirro.state_folder import REGION, Service, State, StateFolder
 
-FORMAT = 1
-"""Version of the state file."""
-
-STATE_FILE = "local.json"
-EMULATOR, COVALENT, LOGS, LOCK = "emulator", "covalent", "logs", "lock"
-"""All that the state folder holds; ``down`` removes these and nothing else."""
+EMULATOR, COVALENT, LOGS = "emulator", "covalent", "logs"
+"""Folders of the processes in the state folder; ``down`` removes these, the state and nothing else."""
 
 DEPLOYMENT = "cirro"
 """Name of the deployment in the emulated account."""
 
 IMAGE = "cirro-runner"
 """The image of the jobs: docker/README.md makes it where they are containers; a process has no use for it."""
-
-REGION = "us-east-1"
 
 EMULATOR_START_S = 90.0
 SERVER_START_S = 180.0
@@ -59,50 +51,6 @@ JOB_STATES = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING", "SUCCEE
 
 Say = Callable[[str], None]
 """Told each step, in a few words."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Service:
-    """A process of the local stack.
-
-    Attributes:
-        pid: Its pid, which is also its process group and session.
-        started: Its start, seconds since the epoch; tells it from a later process with the same pid.
-        url: Where it answers; empty while it starts.
-        log: File with its stdout and stderr.
-    """
-
-    pid: int
-    started: float
-    url: str
-    log: str
-
-    @property
-    def identity(self) -> Identity:
-        """What tells the process from all others."""
-        return Identity(self.pid, self.started)
-
-    @property
-    def running(self) -> bool:
-        """Whether it runs and has answered."""
-        return self.url != "" and processes.is_alive(self.identity)
-
-
-@dataclass(frozen=True, kw_only=True)
-class State:
-    """What was started for a state folder, as its state file says.
-
-    Attributes:
-        emulator: The emulated AWS.
-        server: The Covalent server.
-        settings: Settings of the executor that the deployment gave; empty before it is made.
-        region: AWS region.
-    """
-
-    emulator: Service | None = None
-    server: Service | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    region: str = REGION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +81,7 @@ class Playground:
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir.absolute()
+        self._folder = StateFolder(self.state_dir)
         self.covalent_dir = self.state_dir / COVALENT
 
     def up(
@@ -158,14 +107,14 @@ class Playground:
             HostError: The Covalent server did not start.
             StackError, AwsError: The deployment could not be made.
         """
-        self._require_ours()
-        with self._locked():
+        self._folder.require_ours()
+        with self._folder.locked():
             state = self.read()
             if state.emulator is None or not state.emulator.running:
                 state = self._start_emulator(state, say, docker)
             if not state.settings:
                 say("deploying with CloudFormation")
-                state = self._write(self._deploy(state, vcpus or os.cpu_count() or 1))
+                state = self._folder.write(self._deploy(state, vcpus or os.cpu_count() or 1))
             if server and (state.server is None or not state.server.running):
                 say("starting the Covalent server")
                 state = self._start_server(state)
@@ -179,9 +128,9 @@ class Playground:
         Returns:
             False where there was nothing to do.
         """
-        if not (self.state_dir / STATE_FILE).exists():
+        if not self._folder.in_use:
             return False
-        with self._locked():
+        with self._folder.locked():
             state = self.read()
             for name, service in (("Covalent server", state.server), ("emulator", state.emulator)):
                 if service is not None:
@@ -189,8 +138,7 @@ class Playground:
                     processes.end(service.identity, patience_s=STOP_PATIENCE_S)
             for folder in (EMULATOR, COVALENT, LOGS):
                 shutil.rmtree(self.state_dir / folder, ignore_errors=True)
-            for file in (STATE_FILE, LOCK):
-                (self.state_dir / file).unlink(missing_ok=True)
+            self._folder.clear()
         with contextlib.suppress(OSError):
             self.state_dir.rmdir()
         return True
@@ -241,27 +189,12 @@ class Playground:
         return {**self._clean(base), **self._aws_environment(state), **server}
 
     def read(self) -> State:
-        """The state file; an empty state where there is none.
+        """What was started, as the state file says; an empty state where nothing was.
 
         Raises:
-            EmulatorError: It is damaged, or of another version.
+            EmulatorError: The file is damaged, or of another version.
         """
-        try:
-            document = json.loads((self.state_dir / STATE_FILE).read_text())
-            if document.pop("format") != FORMAT:
-                raise ValueError("another version wrote it")
-            services = {
-                name: None if document[name] is None else Service(**document.pop(name))
-                for name in ("emulator", "server")
-            }
-            return State(**{**document, **services})
-        except FileNotFoundError:
-            return State()
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise EmulatorError(
-                f"{self.state_dir / STATE_FILE} cannot be read ({error}). End the processes it names, "
-                f"then remove {self.state_dir}."
-            ) from error
+        return self._folder.read()
 
     # --- the emulator and its deployment ------------------------------------------------------------------------------
 
@@ -281,13 +214,13 @@ class Playground:
             folder=folder,
         )
         starting = Service(pid=identity.pid, started=identity.started, url="", log=str(log))
-        self._write(State(emulator=starting))
+        self._folder.write(State(emulator=starting))
         with self._ended_on_failure(identity):
             announcement = processes.wait_for(
                 functools.partial(_read_json, folder / "emulator.json"), identity, log, EMULATOR_START_S, EmulatorError
             )
         ready = replace(starting, url=str(announcement["endpoint_url"]))
-        return self._write(State(emulator=ready, region=str(announcement.get("region", REGION))))
+        return self._folder.write(State(emulator=ready, region=str(announcement.get("region", REGION))))
 
     def _deploy(self, state: State, vcpus: int) -> State:
         from covalent_cirro import deployment
@@ -333,6 +266,10 @@ class Playground:
                 f"Its log is {state.emulator.log}; `cirro local down` and `up` start it anew."
             ) from error
 
+    def client(self, service: str) -> Any:
+        """A boto3 client of the emulated AWS, which must run."""
+        return self._client(self.read(), service)
+
     def _client(self, state: State, service: str) -> Any:
         import boto3
 
@@ -370,35 +307,19 @@ class Playground:
                 folder=self.covalent_dir,
             )
             service = Service(pid=identity.pid, started=identity.started, url="", log=str(log))
-            self._write(replace(state, server=service))
-            url = f"http://{covalent_server.ADDRESS}:{port}"
+            self._folder.write(replace(state, server=service))
+            answers = functools.partial(covalent_server.answers, port)
             try:
                 with self._ended_on_failure(identity):
-                    processes.wait_for(functools.partial(_answers, url), identity, log, SERVER_START_S, HostError)
+                    processes.wait_for(answers, identity, log, SERVER_START_S, HostError)
             except HostError:
                 if tries_left and "address already in use" in processes.log_end(log):
                     continue
                 raise
-            return self._write(replace(state, server=replace(service, url=url)))
+            return self._folder.write(replace(state, server=replace(service, url=covalent_server.url_of(port))))
         raise AssertionError("the last try returns or raises")
 
-    # --- the state folder ---------------------------------------------------------------------------------------------
-
-    def _require_ours(self) -> None:
-        if self.state_dir.exists() and not (self.state_dir / STATE_FILE).exists():
-            others = [entry.name for entry in self.state_dir.iterdir() if entry.name != LOCK]
-            if others:
-                raise EmulatorError(
-                    f"{self.state_dir} holds other things ({', '.join(sorted(others)[:3])}) and no local stack: "
-                    "nothing was started. Name an empty or a new folder with --state-dir."
-                )
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.state_dir.mkdir(parents=True, exist_ok=True)
-        with (self.state_dir / LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    # --- processes and their environment ------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _ended_on_failure(self, identity: Identity) -> Iterator[None]:
@@ -407,12 +328,6 @@ class Playground:
         except BaseException:
             processes.end(identity, patience_s=STOP_PATIENCE_S)
             raise
-
-    def _write(self, state: State) -> State:
-        temporary = self.state_dir / (STATE_FILE + ".new")
-        temporary.write_text(json.dumps({"format": FORMAT, **asdict(state)}, indent=2))
-        temporary.replace(self.state_dir / STATE_FILE)
-        return state
 
     def _clean(self, base: Mapping[str, str]) -> dict[str, str]:
         """``base`` without anything of AWS and Covalent, and with this Python's programs first."""
@@ -439,14 +354,4 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
-        return None
-
-
-def _answers(url: str) -> bool | None:
-    try:
-        with urllib.request.urlopen(url + "/api/v1/dispatches/list?count=1", timeout=10):  # noqa: S310
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
         return None

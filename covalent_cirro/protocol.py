@@ -48,6 +48,9 @@ CHECKPOINT_VARIABLE = "CIRRO_CHECKPOINT"
 CHECKPOINT_SOCKET = "socket"
 """In that folder, where the supervisor listens: ``folder``, ``save`` or ``watch`` and a newline, answered in JSON."""
 
+ATTEMPT_VARIABLE = "CIRRO_ATTEMPT"
+"""The electron's environment has it: the number of its attempt, from 1, over all its tries."""
+
 CHECKPOINT_GOING = "going"
 """In that folder, a file that appears once the attempt is about to be ended."""
 
@@ -165,9 +168,23 @@ class Location(NamedTuple):
         """Key of ``outcome.json``."""
         return self.base + "outcome.json"
 
+    @property
+    def reused_key(self) -> str:
+        """Key of ``reused.json``: no job of this call, but the results of an earlier one."""
+        return self.base + "reused.json"
+
     def log_key(self, part: str) -> str:
         """Key of a part of the log, named by `log_part`."""
         return self.base + "log/" + part
+
+    @property
+    def node_base(self) -> str:
+        """What all calls of the node share (`node_base`)."""
+        return self.base[: -len(self.call_id) - 1]
+
+    def sibling(self, call_id: str) -> Location:
+        """The location of another call of the same node."""
+        return Location(self.bucket, f"{self.node_base}{call_id}/")
 
     def checkpoint_key(self, node_id: int, part: str) -> str:
         """Key of a part of an electron's checkpoint: ``index.json``, or ``files/<name>``."""
@@ -303,6 +320,32 @@ class Package(NamedTuple):
     archive: Ref
 
 
+class Tried(NamedTuple):
+    """An earlier try: a call of the same electrons whose job came to nothing, and that was made again by us.
+
+    Attributes:
+        call_id: Its call. The checkpoint of all tries lies under the first one's.
+        job_id: Its job.
+        end: The class of its end (`ends.End`).
+        attempts: How often AWS Batch started it.
+        memory_mib: What it asked for.
+        queue: Name of its queue.
+        reached_bytes: Its largest use of memory; `None` where nobody measured.
+        next_memory_mib: What the next try asks for.
+        next_queue: Name of the next try's queue.
+    """
+
+    call_id: str
+    job_id: str
+    end: str
+    attempts: int
+    memory_mib: int
+    queue: str
+    reached_bytes: int | None
+    next_memory_mib: int
+    next_queue: str
+
+
 class Call(NamedTuple):
     """What a job is asked to do.
 
@@ -314,6 +357,8 @@ class Call(NamedTuple):
         covalent: Version of Covalent on the server, for the remedy where an electron needs Covalent.
         tasks: The electrons, in the order to run them.
         packages: Local packages of the user.
+        tried: Earlier tries, oldest first.
+        image: The job's image, with its digest where ECR told it.
     """
 
     call_id: str
@@ -323,6 +368,33 @@ class Call(NamedTuple):
     covalent: str
     tasks: tuple[Task, ...]
     packages: tuple[Package, ...] = ()
+    tried: tuple[Tried, ...] = ()
+    image: str = ""
+
+    @property
+    def attempts_before(self) -> int:
+        """Attempts of all earlier tries."""
+        return sum(each.attempts for each in self.tried)
+
+
+class Reused(NamedTuple):
+    """What stands in a call's place (``reused.json``) where the results of earlier work are taken instead of a job.
+
+    Attributes:
+        dispatch_id: The dispatch that takes them.
+        lattice: Its lattice's name.
+        origin: URI of the call whose job did the work: never another reuse.
+        job_id: That job.
+        at: Epoch seconds when they were taken.
+        nodes: Node and name of each electron, and the node that it has in the origin.
+    """
+
+    dispatch_id: str
+    lattice: str
+    origin: str
+    job_id: str
+    at: float
+    nodes: tuple[tuple[int, str, int], ...]
 
 
 # --- the outcome ------------------------------------------------------------------------------------------------

@@ -11,24 +11,29 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from covalent_cirro import console, covalent_assets, host_nodes, logs
+from covalent_cirro import console, covalent_assets, host_nodes, logs, tries
 from covalent_cirro.covalent_assets import Node, StatusChange
 from covalent_cirro.ends import Evidence
 from covalent_cirro.engine import Engine
 from covalent_cirro.errors import CirroError, OutcomeError
 from covalent_cirro.explanations import Explanation, Place, explain
 from covalent_cirro.jobs import JobDetail, load_detail
+from covalent_cirro.polling import tried_before
 from covalent_cirro.protocol import Location, NodeResult, Outcome, ProtocolError, parse_call_uri
 from covalent_cirro.results import Received, read_outcome, write_failure, write_results
+from covalent_cirro.reuse import taking
 from covalent_cirro.settings import Settings
 from covalent_cirro.submission import engine_for
+
+MAX_NOTE = 4000
+"""Characters of why an electron was not submitted again."""
 
 
 async def receive(settings: Settings, dispatch_id: str, node_ids: Sequence[int], data: Any) -> list[Received]:
     """Write the results of a task group into its electrons' files.
 
     Args:
-        data: What `submission.poll` gave.
+        data: What `polling.poll` gave.
 
     Raises:
         OutcomeError: The outcome, or ``data``, is not of this task group, or the job goes on.
@@ -39,7 +44,17 @@ async def receive(settings: Settings, dispatch_id: str, node_ids: Sequence[int],
     group = await asyncio.to_thread(covalent_assets.load_group, dispatch_id, node_ids, ())
     await asyncio.to_thread(covalent_assets.write_statuses, _started(dispatch_id, node_ids, data))
     async with engine_for(settings) as engine:
+        if data.get("reused"):
+            return await _write_reused(engine, settings, place, group.nodes)
         return await write_ends(engine, settings, place, group.nodes, data)
+
+
+async def _write_reused(
+    engine: Engine, settings: Settings, place: Location, nodes: Mapping[int, Node]
+) -> list[Received]:
+    """Write the results of earlier work. Where they are, the electron's own place says, not who sent the data."""
+    origin, outcome = await taking.outcome_of(engine, place)
+    return await write_results(engine.store, origin, outcome, nodes, _Explainer(engine, settings, None, outcome))
 
 
 async def write_ends(
@@ -49,18 +64,22 @@ async def write_ends(
 
     Args:
         nodes: The electrons of the call.
-        data: What is known of the job (`submission.ending`); what it lacks is asked of AWS Batch where it is needed.
+        data: What is known of the job (`polling.ending`); what it lacks is asked of AWS Batch where it is needed.
     """
     outcome = await read_outcome(engine.store, place)
     detail = load_detail(data.get("job"))
+    tried = tries.lines(await tried_before(engine, place)) if data.get("tried") else ""
     if outcome is not None and outcome.succeeded:
-        return await write_results(engine.store, place, outcome, nodes, _Explainer(engine, settings, detail, outcome))
+        explainer = _Explainer(engine, settings, detail, outcome)
+        return await write_results(engine.store, place, outcome, nodes, explainer, tried)
     if detail is None and not data.get("gone"):
         job_id = str(data.get("job_id") or (outcome.job_id if outcome is not None else ""))
         with contextlib.suppress(CirroError) if outcome is not None else contextlib.nullcontext():
             detail = await _described(engine, job_id)
+    note = str(data.get("not_again") or "")[:MAX_NOTE]
     if outcome is not None and not _is_outdated(outcome, detail):
-        return await write_results(engine.store, place, outcome, nodes, _Explainer(engine, settings, detail, outcome))
+        explainer = _Explainer(engine, settings, detail, outcome, note=note)
+        return await write_results(engine.store, place, outcome, nodes, explainer, tried)
     if detail is not None and not detail.is_terminal:
         raise OutcomeError(
             f"AWS Batch job {detail.job_id} has not ended: it is {detail.state}, and {place.call_uri} has no outcome. "
@@ -70,11 +89,11 @@ async def write_ends(
     # The group of the settings: the data may come from anybody, and must not choose what is read to them.
     group = settings.batch_job_log_group_name
     log = await logs.of_job(engine.store, engine.logs, engine.access, place, parts, detail, group)
-    explainer = _Explainer(engine, settings, detail, outcome, log, str(data.get("job_id") or ""))
+    explainer = _Explainer(engine, settings, detail, outcome, log, str(data.get("job_id") or ""), note)
     if outcome is not None and any(result.output is not None for result in outcome.results):
         # Another electron of the group had returned in an earlier attempt: its result is kept.
-        return await write_results(engine.store, place, outcome, nodes, explainer)
-    return await write_failure(engine.store, place, nodes, parts, explainer)
+        return await write_results(engine.store, place, outcome, nodes, explainer, tried)
+    return await write_failure(engine.store, place, nodes, parts, explainer, tried)
 
 
 class _Explainer:
@@ -88,12 +107,14 @@ class _Explainer:
         outcome: Outcome | None,
         log: str = "",
         job_id: str = "",
+        note: str = "",
     ) -> None:
         self._settings = settings
         self._detail = detail if detail is not None or outcome is None else JobDetail(outcome.job_id)
         self._job_id = job_id
         self._outcome = outcome
         self._log = log
+        self._note = note
         self._place = links(engine, settings, detail)
 
     def __call__(self, node: Node, result: NodeResult | None, problem: str = "") -> Explanation:
@@ -109,7 +130,8 @@ class _Explainer:
             problem=problem,
             job_id=self._job_id,
         )
-        return explain(evidence, self._settings, node.name, node.node_id, self._place)
+        told = explain(evidence, self._settings, node.name, node.node_id, self._place)
+        return told._replace(text=f"{told.text}\n{self._note}\n") if self._note else told
 
 
 def links(engine: Engine, settings: Settings, detail: JobDetail | None) -> Place:

@@ -15,10 +15,10 @@ from typing import BinaryIO, NamedTuple, TypeAlias
 
 from covalent_cirro import tobj
 from covalent_cirro.covalent_assets import Node
-from covalent_cirro.documents import parse_outcome
 from covalent_cirro.ends import End
 from covalent_cirro.errors import CirroError, OutcomeError
 from covalent_cirro.explanations import Explanation
+from covalent_cirro.outcomes import outcome_of
 from covalent_cirro.protocol import (
     MAX_DOCUMENT_BYTES,
     Inline,
@@ -28,7 +28,6 @@ from covalent_cirro.protocol import (
     NodeResult,
     Outcome,
     Output,
-    ProtocolError,
     Ref,
 )
 from covalent_cirro.store import Store
@@ -56,6 +55,11 @@ class Received(NamedTuple):
     files: dict[str, File]
     end: End = End.SUCCEEDED
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether it has no result because it was cancelled in Covalent, or by `cirro stop`."""
+        return not self.completed and self.end is End.CANCELLED
+
 
 Explain: TypeAlias = Callable[..., Explanation]
 """``explain(node, result, problem="")`` says why an electron has no result. The result is `None` where the job left no
@@ -69,26 +73,18 @@ async def read_outcome(store: Store, place: Location) -> Outcome | None:
         OutcomeError: Malformed, of another format, or of another call.
     """
     data = await store.get_document(place.bucket, place.outcome_key, MAX_DOCUMENT_BYTES)
-    if data is None:
-        return None
-    where = f"s3://{place.bucket}/{place.outcome_key}"
-    try:
-        outcome = parse_outcome(data)
-    except ProtocolError as error:
-        raise OutcomeError(f"The outcome of the job was refused, its form is wrong: {error} ({where})") from error
-    if outcome.call_id != place.call_id:
-        raise OutcomeError(f"The outcome at {where} is of call {outcome.call_id}, not {place.call_id}; it was refused.")
-    return outcome
+    return None if data is None else outcome_of(data, place)
 
 
 async def write_results(
-    store: Store, place: Location, outcome: Outcome, nodes: Mapping[int, Node], explain: Explain
+    store: Store, place: Location, outcome: Outcome, nodes: Mapping[int, Node], explain: Explain, before: str = ""
 ) -> list[Received]:
     """Write what an outcome says into Covalent's files.
 
     Args:
         nodes: The electrons of the call.
         explain: Says why an electron has no result.
+        before: What stands at the beginning of each stderr.
 
     Raises:
         OutcomeError: The outcome is not about these electrons.
@@ -103,17 +99,20 @@ async def write_results(
         store.distrust()
     return list(
         await asyncio.gather(
-            *(_write_result(store, place, outcome, results[node_id], node, explain) for node_id, node in nodes.items())
+            *(
+                _write_result(store, place, outcome, results[node_id], node, explain, before)
+                for node_id, node in nodes.items()
+            )
         )
     )
 
 
 async def _write_result(
-    store: Store, place: Location, outcome: Outcome, result: NodeResult, node: Node, explain: Explain
+    store: Store, place: Location, outcome: Outcome, result: NodeResult, node: Node, explain: Explain, before: str
 ) -> Received:
     files = {
         "stdout": await _write_log(store, place, result.stdout, node.paths["stdout"]),
-        "stderr": await _write_log(store, place, result.stderr, node.paths["stderr"]),
+        "stderr": await _write_log(store, place, result.stderr, node.paths["stderr"], before),
     }
     why = None if result.failure is None else explain(node, result)
     if result.output is not None:
@@ -126,7 +125,7 @@ async def _write_result(
 
 
 async def write_failure(
-    store: Store, place: Location, nodes: Mapping[int, Node], parts: Sequence[str], explain: Explain
+    store: Store, place: Location, nodes: Mapping[int, Node], parts: Sequence[str], explain: Explain, before: str = ""
 ) -> list[Received]:
     """Fail all electrons of a call that left no outcome, keeping what log there is in S3.
 
@@ -134,6 +133,7 @@ async def write_failure(
         nodes: The electrons of the call.
         parts: Names of the parts of the log.
         explain: Says why an electron has no result.
+        before: What stands at the beginning of each stderr.
     """
     received = []
     for index, node in enumerate(nodes.values()):
@@ -141,17 +141,19 @@ async def write_failure(
         for stream in ("stdout", "stderr"):
             # Without an outcome nobody can tell the electrons of a group apart: the log is the first one's.
             names = [part for part in parts if f"/{stream}." in part] if index == 0 else []
-            files[stream] = await _write_log(store, place, Log(parts=tuple(names)), node.paths[stream])
+            begin = before if stream == "stderr" else ""
+            files[stream] = await _write_log(store, place, Log(parts=tuple(names)), node.paths[stream], begin)
         why = explain(node, None)
         files["error"] = await asyncio.to_thread(write_text, node.paths["error"], why.text)
         received.append(Received(node.node_id, False, files, why.end))
     return received
 
 
-async def _write_log(store: Store, place: Location, log: Log, path: str) -> File:
+async def _write_log(store: Store, place: Location, log: Log, path: str, before: str = "") -> File:
     if not log.parts:
-        return await asyncio.to_thread(write_text, path, log.tail)
+        return await asyncio.to_thread(write_text, path, before + log.tail)
     with _replacing(path) as file:
+        file.write(before.encode())
         for part in log.parts:
             await store.append_object(place.bucket, place.log_key(part), file)
     return await asyncio.to_thread(measure, path)

@@ -34,6 +34,7 @@ MAX_NAME_PREFIX = 100
 _REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d+")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _DEFINITION_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_DISPATCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _URL = re.compile(r"https?://[^/\s]+/?\S*")
 
 
@@ -242,6 +243,44 @@ OPTIONS: tuple[Option, ...] = (
         stock=False,
     ),
     Option(
+        name="memory_max",
+        kind="number",
+        default=None,
+        help="GB up to which an electron that ran out of memory is submitted again, with twice as much each time. "
+        "Unset: never.",
+        valid=f"a number from {MIN_MEMORY_MIB / MIB_PER_GB} GB, and not less than memory",
+        accepts=lambda value: int(value * MIB_PER_GB) >= MIN_MEMORY_MIB,
+        stock=False,
+    ),
+    Option(
+        name="batch_on_demand_queue",
+        kind="text",
+        default=None,
+        help="Job queue without Spot, by name or ARN: an electron that lost its host in all its attempts is submitted "
+        "again, to it. Unset: never.",
+        valid="the name or ARN of a job queue",
+        stock=False,
+    ),
+    Option(
+        name="batch_gpu_on_demand_queue",
+        kind="text",
+        default=None,
+        help="The same for electrons with num_gpus from 1. Unset: batch_on_demand_queue where batch_gpu_queue is unset "
+        "too, else never.",
+        valid="the name or ARN of a job queue",
+        stock=False,
+    ),
+    Option(
+        name="reuse_from",
+        kind="text",
+        default=None,
+        help="Dispatch whose results are taken where they are of the same work: same function, inputs, hooks, packages "
+        "and image. Unset: every electron is computed.",
+        valid="the whole id of an earlier dispatch",
+        accepts=lambda value: value == "" or _DISPATCH.fullmatch(value) is not None,
+        stock=False,
+    ),
+    Option(
         name="on_server_stop",
         kind="text",
         default="keep",
@@ -296,7 +335,11 @@ def check(options: Mapping[str, object]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All options with their values: what one electron's job is made from. Fields are documented in `OPTIONS`."""
+    """All options with their values: what one electron's job is made from. Fields are documented in `OPTIONS`.
+
+    Attributes:
+        on_demand: Of a further try (`tries.py`): its job goes to the on-demand queue. No option.
+    """
 
     credentials: str | None
     profile: str | None
@@ -320,7 +363,12 @@ class Settings:
     batch_job_definition_name: str
     shared_memory_gb: float | None
     local_packages: tuple[str, ...]
+    memory_max: float | None
+    batch_on_demand_queue: str | None
+    batch_gpu_on_demand_queue: str | None
+    reuse_from: str | None
     on_server_stop: str
+    on_demand: bool = False
 
     @property
     def memory_mib(self) -> int:
@@ -337,12 +385,26 @@ class Settings:
     @property
     def queue(self) -> str:
         """The queue that fits what the electron asks for."""
-        return self.batch_gpu_queue if self.num_gpus and self.batch_gpu_queue else self.batch_queue
+        return str(getattr(self, self.queue_option))
 
     @property
     def queue_option(self) -> str:
         """The name of the option that `queue` came from, for error messages."""
+        if self.on_demand and self.on_demand_queue:
+            return self.on_demand_queue_option
         return "batch_gpu_queue" if self.num_gpus and self.batch_gpu_queue else "batch_queue"
+
+    @property
+    def on_demand_queue(self) -> str | None:
+        """The on-demand queue for what the electron asks for; `None` where there is none."""
+        queue: str | None = getattr(self, self.on_demand_queue_option)
+        return queue or None
+
+    @property
+    def on_demand_queue_option(self) -> str:
+        """The name of the option that `on_demand_queue` comes from, set or not."""
+        gpu = self.num_gpus and (self.batch_gpu_on_demand_queue or self.batch_gpu_queue)
+        return "batch_gpu_on_demand_queue" if gpu else "batch_on_demand_queue"
 
     @property
     def key_prefix(self) -> str:
@@ -388,5 +450,10 @@ def resolve(options: Mapping[str, object], section: Mapping[str, object]) -> Set
         raise SettingsError(
             f"shared_memory_gb={settings.shared_memory_gb!r} is more than memory={settings.memory!r}: pages of shared "
             "memory count as memory of the job. Ask for more memory, or for less shared memory."
+        )
+    if settings.memory_max is not None and settings.memory_max < settings.memory:
+        raise SettingsError(
+            f"memory_max={settings.memory_max!r} is less than memory={settings.memory!r}, which the first try has. "
+            "Raise memory_max, or ask for less memory."
         )
     return settings

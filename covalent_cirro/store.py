@@ -187,6 +187,11 @@ class Store:
         self._remember(self._seen, (bucket, key), self._clock())
         return True
 
+    async def holds(self, blob: Blob, bucket: str, prefix: str) -> bool:
+        """Whether the blob is in S3 now: one HeadObject, whatever was seen before."""
+        head = await self._head(bucket, blob_key(prefix, blob.sha256))
+        return head is not None and head["ContentLength"] == blob.size
+
     async def renew(self, bucket: str, key: str) -> bool:
         """Start an object's life anew, in place and without sending it; False if it is gone, or over S3's 5 GB."""
 

@@ -1,4 +1,4 @@
-"""The way there: from a task group to a job that has ended. What `CirroBatchExecutor.send`, `poll` and `cancel` do.
+"""The way there: from a task group to a submitted job, and its end on demand. `CirroBatchExecutor.send` and `cancel`.
 
 Everything between the first byte up and the job's end can be cancelled, at every await.
 """
@@ -7,29 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from covalent._shared_files import TaskCancelledError
 
-from covalent_cirro import covalent_assets, host_nodes, jobs
+from covalent_cirro import covalent_assets, jobs
 from covalent_cirro.aws import access_of
 from covalent_cirro.batch import Submission, job_name, tag_value
-from covalent_cirro.calls import Spec, Written, pickled_by, write_call
-from covalent_cirro.covalent_assets import Group, StatusChange
+from covalent_cirro.calls import Spec, Written, pickled_by, prepare_call, store_call
+from covalent_cirro.covalent_assets import Group
 from covalent_cirro.definitions import Allowed, build_definition, everything
 from covalent_cirro.engine import Engine, engine_of, retire
-from covalent_cirro.errors import AccessDenied, JobLost, NotFound
+from covalent_cirro.errors import AccessDenied, NotFound
 from covalent_cirro.image_rules import Pickled
-from covalent_cirro.jobs import JobDetail
+from covalent_cirro.image_versions import FRESH_S, REFUSED_FRESH_S
 from covalent_cirro.launches import Launch, find, is_expected
-from covalent_cirro.progress.job import Progress
-from covalent_cirro.progress.status_board import board
 from covalent_cirro.protocol import CALL_PARAMETER
 from covalent_cirro.resume import adoption
+from covalent_cirro.reuse import taking
+from covalent_cirro.reuse.taking import Taken
 from covalent_cirro.settings import Settings
-from covalent_cirro.store import REFRESH_AFTER_S
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,8 @@ async def send(launch: Launch, settings: Settings, task_specs: Sequence[Any], ke
     """Store what a task group needs and submit its job.
 
     Returns:
-        What `poll` is given: ``{"job_id", "call", "keys"}``, or ``{"host": [...]}`` for Covalent's own nodes.
+        What `poll` is given: ``{"job_id", "call", "keys", "tried"}``, ``{"call", "reused"}`` where earlier results are
+        taken, or ``{"host": [...]}`` for Covalent's own nodes.
     """
     specs = [Spec(spec.electron_id, spec.args, spec.kwargs) for spec in task_specs]
     inputs = [node_id for spec in specs for node_id in (*spec.args, *spec.kwargs.values())]
@@ -56,20 +57,22 @@ async def send(launch: Launch, settings: Settings, task_specs: Sequence[Any], ke
         earlier = None
         if launch.again:
             first = group.nodes[launch.node_ids[0]]
+            taken = await launch.unless_cancelled(taking.begun(engine, settings, launch.dispatch_id, first))
+            if taken is not None:
+                return _reused(launch, taken)
             earlier = await launch.unless_cancelled(adoption.find(engine, settings, launch.dispatch_id, first))
         if earlier is not None and earlier.job_id is not None:
             log.info("Job %s of %s is adopted", earlier.job_id or "(ended)", earlier.place.call_uri)
             job_id, call, keys = earlier.job_id, earlier.place.call_uri, earlier.keys
+            tried = len(earlier.written.call.tried) if earlier.written is not None else 0
             if not job_id:  # AWS Batch has forgotten it: there is nothing to wait for, and nothing to cancel
-                return {"job_id": job_id, "call": call, "keys": keys}
+                return {"job_id": job_id, "call": call, "keys": keys, "tried": tried}
         else:
             allowed = image_check(engine, settings, pickled)
             begun = earlier.written if earlier is not None else None
 
-            async def write() -> Written:
-                if begun is not None:
-                    return begun
-                return await write_call(
+            async def prepare(max_age_s: float) -> Written:
+                return await prepare_call(
                     engine.store,
                     settings,
                     launch.dispatch_id,
@@ -78,24 +81,41 @@ async def send(launch: Launch, settings: Settings, task_specs: Sequence[Any], ke
                     pickled,
                     covalent=covalent,
                     allowed=allowed,
+                    image=functools.partial(engine.images.named, settings.container_image_uri, max_age_s),
                 )
+
+            prepared = None
+            reusable = None if begun is not None else taking.earlier_of(engine, settings)
+            if reusable is not None:
+                await launch.unless_cancelled(reusable.load())  # a wrong dispatch is told before anything is sent
+                prepared = await launch.unless_cancelled(prepare(REFUSED_FRESH_S))
+                taken = await launch.unless_cancelled(
+                    taking.take(engine, reusable, prepared.location, prepared.call, group.lattice)
+                )
+                if taken is not None:
+                    return _reused(launch, taken)
+
+            async def write() -> Written:
+                if begun is not None:
+                    return begun
+                ready = prepared or await prepare(FRESH_S)
+                await store_call(engine.store, ready, allowed)
+                return ready
 
             written, definition = await launch.unless_cancelled(
                 asyncio.gather(write(), ensure_definition(engine, settings, allowed))
             )
             # From here a job may exist: it is submitted whole, and ended if a cancel came meanwhile.
             job_id = await submit(engine, settings, written, definition, group, asked_before=begun is not None)
-            call, keys = written.location.call_uri, list(written.keys)
-        launch.job = (engine, job_id)
-        await keep_handle(
-            launch.dispatch_id,
-            launch.node_ids[0],
-            {"format": HANDLE_FORMAT, "job_id": job_id, "call": call, "region": engine.region},
-        )
-        if launch.cancelled:
-            await _terminate(engine, job_id, launch.dispatch_id)
-            raise TaskCancelledError(f"AWS Batch job {job_id} was cancelled while it was submitted")
-    return {"job_id": job_id, "call": call, "keys": keys}
+            call, keys, tried = written.location.call_uri, list(written.keys), len(written.call.tried)
+        await hold(engine, launch, job_id, call, keep_handle)
+    return {"job_id": job_id, "call": call, "keys": keys, "tried": tried}
+
+
+def _reused(launch: Launch, taken: Taken) -> dict[str, Any]:
+    """What `poll` is given of an electron that needs no job."""
+    taking.show(launch.dispatch_id, launch.node_ids, taken.reused)
+    return {"call": taken.place.call_uri, "reused": True}
 
 
 def image_check(engine: Engine, settings: Settings, pickled: Pickled) -> Allowed:
@@ -156,45 +176,17 @@ async def submit(
         return await once(await ensure_definition(engine, settings))
 
 
-async def poll(launch: Launch, settings: Settings, data: Any) -> Any:
-    """Wait for the job of a task group, showing whether it waits or runs.
-
-    Returns:
-        What `receive` is given: the call and `ending`, or what the host nodes gave.
-
-    Raises:
-        TaskCancelledError: It was cancelled.
-    """
-    if "host" in data:
-        return await host_nodes.run(launch, [Spec(*spec) for spec in data["host"]], settings.cache_dir)
-    async with engine_for(settings) as engine:
-        _show(launch, "STARTING")
-        async with (
-            Progress(engine, launch.dispatch_id, launch.node_ids, data["call"]) as progress,
-            _kept_alive(engine, settings.s3_bucket_name, data["keys"]),
-        ):
-            try:
-                if not data["job_id"]:
-                    raise JobLost(f"AWS Batch does not know the job of {data['call']} any more")
-                detail = await engine.watcher.wait(
-                    data["job_id"],
-                    ceiling_s=settings.poll_freq,
-                    on_state=progress.saw,
-                )
-                progress.saw(detail)
-            except JobLost:
-                # A server that was away for longer than AWS Batch keeps jobs: what lies in S3 is the truth.
-                board().drop(launch.dispatch_id, launch.node_ids)
-                return {"call": data["call"], "job_id": data["job_id"], "gone": True}
-    board().drop(launch.dispatch_id, launch.node_ids)
-    if jobs.was_cancelled_by_us(detail):
-        raise TaskCancelledError(f"AWS Batch job {detail.job_id} was cancelled: {detail.status_reason}")
-    return {"call": data["call"], **ending(detail, settings)}
-
-
-def ending(detail: JobDetail, settings: Settings) -> dict[str, Any]:
-    """What is worth knowing of a job that has ended, in plain JSON."""
-    return {"job_id": detail.job_id, "started_at": detail.started_at, "job": jobs.dump_detail(detail)}
+async def hold(engine: Engine, launch: Launch, job_id: str, call: str, keep_handle: KeepHandle) -> None:
+    """From here on a cancel finds the job; if one came before, it is ended."""
+    launch.job = (engine, job_id)
+    await keep_handle(
+        launch.dispatch_id,
+        launch.node_ids[0],
+        {"format": HANDLE_FORMAT, "job_id": job_id, "call": call, "region": engine.region},
+    )
+    if launch.cancelled:
+        await _terminate(engine, job_id, launch.dispatch_id)
+        raise TaskCancelledError(f"AWS Batch job {job_id} was cancelled while it was submitted")
 
 
 async def cancel(settings: Settings, task_metadata: dict[str, Any], job_handle: Any) -> bool:
@@ -207,15 +199,17 @@ async def cancel(settings: Settings, task_metadata: dict[str, Any], job_handle: 
         if launch.job is not None:
             await _terminate(*launch.job, dispatch_id)
         return True
+    if is_expected(dispatch_id, node_id):
+        return await _cancel_earlier(settings, dispatch_id, node_id)
     if not isinstance(job_id, str) or not job_id:
-        return is_expected(dispatch_id, node_id) and await _cancel_earlier(settings, dispatch_id, node_id)
+        return False
     async with engine_for(settings) as engine:
         await _terminate(engine, job_id, dispatch_id)
     return True
 
 
 async def _cancel_earlier(settings: Settings, dispatch_id: str, node_id: int) -> bool:
-    """End the job that a server which died may have submitted without keeping its handle."""
+    """End the job that a server which died has submitted, its handle kept or not."""
     group = await asyncio.to_thread(covalent_assets.load_group, dispatch_id, [node_id], ())
     node = group.nodes[node_id]
     if node.is_host_node:
@@ -233,11 +227,6 @@ async def _terminate(engine: Engine, job_id: str, dispatch_id: str) -> None:
     await engine.stops.end(job_id, f"{jobs.CANCEL_REASON} (dispatch {dispatch_id})")
 
 
-def _show(launch: Launch, status: str, started_at: float | None = None) -> None:
-    for node_id in launch.node_ids:
-        board().show(StatusChange(launch.dispatch_id, node_id, status, started_at))
-
-
 @contextlib.asynccontextmanager
 async def engine_for(settings: Settings) -> AsyncIterator[Engine]:
     """The engine for these settings. One whose credentials AWS refused is not used again."""
@@ -247,19 +236,3 @@ async def engine_for(settings: Settings) -> AsyncIterator[Engine]:
     except AccessDenied:
         retire(engine)
         raise
-
-
-@contextlib.asynccontextmanager
-async def _kept_alive(engine: Engine, bucket: str, keys: Sequence[str]) -> AsyncIterator[None]:
-    """Renew what a job needs while it waits, should that take days: the bucket's lifecycle must not win."""
-
-    async def renew() -> None:
-        while True:
-            await asyncio.sleep(REFRESH_AFTER_S / 2)
-            await asyncio.gather(*(engine.store.renew(bucket, key) for key in keys), return_exceptions=True)
-
-    renewing = asyncio.create_task(renew())
-    try:
-        yield
-    finally:
-        renewing.cancel()

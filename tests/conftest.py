@@ -8,8 +8,12 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
+
+import pytest
 
 from covalent_cirro import covalent_server
 
@@ -33,3 +37,22 @@ if os.environ.get("CIRRO_LIVE") != "1":
 
 # Covalent remembers where its config is when it is first imported: here, not in a test that has another one meanwhile.
 import covalent  # noqa: E402, F401
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This source tree as a wheel, alone in its folder."""
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("covalent_cirro", "infra", "docker"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+    ran = subprocess.run(
+        [sys.executable, "-c", build, str(folder)], cwd=source, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    (made,) = folder.glob("*.whl")
+    return made

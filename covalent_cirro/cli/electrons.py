@@ -67,7 +67,9 @@ def moment(epoch_s: float) -> str:
 
 def memory(mib: float) -> str:
     """A size of memory: ``512 MiB``, ``3.8 GiB``."""
-    return f"{mib:.0f} MiB" if mib < 1024 else f"{mib / 1024:.3g} GiB"
+    if mib < 1024:
+        return f"{mib:.0f} MiB"
+    return f"{mib / 1024:.3g} GiB" if mib < 1000 * 1024 else f"{mib / 1024:,.0f} GiB"
 
 
 def counted(counts: Mapping[str, int]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import click
 
@@ -16,12 +17,20 @@ from covalent_cirro.history import finding
 from covalent_cirro.history.account import open_account
 from covalent_cirro.history.board import Board
 from covalent_cirro.history.names import SHORT, Wanted
-from covalent_cirro.history.rows import Row, counts
+from covalent_cirro.history.rows import Row, counts, row_document
 
-HEADERS = ("electron", "lattice", "node", "state", "attempt", "queue", "memory", "job", "")
+HEADERS = ("electron", "lattice", "node", "state", "attempt", "where", "memory", "")
 
 WHY_CHARACTERS = 100
 """Of a reason in the list, at most; `cirro show` has it whole."""
+
+
+class Shown(NamedTuple):
+    """A table of rows, and what is said once for all that wait for the same."""
+
+    headers: tuple[str, ...]
+    cells: list[tuple[str, ...]]
+    reasons: list[str]
 
 
 @click.command()
@@ -50,19 +59,22 @@ def jobs(target: Target, dispatch: Wanted | None, everything: bool, watch: bool,
         board = Board(account, dispatch_id, everything=everything)
         if watch:
             with contextlib.suppress(KeyboardInterrupt):
-                _watch(board)
+                _watch(board, one_dispatch=dispatch_id is not None)
             return
         rows = board.look()
     if as_json:
-        render.document({"jobs": [row._asdict() for row in rows], "counts": counts(rows)})
+        render.document({"jobs": [row_document(row) for row in rows], "counts": counts(rows)})
     elif not rows:
         render.line("no electron of the last day; `cirro jobs --all` looks further back" if not everything else "none")
     else:
-        render.table(*rows_as_table(rows))
+        shown = rows_as_table(rows, one_dispatch=dispatch_id is not None)
+        render.table(shown.headers, shown.cells)
         render.line(f"\n{counted(counts(rows))}")
+        for reason in shown.reasons:
+            render.line(reason)
 
 
-def _watch(board: Board) -> None:
+def _watch(board: Board, *, one_dispatch: bool) -> None:
     with render.live() as show:
         rows: list[Row] = []
         while True:
@@ -73,15 +85,31 @@ def _watch(board: Board) -> None:
                 if not error.retryable:
                     raise
                 note = f"; not up to date: {error}"
-            show(*rows_as_table(rows), f"{counted(counts(rows)) or 'no electron'}{note}")
+            shown = rows_as_table(rows, one_dispatch=one_dispatch)
+            footer = f"{counted(counts(rows)) or 'no electron'}{note}"
+            show(shown.headers, shown.cells, "\n".join([footer, *shown.reasons]))
             time.sleep(board.pause_s)
 
 
-def rows_as_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Headers and cells, without a column in which nothing would stand."""
+def rows_as_table(rows: Sequence[Row], *, one_dispatch: bool) -> Shown:
+    """Headers and cells, without a column in which nothing would stand, or always the same."""
     cells = _cells(rows, time.time())
-    shown = [i for i, header in enumerate(HEADERS) if not header or any(row[i] for row in cells)]
-    return tuple(HEADERS[i] for i in shown), [tuple(row[i] for i in shown) for row in cells]
+    shown = [
+        i
+        for i, header in enumerate(HEADERS)
+        if not header or (any(row[i] for row in cells) and not (one_dispatch and header == "lattice"))
+    ]
+    return Shown(tuple(HEADERS[i] for i in shown), [tuple(row[i] for i in shown) for row in cells], _reasons(rows))
+
+
+def _reasons(rows: Sequence[Row]) -> list[str]:
+    """Why jobs wait, each reason once, the one of most jobs first."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.reason:
+            found.setdefault((row.queue, row.reason), []).append(row)
+    groups = sorted(found.values(), key=lambda some: -len(some))
+    return [f"{len(some)} wait{'s' if len(some) == 1 else ''}: {some[0].why}" for some in groups]
 
 
 def _cells(rows: Sequence[Row], now: float) -> list[tuple[str, ...]]:
@@ -92,10 +120,9 @@ def _cells(rows: Sequence[Row], now: float) -> list[tuple[str, ...]]:
             f"{row.dispatch_id[:SHORT]}:{row.node_id}",
             _state(row, now),
             _attempt(row),
-            row.queue,
+            row.where or row.queue,
             _memory(row),
-            row.job_id[:SHORT],
-            row.why if len(row.why) <= WHY_CHARACTERS else f"{row.why[: WHY_CHARACTERS - 3]}...",
+            _why(row),
         )
         for row in rows
     ]
@@ -109,6 +136,13 @@ def _state(row: Row, now: float) -> str:
 
 def _attempt(row: Row) -> str:
     return f"{row.attempt or '-'}" + (f" of {row.attempts_allowed}" if row.attempts_allowed else "")
+
+
+def _why(row: Row) -> str:
+    """Its place in its queue, where it waits; the reasons stand apart, each once. Else why it failed."""
+    if row.reason:
+        return "" if row.position is None else f"number {row.position}"
+    return row.why if len(row.why) <= WHY_CHARACTERS else f"{row.why[: WHY_CHARACTERS - 3]}..."
 
 
 def _memory(row: Row) -> str:

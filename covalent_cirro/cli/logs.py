@@ -16,6 +16,7 @@ from covalent_cirro.history.finding import Electron
 from covalent_cirro.history.names import Wanted
 from covalent_cirro.history.rows import NOBODY_KNOWS
 from covalent_cirro.history.stories import Site, tell
+from covalent_cirro.reuse.telling import REUSED
 
 
 @click.command()
@@ -64,6 +65,8 @@ def _say_end(account: Account, found: Electron, *, printed: bool) -> None:
     elif not printed:
         render.note("nothing was printed")
     story = tell(found, account.settings, Site(account.region, account.partition))
+    if story.state == REUSED:
+        render.note(f"{REUSED}: {story.why}; this is what that job printed")
     if story.state == "FAILED" and story.why:
         render.note(f"FAILED: {story.why}")
         if story.advice:

@@ -187,19 +187,25 @@ def _widen() -> None:
         _out.width = max(_out.width, MIN_TABLE_WIDTH)
 
 
+_STATES = {"RUNNING": "cyan", "SUCCEEDED": "green", "FAILED": "red"}
+"""Colours of cells that begin with AWS Batch's word for a state, which tells them without."""
+
+
 def _table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
     shown = Table(box=None, pad_edge=False, header_style="bold")
     names, values = list(headers), [list(row) for row in rows]
-    for name in names:
-        shown.add_column(name, no_wrap=True)
-    # Names and ids are no use by halves: on a narrow terminal, remarks go without their end. They have no header.
-    others = [max(len(name), *(len(row[i]) for row in values)) for i, name in enumerate(names[:-1]) if values]
+    # Names and ids are no use by halves: on a narrow terminal the last column gives way. A remark, which has no header,
+    # goes without its end; all else takes more lines.
+    others = [max([len(name), *(len(row[i]) for row in values)]) for i, name in enumerate(names[:-1])]
+    for name, width in zip(names[:-1], others, strict=True):
+        shown.add_column(name, no_wrap=True, min_width=width)
+    shown.add_column(names[-1], no_wrap=not names[-1], overflow="fold")
     left = max(LEAST_REMARK, _out.width - sum(others) - 2 * len(others))
     for row in values:
         *cells, last = row
         if not names[-1] and len(last) > left:
             last = f"{last[: left - 1]}…"
-        shown.add_row(*(Text(cell) for cell in (*cells, last)))
+        shown.add_row(*(Text(cell, style=_STATES.get(cell.partition(" ")[0], "")) for cell in (*cells, last)))
     return shown
 
 
@@ -208,7 +214,7 @@ def live() -> Iterator[Callable[[Iterable[str], Iterable[Iterable[str]], str], N
     """A table that changes in its place on a terminal, as high as that; elsewhere one below the other.
 
     Yields:
-        A function to call with headers, rows and a line below them, each time there is something new.
+        A function to call with headers, rows and lines about them, each time there is something new.
     """
     if not _out.is_terminal:
 
@@ -222,7 +228,9 @@ def live() -> Iterator[Callable[[Iterable[str], Iterable[Iterable[str]], str], N
 
         def in_place(headers: Iterable[str], rows: Iterable[Iterable[str]], footer: str) -> None:
             # The line below first: of a table that is higher than the terminal the end is cut.
-            shown.update(Group(Text(footer, style="bold"), _table(headers, rows)), refresh=True)
+            first, *others = footer.splitlines()
+            lines = [Text(first, style="bold"), *map(Text, others)]
+            shown.update(Group(*lines, _table(headers, rows)), refresh=True)
 
         yield in_place
 

@@ -56,10 +56,12 @@ def _show(found: Report) -> None:
     began_at, ended_at = found.began_at, found.ended_at
     rows = [
         ("dispatch", f"{found.dispatch_id} {found.lattice}".strip()),
-        ("electrons", f"{len(found.nodes)}, {found.failed} failed, {found.running} under way"),
+        ("electrons", f"{len({run.node_id for run in found.runs})}, {found.failed} failed, {found.running} under way"),
         ("took", "?" if began_at is None or ended_at is None else duration(ended_at - began_at)),
         ("cost", f"{about}{usd(total.usd)}" + (f", {total.unknown} attempts without a price" if total.unknown else "")),
     ]
+    if found.reused:
+        rows.append(("reused", f"{found.reused} electrons have the results of earlier jobs, which cost nothing again"))
     if total.lost:
         attempts = "attempt" if total.lost == 1 else "attempts"
         rows.append(("lost", f"{total.lost} {attempts} with the instance, {usd(total.lost_usd)}"))

@@ -9,15 +9,17 @@ import click
 
 from covalent_cirro import dispatching
 from covalent_cirro.cli import render
-from covalent_cirro.cli.electrons import counted
+from covalent_cirro.cli.electrons import DispatchName, counted
 from covalent_cirro.cli.jobs import rows_as_table
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.errors import AwsError, SettingsError
+from covalent_cirro.history import finding
 from covalent_cirro.history.account import open_account
 from covalent_cirro.history.board import Board
-from covalent_cirro.history.names import SHORT
+from covalent_cirro.history.names import SHORT, Wanted
 from covalent_cirro.history.rows import Row, counts
 from covalent_cirro.jobs import JobState
+from covalent_cirro.reuse.telling import REUSED
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as a shell has it."""
@@ -30,12 +32,20 @@ LOOK_S = 1.0
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     epilog=f"Exit codes: 0 the dispatch completed; 1 it did not; {INTERRUPTED} after Ctrl-C.",
 )
+@click.option(
+    "--reuse",
+    type=DispatchName(node=False),
+    metavar="DISPATCH",
+    help="Take the results of this earlier dispatch where they are of the same work; the id may be cut short.",
+)
 @click.option("--detach", is_flag=True, help="Dispatch only: print the id, and do not wait.")
 @target_options
 @json_option
 @click.argument("lattice", metavar="FILE:LATTICE")
 @click.argument("arguments", metavar="[--ARG VALUE]...", nargs=-1, type=click.UNPROCESSED)
-def run(target: Target, lattice: str, arguments: tuple[str, ...], detach: bool, as_json: bool) -> None:
+def run(
+    target: Target, lattice: str, arguments: tuple[str, ...], reuse: Wanted | None, detach: bool, as_json: bool
+) -> None:
     """Dispatch a lattice and watch its electrons until it has ended.
 
     Options stand before the lattice, its own arguments after it. Ctrl-C cancels the dispatch and waits until its jobs
@@ -49,7 +59,11 @@ def run(target: Target, lattice: str, arguments: tuple[str, ...], detach: bool, 
         given = dispatching.arguments(loaded, arguments)
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
-    dispatch_id = dispatching.dispatch(loaded, given)
+    earlier = None
+    if reuse is not None:
+        with open_account(target.access, target.stack_name) as account:
+            earlier = finding.dispatch_named(account, reuse.dispatch)
+    dispatch_id = dispatching.dispatch(loaded, given, reuse_from=earlier)
     if detach:
         render.document({"dispatch_id": dispatch_id}) if as_json else render.line(dispatch_id)
         return
@@ -57,7 +71,7 @@ def run(target: Target, lattice: str, arguments: tuple[str, ...], detach: bool, 
         render.line(f"dispatch {dispatch_id}: {dispatching.page(dispatch_id)}")
     interrupted = False
     with open_account(target.access, target.stack_name) as account:
-        board = Board(account, dispatch_id)
+        board = Board(account, dispatch_id, reusing=earlier is not None)
         try:
             status, rows = _watch(board, dispatch_id, as_json)
         except KeyboardInterrupt:
@@ -73,6 +87,8 @@ def run(target: Target, lattice: str, arguments: tuple[str, ...], detach: bool, 
         render.document({"dispatch_id": dispatch_id, "status": status, "electrons": electrons, "counts": counts(rows)})
     elif status == dispatching.COMPLETED:
         render.done(f'the dispatch is {status}; ct.get_result("{dispatch_id}").result has its result')
+    if earlier is not None and not as_json:
+        render.line(f"{sum(row.state == REUSED for row in rows)} of {len(rows)} electrons reused from {earlier}")
     if status != dispatching.COMPLETED and not as_json:
         failed = [
             f"{row.electron}: {row.why} (`cirro show {row.dispatch_id[:SHORT]}:{row.node_id}`)"
@@ -104,9 +120,11 @@ def _watch(board: Board, dispatch_id: str, quiet: bool) -> tuple[str, list[Row]]
                         raise
                     note = f"; not up to date: {error}"
                 next_look = time.monotonic() + board.pause_s
-            now = (status, note, *((row.job_id, row.state, row.attempt, row.why) for row in rows))
+            now = (status, note, *((row.job_id, row.state, row.attempt, row.reason) for row in rows))
             if render.interactive() or now != shown:
-                show(*rows_as_table(rows), f"{status}: {counted(counts(rows)) or 'no job yet'}{note}")
+                table = rows_as_table(rows, one_dispatch=True)
+                footer = f"{status}: {counted(counts(rows)) or 'no job yet'}{note}"
+                show(table.headers, table.cells, "\n".join([footer, *table.reasons]))
             if has_ended:
                 return status, rows
             shown = now

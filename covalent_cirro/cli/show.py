@@ -11,11 +11,16 @@ import click
 from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import MIB, DispatchName, lasting, memory, moment
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.history import finding
+from covalent_cirro.history import checkpoints, finding
 from covalent_cirro.history.account import open_account
+from covalent_cirro.history.checkpoints import Checkpoint
+from covalent_cirro.history.hosts import Hosts
 from covalent_cirro.history.names import Wanted
 from covalent_cirro.history.stories import Site, Story, document, tell
+from covalent_cirro.history.turns import Turns
 from covalent_cirro.protocol import Usage
+from covalent_cirro.report import Report, cost_document, of_electron
+from covalent_cirro.report.page import duration, machine, usd
 
 
 @click.command()
@@ -23,22 +28,29 @@ from covalent_cirro.protocol import Usage
 @json_option
 @target_options
 def show(target: Target, electron: Wanted, as_json: bool) -> None:
-    """Tell all that is known of one electron: times, attempts, what it asked for and used, why it failed, where it is.
+    """Tell all that is known of one electron: times, attempts, what it asked for, used and cost, why it waits, failed.
 
     From AWS Batch while that knows its job, and from what it left in S3. Needs no Covalent server.
     """
     with open_account(target.access, target.stack_name) as account:
-        story = tell(finding.electron(account, electron), account.settings, Site(account.region, account.partition))
+        found = finding.electron(account, electron)
+        site, record = Site(account.region, account.partition), found.record
+        turn = Turns(account).of([record]).get(record.job_id) if record else None
+        hosts = Hosts(account).of_attempts(record) if record else {}
+        story = tell(found, account.settings, site, turn=turn, hosts=hosts)
+        saved = checkpoints.latest(account, found)
+        cost = of_electron(account, found)
     if as_json:
-        render.document(document(story))
+        checkpoint = None if saved is None else saved._asdict()
+        render.document({**document(story), "checkpoint": checkpoint, "cost": cost_document(cost)})
     else:
-        _show(story, time.time())
+        _show(story, saved, cost, time.time())
 
 
-def _show(story: Story, now: float) -> None:
+def _show(story: Story, saved: Checkpoint | None, cost: Report, now: float) -> None:
     of = f" of {story.lattice}" if story.lattice else ""
     render.heading(f"{story.electron}{of}, {story.dispatch_id}:{story.node_id}")
-    render.facts(_facts(story))
+    render.facts(_facts(story, saved, cost))
     if story.periods:
         render.heading("\ntimes (UTC)")
         render.table(
@@ -50,6 +62,23 @@ def _show(story: Story, now: float) -> None:
                     lasting((period.ended_at or now) - period.began_at) + ("" if period.ended_at else ", so far"),
                 )
                 for period in story.periods
+            ),
+        )
+    if story.tried:
+        render.heading("\nearlier tries")
+        render.table(
+            ("", "job", "ended", "attempts", "memory", "queue", "then"),
+            (
+                (
+                    str(each.number),
+                    each.job_id,
+                    each.end.replace("_", " "),
+                    str(each.attempts),
+                    memory(each.memory_mib),
+                    each.queue,
+                    each.then,
+                )
+                for each in story.tried
             ),
         )
     if story.attempts:
@@ -67,6 +96,7 @@ def _show(story: Story, now: float) -> None:
                 for each in story.attempts
             ),
         )
+    _show_cost(cost)
     if story.error:
         render.heading("\nerror")
         render.line(story.error)
@@ -75,13 +105,59 @@ def _show(story: Story, now: float) -> None:
         render.facts(story.links.items())
 
 
-def _facts(story: Story) -> Iterator[tuple[str, str]]:
+def _show_cost(cost: Report) -> None:
+    if not cost.lines:
+        return
+    render.heading("\ncost")
+    render.table(
+        ("", "ran", "of it", "instance", "an hour", "cost", "price"),
+        (
+            (
+                str(line.attempt.number),
+                duration(line.seconds) + ("" if line.attempt.ended_at else ", so far"),
+                "?" if line.share is None else f"{line.share:.0%}",
+                machine(line),
+                usd(None if line.price is None else line.price.usd_per_hour),
+                ("" if line.exact else "≈ ") + usd(line.usd),
+                "" if line.price is None else f"{line.price.source}, {line.price.date}",
+            )
+            for line in cost.lines
+        ),
+    )
+    for note in cost.notes:
+        render.line(note)
+
+
+def _cost(cost: Report) -> str:
+    total = cost.total
+    if not cost.lines:
+        return "nothing: no container of it has run"
+    about = "" if total.exact and not cost.running else "≈ "
+    parts = [f"{about}{usd(total.usd)}" if total.unknown < total.attempts else "not known"]
+    parts[0] += ", so far: an estimate while it runs" if cost.running else ""
+    if total.lost:
+        parts.append(f"{usd(total.lost_usd)} of it for {total.lost} lost with the instance")
+    if total.unknown and total.unknown < total.attempts:
+        parts.append(f"{total.unknown} of {total.attempts} attempts without a price")
+    return "; ".join(parts)
+
+
+def _checkpoint(saved: Checkpoint | None) -> str:
+    if saved is None:
+        return ""
+    files = "1 file" if saved.files == 1 else f"{saved.files} files"
+    return f"{moment(saved.saved_at)}, {files}, {memory(saved.stored_bytes / MIB)}: {saved.uri}"
+
+
+def _facts(story: Story, saved: Checkpoint | None, cost: Report) -> Iterator[tuple[str, str]]:
     rows: tuple[tuple[str, Any], ...] = (
         ("state", story.state + (f" ({story.end.replace('_', ' ')})" if story.end else "")),
         ("why", story.why),
         ("to do", story.advice),
         ("asked for", _asked(story)),
         ("used", _used(story.usage, story.vcpus)),
+        ("cost", _cost(cost)),
+        ("checkpoint", _checkpoint(saved)),
         ("queue", story.queue),
         ("image", story.image),
         ("job", story.job_id),

@@ -26,13 +26,13 @@ SETTINGS = (
 )
 """Executor's settings that every deployment gives."""
 
-OPTIONAL_SETTINGS = ("batch_gpu_queue",)
+OPTIONAL_SETTINGS = ("batch_gpu_queue", "batch_on_demand_queue", "batch_gpu_on_demand_queue")
 """Executor's settings that a deployment gives where it has machines for them."""
 
 NOT_SETTINGS = frozenset(
     {
         *("VpcId", "SubnetIds", "SecurityGroupIds", "ImageRepository", "ImageRepositoryArn"),
-        *("InstanceProfileArn", "SubmitterPolicy", "OnDemandQueue", "OnDemandGpuQueue"),
+        *("InstanceProfileArn", "SubmitterPolicy"),
     }
 )
 """Outputs that are no setting by themselves: what they are for is said in their description."""

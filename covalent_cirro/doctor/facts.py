@@ -34,8 +34,8 @@ from covalent_cirro.settings import BY_NAME, MIB_PER_GB, Settings, problem, reso
 
 T = TypeVar("T")
 
-ON_DEMAND = {"batch_queue": "OnDemandQueue", "batch_gpu_queue": "OnDemandGpuQueue"}
-"""Outputs with the queue that electrons move to where Spot will not do, by the setting of the first."""
+QUEUES = ("batch_queue", "batch_gpu_queue", "batch_on_demand_queue", "batch_gpu_on_demand_queue")
+"""Settings that name a queue."""
 
 
 class Asked(NamedTuple):
@@ -176,11 +176,9 @@ class Facts:
 
     @once
     def wanted_queues(self) -> dict[str, str]:
-        """By setting or output, the queues that electrons may go to."""
-        settings, outputs = self.settings(), self.outputs()
-        wanted = {"batch_queue": settings.batch_queue, "batch_gpu_queue": settings.batch_gpu_queue}
-        wanted |= {output: outputs.get(output) for output in ON_DEMAND.values()}
-        return {name: queue for name, queue in wanted.items() if queue}
+        """By setting, the queues that electrons may go to."""
+        settings = self.settings()
+        return {name: queue for name in QUEUES if (queue := getattr(settings, name))}
 
     def queue(self, name: str) -> Queue | None:
         """A queue by name or ARN; `None` where there is none."""
@@ -196,7 +194,7 @@ class Facts:
     def queues_of_electron(self) -> list[Queue]:
         """Those that what is asked for would use."""
         settings, wanted = self.settings(), self.wanted_queues()
-        names = [settings.queue_option, ON_DEMAND[settings.queue_option]]
+        names = [settings.queue_option, settings.on_demand_queue_option]
         found = {
             queue.arn: queue for each in names if each in wanted and (queue := self.queue(wanted[each])) is not None
         }

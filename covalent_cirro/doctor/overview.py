@@ -21,7 +21,7 @@ from covalent_cirro.health.queues import Environment, Queue
 THREADS = 16
 """Calls at a time; most are ListJobs, one for each queue and state."""
 
-QUEUE_OUTPUTS = ("BatchQueue", "OnDemandQueue", "BatchGpuQueue", "OnDemandGpuQueue")
+QUEUE_OUTPUTS = ("BatchQueue", "BatchOnDemandQueue", "BatchGpuQueue", "BatchGpuOnDemandQueue")
 
 
 class QueueView(NamedTuple):

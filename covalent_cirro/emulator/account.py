@@ -167,6 +167,30 @@ class Account:
         found = [each for each in made if {each["clusterArn"], each["clusterName"]} & set(wanted)]
         return _json(200, {"clusters": found, "failures": []}) if found else None
 
+    def describe_container_instances(self, region: str, body: Callable[[], bytes]) -> Answer:
+        """DescribeContainerInstances: instances of AWS Batch's clusters that have not gone."""
+        asked = json.loads(body() or b"{}")
+        cluster = str(asked.get("cluster") or "default").rpartition("/")[2]
+        wanted = [str(each).rpartition("/")[2] for each in asked.get("containerInstances") or []]
+        batch = self._batch(region)
+        with batch.lock:
+            hosts = {host.arn.rpartition("/")[2]: host for host in batch.fleet.hosts.values()}
+        there = {each: hosts[each] for each in wanted if each in hosts and f"/{cluster}/" in hosts[each].arn}
+        found = [
+            {
+                "containerInstanceArn": host.arn,
+                "ec2InstanceId": host.instance_id,
+                "status": "ACTIVE",
+                "attributes": [
+                    {"name": "ecs.instance-type", "value": host.instance_type},
+                    {"name": "ecs.availability-zone", "value": f"{region}a"},
+                ],
+            }
+            for host in there.values()
+        ]
+        missing = [{"arn": each, "reason": "MISSING"} for each in wanted if each not in there]
+        return _json(200, {"containerInstances": found, "failures": missing})
+
     # --- prices -----------------------------------------------------------------------------------------------------
 
     def get_products(self, region: str, body: Callable[[], bytes]) -> Answer:
@@ -235,6 +259,7 @@ CALLS: dict[tuple[str, str], Callable[[Account, str, Callable[[], bytes]], Answe
     ("servicequotas", "ListServiceQuotas"): Account.list_service_quotas,
     ("ce", "ListCostAllocationTags"): Account.list_cost_tags,
     ("ecs", "DescribeClusters"): Account.describe_clusters,
+    ("ecs", "DescribeContainerInstances"): Account.describe_container_instances,
     ("pricing", "GetProducts"): Account.get_products,
     ("ec2", "DescribeSpotPriceHistory"): Account.describe_spot_prices,
     ("iam", "SimulatePrincipalPolicy"): Account.simulate,

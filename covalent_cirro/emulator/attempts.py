@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 from covalent_cirro.emulator.model import Json
-from covalent_cirro.emulator.scheduler import START_FAILED
 
+START_FAILED = "Task failed to start"
+"""``statusReason`` of an attempt whose container did not start (ECS Developer Guide, stopped task errors)."""
 OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
 """``container.reason`` (ECS agent, agent/dockerclient/dockerapi/errors.go)."""
 REASON_LENGTH = 255
@@ -54,6 +55,7 @@ class Spec:
         shm_mib: ``/dev/shm``, for containers.
         gpus: Indices of GPUs of this machine to show, if it has any.
         options: ``containerProperties``, for what only a container can do.
+        disk_full_s: After so many seconds its disk is full, for processes; `None`: it never is.
     """
 
     task_id: str
@@ -64,6 +66,7 @@ class Spec:
     shm_mib: int | None = None
     gpus: tuple[int, ...] = ()
     options: Json = field(default_factory=dict)
+    disk_full_s: float | None = None
 
 
 class Running(Protocol):

@@ -327,9 +327,18 @@ def _sts(name: str, given: Json, request: Request) -> list[str]:
     return [str(given.get("RoleArn") or "*")]
 
 
+def _ecs(name: str, given: Json, request: Request) -> list[str]:
+    if name != "DescribeContainerInstances":
+        return ["*"]
+    cluster = str(given.get("cluster") or "default").rpartition("/")[2]
+    ids = [str(each).rpartition("/")[2] for each in given.get("containerInstances") or []]
+    return [request.arn("ecs", f"container-instance/{cluster}/{each}") for each in ids] or ["*"]
+
+
 RESOURCES: dict[str, Callable[[str, Any, Request], list[str]]] = {
     "logs": _logs,
     "ecr": _ecr,
+    "ecs": _ecs,
     "cloudformation": _cloudformation,
     "iam": _iam,
     "sts": _sts,

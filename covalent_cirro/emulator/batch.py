@@ -1,47 +1,26 @@
-"""The emulated AWS Batch of one account and region: its jobs, and the threads that make decisions come true.
+"""The emulated AWS Batch of one account and region: its jobs, its time, and the faults that it was asked for.
 
-Decisions are `scheduler`'s and shapes are `describe`'s. Every change of state happens under one lock, and what
-follows from it at once in the same call: nothing polls. It must not know HTTP.
+Decisions are `scheduler`'s, attempts are `runs`'s and shapes are `describe`'s. Every change of state happens under one
+lock, and what follows from it at once in the same call: nothing polls. It must not know HTTP.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import secrets
 import threading
-import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from covalent_cirro.emulator import credentials, describe, logs, moto_aws
-from covalent_cirro.emulator.agent import Agent, Refused
-from covalent_cirro.emulator.attempts import Exit, Running, Runtime, Spec, StartFailed
+from covalent_cirro.emulator import describe, logs, moto_aws
+from covalent_cirro.emulator.actions import Action, Changed, Kill, Launch, Stop
 from covalent_cirro.emulator.events import Events
-from covalent_cirro.emulator.faults import Faults
 from covalent_cirro.emulator.hosts import Fleet
-from covalent_cirro.emulator.model import Attempt, Host, Job, JobDefinition, Timing
-from covalent_cirro.emulator.scheduler import (
-    ESSENTIAL_EXITED,
-    TIMED_OUT,
-    Action,
-    Changed,
-    Kill,
-    Launch,
-    Scheduler,
-    Stop,
-)
-
-NO_ROLE = (
-    "ECS was unable to assume the role '{}' that was provided for this task. Please verify that the role being passed "
-    "has the proper trust relationship and permissions and that your IAM user has permissions to pass this role."
-)
-"""What ECS says (ECS Developer Guide, troubleshooting)."""
-
-log = logging.getLogger("covalent_cirro.emulator")
-
+from covalent_cirro.emulator.model import Attempt, Host, Job, JobDefinition
+from covalent_cirro.emulator.runs import Runs
+from covalent_cirro.emulator.scheduler import Scheduler
+from covalent_cirro.emulator.setting import Setting
 
 HEALTHY = "ComputeEnvironment Healthy"
 INVALID = (
@@ -51,33 +30,6 @@ INVALID = (
     "or customized AMI or LaunchTemplate configurations affecting ECS agent."
 )
 """User Guide, Troubleshooting: INVALID compute environment."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all Batches of one emulator share.
-
-    Attributes:
-        account: The account.
-        endpoint_url: Where jobs reach the emulated AWS.
-        runtime: Runs attempts.
-        faults: Faults asked for.
-        tasks: Credentials and metadata of tasks.
-        timing: Durations.
-        quota_vcpus: vCPUs of all hosts together; `None` for no limit.
-        clock: Epoch seconds.
-        role_refused: AWS's words if a role that the ECS agent uses may not do something; `None`: IAM is not enforced.
-    """
-
-    account: str
-    endpoint_url: str
-    runtime: Runtime
-    faults: Faults
-    tasks: credentials.Tasks
-    timing: Timing
-    quota_vcpus: float | None = None
-    clock: Callable[[], float] = time.time
-    role_refused: Refused | None = None
 
 
 @dataclass
@@ -104,10 +56,8 @@ class Batch:
         self.scheduler = Scheduler(
             fleet=self.fleet, timing=setting.timing, new_attempt=self._new_attempt, stuck=self._stuck
         )
-        registry = setting.endpoint_url.partition("://")[2]
-        self._agent = Agent(setting.account, self.region, registry, setting.clock, setting.role_refused)
         self.events = Events(setting.account, self.region)
-        self._running: dict[str, Running] = {}
+        self._runs = Runs(setting, self.region, self.lock, self.scheduler, self.advance)
         self._wake = threading.Condition(self.lock)
         self._closed = False
         self._timer = threading.Thread(target=self._keep_time, name=f"batch-{self.region}", daemon=True)
@@ -200,7 +150,7 @@ class Batch:
                 environment.status_reason = HEALTHY if fault is None else fault.reason or INVALID
             for job in list(self.scheduler.jobs.values()):
                 if job.status == "RUNNING":
-                    self._maybe_lose_host(job)
+                    self._maybe_lose_host(job, job.status)
             self.advance()
 
     def lose_host(self, instance_id: str, notice_s: float | None = None) -> None:
@@ -226,10 +176,8 @@ class Batch:
         """Stop deciding and end every attempt."""
         with self.lock:
             self._closed = True
-            running = list(self._running.values())
             self._wake.notify_all()
-        for each in running:
-            each.kill()
+        self._runs.close()
         self._timer.join(timeout=5)
         self.events.close()
 
@@ -249,24 +197,14 @@ class Batch:
 
     def _act(self, action: Action) -> None:
         if isinstance(action, Launch):
-            thread = threading.Thread(
-                target=self._attempt,
-                args=(action.job, action.attempt),
-                name=f"attempt-{action.attempt.task_id[:8]}",
-                daemon=True,
-            )
-            thread.start()
+            self._runs.launch(action.job, action.attempt)
         elif isinstance(action, Stop):
-            running = self._running.get(action.attempt.task_id)
-            if running is not None:
-                running.stop(self.setting.timing.scaled(self.setting.timing.grace_s))
+            self._runs.stop(action.attempt)
         elif isinstance(action, Kill):
-            running = self._running.get(action.attempt.task_id)
-            if running is not None:
-                running.kill()
+            self._runs.kill(action.attempt)
         elif isinstance(action, Changed):
-            if action.status == "RUNNING" and not action.job.children:
-                self._maybe_lose_host(action.job)
+            if not action.job.children:
+                self._maybe_lose_host(action.job, action.status)
             if moto_aws.wants_events():
                 self._publish(action)
 
@@ -276,14 +214,28 @@ class Batch:
         resources = [job.arn, job.queue.arn] if action.blocked else [job.arn]
         self.events.publish(kind, resources, json.dumps({**describe.job(job), "status": action.status}))
 
-    def _maybe_lose_host(self, job: Job) -> None:
-        fault = self.setting.faults.take_job("lose_host", job.name)
-        attempt = job.attempt
-        if fault is None or attempt is None:
+    def _maybe_lose_host(self, job: Job, status: str) -> None:
+        host = self._host_of(job)
+        fault = None if host is None else self.setting.faults.take_job("lose_host", job.name, state=status)
+        if fault is None or host is None:
             return
         if fault.notice_s is not None:
-            self._later(max(0.0, fault.seconds - fault.notice_s), self._give_notice, attempt.host, fault.notice_s)
-        self._later(fault.seconds, self._lose, attempt.host)
+            self._later(max(0.0, fault.seconds - fault.notice_s), self._give_notice, host, fault.notice_s)
+        self._later(fault.seconds, self._lose, host)
+
+    def lose_host_of(self, job: Job) -> None:
+        """The job's instance goes, if it has one."""
+        with self.lock:
+            host = self._host_of(job)
+            if host is not None:
+                self._lose(host)
+
+    @staticmethod
+    def _host_of(job: Job) -> Host | None:
+        """The host that it runs on, or that boots for it."""
+        if job.attempt is not None:
+            return job.attempt.host
+        return None if job.place is None else job.place[0]
 
     def _give_notice(self, host: Host, notice_s: float) -> None:
         host.goes_at = self.now() + notice_s
@@ -318,105 +270,6 @@ class Batch:
             gpus=gpus,
             log_stream=logs.stream_name(job.container, job.definition.name, task_id),
         )
-
-    def _attempt(self, job: Job, attempt: Attempt) -> None:
-        """An attempt from STARTING to its end, in a thread of its own."""
-        ended: Exit | None = None
-        failed = StartFailed(None)
-        try:
-            ended = self._run(job, attempt)
-        except StartFailed as error:
-            failed = error
-        except Exception as error:  # the emulator's own mistake must not leave a job running for ever
-            log.exception("attempt %s of job %s", attempt.number, job.id)
-            failed = StartFailed(f"CannotStartContainerError: the emulator failed: {error!r}")
-        with self.lock:
-            self._running.pop(attempt.task_id, None)
-            self.setting.tasks.remove(attempt.task_id)
-            if not attempt.lost:
-                if ended is None:
-                    attempt.status_reason, attempt.reason = failed.status_reason, failed.reason
-                else:
-                    attempt.status_reason = ESSENTIAL_EXITED
-                    attempt.exit_code, attempt.reason = ended.code, ended.reason
-                if attempt.stopping == "terminate":
-                    attempt.status_reason = job.stop_reason
-                elif attempt.stopping == "timeout":
-                    attempt.status_reason = TIMED_OUT
-                self.scheduler.stopped(job, attempt, self.now())
-            self.advance()
-
-    def _run(self, job: Job, attempt: Attempt) -> Exit | None:
-        setting = self.setting
-        delay = setting.timing.scaled(setting.timing.starting_s)
-        if delay:
-            time.sleep(delay)
-        fault = setting.faults.take_job("image_pull", job.name)
-        if fault is not None:
-            detail = fault.reason or (
-                f"Error response from daemon: manifest for {job.container['image']} not found: manifest unknown"
-            )
-            raise StartFailed(f"CannotPullContainerError: {detail}")
-        role = job.container.get("jobRoleArn")
-        for needed in (role, job.container.get("executionRoleArn")):
-            if needed and not moto_aws.task_role_works(setting.account, needed):
-                raise StartFailed(None, NO_ROLE.format(needed))
-        self._agent.pull(job, attempt)
-        setting.tasks.add(attempt.task_id, credentials.Grant(job, attempt, role))
-        stream = self._agent.open_log(job, attempt)
-        spec = Spec(
-            task_id=attempt.task_id,
-            image=job.container["image"],
-            command=credentials.command(job),
-            environment=credentials.environment(job, attempt, setting.endpoint_url, self.region),
-            memory_mib=job.needs.memory_mib,
-            shm_mib=(job.container.get("linuxParameters") or {}).get("sharedMemorySize"),
-            gpus=tuple(attempt.host.gpu_ids.index(gpu) for gpu in attempt.gpus),
-            options=job.container,
-        )
-        if attempt.lost or attempt.stopping:
-            return None
-        running = setting.runtime.start(spec, (lambda data: None) if stream is None else stream.write)
-        with self.lock:
-            self._running[attempt.task_id] = running
-            self.scheduler.started(job, attempt, self.now())
-            self._catch_up(attempt, running)
-            self.advance()
-        ended = running.wait()
-        if stream is not None:
-            stream.close()
-        return ended
-
-    def _catch_up(self, attempt: Attempt, running: Running) -> None:
-        """What was decided while the process was being started."""
-        if attempt.lost or self._closed:
-            running.kill()
-        elif attempt.stopping:
-            running.stop(self.setting.timing.scaled(self.setting.timing.grace_s))
-
-
-def runtime(
-    folder: Path,
-    *,
-    docker: bool,
-    image_commands: Mapping[str, Sequence[str]],
-    login: Callable[[str], Mapping[str, str] | None],
-) -> Runtime:
-    """Processes, which take an image's own command from ``image_commands``; or containers if asked for.
-
-    Args:
-        login: User and password for an image of the emulated ECR; `None` for any other.
-
-    Raises:
-        EmulatorError: No Docker engine answers.
-    """
-    if docker:
-        from covalent_cirro.emulator.containers import Containers
-
-        return Containers.connect(login)
-    from covalent_cirro.emulator.processes import Processes
-
-    return Processes(folder, image_commands)
 
 
 def new_id() -> str:

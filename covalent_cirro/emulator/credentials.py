@@ -38,7 +38,7 @@ class Tasks:
         self._assume = assume
         self._lock = threading.Lock()
         self._grants: dict[str, Grant] = {}
-        self._keys: set[str] = set()
+        self._jobs: dict[str, Job] = {}
         self._issued: dict[str, Json] = {}
 
     def add(self, task_id: str, grant: Grant) -> None:
@@ -62,7 +62,7 @@ class Tasks:
         issued = self._assume(grant.role_arn, task_id, DURATION_S)
         with self._lock:
             issued = self._issued.setdefault(task_id, issued)
-            self._keys.add(issued["AccessKeyId"])
+            self._jobs[issued["AccessKeyId"]] = grant.job
         return issued
 
     def metadata(self, task_id: str) -> Json | None:
@@ -106,7 +106,11 @@ class Tasks:
 
     def is_job(self, access_key: str | None) -> bool:
         """Whether the key was given to a job."""
-        return access_key in self._keys
+        return access_key in self._jobs
+
+    def job_of(self, access_key: str | None) -> Job | None:
+        """The job that the key was given to; `None` for anybody else's."""
+        return self._jobs.get(access_key or "")
 
 
 def command(job: Job) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from covalent_cirro.emulator import bucket_policies, moto_aws
 from covalent_cirro.emulator.account import Account
-from covalent_cirro.emulator.batch import Batch, Setting, runtime
+from covalent_cirro.emulator.batch import Batch
 from covalent_cirro.emulator.batch_api import DEFAULT_LIMITS, Limits
 from covalent_cirro.emulator.calls import Calls
 from covalent_cirro.emulator.control import Control, status
@@ -25,7 +25,9 @@ from covalent_cirro.emulator.iam import Iam
 from covalent_cirro.emulator.images import Images, Rules
 from covalent_cirro.emulator.model import Json, Timing
 from covalent_cirro.emulator.registry import USER, Registry, Tokens
+from covalent_cirro.emulator.runs import runtime
 from covalent_cirro.emulator.server import Application, Environ, Server, StartResponse
+from covalent_cirro.emulator.setting import Setting
 from covalent_cirro.errors import EmulatorError
 
 REGION = "us-east-1"
@@ -122,7 +124,7 @@ class Emulator:
                 self.image_commands,
                 self.standing,
             ),
-            is_job=self.tasks.is_job,
+            job_of=self.tasks.job_of,
             standing=self.standing,
             faults=self.faults,
             calls=self.calls,

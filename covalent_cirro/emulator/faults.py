@@ -6,15 +6,24 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-REQUEST_KINDS = ("throttle", "error", "cut", "slow", "conflict", "clock", "expired")
+REQUEST_KINDS = ("throttle", "error", "cut", "slow", "conflict", "clock", "expired", "damage", "repeat", "stale")
 """Faults of an API call."""
-JOB_KINDS = ("describe_omits", "stuck", "image_pull", "lose_host", "no_capacity", "invalid")
+JOB_KINDS = ("describe_omits", "stuck", "image_pull", "disk_full", "lose_host", "no_capacity", "invalid")
 """Faults of the emulated AWS Batch."""
 KINDS = REQUEST_KINDS + JOB_KINDS
+
+LOSE_HOST = "lose_host"
+"""The only kind that is of both: with an ``operation``, it strikes after that call of a job."""
+
+HOST_STATES = ("RUNNABLE", "STARTING", "RUNNING")
+"""States of a job that has a host, or for which one boots."""
+
+STRUCK_KEPT = 10_000
+"""So many names of what a fault of a call hit are kept."""
 
 _ids = itertools.count(1)
 
@@ -30,19 +39,25 @@ class Fault:
         caller: ``"job"`` for calls made with a job's credentials, ``"client"`` for all others.
         job: Prefix of the job's name.
         environment: Name of the compute environment, for ``no_capacity`` and ``invalid``.
+        key: Part of the object's path (``/<bucket>/<key>``), for calls of S3.
         count: It hits this often and is then spent; `None` is without limit.
         probability: Chance that it hits, for each call or job.
+        above_per_s: Hits only what comes faster than this, evenly spread over time.
         duration_s: It ends this long after it was asked for.
         status: HTTP status of ``error``: 500 or 503.
         code: Error code of ``throttle``, ``error`` and ``conflict``, where it is not the usual one of the service.
         when: ``cut``: ``before`` the call is carried out, ``during`` its answer, or ``after`` it was carried out and
             before the answer.
         seconds: ``slow``: wait before the call. ``describe_omits``: how long a new job is not shown.
-            ``lose_host``: how long the job runs before. ``clock``: how far AWS's clock is ahead of ours; beyond five
-            minutes it refuses the signature.
+            ``lose_host``: how long the job is in its state before. ``disk_full``: how long the attempt runs before.
+            ``clock``: how far AWS's clock is ahead of ours; beyond five minutes it refuses the signature.
+        state: ``lose_host``: the job's state when its host goes. In RUNNABLE it is the host that boots for it.
         notice_s: ``lose_host``: Spot's notice is in the host's metadata this long before; `None`: there is none.
         bytes_per_s: ``slow``: speed of the answer's body.
         reason: ``stuck``, ``invalid``: the statusReason. ``image_pull``: what follows ``CannotPullContainerError: ``.
+        pattern: ``damage``: a regular expression; what it matches in the object is stored as ``replacement``.
+        replacement: See ``pattern``.
+        size: ``damage``: the object is stored with so many bytes, cut off or filled up with blanks.
     """
 
     kind: str
@@ -51,20 +66,28 @@ class Fault:
     caller: str | None = None
     job: str | None = None
     environment: str | None = None
+    key: str | None = None
     count: int | None = None
     probability: float = 1.0
+    above_per_s: float | None = None
     duration_s: float | None = None
     status: int = 500
     code: str | None = None
     when: str = "before"
     seconds: float = 0.0
+    state: str = "RUNNING"
     notice_s: float | None = None
     bytes_per_s: float | None = None
     reason: str | None = None
+    pattern: str | None = None
+    replacement: str = ""
+    size: int | None = None
     id: int = field(default_factory=lambda: next(_ids))
     hits: int = 0
     until: float | None = None
+    allowed_at: float = 0.0
     held: set[str] = field(default_factory=set)
+    struck: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -73,9 +96,16 @@ class Fault:
             raise ValueError(f"when is {self.when!r}; known are before, during, after")
         if self.status not in (500, 503):
             raise ValueError(f"status is {self.status!r}; known are 500 and 503")
+        if self.state not in HOST_STATES:
+            raise ValueError(f"state is {self.state!r}; known are {', '.join(HOST_STATES)}")
+
+    @property
+    def is_of_a_call(self) -> bool:
+        """Whether a call sets it off; else something that happens to a job."""
+        return self.kind in REQUEST_KINDS or (self.kind == LOSE_HOST and self.operation is not None)
 
 
-FIELDS = frozenset(each.name for each in fields(Fault)) - {"id", "hits", "until", "held"}
+FIELDS = frozenset(each.name for each in fields(Fault)) - {"id", "hits", "until", "allowed_at", "held", "struck"}
 """What a request may set."""
 
 
@@ -124,29 +154,45 @@ class Faults:
         self._changed()
 
     def all(self) -> list[dict[str, Any]]:
-        """All faults, spent ones included, with how often each hit."""
+        """All faults, spent ones included, with how often each hit, and what."""
         with self._lock:
-            return [{**asdict(fault), "held": sorted(fault.held)} for fault in self._faults]
+            return [
+                {**asdict(fault), "held": sorted(fault.held), "struck": sorted(fault.struck)} for fault in self._faults
+            ]
 
-    def take_request(self, service: str, operation: str, caller: str) -> list[Fault]:
-        """The faults that hit this call: at most one of each kind. Their counts go down."""
+    def take_request(
+        self, service: str, operation: str, caller: str, path: str = "", about: Callable[[], Iterable[str]] = tuple
+    ) -> list[Fault]:
+        """The faults that hit this call: at most one of each kind. Their counts go down.
+
+        Args:
+            service, operation, caller: Of the call, as in `Fault`.
+            path: Of the request.
+            about: Names jobs and objects that the call is about, for ``struck``.
+        """
         if not self._faults:
             return []
         with self._lock:
             hit: dict[str, Fault] = {}
             for fault in self._faults:
                 if (
-                    fault.kind in REQUEST_KINDS
+                    fault.is_of_a_call
                     and fault.kind not in hit
+                    and (fault.key is None or fault.key in path)
                     and fault.service in (None, service)
                     and fault.operation in (None, operation)
                     and fault.caller in (None, caller)
                     and self._draw(fault)
                 ):
                     hit[fault.kind] = fault
-            return list(hit.values())
+        if hit:
+            names = list(about())  # may have to wait for the request's body
+            with self._lock:
+                for fault in hit.values():
+                    fault.struck.update(names[: max(0, STRUCK_KEPT - len(fault.struck))])
+        return list(hit.values())
 
-    def take_job(self, kind: str, job: str = "", environment: str = "") -> Fault | None:
+    def take_job(self, kind: str, job: str = "", environment: str = "", state: str | None = None) -> Fault | None:
         """The fault of this kind that hits this job or compute environment, or `None`. Its count goes down."""
         if not self._faults:
             return None
@@ -154,10 +200,13 @@ class Faults:
             for fault in self._faults:
                 if (
                     fault.kind == kind
+                    and not fault.is_of_a_call
+                    and state in (None, fault.state)
                     and (fault.job is None or job.startswith(fault.job))
                     and fault.environment in (None, environment)
                     and self._draw(fault)
                 ):
+                    fault.struck.add(job)
                     return fault
         return None
 
@@ -178,6 +227,7 @@ class Faults:
                         return fault
                 elif self._draw(fault):
                     fault.held.add(key)
+                    fault.struck.add(job)
                     return fault
         return None
 
@@ -193,6 +243,9 @@ class Faults:
         if fault.until is not None and self._clock() >= fault.until:
             return False
         if fault.probability < 1.0 and self._random.random() >= fault.probability:
+            return False
+        if fault.above_per_s is not None and self._clock() >= fault.allowed_at:
+            fault.allowed_at = self._clock() + 1 / fault.above_per_s
             return False
         fault.hits += 1
         return True

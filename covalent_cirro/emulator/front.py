@@ -10,9 +10,10 @@ import threading
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from types import MappingProxyType
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -21,8 +22,10 @@ from covalent_cirro.emulator.account import Account
 from covalent_cirro.emulator.batch import Batch
 from covalent_cirro.emulator.batch_api import Answer, Limits
 from covalent_cirro.emulator.calls import Calls
-from covalent_cirro.emulator.faults import Fault, Faults
+from covalent_cirro.emulator.damage import Answers, damage
+from covalent_cirro.emulator.faults import LOSE_HOST, Fault, Faults
 from covalent_cirro.emulator.iam import Iam, Refusal
+from covalent_cirro.emulator.model import Job
 from covalent_cirro.emulator.operations import Operation
 from covalent_cirro.emulator.server import Application, Cut, Environ, StartResponse
 from covalent_cirro.emulator.validation import Refused
@@ -36,6 +39,7 @@ WRITES = frozenset(("PutObject", "CompleteMultipartUpload", "CopyObject", "Delet
 XML_SERVICES = frozenset(("s3", "sts", "iam", "ec2", "cloudformation"))
 OWN_KEY = "CIRROEMULATOR0000000"
 """Access key of the emulator's calls to itself: not counted, not hit by faults."""
+NO_FAULTS: Mapping[str, Fault] = MappingProxyType({})
 WRONG_DIGEST = "The digest you specified did not match what we received."
 CUT_AFTER_BYTES = 64
 """A connection that is cut during its answer has sent so much of the body."""
@@ -52,7 +56,7 @@ class Front:
         registry: Images of the emulated ECR (`registry.Registry`).
         batch: The Batch of a region, made when first asked for.
         control: Answers requests under ``/_cirro/``.
-        is_job: Whether an access key was given to a job.
+        job_of: The job that an access key was given to, if any.
         standing: Quotas and instance types of the account.
         iam: Refuses what policies do not allow; `None` where IAM is not enforced.
     """
@@ -63,12 +67,13 @@ class Front:
     registry: Application
     batch: Callable[[str], Batch]
     control: Callable[[str, str, str, bytes], Answer]
-    is_job: Callable[[str | None], bool]
+    job_of: Callable[[str | None], Job | None]
     faults: Faults
     calls: Calls
     limits: Limits
     standing: Account
     iam: Iam | None = None
+    _answers: Answers = field(default_factory=Answers)
     _locks: list[threading.Lock] = field(default_factory=lambda: [threading.Lock() for _ in range(LOCKS)])
 
     def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
@@ -91,7 +96,7 @@ class Front:
         if asked.access_key == OWN_KEY:
             yield from self._dispatch(environ, asked, start)
             return
-        caller = "job" if self.is_job(asked.access_key) else "client"
+        caller = "client" if self.job_of(asked.access_key) is None else "job"
         name = f"{asked.service}:{asked.name}"
         sent = _Sent()
         try:
@@ -102,19 +107,24 @@ class Front:
     def _with_faults(
         self, environ: Environ, asked: Operation, caller: str, start: StartResponse, sent: _Sent
     ) -> Iterator[bytes]:
-        faults = {fault.kind: fault for fault in self.faults.take_request(asked.service, asked.name, caller)}
+        hit = self.faults.take_request(
+            asked.service, asked.name, caller, environ["PATH_INFO"], lambda: self._about(environ, asked)
+        )
+        faults = {fault.kind: fault for fault in hit}
         if "slow" in faults:
             time.sleep(faults["slow"].seconds)
-        cut = faults.get("cut")
+        cut, job = faults.get("cut"), self.job_of(asked.access_key)
         if cut is not None and cut.when == "before":
             raise Cut
         if "clock" in faults:
             start = _dated(start, time.time() + faults["clock"].seconds)
         answer = _fault_answer(faults, asked.service) or self._refusal(environ, asked)
-        parts = self._dispatch(environ, asked, start) if answer is None else _give(answer, start)
-        if cut is not None and cut.when == "after":
+        parts = self._dispatch(environ, asked, start, faults) if answer is None else _give(answer, start)
+        if (cut is not None and cut.when == "after") or LOSE_HOST in faults:
             for _ in parts:
                 pass
+            if LOSE_HOST in faults and job is not None:
+                self.batch(asked.region or self.region).lose_host_of(job)
             raise Cut
         speed = faults["slow"].bytes_per_s if "slow" in faults else None
         try:
@@ -139,7 +149,23 @@ class Front:
         refusal = self.iam.refusal(asked, environ, lambda: _whole_body(environ))
         return None if refusal is None else _refusal_answer(asked.service, refusal)
 
-    def _dispatch(self, environ: Environ, asked: Operation, start: StartResponse) -> Iterable[bytes]:
+    def _about(self, environ: Environ, asked: Operation) -> list[str]:
+        """Names, ids and paths of the jobs and objects that a call is about."""
+        job = self.job_of(asked.access_key)
+        if job is not None:
+            return [job.name]
+        if asked.service != "batch":
+            return [environ["PATH_INFO"]]
+        try:
+            request = json.loads(_whole_body(environ) or b"{}")
+            jobs = [request.get("jobName"), request.get("jobId"), *request.get("jobs", ())]
+        except (ValueError, AttributeError, TypeError):  # malformed: it is refused later
+            return []
+        return [each for each in jobs if isinstance(each, str)]
+
+    def _dispatch(
+        self, environ: Environ, asked: Operation, start: StartResponse, faults: Mapping[str, Fault] = NO_FAULTS
+    ) -> Iterable[bytes]:
         if asked.service == "batch":
             body = environ["wsgi.input"].read()
             answer = batch_api.call(
@@ -150,7 +176,7 @@ class Front:
                 environ["QUERY_STRING"],
                 body,
             )
-            return _give(answer, start)
+            return _give(answer._replace(body=self._answers.change(asked.name, answer.body, faults)), start)
         if asked.service == registry.SERVICE:
             return self.registry(environ, start)
         own = self.standing.answer(asked, asked.region or self.region, lambda: _whole_body(environ))
@@ -173,6 +199,8 @@ class Front:
             return _give(_xml_error(400, str(wrong), WRONG_DIGEST), start)
         if asked.name == "UploadPart":
             return self.moto(environ, start)
+        if "damage" in faults:
+            damage(environ, faults["damage"])
         # moto looks whether the key is there and then writes: two conditional writers could both win.
         lock = self._locks[zlib.crc32(environ["PATH_INFO"].encode("latin-1")) % LOCKS]
         with lock:

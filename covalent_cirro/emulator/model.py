@@ -22,7 +22,6 @@ STATES = (SUBMITTED, PENDING, RUNNABLE, STARTING, RUNNING, SUCCEEDED, FAILED)
 """The seven states of a job (API model, JobStatus)."""
 
 TERMINAL = frozenset((SUCCEEDED, FAILED))
-NOT_STARTED = frozenset((SUBMITTED, PENDING, RUNNABLE))
 ACTIVE = frozenset((STARTING, RUNNING))
 
 Json = dict[str, Any]

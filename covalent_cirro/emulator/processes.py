@@ -17,10 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from covalent_cirro.emulator import process_table
+from covalent_cirro.emulator import full_disk, process_table
 from covalent_cirro.emulator.attempts import OUT_OF_MEMORY, Exit, Spec, StartFailed, scratch
 from covalent_cirro.emulator.process_table import Seen
 
+START_S = 10.0
+"""A process is there after a few milliseconds; nobody waits longer for one when all is to end."""
 WATCH_S = 0.1
 """How often memory is looked at, at most."""
 KEPT_VARIABLES = frozenset(
@@ -132,8 +134,10 @@ class ProcessAttempt:
         return Exit(code if code >= 0 else 128 - code)
 
     def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
+        # Not by Popen, which would first ask whether it has ended, and take its end from `wait`.
+        if not self.ended.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -157,6 +161,7 @@ class Processes:
     image_commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
     _attempts: dict[int, ProcessAttempt] = field(default_factory=dict)
     _change: threading.Condition = field(default_factory=threading.Condition)
+    _starting: int = 0
     _closed: bool = False
     _watch: threading.Thread | None = None
 
@@ -168,6 +173,8 @@ class Processes:
         environment.setdefault("AWS_SHARED_CREDENTIALS_FILE", str(folder / ".aws" / "credentials"))
         # A container sees only the GPUs that it was given; a process would see them all.
         environment.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, spec.gpus)))
+        if spec.disk_full_s is not None:
+            environment = full_disk.fill(folder, spec.disk_full_s, environment)
         command = spec.command or list(self.image_commands.get(spec.image, ()))
         if not command:
             shutil.rmtree(folder, ignore_errors=True)
@@ -175,6 +182,10 @@ class Processes:
                 "CannotCreateContainerError: Error response from daemon: no command specified (a process has no image "
                 "whose command could be run)"
             )
+        with self._change:
+            if self._closed:
+                raise StartFailed("CannotStartContainerError: the emulator ends")
+            self._starting += 1
         try:
             process = subprocess.Popen(
                 command,
@@ -185,6 +196,12 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+            attempt = ProcessAttempt(spec, process, folder, output)
+            with self._change:
+                self._attempts[attempt.pid] = attempt
+                if self._watch is None:
+                    self._watch = threading.Thread(target=self._watch_memory, name="memory", daemon=True)
+                    self._watch.start()
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             detail = (
@@ -196,23 +213,19 @@ class Processes:
                 "CannotStartContainerError: Error response from daemon: failed to create task for container: failed to "
                 f'create shim task: OCI runtime create failed: exec: "{command[0]}": {detail}: unknown'
             ) from None
-        attempt = ProcessAttempt(spec, process, folder, output)
-        with self._change:
-            self._attempts[attempt.pid] = attempt
-            if self._watch is None:
-                self._watch = threading.Thread(target=self._watch_memory, name="memory", daemon=True)
-                self._watch.start()
-            self._change.notify()
-        if self._closed:
-            attempt.kill()
+        finally:
+            with self._change:
+                self._starting -= 1
+                self._change.notify_all()
         return attempt
 
     def close(self) -> None:
-        """Kill all that runs."""
+        """Kill all that runs, and what is being started just now."""
         with self._change:
             self._closed = True
+            self._change.notify_all()
+            self._change.wait_for(lambda: not self._starting, timeout=START_S)
             attempts = list(self._attempts.values())
-            self._change.notify()
         for attempt in attempts:
             attempt.kill()
 

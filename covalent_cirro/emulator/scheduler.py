@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from covalent_cirro.emulator import shares
+from covalent_cirro.emulator.actions import Action, Changed, Kill, Launch, Stop
 from covalent_cirro.emulator.hosts import Fleet
 from covalent_cirro.emulator.model import (
     ACTIVE,
     FAILED,
-    NOT_STARTED,
     PENDING,
     RUNNABLE,
     RUNNING,
@@ -24,85 +25,18 @@ from covalent_cirro.emulator.model import (
     Host,
     Job,
     JobQueue,
-    Json,
     Timing,
 )
+from covalent_cirro.emulator.retries import wants_retry
 
 ESSENTIAL_EXITED = "Essential container in task exited"
 """``statusReason`` of an attempt whose container exited (ECS Developer Guide, stopped task errors)."""
-START_FAILED = "Task failed to start"
 TIMED_OUT = "Job attempt duration exceeded timeout"
 DEPENDENCY_FAILED = "Dependent Job failed"
 CHILD_FAILED = "Array Child Job failed"
 OVERRIDES_LIMIT = 8192
 """Characters of the overrides' JSON (ECS API Reference, RunTask.overrides)."""
 OVERRIDES_TOO_LONG = f"Container Overrides length must be at most {OVERRIDES_LIMIT}"
-
-
-@dataclass(frozen=True)
-class Launch:
-    """Start the job's attempt."""
-
-    job: Job
-    attempt: Attempt
-
-
-@dataclass(frozen=True)
-class Stop:
-    """SIGTERM, the grace, SIGKILL."""
-
-    job: Job
-    attempt: Attempt
-
-
-@dataclass(frozen=True)
-class Kill:
-    """SIGKILL to all of the attempt at once: its host is gone."""
-
-    job: Job
-    attempt: Attempt
-
-
-@dataclass(frozen=True)
-class Changed:
-    """The job's state changed: an event. ``blocked`` marks a queue's head that got a reason for being stuck."""
-
-    job: Job
-    status: str
-    blocked: bool = False
-
-
-Action = Launch | Stop | Kill | Changed
-
-
-def matches(pattern: str, value: str | None) -> bool:
-    """Whether a pattern of ``evaluateOnExit`` matches: whole, or as a prefix before a final ``*``.
-
-    An absent value is matched by ``*`` only.
-    """
-    if pattern.endswith("*"):
-        return (value or "").startswith(pattern[:-1]) if pattern != "*" else True
-    return pattern == value
-
-
-def wants_retry(retry: Json, attempt: Attempt) -> bool:
-    """Whether the job's retry strategy gives it another attempt.
-
-    The first entry of ``evaluateOnExit`` whose every condition matches decides; with no match the job is retried
-    (API model, RetryStrategy).
-    """
-    if attempt.number >= int(retry.get("attempts", 1)):
-        return False
-    exit_code = None if attempt.exit_code is None else str(attempt.exit_code)
-    for entry in retry.get("evaluateOnExit", []):
-        conditions = (
-            ("onStatusReason", attempt.status_reason),
-            ("onReason", attempt.reason),
-            ("onExitCode", exit_code),
-        )
-        if all(key not in entry or matches(entry[key], value) for key, value in conditions):
-            return str(entry["action"]).upper() == "RETRY"
-    return True
 
 
 def _forever() -> float:
@@ -303,7 +237,7 @@ class Scheduler:
             first = next(waiting, None)
             if first is None:
                 return
-            job = first if policy is None else self._fair([first, *waiting], policy.fairshare)
+            job = first if policy is None else shares.first([first, *waiting], self._active.values(), policy.fairshare)
             reason = self.stuck(job)
             host = None
             if reason is None:
@@ -338,28 +272,6 @@ class Scheduler:
             job.place = None
             del self._booked[job.id]
             host.give_back(job, gpus, now)
-
-    def _fair(self, waiting: list[Job], fairshare: Json) -> Job:
-        """The share with the least weighted use goes first; inside it the highest priority, then the oldest."""
-        weights = {
-            entry["shareIdentifier"]: float(entry.get("weightFactor", 1.0))
-            for entry in fairshare.get("shareDistribution", [])
-        }
-
-        def weight(share: str) -> float:
-            for prefix, factor in weights.items():
-                if share == prefix or (prefix.endswith("*") and share.startswith(prefix[:-1])):
-                    return factor
-            return 1.0
-
-        use: dict[str, float] = {}
-        for job in self._active.values():
-            if job.queue is waiting[0].queue and job.share is not None:
-                use[job.share] = use.get(job.share, 0.0) + job.needs.vcpus * weight(job.share)
-        return min(
-            waiting,
-            key=lambda job: (use.get(job.share or "", 0.0), -(job.scheduling_priority or 0)),
-        )
 
     def _block(self, job: Job, reason: str | None, now: float) -> None:
         if reason != job.status_reason and (reason is not None or job.attempts == []):
@@ -469,6 +381,3 @@ class Scheduler:
             if not job.children:
                 counts[job.status] = counts.get(job.status, 0) + 1
         return counts
-
-
-__all__ = ["ACTIVE", "NOT_STARTED", "Action", "Changed", "Kill", "Launch", "Scheduler", "Stop", "wants_retry"]

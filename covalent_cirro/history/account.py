@@ -127,9 +127,26 @@ class Account:
             self._queues = self._find_queues()
         return self._queues
 
+    def our_queues(self) -> tuple[str, ...]:
+        """The job queues that electrons are sent to.
+
+        Raises:
+            StackError: There is none of them in the account and region.
+        """
+        if not self.queues.ours:
+            raise StackError(
+                f"with {self.access.named()}, region {self.region} has no job queue of the deployment "
+                f"{self.deployment!r}, and none that is called {self.settings.batch_queue!r}. Give the --profile, "
+                "--region and --stack-name of a deployment; `cirro deploy` makes one."
+            )
+        return self.queues.ours
+
     def _find_queues(self) -> Queues:
         batch = self.client("batch")
-        configured = [_name(queue) for queue in (self.settings.batch_queue, self.settings.batch_gpu_queue) if queue]
+        settings = self.settings
+        own = [settings.batch_queue, settings.batch_gpu_queue]
+        own += [settings.batch_on_demand_queue, settings.batch_gpu_on_demand_queue]
+        configured = [_name(queue) for queue in own if queue]
 
         def listed() -> list[dict[str, Any]]:
             return [

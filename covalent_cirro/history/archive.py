@@ -6,13 +6,14 @@ S3 keeps them longer than AWS Batch keeps jobs. Nothing is written, and nothing 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple
 
-from covalent_cirro.documents import parse_call, parse_outcome
-from covalent_cirro.errors import CirroError, NotFound, OutcomeError
+from covalent_cirro.documents import parse_call, parse_reused
+from covalent_cirro.errors import CirroError, NotFound
 from covalent_cirro.history.account import Account
-from covalent_cirro.protocol import MAX_DOCUMENT_BYTES, Call, Location, Outcome, ProtocolError
+from covalent_cirro.outcomes import outcome_of
+from covalent_cirro.protocol import MAX_DOCUMENT_BYTES, Call, Location, Outcome, ProtocolError, Reused
 
 JOBS = "jobs/"
 
@@ -46,15 +47,7 @@ def dispatches(account: Account, beginning: str) -> list[str]:
 
 def calls(account: Account, dispatch_id: str, node_id: int | None = None) -> list[Kept]:
     """Calls of a dispatch, or of one node of it, oldest first of each node: a ListObjectsV2 for each 1,000 objects."""
-    base = f"{account.settings.key_prefix}{JOBS}{dispatch_id}/"
-    under = base if node_id is None else f"{base}{node_id}/"
-    objects: dict[str, list[str]] = {}
-    for page in _pages(account, under):
-        for each in page.get("Contents", ()):
-            node, _, rest = each["Key"].removeprefix(base).partition("/")
-            call_id, _, name = rest.partition("/")
-            if node.isdecimal() and name:
-                objects.setdefault(f"{base}{node}/{call_id}/", []).append(name)
+    base, objects = _objects(account, dispatch_id, node_id)
     bucket = account.settings.s3_bucket_name
     return [
         Kept(
@@ -68,11 +61,53 @@ def calls(account: Account, dispatch_id: str, node_id: int | None = None) -> lis
     ]
 
 
+def _objects(account: Account, dispatch_id: str, node_id: int | None) -> tuple[str, dict[str, list[str]]]:
+    """What keys of a dispatch begin with, and names of objects by the place of their call."""
+    base = f"{account.settings.key_prefix}{JOBS}{dispatch_id}/"
+    under = base if node_id is None else f"{base}{node_id}/"
+    objects: dict[str, list[str]] = {}
+    for page in _pages(account, under):
+        for each in page.get("Contents", ()):
+            node, _, rest = each["Key"].removeprefix(base).partition("/")
+            call_id, _, name = rest.partition("/")
+            if node.isdecimal() and name:
+                objects.setdefault(f"{base}{node}/{call_id}/", []).append(name)
+    return base, objects
+
+
+def reuses(account: Account, dispatch_id: str, known: Container[Location] = ()) -> list[tuple[Location, Reused]]:
+    """Electrons of a dispatch that have the results of earlier work instead of a job, but for those that are known.
+
+    A ListObjectsV2 for each 1,000 objects of the dispatch, and a GetObject for each such electron.
+    """
+    _, objects = _objects(account, dispatch_id, None)
+    bucket = account.settings.s3_bucket_name
+    places = [Location(bucket, at) for at, names in sorted(objects.items()) if "reused.json" in names]
+    new = [place for place in places if place not in known]
+    read_all = account.each(lambda place: _read_reused(account, place), new)
+    return [(place, reused) for place, reused in zip(new, read_all, strict=True) if reused is not None]
+
+
+def _read_reused(account: Account, place: Location) -> Reused | None:
+    data = read(account, place.bucket, place.reused_key, MAX_DOCUMENT_BYTES)
+    try:
+        return None if data is None else parse_reused(data)
+    except ProtocolError:
+        return None
+
+
 def parts(account: Account, place: Location) -> tuple[str, ...]:
     """Names of the parts of a call's log that are there now, in the order of the text."""
     base = place.log_key("")
     pages = _pages(account, base, bucket=place.bucket)
     return _parts(each["Key"].removeprefix(base) for page in pages for each in page.get("Contents", ()))
+
+
+def objects(account: Account, bucket: str, prefix: str) -> dict[str, tuple[int, float]]:
+    """By key, bytes of each object under a prefix and when it was written, in epoch seconds."""
+    pages = _pages(account, prefix, bucket=bucket)
+    every = (each for page in pages for each in page.get("Contents", ()))
+    return {each["Key"]: (each["Size"], each["LastModified"].timestamp()) for each in every}
 
 
 def _parts(found: Iterable[str]) -> tuple[str, ...]:
@@ -95,16 +130,7 @@ def read_outcome(account: Account, place: Location) -> Outcome | None:
         OutcomeError: It is malformed, of another format, or of another call.
     """
     data = read(account, place.bucket, place.outcome_key, MAX_DOCUMENT_BYTES)
-    if data is None:
-        return None
-    where = f"s3://{place.bucket}/{place.outcome_key}"
-    try:
-        outcome = parse_outcome(data)
-    except ProtocolError as error:
-        raise OutcomeError(f"The outcome of the job was refused, its form is wrong: {error} ({where})") from error
-    if outcome.call_id != place.call_id:
-        raise OutcomeError(f"The outcome at {where} is of call {outcome.call_id}, not {place.call_id}; it was refused.")
-    return outcome
+    return None if data is None else outcome_of(data, place)
 
 
 def read(account: Account, bucket: str, key: str, limit: int | None = None) -> bytes | None:

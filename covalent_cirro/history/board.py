@@ -12,9 +12,11 @@ from covalent_cirro.errors import AccessDenied, NotFound
 from covalent_cirro.history import archive, batch_jobs, finding
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.archive import Kept
+from covalent_cirro.history.hosts import Hosts
 from covalent_cirro.history.records import Record
-from covalent_cirro.history.rows import Row, ordered, row_of_call, row_of_job
-from covalent_cirro.protocol import Location, Outcome
+from covalent_cirro.history.rows import Row, folded, ordered, row_of_call, row_of_job, row_of_reused
+from covalent_cirro.history.turns import Turns
+from covalent_cirro.protocol import Location, Outcome, Reused
 
 EVERY_S = 3.0
 """Between two looks, at least."""
@@ -35,6 +37,7 @@ class Board:
         account: Where.
         dispatch_id: The whole id of a dispatch; `None` for all.
         everything: Without a dispatch: all jobs that AWS Batch knows, not only the last day's.
+        reusing: The dispatch may yet reuse results of an earlier one: each look asks S3 for that.
         clock: Epoch seconds.
     """
 
@@ -44,6 +47,7 @@ class Board:
         dispatch_id: str | None,
         *,
         everything: bool = False,
+        reusing: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._account = account
@@ -54,6 +58,10 @@ class Board:
         self._outcomes: dict[Location, Outcome | None] = {}
         self._kept: list[Kept] = []
         self._electrons: dict[Location, str] = {}
+        self._reusing = reusing
+        self._reused: dict[Location, Reused] = {}
+        self._hosts = Hosts(account)
+        self._turns = Turns(account, clock=clock)
         self._looked_at: float | None = None
         self._calls = 0
 
@@ -66,17 +74,24 @@ class Board:
         before, began = self._account.calls, self._clock()
         found = self._first() if self._looked_at is None else self._next(self._looked_at)
         self._records |= {record.job_id: record for record in found}
+        if self._dispatch_id is not None and (self._looked_at is None or self._reusing or self._reused):
+            self._reused |= archive.reuses(self._account, self._dispatch_id, self._reused)
         self._looked_at = began
         self._read_outcomes()
-        rows = [row_of_job(record, self._outcome_of(record)) for record in self._records.values()]
+        waits, hosts = self._turns.of(self._records.values()), self._hosts.of(self._records.values())
+        rows = [
+            row_of_job(record, self._outcome_of(record), waits.get(job_id), hosts.get(job_id))
+            for job_id, record in self._records.items()
+        ]
         called = {record.call for record in self._records.values()}
         rows += [
-            row_of_call(kept.place, self._electrons[kept.place], self._outcomes.get(kept.place))
+            row_of_call(kept.place, self._electrons[kept.place], self._outcomes.get(kept.place), began)
             for kept in self._kept
             if kept.place not in called
         ]
+        rows += [row_of_reused(place, reused) for place, reused in self._reused.items()]
         self._calls = self._account.calls - before
-        return ordered(rows)
+        return ordered(folded(rows))
 
     @property
     def pause_s(self) -> float:

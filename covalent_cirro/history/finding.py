@@ -17,7 +17,8 @@ from covalent_cirro.history.archive import Kept
 from covalent_cirro.history.batch_jobs import Listed
 from covalent_cirro.history.names import SHORT, JobName, Wanted, call_made_at, choose, listed
 from covalent_cirro.history.records import Record
-from covalent_cirro.protocol import Call, Location, Outcome
+from covalent_cirro.protocol import Call, Location, Outcome, ProtocolError, Reused
+from covalent_cirro.reuse.telling import checked_origin
 
 DAY_S = 24 * 3600.0
 
@@ -35,6 +36,7 @@ class Attempted(NamedTuple):
         problem: Why the outcome that is there cannot be read; empty where it can.
         parts: Names of the log's parts in S3.
         records: Its jobs that AWS Batch still knows, oldest first; mostly one.
+        reused: Of an electron that has the results of earlier work: all else is of that.
     """
 
     place: Location
@@ -43,6 +45,7 @@ class Attempted(NamedTuple):
     problem: str
     parts: tuple[str, ...]
     records: tuple[Record, ...]
+    reused: Reused | None = None
 
 
 class Electron(NamedTuple):
@@ -83,7 +86,7 @@ class Electron(NamedTuple):
 
 def recent(account: Account, within_s: float = DAY_S) -> list[Record]:
     """Jobs that have not ended, and those of the last day."""
-    queues = account.queues.ours
+    queues = account.our_queues()
     found = batch_jobs.active(account, queues)
     found += batch_jobs.created_since(account, queues, time.time() - within_s)
     return batch_jobs.describe(account, (each.job_id for each in found))
@@ -91,13 +94,13 @@ def recent(account: Account, within_s: float = DAY_S) -> list[Record]:
 
 def all_known(account: Account) -> list[Record]:
     """All jobs that AWS Batch has not forgotten."""
-    found = batch_jobs.created_since(account, account.queues.ours, 0.0)
+    found = batch_jobs.created_since(account, account.our_queues(), 0.0)
     return batch_jobs.describe(account, (each.job_id for each in found))
 
 
 def unfinished(account: Account) -> list[Record]:
     """Jobs that have not ended."""
-    found = batch_jobs.active(account, account.queues.ours)
+    found = batch_jobs.active(account, account.our_queues())
     return [record for record in batch_jobs.describe(account, (each.job_id for each in found)) if not record.has_ended]
 
 
@@ -175,7 +178,10 @@ def electron(account: Account, wanted: Wanted) -> Electron:
         calls = account.each(lambda each: _read(account, each), kept)
         jobs = _jobs_of_calls(account, dispatch_id, calls)
         found = [each._replace(records=tuple(record for record in jobs if record.call == each.place)) for each in calls]
-        return Electron(dispatch_id, wanted.node_id, tuple(found))
+        return Electron(dispatch_id, wanted.node_id, tuple(_ended_since(account, each) for each in found))
+    for place, reused in archive.reuses(account, dispatch_id):
+        if any(node_id == wanted.node_id for node_id, *_ in reused.nodes):
+            return Electron(dispatch_id, wanted.node_id, (_origin(account, place, reused),))
     records = [each for each in jobs_of(account, dispatch_id, ()) if each.node_id == wanted.node_id and each.call]
     if not records:
         raise NoSuchElectron(_no_such_node(account, dispatch_id, wanted.node_id))
@@ -194,6 +200,35 @@ def _read(account: Account, kept: Kept) -> Attempted:
     if kept.has_outcome:
         outcome, problem = outcome_or_problem(account, kept.place)
     return Attempted(kept.place, archive.read_call(account, kept.place), outcome, problem, kept.parts, ())
+
+
+def _ended_since(account: Account, of: Attempted) -> Attempted:
+    """The call with its outcome, where its job wrote that between the look at S3 and the one at AWS Batch."""
+    if of.outcome is not None or of.problem or not of.records or not of.records[-1].has_ended:
+        return of
+    outcome, problem = outcome_or_problem(account, of.place)
+    return of._replace(outcome=outcome, problem=problem, parts=archive.parts(account, of.place))
+
+
+def _origin(account: Account, place: Location, reused: Reused) -> Attempted:
+    """The work whose results an electron has, under the electron's own nodes."""
+    own = {origin_id: node_id for node_id, _, origin_id in reused.nodes}
+    names = {node_id: name for node_id, name, _ in reused.nodes}
+    try:
+        origin = checked_origin(place, reused)
+    except ProtocolError as error:
+        return Attempted(place, None, None, str(error), (), (), reused)
+    outcome, problem = outcome_or_problem(account, origin)
+    call = archive.read_call(account, origin)
+    records = batch_jobs.describe(account, [reused.job_id])
+    if outcome is not None:
+        results = [each._replace(node_id=own.get(each.node_id, each.node_id)) for each in outcome.results]
+        outcome = outcome._replace(results=tuple(results))
+    if call is not None:
+        tasks = [task._replace(node_id=own.get(task.node_id, task.node_id)) for task in call.tasks]
+        call = call._replace(tasks=tuple(task._replace(name=names.get(task.node_id, task.name)) for task in tasks))
+    parts = archive.parts(account, origin)
+    return Attempted(origin, call, outcome, problem, parts, _by_age(records), reused)
 
 
 def outcome_or_problem(account: Account, place: Location) -> tuple[Outcome | None, str]:

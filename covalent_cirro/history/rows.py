@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from covalent_cirro import jobs
+from covalent_cirro import jobs, tries
+from covalent_cirro.history.hosts import Host
+from covalent_cirro.history.names import call_made_at
 from covalent_cirro.history.records import ENDED, RUNNING, Record
+from covalent_cirro.history.turns import Turn
 from covalent_cirro.jobs import JobState
-from covalent_cirro.protocol import Failure, Location, Outcome
+from covalent_cirro.protocol import Failure, Location, Outcome, Reused
+from covalent_cirro.reuse.telling import REUSED, told
 
 WITHOUT_JOB = "-"
 """State of a call without job and outcome."""
@@ -20,6 +24,9 @@ NOBODY_KNOWS = (
     "AWS Batch knows no job of it, and there is no outcome: it was not submitted, or AWS has forgotten it (ended jobs "
     "are kept for at least 7 days)"
 )
+
+SUBMITTED_WITHIN_S = 120.0
+"""A call without job and outcome that is younger is taken to be on its way to AWS Batch."""
 
 
 class Row(NamedTuple):
@@ -32,13 +39,18 @@ class Row(NamedTuple):
         electron: Its name.
         state: AWS's word; `WITHOUT_JOB` where there is no job to tell.
         since: Epoch seconds since when it is in this state; `None` where nobody knows.
-        why: What it waits for, or why it failed, in one line; mostly empty.
+        why: What it waits for and what to change, or why it failed, in one line; mostly empty.
+        reason: Of a job that waits, the name of why (`waiting.reasons.Why`); mostly empty.
+        position: Of a job that waits, its place in its queue from 1; `None` where nobody knows.
         attempt: The attempt that runs or was the last; 0 where none has begun.
         attempts_allowed: How often AWS Batch may start it; `None` where nobody knows.
         queue: Name of the queue; empty where AWS Batch has forgotten the job.
+        where: Type and zone of the instance that it runs on or ran on; empty where nobody knows.
         memory_mib: Memory that it asked for.
         used_bytes: Most memory that it used; `None` before its end.
         job_id: Id of the job; empty where there is none.
+        call_id: Id of its call; empty where nobody knows.
+        tried: Rows of the jobs before it that came to nothing, and that we submitted again as this one, oldest first.
     """
 
     dispatch_id: str
@@ -48,25 +60,32 @@ class Row(NamedTuple):
     state: str
     since: float | None
     why: str
+    reason: str
+    position: int | None
     attempt: int
     attempts_allowed: int | None
     queue: str
+    where: str
     memory_mib: int | None
     used_bytes: int | None
     job_id: str
+    call_id: str
+    tried: tuple[Row, ...] = ()
 
     @property
     def has_ended(self) -> bool:
         """Whether it will not change any more."""
-        return self.state in ENDED
+        return self.state in (*ENDED, REUSED)
 
 
-def row_of_job(record: Record, outcome: Outcome | None) -> Row:
+def row_of_job(record: Record, outcome: Outcome | None, waits: Turn | None = None, host: Host | None = None) -> Row:
     """The row of a job.
 
     Args:
         record: What AWS Batch says.
         outcome: What the job left, if it has ended and left one.
+        waits: Why it waits, if it does and that is known.
+        host: What it runs on, if it does and that is known.
     """
     return Row(
         dispatch_id=record.dispatch_id,
@@ -75,20 +94,26 @@ def row_of_job(record: Record, outcome: Outcome | None) -> Row:
         electron=record.electron,
         state=record.state,
         since=record.since,
-        why=_why(record, outcome),
+        why=_why(record, outcome, waits),
+        reason="" if waits is None else waits.reason.why.value,
+        position=None if waits is None else waits.place,
         attempt=record.attempt,
         attempts_allowed=record.detail.max_attempts or None,
         queue=record.detail.queue,
+        where=str(host or "") if outcome is None else _where(outcome),
         memory_mib=record.detail.memory_mib or None,
         used_bytes=None if outcome is None else outcome.usage.peak_memory_bytes,
         job_id=record.job_id,
+        call_id="" if record.call is None else record.call.call_id,
     )
 
 
-def row_of_call(place: Location, electron: str, outcome: Outcome | None) -> Row:
+def row_of_call(place: Location, electron: str, outcome: Outcome | None, now: float) -> Row:
     """The row of a call whose job AWS Batch does not know: from what lies in S3."""
     *_, dispatch_id, node, _, _ = place.base.split("/")
-    state, since, why = WITHOUT_JOB, None, NOBODY_KNOWS
+    made_at = call_made_at(place.call_id)
+    is_new = made_at is not None and now - made_at < SUBMITTED_WITHIN_S
+    state, since, why = WITHOUT_JOB, None, "is being submitted" if is_new else NOBODY_KNOWS
     if outcome is not None:
         state = JobState.SUCCEEDED.value if outcome.succeeded else JobState.FAILED.value
         since, why = outcome.times.get("stored"), _failure_line(outcome)
@@ -101,13 +126,63 @@ def row_of_call(place: Location, electron: str, outcome: Outcome | None) -> Row:
         state=state,
         since=since,
         why=why,
+        reason="",
+        position=None,
         attempt=0 if outcome is None else outcome.attempt,
         attempts_allowed=None,
         queue="",
+        where="" if outcome is None else _where(outcome),
         memory_mib=None if limit is None else limit // (1024 * 1024),
         used_bytes=None if outcome is None else outcome.usage.peak_memory_bytes,
         job_id="" if outcome is None else outcome.job_id,
+        call_id=place.call_id,
     )
+
+
+def row_of_reused(place: Location, reused: Reused) -> Row:
+    """The row of an electron that has the results of an earlier job, which stands in for its own."""
+    *_, dispatch_id, node, _, _ = place.base.split("/")
+    return Row(
+        dispatch_id=dispatch_id,
+        lattice=reused.lattice,
+        node_id=int(node),
+        electron=reused.nodes[0][1],
+        state=REUSED,
+        since=reused.at,
+        why=told(reused),
+        reason="",
+        position=None,
+        attempt=0,
+        attempts_allowed=None,
+        queue="",
+        where="",
+        memory_mib=None,
+        used_bytes=None,
+        job_id=reused.job_id,
+        call_id=place.call_id,
+    )
+
+
+def folded(rows: Iterable[Row]) -> list[Row]:
+    """One row for all tries of an electron: the last one's, which says what came of those before."""
+    by_call: dict[str, list[Row]] = {}
+    found: list[Row] = []
+    for row in rows:
+        (by_call.setdefault(row.call_id, []) if row.call_id else found).append(row)
+    for *earlier, last in tries.chains(by_call):
+        before = tuple(row for call_id in earlier for row in by_call[call_id])
+        found += [_after(row, before) for row in by_call[last]]
+    return found
+
+
+def _after(row: Row, before: tuple[Row, ...]) -> Row:
+    if not before:
+        return row
+    was = before[-1]
+    had = f"{was.memory_mib} MiB, queue {was.queue}" if was.memory_mib else f"queue {was.queue or 'not known'}"
+    said = f"try {len(before) + 1}; try {len(before)} ({had}): {was.why.partition('; try ')[0]}"
+    why = "is being submitted again" if row.state == WITHOUT_JOB else row.why
+    return row._replace(tried=before, why=f"{why}; {said}" if why else said)
 
 
 def ordered(rows: Iterable[Row]) -> list[Row]:
@@ -135,7 +210,7 @@ def counts(rows: Iterable[Row]) -> dict[str, int]:
 
 def row_document(row: Row) -> Mapping[str, object]:
     """The row for programs."""
-    return row._asdict()
+    return {**row._asdict(), "tried": [row_document(each) for each in row.tried]}
 
 
 def failure_of(outcome: Outcome) -> Failure | None:
@@ -149,7 +224,11 @@ def _failure_line(outcome: Outcome) -> str:
     return "" if failure is None else _one_line(failure.message)
 
 
-def _why(record: Record, outcome: Outcome | None) -> str:
+def _where(outcome: Outcome) -> str:
+    return " ".join(outcome.host[key] for key in ("instance_type", "zone") if outcome.host.get(key))
+
+
+def _why(record: Record, outcome: Outcome | None, waits: Turn | None) -> str:
     if outcome is not None and not outcome.succeeded:
         return _failure_line(outcome)
     detail = record.detail
@@ -162,6 +241,8 @@ def _why(record: Record, outcome: Outcome | None) -> str:
         return ""
     if detail.terminated:
         return "is being stopped"
+    if waits is not None:
+        return str(waits)
     if record.attempts and not record.has_machine:
         return _one_line(detail.status_reason or f"again: {record.attempts[-1].status_reason}")
     return _one_line(detail.status_reason)

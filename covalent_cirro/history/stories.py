@@ -5,15 +5,20 @@ Pure: facts go in, a `Story` comes out, and a plain document of it for programs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from covalent_cirro import console, explanations
+from covalent_cirro import console, explanations, tries
 from covalent_cirro.ends import Evidence
 from covalent_cirro.history.finding import Attempted, Electron
+from covalent_cirro.history.hosts import Host
+from covalent_cirro.history.names import call_made_at
 from covalent_cirro.history.records import ENDED, Record
 from covalent_cirro.history.rows import NOBODY_KNOWS, WITHOUT_JOB
+from covalent_cirro.history.turns import Turn
 from covalent_cirro.jobs import JobState
 from covalent_cirro.protocol import Failure, Usage
+from covalent_cirro.reuse.telling import REUSED, told
 from covalent_cirro.settings import Settings
 
 TRACEBACK_LINES = 12
@@ -32,7 +37,7 @@ class Period(NamedTuple):
     """Some time of an electron's life.
 
     Attributes:
-        what: What it did: ``"waiting"``, ``"attempt 1"``, or a part of the attempt that left the outcome.
+        what: What it did: ``"upload"``, ``"waiting"``, ``"attempt 1"``, or a part of the attempt that left the outcome.
         began_at: Epoch seconds.
         ended_at: Epoch seconds; `None` for one that lasts.
         part: Whether it is a part of the period before it.
@@ -66,6 +71,32 @@ class Try(NamedTuple):
     log_link: str
 
 
+class EarlierTry(NamedTuple):
+    """A job before the newest one that came to nothing, and that we submitted again (`tries.py`).
+
+    Attributes:
+        number: From 1.
+        job_id: The job.
+        end: How it ended (`ends.End`).
+        attempts: How often AWS Batch started it.
+        memory_mib, queue: What it had.
+        then: What the next try differs in: ``"8 GB"``, ``"queue cirro-cpu-on-demand"``.
+        reached_bytes: Its largest use of memory; `None` where nobody measured.
+        created_at, ended_at: Epoch seconds; `None` where AWS Batch has forgotten the job.
+    """
+
+    number: int
+    job_id: str
+    end: str
+    attempts: int
+    memory_mib: int
+    queue: str
+    then: str
+    reached_bytes: int | None
+    created_at: float | None
+    ended_at: float | None
+
+
 class Story(NamedTuple):
     """What is known of one electron. Empty texts and `None`: not known.
 
@@ -83,7 +114,8 @@ class Story(NamedTuple):
         usage: What it used; from the outcome.
         python, cloudpickle: Versions in its container.
         exit_code: Of its last container.
-        earlier_jobs: Ids of jobs of earlier calls, and of this one, with their states; mostly none.
+        tried: Tries before the newest job.
+        earlier_jobs: Ids of other jobs of its calls, with their states; mostly none.
         links: Pages of the AWS console by what they show; none outside AWS.
     """
 
@@ -113,6 +145,7 @@ class Story(NamedTuple):
     python: str
     cloudpickle: str
     exit_code: int | None
+    tried: tuple[EarlierTry, ...]
     earlier_jobs: tuple[tuple[str, str], ...]
     links: dict[str, str]
 
@@ -124,13 +157,22 @@ class Site(NamedTuple):
     partition: str
 
 
-def tell(electron: Electron, settings: Settings, site: Site) -> Story:
+def tell(
+    electron: Electron,
+    settings: Settings,
+    site: Site,
+    *,
+    turn: Turn | None = None,
+    hosts: Mapping[str, Host] | None = None,
+) -> Story:
     """Put a story together.
 
     Args:
         electron: All that is known of it.
         settings: Of the executor, for what AWS does not tell.
         site: Where its job is.
+        turn: What its job waits for, if it does and that is known.
+        hosts: What its attempts ran on, as far as that is known, by `records.AttemptRecord.host`.
     """
     of, record = electron.newest, electron.record
     outcome, detail = of.outcome, record.detail if record else None
@@ -142,6 +184,7 @@ def tell(electron: Electron, settings: Settings, site: Site) -> Story:
     evidence = Evidence(detail, failure, outcome.usage if outcome else None, outcome.attempt if outcome else 0)
     explanation = explanations.explain(evidence, settings, electron.name, electron.node_id, explanations.Place())
     every = [each for call in electron.calls for each in call.records]
+    tried = _tried(of, every)
     return Story(
         dispatch_id=electron.dispatch_id,
         lattice=next((each.lattice for each in reversed(every) if each.lattice), ""),
@@ -149,11 +192,11 @@ def tell(electron: Electron, settings: Settings, site: Site) -> Story:
         electron=electron.name,
         state=state,
         end=explanation.end.value if state in ENDED else "",
-        why=_why(of, record, failure, state),
+        why=str(turn.reason) if turn is not None else _why(of, record, failure, state),
         advice=explanation.next_step if state == JobState.FAILED.value else "",
         error="\n".join(failure.traceback.strip().splitlines()[:TRACEBACK_LINES]) if failure else "",
         periods=tuple(_periods(of, record)),
-        attempts=tuple(_tries(of, record, site)),
+        attempts=tuple(_tries(of, record, site, hosts or {})),
         job_id=record.job_id if record else outcome.job_id if outcome else "",
         queue=detail.queue if detail else "",
         definition=record.definition if record else "",
@@ -169,7 +212,12 @@ def tell(electron: Electron, settings: Settings, site: Site) -> Story:
         python=outcome.python if outcome else "",
         cloudpickle=outcome.cloudpickle if outcome else "",
         exit_code=detail.exit_code if detail else None,
-        earlier_jobs=tuple((each.job_id, each.state) for each in every if each is not record),
+        tried=tried,
+        earlier_jobs=tuple(
+            (each.job_id, each.state)
+            for each in every
+            if each is not record and each.job_id not in {one.job_id for one in tried}
+        ),
         links=_links(record, site),
     )
 
@@ -181,11 +229,36 @@ def document(story: Story) -> dict[str, Any]:
         "periods": [period._asdict() for period in story.periods],
         "attempts": [each._asdict() for each in story.attempts],
         "usage": None if story.usage is None else {**story.usage._asdict(), "gpus": list(story.usage.gpus)},
+        "tried": [each._asdict() for each in story.tried],
         "earlier_jobs": [{"job_id": job_id, "state": state} for job_id, state in story.earlier_jobs],
     }
 
 
+def _tried(of: Attempted, records: list[Record]) -> tuple[EarlierTry, ...]:
+    known = {record.job_id: record.detail for record in records}
+    found = []
+    for number, each in enumerate(of.call.tried if of.call is not None else (), 1):
+        detail = known.get(each.job_id)
+        found.append(
+            EarlierTry(
+                number=number,
+                job_id=each.job_id,
+                end=each.end,
+                attempts=each.attempts,
+                memory_mib=each.memory_mib,
+                queue=each.queue,
+                then=tries.what_next(each),
+                reached_bytes=each.reached_bytes,
+                created_at=detail.created_at if detail is not None else None,
+                ended_at=detail.stopped_at if detail is not None else None,
+            )
+        )
+    return tuple(found)
+
+
 def _state(of: Attempted, record: Record | None) -> str:
+    if of.reused is not None:
+        return REUSED
     if record is not None:
         return record.state
     if of.outcome is None:
@@ -196,6 +269,8 @@ def _state(of: Attempted, record: Record | None) -> str:
 def _why(of: Attempted, record: Record | None, failure: Failure | None, state: str) -> str:
     if of.problem:
         return of.problem
+    if of.reused is not None:
+        return told(of.reused)
     if state == WITHOUT_JOB:
         return NOBODY_KNOWS
     said = [failure.message] if failure is not None else []
@@ -224,12 +299,20 @@ def _periods(of: Attempted, record: Record | None) -> list[Period]:
         return found
     detail = record.detail
     waits_since = detail.created_at
+    called_at = call_made_at(of.place.call_id)
+    # Clocks of two machines; and the id of a further try (`tries.py`) does not tell when it was made.
+    if called_at is not None and waits_since is not None and called_at <= waits_since and not _is_further_try(of):
+        found.append(Period("upload", called_at, waits_since))
     for number, attempt in enumerate(record.attempts, 1):
         if attempt.began_at is not None:
             if waits_since is not None:
                 found.append(Period("waiting", waits_since, attempt.began_at))
             found.append(Period(f"attempt {number}", attempt.began_at, attempt.ended_at))
-            found += parts if number == with_parts else []
+            if number == with_parts:
+                started_at = times.get("started", attempt.began_at)
+                if started_at > attempt.began_at:
+                    found.append(Period("starting the container", attempt.began_at, started_at, part=True))
+                found += parts
         waits_since = attempt.ended_at or waits_since
     if record.state == JobState.RUNNING.value and detail.started_at is not None:
         if waits_since is not None:
@@ -242,13 +325,19 @@ def _periods(of: Attempted, record: Record | None) -> list[Period]:
     return found
 
 
-def _tries(of: Attempted, record: Record | None, site: Site) -> list[Try]:
+def _is_further_try(of: Attempted) -> bool:
+    return of.call is None or bool(of.call.tried)
+
+
+def _tries(of: Attempted, record: Record | None, site: Site, hosts: Mapping[str, Host]) -> list[Try]:
     facts = of.outcome.host if of.outcome is not None else {}
-    known = [facts[key] for key in ("instance_type", "instance_id", "zone") if facts.get(key)]
+    known = [facts[key] for key in ("instance_type", "zone", "instance_id") if facts.get(key)]
     written_by = of.outcome.attempt if of.outcome is not None else 0
 
     def host(number: int, named: str) -> str:
-        return ", ".join(known) if number == written_by and known else named
+        if number == written_by and known:
+            return ", ".join(known)
+        return ", ".join(each for each in hosts[named] if each) if named in hosts else named
 
     if record is None:
         return [Try(written_by, "ended", None, "", host(written_by, ""), "", "")] if of.outcome is not None else []

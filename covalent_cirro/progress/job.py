@@ -29,10 +29,13 @@ _WAITS = (JobState.SUBMITTED.value, JobState.PENDING.value, JobState.RUNNABLE.va
 class Progress:
     """What is told of the job of a task group while the block lasts: then nothing writes to its electrons any more."""
 
-    def __init__(self, engine: Engine, dispatch_id: str, node_ids: Sequence[int], call_uri: str) -> None:
+    def __init__(
+        self, engine: Engine, dispatch_id: str, node_ids: Sequence[int], call_uri: str, tried: str = ""
+    ) -> None:
         self._engine = engine
         self._dispatch_id, self._node_ids = dispatch_id, list(node_ids)
         self._place = _place(call_uri)
+        self._tried = tried
         self._detail: JobDetail | None = None
         self._since = 0.0
         self._reason: Reason | None = None
@@ -74,6 +77,7 @@ class Progress:
             partition=self._engine.partition,
             region=self._engine.console_region,
             waits_for=str(self._reason) if self._reason is not None else "",
+            tried=self._tried,
         )
         for node_id in self._node_ids:
             board().show_panel(self._dispatch_id, node_id, lines)

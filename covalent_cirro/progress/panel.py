@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from covalent_cirro import console
 from covalent_cirro.jobs import JobDetail, JobState
 
-KEYS = ("job", "state", "attempt", "waits_for", "last_attempt", "log", "log_link", "job_link")
+KEYS = ("job", "state", "attempt", "waits_for", "tried", "last_attempt", "log", "log_link", "job_link")
 """Names of the lines, in their order. No option of the executor may have one of them."""
 
 _WAITS_FOR = {
@@ -27,7 +27,9 @@ def moment(epoch_s: float) -> str:
     return datetime.fromtimestamp(epoch_s, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def lines(detail: JobDetail, since: float, *, partition: str, region: str, waits_for: str = "") -> dict[str, str]:
+def lines(
+    detail: JobDetail, since: float, *, partition: str, region: str, waits_for: str = "", tried: str = ""
+) -> dict[str, str]:
     """The lines of a job, by their names; those without a value are left out.
 
     Args:
@@ -35,6 +37,7 @@ def lines(detail: JobDetail, since: float, *, partition: str, region: str, waits
         since: Since when it is in its state, epoch seconds.
         partition, region: For links; no region for an account that the AWS console does not show.
         waits_for: What it waits for, where that is known better than by its state.
+        tried: What came of earlier tries (`tries.summary`).
     """
     ended = detail.is_terminal
     finished = len(detail.attempts)
@@ -47,6 +50,7 @@ def lines(detail: JobDetail, since: float, *, partition: str, region: str, waits
         "state": f"{detail.state} since {moment(since)}",
         "attempt": f"{number} of at most {detail.max_attempts}" if detail.max_attempts else str(number),
         "waits_for": "" if ended else waits_for or _WAITS_FOR.get(detail.state, ""),
+        "tried": tried,
         "last_attempt": (last.reason or last.status_reason) if last else "",
         "log": log,
         "log_link": console.log_url(partition, region, detail.log_group, detail.log_stream),

@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from covalent_cirro.history.account import Account
+from covalent_cirro.history.finding import Electron
 from covalent_cirro.jobs import JobState
 from covalent_cirro.report import costs, sizing, timeline
 from covalent_cirro.report.costs import Line, Total
 from covalent_cirro.report.facts import Run
 from covalent_cirro.report.sizing import Size
-from covalent_cirro.report.sources import Gathered, gather
+from covalent_cirro.report.sources import Gathered, gather, gather_electron
 from covalent_cirro.report.timeline import Segment
+from covalent_cirro.reuse.telling import REUSED
 
 FORMAT = 1
 """Version of `document`."""
@@ -67,6 +69,11 @@ class Report(NamedTuple):
         return sum(not run.has_ended for run in self.runs)
 
     @property
+    def reused(self) -> int:
+        """How many nodes have the results of an earlier job."""
+        return sum(run.state == REUSED for run in self.runs)
+
+    @property
     def failed(self) -> int:
         """How many nodes have failed: their last run did."""
         last = {run.node_id: run for run in self.runs}
@@ -89,6 +96,11 @@ def make(
         AwsError: The bucket cannot be read.
     """
     return compute(gather(account, wanted, node_id, clock=clock))
+
+
+def of_electron(account: Account, electron: Electron, *, clock: Callable[[], float] = time.time) -> Report:
+    """Look at one electron that has been found already."""
+    return compute(gather_electron(account, electron, clock=clock))
 
 
 def compute(found: Gathered) -> Report:
@@ -124,12 +136,14 @@ def document(report: Report) -> dict[str, Any]:
         "ended_at": report.ended_at,
         "running": report.running,
         "failed": report.failed,
-        "cost": {**report.total._asdict(), "currency": "USD", "not_included": list(costs.NOT_IN_IT)},
+        "reused": report.reused,
+        "cost": _cost(report),
         "electrons": [
             {
                 "node_id": run.node_id,
                 "name": run.name,
                 "job_id": run.job_id,
+                "try": run.number,
                 "state": run.state,
                 "queue": run.queue,
                 "asked": None if run.need is None else run.need._asdict(),
@@ -146,6 +160,20 @@ def document(report: Report) -> dict[str, Any]:
         ],
         "notes": list(report.notes),
     }
+
+
+def cost_document(report: Report) -> dict[str, Any]:
+    """What an electron cost, for programs: in all, and each attempt with the price of its instance and its source."""
+    return {
+        **_cost(report),
+        "is_final": not report.running,
+        "attempts": [{"job_id": line.job_id, **_line(line)} for line in report.lines],
+        "notes": list(report.notes),
+    }
+
+
+def _cost(report: Report) -> dict[str, Any]:
+    return {**report.total._asdict(), "currency": "USD", "not_included": list(costs.NOT_IN_IT)}
 
 
 def _line(line: Line) -> dict[str, Any]:
@@ -165,4 +193,4 @@ def _line(line: Line) -> dict[str, Any]:
     }
 
 
-__all__ = ["Report", "compute", "document", "make"]
+__all__ = ["Report", "compute", "cost_document", "document", "make", "of_electron"]

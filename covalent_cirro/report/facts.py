@@ -13,7 +13,8 @@ from covalent_cirro.health.machines import InstanceType, Need
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs import JobState
 from covalent_cirro.prices import ON_DEMAND, SPOT
-from covalent_cirro.protocol import Kind, Outcome, Usage
+from covalent_cirro.protocol import Kind, Outcome, Reused, Usage
+from covalent_cirro.reuse.telling import REUSED
 
 UNKNOWN_STATE = "UNKNOWN"
 """Of a call that AWS Batch knows no job of, and that left no outcome."""
@@ -77,6 +78,7 @@ class Run(NamedTuple):
         usage: What the last attempt used; `None` without an outcome.
         times: Of the outcome (`protocol.Outcome.times`).
         out_of_memory: It failed for want of memory.
+        number: Which try of the electron it is, from 1.
     """
 
     node_id: int
@@ -92,11 +94,12 @@ class Run(NamedTuple):
     usage: Usage | None
     times: Mapping[str, float]
     out_of_memory: bool = False
+    number: int = 1
 
     @property
     def has_ended(self) -> bool:
         """Whether it will not change any more."""
-        return self.state in (JobState.SUCCEEDED.value, JobState.FAILED.value, UNKNOWN_STATE)
+        return self.state in (JobState.SUCCEEDED.value, JobState.FAILED.value, UNKNOWN_STATE, REUSED)
 
     @property
     def began_at(self) -> float | None:
@@ -194,6 +197,11 @@ def run_of_call(node_id: int, name: str, call_id: str, outcome: Outcome | None, 
         times=times,
         out_of_memory=_ran_out_of_memory(outcome),
     )
+
+
+def run_of_reused(node_id: int, name: str, call_id: str, reused: Reused) -> Run:
+    """An electron that has the results of an earlier job: it took no machine, and cost nothing."""
+    return Run(node_id, name, reused.job_id, call_id, REUSED, "", None, reused.at, None, (), None, {})
 
 
 def _ran_out_of_memory(outcome: Outcome | None) -> bool:

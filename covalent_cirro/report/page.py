@@ -20,6 +20,7 @@ from covalent_cirro.report.costs import Line, Total
 from covalent_cirro.report.facts import Run
 from covalent_cirro.report.sizing import Size
 from covalent_cirro.report.timeline import Segment
+from covalent_cirro.reuse.telling import REUSED
 from covalent_cirro.settings import MIB_PER_GB
 
 WIDTH = 1000.0
@@ -114,6 +115,7 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     nodes = len({run.node_id for run in report.runs})
     how = [f"{report.failed} failed"] if report.failed else ["none failed"]
     how += [f"{report.running} under way"] if report.running else []
+    how += [f"{report.reused} reused"] if report.reused else []
     began_at, ended_at = report.began_at, report.ended_at
     took = "?" if began_at is None or ended_at is None else duration(ended_at - began_at)
     ran, waited = (_sum(report, kind) for kind in (timeline.RUN, timeline.QUEUE))
@@ -157,8 +159,11 @@ def _row(report: Report, run: Run, segments: Sequence[Segment]) -> dict[str, Any
         x = min(WIDTH * (each.began_at - began_at) / seconds, WIDTH - width)
         title = f"{each.kind} {duration(each.seconds)}"
         pieces.append({"kind": each.kind, "x": round(max(0.0, x), 2), "width": round(width, 2), "title": title})
-    told = ", ".join(str(piece["title"]) for piece in pieces) or "nothing is known of its time"
-    return {"name": run.name, "node_id": run.node_id, "state": run.state, "pieces": pieces, "told": told}
+    told = ", ".join(str(piece["title"]) for piece in pieces) or (
+        f"reused from job {run.job_id}" if run.state == REUSED else "nothing is known of its time"
+    )
+    name = run.name if run.number == 1 else f"{run.name}, try {run.number}"
+    return {"name": name, "node_id": run.node_id, "state": run.state, "pieces": pieces, "told": told}
 
 
 def _size(size: Size) -> dict[str, Any]:
@@ -207,7 +212,7 @@ def _figure(value: float | None) -> str:
 def _node(report: Report, node_id: int, total: Total) -> dict[str, Any]:
     runs = [run for run in report.runs if run.node_id == node_id]
     mine = [line for line in report.lines if line.node_id == node_id]
-    machines = dict.fromkeys(_machine(line) for line in mine)
+    machines = dict.fromkeys(machine(line) for line in mine)
     return {
         "node_id": node_id,
         "name": runs[-1].name,
@@ -222,12 +227,11 @@ def _node(report: Report, node_id: int, total: Total) -> dict[str, Any]:
     }
 
 
-def _machine(line: Line) -> str:
-    machine = line.attempt.machine
-    words = [machine.instance_type or "unknown type", machine.market, machine.zone]
-    return " ".join(word for word in words if word) + (
-        " (assumed)" if machine.assumed and machine.instance_type else ""
-    )
+def machine(line: Line) -> str:
+    """What an attempt ran on: type, market and zone, as far as they are known."""
+    of = line.attempt.machine
+    words = [of.instance_type or "unknown type", of.market, of.zone]
+    return " ".join(word for word in words if word) + (" (assumed)" if of.assumed and of.instance_type else "")
 
 
 def _attempt(line: Line) -> dict[str, Any]:
@@ -237,7 +241,7 @@ def _attempt(line: Line) -> dict[str, Any]:
         "number": line.attempt.number,
         "seconds": duration(line.seconds),
         "usd": usd(line.usd),
-        "machine": _machine(line),
+        "machine": machine(line),
         "reason": line.attempt.reason,
     }
 

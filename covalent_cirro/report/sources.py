@@ -10,18 +10,21 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from covalent_cirro.errors import AccessDenied, CirroError
+from covalent_cirro import tries
+from covalent_cirro.errors import AccessDenied, CirroError, StackError
 from covalent_cirro.health.machines import InstanceType, Need, of_environment
 from covalent_cirro.health.queues import Environment, Queue, parse_environment, parse_queue
 from covalent_cirro.history import archive, finding
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.archive import Kept
+from covalent_cirro.history.finding import Electron
+from covalent_cirro.history.hosts import Host, Hosts, Place, places
 from covalent_cirro.history.names import call_made_at
 from covalent_cirro.history.records import Record
 from covalent_cirro.prices import ON_DEMAND, SPOT, Price, Prices, SpotHistory, shipped, shipped_price
 from covalent_cirro.protocol import Outcome
 from covalent_cirro.report.costs import Offer, need_of
-from covalent_cirro.report.facts import NO_CAPACITY, Capacity, Machine, Run, run_of_call, run_of_job
+from covalent_cirro.report.facts import NO_CAPACITY, Capacity, Machine, Run, run_of_call, run_of_job, run_of_reused
 
 SPOT_BEFORE_S = 24 * 3600.0
 """Spot prices are asked for from so long before the first attempt: a price holds until the next one."""
@@ -78,7 +81,8 @@ def gather(
     records = [each for each in _records(account, dispatch_id, kept, notes) if node_id in (None, each.node_id)]
     outcomes = _outcomes(account, kept, notes)
     capacities = _capacities(account, {record.detail.queue for record in records}, notes)
-    called = {each.place.call_id: call_made_at(each.place.call_id) for each in kept}
+    numbers, called = _numbered(each.place.call_id for each in kept)
+    hosts = _hosts(account, records)
     runs, known = [], set()
     for record in records:
         call_id = "" if record.call is None else record.call.call_id
@@ -87,20 +91,77 @@ def gather(
         if outcome is not None and outcome.job_id not in ("", record.job_id):
             outcome = None
         capacity = capacities.get(record.detail.queue, NO_CAPACITY)
-        runs.append(run_of_job(record, outcome, called.get(call_id), capacity))
+        runs.append(_seen_on(run_of_job(record, outcome, called.get(call_id), capacity), record, hosts))
     forgotten = [each for each in kept if each.place.call_id not in known]
-    runs += account.each(lambda each: _forgotten(account, each, outcomes.get(each.place.call_id)), forgotten)
+    runs += account.each(
+        lambda each: _forgotten(account, each, outcomes.get(each.place.call_id), called[each.place.call_id]), forgotten
+    )
+    runs = [run._replace(number=numbers.get(run.call_id, 1)) for run in runs]
+    for place, reused in archive.reuses(account, dispatch_id):
+        mine, name, _ = reused.nodes[0]
+        runs += [run_of_reused(mine, name, place.call_id, reused)] if node_id in (None, mine) else []
     if forgotten:
         notes.append(
             f"AWS Batch knows no job of {len(forgotten)} of {len(kept)} calls (it keeps ended ones for at least 7 "
             "days): what these asked for, their queues and earlier attempts are not known, nor what they cost."
         )
-    runs.sort(key=lambda run: (run.began_at or 0.0, run.node_id, run.job_id))
+    return _with_prices(account, dispatch_id, records, runs, notes, clock())
+
+
+def gather_electron(account: Account, electron: Electron, *, clock: Callable[[], float] = time.time) -> Gathered:
+    """What a report on one electron stands on: what is known of it already, what its queues run on, and prices."""
+    notes: list[str] = []
+    records = [record for each in electron.calls for record in each.records]
+    capacities = _capacities(account, {record.detail.queue for record in records}, notes)
+    numbers, called = _numbered(each.place.call_id for each in electron.calls)
+    hosts = _hosts(account, records)
+    runs = []
+    for each in electron.calls:
+        call_id, outcome = each.place.call_id, each.outcome
+        if each.reused is not None:
+            runs.append(run_of_reused(electron.node_id, electron.name, call_id, each.reused))
+            continue
+        for record in each.records:
+            its_own = outcome if outcome is not None and outcome.job_id in ("", record.job_id) else None
+            capacity = capacities.get(record.detail.queue, NO_CAPACITY)
+            runs.append(_seen_on(run_of_job(record, its_own, called[call_id], capacity), record, hosts))
+        if not each.records:
+            runs.append(run_of_call(electron.node_id, electron.name, call_id, outcome, called[call_id]))
+    runs = [run._replace(number=numbers.get(run.call_id, 1)) for run in runs]
+    return _with_prices(account, electron.dispatch_id, records, runs, notes, clock())
+
+
+def _hosts(account: Account, records: Iterable[Record]) -> dict[Place, Host]:
+    return Hosts(account).at(place for record in records for place in places(record))
+
+
+def _seen_on(run: Run, record: Record, hosts: Mapping[Place, Host]) -> Run:
+    """The run, with what ECS says of where attempts ran whose outcome does not tell, or is not there yet."""
+    named, attempts = places(record), []
+    for each in run.attempts:
+        host = hosts.get(named[each.number - 1]) if each.machine.assumed else None
+        if host is not None:
+            machine = each.machine._replace(instance_type=host.instance_type, zone=host.zone, assumed=False)
+            each = each._replace(machine=machine)
+        attempts.append(each)
+    return run._replace(attempts=tuple(attempts))
+
+
+def _numbered(call_ids: Iterable[str]) -> tuple[dict[str, int], dict[str, float | None]]:
+    """Of each call, which try it is, and when it was made: the id of a further try does not tell, its job does."""
+    numbers = {call_id: number for chain in tries.chains(call_ids) for number, call_id in enumerate(chain, 1)}
+    return numbers, {call_id: call_made_at(call_id) if number == 1 else None for call_id, number in numbers.items()}
+
+
+def _with_prices(
+    account: Account, dispatch_id: str, records: list[Record], runs: list[Run], notes: list[str], now: float
+) -> Gathered:
+    runs.sort(key=lambda run: (run.began_at or 0.0, run.node_id, run.number, run.job_id))
     prices = Prices(account.access, account.region)
-    price_of = pricing(prices, runs, clock())
+    price_of = pricing(prices, runs, now)
     lattice = next((record.lattice for record in records if record.lattice), "")
     return Gathered(
-        dispatch_id, lattice, account.region, tuple(runs), shipped().types, price_of, (*notes, *prices.notes), clock()
+        dispatch_id, lattice, account.region, tuple(runs), shipped().types, price_of, (*notes, *prices.notes), now
     )
 
 
@@ -120,11 +181,10 @@ def _outcomes(account: Account, kept: list[Kept], notes: list[str]) -> dict[str,
     return {place.call_id: outcome for place, (outcome, _) in named if outcome is not None}
 
 
-def _forgotten(account: Account, kept: Kept, outcome: Outcome | None) -> Run:
+def _forgotten(account: Account, kept: Kept, outcome: Outcome | None, called_at: float | None) -> Run:
     call = archive.read_call(account, kept.place)
     name = call.tasks[0].name if call is not None and call.tasks else f"node {kept.node_id}"
-    call_id = kept.place.call_id
-    return run_of_call(kept.node_id, name, call_id, outcome, call_made_at(call_id))
+    return run_of_call(kept.node_id, name, kept.place.call_id, outcome, called_at)
 
 
 # --- what queues run on -----------------------------------------------------------------------------------------------
@@ -209,6 +269,7 @@ def offers(account: Account, need: Need | None = None) -> tuple[list[Offer], lis
         The offers, of the first compute environment that has any that fits; and notes on prices, for people.
 
     Raises:
+        StackError: There is no such queue.
         AccessDenied, AwsError: AWS refused to say what the queue runs on.
     """
     wanted = need_of(account.settings) if need is None else need
@@ -216,7 +277,13 @@ def offers(account: Account, need: Need | None = None) -> tuple[list[Offer], lis
     queue = settings.batch_gpu_queue if wanted.gpus and settings.batch_gpu_queue else settings.batch_queue
     name = queue.rpartition("/")[2]
     prices = Prices(account.access, account.region)
-    for each in environments(account, [name]).get(name, []):
+    found = environments(account, [name])
+    if name not in found:
+        raise StackError(
+            f"with {account.access.named()}, region {account.region} has no job queue {name!r}. Give the --profile, "
+            "--region and --stack-name of a deployment; `cirro deploy` makes one."
+        )
+    for each in found[name]:
         kinds = [kind for kind in of_environment(each.instance_types, shipped().types) if wanted.fits(kind)]
         kinds = kinds[:PRICED_TYPES]
         if kinds:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import Any, NamedTuple
 
-from covalent_cirro import covalent_assets
+from covalent_cirro import covalent_assets, tries
 from covalent_cirro.batch import job_name
 from covalent_cirro.calls import Written
 from covalent_cirro.covalent_assets import Node
@@ -63,8 +63,7 @@ async def find(engine: Engine, settings: Settings, dispatch_id: str, node: Node)
     handle = await asyncio.to_thread(covalent_assets.read_handle, dispatch_id, node.node_id)
     kept = _from_handle(handle)
     if kept is not None:
-        place, job_id = kept
-        return Earlier(place, job_id, await _read(engine, place))
+        return await _newest_try(engine, settings, dispatch_id, node, *kept)
     bucket, base = settings.s3_bucket_name, node_base(settings.key_prefix, dispatch_id, node.node_id)
     keys = {key for key, _ in await engine.store.list_keys(bucket, base)}
     ids = sorted({key[len(base) :].split("/", 1)[0] for key in keys}, reverse=True)
@@ -72,18 +71,40 @@ async def find(engine: Engine, settings: Settings, dispatch_id: str, node: Node)
     places = [place for place in places if place.call_key in keys]
     if not places:
         return None
+    further = {call_id for chain in tries.chains(ids) for call_id in chain[1:]}
     for place in places:
         if place.outcome_key in keys:
-            found = await _job_of(engine, settings, dispatch_id, node, place)
-            return Earlier(place, found or "", await _read(engine, place))
+            found = await _job_of(engine, settings, dispatch_id, node, place, place.call_id in further)
+            return await _newest_try(engine, settings, dispatch_id, node, place, found or "")
     for wait_s in (0.0, SETTLE_S):
         await asyncio.sleep(wait_s)
         for place in places:
-            found = await _job_of(engine, settings, dispatch_id, node, place)
+            found = await _job_of(engine, settings, dispatch_id, node, place, place.call_id in further)
             if found is not None:
-                return Earlier(place, found, await _read(engine, place))
-    written = await _read(engine, places[0])
+                return Earlier(place, found, await read(engine, place))
+    written = await read(engine, places[0])
     return None if written is None else Earlier(places[0], None, written)
+
+
+async def _newest_try(
+    engine: Engine, settings: Settings, dispatch_id: str, node: Node, place: Location, job_id: str
+) -> Earlier:
+    """The last of the tries that follow a call whose job is there, as far as they have jobs.
+
+    One without a job is left out: who waits for the job before it comes to submitting it again, under the same name.
+    """
+    keys = {key for key, _ in await engine.store.list_keys(place.bucket, place.node_base)}
+    known = {key.rsplit("/", 2)[1] for key in keys if key.endswith("/call.json")}
+    after = [place.sibling(call_id) for call_id in tries.following(place.call_id, known)]
+    for wait_s in (0.0, SETTLE_S) if after else ():
+        await asyncio.sleep(wait_s)
+        for each in reversed(after):
+            found = await _job_of(engine, settings, dispatch_id, node, each, True)
+            if found is None and each.outcome_key in keys:
+                found = ""
+            if found is not None:
+                return Earlier(each, found, await read(engine, each))
+    return Earlier(place, job_id, await read(engine, place))
 
 
 def _from_handle(handle: Any) -> tuple[Location, str] | None:
@@ -95,12 +116,18 @@ def _from_handle(handle: Any) -> tuple[Location, str] | None:
         return None
 
 
-async def _job_of(engine: Engine, settings: Settings, dispatch_id: str, node: Node, place: Location) -> str | None:
+async def _job_of(
+    engine: Engine, settings: Settings, dispatch_id: str, node: Node, place: Location, further: bool
+) -> str | None:
+    """The id of the job of a call, which for a further try may be in the on-demand queue."""
     name = job_name(node.name, dispatch_id, node.node_id, place.call_id)
-    return await engine.batch.find(settings.queue, settings.queue_option, name)
+    found = await engine.batch.find(settings.queue, settings.queue_option, name)
+    if found is None and further and settings.on_demand_queue is not None:
+        found = await engine.batch.find(settings.on_demand_queue, settings.on_demand_queue_option, name)
+    return found
 
 
-async def _read(engine: Engine, place: Location) -> Written | None:
+async def read(engine: Engine, place: Location) -> Written | None:
     """The call as it was written. One of another version, or a damaged one, is left alone."""
     data = await engine.store.get_document(place.bucket, place.call_key, MAX_DOCUMENT_BYTES)
     if data is None:

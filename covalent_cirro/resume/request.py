@@ -107,6 +107,12 @@ def _ask(url: str, body: object = None) -> Any:
             return json.load(response)
     except urllib.error.HTTPError as error:
         words = error.read().decode(errors="replace")[:500]
+        if error.code == 404:
+            raise HostError(
+                f"the Covalent server at {urllib.parse.urlsplit(url).netloc} knows no dispatch "
+                f"{urllib.parse.unquote(url.partition('/dispatches/')[2].partition('/')[0])!r}: give its whole id, or "
+                f"none to resume all that are unfinished. It says: {words}"
+            ) from error
         raise HostError(f"the Covalent server refused {url}: {error.code} {words}") from error
     except (OSError, ValueError) as error:
         raise HostError(

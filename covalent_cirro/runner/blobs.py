@@ -6,6 +6,7 @@ Knows S3 and files; nothing of what the bytes mean.
 from __future__ import annotations
 
 import os
+import time
 import zlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +22,8 @@ _SAMPLE_BYTES = 64 * 1024
 _SAMPLES = 8
 _WORTHWHILE = 0.9
 _ZLIB_LEVEL = 1  # most of the gain at several times the speed of the default level
+_TRIES = 5  # each of them as many as the client makes by itself
+_PAUSE_S = 0.5
 _FRESH_S = 24 * 3600.0
 """A blob found in S3 that is older is put again: a lifecycle rule of some days must not take it from jobs to come."""
 
@@ -158,7 +161,18 @@ def store(client: Client, bucket: str, prefix: str, path: str, now: float, wait:
     else:
         if there.headers.get("content-length") == str(blob.size) and _is_fresh(there.headers.get("last-modified"), now):
             return blob
-    wait(client.put_file(bucket, key, stored))
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            wait(client.put_file(bucket, key, stored))
+            break
+        except s3.OutOfTime:
+            raise
+        except s3.S3Error as error:
+            # What was computed is not given up for a bad moment of S3's: 409 is what awscrt does not try again.
+            passes = error.status is None or error.status == 409 or error.status >= 500
+            if not passes or tries_left == 0:
+                raise
+            time.sleep(_PAUSE_S * (_TRIES - tries_left))
     return blob
 
 

@@ -29,10 +29,10 @@ class Place(NamedTuple):
 
     Attributes:
         control: The folder by which the electron's process speaks to the runner (`protocol.CHECKPOINT_VARIABLE`).
-        location: The call.
+        location: The call; of a further try, the first one's.
         node_id: The electron.
         job_id: AWS_BATCH_JOB_ID.
-        attempt: AWS_BATCH_JOB_ATTEMPT.
+        attempt: Number of the attempt, over all tries.
         started: Epoch seconds of the runner's start.
     """
 

@@ -27,7 +27,7 @@ class Owner(NamedTuple):
 
     Attributes:
         job_id: AWS_BATCH_JOB_ID.
-        attempt: AWS_BATCH_JOB_ATTEMPT.
+        attempt: Number of the attempt, over all tries.
         started: Epoch seconds of the runner's start: of two that write at the same time, the later one is right.
     """
 

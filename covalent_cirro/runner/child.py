@@ -3,8 +3,8 @@
 Never touches S3: what it needs lies in local files or comes inline, what it makes goes to local files. The rules of
 running a task are in `tasks.py`.
 
-A request is ``{"dispatch_id", "covalent", "folder", "checkpoint", "packages": [{"name", "archive": REF}], "task":
-{"node_id", "name", "function": REF, "hooks": REF or null, "args": [REF], "kwargs": {name: REF}}}`` with REF
+A request is ``{"dispatch_id", "covalent", "folder", "checkpoint", "attempt", "packages": [{"name", "archive": REF}],
+"task": {"node_id", "name", "function": REF, "hooks": REF or null, "args": [REF], "kwargs": {name: REF}}}`` with REF
 ``{"path"}`` or ``{"inline": base64}``. Replies are ``{"event": "hello" | "started" | "done", ...}``.
 """
 
@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from covalent_cirro.protocol import CHECKPOINT_VARIABLE, Failure
+from covalent_cirro.protocol import ATTEMPT_VARIABLE, CHECKPOINT_VARIABLE, Failure
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -47,6 +47,7 @@ def serve(parent: int, requests: int, replies: int) -> int:
     for request in _read_lines(requests):
         _restore_surroundings(folder, streams)
         os.environ[CHECKPOINT_VARIABLE] = request["checkpoint"]
+        os.environ[ATTEMPT_VARIABLE] = str(request["attempt"])
         task = request["task"]
         failure = packages.install(
             [(package["name"], _opener(package["archive"])) for package in request["packages"]],

@@ -28,6 +28,7 @@ def build(
     folder: str,
     *,
     checkpoint: str,
+    attempt: int,
     first: bool,
 ) -> dict[str, Any]:
     """The request to run a task.
@@ -39,6 +40,7 @@ def build(
         outputs: Where the pickle of each earlier task's result lies, by node.
         folder: Where results go.
         checkpoint: The folder by which it speaks of its checkpoint (`protocol.CHECKPOINT_VARIABLE`).
+        attempt: Number of the attempt, over all tries.
         first: Whether it is the first of the call: that one brings the local packages along.
     """
 
@@ -55,6 +57,7 @@ def build(
         "covalent": call.covalent,
         "folder": folder,
         "checkpoint": checkpoint,
+        "attempt": attempt,
         "packages": [{"name": package.name, "archive": ref(package.archive)} for package in packages],
         "task": {
             "node_id": task.node_id,

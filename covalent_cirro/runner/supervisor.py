@@ -38,9 +38,6 @@ _STORE_MARGIN_S = 4.0
 _CHECKPOINT_MARGIN_S = 6.0
 """Checkpoints are given up earlier, so that logs and outcome find the time that they need."""
 
-_STORE_TRIES = 5
-_CONFLICT_PAUSE_S = 0.3
-
 
 class _Stop(BaseException):
     """SIGTERM arrived while there was nothing to do but wait."""
@@ -94,9 +91,7 @@ class Supervisor:
         self._inlined = 0
         self._checkpoints: list[CheckpointDoor] = []
         listen_to_stops(self._on_sigterm)
-        self._cgroup = usage.find_cgroup()
-        self._oom_kills = self._cgroup.oom_kills()
-        self._own_cgroup = self._cgroup.is_ours({os.getpid(), process.pid, os.getppid()})
+        self._memory = usage.Memory({os.getpid(), process.pid, os.getppid()})
 
     def run(self, uri: str) -> int:
         """Everything; returns the exit code."""
@@ -169,30 +164,23 @@ class Supervisor:
         if self._loaded is None:
             from covalent_cirro.runner.s3_client import Client
 
-            self._loaded = Client(self._endpoint, self._environ, self._cgroup.limit_bytes())
+            self._loaded = Client(self._endpoint, self._environ, self._memory.limit_bytes())
         return self._loaded
 
     def _look_for_outcome(self, call: Call) -> int | None:
         """The exit code of an earlier attempt's outcome; `None` if there is none, or one to be done better."""
         if self._earlier is None:
             return None
-        code = self._code_of(call, self._earlier.body)
+        from covalent_cirro.runner import publication
+
+        try:
+            code = publication.code_of(self._earlier.body, call.call_id, self._attempt)
+        except publication.NotOurs as error:
+            _say(str(error))
+            raise _GiveUp(ExitCode.STORE) from error
         if code is not None:
             _say("an earlier attempt has published the outcome of this call; nothing to do")
         return code
-
-    def _code_of(self, call: Call, document: bytes) -> int | None:
-        try:
-            outcome = documents.parse_outcome(document)
-        except protocol.ProtocolError as error:
-            _say(f"the outcome that is there is not one: {error}")
-            raise _GiveUp(ExitCode.STORE) from error
-        if outcome.call_id != call.call_id:
-            _say(f"the outcome that is there is of another call, {outcome.call_id}")
-            raise _GiveUp(ExitCode.STORE)
-        if outcome.attempt < self._attempt and not outcomes.is_final(outcome):
-            return None
-        return outcomes.exit_code(outcome.results)
 
     def _run_call(self, call: Call, pump: Pump) -> tuple[NodeResult, ...]:
         hello = pump.wait_for("hello")
@@ -241,14 +229,17 @@ class Supervisor:
                 raw.append((task, answer, pump.finish_logs()))
                 continue
             control = os.path.join(self._folder, f"checkpoint-{task.node_id}")
-            request = requests.build(call, task, paths, outputs, self._folder, checkpoint=control, first=not raw)
+            attempt = call.attempts_before + self._attempt
+            request = requests.build(
+                call, task, paths, outputs, self._folder, checkpoint=control, attempt=attempt, first=not raw
+            )
             pump.send(request)
             if gpus is None:
                 # The electron runs by now: what takes time here costs it none.
                 self._host = usage.HostFacts(self._environ)
                 gpus = usage.GpuWatch(self._environ)
                 self._client  # noqa: B018  (loaded by being asked for; the outcome needs it in any case)
-            checkpoint = self._look_after_checkpoint(task, control)
+            checkpoint = self._look_after_checkpoint(call, task, control, attempt)
             done = pump.wait_for("done", self._on_event)
             if done is not None and "output" in done:
                 answer = done["output"]
@@ -273,12 +264,14 @@ class Supervisor:
             results.append(self._result(task, answer, logs))
         return tuple(results)
 
-    def _look_after_checkpoint(self, task: Task, control: str) -> CheckpointDoor | None:
+    def _look_after_checkpoint(self, call: Call, task: Task, control: str, attempt: int) -> CheckpointDoor | None:
         """What answers if the electron asks for its checkpoint; it waits for that, and until then does nothing."""
         from covalent_cirro.runner.checkpoint_door import CheckpointDoor, Place
 
         job_id, started = self._environ.get("AWS_BATCH_JOB_ID", ""), self._times["started"]
-        place = Place(control, self._where, task.node_id, job_id, self._attempt, started)
+        # All tries have one checkpoint, under the first one's call.
+        where = self._where.sibling(call.tried[0].call_id) if call.tried else self._where
+        place = Place(control, where, task.node_id, job_id, attempt, started)
 
         def open_it(host_goes: Callable[[], None]) -> Checkpoint:
             from covalent_cirro.runner.checkpoints import Checkpoint
@@ -308,24 +301,19 @@ class Supervisor:
 
     def _hint_at_memory(self, failure: Failure) -> Failure:
         """A process that the electron started may have run out of memory, and all it noticed is a broken pipe."""
-        if not self._oom_kills_since():
+        if not self._memory.oom_kills():
             return failure
         hint = " (meanwhile the kernel killed a process in this container for want of memory)"
         return failure._replace(message=failure.message + hint)
 
-    def _oom_kills_since(self) -> int | None:
-        """Processes that the kernel killed here for want of memory since the start; `None` where it does not tell."""
-        now = self._cgroup.oom_kills()
-        return None if self._oom_kills is None or now is None else max(0, now - self._oom_kills)
-
     def _why_it_died(self, pump: Pump, task: Task) -> Failure:
         ended = pump.end()
         limit = self._memory_limit()
-        killed = usage.out_of_memory(self._oom_kills, self._cgroup.oom_kills(), ended.max_rss_bytes, limit)
+        killed = self._memory.ran_out(ended.max_rss_bytes, limit)
         return outcomes.died(ended, task.name, killed, limit)
 
     def _memory_limit(self) -> int | None:
-        found = self._cgroup.limit_bytes()
+        found = self._memory.limit_bytes()
         return self._host.memory_limit_bytes() if found is None else found
 
     # --- after the electrons ---
@@ -359,50 +347,30 @@ class Supervisor:
 
     def _publish(self, call: Call, results: tuple[NodeResult, ...]) -> int:
         """Write the outcome, once. Returns the exit code of the one that stands in the end."""
+        from covalent_cirro.runner import publication
+
         self._interrupt = False
         self._times["stored"] = time.time()
-        data = documents.dump_outcome(self._outcome(call, results))
-        bucket, key = self._where.bucket, self._where.outcome_key
-        condition = {"If-None-Match": "*"} if self._earlier is None else {"If-Match": self._earlier.etag}
-        for tries_left in reversed(range(_STORE_TRIES)):
-            try:
-                self._client.put(bucket, key, data, condition).result()
-                if self._not_stored:
-                    return ExitCode.STORE
-                if outcomes.exit_code(results) == ExitCode.OK:
-                    for checkpoint in self._checkpoints:
-                        checkpoint.remove()
-                return outcomes.exit_code(results)
-            except s3.ConditionFailed:
-                # An overlapping attempt published, or our own PUT came through although its answer did not.
-                try:
-                    there = self._client.get(bucket, key).result()
-                except s3.S3Error as error:
-                    _say(f"there is an outcome already, and it cannot be read: {error}")
-                    return ExitCode.STORE
-                code = self._code_of(call, there.body)
-                if code is not None:
-                    return code
-                condition = {"If-Match": there.etag}
-            except s3.S3Error as error:
-                if tries_left == 0 or (
-                    error.status is not None and error.status not in (404, 409) and error.status < 500
-                ):
-                    _say(f"cannot store the outcome: {error}")
-                    return ExitCode.STORE
-                if error.status == 404:
-                    # What If-Match spoke of has gone.
-                    condition = {"If-None-Match": "*"}
-                time.sleep(_CONFLICT_PAUSE_S)
-        _say("cannot store the outcome: other attempts kept writing it")
-        return ExitCode.STORE
+        outcome = self._outcome(call, results)
+        try:
+            stands = publication.publish(self._client, self._where, outcome, self._earlier)
+        except (publication.NotOurs, publication.NotStored) as error:
+            _say(str(error))
+            return ExitCode.STORE
+        if stands is not None:
+            return stands
+        if self._not_stored:
+            return ExitCode.STORE
+        code = outcomes.exit_code(results)
+        if code == ExitCode.OK:
+            for checkpoint in self._checkpoints:
+                checkpoint.remove()
+        return code
 
     def _outcome(self, call: Call, results: tuple[NodeResult, ...]) -> Outcome:
         ended = getattr(self, "_ended", None)
         host = getattr(self, "_host", None)
-        # The peak of a cgroup that others share, or that has no limit, is not the job's.
-        own = self._own_cgroup and self._cgroup.limit_bytes() is not None
-        peak = self._cgroup.peak_bytes() if own else None
+        peak = self._memory.peak_bytes()
         if ended is not None:
             peak = max(peak or 0, ended.max_rss_bytes)
         return Outcome(
@@ -414,9 +382,9 @@ class Supervisor:
                 wall_s=max(0.0, self._times["stored"] - self._times["started"]),
                 cpu_s=0.0 if ended is None else ended.cpu_s,
                 peak_memory_bytes=peak,
-                memory_limit_bytes=self._cgroup.limit_bytes() if host is None else self._memory_limit(),
+                memory_limit_bytes=self._memory.limit_bytes() if host is None else self._memory_limit(),
                 gpus=getattr(self, "_gpus", ()),
-                oom_kills=self._oom_kills_since(),
+                oom_kills=self._memory.oom_kills(),
             ),
             python=python_version(),
             cloudpickle=getattr(self, "_cloudpickle", ""),

@@ -93,6 +93,36 @@ def out_of_memory(kills_before: int | None, kills_now: int | None, max_rss: int,
     return limit is not None and max_rss >= _SAME_AS_LIMIT * limit
 
 
+class Memory:
+    """The job's memory, as its cgroup tells of it since this was made.
+
+    Args:
+        pids: The processes of the job, to know whether the cgroup is the job's own.
+    """
+
+    def __init__(self, pids: set[int]) -> None:
+        self._cgroup = find_cgroup()
+        self._kills = self._cgroup.oom_kills()
+        self._own = self._cgroup.is_ours(pids)
+
+    def limit_bytes(self) -> int | None:
+        """The memory limit; `None` without one."""
+        return self._cgroup.limit_bytes()
+
+    def peak_bytes(self) -> int | None:
+        """Most that the job used; `None` where the cgroup has no limit or others share it: its peak is not ours."""
+        return self._cgroup.peak_bytes() if self._own and self.limit_bytes() is not None else None
+
+    def oom_kills(self) -> int | None:
+        """Processes that the kernel killed here for want of memory; `None` where it does not tell."""
+        now = self._cgroup.oom_kills()
+        return None if self._kills is None or now is None else max(0, now - self._kills)
+
+    def ran_out(self, max_rss: int, limit: int | None) -> bool:
+        """Whether a SIGKILL was for want of memory; ``limit`` is that of the container, whoever told it."""
+        return out_of_memory(self._kills, self._cgroup.oom_kills(), max_rss, limit)
+
+
 def _read(path: str) -> str:
     try:
         with open(path) as file:

@@ -1,4 +1,4 @@
-"""Why a job waits for a machine: from what AWS says of its queue to a reason, and the setting to change. Pure.
+"""Why a job waits for a machine: from what AWS says of its queue to a reason. Pure; what to change is `remedies`'s.
 
 AWS's own reason goes first and is passed on verbatim; it is given only to the job at the head of a queue (User Guide,
 Jobs stuck in RUNNABLE), so all others are explained from what stands before them and what their queue may start.
@@ -10,9 +10,10 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from covalent_cirro.health.findings import Where, span
+from covalent_cirro.health.findings import span
 from covalent_cirro.health.machines import InstanceType, Need, of_environment, shortfall
 from covalent_cirro.health.queues import Environment, Queue
+from covalent_cirro.waiting.remedies import Remedies
 
 DEADLINE_S = 600.0
 """A job may wait this long before anybody asks why: an instance takes 2 to 5 minutes from nothing to its first job."""
@@ -23,14 +24,6 @@ calls the compute environment INVALID (User Guide, Troubleshooting, INVALID comp
 
 FRONT_JOBS = 100
 """RUNNABLE jobs that GetJobQueueSnapshot shows (Batch API Reference)."""
-
-OWN_QUEUES = {
-    "-gpu-on-demand": "Gpu",
-    "-cpu-on-demand": "Cpu",
-    "-gpu": "Gpu",
-    "-cpu": "Cpu",
-}
-"""How names of a deployment's queues end, and how the parameters of their machines begin (``infra/compute.yaml``)."""
 
 
 class Why(str, enum.Enum):
@@ -153,15 +146,6 @@ class Reason(NamedTuple):
         return " ".join(part for part in (seen, words, self.position, self.remedy) if part)
 
 
-def deployment_of(queue: str, region: str, profile: str | None) -> Where | None:
-    """The deployment that a queue is of, by its name; `None` for a queue that `cirro deploy` did not make."""
-    name = queue.rpartition("/")[2]
-    for end in OWN_QUEUES:
-        if name.endswith(end) and len(name) > len(end):
-            return Where(name.removesuffix(end), region, profile)
-    return None
-
-
 def explain(
     job: Waiting,
     seen: Seen,
@@ -198,8 +182,7 @@ class _Case:
         deadline_s: float,
     ) -> None:
         self.job, self.seen, self.queue, self.now, self.deadline_s = job, seen, queue, now, deadline_s
-        self.deployment = deployment_of(queue, region, profile)
-        self.where = self.deployment or Where(queue, region, profile)
+        self.remedies = Remedies(queue, region, profile)
         self.words = aws_reason(job.status_reason)
         self.usable = [each for each in seen.environments if each.state == "ENABLED" and each.status == "VALID"]
 
@@ -223,7 +206,7 @@ class _Case:
             if self.words.startswith(begin):
                 return self._told(why)
         if self.words and not self.words.startswith("UNDETERMINED"):
-            return Why.AWS_SAYS, f"the job is blocked in {self.queue}", self._doctor()
+            return Why.AWS_SAYS, f"the job is blocked in {self.queue}", self.remedies.doctor()
         return None
 
     def _told(self, why: Why) -> tuple[Why, str, str]:
@@ -233,18 +216,18 @@ class _Case:
             return (
                 why,
                 f"EC2 has no {'Spot ' if spot else ''}capacity now for the instance types behind {self.queue}",
-                f"Capacity may come back by itself. {self._more_types()}"
+                f"Capacity may come back by itself. {self.remedies.more_types()}"
                 + (", or use the on-demand queue." if spot else "."),
             )
         if why is Why.INSTANCE_REFUSED:
-            return why, f"EC2 refused the instances' configuration behind {self.queue}", self._doctor()
+            return why, f"EC2 refused the instances' configuration behind {self.queue}", self.remedies.doctor()
         if why is Why.SERVICE_ROLE:
-            return why, f"AWS Batch's service role may not start instances for {self.queue}", self._doctor()
+            return why, f"AWS Batch's service role may not start instances for {self.queue}", self.remedies.doctor()
         if why is Why.ENVIRONMENT_INVALID:
             return (self.seen.queue and self._broken()) or (
                 why,
                 f"the compute environments behind {self.queue} are INVALID",
-                self._doctor(),
+                self.remedies.doctor(),
             )
         # Facts of a moment later may not show it any more; AWS's words stand.
         if why is Why.NO_TYPE_FITS:
@@ -256,9 +239,9 @@ class _Case:
     def _broken(self) -> tuple[Why, str, str] | None:
         queue = self.seen.queue
         if queue is None:
-            return Why.QUEUE_GONE, f"there is no queue {self.queue} any more", self._doctor()
+            return Why.QUEUE_GONE, f"there is no queue {self.queue} any more", self.remedies.doctor()
         if queue.status == "INVALID":
-            return Why.QUEUE_INVALID, f"queue {self.queue} is INVALID: {queue.reason}", self._doctor()
+            return Why.QUEUE_INVALID, f"queue {self.queue} is INVALID: {queue.reason}", self.remedies.doctor()
         if self.usable:
             return None
         said = "; ".join(
@@ -272,9 +255,8 @@ class _Case:
             return Why.ENVIRONMENT_UPDATING, said, "Wait until it is VALID."
         disabled = [each for each in self.seen.environments if each.status == "VALID"]
         if disabled:
-            command = f"batch update-compute-environment --compute-environment {disabled[0].name} --state ENABLED"
-            return Why.ENVIRONMENT_DISABLED, said, f"Enable it: `{self.where.aws(command)}`."
-        return Why.ENVIRONMENT_INVALID, said, self._doctor()
+            return Why.ENVIRONMENT_DISABLED, said, f"{self.remedies.enable(disabled[0])}."
+        return Why.ENVIRONMENT_INVALID, said, self.remedies.doctor()
 
     def _too_large(self) -> tuple[Why, str, str] | None:
         need = self.job.need
@@ -305,7 +287,7 @@ class _Case:
             Why.NO_TYPE_FITS,
             f"the job's {self.job.need} fit on no instance type behind {self.queue}{lacks}",
             "Ask for less (vcpu, memory, num_gpus; a machine's system keeps 3 % of its memory), or "
-            + _lower(self._more_types("larger"))
+            + _lower(self.remedies.more_types("larger"))
             + ".",
         )
 
@@ -315,7 +297,7 @@ class _Case:
             Why.MAX_VCPUS_BELOW_JOB,
             f"the job asks for {self.job.need.vcpus} vCPU; the compute environments behind {self.queue} may have "
             f"{most}",
-            f"Ask for less (vcpu), or {_lower(self._more_vcpus(environments, self.job.need.vcpus))}.",
+            f"Ask for less (vcpu), or {_lower(self.remedies.more_vcpus(environments, self.job.need.vcpus))}.",
         )
 
     # --- whose turn it is ---
@@ -340,7 +322,8 @@ class _Case:
             return (
                 Why.MAX_VCPUS_REACHED,
                 f"all of the {most} vCPUs that {self.queue} may have are in use{jobs}",
-                f"It starts when one of them ends. To run more at once, {_lower(self._more_vcpus(able, 2 * most))}.",
+                "It starts when one of them ends. "
+                f"To run more at once, {_lower(self.remedies.more_vcpus(able, 2 * most))}.",
             )
         waited_s = self.now - (self.job.since if not front or place is None else front[place].since)
         if running == 0 and wanted:
@@ -351,7 +334,7 @@ class _Case:
                 f"AWS Batch has wanted {wanted} vCPUs behind {self.queue} for {span(waited_s)}, and no job got one: "
                 "instances that do not start, do not reach ECS (a subnet without a way out, security group, instance "
                 "profile), or are too small once their system has its part",
-                self._doctor(),
+                self.remedies.doctor(),
             )
         if place or (place is None and front):
             return (
@@ -366,7 +349,7 @@ class _Case:
             Why.NO_INSTANCE,
             f"EC2 gave no instance to {self.queue} for {span(waited_s)}, though it may have {most} vCPUs and has "
             f"{wanted or 'none'}: the account's quota of vCPUs (0 for GPUs in new accounts), or no capacity",
-            f"{self._doctor()} {self._more_types()}.",
+            f"{self.remedies.doctor()} {self.remedies.more_types()}.",
         )
 
     def _place(self) -> int | None:
@@ -385,35 +368,6 @@ class _Case:
         if front is None and self.seen.queue is not None and self.seen.denied:
             return f"Its place in the queue is not known ({', '.join(self.seen.denied)} is not allowed)."
         return ""
-
-    # --- what to do ---
-
-    def _doctor(self) -> str:
-        if self.deployment is None:
-            return "`cirro doctor` looks for the cause."
-        return f"`{self.deployment.cirro('doctor')}` looks for the cause."
-
-    def _parameter(self) -> str:
-        return next(begin for end, begin in OWN_QUEUES.items() if self.queue.endswith(end))
-
-    def _more_types(self, which: str = "more") -> str:
-        if self.deployment is None:
-            return f"Give the compute environments {which} instance types"
-        command = self.deployment.cirro(f"deploy --parameter {self._parameter()}InstanceTypes=...")
-        return f"Give it {which} instance types: `{command}`"
-
-    def _more_vcpus(self, environments: Sequence[Environment], vcpus: int) -> str:
-        """The command that raises the maximum of the largest of these."""
-        one = max(environments, key=lambda each: each.max_vcpus, default=None)
-        if self.deployment is not None:
-            kind = "Spot" if one is not None and one.spot else "OnDemand"
-            command = self.deployment.cirro(f"deploy --parameter {self._parameter()}{kind}MaxVcpus={vcpus}")
-        else:
-            name = one.name if one is not None else "..."
-            command = self.where.aws(
-                f"batch update-compute-environment --compute-environment {name} --compute-resources maxvCpus={vcpus}"
-            )
-        return f"Raise the maximum: `{command}`"
 
 
 def _lower(text: str) -> str:

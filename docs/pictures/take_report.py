@@ -8,16 +8,13 @@ Chromium (``apt-get install chromium``, or ``--chromium PATH``) and opens nothin
 
 from __future__ import annotations
 
-import argparse
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import covalent as ct
-from playwright.sync_api import Browser, sync_playwright
-from take import FLAGS, newest_dispatch
+from browser import chromium, newest_dispatch, options
+from playwright.sync_api import Browser
 
 DESK = (1100, 1500)
 PHONE = (390, 844)
@@ -48,32 +45,19 @@ def view(browser: Browser, page_file: Path, size: tuple[int, int], scheme: str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Take the picture of a report.")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="folder for the picture")
-    parser.add_argument("--chromium", default=shutil.which("chromium"), help="path of a Chromium")
-    parser.add_argument("--dispatch", help="id of a dispatch; unset: the newest completed sweep")
-    options = parser.parse_args()
-    if options.chromium is None:
-        sys.exit("there is no chromium on the path: install it, or name one with --chromium")
-
-    address = f"http://{ct.get_config('dispatcher.address')}:{ct.get_config('dispatcher.port')}"
-    dispatch_id = options.dispatch or newest_dispatch(address, "sweep")
-    options.output.mkdir(parents=True, exist_ok=True)
-    picture = options.output / "cirro-report.png"
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    given = options("Take the picture of a report.")
+    picture = given.output / "cirro-report.png"
+    with tempfile.TemporaryDirectory() as folder, chromium(given.chromium) as browser:
         report, desk, phone = (Path(folder) / name for name in ("report.html", "desk.png", "phone.png"))
         cirro = Path(sys.executable).with_name("cirro")
-        subprocess.run([cirro, "report", dispatch_id, "--output", report], check=True)
-        browser = playwright.chromium.launch(executable_path=options.chromium, args=list(FLAGS))
+        subprocess.run([cirro, "report", given.dispatch or newest_dispatch("sweep"), "--output", report], check=True)
         view(browser, report, DESK, "light", DESK[1], desk)
         view(browser, report, PHONE, "dark", SHOWN_PHONE, phone)
         both = Path(folder) / "both.html"
         both.write_text(SIDE_BY_SIDE.format(gap=GAP, desk=desk, phone=phone, desk_width=DESK[0], phone_width=PHONE[0]))
-        width = DESK[0] + PHONE[0] + 3 * GAP
-        page = browser.new_page(viewport={"width": width, "height": 100})
+        page = browser.new_page(viewport={"width": DESK[0] + PHONE[0] + 3 * GAP, "height": 100})
         page.goto(both.as_uri())
         page.screenshot(path=picture, full_page=True)
-        browser.close()
     print(picture)
 
 

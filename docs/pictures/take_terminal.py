@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
-import io
 import os
 import re
 import sys
@@ -19,61 +18,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
+from terminal import output_of, picture
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from covalent_cirro import __version__, covalent_server, protocol
 from covalent_cirro.emulator import Emulator
 
-WIDTH = 126
-LONG, HEAD, TAIL = 60, 16, 22
-"""Of an output that is longer, so many lines are shown from its beginning and from its end."""
-
 GPU_QUOTAS_OF_A_NEW_ACCOUNT = {"L-DB2E81BA": 0.0, "L-3819A6DF": 0.0}
-
-
-class Terminal(Console):
-    """A terminal whose spinners leave no trace, as they do when they have gone."""
-
-    def status(self, *_: Any, **__: Any) -> Any:
-        """Nothing to see."""
-
-        class Gone:
-            def update(self, *_: Any, **__: Any) -> None:
-                pass
-
-        return contextlib.nullcontext(Gone())
-
-
-def output_of(arguments: list[str]) -> str:
-    """What a command of `cirro` writes to a terminal, with its colours."""
-    from covalent_cirro.cli import main, render
-
-    written = io.StringIO()
-    before = render._out, render._err
-    terminal = Terminal(file=written, force_terminal=True, color_system="truecolor", width=WIDTH, highlight=False)
-    render._out = render._err = terminal
-    try:
-        with contextlib.suppress(SystemExit):
-            main(arguments, standalone_mode=False)
-    finally:
-        render._out, render._err = before
-    return written.getvalue()
-
-
-def picture(command: str, text: str) -> str:
-    """An SVG of a terminal with a command and its output; a long one without its middle."""
-    lines = text.rstrip().splitlines()
-    if len(lines) > LONG:
-        lines = [*lines[:HEAD], f"\x1b[2m[{len(lines) - HEAD - TAIL} lines]\x1b[0m", *lines[-TAIL:]]
-    paper = Console(record=True, file=io.StringIO(), width=WIDTH, highlight=False)
-    paper.print(Text.assemble(("$ ", "dim"), (command, "bold")))
-    for line in lines:
-        paper.print(Text.from_ansi(line))
-    svg = paper.export_svg(title=command, unique_id=re.sub(r"[^a-z]+", "-", command))
-    return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # fonts of another host; there are others here
 
 
 @contextlib.contextmanager

@@ -7,13 +7,10 @@ whether that is a real account or the emulator.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +18,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from covalent_cirro import covalent_server, processes
-from covalent_cirro.errors import HostError
+from covalent_cirro import covalent_server
+from tests import servers
 
 ROOT = Path(__file__).parents[2]
 CIRRO = (sys.executable, "-c", "from covalent_cirro.cli import main; main()")
-SERVER_START_S = 180.0
 COMMAND_S = 2400.0
 """The longest of a real account: compute environments take minutes, and the first job waits for its machine."""
 GONE_S = 300.0
@@ -70,24 +66,17 @@ class Account:
     @contextlib.contextmanager
     def covalent(self) -> Iterator[str]:
         """A Covalent server, as `covalent start` makes one; gives its URL."""
-        port, log = processes.free_port(), self.folder / "covalent.log"
-        covalent_server.write_config(self.folder, port=port, executors={})
-        identity = processes.start(
-            [sys.executable, "-m", "covalent_cirro.covalent_server", str(port)],
-            log=log,
-            environment={**self.environment, **covalent_server.server_environment(self.folder)},
-            folder=self.folder,
-        )
-        url = f"http://{covalent_server.ADDRESS}:{port}"
-        try:
-            processes.wait_for(functools.partial(_answers, url), identity, log, SERVER_START_S, HostError)
+        with servers.covalent(self.folder, {}, self.environment) as url:
             yield url
-        finally:
-            processes.end(identity, patience_s=10)
 
 
 def walk(
-    account: Account, parameters: Mapping[str, object], *, put_image: Callable[[Account], None], gpus: int = 0
+    account: Account,
+    parameters: Mapping[str, object],
+    *,
+    put_image: Callable[[Account], None],
+    jobs: int = 24,
+    gpus: int = 0,
 ) -> None:
     """Take all of it, from nothing to nothing.
 
@@ -95,6 +84,7 @@ def walk(
         account: Where; nothing is deployed under its name.
         parameters: Of the deployment.
         put_image: Brings an image with the runner into the deployment's repository, and into Covalent's config.
+        jobs: How many jobs the first dispatch has.
         gpus: GPUs of one more job; 0 for no such job.
 
     Raises:
@@ -108,7 +98,7 @@ def walk(
         assert not made["config"]["kept"]
         put_image(account)
         diagnosis(account)
-        sweep(account, "--jobs", "24", "--gpus", str(gpus))
+        sweep(account, "--jobs", str(jobs), "--gpus", str(gpus))
         update(account)
         sweep(account, "--jobs", "2")
     end(account, made["outputs"])
@@ -162,7 +152,7 @@ def clean_up(account: Account) -> None:
 
 def left(account: Account, outputs: Mapping[str, str]) -> list[str]:
     """What of a deployment is still there, by the names that its outputs have. Waits a while for it to go."""
-    queues = [outputs[name] for name in ("BatchQueue", "OnDemandQueue", "BatchGpuQueue") if name in outputs]
+    queues = [outputs[name] for name in ("BatchQueue", "BatchOnDemandQueue", "BatchGpuQueue") if name in outputs]
     calls: dict[str, Callable[[], Any]] = {
         "bucket": lambda: account.client("s3").head_bucket(Bucket=outputs["S3BucketName"]),
         "repository": lambda: account.client("ecr").describe_repositories(
@@ -205,13 +195,3 @@ def _is_there(call: Callable[[], Any]) -> bool:
             return False
         raise
     return True
-
-
-def _answers(url: str) -> bool | None:
-    try:
-        with urllib.request.urlopen(f"{url}/api/v1/dispatches/list?count=1", timeout=10):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return None

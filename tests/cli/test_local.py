@@ -169,7 +169,7 @@ def test_up_after_the_emulator_was_killed(tmp_path: Path) -> None:
         playground.down()
 
 
-def wait_for(probe, limit_s: float = 30):  # type: ignore[no-untyped-def]
+def wait_for(probe, limit_s: float = 90):  # type: ignore[no-untyped-def]
     """What ``probe`` gives once that is true."""
     deadline = time.monotonic() + limit_s
     while not (found := probe()):

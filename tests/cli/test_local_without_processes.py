@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from covalent_cirro.playground import STATE_FILE, Playground
+from covalent_cirro.playground import Playground
+from covalent_cirro.state_folder import STATE_FILE
 
 Cirro = Callable[..., Result]
 

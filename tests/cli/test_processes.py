@@ -31,7 +31,7 @@ def start(tmp_path: Path, *command: str) -> Identity:
 
 def wait_until_ended(identity: Identity) -> None:
     """Wait until a process that ends by itself has done so."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while processes.is_alive(identity):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -59,7 +59,7 @@ def test_ending_takes_the_children_along(tmp_path: Path) -> None:
     """A process that ignores SIGTERM is killed after the patience, and its child in another session with it."""
     pid_file = tmp_path / "child"
     identity = start(tmp_path, "-c", STUBBORN_PARENT, str(pid_file))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while not (pid_file.exists() and pid_file.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.02)

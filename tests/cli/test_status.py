@@ -14,7 +14,7 @@ from covalent_cirro import deployment
 from covalent_cirro.doctor import capacity
 from covalent_cirro.emulator import Emulator, Timing
 
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def test_from_nothing_to_nothing(emulator: Emulator, tmp_path: Path) -> None:
     """Deploy, a green doctor, jobs, an update in place, jobs, destroy: and the account is as it was."""
     before = footprint(emulator)
     parameters = {"CpuSpotMaxVcpus": 4, "CpuOnDemandMaxVcpus": 4}
-    walk(account(emulator, tmp_path), parameters, put_image=lambda there: put_image(emulator, there))
+    walk(account(emulator, tmp_path), parameters, put_image=lambda there: put_image(emulator, there), jobs=4)
     assert footprint(emulator) == before
 
 

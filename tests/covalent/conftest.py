@@ -15,7 +15,7 @@ import cloudpickle
 import pytest
 
 from covalent_cirro import covalent_server
-from covalent_cirro.playground import ACCESS_KEY, REGION, Playground
+from covalent_cirro.playground import Playground
 from covalent_cirro.waiting.waits import DEADLINE_VARIABLE
 
 VCPUS = 16
@@ -54,15 +54,7 @@ class Stack:
 
     def client(self, service: str) -> Any:
         """A boto3 client of the emulated AWS."""
-        import boto3
-
-        return boto3.client(
-            service,
-            region_name=REGION,
-            endpoint_url=self.endpoint_url,
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=ACCESS_KEY,
-        )
+        return self.playground.client(service)
 
     @property
     def environment(self) -> dict[str, str]:

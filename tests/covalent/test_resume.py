@@ -14,23 +14,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from covalent_cirro import processes
-from covalent_cirro.playground import ACCESS_KEY, REGION, Playground
+from covalent_cirro.playground import Playground
 
 pytestmark = [pytest.mark.covalent, pytest.mark.timeout(400)]
 
 ELECTRONS = 24
 
 DISPATCH = '''
-"""Dispatches a lattice of this file and prints its id. Each run of an electron leaves a line in a file of its own."""
+"""Dispatches a lattice of this file and prints its id. Each run of an electron leaves a line in a file of its own.
+
+Electrons from number `waiting` on last until somebody says so.
+"""
 import sys
 import covalent as ct
 from covalent_cirro import CirroBatchExecutor
 
-which, folder, number, seconds, on_server_stop = sys.argv[1:]
+which, folder, number, waiting, on_server_stop = sys.argv[1:]
 small = CirroBatchExecutor(vcpu=1, memory=0.25, on_server_stop=on_server_stop)
 
 def ran(name):
@@ -38,10 +40,16 @@ def ran(name):
     with open(os.path.join(folder, name), "a") as file:
         file.write(f"{os.getpid()}\\n")
 
+def last():
+    import os, time
+    end = time.monotonic() + 300
+    while not os.path.exists(folder + ".go") and time.monotonic() < end:
+        time.sleep(0.1)
+
 def square(i, noise):
-    import time
     ran(f"square-{i}")
-    time.sleep(float(seconds))
+    if i >= int(waiting):
+        last()
     return i * i
 
 def total(numbers):
@@ -49,9 +57,8 @@ def total(numbers):
     return sum(numbers)
 
 def slowly():
-    import time
     ran("slowly")
-    time.sleep(float(seconds))
+    last()
     return 1
 
 square = ct.electron(square, executor=small)
@@ -123,13 +130,7 @@ class World:
 
     def client(self, service: str) -> Any:
         """A boto3 client of the emulated AWS."""
-        return boto3.client(
-            service,
-            region_name=REGION,
-            endpoint_url=self.endpoint_url,
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=ACCESS_KEY,
-        )
+        return self.playground.client(service)
 
     def fault(self, **fault: Any) -> None:
         """Set a fault; none: clear all."""
@@ -153,13 +154,13 @@ class World:
         assert done.returncode == 0, done.stdout + done.stderr + self.log[-4000:]
         return done.stdout
 
-    def dispatch(self, which: str, number: int, seconds: float, on_server_stop: str = "keep") -> Sweep:
-        """Dispatch a lattice of `DISPATCH`."""
+    def dispatch(self, which: str, number: int, *, waiting: int = 0, on_server_stop: str = "keep") -> Sweep:
+        """Dispatch a lattice of `DISPATCH`; electrons from number ``waiting`` on last until `Sweep.go`."""
         folder = self.folder / f"ran-{time.monotonic_ns()}"
         folder.mkdir()
         script = self.folder / "dispatch.py"
         script.write_text(DISPATCH)
-        said = self.run(sys.executable, script, which, folder, number, seconds, on_server_stop)
+        said = self.run(sys.executable, script, which, folder, number, waiting, on_server_stop)
         return Sweep(self, said.split()[-1], folder)
 
 
@@ -170,6 +171,10 @@ class Sweep:
         self.world = world
         self.dispatch_id = dispatch_id
         self.folder = folder
+
+    def go(self) -> None:
+        """Let its electrons end."""
+        Path(f"{self.folder}.go").touch()
 
     @property
     def status(self) -> str:
@@ -223,7 +228,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         made.playground.down()
 
 
-def until(true: Callable[[], object], what: str, patience_s: float = 90.0) -> None:
+def until(true: Callable[[], object], what: str, patience_s: float = 180.0) -> None:
     """Wait for something to become true."""
     deadline = time.monotonic() + patience_s
     while not true():
@@ -234,7 +239,7 @@ def until(true: Callable[[], object], what: str, patience_s: float = 90.0) -> No
 def test_a_sweep_survives_the_server_at_every_stage(world: World) -> None:
     """Killed while it uploads, while it submits, while jobs run and before it received them: each ran exactly once."""
     world.fault(kind="slow", service="s3", operation="PutObject", caller="client", seconds=1.0)
-    sweep = world.dispatch("sweep", ELECTRONS, 4)
+    sweep = world.dispatch("sweep", ELECTRONS, waiting=ELECTRONS // 3)
     until(lambda: len(sweep.keys("call.json")) > 0, "calls")
     world.signal(signal.SIGKILL)
     assert len(sweep.keys("call.json")) < ELECTRONS, "it was killed too late: nothing was left to upload"
@@ -254,6 +259,7 @@ def test_a_sweep_survives_the_server_at_every_stage(world: World) -> None:
     world.start()
     until(lambda: len(sweep.jobs()) >= ELECTRONS, "all jobs to be submitted")
     world.signal(signal.SIGSTOP)
+    sweep.go()
     until(lambda: len(sweep.keys("outcome.json")) >= ELECTRONS, "all jobs to end behind the server's back")
     world.signal(signal.SIGKILL)
 
@@ -268,16 +274,17 @@ def test_a_sweep_survives_the_server_at_every_stage(world: World) -> None:
 
 def test_a_stopped_server_keeps_or_cancels_jobs_as_their_electrons_say(world: World) -> None:
     """Kept jobs run on and are adopted, in sublattices too; cancelled ones have ended when the server is gone."""
-    kept = world.dispatch("nested", 3, 12, "keep")
-    cancelled = world.dispatch("sweep", 3, 60, "cancel")
+    kept = world.dispatch("nested", 3, on_server_stop="keep")
+    cancelled = world.dispatch("sweep", 3, on_server_stop="cancel")
     until(lambda: len(kept.runs()) == 3 and cancelled.states()["RUNNING"] == 3, "six running jobs")
     world.signal(signal.SIGTERM)
-    until(lambda: cancelled.states() == {"FAILED": 3}, "the cancelled jobs to end", patience_s=20)
+    until(lambda: cancelled.states() == {"FAILED": 3}, "the cancelled jobs to end")
     batch = world.client("batch")
     reasons = batch.describe_jobs(jobs=[job["jobId"] for job in cancelled.jobs()])["jobs"]
     assert all(job["statusReason"].startswith("Cancelled in Covalent") for job in reasons)
 
     world.start()
+    kept.go()
     assert kept.result() == f"COMPLETED {0 + 1 + 4}"
     assert kept.runs() == {"total": 1, **{f"square-{i}": 1 for i in range(3)}}
     assert kept.states() == {"SUCCEEDED": 1}, "the others are its sublattice's"
@@ -288,7 +295,7 @@ def test_a_stopped_server_keeps_or_cancels_jobs_as_their_electrons_say(world: Wo
 def test_a_cancel_that_the_server_did_not_live_to_see_through_is_seen_through(world: World) -> None:
     """Jobs that arrive in AWS after the cancel and after the server's death are found and ended."""
     world.fault(kind="slow", service="batch", operation="SubmitJob", seconds=15.0)
-    sweep = world.dispatch("sweep", 3, 60)
+    sweep = world.dispatch("sweep", 3)
     until(lambda: len(sweep.keys("call.json")) == 3, "calls")
     world.run(sys.executable, "-c", "import sys, covalent as ct; ct.cancel(sys.argv[1])", sweep.dispatch_id)
     world.signal(signal.SIGKILL)
@@ -303,10 +310,11 @@ def test_a_cancel_that_the_server_did_not_live_to_see_through_is_seen_through(wo
 
 def test_another_executors_electron_runs_again_only_when_asked_for(world: World) -> None:
     """Nobody can tell what became of it: the dispatch waits for `cirro resume`, which then leaves it alone."""
-    mixed = world.dispatch("mixed", 2, 6)
+    mixed = world.dispatch("mixed", 2)
     until(lambda: "slowly" in mixed.runs() and mixed.states()["RUNNING"] == 2, "electrons to run")
     world.signal(signal.SIGKILL)
     world.start()
+    mixed.go()
     until(lambda: mixed.states() == {"SUCCEEDED": 2}, "the jobs to end")
     assert f"cirro resume {mixed.dispatch_id}" in world.log
     assert mixed.status == "RUNNING"

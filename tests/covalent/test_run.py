@@ -12,7 +12,13 @@ from typing import Any
 
 import pytest
 
-CIRRO = (sys.executable, "-c", "from covalent_cirro.cli import main; main()")
+# A process that a shell has put into the background ignores SIGINT, and so do its children unless they say otherwise.
+CIRRO = (
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from covalent_cirro.cli import main; main()",
+)
 FILE = """
 import time
 import covalent as ct

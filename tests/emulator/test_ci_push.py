@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -248,19 +247,6 @@ def image(docker: dict[str, str], wheel: Path) -> str:
         pytest.skip(f"the base image is not here and cannot be pulled: {built.stderr[-300:]}")
     assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
     return IMAGE
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This source tree as pip would fetch it."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "tests", "benchmarks", "docs")
-    shutil.copytree(ROOT, source, ignore=ignored)
-    command = ["pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source)]
-    subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True)
-    (made,) = folder.glob("*.whl")
-    return made
 
 
 def step(service: str, name: str) -> str:

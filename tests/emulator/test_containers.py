@@ -112,22 +112,6 @@ def test_the_local_stack_needs_an_engine_for_containers(monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Any]:
-    """A client of the engine of this machine."""
-    import docker.errors
-
-    import docker
-
-    try:
-        client = docker.from_env()
-        client.ping()
-    except docker.errors.DockerException as error:
-        pytest.skip(f"no Docker engine answers: {error}")
-    yield client
-    client.close()
-
-
-@pytest.fixture(scope="module")
 def image(engine: Any) -> str:
     """The runner's image, made from `docker/Dockerfile` and this source tree."""
     with DockerEngine.connect() as ours:
@@ -304,7 +288,7 @@ def test_the_end_of_the_local_stack_is_the_end_of_its_containers(engine: Any, im
 def submit_sleeper(playground: Playground) -> str:
     """A job of a local stack that runs for long; the ARN of its attempt's task."""
     state = playground.read()
-    client = playground._client(state, "batch")
+    client = playground.client("batch")
     definition = client.register_job_definition(
         jobDefinitionName="sleeper",
         type="container",

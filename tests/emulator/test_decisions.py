@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covalent_cirro.emulator import lookup, template
+from covalent_cirro.emulator.actions import Kill, Launch, Stop
 from covalent_cirro.emulator.hosts import Fleet, expand
 from covalent_cirro.emulator.model import (
     Attempt,
@@ -21,7 +22,8 @@ from covalent_cirro.emulator.model import (
     Needs,
     Timing,
 )
-from covalent_cirro.emulator.scheduler import Kill, Launch, Scheduler, Stop, matches
+from covalent_cirro.emulator.retries import matches
+from covalent_cirro.emulator.scheduler import Scheduler
 
 _numbers = itertools.count()
 

@@ -119,7 +119,7 @@ def test_queues_are_ready_spot_first(client: Callable[[str], Any], name: str, se
 def test_on_demand_queue_is_on_demand(client: Callable[[str], Any], name: str) -> None:
     """For electrons that must not be interrupted."""
     made = deployment.deploy(client("cloudformation"), name)
-    for output in ("OnDemandQueue", "OnDemandGpuQueue"):
+    for output in ("BatchOnDemandQueue", "BatchGpuOnDemandQueue"):
         [environment] = compute_environments(client("batch"), made.outputs[output])
         assert environment["computeResources"]["type"] == "EC2"
 
@@ -165,7 +165,7 @@ def test_a_stack_without_gpus(client: Callable[[str], Any], name: str) -> None:
     cloudformation = client("cloudformation")
     none = deployment.deploy(cloudformation, name, {"GpuSpotMaxVcpus": 0, "GpuOnDemandMaxVcpus": 0})
     assert "batch_gpu_queue" not in none.settings
-    assert "OnDemandGpuQueue" not in none.outputs
+    assert "BatchGpuOnDemandQueue" not in none.outputs
     some = deployment.deploy(cloudformation, name, {"GpuOnDemandMaxVcpus": 8})
     [environment] = compute_environments(client("batch"), some.settings["batch_gpu_queue"])
     assert environment["computeResources"]["type"] == "EC2"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+
+from tests.emulator.conftest import alive
 
 
 def test_a_job_that_exits_zero_succeeds(aws: Any) -> None:
@@ -101,26 +104,23 @@ def test_each_job_has_a_working_folder_of_its_own_that_goes_with_it(aws: Any, po
     poll(lambda: not [each for each in jobs.iterdir() if (each / "left-behind").exists()])
 
 
-def test_what_a_job_leaves_running_dies_with_it(aws: Any, poll: Any) -> None:
+def test_what_a_job_leaves_running_dies_with_it(aws: Any, poll: Any, tmp_path: Path) -> None:
     """A container's processes end with its first one, background children in other sessions included."""
+    told, seen = tmp_path / "child", tmp_path / "seen"
     script = (
-        "import subprocess, sys, time\n"
+        "import os, subprocess, sys, time\n"
         "child = subprocess.Popen(['sleep', '300'], start_new_session=True)\n"
-        "print(child.pid, flush=True)\n"
-        "time.sleep(0.5)\n"
+        f"with open({str(told)!r}, 'w') as file: file.write(f'{{child.pid}}.')\n"
+        f"while not os.path.exists({str(seen)!r}): time.sleep(0.02)\n"
     )
-    job = aws.done(aws.submit("python", "-c", script))
-    pid = int(aws.log(job)[0])
-    poll(lambda: not _alive(pid), f"the end of {pid}")
-
-
-def _alive(pid: int) -> bool:
-    import psutil
-
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    job_id = aws.submit("python", "-c", script)
+    attempts = aws.emulator.batch().setting.runtime._attempts
+    poll(lambda: told.exists() and told.read_text().endswith("."), "the child")
+    pid = int(told.read_text().rstrip("."))
+    poll(lambda: any(pid in each.descendants for each in list(attempts.values())), "the child to be seen")
+    seen.touch()
+    aws.done(job_id)
+    poll(lambda: not alive(pid), f"the end of {pid}")
 
 
 def test_parameters_take_the_place_of_references_in_the_command(aws: Any) -> None:

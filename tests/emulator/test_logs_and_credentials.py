@@ -106,7 +106,7 @@ def test_awscrt_in_a_job_is_the_jobs_role(aws: Any) -> None:
         "group = io.EventLoopGroup(1)\n"
         "bootstrap = io.ClientBootstrap(group, io.DefaultHostResolver(group))\n"
         "provider = auth.AwsCredentialsProvider.new_default_chain(bootstrap)\n"
-        "print(provider.get_credentials().result(10).session_token is not None)\n"
+        "print(provider.get_credentials().result(60).session_token is not None)\n"
     )
     job = aws.done(aws.submit(definition=aws.definition("python", "-c", script, jobRoleArn=aws.role())))
     assert aws.log(job) == ["True"]

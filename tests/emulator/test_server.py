@@ -24,6 +24,7 @@ from botocore.exceptions import ClientError
 
 from covalent_cirro.emulator import Emulator
 from covalent_cirro.errors import EmulatorError
+from tests.emulator.conftest import alive
 
 MIB = 1024 * 1024
 
@@ -238,8 +239,6 @@ def test_a_taken_port_is_an_error_that_says_so(aws: Any) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_as_a_process(tmp_path: Path, poll: Any, number: signal.Signals) -> None:
     """It says where it is once it answers, and leaves neither a job nor its note when it is told to stop."""
-    import psutil
-
     note = tmp_path / "emulator.json"
     process = subprocess.Popen([sys.executable, "-m", "covalent_cirro.emulator", "--state-dir", str(tmp_path)])
     try:
@@ -261,8 +260,8 @@ def test_as_a_process(tmp_path: Path, poll: Any, number: signal.Signals) -> None
         _start_sleeping_job(batch, pid_file)
         pid = int(poll(lambda: pid_file.exists() and pid_file.read_text().strip(), "the job's pid"))
         process.send_signal(number)
-        assert process.wait(timeout=10) == 0
-        poll(lambda: not psutil.pid_exists(pid), "the end of the job")
+        assert process.wait(timeout=60) == 0
+        poll(lambda: not alive(pid), "the end of the job")
         assert not note.exists()
     finally:
         process.kill()

@@ -248,7 +248,7 @@ def test_queues_are_ready_spot_first(ready: Deployment, output: str) -> None:
 
 def test_on_demand_queues_are_on_demand(ready: Deployment) -> None:
     """For electrons that must not be interrupted."""
-    for output in ("OnDemandQueue", "OnDemandGpuQueue"):
+    for output in ("BatchOnDemandQueue", "BatchGpuOnDemandQueue"):
         [environment] = ready.environments(ready.outputs[output])
         assert environment["computeResources"]["type"] == "EC2"
 
@@ -271,7 +271,7 @@ def test_compute_environments_change_in_place(here: Deployment) -> None:
 def test_gpus_come_and_go(here: Deployment) -> None:
     """Without any there is no queue, no compute environment, no setting."""
     here.deploy(GpuSpotMaxVcpus=0, GpuOnDemandMaxVcpus=0)
-    assert not {"BatchGpuQueue", "OnDemandGpuQueue"} & set(here.outputs)
+    assert not {"BatchGpuQueue", "BatchGpuOnDemandQueue"} & set(here.outputs)
     assert here.deploy_part("compute", GpuSpotMaxVcpus=0, GpuOnDemandMaxVcpus=8) == "UPDATE_COMPLETE"
     [environment] = here.environments(here.outputs["BatchGpuQueue"])
     assert environment["computeResources"]["type"] == "EC2"
@@ -291,7 +291,8 @@ def test_without_spot_the_queues_are_there_all_the_same(here: Deployment) -> Non
 def test_a_limit_for_stuck_jobs_comes_and_goes(here: Deployment) -> None:
     """On every queue; without it none is left behind."""
     here.deploy()
-    queues = [here.outputs[each] for each in ("BatchQueue", "BatchGpuQueue", "OnDemandQueue", "OnDemandGpuQueue")]
+    names = ("BatchQueue", "BatchGpuQueue", "BatchOnDemandQueue", "BatchGpuOnDemandQueue")
+    queues = [here.outputs[each] for each in names]
 
     def limits() -> list[set[int]]:
         found = here.client("batch").describe_job_queues(jobQueues=queues)["jobQueues"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from covalent_cirro.errors import ImageError
 from covalent_cirro.images import build as image_build
@@ -109,14 +109,21 @@ def client(engine: DockerEngine) -> Any:
 
 
 @pytest.fixture(scope="session")
-def runner(engine: DockerEngine) -> Built:
-    """The runner's image for CPU."""
-    return image_build.build(engine, Recipe(), silent)
+def once(tmp_path_factory: pytest.TempPathFactory) -> FileLock:
+    """Of tests that run side by side, one builds what all need; the others find it in the engine's cache."""
+    return FileLock(tmp_path_factory.getbasetemp().parent / "image.lock")
 
 
 @pytest.fixture(scope="session")
-def gpu_runner(engine: DockerEngine) -> Built:
-    """The runner's image for GPU."""
+def runner(engine: DockerEngine, once: FileLock) -> Built:
+    """The runner's image for CPU."""
+    with once:
+        return image_build.build(engine, Recipe(), silent)
+
+
+@pytest.fixture(scope="session")
+def gpu_runner(engine: DockerEngine, runner: Built) -> Built:
+    """The runner's image for GPU; all but its last step is that for CPU."""
     return image_build.build(engine, Recipe(device="gpu"), silent)
 
 
@@ -133,22 +140,6 @@ def build(engine: DockerEngine, runner: Built) -> Iterator[Callable[[Recipe], Bu
     yield make
     for name in {*names} - {runner.reference}:
         engine.untag(name)
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This source tree as a wheel."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    source.mkdir()
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for name in ("covalent_cirro", "infra", "docker"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", build, str(folder)], cwd=source, check=True, capture_output=True)
-    [made] = folder.glob("*.whl")
-    return made
 
 
 class _Quiet(SimpleHTTPRequestHandler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib.util
 import itertools
 import json
@@ -16,6 +17,7 @@ from typing import Any
 
 import cloudpickle
 import pytest
+from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 from covalent._shared_files import TaskRuntimeError
 
@@ -34,6 +36,7 @@ pytestmark = pytest.mark.container
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 _nodes = itertools.count()
 LATEST = f"{image_build.LOCAL_NAME}:{image_build.LATEST}"
+TRAINING = ("Dockerfile", "requirements.txt")
 
 
 class Account:
@@ -89,6 +92,18 @@ class Account:
         place = f"/{metadata['dispatch_id']}/{metadata['node_id']}/"
         [job] = [job for job in self.jobs() if any(place in part for part in job["parameters"].values())]
         return job
+
+    def log(self, job: dict[str, Any]) -> list[str]:
+        """The lines that a job has logged until now."""
+        try:
+            events = self.emulator.client("logs").get_log_events(
+                logGroupName=self.deployed.outputs["BatchJobLogGroupName"],
+                logStreamName=job["container"]["logStreamName"],
+                startFromHead=True,
+            )["events"]
+        except ClientError:  # the stream appears with its first line
+            return []
+        return [event["message"] for event in events]
 
     def outcome(self, metadata: dict[str, Any]) -> protocol.Outcome:
         """What an electron's runner published."""
@@ -230,7 +245,8 @@ async def test_a_job_that_is_terminated_says_so_itself(
         return jobs[0] if jobs else None
 
     job = await asyncio.to_thread(poll, running, "the job")
-    await asyncio.sleep(1.0)  # the runner takes a fifth of a second to begin
+    # Until its runner listens, a container's first process does not hear SIGTERM.
+    await asyncio.to_thread(poll, lambda: "asleep" in account.log(job), "the electron")
     account.emulator.client("batch").terminate_job(jobId=job["jobId"], reason="the test is over")
     with pytest.raises(TaskRuntimeError):
         await run
@@ -267,7 +283,14 @@ async def test_memory_is_the_containers(account: Account, pushed: dict[str, Any]
 def training(
     engine: DockerEngine, runner: Built, serve: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory
 ) -> str:
-    """The image of `docker/training.Dockerfile`, with a build of torch for CPU from where pip here has one."""
+    """The image of `docker/training.Dockerfile`, with a build of torch for CPU from where pip here has one.
+
+    It takes minutes: what an earlier run made of the same runner and the same files is taken as it is.
+    """
+    made_of = [runner.tag, *((ROOT / "docker" / f"training.{name}").read_text() for name in TRAINING)]
+    reference = f"cirro-training:test-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]}"
+    if engine.find(reference) is not None:
+        return reference
     folder = tmp_path_factory.mktemp("torch")
     (folder / "simple" / "torch").mkdir(parents=True)
     tag = f"cp{PYTHON.replace('.', '')}"
@@ -278,7 +301,6 @@ def training(
         (folder / "simple" / "torch" / wheel.name).symlink_to(wheel)
         host = serve(folder)
         arguments |= {"PYTORCH_INDEX_URL": f"http://{host}/simple", "PIP_TRUSTED_HOST": "127.0.0.1"}
-    reference = "cirro-training:test"
     context = shutil.copytree(ROOT / "docker", folder / "docker")
     engine.build(context, "training.Dockerfile", reference, platform="linux/amd64", arguments=arguments, say=silent)
     return reference

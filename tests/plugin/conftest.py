@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,15 +47,21 @@ class Account(NamedTuple):
         return [item["Key"] for page in found for item in page.get("Contents", ())]
 
 
+@contextlib.contextmanager
+def emulated(folder: Path, **options: Any) -> Iterator[Account]:
+    """An account with a deployment; ``options`` are the emulator's."""
+    credentials = folder / "credentials"
+    credentials.write_text(f"[{PROFILE}]\naws_access_key_id = testing\naws_secret_access_key = testing\n")
+    with Emulator(state_dir=folder / "emulator", **options) as emulator:
+        made = Account(emulator, {}, str(credentials))
+        yield made._replace(settings=deployment.deploy(made.client("cloudformation")).settings)
+
+
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     """One emulated account for the tests of a module."""
-    folder = tmp_path_factory.mktemp("account")
-    credentials = folder / "credentials"
-    credentials.write_text(f"[{PROFILE}]\naws_access_key_id = testing\naws_secret_access_key = testing\n")
-    with Emulator(state_dir=folder / "emulator") as emulator:
-        made = Account(emulator, {}, str(credentials))
-        yield made._replace(settings=deployment.deploy(made.client("cloudformation")).settings)
+    with emulated(tmp_path_factory.mktemp("account")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -113,12 +113,13 @@ async def test_a_fault_that_passes_slows_us_down_and_loses_nothing(
     assert any(fault["hits"] for fault in faults.all())
 
 
-@pytest.mark.parametrize("when", ["after", "during"])
+@pytest.mark.parametrize(("when", "not_listed_s"), [("after", 0.0), ("during", 0.0), ("after", 2.0)])
 async def test_a_lost_answer_to_submit_job_does_not_run_the_electron_twice(
-    executor: Make, metadata: dict[str, Any], faults: Faults, account: Account, when: str
+    executor: Make, metadata: dict[str, Any], faults: Faults, account: Account, when: str, not_listed_s: float
 ) -> None:
-    """SubmitJob has no token: the job is looked for by its name before it is submitted again."""
+    """SubmitJob has no token: the job is looked for by its name before it is submitted again, until it is listed."""
     faults.add("cut", service="batch", operation="SubmitJob", when=when, count=1)
+    faults.add("describe_omits", seconds=not_listed_s)
     assert await executor().run(add, [1, 2], {}, metadata) == 3
     batch = account.client("batch")
     names = [
@@ -127,6 +128,16 @@ async def test_a_lost_answer_to_submit_job_does_not_run_the_electron_twice(
         for job in batch.list_jobs(jobQueue=account.settings["batch_queue"], jobStatus=status)["jobSummaryList"]
     ]
     assert sum(metadata["dispatch_id"][:8] in name for name in names) == 1
+
+
+@pytest.mark.parametrize("call", [("s3", "HeadObject"), ("s3", "PutObject"), ("batch", "SubmitJob")])
+async def test_a_clock_that_is_wrong_is_told_as_that(
+    executor: Make, metadata: dict[str, Any], faults: Faults, call: tuple[str, str]
+) -> None:
+    """Also where AWS's answer has no body and says nothing."""
+    faults.add("clock", service=call[0], operation=call[1], seconds=3600.0)
+    with pytest.raises(CirroError, match="clock"):
+        await executor().run(size, [bytes(100_000)], {}, metadata)
 
 
 def overwrite(account: Account, key: str, change: Callable[[bytes], bytes]) -> None:

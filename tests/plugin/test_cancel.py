@@ -136,12 +136,13 @@ async def test_who_gives_up_while_it_is_submitted_leaves_no_job(
 
 
 SCRIPT = """
-import asyncio, json, sys, time
+import asyncio, json, signal, sys, time
 from covalent_cirro import CirroBatchExecutor
 
 def sleep():
     time.sleep(600)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell ignores it
 metadata = {"dispatch_id": "interrupted", "node_id": 0}
 asyncio.run(CirroBatchExecutor(**json.loads(sys.argv[1])).run(sleep, [], {}, metadata))
 """

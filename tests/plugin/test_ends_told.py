@@ -17,10 +17,10 @@ import cloudpickle
 import pytest
 from covalent._shared_files import TaskRuntimeError
 
-from covalent_cirro import CirroBatchExecutor, deployment, direct
+from covalent_cirro import CirroBatchExecutor, direct
 from covalent_cirro.covalent_assets import Node
 from covalent_cirro.documents import dump_outcome
-from covalent_cirro.emulator import Emulator, Timing
+from covalent_cirro.emulator import Timing
 from covalent_cirro.emulator.faults import Faults
 from covalent_cirro.ends import End
 from covalent_cirro.errors import OutcomeError
@@ -40,7 +40,9 @@ from covalent_cirro.protocol import (
 )
 from covalent_cirro.reception import links, write_ends
 from covalent_cirro.submission import engine_for
-from tests.plugin.conftest import PROFILE, Account
+from tests import last_words
+from tests.last_words import take_the_runner_along
+from tests.plugin.conftest import Account, emulated
 
 Make = Callable[..., CirroBatchExecutor]
 
@@ -50,17 +52,14 @@ SCALE = 0.01
 DEADLINE_S = 60.0
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
+cloudpickle.register_pickle_by_value(last_words)
 
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     """An emulated account whose clock runs faster."""
-    folder = tmp_path_factory.mktemp("account")
-    credentials = folder / "credentials"
-    credentials.write_text(f"[{PROFILE}]\naws_access_key_id = testing\naws_secret_access_key = testing\n")
-    with Emulator(state_dir=folder / "emulator", timing=Timing(scale=SCALE)) as emulator:
-        made = Account(emulator, {}, str(credentials))
-        yield made._replace(settings=deployment.deploy(made.client("cloudformation")).settings)
+    with emulated(tmp_path_factory.mktemp("account"), timing=Timing(scale=SCALE)) as made:
+        yield made
 
 
 @pytest.fixture
@@ -70,10 +69,10 @@ def faults(account: Account) -> Iterator[Faults]:
     account.emulator.faults.clear()
 
 
-async def told(made: CirroBatchExecutor, function: Callable[[], Any], metadata: dict[str, Any]) -> str:
+async def told(made: CirroBatchExecutor, function: Callable[..., Any], metadata: dict[str, Any], *args: Any) -> str:
     """What the user reads of an electron that fails: its first two lines have name and next step, its job is named."""
     with pytest.raises(TaskRuntimeError) as caught:
-        await made.run(function, [], {}, metadata)
+        await made.run(function, list(args), {}, metadata)
     text = str(caught.value)
     assert text.startswith(f"{function.__name__!r} (node 3)"), text
     assert re.search(r"AWS Batch job [0-9a-f-]{36} in queue cirro-cpu", text), text
@@ -124,14 +123,6 @@ def fill_the_disk() -> None:
         file.write("x")
 
 
-def take_the_runner_along() -> None:
-    """Kill everything in the container, so that nobody writes an outcome."""
-    print("epoch 7 of 10", flush=True)
-    time.sleep(1.5)  # the runner passes on what was printed once it has its S3 client
-    os.kill(os.getppid(), signal.SIGKILL)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 async def test_out_of_memory_is_told_with_the_memory_to_set(executor: Make, metadata: dict[str, Any]) -> None:
     """The job is really killed at its limit, with all of its processes; the log's end is there all the same."""
     text = await told(executor(), eat, metadata)
@@ -146,10 +137,10 @@ async def test_a_host_that_is_lost_at_each_attempt_is_told_with_how_often(
 ) -> None:
     """With the instances that went, in AWS's words, and the two ways out."""
     faults.add("lose_host", seconds=0.7, count=2)
-    text = await told(executor(retry_attempts=2), sleep, metadata)
+    text = await told(executor(retry_attempts=2, batch_on_demand_queue=None), sleep, metadata)
     assert "lost its host 2 times" in text
     assert "retry_attempts=4" in text
-    assert "on-demand" in text
+    assert "with batch_on_demand_queue=... it goes there by itself" in text
     assert re.search(
         r"attempt 1: Host EC2 \(instance i-\w+\) terminated; attempt 2: Host EC2 \(instance i-\w+\) terminated", text
     )
@@ -255,7 +246,7 @@ async def test_a_container_that_was_killed_with_its_runner_has_its_log_from_clou
     executor: Make, metadata: dict[str, Any]
 ) -> None:
     """There is no outcome and nothing in S3."""
-    text = await told(executor(), take_the_runner_along, metadata)
+    text = await told(executor(), take_the_runner_along, metadata, "epoch 7 of 10")
     assert "was killed by SIGKILL" in text.split("\n")[0]
     assert "exit code 137" in text
     assert "The log ends with:\nepoch 7 of 10" in text
@@ -266,7 +257,7 @@ async def test_the_parts_of_the_log_in_s3_are_shown_where_there_is_no_outcome(
 ) -> None:
     """They are the electron's own, without what the container says; CloudWatch is not asked."""
     made = executor()
-    await made._upload_task(take_the_runner_along, [], {}, metadata)
+    await made._upload_task(take_the_runner_along, ["epoch 7 of 10"], {}, metadata)
     (call,) = [key for key in account.keys() if metadata["dispatch_id"] in key and key.endswith("/call.json")]
     for attempt, words in (("01", "from the part\n"), ("00", "too old\n")):
         account.client("s3").put_object(

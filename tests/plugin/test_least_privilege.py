@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import random
 import sys
 import time
@@ -32,11 +31,17 @@ from covalent_cirro.deployment.stacks import settings_from_outputs
 from covalent_cirro.emulator import Emulator, Timing
 from covalent_cirro.engine import engine_of
 from covalent_cirro.errors import AccessDenied, ImageError
+from covalent_cirro.history.account import Account as History
+from covalent_cirro.history.hosts import Hosts
+from covalent_cirro.history.records import parse_record
 from covalent_cirro.prices import Prices
 from covalent_cirro.protocol import LABEL_PYTHON, blob_key
+from tests import last_words
+from tests.last_words import take_the_runner_along
 from tests.pushed_images import Pushes
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
+cloudpickle.register_pickle_by_value(last_words)
 
 PROFILE = "submitter"
 ROLES = Path(__file__).parents[2] / "infra" / "roles.yaml"
@@ -192,13 +197,6 @@ def reverse(data: bytes) -> bytes:
     return data[::-1]
 
 
-def die() -> None:
-    """An electron that takes its runner with it, so that there is no outcome."""
-    print("these are the last words", flush=True)
-    time.sleep(1)
-    os.kill(os.getppid(), 9)
-
-
 def sleep() -> None:
     """An electron to be cancelled."""
     time.sleep(600)
@@ -207,7 +205,7 @@ def sleep() -> None:
 # --- what an executor does, all of it ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("queue", ["BatchQueue", "BatchGpuQueue", "OnDemandQueue", "OnDemandGpuQueue"])
+@pytest.mark.parametrize("queue", ["BatchQueue", "BatchGpuQueue", "BatchOnDemandQueue", "BatchGpuOnDemandQueue"])
 async def test_electrons_run_in_every_queue(account: Account, executor: Make, queue: str) -> None:
     """With what they print and return."""
     gpu = "Gpu" in queue
@@ -230,7 +228,7 @@ async def test_a_cancel(account: Account, executor: Make) -> None:
 async def test_the_log_of_a_job_that_left_no_outcome(executor: Make) -> None:
     """Its end is shown with the error."""
     with pytest.raises(TaskRuntimeError, match="these are the last words"):
-        await executor().run(die, [], {}, place())
+        await executor().run(take_the_runner_along, ["these are the last words"], {}, place())
 
 
 async def test_a_retry(account: Account, executor: Make) -> None:
@@ -260,7 +258,7 @@ async def test_the_commands_about_electrons(
 
     assert await made.run(add, [1, 2], {}, places[0]) == 3
     with pytest.raises(TaskRuntimeError):
-        await made.run(die, [], {}, places[1])
+        await made.run(take_the_runner_along, ["these are the last words"], {}, places[1])
     await made._upload_task(sleep, [], {}, places[2])
     job_id = await made.submit_task(places[2], {})
     names = [f"{where['dispatch_id']}:{where['node_id']}" for where in places]
@@ -307,7 +305,7 @@ async def _cancels(account: Account, executor: Make) -> None:
 async def _reads_logs(account: Account, executor: Make) -> None:
     """The log is there to explain another error, so the executor goes on without it: ask as it does."""
     with pytest.raises(TaskRuntimeError) as caught:
-        await executor().run(die, [], {}, place())
+        await executor().run(take_the_runner_along, ["these are the last words"], {}, place())
     if "these are the last words" not in str(caught.value):
         group = account.outputs["BatchJobLogGroupName"]
         stream = account.admin("logs").describe_log_streams(logGroupName=group)["logStreams"][0]["logStreamName"]
@@ -340,6 +338,25 @@ async def _explains_waits(account: Account, executor: Make) -> None:
     assert seen.front == ()
 
 
+async def _sees_machines(account: Account, executor: Make) -> None:
+    """Where a job runs is left out where it may not be asked; here that is said to the test."""
+    made, where = executor(), place()
+    await made._upload_task(sleep, [], {}, where)
+    job_id = await made.submit_task(where, {})
+    while (await made.get_status(job_id))[0] != "RUNNING":
+        await asyncio.sleep(0.1)
+    (job,) = account.admin("batch").describe_jobs(jobs=[job_id])["jobs"]
+    cluster, host = job["container"]["containerInstanceArn"].split("/")[1:]
+    record = parse_record(job)
+    assert record is not None
+    try:
+        with History(access_of(made.settings), "cirro", made.settings) as history:
+            if not Hosts(history).of([record]):
+                account.submitter("ecs").describe_container_instances(cluster=cluster, containerInstances=[host])
+    finally:
+        await made.cancel(where, job_id)
+
+
 async def _reads_prices(account: Account, executor: Make) -> None:
     """A report takes the table of the package for what may not be asked; here that is said to the test."""
     prices = Prices(access_of(executor().settings), account.emulator.region)
@@ -368,6 +385,7 @@ SUBMITTER: dict[str, tuple[Uses, str]] = {
     "StopJobs": (_cancels, "batch:TerminateJob"),
     "WatchJobs": (_runs, "batch:DescribeJob"),
     "SeePlacesInQueues": (_explains_waits, "batch:GetJobQueueSnapshot"),
+    "SeeMachines": (_sees_machines, "ecs:DescribeContainerInstances"),
     "SeeInstanceTypes": (_explains_waits, "ec2:DescribeInstanceTypes"),
     "ReadPrices": (_reads_prices, "pricing:GetProducts"),
     "PassTheTwoRolesToJobs": (_runs, "iam:PassRole"),

@@ -25,7 +25,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 Make = Callable[..., CirroBatchExecutor]
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 def add(x: int, y: int) -> int:

@@ -253,7 +253,7 @@ class Runs:
             command, env={**self.env, **(env or {})}, cwd=self.tmp_path, start_new_session=True, **{**pipes, **options}
         )
 
-    def finish(self, process: subprocess.Popen[bytes], timeout_s: float = 60) -> Ran:
+    def finish(self, process: subprocess.Popen[bytes], timeout_s: float = 120) -> Ran:
         """Wait for the runner and read its outcome."""
         try:
             stdout, stderr = process.communicate(timeout=timeout_s)
@@ -277,7 +277,7 @@ class Runs:
         return self.finish(self.start(env))
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 20) -> Any:
+def until(condition: Callable[[], Any], timeout_s: float = 90) -> Any:
     """Wait until something is true; fails the test otherwise."""
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):

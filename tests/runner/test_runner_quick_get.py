@@ -416,7 +416,7 @@ class _HeldUp:
     def find_spec(self, name, path=None, target=None):
         if name == "_awscrt":
             import time
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 60
             while not os.path.exists({begun!r}) and time.monotonic() < deadline:
                 time.sleep(0.01)
             with open({str(notes)!r}, "a") as file:

@@ -352,6 +352,17 @@ def test_conflict_is_retried(runs: Any) -> None:
     assert (ran.code, runs.value(ran)) == (ExitCode.OK, 1)
 
 
+def test_conflict_does_not_cost_a_result(runs: Any) -> None:
+    """A blob is put again, as the outcome is."""
+    conflict = (409, {}, b"<Error><Code>ConditionalRequestConflict</Code></Error>")
+    runs.make_call(runs.task(bytes, 50_000))
+    runs.proxy.intercept = Times(2, conflict, lambda request: request.method == "PUT" and "/blobs/" in request.path)
+
+    ran = runs.finish(runs.start())
+
+    assert (ran.code, runs.value(ran)) == (ExitCode.OK, bytes(50_000))
+
+
 def test_outcome_that_cannot_be_stored_has_its_own_exit_code(runs: Any) -> None:
     """The reason is on stderr: bucket, key, role and permission."""
     runs.make_call(runs.task(lambda: 1))

@@ -31,7 +31,7 @@ OUTPUTS = {
         "InstanceProfileArn": "arn:aws:iam::123456789012:instance-profile/machine",
         "SubmitterPolicy": "arn:aws:iam::123456789012:policy/submitter",
     },
-    "compute": {"BatchQueue": "cirro-cpu", "OnDemandQueue": "cirro-cpu-on-demand"},
+    "compute": {"BatchQueue": "cirro-cpu", "BatchOnDemandQueue": "cirro-cpu-on-demand"},
 }
 
 
@@ -165,6 +165,7 @@ def test_a_first_deployment_makes_four_stacks_and_links_them() -> None:
         "s3_bucket_name": "bucket-1",
         "s3_prefix": "cirro",
         "batch_queue": "cirro-cpu",
+        "batch_on_demand_queue": "cirro-cpu-on-demand",
         "batch_job_role_name": "job-1",
         "batch_execution_role_name": "execution-1",
         "batch_job_log_group_name": "logs-1",

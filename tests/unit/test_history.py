@@ -245,12 +245,12 @@ def test_why_is_one_line(fields: dict[str, Any], left: Failure | None, why: str)
 
 def test_a_call_whose_job_is_forgotten_is_told_by_its_outcome() -> None:
     """Or by nobody."""
-    row = row_of_call(PLACE, "train", outcome())
+    row = row_of_call(PLACE, "train", outcome(), 2e9)
     assert (row.dispatch_id, row.node_id, row.state, row.since) == (DISPATCH, 3, "SUCCEEDED", 1110.0)
     assert row.memory_mib == 2048
-    failed = row_of_call(PLACE, "train", outcome(Failure(Kind.RAISED, "boom")))
+    failed = row_of_call(PLACE, "train", outcome(Failure(Kind.RAISED, "boom")), 2e9)
     assert (failed.state, failed.why) == ("FAILED", "boom")
-    assert row_of_call(PLACE, "train", None).state == "-"
+    assert row_of_call(PLACE, "train", None, 2e9).state == "-"
 
 
 # --- stories --------------------------------------------------------------------------------------------------------
@@ -272,6 +272,7 @@ def test_periods_cover_a_life_with_a_lost_host() -> None:
         Period("attempt 1", 1010.0, 1050.0),
         Period("waiting", 1050.0, 1100.0),
         Period("attempt 2", 1100.0, 1111.0),
+        Period("starting the container", 1100.0, 1101.0, part=True),
         Period("fetching function and inputs", 1101.0, 1102.0, part=True),
         Period("importing, hooks", 1102.0, 1103.0, part=True),
         Period("the electron itself", 1103.0, 1109.0, part=True),
@@ -284,7 +285,7 @@ def test_the_host_that_an_outcome_knows_is_that_of_its_attempt() -> None:
     job = record(status="SUCCEEDED", attempts=[lost(1, 2), {"startedAt": 3000, "container": {"exitCode": 0}}])
     assert [each.host for each in story(job, outcome(attempt=2)).attempts] == [
         "i-0123456789abcdef0",
-        "m6i.large, i-0a, eu-west-1a",
+        "m6i.large, eu-west-1a, i-0a",
     ]
 
 

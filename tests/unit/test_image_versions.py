@@ -346,7 +346,7 @@ async def test_ecr_that_does_not_answer_holds_nobody_up(
     """A look has its time."""
     monkeypatch.setattr(image_versions, "LOOK_S", 0.05)
     ecr.delay_s = 30
-    await asyncio.wait_for(images.require(f"{ACCOUNT}/cirro:1", HERE), 5)
+    await asyncio.wait_for(images.require(f"{ACCOUNT}/cirro:1", HERE), 20)
 
 
 async def test_a_configuration_that_is_not_what_its_digest_says_is_not_believed(

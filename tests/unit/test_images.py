@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -107,20 +106,8 @@ def test_settings_of_pip_stay_in_stages_that_are_not_the_image(dockerfile: str) 
     assert any("PIP_INDEX_URL" in stage for stage in stages)
 
 
-def test_the_wheel_builds_the_same_image_as_the_repository(tmp_path: Path) -> None:
+def test_the_wheel_builds_the_same_image_as_the_repository(wheel: Path, tmp_path: Path) -> None:
     """An installed package has all that the context is made of."""
-    source = tmp_path / "source"
-    source.mkdir()
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for name in ("covalent_cirro", "infra", "docker"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
-    ran = subprocess.run(
-        [sys.executable, "-c", build, str(tmp_path)], cwd=source, capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
-    [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
     write = (

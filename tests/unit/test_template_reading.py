@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -46,20 +43,8 @@ def test_a_template_comes_from_the_package() -> None:
         templates.body("../setup")
 
 
-def test_the_wheel_has_the_templates(tmp_path: Path) -> None:
+def test_the_wheel_has_the_templates(wheel: Path) -> None:
     """An installed package deploys without the repository."""
-    source = tmp_path / "source"
-    source.mkdir()
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for name in ("covalent_cirro", "infra", "docker"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
-    ran = subprocess.run(
-        [sys.executable, "-c", build, str(tmp_path)], cwd=source, capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
-    [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         for part in PARTS:
             assert archive.read(f"covalent_cirro/infra/{part}.yaml").decode() == templates.body(part)

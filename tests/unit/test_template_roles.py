@@ -97,6 +97,7 @@ def test_resources_are_of_this_deployment_or_bear_our_name() -> None:
         here % "batch" + "job/*",
         here % "batch" + "job-definition/cirro-*",
         *(here % "ecs" + f"{kind}/AWSBatch*" for kind in ("cluster", "container-instance", "task")),
+        here % "ecs" + "container-instance/*",  # to look at: AWS Batch names its clusters
         *QUEUES,
     }
     for holder, statement in statements():

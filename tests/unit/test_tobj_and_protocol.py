@@ -27,6 +27,7 @@ from covalent_cirro.protocol import (
     Output,
     Package,
     Task,
+    Tried,
     Usage,
 )
 
@@ -114,6 +115,12 @@ calls = st.builds(
     texts,
     st.lists(tasks, max_size=3).map(tuple),
     st.lists(st.builds(Package, texts, refs), max_size=2).map(tuple),
+    tried=st.lists(
+        st.builds(Tried, st.from_regex(r"[0-9a-f]{20}", fullmatch=True), attempts=st.integers(1, 9)).map(
+            lambda each: each._replace(memory_mib=abs(each.memory_mib), next_memory_mib=abs(each.next_memory_mib))
+        ),
+        max_size=2,
+    ).map(tuple),
 )
 
 

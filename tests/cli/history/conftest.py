@@ -26,7 +26,14 @@ from tests.plugin.conftest import Account, account, executor
 
 __all__ = ["account", "executor"]
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
+
+
+async def no_image() -> str:
+    """Of jobs that run as processes."""
+    return ""
+
+
 Make = Callable[..., CirroBatchExecutor]
 
 
@@ -108,6 +115,7 @@ class Lab:
                         pickled,
                         covalent="0.240.0",
                         allowed=everything,
+                        image=no_image,
                     )
             return str(await made.submit_task(place, {}))
 

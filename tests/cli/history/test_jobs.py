@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,14 @@ from covalent_cirro.history.account import open_account
 from tests.cli.history.conftest import Lab, poll
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+# A process that a shell has put into the background ignores SIGINT, and so do its children unless they say otherwise.
+CIRRO = (
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from covalent_cirro.cli import main; main()",
+)
 
 Document = Callable[..., Any]
 Cirro = Callable[..., Result]
@@ -81,7 +90,58 @@ def test_what_runs_comes_first_then_what_waits_then_what_has_ended(lab: Lab, doc
     assert lines[1].split()[:3] == ["wait", f"{dispatch[:8]}:5", "RUNNING"]
     assert " ago" in lines[4]
     assert "MiB of 512 MiB" in lines[4]
-    assert lines[-1] == "1 RUNNABLE, 1 RUNNING, 1 SUCCEEDED, 1 FAILED"
+    assert lines[-2] == "1 RUNNABLE, 1 RUNNING, 1 SUCCEEDED, 1 FAILED"
+    assert lines[-1].startswith("1 waits: ")
+    assert "no instance is that large" in lines[-1]
+
+
+def test_those_that_wait_say_their_place_and_why(lab: Lab, document: Document, cirro: Cirro) -> None:
+    """The place in the row, the reason once below for all that have the same, with what to change."""
+    lab.faults.add("stuck")
+    first = lab.send(wait, node_id=1)
+    dispatch = first.dispatch_id
+    lab.reach(first, "RUNNABLE")
+    others = [lab.send(wait, dispatch_id=dispatch, node_id=node) for node in (2, 3)]
+    for each in others:
+        lab.reach(each, "RUNNABLE")
+    found = rows(document("jobs"), dispatch)
+    assert [(row["node_id"], row["position"]) for row in found] == [(1, 1), (2, 2), (3, 3)]
+    # Instances of the tests before may be there, or none.
+    assert {row["reason"] for row in found} <= {"scaling_up", "behind_others"}
+    assert all("cirro-cpu" in row["why"] for row in found)
+    shown = cirro("jobs", "--dispatch", dispatch).stdout
+    assert "number 2" in shown
+    told = [line for line in shown.splitlines() if re.match(r"\d waits?: ", line)]
+    assert sum(int(line[0]) for line in told) == 3
+    assert len(told) == len({row["reason"] for row in found})
+
+
+def test_where_a_job_runs_is_told(lab: Lab, document: Document, cirro: Cirro, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Type and zone of its instance: while it runs as ECS has it, after it as its outcome does; else its queue."""
+    ended = lab.send(add, 1, 2, node_id=1)
+    lab.done(ended)
+    running = lab.send(wait, dispatch_id=ended.dispatch_id, node_id=2)
+    lab.reach(running, "RUNNING")
+    by_node = {row["node_id"]: row["where"] for row in rows(document("jobs"), ended.dispatch_id)}
+    (kind, zone) = by_node[2].split()
+    assert re.fullmatch(r"[a-z0-9]+\.[a-z0-9]+", kind)
+    assert zone == "us-east-1a"
+    assert by_node[1] == by_node[2]
+    assert by_node[2] in cirro("jobs", "--dispatch", ended.dispatch_id).stdout
+    lab.faults.add("error", service="ecs", operation="DescribeContainerInstances")
+    shown = cirro("jobs", "--dispatch", ended.dispatch_id).stdout.splitlines()
+    assert "cirro-cpu" in shown[1]
+
+
+@pytest.mark.parametrize(
+    "words", [("jobs",), ("jobs", "--all"), ("stop", "--all", "--yes"), ("estimate", "--minutes", "1")]
+)
+def test_a_region_without_our_queues_is_no_empty_list(lab: Lab, cirro: Cirro, words: tuple[str, ...]) -> None:
+    """It is mostly the wrong one: exit code 1, with what was looked for, where, and what to give."""
+    result = cirro(*words, "--region", "eu-west-3")
+    assert result.exit_code == 1
+    assert "region eu-west-3 has no job queue" in result.stderr
+    assert "--stack-name" in result.stderr
 
 
 def test_jobs_of_others_are_not_electrons(lab: Lab, document: Document) -> None:
@@ -128,9 +188,11 @@ def test_a_dispatch_is_listed_after_aws_batch_has_forgotten_it(lab: Lab, documen
     assert 3 in found
 
 
-def test_a_call_that_was_never_submitted_is_told(lab: Lab, document: Document) -> None:
-    """It is there, and no job of it."""
+def test_a_call_that_was_never_submitted_is_told(lab: Lab, document: Document, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there, and no job of it; a young one may be on its way."""
     dispatch_id = lab.upload(add, 1, 2, node_id=7)
+    assert rows(document("jobs", "--dispatch", dispatch_id), dispatch_id)[0]["why"] == "is being submitted"
+    monkeypatch.setattr("covalent_cirro.history.rows.SUBMITTED_WITHIN_S", 0.0)
     (row,) = document("jobs", "--dispatch", dispatch_id)["jobs"]
     assert (row["node_id"], row["electron"], row["state"], row["job_id"]) == (7, "add", "-", "")
     assert "not submitted" in row["why"]
@@ -215,7 +277,7 @@ def test_watch_shows_what_changes_until_it_is_interrupted(lab: Lab, terminal: Pa
     shown = tmp_path / "shown"
     with shown.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from covalent_cirro.cli import main; main()", "jobs", "--watch"],
+            [*CIRRO, "jobs", "--watch"],
             env={**os.environ},
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -226,7 +288,7 @@ def test_watch_shows_what_changes_until_it_is_interrupted(lab: Lab, terminal: Pa
             lab.batch.terminate_job(jobId=sent.job_id, reason="enough")
             poll(lambda: f"{name}  FAILED" in shown.read_text(), "its end is shown")
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0, shown.read_text()
+            assert process.wait(90) == 0, shown.read_text()
         finally:
             process.kill()
     assert "Traceback" not in shown.read_text()

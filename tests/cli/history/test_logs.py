@@ -17,9 +17,12 @@ from click.testing import Result
 from covalent_cirro.aws import Access
 from covalent_cirro.history import finding, names, output
 from covalent_cirro.history.account import Account, open_account
+from tests import last_words
 from tests.cli.history.conftest import Lab, poll
+from tests.last_words import take_the_runner_along
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
+cloudpickle.register_pickle_by_value(last_words)
 
 Cirro = Callable[..., Result]
 
@@ -41,13 +44,6 @@ def babble() -> None:
     """Prints more than an outcome holds."""
     for number in range(20_000):
         print(f"line {number}")
-
-
-def die() -> None:
-    """Takes its runner with it, so that there is no outcome."""
-    print("these are the last words", flush=True)
-    time.sleep(1)
-    os.kill(os.getppid(), 9)
 
 
 def go_on(gate: str) -> str:
@@ -99,7 +95,7 @@ def test_a_long_log_comes_whole(lab: Lab, cirro: Cirro) -> None:
 
 def test_a_job_that_left_no_outcome(lab: Lab, cirro: Cirro) -> None:
     """CloudWatch has its log."""
-    sent = lab.send(die)
+    sent = lab.send(take_the_runner_along, "these are the last words")
     lab.done(sent)
     result = cirro("logs", sent.name)
     assert result.exit_code == 0
@@ -241,6 +237,7 @@ def test_without_cloudwatch_the_stored_parts_are_followed(
     logs.delete_log_group(logGroupName=group)
     try:
         following = Following(lab, sent.name)
+        poll(lambda: following.text == "begun\n", "the first part")
         Path(f"{gate}.1").touch()
         Path(f"{gate}.end").touch()
         following.join()

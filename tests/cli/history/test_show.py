@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import pytest
 from click.testing import Result
 
 from tests.cli.history.conftest import Lab
@@ -43,9 +46,24 @@ def greet() -> None:
     print("hello")
 
 
+def wait_for(path: str) -> None:
+    """Runs until there is a file."""
+    while not os.path.exists(path):
+        time.sleep(0.05)
+
+
 def wait_long() -> None:
     """Runs on."""
     time.sleep(600)
+
+
+def save() -> None:
+    """Saves a checkpoint and fails."""
+    from covalent_cirro import checkpoint
+
+    (checkpoint.folder() / "epoch").write_text("seven")
+    checkpoint.save()
+    raise RuntimeError("what has succeeded needs no checkpoint any more")
 
 
 def die() -> None:
@@ -77,12 +95,13 @@ def test_an_electron_that_returned(lab: Lab, document: Document, cirro: Cirro) -
     assert told["definition"] == job["jobDefinition"].rpartition("/")[2]
     assert told["image"] == "cirro-runner"
     whats = [period["what"] for period in told["periods"] if not period["part"]]
-    assert whats == ["waiting", "attempt 1"]
+    assert whats == ["upload", "waiting", "attempt 1"]
     parts = [period for period in told["periods"] if period["part"]]
     assert [part["what"] for part in parts][-2:] == ["the electron itself", "storing the result"]
     assert all(period["ended_at"] >= period["began_at"] for period in told["periods"])
     assert [(each["number"], each["exit_code"]) for each in told["attempts"]] == [(1, 0)]
     assert told["links"] == {}
+    assert told["checkpoint"] is None
     shown = " ".join(cirro("show", sent.name).stdout.split())
     assert f"fill, {sent.dispatch_id}:7" in shown
     assert "2 vCPU, 1 GiB, 10 min 0 s an attempt, up to 3 attempts" in shown
@@ -108,9 +127,14 @@ def test_an_electron_that_waits_says_for_what(lab: Lab, document: Document, cirr
     told = document("show", sent.name)
     assert (told["state"], told["end"]) == ("RUNNABLE", "")
     assert "INSUFFICIENT_INSTANCE_CAPACITY" in told["why"]
-    ((what, ended_at),) = [(period["what"], period["ended_at"]) for period in told["periods"]]
-    assert (what, ended_at) == ("waiting", None)
-    assert "so far" in cirro("show", sent.name).stdout
+    assert [(period["what"], period["ended_at"] is None) for period in told["periods"]] == [
+        ("upload", False),
+        ("waiting", True),
+    ]
+    assert "Give it more instance types" in told["why"]
+    shown = cirro("show", sent.name).stdout
+    assert "so far" in shown
+    assert "nothing: no container of it has run" in shown
 
 
 def test_an_electron_that_runs(lab: Lab, document: Document) -> None:
@@ -120,11 +144,13 @@ def test_an_electron_that_runs(lab: Lab, document: Document) -> None:
     told = document("show", sent.name)
     assert told["state"] == "RUNNING"
     assert [(period["what"], period["ended_at"] is None) for period in told["periods"]] == [
+        ("upload", False),
         ("waiting", False),
         ("attempt 1", True),
     ]
     (attempt,) = told["attempts"]
     assert (attempt["number"], attempt["state"]) == (1, "RUNNING")
+    assert re.fullmatch(r"\w+\.\w+, us-east-1a, i-[0-9a-f]{17}", attempt["host"])
     assert attempt["log_stream"] == lab.job(sent.job_id)["container"]["logStreamName"]
 
 
@@ -142,8 +168,52 @@ def test_lost_hosts_are_part_of_the_story(lab: Lab, document: Document, cirro: C
     assert first["host"].startswith("i-")
     assert (first["exit_code"], second["exit_code"]) == (None, 0)
     whats = [period["what"] for period in told["periods"] if not period["part"]]
-    assert whats == ["waiting", "attempt 1", "waiting", "attempt 2"]
+    assert whats == ["upload", "waiting", "attempt 1", "waiting", "attempt 2"]
     assert "Host EC2" in cirro("show", sent.name).stdout
+
+
+def test_what_an_electron_cost(lab: Lab, document: Document, cirro: Cirro, tmp_path: Path) -> None:
+    """Its share of the instance for as long as it ran, with price, day and source; an estimate while it runs."""
+    seen = tmp_path / "seen"
+    sent = lab.send(wait_for, str(seen))
+    lab.reach(sent, "RUNNING")
+    so_far = document("show", sent.name)["cost"]
+    assert not so_far["is_final"]
+    assert "an estimate while it runs" in cirro("show", sent.name).stdout
+    seen.touch()
+    lab.done(sent)
+    cost = document("show", sent.name)["cost"]
+    (attempt,) = cost["attempts"]
+    assert cost["is_final"]
+    assert cost["currency"] == "USD"
+    assert cost["usd"] > so_far["usd"] > 0
+    price = attempt["price"]
+    assert cost["usd"] == pytest.approx(price["usd_per_hour"] * attempt["share"] * attempt["seconds"] / 3600)
+    shown = cirro("show", sent.name).stdout
+    assert f"{price['source']}, {price['date']}" in shown
+    assert "estimate" not in shown
+
+
+def test_a_price_that_is_not_to_be_learnt_is_said_to_be_assumed(lab: Lab, document: Document, cirro: Cirro) -> None:
+    """From the table that comes with the package, with a note; the story is told all the same."""
+    sent = lab.send(greet)
+    lab.done(sent)
+    lab.faults.add("error", service="ec2", operation="DescribeSpotPriceHistory", count=100)
+    told = document("show", sent.name)
+    assert not told["cost"]["exact"]
+    assert "DescribeSpotPriceHistory" in " ".join(told["cost"]["notes"])
+    assert "cost        ≈ $" in cirro("show", sent.name).stdout
+
+
+def test_a_checkpoint_is_part_of_the_story(lab: Lab, document: Document, cirro: Cirro) -> None:
+    """When it was saved, how much it is, and where."""
+    sent = lab.send(save)
+    lab.done(sent)
+    saved = document("show", sent.name)["checkpoint"]
+    assert (saved["files"], saved["stored_bytes"]) == (1, 5)
+    assert abs(saved["saved_at"] - time.time()) < 120
+    assert saved["uri"].endswith("/checkpoint/0/index.json")
+    assert "1 file, 0 MiB" in cirro("show", sent.name).stdout
 
 
 def test_a_job_that_left_no_outcome(lab: Lab, document: Document) -> None:

@@ -1,0 +1,75 @@
+"""What Covalent is told of a job's end that its own `poll` has not seen: a job that another server submitted."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+from covalent._shared_files.util_classes import RESULT_STATUS
+
+from covalent_cirro import CirroBatchExecutor, covalent_assets
+from covalent_cirro.covalent_assets import Group, Node
+from covalent_cirro.jobs import CANCEL_REASON, dump_detail, parse_job
+from tests.plugin.conftest import Account
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+Make = Callable[..., CirroBatchExecutor]
+DEADLINE_S = 60.0
+
+
+def sleep() -> None:
+    """Runs on."""
+    time.sleep(600)
+
+
+@pytest.mark.parametrize(
+    ("reason", "status", "said"),
+    [
+        (f"{CANCEL_REASON} (cirro stop, by ada)", RESULT_STATUS.CANCELLED, "ada"),
+        ("it cost too much", RESULT_STATUS.FAILED, "it cost too much"),
+    ],
+)
+async def test_who_ended_a_job_decides_whether_the_electron_is_cancelled(
+    account: Account,
+    executor: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reason: str,
+    status: str,
+    said: str,
+) -> None:
+    """One that was cancelled by us is CANCELLED, one that somebody else ended FAILED; the error has AWS's reason."""
+    place = {"dispatch_id": str(uuid.uuid4()), "node_id": 0}
+    made = executor()
+    await made._upload_task(sleep, [], {}, place)
+    job_id = await made.submit_task(place, {})
+    batch = account.client("batch")
+    job = ended(batch, job_id, reason)
+    # The server's database is all that is not there; the files are real ones.
+    node = Node(0, 0, "sleep", {asset: str(tmp_path / asset) for asset in ("output", "stdout", "stderr", "error")})
+    monkeypatch.setattr(covalent_assets, "load_group", lambda *_: Group({0: node}, {}, "", "", ""))
+    monkeypatch.setattr(covalent_assets, "write_statuses", lambda _: None)
+    group = {"dispatch_id": place["dispatch_id"], "node_ids": [0]}
+    data = {"call": job["parameters"]["call"], "job_id": job_id, "job": dump_detail(parse_job(job))}
+    (update,) = await executor().receive(group, data)
+    assert update.status == status
+    assert said in (tmp_path / "error").read_text()
+
+
+def ended(batch: Any, job_id: str, reason: str) -> Mapping[str, Any]:
+    """The job, once it has been ended for a reason."""
+    batch.terminate_job(jobId=job_id, reason=reason)
+    end = time.monotonic() + DEADLINE_S
+    while time.monotonic() < end:
+        (job,) = batch.describe_jobs(jobs=[job_id])["jobs"]
+        if job["status"] == "FAILED":
+            return dict(job)
+        time.sleep(0.05)
+    raise AssertionError(f"{job_id} has not ended")

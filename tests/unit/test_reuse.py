@@ -1,0 +1,343 @@
+"""Which work is the same: what a call's key holds, and what pickles say. No S3, no server."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from covalent_cirro.documents import dump_reused, parse_reused
+from covalent_cirro.protocol import (
+    Blob,
+    Call,
+    Inline,
+    Input,
+    Location,
+    NodeOutput,
+    Package,
+    ProtocolError,
+    Reused,
+    Task,
+)
+from covalent_cirro.reuse.pickles import describe
+from covalent_cirro.reuse.telling import checked_origin
+from covalent_cirro.reuse.work import READ_BYTES, blobs_to_read, key
+
+# --- pickles ----------------------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import math
+from dataclasses import dataclass
+
+SCALE = 3
+NAMES = {{"alpha", "beta", "gamma", "delta", "epsilon"}}
+
+@dataclass
+class Point:
+    x: int
+    kinds = frozenset({{"u", "v", "w"}})
+
+def helper(x):
+    return math.sqrt(x) * SCALE
+
+def outer(k):
+    def inner(y, z=(1, 2)):
+        return y * k + helper(y)
+    return inner
+
+def electron(x):
+    "{doc}"
+    if x in {{"q", "r", "s"}}:
+        return Point(x)
+    return [n for n in NAMES] + [outer({k})(x)]
+
+found = {{"electron": electron, "point": Point(1), "names": {{"set": NAMES, "inner": outer(2)}}}}
+"""
+
+PICKLE = """
+import sys, cloudpickle, json, base64
+source, path, lines = sys.argv[1:]
+space = {"__name__": "__main__", "__file__": "/a/script.py"}
+sys.modules["__main__"].__dict__.update(space)
+exec(compile("\\n" * int(lines) + source, path, "exec"), sys.modules["__main__"].__dict__)
+print(json.dumps({name: base64.b64encode(cloudpickle.dumps(each)).decode() for name, each in found.items()}))
+"""
+
+
+def pickled(*, seed: int = 1, lines: int = 0, path: str = "script.py", **changes: Any) -> dict[str, bytes]:
+    """What a process of its own pickles."""
+    source = SCRIPT.format(**{"doc": "Doc.", "k": 5, **changes})
+    command = [sys.executable, "-c", PICKLE, source, path, str(lines)]
+    environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    return {name: base64.b64decode(each) for name, each in json.loads(done.stdout).items()}
+
+
+@pytest.fixture(scope="module")
+def one() -> dict[str, bytes]:
+    """What one process pickles."""
+    return pickled()
+
+
+def test_another_process_says_the_same_in_other_bytes(one: dict[str, bytes]) -> None:
+    """The order of sets, ids of classes, and where a function stands are not what it says."""
+    other = pickled(seed=2, lines=7, path="/elsewhere/script.py")
+    assert all(one[name] != other[name] for name in one)
+    assert {name: describe(data).digest for name, data in one.items()} == {
+        name: describe(data).digest for name, data in other.items()
+    }
+    assert not any(describe(data).digest.startswith("bytes:") for data in one.values())
+
+
+@pytest.mark.parametrize("change", [{"doc": "Another."}, {"k": 6}], ids=str)
+def test_an_edited_function_says_something_else(one: dict[str, bytes], change: dict[str, Any]) -> None:
+    """A constant in its body, and its docstring."""
+    other = pickled(**change)
+    assert describe(one["electron"]).digest != describe(other["electron"]).digest
+    assert describe(one["point"]).digest == describe(other["point"]).digest
+
+
+def test_what_a_function_uses_is_part_of_it(one: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Globals, functions that it calls and their globals, and closures."""
+    monkeypatch.setitem(globals(), "SCRIPT", SCRIPT.replace("SCALE = 3", "SCALE = 4"))
+    assert describe(one["electron"]).digest != describe(pickled()["electron"]).digest
+    monkeypatch.setitem(globals(), "SCRIPT", SCRIPT.replace('"beta"', '"zeta"'))
+    assert describe(one["electron"]).digest != describe(pickled()["electron"]).digest
+    assert describe(one["names"]).digest != describe(pickled()["names"]).digest
+
+
+def test_classes_that_a_pickle_defines_are_told_by_their_ids(one: dict[str, bytes]) -> None:
+    """Function and input of one process define the same class; of two, they do not."""
+    (of_function,), (of_input,) = describe(one["electron"]).classes, describe(one["point"]).classes
+    assert of_function == of_input
+    assert describe(pickled()["point"]).classes != (of_input,)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(values, values)
+@settings(deadline=None, max_examples=200)
+def test_values_say_the_same_if_they_are_the_same(left: Any, right: Any) -> None:
+    """To `repr`, which tells 1 from True and 0.0 from -0.0."""
+    same = repr(left) == repr(right)
+    assert (_shape(left) == _shape(right)) == same
+    # A copy shares nothing with the original, nor its parts with one another.
+    assert describe(cloudpickle.dumps(left)).digest == describe(cloudpickle.dumps(left, protocol=4)).digest
+
+
+def _shape(value: Any) -> str:
+    return describe(cloudpickle.dumps(ast.literal_eval(repr(value)) if _is_literal(value) else value)).digest
+
+
+def _is_literal(value: Any) -> bool:
+    try:
+        ast.literal_eval(repr(value))
+    except ValueError:  # inf and nan
+        return False
+    return True
+
+
+@given(st.sets(st.text() | st.integers() | st.tuples(st.text(), st.integers())))
+@settings(deadline=None)
+def test_a_set_says_the_same_in_every_order(elements: set[Any]) -> None:
+    """And a frozenset; but not the one for the other."""
+    turned = set(sorted(elements, key=repr, reverse=True))
+    assert describe(cloudpickle.dumps(elements)) == describe(cloudpickle.dumps(turned))
+    assert describe(cloudpickle.dumps(frozenset(elements))) == describe(cloudpickle.dumps(frozenset(turned)))
+    assert describe(cloudpickle.dumps(frozenset(elements))) != describe(cloudpickle.dumps(elements))
+
+
+def test_what_is_shared_is_part_of_what_is_said() -> None:
+    """Two names for one list are not two equal lists: who changes one, changes the other."""
+    shared: list[int] = []
+    assert describe(cloudpickle.dumps([shared, shared])) != describe(cloudpickle.dumps([[], []]))
+    shared.append(shared)  # type: ignore[arg-type]
+    assert describe(cloudpickle.dumps(shared)) == describe(cloudpickle.dumps(shared))
+
+
+class Hostile:
+    """Does harm where it is unpickled."""
+
+    def __init__(self, victim: Path) -> None:
+        self.victim = str(victim)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.unlink, (self.victim,)
+
+
+def test_nothing_is_executed(tmp_path: Path) -> None:
+    """A pickle is read as a list of instructions, which nobody follows."""
+    victim = tmp_path / "file"
+    victim.touch()
+    assert not describe(cloudpickle.dumps(Hostile(victim))).digest.startswith("bytes:")
+    assert victim.exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"not a pickle", b"\x80\x04]q", b"\x80\x04(.", b"\x80\x04e."], ids=repr)
+def test_what_is_no_pickle_counts_by_its_bytes(data: bytes) -> None:
+    """It is somebody else's to refuse it."""
+    assert describe(data).digest == "bytes:" + hashlib.sha256(data).hexdigest()
+
+
+def test_a_very_deep_pickle_counts_by_its_bytes() -> None:
+    """Instead of breaking the server's stack."""
+    depth = 3 * sys.getrecursionlimit()
+    data = b"\x80\x04" + b"]" * depth + b"a" * (depth - 1) + b"."
+    assert describe(data).digest.startswith("bytes:")
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+def twice(x: int) -> int:
+    """An electron's function."""
+    return 2 * x
+
+
+FUNCTION = Inline(cloudpickle.dumps(twice))
+SEVEN = Inline(cloudpickle.dumps(7))
+HOOKS = Inline(json.dumps({"deps": {"pip": {"attributes": {"packages": ["numpy"]}}}}).encode())
+BLOB = Blob("a" * 64, 10 * READ_BYTES, "raw", 10 * READ_BYTES)
+
+
+def call(**changes: Any) -> Call:
+    """A call of two tasks, one of which takes the other's result; ``task`` changes the first."""
+    task = Task(3, "twice", FUNCTION, HOOKS, (SEVEN, BLOB), {"a": SEVEN, "b": BLOB})._replace(**changes.pop("task", {}))
+    other = Task(9, "again", FUNCTION, None, (NodeOutput(task.node_id),), {})
+    made = Call("c", "d", "3.11.7", "3.1.2", "0.240.0", (task, other), (Package("mine", BLOB),), image="repo:tag")
+    return made._replace(**changes)
+
+
+@given(call_id=st.text(), dispatch_id=st.text(), covalent=st.text(), name=st.text(), node_id=st.integers(10, 99))
+@settings(deadline=None)
+def test_who_asks_when_and_where_is_not_part_of_the_work(
+    call_id: str, dispatch_id: str, covalent: str, name: str, node_id: int
+) -> None:
+    """Dispatch, call, nodes, names."""
+    other = call(call_id=call_id, dispatch_id=dispatch_id, covalent=covalent, task={"node_id": node_id, "name": name})
+    assert key(other, {}) == key(call(), {})
+
+
+EIGHT = Inline(cloudpickle.dumps(8))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"task": {"function": Inline(cloudpickle.dumps(lambda x: x))}},
+        {"task": {"hooks": None}},
+        {"task": {"hooks": Inline(HOOKS.data.replace(b"numpy", b"scipy"))}},
+        {"task": {"args": (EIGHT, BLOB)}},
+        {"task": {"args": (BLOB, SEVEN)}},
+        {"task": {"args": (SEVEN,)}},
+        {"task": {"args": (SEVEN, BLOB._replace(sha256="b" * 64))}},
+        {"task": {"kwargs": {"a": EIGHT, "b": BLOB}}},
+        {"task": {"kwargs": {"a": SEVEN, "c": BLOB}}},
+        {"task": {"kwargs": {"b": BLOB, "a": SEVEN}}},
+        {"packages": ()},
+        {"packages": (Package("mine", BLOB._replace(sha256="c" * 64)),)},
+        {"image": "repo:other"},
+        {"image": "repo:tag@sha256:" + "1" * 64},
+        {"python": "3.12.1"},
+    ],
+    ids=lambda change: str(change)[:60],
+)
+def test_everything_that_the_work_consists_of_is(change: dict[str, Any]) -> None:
+    """Each alone makes it other work."""
+    assert key(call(**change), {}) != key(call(), {})
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200))
+@settings(deadline=None)
+def test_inputs_of_other_content_are_other_work(left: bytes, right: bytes) -> None:
+    """Whether they ride inside the call or are blobs that were read."""
+    pickles = [cloudpickle.dumps(each) for each in (left, right)]
+    inline = [key(call(task={"args": (Inline(each),)}), {}) for each in pickles]
+    blob = Blob("d" * 64, 1, "raw", 1)
+    read = [key(call(task={"args": (blob,)}), {blob: each}) for each in pickles]
+    assert inline == read
+    assert (inline[0] == inline[1]) == (left == right)
+
+
+def test_an_input_of_the_functions_own_class_is_not_one_of_another_run() -> None:
+    """To the function it is an object of a class that only looks the same."""
+    one, two = pickled(), pickled(seed=2)
+
+    def of(function: dict[str, bytes], argument: dict[str, bytes]) -> str:
+        return key(call(task={"function": Inline(function["electron"]), "args": (Inline(argument["point"]),)}), {})
+
+    assert of(one, one) == of(two, two)
+    assert of(one, one) != of(one, two)
+
+
+def test_an_image_is_the_same_by_its_digest() -> None:
+    """Whatever its tag."""
+    digest = "@sha256:" + "1" * 64
+    assert key(call(image=f"repo:one{digest}"), {}) == key(call(image=f"repo:two{digest}"), {})
+
+
+def test_hooks_are_the_same_wherever_their_functions_lay_in_memory() -> None:
+    """Covalent writes their addresses beside them."""
+
+    def hooks(address: str, function: Callable[..., Any]) -> Inline:
+        attributes = {
+            "_object": base64.b64encode(cloudpickle.dumps(function)).decode(),
+            "_object_string": f"<function at {address}>",
+            "_header": {"py_version": "3.11.7"},
+        }
+        entry = {"apply_fn": {"type": "TransportableObject", "attributes": attributes}}
+        return Inline(json.dumps({"call_before": [{"type": "DepsCall", "attributes": entry}]}).encode())
+
+    one = key(call(task={"hooks": hooks("0x7f01", twice)}), {})
+    assert one == key(call(task={"hooks": hooks("0x7f02", twice)}), {})
+    assert one != key(call(task={"hooks": hooks("0x7f01", lambda: 1)}), {})
+
+
+def test_small_blobs_are_read_and_large_ones_are_not() -> None:
+    """A large pickle is compared byte for byte, which costs the server nothing."""
+    small: Input = Blob("e" * 64, 1, "zlib", READ_BYTES)
+    assert blobs_to_read(call(task={"function": small, "args": (small, BLOB)})) == [small]
+
+
+# --- documents --------------------------------------------------------------------------------------------------------
+
+REUSED = Reused("d", "flow", "s3://b/p/jobs/e/1/c/call.json", "job", 1.5, ((3, "twice", 1), (4, "again", 2)))
+
+
+def test_the_document_is_read_as_it_was_written() -> None:
+    """``reused.json``."""
+    assert parse_reused(dump_reused(REUSED)) == REUSED
+
+
+@pytest.mark.parametrize("field", ["dispatch_id", "origin", "job_id", "at", "nodes", "format"])
+def test_a_malformed_document_is_refused(field: str) -> None:
+    """Naming what is wrong with it."""
+    broken = {**json.loads(dump_reused(REUSED)), field: None}
+    with pytest.raises(ProtocolError, match=field):
+        parse_reused(json.dumps(broken).encode())
+
+
+@pytest.mark.parametrize("origin", ["s3://other/p/jobs/e/1/c/call.json", "s3://b/q/jobs/e/1/c/call.json", "file:///x"])
+def test_an_origin_outside_the_prefix_is_refused(origin: str) -> None:
+    """Only what lies beside it can stand in."""
+    place = Location("b", "p/jobs/d/3/x/")
+    assert checked_origin(place, REUSED).base == "p/jobs/e/1/c/"
+    with pytest.raises(ProtocolError):
+        checked_origin(place, REUSED._replace(origin=origin))
