@@ -60,17 +60,18 @@ _DENIED = frozenset(
         "AccessDeniedException",
         "UnauthorizedOperation",
         "403",
+        "OptInRequired",
+    }
+)
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+_UNKNOWN_KEY = frozenset(
+    {
         "InvalidAccessKeyId",
         "InvalidClientTokenId",
         "UnrecognizedClientException",
         "SignatureDoesNotMatch",
         "IncompleteSignature",
-        "ExpiredToken",
-        "ExpiredTokenException",
         "InvalidToken",
-        "RequestTimeTooSkewed",
-        "RequestExpired",
-        "OptInRequired",
         "AuthFailure",
     }
 )
@@ -206,14 +207,14 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
             "Covalent server reads the files of the user it runs as."
         ) from error
     except (bc.NoCredentialsError, bc.PartialCredentialsError, bc.CredentialRetrievalError) as error:
-        raise AccessDenied(
+        raise Unsigned(
             f"{operation}{about} found no credentials with {access.named()}: {error}. Set profile= or credentials=, or "
             "AWS_PROFILE or AWS_ACCESS_KEY_ID where the Covalent server is started; with SSO, run `aws sso login`.",
             operation=operation,
             code=type(error).__name__,
         ) from error
     except (bc.TokenRetrievalError, bc.UnauthorizedSSOTokenError, bc.SSOTokenLoadError) as error:
-        raise AccessDenied(
+        raise Unsigned(
             f"{operation}{about}: the SSO session of {access.named()} cannot be used: {error}. Run `aws sso login`.",
             operation=operation,
             code=type(error).__name__,
@@ -243,9 +244,15 @@ def _from_client_error(error: Any, operation: str, access: Access, of: str) -> A
     # The answer to a HEAD has no body that could say why.
     if code == "RequestTimeTooSkewed" or words.startswith(_OTHER_CLOCK) or (status == 403 and _is_other_time(error)):
         return Unsigned(f"{said} Set this machine's clock (NTP).", operation=operation, code=code)
-    if code in ("ExpiredToken", "ExpiredTokenException", "RequestExpired"):
+    if code in _EXPIRED:
         return Unsigned(
             f"{said} The credentials of {access.named()} have expired: renew them (`aws sso login`).",
+            operation=operation,
+            code=code,
+        )
+    if code in _UNKNOWN_KEY:
+        return Unsigned(
+            f"{said} AWS does not know the key of {access.named()}: check it (`aws sts get-caller-identity`).",
             operation=operation,
             code=code,
         )

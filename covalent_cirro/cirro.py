@@ -242,9 +242,14 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
             return []
         from covalent._shared_files.schemas.asset import AssetUpdate
 
-        from covalent_cirro import reception
+        from covalent_cirro import mending, reception
 
-        received = await _told(reception.receive(self.settings, dispatch_id, node_ids, data))
+        received = await _told(
+            mending.until_mended(
+                f"Dispatch {dispatch_id}, nodes {node_ids}",
+                lambda: reception.receive(self.settings, dispatch_id, node_ids, data),
+            )
+        )
         return [
             TaskUpdate(
                 dispatch_id=dispatch_id,
@@ -304,7 +309,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
             TaskRuntimeError: The job failed; the message is its traceback, or why it has none.
             TaskCancelledError: It was cancelled.
         """
-        from covalent_cirro import direct
+        from covalent_cirro import direct, mending
 
         await self._upload_task(function, args, kwargs, task_metadata)
         submitting = asyncio.ensure_future(self.submit_task(task_metadata, {}))
@@ -316,7 +321,8 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
             raise
         if ended.cancelled:
             raise TaskCancelledError(f"AWS Batch job {job_id} was cancelled")
-        found = await _told(direct.result(self.settings, task_metadata, ended))
+        fetched = mending.until_mended(f"Job {job_id}", lambda: direct.result(self.settings, task_metadata, ended))
+        found = await _told(fetched)
         print(found.stdout, end="", file=self.task_stdout)
         print(found.stderr, end="", file=self.task_stderr)
         if found.error:

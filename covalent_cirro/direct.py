@@ -27,6 +27,7 @@ from covalent_cirro.errors import JobLost, NotFound
 from covalent_cirro.image_rules import Pickled
 from covalent_cirro.jobs import JobDetail
 from covalent_cirro.launches import Launch
+from covalent_cirro.mending import until_mended
 from covalent_cirro.polling import Submitted, ending, try_again
 from covalent_cirro.progress.job import explain_wait, since
 from covalent_cirro.protocol import MAX_DOCUMENT_BYTES, Call, Location, node_base, parse_call_uri
@@ -129,18 +130,23 @@ async def wait(settings: Settings, job_id: str, metadata: dict[str, Any] | None 
     Raises:
         TaskCancelledError: It was cancelled between two tries.
     """
+    if metadata is None:
+        return await until_mended(f"Job {job_id}", lambda: _wait_for_one(settings, job_id))
+    launch = Launch(str(metadata["dispatch_id"]), [metadata["node_id"]])
+    launch.job_id = job_id
+    try:
+        return await until_mended(f"Job {job_id}", lambda: _wait_for_tries(launch, settings, metadata))
+    except asyncio.CancelledError:
+        # Who waits has ended the first job, and knows of no other.
+        await cancel_submitted(settings, metadata, launch.job_id)
+        raise
+    finally:
+        launch.close()
+
+
+async def _wait_for_one(settings: Settings, job_id: str) -> Ended:
     async with engine_for(settings) as engine:
-        if metadata is None:
-            return await _wait_for_job(engine, settings, job_id)
-        launch = Launch(str(metadata["dispatch_id"]), [metadata["node_id"]])
-        try:
-            return await _wait_for_tries(engine, launch, settings, job_id, metadata)
-        except asyncio.CancelledError:
-            if launch.job is not None:  # who waits has ended the first job, and knows of no other
-                await cancel_submitted(settings, metadata, launch.job[1])
-            raise
-        finally:
-            launch.close()
+        return await _wait_for_job(engine, settings, job_id)
 
 
 async def _wait_for_job(engine: Engine, settings: Settings, job_id: str) -> Ended:
@@ -157,27 +163,28 @@ async def _wait_for_job(engine: Engine, settings: Settings, job_id: str) -> Ende
     return Ended(jobs.was_cancelled_by_us(detail), ending(detail, settings), detail)
 
 
-async def _wait_for_tries(
-    engine: Engine, launch: Launch, settings: Settings, job_id: str, metadata: dict[str, Any]
-) -> Ended:
-    place = await _newest(engine, settings, metadata)
-    job = Submitted(job_id, place.call_uri, ())
-    launch.job = (engine, job_id)
-    while True:
-        ended = await _wait_for_job(engine, settings, job.job_id)
-        ended.data["tried"] = len(job.tried)
-        if ended.cancelled or ended.detail is None:
-            return ended
-        trying = asyncio.ensure_future(try_again(engine, launch, settings, job, ended.detail, _no_group, _no_handle))
-        try:
-            again, ended.data["not_again"] = await asyncio.shield(trying)
-        except asyncio.CancelledError:
-            launch.cancel()  # a job that is being submitted is ended as soon as it is known
-            await asyncio.gather(trying, return_exceptions=True)
-            raise
-        if again is None:
-            return ended
-        job = again
+async def _wait_for_tries(launch: Launch, settings: Settings, metadata: dict[str, Any]) -> Ended:
+    """Wait for the job of a launch and those of further tries. May be begun again at any time."""
+    async with engine_for(settings) as engine:
+        place = await _newest(engine, settings, metadata)
+        job = Submitted(launch.job_id or "", place.call_uri, ())
+        while True:
+            ended = await _wait_for_job(engine, settings, job.job_id)
+            ended.data["tried"] = len(job.tried)
+            if ended.cancelled or ended.detail is None:
+                return ended
+            trying = asyncio.ensure_future(
+                try_again(engine, launch, settings, job, ended.detail, _no_group, _no_handle)
+            )
+            try:
+                again, ended.data["not_again"] = await asyncio.shield(trying)
+            except asyncio.CancelledError:
+                launch.cancel()  # a job that is being submitted is ended as soon as it is known
+                await asyncio.gather(trying, return_exceptions=True)
+                raise
+            if again is None:
+                return ended
+            job = again
 
 
 def _no_group() -> Group:

@@ -39,9 +39,9 @@ class AccessDenied(AwsError):
 
 
 class Unsigned(AccessDenied):
-    """AWS refused the signature for its time: the clock is wrong, or the credentials have expired.
+    """AWS takes no call of ours, whatever it is about: credentials expired or are unknown, or the clock is wrong.
 
-    Who has nothing to lose fails at once. Who waits for a job that runs goes on waiting: the user can put it right.
+    Who has nothing to lose fails at once. Who waits for a job goes on (`mending.py`): the user can put it right.
     """
 
 

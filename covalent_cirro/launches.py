@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from covalent._shared_files import TaskCancelledError
-
-if TYPE_CHECKING:
-    from covalent_cirro.engine import Engine
 
 T = TypeVar("T")
 
@@ -28,7 +25,7 @@ class Launch:
     Attributes:
         dispatch_id: Its dispatch.
         node_ids: Its electrons.
-        job: The engine and the id of its job, once it is submitted.
+        job_id: Of its job, once it is submitted.
         on_cancel: Called when its end is asked for: kills a process, say.
         again: A server that died may have begun it: what it left is to be looked for.
     """
@@ -36,7 +33,7 @@ class Launch:
     def __init__(self, dispatch_id: str, node_ids: Sequence[int]) -> None:
         self.dispatch_id = dispatch_id
         self.node_ids = list(node_ids)
-        self.job: tuple[Engine, str] | None = None
+        self.job_id: str | None = None
         self.on_cancel: Callable[[], None] | None = None
         self.again = any((dispatch_id, node_id) in _expected for node_id in node_ids)
         self._asked = asyncio.Event()

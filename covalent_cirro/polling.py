@@ -18,9 +18,10 @@ from covalent_cirro.calls import Spec, Written
 from covalent_cirro.covalent_assets import Group, StatusChange
 from covalent_cirro.documents import dump_call
 from covalent_cirro.engine import Engine
-from covalent_cirro.errors import CirroError, JobLost, NotFound, OutcomeError
+from covalent_cirro.errors import CirroError, JobLost, NotFound, OutcomeError, Unsigned
 from covalent_cirro.jobs import JobDetail
 from covalent_cirro.launches import Launch
+from covalent_cirro.mending import until_mended
 from covalent_cirro.progress.job import Progress
 from covalent_cirro.progress.status_board import board
 from covalent_cirro.protocol import Location, Tried, parse_call_uri
@@ -28,7 +29,7 @@ from covalent_cirro.results import read_outcome
 from covalent_cirro.resume import adoption
 from covalent_cirro.settings import Settings
 from covalent_cirro.store import REFRESH_AFTER_S
-from covalent_cirro.submission import KeepHandle, engine_for, ensure_definition, hold, submit
+from covalent_cirro.submission import KeepHandle, engine_for, ensure_definition, hold, submit, terminate
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,23 @@ async def poll(launch: Launch, settings: Settings, data: Any, keep_handle: KeepH
         if launch.cancelled:
             raise TaskCancelledError(f"Cancelled before its results were reused (dispatch {launch.dispatch_id})")
         return data
+
+    def tell(words: str) -> None:
+        for node_id in launch.node_ids:
+            board().show_panel(launch.dispatch_id, node_id, {"problem": words})
+
+    return await until_mended(
+        f"Dispatch {launch.dispatch_id}, nodes {launch.node_ids}",
+        lambda: _wait_for_all(launch, settings, data, keep_handle),
+        tell=tell,
+    )
+
+
+async def _wait_for_all(launch: Launch, settings: Settings, data: Any, keep_handle: KeepHandle) -> Any:
+    """Wait for a job and for those of further tries. May be begun again from the same ``data`` at any time."""
     async with engine_for(settings) as engine:
+        if launch.cancelled and launch.job_id:  # AWS did not take it then
+            await terminate(engine, launch.job_id, launch.dispatch_id)
         job = Submitted(data["job_id"], data["call"], tuple(data["keys"]))
         if data.get("tried"):
             job = job._replace(tried=await tried_before(engine, parse_call_uri(job.call)))
@@ -126,6 +143,7 @@ async def try_again(
 
     Raises:
         TaskCancelledError: Its end was asked for meanwhile; no job is left.
+        Unsigned: AWS takes no call of ours; to be begun again.
     """
     if not tries.may_help(detail, settings):
         return None, ""
@@ -154,6 +172,8 @@ async def try_again(
             )
         )
         job_id = await submit(engine, further.settings, written, definition, electrons, asked_before=True)
+    except Unsigned:
+        raise
     except CirroError as error:
         log.error("The electron of %s %s. It could not be submitted again with %s: %s", of, happened, then, error)
         return None, f"It was to be submitted again with {then}, but could not be: {error}"

@@ -21,7 +21,7 @@ from covalent_cirro.calls import Spec, Written, pickled_by, prepare_call, store_
 from covalent_cirro.covalent_assets import Group
 from covalent_cirro.definitions import Allowed, build_definition, everything
 from covalent_cirro.engine import Engine, engine_of, retire
-from covalent_cirro.errors import AccessDenied, NotFound
+from covalent_cirro.errors import AccessDenied, CirroError, NotFound
 from covalent_cirro.image_rules import Pickled
 from covalent_cirro.image_versions import FRESH_S, REFUSED_FRESH_S
 from covalent_cirro.launches import Launch, find, is_expected
@@ -178,14 +178,14 @@ async def submit(
 
 async def hold(engine: Engine, launch: Launch, job_id: str, call: str, keep_handle: KeepHandle) -> None:
     """From here on a cancel finds the job; if one came before, it is ended."""
-    launch.job = (engine, job_id)
+    launch.job_id = job_id
     await keep_handle(
         launch.dispatch_id,
         launch.node_ids[0],
         {"format": HANDLE_FORMAT, "job_id": job_id, "call": call, "region": engine.region},
     )
     if launch.cancelled:
-        await _terminate(engine, job_id, launch.dispatch_id)
+        await terminate(engine, job_id, launch.dispatch_id)
         raise TaskCancelledError(f"AWS Batch job {job_id} was cancelled while it was submitted")
 
 
@@ -196,15 +196,15 @@ async def cancel(settings: Settings, task_metadata: dict[str, Any], job_handle: 
     job_id = job_handle.get("job_id") if isinstance(job_handle, dict) else job_handle
     if launch is not None:
         launch.cancel()
-        if launch.job is not None:
-            await _terminate(*launch.job, dispatch_id)
-        return True
-    if is_expected(dispatch_id, node_id):
+        if launch.job_id is None:
+            return True
+        job_id = launch.job_id
+    elif is_expected(dispatch_id, node_id):
         return await _cancel_earlier(settings, dispatch_id, node_id)
     if not isinstance(job_id, str) or not job_id:
         return False
     async with engine_for(settings) as engine:
-        await _terminate(engine, job_id, dispatch_id)
+        await terminate(engine, job_id, dispatch_id)
     return True
 
 
@@ -218,11 +218,12 @@ async def _cancel_earlier(settings: Settings, dispatch_id: str, node_id: int) ->
         earlier = await adoption.find(engine, settings, dispatch_id, node)
         if earlier is None or not earlier.job_id:
             return False
-        await _terminate(engine, earlier.job_id, dispatch_id)
+        await terminate(engine, earlier.job_id, dispatch_id)
     return True
 
 
-async def _terminate(engine: Engine, job_id: str, dispatch_id: str) -> None:
+async def terminate(engine: Engine, job_id: str, dispatch_id: str) -> None:
+    """Ask for the end of a job of a dispatch that is cancelled."""
     # Of a dispatch that is cancelled, all have the same reason: they end in the same calls.
     await engine.stops.end(job_id, f"{jobs.CANCEL_REASON} (dispatch {dispatch_id})")
 
@@ -233,6 +234,7 @@ async def engine_for(settings: Settings) -> AsyncIterator[Engine]:
     engine = await engine_of(access_of(settings))
     try:
         yield engine
-    except AccessDenied:
-        retire(engine)
+    except CirroError as error:
+        if isinstance(error, AccessDenied) or isinstance(error.__cause__, AccessDenied):
+            retire(engine)
         raise

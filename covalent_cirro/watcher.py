@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
-from covalent_cirro.errors import AwsError, JobLost, PollFailed, Unsigned
+from covalent_cirro.errors import AwsError, JobLost, PollFailed
 from covalent_cirro.jobs import JobDetail
 from covalent_cirro.watchlist import FLOOR_S, MISSING_GRACE_S, Watchlist
 
@@ -126,9 +126,8 @@ class Watcher:
             except AwsError as error:
                 failures += 1
                 blind_s = self._clock() - good
-                passes = error.retryable or isinstance(error, Unsigned)
-                if not passes or blind_s > MAX_BLIND_S:
-                    tried = f" for {blind_s:.0f} s" if passes else ""
+                if not error.retryable or blind_s > MAX_BLIND_S:
+                    tried = f" for {blind_s:.0f} s" if error.retryable else ""
                     self._fail_all(
                         PollFailed(f"The job's state cannot be learnt{tried}: {error} The job goes on in AWS Batch."),
                         error,

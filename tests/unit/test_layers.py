@@ -23,6 +23,7 @@ LAYERS: list[set[str]] = [
         "batch",
         "definitions",
         "stops",
+        "mending",
         "tries",
         "watcher",
         "covalent_assets",

@@ -174,9 +174,9 @@ def place(node_id: int = 0, dispatch: str = "d1") -> Location:
     return location("bucket", "cirro/", dispatch, node_id, "call")
 
 
-def live(bucket: Bucket, covalent: Covalent) -> LiveLogs:
+def live(bucket: Bucket, covalent: Covalent, clock: Callable[[], float] = time.monotonic) -> LiveLogs:
     """Live logs that look often."""
-    return LiveLogs(bucket, covalent.files, covalent.tell, first_s=0.05)
+    return LiveLogs(bucket, covalent.files, covalent.tell, first_s=0.05, clock=clock)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -229,12 +229,14 @@ async def test_nothing_is_written_after_the_end(bucket: Bucket, covalent: Covale
 
 async def test_many_jobs_of_a_dispatch_share_a_listing(bucket: Bucket, covalent: Covalent) -> None:
     """One LIST for all of them; a few are asked for one by one, which is less to list."""
-    logs = live(bucket, covalent)
+    now = [0.0]
+    logs = live(bucket, covalent, clock=lambda: now[0])
     many = OWN_LISTS + 1
     for node_id in range(many):
         bucket.print(place(node_id), f"{node_id}\n", index=0)
         logs.follow(place(node_id), "d1", node_id)
     logs.follow(place(99, "d2"), "d2", 99)
+    now[0] = 60.0  # all of them are due, at once
     await until(lambda: all(covalent.text(node_id) for node_id in range(many)))
     assert set(bucket.lists) == {"cirro/jobs/d1/", place(99, "d2").log_key("")}
     await logs.aclose()
