@@ -33,8 +33,8 @@ SUBMITS_AT_ONCE = 16
 """SubmitJob calls under way; AWS takes 50 a second for an account (Batch User Guide, service quotas)."""
 
 SETTLE_S = 5.0
-"""A job whose SubmitJob was not answered is looked for once more after this: AWS's lists are seconds behind (facts
-1.1)."""
+"""A job whose SubmitJob was not answered is looked for once more after this: AWS's lists are seconds behind,
+since it promises no order between SubmitJob and ListJobs."""
 
 PATIENCE_S = 600.0
 """How long a throttled or failing API is tried again, on top of botocore's own tries."""

@@ -27,7 +27,8 @@ WAITING_WEIGHT = 0.2
 """A job without a machine counts as overdue five times slower than one that runs."""
 
 MISSING_GRACE_S = 60.0
-"""DescribeJobs may not know a new job for seconds (facts 1.1); after this long without it, it is lost."""
+"""DescribeJobs may not know a new job for seconds: AWS promises no order between it and SubmitJob. After this long
+without it, the job is lost."""
 
 _RUNS = frozenset({JobState.STARTING.value, JobState.RUNNING.value})
 

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 SETTLE_S = 5.0
 """A SubmitJob that the dead server had sent may still arrive: a job that is not there is looked for once more after
-this. AWS's answers may also be seconds behind (facts 1.1)."""
+this. AWS's answers may also be seconds behind: it promises no order between SubmitJob and what is listed."""
 
 
 class Earlier(NamedTuple):
