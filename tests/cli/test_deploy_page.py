@@ -180,7 +180,7 @@ def test_the_pictures_can_be_taken(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     taken = {file.name: file.read_text() for file in tmp_path.glob("*.svg")}
     kept = {file.name: file.read_text() for file in (ROOT / "docs" / "pictures").glob("*.svg")}
-    assert taken.keys() == kept.keys()
+    assert taken.keys() == {"cirro-deploy.svg", "cirro-doctor.svg", "cirro-doctor-fails.svg"}
     for text in [*taken.values(), *kept.values()]:
         assert str(ROOT) not in text
         assert "/tmp" not in text

@@ -136,8 +136,8 @@ async def test_a_host_that_is_lost_at_each_attempt_is_told_with_how_often(
     executor: Make, metadata: dict[str, Any], faults: Faults
 ) -> None:
     """With the instances that went, in AWS's words, and the two ways out."""
-    faults.add("lose_host", seconds=0.7, count=2)
-    text = await told(executor(retry_attempts=2, batch_on_demand_queue=None), sleep, metadata)
+    faults.add("lose_host", seconds=2, count=2)
+    text = await told(executor(retry_attempts=2, batch_on_demand_queue="", time_limit=6000), sleep, metadata)
     assert "lost its host 2 times" in text
     assert "retry_attempts=4" in text
     assert "with batch_on_demand_queue=... it goes there by itself" in text
@@ -284,7 +284,7 @@ async def test_an_outcome_of_an_earlier_attempt_is_not_taken_for_the_jobs_end(
     stopped = NodeResult(3, None, Failure(Kind.TERMINATED, "stopped by SIGTERM"), Log(), Log())
     outcome = Outcome(place.call_id, 1, "", (stopped,), Usage(), "3", "3", {}, {})
     account.client("s3").put_object(Bucket=place.bucket, Key=place.outcome_key, Body=dump_outcome(outcome))
-    faults.add("lose_host", seconds=0.7, count=2)
+    faults.add("lose_host", seconds=2, count=2)
     job_id = await made.submit_task(metadata, {})
     found = await direct.result(made.settings, metadata, await direct.wait(made.settings, job_id))
     assert "lost its host 2 times" in found.error.split("\n")[0]
