@@ -155,7 +155,10 @@ class _Life:
             async with self._resuming:
                 for root_id, family in dispatches.families(await self._orphans()).items():
                     await self._begin_family(root_id, family)
-        except Exception:
+        except Exception as error:
+            if isinstance(error, RuntimeError) and "shutdown" in str(error):
+                log.info("The server ends, maybe for want of its port, before unfinished dispatches are resumed")
+                return
             log.exception("Not all unfinished dispatches were resumed; `cirro resume` tries again")
 
     async def _begin_family(self, root_id: str, family: Sequence[covalent_runs.Dispatch]) -> None:

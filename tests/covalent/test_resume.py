@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from covalent_cirro import processes
@@ -99,6 +101,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.playground = Playground(folder / "state")
+        self.children: list[psutil.Process] = []
         self.start()
         self.endpoint_url = str(self.playground.status().endpoint_url)
         self.settings = self.playground.read().settings
@@ -117,6 +120,8 @@ class World:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the server; where it ends it, wait for that."""
         identity = self.server
+        # Processes of Covalent's local executor outlive a server that is killed, and hold its port.
+        self.children += psutil.Process(identity.pid).children(recursive=True)
         os.kill(identity.pid, number)
         if number != signal.SIGSTOP:
             until(lambda: not processes.is_alive(identity), f"the server to end by {number.name}")
@@ -226,6 +231,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield made
     finally:
         made.playground.down()
+        for child in made.children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
 
 
 def until(true: Callable[[], object], what: str, patience_s: float = 180.0) -> None:
