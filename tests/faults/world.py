@@ -187,7 +187,8 @@ class Run:
         self.kills = 0
         self.hit: set[int] = set()
         database = world.playground.covalent_dir / "dispatcher_db.sqlite"
-        self._database = f"file:{database}?mode=ro"
+        # Only read, but what a killed server left half written is rolled back by the first who opens it.
+        self._database = f"file:{database}?mode=rw"
 
     def release(self) -> None:
         """Let electrons end."""
