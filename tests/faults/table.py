@@ -82,8 +82,8 @@ _PAGE = """\
 # Proven under faults
 
 Whole lattices run through a real Covalent server on the [emulated AWS](emulator.md), with one fault at a time and, in
-the end, many of them together. `make faults` does it and writes this page; nothing here is typed by hand. The same runs
-are part of `make test`, with a smaller soak.
+the end, many of them together. `make faults` does it and writes this page. Rows that were run again since (`--only`)
+are of a later run than the line below the table says. The same runs are part of `make test`, with a smaller soak.
 
 {table}
 {note}
