@@ -164,6 +164,11 @@ class BatchGateway:
             response = await self._client.describe_jobs(jobs=list(job_ids))
         return [parse_job(job) for job in response["jobs"]]
 
+    async def job(self, job_id: str) -> JobDetail | None:
+        """What AWS says of one job, asked again while AWS throttles or fails; `None` where it does not know the id."""
+        found = await self._patiently(lambda: self.describe([job_id]))
+        return found[0] if found else None
+
     async def terminate(self, job_ids: Sequence[str], reason: str) -> dict[str, AwsError]:
         """Ask for the end of up to `MAX_TERMINATED` jobs, in whatever state each is; one that has ended stays so.
 

@@ -149,7 +149,7 @@ async def try_again(
         return None, ""
     place = parse_call_uri(job.call)
     try:
-        outcome = await read_outcome(engine.store, place)
+        outcome = await read_outcome(engine.store, engine.batch.job, place, detail)
     except OutcomeError:  # `receive` tells of it
         return None, ""
     further = tries.next_try(tries.evidence_of(detail, outcome), settings, place.call_id)

@@ -10,15 +10,17 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple, TypeAlias
 
 from covalent_cirro import tobj
 from covalent_cirro.covalent_assets import Node
 from covalent_cirro.ends import End
-from covalent_cirro.errors import CirroError, OutcomeError
+from covalent_cirro.errors import AwsError, CirroError, OutcomeError
 from covalent_cirro.explanations import Explanation
-from covalent_cirro.outcomes import outcome_of
+from covalent_cirro.jobs import JobDetail
+from covalent_cirro.outcomes import JOBS_KEPT_S, later_attempts, outcome_of, refused
 from covalent_cirro.protocol import (
     MAX_DOCUMENT_BYTES,
     Inline,
@@ -61,19 +63,61 @@ class Received(NamedTuple):
         return not self.completed and self.end is End.CANCELLED
 
 
+AskJob: TypeAlias = Callable[[str], Awaitable[JobDetail | None]]
+"""What AWS Batch says of a job; `None` where it does not know the id (`batch.BatchGateway.job`)."""
+
 Explain: TypeAlias = Callable[..., Explanation]
 """``explain(node, result, problem="")`` says why an electron has no result. The result is `None` where the job left no
 outcome; the problem is why a result that is there could not be read."""
 
 
-async def read_outcome(store: Store, place: Location) -> Outcome | None:
-    """The outcome of a call; `None` if the job left none.
+async def read_outcome(store: Store, ask: AskJob, place: Location, detail: JobDetail | None = None) -> Outcome | None:
+    """The outcome that a job of the call wrote; `None` if there is none.
+
+    Args:
+        ask: Asks AWS Batch for the outcome's job, where that is not known.
+        place: The call's.
+        detail: What is known of the job that was submitted for the call.
 
     Raises:
-        OutcomeError: Malformed, of another format, or of another call.
+        OutcomeError: Malformed, of another format or call, or not written by a job of this call.
+        AwsError: S3 or AWS Batch cannot be asked.
     """
-    data = await store.get_document(place.bucket, place.outcome_key, MAX_DOCUMENT_BYTES)
-    return None if data is None else outcome_of(data, place)
+    found = await _outcome_at(store, place, place.outcome_key)
+    if found is None:
+        return None
+    outcome = found if isinstance(found, Outcome) else None
+    if detail is None or detail.mac_key_of(place) is None:
+        detail = await ask(outcome.job_id) if outcome is not None and outcome.job_id else None
+    mac_key = detail.mac_key_of(place) if detail is not None else None
+    if mac_key is None:
+        if isinstance(found, OutcomeError):
+            raise found
+        if detail is None and time.time() - place.made_at > JOBS_KEPT_S:
+            return found  # nobody knows its job any more
+        raise refused(place, found, detail)
+    for attempt in later_attempts(outcome, mac_key, detail):
+        later = await _outcome_at(store, place, place.attempt_key(mac_key, attempt))
+        if isinstance(later, Outcome) and later.is_authentic(mac_key):
+            return later
+    if isinstance(found, OutcomeError):
+        raise found
+    if not found.is_authentic(mac_key):
+        raise refused(place, found, detail)
+    return found
+
+
+async def _outcome_at(store: Store, place: Location, key: str) -> Outcome | OutcomeError | None:
+    """What lies at a key: an outcome, why it is none, or nothing."""
+    try:
+        data = await store.get_document(place.bucket, key, MAX_DOCUMENT_BYTES)
+        return None if data is None else outcome_of(data, place)
+    except OutcomeError as error:
+        return error
+    except AwsError:
+        raise
+    except CirroError as error:  # larger than any outcome
+        return OutcomeError(str(error))
 
 
 async def write_results(

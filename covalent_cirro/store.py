@@ -20,7 +20,7 @@ from typing import IO, Any, TypeVar
 from covalent_cirro import aws
 from covalent_cirro.blobs import CHUNK_BYTES, Source, Staged, decode, stage
 from covalent_cirro.errors import AwsError, CirroError, NotFound
-from covalent_cirro.protocol import INLINE_BYTES, Blob, Inline, Ref, blob_key
+from covalent_cirro.protocol import INLINE_BYTES, Blob, Inline, Location, Ref, blob_key, calls_among, node_base
 
 T = TypeVar("T")
 
@@ -120,6 +120,14 @@ class Store:
                 ]
 
         return await self._patiently(listing)
+
+    async def list_calls(
+        self, bucket: str, prefix: str, dispatch_id: str, node_id: int | None = None
+    ) -> dict[Location, set[str]]:
+        """Calls of a dispatch, or of one node of it, with the names of each one's objects; of a node, oldest first."""
+        base = f"{prefix}jobs/{dispatch_id}/" if node_id is None else node_base(prefix, dispatch_id, node_id)
+        keys = [key for key, _ in await self.list_keys(bucket, base)]
+        return calls_among(keys, bucket, prefix, dispatch_id)
 
     # --- blobs up ---
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ from covalent_cirro.errors import AccessDenied, CirroError, NotFound
 from covalent_cirro.image_rules import Pickled
 from covalent_cirro.image_versions import FRESH_S, REFUSED_FRESH_S
 from covalent_cirro.launches import Launch, find, is_expected
-from covalent_cirro.protocol import CALL_PARAMETER
+from covalent_cirro.protocol import CALL_PARAMETER, call_argument
 from covalent_cirro.resume import adoption
 from covalent_cirro.reuse import taking
 from covalent_cirro.reuse.taking import Taken
@@ -155,7 +156,7 @@ async def submit(
                 queue=settings.queue,
                 queue_option=settings.queue_option,
                 definition=revision,
-                parameters={CALL_PARAMETER: written.location.call_uri},
+                parameters={CALL_PARAMETER: call_argument(written.location, secrets.token_hex(16))},
                 attempts=settings.attempts,
                 timeout_s=settings.time_limit,
                 tags={

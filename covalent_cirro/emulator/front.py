@@ -58,7 +58,7 @@ class Front:
         control: Answers requests under ``/_cirro/``.
         job_of: The job that an access key was given to, if any.
         standing: Quotas and instance types of the account.
-        iam: Refuses what policies do not allow; `None` where IAM is not enforced.
+        iam: Refuses what policies do not allow; `None` before the account is known.
     """
 
     account: str

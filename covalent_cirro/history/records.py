@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from covalent_cirro import jobs
 from covalent_cirro.jobs import JobDetail, JobState
-from covalent_cirro.protocol import CALL_PARAMETER, Location, ProtocolError, parse_call_uri
+from covalent_cirro.protocol import CALL_PARAMETER, Location, ProtocolError, parse_call_argument
 
 DISPATCH_TAG = "covalent:dispatch"
 LATTICE_TAG = "covalent:lattice"
@@ -175,9 +175,9 @@ def _cluster(instance_arn: object) -> str:
     return parts[1] if len(parts) == 3 else ""
 
 
-def _call(uri: object) -> Location | None:
+def _call(argument: object) -> Location | None:
     try:
-        return parse_call_uri(uri) if isinstance(uri, str) else None
+        return parse_call_argument(str(argument))[0]
     except ProtocolError:
         return None
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from covalent_cirro import jobs, tries
 from covalent_cirro.history.hosts import Host
-from covalent_cirro.history.names import call_made_at
 from covalent_cirro.history.records import ENDED, RUNNING, Record
 from covalent_cirro.history.turns import Turn
 from covalent_cirro.jobs import JobState
@@ -111,8 +110,7 @@ def row_of_job(record: Record, outcome: Outcome | None, waits: Turn | None = Non
 def row_of_call(place: Location, electron: str, outcome: Outcome | None, now: float) -> Row:
     """The row of a call whose job AWS Batch does not know: from what lies in S3."""
     *_, dispatch_id, node, _, _ = place.base.split("/")
-    made_at = call_made_at(place.call_id)
-    is_new = made_at is not None and now - made_at < SUBMITTED_WITHIN_S
+    is_new = now - place.made_at < SUBMITTED_WITHIN_S
     state, since, why = WITHOUT_JOB, None, "is being submitted" if is_new else NOBODY_KNOWS
     if outcome is not None:
         state = JobState.SUCCEEDED.value if outcome.succeeded else JobState.FAILED.value

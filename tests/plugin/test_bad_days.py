@@ -142,8 +142,8 @@ async def test_a_clock_that_is_wrong_is_told_as_that(
 
 def overwrite(account: Account, key: str, change: Callable[[bytes], bytes]) -> None:
     """Change an object behind everybody's back."""
-    s3, bucket = account.client("s3"), account.settings["s3_bucket_name"]
-    s3.put_object(Bucket=bucket, Key=key, Body=change(s3.get_object(Bucket=bucket, Key=key)["Body"].read()))
+    found = account.client("s3").get_object(Bucket=account.settings["s3_bucket_name"], Key=key)
+    account.replace(key, change(found["Body"].read()))
 
 
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: b"X" + data[1:]], ids=["cut short", "changed"])

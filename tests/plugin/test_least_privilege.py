@@ -514,7 +514,23 @@ def attempts(bucket: str, call_key: str, definition: str, queue: str) -> dict[st
 
     s3, batch = boto3.client("s3"), boto3.client("batch")
     body = {"Bucket": bucket, "Body": b"mine"}
+    node = call_key.rsplit("/", 2)[0]
+    new = {**body, "IfNoneMatch": "*"}
     tries = {
+        "write a call below a log": lambda: s3.put_object(Key=f"{node}/log/call.json", **body),
+        "write a call below a checkpoint": lambda: s3.put_object(Key=f"{node}/checkpoint/call.json", **body),
+        "take earlier work": lambda: s3.put_object(Key=call_key.replace("call.json", "reused.json"), **body),
+        "write over an outcome": lambda: s3.put_object(Key=call_key.replace("call.json", "outcome.json"), **body),
+        "replace the outcome that it read": lambda: s3.put_object(
+            Key=call_key.replace("call.json", "outcome.json"), IfMatch='"etag"', **body
+        ),
+        "copy over an outcome": lambda: s3.copy_object(
+            Bucket=bucket,
+            Key=call_key.replace("call.json", "outcome.json"),
+            CopySource={"Bucket": bucket, "Key": call_key},
+        ),
+        "delete an outcome": lambda: s3.delete_object(Bucket=bucket, Key=call_key.replace("call.json", "outcome.json")),
+        "write a new outcome": lambda: s3.put_object(Key=call_key.replace("call.json", "outcome.json"), **new),
         "submit": lambda: batch.submit_job(jobName="j", jobQueue=queue, jobDefinition=definition),
         "watch": lambda: batch.describe_jobs(jobs=["x"]),
         "write a call": lambda: s3.put_object(Key=call_key, **body),
@@ -529,12 +545,20 @@ def attempts(bucket: str, call_key: str, definition: str, queue: str) -> dict[st
 
 
 async def test_what_an_electron_may_not_do(account: Account, executor: Make) -> None:
-    """Submit or watch jobs, change or delete a call, touch what is not under the prefix."""
+    """Submit or watch jobs, change or delete a call or an outcome, touch what is not under the prefix."""
     bucket, where = account.outputs["S3BucketName"], place()
     account.admin("s3").put_object(Bucket=bucket, Key="other/secret", Body=b"secret")
-    key = f"{account.outputs['S3Prefix']}/jobs/{uuid.uuid4()}/3/other/call.json"
+    key = f"{account.outputs['S3Prefix']}/jobs/{uuid.uuid4()}/3/018f5e2b7c00c0ffee01/call.json"
     account.admin("s3").put_object(Bucket=bucket, Key=key, Body=b"{}")
     assert await executor().run(attempts, [bucket, key, "cirro-x", account.outputs["BatchQueue"]], {}, where) == {
+        "write a call below a log": "s3:PutObject",
+        "write a call below a checkpoint": "s3:PutObject",
+        "take earlier work": "s3:PutObject",
+        "write over an outcome": "s3:PutObject",
+        "replace the outcome that it read": "s3:PutObject",
+        "copy over an outcome": "s3:PutObject",
+        "delete an outcome": "s3:DeleteObject",
+        "write a new outcome": "it may",  # its own jobs must; whose it is, its code says (test_forged_outcomes.py)
         "submit": "batch:SubmitJob",
         "watch": "batch:DescribeJobs",
         "write a call": "s3:PutObject",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import string
 from typing import Any
 
@@ -113,12 +112,6 @@ def test_a_jobs_name_is_read_as_it_was_written(electron: str, dispatch: str, nod
 def test_names_of_others_are_not_electrons(name: str) -> None:
     """They have no call."""
     assert names.parse_job_name(name) is None
-
-
-def test_a_call_tells_when_it_was_made() -> None:
-    """To the millisecond; another kind of id does not."""
-    assert names.call_made_at(f"{1_700_000_000_123:012x}{secrets.token_hex(4)}") == 1_700_000_000.123
-    assert names.call_made_at("0") is None
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ LAYERS: list[set[str]] = [
     {"errors", "tobj"},
     {"protocol"},
     {"documents", "settings"},
-    {"jobs", "image_rules", "console", "outcomes"},
+    {"jobs", "image_rules", "console"},
+    {"outcomes"},
     {"health", "ends"},
     {"watchlist", "explanations", "checkpoint", "aws", "packages", "covalent_config"},
     {
@@ -66,8 +67,8 @@ PURE = {
     "health",
 }
 PURE_MAY_IMPORT = {
-    *("__future__", "base64", "binascii", "collections", "dataclasses", "enum", "hashlib", "heapq", "json", "os", "re"),
-    "typing",
+    *("__future__", "base64", "binascii", "collections", "dataclasses", "enum", "hashlib", "heapq", "hmac", "json"),
+    *("os", "re", "typing"),
 }
 
 RUNNER_MAY_IMPORT = {"errors", "protocol", "documents", "tobj", "runner"}
