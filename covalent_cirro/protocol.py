@@ -207,6 +207,11 @@ class Location(NamedTuple):
         return int(self.base.split("/")[-3])
 
     @property
+    def dispatch_id(self) -> str:
+        """The dispatch that the call is of."""
+        return self.base.split("/")[-4]
+
+    @property
     def made_at(self) -> float:
         """`call_made_at` of its id."""
         return call_made_at(self.call_id)

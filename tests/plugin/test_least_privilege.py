@@ -29,8 +29,9 @@ from covalent_cirro.aws import access_of
 from covalent_cirro.cli import main
 from covalent_cirro.deployment.stacks import settings_from_outputs
 from covalent_cirro.emulator import Emulator, Timing
-from covalent_cirro.engine import engine_of
-from covalent_cirro.errors import AccessDenied, ImageError
+from covalent_cirro.engine import engine_of, retire
+from covalent_cirro.errors import AccessDenied, ImageError, PollFailed
+from covalent_cirro.history import finding
 from covalent_cirro.history.account import Account as History
 from covalent_cirro.history.hosts import Hosts
 from covalent_cirro.history.records import parse_record
@@ -302,6 +303,18 @@ async def _cancels(account: Account, executor: Make) -> None:
         account.submitter("batch").terminate_job(jobId=job_id, reason="the same again")
 
 
+async def _tags(account: Account, executor: Make) -> None:
+    """An executor that may set no tags goes on without; here that is said to the test."""
+    made, where = executor(), place()
+    await made._upload_task(add, [1, 2], {}, where)
+    job_id = await made.submit_task(where, {})
+    (job,) = account.admin("batch").describe_jobs(jobs=[job_id])["jobs"]
+    retire(await engine_of(access_of(made.settings)))  # it goes on without from now on
+    if not job["tags"]:
+        account.submitter("batch").register_job_definition(**definition("cirro-tagged"), tags={"a": "b"})
+        raise AssertionError("it may set tags, and the job has none")
+
+
 async def _reads_logs(account: Account, executor: Make) -> None:
     """The log is there to explain another error, so the executor goes on without it: ask as it does."""
     with pytest.raises(TaskRuntimeError) as caught:
@@ -381,7 +394,7 @@ Uses = Callable[[Account, Make], Awaitable[None]]
 SUBMITTER: dict[str, tuple[Uses, str]] = {
     "SubmitJobs": (_runs, "batch:SubmitJob"),
     "DefineJobs": (_runs, "batch:RegisterJobDefinition"),
-    "TagJobs": (_runs, "batch:TagResource"),
+    "TagJobs": (_tags, "batch:TagResource"),
     "StopJobs": (_cancels, "batch:TerminateJob"),
     "WatchJobs": (_runs, "batch:DescribeJob"),
     "SeePlacesInQueues": (_explains_waits, "batch:GetJobQueueSnapshot"),
@@ -402,10 +415,93 @@ async def test_the_submitter_needs_every_statement(account: Account, executor: M
     """Without it something fails, and AWS's words name the action."""
     use, action = SUBMITTER[sid]
     with account.without(sid, "SubmitterPolicy"):
-        with pytest.raises((AccessDenied, ClientError)) as caught:
+        with pytest.raises((AccessDenied, PollFailed, ClientError)) as caught:
             await use(account, executor)
         assert f"/ada is not authorized to perform: {action}" in str(caught.value)
     await use(account, executor)
+
+
+# --- the policy that the stock plugin's documentation prints ---------------------------------------------------------
+
+
+STOCK = """
+[
+{"Sid": "BatchJobMgmt", "Effect": "Allow", "Resource": "*",
+ "Action": ["batch:TerminateJob", "batch:DescribeJobs", "batch:SubmitJob", "batch:RegisterJobDefinition"]},
+{"Sid": "ECRAuth", "Effect": "Allow", "Action": ["ecr:GetAuthorizationToken"], "Resource": "*"},
+{"Sid": "ECRUpload", "Effect": "Allow", "Resource": ["<repository>"],
+ "Action": ["ecr:GetDownloadUrlForLayer", "ecr:BatchGetImage", "ecr:BatchCheckLayerAvailability",
+            "ecr:InitiateLayerUpload", "ecr:UploadLayerPart", "ecr:CompleteLayerUpload", "ecr:PutImage"]},
+{"Sid": "IAMRoles", "Effect": "Allow", "Action": ["iam:GetRole", "iam:PassRole"],
+ "Resource": ["<job role>", "<execution role>"]},
+{"Sid": "ObjectStore", "Effect": "Allow", "Action": ["s3:ListBucket", "s3:PutObject", "s3:GetObject"],
+ "Resource": ["arn:aws:s3:::<bucket>/*", "arn:aws:s3:::<bucket>"]},
+{"Sid": "LogRead", "Effect": "Allow", "Action": ["logs:GetLogEvents"], "Resource": ["<streams>"]}
+]
+"""
+"""Statements of "AWS Batch IAM Job Policy" in the documentation of covalent-awsbatch-plugin, with its placeholders."""
+
+
+@pytest.fixture(scope="module")
+def stock_user(account: Account) -> dict[str, str]:
+    """Options of an executor for a user who has that policy and no other."""
+    group = account.outputs["BatchJobLogGroupName"]
+    text = STOCK
+    for placeholder, value in {
+        "<repository>": account.outputs["ImageRepositoryArn"],
+        "<job role>": account.role("BatchJobRoleName"),
+        "<execution role>": account.role("BatchExecutionRoleName"),
+        "<bucket>": account.outputs["S3BucketName"],
+        "<streams>": account.arn("logs", f"log-group:{group}:log-stream:*"),
+    }.items():
+        text = text.replace(placeholder, value)
+    iam = account.admin("iam")
+    iam.create_user(UserName="stock")
+    document = json.dumps({"Version": "2012-10-17", "Statement": json.loads(text)})
+    iam.put_user_policy(UserName="stock", PolicyName="stock", PolicyDocument=document)
+    key = iam.create_access_key(UserName="stock")["AccessKey"]
+    path = Path(account.credentials).with_name("stock")
+    lines = (f"aws_access_key_id = {key['AccessKeyId']}", f"aws_secret_access_key = {key['SecretAccessKey']}")
+    path.write_text("\n".join(["[stock]", *lines]))
+    return {"credentials": str(path), "profile": "stock"}
+
+
+async def test_the_stock_plugins_policy_is_enough(
+    account: Account, executor: Make, stock_user: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever changes the class's name and nothing else runs, cancels and sees logs; what is missing is told once."""
+    made = executor(**stock_user)
+    assert await made.run(add, [20], {"y": 22}, place()) == 42
+    assert await executor(**stock_user, memory=0.6).run(add, [1, 2], {}, place()) == 3
+    with pytest.raises(TaskRuntimeError, match="these are the last words"):
+        await made.run(take_the_runner_along, ["these are the last words"], {}, place())
+    await _cancels(account, lambda **options: executor(**stock_user, **options))
+    for action in ("batch:DescribeJobDefinitions", "batch:TagResource"):
+        told = [each for each in caplog.messages if each.startswith(f"Going on without {action}")]
+        assert len(told) == 1, action
+        assert "/stock is not authorized to perform" in told[0]
+
+
+async def test_a_lost_answer_with_the_stock_plugins_policy(
+    account: Account, executor: Make, stock_user: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The job cannot be looked for: it is submitted again, and one result comes back."""
+    account.emulator.faults.add("cut", service="batch", operation="SubmitJob", when="after", count=1)
+    try:
+        assert await executor(**stock_user).run(add, [20], {"y": 22}, place()) == 42
+    finally:
+        account.emulator.faults.clear()
+    assert "Going on without batch:ListJobs" in caplog.text
+
+
+async def test_an_electron_without_tags_is_known(account: Account, executor: Make, stock_user: dict[str, str]) -> None:
+    """By its call and its job's name: commands of somebody who may list jobs tell of it."""
+    where = place()
+    made = executor(**stock_user)
+    assert await made.run(add, [20], {"y": 22}, where) == 42
+    with History(access_of(executor().settings), "cirro", executor().settings) as history:
+        (record,) = [each for each in finding.recent(history) if each.dispatch_id == where["dispatch_id"]]
+    assert (record.node_id, record.electron, record.lattice) == (3, "add", "")
 
 
 async def _expired(account: Account, executor: Make) -> None:

@@ -15,7 +15,7 @@ LAYERS: list[set[str]] = [
     {"errors", "tobj"},
     {"protocol"},
     {"documents", "settings"},
-    {"jobs", "image_rules", "console"},
+    {"jobs", "image_rules", "console", "optional_actions"},
     {"outcomes"},
     {"health", "ends"},
     {"watchlist", "explanations", "checkpoint", "aws", "packages", "covalent_config"},
@@ -64,6 +64,7 @@ PURE = {
     "outcomes",
     "watchlist",
     "image_rules",
+    "optional_actions",
     "health",
 }
 PURE_MAY_IMPORT = {
