@@ -12,7 +12,7 @@ import functools
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import IO, Any, TypeVar
@@ -269,31 +269,45 @@ class Store:
         Raises:
             DigestMismatch: The stored bytes are not those that the blob's name says.
             NotFound: The blob is gone.
+            OSError: What ``begin`` opened could not be written.
         """
         key = blob_key(prefix, blob.sha256)
 
         def read() -> None:
-            with self._errors("s3:GetObject", bucket, key):
-                body = self._blocking_client().get_object(Bucket=bucket, Key=key)["Body"]
-                with contextlib.closing(body), begin() as write:
-                    decode(_chunks(body), blob, write)
+            with contextlib.closing(self._body(bucket, key)) as body, begin() as write:
+                decode(self._chunks(body, bucket, key), blob, write)
 
         await self._patiently(lambda: self._in_thread(read))
 
     async def append_object(self, bucket: str, key: str, file: IO[bytes]) -> None:
-        """Append an object's bytes to an open file; a broken stream starts again where the file stood before."""
+        """Append an object's bytes to an open file; a broken stream starts again where the file stood before.
+
+        Raises:
+            OSError: The file could not be written.
+        """
         start = file.tell()
 
         def read() -> None:
             file.seek(start)
             file.truncate()
-            with self._errors("s3:GetObject", bucket, key):
-                body = self._blocking_client().get_object(Bucket=bucket, Key=key)["Body"]
-                with contextlib.closing(body):
-                    for chunk in _chunks(body):
-                        file.write(chunk)
+            with contextlib.closing(self._body(bucket, key)) as body:
+                for chunk in self._chunks(body, bucket, key):
+                    file.write(chunk)
 
         await self._patiently(lambda: self._in_thread(read))
+
+    def _body(self, bucket: str, key: str) -> Any:
+        with self._errors("s3:GetObject", bucket, key):
+            return self._blocking_client().get_object(Bucket=bucket, Key=key)["Body"]
+
+    def _chunks(self, body: Any, bucket: str, key: str) -> Iterator[bytes]:
+        """The pieces of a body. Only what the network does becomes an error of AWS's, not what is done with them."""
+        while True:
+            with self._errors("s3:GetObject", bucket, key):
+                chunk: bytes = body.read(CHUNK_BYTES)
+            if not chunk:
+                return
+            yield chunk
 
     # --- how ---
 
@@ -331,8 +345,3 @@ class Store:
 
 def _age_s(written: datetime) -> float:
     return (datetime.now(timezone.utc) - written).total_seconds()
-
-
-def _chunks(body: Any) -> Iterator[bytes]:
-    stream: Iterable[bytes] = body.iter_chunks(CHUNK_BYTES)
-    yield from stream
