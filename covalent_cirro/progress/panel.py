@@ -1,7 +1,7 @@
 """What the panel of an electron in the Covalent UI shows of its job while that is under way, and after it. Pure.
 
-``problem`` is what is in the way: while that keeps us from seeing the job, there are no other lines. They are put before
-the executor's attributes, of which the UI shows the first 200 characters, one attribute a line;
+``problem`` is what is in the way: while that keeps us from seeing the job, there are no other lines. They are put
+before the executor's attributes, of which the UI shows the first 200 characters, one attribute a line;
 `covalent_view.describe_jobs` has it show all of them as the electron's description.
 """
 
