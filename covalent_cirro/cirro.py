@@ -253,6 +253,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
             mending.until_mended(
                 f"Dispatch {dispatch_id}, nodes {node_ids}",
                 lambda: reception.receive(self.settings, dispatch_id, node_ids, data),
+                then="The job has ended; its result is kept in S3 and fetched as soon as this is put right.",
                 tell=tell,
                 mended=lambda: tell(""),
             )

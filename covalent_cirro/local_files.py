@@ -111,12 +111,12 @@ def room_for(path: str, need: int, *, growing: str = "") -> Iterator[None]:
     """
     with told(path, need=need):
         disk = disk_of(path)
-        mine = _Writing(disk.device, growing or path, need)
-        with _lock:
-            promised = sum(other.left for other in _writing if other.device == disk.device)
-            if need > disk.room - promised:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            _writing.append(mine)
+    mine = _Writing(disk.device, growing or path, need)
+    with _lock:
+        promised = sum(other.left for other in _writing if other.device == disk.device)
+        if need > disk.room - promised:
+            raise error_of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path, need, promised)
+        _writing.append(mine)
     try:
         yield
     finally:
@@ -151,8 +151,15 @@ def told(path: str, *, need: int = 0) -> Iterator[None]:
         raise error_of(error, path, need) from error
 
 
-def error_of(error: OSError, path: str, need: int = 0) -> LocalFileError:
-    """Our error for one of the operating system about a file."""
+def error_of(error: OSError, path: str, need: int = 0, promised: int = 0) -> LocalFileError:
+    """Our error for one of the operating system about a file.
+
+    Args:
+        error: The system's.
+        path: The file, where the error names none.
+        need: Bytes that are to be written.
+        promised: Bytes that other files which are being written still need.
+    """
     number = error.errno or 0
     where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else path
     needs = f", which needs {_size(need)}" if need else ""
@@ -160,8 +167,11 @@ def error_of(error: OSError, path: str, need: int = 0) -> LocalFileError:
     if number in _FULL:
         with contextlib.suppress(OSError):
             disk = disk_of(where)
-            kept = f", of which {_size(disk.free - disk.room)} are kept for Covalent's database"
-            has = f" {_size(disk.free)} of the {_size(disk.total)} of its file system are free{kept}."
+            has = (
+                f" {_size(disk.free)} of the {_size(disk.total)} of its file system are free, of which "
+                f"{_size(disk.free - disk.room)} are kept for Covalent's database"
+                + (f" and {_size(promised)} for other files that are being written." if promised else ".")
+            )
     said = error.strerror or str(error) or type(error).__name__
     return LocalFileError(
         f"{where}{needs}: {said}.{has} {_NEXT.get(number, 'It is a file of the machine that runs this.')}",

@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from covalent._shared_files.config import get_config
 
-from covalent_cirro import covalent_runs, database_locks
+from covalent_cirro import config_writes, covalent_runs, database_locks
 from covalent_cirro.covalent_runs import UNFINISHED, RunNode
 from covalent_cirro.resume import dispatches
 from covalent_cirro.settings import SECTION
@@ -59,7 +59,8 @@ _life: _Life | None = None
 def arm() -> None:
     """Take part in the life of this process's server. Never raises, and does nothing a second time.
 
-    Its database may be locked by others for a while from then on (`database_locks.py`).
+    From then on others may lock its database for a while (`database_locks.py`), and a full disk does not cost it its
+    config (`config_writes.py`).
 
     Call it before the server answers requests: dispatches that are unfinished now are those of a server that died.
     """
@@ -68,6 +69,7 @@ def arm() -> None:
         return
     try:
         database_locks.wait_everywhere()
+        config_writes.write_whole()
         _life = _Life()
         threading.Thread(target=_life.wait_for_loop, name="cirro-server-life", daemon=True).start()
     except Exception:

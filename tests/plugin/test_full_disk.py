@@ -106,7 +106,9 @@ async def test_a_result_that_finds_the_disk_full_is_fetched_once_there_is_room(s
     update = await server.receive(polled)
     assert update.status == RESULT_STATUS.COMPLETED
     assert server.result() == noise(server.dispatch_id + "x" * 30_000, SIZE)
-    (line,) = [record.getMessage() for record in server.said.records if "The job goes on" in record.getMessage()]
+    (line,) = [
+        record.getMessage() for record in server.said.records if "its result is kept in S3" in record.getMessage()
+    ]
     assert "output, which needs" in line
     assert "No space left on device" in line
     assert not half_written.is_symlink()

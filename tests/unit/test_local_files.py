@@ -55,7 +55,7 @@ def test_files_that_are_written_at_the_same_time_do_not_take_each_others_room(di
     """What one has written already is not counted twice."""
     first = tmp_path / "first"
     with local_files.room_for(str(first), 150 * MB):
-        with pytest.raises(LocalFileError):
+        with pytest.raises(LocalFileError, match=r"and 150\.0 MB for other files"):
             local_files.require_room(str(tmp_path / "second"), 150 * MB)
         os.truncate(_made(first), 100 * MB)
         disk.free -= 100 * MB
