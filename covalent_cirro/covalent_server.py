@@ -111,8 +111,10 @@ def main(port: int) -> None:
     import covalent_ui
     from covalent_dispatcher._db.datastore import DataStore
 
+    from covalent_cirro import database_locks
     from covalent_cirro.resume import server_life
 
+    database_locks.wait_everywhere()
     DataStore.factory().run_migrations(logging_enabled=False)
     server_life.arm()
     # Covalent's app.py finds its web pages, and uvicorn finds app.py, through the working folder.

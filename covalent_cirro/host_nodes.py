@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from covalent._shared_files import TaskCancelledError
 
-from covalent_cirro import covalent_assets
+from covalent_cirro import covalent_assets, local_files
 from covalent_cirro.calls import Spec
 from covalent_cirro.covalent_assets import Group
 from covalent_cirro.ends import End
@@ -59,7 +59,9 @@ async def run(launch: Launch, specs: Sequence[Spec], folder: str) -> dict[str, A
     group = await asyncio.to_thread(covalent_assets.load_group, launch.dispatch_id, launch.node_ids, inputs)
     slots = _slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(PROCESSES_AT_ONCE))
     async with slots:
-        os.makedirs(folder, exist_ok=True)
+        with local_files.told(folder):
+            os.makedirs(folder, exist_ok=True)
+        local_files.require_room(folder)
         with tempfile.TemporaryDirectory(prefix="cirro-host-", dir=folder) as place:
             outcome = os.path.join(place, "outcome.json")
             request = os.path.join(place, "request.json")

@@ -59,8 +59,15 @@ async def poll(launch: Launch, settings: Settings, data: Any, keep_handle: KeepH
     Raises:
         TaskCancelledError: It was cancelled.
     """
+    what = f"Dispatch {launch.dispatch_id}, nodes {launch.node_ids}"
     if "host" in data:
-        return await host_nodes.run(launch, [Spec(*spec) for spec in data["host"]], settings.cache_dir)
+        specs = [Spec(*spec) for spec in data["host"]]
+        return await until_mended(
+            what,
+            lambda: host_nodes.run(launch, specs, settings.cache_dir),
+            then="It goes on as soon as this is put right.",
+            sleep=lambda seconds: launch.unless_cancelled(asyncio.sleep(seconds)),
+        )
     if data.get("reused"):
         if launch.cancelled:
             raise TaskCancelledError(f"Cancelled before its results were reused (dispatch {launch.dispatch_id})")
@@ -71,7 +78,7 @@ async def poll(launch: Launch, settings: Settings, data: Any, keep_handle: KeepH
             board().show_panel(launch.dispatch_id, node_id, {"problem": words})
 
     return await until_mended(
-        f"Dispatch {launch.dispatch_id}, nodes {launch.node_ids}",
+        what,
         lambda: _wait_for_all(launch, settings, data, keep_handle),
         tell=tell,
     )

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple, TypeAlias
 
-from covalent_cirro import tobj
+from covalent_cirro import local_files, tobj
 from covalent_cirro.covalent_assets import Node
 from covalent_cirro.ends import End
 from covalent_cirro.errors import AwsError, CirroError, OutcomeError
@@ -132,6 +132,7 @@ async def write_results(
 
     Raises:
         OutcomeError: The outcome is not about these electrons.
+        LocalFileError: A file could not be written; the electrons' files are as they were, or as they are to be.
     """
     results = {result.node_id: result for result in outcome.results}
     if results.keys() != nodes.keys():
@@ -141,14 +142,18 @@ async def write_results(
         )
     if any(result.failure and result.failure.kind == Kind.FETCH for result in outcome.results):
         store.distrust()
-    return list(
-        await asyncio.gather(
-            *(
-                _write_result(store, place, outcome, results[node_id], node, explain, before)
-                for node_id, node in nodes.items()
-            )
-        )
+    # All of them, also where one could not be written: nobody may be at work on the files when it is tried again.
+    written = await asyncio.gather(
+        *(
+            _write_result(store, place, outcome, results[node_id], node, explain, before)
+            for node_id, node in nodes.items()
+        ),
+        return_exceptions=True,
     )
+    for one in written:
+        if isinstance(one, BaseException):
+            raise one
+    return [one for one in written if isinstance(one, Received)]
 
 
 async def _write_result(
@@ -163,6 +168,8 @@ async def _write_result(
         try:
             files["output"] = await _write_output(store, place, outcome, result.output, node.paths["output"])
         except CirroError as problem:
+            if problem.passes:
+                raise
             why = explain(node, result, str(problem))
     files["error"] = await asyncio.to_thread(write_text, node.paths["error"], why.text if why is not None else "")
     return Received(node.node_id, why is None, files, why.end if why is not None else End.SUCCEEDED)
@@ -196,7 +203,7 @@ async def write_failure(
 async def _write_log(store: Store, place: Location, log: Log, path: str, before: str = "") -> File:
     if not log.parts:
         return await asyncio.to_thread(write_text, path, before + log.tail)
-    with _replacing(path) as file:
+    with _replacing(path, log.size) as file:
         file.write(before.encode())
         for part in log.parts:
             await store.append_object(place.bucket, place.log_key(part), file)
@@ -208,7 +215,8 @@ async def _write_output(store: Store, place: Location, outcome: Outcome, output:
     if isinstance(output.pickle, Inline) and isinstance(output.string, Inline):
         return await asyncio.to_thread(_write_inline, path, fields, output.string.data, output.pickle.data)
     string_size = len(output.string.data) if isinstance(output.string, Inline) else output.string.raw_size
-    with _replacing(path) as file:
+    pickle_size = len(output.pickle.data) if isinstance(output.pickle, Inline) else output.pickle.raw_size
+    with _replacing(path, string_size + tobj.encoded_size(pickle_size)) as file:
         tobj.write_head(file, fields, string_size)
         await _append(store, place, output.string, file, lambda: _Plain(file))
         await _append(store, place, output.pickle, file, lambda: tobj.PickleWriter(file))
@@ -247,7 +255,7 @@ class _Plain:
 
 
 def _write_inline(path: str, fields: dict[str, object], string: bytes, data: bytes) -> File:
-    with _replacing(path) as file:
+    with _replacing(path, len(string) + tobj.encoded_size(len(data))) as file:
         writer = tobj.Writer(file, fields, string)
         writer.write(data)
         writer.close()
@@ -256,30 +264,37 @@ def _write_inline(path: str, fields: dict[str, object], string: bytes, data: byt
 
 def write_text(path: str, text: str) -> File:
     """Replace a log or error file."""
-    with _replacing(path) as file:
-        file.write(text.encode("utf-8", errors="replace"))
+    data = text.encode("utf-8", errors="replace")
+    with _replacing(path, len(data)) as file:
+        file.write(data)
     return measure(path)
 
 
 def measure(path: str) -> File:
     """Size and SHA-1 of a file, read in pieces."""
     digest = hashlib.sha1(usedforsecurity=False)  # Covalent's choice (``_object_store/local.py``)
-    with open(path, "rb") as file:
+    with local_files.told(path), open(path, "rb") as file:
         while chunk := file.read(1024 * 1024):
             digest.update(chunk)
         return File(file.tell(), digest.hexdigest())
 
 
 @contextlib.contextmanager
-def _replacing(path: str) -> Iterator[BinaryIO]:
-    """A new file that takes the place of ``path`` when the block ends well: readers see the old one or the new one."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+def _replacing(path: str, need: int) -> Iterator[BinaryIO]:
+    """A new file that takes the place of ``path`` when the block ends well: readers see the old one or the new one.
+
+    Args:
+        path: The file.
+        need: About how large it will be. Nothing is fetched for it where there is no room.
+    """
     temporary = f"{path}.new"
-    try:
-        with open(temporary, "w+b") as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    with local_files.room_for(path, need, growing=temporary), local_files.told(path, need=need):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            with open(temporary, "w+b") as file:
+                yield file
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise

@@ -98,6 +98,11 @@ def pickle_size(file: BinaryIO, header: Header) -> int:
     return encoded // 4 * 3 - file.read(2).count(b"=")
 
 
+def encoded_size(size: int) -> int:
+    """Bytes that a pickle of ``size`` bytes takes in a file: base64 writes 4 for each 3."""
+    return -(-size // 3) * 4
+
+
 def header_fields(name: str, doc: str, python_version: str, cloudpickle_version: str) -> dict[str, Any]:
     """The header that Covalent itself would write for an object of this name and docstring."""
     return {

@@ -267,9 +267,10 @@ class _Moto:
                 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
                 from covalent_cirro.emulator.bucket_policies import leave_to_iam
-                from covalent_cirro.emulator.s3_objects import share_reads
+                from covalent_cirro.emulator.s3_objects import count_parts, share_reads
 
                 share_reads()
+                count_parts()
                 leave_to_iam()
                 application: Any = DomainDispatcherApplication(create_backend_app)
                 application.lock = moto_aws.IMPORTING  # it imports a service when that is first called

@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from covalent_cirro.protocol import Blob, blob_key
-from covalent_cirro.runner import s3
+from covalent_cirro.runner import checksums, s3
 
 if TYPE_CHECKING:
     from covalent_cirro.runner.s3_client import Client, Pending
@@ -159,11 +159,11 @@ def store(client: Client, bucket: str, prefix: str, path: str, now: float, wait:
         # A role that may only put objects is told 403 here; if it may not do that either, the PUT says so.
         pass
     else:
-        if there.headers.get("content-length") == str(blob.size) and _is_fresh(there.headers.get("last-modified"), now):
+        if _is_whole(there.headers, blob, stored) and _is_fresh(there.headers.get("last-modified"), now):
             return blob
     for tries_left in reversed(range(_TRIES)):
         try:
-            wait(client.put_file(bucket, key, stored))
+            wait(client.put_file(bucket, key, stored, blob.sha256))
             break
         except s3.OutOfTime:
             raise
@@ -174,6 +174,16 @@ def store(client: Client, bucket: str, prefix: str, path: str, now: float, wait:
                 raise
             time.sleep(_PAUSE_S * (_TRIES - tries_left))
     return blob
+
+
+def _is_whole(headers: Mapping[str, str], blob: Blob, stored: str) -> bool:
+    """Whether S3 computed the blob's digest of what it has."""
+    checksum = headers.get("x-amz-checksum-sha256", "")
+    if headers.get("content-length") != str(blob.size):
+        return False
+    if checksums.is_of_parts(checksum):
+        return checksum == checksums.of_parts(stored, blob.size)
+    return checksum == checksums.of_whole(blob.sha256)
 
 
 def _is_fresh(last_modified: str | None, now: float) -> bool:

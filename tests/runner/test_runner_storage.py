@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import random
 import socket
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 
 from covalent_cirro import documents, protocol
 from covalent_cirro.protocol import Blob, ExitCode, Failure, Inline, Kind, Log, NodeResult, Outcome, Output, Usage
-from tests.runner.conftest import MAC_KEY
+from tests.runner.conftest import BUCKET, MAC_KEY
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -392,6 +393,22 @@ def test_conflict_does_not_cost_a_result(runs: Any) -> None:
     ran = runs.finish(runs.start())
 
     assert (ran.code, runs.value(ran)) == (ExitCode.OK, bytes(50_000))
+
+
+def test_result_that_was_changed_in_s3_is_put_again(runs: Any) -> None:
+    """Other bytes of the same length under its name are told by S3's checksum; its own are not sent twice."""
+
+    def blobs_put() -> list[str]:
+        runs.s3.delete_object(Bucket=BUCKET, Key=runs.location.outcome_key)
+        runs.proxy.requests.clear()
+        ran = runs(runs.task(random.Random(1).randbytes, 50_000))
+        assert runs.value(ran) == random.Random(1).randbytes(50_000)
+        return [path.removeprefix(f"/{BUCKET}/") for path in runs.proxy.of("PUT") if "/blobs/" in path]
+
+    (key,) = blobs_put()
+    runs.put(key, bytes(len(runs.get(key))))
+    assert blobs_put() == [key]
+    assert blobs_put() == []
 
 
 def test_outcome_that_cannot_be_stored_has_its_own_exit_code(runs: Any) -> None:

@@ -147,10 +147,17 @@ def test_many_candidates_are_counted() -> None:
 
 
 def test_jobs_of_others_are_no_records() -> None:
-    """Without our tags."""
-    assert parse_record(described(tags={})) is None
+    """Without our tags, and without a call."""
+    assert parse_record(described(tags={}, parameters={})) is None
     assert parse_record(described(tags={"covalent:dispatch": DISPATCH})) is None
     assert parse_record({"jobId": "x"}) is None
+
+
+def test_a_job_whose_submitter_may_set_no_tags_is_known_by_its_call() -> None:
+    """Its call and its name tell the same, but for the lattice."""
+    dispatch_id, call_id = PLACE.dispatch_id, PLACE.call_id
+    found = record(tags={}, jobName=f"train-{dispatch_id[:8]}-3-{call_id}")
+    assert (found.dispatch_id, found.node_id, found.electron, found.lattice) == (dispatch_id, 3, "train", "")
 
 
 def test_a_record_says_where_the_call_is() -> None:

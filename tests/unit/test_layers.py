@@ -15,7 +15,7 @@ LAYERS: list[set[str]] = [
     {"errors", "tobj"},
     {"protocol"},
     {"documents", "settings"},
-    {"jobs", "image_rules", "console", "optional_actions"},
+    {"jobs", "image_rules", "console", "optional_actions", "local_files", "database_locks", "config_writes"},
     {"outcomes"},
     {"health", "ends"},
     {"watchlist", "explanations", "checkpoint", "aws", "packages", "covalent_config"},
