@@ -12,12 +12,12 @@ PACKAGE = Path(__file__).parents[2] / "covalent_cirro"
 
 LAYERS: list[set[str]] = [
     # What may be imported stands above what imports it; docs/architecture.md draws this.
-    {"errors", "tobj"},
+    {"errors", "nested", "tobj"},
     {"protocol"},
     {"documents", "settings"},
     {"jobs", "image_rules", "console", "outcomes"},
     {"health", "ends"},
-    {"watchlist", "explanations", "checkpoint", "aws", "packages", "covalent_config"},
+    {"watchlist", "explanations", "host_ends", "checkpoint", "aws", "packages", "covalent_config"},
     {
         "blobs",
         "batch",
@@ -35,9 +35,11 @@ LAYERS: list[set[str]] = [
     {"store", "state_folder", "waiting", "covalent_view", "covalent_runs"},
     {"progress"},
     {"engine", "calls", "results"},
-    {"logs", "launches"},
-    {"host_nodes", "resume", "reuse"},
+    {"assembly", "logs", "launches"},
+    {"host_process", "resume", "reuse"},
+    {"host_nodes"},
     {"submission"},
+    {"host_failures", "host_jobs"},
     {"polling"},
     {"covalent_server", "reception"},
     {"direct"},
@@ -52,6 +54,8 @@ LAYERS: list[set[str]] = [
 PURE = {
     "ends",
     "explanations",
+    "host_ends",
+    "nested",
     "tries",
     "console",
     "errors",
@@ -67,10 +71,10 @@ PURE = {
 }
 PURE_MAY_IMPORT = {
     *("__future__", "base64", "binascii", "collections", "dataclasses", "enum", "hashlib", "heapq", "json", "os", "re"),
-    "typing",
+    *("io", "typing"),
 }
 
-RUNNER_MAY_IMPORT = {"errors", "protocol", "documents", "tobj", "runner"}
+RUNNER_MAY_IMPORT = {"errors", "nested", "protocol", "documents", "tobj", "runner"}
 
 SERVER_SIDE = sorted(
     path.relative_to(PACKAGE)
