@@ -16,8 +16,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
-from typing import Any, BinaryIO, cast
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO, NamedTuple, cast
 
 from covalent_cirro import nested, tobj
 from covalent_cirro.calls import Spec
@@ -28,6 +28,15 @@ from covalent_cirro.results import File, Measured, replacing
 
 _INDEX = re.compile(r"(\.__getitem__|\[\d+\])$")
 """How names of nodes end that are ``x[key]``, or one of ``a, b = x``."""
+
+UNOPENED = "..."
+"""What people see of an object of which nobody has seen more."""
+
+_ITEMS = "items"
+"""In the header of a file that was written here: what people see of the items, as far as the first have room."""
+
+_TEXT_BYTES = 1000
+"""Of what people see of an object in a list, at most."""
 
 _KEY_BYTES = 10_000
 """A key that is larger is not looked for here."""
@@ -54,20 +63,66 @@ def assemble(node: Node, spec: Spec, inputs: Mapping[int, str]) -> File | None:
     args = [inputs[node_id] for node_id in spec.args]
     output = node.paths["output"]
     if node.name == ":electron_list:" and function == "_auto_list_node" and not spec.kwargs:
-        return _write(output, [_value_of(path) for path in args])
+        return _write(output, _list_of([_read(path) for path in args]))
     if node.name == ":electron_dict:" and function == "_auto_dict_node" and len(args) == 2:
-        keys, values = map(_value_of, args)
-        if type(keys) is list and type(values) is list and len(keys) == len(values):
-            return _write(output, Pairs(zip(keys, values, strict=True)))
-        return None
+        found = _dict_of(*map(_read, args))
+        return None if found is None else _write(output, found)
     if node.name == ":postprocess:reconstruct" and function == "_postprocess_recursively" and len(args) == 1:
         # Lists and dicts of electrons were put together by nodes of their own: nothing is left to do.
         return _copy(args[0], output)
     if function == node.name and _INDEX.search(node.name) and len(args) == 2 and not spec.kwargs:
-        value = _value_of(args[0])
-        found = None if isinstance(value, Part) else _item(value, args[1])
+        found = _item(_read(args[0]), args[1])
         return None if found is None else _write(output, found)
     return None
+
+
+class _Known(NamedTuple):
+    """What is known of an object without opening it.
+
+    Attributes:
+        value: What it is made of.
+        text: What people see of it in a list.
+        items: What they see of its items, or of a dict's values; those that are left out are not known.
+    """
+
+    value: Value
+    text: str
+    items: Sequence[str] = ()
+
+    def item_text(self, index: int) -> str:
+        """What people see of an item."""
+        return self.items[index] if index < len(self.items) else UNOPENED
+
+
+def _list_of(items: Sequence[_Known]) -> _Known:
+    texts = [item.text for item in items]
+    return _Known([item.value for item in items], f"[{', '.join(texts)}]", texts)
+
+
+def _dict_of(keys: _Known, values: _Known) -> _Known | None:
+    if type(keys.value) is not list or type(values.value) is not list or len(keys.value) != len(values.value):
+        return None
+    texts = [values.item_text(index) for index in range(len(values.value))]
+    shown = ", ".join(f"{keys.item_text(index)}: {text}" for index, text in enumerate(texts))
+    return _Known(Pairs(zip(keys.value, values.value, strict=True)), f"{{{shown}}}", texts)
+
+
+def _item(of: _Known, key_path: str) -> _Known | None:
+    """``of[key]``, where it can be told without unpickling."""
+    with _open(key_path) as pickle:
+        key = _literal(pickle.read(_KEY_BYTES + 1))
+    value, index = of.value, None
+    if isinstance(value, Pairs) and key is not None:
+        for at, (each, _) in enumerate(value):
+            known = _literal_of(each)
+            if known is None:  # it might be equal to anything
+                return None
+            index = at if type(known) is type(key) and known == key else index
+    elif not isinstance(value, (Part, Pairs)) and isinstance(key, int) and -len(value) <= key < len(value):
+        index = key % len(value)
+    if index is None or isinstance(value, Part):
+        return None
+    return _Known(value[index][1] if isinstance(value, Pairs) else value[index], of.item_text(index))
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -77,45 +132,37 @@ def _open(path: str) -> BinaryIO:
     return tobj.pickle_file(open(path, "rb"))
 
 
-def _value_of(path: str) -> Value:
-    with open(path, "rb") as file:
-        header = tobj.read_header(file)
-        text = file.read(min(nested.TEXT_BYTES, header.data_offset - header.string_offset)).decode("utf-8", "ignore")
-        with io.BufferedReader(tobj.PickleFile(file, header), _SCAN_BYTES) as pickle:
-            value = nested.read(pickle, path)
-            if value is not None:
-                return value
-            size = pickle.seek(0, os.SEEK_END)
-            pickle.seek(0)
-            return Part(path, 0, size, repr(text) if _is_text(pickle.read(32), size) else text)
+def _read(path: str) -> _Known:
+    try:
+        with open(path, "rb") as file:
+            header = tobj.read_header(file)
+            text = file.read(min(_TEXT_BYTES, header.data_offset - header.string_offset)).decode("utf-8", "ignore")
+            with io.BufferedReader(tobj.PickleFile(file, header), _SCAN_BYTES) as pickle:
+                value = nested.read(pickle, path)
+                if value is not None:
+                    return _Known(value, text, header.fields.get(_ITEMS) or ())
+                size = pickle.seek(0, os.SEEK_END)
+                pickle.seek(max(0, size - 1))
+                if pickle.read(1) != b".":
+                    raise tobj.TobjError("its pickle is cut short")
+                pickle.seek(0)
+                return _Known(Part(path, 0, size), repr(text) if _text_at(pickle.read(32), size) else text)
+    except tobj.TobjError as error:
+        raise tobj.TobjError(f"{path}: {error}") from error
 
 
-def _is_text(begin: bytes, size: int) -> bool:
-    """Whether a pickle is that of a string: PROTO, maybe FRAME, one of BINUNICODE with its length, MEMOIZE, STOP."""
+def _text_at(begin: bytes, size: int) -> int:
+    """Where the text begins in the pickle of a string; 0 for any other pickle.
+
+    PROTO, maybe FRAME, one of BINUNICODE with the length, the text, MEMOIZE, STOP.
+    """
     at = 11 if begin[2:3] == b"\x95" else 2
     digits = {b"\x8c": 1, b"X": 4, b"\x8d": 8}.get(begin[at : at + 1], 0)
     length = int.from_bytes(begin[at + 1 : at + 1 + digits], "little")
-    return digits > 0 and size == at + 1 + digits + length + 2
+    return at + 1 + digits if digits and size == at + 1 + digits + length + 2 else 0
 
 
-def _item(value: Value, key_path: str) -> Value | None:
-    """What ``value[key]`` is, where both can be told without unpickling."""
-    with _open(key_path) as pickle:
-        key = _literal(pickle.read(_KEY_BYTES + 1))
-    if isinstance(value, Pairs) and type(key) in (int, str):
-        found = None
-        for each, item in value:
-            known = _literal_of(each)
-            if known is None:  # it might be equal to anything
-                return None
-            found = item if type(known) is type(key) and known == key else found
-        return found
-    if not isinstance(value, (Part, Pairs)) and type(key) is int and -len(value) <= key < len(value):
-        return value[key]
-    return None
-
-
-def _literal_of(value: Value) -> Any:
+def _literal_of(value: Value) -> int | str | None:
     if not isinstance(value, Part) or value.size > _KEY_BYTES:
         return None
     with _open(value.source) as pickle:
@@ -143,17 +190,19 @@ def _literal(pickle: bytes) -> int | str | None:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def _write(path: str, value: Value) -> File:
+def _write(path: str, known: _Known) -> File:
+    value = known.value
     with replacing(path) as file, _Sources() as sources:
         out = Measured(file)
+        text = known.text.encode("utf-8", "backslashreplace")[:STRING_BYTES].decode("utf-8", "ignore").encode()
+        doc = ""
         if isinstance(value, Part):
-            text, doc = _whole_text(value, sources), ""
+            text = _string(sources.open(value.source), value) or text
         else:
-            text, doc = _shown(value), (dict if isinstance(value, Pairs) else list).__doc__ or ""
-        data = text.encode("utf-8", "backslashreplace")
+            doc = (dict if isinstance(value, Pairs) else list).__doc__ or ""
         version = ".".join(str(part) for part in sys.version_info[:3])
         fields = tobj.header_fields("", doc, version, _cloudpickle_version())
-        writer = tobj.Writer(cast(BinaryIO, out), fields, data)
+        writer = tobj.Writer(cast(BinaryIO, out), {**fields, _ITEMS: _first(known.items)}, text)
 
         def copy(part: Part) -> None:
             nested.copy(sources.open(part.source), part, writer.write)
@@ -166,14 +215,25 @@ def _write(path: str, value: Value) -> File:
         return out.measured()
 
 
-def _whole_text(part: Part, sources: _Sources) -> str:
-    if part.size <= _KEY_BYTES:
-        file = sources.open(part.source)
-        file.seek(part.offset)
-        known = _literal(file.read(part.size))
-        if known is not None:
-            return str(known)
-    return part.text
+def _string(file: BinaryIO, part: Part) -> bytes | None:
+    """The text of a part that is a string, whole: Covalent reads data out of what it shows of a string."""
+    file.seek(part.offset)
+    at = _text_at(file.read(32), part.size)
+    file.seek(part.offset + at)
+    if not at:
+        return None
+    return file.read(part.size - at - 2).decode("utf-8", "surrogatepass").encode("utf-8", "backslashreplace")
+
+
+def _first(texts: Sequence[str], room: int = STRING_BYTES) -> list[str]:
+    """So many of the first texts as there is room for."""
+    found: list[str] = []
+    for text in texts:
+        room -= len(text)
+        if room < 0:
+            break
+        found.append(text)
+    return found
 
 
 def _copy(source: str, path: str) -> File:
@@ -184,21 +244,6 @@ def _copy(source: str, path: str) -> File:
             out = Measured(to)
             shutil.copyfileobj(file, cast(BinaryIO, out), _COPY_BYTES)
             return out.measured()
-
-
-def _shown(value: Value, room: int = STRING_BYTES) -> str:
-    """What people see of a list or dict: ``str`` of it, as far as that is known, cut as any result's."""
-    if isinstance(value, Part):
-        return value.text or "..."
-    shown: list[str] = []
-    for each in value:
-        if room <= 0:
-            break
-        pair = each if isinstance(value, Pairs) else (each,)
-        shown.append(": ".join(_shown(cast(Value, one), room) for one in pair))
-        room -= len(shown[-1]) + 2
-    joined = ", ".join(shown)
-    return (f"{{{joined}}}" if isinstance(value, Pairs) else f"[{joined}]")[:STRING_BYTES]
 
 
 @functools.lru_cache(maxsize=1)

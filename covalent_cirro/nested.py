@@ -7,9 +7,9 @@ opcodes of `pickletools`::
 
     PROTO 4, GLOBAL 'pickle loads', BINPUT 0, POP, value, STOP
     value:  EMPTY_LIST (value APPEND)*  |  EMPTY_DICT (value value SETITEM)*  |  part
-    part:   [BINUNICODE text, POP] BINGET 0, BINBYTES8 pickle, TUPLE1, REDUCE
+    part:   BINGET 0, BINBYTES8 pickle, TUPLE1, REDUCE
 
-``text`` is what people see of the part; loading drops it.
+Equal parts make an equal pickle, byte for byte.
 """
 
 from __future__ import annotations
@@ -23,13 +23,10 @@ PRELUDE = b"\x80\x04cpickle\nloads\nq\x000"
 MAX_DEPTH = 100
 """Lists in lists in lists. One that is deeper is a part like any other."""
 
-TEXT_BYTES = 1000
-"""Of the text of a part, at most."""
-
 _COPY_BYTES = 1024 * 1024
 
 _LIST, _APPEND, _DICT, _SETITEM, _STOP = b"]", b"a", b"}", b"s", b"."
-_TEXT, _POP, _PART, _CALL = b"X", b"0", b"h\x00\x8e", b"\x85R"
+_PART, _CALL = b"h\x00\x8e", b"\x85R"
 
 
 class Part(NamedTuple):
@@ -39,13 +36,11 @@ class Part(NamedTuple):
         source: What the reader of the file called it: its path, say.
         offset: Where the part's first byte is in it.
         size: Bytes.
-        text: What people see of it.
     """
 
     source: str
     offset: int
     size: int
-    text: str = ""
 
 
 class Pairs(list[tuple[Any, Any]]):
@@ -73,8 +68,6 @@ def write(value: Value, to: Callable[[bytes], object], copy: Callable[[Part], No
 
 def _write(value: Value, to: Callable[[bytes], object], copy: Callable[[Part], None]) -> None:
     if isinstance(value, Part):
-        text = value.text.encode("utf-8", "backslashreplace")[:TEXT_BYTES].decode("utf-8", "ignore").encode()
-        to(_TEXT + len(text).to_bytes(4, "little") + text + _POP if text else b"")
         to(_PART + value.size.to_bytes(8, "little"))
         copy(value)
         to(_CALL)
@@ -118,7 +111,6 @@ class _OtherPickle(Exception):
 
 def _read(file: BinaryIO, end: int, source: str) -> Value:
     stack: list[Value] = []
-    text = ""
 
     def pop(below: type) -> Value:
         if len(stack) < 2 or type(stack[-2]) is not below:
@@ -130,11 +122,8 @@ def _read(file: BinaryIO, end: int, source: str) -> Value:
             stack.append([])
         elif opcode == _DICT:
             stack.append(Pairs())
-        elif opcode == _TEXT:
-            text = _text(file)
-            continue
         elif opcode == _PART[:1]:
-            stack.append(_part(file, end, source, text))
+            stack.append(_part(file, end, source))
         elif opcode == _APPEND:
             each = pop(list)
             cast("list[Value]", stack[-1]).append(each)
@@ -148,21 +137,12 @@ def _read(file: BinaryIO, end: int, source: str) -> Value:
             raise _OtherPickle
         if len(stack) > 2 * MAX_DEPTH:
             raise _OtherPickle
-        text = ""
     if len(stack) != 1 or file.read(1):
         raise _OtherPickle
     return stack[0]
 
 
-def _text(file: BinaryIO) -> str:
-    size = int.from_bytes(file.read(4), "little")
-    data = file.read(size) if size <= TEXT_BYTES else b""
-    if len(data) != size or file.read(1) != _POP:
-        raise _OtherPickle
-    return data.decode("utf-8", "replace")
-
-
-def _part(file: BinaryIO, end: int, source: str, text: str) -> Part:
+def _part(file: BinaryIO, end: int, source: str) -> Part:
     if file.read(len(_PART) - 1) != _PART[1:]:
         raise _OtherPickle
     size = int.from_bytes(file.read(8), "little")
@@ -172,7 +152,7 @@ def _part(file: BinaryIO, end: int, source: str, text: str) -> Part:
     file.seek(offset + size)
     if file.read(len(_CALL)) != _CALL:
         raise _OtherPickle
-    return Part(source, offset, size, text)
+    return Part(source, offset, size)
 
 
 def load(value: Value, part: Callable[[Part], Any]) -> Any:

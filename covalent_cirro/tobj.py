@@ -102,13 +102,15 @@ def pickle_size(file: BinaryIO, header: Header) -> int:
 class PickleFile(io.RawIOBase):
     """The pickle in an open ``.tobj`` file as a file of its own, decoded where it is read. Closing it closes both.
 
-    Wrap it in an `io.BufferedReader` of a megabyte: what is skipped is neither read nor decoded.
+    Wrap it in an `io.BufferedReader`: what is skipped is neither read nor decoded.
 
     Raises:
-        TobjError: The base64 is broken where it is read.
+        TobjError: The base64 is cut short, or broken where it is read.
     """
 
     def __init__(self, file: BinaryIO, header: Header) -> None:
+        if (file.seek(0, os.SEEK_END) - header.data_offset) % 4:
+            raise TobjError("the data is not base64: it is cut short")
         self._file = file
         self._start = header.data_offset
         self._size = pickle_size(file, header)
