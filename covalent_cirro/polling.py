@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 from covalent._shared_files import TaskCancelledError
 
-from covalent_cirro import covalent_assets, host_nodes, jobs, tries
+from covalent_cirro import covalent_assets, host_failures, host_jobs, host_nodes, jobs, tries
 from covalent_cirro.calls import Spec, Written
 from covalent_cirro.covalent_assets import Group, StatusChange
 from covalent_cirro.documents import dump_call
 from covalent_cirro.engine import Engine
 from covalent_cirro.errors import CirroError, JobLost, NotFound, OutcomeError, Unsigned
+from covalent_cirro.host_nodes import Elsewhere
 from covalent_cirro.jobs import JobDetail
 from covalent_cirro.launches import Launch
 from covalent_cirro.mending import until_mended
@@ -62,12 +63,16 @@ async def poll(launch: Launch, settings: Settings, data: Any, keep_handle: KeepH
     what = f"Dispatch {launch.dispatch_id}, nodes {launch.node_ids}"
     if "host" in data:
         specs = [Spec(*spec) for spec in data["host"]]
-        return await until_mended(
+        done = await until_mended(
             what,
             lambda: host_nodes.run(launch, specs, settings.cache_dir),
             then="It goes on as soon as this is put right.",
             sleep=lambda seconds: launch.unless_cancelled(asyncio.sleep(seconds)),
         )
+        if not isinstance(done, Elsewhere):
+            await host_failures.keep(settings, launch.dispatch_id, done["host"])
+            return done
+        settings, data = await host_jobs.send(launch, settings, specs, done, keep_handle)
     if data.get("reused"):
         if launch.cancelled:
             raise TaskCancelledError(f"Cancelled before its results were reused (dispatch {launch.dispatch_id})")

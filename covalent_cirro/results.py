@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import shutil
+import stat
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import BinaryIO, NamedTuple, TypeAlias
+from typing import BinaryIO, NamedTuple, TypeAlias, cast
 
 from covalent_cirro import local_files, tobj
 from covalent_cirro.covalent_assets import Node
@@ -33,6 +35,8 @@ from covalent_cirro.protocol import (
     Ref,
 )
 from covalent_cirro.store import Store
+
+_COPY_BYTES = 1024 * 1024
 
 
 class File(NamedTuple):
@@ -203,7 +207,7 @@ async def write_failure(
 async def _write_log(store: Store, place: Location, log: Log, path: str, before: str = "") -> File:
     if not log.parts:
         return await asyncio.to_thread(write_text, path, before + log.tail)
-    with _replacing(path, log.size) as file:
+    with replacing(path, log.size) as file:
         file.write(before.encode())
         for part in log.parts:
             await store.append_object(place.bucket, place.log_key(part), file)
@@ -216,7 +220,7 @@ async def _write_output(store: Store, place: Location, outcome: Outcome, output:
         return await asyncio.to_thread(_write_inline, path, fields, output.string.data, output.pickle.data)
     string_size = len(output.string.data) if isinstance(output.string, Inline) else output.string.raw_size
     pickle_size = len(output.pickle.data) if isinstance(output.pickle, Inline) else output.pickle.raw_size
-    with _replacing(path, string_size + tobj.encoded_size(pickle_size)) as file:
+    with replacing(path, string_size + tobj.encoded_size(pickle_size)) as file:
         tobj.write_head(file, fields, string_size)
         await _append(store, place, output.string, file, lambda: _Plain(file))
         await _append(store, place, output.pickle, file, lambda: tobj.PickleWriter(file))
@@ -255,7 +259,7 @@ class _Plain:
 
 
 def _write_inline(path: str, fields: dict[str, object], string: bytes, data: bytes) -> File:
-    with _replacing(path, len(string) + tobj.encoded_size(len(data))) as file:
+    with replacing(path, len(string) + tobj.encoded_size(len(data))) as file:
         writer = tobj.Writer(file, fields, string)
         writer.write(data)
         writer.close()
@@ -265,7 +269,7 @@ def _write_inline(path: str, fields: dict[str, object], string: bytes, data: byt
 def write_text(path: str, text: str) -> File:
     """Replace a log or error file."""
     data = text.encode("utf-8", errors="replace")
-    with _replacing(path, len(data)) as file:
+    with replacing(path, len(data)) as file:
         file.write(data)
     return measure(path)
 
@@ -279,13 +283,62 @@ def measure(path: str) -> File:
         return File(file.tell(), digest.hexdigest())
 
 
+def take_file(source: str, path: str) -> File:
+    """Copy a file that code which is not to be trusted has left, to a place where it is believed to be what it says.
+
+    Raises:
+        ValueError: It is not there, or no file: a link would lead to what that code may not read.
+    """
+    try:
+        file = open_untrusted(source)
+    except OSError as error:
+        raise ValueError(f"a file that it should have left cannot be taken: {error}") from error
+    with file, replacing(path, os.fstat(file.fileno()).st_size) as to:
+        written = Measured(to)
+        shutil.copyfileobj(file, cast(BinaryIO, written), _COPY_BYTES)
+        return written.measured()
+
+
+def open_untrusted(path: str) -> BinaryIO:
+    """Open a file that code which is not to be trusted has left.
+
+    Raises:
+        OSError: It is not there, or a link or a device instead.
+        ValueError: It is no file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError(f"what was left as {os.path.basename(path)} is no file")
+    return open(descriptor, "rb")
+
+
+class Measured:
+    """A file that is written once, from its beginning to its end, and measured meanwhile."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha1(usedforsecurity=False)  # Covalent's choice (``_object_store/local.py``)
+        self._size = 0
+
+    def write(self, data: bytes) -> int:
+        """Append bytes."""
+        self._digest.update(data)
+        self._size += len(data)
+        return self._file.write(data)
+
+    def measured(self) -> File:
+        """What was written."""
+        return File(self._size, self._digest.hexdigest())
+
+
 @contextlib.contextmanager
-def _replacing(path: str, need: int) -> Iterator[BinaryIO]:
+def replacing(path: str, need: int = 0) -> Iterator[BinaryIO]:
     """A new file that takes the place of ``path`` when the block ends well: readers see the old one or the new one.
 
     Args:
         path: The file.
-        need: About how large it will be. Nothing is fetched for it where there is no room.
+        need: About how large it will be, where that is known. Nothing is fetched for it where there is no room.
     """
     temporary = f"{path}.new"
     with local_files.room_for(path, need, growing=temporary), local_files.told(path, need=need):

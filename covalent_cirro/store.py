@@ -74,12 +74,15 @@ class Store:
 
     # --- documents ---
 
-    async def put_document(self, bucket: str, key: str, data: bytes) -> None:
-        """Write a small object."""
+    async def put_document(self, bucket: str, key: str, data: bytes, *, once: bool = False) -> None:
+        """Write a small object; ``once``: only where none is."""
+        condition = {"IfNoneMatch": "*"} if once else {}
 
         async def put() -> None:
             with self._errors("s3:PutObject", bucket, key):
-                await self._client.put_object(Bucket=bucket, Key=key, Body=data, ContentType="application/json")
+                await self._client.put_object(
+                    Bucket=bucket, Key=key, Body=data, ContentType="application/json", **condition
+                )
 
         await self._patiently(put)
 

@@ -71,6 +71,13 @@ async def _send(launch: Launch, settings: Settings, task_specs: Sequence[Any], k
     group = await asyncio.to_thread(covalent_assets.load_group, launch.dispatch_id, launch.node_ids, inputs)
     if all(node.is_host_node for node in group.nodes.values()):
         return {"host": [[spec.node_id, list(spec.args), dict(spec.kwargs)] for spec in specs]}
+    return await send_job(launch, settings, group, specs, keep_handle)
+
+
+async def send_job(
+    launch: Launch, settings: Settings, group: Group, specs: Sequence[Spec], keep_handle: KeepHandle
+) -> dict[str, Any]:
+    """Store what a task group needs and submit its job, whatever its nodes are; see `send`."""
     async with engine_for(settings) as engine:
         pickled, covalent = await asyncio.gather(
             pickled_by(group, specs), asyncio.to_thread(covalent_assets.check_version)

@@ -12,13 +12,13 @@ PACKAGE = Path(__file__).parents[2] / "covalent_cirro"
 
 LAYERS: list[set[str]] = [
     # What may be imported stands above what imports it; docs/architecture.md draws this.
-    {"errors", "tobj"},
+    {"errors", "nested", "tobj"},
     {"protocol"},
     {"documents", "settings"},
     {"jobs", "image_rules", "console", "optional_actions", "local_files", "database_locks", "config_writes"},
     {"outcomes"},
     {"health", "ends"},
-    {"watchlist", "explanations", "checkpoint", "aws", "packages", "covalent_config"},
+    {"watchlist", "explanations", "host_ends", "checkpoint", "aws", "packages", "covalent_config"},
     {
         "blobs",
         "batch",
@@ -36,9 +36,11 @@ LAYERS: list[set[str]] = [
     {"store", "state_folder", "waiting", "covalent_view", "covalent_runs"},
     {"progress"},
     {"engine", "calls", "results"},
-    {"logs", "launches"},
-    {"host_nodes", "resume", "reuse"},
+    {"assembly", "logs", "launches"},
+    {"host_process", "resume", "reuse"},
+    {"host_nodes"},
     {"submission"},
+    {"host_failures", "host_jobs"},
     {"polling"},
     {"covalent_server", "reception"},
     {"direct"},
@@ -53,6 +55,8 @@ LAYERS: list[set[str]] = [
 PURE = {
     "ends",
     "explanations",
+    "host_ends",
+    "nested",
     "tries",
     "console",
     "errors",
@@ -69,10 +73,10 @@ PURE = {
 }
 PURE_MAY_IMPORT = {
     *("__future__", "base64", "binascii", "collections", "dataclasses", "enum", "hashlib", "heapq", "hmac", "json"),
-    *("os", "re", "typing"),
+    *("io", "os", "re", "typing"),
 }
 
-RUNNER_MAY_IMPORT = {"errors", "protocol", "documents", "tobj", "runner"}
+RUNNER_MAY_IMPORT = {"errors", "nested", "protocol", "documents", "tobj", "runner"}
 
 SERVER_SIDE = sorted(
     path.relative_to(PACKAGE)

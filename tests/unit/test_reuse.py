@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from covalent_cirro import nested
 from covalent_cirro.documents import dump_reused, parse_reused
 from covalent_cirro.protocol import (
     Blob,
@@ -123,6 +125,26 @@ def test_classes_that_a_pickle_defines_are_told_by_their_ids(one: dict[str, byte
     (of_function,), (of_input,) = describe(one["electron"]).classes, describe(one["point"]).classes
     assert of_function == of_input
     assert describe(pickled()["point"]).classes != (of_input,)
+
+
+def put_together(*parts: bytes) -> bytes:
+    """The pickle of a list of pickles."""
+    out = io.BytesIO()
+    pieces: list[Any] = [nested.Part(str(i), 0, len(part)) for i, part in enumerate(parts)]
+    nested.write(pieces, out.write, lambda piece: out.write(parts[int(piece.source)]))  # type: ignore[arg-type, func-returns-value]
+    return out.getvalue()
+
+
+def test_a_list_that_was_put_together_says_what_its_parts_say(one: dict[str, bytes]) -> None:
+    """The parts' bytes differ between two processes as ever; the classes of all parts are told."""
+    other = pickled(seed=2, lines=7, path="/elsewhere/script.py")
+    data = put_together(one["electron"], one["names"], one["point"])
+    again = put_together(other["electron"], other["names"], other["point"])
+    assert data != again
+    assert describe(data).digest == describe(again).digest
+    assert describe(data).digest != describe(put_together(one["electron"], one["point"], one["names"])).digest
+    assert describe(data).classes == describe(one["point"]).classes
+    assert describe(put_together(cloudpickle.dumps("a"), cloudpickle.dumps(1))) == describe(cloudpickle.dumps(["a", 1]))
 
 
 values = st.recursive(
