@@ -13,11 +13,11 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from covalent_cirro.emulator import describe, logs, moto_aws
+from covalent_cirro.emulator import describe, logs, moto_aws, user_data
 from covalent_cirro.emulator.actions import Action, Changed, Kill, Launch, Stop
 from covalent_cirro.emulator.events import Events
 from covalent_cirro.emulator.hosts import Fleet
-from covalent_cirro.emulator.model import Attempt, Host, Job, JobDefinition
+from covalent_cirro.emulator.model import Attempt, ComputeEnvironment, Host, Job, JobDefinition
 from covalent_cirro.emulator.runs import Runs
 from covalent_cirro.emulator.scheduler import Scheduler
 from covalent_cirro.emulator.setting import Setting
@@ -52,6 +52,7 @@ class Batch:
             no_capacity=lambda environment, job: bool(
                 setting.faults.holding("no_capacity", job.id, job.name, environment.name)
             ),
+            drains=lambda environment: user_data.drains(self._user_data(environment)),
         )
         self.scheduler = Scheduler(
             fleet=self.fleet, timing=setting.timing, new_attempt=self._new_attempt, stuck=self._stuck
@@ -251,6 +252,10 @@ class Batch:
             if host.instance_id in self.fleet.hosts and not self._closed:
                 self.scheduler.lose(host, self.now())
                 self.advance()
+
+    def _user_data(self, environment: ComputeEnvironment) -> str:
+        template = environment.resources.get("launchTemplate") or {}
+        return moto_aws.user_data(self.setting.account, self.region, template) if template else ""
 
     def _stuck(self, job: Job) -> str | None:
         fault = self.setting.faults.holding("stuck", job.id, job.name)

@@ -110,6 +110,7 @@ class Fleet:
         boot_s: Seconds here until a new host is ready.
         quota_vcpus: vCPUs of all hosts together, as EC2's quota; `None` for no limit. A job over it just waits.
         no_capacity: Emulated lack of capacity: whether a compute environment gets no instance for a job now.
+        drains: Whether the ECS agent of a compute environment's new instances drains them at a Spot notice.
         environments: By ARN.
         policies: Scheduling policies by ARN.
         hosts: By instance id.
@@ -120,6 +121,7 @@ class Fleet:
     boot_s: Callable[[], float]
     quota_vcpus: float | None = None
     no_capacity: Callable[[ComputeEnvironment, Job], bool] = lambda environment, job: False
+    drains: Callable[[ComputeEnvironment], bool] = lambda environment: False
     environments: dict[str, ComputeEnvironment] = field(default_factory=dict)
     policies: dict[str, SchedulingPolicy] = field(default_factory=dict)
     hosts: dict[str, Host] = field(default_factory=dict)
@@ -175,7 +177,8 @@ class Fleet:
         self.hosts.pop(host.instance_id, None)
 
     def _existing(self, environment: ComputeEnvironment, needs: Needs, now: float) -> Host | None:
-        fitting = [host for host in self.of(environment) if not host.single_use and host.fits(needs)]
+        hosts = [host for host in self.of(environment) if not host.single_use and not host.draining]
+        fitting = [host for host in hosts if host.fits(needs)]
         # Ready before booting; then the fullest, so that others fall idle and go; GPUs are kept for those who ask.
         return min(
             fitting,
@@ -226,6 +229,7 @@ class Fleet:
             gpu_ids=sorted(f"GPU-{uuid.uuid4()}" for _ in range(kind.gpus)),
             ready_at=now + self.boot_s(),
             single_use=exactly is not None,
+            drains=exactly is None and self.drains(environment),
         )
         self.hosts[host.instance_id] = host
         return host

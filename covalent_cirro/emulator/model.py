@@ -170,6 +170,7 @@ class Host:
         gpu_ids: All its GPUs.
         free_gpus: Those that no job holds.
         single_use: A Fargate "host": made for one job.
+        drains: Its ECS agent takes no more jobs once there is such a notice.
         goes_at: Epoch seconds at which EC2 has said that it takes a Spot instance back; `None` without a notice.
     """
 
@@ -182,6 +183,7 @@ class Host:
     gpu_ids: list[str]
     ready_at: float
     single_use: bool = False
+    drains: bool = False
     goes_at: float | None = None
     used_vcpus: float = 0.0
     used_memory_mib: int = 0
@@ -192,6 +194,11 @@ class Host:
     def __post_init__(self) -> None:
         self.free_gpus = list(self.gpu_ids)
         self.idle_since = self.ready_at
+
+    @property
+    def draining(self) -> bool:
+        """Whether ECS places nothing more on it (ECS Developer Guide, Spot Instance draining)."""
+        return self.drains and self.goes_at is not None
 
     def fits(self, needs: Needs) -> bool:
         """Whether what is free is enough."""
