@@ -60,6 +60,7 @@ class Batch:
         self.events = Events(setting.account, self.region)
         self._runs = Runs(setting, self.region, self.lock, self.scheduler, self.advance)
         self._wake = threading.Condition(self.lock)
+        self._changed = threading.Condition(self.lock)
         self._closed = False
         self._timer = threading.Thread(target=self._keep_time, name=f"batch-{self.region}", daemon=True)
         self._timer.start()
@@ -141,13 +142,20 @@ class Batch:
             for action in actions:
                 self._act(action)
         self._wake.notify()
+        self._changed.notify_all()
+
+    def updated(self, environment: ComputeEnvironment, timeout_s: float) -> bool:
+        """Wait until a compute environment is no longer UPDATING; whether that was so in time."""
+        with self.lock:
+            return self._changed.wait_for(lambda: self._closed or environment.status != "UPDATING", timeout_s)
 
     def faults_changed(self) -> None:
         """A fault came or went: hosts may be lost, compute environments INVALID, blocked jobs may go on."""
         with self.lock:
             for environment in self.fleet.environments.values():
                 fault = self.setting.faults.holding("invalid", environment.arn, environment=environment.name)
-                environment.status = "VALID" if fault is None else "INVALID"
+                well = "VALID" if environment.jobs_end_at is None else "UPDATING"
+                environment.status = well if fault is None else "INVALID"
                 environment.status_reason = HEALTHY if fault is None else fault.reason or INVALID
             for job in list(self.scheduler.jobs.values()):
                 if job.status == "RUNNING":
@@ -178,6 +186,7 @@ class Batch:
         with self.lock:
             self._closed = True
             self._wake.notify_all()
+            self._changed.notify_all()
         self._runs.close()
         self._timer.join(timeout=5)
         self.events.close()

@@ -155,7 +155,7 @@ class Fleet:
             minimum = float(environment.resources.get("minvCpus", 0))
             hosts = self.of(environment)
             have = sum(host.vcpus for host in hosts)
-            while have < minimum and environment.status == "VALID":
+            while have < minimum and environment.status in ("VALID", "UPDATING"):
                 host = self._boot(environment, expand(tuple(environment.resources["instanceTypes"]))[0], now)
                 have += host.vcpus
             for host in sorted(hosts, key=lambda host: host.idle_since or now):
@@ -168,6 +168,33 @@ class Fleet:
                     due = min(due, host.idle_since + idle_s)
         return due
 
+    def replace(self, environment: ComputeEnvironment, jobs_end_at: float) -> None:
+        """An update of its infrastructure begins: instances without a job go, others once their jobs have ended.
+
+        Args:
+            environment: The compute environment.
+            jobs_end_at: Epoch seconds at which jobs that have not ended are.
+        """
+        for host in self.of(environment):
+            if host.jobs:
+                host.outdated = True
+            else:
+                self.release(host)
+        if any(host.outdated for host in self.of(environment)):
+            environment.status, environment.jobs_end_at = "UPDATING", jobs_end_at
+
+    def end_updates(self) -> None:
+        """Instances whose jobs have ended go; compute environments that have no old instance any more are VALID."""
+        for environment in self.environments.values():
+            if environment.jobs_end_at is None:
+                continue
+            old = [host for host in self.of(environment) if host.outdated]
+            for host in old:
+                if not host.jobs:
+                    self.release(host)
+            if not any(host.jobs for host in old):
+                environment.status, environment.jobs_end_at = "VALID", None
+
     def of(self, environment: ComputeEnvironment) -> list[Host]:
         """The hosts of a compute environment."""
         return [host for host in self.hosts.values() if host.environment is environment]
@@ -177,8 +204,7 @@ class Fleet:
         self.hosts.pop(host.instance_id, None)
 
     def _existing(self, environment: ComputeEnvironment, needs: Needs, now: float) -> Host | None:
-        hosts = [host for host in self.of(environment) if not host.single_use and not host.draining]
-        fitting = [host for host in hosts if host.fits(needs)]
+        fitting = [host for host in self.of(environment) if host.takes_jobs and host.fits(needs)]
         # Ready before booting; then the fullest, so that others fall idle and go; GPUs are kept for those who ask.
         return min(
             fitting,
