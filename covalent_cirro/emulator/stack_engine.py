@@ -123,6 +123,7 @@ def _change(stack: Any, name: str) -> tuple[Any, Json] | None:
     except Exception as error:
         log.debug("updating %s", name, exc_info=True)
         _event(stack, name, "UPDATE_FAILED", _reason(error))
+        resource_map.cirro_resolved[name] = None  # nobody knows what it has now: the rollback sets it anew
         raise Failed(f"The following resource(s) failed to update: [{name}].") from error
     resource_map._parsed_resources[name] = new
     _remember(resource_map, name, body)

@@ -134,7 +134,8 @@ def _install_stacks(models: Any, responses: Any) -> None:
 
     def describe_change_set(self: Any) -> Any:
         names = self._get_param("ChangeSetName"), self._get_param("StackName")
-        return action_result(change_sets.find(self.cloudformation_backend, *names).described())
+        with_paths = str(self._get_param("IncludePropertyValues")).lower() == "true"
+        return action_result(change_sets.find(self.cloudformation_backend, *names).described(with_paths=with_paths))
 
     def delete_change_set(self: Any) -> Any:
         change_sets.delete(self.cloudformation_backend, self._get_param("ChangeSetName"), self._get_param("StackName"))

@@ -38,6 +38,9 @@ _STORE_MARGIN_S = 4.0
 _CHECKPOINT_MARGIN_S = 6.0
 """Checkpoints are given up earlier, so that logs and outcome find the time that they need."""
 
+_STILL_THERE_S = 60.0
+"""A host that runs so long after EC2 was to take it was not taken: the runner waits no longer for its end."""
+
 
 class _Stop(BaseException):
     """SIGTERM arrived while there was nothing to do but wait."""
@@ -128,9 +131,11 @@ class Supervisor:
             broken = Failure(Kind.RUNNER, f"the runner broke: {type(error).__name__}: {error}", traceback.format_exc())
             results = outcomes.all_failed(call.tasks, {task.node_id: broken for task in call.tasks}, "")
         code = self._publish(call, results)
-        if code == ExitCode.TERMINATED and any(checkpoint.noticed for checkpoint in self._checkpoints):
-            return ExitCode.HOST_GOING
-        return code
+        goes_at = self._host_goes_at()
+        if code != ExitCode.TERMINATED or goes_at is None:
+            return code
+        self._stay_until_the_host_goes(goes_at)
+        return ExitCode.HOST_GOING
 
     # --- before the electrons ---
 
@@ -269,9 +274,14 @@ class Supervisor:
             door.host_goes()
         return door
 
+    def _host_goes_at(self) -> float | None:
+        """Epoch seconds at which EC2 takes the host back; `None` if no electron was told so."""
+        found = (checkpoint.host_goes_at for checkpoint in self._checkpoints)
+        return next((at for at in found if at is not None), None)
+
     def _left_its_host(self, failure: Failure) -> bool:
         """Whether it ended by itself after it was told that EC2 takes the host back: the next attempt goes on."""
-        return failure.kind == Kind.EXITED and bool(self._checkpoints) and self._checkpoints[-1].noticed
+        return failure.kind == Kind.EXITED and self._host_goes_at() is not None
 
     def _checkpoints_end_at(self) -> float | None:
         return None if self._sigterm_at is None else self._sigterm_at + protocol.STOP_GRACE_S - _CHECKPOINT_MARGIN_S
@@ -347,6 +357,28 @@ class Supervisor:
             for checkpoint in self._checkpoints:
                 checkpoint.remove()
         return code
+
+    def _stay_until_the_host_goes(self, goes_at: float) -> None:
+        """Wait for SIGTERM, which a host that shuts down sends.
+
+        AWS Batch starts the next attempt as soon as this one has ended, and on this host if ECS does not drain it: all
+        attempts of a job would be spent within one notice.
+
+        Args:
+            goes_at: Epoch seconds at which EC2 takes the host.
+        """
+        left_s = goes_at + _STILL_THERE_S - time.time()
+        if left_s <= 0 or self._sigterm_at is not None:
+            return
+        _say("all is stored; waiting for the host to go, so that the next attempt does not start on it")
+        try:
+            self._interrupt = True
+            self._check_stop()
+            time.sleep(left_s)
+        except _Stop:
+            pass
+        finally:
+            self._interrupt = False
 
     def _outcome(self, call: Call, results: tuple[NodeResult, ...]) -> Outcome:
         ended = getattr(self, "_ended", None)
