@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[2] / "covalent_cirro"
 
 LAYERS: list[set[str]] = [
     # What may be imported stands above what imports it; docs/architecture.md draws this.
-    {"errors", "tobj"},
-    {"protocol"},
+    {"errors", "tobj", "web_pages"},
+    {"protocol", "private"},
     {"documents", "settings"},
     {"jobs", "image_rules", "console", "outcomes"},
     {"health", "ends"},
@@ -64,6 +64,7 @@ PURE = {
     "watchlist",
     "image_rules",
     "health",
+    "web_pages",
 }
 PURE_MAY_IMPORT = {
     *("__future__", "base64", "binascii", "collections", "dataclasses", "enum", "hashlib", "heapq", "json", "os", "re"),
