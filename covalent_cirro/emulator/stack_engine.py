@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import threading
 import warnings
 from typing import Any
 
@@ -82,11 +83,11 @@ def _make(stack: Any, name: str) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            resource_map.cirro_making = True
+            resource_map.cirro_maker = threading.get_ident()
             try:
                 resource = resource_map[name]
             finally:
-                resource_map.cirro_making = False
+                resource_map.cirro_maker = None
         if resource is None:
             raise Failed(f"{body['Type']} is not emulated")
     except Exception as error:

@@ -6,6 +6,7 @@ The only room that changes moto's CloudFormation; it must not know what a stack 
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import Any
 
 from covalent_cirro.emulator import change_sets, moto_aws, template
@@ -52,12 +53,14 @@ def _install_reader(parsing: Any, models: Any) -> None:
 
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         self.cirro_order, self.cirro_bodies, self.cirro_resolved = [], {}, {}
-        self.cirro_making = False
+        self.cirro_maker = None
         make_map(self, *args, **kwargs)
 
     def get_item(self: Any, name: str) -> Any:
-        # moto makes a resource when somebody looks at it: here only the engine makes any.
-        if name in self._parsed_resources or self.cirro_making or name not in self._resource_json_map:
+        # moto makes a resource when somebody looks at it: here only the engine's thread makes any. Who describes the
+        # stack meanwhile must not make the same one a second time.
+        is_maker = self.cirro_maker == threading.get_ident()
+        if name in self._parsed_resources or is_maker or name not in self._resource_json_map:
             return get_or_make(self, name)
         return None
 

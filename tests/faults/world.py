@@ -11,7 +11,6 @@ import os
 import signal
 import sqlite3
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +21,12 @@ import pytest
 from covalent._workflow.transportable_object import TransportableObject
 
 from covalent_cirro import processes
-from covalent_cirro.emulator.front import OWN_KEY
 from covalent_cirro.emulator.full_disk import fill_when
+from covalent_cirro.emulator.keys import OWN_ID
 from covalent_cirro.emulator.model import STATES, TERMINAL
 from covalent_cirro.playground import REGION, Playground
 from covalent_cirro.waiting.waits import DEADLINE_VARIABLE
+from tests import access
 from tests.faults import lattices
 from tests.faults.lattices import GATE, Execution
 
@@ -180,20 +180,15 @@ class World:
 
     def ask(self, what: str, body: Any = None, method: str = "") -> Any:
         """A request to the emulator's own routes."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{self.endpoint_url}/_cirro/{what}", data=data, method=method or ("GET" if data is None else "PUT")
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
+        return access.ask(self.endpoint_url, self.playground.key, what, body, method or None)
 
     def _client(self, service: str) -> Any:
         return boto3.client(
             service,
             region_name=REGION,
             endpoint_url=self.endpoint_url,
-            aws_access_key_id=OWN_KEY,
-            aws_secret_access_key=OWN_KEY,
+            aws_access_key_id=OWN_ID,
+            aws_secret_access_key=self.playground.key.secret,
         )
 
 

@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import boto3
 import pytest
 
 from covalent_cirro import CirroBatchExecutor, deployment
 from covalent_cirro.emulator import Emulator
 from covalent_cirro.protocol import parse_call_argument
-
-PROFILE = "emulated"
+from tests.access import PROFILE, credentials_file
 
 
 class Account(NamedTuple):
@@ -33,13 +31,7 @@ class Account(NamedTuple):
 
     def client(self, service: str) -> Any:
         """A boto3 client of the account."""
-        return boto3.client(
-            service,
-            endpoint_url=self.emulator.endpoint_url,
-            region_name=self.emulator.region,
-            aws_access_key_id="testing",
-            aws_secret_access_key="testing",
-        )
+        return self.emulator.client(service)
 
     def keys(self, prefix: str = "") -> list[str]:
         """Keys in the bucket."""
@@ -62,10 +54,8 @@ class Account(NamedTuple):
 @contextlib.contextmanager
 def emulated(folder: Path, **options: Any) -> Iterator[Account]:
     """An account with a deployment; ``options`` are the emulator's."""
-    credentials = folder / "credentials"
-    credentials.write_text(f"[{PROFILE}]\naws_access_key_id = testing\naws_secret_access_key = testing\n")
     with Emulator(state_dir=folder / "emulator", **options) as emulator:
-        made = Account(emulator, {}, str(credentials))
+        made = Account(emulator, {}, credentials_file(folder / "credentials", emulator.key))
         yield made._replace(settings=deployment.deploy(made.client("cloudformation")).settings)
 
 

@@ -14,6 +14,7 @@ from covalent._shared_files import TaskRuntimeError
 from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.emulator.faults import Faults
 from covalent_cirro.errors import CirroError
+from tests.access import credentials_file
 from tests.plugin.conftest import PROFILE, Account
 
 Make = Callable[..., CirroBatchExecutor]
@@ -228,7 +229,7 @@ async def test_a_malformed_outcome_is_refused_by_its_form(
 
 
 async def test_credentials_that_are_mended_are_used_by_the_next_electron(
-    executor: Make, metadata: dict[str, Any], tmp_path: Any
+    executor: Make, metadata: dict[str, Any], tmp_path: Any, account: Account
 ) -> None:
     """Without restarting the server."""
     path = tmp_path / "credentials"
@@ -236,7 +237,7 @@ async def test_credentials_that_are_mended_are_used_by_the_next_electron(
     made = executor(credentials=str(path))
     with pytest.raises(CirroError, match="found no credentials"):
         await made.run(add, [1, 2], {}, metadata)
-    path.write_text(f"[{PROFILE}]\naws_access_key_id = testing\naws_secret_access_key = testing\n")
+    credentials_file(path, account.emulator.key)
     assert await made.run(add, [1, 2], {}, metadata) == 3
 
 

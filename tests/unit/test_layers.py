@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[2] / "covalent_cirro"
 
 LAYERS: list[set[str]] = [
     # What may be imported stands above what imports it; docs/architecture.md draws this.
-    {"errors", "nested", "tobj"},
-    {"protocol"},
+    {"errors", "nested", "tobj", "web_pages"},
+    {"protocol", "private"},
     {"documents", "settings"},
     {"jobs", "image_rules", "console", "optional_actions", "local_files", "database_locks", "config_writes"},
     {"outcomes"},
@@ -70,6 +70,7 @@ PURE = {
     "image_rules",
     "optional_actions",
     "health",
+    "web_pages",
 }
 PURE_MAY_IMPORT = {
     *("__future__", "base64", "binascii", "collections", "dataclasses", "enum", "hashlib", "heapq", "hmac", "json"),
