@@ -13,6 +13,9 @@ from covalent_cirro.emulator import change_sets, moto_aws, template
 from covalent_cirro.emulator.model import Json
 from covalent_cirro.emulator.stack_engine import create, delete, parameter_values, update
 
+STEADY = frozenset(("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"))
+"""Statuses of a stack in which all that its outputs refer to is there."""
+
 
 def install() -> None:
     """Put all of this, and `formation`'s resources, into moto. Does nothing the second time."""
@@ -166,7 +169,16 @@ def _install_stacks(models: Any, responses: Any) -> None:
         values = parameter_values(self.template_dict, self.parameters)  # moto would tell a list as Python writes it
         return [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
 
+    tell_outputs = models.Stack.outputs.fget
+
+    def outputs(self: Any) -> Any:
+        # As AWS has it: none before all is made, and those of before while an update goes on.
+        if self.status in STEADY:
+            self.cirro_outputs = tell_outputs(self)
+        return getattr(self, "cirro_outputs", None)
+
     backend.update_stack = update_stack
+    models.Stack.outputs = property(outputs)
     models.Stack.create_resources = create
     models.Stack.update = update
     models.Stack.delete = delete

@@ -163,11 +163,13 @@ def test_who_describes_a_stack_meanwhile_makes_nothing(stacks: Stacks, monkeypat
     creating = threading.Thread(target=stacks.create, args=(body,))
     creating.start()
     assert began.wait(30)
-    stacks.client.describe_stacks()
+    (seen,) = stacks.client.describe_stacks(StackName=stacks.name)["Stacks"]
+    assert (seen["StackStatus"], seen.get("Outputs")) == ("CREATE_IN_PROGRESS", None)
     stacks.client.describe_stack_resources(StackName=stacks.name)
     looked.set()
     creating.join(30)
     assert stacks.status() == "CREATE_COMPLETE"
+    assert stacks.outputs()["Net"].startswith("subnet-")
     assert len(made) == 1
 
 

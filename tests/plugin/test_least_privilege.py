@@ -539,6 +539,33 @@ def remember() -> None:
         checkpoint.save()
 
 
+def give_up(bucket: str, key: str) -> None:
+    """An electron that begins to send a blob in parts and ends it, as awscrt does when it is stopped."""
+    import boto3
+
+    s3 = boto3.client("s3")
+    begun = s3.create_multipart_upload(Bucket=bucket, Key=key)
+    s3.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=begun["UploadId"])
+
+
+async def _gives_up(account: Account, executor: Make) -> None:
+    key = blob_key(f"{account.outputs['S3Prefix']}/", "2" * 64)
+    await executor().run(give_up, [account.outputs["S3BucketName"], key], {}, place())
+
+
+def noise(size: int) -> bytes:
+    """An electron whose result is a blob."""
+    return random.randbytes(size)
+
+
+async def _stores_a_blob(account: Account, executor: Make) -> None:
+    assert len(await executor().run(noise, [100_000], {}, place())) == 100_000
+
+
+async def _stores_a_large_blob(account: Account, executor: Make) -> None:
+    assert len(await executor().run(noise, [9_000_000], {}, place())) == 9_000_000
+
+
 async def _replaces_checkpoints(account: Account, executor: Make) -> None:
     """What cannot be deleted costs storage until the bucket's lifecycle rule takes it: the job's log says so."""
     made, where = executor(), place()
@@ -557,7 +584,10 @@ async def _replaces_checkpoints(account: Account, executor: Make) -> None:
 
 JOB: dict[str, tuple[Uses, str]] = {
     "Read": (_runs, "perform: s3:GetObject"),
+    "WriteBlobsOnce": (_stores_a_blob, "perform: s3:PutObject"),
+    "SendPartsOfBlobs": (_stores_a_large_blob, "perform: s3:PutObject"),
     "Write": (_runs, "perform: s3:PutObject"),
+    "GiveUpUploads": (_gives_up, "perform: s3:AbortMultipartUpload"),
     "ReplaceCheckpoints": (_replaces_checkpoints, "perform: s3:DeleteObject"),
     "TellMissingFromDenied": (_expired, "perform: s3:ListBucket"),
 }
@@ -612,6 +642,7 @@ def attempts(bucket: str, call_key: str, definition: str, queue: str) -> dict[st
     body = {"Bucket": bucket, "Body": b"mine"}
     node = call_key.rsplit("/", 2)[0]
     new = {**body, "IfNoneMatch": "*"}
+    blob = call_key.partition("/jobs/")[0] + "/blobs/" + "0" * 64
     tries = {
         "write a call below a log": lambda: s3.put_object(Key=f"{node}/log/call.json", **body),
         "write a call below a checkpoint": lambda: s3.put_object(Key=f"{node}/checkpoint/call.json", **body),
@@ -625,6 +656,8 @@ def attempts(bucket: str, call_key: str, definition: str, queue: str) -> dict[st
             Key=call_key.replace("call.json", "outcome.json"),
             CopySource={"Bucket": bucket, "Key": call_key},
         ),
+        "write over a blob": lambda: s3.put_object(Key=blob, **body),
+        "put a new blob": lambda: s3.put_object(Key=f"{blob}0", **new),
         "delete an outcome": lambda: s3.delete_object(Bucket=bucket, Key=call_key.replace("call.json", "outcome.json")),
         "write a new outcome": lambda: s3.put_object(Key=call_key.replace("call.json", "outcome.json"), **new),
         "submit": lambda: batch.submit_job(jobName="j", jobQueue=queue, jobDefinition=definition),
@@ -653,6 +686,8 @@ async def test_what_an_electron_may_not_do(account: Account, executor: Make) -> 
         "write over an outcome": "s3:PutObject",
         "replace the outcome that it read": "s3:PutObject",
         "copy over an outcome": "s3:PutObject",
+        "write over a blob": "s3:PutObject",
+        "put a new blob": "it may",
         "delete an outcome": "s3:DeleteObject",
         "write a new outcome": "it may",  # its own jobs must; whose it is, its code says (test_forged_outcomes.py)
         "submit": "batch:SubmitJob",

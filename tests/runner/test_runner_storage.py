@@ -395,20 +395,48 @@ def test_conflict_does_not_cost_a_result(runs: Any) -> None:
     assert (ran.code, runs.value(ran)) == (ExitCode.OK, bytes(50_000))
 
 
-def test_result_that_was_changed_in_s3_is_put_again(runs: Any) -> None:
-    """Other bytes of the same length under its name are told by S3's checksum; its own are not sent twice."""
+@pytest.mark.parametrize("size", [50_000, 9_000_000], ids=["in one piece", "in parts"])
+def test_result_whose_name_was_taken_in_s3_is_stored_under_another(runs: Any, size: int) -> None:
+    """Other bytes of the same length are told by S3's checksum. They stay: a job may write over nothing."""
 
     def blobs_put() -> list[str]:
         runs.s3.delete_object(Bucket=BUCKET, Key=runs.location.outcome_key)
         runs.proxy.requests.clear()
-        ran = runs(runs.task(random.Random(1).randbytes, 50_000))
-        assert runs.value(ran) == random.Random(1).randbytes(50_000)
-        return [path.removeprefix(f"/{BUCKET}/") for path in runs.proxy.of("PUT") if "/blobs/" in path]
+        ran = runs(runs.task(random.Random(1).randbytes, size))
+        assert runs.value(ran) == random.Random(1).randbytes(size)
+        paths = [path.partition("?")[0].removeprefix(f"/{BUCKET}/") for path in runs.proxy.of("PUT")]
+        return list(dict.fromkeys(path for path in paths if "/blobs/" in path))
 
     (key,) = blobs_put()
-    runs.put(key, bytes(len(runs.get(key))))
-    assert blobs_put() == [key]
-    assert blobs_put() == []
+    if size < 8_000_000:  # moto's HEAD does not tell the number of parts, as S3's does
+        assert blobs_put() == []
+    wrong = bytes(len(runs.get(key)))
+    runs.put(key, wrong)
+    (first,), (second,) = blobs_put(), blobs_put()
+    assert len({key, first, second}) == 3  # no name that anybody could have known
+    assert runs.get(key) == wrong
+
+
+def test_result_that_another_job_stores_meanwhile_is_not_written_over(runs: Any) -> None:
+    """If-None-Match fails; what is there is whole, so it is this result."""
+    runs(runs.task(random.Random(1).randbytes, 50_000))
+    (key,) = [runs.prefix + path for path in runs.stored() if path.startswith("blobs/")]
+    data = runs.get(key)
+    for there, puts in ((data, 1), (bytes(len(data)), 2)):
+        runs.s3.delete_object(Bucket=BUCKET, Key=key)
+        runs.s3.delete_object(Bucket=BUCKET, Key=runs.location.outcome_key)
+        runs.proxy.requests.clear()
+
+        def be_first(request: Any, there: bytes = there) -> None:
+            if request.method == "PUT" and key in request.path:
+                runs.s3.put_object(Bucket=BUCKET, Key=key, Body=there, ChecksumAlgorithm="SHA256")
+
+        runs.make_call(runs.task(random.Random(1).randbytes, 50_000))
+        runs.proxy.intercept = be_first
+        ran = runs.finish(runs.start())
+        assert runs.value(ran) == random.Random(1).randbytes(50_000)
+        assert len([path for path in runs.proxy.of("PUT") if "/blobs/" in path]) == puts
+        assert runs.get(key) == there
 
 
 def test_outcome_that_cannot_be_stored_has_its_own_exit_code(runs: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -52,14 +53,20 @@ def document() -> str:
     return json.dumps(plain(json.loads(text)))
 
 
-def ours(key: str) -> bool:
+NEW = {"s3:if-none-match": ["*"], "s3:ObjectCreationOperation": ["true"]}
+OVER = {"s3:ObjectCreationOperation": ["true"]}
+PART = {"s3:ObjectCreationOperation": ["false"]}
+"""What S3 says of a PutObject with If-None-Match, of one without, and of the UploadPart of a multipart upload."""
+
+
+def ours(key: str, context: policies.Context = MappingProxyType(NEW)) -> bool:
     """The emulator's evaluator."""
     who = Principal("arn:aws:sts::123456789012:assumed-role/job/1", (), "123456789012", identity=(document(),))
-    return policies.decide(who, Access("s3:PutObject", f"arn:aws:s3:::{BUCKET}/{key}")) is None
+    return policies.decide(who, Access("s3:PutObject", f"arn:aws:s3:::{BUCKET}/{key}", context)) is None
 
 
 def motos(key: str) -> bool:
-    """moto's."""
+    """moto's, which ignores conditions."""
     decided = IAMPolicy(document()).is_action_permitted("s3:PutObject", f"arn:aws:s3:::{BUCKET}/{key}")
     return bool(decided == PermissionResult.PERMITTED)
 
@@ -76,3 +83,11 @@ def test_a_job_writes_what_is_a_jobs(decides: Any, key: str) -> None:
 def test_a_job_writes_nothing_that_a_server_takes_for_its_own(decides: Any, key: str) -> None:
     """No call, wherever it lies, and no document about earlier work."""
     assert not decides(key)
+
+
+def test_a_job_writes_over_no_blob() -> None:
+    """It puts new ones, whole or in parts. Over outcomes nobody writes: that is the bucket's policy."""
+    blob = MAY_WRITE["a blob"]
+    assert ours(blob, NEW)
+    assert ours(blob, PART)
+    assert not ours(blob, OVER)
