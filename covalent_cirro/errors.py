@@ -49,6 +49,15 @@ class NotFound(AwsError):
     """The bucket, queue, job, definition, stack or object that was named does not exist."""
 
 
+class TooLarge(CirroError):
+    """An object in S3 is larger than a well-formed one of its kind; it was not read."""
+
+    def __init__(self, bucket: str, key: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"s3://{bucket}/{key} has {size} bytes, more than the {limit} that a well-formed one has. It was not read."
+        )
+
+
 class DigestMismatch(CirroError):
     """A stored blob does not have the bytes that its name says."""
 

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from covalent._shared_files import TaskCancelledError
 
-from covalent_cirro import covalent_assets
+from covalent_cirro import covalent_assets, log_files, log_parts
 from covalent_cirro.calls import Spec
 from covalent_cirro.covalent_assets import Group
 from covalent_cirro.ends import End
@@ -144,6 +144,9 @@ async def _process(launch: Launch, request: str) -> str:
 
 
 def _read(outcome: str, group: Group, said: str) -> list[dict[str, Any]]:
+    for node in group.nodes.values():
+        for stream in log_parts.STREAMS:
+            log_files.make_valid(node.paths[stream])
     try:
         with open(outcome, encoding="utf-8") as file:
             results = json.load(file)["results"]

@@ -13,14 +13,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple, TypeAlias
 
-from covalent_cirro import tobj
+from covalent_cirro import log_files, tobj
 from covalent_cirro.covalent_assets import Node
 from covalent_cirro.ends import End
-from covalent_cirro.errors import CirroError, OutcomeError
+from covalent_cirro.errors import CirroError, OutcomeError, TooLarge
 from covalent_cirro.explanations import Explanation
+from covalent_cirro.limits import MAX_OUTCOME_BYTES
 from covalent_cirro.outcomes import outcome_of
 from covalent_cirro.protocol import (
-    MAX_DOCUMENT_BYTES,
     Inline,
     Kind,
     Location,
@@ -31,6 +31,9 @@ from covalent_cirro.protocol import (
     Ref,
 )
 from covalent_cirro.store import Store
+
+SMALL_BYTES = 64 * 1024
+"""An outcome up to this size is read on the event loop: 4 ms at the worst, 0.2 ms as they are."""
 
 
 class File(NamedTuple):
@@ -70,10 +73,16 @@ async def read_outcome(store: Store, place: Location) -> Outcome | None:
     """The outcome of a call; `None` if the job left none.
 
     Raises:
-        OutcomeError: Malformed, of another format, or of another call.
+        OutcomeError: Malformed, too large, of another format, or of another call.
     """
-    data = await store.get_document(place.bucket, place.outcome_key, MAX_DOCUMENT_BYTES)
-    return None if data is None else outcome_of(data, place)
+    try:
+        data = await store.get_document(place.bucket, place.outcome_key, MAX_OUTCOME_BYTES)
+    except TooLarge as error:
+        raise OutcomeError(f"The outcome of the job was refused: {error}") from error
+    if data is None:
+        return None
+    # In a thread a large one leaves the loop its turns. A small one is read faster than a thread is asked for it.
+    return outcome_of(data, place) if len(data) <= SMALL_BYTES else await asyncio.to_thread(outcome_of, data, place)
 
 
 async def write_results(
@@ -142,20 +151,22 @@ async def write_failure(
             # Without an outcome nobody can tell the electrons of a group apart: the log is the first one's.
             names = [part for part in parts if f"/{stream}." in part] if index == 0 else []
             begin = before if stream == "stderr" else ""
-            files[stream] = await _write_log(store, place, Log(parts=tuple(names)), node.paths[stream], begin)
+            log = Log(parts=tuple(names))
+            files[stream] = await _write_log(store, place, log, node.paths[stream], begin, whole=False)
         why = explain(node, None)
         files["error"] = await asyncio.to_thread(write_text, node.paths["error"], why.text)
         received.append(Received(node.node_id, False, files, why.end))
     return received
 
 
-async def _write_log(store: Store, place: Location, log: Log, path: str, before: str = "") -> File:
+async def _write_log(
+    store: Store, place: Location, log: Log, path: str, before: str = "", *, whole: bool = True
+) -> File:
     if not log.parts:
-        return await asyncio.to_thread(write_text, path, before + log.tail)
+        return await asyncio.to_thread(write_text, path, before + log_files.without_parts(log))
     with _replacing(path) as file:
         file.write(before.encode())
-        for part in log.parts:
-            await store.append_object(place.bucket, place.log_key(part), file)
+        await log_files.write(store, place, log, file, whole=whole)
     return await asyncio.to_thread(measure, path)
 
 

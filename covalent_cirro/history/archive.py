@@ -27,7 +27,7 @@ class Kept(NamedTuple):
         place: Where.
         node_id: The node in its key: the first of a task group.
         has_outcome: Whether its job left an outcome.
-        parts: Names of the log's parts (`protocol.log_part`) in the order of the text.
+        parts: Names of the log's parts (`log_parts.Part`) in the order of the text.
     """
 
     place: Location

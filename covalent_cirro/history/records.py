@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from covalent_cirro import jobs
+from covalent_cirro.batch import REPLACED
 from covalent_cirro.jobs import JobDetail, JobState
 from covalent_cirro.protocol import CALL_PARAMETER, Location, ProtocolError, parse_call_uri
 
@@ -78,6 +79,11 @@ class Record(NamedTuple):
     host: str
     attempts: tuple[AttemptRecord, ...]
     cluster: str = ""
+
+    @property
+    def has_exact_names(self) -> bool:
+        """Whether electron and lattice are called as the tags say; else its call has their names."""
+        return REPLACED not in self.electron and REPLACED not in self.lattice
 
     @property
     def job_id(self) -> str:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from covalent_cirro.protocol import ExitCode, Failure, Kind, Log, NodeResult, Outcome, Task
+from covalent_cirro.limits import ALL_TAILS_BYTES
+from covalent_cirro.protocol import LOG_TAIL_BYTES, ExitCode, Failure, Kind, Log, NodeResult, Outcome, Task
 from covalent_cirro.runner.process import Ended
 
 RUN_AGAIN = frozenset({Kind.TERMINATED, Kind.KILLED, Kind.OUT_OF_MEMORY, Kind.FETCH, Kind.RUNNER})
@@ -37,6 +38,11 @@ def exit_code(results: Iterable[NodeResult]) -> int:
 def is_final(outcome: Outcome) -> bool:
     """Whether a further attempt of the job has nothing to do."""
     return not any(result.failure is not None and result.failure.kind in RUN_AGAIN for result in outcome.results)
+
+
+def tail_bytes(electrons: int) -> int:
+    """What the outcome of so many electrons has room for of each stream that one of them prints."""
+    return min(LOG_TAIL_BYTES, ALL_TAILS_BYTES // (2 * electrons))
 
 
 def all_failed(tasks: Iterable[Task], failures: Mapping[int, Failure], reason: str) -> tuple[NodeResult, ...]:

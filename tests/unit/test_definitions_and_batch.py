@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from botocore.validate import ParamValidator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro.batch import MAX_NAME, Submission, build_submit, job_name, tag_value
+from covalent_cirro.batch import MAX_NAME, REPLACED, Submission, build_submit, job_name, tag_value
 from covalent_cirro.definitions import Definitions, build_definition, digest
 from covalent_cirro.settings import resolve
 
@@ -187,7 +188,28 @@ def test_any_electron_gives_a_name_that_aws_takes(electron: str, node_id: int) -
 
 @given(st.text(max_size=400))
 def test_any_text_gives_a_tag_that_aws_takes(text: str) -> None:
-    """256 characters of those that AWS allows."""
+    """256 characters of those that AWS allows, in the words of ECS's API model: \\p{L}\\p{Z}\\p{N}_.:/=+-@."""
     found = tag_value(text)
     assert len(found) <= 256
-    assert all(c.isascii() and (c.isalnum() or c in " +-=._:/@") for c in found)
+    assert all(unicodedata.category(c)[0] in "LN" or c in " +-=._:/@" for c in found)
+    assert not found.lower().startswith("aws:")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("train_2", "train_2"),
+        ("größe", "größe"),
+        ("gro\u0308ße", "größe"),
+        ("训练", "训练"),
+        ("обучение №3", "обучение =3"),
+        ("<lambda>", "=lambda="),
+        ("🌲", "="),
+        ("aws:x", "=ws:x"),
+        ("x" * 300, "x" * 255 + "="),
+    ],
+)
+def test_a_name_stays_as_it_is_as_far_as_aws_takes_it(name: str, value: str) -> None:
+    """What it does not take is marked, so that a reader knows that the call has the name."""
+    assert tag_value(name) == value
+    assert (REPLACED in value) == (unicodedata.normalize("NFC", name) != value)

@@ -12,9 +12,10 @@ PACKAGE = Path(__file__).parents[2] / "covalent_cirro"
 
 LAYERS: list[set[str]] = [
     # What may be imported stands above what imports it; docs/architecture.md draws this.
-    {"errors", "tobj"},
+    {"errors", "tobj", "texts", "limits", "log_parts"},
     {"protocol"},
-    {"documents", "settings"},
+    {"fields", "settings"},
+    {"documents"},
     {"jobs", "image_rules", "console", "outcomes"},
     {"health", "ends"},
     {"watchlist", "explanations", "checkpoint", "aws", "packages", "covalent_config"},
@@ -34,6 +35,7 @@ LAYERS: list[set[str]] = [
     },
     {"store", "state_folder", "waiting", "covalent_view", "covalent_runs"},
     {"progress"},
+    {"log_files"},
     {"engine", "calls", "results"},
     {"logs", "launches"},
     {"host_nodes", "resume", "reuse"},
@@ -56,7 +58,11 @@ PURE = {
     "console",
     "errors",
     "tobj",
+    "texts",
+    "limits",
+    "log_parts",
     "protocol",
+    "fields",
     "documents",
     "settings",
     "jobs",
@@ -66,11 +72,26 @@ PURE = {
     "health",
 }
 PURE_MAY_IMPORT = {
-    *("__future__", "base64", "binascii", "collections", "dataclasses", "enum", "hashlib", "heapq", "json", "os", "re"),
+    *(
+        "__future__",
+        "base64",
+        "binascii",
+        "collections",
+        "dataclasses",
+        "enum",
+        "hashlib",
+        "heapq",
+        "json",
+        "math",
+        "os",
+        "re",
+    ),
     "typing",
 }
 
-RUNNER_MAY_IMPORT = {"errors", "protocol", "documents", "tobj", "runner"}
+RUNNER_MAY_IMPORT = {
+    *("errors", "protocol", "documents", "tobj", "texts", "limits", "log_parts", "runner"),
+}
 
 SERVER_SIDE = sorted(
     path.relative_to(PACKAGE)
