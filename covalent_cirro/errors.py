@@ -66,6 +66,10 @@ class OutcomeError(CirroError):
     """The outcome of a job is malformed, of another format, or of another call."""
 
 
+class CallError(CirroError):
+    """A call, or what stands in its place, is malformed or of another format."""
+
+
 class JobLost(CirroError):
     """AWS Batch no longer knows the job, and it left no outcome."""
 

@@ -10,66 +10,28 @@ import codecs
 import contextlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from covalent_cirro import texts
 from covalent_cirro.errors import AwsError, TooLarge, Unsigned
 from covalent_cirro.limits import MAX_PART_BYTES
-from covalent_cirro.protocol import LOG_TAIL_BYTES, Location, Log
+from covalent_cirro.log_text import Bit, LogText
+from covalent_cirro.protocol import Location, Log
 from covalent_cirro.store import Store
 
 _CHUNK_BYTES = 1024 * 1024
 
 
-class TextFile:
-    """Writes bytes as text: what is not UTF-8 becomes U+FFFD, and a character may be torn between two writes.
-
-    Attributes:
-        size: Bytes that were taken in.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.size = 0
-        self._file = file
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._end = ""
-
-    def write(self, data: bytes) -> None:
-        """Append what was printed."""
-        self.size += len(data)
-        self._put(self._decoder.decode(data))
-
-    def say(self, words: str) -> None:
-        """Append something about the log, on a line of its own."""
-        self.close()
-        self._put(f"{'' if self._end.endswith(chr(10)) or not self._end else chr(10)}[covalent-cirro: {words}]\n")
-
-    def put(self, text: str) -> None:
-        """Append text."""
-        self.close()
-        self._put(texts.valid(text))
-
-    def ends_with(self, tail: str) -> bool:
-        """Whether the text ends so; of a long tail its last `LOG_TAIL_BYTES` characters count."""
-        return self._end.endswith(tail[-LOG_TAIL_BYTES:])
-
-    def close(self) -> None:
-        """Write what is left of a torn character. The file itself stays open: it is the caller's."""
-        self._put(self._decoder.decode(b"", final=True))
-
-    def _put(self, text: str) -> None:
-        self._file.write(text.encode())
-        self._end = (self._end + text)[-LOG_TAIL_BYTES:]
-
-
-def without_parts(log: Log) -> str:
-    """The text of a log that is in the outcome itself."""
-    missing = log.size - len(log.tail.encode())
-    if missing <= 0:
-        return log.tail
-    note = f"the first {missing} of {log.size} bytes are missing: the job could not store them"
-    return f"[covalent-cirro: {note}]\n{log.tail}"
+def as_text(bits: Iterable[Bit], *, begins_a_line: bool = True) -> str:
+    """Bits of a log for a file, with each note on a line of its own."""
+    text = ""
+    for bit in bits:
+        if bit.is_note:
+            at_begin = text.endswith("\n") if text else begins_a_line
+            text += f"{'' if at_begin else chr(10)}[covalent-cirro: {bit.text}]\n"
+        else:
+            text += bit.text
+    return text
 
 
 async def write(store: Store, place: Location, log: Log, file: BinaryIO, *, whole: bool) -> None:
@@ -87,42 +49,32 @@ async def write(store: Store, place: Location, log: Log, file: BinaryIO, *, whol
     Raises:
         Unsigned: AWS takes no call of ours; to be begun again.
     """
-    text = TextFile(file)
-    told = False
-    for index, part in enumerate(log.parts):
-        problem, goes_on = await _append(store, place, part, text, log.size if whole else None)
-        if problem:
-            told = True
-            left = len(log.parts) - index - 1
-            text.say(problem + (f"; the {left} parts after it were not read" if left and not goes_on else ""))
-        if not goes_on:
+    text, begins_a_line = LogText(log, whole=whole), True
+
+    async def append(bits: list[Bit]) -> None:
+        nonlocal begins_a_line
+        if bits:
+            written = as_text(bits, begins_a_line=begins_a_line)
+            begins_a_line = written.endswith("\n")
+            await asyncio.to_thread(file.write, written.encode())
+
+    for read, part in enumerate(log.parts, 1):
+        key = place.log_key(part)
+        uri, buffer = f"s3://{place.bucket}/{key}", _Part(place.bucket, key)
+        try:
+            await store.append_object(place.bucket, key, buffer)
+        except Unsigned:
+            raise
+        except (AwsError, TooLarge) as error:
+            # Where S3 does not answer it was asked again and again, and the next part would take as long.
+            in_vain = isinstance(error, AwsError) and error.retryable
+            bits = text.lacks(uri, str(error), len(log.parts) - read if in_vain else 0)
+        else:
+            bits = text.take(uri, buffer.getvalue())
+        await append(bits)
+        if text.is_over:
             break
-    text.close()
-    missing = log.size - text.size if whole else 0
-    if missing > 0:
-        if not told:
-            text.say(f"{missing} of {log.size} bytes are missing: the job could not store them")
-        if not text.ends_with(log.tail):
-            text.say("it ended with:")
-            text.put(log.tail)
-
-
-async def _append(store: Store, place: Location, part: str, text: TextFile, size: int | None) -> tuple[str, bool]:
-    """Append a part; gives why it could not be read, mostly empty, and whether to read the next one."""
-    key = place.log_key(part)
-    where = f"the part s3://{place.bucket}/{key} of this log"
-    buffer = _Part(place.bucket, key)
-    try:
-        await store.append_object(place.bucket, key, buffer)
-    except Unsigned:
-        raise
-    except (AwsError, TooLarge) as error:
-        # S3 was asked again and again; the next part would take as long.
-        return f"{where} is missing: {error}", not (isinstance(error, AwsError) and error.retryable)
-    if size is not None and text.size + buffer.tell() > size:
-        return f"{where} was not taken: with it the log would have more than the {size} bytes that were printed", False
-    await asyncio.to_thread(text.write, buffer.getvalue())
-    return "", True
+    await append(text.finish())
 
 
 class _Part(io.BytesIO):
@@ -146,11 +98,11 @@ def make_valid(path: str) -> None:
             if _is_valid(file):
                 return
             file.seek(0)
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
             with open(f"{path}.new", "wb") as new:
-                text = TextFile(new)
                 for chunk in _chunks(file):
-                    text.write(chunk)
-                text.close()
+                    new.write(decoder.decode(chunk).encode())
+                new.write(decoder.decode(b"", final=True).encode())
         os.replace(f"{path}.new", path)
 
 

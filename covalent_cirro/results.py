@@ -19,6 +19,7 @@ from covalent_cirro.ends import End
 from covalent_cirro.errors import CirroError, OutcomeError, TooLarge
 from covalent_cirro.explanations import Explanation
 from covalent_cirro.limits import MAX_OUTCOME_BYTES
+from covalent_cirro.log_text import without_parts
 from covalent_cirro.outcomes import outcome_of
 from covalent_cirro.protocol import (
     Inline,
@@ -163,7 +164,8 @@ async def _write_log(
     store: Store, place: Location, log: Log, path: str, before: str = "", *, whole: bool = True
 ) -> File:
     if not log.parts:
-        return await asyncio.to_thread(write_text, path, before + log_files.without_parts(log))
+        text = log_files.as_text(without_parts(log)) if whole else ""
+        return await asyncio.to_thread(write_text, path, before + text)
     with _replacing(path) as file:
         file.write(before.encode())
         await log_files.write(store, place, log, file, whole=whole)

@@ -56,6 +56,7 @@ class Board:
         self._clock = clock
         self._records: dict[str, Record] = {}
         self._outcomes: dict[Location, Outcome | None] = {}
+        self._problems: dict[Location, str] = {}
         self._kept: list[Kept] = []
         self._electrons: dict[Location, str] = {}
         self._reusing = reusing
@@ -75,19 +76,19 @@ class Board:
         found = self._first() if self._looked_at is None else self._next(self._looked_at)
         self._records |= {record.job_id: record for record in found}
         if self._dispatch_id is not None and (self._looked_at is None or self._reusing or self._reused):
-            self._reused |= archive.reuses(self._account, self._dispatch_id, self._reused)
+            self._read_reuses(self._dispatch_id)
         self._looked_at = began
         self._read_outcomes()
         waits, hosts = self._turns.of(self._records.values()), self._hosts.of(self._records.values())
         rows = [
-            row_of_job(record, self._outcome_of(record), waits.get(job_id), hosts.get(job_id))
+            row_of_job(record, self._outcome_of(record), waits.get(job_id), hosts.get(job_id), self._problem_of(record))
             for job_id, record in self._records.items()
         ]
         called = {record.call for record in self._records.values()}
         rows += [
-            row_of_call(kept.place, self._electrons[kept.place], self._outcomes.get(kept.place), began)
-            for kept in self._kept
-            if kept.place not in called
+            row_of_call(place, name, self._outcomes.get(place), began, self._problems.get(place, ""))
+            for place, name in self._electrons.items()
+            if place not in called
         ]
         rows += [row_of_reused(place, reused) for place, reused in self._reused.items()]
         self._calls = self._account.calls - before
@@ -105,14 +106,21 @@ class Board:
         records = finding.jobs_of(self._account, self._dispatch_id, self._kept)
         called = {record.call for record in records}
         forgotten = [kept for kept in self._kept if kept.place not in called]
-        for kept, call in zip(
-            forgotten,
-            self._account.each(lambda kept: archive.read_call(self._account, kept.place), forgotten),
-            strict=True,
-        ):
+        calls = self._account.each(lambda kept: finding.call_or_problem(self._account, kept.place), forgotten)
+        for kept, (call, problem) in zip(forgotten, calls, strict=True):
             self._electrons[kept.place] = call.tasks[0].name if call and call.tasks else "-"
+            if problem:
+                self._problems[kept.place] = problem
         self._kept = forgotten
         return records
+
+    def _read_reuses(self, dispatch_id: str) -> None:
+        known = self._reused.keys() | self._electrons.keys()
+        for place, reused in archive.reuses(self._account, dispatch_id, known):
+            if isinstance(reused, Reused):
+                self._reused[place] = reused
+            else:
+                self._electrons[place], self._problems[place] = "-", str(reused)
 
     def _next(self, looked_at: float) -> list[Record]:
         open_ids = [record.job_id for record in self._records.values() if not record.has_ended]
@@ -125,13 +133,19 @@ class Board:
         wanted = [record.call for record in self._records.values() if record.has_ended and record.call is not None]
         wanted += [kept.place for kept in self._kept if kept.has_outcome]
         wanted = [place for place in dict.fromkeys(wanted) if place not in self._outcomes]
-        self._outcomes |= dict(zip(wanted, self._account.each(self._outcome_at, wanted), strict=True))
+        for place, (outcome, problem) in zip(wanted, self._account.each(self._outcome_at, wanted), strict=True):
+            self._outcomes[place] = outcome
+            if problem:
+                self._problems[place] = problem
 
-    def _outcome_at(self, place: Location) -> Outcome | None:
+    def _outcome_at(self, place: Location) -> tuple[Outcome | None, str]:
         try:
-            return finding.outcome_or_problem(self._account, place)[0]
+            return finding.outcome_or_problem(self._account, place)
         except (AccessDenied, NotFound):
-            return None  # a call in a bucket of somebody else's: the list does without
+            return None, ""  # a call in a bucket of somebody else's: the list does without
+
+    def _problem_of(self, record: Record) -> str:
+        return self._problems.get(record.call, "") if record.call is not None else ""
 
     def _outcome_of(self, record: Record) -> Outcome | None:
         outcome = self._outcomes.get(record.call) if record.call is not None else None

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from covalent_cirro.errors import NoSuchElectron
+from covalent_cirro.limits import LATEST_S
 
 SHORT = 8
 """Characters of a dispatch's id that a job's name holds (`batch.job_name`), and that are shown."""
@@ -63,7 +64,8 @@ def parse_job_name(name: str) -> JobName | None:
 
 def call_made_at(call_id: str) -> float | None:
     """Epoch seconds of a call, which are in its id (`calls.new_call_id`); `None` for an id of another form."""
-    return int(call_id[:12], 16) / 1000 if _CALL_ID.fullmatch(call_id) else None
+    at = int(call_id[:12], 16) / 1000 if _CALL_ID.fullmatch(call_id) else None
+    return at if at is not None and at <= LATEST_S else None
 
 
 def choose(wanted: str, ids: Collection[str], others: Sequence[str] = ()) -> str:

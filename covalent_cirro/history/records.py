@@ -25,6 +25,8 @@ RUNNING = (JobState.RUNNING.value, JobState.STARTING.value)
 
 ENDED = (JobState.SUCCEEDED.value, JobState.FAILED.value)
 
+_NODE = re.compile(r"[0-9]{1,9}")
+_DISPATCH = re.compile(r"[^/\s]{1,64}")
 _INSTANCE = re.compile(r"\bi-[0-9a-f]{8,17}\b")
 
 
@@ -134,15 +136,16 @@ class Record(NamedTuple):
 def parse_record(described: Mapping[str, Any]) -> Record | None:
     """One entry of DescribeJobs' ``jobs``; `None` for a job that is not an electron's."""
     tags = described.get("tags") or {}
-    node = str(tags.get(NODE_TAG, ""))
-    if not tags.get(DISPATCH_TAG) or not node.isdecimal():
+    # Anybody in the account may tag a job like this: what no executor writes is not an electron's.
+    node, dispatch_id = str(tags.get(NODE_TAG, "")), str(tags.get(DISPATCH_TAG, ""))
+    if _NODE.fullmatch(node) is None or _DISPATCH.fullmatch(dispatch_id) is None:
         return None
     container = described.get("container") or {}
     log = (container.get("logConfiguration") or {}).get("options") or {}
     lattice = str(tags.get(LATTICE_TAG) or "")
     return Record(
         detail=jobs.parse_job(described),
-        dispatch_id=str(tags[DISPATCH_TAG]),
+        dispatch_id=dispatch_id,
         lattice="" if lattice == "-" else lattice,
         electron=str(tags.get(ELECTRON_TAG) or "-"),
         node_id=int(node),

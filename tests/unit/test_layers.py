@@ -14,7 +14,7 @@ LAYERS: list[set[str]] = [
     # What may be imported stands above what imports it; docs/architecture.md draws this.
     {"errors", "tobj", "texts", "limits", "log_parts"},
     {"protocol"},
-    {"fields", "settings"},
+    {"fields", "settings", "log_text"},
     {"documents"},
     {"jobs", "image_rules", "console", "outcomes"},
     {"health", "ends"},
@@ -61,6 +61,7 @@ PURE = {
     "texts",
     "limits",
     "log_parts",
+    "log_text",
     "protocol",
     "fields",
     "documents",
@@ -72,21 +73,8 @@ PURE = {
     "health",
 }
 PURE_MAY_IMPORT = {
-    *(
-        "__future__",
-        "base64",
-        "binascii",
-        "collections",
-        "dataclasses",
-        "enum",
-        "hashlib",
-        "heapq",
-        "json",
-        "math",
-        "os",
-        "re",
-    ),
-    "typing",
+    *("__future__", "base64", "binascii", "codecs", "collections", "dataclasses", "enum", "hashlib", "heapq", "json"),
+    *("math", "os", "re", "typing"),
 }
 
 RUNNER_MAY_IMPORT = {

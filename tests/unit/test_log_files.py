@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
@@ -18,7 +17,7 @@ from covalent_cirro.ends import End
 from covalent_cirro.errors import AccessDenied, AwsError, NotFound, Unsigned
 from covalent_cirro.explanations import Explanation
 from covalent_cirro.limits import MAX_PART_BYTES
-from covalent_cirro.log_files import TextFile
+from covalent_cirro.log_text import LogText
 from covalent_cirro.protocol import Inline, Log, NodeResult, Outcome, Output, Usage, location
 from covalent_cirro.results import Received
 from covalent_cirro.store import Store
@@ -70,13 +69,10 @@ async def received(folder: Path, bucket: Bucket, *, stdout: Log = Log(), stderr:
 @given(st.lists(st.binary(max_size=6) | st.text(max_size=3).map(str.encode), max_size=8))
 def test_any_bytes_in_any_pieces_are_the_text_that_they_could_be(pieces: list[bytes]) -> None:
     """As if they had been decoded in one piece."""
-    file = io.BytesIO()
-    text = TextFile(file)
-    for piece in pieces:
-        text.write(piece)
-    text.close()
-    assert file.getvalue().decode() == b"".join(pieces).decode("utf-8", "replace")
-    assert text.size == sum(map(len, pieces))
+    text = LogText(Log(sum(map(len, pieces)), (), ""))
+    bits = [bit for piece in pieces for bit in text.take("uri", piece)] + text.finish()
+    assert "".join(bit.text for bit in bits) == b"".join(pieces).decode("utf-8", "replace")
+    assert not any(bit.is_note for bit in bits)
 
 
 async def test_one_byte_that_is_no_text_does_not_take_a_result_away(tmp_path: Path) -> None:
