@@ -69,6 +69,8 @@ def _say_end(account: Account, found: Electron, *, printed: bool) -> None:
     story = tell(found, account.settings, Site(account.region, account.partition))
     if story.state == REUSED:
         render.note(f"{REUSED}: {story.why}; this is what that job printed")
+    if found.newest.problem and story.state != "FAILED":
+        render.note(found.newest.problem)
     if story.state == "FAILED" and story.why:
         render.note(f"FAILED: {story.why}")
         if story.advice:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro import documents, limits
+from covalent_cirro import documents, limits, results
+from covalent_cirro.errors import OutcomeError, TooLarge
+from covalent_cirro.outcomes import outcome_of
 from covalent_cirro.protocol import (
     INLINE_BYTES,
     LOG_TAIL_BYTES,
@@ -20,6 +23,7 @@ from covalent_cirro.protocol import (
     Failure,
     Inline,
     Kind,
+    Location,
     Log,
     NodeResult,
     Outcome,
@@ -27,7 +31,9 @@ from covalent_cirro.protocol import (
     ProtocolError,
     Reused,
     Usage,
+    location,
 )
+from covalent_cirro.store import Store
 
 HUGE = int("9" * 400)
 
@@ -170,6 +176,38 @@ def test_a_text_that_is_too_long_is_cut_and_no_result_is_lost_for_it() -> None:
     assert second.failure.traceback.endswith("end")
     assert "characters left out" in second.failure.traceback
     assert not hasattr(second, "__dict__")
+
+
+class Bucket:
+    """One object in S3."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def get_document(self, bucket: str, key: str, limit: int) -> bytes:
+        """As `Store.get_document`."""
+        if len(self._data) > limit:
+            raise TooLarge(bucket, key, len(self._data), limit)
+        return self._data
+
+
+async def test_the_servers_loop_does_not_wait_for_a_large_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read in a thread; a small one, as they are, at once; one that is too large not at all."""
+    threads: list[int] = []
+
+    def read(data: bytes, place: Location) -> Outcome:
+        threads.append(threading.get_ident())
+        return outcome_of(data, place)
+
+    monkeypatch.setattr(results, "outcome_of", read)
+    place = location("bucket", "cirro/", "d1", 3, "c")
+    small = json.dumps(an_outcome()).encode()
+    for data in (small, small + b" " * results.SMALL_BYTES):
+        found = await results.read_outcome(cast(Store, Bucket(data)), place)
+        assert found is not None
+    assert [thread == threading.get_ident() for thread in threads] == [True, False]
+    with pytest.raises(OutcomeError, match="was refused"):
+        await results.read_outcome(cast(Store, Bucket(bytes(limits.MAX_OUTCOME_BYTES + 1))), place)
 
 
 json_values = st.recursive(

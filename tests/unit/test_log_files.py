@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -11,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro import log_files, results
+from covalent_cirro import log_files, logs, results
+from covalent_cirro.aws import Access
 from covalent_cirro.covalent_assets import Node
 from covalent_cirro.ends import End
 from covalent_cirro.errors import AccessDenied, AwsError, NotFound, Unsigned
 from covalent_cirro.explanations import Explanation
+from covalent_cirro.jobs import JobDetail
 from covalent_cirro.limits import MAX_PART_BYTES
 from covalent_cirro.log_text import LogText
 from covalent_cirro.protocol import Inline, Log, NodeResult, Outcome, Output, Usage, location
@@ -33,6 +36,16 @@ def refused(kind: type[AwsError], code: str, **how: bool) -> AwsError:
 
 class Bucket:
     """The parts of a log, or why they cannot be read; what was asked for."""
+
+    async def list_keys(self, bucket: str, prefix: str) -> list[tuple[str, datetime]]:
+        """As `Store.list_keys`."""
+        return [(key, datetime.now(timezone.utc)) for key in sorted(self._parts) if key.startswith(prefix)]
+
+    async def get_document(self, bucket: str, key: str, limit: int) -> bytes | None:
+        """As `Store.get_document`."""
+        found = self._parts[key]
+        assert isinstance(found, bytes)
+        return found
 
     def __init__(self, parts: Mapping[str, bytes | AwsError]) -> None:
         self._parts = {PLACE.log_key(name): data for name, data in parts.items()}
@@ -153,6 +166,18 @@ async def test_a_log_is_never_longer_than_what_was_printed(tmp_path: Path) -> No
     assert text == "x" * 1000
     assert "the log would have more than the 1500 bytes that were printed" in note
     assert len(bucket.asked) == 2
+
+
+async def test_what_is_put_beside_a_log_does_not_hide_why_a_job_ended() -> None:
+    """Objects that are no parts are not asked what they say; nor is an error made of their names."""
+    only, beside = Bucket({"zz": b"evil"}), Bucket({NAMES[0]: b"the last words\n", "zz": b"evil", "02/zz.000000": b"x"})
+    access = Access(None, None, None, None)
+    found = []
+    for bucket in (only, beside):
+        store = cast(Store, bucket)
+        parts = await logs.parts_of(store, PLACE)
+        found.append((parts, await logs.of_job(store, None, access, PLACE, parts, JobDetail("job"), "")))
+    assert found == [([], ""), ([NAMES[0]], "(of attempt 1)\nthe last words")]
 
 
 def test_a_file_that_others_wrote_is_mended_where_it_has_to_be(tmp_path: Path) -> None:
