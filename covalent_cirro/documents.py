@@ -127,6 +127,9 @@ def _within_limits(outcome: Outcome) -> Outcome:
         usage=usage._replace(
             wall_s=_number(usage.wall_s),
             cpu_s=_number(usage.cpu_s),
+            peak_memory_bytes=_known(usage.peak_memory_bytes),
+            memory_limit_bytes=_known(usage.memory_limit_bytes),
+            oom_kills=_known(usage.oom_kills),
             gpus=tuple(
                 {**gpu, "name": texts.fitted(gpu["name"], limits.FACT_CHARS)} for gpu in usage.gpus[: limits.MAX_GPUS]
             ),
@@ -138,8 +141,13 @@ def _within_limits(outcome: Outcome) -> Outcome:
 
 
 def _number(value: float) -> float:
-    """A measure that clocks went back for, or that is none, is not known: 0."""
+    """A time that clocks went back for, or that is none: 0."""
     return value if math.isfinite(value) and 0 <= value <= limits.MAX_NUMBER else 0.0
+
+
+def _known(value: int | None) -> int | None:
+    """A measure that cannot be is not known."""
+    return value if value is not None and 0 <= value <= limits.MAX_NUMBER else None
 
 
 # --- reading ----------------------------------------------------------------------------------------------------

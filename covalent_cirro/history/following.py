@@ -1,35 +1,19 @@
-"""What an electron prints, as it comes, while its job runs: from CloudWatch, and from parts in S3 where that has less.
-
-CloudWatch has whole lines only: a progress bar, which writes over its line again and again, is one line that takes
-hours. The runner stores that line as it grows, with all else, at first every 10 s and later every minute.
-"""
+"""What an electron prints, as it comes, while its job runs: from CloudWatch, and from parts in S3 what grows."""
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from covalent_cirro import log_parts
-from covalent_cirro.errors import AccessDenied, NotFound, TooLarge
 from covalent_cirro.history import archive, finding
 from covalent_cirro.history.account import Account
+from covalent_cirro.history.events import Events, as_printed, is_piece_of_a_line
 from covalent_cirro.history.finding import Electron
-from covalent_cirro.history.output import (
-    BOTH,
-    Events,
-    Piece,
-    as_piece,
-    as_printed,
-    heading,
-    is_piece_of_a_line,
-    read,
-    read_part,
-    result_of,
-)
+from covalent_cirro.history.growing import GrowingLine
+from covalent_cirro.history.output import BOTH, Piece, as_piece, heading, read, read_part, result_of
 from covalent_cirro.history.records import Record
-from covalent_cirro.limits import MAX_PART_BYTES
 from covalent_cirro.log_parts import STDERR, STDOUT
 from covalent_cirro.log_text import LogText
 from covalent_cirro.protocol import Location, Log
@@ -50,6 +34,9 @@ LAG_S = 3.0
 
 BEHIND_S = 8.0
 """A line reaches CloudWatch so long after it was printed, at most: Docker's awslogs driver sends every 5 s."""
+
+AWAITED = 4
+"""Lines that have been shown by half and come from CloudWatch yet: there is one for each stream, mostly."""
 
 
 def follow(
@@ -143,22 +130,23 @@ def _rest(
 
 
 @dataclass
-class _Line:
-    """The line that a stream is at, as far as stored parts have it.
+class _Shown:
+    """What was shown of a line that grows.
 
     Attributes:
-        newest: Key of the newest part that was seen.
-        stored_at: When that was written, epoch seconds.
-        seen_at: When it was seen, by the clock.
-        text: What the parts have of the line.
-        shown: So many characters of it were shown.
+        line: The line.
+        count: So many characters of it were shown.
+        seen_at: When more of it was seen, by the clock.
     """
 
-    newest: str = ""
-    stored_at: float = 0.0
+    line: GrowingLine
+    count: int = 0
     seen_at: float = 0.0
-    text: str = ""
-    shown: int = 0
+
+    @property
+    def text(self) -> str:
+        """These characters. At the end of a message CloudWatch has no carriage returns."""
+        return self.line.text[: self.count].rstrip("\r")
 
 
 class _Tail:
@@ -172,7 +160,7 @@ class _Tail:
         self._attempt = attempt
         self._place = place
         self._clock = clock
-        self._lines = {stream: _Line() for stream in log_parts.STREAMS}
+        self._growing = {name: _Shown(GrowingLine(account, place, attempt, name)) for name in log_parts.STREAMS}
         self._awaited: list[str] = []
         self.stored: dict[str, LogText] = {}
 
@@ -184,84 +172,58 @@ class _Tail:
     def rest(self) -> Iterator[Piece]:
         """All that is there now."""
         for messages in self._events.rest():
-            yield Piece(self._attempt, BOTH, self._printed(messages))
+            yield self._printed(messages)
         yield from self._from_parts()
 
     def new(self) -> Iterator[Piece]:
         """What came since the last time."""
         if messages := self._events.new():
-            yield Piece(self._attempt, BOTH, self._printed(messages))
+            yield self._printed(messages)
         else:
             yield from self._from_parts()
 
     def _from_parts(self) -> Iterator[Piece]:
-        if self.is_blind:
-            for stream, line in self._lines.items():
-                yield from self._all_of(stream, self._new_parts(stream, line))
-            return
-        # Who may read the log in CloudWatch need not be allowed to read the bucket.
-        with contextlib.suppress(AccessDenied, NotFound, TooLarge):
-            for stream, line in self._lines.items():
-                yield from self._unfinished(line)
-                if keys := self._new_parts(stream, line):
-                    self._read_line(line, keys)
+        for stream, shown in self._growing.items():
+            if not self.is_blind:
+                yield from self._grown(shown)
+                continue
+            for key in shown.line.new_parts():
+                text = self.stored.setdefault(stream, LogText(Log(), whole=False))
+                for bit in read_part(self._account, self._place.bucket, key, text):
+                    yield as_piece(self._attempt, stream, bit)
 
-    def _new_parts(self, stream: str, line: _Line) -> list[str]:
-        """Keys of the parts that were stored since the last time."""
-        prefix = self._place.log_key(f"{self._attempt:02d}/{stream}.")
-        found = archive.objects(self._account, self._place.bucket, prefix, line.newest)
-        keys = [key for key in sorted(found) if log_parts.parse(key[len(self._place.log_key("")) :])]
-        if keys:
-            line.newest, line.seen_at = keys[-1], self._clock()
-            line.stored_at = found[keys[-1]][1]
-        return keys
-
-    def _all_of(self, stream: str, keys: list[str]) -> Iterator[Piece]:
-        for key in keys:
-            text = self.stored.setdefault(stream, LogText(Log(), whole=False))
-            for bit in read_part(self._account, self._place.bucket, key, text):
-                yield as_piece(self._attempt, stream, bit)
-
-    # --- lines that grow ---
-
-    def _unfinished(self, line: _Line) -> Iterator[Piece]:
-        """What was new of a line at an earlier look, once CloudWatch has all before it, and if it has nothing newer."""
-        is_due = self._clock() - line.seen_at >= BEHIND_S and line.stored_at >= self._events.ingested_at
-        if is_due and len(line.text) > line.shown:
-            new, line.shown = line.text[line.shown :], len(line.text)
+    def _grown(self, shown: _Shown) -> Iterator[Piece]:
+        """What was seen of a line at an earlier look, once CloudWatch has all before it and if it has nothing newer."""
+        line = shown.line
+        is_due = self._clock() - shown.seen_at >= BEHIND_S and line.is_newer_than(self._events)
+        if is_due and len(line.text) > shown.count:
+            new, shown.count = line.text[shown.count :], len(line.text)
             yield Piece(self._attempt, BOTH, new)
+        before = shown.text
+        is_news, is_another = line.look(self._events.last)
+        if is_news:
+            shown.seen_at = self._clock()
+        if is_another:
+            # What was shown comes from CloudWatch yet, with the rest of its line.
+            self._awaited = [*self._awaited, before][-AWAITED:] if before else self._awaited
+            shown.count = 0
 
-    def _read_line(self, line: _Line, keys: list[str]) -> None:
-        """Read new parts from the last one back to the begin of the line."""
-        data = b""
-        for key in reversed(keys):
-            data = (archive.read(self._account, self._place.bucket, key, MAX_PART_BYTES) or b"") + data
-            if b"\n" in data:
-                break
-        *ended, text = data.decode("utf-8", "replace").rsplit("\n", 1)
-        if ended:
-            # A line that was shown comes from CloudWatch yet, as a whole.
-            self._awaited += [line.text[: line.shown]] if line.shown else []
-            line.text, line.shown = "", 0
-        line.text += text
-
-    def _printed(self, messages: list[str]) -> str:
+    def _printed(self, messages: list[str]) -> Piece:
         """Events as text, without what was shown of their lines before."""
-        return "".join(map(self._rest_of, messages))
+        return Piece(self._attempt, BOTH, "".join(map(self._rest_of, messages)))
 
     def _rest_of(self, message: str) -> str:
-        is_piece = is_piece_of_a_line(message)
-        for shown in self._awaited:
-            if message.startswith(shown.rstrip("\r")):
-                self._awaited.remove(shown)
-                return as_printed(message[len(shown.rstrip("\r")) :])
-        for line in self._lines.values():
-            shown = line.text[: line.shown].rstrip("\r")
-            if shown and is_piece and shown.startswith(message):
-                line.text, line.shown = line.text[len(message) :], line.shown - len(message)
+        for before in self._awaited:
+            if message.startswith(before):
+                self._awaited.remove(before)
+                return as_printed(message[len(before) :])
+        for shown in self._growing.values():
+            before = shown.text
+            if before and is_piece_of_a_line(message) and before.startswith(message):
+                shown.line.text, shown.count = shown.line.text[len(message) :], shown.count - len(message)
                 return ""
-            if shown and message.startswith(shown):
-                line.text, line.shown = (line.text[len(message) :] if is_piece else ""), 0
-                rest = message[len(shown) :]
-                return rest if is_piece else f"{rest}\n"
+            if before and message.startswith(before):
+                shown.line.text = shown.line.text[len(message) :] if is_piece_of_a_line(message) else ""
+                shown.count = 0
+                return message[len(before) :] + ("" if is_piece_of_a_line(message) else "\n")
         return as_printed(message)

@@ -6,13 +6,15 @@ An outcome has the streams apart and whole; CloudWatch has them mixed, as they c
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from covalent_cirro import log_parts
-from covalent_cirro.errors import AccessDenied, NotFound, TooLarge
+from covalent_cirro.errors import AccessDenied, TooLarge
 from covalent_cirro.history import archive
 from covalent_cirro.history.account import Account
+from covalent_cirro.history.events import Events, as_printed
 from covalent_cirro.history.finding import Attempted, Electron
+from covalent_cirro.history.growing import GrowingLine
 from covalent_cirro.history.records import Record
 from covalent_cirro.limits import MAX_PART_BYTES
 from covalent_cirro.log_parts import STDERR, STDOUT
@@ -21,9 +23,6 @@ from covalent_cirro.protocol import Location, Log, NodeResult
 
 BOTH = "log"
 """Stream of a `Piece` that has stdout and stderr mixed, as CloudWatch has them; others are `STDOUT` and `STDERR`."""
-
-EVENT_BYTES = 262_144 - 26
-"""CloudWatch takes no longer events (CloudWatch Logs quotas); Docker's awslogs driver cuts longer lines there."""
 
 
 class Piece(NamedTuple):
@@ -92,6 +91,13 @@ def _of_attempt(account: Account, of: Attempted, record: Record | None, attempt:
         for messages in events.rest():
             seen = True
             yield Piece(attempt, BOTH, "".join(map(as_printed, messages)))
+        if not record.has_ended and attempt == record.attempt and not events.is_blind:
+            for stream in log_parts.STREAMS:
+                line = GrowingLine(account, of.place, attempt, stream)
+                line.look(events.last)
+                if line.is_newer_than(events):
+                    seen = True
+                    yield Piece(attempt, BOTH, line.text)
         if seen and not events.is_blind:
             return
     for stream in log_parts.STREAMS:
@@ -122,64 +128,3 @@ def read_part(account: Account, bucket: str, key: str, text: LogText) -> list[Bi
 def as_piece(attempt: int, stream: str, bit: Bit) -> Piece:
     """A bit of a log as it is shown."""
     return Piece(attempt, stream, "", bit.text) if bit.is_note else Piece(attempt, stream, bit.text)
-
-
-def as_printed(message: str) -> str:
-    """The text of an event: a line, or a piece of one that was too long for an event."""
-    return message if is_piece_of_a_line(message) else f"{message}\n"
-
-
-def is_piece_of_a_line(message: str) -> bool:
-    """Whether an event is as long as one can be: what follows it belongs to the same line."""
-    return len(message) > EVENT_BYTES // 4 and len(message.encode()) >= EVENT_BYTES
-
-
-class Events:
-    """The events of one attempt's stream in CloudWatch, oldest first, each once.
-
-    Attributes:
-        is_blind: Whether it may not be read, or its group is gone.
-        ingested_at: Epoch seconds when CloudWatch took in the latest one.
-    """
-
-    def __init__(self, account: Account, record: Record, stream: str) -> None:
-        self.is_blind = False
-        self.ingested_at = 0.0
-        self._account = account
-        self._stream = stream
-        self._group = record.detail.log_group or account.settings.batch_job_log_group_name
-        self._client = account.client("logs", record.log_region or None)
-        self._token: dict[str, str] = {}
-        self._is_at_end = False
-
-    def rest(self) -> Iterator[list[str]]:
-        """All messages that are there now. A page may be empty in the middle: at the end the token stays the same."""
-        self._is_at_end = False
-        while not self._is_at_end:
-            if messages := self.new():
-                yield messages
-
-    def new(self) -> list[str]:
-        """Messages that came since the last time; one call."""
-        if self.is_blind:
-            self._is_at_end = True
-            return []
-        request: dict[str, Any] = {"logGroupName": self._group, "logStreamName": self._stream, "startFromHead": True}
-        try:
-            answer = self._account.ask(
-                "logs:GetLogEvents",
-                lambda: self._client.get_log_events(**request, **self._token),
-                of=f"log group {self._group!r}, stream {self._stream!r}",
-            )
-        except AccessDenied:
-            self.is_blind = self._is_at_end = True
-            return []
-        except NotFound as error:
-            # The stream appears with its first line; without its group nothing will.
-            self.is_blind, self._is_at_end = "log group does not exist" in str(error), True
-            return []
-        token = {"nextToken": answer["nextForwardToken"]}  # never null (GetLogEvents)
-        self._is_at_end, self._token = token == self._token, token
-        for event in answer["events"]:
-            self.ingested_at = max(self.ingested_at, event.get("ingestionTime", 0) / 1000)
-        return [str(event["message"]) for event in answer["events"]]

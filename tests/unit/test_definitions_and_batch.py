@@ -13,8 +13,14 @@ from botocore.validate import ParamValidator
 from hypothesis import given
 from hypothesis import strategies as st
 
+from covalent_cirro import calls
 from covalent_cirro.batch import MAX_NAME, REPLACED, Submission, build_submit, job_name, tag_value
+from covalent_cirro.calls import Spec
+from covalent_cirro.covalent_assets import Group
 from covalent_cirro.definitions import Definitions, build_definition, digest
+from covalent_cirro.errors import SettingsError
+from covalent_cirro.image_rules import Pickled
+from covalent_cirro.limits import MAX_TASKS
 from covalent_cirro.settings import resolve
 
 MODEL = botocore.session.get_session().get_service_model("batch")
@@ -173,6 +179,25 @@ def test_the_whole_submission() -> None:
         "propagateTags": True,
     }
     assert refused("SubmitJob", build_submit(SUBMISSION)) == ""
+
+
+async def test_more_electrons_than_an_outcome_can_tell_of_are_refused_before_anything_is_sent() -> None:
+    """One job runs a whole task group; the message says what to change."""
+    specs = [Spec(node_id, (), {}) for node_id in range(MAX_TASKS + 1)]
+    group = Group(nodes={}, inputs={}, lattice="", python="", covalent="")
+    nothing: Any = None
+    with pytest.raises(SettingsError, match=f"has {MAX_TASKS + 1} electrons, and one job runs {MAX_TASKS} at most"):
+        await calls.prepare_call(
+            nothing,
+            resolve({}, {}),
+            "dispatch",
+            group,
+            specs,
+            Pickled("3.11.7", "3.1.2"),
+            covalent="0.240.0",
+            allowed=nothing,
+            image=nothing,
+        )
 
 
 @given(st.text(max_size=300), st.integers(0, 9999))

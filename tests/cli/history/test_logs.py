@@ -61,16 +61,18 @@ def go_on(gate: str) -> str:
     return "never"
 
 
-def progress(gate: str) -> None:
-    """Prints lines, and then a progress bar, which writes over its line at each step until a file appears."""
+def progress(gate: str, quick: int) -> None:
+    """Prints lines, and then a progress bar: so many steps at once, and more, slowly, until a file appears."""
     print("begun", flush=True)
     print("a warning", file=sys.stderr, flush=True)
-    for step in range(100_000):
-        print(f"\rstep {step:06d}", end="", file=sys.stderr, flush=True)
+    for step in range(1_000_000):
+        print(f"\rstep {step:06d}", end="", file=sys.stderr, flush=step >= quick)
+        if step >= quick:
+            Path(f"{gate}.quick").touch()
+            time.sleep(0.05)
         if os.path.exists(f"{gate}.end"):
             print(f"\rdone after {step:06d}", file=sys.stderr, flush=True)
             return
-        time.sleep(0.05)
 
 
 def silent() -> None:
@@ -262,14 +264,16 @@ def test_without_cloudwatch_the_stored_parts_are_followed(
     assert {piece.stream for piece in following.shown} == {"stdout"}
 
 
+@pytest.mark.parametrize("quick", [0, 60_000], ids=["from its begin", "when CloudWatch has pieces of it"])
 def test_a_progress_bar_is_shown_while_it_grows(
-    lab: Lab, terminal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, terminal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cirro: Cirro, quick: int
 ) -> None:
     """CloudWatch has its line when that has ended; the stored parts have it before. Nothing of it is shown twice."""
     gate = tmp_path / "gate"
     monkeypatch.setenv("CIRRO_LOG_INTERVAL_S", "0.2")
-    sent = lab.send(progress, str(gate))
-    lab.reach(sent, "RUNNING")
+    sent = lab.send(progress, str(gate), quick)
+    poll(Path(f"{gate}.quick").exists, "it has begun")
+    poll(lambda: f"step {quick + 1:06d}" in cirro("logs", sent.name).stdout, "the parts have it")
     following = Following(lab, sent.name)
     poll(lambda: following.text.count("\rstep ") > 20, "the bar grows")
     grown = following.text.count("\r")
