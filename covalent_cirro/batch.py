@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import unicodedata
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from covalent_cirro import aws
 from covalent_cirro.errors import AccessDenied, AwsError, NotFound, SettingsError
 from covalent_cirro.jobs import JobDetail, parse_job
+from covalent_cirro.limits import ELECTRON_CHARS
 from covalent_cirro.optional_actions import COSTS
 from covalent_cirro.protocol import ExitCode
 
@@ -47,13 +49,16 @@ PATIENCE_S = 600.0
 """How long a throttled or failing API is tried again, on top of botocore's own tries."""
 
 _NOT_NAME = re.compile(r"[^A-Za-z0-9_-]+")
-_NOT_TAG = re.compile(r"[^\w +\-=._:/@]", re.ASCII)
+_NOT_TAG = re.compile(r"[^\w +\-=._:/@]")
+
+REPLACED = "="
+"""Stands in a tag's value for each character that AWS does not take there: who finds it asks the call for the name."""
 
 
 def job_name(electron: str, dispatch_id: str, node_id: int, call_id: str) -> str:
     """A name that a person recognises and that no other job has: it finds the job again after a lost answer."""
     tail = job_tail(dispatch_id, node_id, call_id)
-    head = _NOT_NAME.sub("-", electron).strip("-_") or "electron"
+    head = _NOT_NAME.sub("-", electron[:ELECTRON_CHARS]).strip("-_") or "electron"
     return head[: MAX_NAME - len(tail)] + tail
 
 
@@ -63,8 +68,15 @@ def job_tail(dispatch_id: str, node_id: int, call_id: str) -> str:
 
 
 def tag_value(text: str) -> str:
-    """A text as AWS takes it for the value of a tag."""
-    return _NOT_TAG.sub("_", text)[:MAX_TAG_VALUE]
+    """A text as AWS takes it for the value of a tag: letters and digits of any script, spaces and ``+ - = . _ : / @``.
+
+    So says the Batch User Guide (Tag restrictions), and the API model of ECS (TagValue), whose tasks get the same tags.
+    A letter with an accent is one character there or none.
+    """
+    value = _NOT_TAG.sub(REPLACED, unicodedata.normalize("NFC", text))
+    if value.lower().startswith("aws:"):  # reserved for AWS
+        value = REPLACED + value[1:]
+    return value if len(value) <= MAX_TAG_VALUE else value[: MAX_TAG_VALUE - 1] + REPLACED
 
 
 class Submission(NamedTuple):

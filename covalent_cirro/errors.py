@@ -71,12 +71,25 @@ class LocalFileError(CirroError):
         self.passes = passes
 
 
+class TooLarge(CirroError):
+    """An object in S3 is larger than a well-formed one of its kind; it was not read."""
+
+    def __init__(self, bucket: str, key: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"s3://{bucket}/{key} has {size} bytes, more than the {limit} that a well-formed one has. It was not read."
+        )
+
+
 class DigestMismatch(CirroError):
     """A stored blob does not have the bytes that its name says."""
 
 
 class OutcomeError(CirroError):
     """The outcome of a job is malformed, of another format, or of another call."""
+
+
+class CallError(CirroError):
+    """A call, or what stands in its place, is malformed or of another format."""
 
 
 class JobLost(CirroError):

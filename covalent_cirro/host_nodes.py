@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from covalent._shared_files import TaskCancelledError
 
-from covalent_cirro import assembly, covalent_assets, host_ends, host_process
+from covalent_cirro import assembly, covalent_assets, host_ends, host_process, log_files
 from covalent_cirro.calls import Spec
 from covalent_cirro.covalent_assets import Group
 from covalent_cirro.covalent_runs import POSTPROCESS_PREFIX
@@ -23,7 +23,7 @@ from covalent_cirro.ends import End
 from covalent_cirro.host_process import Broken, Ended
 from covalent_cirro.launches import Launch
 from covalent_cirro.protocol import Failure, Kind
-from covalent_cirro.results import File, Received, take_file, write_text
+from covalent_cirro.results import File, Received, measure, take_file, write_text
 from covalent_cirro.tobj import TobjError
 
 SUBLATTICE_PREFIX = ":sublattice:"
@@ -122,13 +122,19 @@ def _taken(group: Group, ended: Sequence[Ended]) -> list[dict[str, Any]]:
         paths, files = group.nodes[each.node_id].paths, {}
         ran = each.failure is None or each.failure.kind != Kind.NOT_RUN
         try:
-            files = {key: take_file(each.file(key), paths[key]) for key in _LOGS if ran}
+            files = {key: _take_log(each.file(key), paths[key]) for key in _LOGS if ran}
             if each.failure is None:
                 files["output"] = take_file(each.file("output"), paths["output"])
             entries.append(_entry(group, each.node_id, each.failure, files))
         except ValueError as error:
             entries.append(_entry(group, each.node_id, Failure(Kind.RUNNER, str(error)), {}))
     return entries
+
+
+def _take_log(source: str, path: str) -> File:
+    take_file(source, path)
+    log_files.make_valid(path)  # Covalent's client takes nothing but UTF-8
+    return measure(path)
 
 
 def _failed(group: Group, specs: Sequence[Spec], failure: Failure) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ A state or a text that is not known here is not an error: it is passed on as it 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -158,9 +159,10 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
 def _number(value: object) -> float:
     # A resource's value is a string (API model, ResourceRequirement).
     try:
-        return float(str(value))
+        found = float(str(value))
     except ValueError:
         return 0.0
+    return found if math.isfinite(found) else 0.0
 
 
 def dump_detail(detail: JobDetail) -> dict[str, Any]:

@@ -146,7 +146,7 @@ class UnknownFormat(ProtocolError):
         newer = isinstance(found, int) and found > FORMAT
         side = "the side that reads it" if newer else "the side that wrote it"
         super().__init__(
-            f"{document} has format {found!r}, this covalent-cirro understands format {FORMAT}: update {side} "
+            f"{document} has format {repr(found)[:80]}, this covalent-cirro understands format {FORMAT}: update {side} "
             "(the container's image and the Covalent server need the same covalent-cirro minor version)"
         )
 
@@ -180,7 +180,7 @@ class Location(NamedTuple):
         return self.base + "reused.json"
 
     def log_key(self, part: str) -> str:
-        """Key of a part of the log, named by `log_part`."""
+        """Key of a part of the log, named by `log_parts.Part`."""
         return self.base + "log/" + part
 
     @property
@@ -337,11 +337,6 @@ def parse_call_uri(uri: str) -> Location:
     return Location(match[1], match[2])
 
 
-def log_part(stream: str, attempt: int, index: int) -> str:
-    """Name of a part of ``"stdout"`` or ``"stderr"``; names sort in the order of the text."""
-    return f"{attempt:02d}/{stream}.{index:06d}"
-
-
 # --- references -------------------------------------------------------------------------------------------------
 
 
@@ -454,6 +449,7 @@ class Call(NamedTuple):
         packages: Local packages of the user.
         tried: Earlier tries, oldest first.
         image: The job's image, with its digest where ECR told it.
+        lattice: Its lattice's name; empty where the server does not tell.
     """
 
     call_id: str
@@ -465,6 +461,7 @@ class Call(NamedTuple):
     packages: tuple[Package, ...] = ()
     tried: tuple[Tried, ...] = ()
     image: str = ""
+    lattice: str = ""
 
     @property
     def attempts_before(self) -> int:
@@ -516,7 +513,7 @@ class Log(NamedTuple):
 
     Attributes:
         size: Bytes in all.
-        parts: Names of the parts in S3 (`log_part`), in order; together they are the whole text. Empty when
+        parts: Names of the parts in S3 (`log_parts.Part`), in order; together they are the whole text. Empty when
             ``tail`` already is.
         tail: The last `LOG_TAIL_BYTES`, decoded with replacement.
     """

@@ -19,7 +19,7 @@ from typing import IO, Any, TypeVar
 
 from covalent_cirro import aws
 from covalent_cirro.blobs import CHUNK_BYTES, Source, Staged, decode, stage
-from covalent_cirro.errors import AwsError, CirroError, DigestMismatch, NotFound
+from covalent_cirro.errors import AwsError, DigestMismatch, NotFound, TooLarge
 from covalent_cirro.protocol import INLINE_BYTES, Blob, Inline, Location, Ref, blob_key, calls_among, node_base
 from covalent_cirro.runner import checksums
 
@@ -90,7 +90,7 @@ class Store:
         """Read a small object; `None` if there is none.
 
         Raises:
-            CirroError: It has more than ``limit`` bytes.
+            TooLarge: It has more than ``limit`` bytes.
         """
 
         async def get() -> bytes | None:
@@ -101,10 +101,7 @@ class Store:
                     return None
                 async with response["Body"] as body:
                     if response["ContentLength"] > limit:
-                        raise CirroError(
-                            f"s3://{bucket}/{key} has {response['ContentLength']} bytes, more than the {limit} that a "
-                            "well-formed one has. It was not read."
-                        )
+                        raise TooLarge(bucket, key, response["ContentLength"], limit)
                     data: bytes = await body.read()
                     return data
 

@@ -26,7 +26,7 @@ from covalent_cirro.emulator.batch_api import Answer, Limits
 from covalent_cirro.emulator.callers import Callers, Refusal
 from covalent_cirro.emulator.calls import Calls
 from covalent_cirro.emulator.damage import Answers, damage
-from covalent_cirro.emulator.faults import LOSE_HOST, Fault, Faults
+from covalent_cirro.emulator.faults import ERRORS, LOSE_HOST, Fault, Faults
 from covalent_cirro.emulator.iam import Iam
 from covalent_cirro.emulator.keys import OWN_ID
 from covalent_cirro.emulator.model import Job
@@ -297,11 +297,11 @@ def _fault_answer(faults: dict[str, Fault], service: str) -> Answer | None:
         return _error(service, 403, "SignatureDoesNotMatch", "Signature expired: it is now earlier than the request.")
     if "error" in faults:
         fault = faults["error"]
-        usual = "InternalError" if fault.status == 500 else "ServiceUnavailable"
+        usual, text = ERRORS[fault.status]
         if service == "batch":
             code = fault.code or "ServerException"
             return batch_api.failure(Refused("Internal server error", code=code, status=fault.status))
-        return _error(service, fault.status, fault.code or usual, "We encountered an internal error. Please try again.")
+        return _error(service, fault.status, fault.code or usual, text)
     if "conflict" in faults:
         text = "The conditional request cannot succeed due to a conflicting operation against this resource."
         return _error(service, 409, faults["conflict"].code or "ConditionalRequestConflict", text)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from covalent_cirro import jobs
-from covalent_cirro.batch import job_tail
+from covalent_cirro.batch import REPLACED, job_tail
 from covalent_cirro.jobs import JobDetail, JobState
 from covalent_cirro.protocol import CALL_PARAMETER, Location, ProtocolError, parse_call_argument
 
@@ -25,6 +25,8 @@ RUNNING = (JobState.RUNNING.value, JobState.STARTING.value)
 
 ENDED = (JobState.SUCCEEDED.value, JobState.FAILED.value)
 
+_NODE = re.compile(r"[0-9]{1,9}")
+_DISPATCH = re.compile(r"[^/\s]{1,64}")
 _INSTANCE = re.compile(r"\bi-[0-9a-f]{8,17}\b")
 
 
@@ -81,6 +83,11 @@ class Record(NamedTuple):
     cluster: str = ""
 
     @property
+    def has_exact_names(self) -> bool:
+        """Whether electron and lattice are called as the tags say; else its call has their names."""
+        return REPLACED not in self.electron and REPLACED not in self.lattice
+
+    @property
     def job_id(self) -> str:
         """Its id."""
         return self.detail.job_id
@@ -130,15 +137,16 @@ def parse_record(described: Mapping[str, Any]) -> Record | None:
     """One entry of DescribeJobs' ``jobs``; `None` for a job that is not an electron's."""
     call = _call((described.get("parameters") or {}).get(CALL_PARAMETER))
     tags = _tags(described, call)
-    node = str(tags.get(NODE_TAG, ""))
-    if not tags.get(DISPATCH_TAG) or not node.isdecimal():
+    # Anybody in the account may tag a job like this: what no executor writes is not an electron's.
+    node, dispatch_id = str(tags.get(NODE_TAG, "")), str(tags.get(DISPATCH_TAG, ""))
+    if _NODE.fullmatch(node) is None or _DISPATCH.fullmatch(dispatch_id) is None:
         return None
     container = described.get("container") or {}
     log = (container.get("logConfiguration") or {}).get("options") or {}
     lattice = str(tags.get(LATTICE_TAG) or "")
     return Record(
         detail=jobs.parse_job(described),
-        dispatch_id=str(tags[DISPATCH_TAG]),
+        dispatch_id=dispatch_id,
         lattice="" if lattice == "-" else lattice,
         electron=str(tags.get(ELECTRON_TAG) or "-"),
         node_id=int(node),

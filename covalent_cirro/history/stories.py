@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from covalent_cirro import console, explanations, tries
+from covalent_cirro import console, explanations, texts, tries
 from covalent_cirro.ends import Evidence
 from covalent_cirro.history.finding import Attempted, Electron
 from covalent_cirro.history.hosts import Host
@@ -22,6 +22,9 @@ from covalent_cirro.settings import Settings
 
 TRACEBACK_LINES = 12
 """Of an error, so many lines are told; `cirro logs` and Covalent have the rest."""
+
+LINE_CHARS = 1000
+"""Of such a line, so many characters."""
 
 MILESTONES = (
     ("started", "fetched", "fetching function and inputs"),
@@ -184,6 +187,7 @@ def tell(
     explanation = explanations.explain(evidence, settings, electron.name, electron.node_id, explanations.Place())
     every = [each for call in electron.calls for each in call.records]
     tried = _tried(of, every)
+    lines = failure.traceback.strip().splitlines()[:TRACEBACK_LINES] if failure is not None else []
     return Story(
         dispatch_id=electron.dispatch_id,
         lattice=next((each.lattice for each in reversed(every) if each.lattice), ""),
@@ -193,7 +197,7 @@ def tell(
         end=explanation.end.value if state in ENDED else "",
         why=str(turn.reason) if turn is not None else _why(of, record, failure, state),
         advice=explanation.next_step if state == JobState.FAILED.value else "",
-        error="\n".join(failure.traceback.strip().splitlines()[:TRACEBACK_LINES]) if failure else "",
+        error="\n".join(texts.cut(line, LINE_CHARS) for line in lines),
         periods=tuple(_periods(of, record)),
         attempts=tuple(_tries(of, record, site, hosts or {})),
         job_id=record.job_id if record else outcome.job_id if outcome else "",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from covalent_cirro import tries
-from covalent_cirro.errors import AccessDenied, CirroError, StackError
+from covalent_cirro.errors import AccessDenied, CallError, CirroError, StackError
 from covalent_cirro.health.machines import InstanceType, Need, of_environment
 from covalent_cirro.health.queues import Environment, Queue, parse_environment, parse_queue
 from covalent_cirro.history import archive, finding
@@ -93,10 +93,14 @@ def gather(
         runs.append(_seen_on(run_of_job(record, outcome, called.get(call_id), capacity), record, hosts))
     forgotten = [each for each in kept if each.place.call_id not in known]
     runs += account.each(
-        lambda each: _forgotten(account, each, outcomes.get(each.place.call_id), called[each.place.call_id]), forgotten
+        lambda each: _forgotten(account, each, outcomes.get(each.place.call_id), called[each.place.call_id], notes),
+        forgotten,
     )
     runs = [run._replace(number=numbers.get(run.call_id, 1)) for run in runs]
     for place, reused in archive.reuses(account, dispatch_id):
+        if isinstance(reused, CallError):
+            notes.append(str(reused))
+            continue
         mine, name, _ = reused.nodes[0]
         runs += [run_of_reused(mine, name, place.call_id, reused)] if node_id in (None, mine) else []
     if forgotten:
@@ -180,8 +184,9 @@ def _outcomes(account: Account, kept: list[Kept], notes: list[str]) -> dict[str,
     return {place.call_id: outcome for place, (outcome, _) in named if outcome is not None}
 
 
-def _forgotten(account: Account, kept: Kept, outcome: Outcome | None, called_at: float | None) -> Run:
-    call = archive.read_call(account, kept.place)
+def _forgotten(account: Account, kept: Kept, outcome: Outcome | None, called_at: float | None, notes: list[str]) -> Run:
+    call, problem = finding.call_or_problem(account, kept.place)
+    notes += [problem] if problem else []
     name = call.tasks[0].name if call is not None and call.tasks else f"node {kept.node_id}"
     return run_of_call(kept.node_id, name, kept.place.call_id, outcome, called_at)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from covalent_cirro import texts
+from covalent_cirro.limits import MESSAGE_CHARS, TRACEBACK_CHARS
 from covalent_cirro.protocol import Failure, Kind
 
-_MESSAGE_CHARS = 2_000
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -32,13 +33,20 @@ class HookFailed(Exception):
 
 
 def explain(error: BaseException, stage: Stage, covalent: str) -> Failure:
-    """The failure that an exception means.
+    """The failure that an exception means. Of a long text the beginning and the end are told.
 
     Args:
         error: What was raised.
         stage: Where.
         covalent: Version of Covalent on the server, for the remedy where Covalent itself is missing.
     """
+    found = _explain(error, stage, covalent)
+    return found._replace(
+        message=texts.cut(found.message, MESSAGE_CHARS), traceback=texts.cut(found.traceback, TRACEBACK_CHARS)
+    )
+
+
+def _explain(error: BaseException, stage: Stage, covalent: str) -> Failure:
     traceback = "" if isinstance(error, HookFailed) else format_traceback(error)
     if isinstance(error, HookFailed):
         return Failure(Kind.HOOK, _one_line(_text(error)))
@@ -56,8 +64,9 @@ def explain(error: BaseException, stage: Stage, covalent: str) -> Failure:
 
 def _explain_exit(error: SystemExit, stage: Stage, traceback: str) -> Failure:
     code = error.code
-    # As the interpreter does it: None is success, a number is the code, anything else is printed and means 1.
-    exit_code = 0 if code is None else code if isinstance(code, int) else 1
+    # As the interpreter does it: None is success, of a number the system keeps eight bits (of one that is larger than
+    # C's long, of -1), anything else is printed and means 1.
+    exit_code = 0 if code is None else (code if abs(code) < 2**63 else -1) & 0xFF if isinstance(code, int) else 1
     said = "" if code is None or isinstance(code, int) else f" ({_text(code)})"
     where = "the electron" if stage.kind == Kind.RAISED else stage.what
     message = _one_line(f"{where} called sys.exit with exit code {exit_code}{said} instead of returning a result")
@@ -122,5 +131,4 @@ def _one_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = lines[0] if lines else ""
     # Not every string is valid UTF-8, but every document has to be.
-    line = line.encode("utf-8", "backslashreplace").decode()
-    return line if len(line) <= _MESSAGE_CHARS else line[: _MESSAGE_CHARS - 1] + "…"
+    return texts.cut(line.encode("utf-8", "backslashreplace").decode(), MESSAGE_CHARS)

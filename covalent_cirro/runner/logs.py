@@ -74,9 +74,9 @@ class Stream:
         del self._new[:end]
         return part
 
-    def finish(self) -> bytes:
-        """Take out what is left for the last part; empty if the tail alone is the whole text."""
-        if not self._parts and self.size <= LOG_TAIL_BYTES:
+    def finish(self, tail_bytes: int = LOG_TAIL_BYTES) -> bytes:
+        """Take out what is left for the last part; empty if the tail alone, of so many bytes, is the whole text."""
+        if not self._parts and self.size <= tail_bytes:
             return b""
         part = bytes(self._new)
         self._new.clear()
@@ -90,10 +90,10 @@ class Stream:
         """Note that a part could not be stored after all."""
         self._parts.remove(name)
 
-    def log(self) -> Log:
-        """What the outcome says of it."""
-        tail = bytes(self._tail)
-        if self.size > LOG_TAIL_BYTES:
+    def log(self, tail_bytes: int = LOG_TAIL_BYTES) -> Log:
+        """What the outcome says of it, with a tail of so many bytes at most."""
+        tail = bytes(self._tail[-tail_bytes:])
+        if self.size > tail_bytes:
             # The cut may have gone through a character: up to 3 bytes of it are in front.
             start = 0
             while start < min(3, len(tail)) and tail[start] & 0xC0 == 0x80:

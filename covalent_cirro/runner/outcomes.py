@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from covalent_cirro.protocol import ExitCode, Failure, Kind, Log, NodeResult, Task
+from covalent_cirro.limits import ALL_TAILS_BYTES
+from covalent_cirro.protocol import LOG_TAIL_BYTES, ExitCode, Failure, Kind, Log, NodeResult, Task
 from covalent_cirro.runner.process import Ended
 
 _CODES = {Kind.FETCH: ExitCode.FETCH, Kind.VERSIONS: ExitCode.VERSIONS, Kind.TERMINATED: ExitCode.TERMINATED}
@@ -28,6 +29,11 @@ def exit_code(results: Iterable[NodeResult]) -> int:
         if result.failure is not None and result.failure.kind != Kind.NOT_RUN:
             return _CODES.get(result.failure.kind, ExitCode.RAISED)
     return ExitCode.OK
+
+
+def tail_bytes(electrons: int) -> int:
+    """What the outcome of so many electrons has room for of each stream that one of them prints."""
+    return min(LOG_TAIL_BYTES, ALL_TAILS_BYTES // (2 * electrons))
 
 
 def all_failed(tasks: Iterable[Task], failures: Mapping[int, Failure], reason: str) -> tuple[NodeResult, ...]:

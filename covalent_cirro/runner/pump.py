@@ -18,7 +18,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from covalent_cirro.protocol import Log, log_part
+from covalent_cirro.limits import MAX_PARTS
+from covalent_cirro.log_parts import STREAMS, Part
+from covalent_cirro.protocol import LOG_TAIL_BYTES, Log
 from covalent_cirro.runner.logs import Stream
 from covalent_cirro.runner.process import ElectronProcess, Ended
 from covalent_cirro.runner.s3 import S3Error
@@ -30,7 +32,6 @@ _READ_BYTES = 256 * 1024
 _MAX_UPLOADS = 4
 _BACKGROUND_S = 1.0
 _ATOMIC_BYTES = 4096  # Linux PIPE_BUF: a pipe that polls writable takes that much without blocking (pipe(7))
-_NAMES = ("stdout", "stderr")
 
 Put = Callable[[str, bytes], "Pending"]
 """Begins to store a part of the log under its name."""
@@ -90,7 +91,7 @@ class Pump:
         self._streams: dict[str, Stream] = {}
         self._fds = {"stdout": process.stdout, "stderr": process.stderr}
         self._forward = {"stdout": 1, "stderr": 2}
-        self._indexes = dict.fromkeys(_NAMES, 0)
+        self._next_part = dict.fromkeys(STREAMS, 0)
         self._uploads: list[tuple[Pending, Stream, str]] = []
         self._term_at: float | None = None
         self._kill_at: float | None = None
@@ -108,7 +109,7 @@ class Pump:
     def begin(self) -> None:
         """Start the logs of the next electron."""
         now = time.monotonic()
-        self._streams = {name: Stream(self._limits.log_interval_s, now) for name in _NAMES}
+        self._streams = {name: Stream(self._limits.log_interval_s, now) for name in STREAMS}
 
     def terminate(self, *, grace: bool = False) -> None:
         """Pass SIGTERM on to the electron and its children; SIGKILL follows after `Limits.stop_s`.
@@ -164,13 +165,17 @@ class Pump:
             self._turn(until)
         return self._process.ended
 
-    def finish_logs(self) -> dict[str, Log]:
-        """Store the remainder of the current electron's streams, wait for its parts, and sum up."""
+    def finish_logs(self, tail_bytes: int = LOG_TAIL_BYTES) -> dict[str, Log]:
+        """Store the remainder of the current electron's streams, wait for its parts, and sum up.
+
+        Args:
+            tail_bytes: Of each stream the outcome itself has room for so many.
+        """
         for name, stream in self._streams.items():
-            self._upload(name, stream, stream.finish())
+            self._upload(name, stream, stream.finish(tail_bytes))
         while self._uploads:
             self._collect(block=True)
-        return {name: stream.log() for name, stream in self._streams.items()}
+        return {name: stream.log(tail_bytes) for name, stream in self._streams.items()}
 
     # --- the loop ---
 
@@ -275,8 +280,13 @@ class Pump:
     def _upload(self, name: str, stream: Stream, data: bytes) -> None:
         if not data:
             return
-        part = log_part(name, self._attempt, self._indexes[name])
-        self._indexes[name] += 1
+        number = self._next_part[name]
+        self._next_part[name] += 1
+        if number >= MAX_PARTS:
+            if number == MAX_PARTS:
+                self._complain(f"{name} has {MAX_PARTS} parts: what comes now is in CloudWatch, its end in the outcome")
+            return
+        part = Part(self._attempt, name, number).name
         stream.stored(part)
         pending = self._put(part, data)
         pending.future.add_done_callback(self._wake)

@@ -244,7 +244,11 @@ class Supervisor:
                 self._ended = pump.end()
             if checkpoint is not None:
                 checkpoint.finish(succeeded=not isinstance(answer, Failure), orderly=done is not None)
-            raw.append((task, answer, pump.finish_logs()))
+            # The electron that failed is the last that prints: the end of its log is what explains it.
+            tail_bytes = (
+                protocol.LOG_TAIL_BYTES if isinstance(answer, Failure) else outcomes.tail_bytes(len(call.tasks))
+            )
+            raw.append((task, answer, pump.finish_logs(tail_bytes)))
         self._gpus = () if gpus is None else gpus.finish()
         for task, answer, logs in raw:
             results.append(self._result(task, answer, logs))

@@ -258,6 +258,32 @@ def test_sublattices(stack: Any) -> None:
     assert result.result == [0, 2, 4], result.error
 
 
+def test_bytes_that_are_no_text_take_no_result_away(stack: Any) -> None:
+    """Printed by a job, 40 KiB and then é in Latin-1, and on the server's host: the client reads results and logs."""
+
+    @electron
+    def shout() -> int:
+        import sys
+
+        sys.stdout.buffer.write(b"x" * 40_960 + b"\xe9\n")
+        print("größer", file=sys.stderr)
+        return 1
+
+    @ct.electron(executor=CIRRO)
+    @ct.lattice(executor=CIRRO)
+    def inner(n: int) -> Any:
+        import os
+
+        os.write(1, b"on the host: \xe9\n")
+        return add(n)
+
+    result = run(lambda: [shout(), inner(2)])
+    assert list(result.result) == [1, 2], result.error
+    shouted = node(result, "shout")
+    assert (shouted["stdout"], shouted["stderr"]) == ("x" * 40_960 + "\ufffd\n", "größer\n")
+    assert any("on the host: \ufffd\n" in (each["stdout"] or "") for each in result.get_all_node_results())
+
+
 def test_a_large_text_and_a_large_array_pass_between_electrons(stack: Any) -> None:
     """Blobs both ways; the second electron's input is not sent up again."""
 

@@ -36,6 +36,8 @@ def test_throttling_of_batch(aws: Any, faults: Any) -> None:
         ("s3", {"kind": "throttle"}, (503, "SlowDown")),
         ("s3", {"kind": "error"}, (500, "InternalError")),
         ("s3", {"kind": "error", "status": 503}, (503, "ServiceUnavailable")),
+        ("s3", {"kind": "error", "status": 404}, (404, "NoSuchKey")),
+        ("s3", {"kind": "error", "status": 403}, (403, "AccessDenied")),
         ("s3", {"kind": "conflict"}, (409, "ConditionalRequestConflict")),
         ("sts", {"kind": "throttle", "code": "Throttling"}, (400, "Throttling")),
         ("logs", {"kind": "throttle"}, (400, "ThrottlingException")),

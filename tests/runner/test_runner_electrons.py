@@ -230,11 +230,21 @@ def raise_surrogate() -> None:
     raise ValueError("broken \ud800 text")
 
 
+def exit_with_minus_one() -> None:
+    sys.exit(-1)
+
+
+def exit_with_a_number_of_many_digits() -> None:
+    sys.exit(10**5000)
+
+
 @pytest.mark.parametrize(
     ("function", "kind", "message", "exit_code"),
     [
         (raise_system_exit, Kind.EXITED, "sys.exit with exit code 3", 3),
         (raise_system_exit_with_text, Kind.EXITED, "exit code 1 (the data is gone)", 1),
+        (exit_with_minus_one, Kind.EXITED, "sys.exit with exit code 255", 255),
+        (exit_with_a_number_of_many_digits, Kind.EXITED, "sys.exit with exit code 255", 255),
         (raise_keyboard_interrupt, Kind.RAISED, "KeyboardInterrupt", None),
         (recurse, Kind.RAISED, "RecursionError: maximum recursion depth exceeded", None),
         (raise_unprintable, Kind.RAISED, "Unprintable: <its __str__ raised RuntimeError>", None),
@@ -252,6 +262,45 @@ def test_whatever_is_raised_becomes_a_failure(
     assert message in ran.failure.message
     assert ran.failure.exit_code == exit_code
     assert len(ran.failure.traceback) < 10_000
+
+
+@pytest.mark.parametrize("character", ["x", "é", "\0", "🌲", "\udc00"], ids=ascii)
+def test_of_a_message_of_many_megabytes_both_ends_are_told(runs: Any, character: str) -> None:
+    """Whatever it consists of: the outcome is small, and says how much was left out."""
+
+    def electron(character: str) -> None:
+        raise ValueError("the begin " + character * 17_000_000 + " the end")
+
+    ran = runs(runs.task(electron, character))
+
+    assert (ran.code, ran.failure.kind) == (ExitCode.RAISED, Kind.RAISED), ran.stderr
+    for text in (ran.failure.message, ran.failure.traceback.rstrip()):
+        assert "ValueError: the begin " in text
+        assert text.endswith(" the end")
+        assert "characters left out" in text
+    assert len(runs.get(runs.location.outcome_key)) < 500_000
+
+
+def test_a_value_with_a_long_name_and_documentation_is_returned(runs: Any) -> None:
+    """What is only shown of it is cut."""
+
+    def make() -> Any:
+        class Value:
+            __doc__ = "the begin " + "d" * 17_000_000
+            __slots__ = ("__name__",)
+
+        value = Value()
+        value.__name__ = "n" * 17_000_000  # type: ignore[attr-defined]
+        return value
+
+    ran = runs(runs.task(make))
+
+    assert ran.code == ExitCode.OK, ran.stderr
+    output = ran.result.output
+    assert output.doc.startswith("the begin d")
+    assert "characters left out" in output.doc
+    assert len(output.name) == 128
+    assert len(runs.value(ran).__name__) == 17_000_000
 
 
 def test_unpicklable_result_names_the_part(runs: Any) -> None:

@@ -120,6 +120,24 @@ def test_parts_of_packed_electrons_do_not_collide(runs: Any) -> None:
     assert [runs.text(log).decode() for log in logs] == texts
 
 
+def test_what_many_packed_electrons_print_is_stored_where_the_outcome_has_no_room(runs: Any) -> None:
+    """Nothing is lost, and the one that failed keeps the end of what it printed in the outcome."""
+    text = "x" * 20_000
+
+    def electron(text: str, fails: bool) -> None:
+        print(text, end="")
+        if fails:
+            raise ValueError
+
+    ran = runs(*(runs.task(electron, text, i == 15, node_id=i) for i in range(16)))
+
+    *returned, failed = [result.stdout for result in ran.outcome.results]
+    assert [runs.text(log).decode() for log in (*returned, failed)] == [text] * 16
+    assert {len(log.parts) for log in returned} == {1}
+    assert {len(log.tail) for log in returned} == {8192}
+    assert (failed.parts, failed.tail) == ((), text)
+
+
 # --- violent ends ---------------------------------------------------------------------------------------------------
 
 

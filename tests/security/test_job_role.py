@@ -11,7 +11,8 @@ from moto.iam.access_control import IAMPolicy, PermissionResult
 
 from covalent_cirro.emulator import policies
 from covalent_cirro.emulator.policies import Access, Principal
-from covalent_cirro.protocol import blob_key, location, log_part
+from covalent_cirro.log_parts import Part
+from covalent_cirro.protocol import blob_key, location
 from tests.unit.template_facts import TEMPLATES
 
 BUCKET = "bucket"
@@ -21,7 +22,7 @@ CALL = location(BUCKET, PREFIX, "dispatch", 5, "018f5e2b7c00c0ffee01")
 MAY_WRITE = {
     "its outcome": CALL.outcome_key,
     "an attempt's outcome": CALL.attempt_key("f" * 32, 2),
-    "a part of its log": CALL.log_key(log_part("stdout", 1, 0)),
+    "a part of its log": CALL.log_key(Part(1, "stdout", 0).name),
     "the index of a checkpoint": CALL.checkpoint_key(5, "index.json"),
     "a file of a checkpoint": CALL.checkpoint_key(5, "files/" + "0" * 32),
     "a blob": blob_key(PREFIX, "0" * 64),

@@ -12,9 +12,10 @@ PACKAGE = Path(__file__).parents[2] / "covalent_cirro"
 
 LAYERS: list[set[str]] = [
     # What may be imported stands above what imports it; docs/architecture.md draws this.
-    {"errors", "nested", "tobj", "web_pages"},
+    {"errors", "nested", "tobj", "texts", "limits", "log_parts", "web_pages"},
     {"protocol", "private"},
-    {"documents", "settings"},
+    {"fields", "settings", "log_text"},
+    {"documents"},
     {"jobs", "image_rules", "console", "optional_actions", "local_files", "database_locks", "config_writes"},
     {"outcomes"},
     {"health", "ends"},
@@ -35,6 +36,7 @@ LAYERS: list[set[str]] = [
     },
     {"store", "state_folder", "waiting", "covalent_view", "covalent_runs"},
     {"progress"},
+    {"log_files"},
     {"engine", "calls", "results"},
     {"assembly", "logs", "launches"},
     {"host_process", "resume", "reuse"},
@@ -61,7 +63,12 @@ PURE = {
     "console",
     "errors",
     "tobj",
+    "texts",
+    "limits",
+    "log_parts",
+    "log_text",
     "protocol",
+    "fields",
     "documents",
     "settings",
     "jobs",
@@ -73,11 +80,13 @@ PURE = {
     "web_pages",
 }
 PURE_MAY_IMPORT = {
-    *("__future__", "base64", "binascii", "collections", "dataclasses", "enum", "hashlib", "heapq", "hmac", "json"),
-    *("io", "os", "re", "typing"),
+    *("__future__", "base64", "binascii", "codecs", "collections", "dataclasses", "enum", "hashlib", "heapq", "hmac"),
+    *("io", "json", "math", "os", "re", "typing"),
 }
 
-RUNNER_MAY_IMPORT = {"errors", "nested", "protocol", "documents", "tobj", "runner"}
+RUNNER_MAY_IMPORT = {
+    *("errors", "nested", "protocol", "documents", "tobj", "texts", "limits", "log_parts", "runner"),
+}
 
 SERVER_SIDE = sorted(
     path.relative_to(PACKAGE)

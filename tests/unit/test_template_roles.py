@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from covalent_cirro import protocol, settings, submission
+from covalent_cirro import log_parts, protocol, settings, submission
 from tests.unit.template_facts import IAM_ACTIONS, TEMPLATES, as_list
 
 TEMPLATE = TEMPLATES["roles"]
@@ -115,7 +115,7 @@ def test_job_role_does_what_the_runner_does_and_no_more() -> None:
     for key in (where.call_key, where.outcome_key, blob):
         assert allows_key("JobRole", "s3:GetObject", key)
     checkpoint = [where.checkpoint_key(3, part) for part in ("index.json", "files/" + "0" * 32)]
-    for key in (where.outcome_key, where.log_key(protocol.log_part("stdout", 1, 0)), blob, *checkpoint):
+    for key in (where.outcome_key, where.log_key(log_parts.Part(1, "stdout", 0).name), blob, *checkpoint):
         assert allows_key("JobRole", "s3:PutObject", key)
     assert all(allows_key("JobRole", "s3:DeleteObject", key) for key in checkpoint)
     assert not any(allows_key("JobRole", "s3:DeleteObject", key) for key in (where.outcome_key, where.call_key, blob))

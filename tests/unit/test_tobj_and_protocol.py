@@ -14,7 +14,8 @@ from covalent._workflow.transportable_object import TransportableObject
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro import documents, protocol, tobj
+from covalent_cirro import documents, limits, log_parts, protocol, tobj
+from covalent_cirro.log_parts import Part
 from covalent_cirro.protocol import (
     Blob,
     Call,
@@ -32,6 +33,7 @@ from covalent_cirro.protocol import (
     Tried,
     Usage,
 )
+from covalent_cirro.runner import outcomes as outcomes_of_runner
 
 SHA = "0f" * 32
 MAC_KEY = "0123456789abcdef" * 2
@@ -119,8 +121,13 @@ calls = st.builds(
     st.lists(tasks, max_size=3).map(tuple),
     st.lists(st.builds(Package, texts, refs), max_size=2).map(tuple),
     tried=st.lists(
-        st.builds(Tried, st.from_regex(r"[0-9a-f]{20}", fullmatch=True), attempts=st.integers(1, 9)).map(
-            lambda each: each._replace(memory_mib=abs(each.memory_mib), next_memory_mib=abs(each.next_memory_mib))
+        st.builds(
+            Tried,
+            st.from_regex(r"[0-9a-f]{20}", fullmatch=True),
+            attempts=st.integers(1, 9),
+            memory_mib=st.integers(0, 10**6),
+            reached_bytes=st.none() | st.integers(0, 10**12),
+            next_memory_mib=st.integers(0, 10**6),
         ),
         max_size=2,
     ).map(tuple),
@@ -133,33 +140,61 @@ def test_a_call_comes_back_as_it_was(call: Call) -> None:
     assert documents.parse_call(documents.dump_call(call)) == call
 
 
-logs = st.builds(Log, st.integers(0, 9), st.lists(st.just("01/stdout.000000"), max_size=2).map(tuple), texts)
-results = st.one_of(
-    st.builds(
-        NodeResult, st.integers(0, 9), st.builds(Output, refs, refs, texts, texts), st.none(), stdout=logs, stderr=logs
-    ),
-    st.builds(
-        NodeResult,
-        st.integers(0, 9),
-        st.none(),
-        st.builds(Failure, st.sampled_from(sorted(protocol.KINDS)), texts, texts, texts, st.none() | st.integers(0, 9)),
-        stdout=logs,
-        stderr=logs,
-    ),
+no_logs = st.builds(Log, st.integers(0, 9), st.just(()), texts)
+failures = st.builds(
+    Failure,
+    st.sampled_from(sorted(protocol.KINDS)),
+    texts,
+    texts,
+    texts,
+    st.none() | st.integers(0, 255),
+    texts,
+)
+ends = st.one_of(
+    st.tuples(st.builds(Output, refs, refs, texts, texts), st.none()),
+    st.tuples(st.none(), failures),
+)
+
+
+@st.composite
+def node_results(draw: st.DrawFn) -> tuple[NodeResult, ...]:
+    """Results of some electrons of a job, each with its own parts of what the job's second attempt printed."""
+    found: list[NodeResult] = []
+    index = dict.fromkeys(log_parts.STREAMS, 0)
+    for node_id in draw(st.lists(st.integers(0, 9), max_size=3, unique=True)):
+        logs = []
+        for stream in log_parts.STREAMS:
+            count = draw(st.integers(0, 2))
+            parts = tuple(Part(2, stream, index[stream] + i).name for i in range(count))
+            index[stream] += count
+            logs.append(draw(no_logs)._replace(parts=parts))
+        output, failure = draw(ends)
+        found.append(NodeResult(node_id, output, failure, *logs))
+    return tuple(found)
+
+
+gpus = st.fixed_dictionaries(
+    {
+        "name": texts,
+        "memory_bytes": st.none() | st.integers(0, 10**12),
+        "peak_memory_bytes": st.none() | st.integers(0, 10**12),
+        "utilization": st.none() | st.floats(0, 100),
+    }
 )
 outcomes = st.builds(
     Outcome,
     texts,
-    st.integers(0, 9),
+    st.just(2),
     texts,
-    st.lists(results, max_size=3).map(tuple),
+    node_results(),
     st.builds(
         Usage,
         st.floats(0, 9),
         st.floats(0, 9),
         st.none() | st.integers(0, 9),
         st.none() | st.integers(0, 9),
-        gpus=st.just(()),
+        gpus=st.lists(gpus, max_size=2).map(tuple),
+        oom_kills=st.none() | st.integers(0, 9),
     ),
     texts,
     texts,
@@ -216,6 +251,47 @@ def test_what_is_no_call_is_not_listed_as_one() -> None:
 def test_a_call_tells_when_it_was_made() -> None:
     """To the millisecond."""
     assert protocol.call_made_at(f"{1_700_000_000_123:012x}{'0' * 8}") == 1_700_000_000.123
+
+
+@pytest.mark.parametrize("character", ["x", "\0", "🌲", "\ud800", '"'], ids=ascii)
+@pytest.mark.parametrize(
+    ("electrons", "fails"), [(1, True), (1, False), (limits.MAX_TASKS, True), (limits.MAX_TASKS, False)]
+)
+def test_whatever_electrons_say_their_outcome_is_read(character: str, electrons: int, fails: bool) -> None:
+    """The longest that there can be, in characters that take most bytes in JSON."""
+    long = character * 50_000
+    tail = (character * 32_768)[: outcomes_of_runner.tail_bytes(electrons)].encode("utf-8", "replace").decode()
+    parts = {stream: [Part(1, stream, i).name for i in range(limits.MAX_PARTS)] for stream in log_parts.STREAMS}
+    each = limits.MAX_PARTS // electrons
+    found = []
+    for node_id in range(electrons):
+        logs = [
+            Log(2**40, tuple(parts[stream][node_id * each : (node_id + 1) * each]), tail)
+            for stream in log_parts.STREAMS
+        ]
+        blob = Blob(SHA, 2**53, "zlib", 2**53)
+        output = None if fails else Output(blob, blob, long, long)
+        failure = Failure(Kind.RAISED, long, long, long, 255, long) if fails else None
+        found.append(NodeResult(node_id, output, failure, *logs))
+    gpu = {"name": long, "memory_bytes": 2**40, "peak_memory_bytes": 2**40, "utilization": 99.9}
+    usage = Usage(float("nan"), -1.0, 2**53, 2**53, (gpu,) * 100, 2**53)
+    host = {name: long for name in ("instance_type", "instance_id", "zone", "hostname", "life_cycle")}
+    outcome = Outcome("c", 1, "j", tuple(found), usage, "3.11.7", long, host, {"started": float("inf"), "ran": 5.0})
+    data = documents.dump_outcome(outcome)
+    read = documents.parse_outcome(data)
+    assert len(read.results) == electrons
+    assert (read.usage.wall_s, read.usage.cpu_s, read.times) == (0.0, 0.0, {"ran": 5.0})
+    assert documents.dump_outcome(read) == data
+
+
+@pytest.mark.parametrize("lengths", [[], [5], [1, 2, 3], [9, 9, 9, 9], [0, 0, 100], [3] * 50])
+def test_what_short_texts_leave_is_for_the_long_ones(lengths: list[int]) -> None:
+    """None has more than its own limit, nor all together more than theirs."""
+    most = limits.share(lengths, 8, 20)
+    kept = [min(length, most) for length in lengths]
+    assert most <= 8
+    assert sum(kept) <= 20
+    assert most == 8 or sum(min(length, most + 1) for length in lengths) > 20
 
 
 def an_outcome() -> dict[str, Any]:
