@@ -58,7 +58,7 @@ async def run(launch: Launch, specs: Sequence[Spec], folder: str) -> dict[str, A
     for spec in specs:
         try:
             entry = await asyncio.to_thread(_assembled, group, spec, files)
-        except (TobjError, EOFError) as error:
+        except (TobjError, EOFError, FileNotFoundError) as error:
             damaged = Failure(Kind.UNREADABLE, f"a file that it needs is damaged: {error}")
             return {"host": entries + await asyncio.to_thread(_failed, group, specs[len(entries) :], damaged)}
         if launch.cancelled:

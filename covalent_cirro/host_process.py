@@ -165,12 +165,15 @@ async def _process(launch: Launch, place: str, request: str) -> Broken:
     """Run the request; returns what is left to say of a process that did not do its work."""
     # A server that is killed closes its end: its successor must not find a process at work on the same files.
     ours_ended, parent = os.pipe()
+    said = os.path.join(place, "said")
+    # Not a pipe: whoever writes into it without end, or keeps it open, would have the server hold it all, or wait.
+    stderr = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "covalent_cirro.runner.host", request, str(ours_ended)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=stderr,
             start_new_session=True,
             pass_fds=(ours_ended,),
             cwd=place,
@@ -181,6 +184,7 @@ async def _process(launch: Launch, place: str, request: str) -> Broken:
         raise
     finally:
         os.close(ours_ended)
+        os.close(stderr)
 
     def kill() -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -190,12 +194,21 @@ async def _process(launch: Launch, place: str, request: str) -> Broken:
     try:
         if launch.cancelled:
             kill()
-        _, stderr = await process.communicate()
+        await process.wait()
     finally:
         launch.on_cancel = None
         kill()  # what it left behind, or all of it, if the wait was cancelled
         os.close(parent)
-    return Broken(process.returncode or 0, stderr[-_TAIL_BYTES:].decode(errors="replace").strip())
+    return Broken(process.returncode or 0, await asyncio.to_thread(_tail, said))
+
+
+def _tail(path: str) -> str:
+    try:
+        with open_untrusted(path) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return file.read(_TAIL_BYTES).decode(errors="replace").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _read(place: str, node_ids: Sequence[int], broken: Broken) -> list[Ended] | Broken:

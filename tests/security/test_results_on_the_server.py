@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,18 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+async def test_what_it_says_is_not_held_by_the_server(home: Path, tmp_path: Path) -> None:
+    """Of 100 MB that it writes where its last words are looked for, the end is read."""
+    kept = "[fd for fd in range(3, 9) if os.path.realpath(f'/proc/self/fd/{fd}').endswith('said')][0]"
+    tracemalloc.start()
+    ended = await opened(tmp_path, Attack(f"([os.write({kept}, b'x' * 1000000) for _ in range(100)], os._exit(3))"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(ended, Broken)
+    assert (ended.code, ended.said) == (3, "x" * 2000)
+    assert peak < 10_000_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
