@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import socket
 import sys
 import tracemalloc
@@ -227,6 +228,19 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.usefixtures("_files")
+async def test_nothing_awaits_the_next_process(home: Path, tmp_path: Path) -> None:
+    """One that is killed is started again: no module that the first one left is imported by it."""
+    mark = home / "mark"
+    module = f"open({str(mark)!r}, 'a').write('x')"
+    script = f'for f in . ..; do for m in json cloudpickle sitecustomize; do echo "{module}" > $f/$m.py; done; done'
+    attack = f"(subprocess.call(['sh', '-c', {script!r}]), os.kill(os.getpid(), signal.SIGKILL))"
+    ended = await opened(tmp_path, Attack(attack))
+    assert isinstance(ended, Broken)
+    assert ended.code == -signal.SIGKILL
+    assert not mark.exists()
 
 
 async def test_what_it_says_is_not_held_by_the_server(home: Path, tmp_path: Path) -> None:
