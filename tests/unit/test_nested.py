@@ -157,10 +157,15 @@ def test_the_runner_does_not_hold_a_part_twice(tmp_path: Path) -> None:
 
     with open(tmp_path / "pickle", "wb") as file:
         write(file)
+
+    def others(source: tasks.Open) -> Any:
+        with source() as file:
+            return pickle.load(file)
+
     peaks = []
-    for load in (tasks.unpickle, lambda source: pickle.load(source())):
+    for load in (tasks.unpickle, others):
         tracemalloc.start()
-        assert len(load((tmp_path / "pickle").open("rb").__enter__)[0]) == size
+        assert len(load(lambda: (tmp_path / "pickle").open("rb"))[0]) == size
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[0] < 1.1 * size < 1.9 * size < peaks[1]
