@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
+from covalent_cirro import local_files
 from covalent_cirro.errors import HostError
 
 log = logging.getLogger(__name__)
@@ -159,8 +160,12 @@ def load_group(dispatch_id: str, node_ids: Sequence[int], input_ids: Iterable[in
 
     Raises:
         HostError: A node or a file that must be there is not in the database.
+        LocalFileError: The server's disk is so full that Covalent could not write how the group gets on.
     """
     check_version()
+    database = engine().url.database
+    if database and engine().dialect.name == "sqlite":
+        local_files.require_room(database)
     inputs = set(input_ids) - set(node_ids)
     rows = _select(dispatch_id, {*node_ids, *inputs})
     foreign = [row for row in rows if row[1] in node_ids and row[3] in _OUTPUTS and not _is_own(dispatch_id, row)]

@@ -24,6 +24,7 @@ from covalent._shared_files import TaskCancelledError
 from covalent._shared_files.config import get_config
 from covalent._shared_files.defaults import get_default_executor
 
+from covalent_cirro import local_files
 from covalent_cirro.launches import Launch
 from covalent_cirro.protocol import KINDS, MAX_DOCUMENT_BYTES, Failure
 from covalent_cirro.results import open_untrusted
@@ -116,7 +117,9 @@ async def run(
     """
     slots = _slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(PROCESSES_AT_ONCE))
     async with slots:
-        os.makedirs(folder, exist_ok=True)
+        with local_files.told(folder):
+            os.makedirs(folder, exist_ok=True)
+        local_files.require_room(folder)
         with tempfile.TemporaryDirectory(prefix="cirro-host-", dir=folder, ignore_cleanup_errors=True) as place:
             request = {"format": FORMAT, "dispatch_id": launch.dispatch_id, "covalent": covalent, "tasks": list(tasks)}
             folder, broken = "", Broken(0, "")

@@ -60,9 +60,15 @@ async def poll(launch: Launch, settings: Settings, data: Any, keep_handle: KeepH
     Raises:
         TaskCancelledError: It was cancelled.
     """
+    what = f"Dispatch {launch.dispatch_id}, nodes {launch.node_ids}"
     if "host" in data:
         specs = [Spec(*spec) for spec in data["host"]]
-        done = await host_nodes.run(launch, specs, settings.cache_dir)
+        done = await until_mended(
+            what,
+            lambda: host_nodes.run(launch, specs, settings.cache_dir),
+            then="It goes on as soon as this is put right.",
+            sleep=lambda seconds: launch.unless_cancelled(asyncio.sleep(seconds)),
+        )
         if not isinstance(done, Elsewhere):
             await host_failures.keep(settings, launch.dispatch_id, done["host"])
             return done
@@ -77,7 +83,7 @@ async def poll(launch: Launch, settings: Settings, data: Any, keep_handle: KeepH
             board().show_panel(launch.dispatch_id, node_id, {"problem": words})
 
     return await until_mended(
-        f"Dispatch {launch.dispatch_id}, nodes {launch.node_ids}",
+        what,
         lambda: _wait_for_all(launch, settings, data, keep_handle),
         tell=tell,
     )
@@ -155,7 +161,7 @@ async def try_again(
         return None, ""
     place = parse_call_uri(job.call)
     try:
-        outcome = await read_outcome(engine.store, place)
+        outcome = await read_outcome(engine.store, engine.batch.job, place, detail)
     except OutcomeError:  # `receive` tells of it
         return None, ""
     further = tries.next_try(tries.evidence_of(detail, outcome), settings, place.call_id)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from covalent_cirro import processes
+from covalent_cirro import private, processes
 from covalent_cirro.errors import EmulatorError
 from covalent_cirro.processes import Identity
 
@@ -102,9 +102,13 @@ class StateFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else changes the state meanwhile; makes the folder."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / LOCK).open("w") as lock:
+        """Nobody else changes the state meanwhile; makes the folder, or takes it from all other users.
+
+        Raises:
+            NotPrivate: It is another user's.
+        """
+        private.own(self.path)
+        with open(self.path / LOCK, "w", opener=private.opener) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -113,7 +117,10 @@ class StateFolder:
 
         Raises:
             EmulatorError: It is damaged, or of another version.
+            NotPrivate: The folder is another user's: what he wrote would choose who gets our pickles and what we end.
         """
+        with contextlib.suppress(FileNotFoundError):
+            private.require_ours(self.path)
         try:
             document = json.loads((self.path / STATE_FILE).read_text())
             if document.pop("format") != FORMAT:
@@ -133,9 +140,7 @@ class StateFolder:
 
     def write(self, state: State) -> State:
         """Write the state file, in one step; returns the state."""
-        temporary = self.path / (STATE_FILE + ".new")
-        temporary.write_text(json.dumps({"format": FORMAT, **asdict(state)}, indent=2))
-        temporary.replace(self.path / STATE_FILE)
+        private.write(self.path / STATE_FILE, json.dumps({"format": FORMAT, **asdict(state)}, indent=2))
         return state
 
     def clear(self) -> None:

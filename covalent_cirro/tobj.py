@@ -99,6 +99,11 @@ def pickle_size(file: BinaryIO, header: Header) -> int:
     return encoded // 4 * 3 - file.read(2).count(b"=")
 
 
+def encoded_size(size: int) -> int:
+    """Bytes that a pickle of ``size`` bytes takes in a file: base64 writes 4 for each 3."""
+    return -(-size // 3) * 4
+
+
 class PickleFile(io.RawIOBase):
     """The pickle in an open ``.tobj`` file as a file of its own, decoded where it is read. Closing it closes both.
 

@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from covalent._shared_files.config import get_config
 
-from covalent_cirro import covalent_runs
+from covalent_cirro import config_writes, covalent_runs, database_locks
 from covalent_cirro.covalent_assets import OURS
 from covalent_cirro.covalent_runs import UNFINISHED, RunNode
 from covalent_cirro.resume import dispatches
@@ -60,12 +60,17 @@ _life: _Life | None = None
 def arm() -> None:
     """Take part in the life of this process's server. Never raises, and does nothing a second time.
 
+    From then on others may lock its database for a while (`database_locks.py`), and a full disk does not cost it its
+    config (`config_writes.py`).
+
     Call it before the server answers requests: dispatches that are unfinished now are those of a server that died.
     """
     global _life
     if _life is not None:
         return
     try:
+        database_locks.wait_everywhere()
+        config_writes.write_whole()
         _life = _Life()
         threading.Thread(target=_life.wait_for_loop, name="cirro-server-life", daemon=True).start()
     except Exception:
@@ -248,15 +253,18 @@ def _unfinished(database: Path) -> set[str]:
     """What the database shows as unfinished; Covalent's own code cannot be asked while it is being imported."""
     if not database.exists():
         return set()
-    with contextlib.closing(sqlite3.connect(database, timeout=5.0)) as connection:
+    connecting = sqlite3.connect(database, timeout=5.0, factory=database_locks.PatientConnection)
+    with contextlib.closing(connecting) as connection:
         marks = ", ".join("?" * len(UNFINISHED))
         try:
             rows = connection.execute(
                 f"SELECT dispatch_id FROM lattices WHERE status IN ({marks})",  # noqa: S608  (question marks only)
                 UNFINISHED,
             ).fetchall()
-        except sqlite3.OperationalError:  # a database that was never migrated has no dispatches
-            return set()
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                raise
+            return set()  # a database that was never migrated has no dispatches
     return {str(dispatch_id) for (dispatch_id,) in rows}
 
 

@@ -15,6 +15,7 @@ import pytest
 from covalent._shared_files.config import get_config, set_config
 
 from covalent_cirro import CirroBatchExecutor
+from tests.access import ask
 
 CIRRO = "cirro"
 
@@ -317,8 +318,7 @@ def test_the_servers_memory_does_not_grow_with_the_data(stack: Any) -> None:
 
 def uploaded(stack: Any) -> int:
     """Bytes that the server has put to S3."""
-    with urllib.request.urlopen(f"{stack.endpoint_url}/_cirro/calls?caller=client", timeout=30) as answer:
-        counts = json.load(answer)
+    counts = ask(stack.endpoint_url, stack.playground.key, "calls?caller=client")
     counts = counts.get("client", counts)
     return sum(
         entry["bytes_in"] for operation, entry in counts.items() if operation in ("s3:PutObject", "s3:UploadPart")

@@ -20,6 +20,7 @@ import pytest
 
 from covalent_cirro import processes
 from covalent_cirro.playground import Playground
+from tests.access import ask
 
 pytestmark = [pytest.mark.covalent, pytest.mark.timeout(400)]
 
@@ -139,12 +140,7 @@ class World:
 
     def fault(self, **fault: Any) -> None:
         """Set a fault; none: clear all."""
-        request = urllib.request.Request(
-            f"{self.endpoint_url}/_cirro/faults",
-            data=json.dumps(fault).encode() if fault else None,
-            method="PUT" if fault else "DELETE",
-        )
-        urllib.request.urlopen(request, timeout=30).close()
+        ask(self.endpoint_url, self.playground.key, "faults", fault or None, "PUT" if fault else "DELETE")
 
     def run(self, *arguments: object) -> str:
         """What a program that uses the stack prints."""

@@ -12,10 +12,11 @@ PACKAGE = Path(__file__).parents[2] / "covalent_cirro"
 
 LAYERS: list[set[str]] = [
     # What may be imported stands above what imports it; docs/architecture.md draws this.
-    {"errors", "nested", "tobj"},
-    {"protocol"},
+    {"errors", "nested", "tobj", "web_pages"},
+    {"protocol", "private"},
     {"documents", "settings"},
-    {"jobs", "image_rules", "console", "outcomes"},
+    {"jobs", "image_rules", "console", "optional_actions", "local_files", "database_locks", "config_writes"},
+    {"outcomes"},
     {"health", "ends"},
     {"watchlist", "explanations", "host_ends", "checkpoint", "aws", "packages", "covalent_config"},
     {
@@ -67,11 +68,13 @@ PURE = {
     "outcomes",
     "watchlist",
     "image_rules",
+    "optional_actions",
     "health",
+    "web_pages",
 }
 PURE_MAY_IMPORT = {
-    *("__future__", "base64", "binascii", "collections", "dataclasses", "enum", "hashlib", "heapq", "json", "os", "re"),
-    *("io", "typing"),
+    *("__future__", "base64", "binascii", "collections", "dataclasses", "enum", "hashlib", "heapq", "hmac", "json"),
+    *("io", "os", "re", "typing"),
 }
 
 RUNNER_MAY_IMPORT = {"errors", "nested", "protocol", "documents", "tobj", "runner"}

@@ -340,7 +340,9 @@ def test_small_blobs_are_read_and_large_ones_are_not() -> None:
 
 # --- documents --------------------------------------------------------------------------------------------------------
 
-REUSED = Reused("d", "flow", "s3://b/p/jobs/e/1/c/call.json", "job", 1.5, ((3, "twice", 1), (4, "again", 2)))
+REUSED = Reused(
+    "d", "flow", "s3://b/p/jobs/e/1/018f5e2b7c00c0ffee01/call.json", "job", 1.5, ((3, "twice", 1), (4, "again", 2))
+)
 
 
 def test_the_document_is_read_as_it_was_written() -> None:
@@ -356,10 +358,17 @@ def test_a_malformed_document_is_refused(field: str) -> None:
         parse_reused(json.dumps(broken).encode())
 
 
-@pytest.mark.parametrize("origin", ["s3://other/p/jobs/e/1/c/call.json", "s3://b/q/jobs/e/1/c/call.json", "file:///x"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "s3://other/p/jobs/e/1/018f5e2b7c00c0ffee01/call.json",
+        "s3://b/q/jobs/e/1/018f5e2b7c00c0ffee01/call.json",
+        "file:///x",
+    ],
+)
 def test_an_origin_outside_the_prefix_is_refused(origin: str) -> None:
     """Only what lies beside it can stand in."""
     place = Location("b", "p/jobs/d/3/x/")
-    assert checked_origin(place, REUSED).base == "p/jobs/e/1/c/"
+    assert checked_origin(place, REUSED).base == "p/jobs/e/1/018f5e2b7c00c0ffee01/"
     with pytest.raises(ProtocolError):
         checked_origin(place, REUSED._replace(origin=origin))
