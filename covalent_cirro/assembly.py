@@ -192,7 +192,7 @@ def _literal(pickle: bytes) -> int | str | None:
 
 def _write(path: str, known: _Known) -> File:
     value = known.value
-    with replacing(path) as file, _Sources() as sources:
+    with replacing(path, tobj.encoded_size(nested.size_of(value))) as file, _Sources() as sources:
         out = Measured(file)
         text = known.text.encode("utf-8", "backslashreplace")[:STRING_BYTES].decode("utf-8", "ignore").encode()
         doc = ""
@@ -240,7 +240,7 @@ def _copy(source: str, path: str) -> File:
     with open(source, "rb") as file:
         tobj.read_header(file)
         file.seek(0)
-        with replacing(path) as to:
+        with replacing(path, os.path.getsize(source)) as to:
             out = Measured(to)
             shutil.copyfileobj(file, cast(BinaryIO, out), _COPY_BYTES)
             return out.measured()

@@ -7,6 +7,7 @@ What is cosmetic (status, the UI's paths) is best effort and never fails an elec
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -155,7 +156,7 @@ def load_group(dispatch_id: str, node_ids: Sequence[int], input_ids: Iterable[in
     """Find the files of a task group and of its inputs, with one query.
 
     Outputs of the group that lie in another dispatch's folder (redispatch) are moved into the group's own first. Once
-    for each dispatch its nodes that are Covalent's own are taken over, and the paths that the UI reads are mended.
+    for each dispatch, its nodes that are Covalent's own are taken over, and the paths that the UI reads are mended.
 
     Raises:
         HostError: A node or a file that must be there is not in the database.
@@ -173,9 +174,12 @@ def load_group(dispatch_id: str, node_ids: Sequence[int], input_ids: Iterable[in
         rows = _select(dispatch_id, {*node_ids, *inputs})
     nodes: dict[int, Node] = {}
     lattice = python = covalent = ""
-    if any(row[5] == row[7] for row in rows):  # nobody was here before
-        _take_over(dispatch_id)
+    if any(row[5] == row[7] for row in rows):
         _mend_paths(dispatch_id)
+    try:
+        _take_over(dispatch_id)
+    except Exception as error:  # they fail or succeed as with any other plugin
+        log.warning("Covalent's own nodes of dispatch %s stay with its own executors: %s", dispatch_id, error)
     for electron_id, node_id, name, key, _, storage_path, object_key, _, *of_lattice in rows:
         node = nodes.setdefault(node_id, Node(electron_id, node_id, name, {}))
         node.paths[key] = os.path.join(storage_path, object_key)
@@ -228,27 +232,25 @@ def _own_outputs(dispatch_id: str, rows: Iterable[Any]) -> None:
             )
 
 
+@functools.lru_cache(maxsize=10_000)
 def _take_over(dispatch_id: str) -> None:
     """Have us run the nodes of a dispatch that are Covalent's own, and those of the dispatches that it is a part of.
 
     With ``@ct.lattice`` alone they are for Covalent's executors ``dask`` and ``local``, whose processes have all that
-    the server has, its credentials too, but not the modules of the jobs: they unpickle each result that they meet.
-    Best effort: without it, they fail or succeed as with any other plugin.
+    the server has, its credentials too, but not the modules of the jobs: they unpickle each result that they meet. Once
+    for each dispatch; again does no harm.
     """
-    try:
-        with engine().begin() as connection:
-            above: str | None = dispatch_id
-            while above is not None:
-                rows = connection.execute(statement(_SELECT_STOCK_NODES), {"dispatch_id": above}).fetchall()
-                own = [{"id": pk, "ours": OURS} for pk, name in rows if is_covalents_own(name)]
-                if own:
-                    connection.execute(
-                        statement("UPDATE electrons SET executor = :ours, executor_data = '{}' WHERE id = :id"), own
-                    )
-                row = connection.execute(statement(_SELECT_PARENT), {"dispatch_id": above}).fetchone()
-                above = row[0] if row is not None else None
-    except Exception as error:
-        log.warning("Covalent's own nodes of dispatch %s stay with its own executors: %s", dispatch_id, error)
+    with engine().begin() as connection:
+        above: str | None = dispatch_id
+        while above is not None:
+            rows = connection.execute(statement(_SELECT_STOCK_NODES), {"dispatch_id": above}).fetchall()
+            own = [{"id": pk, "ours": OURS} for pk, name in rows if is_covalents_own(name)]
+            if own:
+                connection.execute(
+                    statement("UPDATE electrons SET executor = :ours, executor_data = '{}' WHERE id = :id"), own
+                )
+            row = connection.execute(statement(_SELECT_PARENT), {"dispatch_id": above}).fetchone()
+            above = row[0] if row is not None else None
 
 
 def write_options(dispatch_id: str, node_ids: Sequence[int], options: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ A call and an outcome as of any electron, but of no job. Covalent itself has the
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import logging
 import platform
@@ -15,7 +16,6 @@ from typing import Any
 from covalent_cirro import covalent_assets
 from covalent_cirro.calls import new_call_id
 from covalent_cirro.documents import dump_call, dump_outcome
-from covalent_cirro.errors import CirroError
 from covalent_cirro.protocol import (
     LOG_TAIL_BYTES,
     Call,
@@ -47,17 +47,23 @@ async def keep(settings: Settings, dispatch_id: str, entries: Sequence[Mapping[s
     if not failed:
         return
     try:
-        group = covalent_assets.load_group(dispatch_id, [entry["node_id"] for entry in failed], ())
+        made = await asyncio.to_thread(_documents, dispatch_id, failed)
         async with engine_for(settings) as engine:
-            for entry in failed:
-                node = group.nodes[entry["node_id"]]
-                logs = [_log(node.paths[key]) for key in ("stdout", "stderr")]
-                call, outcome = documents(dispatch_id, entry, *logs)
-                place = location(settings.s3_bucket_name, settings.key_prefix, dispatch_id, node.node_id, call.call_id)
+            for node_id, (call, outcome) in made.items():
+                place = location(settings.s3_bucket_name, settings.key_prefix, dispatch_id, node_id, call.call_id)
                 await engine.store.put_document(place.bucket, place.call_key, dump_call(call))
                 await engine.store.put_document(place.bucket, place.outcome_key, dump_outcome(outcome), once=True)
-    except (CirroError, OSError) as error:
+    except Exception as error:  # the node has failed all the same
         log.warning("`cirro show` will not know how nodes of dispatch %s failed: %s", dispatch_id, error)
+
+
+def _documents(dispatch_id: str, entries: Sequence[Mapping[str, Any]]) -> dict[int, tuple[Call, Outcome]]:
+    group = covalent_assets.load_group(dispatch_id, [entry["node_id"] for entry in entries], ())
+    made = {}
+    for entry in entries:
+        paths = group.nodes[entry["node_id"]].paths
+        made[entry["node_id"]] = documents(dispatch_id, entry, _log(paths["stdout"]), _log(paths["stderr"]))
+    return made
 
 
 def documents(dispatch_id: str, entry: Mapping[str, Any], stdout: Log, stderr: Log) -> tuple[Call, Outcome]:

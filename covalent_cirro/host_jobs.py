@@ -14,16 +14,14 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from covalent._shared_files.config import get_config
-
-from covalent_cirro import covalent_assets, covalent_runs, settings
+from covalent_cirro import covalent_assets, covalent_config, covalent_runs, settings
 from covalent_cirro.calls import Spec
 from covalent_cirro.covalent_assets import OURS
 from covalent_cirro.covalent_runs import POSTPROCESS_PREFIX, RunNode
 from covalent_cirro.host_nodes import Elsewhere
 from covalent_cirro.launches import Launch
 from covalent_cirro.results import write_text
-from covalent_cirro.settings import SECTION, Settings
+from covalent_cirro.settings import Settings
 from covalent_cirro.submission import KeepHandle, send_job
 
 log = logging.getLogger(__name__)
@@ -62,7 +60,7 @@ async def send(
     """
     origins, own = await asyncio.to_thread(_origins, launch.dispatch_id, launch.node_ids)
     options = chosen(own, [origin.options for origin in origins])
-    resolved = settings.resolve(options, get_config(SECTION))
+    resolved = settings.resolve(options, await asyncio.to_thread(covalent_config.executor_section))
     # From now on Covalent makes the node's executor with these: to receive, to cancel, and after a restart.
     await asyncio.to_thread(covalent_assets.write_options, launch.dispatch_id, launch.node_ids, options)
     inputs = [node_id for spec in specs for node_id in (*spec.args, *spec.kwargs.values())]

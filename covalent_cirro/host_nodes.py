@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 from covalent._shared_files import TaskCancelledError
 
-from covalent_cirro import assembly, covalent_assets, host_ends, host_process, log_files
+from covalent_cirro import assembly, covalent_assets, host_ends, host_process, local_files, log_files
 from covalent_cirro.calls import Spec
 from covalent_cirro.covalent_assets import Group
 from covalent_cirro.covalent_runs import POSTPROCESS_PREFIX
 from covalent_cirro.ends import End
+from covalent_cirro.errors import LocalFileError
 from covalent_cirro.host_process import Broken, Ended
 from covalent_cirro.launches import Launch
 from covalent_cirro.protocol import Failure, Kind
@@ -50,6 +51,7 @@ async def run(launch: Launch, specs: Sequence[Spec], folder: str) -> dict[str, A
 
     Raises:
         TaskCancelledError: Its end was asked for.
+        LocalFileError: There is no room, or something else that passes is wrong with a file.
     """
     inputs = [node_id for spec in specs for node_id in (*spec.args, *spec.kwargs.values())]
     group = await asyncio.to_thread(covalent_assets.load_group, launch.dispatch_id, launch.node_ids, inputs)
@@ -58,7 +60,9 @@ async def run(launch: Launch, specs: Sequence[Spec], folder: str) -> dict[str, A
     for spec in specs:
         try:
             entry = await asyncio.to_thread(_assembled, group, spec, files)
-        except (TobjError, EOFError) as error:
+        except (TobjError, EOFError, LocalFileError) as error:
+            if isinstance(error, LocalFileError) and error.passes:
+                raise
             damaged = Failure(Kind.UNREADABLE, f"a file that it needs is damaged: {error}")
             return {"host": entries + await asyncio.to_thread(_failed, group, specs[len(entries) :], damaged)}
         if launch.cancelled:
@@ -94,7 +98,8 @@ def _lacks(failure: Failure) -> str:
 def _assembled(group: Group, spec: Spec, files: Mapping[int, str]) -> dict[str, Any] | None:
     """The entry of a node that needs nobody's code; `None`: it does."""
     node = group.nodes[spec.node_id]
-    output = assembly.assemble(node, spec, files)
+    with local_files.told(node.paths["output"]):
+        output = assembly.assemble(node, spec, files)
     return None if output is None else _entry(group, spec.node_id, None, {"output": output})
 
 

@@ -60,6 +60,8 @@ PASSED_ON: Mapping[str, str] = {
 _SDK_OPTIONS = ("task_packing", "exhaustive_postprocess")
 """Of the server's config, what a sublattice is built by (``Lattice.build_graph``)."""
 
+REQUEST = "request.json"
+
 _TAIL_BYTES = 2000
 
 _slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
@@ -119,37 +121,38 @@ async def run(
             os.makedirs(folder, exist_ok=True)
         local_files.require_room(folder)
         with tempfile.TemporaryDirectory(prefix="cirro-host-", dir=folder, ignore_cleanup_errors=True) as place:
-            request = {"format": FORMAT, "dispatch_id": launch.dispatch_id, "covalent": covalent, "folder": place}
-            path = os.path.join(place, "request.json")
-            await asyncio.to_thread(_prepare, place, path, {**request, "tasks": list(tasks)})
-            broken = Broken(0, "")
-            for _ in range(STARTS):
-                broken = await _process(launch, place, path)
+            request = {"format": FORMAT, "dispatch_id": launch.dispatch_id, "covalent": covalent, "tasks": list(tasks)}
+            folder, broken = "", Broken(0, "")
+            for start in range(STARTS):
+                # Anew each time: what a process leaves must not meet the next one before that has shut itself in.
+                folder = os.path.join(place, f"work-{start}")
+                await asyncio.to_thread(_prepare, place, folder, request)
+                broken = await _process(launch, place, folder)
                 if launch.cancelled:
                     raise TaskCancelledError(
                         f"Cancelled while it ran on the server's host (dispatch {launch.dispatch_id})"
                     )
                 if broken.code != -signal.SIGKILL:
                     break
-            yield await asyncio.to_thread(_read, place, [task["node_id"] for task in tasks], broken)
+            yield await asyncio.to_thread(_read, folder, [task["node_id"] for task in tasks], broken)
 
 
-def _prepare(place: str, path: str, request: Mapping[str, Any]) -> None:
-    config = Path(place, "home", ".config", "covalent", "covalent.conf")
+def _prepare(place: str, folder: str, request: Mapping[str, Any]) -> None:
+    config = Path(folder, "home", ".config", "covalent", "covalent.conf")
     config.parent.mkdir(parents=True)
-    Path(place, "tmp").mkdir()
+    Path(folder, "tmp").mkdir()
     options = {name: str(get_config(f"sdk.{name}")) for name in _SDK_OPTIONS}
     options["no_cluster"] = "true" if get_default_executor() == "local" else "false"
     # A text in JSON is one in TOML.
     config.write_text("[sdk]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in options.items()))
-    Path(path).write_text(json.dumps(request))
+    Path(place, REQUEST).write_text(json.dumps({**request, "folder": folder}))
 
 
-def environment(place: str, server: Mapping[str, str]) -> dict[str, str]:
+def environment(folder: str, server: Mapping[str, str]) -> dict[str, str]:
     """The environment of the process.
 
     Args:
-        place: Its folder.
+        folder: Where it may write.
         server: The server's environment.
     """
     found = {name: server[name] for name in PASSED_ON if name in server}
@@ -157,33 +160,44 @@ def environment(place: str, server: Mapping[str, str]) -> dict[str, str]:
         found["PYTHONUSERBASE"] = site.getuserbase()  # it follows from HOME, and may have this very package
     return {
         **found,
-        "HOME": os.path.join(place, "home"),
-        "TMPDIR": os.path.join(place, "tmp"),
+        "HOME": os.path.join(folder, "home"),
+        "TMPDIR": os.path.join(folder, "tmp"),
         # There is no way to it (sandbox.py) where the kernel has seccomp. Elsewhere, honest clients heed this.
         "AWS_EC2_METADATA_DISABLED": "true",
     }
 
 
-async def _process(launch: Launch, place: str, request: str) -> Broken:
-    """Run the request; returns what is left to say of a process that did not do its work."""
+async def _process(launch: Launch, place: str, folder: str) -> Broken:
+    """Run the request; returns what is left to say of a process that did not do its work.
+
+    Args:
+        launch: Of the nodes.
+        place: Has the request. Python imports modules from the folder that it is started in: the process cannot write
+            into this one.
+        folder: Where the process may write.
+    """
     # A server that is killed closes its end: its successor must not find a process at work on the same files.
     ours_ended, parent = os.pipe()
+    said = os.path.join(place, "said")
+    # Not a pipe: whoever writes into it without end, or keeps it open, would have the server hold it all, or wait.
+    stderr = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "covalent_cirro.runner.host", request, str(ours_ended)),
+            *(sys.executable, "-m", "covalent_cirro.runner.host", os.path.join(place, REQUEST), str(ours_ended)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=stderr,
             start_new_session=True,
             pass_fds=(ours_ended,),
             cwd=place,
-            env=environment(place, os.environ),
+            env=environment(folder, os.environ),
         )
     except BaseException:
         os.close(parent)
         raise
     finally:
         os.close(ours_ended)
+        os.close(stderr)
 
     def kill() -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -193,21 +207,30 @@ async def _process(launch: Launch, place: str, request: str) -> Broken:
     try:
         if launch.cancelled:
             kill()
-        _, stderr = await process.communicate()
+        await process.wait()
     finally:
         launch.on_cancel = None
         kill()  # what it left behind, or all of it, if the wait was cancelled
         os.close(parent)
-    return Broken(process.returncode or 0, stderr[-_TAIL_BYTES:].decode(errors="replace").strip())
+    return Broken(process.returncode or 0, await asyncio.to_thread(_tail, said))
 
 
-def _read(place: str, node_ids: Sequence[int], broken: Broken) -> list[Ended] | Broken:
+def _tail(path: str) -> str:
+    try:
+        with open_untrusted(path) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return file.read(_TAIL_BYTES).decode(errors="replace").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _read(folder: str, node_ids: Sequence[int], broken: Broken) -> list[Ended] | Broken:
     """What the process left. Code that is not to be trusted ran in it: its outcome is read as such."""
     try:
-        with open_untrusted(os.path.join(place, "outcome.json")) as file:
+        with open_untrusted(os.path.join(folder, "outcome.json")) as file:
             outcome = json.loads(file.read(MAX_DOCUMENT_BYTES))
         found = [
-            Ended(each["node_id"], _failure(each["failure"]), bool(each["elsewhere"]), place)
+            Ended(each["node_id"], _failure(each["failure"]), bool(each["elsewhere"]), folder)
             for each in outcome["results"]
         ]
         if [each.node_id for each in found] != list(node_ids):

@@ -84,6 +84,14 @@ def _write(value: Value, to: Callable[[bytes], object], copy: Callable[[Part], N
             to(_APPEND)
 
 
+def size_of(value: Value) -> int:
+    """About how many bytes the pickle of a value will have."""
+    if isinstance(value, Part):
+        return value.size + len(_PART + _CALL) + 8
+    inner = [one for pair in value for one in pair] if isinstance(value, Pairs) else value
+    return len(PRELUDE) + sum(map(size_of, inner))
+
+
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 

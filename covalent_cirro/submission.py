@@ -239,11 +239,8 @@ async def cancel(settings: Settings, task_metadata: dict[str, Any], job_handle: 
 async def _cancel_earlier(settings: Settings, dispatch_id: str, node_id: int) -> bool:
     """End the job that a server which died has submitted, its handle kept or not."""
     group = await asyncio.to_thread(covalent_assets.load_group, dispatch_id, [node_id], ())
-    node = group.nodes[node_id]
-    if node.is_host_node:
-        return False
     async with engine_for(settings) as engine:
-        earlier = await adoption.find(engine, settings, dispatch_id, node)
+        earlier = await adoption.find(engine, settings, dispatch_id, group.nodes[node_id])
         if earlier is None or not earlier.job_id:
             return False
         await terminate(engine, earlier.job_id, dispatch_id)

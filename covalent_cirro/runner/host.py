@@ -72,6 +72,7 @@ def main(argv: list[str]) -> int:
             raise ValueError(f"it has format {request['format']!r}, this version understands {FORMAT}")
         folder, todo = request["folder"], request["tasks"]
         shut_in = sandbox.enter(_files(todo), [folder])
+        os.chdir(folder)
         for number in parent:
             threading.Thread(target=_end_with, args=(int(number),), daemon=True).start()
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -85,7 +85,7 @@ def _write_pickle(value: Any, path: str) -> None:
 
 
 def _cannot_write(error: OSError) -> str:
-    return f"the result could not be written to the container's disk: {error}. Free or enlarge its scratch space"
+    return f"the result could not be written to disk: {error}. Free or enlarge the scratch space there"
 
 
 class _Nowhere:

@@ -170,6 +170,43 @@ def test_sublattices_hand_on_what_they_do_not_open(stack: Any, lab: Any) -> None
     assert nodes == []
 
 
+def test_a_lattice_of_nothing_but_a_sublattice(stack: Any, lab: Any) -> None:
+    """Its own nodes are ours too, although no electron of ours is in it."""
+
+    @ct.electron
+    @ct.lattice
+    def inner(of: Any) -> Any:
+        return of()
+
+    make = ct.electron(make_a_reading, executor=CirroBatchExecutor(vcpu=1, memory=0.5, local_packages=["mylab"]))
+    result = ended(ct.dispatch(ct.lattice(lambda: inner(make).value))())
+    assert result.result == 9, result.error
+
+
+def make_a_reading() -> Any:
+    """An electron's function that travels by itself."""
+    import mylab
+
+    return mylab.Reading(9)
+
+
+def test_a_redispatch_takes_over_its_own_nodes(stack: Any, lab: Any, tmp_path: Path) -> None:
+    """What was reused has no job; the lattice's end is ours all the same."""
+    flag = tmp_path / "flag"
+    needs = ct.electron(read, executor=CirroBatchExecutor(vcpu=1, memory=0.5))
+    first = ended(ct.dispatch(ct.lattice(lambda path: [lab.make(1), needs(path)]))(str(flag)))
+    assert str(first.status) == "FAILED"
+    flag.write_text("now")
+    again = ended(ct.redispatch(first.dispatch_id, reuse_previous_results=True)())
+    assert again.result == [lab.Reading(1), "now"], again.error
+    assert jobs_of(stack, again.dispatch_id) == ["read"]
+
+
+def read(path: str) -> str:
+    """Fails until a file is there."""
+    return Path(path).read_text()
+
+
 def test_a_node_that_fails_is_told_everywhere(stack: Any, lab: Any, tmp_path: Path) -> None:
     """In Covalent's error, and by `cirro run`, `show` and `logs`: why, with the module's name and what to do."""
     file = tmp_path / "flow.py"

@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import socket
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +228,31 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.usefixtures("_files")
+async def test_nothing_awaits_the_next_process(home: Path, tmp_path: Path) -> None:
+    """One that is killed is started again: no module that the first one left is imported by it."""
+    mark = home / "mark"
+    module = f"open({str(mark)!r}, 'a').write('x')"
+    script = f'for f in . ..; do for m in json cloudpickle sitecustomize; do echo "{module}" > $f/$m.py; done; done'
+    attack = f"(subprocess.call(['sh', '-c', {script!r}]), os.kill(os.getpid(), signal.SIGKILL))"
+    ended = await opened(tmp_path, Attack(attack))
+    assert isinstance(ended, Broken)
+    assert ended.code == -signal.SIGKILL
+    assert not mark.exists()
+
+
+async def test_what_it_says_is_not_held_by_the_server(home: Path, tmp_path: Path) -> None:
+    """Of 100 MB that it writes where its last words are looked for, the end is read."""
+    kept = "[fd for fd in range(3, 9) if os.path.realpath(f'/proc/self/fd/{fd}').endswith('said')][0]"
+    tracemalloc.start()
+    ended = await opened(tmp_path, Attack(f"([os.write({kept}, b'x' * 1000000) for _ in range(100)], os._exit(3))"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(ended, Broken)
+    assert (ended.code, ended.said) == (3, "x" * 2000)
+    assert peak < 10_000_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")

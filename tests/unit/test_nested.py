@@ -6,7 +6,9 @@ import io
 import pickle
 import pickletools
 import struct
-from typing import Any
+import tracemalloc
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import cloudpickle
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from covalent_cirro import nested
 from covalent_cirro.nested import Pairs, Part, Value
+from covalent_cirro.runner import tasks
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -69,21 +72,13 @@ def meant(structure: Any) -> Any:
     return [meant(each) for each in structure]
 
 
-def loaded_here(data: bytes) -> Any:
-    """As the runner loads it, part by part from the stream."""
-    file = io.BytesIO(data)
-    value = nested.read(file)
-    assert value is not None
-    return nested.load(value, lambda part: pickle.load(io.BufferedReader(nested.PartFile(file, part))))
-
-
 @given(structures)
 def test_it_loads_as_what_was_put_together(structure: Any) -> None:
-    """By the standard library, in C and in Python, and by our own reader: equal objects, whatever the protocols."""
+    """By the standard library, in C and in Python, and by the runner: equal objects, whatever the protocols."""
     data = written(structure)
     assert pickle.loads(data) == meant(structure)
     assert pickle._Unpickler(io.BytesIO(data)).load() == meant(structure)
-    assert loaded_here(data) == meant(structure)
+    assert tasks.unpickle(lambda: io.BytesIO(data)) == meant(structure)
 
 
 @given(structures)
@@ -150,6 +145,30 @@ def test_classes_that_travel_with_a_part_stay_one_class() -> None:
     nested.write(value, out.write, lambda part: out.write(pickles[int(part.source)]))  # type: ignore[arg-type, func-returns-value]
     first, second = pickle.loads(out.getvalue())
     assert type(first) is type(second)
+
+
+def test_the_runner_does_not_hold_a_part_twice(tmp_path: Path) -> None:
+    """Others hold the bytes of one part beside the object that they become."""
+    size = 40_000_000
+
+    def write(file: BinaryIO) -> None:
+        part = pickle.dumps(bytes(size))
+        nested.write([Part("", 0, len(part))], file.write, lambda _: file.write(part))  # type: ignore[arg-type, func-returns-value]
+
+    with open(tmp_path / "pickle", "wb") as file:
+        write(file)
+
+    def others(source: tasks.Open) -> Any:
+        with source() as file:
+            return pickle.load(file)
+
+    peaks = []
+    for load in (tasks.unpickle, others):
+        tracemalloc.start()
+        assert len(load(lambda: (tmp_path / "pickle").open("rb"))[0]) == size
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[0] < 1.1 * size < 1.9 * size < peaks[1]
 
 
 def test_it_is_written_in_the_opcodes_that_the_module_names() -> None:
