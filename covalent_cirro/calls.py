@@ -154,7 +154,7 @@ async def prepare_call(
         )
         return Task(
             node_id=spec.node_id,
-            name=texts.fitted(node.name, ELECTRON_CHARS),
+            name=texts.valid(node.name[:ELECTRON_CHARS]),
             function=code,
             hooks=None if isinstance(hooks, Inline) and hooks.data.strip() in _EMPTY_HOOKS else hooks,
             args=tuple(args),
@@ -178,7 +178,7 @@ async def prepare_call(
         tasks=tuple(tasks),
         packages=tuple(archives),
         image=await image(),
-        lattice=texts.fitted(group.lattice, ELECTRON_CHARS),
+        lattice=texts.valid(group.lattice[:ELECTRON_CHARS]),
     )
     return Written(place, call, (place.call_key, *put.keys))
 

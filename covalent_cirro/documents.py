@@ -213,7 +213,7 @@ def parse_call(data: bytes) -> Call:
         path = f"call.json.tasks[{i}]"
         task = Fields(value, path)
         hooks = task.raw("hooks")
-        args, kwargs = task.items("args", _MAX_ARGUMENTS), task.mapping("kwargs", _MAX_ARGUMENTS)
+        args, kwargs = task.items("args"), task.mapping("kwargs")
         tasks.append(
             Task(
                 node_id=task.whole("node_id"),
@@ -225,7 +225,7 @@ def parse_call(data: bytes) -> Call:
             )
         )
     packages = []
-    for i, value in enumerate(fields.items("packages", _MAX_ARGUMENTS)):
+    for i, value in enumerate(fields.items("packages")):
         package = Fields(value, f"call.json.packages[{i}]")
         packages.append(
             Package(package.text("name"), _parse_ref(package.raw("archive"), f"call.json.packages[{i}].archive"))
@@ -243,9 +243,6 @@ def parse_call(data: bytes) -> Call:
         lattice=fields.text("lattice", limits.ELECTRON_CHARS) if fields.raw("lattice") is not None else "",
     )
 
-
-_MAX_ARGUMENTS = 1_000_000
-"""Only so that there is a limit: the length of the document is the one that counts."""
 
 _URI_CHARS = 1024
 

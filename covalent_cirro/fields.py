@@ -6,7 +6,6 @@ Pure, and the standard library only: both sides read with it.
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 from covalent_cirro import texts
@@ -54,18 +53,18 @@ class Fields:
         return None if self._value.get(key) is None else self.number(key, most)
 
     def _check(self, key: str, value: float, most: float) -> None:
-        # Compared before it is a float: a whole number of JSON may have more digits than a float holds.
-        if not 0 <= value <= most or (isinstance(value, float) and not math.isfinite(value)):
+        # Before it is a float: a whole number of JSON may have more digits than one holds. NaN is not within anything.
+        if not 0 <= value <= most:
             raise ProtocolError(f"{self.path}.{key} is not a number from 0 to {most:g}")
 
-    def items(self, key: str, most: int) -> list[Any]:
+    def items(self, key: str, most: int = MAX_NUMBER) -> list[Any]:
         """A list."""
         value: list[Any] = self._get(key, (list,), "a list")
         if len(value) > most:
             raise ProtocolError(f"{self.path}.{key} has {len(value)} entries, at most {most} are possible")
         return value
 
-    def mapping(self, key: str, most: int) -> dict[str, Any]:
+    def mapping(self, key: str, most: int = MAX_NUMBER) -> dict[str, Any]:
         """An object whose keys are names."""
         value: dict[str, Any] = self._get(key, (dict,), "an object")
         if len(value) > most:

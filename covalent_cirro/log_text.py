@@ -69,7 +69,7 @@ class LogText:
         missing = self._log.size - self._taken if self._whole else 0
         if missing > 0:
             if not self._has_holes:
-                note = f"{missing} of {self._log.size} bytes are missing: the job could not store them"
+                note = f"{missing} of {self._log.size} bytes are missing: they were not stored, or not kept"
                 bits.append(Bit(note, is_note=True))
             if not self._end.endswith(self._log.tail):
                 bits += [Bit("it ended with:", is_note=True), Bit(self._log.tail)]
@@ -89,5 +89,5 @@ def without_parts(log: Log) -> list[Bit]:
     bits = [Bit(log.tail)] if log.tail else []
     if missing <= 0:
         return bits
-    note = f"the first {missing} of {log.size} bytes are missing: the job could not store them"
+    note = f"the first {missing} of {log.size} bytes are missing: they were not stored, or not kept"
     return [Bit(note, is_note=True), *bits]

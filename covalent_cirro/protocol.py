@@ -29,13 +29,13 @@ INLINE_TOTAL_BYTES = 256 * 1024
 """All that rides inside one document, at most; what comes after goes into blobs."""
 
 LOG_TAIL_BYTES = 32 * 1024
-"""The end of stdout and of stderr that the outcome carries itself."""
+"""The end of stdout and of stderr that the outcome carries itself, at most."""
 
 STRING_BYTES = 10_000
 """``str(result)`` is cut here for display, unless the result is a string (`Output.string`)."""
 
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
-"""A larger call or outcome is refused unread: a well-formed one stays far below."""
+"""A larger call is refused unread: a well-formed one stays far below. An outcome's limit is `limits`'."""
 
 STOP_GRACE_S = 30
 """Seconds between SIGTERM and SIGKILL on AWS Batch (User Guide, Job timeouts)."""
@@ -515,7 +515,7 @@ class Log(NamedTuple):
         size: Bytes in all.
         parts: Names of the parts in S3 (`log_parts.Part`), in order; together they are the whole text. Empty when
             ``tail`` already is.
-        tail: The last `LOG_TAIL_BYTES`, decoded with replacement.
+        tail: The end, decoded with replacement: `LOG_TAIL_BYTES`, or less of one of many electrons that returned.
     """
 
     size: int = 0

@@ -37,7 +37,7 @@ def _text(text: str, style: str = "", *, console: Console | None = None) -> Text
     """A text as it is; on a terminal without what would command it."""
     if text.isprintable() or not (console or _out).is_terminal:
         return Text(text, style)
-    made = Text.from_ansi(terminal.harmless(text), style=style)
+    made = Text.from_ansi(terminal.harmless(text).replace("\r", "\n"), style=style)
     return made.append("\n") if text.endswith("\n") else made
 
 

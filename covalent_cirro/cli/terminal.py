@@ -15,11 +15,11 @@ LONGEST_SEQUENCE = 4096
 """Characters of a control sequence that are waited for; what is longer is shown as text, without its beginning."""
 
 # A control string (ECMA-48, 5.6: OSC, DCS, SOS, PM, APC) begins with ESC and one of these, or with their C1 code; it
-# ends with ST or BEL, and terminals give it up at the end of a line.
-_STRING = r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n\r]*"
+# ends with ST or BEL. What has another control or the end of a line in it is none.
+_STRING = r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x80-\x9f\n\r]*"
 _CSI = r"(?:\x1b\[|\x9b)"
 _CONTROL = re.compile(
-    rf"{_CSI}(?P<parameters>[0-?]*)[ -/]*(?P<final>[@-~])"
+    rf"{_CSI}(?P<parameters>[0-?]*)(?P<end>[ -/]*[@-~])"
     rf"|{_STRING}(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-~]?"
     r"|[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]"  # C0 and C1 but for what moves within a line or to the next one
@@ -33,8 +33,9 @@ RESET = "\x1b[0m"
 
 def _kept(found: re.Match[str]) -> str:
     """A colour (SGR), or the erasing of a line (EL), which progress bars do; nothing of all else."""
-    is_colour = found["final"] == "m" and _COLOURS.fullmatch(found["parameters"]) is not None
-    return found[0] if is_colour or (found["final"] == "K" and found["parameters"] in ("", "0", "1", "2")) else ""
+    parameters, end = found["parameters"], found["end"]
+    is_colour = end == "m" and _COLOURS.fullmatch(parameters) is not None
+    return f"\x1b[{parameters}{end}" if is_colour or (end == "K" and parameters in ("", "0", "1", "2")) else ""
 
 
 def harmless(text: str) -> str:

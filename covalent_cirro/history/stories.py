@@ -270,7 +270,7 @@ def _state(of: Attempted, record: Record | None) -> str:
 
 
 def _why(of: Attempted, record: Record | None, failure: Failure | None, state: str) -> str:
-    if of.problem:
+    if of.problem and of.outcome is None:
         return of.problem
     if of.reused is not None:
         return told(of.reused)
@@ -284,7 +284,7 @@ def _why(of: Attempted, record: Record | None, failure: Failure | None, state: s
         said += [f"AWS Batch says: {aws}."] if aws else []
         if record.detail.terminated and not record.has_ended:
             said.append("It is being stopped.")
-    return " ".join(said)
+    return " ".join([*said, of.problem] if of.problem else said)
 
 
 def _periods(of: Attempted, record: Record | None) -> list[Period]:

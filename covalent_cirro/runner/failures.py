@@ -33,20 +33,13 @@ class HookFailed(Exception):
 
 
 def explain(error: BaseException, stage: Stage, covalent: str) -> Failure:
-    """The failure that an exception means. Of a long text the beginning and the end are told.
+    """The failure that an exception means.
 
     Args:
         error: What was raised.
         stage: Where.
         covalent: Version of Covalent on the server, for the remedy where Covalent itself is missing.
     """
-    found = _explain(error, stage, covalent)
-    return found._replace(
-        message=texts.cut(found.message, MESSAGE_CHARS), traceback=texts.cut(found.traceback, TRACEBACK_CHARS)
-    )
-
-
-def _explain(error: BaseException, stage: Stage, covalent: str) -> Failure:
     traceback = "" if isinstance(error, HookFailed) else format_traceback(error)
     if isinstance(error, HookFailed):
         return Failure(Kind.HOOK, _one_line(_text(error)))
@@ -64,9 +57,10 @@ def _explain(error: BaseException, stage: Stage, covalent: str) -> Failure:
 
 def _explain_exit(error: SystemExit, stage: Stage, traceback: str) -> Failure:
     code = error.code
-    # As the interpreter does it: None is success, of a number the system keeps eight bits (of one that is larger than
-    # C's long, of -1), anything else is printed and means 1.
-    exit_code = 0 if code is None else (code if abs(code) < 2**63 else -1) & 0xFF if isinstance(code, int) else 1
+    # As the interpreter does it: None is success, a number is the code, anything else is printed and means 1.
+    number = 0 if code is None else code if isinstance(code, int) else 1
+    # The system keeps eight bits of it; the interpreter gives it -1 for a number that C's long does not hold.
+    exit_code = (number if abs(number) < 2**63 else -1) & 0xFF
     said = "" if code is None or isinstance(code, int) else f" ({_text(code)})"
     where = "the electron" if stage.kind == Kind.RAISED else stage.what
     message = _one_line(f"{where} called sys.exit with exit code {exit_code}{said} instead of returning a result")
@@ -99,7 +93,10 @@ def describe(error: BaseException) -> str:
 
 
 def format_traceback(error: BaseException) -> str:
-    """The traceback with its chained causes, beginning at the first frame that is not the runner's."""
+    """The traceback with its chained causes, beginning at the first frame that is not the runner's.
+
+    Of a very long one, as a message of megabytes makes it, the beginning and the end.
+    """
     import traceback
 
     seen: set[int] = set()
@@ -115,7 +112,7 @@ def format_traceback(error: BaseException) -> str:
         link.__traceback__ = frames
         chain += [link.__cause__, link.__context__]
     try:
-        return "".join(traceback.TracebackException.from_exception(error).format())
+        return texts.cut("".join(traceback.TracebackException.from_exception(error).format()), TRACEBACK_CHARS)
     except BaseException as broken:
         return f"{describe(error)}\n(the traceback could not be formatted: {describe(broken)})\n"
 

@@ -5,6 +5,8 @@ Pure: bytes and times go in, parts come out; `supervisor.py` stores them.
 
 from __future__ import annotations
 
+from covalent_cirro.limits import MAX_PARTS
+from covalent_cirro.log_parts import Part
 from covalent_cirro.protocol import LOG_TAIL_BYTES, Log
 
 PART_BYTES = 2 * 1024 * 1024
@@ -33,6 +35,24 @@ def cut_text(data: bytes | bytearray) -> int:
             wanted = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
             return len(data) - back if wanted > back else len(data)
     return len(data)
+
+
+class PartNames:
+    """Names the parts of one stream, over all electrons of a job.
+
+    Attributes:
+        given: How many were asked for.
+    """
+
+    def __init__(self, attempt: int, stream: str) -> None:
+        self.given = 0
+        self._attempt, self._stream = attempt, stream
+
+    def next(self) -> str | None:
+        """The next name; `None` where there are as many parts as an outcome can tell of."""
+        part = Part(self._attempt, self._stream, self.given)
+        self.given += 1
+        return part.name if part.number < MAX_PARTS else None
 
 
 class Stream:

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from covalent_cirro.limits import MAX_PARTS
-from covalent_cirro.log_parts import STREAMS, Part
+from covalent_cirro.log_parts import STREAMS
 from covalent_cirro.protocol import LOG_TAIL_BYTES, Log
-from covalent_cirro.runner.logs import Stream
+from covalent_cirro.runner.logs import PartNames, Stream
 from covalent_cirro.runner.process import ElectronProcess, Ended
 from covalent_cirro.runner.s3 import S3Error
 
@@ -84,14 +84,13 @@ class Pump:
         self._process = process
         self._put = put
         self._wait = wait
-        self._attempt = attempt
         self._limits = limits
         self._complain = complain
         self._events: deque[dict[str, Any]] = deque()
         self._streams: dict[str, Stream] = {}
         self._fds = {"stdout": process.stdout, "stderr": process.stderr}
         self._forward = {"stdout": 1, "stderr": 2}
-        self._next_part = dict.fromkeys(STREAMS, 0)
+        self._names = {name: PartNames(attempt, name) for name in STREAMS}
         self._uploads: list[tuple[Pending, Stream, str]] = []
         self._term_at: float | None = None
         self._kill_at: float | None = None
@@ -280,13 +279,11 @@ class Pump:
     def _upload(self, name: str, stream: Stream, data: bytes) -> None:
         if not data:
             return
-        number = self._next_part[name]
-        self._next_part[name] += 1
-        if number >= MAX_PARTS:
-            if number == MAX_PARTS:
+        part = self._names[name].next()
+        if part is None:
+            if self._names[name].given == MAX_PARTS + 1:
                 self._complain(f"{name} has {MAX_PARTS} parts: what comes now is in CloudWatch, its end in the outcome")
             return
-        part = Part(self._attempt, name, number).name
         stream.stored(part)
         pending = self._put(part, data)
         pending.future.add_done_callback(self._wake)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
@@ -33,14 +34,20 @@ ATTACKS = {
     "bell and shifts": "\a\x0e\x0f\x00\x7f",
     "paper feed": "\x0c\x0b",
     "another order": "\u202e\u2066",
+    "a colour that is none": "\x1b[5 m",
 }
 
 KEPT = "red \x1b[31mred\x1b[0m\ttab\x1b[1;38;5;10m bold \x1b[m größe 🌲\n50 %\r\x1b[K100 %\b\b\n"
 """Colours, tabs, lines, and what progress bars do to their own line."""
 
+SECONDS = 5.0
+"""Within this two million characters are looked through on one core of a busy machine."""
+
+PARTS = ("\x1b]", "\x9d", "\x1b[", "\x9b", "\x9b5m", "\x1b", "\x1b(", "\x1b]0;x\x07")
+"""Of sequences, and some that are whole."""
+
 pieces = st.lists(
-    st.sampled_from([*ATTACKS.values(), "\x1b", "\x1b]", "\x1b[", "\x9b", "\\", "m", "5", ";", "\x1b[31m", "\n"])
-    | st.text(max_size=3),
+    st.sampled_from([*ATTACKS.values(), *PARTS, "\\", "m", "5", ";", "\x1b[31m", "\n"]) | st.text(max_size=3),
     max_size=12,
 )
 
@@ -86,6 +93,15 @@ def test_a_sequence_without_an_end_hides_nothing() -> None:
     stream = terminal.Stream()
     assert stream.feed("\x1b]0;title\nthe error\n") == "0;title\nthe error\n"
     assert stream.feed("\x1b]52;" + "x" * 10_000).endswith("x" * 10_000)
+
+
+@pytest.mark.parametrize("unit", [*PARTS, "\x1b[31m", "\r"], ids=ascii)
+def test_many_sequences_take_no_time(unit: str) -> None:
+    """A log is looked through once, whatever it consists of."""
+    stream, text = terminal.Stream(), unit * (2_000_000 // len(unit))
+    began = time.process_time()
+    assert_harmless(stream.feed(text) + stream.end())
+    assert time.process_time() - began < SECONDS
 
 
 def test_after_a_log_the_terminal_is_as_it_was() -> None:

@@ -148,12 +148,12 @@ async def test_what_the_job_could_not_store_is_told(tmp_path: Path) -> None:
     await received(tmp_path, Bucket({NAMES[0]: b"begin\n"}), stdout=log, stderr=Log(2048, (), tail))
     assert (tmp_path / "stdout").read_text().splitlines() == [
         "begin",
-        "[covalent-cirro: 2042 of 2048 bytes are missing: the job could not store them]",
+        "[covalent-cirro: 2042 of 2048 bytes are missing: they were not stored, or not kept]",
         "[covalent-cirro: it ended with:]",
         *tail.splitlines(),
     ]
     assert (tmp_path / "stderr").read_text().splitlines() == [
-        f"[covalent-cirro: the first {2048 - len(tail)} of 2048 bytes are missing: the job could not store them]",
+        f"[covalent-cirro: the first {2048 - len(tail)} of 2048 bytes are missing: they were not stored, or not kept]",
         *tail.splitlines(),
     ]
 
