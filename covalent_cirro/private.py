@@ -23,7 +23,7 @@ class NotPrivate(CirroError):
 
 
 def folder(path: str | Path) -> Path:
-    """Make a folder with mode 0700, with the folders above it, or see that the one that is there is ours.
+    """Make a folder with mode 0700, like those above it that are missing, or see that the one that is there is ours.
 
     Raises:
         NotPrivate: It is a link, belongs to another user, or others may write to it.
@@ -42,17 +42,19 @@ def own(path: Path) -> None:
         NotPrivate: It is a link, or it or what lies in it belongs to another user.
         OSError: It cannot be made, or is no folder.
     """
-    if _made(path) or not stat.S_IMODE(_owned(path).st_mode) & UMASK:
+    if _made(path):
         return
-    path.chmod(FOLDER)
-    for place, folders, files in os.walk(path):
-        for entry in (os.path.join(place, name) for name in (*folders, *files)):
-            with contextlib.suppress(FileNotFoundError):  # it went meanwhile
-                found = os.lstat(entry)
-                if found.st_uid != os.geteuid():
-                    raise NotPrivate(f"{entry} belongs to {_user(found.st_uid)}: remove it, or name another folder.")
-                if not stat.S_ISLNK(found.st_mode):
-                    os.chmod(entry, stat.S_IMODE(found.st_mode) & ~UMASK)
+    mode = stat.S_IMODE(_owned(path).st_mode)
+    if not mode & UMASK:
+        return
+    path.chmod(FOLDER)  # first: nobody puts anything into it while we look
+    try:
+        for place, folders, files in os.walk(path):
+            for name in (*folders, *files):
+                _tighten(os.path.join(place, name))
+    except BaseException:
+        path.chmod(mode)  # so that the next look is at all of it again
+        raise
 
 
 def require_ours(path: Path) -> None:
@@ -71,12 +73,24 @@ def require_ours(path: Path) -> None:
 
 
 def _made(path: Path) -> bool:
+    """Make a folder, and those above it; False: it was there."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(FOLDER)
     except FileExistsError:
         return False
+    except FileNotFoundError:
+        _made(path.parent)
+        return _made(path)
     return True
+
+
+def _tighten(entry: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+        found = os.lstat(entry)
+        if found.st_uid != os.geteuid():
+            raise NotPrivate(f"{entry} belongs to {_user(found.st_uid)}: remove it, or name another folder.")
+        if not stat.S_ISLNK(found.st_mode):
+            os.chmod(entry, stat.S_IMODE(found.st_mode) & ~UMASK)
 
 
 def _owned(path: Path) -> os.stat_result:

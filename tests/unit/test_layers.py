@@ -13,9 +13,9 @@ PACKAGE = Path(__file__).parents[2] / "covalent_cirro"
 LAYERS: list[set[str]] = [
     # What may be imported stands above what imports it; docs/architecture.md draws this.
     {"errors", "tobj", "web_pages"},
-    {"protocol", "private"},
+    {"protocol", "private", "peers"},
     {"documents", "settings"},
-    {"jobs", "image_rules", "console", "outcomes"},
+    {"jobs", "image_rules", "console", "outcomes", "server_guard"},
     {"health", "ends"},
     {"watchlist", "explanations", "checkpoint", "aws", "packages", "covalent_config"},
     {
