@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from covalent._shared_files import TaskCancelledError
 
-from covalent_cirro import covalent_assets, host_nodes, jobs, tries
+from covalent_cirro import cache, covalent_assets, host_nodes, jobs, tries
 from covalent_cirro.calls import Spec, Written
 from covalent_cirro.covalent_assets import Group, StatusChange
 from covalent_cirro.documents import dump_call
@@ -60,7 +60,8 @@ async def poll(launch: Launch, settings: Settings, data: Any, keep_handle: KeepH
         TaskCancelledError: It was cancelled.
     """
     if "host" in data:
-        return await host_nodes.run(launch, [Spec(*spec) for spec in data["host"]], settings.cache_dir)
+        folder = await asyncio.to_thread(cache.scratch, settings.cache_dir)
+        return await host_nodes.run(launch, [Spec(*spec) for spec in data["host"]], folder)
     if data.get("reused"):
         if launch.cancelled:
             raise TaskCancelledError(f"Cancelled before its results were reused (dispatch {launch.dispatch_id})")

@@ -210,6 +210,17 @@ async def test_a_malformed_outcome_is_refused_by_its_form(
         await made.query_result(metadata)
 
 
+async def test_a_cache_that_others_may_write_to_is_refused(
+    executor: Make, metadata: dict[str, Any], tmp_path: Any, account: Account
+) -> None:
+    """Before anything is sent: what lies there could be another user's, such as an archive of our package."""
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(CirroError, match=r"cache_dir='.*open' cannot be used: other users may write .*chmod go-w"):
+        await executor(cache_dir=str(tmp_path / "open")).run(add, [1, 2], {}, metadata)
+    assert not [key for key in account.keys() if metadata["dispatch_id"] in key]
+
+
 async def test_credentials_that_are_mended_are_used_by_the_next_electron(
     executor: Make, metadata: dict[str, Any], tmp_path: Any, account: Account
 ) -> None:

@@ -17,7 +17,7 @@ LAYERS: list[set[str]] = [
     {"documents", "settings"},
     {"jobs", "image_rules", "console", "outcomes", "server_guard"},
     {"health", "ends"},
-    {"watchlist", "explanations", "checkpoint", "aws", "packages", "covalent_config"},
+    {"watchlist", "explanations", "checkpoint", "aws", "cache", "packages", "covalent_config"},
     {
         "blobs",
         "batch",
