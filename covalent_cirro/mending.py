@@ -11,11 +11,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from covalent_cirro.errors import CirroError, Unsigned
+from covalent_cirro.errors import CirroError, NoCredentials, Unsigned
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_MENDABLE = (Unsigned, NoCredentials)
 
 FIRST_PAUSE_S = 2.0
 """Before the second look; each pause is twice the one before."""
@@ -35,7 +37,7 @@ async def until_mended(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> T:
-    """Do something, and again from its beginning while AWS does not take our signature.
+    """Do something, and again from its beginning while AWS does not take our signature, or we have none to give.
 
     Args:
         what: Whose job it is about, for the log.
@@ -52,8 +54,8 @@ async def until_mended(
         try:
             return await work()
         except CirroError as error:
-            refused = error if isinstance(error, Unsigned) else error.__cause__
-            if not isinstance(refused, Unsigned):
+            refused = error if isinstance(error, _MENDABLE) else error.__cause__
+            if not isinstance(refused, _MENDABLE):
                 raise
             now = clock()
             if now - last > 2 * MAX_PAUSE_S:  # it went well in between

@@ -66,14 +66,16 @@ OPTIONS: tuple[Option, ...] = (
         name="credentials",
         kind="text",
         default=None,
-        help="Path of an AWS credentials file. Unset: AWS's usual chain.",
+        help="Path of an AWS credentials file on the Covalent server, which wins over keys and profiles of the "
+        "environment. Its profile is that of the option profile, else default. Unset: AWS's usual chain.",
         valid="a path",
     ),
     Option(
         name="profile",
         kind="text",
         default=None,
-        help="AWS profile whose credentials and region are used. Unset: AWS's usual chain.",
+        help="AWS profile whose credentials and region are used. It wins over keys of the environment. Unset: AWS's "
+        "usual chain.",
         valid="the name of a profile",
     ),
     Option(

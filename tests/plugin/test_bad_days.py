@@ -45,8 +45,10 @@ def faults(account: Account) -> Iterator[Faults]:
         ({"s3_bucket_name": "no-such-bucket-here"}, ["s3_bucket_name='no-such-bucket-here'", "NoSuchBucket"]),
         ({"batch_queue": "no-such-queue"}, ["batch_queue='no-such-queue'", "AWS said"]),
         ({"num_gpus": 1, "batch_gpu_queue": "no-gpu-queue"}, ["batch_gpu_queue='no-gpu-queue'", "AWS said"]),
-        ({"profile": "nobody"}, ["profile='nobody'", "list-profiles"]),
-        ({"credentials": "/no/such/file", "profile": ""}, ["credentials='/no/such/file'", "found no credentials"]),
+        ({"profile": "nobody"}, ["profile='nobody'", "credentials='", "one that it has: 'emulated'"]),
+        ({"profile": "nobody", "credentials": None}, ["profile='nobody'", "list-profiles"]),
+        ({"credentials": "/no/such/file"}, ["credentials='/no/such/file' cannot be read: No such file"]),
+        ({"profile": "", "credentials": None}, ["found no credentials"]),
         ({"endpoint_url": "http://127.0.0.1:9"}, ["endpoint_url='http://127.0.0.1:9'", "could not reach AWS"]),
     ],
 )
