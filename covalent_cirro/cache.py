@@ -67,8 +67,9 @@ def scratch(cache_dir: str | None) -> str:
         except (private.NotPrivate, OSError) as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
+            why = f"{error.strerror}." if isinstance(error, OSError) else str(error)
             raise SettingsError(
-                f"cache_dir={str(shared)!r} cannot be used: {error} It is the folder for what is on its way to S3, on "
+                f"cache_dir={str(shared)!r} cannot be used: {why} It is the folder for what is on its way to S3, on "
                 "the machine of the Covalent server; it has to be a folder of that server's user."
             ) from error
     return ours.path

@@ -44,7 +44,7 @@ def own(path: Path) -> None:
     """
     if _made(path):
         return
-    mode = stat.S_IMODE(_owned(path).st_mode)
+    mode = stat.S_IMODE(owned(path).st_mode)
     if not mode & UMASK:
         return
     path.chmod(FOLDER)  # first: nobody puts anything into it while we look
@@ -64,12 +64,29 @@ def require_ours(path: Path) -> None:
         NotPrivate: It is a link, belongs to another user, or others may write to it.
         OSError: It does not exist, or is no folder.
     """
-    mode = _owned(path).st_mode
+    mode = owned(path).st_mode
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise NotPrivate(
             f"other users may write to {path} (mode {stat.S_IMODE(mode):04o}): name another folder, or run "
             f"`chmod go-w {path}` if you trust all that lies in it."
         )
+
+
+def owned(path: Path) -> os.stat_result:
+    """See that a folder that exists is this user's, whoever else may write to it; returns what is known of it.
+
+    Raises:
+        NotPrivate: It is a link, or belongs to another user.
+        OSError: It does not exist, or is no folder.
+    """
+    found = os.lstat(path)
+    if stat.S_ISLNK(found.st_mode):
+        raise NotPrivate(f"{path} is a link to {os.readlink(path)}: name that folder itself.")
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    if found.st_uid != os.geteuid():
+        raise NotPrivate(f"{path} belongs to {_user(found.st_uid)}, not to {_user(os.geteuid())}: name another folder.")
+    return found
 
 
 def _made(path: Path) -> bool:
@@ -89,19 +106,14 @@ def _tighten(entry: str) -> None:
         found = os.lstat(entry)
         if found.st_uid != os.geteuid():
             raise NotPrivate(f"{entry} belongs to {_user(found.st_uid)}: remove it, or name another folder.")
-        if not stat.S_ISLNK(found.st_mode):
-            os.chmod(entry, stat.S_IMODE(found.st_mode) & ~UMASK)
-
-
-def _owned(path: Path) -> os.stat_result:
-    found = os.lstat(path)
-    if stat.S_ISLNK(found.st_mode):
-        raise NotPrivate(f"{path} is a link to {os.readlink(path)}: name that folder itself.")
-    if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
-    if found.st_uid != os.geteuid():
-        raise NotPrivate(f"{path} belongs to {_user(found.st_uid)}, not to {_user(os.geteuid())}: name another folder.")
-    return found
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            return
+        # By its descriptor: who still has a folder in here open could put a link in the place of the name.
+        descriptor = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & ~UMASK)
+        finally:
+            os.close(descriptor)
 
 
 def write(path: Path, text: str) -> None:

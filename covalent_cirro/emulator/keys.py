@@ -69,5 +69,5 @@ def read(path: Path) -> Key:
     except (OSError, ValueError, KeyError, configparser.Error) as error:
         raise EmulatorError(
             f"{path} does not hold the key of an emulator ({type(error).__name__}). Remove it, and start the emulator "
-            "again: it makes a new one."
+            "again (`cirro local down` and `up`): it makes a new one."
         ) from error
