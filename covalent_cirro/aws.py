@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import tenacity
 
+from covalent_cirro import local_files
 from covalent_cirro.errors import AccessDenied, AwsError, NoCredentials, NotFound, SettingsError, Unsigned
 from covalent_cirro.settings import Settings
 
@@ -241,6 +242,7 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
 
     Raises:
         AccessDenied, NotFound, AwsError: With the setting, its value, AWS's own words, and what to do.
+        LocalFileError: What was sent could not be read, or this machine has no more files to open.
         SettingsError: The profile does not exist, or the endpoint or region is malformed.
     """
     from aiohttp import ClientError as BrokenBody  # aiobotocore reads bodies with it and lets its errors through
@@ -272,6 +274,9 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
     except (bc.InvalidRegionError, bc.NoRegionError) as error:
         raise SettingsError(f"region={access.region!r}: {error}. Set region= to one such as eu-west-1.") from error
     except (bc.ConnectionError, bc.HTTPClientError, bc.IncompleteReadError, BrokenBody, _TIMEOUT, OSError) as error:
+        own = local_files.in_an_answer(error)
+        if own is not None:
+            raise local_files.error_of(own, "a file of this machine") from error
         text = str(error) or type(error).__name__
         raise AwsError(
             f"{operation}{about} could not reach AWS with {access.named()}: {text}. Check the network, and that the "

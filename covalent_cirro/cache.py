@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
 import fcntl
 import logging
 import os
@@ -18,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from covalent_cirro import private
+from covalent_cirro import local_files, private
 from covalent_cirro.errors import SettingsError
 
 STOCK_DEFAULT = "/tmp/covalent"  # noqa: S108  (what is not used)
@@ -53,25 +52,23 @@ def scratch(cache_dir: str | None) -> str:
 
     Raises:
         SettingsError: The option's folder is also another user's, or cannot be made.
-        OSError: The disk is full.
+        LocalFileError: Nothing can be written there: the disk is full, or the server's user may not.
     """
     shared = _folder(cache_dir)
     with _guard:
         ours = _ours.get(shared)
-        try:
-            private.folder(shared)
+        with local_files.told(str(shared)):
+            try:
+                private.folder(shared)
+            except private.NotPrivate as error:
+                raise SettingsError(
+                    f"cache_dir={str(shared)!r} cannot be used: {error} It is the folder for what is on its way to S3, "
+                    "on the machine of the Covalent server; it has to be a folder of that server's user."
+                ) from error
             if ours is None or ours.pid != os.getpid() or not os.path.isdir(ours.path):
                 with _alone(shared):
                     _clear(shared)
                     ours = _ours[shared] = _make(shared)
-        except (private.NotPrivate, OSError) as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            why = f"{error.strerror}." if isinstance(error, OSError) else str(error)
-            raise SettingsError(
-                f"cache_dir={str(shared)!r} cannot be used: {why} It is the folder for what is on its way to S3, on "
-                "the machine of the Covalent server; it has to be a folder of that server's user."
-            ) from error
     return ours.path
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from covalent_cirro import cache, packages, tobj
+from covalent_cirro import cache, local_files, packages, tobj
 from covalent_cirro.blobs import Source
 from covalent_cirro.covalent_assets import Group
 from covalent_cirro.documents import dump_call
@@ -178,7 +178,7 @@ async def _no_hooks() -> Ref:
 
 
 def _header(path: str) -> tobj.Header:
-    with open(path, "rb") as file:
+    with local_files.told(path), open(path, "rb") as file:
         return tobj.read_header(file)
 
 

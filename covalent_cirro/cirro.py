@@ -243,11 +243,19 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         from covalent._shared_files.schemas.asset import AssetUpdate
 
         from covalent_cirro import mending, reception
+        from covalent_cirro.progress.status_board import board
+
+        def tell(words: str) -> None:
+            for node_id in node_ids:
+                board().show_problem(dispatch_id, node_id, words)
 
         received = await _told(
             mending.until_mended(
                 f"Dispatch {dispatch_id}, nodes {node_ids}",
                 lambda: reception.receive(self.settings, dispatch_id, node_ids, data),
+                then="The job has ended; its result is kept in S3 and fetched as soon as this is put right.",
+                tell=tell,
+                mended=lambda: tell(""),
             )
         )
         return [

@@ -112,9 +112,11 @@ def main(port: int) -> None:
     import covalent_ui
     from covalent_dispatcher._db.datastore import DataStore
 
+    from covalent_cirro import database_locks
     from covalent_cirro.resume import server_life
     from covalent_cirro.server_guard import Guard
 
+    database_locks.wait_everywhere()
     DataStore.factory().run_migrations(logging_enabled=False)
     server_life.arm()
     from covalent_ui.api.main import app

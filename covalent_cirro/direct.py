@@ -30,7 +30,7 @@ from covalent_cirro.launches import Launch
 from covalent_cirro.mending import until_mended
 from covalent_cirro.polling import Submitted, ending, try_again
 from covalent_cirro.progress.job import explain_wait, since
-from covalent_cirro.protocol import MAX_DOCUMENT_BYTES, Call, Location, node_base, parse_call_uri
+from covalent_cirro.protocol import MAX_DOCUMENT_BYTES, Call, Location, node_base
 from covalent_cirro.reception import write_ends
 from covalent_cirro.results import read_outcome
 from covalent_cirro.settings import Settings
@@ -213,7 +213,7 @@ async def result(settings: Settings, metadata: dict[str, Any], ended: Ended | No
     node_id = int(metadata["node_id"])
     async with engine_for(settings) as engine:
         place = await _newest(engine, settings, metadata)
-        if ended is None and await read_outcome(engine.store, place) is None:
+        if ended is None and await read_outcome(engine.store, engine.batch.job, place) is None:
             return Found(None, "", "", f"The job of {place.call_uri} has not ended, or left no outcome.")
         call = await _call(engine, place)
         data = {**(ended.data if ended is not None else {}), "tried": len(call.tried)}
@@ -236,16 +236,17 @@ def _read(paths: dict[str, str]) -> Found:
 
 
 async def _newest(engine: Engine, settings: Settings, metadata: dict[str, Any]) -> Location:
-    prefix = node_base(settings.key_prefix, str(metadata["dispatch_id"]), int(metadata["node_id"]))
-    keys = await engine.store.list_keys(settings.s3_bucket_name, prefix)
-    calls = [key for key, _ in keys if key.endswith("/call.json")]
+    bucket, dispatch_id, node_id = settings.s3_bucket_name, str(metadata["dispatch_id"]), int(metadata["node_id"])
+    found = await engine.store.list_calls(bucket, settings.key_prefix, dispatch_id, node_id)
+    calls = [place for place, names in found.items() if "call.json" in names]
     if not calls:
         raise NotFound(
-            f"Nothing was uploaded for {metadata}: there is no call under s3://{settings.s3_bucket_name}/{prefix}.",
+            f"Nothing was uploaded for {metadata}: there is no call under "
+            f"s3://{bucket}/{node_base(settings.key_prefix, dispatch_id, node_id)}.",
             operation="s3:ListBucket",
             code="NoSuchKey",
         )
-    return parse_call_uri(f"s3://{settings.s3_bucket_name}/{max(calls)}")
+    return calls[-1]
 
 
 async def _call(engine: Engine, place: Location) -> Call:

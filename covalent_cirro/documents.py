@@ -33,6 +33,7 @@ from covalent_cirro.protocol import (
     Tried,
     UnknownFormat,
     Usage,
+    mac,
 )
 
 # --- writing ----------------------------------------------------------------------------------------------------
@@ -65,8 +66,8 @@ def dump_call(call: Call) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def dump_outcome(outcome: Outcome) -> bytes:
-    """The bytes of ``outcome.json``."""
+def dump_outcome(outcome: Outcome, mac_key: str = "") -> bytes:
+    """The bytes of ``outcome.json``, with the message authentication code of all that stands before it."""
     results = []
     for result in outcome.results:
         output = result.output
@@ -86,7 +87,19 @@ def dump_outcome(outcome: Outcome) -> bytes:
             }
         )
     document = {**outcome._asdict(), "format": FORMAT, "results": results, "usage": outcome.usage._asdict()}
-    return json.dumps(document, separators=(",", ":")).encode()
+    del document["mac"], document["digest"]
+    data = json.dumps(document, separators=(",", ":")).encode()
+    return data[:-1] + b',"mac":"' + mac(_digest(data[:-1]), mac_key).encode() + b'"}' if mac_key else data
+
+
+_MAC = re.compile(rb',"mac":"([0-9a-f]{64})"\}')
+_MAC_BYTES = len(b',"mac":"') + 64 + len(b'"}')
+
+
+def _digest(data: bytes) -> bytes:
+    import hashlib  # loaded where it is needed: not before an electron runs
+
+    return hashlib.sha256(data).digest()
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
@@ -312,6 +325,7 @@ def parse_outcome(data: bytes) -> Outcome:
     if not all(isinstance(gpu, dict) for gpu in gpus):
         raise ProtocolError("outcome.json.usage.gpus has an entry that is not an object")
     times = _Fields(fields.raw("times"), "outcome.json.times")
+    authenticated = _MAC.fullmatch(data, max(0, len(data) - _MAC_BYTES))
     return Outcome(
         call_id=fields.text("call_id"),
         attempt=fields.whole("attempt"),
@@ -331,6 +345,8 @@ def parse_outcome(data: bytes) -> Outcome:
         cloudpickle=fields.text("cloudpickle"),
         host={str(key): str(value) for key, value in fields.mapping("host").items()},
         times={str(key): times.number(str(key)) for key in fields.mapping("times")},
+        mac=authenticated[1].decode() if authenticated is not None else "",
+        digest=_digest(data[: authenticated.start()]) if authenticated is not None else b"",
     )
 
 

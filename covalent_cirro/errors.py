@@ -1,13 +1,20 @@
 """The errors of covalent-cirro. The class names who has to act; the message says what, which id, why, and what to do.
 
-No I/O. Errors are made at three edges only: `aws.py` (what AWS said), `cirro.py` (what Covalent shows), `cli/`.
+No I/O. Errors are made at four edges only: `aws.py` (what AWS said), `local_files.py` (what this machine said),
+`cirro.py` (what Covalent shows), `cli/`.
 """
 
 from __future__ import annotations
 
 
 class CirroError(Exception):
-    """Base of all errors made here. ``str(error)`` is all that Covalent shows of it."""
+    """Base of all errors made here. ``str(error)`` is all that Covalent shows of it.
+
+    Attributes:
+        passes: The user can put it right meanwhile: who waits for a job goes on then (`mending.py`).
+    """
+
+    passes = False
 
 
 class SettingsError(CirroError, ValueError):
@@ -15,7 +22,9 @@ class SettingsError(CirroError, ValueError):
 
 
 class NoCredentials(SettingsError):
-    """The credentials file or profile that a setting names is not there. Who waits for a job goes on (`mending.py`)."""
+    """The credentials file or profile that a setting names is not there."""
+
+    passes = True
 
 
 class AwsError(CirroError):
@@ -48,9 +57,24 @@ class Unsigned(AccessDenied):
     Who has nothing to lose fails at once. Who waits for a job goes on (`mending.py`): the user can put it right.
     """
 
+    passes = True
+
 
 class NotFound(AwsError):
     """The bucket, queue, job, definition, stack or object that was named does not exist."""
+
+
+class LocalFileError(CirroError):
+    """A file of this machine could not be written or read: no room, no permission, a fault of the disk.
+
+    Attributes:
+        path: The file, or the folder that it was to be in.
+    """
+
+    def __init__(self, message: str, *, path: str, passes: bool) -> None:
+        super().__init__(message)
+        self.path = path
+        self.passes = passes
 
 
 class DigestMismatch(CirroError):

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from covalent_cirro import local_files
 from covalent_cirro.errors import SettingsError
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -88,6 +89,12 @@ def pack(path: Path, folder: str) -> str:
     archive = os.path.join(folder, f"cirro-package-{signature.hexdigest()[:32]}.zip")
     if os.path.exists(archive):
         return archive
+    with local_files.told(folder):
+        return _packed(files, archive)
+
+
+def _packed(files: list[tuple[Path, str]], archive: str) -> str:
+    folder = os.path.dirname(archive)
     os.makedirs(folder, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix="cirro-package-", dir=folder)
     try:
@@ -96,6 +103,7 @@ def pack(path: Path, folder: str) -> str:
                 info = zipfile.ZipInfo(name.replace(os.sep, "/"), _EPOCH)
                 info.compress_type = zipfile.ZIP_DEFLATED
                 info.external_attr = (0o755 if os.access(file, os.X_OK) else 0o644) << 16
+                local_files.require_room(folder, file.stat().st_size)
                 zipped.writestr(info, file.read_bytes())
         os.replace(temporary, archive)
     except BaseException:

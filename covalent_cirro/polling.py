@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 from covalent._shared_files import TaskCancelledError
 
-from covalent_cirro import cache, covalent_assets, host_nodes, jobs, tries
+from covalent_cirro import cache, covalent_assets, host_failures, host_jobs, host_nodes, jobs, tries
 from covalent_cirro.calls import Spec, Written
 from covalent_cirro.covalent_assets import Group, StatusChange
 from covalent_cirro.documents import dump_call
 from covalent_cirro.engine import Engine
 from covalent_cirro.errors import CirroError, JobLost, NotFound, OutcomeError, Unsigned
+from covalent_cirro.host_nodes import Elsewhere
 from covalent_cirro.jobs import JobDetail
 from covalent_cirro.launches import Launch
 from covalent_cirro.mending import until_mended
@@ -59,9 +60,23 @@ async def poll(launch: Launch, settings: Settings, data: Any, keep_handle: KeepH
     Raises:
         TaskCancelledError: It was cancelled.
     """
+    what = f"Dispatch {launch.dispatch_id}, nodes {launch.node_ids}"
     if "host" in data:
-        folder = await asyncio.to_thread(cache.scratch, settings.cache_dir)
-        return await host_nodes.run(launch, [Spec(*spec) for spec in data["host"]], folder)
+        specs = [Spec(*spec) for spec in data["host"]]
+
+        async def run_here() -> dict[str, Any] | Elsewhere:
+            return await host_nodes.run(launch, specs, await asyncio.to_thread(cache.scratch, settings.cache_dir))
+
+        done = await until_mended(
+            what,
+            run_here,
+            then="It goes on as soon as this is put right.",
+            sleep=lambda seconds: launch.unless_cancelled(asyncio.sleep(seconds)),
+        )
+        if not isinstance(done, Elsewhere):
+            await host_failures.keep(settings, launch.dispatch_id, done["host"])
+            return done
+        settings, data = await host_jobs.send(launch, settings, specs, done, keep_handle)
     if data.get("reused"):
         if launch.cancelled:
             raise TaskCancelledError(f"Cancelled before its results were reused (dispatch {launch.dispatch_id})")
@@ -72,7 +87,7 @@ async def poll(launch: Launch, settings: Settings, data: Any, keep_handle: KeepH
             board().show_panel(launch.dispatch_id, node_id, {"problem": words})
 
     return await until_mended(
-        f"Dispatch {launch.dispatch_id}, nodes {launch.node_ids}",
+        what,
         lambda: _wait_for_all(launch, settings, data, keep_handle),
         tell=tell,
     )
@@ -150,7 +165,7 @@ async def try_again(
         return None, ""
     place = parse_call_uri(job.call)
     try:
-        outcome = await read_outcome(engine.store, place)
+        outcome = await read_outcome(engine.store, engine.batch.job, place, detail)
     except OutcomeError:  # `receive` tells of it
         return None, ""
     further = tries.next_try(tries.evidence_of(detail, outcome), settings, place.call_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import pwd
 import stat
@@ -26,8 +25,8 @@ def folder(path: str | Path) -> Path:
     """Make a folder with mode 0700, like those above it that are missing, or see that the one that is there is ours.
 
     Raises:
-        NotPrivate: It is a link, belongs to another user, or others may write to it.
-        OSError: It cannot be made, or is no folder.
+        NotPrivate: It is a link or a file, belongs to another user, or others may write to it.
+        OSError: It cannot be made.
     """
     path = Path(path)
     if not _made(path):
@@ -39,8 +38,8 @@ def own(path: Path) -> None:
     """Make a folder with mode 0700, or take the one of ours that is there from all other users, with all in it.
 
     Raises:
-        NotPrivate: It is a link, or it or what lies in it belongs to another user.
-        OSError: It cannot be made, or is no folder.
+        NotPrivate: It is a link or a file, or it or what lies in it belongs to another user.
+        OSError: It cannot be made.
     """
     if _made(path):
         return
@@ -61,8 +60,8 @@ def require_ours(path: Path) -> None:
     """See that a folder that exists is this user's, and that nobody else may write to it.
 
     Raises:
-        NotPrivate: It is a link, belongs to another user, or others may write to it.
-        OSError: It does not exist, or is no folder.
+        NotPrivate: It is a link or a file, belongs to another user, or others may write to it.
+        OSError: It does not exist.
     """
     mode = owned(path).st_mode
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -76,14 +75,14 @@ def owned(path: Path) -> os.stat_result:
     """See that a folder that exists is this user's, whoever else may write to it; returns what is known of it.
 
     Raises:
-        NotPrivate: It is a link, or belongs to another user.
-        OSError: It does not exist, or is no folder.
+        NotPrivate: It is a link or a file, or belongs to another user.
+        OSError: It does not exist.
     """
     found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
         raise NotPrivate(f"{path} is a link to {os.readlink(path)}: name that folder itself.")
     if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+        raise NotPrivate(f"{path} is not a folder.")
     if found.st_uid != os.geteuid():
         raise NotPrivate(f"{path} belongs to {_user(found.st_uid)}, not to {_user(os.geteuid())}: name another folder.")
     return found

@@ -120,6 +120,12 @@ def confirm(question: str) -> bool:
     return click.confirm(question, default=False)
 
 
+def choose(question: str, answers: Iterable[str]) -> str:
+    """Ask for one of several answers; the first is what Enter says."""
+    choices = list(answers)
+    return str(click.prompt(question, type=click.Choice(choices), default=choices[0]))
+
+
 def confirm_by_typing(question: str, word: str) -> bool:
     """Ask for a word to be typed, which nobody does by mistake."""
     return bool(click.prompt(question, default="", show_default=False) == word)

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 from covalent_cirro.deployment import change_sets, plans, stacks, templates
 from covalent_cirro.deployment.change_sets import ChangeSet
+from covalent_cirro.deployment.holdings import Client
 from covalent_cirro.deployment.plans import DEFAULT_NAME, PARTS, PartPlan, Plan, stack_name
+from covalent_cirro.deployment.running_jobs import REFUSE, Choose, RunningJobs
 from covalent_cirro.deployment.stack_events import TIMEOUT_S, StackEvent, Watch, because
 from covalent_cirro.deployment.stacks import Stack, settings_from_outputs
 from covalent_cirro.errors import AwsError, Declined, NotFound, StackError
@@ -47,7 +49,9 @@ def deploy(
     name: str = DEFAULT_NAME,
     parameters: Mapping[str, object] | None = None,
     *,
+    clients: Client | None = None,
     confirm: Callable[[Plan], bool] | None = None,
+    on_running_jobs: Choose = lambda found: REFUSE,
     on_event: Callable[[StackEvent], None] | None = None,
     say: Callable[[str], None] = lambda step: None,
     timeout_s: float = TIMEOUT_S,
@@ -64,27 +68,33 @@ def deploy(
         client: A boto3 CloudFormation client.
         name: The deployment's: letters, digits and hyphens, beginning with a letter.
         parameters: Of the templates. Those left out keep their value, or get the default.
+        clients: Makes boto3 clients of other services, which know what CloudFormation does not: jobs that run. Unset:
+            nobody is asked for that.
         confirm: Shown what will change before anything does, and again if more turns out to change than was shown;
             says whether to go on. Unset: go on.
+        on_running_jobs: Says what is to be done about jobs that run on instances which are to be replaced, one of
+            `running_jobs.CHOICES`. Unset: nothing is changed then.
         on_event: Called with each event of a stack, in order, while waiting.
         say: Told each step, in a few words.
-        timeout_s: Seconds to wait in all. What is under way goes on in AWS after that.
+        timeout_s: Seconds to wait in all, jobs excepted. What is under way goes on in AWS after that.
         sleep: Waits for seconds.
         clock: Seconds, monotonic.
 
     Raises:
         SettingsError: A parameter that does not exist or a value that is impossible; nothing was changed.
         Declined: ``confirm`` said no; its change sets are deleted.
-        StackError: It failed, with the event that caused it and AWS's reason; a stack is not one of ours, or its state
-            forbids updates; or the time is over.
+        StackError: Jobs run and are not to be disturbed. Or it failed, with the event that caused it and AWS's reason;
+            a stack is not one of ours, or its state forbids updates; or the time is over.
         AccessDenied, AwsError: CloudFormation refused or could not be reached.
     """
     given = plans.check(name, parameters or {})
     watch = Watch(client, on_event, timeout_s=timeout_s, sleep=sleep, clock=clock)
-    with _Run(client, name, given, watch, confirm, say) as run:
+    jobs = RunningJobs(clients, on_running_jobs, watch, say)
+    with _Run(client, name, given, watch, jobs, confirm, say) as run:
         plan = run.plan()
         if not plan.changes_anything:
             return Deployed(name, run.outputs, changed=False)
+        run.ask_about_jobs()
         if confirm is not None and not confirm(plan):
             raise Declined("nothing was changed: you said no.")
         changed = [run.carry_out(part) for part in plan.parts]
@@ -125,6 +135,7 @@ class _Run:
         name: str,
         given: Mapping[str, str],
         watch: Watch,
+        jobs: RunningJobs,
         confirm: Callable[[Plan], bool] | None,
         say: Callable[[str], None],
     ) -> None:
@@ -133,6 +144,7 @@ class _Run:
         self._name = name
         self._given = given
         self._watch = watch
+        self._jobs = jobs
         self._confirm = confirm
         self._say = say
         self._stacks: dict[str, Stack | None] = {}
@@ -161,6 +173,11 @@ class _Run:
         parts = tuple(self._plan(part) for part in PARTS)
         return Plan(self._name, self._account(), str(self._client.meta.region_name), parts)
 
+    def ask_about_jobs(self) -> None:
+        """Before anything is changed: may what is planned meet jobs that run?"""
+        for part, change_set in self._pending.items():
+            self._jobs.ask(change_set.changes, self._job_minutes(part))
+
     def carry_out(self, shown: PartPlan) -> bool:
         """Make the changes of one stack; whether there were any."""
         part = shown.part
@@ -172,6 +189,7 @@ class _Run:
             change_set = self._made_anew(shown)
         if change_set is None:
             return False
+        self._jobs.before(change_set.changes, self._job_minutes(part))
         before = stacks.get(self._client, change_set.stack_id)
         self._say(f"{'creating' if before.is_empty_shell else 'updating'} the stack {before.name}")
         self._watch.begin(before)
@@ -184,6 +202,9 @@ class _Run:
         self._stacks[part] = stack
         self.outputs |= stack.outputs
         return True
+
+    def _job_minutes(self, part: str) -> int:
+        return int(self._values[part].get(plans.JOB_MINUTES, "0"))
 
     def _usable(self, part: str) -> Stack | None:
         """The stack of a part, settled; `None` where it is to be created."""

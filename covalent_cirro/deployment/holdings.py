@@ -205,11 +205,11 @@ def _described(client: Client, operation: str, key: str, names: list[str]) -> It
             yield from getattr(client("batch"), operation)(**{key: some})[key]
 
 
-def jobs(client: Client, queues: Iterable[str]) -> Iterator[Job]:
-    """The jobs in the queues that have not ended."""
+def jobs(client: Client, queues: Iterable[str], states: Iterable[str] = ACTIVE_STATES) -> Iterator[Job]:
+    """The jobs in the queues that have not ended, in all states or some."""
     batch = client("batch")
     for queue in queues:
-        for state in ACTIVE_STATES:
+        for state in states:
             with translated(batch, "batch:ListJobs", queue):
                 for page in batch.get_paginator("list_jobs").paginate(jobQueue=queue, jobStatus=state):
                     for each in page["jobSummaryList"]:

@@ -22,6 +22,9 @@ DEFAULT_NAME = "cirro"
 NAME_PARAMETER = "DeploymentName"
 """The parameter of all templates that says which deployment a stack is part of."""
 
+JOB_MINUTES = "JobExecutionTimeoutMinutes"
+"""The parameter of the compute stack that says how long jobs may go on while their instances are replaced."""
+
 TAG = "covalent-cirro"
 """Tag of every stack, and of all it makes that AWS tags, with the deployment's name as its value. For the bill."""
 

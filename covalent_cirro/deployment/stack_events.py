@@ -150,6 +150,16 @@ class Watch:
             self._tell(stack)
         return stack
 
+    def postpone(self, seconds: float) -> None:
+        """Wait so much longer in all."""
+        self._timeout_s += seconds
+        self._deadline += seconds
+
+    def rest(self, seconds: float) -> None:
+        """Wait for something that has no limit of its own."""
+        self._sleep(seconds)
+        self._deadline += seconds
+
     def pause(self, what: str, pause_s: float = FIRST_POLL_S) -> float:
         """Wait before the next look; returns how long to wait before the one after.
 

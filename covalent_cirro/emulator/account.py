@@ -180,7 +180,7 @@ class Account:
             {
                 "containerInstanceArn": host.arn,
                 "ec2InstanceId": host.instance_id,
-                "status": "ACTIVE",
+                "status": "DRAINING" if host.draining else "ACTIVE",
                 "attributes": [
                     {"name": "ecs.instance-type", "value": host.instance_type},
                     {"name": "ecs.availability-zone", "value": f"{region}a"},

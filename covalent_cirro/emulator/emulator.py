@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from covalent_cirro import private
-from covalent_cirro.emulator import bucket_policies, keys, moto_aws
+from covalent_cirro.emulator import keys, moto_aws
 from covalent_cirro.emulator.account import Account
 from covalent_cirro.emulator.batch import Batch
 from covalent_cirro.emulator.batch_api import DEFAULT_LIMITS, Limits
@@ -159,9 +159,7 @@ class Emulator:
                 number += 1
             self.account = front.account = str(number)
             _accounts[self.account] = self
-        if self._enforces_iam:
-            front.iam = Iam(self.account, self.region, self.batch)
-            bucket_policies.DECIDED_ELSEWHERE.add(self.account)
+        front.iam = iam = Iam(self.account, self.region, self.batch, self._enforces_iam, self.key.ids)
         self._setting = Setting(
             account=self.account,
             endpoint_url=self.endpoint_url,
@@ -170,7 +168,7 @@ class Emulator:
             tasks=self.tasks,
             timing=self._timing,
             quota_vcpus=self._quota_vcpus,
-            role_refused=None if front.iam is None else front.iam.role_refused,
+            role_refused=iam.role_refused if self._enforces_iam else None,
         )
         self._server.start()
         atexit.register(self.close)
@@ -195,7 +193,6 @@ class Emulator:
         server.close()
         with _accounts_lock:
             _accounts.pop(self.account, None)
-        bucket_policies.DECIDED_ELSEWHERE.discard(self.account)
         if forget:
             moto_aws.forget_account(self.account)
         self.images.close()
@@ -286,11 +283,12 @@ class _Moto:
                 moto_aws.preload()
                 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-                from covalent_cirro.emulator.bucket_policies import heed_transport
-                from covalent_cirro.emulator.s3_objects import share_reads
+                from covalent_cirro.emulator.bucket_policies import leave_to_iam
+                from covalent_cirro.emulator.s3_objects import count_parts, share_reads
 
                 share_reads()
-                heed_transport()
+                count_parts()
+                leave_to_iam()
                 application: Any = DomainDispatcherApplication(create_backend_app)
                 application.lock = moto_aws.IMPORTING  # it imports a service when that is first called
                 self._application = application

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,10 @@ from covalent_cirro.emulator import mending, resources, shapes
 from covalent_cirro.emulator.model import Json
 from covalent_cirro.emulator.stack_resource import Place, Resource, differ, to_api, true
 from covalent_cirro.emulator.validation import Refused
+
+HANDLER_TIMEOUT_S = 7200.0
+"""How long CloudFormation waits for one resource (CloudFormation CLI User Guide, resource type schema,
+``handlers.timeoutInMinutes``: 120 where the type says nothing, which AWS::Batch::ComputeEnvironment does not)."""
 
 
 def request(operation: str, properties: Json, **more: Any) -> Json:
@@ -80,9 +85,15 @@ class ComputeEnvironment(Resource):
 
     @classmethod
     def change(cls, physical_id: str, properties: Json, at: Place) -> str:
-        """Change one in place."""
-        made = request("UpdateComputeEnvironment", properties, computeEnvironment=physical_id)
-        resources.update_compute_environment(at.batch, made)
+        """Change one in place, and wait until that is done."""
+        batch, made = at.batch, request("UpdateComputeEnvironment", properties, computeEnvironment=physical_id)
+        resources.update_compute_environment(batch, made)
+        limit_s = batch.setting.timing.scaled(HANDLER_TIMEOUT_S)
+        if not batch.updated(batch.fleet.environments[physical_id], limit_s):
+            raise Refused(
+                'Resource handler returned message: "Exceeded attempts to wait" (RequestToken: '
+                f"{uuid.uuid4()}, HandlerErrorCode: NotStabilized)"
+            )
         return physical_id
 
     @classmethod

@@ -10,34 +10,48 @@ from dataclasses import dataclass
 
 from covalent_cirro.emulator import authorization, moto_aws, policies
 from covalent_cirro.emulator.batch import Batch
-from covalent_cirro.emulator.callers import Refusal
+from covalent_cirro.emulator.callers import UNKNOWN, Refusal
 from covalent_cirro.emulator.operations import Operation
 from covalent_cirro.emulator.policies import Access, Principal
 from covalent_cirro.emulator.server import Environ
 
+ALLOW_ALL = '{"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}'
+
 
 @dataclass(frozen=True)
 class Iam:
-    """IAM of one account, when it is enforced.
+    """IAM of one account.
 
     Keys that IAM or STS gave out, jobs' among them, are their user or role. The emulator's own key is the account's
-    administrator, who may do all. That a caller has the key it names was found out before (`callers`).
+    administrator, who may do all that no bucket's policy denies. That a caller has the key it names was found out
+    before (`callers`).
 
     Attributes:
         account: The account.
         region: For requests that name none.
         batch: The Batch of a region.
+        enforced: Whether callers are told apart; where not, each is the administrator.
+        own: Ids of the emulator's own key.
     """
 
     account: str
     region: str
     batch: Callable[[str], Batch]
+    enforced: bool
+    own: frozenset[str]
 
     def refusal(self, asked: Operation, environ: Environ, body: Callable[[], bytes]) -> Refusal | None:
         """Why the caller of a request may not make it; `None` if it may."""
-        who = moto_aws.principal(self.account, asked.access_key) if asked.access_key else None
+        who: Principal | None = None
+        if self.enforced and asked.access_key and asked.access_key not in self.own:
+            who = moto_aws.principal(self.account, asked.access_key)
+            if who is None:  # its user or session is gone
+                return UNKNOWN
         if who is None:
-            return None
+            if asked.service != "s3":
+                return None
+            root = f"arn:aws:iam::{self.account}:root"
+            who = Principal(root, (root,), self.account, identity=(ALLOW_ALL,))
         region = asked.region or self.region
         request = authorization.Request(
             environ, body, self.account, region, self.batch(region), moto_aws.object_is_missing

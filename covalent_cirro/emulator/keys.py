@@ -35,6 +35,11 @@ class Key(NamedTuple):
     secret: str
 
     @property
+    def ids(self) -> frozenset[str]:
+        """Ids that go with its secret: its own, and that of the emulator's calls to itself."""
+        return frozenset((self.id, OWN_ID))
+
+    @property
     def basic(self) -> str:
         """The header ``Authorization`` for routes that are no AWS calls."""
         return "Basic " + base64.b64encode(f"{self.id}:{self.secret}".encode()).decode()

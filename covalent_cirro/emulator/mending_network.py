@@ -21,7 +21,10 @@ class LaunchTemplate(Mended):
     def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
         """A changed one is a new version."""
         if before is not None:
-            resource.create_version(properties["LaunchTemplateData"], "")
+            from moto.ec2.utils import parse_user_data
+
+            data = properties["LaunchTemplateData"]
+            resource.create_version({**data, "UserData": parse_user_data(data.get("UserData"))}, "")
 
 
 class SecurityGroup(Mended):

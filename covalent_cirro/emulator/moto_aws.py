@@ -170,6 +170,29 @@ def role_of_instances(account: str, instance_profile: str) -> str | None:
     return next((str(role.arn) for profile in profiles if profile.name == name for role in profile.roles), None)
 
 
+def user_data(account: str, region: str, launch_template: Json) -> str:
+    """The user data in a version of a launch template; empty where the template, the version or the data is not there.
+
+    Args:
+        launch_template: As ``computeResources.launchTemplate`` names it.
+    """
+    with IMPORTING:
+        from moto.ec2.exceptions import EC2ClientError
+        from moto.ec2.models import ec2_backends
+
+    ec2 = ec2_backends[account][region]
+    try:
+        template = (
+            ec2.get_launch_template(launch_template["launchTemplateId"])
+            if launch_template.get("launchTemplateId")
+            else ec2.get_launch_template_by_name(launch_template.get("launchTemplateName", ""))
+        )
+        found = template.get_version(launch_template.get("version") or "$Default").data.get("UserData")
+    except EC2ClientError:
+        return ""
+    return "" if found is None else str(found.decode())
+
+
 def bucket_policy(bucket: str) -> str | None:
     """The policy of a bucket; `None` if it has none, or there is no such bucket."""
     found = _bucket(bucket)

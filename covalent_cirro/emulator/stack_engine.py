@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import threading
 import warnings
 from typing import Any
 
@@ -82,11 +83,11 @@ def _make(stack: Any, name: str) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            resource_map.cirro_making = True
+            resource_map.cirro_maker = threading.get_ident()
             try:
                 resource = resource_map[name]
             finally:
-                resource_map.cirro_making = False
+                resource_map.cirro_maker = None
         if resource is None:
             raise Failed(f"{body['Type']} is not emulated")
     except Exception as error:
@@ -123,6 +124,7 @@ def _change(stack: Any, name: str) -> tuple[Any, Json] | None:
     except Exception as error:
         log.debug("updating %s", name, exc_info=True)
         _event(stack, name, "UPDATE_FAILED", _reason(error))
+        resource_map.cirro_resolved[name] = None  # nobody knows what it has now: the rollback sets it anew
         raise Failed(f"The following resource(s) failed to update: [{name}].") from error
     resource_map._parsed_resources[name] = new
     _remember(resource_map, name, body)

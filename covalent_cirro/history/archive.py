@@ -5,15 +5,26 @@ S3 keeps them longer than AWS Batch keeps jobs. Nothing is written, and nothing 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple
 
 from covalent_cirro.documents import parse_call, parse_reused
-from covalent_cirro.errors import CirroError, NotFound
+from covalent_cirro.errors import CirroError, NotFound, OutcomeError
 from covalent_cirro.history.account import Account
-from covalent_cirro.outcomes import outcome_of
-from covalent_cirro.protocol import MAX_DOCUMENT_BYTES, Call, Location, Outcome, ProtocolError, Reused
+from covalent_cirro.jobs import JobDetail
+from covalent_cirro.outcomes import later_attempts, outcome_of
+from covalent_cirro.protocol import (
+    MAX_DOCUMENT_BYTES,
+    Call,
+    Location,
+    Outcome,
+    ProtocolError,
+    Reused,
+    calls_among,
+    node_base,
+)
 
 JOBS = "jobs/"
 
@@ -47,32 +58,24 @@ def dispatches(account: Account, beginning: str) -> list[str]:
 
 def calls(account: Account, dispatch_id: str, node_id: int | None = None) -> list[Kept]:
     """Calls of a dispatch, or of one node of it, oldest first of each node: a ListObjectsV2 for each 1,000 objects."""
-    base, objects = _objects(account, dispatch_id, node_id)
-    bucket = account.settings.s3_bucket_name
     return [
         Kept(
-            place=Location(bucket, at),
-            node_id=int(at.removeprefix(base).partition("/")[0]),
+            place=place,
+            node_id=place.node_id,
             has_outcome="outcome.json" in names,
             parts=_parts(name.removeprefix("log/") for name in names if name.startswith("log/")),
         )
-        for at, names in sorted(objects.items())
+        for place, names in _calls(account, dispatch_id, node_id).items()
         if "call.json" in names or "outcome.json" in names
     ]
 
 
-def _objects(account: Account, dispatch_id: str, node_id: int | None) -> tuple[str, dict[str, list[str]]]:
-    """What keys of a dispatch begin with, and names of objects by the place of their call."""
-    base = f"{account.settings.key_prefix}{JOBS}{dispatch_id}/"
-    under = base if node_id is None else f"{base}{node_id}/"
-    objects: dict[str, list[str]] = {}
-    for page in _pages(account, under):
-        for each in page.get("Contents", ()):
-            node, _, rest = each["Key"].removeprefix(base).partition("/")
-            call_id, _, name = rest.partition("/")
-            if node.isdecimal() and name:
-                objects.setdefault(f"{base}{node}/{call_id}/", []).append(name)
-    return base, objects
+def _calls(account: Account, dispatch_id: str, node_id: int | None) -> dict[Location, set[str]]:
+    """Calls of a dispatch or of a node, with the names of their objects."""
+    prefix = account.settings.key_prefix
+    base = f"{prefix}{JOBS}{dispatch_id}/" if node_id is None else node_base(prefix, dispatch_id, node_id)
+    keys = (each["Key"] for page in _pages(account, base) for each in page.get("Contents", ()))
+    return calls_among(keys, account.settings.s3_bucket_name, prefix, dispatch_id)
 
 
 def reuses(account: Account, dispatch_id: str, known: Container[Location] = ()) -> list[tuple[Location, Reused]]:
@@ -80,10 +83,8 @@ def reuses(account: Account, dispatch_id: str, known: Container[Location] = ()) 
 
     A ListObjectsV2 for each 1,000 objects of the dispatch, and a GetObject for each such electron.
     """
-    _, objects = _objects(account, dispatch_id, None)
-    bucket = account.settings.s3_bucket_name
-    places = [Location(bucket, at) for at, names in sorted(objects.items()) if "reused.json" in names]
-    new = [place for place in places if place not in known]
+    calls = _calls(account, dispatch_id, None)
+    new = [place for place, names in calls.items() if "reused.json" in names and place not in known]
     read_all = account.each(lambda place: _read_reused(account, place), new)
     return [(place, reused) for place, reused in zip(new, read_all, strict=True) if reused is not None]
 
@@ -131,6 +132,25 @@ def read_outcome(account: Account, place: Location) -> Outcome | None:
     """
     data = read(account, place.bucket, place.outcome_key, MAX_DOCUMENT_BYTES)
     return None if data is None else outcome_of(data, place)
+
+
+def outcome_of_job(account: Account, place: Location, detail: JobDetail, first: Outcome | None) -> Outcome | None:
+    """The outcome that a job of the call wrote; `None` where it left none.
+
+    Args:
+        detail: What AWS Batch says of the job.
+        first: What ``outcome.json`` has, from `read_outcome`.
+    """
+    mac_key = detail.mac_key_of(place)
+    if mac_key is None or first is None:
+        return None
+    for attempt in later_attempts(first, mac_key, detail):
+        data = read(account, place.bucket, place.attempt_key(mac_key, attempt), MAX_DOCUMENT_BYTES)
+        with contextlib.suppress(OutcomeError):
+            outcome = None if data is None else outcome_of(data, place)
+            if outcome is not None and outcome.is_authentic(mac_key):
+                return outcome
+    return first if first.is_authentic(mac_key) and first.job_id == detail.job_id else None
 
 
 def read(account: Account, bucket: str, key: str, limit: int | None = None) -> bytes | None:

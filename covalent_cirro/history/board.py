@@ -55,7 +55,7 @@ class Board:
         self._everything = everything
         self._clock = clock
         self._records: dict[str, Record] = {}
-        self._outcomes: dict[Location, Outcome | None] = {}
+        self._outcomes: dict[Location | str, Outcome | None] = {}  # by job id; by place, of jobs that are forgotten
         self._kept: list[Kept] = []
         self._electrons: dict[Location, str] = {}
         self._reusing = reusing
@@ -80,7 +80,7 @@ class Board:
         self._read_outcomes()
         waits, hosts = self._turns.of(self._records.values()), self._hosts.of(self._records.values())
         rows = [
-            row_of_job(record, self._outcome_of(record), waits.get(job_id), hosts.get(job_id))
+            row_of_job(record, self._outcomes.get(job_id), waits.get(job_id), hosts.get(job_id))
             for job_id, record in self._records.items()
         ]
         called = {record.call for record in self._records.values()}
@@ -122,18 +122,20 @@ class Board:
 
     def _read_outcomes(self) -> None:
         """Outcomes of what has ended, each once: it is written before the job ends, and stays as it is."""
-        wanted = [record.call for record in self._records.values() if record.has_ended and record.call is not None]
-        wanted += [kept.place for kept in self._kept if kept.has_outcome]
-        wanted = [place for place in dict.fromkeys(wanted) if place not in self._outcomes]
-        self._outcomes |= dict(zip(wanted, self._account.each(self._outcome_at, wanted), strict=True))
+        wanted: list[tuple[Location, Record | None]] = [
+            (record.call, record)
+            for record in self._records.values()
+            if record.has_ended and record.call is not None and record.job_id not in self._outcomes
+        ]
+        wanted += [(kept.place, None) for kept in self._kept if kept.has_outcome and kept.place not in self._outcomes]
+        found = self._account.each(lambda of: self._outcome_at(*of), wanted)
+        for (place, record), outcome in zip(wanted, found, strict=True):
+            self._outcomes[place if record is None else record.job_id] = outcome
 
-    def _outcome_at(self, place: Location) -> Outcome | None:
+    def _outcome_at(self, place: Location, record: Record | None) -> Outcome | None:
         try:
-            return finding.outcome_or_problem(self._account, place)[0]
+            outcome, _ = finding.outcome_or_problem(self._account, place)
+            # A call that was submitted twice has one outcome, of one of its jobs.
+            return outcome if record is None else archive.outcome_of_job(self._account, place, record.detail, outcome)
         except (AccessDenied, NotFound):
             return None  # a call in a bucket of somebody else's: the list does without
-
-    def _outcome_of(self, record: Record) -> Outcome | None:
-        outcome = self._outcomes.get(record.call) if record.call is not None else None
-        # A call that was submitted twice has one outcome, of one of its jobs.
-        return outcome if outcome is not None and outcome.job_id in ("", record.job_id) else None

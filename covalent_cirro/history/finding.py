@@ -15,8 +15,9 @@ from covalent_cirro.history import archive, batch_jobs
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.archive import Kept
 from covalent_cirro.history.batch_jobs import Listed
-from covalent_cirro.history.names import SHORT, JobName, Wanted, call_made_at, choose, listed
+from covalent_cirro.history.names import SHORT, JobName, Wanted, choose, listed
 from covalent_cirro.history.records import Record
+from covalent_cirro.outcomes import refused
 from covalent_cirro.protocol import Call, Location, Outcome, ProtocolError, Reused
 from covalent_cirro.reuse.telling import checked_origin
 
@@ -119,7 +120,7 @@ def jobs_of(account: Account, dispatch_id: str, kept: Iterable[Kept]) -> list[Re
         kept: Its calls in S3.
     """
     kept = list(kept)
-    since = min((at for each in kept if (at := call_made_at(each.place.call_id))), default=0.0) - CLOCKS_APART_S
+    since = min((each.place.made_at for each in kept), default=0.0) - CLOCKS_APART_S
     queues = account.queues
     found = batch_jobs.created_since(account, queues.ours, since, _of(dispatch_id))
     called = {each.name.call_id for each in found}
@@ -178,7 +179,8 @@ def electron(account: Account, wanted: Wanted) -> Electron:
         calls = account.each(lambda each: _read(account, each), kept)
         jobs = _jobs_of_calls(account, dispatch_id, calls)
         found = [each._replace(records=tuple(record for record in jobs if record.call == each.place)) for each in calls]
-        return Electron(dispatch_id, wanted.node_id, tuple(_ended_since(account, each) for each in found))
+        ended = (_ended_since(account, each) for each in found)
+        return Electron(dispatch_id, wanted.node_id, tuple(_own(account, each) for each in ended))
     for place, reused in archive.reuses(account, dispatch_id):
         if any(node_id == wanted.node_id for node_id, *_ in reused.nodes):
             return Electron(dispatch_id, wanted.node_id, (_origin(account, place, reused),))
@@ -208,6 +210,18 @@ def _ended_since(account: Account, of: Attempted) -> Attempted:
         return of
     outcome, problem = outcome_or_problem(account, of.place)
     return of._replace(outcome=outcome, problem=problem, parts=archive.parts(account, of.place))
+
+
+def _own(account: Account, of: Attempted) -> Attempted:
+    """The call with the outcome that one of its jobs wrote, as far as AWS Batch still knows them."""
+    if of.outcome is None or not of.records:
+        return of
+    for record in reversed(of.records):
+        outcome = archive.outcome_of_job(account, of.place, record.detail, of.outcome)
+        if outcome is not None:
+            return of._replace(outcome=outcome)
+    detail = next((each.detail for each in of.records if each.job_id == of.outcome.job_id), None)
+    return of._replace(outcome=None, problem=str(refused(of.place, of.outcome, detail)))
 
 
 def _origin(account: Account, place: Location, reused: Reused) -> Attempted:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from covalent_cirro import jobs
+from covalent_cirro.batch import job_tail
 from covalent_cirro.jobs import JobDetail, JobState
-from covalent_cirro.protocol import CALL_PARAMETER, Location, ProtocolError, parse_call_uri
+from covalent_cirro.protocol import CALL_PARAMETER, Location, ProtocolError, parse_call_argument
 
 DISPATCH_TAG = "covalent:dispatch"
 LATTICE_TAG = "covalent:lattice"
@@ -127,7 +128,8 @@ class Record(NamedTuple):
 
 def parse_record(described: Mapping[str, Any]) -> Record | None:
     """One entry of DescribeJobs' ``jobs``; `None` for a job that is not an electron's."""
-    tags = described.get("tags") or {}
+    call = _call((described.get("parameters") or {}).get(CALL_PARAMETER))
+    tags = _tags(described, call)
     node = str(tags.get(NODE_TAG, ""))
     if not tags.get(DISPATCH_TAG) or not node.isdecimal():
         return None
@@ -140,13 +142,23 @@ def parse_record(described: Mapping[str, Any]) -> Record | None:
         lattice="" if lattice == "-" else lattice,
         electron=str(tags.get(ELECTRON_TAG) or "-"),
         node_id=int(node),
-        call=_call((described.get("parameters") or {}).get(CALL_PARAMETER)),
+        call=call,
         definition=str(described.get("jobDefinition") or "").rpartition("/")[2],
         log_region=str(log.get("awslogs-region") or ""),
         host=_host("", str(container.get("containerInstanceArn") or "")),
         attempts=tuple(_attempt(each) for each in described.get("attempts") or ()),
         cluster=_cluster(container.get("containerInstanceArn")),
     )
+
+
+def _tags(described: Mapping[str, Any], call: Location | None) -> Mapping[str, Any]:
+    """A job's tags. Where its submitter may set none, its call and name tell the same, but for the lattice."""
+    tags: Mapping[str, Any] = described.get("tags") or {}
+    if DISPATCH_TAG in tags or call is None:
+        return tags
+    tail = job_tail(call.dispatch_id, call.node_id, call.call_id)
+    electron = str(described.get("jobName") or "").removesuffix(tail)
+    return {DISPATCH_TAG: call.dispatch_id, NODE_TAG: str(call.node_id), ELECTRON_TAG: electron}
 
 
 def _attempt(of: Mapping[str, Any]) -> AttemptRecord:
@@ -175,9 +187,9 @@ def _cluster(instance_arn: object) -> str:
     return parts[1] if len(parts) == 3 else ""
 
 
-def _call(uri: object) -> Location | None:
+def _call(argument: object) -> Location | None:
     try:
-        return parse_call_uri(uri) if isinstance(uri, str) else None
+        return parse_call_argument(str(argument))[0]
     except ProtocolError:
         return None
 

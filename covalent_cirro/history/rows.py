@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from covalent_cirro import jobs, tries
 from covalent_cirro.history.hosts import Host
-from covalent_cirro.history.names import call_made_at
 from covalent_cirro.history.records import ENDED, RUNNING, Record
 from covalent_cirro.history.turns import Turn
 from covalent_cirro.jobs import JobState
@@ -110,18 +109,16 @@ def row_of_job(record: Record, outcome: Outcome | None, waits: Turn | None = Non
 
 def row_of_call(place: Location, electron: str, outcome: Outcome | None, now: float) -> Row:
     """The row of a call whose job AWS Batch does not know: from what lies in S3."""
-    *_, dispatch_id, node, _, _ = place.base.split("/")
-    made_at = call_made_at(place.call_id)
-    is_new = made_at is not None and now - made_at < SUBMITTED_WITHIN_S
+    is_new = now - place.made_at < SUBMITTED_WITHIN_S
     state, since, why = WITHOUT_JOB, None, "is being submitted" if is_new else NOBODY_KNOWS
     if outcome is not None:
         state = JobState.SUCCEEDED.value if outcome.succeeded else JobState.FAILED.value
         since, why = outcome.times.get("stored"), _failure_line(outcome)
     limit = None if outcome is None else outcome.usage.memory_limit_bytes
     return Row(
-        dispatch_id=dispatch_id,
+        dispatch_id=place.dispatch_id,
         lattice="",
-        node_id=int(node),
+        node_id=place.node_id,
         electron=electron,
         state=state,
         since=since,
@@ -141,11 +138,10 @@ def row_of_call(place: Location, electron: str, outcome: Outcome | None, now: fl
 
 def row_of_reused(place: Location, reused: Reused) -> Row:
     """The row of an electron that has the results of an earlier job, which stands in for its own."""
-    *_, dispatch_id, node, _, _ = place.base.split("/")
     return Row(
-        dispatch_id=dispatch_id,
+        dispatch_id=place.dispatch_id,
         lattice=reused.lattice,
-        node_id=int(node),
+        node_id=place.node_id,
         electron=reused.nodes[0][1],
         state=REUSED,
         since=reused.at,

@@ -12,7 +12,6 @@ from covalent_cirro import console, explanations, tries
 from covalent_cirro.ends import Evidence
 from covalent_cirro.history.finding import Attempted, Electron
 from covalent_cirro.history.hosts import Host
-from covalent_cirro.history.names import call_made_at
 from covalent_cirro.history.records import ENDED, Record
 from covalent_cirro.history.rows import NOBODY_KNOWS, WITHOUT_JOB
 from covalent_cirro.history.turns import Turn
@@ -299,10 +298,9 @@ def _periods(of: Attempted, record: Record | None) -> list[Period]:
         return found
     detail = record.detail
     waits_since = detail.created_at
-    called_at = call_made_at(of.place.call_id)
     # Clocks of two machines; and the id of a further try (`tries.py`) does not tell when it was made.
-    if called_at is not None and waits_since is not None and called_at <= waits_since and not _is_further_try(of):
-        found.append(Period("upload", called_at, waits_since))
+    if waits_since is not None and of.place.made_at <= waits_since and not _is_further_try(of):
+        found.append(Period("upload", of.place.made_at, waits_since))
     for number, attempt in enumerate(record.attempts, 1):
         if attempt.began_at is not None:
             if waits_since is not None:

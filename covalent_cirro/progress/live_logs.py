@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from covalent_cirro import local_files
 from covalent_cirro.covalent_view import LogFile
 from covalent_cirro.errors import CirroError
 from covalent_cirro.protocol import Location
@@ -159,18 +160,26 @@ class LiveLogs:
             if self._followed.get(each.place) is not each:
                 break
             begin = stream not in each.copied
-            each.copied[stream] = part
             count += 1
             if data:
                 each.writing = asyncio.ensure_future(asyncio.to_thread(self._append, file, data, begin))
                 await asyncio.shield(each.writing)
+            each.copied[stream] = part
         return count
 
     def _append(self, file: LogFile, data: bytes, begin: bool) -> None:
-        os.makedirs(os.path.dirname(file.path), exist_ok=True)
-        with open(file.path, "wb" if begin else "ab") as opened:
-            opened.write(data)
-            size = opened.tell()
+        local_files.require_room(file.path, len(data))
+        with local_files.told(file.path):
+            os.makedirs(os.path.dirname(file.path), exist_ok=True)
+            with open(file.path, "wb" if begin else "ab", buffering=0) as opened:
+                before, left = opened.tell(), memoryview(data)
+                try:
+                    while left:
+                        left = left[opened.write(left) :]
+                except OSError:
+                    opened.truncate(before)  # it comes again, whole
+                    raise
+                size = opened.tell()
         self._tell({file.asset_id: size})
 
 

@@ -19,10 +19,9 @@ from covalent_cirro.history.account import Account
 from covalent_cirro.history.archive import Kept
 from covalent_cirro.history.finding import Electron
 from covalent_cirro.history.hosts import Host, Hosts, Place, places
-from covalent_cirro.history.names import call_made_at
 from covalent_cirro.history.records import Record
 from covalent_cirro.prices import ON_DEMAND, SPOT, Price, Prices, SpotHistory, shipped, shipped_price
-from covalent_cirro.protocol import Outcome
+from covalent_cirro.protocol import Outcome, call_made_at
 from covalent_cirro.report.costs import Offer, need_of
 from covalent_cirro.report.facts import NO_CAPACITY, Capacity, Machine, Run, run_of_call, run_of_job, run_of_reused
 
@@ -88,8 +87,8 @@ def gather(
         call_id = "" if record.call is None else record.call.call_id
         known.add(call_id)
         outcome = outcomes.get(call_id)
-        if outcome is not None and outcome.job_id not in ("", record.job_id):
-            outcome = None
+        if record.call is not None:
+            outcome = archive.outcome_of_job(account, record.call, record.detail, outcome)
         capacity = capacities.get(record.detail.queue, NO_CAPACITY)
         runs.append(_seen_on(run_of_job(record, outcome, called.get(call_id), capacity), record, hosts))
     forgotten = [each for each in kept if each.place.call_id not in known]

@@ -205,6 +205,42 @@ def test_the_last_deployment_is_meant_where_none_is_named(aws: Emulator, cirro: 
     assert "nothing of the deployment 'other' is left" in cirro("destroy", "--yes").output
 
 
+@pytest.fixture
+def running_job(deployed: Result, aws: Emulator) -> None:
+    """A job that runs on the CPU queue."""
+    batch = aws.client("batch")
+    needs = [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "256"}]
+    made = batch.register_job_definition(
+        jobDefinitionName="by-hand",
+        type="container",
+        containerProperties={"image": "image", "command": ["sleep", "600"], "resourceRequirements": needs},
+    )
+    job = batch.submit_job(jobName="runs", jobQueue="cirro-cpu", jobDefinition=made["jobDefinitionArn"])["jobId"]
+    end = time.monotonic() + DEADLINE_S
+    while batch.describe_jobs(jobs=[job])["jobs"][0]["status"] != "RUNNING":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.usefixtures("running_job")
+def test_jobs_that_run_are_not_disturbed_unasked(cirro: Cirro) -> None:
+    """``--yes`` is about the changes: a script is refused, and told what it can say."""
+    refused = cirro("deploy", "--yes", "--parameter", "CpuInstanceTypes=m7i")
+    assert refused.exit_code == 1
+    assert "1 job runs (1 RUNNING) on instances that this change replaces" in refused.stderr
+    assert "--running-jobs end" in refused.stderr
+    assert cirro("deploy", "--yes", "--parameter", "CpuSpotMaxVcpus=16").exit_code == 0
+
+
+@pytest.mark.usefixtures("running_job")
+def test_at_a_terminal_it_is_asked_what_becomes_of_jobs_that_run() -> None:
+    """Enter is the answer that changes nothing."""
+    asked = Terminal("deploy", "--parameter", "CpuInstanceTypes=m7i")
+    asked.answer("What about them? (refuse, wait, end) [refuse]", "")
+    assert asked.end() == 1
+    assert "they get 60 minutes, then AWS Batch terminates them" in asked.text
+
+
 # --- destroy ------------------------------------------------------------------------------------------------------
 
 

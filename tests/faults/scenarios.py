@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.faults.measures import Row, Watch, measure
@@ -31,7 +32,8 @@ class Scenario:
         fails: So many electrons cannot succeed.
         jobs_each: Jobs that an electron may have: one is submitted again on purpose after some ends.
         says: What their errors must say, one for each.
-        before: Done before the dispatch, once the faults are set.
+        before: Done before the dispatch, once the faults are set; gives its folder where that is an earlier one's
+            (`World.dispatch`).
         strikes: Whether there is a fault at all.
         evidence: Where no fault of the emulator counts it: what AWS says of a job that was hit.
     """
@@ -47,7 +49,7 @@ class Scenario:
     fails: int = 0
     jobs_each: int = 1
     says: tuple[str, ...] = ()
-    before: Callable[[World], None] = lambda world: None
+    before: Callable[[World], Path | None] = lambda world: None
     evidence: str | None = None
     strikes: bool = True
 
@@ -62,12 +64,13 @@ def trial(world: World, scenario: Scenario) -> Row:
     world.forget()
     for fault in scenario.faults:
         world.fault(**fault)
-    scenario.before(world)
+    folder = scenario.before(world)
     run = world.dispatch(
         scenario.count,
         held=scenario.act is not None,
         eats_mib=scenario.eats_mib,
         memory_max=scenario.memory_max,
+        folder=folder,
     )
     try:
         with Watch(run) as watch:

@@ -21,6 +21,7 @@ import pytest
 from covalent._workflow.transportable_object import TransportableObject
 
 from covalent_cirro import processes
+from covalent_cirro.emulator.full_disk import fill_when
 from covalent_cirro.emulator.keys import OWN_ID
 from covalent_cirro.emulator.model import STATES, TERMINAL
 from covalent_cirro.playground import REGION, Playground
@@ -91,6 +92,10 @@ class World:
         self._vcpus = vcpus
         self._spent: list[dict[str, Any]] = []
         self.playground = Playground(folder / "state")
+        self.disk_is_full = folder / "disk is full"
+        """While there is this file, the server's disk has no room for another file that Python writes."""
+        is_full = f"os.path.exists({str(self.disk_is_full)!r}) and not os.path.exists(path)"
+        self._environment = fill_when(self.playground.covalent_dir, is_full, folder / "hook", os.environ)
         self.start()
         self.endpoint_url = str(self.playground.status().endpoint_url)
         self.settings = self.playground.read().settings
@@ -100,6 +105,7 @@ class World:
         """Start what does not run."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(DEADLINE_VARIABLE, str(WAITING_DEADLINE_S))
+            patch.setenv("PYTHONPATH", self._environment["PYTHONPATH"])
             self.url = str(self.playground.up(server=True, vcpus=self._vcpus).server_url)
 
     def close(self) -> None:
@@ -122,9 +128,24 @@ class World:
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         return [line for line in lines if line.strip() and not line.lstrip().startswith(("INFO:", "["))]
 
-    def dispatch(self, count: int, *, held: bool = False, eats_mib: int = 0, memory_max: float | None = None) -> Run:
-        """Dispatch `lattices.sweep`; ``held``: electrons that have begun end when `Run.release` is called."""
-        folder = self.folder / f"run-{time.monotonic_ns()}"
+    def dispatch(
+        self,
+        count: int,
+        *,
+        held: bool = False,
+        eats_mib: int = 0,
+        memory_max: float | None = None,
+        folder: Path | None = None,
+    ) -> Run:
+        """Dispatch `lattices.sweep`.
+
+        Args:
+            count: Electrons.
+            held: Those that have begun end when `Run.release` is called.
+            eats_mib, memory_max: Of the first.
+            folder: For its marks; it is part of all inputs, which no other dispatch has unless it has the same one.
+        """
+        folder = folder or self.folder / f"run-{time.monotonic_ns()}"
         folder.mkdir()
         if held:
             (folder / GATE).touch()
@@ -179,20 +200,22 @@ class Run:
         self.dispatch_id = dispatch_id
         self.folder = folder
         self.count = count
-        self.kills = 0
+        self.struck = 0
         self.hit: set[int] = set()
-        database = world.playground.covalent_dir / "dispatcher_db.sqlite"
-        # Only read, but what a killed server left half written is rolled back by the first who opens it.
-        self._database = f"file:{database}?mode=rw"
+        self.database = world.playground.covalent_dir / "dispatcher_db.sqlite"
 
     def release(self) -> None:
         """Let electrons end."""
         (self.folder / GATE).unlink(missing_ok=True)
 
     def kill_server(self) -> None:
-        """Kill the server of this dispatch; electrons that have not ended are hit."""
+        """Kill the server of this dispatch."""
         self.world.signal(signal.SIGKILL)
-        self.kills += 1
+        self.strike()
+
+    def strike(self) -> None:
+        """Say that the server was struck; electrons that have not ended are hit."""
+        self.struck += 1
         self.hit |= {node.node_id for node in self.nodes()[:-1] if node.status not in ENDED}
 
     # --- in Covalent ---
@@ -210,7 +233,8 @@ class Run:
         ]
 
     def _rows(self, sql: str) -> list[Any]:
-        connection = sqlite3.connect(self._database, uri=True, timeout=30)
+        # Only read, but what a killed server left half written is rolled back by the first who opens it.
+        connection = sqlite3.connect(f"file:{self.database}?mode=rw", uri=True, timeout=30)
         try:
             return connection.execute(sql, (self.dispatch_id,)).fetchall()
         finally:

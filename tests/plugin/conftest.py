@@ -12,6 +12,7 @@ import pytest
 
 from covalent_cirro import CirroBatchExecutor, deployment
 from covalent_cirro.emulator import Emulator
+from covalent_cirro.protocol import parse_call_argument
 from tests.access import PROFILE, credentials_file
 
 
@@ -37,6 +38,17 @@ class Account(NamedTuple):
         pages = self.client("s3").get_paginator("list_objects_v2")
         found = pages.paginate(Bucket=self.settings["s3_bucket_name"], Prefix=prefix)
         return [item["Key"] for page in found for item in page.get("Contents", ())]
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Put an object in the place of another. The bucket's policy lets nobody write over an outcome."""
+        s3, bucket = self.client("s3"), self.settings["s3_bucket_name"]
+        s3.delete_object(Bucket=bucket, Key=key)
+        s3.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+
+    def mac_key(self, job_id: str) -> str:
+        """The key with which a job authenticates its outcomes."""
+        (job,) = self.client("batch").describe_jobs(jobs=[job_id])["jobs"]
+        return parse_call_argument(job["parameters"]["call"])[1]
 
 
 @contextlib.contextmanager

@@ -145,8 +145,8 @@ async def test_a_clock_that_is_wrong_is_told_as_that(
 
 def overwrite(account: Account, key: str, change: Callable[[bytes], bytes]) -> None:
     """Change an object behind everybody's back."""
-    s3, bucket = account.client("s3"), account.settings["s3_bucket_name"]
-    s3.put_object(Bucket=bucket, Key=key, Body=change(s3.get_object(Bucket=bucket, Key=key)["Body"].read()))
+    found = account.client("s3").get_object(Bucket=account.settings["s3_bucket_name"], Key=key)
+    account.replace(key, change(found["Body"].read()))
 
 
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: b"X" + data[1:]], ids=["cut short", "changed"])
@@ -165,15 +165,19 @@ async def test_an_input_that_was_tampered_with_is_refused_by_the_runner(
         await made.query_result(metadata)
 
 
-async def test_a_blob_that_somebody_deleted_fails_one_electron_and_is_sent_again_for_the_next(
-    executor: Make, metadata: dict[str, Any], account: Account
+@pytest.mark.parametrize("change", ["deleted", "changed"])
+async def test_a_blob_that_is_not_what_it_was_fails_one_electron_and_is_sent_again_for_the_next(
+    executor: Make, metadata: dict[str, Any], account: Account, change: str
 ) -> None:
-    """What was once seen in S3 is asked for again after a job did not find it."""
+    """What was once seen in S3 is asked for again after a job did not find it, or other bytes of the same length."""
     made, data = executor(), metadata["dispatch_id"].encode() * 4000
     before = set(account.keys())
     assert await made.run(size, [data], {}, metadata) == len(data)
     (blob,) = [key for key in set(account.keys()) - before if "/blobs/" in key]
-    account.client("s3").delete_object(Bucket=account.settings["s3_bucket_name"], Key=blob)
+    if change == "deleted":
+        account.client("s3").delete_object(Bucket=account.settings["s3_bucket_name"], Key=blob)
+    else:
+        overwrite(account, blob, lambda data: b"X" + data[1:])
     with pytest.raises(TaskRuntimeError, match=blob.rsplit("/", 1)[1]):
         await made.run(size, [data], {}, metadata)
     assert await made.run(size, [data], {}, metadata) == len(data)
@@ -193,6 +197,20 @@ async def test_a_result_that_was_tampered_with_is_refused_by_the_server(
         overwrite(account, blob, change)
     with pytest.raises(TaskRuntimeError, match=r"changed or cut short|decodes to|damaged"):
         await made.query_result(metadata)
+
+
+async def test_a_result_that_was_changed_is_stored_again_by_the_next_job_that_has_it(
+    executor: Make, metadata: dict[str, Any], account: Account
+) -> None:
+    """Its blob has the same name, and other bytes of the same length."""
+    made, text = executor(), metadata["dispatch_id"]
+    before = set(account.keys())
+    result = await made.run(lambda: text * 4000, [], {}, metadata)
+    blobs = [key for key in set(account.keys()) - before if "/blobs/" in key]
+    assert blobs
+    for blob in blobs:
+        overwrite(account, blob, lambda data: b"X" + data[1:])
+    assert await made.run(lambda: text * 4000, [], {}, {**metadata, "node_id": 4}) == result
 
 
 @pytest.mark.parametrize(

@@ -313,8 +313,11 @@ async def test_only_the_electrons_own_document_leads_elsewhere(
         await second.receive(made, "load", {"call": first.ended["load"].sent["call"], "reused": True})
     place = parse_call_uri(sent["call"])
     with pytest.raises(OutcomeError, match="no results were taken"):
-        await second.receive(made, "load", {"call": place.sibling("other").call_uri, "reused": True})
-    document = {**document_of(account, Ended(sent, None, "", "")), "origin": "s3://theirs/jobs/d/1/c/call.json"}
+        await second.receive(made, "load", {"call": place.sibling("018f5e2b7c00c0ffee01").call_uri, "reused": True})
+    document = {
+        **document_of(account, Ended(sent, None, "", "")),
+        "origin": "s3://theirs/jobs/d/1/018f5e2b7c00c0ffee01/call.json",
+    }
     account.client("s3").put_object(Bucket=place.bucket, Key=place.reused_key, Body=json.dumps(document).encode())
-    with pytest.raises(OutcomeError, match=r"s3://theirs/jobs/d/1/c/call\.json, which is not in"):
+    with pytest.raises(OutcomeError, match=r"s3://theirs/jobs/d/1/018f5e2b7c00c0ffee01/call\.json, which is not in"):
         await second.receive(made, "load", sent)

@@ -28,7 +28,10 @@ def test_small_electron_costs_one_get_and_one_put(runs: Any) -> None:
     asked = [(request.method, request.path) for request in runs.proxy.requests]
     assert asked == [("GET", base + "call.json"), ("PUT", base + "outcome.json")]
     assert runs.proxy.requests[1].headers["if-none-match"] == "*"
-    assert runs.stored() == ["jobs/dispatch-1/0/call-1/call.json", "jobs/dispatch-1/0/call-1/outcome.json"]
+    assert runs.stored() == [
+        "jobs/dispatch-1/0/018f5e2b7c00c0ffee01/call.json",
+        "jobs/dispatch-1/0/018f5e2b7c00c0ffee01/outcome.json",
+    ]
 
 
 def test_needs_neither_covalent_nor_boto(runs: Any) -> None:
@@ -57,7 +60,7 @@ def test_outcome_tells_where_when_and_how_much(runs: Any) -> None:
     ran = runs(runs.task(work))
 
     outcome = ran.outcome
-    assert (outcome.call_id, outcome.attempt, outcome.job_id) == ("call-1", 1, "job-1")
+    assert (outcome.call_id, outcome.attempt, outcome.job_id) == ("018f5e2b7c00c0ffee01", 1, "job-1")
     assert outcome.python == ".".join(map(str, sys.version_info[:3]))
     assert outcome.cloudpickle == cloudpickle.__version__
     assert outcome.host["hostname"] == os.uname().nodename
@@ -104,7 +107,7 @@ def test_blob_that_is_there_is_not_sent_again(runs: Any) -> None:
     """A second call with the same output asks by HEAD and puts nothing but its outcome."""
     task = runs.task(lambda: bytes(range(256)) * 1000)
     first = runs(task)
-    runs.location = runs.location._replace(base=runs.location.base.replace("call-1", "call-2"))
+    runs.location = runs.location.sibling("018f5e2b7c00c0ffee02")
     runs.proxy.requests.clear()
 
     second = runs(task)
@@ -319,7 +322,7 @@ def test_missing_covalent_names_the_servers_version(runs: Any) -> None:
 def test_unreadable_pickle_is_told(runs: Any) -> None:
     """Bytes that are no pickle, and a name that its module lacks."""
     garbage = runs(runs.task(len, Inline(b"not a pickle"))).failure
-    runs.location = runs.location._replace(base=runs.location.base.replace("call-1", "call-2"))
+    runs.location = runs.location.sibling("018f5e2b7c00c0ffee02")
     renamed = runs(runs.task(Inline(b"cos\nno_such_thing\n."))).failure
 
     assert (garbage.kind, renamed.kind) == (Kind.UNREADABLE, Kind.UNREADABLE)

@@ -252,7 +252,7 @@ def test_exit_functions_run_and_their_output_is_kept(runs: Any) -> None:
     orderly = runs(runs.task(electron))
     assert (runs.value(orderly), orderly.result.stdout.tail) == ("done", "flushed\n")
 
-    runs.location = runs.location._replace(base=runs.location.base.replace("call-1", "call-2"))
+    runs.location = runs.location.sibling("018f5e2b7c00c0ffee02")
     stuck = runs(runs.task(never_ends), env={"CIRRO_EXIT_S": "0.5"})
     assert (stuck.code, runs.value(stuck)) == (ExitCode.OK, "done")
 
@@ -403,7 +403,7 @@ def test_gpus_are_asked_for_only_where_they_are_visible(runs: Any, tmp_path: Pat
     )
 
     (tmp_path / "asked").unlink()
-    runs.location = runs.location._replace(base=runs.location.base.replace("call-1", "call-2"))
+    runs.location = runs.location.sibling("018f5e2b7c00c0ffee02")
     without = runs(runs.task(time.sleep, 0.1), env={"PATH": path, "NVIDIA_VISIBLE_DEVICES": "void"})
     assert without.outcome.usage.gpus == ()
     assert not (tmp_path / "asked").exists()

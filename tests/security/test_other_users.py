@@ -271,10 +271,10 @@ def test_a_link_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
         Emulator(state_dir=tmp_path / "link").start()
 
 
-def test_a_file_in_the_place_of_a_folder_is_an_error_of_the_system(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     """Named."""
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError, match="file"):
+    with pytest.raises(NotPrivate, match="file is not a folder"):
         private.folder(tmp_path / "file")
 
 

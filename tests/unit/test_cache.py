@@ -82,7 +82,6 @@ def test_what_is_not_ours_alone_is_refused(tmp_path: Path, why: str) -> None:
         folder.symlink_to(tmp_path / "real")
     elif why == "is not a folder":
         folder.touch()
-        why = "Not a directory"
     else:
         folder.mkdir()
         folder.chmod(0o777)

@@ -438,6 +438,17 @@ def test_what_is_not_allowed_is_allowed_by_one_command(arn: str, command: str) -
     assert roles.permissions(arn, [], "arn:p", WHERE).level == OK
 
 
+def test_what_an_executor_does_without_is_a_warning_that_says_what_it_costs() -> None:
+    """Electrons run all the same; beside what is needed, both are told."""
+    arn, spared = "arn:aws:iam::1:user/ada", ("batch:ListJobs", "*", "implicitDeny")
+    found = roles.permissions(arn, [spared, spared], "arn:p", WHERE)
+    assert found.level == WARNING
+    assert found.seen.startswith("electrons run, but without batch:ListJobs a job whose SubmitJob was not answered")
+    both = roles.permissions(arn, [("iam:PassRole", "arn:role", "implicitDeny"), spared], "arn:p", WHERE)
+    assert both.level == FAILURE
+    assert both.seen.startswith("iam:PassRole on arn:role: implicitDeny; without batch:ListJobs a job")
+
+
 # --- data and image ---------------------------------------------------------------------------------------------------
 
 

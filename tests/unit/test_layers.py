@@ -12,12 +12,22 @@ PACKAGE = Path(__file__).parents[2] / "covalent_cirro"
 
 LAYERS: list[set[str]] = [
     # What may be imported stands above what imports it; docs/architecture.md draws this.
-    {"errors", "tobj", "web_pages"},
+    {"errors", "nested", "tobj", "web_pages"},
     {"protocol", "private", "peers"},
     {"documents", "settings"},
-    {"jobs", "image_rules", "console", "outcomes", "server_guard"},
+    {
+        "jobs",
+        "image_rules",
+        "console",
+        "optional_actions",
+        "local_files",
+        "database_locks",
+        "config_writes",
+        "server_guard",
+    },
+    {"outcomes"},
     {"health", "ends"},
-    {"watchlist", "explanations", "checkpoint", "aws", "cache", "packages", "covalent_config"},
+    {"watchlist", "explanations", "host_ends", "checkpoint", "aws", "cache", "packages", "covalent_config"},
     {
         "blobs",
         "batch",
@@ -35,9 +45,11 @@ LAYERS: list[set[str]] = [
     {"store", "state_folder", "waiting", "covalent_view", "covalent_runs"},
     {"progress"},
     {"engine", "calls", "results"},
-    {"logs", "launches"},
-    {"host_nodes", "resume", "reuse"},
+    {"assembly", "logs", "launches"},
+    {"host_process", "resume", "reuse"},
+    {"host_nodes"},
     {"submission"},
+    {"host_failures", "host_jobs"},
     {"polling"},
     {"covalent_server", "reception"},
     {"direct"},
@@ -52,6 +64,8 @@ LAYERS: list[set[str]] = [
 PURE = {
     "ends",
     "explanations",
+    "host_ends",
+    "nested",
     "tries",
     "console",
     "errors",
@@ -63,15 +77,16 @@ PURE = {
     "outcomes",
     "watchlist",
     "image_rules",
+    "optional_actions",
     "health",
     "web_pages",
 }
 PURE_MAY_IMPORT = {
-    *("__future__", "base64", "binascii", "collections", "dataclasses", "enum", "hashlib", "heapq", "json", "os", "re"),
-    "typing",
+    *("__future__", "base64", "binascii", "collections", "dataclasses", "enum", "hashlib", "heapq", "hmac", "json"),
+    *("io", "os", "re", "typing"),
 }
 
-RUNNER_MAY_IMPORT = {"errors", "protocol", "documents", "tobj", "runner"}
+RUNNER_MAY_IMPORT = {"errors", "nested", "protocol", "documents", "tobj", "runner"}
 
 SERVER_SIDE = sorted(
     path.relative_to(PACKAGE)

@@ -171,7 +171,7 @@ def covalent(tmp_path: Path) -> Covalent:
 
 def place(node_id: int = 0, dispatch: str = "d1") -> Location:
     """Where the call of a node lies."""
-    return location("bucket", "cirro/", dispatch, node_id, "call")
+    return location("bucket", "cirro/", dispatch, node_id, "018f5e2b7c00c0ffee01")
 
 
 def live(bucket: Bucket, covalent: Covalent, clock: Callable[[], float] = time.monotonic) -> LiveLogs:

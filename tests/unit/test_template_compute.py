@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from covalent_cirro.deployment import running_jobs
 from tests.unit.template_facts import TEMPLATES
 
 COMPUTE = TEMPLATES["compute"]
@@ -31,7 +32,15 @@ def test_compute_environment_is_changed_in_place(name: str) -> None:
     assert found["ReplaceComputeEnvironment"] is False
     assert not {"ServiceRole", "ComputeEnvironmentName", "Tags"} & set(found)
     assert found["ComputeResources"]["AllocationStrategy"] != "BEST_FIT"
-    assert found["UpdatePolicy"] == {"TerminateJobsOnUpdate": False, "JobExecutionTimeoutMinutes": 7200}
+    assert found["UpdatePolicy"] == {
+        "TerminateJobsOnUpdate": False,
+        "JobExecutionTimeoutMinutes": {"Ref": "JobExecutionTimeoutMinutes"},
+    }
+
+
+def test_jobs_may_not_outlast_what_cloudformation_waits() -> None:
+    """Two hours for a resource: after that the update fails, and its rollback too."""
+    assert COMPUTE.parameters["JobExecutionTimeoutMinutes"]["MaxValue"] < 60 * running_jobs.CLOUDFORMATION_HOURS
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pickle
@@ -20,6 +21,7 @@ from covalent_cirro.protocol import (
     Failure,
     Inline,
     Kind,
+    Location,
     Log,
     NodeOutput,
     NodeResult,
@@ -32,6 +34,7 @@ from covalent_cirro.protocol import (
 )
 
 SHA = "0f" * 32
+MAC_KEY = "0123456789abcdef" * 2
 
 
 @given(st.one_of(st.binary(max_size=5000), st.text(max_size=2000), st.lists(st.integers()), st.none()))
@@ -168,7 +171,51 @@ outcomes = st.builds(
 @given(outcomes)
 def test_an_outcome_comes_back_as_it_was(outcome: Outcome) -> None:
     """Round trip."""
-    assert documents.parse_outcome(documents.dump_outcome(outcome)) == outcome
+    read = documents.parse_outcome(documents.dump_outcome(outcome))
+    assert read == outcome._replace(mac="", digest=b"")
+
+
+@given(outcomes, st.data())
+def test_an_outcome_is_authentic_only_as_it_was_written(outcome: Outcome, data: st.DataObject) -> None:
+    """With the key it was written with, and no byte of it changed."""
+    written = documents.dump_outcome(outcome, MAC_KEY)
+    read = documents.parse_outcome(written)
+    assert read.is_authentic(MAC_KEY)
+    assert not read.is_authentic("f" * 32)
+    at = data.draw(st.integers(0, len(written) - 1))
+    changed = written[:at] + bytes([written[at] ^ data.draw(st.integers(1, 255))]) + written[at + 1 :]
+    with contextlib.suppress(protocol.ProtocolError):
+        assert not documents.parse_outcome(changed).is_authentic(MAC_KEY)
+
+
+def test_an_outcome_without_a_code_is_not_authentic() -> None:
+    """Whoever has not the key cannot say that a job wrote it."""
+    plain = documents.parse_outcome(json.dumps(an_outcome()).encode())
+    assert not plain.is_authentic(MAC_KEY)
+    assert plain.is_authentic("")  # a job that was submitted without a key
+
+
+@given(st.from_regex(r"[0-9a-f]{32}", fullmatch=True))
+def test_a_job_is_given_its_call_and_its_key(mac_key: str) -> None:
+    """In one argument; a call alone is one too."""
+    place = protocol.location("bucket", "a#b/", "d-1", 3, "018f5e2b7c00c0ffee01")
+    assert protocol.parse_call_argument(protocol.call_argument(place, mac_key)) == (place, mac_key)
+    assert protocol.parse_call_argument(place.call_uri) == (place, "")
+
+
+def test_what_is_no_call_is_not_listed_as_one() -> None:
+    """A job may write logs, checkpoints and outcomes below its own call: names of its choice are no calls."""
+    base = "cirro/jobs/d/3/"
+    call_id = "018f5e2b7c00c0ffee01"
+    ours = [f"{base}{call_id}/{name}" for name in ("call.json", "log/01/stdout.000000", "log/call.json")]
+    others = [f"{base}log/call.json", f"{base}checkpoint/call.json", f"{base}{call_id}", f"{base}x/{call_id}/call.json"]
+    found = protocol.calls_among([*others, *ours, "elsewhere"], "bucket", "cirro/", "d")
+    assert found == {Location("bucket", f"{base}{call_id}/"): {"call.json", "log/01/stdout.000000", "log/call.json"}}
+
+
+def test_a_call_tells_when_it_was_made() -> None:
+    """To the millisecond."""
+    assert protocol.call_made_at(f"{1_700_000_000_123:012x}{'0' * 8}") == 1_700_000_000.123
 
 
 def an_outcome() -> dict[str, Any]:
@@ -237,13 +284,19 @@ def test_another_format_says_which_side_to_update(version: object, side: str) ->
 @given(st.sampled_from(["", "p/", "p/q/", "jobs/"]), st.integers(0, 99))
 def test_the_uri_of_a_call_leads_back_to_its_place(prefix: str, node_id: int) -> None:
     """Whatever the prefix."""
-    place = protocol.location("bucket", prefix, "d-1", node_id, "c0ffee")
+    place = protocol.location("bucket", prefix, "d-1", node_id, "018f5e2b7c00c0ffee01")
     assert protocol.parse_call_uri(place.call_uri) == place
-    assert (place.prefix, place.call_id) == (prefix, "c0ffee")
+    assert (place.prefix, place.call_id) == (prefix, "018f5e2b7c00c0ffee01")
 
 
 @pytest.mark.parametrize(
-    "uri", ["", "s3://b/call.json", "s3://b/jobs/d/x/c/call.json", "http://b/jobs/d/1/c/call.json"]
+    "uri",
+    [
+        "",
+        "s3://b/call.json",
+        "s3://b/jobs/d/x/018f5e2b7c00c0ffee01/call.json",
+        "http://b/jobs/d/1/018f5e2b7c00c0ffee01/call.json",
+    ],
 )
 def test_what_is_not_the_uri_of_a_call_is_refused(uri: str) -> None:
     """The runner's only argument."""
