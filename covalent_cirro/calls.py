@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from covalent_cirro import local_files, packages, texts, tobj
+from covalent_cirro import cache, local_files, packages, texts, tobj
 from covalent_cirro.blobs import Source
 from covalent_cirro.covalent_assets import Group
 from covalent_cirro.documents import dump_call
@@ -138,7 +138,8 @@ async def prepare_call(
         )
     place = location(settings.s3_bucket_name, settings.key_prefix, dispatch_id, specs[0].node_id, new_call_id())
     inside = {spec.node_id for spec in specs}
-    put = _Puts(store, settings, place, allowed)
+    folder = await asyncio.to_thread(cache.scratch, settings.cache_dir)
+    put = _Puts(store, folder, place, allowed)
 
     async def task(spec: Spec) -> Task:
         node = group.nodes[spec.node_id]
@@ -163,7 +164,7 @@ async def prepare_call(
 
     async def package(item: str) -> Package:
         path = await asyncio.to_thread(packages.locate, item)
-        archive = await asyncio.to_thread(packages.pack, path, settings.cache_dir)
+        archive = await asyncio.to_thread(packages.pack, path, folder)
         return Package(path.stem, await put(archive, is_tobj=False))
 
     tasks, archives = await asyncio.gather(
@@ -195,12 +196,10 @@ def _header(path: str) -> tobj.Header:
 class _Puts:
     """Puts the files of one call, and counts what rides inside it."""
 
-    def __init__(
-        self, store: Store, settings: Settings, place: Location, allowed: Callable[[], Awaitable[None]]
-    ) -> None:
+    def __init__(self, store: Store, folder: str, place: Location, allowed: Callable[[], Awaitable[None]]) -> None:
         self._store = store
         self._allowed = allowed
-        self._folder = settings.cache_dir
+        self._folder = folder
         self._place = place
         self._room = INLINE_TOTAL_BYTES
         self.keys: list[str] = []

@@ -106,17 +106,24 @@ def server_environment(folder: Path) -> dict[str, str]:
 def main(port: int) -> None:
     """Migrate the database and serve until SIGTERM: what ``covalent start`` does, in this process.
 
-    ``COVALENT_CONFIG_DIR`` has to be set. Triggers and the Dask cluster are off.
+    ``COVALENT_CONFIG_DIR`` has to be set. Triggers and the Dask cluster are off. Only this user's programs and the
+    server's own pages are answered (`server_guard`).
     """
     import covalent_ui
     from covalent_dispatcher._db.datastore import DataStore
 
     from covalent_cirro import database_locks
     from covalent_cirro.resume import server_life
+    from covalent_cirro.server_guard import Guard
 
     database_locks.wait_everywhere()
     DataStore.factory().run_migrations(logging_enabled=False)
     server_life.arm()
+    from covalent_ui.api.main import app
+
+    app.add_middleware(Guard)  # the last one that is added is asked first
+    # uvicorn takes the word of whoever comes from the loopback for who he is (X-Forwarded-For).
+    os.environ["FORWARDED_ALLOW_IPS"] = ""
     # Covalent's app.py finds its web pages, and uvicorn finds app.py, through the working folder.
     web = Path(next(iter(covalent_ui.__path__)))
     os.chdir(web)

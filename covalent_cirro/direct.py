@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from covalent_cirro import jobs, tobj
+from covalent_cirro import cache, jobs, tobj
 from covalent_cirro.calls import Spec, Written, pickled_by, write_call
 from covalent_cirro.covalent_assets import Group, Node
 from covalent_cirro.documents import parse_call
@@ -66,7 +66,7 @@ async def upload(
     if settings.reuse_from:
         log.warning("reuse_from=%r is for dispatches; what is run directly is computed", settings.reuse_from)
     async with engine_for(settings) as engine:
-        with tempfile.TemporaryDirectory(prefix="cirro-") as folder:
+        with tempfile.TemporaryDirectory(dir=cache.scratch(settings.cache_dir)) as folder:
             paths = await asyncio.to_thread(_pickle, folder, function, [*args, *kwargs.values()])
             # Inputs are numbered from the one after the electron, as if they were nodes of its dispatch.
             first = node_id + 1
@@ -218,7 +218,7 @@ async def result(settings: Settings, metadata: dict[str, Any], ended: Ended | No
         call = await _call(engine, place)
         data = {**(ended.data if ended is not None else {}), "tried": len(call.tried)}
         name = call.tasks[0].name
-        with tempfile.TemporaryDirectory(prefix="cirro-") as folder:
+        with tempfile.TemporaryDirectory(dir=cache.scratch(settings.cache_dir)) as folder:
             paths = {key: os.path.join(folder, key) for key in ("output", "stdout", "stderr", "error")}
             await write_ends(engine, settings, place, {node_id: Node(0, node_id, name, paths)}, data)
             return await asyncio.to_thread(_read, paths)

@@ -21,6 +21,12 @@ class SettingsError(CirroError, ValueError):
     """A setting that cannot work: unknown, of a wrong type, or an impossible need. Nothing was paid for."""
 
 
+class NoCredentials(SettingsError):
+    """The credentials file or profile that a setting names is not there."""
+
+    passes = True
+
+
 class AwsError(CirroError):
     """AWS refused or could not be reached.
 

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from covalent_cirro import covalent_assets, covalent_config, covalent_runs, settings
+from covalent_cirro import cache, covalent_assets, covalent_config, covalent_runs, settings
 from covalent_cirro.calls import Spec
 from covalent_cirro.covalent_assets import OURS
 from covalent_cirro.covalent_runs import POSTPROCESS_PREFIX, RunNode
@@ -73,8 +73,8 @@ async def send(
         " and packages" if resolved.local_packages or any(origin.deps for origin in origins) else "",
         ", ".join(repr(name) for name in dict.fromkeys(origin.name for origin in origins)) or "its lattice",
     )
-    os.makedirs(given.cache_dir, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="cirro-hooks-", dir=given.cache_dir) as folder:
+    scratch = await asyncio.to_thread(cache.scratch, given.cache_dir)
+    with tempfile.TemporaryDirectory(prefix="cirro-hooks-", dir=scratch) as folder:
         path = os.path.join(folder, "hooks.json")
         hooks = {"deps": merged([origin.deps for origin in origins])}
         await asyncio.to_thread(write_text, path, json.dumps(hooks))

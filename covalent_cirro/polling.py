@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from covalent._shared_files import TaskCancelledError
 
-from covalent_cirro import covalent_assets, host_failures, host_jobs, host_nodes, jobs, tries
+from covalent_cirro import cache, covalent_assets, host_failures, host_jobs, host_nodes, jobs, tries
 from covalent_cirro.calls import Spec, Written
 from covalent_cirro.covalent_assets import Group, StatusChange
 from covalent_cirro.documents import dump_call
@@ -92,7 +92,7 @@ async def _on_host(
     launch: Launch, settings: Settings, specs: Sequence[Spec], keep_handle: KeepHandle
 ) -> tuple[Settings, dict[str, Any]]:
     """Run host nodes, or submit a job for what only a job can do; gives the settings and the data of either."""
-    done = await host_nodes.run(launch, specs, settings.cache_dir)
+    done = await host_nodes.run(launch, specs, await asyncio.to_thread(cache.scratch, settings.cache_dir))
     if isinstance(done, Elsewhere):
         return await host_jobs.send(launch, settings, specs, done, keep_handle)
     return settings, done

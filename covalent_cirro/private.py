@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import pwd
 import stat
@@ -23,11 +22,11 @@ class NotPrivate(CirroError):
 
 
 def folder(path: str | Path) -> Path:
-    """Make a folder with mode 0700, with the folders above it, or see that the one that is there is ours.
+    """Make a folder with mode 0700, like those above it that are missing, or see that the one that is there is ours.
 
     Raises:
-        NotPrivate: It is a link, belongs to another user, or others may write to it.
-        OSError: It cannot be made, or is no folder.
+        NotPrivate: It is a link or a file, belongs to another user, or others may write to it.
+        OSError: It cannot be made.
     """
     path = Path(path)
     if not _made(path):
@@ -39,30 +38,32 @@ def own(path: Path) -> None:
     """Make a folder with mode 0700, or take the one of ours that is there from all other users, with all in it.
 
     Raises:
-        NotPrivate: It is a link, or it or what lies in it belongs to another user.
-        OSError: It cannot be made, or is no folder.
+        NotPrivate: It is a link or a file, or it or what lies in it belongs to another user.
+        OSError: It cannot be made.
     """
-    if _made(path) or not stat.S_IMODE(_owned(path).st_mode) & UMASK:
+    if _made(path):
         return
-    path.chmod(FOLDER)
-    for place, folders, files in os.walk(path):
-        for entry in (os.path.join(place, name) for name in (*folders, *files)):
-            with contextlib.suppress(FileNotFoundError):  # it went meanwhile
-                found = os.lstat(entry)
-                if found.st_uid != os.geteuid():
-                    raise NotPrivate(f"{entry} belongs to {_user(found.st_uid)}: remove it, or name another folder.")
-                if not stat.S_ISLNK(found.st_mode):
-                    os.chmod(entry, stat.S_IMODE(found.st_mode) & ~UMASK)
+    mode = stat.S_IMODE(owned(path).st_mode)
+    if not mode & UMASK:
+        return
+    path.chmod(FOLDER)  # first: nobody puts anything into it while we look
+    try:
+        for place, folders, files in os.walk(path):
+            for name in (*folders, *files):
+                _tighten(os.path.join(place, name))
+    except BaseException:
+        path.chmod(mode)  # so that the next look is at all of it again
+        raise
 
 
 def require_ours(path: Path) -> None:
     """See that a folder that exists is this user's, and that nobody else may write to it.
 
     Raises:
-        NotPrivate: It is a link, belongs to another user, or others may write to it.
-        OSError: It does not exist, or is no folder.
+        NotPrivate: It is a link or a file, belongs to another user, or others may write to it.
+        OSError: It does not exist.
     """
-    mode = _owned(path).st_mode
+    mode = owned(path).st_mode
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise NotPrivate(
             f"other users may write to {path} (mode {stat.S_IMODE(mode):04o}): name another folder, or run "
@@ -70,24 +71,48 @@ def require_ours(path: Path) -> None:
         )
 
 
-def _made(path: Path) -> bool:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(FOLDER)
-    except FileExistsError:
-        return False
-    return True
+def owned(path: Path) -> os.stat_result:
+    """See that a folder that exists is this user's, whoever else may write to it; returns what is known of it.
 
-
-def _owned(path: Path) -> os.stat_result:
+    Raises:
+        NotPrivate: It is a link or a file, or belongs to another user.
+        OSError: It does not exist.
+    """
     found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
         raise NotPrivate(f"{path} is a link to {os.readlink(path)}: name that folder itself.")
     if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+        raise NotPrivate(f"{path} is not a folder.")
     if found.st_uid != os.geteuid():
         raise NotPrivate(f"{path} belongs to {_user(found.st_uid)}, not to {_user(os.geteuid())}: name another folder.")
     return found
+
+
+def _made(path: Path) -> bool:
+    """Make a folder, and those above it; False: it was there."""
+    try:
+        path.mkdir(FOLDER)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        _made(path.parent)
+        return _made(path)
+    return True
+
+
+def _tighten(entry: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+        found = os.lstat(entry)
+        if found.st_uid != os.geteuid():
+            raise NotPrivate(f"{entry} belongs to {_user(found.st_uid)}: remove it, or name another folder.")
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            return
+        # By its descriptor: who still has a folder in here open could put a link in the place of the name.
+        descriptor = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & ~UMASK)
+        finally:
+            os.close(descriptor)
 
 
 def write(path: Path, text: str) -> None:

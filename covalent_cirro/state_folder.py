@@ -83,7 +83,15 @@ class StateFolder:
 
     @property
     def in_use(self) -> bool:
-        """Whether something was started for it that was not taken down."""
+        """Whether something was started for it that was not taken down.
+
+        Raises:
+            NotPrivate: The folder is another user's.
+        """
+        try:
+            private.owned(self.path)
+        except FileNotFoundError:
+            return False
         return (self.path / STATE_FILE).exists()
 
     def require_ours(self) -> None:
@@ -91,8 +99,9 @@ class StateFolder:
 
         Raises:
             EmulatorError: Something does.
+            NotPrivate: The folder itself is another user's.
         """
-        if self.path.exists() and not self.in_use:
+        if not self.in_use and self.path.exists():
             others = [entry.name for entry in self.path.iterdir() if entry.name != LOCK]
             if others:
                 raise EmulatorError(

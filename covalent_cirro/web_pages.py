@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 """Names of the loopback that no name server gives to anybody else. The port may be another one: SSH forwards any port
@@ -44,7 +47,7 @@ def refusal(host: str | None, origin: str | None, fetch_site: str | None) -> str
     return None
 
 
-def without_permissions(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def without_permissions(headers: Iterable[tuple[str, T]]) -> list[tuple[str, T]]:
     """The headers of an answer without those that let pages of other origins read it (Fetch standard, CORS)."""
     return [(name, value) for name, value in headers if not name.lower().startswith("access-control-")]
 

@@ -12,9 +12,10 @@ from typing import NamedTuple
 from urllib.parse import parse_qs
 
 from covalent_cirro.emulator import signatures
-from covalent_cirro.emulator.keys import OWN_ID, Key
+from covalent_cirro.emulator.keys import Key
 from covalent_cirro.emulator.operations import Operation
 from covalent_cirro.emulator.server import Environ
+from covalent_cirro.emulator.signatures import Signature
 
 
 class Refusal(NamedTuple):
@@ -53,12 +54,13 @@ class Callers:
     secret_of: Callable[[str], str | None]
     web_identity: str
 
-    def refusal(self, asked: Operation, environ: Environ, body: Callable[[], bytes]) -> Refusal | None:
+    def refusal(
+        self, asked: Operation, signature: Signature | None, environ: Environ, body: Callable[[], bytes]
+    ) -> Refusal | None:
         """Why an AWS call is not believed to be its caller's; `None` if it is."""
-        signature = signatures.of(environ)
         if signature is None:
             return None if self._is_identified(asked, body) else UNSIGNED
-        own = signature.access_key in (self.key.id, OWN_ID)
+        own = signature.access_key in self.key.ids
         secret = self.key.secret if own else self.secret_of(signature.access_key)
         if secret is None:
             return UNKNOWN

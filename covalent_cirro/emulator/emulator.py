@@ -159,7 +159,7 @@ class Emulator:
                 number += 1
             self.account = front.account = str(number)
             _accounts[self.account] = self
-        front.iam = iam = Iam(self.account, self.region, self.batch, self._enforces_iam)
+        front.iam = iam = Iam(self.account, self.region, self.batch, self._enforces_iam, self.key.ids)
         self._setting = Setting(
             account=self.account,
             endpoint_url=self.endpoint_url,

@@ -19,7 +19,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from covalent_cirro import web_pages
-from covalent_cirro.emulator import batch_api, operations, registry, s3_objects
+from covalent_cirro.emulator import batch_api, operations, registry, s3_objects, signatures
 from covalent_cirro.emulator.account import Account
 from covalent_cirro.emulator.batch import Batch
 from covalent_cirro.emulator.batch_api import Answer, Limits
@@ -99,8 +99,9 @@ class Front:
         if registry.serves(environ):  # it asks for a token
             name = registry.operation(environ["REQUEST_METHOD"], path)
             return self._counted(environ, Operation(registry.SERVICE, name, None, None), start)
-        asked = operations.identify(environ, batch_api.operation, lambda: _whole_body(environ))
-        refusal = self.callers.refusal(asked, environ, lambda: _whole_body(environ))
+        signature = signatures.of(environ)
+        asked = operations.identify(environ, signature, batch_api.operation, lambda: _whole_body(environ))
+        refusal = self.callers.refusal(asked, signature, environ, lambda: _whole_body(environ))
         if refusal is not None:
             return _give(_refusal_answer(asked.service, refusal), start)
         if asked.access_key == OWN_ID:

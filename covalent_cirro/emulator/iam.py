@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from covalent_cirro.emulator import authorization, moto_aws, policies
 from covalent_cirro.emulator.batch import Batch
-from covalent_cirro.emulator.callers import Refusal
+from covalent_cirro.emulator.callers import UNKNOWN, Refusal
 from covalent_cirro.emulator.operations import Operation
 from covalent_cirro.emulator.policies import Access, Principal
 from covalent_cirro.emulator.server import Environ
@@ -31,17 +31,22 @@ class Iam:
         region: For requests that name none.
         batch: The Batch of a region.
         enforced: Whether callers are told apart; where not, each is the administrator.
+        own: Ids of the emulator's own key.
     """
 
     account: str
     region: str
     batch: Callable[[str], Batch]
     enforced: bool
+    own: frozenset[str]
 
     def refusal(self, asked: Operation, environ: Environ, body: Callable[[], bytes]) -> Refusal | None:
         """Why the caller of a request may not make it; `None` if it may."""
-        known = self.enforced and asked.access_key
-        who = moto_aws.principal(self.account, asked.access_key or "") if known else None
+        who: Principal | None = None
+        if self.enforced and asked.access_key and asked.access_key not in self.own:
+            who = moto_aws.principal(self.account, asked.access_key)
+            if who is None:  # its user or session is gone
+                return UNKNOWN
         if who is None:
             if asked.service != "s3":
                 return None

@@ -35,6 +35,11 @@ class Key(NamedTuple):
     secret: str
 
     @property
+    def ids(self) -> frozenset[str]:
+        """Ids that go with its secret: its own, and that of the emulator's calls to itself."""
+        return frozenset((self.id, OWN_ID))
+
+    @property
     def basic(self) -> str:
         """The header ``Authorization`` for routes that are no AWS calls."""
         return "Basic " + base64.b64encode(f"{self.id}:{self.secret}".encode()).decode()
@@ -69,5 +74,5 @@ def read(path: Path) -> Key:
     except (OSError, ValueError, KeyError, configparser.Error) as error:
         raise EmulatorError(
             f"{path} does not hold the key of an emulator ({type(error).__name__}). Remove it, and start the emulator "
-            "again: it makes a new one."
+            "again (`cirro local down` and `up`): it makes a new one."
         ) from error

@@ -45,11 +45,27 @@ class Signature(NamedTuple):
     at: str
     expires_s: int | None
 
+    @property
+    def region(self) -> str:
+        """The region that it was made for."""
+        return self.scope.split("/")[1]
+
+    @property
+    def service(self) -> str:
+        """The service that it was made for."""
+        return self.scope.split("/")[2]
+
 
 def of(environ: Environ) -> Signature | None:
-    """The signature of a request, in its headers or its query; `None` if it has none, or half of one."""
-    header = _HEADER.fullmatch(environ.get("HTTP_AUTHORIZATION", ""))
+    """The signature of a request, in its headers or its query; `None` if it has none, half of one, or two.
+
+    Of two, one part of the emulator could check the one and another part believe the other.
+    """
+    authorization = environ.get("HTTP_AUTHORIZATION", "")
+    header = _HEADER.fullmatch(authorization)
     try:
+        if authorization and (header is None or "X-Amz-" in environ["QUERY_STRING"]):
+            return None
         if header is not None:
             given = dict(_FIELD.findall(header[1]))
             expires_s, at = None, environ["HTTP_X_AMZ_DATE"]
@@ -61,6 +77,8 @@ def of(environ: Environ) -> Signature | None:
             expires_s, at = int(query["X-Amz-Expires"]), query["X-Amz-Date"]
         access_key, _, scope = given["Credential"].partition("/")
         names = tuple(given["SignedHeaders"].lower().split(";"))
+        if scope.count("/") != 3:
+            return None
         return Signature(access_key, scope, names, given["Signature"], at, expires_s)
     except (KeyError, ValueError):
         return None
@@ -75,7 +93,6 @@ def holds(signature: Signature, environ: Environ, secret: str, body: Callable[[]
         secret: Secret of the key that it names.
         body: Reads the whole body. Called where the request does not state its digest, which S3's do.
     """
-    service = signature.scope.split("/")[2] if signature.scope.count("/") == 3 else ""
     if "host" not in signature.names or not signature.scope.startswith(signature.at[:8]) or not _in_time(signature):
         return False
     path = environ["RAW_URI"].partition("?")[0] or "/"
@@ -83,11 +100,11 @@ def holds(signature: Signature, environ: Environ, secret: str, body: Callable[[]
     canonical = "\n".join(
         (
             environ["REQUEST_METHOD"],
-            path if service == "s3" else quote(path, safe="/-_.~"),
+            path if signature.service == "s3" else quote(path, safe="/-_.~"),
             _query(environ["QUERY_STRING"]),
             lines,
             ";".join(signature.names),
-            _payload(signature, service, environ, body),
+            _payload(signature, environ, body),
         )
     )
     digest = hashlib.sha256(canonical.encode("latin-1")).hexdigest()
@@ -125,10 +142,10 @@ def _encoded(part: str) -> str:
     return quote(unquote(part, "latin-1"), safe="-_.~", encoding="latin-1")
 
 
-def _payload(signature: Signature, service: str, environ: Environ, body: Callable[[], bytes]) -> str:
+def _payload(signature: Signature, environ: Environ, body: Callable[[], bytes]) -> str:
     stated: str | None = environ.get("HTTP_X_AMZ_CONTENT_SHA256")
     if stated is not None:
         return stated
     if signature.expires_s is not None:
-        return UNSIGNED if service == "s3" else EMPTY_SHA256
+        return UNSIGNED if signature.service == "s3" else EMPTY_SHA256
     return hashlib.sha256(body()).hexdigest()

@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from covalent._shared_files.config import get_config
 
-from covalent_cirro import config_writes, covalent_runs, database_locks
+from covalent_cirro import cache, config_writes, covalent_runs, database_locks
 from covalent_cirro.covalent_assets import OURS
 from covalent_cirro.covalent_runs import UNFINISHED, RunNode
 from covalent_cirro.resume import dispatches
@@ -140,7 +140,8 @@ class _Life:
         self.orphans = _unfinished(database)
 
     def wait_for_loop(self) -> None:
-        """Begin once Covalent's listeners run on their loop."""
+        """Begin once Covalent's listeners run on their loop; before that, clear what an earlier server left."""
+        cache.clear(_configured("cache_dir"))
         deadline = time.monotonic() + START_S
         watched = False
         while time.monotonic() < deadline:
@@ -335,9 +336,14 @@ def _to_be_cancelled(node: RunNode) -> bool:
 def _on_server_stop(options: Mapping[str, Any]) -> str:
     from covalent_cirro.settings import BY_NAME
 
+    configured = _configured("on_server_stop")
+    return str(options.get("on_server_stop") or configured or BY_NAME["on_server_stop"].default)
+
+
+def _configured(option: str) -> Any:
+    """What the config of this server says of an option of the executor; `None` where it says nothing."""
     try:
         section = get_config(SECTION)
     except KeyError:
-        section = {}
-    configured = section.get("on_server_stop") if isinstance(section, Mapping) else None
-    return str(options.get("on_server_stop") or configured or BY_NAME["on_server_stop"].default)
+        return None
+    return section.get(option) if isinstance(section, Mapping) else None

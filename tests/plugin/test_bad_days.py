@@ -45,8 +45,10 @@ def faults(account: Account) -> Iterator[Faults]:
         ({"s3_bucket_name": "no-such-bucket-here"}, ["s3_bucket_name='no-such-bucket-here'", "NoSuchBucket"]),
         ({"batch_queue": "no-such-queue"}, ["batch_queue='no-such-queue'", "AWS said"]),
         ({"num_gpus": 1, "batch_gpu_queue": "no-gpu-queue"}, ["batch_gpu_queue='no-gpu-queue'", "AWS said"]),
-        ({"profile": "nobody"}, ["profile='nobody'", "list-profiles"]),
-        ({"credentials": "/no/such/file", "profile": ""}, ["credentials='/no/such/file'", "found no credentials"]),
+        ({"profile": "nobody"}, ["profile='nobody'", "credentials='", "one that it has: 'emulated'"]),
+        ({"profile": "nobody", "credentials": None}, ["profile='nobody'", "list-profiles"]),
+        ({"credentials": "/no/such/file"}, ["credentials='/no/such/file' cannot be read: No such file"]),
+        ({"profile": "", "credentials": None}, ["found no credentials"]),
         ({"endpoint_url": "http://127.0.0.1:9"}, ["endpoint_url='http://127.0.0.1:9'", "could not reach AWS"]),
     ],
 )
@@ -226,6 +228,17 @@ async def test_a_malformed_outcome_is_refused_by_its_form(
     overwrite(account, key, lambda _: outcome)
     with pytest.raises(CirroError, match=r"outcome.json"):
         await made.query_result(metadata)
+
+
+async def test_a_cache_that_others_may_write_to_is_refused(
+    executor: Make, metadata: dict[str, Any], tmp_path: Any, account: Account
+) -> None:
+    """Before anything is sent: what lies there could be another user's, such as an archive of our package."""
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(CirroError, match=r"cache_dir='.*open' cannot be used: other users may write .*chmod go-w"):
+        await executor(cache_dir=str(tmp_path / "open")).run(add, [1, 2], {}, metadata)
+    assert not [key for key in account.keys() if metadata["dispatch_id"] in key]
 
 
 async def test_credentials_that_are_mended_are_used_by_the_next_electron(

@@ -13,13 +13,22 @@ PACKAGE = Path(__file__).parents[2] / "covalent_cirro"
 LAYERS: list[set[str]] = [
     # What may be imported stands above what imports it; docs/architecture.md draws this.
     {"errors", "nested", "tobj", "texts", "limits", "log_parts", "web_pages"},
-    {"protocol", "private"},
+    {"protocol", "private", "peers"},
     {"fields", "settings", "log_text"},
     {"documents"},
-    {"jobs", "image_rules", "console", "optional_actions", "local_files", "database_locks", "config_writes"},
+    {
+        "jobs",
+        "image_rules",
+        "console",
+        "optional_actions",
+        "local_files",
+        "database_locks",
+        "config_writes",
+        "server_guard",
+    },
     {"outcomes"},
     {"health", "ends"},
-    {"watchlist", "explanations", "host_ends", "checkpoint", "aws", "packages", "covalent_config"},
+    {"watchlist", "explanations", "host_ends", "checkpoint", "aws", "cache", "packages", "covalent_config"},
     {
         "blobs",
         "batch",

@@ -138,6 +138,17 @@ def test_half_a_signature_is_none(authorization: str) -> None:
     assert signatures.of(made) is None
 
 
+def test_two_signatures_are_none() -> None:
+    """One part of the emulator could check the one, and another part believe the other; AWS takes none either."""
+    header = sign("a call", "GET", f"http://{HOST}/bucket/key", b"", {}, None)
+    url = sign("an object's URL", "GET", f"http://{HOST}/bucket/key", b"", {}, None)
+    assert holds(header, b"")
+    assert holds(url, b"")
+    assert signatures.of({**header, "QUERY_STRING": url["QUERY_STRING"], "RAW_URI": url["RAW_URI"]}) is None
+    forged = "X Credential=AKIDOTHER/20260101/us-east-1/iam/aws4_request"
+    assert signatures.of({**url, "HTTP_AUTHORIZATION": forged}) is None
+
+
 @pytest.mark.parametrize(
     "credential",
     ["AKIDEXAMPLE", "AKIDEXAMPLE/batch", "AKIDEXAMPLE/a/b/c/d/e/f", "AKIDEXAMPLE/20250101/r/s/aws4_request"],
