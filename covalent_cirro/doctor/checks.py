@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from covalent_cirro import covalent_config
-from covalent_cirro.deployment.plans import TAG
+from covalent_cirro.deployment.plans import BUDGET, TAG, wants_budget
 from covalent_cirro.deployment.plans import stack_name as name_of_stack
 from covalent_cirro.doctor import account
 from covalent_cirro.doctor.account import Refusal
@@ -72,8 +72,9 @@ def region(facts: Facts) -> Findings:
 
 def cost_tag(facts: Facts) -> Findings:
     """Whether the budget counts anything."""
-    compute = facts.stacks()["compute"]
-    if compute is None or compute.parameters.get("MonthlyBudgetUsd", "0") == "0":
+    # Once it was a part of the compute stack, and is until the next deploy.
+    holders = [facts.stacks().get(part) for part in (BUDGET, "compute")]
+    if not any(holder is not None and wants_budget(holder.parameters) for holder in holders):
         raise Skip("the deployment has no budget")
     return [of_account.cost_tag(TAG, account.cost_tag_status(facts.clients, TAG), facts.where())]
 

@@ -6,6 +6,7 @@ The only room that changes moto's CloudFormation; it must not know what a stack 
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import Any
 
 from covalent_cirro.emulator import change_sets, moto_aws, template
@@ -52,12 +53,13 @@ def _install_reader(parsing: Any, models: Any) -> None:
 
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         self.cirro_order, self.cirro_bodies, self.cirro_resolved = [], {}, {}
-        self.cirro_making = False
+        self.cirro_maker = None
         make_map(self, *args, **kwargs)
 
     def get_item(self: Any, name: str) -> Any:
-        # moto makes a resource when somebody looks at it: here only the engine makes any.
-        if name in self._parsed_resources or self.cirro_making or name not in self._resource_json_map:
+        # moto makes a resource when somebody looks at it: here only the engine makes any, whoever looks meanwhile.
+        makes = self.cirro_maker == threading.get_ident()
+        if name in self._parsed_resources or makes or name not in self._resource_json_map:
             return get_or_make(self, name)
         return None
 
@@ -163,6 +165,15 @@ def _install_stacks(models: Any, responses: Any) -> None:
         values = parameter_values(self.template_dict, self.parameters)  # moto would tell a list as Python writes it
         return [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
 
+    read_outputs = models.Stack.outputs.fget
+
+    def outputs(self: Any) -> Any:
+        # While it changes they are those of before: what they refer to is made just now, in another thread.
+        if not self.status.endswith("_IN_PROGRESS"):
+            self.cirro_outputs = read_outputs(self)
+        return getattr(self, "cirro_outputs", None)
+
+    models.Stack.outputs = property(outputs)
     backend.update_stack = update_stack
     models.Stack.create_resources = create
     models.Stack.update = update
