@@ -26,6 +26,14 @@ STOCK_IMAGE = "public.ecr.aws/covalent/covalent-executor-base"
 ARCHITECTURE = "amd64"
 """Of the instances in the compute environments of a deployment (AWS calls it x86_64)."""
 
+VERSION_LABELS = {
+    "python": LABEL_PYTHON,
+    "cloudpickle": LABEL_CLOUDPICKLE,
+    "runner": LABEL_RUNNER,
+    "call_format": LABEL_FORMAT,
+}
+"""Versions of an image, named as in `Facts`, and the labels that tell them."""
+
 MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.oci.image.manifest.v1+json",
