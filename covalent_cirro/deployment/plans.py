@@ -234,10 +234,14 @@ def values_of(
     return known
 
 
+def has_gpus(values: Mapping[str, str]) -> bool:
+    """Whether the compute stack is to have instances with GPUs."""
+    return any(values.get(name, "0") != "0" for name in ("GpuSpotMaxVcpus", "GpuOnDemandMaxVcpus"))
+
+
 def instance_types(values: Mapping[str, str]) -> list[str]:
     """The instance types that the compute stack is to have, for CPU and, where there is a queue for it, for GPU."""
-    gpu = any(values.get(name, "0") != "0" for name in ("GpuSpotMaxVcpus", "GpuOnDemandMaxVcpus"))
-    names = ["CpuInstanceTypes", *(["GpuInstanceTypes"] if gpu else [])]
+    names = ["CpuInstanceTypes", *(["GpuInstanceTypes"] if has_gpus(values) else [])]
     return [each.strip() for name in names for each in values[name].split(",")]
 
 

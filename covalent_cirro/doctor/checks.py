@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from covalent_cirro import covalent_config
+from covalent_cirro.deployment import plans
 from covalent_cirro.deployment.plans import BUDGET, TAG, wants_budget
 from covalent_cirro.deployment.plans import stack_name as name_of_stack
 from covalent_cirro.doctor import account
@@ -181,6 +182,15 @@ def fit(facts: Facts) -> Findings:
     if not found:
         raise Skip("no queue that it would use has EC2 instances")
     return found
+
+
+def disk(facts: Facts) -> Findings:
+    """Whether GPU instances have room for their system."""
+    compute = facts.stacks().get("compute")
+    parameters = {} if compute is None else compute.parameters
+    if "DiskSizeGib" not in parameters or not plans.has_gpus(parameters):
+        raise Skip("the deployment has no GPU instances")
+    return [machines.disk(int(parameters["DiskSizeGib"]), facts.where())]
 
 
 def quota(facts: Facts) -> Findings:
@@ -394,6 +404,7 @@ CHECKS: tuple[Check, ...] = (
     Check("environment", environment, needs=("credentials", "settings")),
     Check("instance_types", instance_types, needs=("credentials", "settings")),
     Check("fit", fit, needs=("credentials", "settings")),
+    Check("disk", disk, needs=("credentials", "stacks")),
     Check("quota", quota, needs=("credentials", "settings")),
     Check("network", net, needs=("credentials", "settings")),
     Check("job_role", job_role, needs=("credentials", "settings")),

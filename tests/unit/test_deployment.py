@@ -108,7 +108,7 @@ def test_an_unknown_parameter_is_refused_with_all_there_are() -> None:
     ("given", "words"),
     [
         ({"Zones": 4}, "Zones=4 is impossible: 2 or 3, or the names"),
-        ({"DiskSizeGib": 8}, "DiskSizeGib=8 is impossible: 30 to 16384"),
+        ({"DiskSizeGib": 8}, "DiskSizeGib=8 is impossible: 50 to 16384"),
         ({"GpuInstanceTypes": ["g5", "p3"]}, "GpuInstanceTypes=g5,p3 is impossible: GPU families"),
         ({"SubnetIds": "subnet-1"}, "SubnetIds cannot be given: it is an output of the network stack"),
         ({"DeploymentName": "x"}, "DeploymentName is not given as a parameter, but with --stack-name"),

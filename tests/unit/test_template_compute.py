@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from covalent_cirro.deployment import running_jobs
+from covalent_cirro.health import machines
 from tests.unit.template_facts import TEMPLATES
 
 COMPUTE = TEMPLATES["compute"]
@@ -207,7 +208,7 @@ def test_disk_is_encrypted_and_of_the_size_asked_for() -> None:
     assert mapping["Ebs"]["Encrypted"] is True
     assert mapping["Ebs"]["VolumeType"] == "gp3"
     assert mapping["Ebs"]["VolumeSize"] == {"Ref": "DiskSizeGib"}
-    assert COMPUTE.parameters["DiskSizeGib"]["MinValue"] >= 30
+    assert COMPUTE.parameters["DiskSizeGib"]["MinValue"] >= machines.LEAST_DISK_GIB
 
 
 def test_metadata_service_wants_a_token() -> None:
