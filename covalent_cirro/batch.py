@@ -209,9 +209,15 @@ class BatchGateway:
             return None
 
     async def _listed(self, queue: str, queue_option: str, name: str) -> str | None:
-        with self._errors(LIST, f"{queue_option}={queue!r}"):
-            response = await self._client.list_jobs(jobQueue=queue, filters=[{"name": "JOB_NAME", "values": [name]}])
-        return next((job["jobId"] for job in response["jobSummaryList"] if job["jobName"] == name), None)
+        named = [{"name": "JOB_NAME", "values": [name]}]
+        token: dict[str, str] = {}
+        while True:  # a page may be empty and not be the last: AWS filters after it has read (ListJobs, nextToken)
+            with self._errors(LIST, f"{queue_option}={queue!r}"):
+                page = await self._client.list_jobs(jobQueue=queue, filters=named, **token)
+            found = next((job["jobId"] for job in page["jobSummaryList"] if job["jobName"] == name), None)
+            if found is not None or not page.get("nextToken"):
+                return found
+            token = {"nextToken": page["nextToken"]}
 
     async def describe(self, job_ids: Iterable[str]) -> list[JobDetail]:
         """What AWS says of up to `watchlist.IDS_PER_LOOK` jobs, in one call; ids that it does not know are missing."""

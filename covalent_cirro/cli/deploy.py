@@ -6,6 +6,7 @@ Shows what `deployment` plans and does, and asks before it does it.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -82,6 +83,10 @@ def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes
         render.document(_document(done, recorded, shown))
     else:
         _show(done, recorded)
+    for problem in done.problems:
+        render.failure(problem)
+    if done.problems:
+        sys.exit(1)
 
 
 def ask(plan: Plan, *, again: bool, yes: bool, as_json: bool) -> bool:
@@ -148,6 +153,9 @@ def _show_plan(plan: Plan, again: bool) -> None:
         rows = list(_rows(part))
         if rows:
             render.changes(f"{part.stack_name}: {_action(part)}", rows)
+    if plan.linked_roles:
+        rows = [("+", name, "service-linked role", "shared by all of the account, stays") for name in plan.linked_roles]
+        render.changes("the account, which lacks these:", rows)
     for words in plan.warnings:
         render.alert(words)
 
@@ -155,7 +163,12 @@ def _show_plan(plan: Plan, again: bool) -> None:
 def _action(part: PartPlan) -> str:
     if part.action == "later":
         return "what changes is known only when the stacks before it are made, and shown then"
-    action = {"create": "is made", "recreate": "is made anew after a failed try", "update": "is changed"}[part.action]
+    action = {
+        "create": "is made",
+        "recreate": "is made anew after a failed try",
+        "update": "is changed",
+        "remove": "is deleted",
+    }[part.action]
     return f"{action} (read from its template)" if part.foreseen else action
 
 
@@ -218,8 +231,10 @@ def _document(done: Deployed, recorded: Recorded, shown: list[Plan]) -> dict[str
     return {
         "name": done.name,
         "changed": done.changed,
+        "problems": list(done.problems),
         "outputs": done.outputs,
         "settings": done.settings,
+        "linked_roles": [name for plan in shown for name in plan.linked_roles],
         "changes": [
             {"stack": part.stack_name, **change._asdict()}
             for plan in shown

@@ -149,7 +149,8 @@ class RunningJobs:
         if self._client is None or not environments:
             return None
         queues = _queues_on(self._client, {each.physical_id for each in environments})
-        states = Counter(job.state for job in holdings.jobs(self._client, queues, STATES))
+        found = {job.job_id: job.state for job in holdings.jobs(self._client, queues, STATES)}  # one may have moved on
+        states = Counter(found.values())
         return Found(states, tuple(each.logical_id for each in environments), minutes) if states else None
 
 

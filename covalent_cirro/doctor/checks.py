@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from covalent_cirro import covalent_config
 from covalent_cirro.definitions import LOG_STREAM_PREFIX
-from covalent_cirro.deployment.plans import TAG
+from covalent_cirro.deployment import plans
+from covalent_cirro.deployment.plans import BUDGET, TAG, wants_budget
 from covalent_cirro.deployment.plans import stack_name as name_of_stack
 from covalent_cirro.doctor import account
 from covalent_cirro.doctor.account import Refusal
@@ -73,8 +74,9 @@ def region(facts: Facts) -> Findings:
 
 def cost_tag(facts: Facts) -> Findings:
     """Whether the budget counts anything."""
-    compute = facts.stacks()["compute"]
-    if compute is None or compute.parameters.get("MonthlyBudgetUsd", "0") == "0":
+    # Once it was a part of the compute stack, and is until the next deploy.
+    holders = [facts.stacks().get(part) for part in (BUDGET, "compute")]
+    if not any(holder is not None and wants_budget(holder.parameters) for holder in holders):
         raise Skip("the deployment has no budget")
     return [of_account.cost_tag(TAG, account.cost_tag_status(facts.clients, TAG), facts.where())]
 
@@ -181,6 +183,15 @@ def fit(facts: Facts) -> Findings:
     if not found:
         raise Skip("no queue that it would use has EC2 instances")
     return found
+
+
+def disk(facts: Facts) -> Findings:
+    """Whether GPU instances have room for their system."""
+    compute = facts.stacks().get("compute")
+    parameters = {} if compute is None else compute.parameters
+    if "DiskSizeGib" not in parameters or not plans.has_gpus(parameters):
+        raise Skip("the deployment has no GPU instances")
+    return [machines.disk(int(parameters["DiskSizeGib"]), facts.where())]
 
 
 def quota(facts: Facts) -> Findings:
@@ -406,6 +417,7 @@ CHECKS: tuple[Check, ...] = (
     Check("environment", environment, needs=("credentials", "settings")),
     Check("instance_types", instance_types, needs=("credentials", "settings")),
     Check("fit", fit, needs=("credentials", "settings")),
+    Check("disk", disk, needs=("credentials", "stacks")),
     Check("quota", quota, needs=("credentials", "settings")),
     Check("network", net, needs=("credentials", "settings")),
     Check("job_role", job_role, needs=("credentials", "settings")),

@@ -14,14 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from covalent_cirro.emulator import stack_engine, template
+from covalent_cirro.emulator import stack_engine, stack_resource, template
 from covalent_cirro.emulator.formation import ComputeEnvironment
 from covalent_cirro.emulator.model import Json
 from covalent_cirro.emulator.stack_resource import Mended, Resource, differ
 
 NO_CHANGES = "The submitted information didn't contain changes. Submit different information to create a change set."
-ANSWER_S = 2.0
-"""What takes longer goes on after the answer of ExecuteChangeSet: an update that waits for jobs."""
 NEW, UPDATABLE = ("REVIEW_IN_PROGRESS",), re.compile(r"(CREATE|UPDATE|UPDATE_ROLLBACK|IMPORT|IMPORT_ROLLBACK)_COMPLETE")
 
 
@@ -152,7 +150,7 @@ def delete(backend: Any, name_or_id: str, stack_name: str | None = None) -> None
 
 
 def execute(backend: Any, name_or_id: str, stack_name: str | None = None) -> None:
-    """ExecuteChangeSet: what takes longer than `ANSWER_S` goes on after the answer. All change sets of the stack go."""
+    """ExecuteChangeSet: it and all others of the stack go. What has to wait for AWS Batch goes on after the answer."""
     change_set = find(backend, name_or_id, stack_name)
     if change_set.execution_status != "AVAILABLE":
         raise _error(
@@ -160,17 +158,22 @@ def execute(backend: Any, name_or_id: str, stack_name: str | None = None) -> Non
             f"ChangeSet [{change_set.change_set_id}] cannot be executed in its current status of [{change_set.status}]",
         )
     stack = backend.stacks[change_set.stack_id]
+    for each in [each for each in backend.change_sets.values() if each.stack_id == stack.stack_id]:
+        del backend.change_sets[each.change_set_id]
+    answer = threading.Event()
     failed: list[Exception] = []
 
     def carry_out() -> None:
+        stack_resource.waits.begin = answer.set
         try:
             _carry_out(backend, change_set, stack)
         except Exception as error:
             failed.append(error)
+        finally:
+            answer.set()
 
-    work = threading.Thread(target=carry_out, name=f"stack-{stack.name}", daemon=True)
-    work.start()
-    work.join(ANSWER_S)
+    threading.Thread(target=carry_out, name=f"stack-{stack.name}", daemon=True).start()
+    answer.wait()
     if failed:
         raise failed[0]
 
@@ -187,9 +190,6 @@ def _carry_out(backend: Any, change_set: ChangeSet, stack: Any) -> None:
     else:
         tags = change_set.given_tags or None
         stack_engine.update(stack, change_set.template, parameters=change_set.values, tags=tags)
-        stack.description = stack.template_dict.get("Description")
-    for each in [each for each in backend.change_sets.values() if each.stack_id == stack.stack_id]:
-        del backend.change_sets[each.change_set_id]
 
 
 def _error(code: str, text: str) -> Exception:

@@ -12,7 +12,7 @@ from typing import Any
 
 REQUEST_KINDS = ("throttle", "error", "cut", "slow", "conflict", "clock", "expired", "damage", "repeat", "stale")
 """Faults of an API call."""
-JOB_KINDS = ("describe_omits", "stuck", "image_pull", "disk_full", "lose_host", "no_capacity", "invalid")
+JOB_KINDS = ("describe_omits", "stuck", "image_pull", "disk_full", "lose_host", "no_capacity", "invalid", "bulk_error")
 """Faults of the emulated AWS Batch."""
 KINDS = REQUEST_KINDS + JOB_KINDS
 
@@ -53,7 +53,8 @@ class Fault:
         above_per_s: Hits only what comes faster than this, evenly spread over time.
         duration_s: It ends this long after it was asked for.
         status: HTTP status of ``error``: one of `ERRORS`.
-        code: Error code of ``throttle``, ``error`` and ``conflict``, where it is not the usual one of the service.
+        code: Error code of ``throttle``, ``error`` and ``conflict``, where it is not the usual one of the service; of
+            ``bulk_error``, where it is not ``ThrottlingException`` (API model, TerminateJobsErrorDetail).
         when: ``cut``: ``before`` the call is carried out, ``during`` its answer, or ``after`` it was carried out and
             before the answer.
         seconds: ``slow``: wait before the call. ``describe_omits``: how long a new job is not shown.
@@ -63,6 +64,7 @@ class Fault:
         notice_s: ``lose_host``: Spot's notice is in the host's metadata this long before; `None`: there is none.
         bytes_per_s: ``slow``: speed of the answer's body.
         reason: ``stuck``, ``invalid``: the statusReason. ``image_pull``: what follows ``CannotPullContainerError: ``.
+            ``bulk_error``: its message.
         pattern: ``damage``: a regular expression; what it matches in the object is stored as ``replacement``.
         replacement: See ``pattern``.
         size: ``damage``: the object is stored with so many bytes, cut off or filled up with blanks.

@@ -12,7 +12,7 @@ from typing import Any
 
 from covalent_cirro.emulator import mending, resources, shapes
 from covalent_cirro.emulator.model import Json
-from covalent_cirro.emulator.stack_resource import Place, Resource, differ, to_api, true
+from covalent_cirro.emulator.stack_resource import Place, Resource, begin_to_wait, differ, to_api, true
 from covalent_cirro.emulator.validation import Refused
 
 HANDLER_TIMEOUT_S = 7200.0
@@ -74,6 +74,9 @@ class ComputeEnvironment(Resource):
     @classmethod
     def make(cls, name: str, properties: Json, at: Place) -> str:
         """Make one."""
+        refused = at.new.no_environment(at.account)
+        if refused is not None:
+            raise Refused(refused)
         made = request("CreateComputeEnvironment", properties, computeEnvironmentName=name)
         return str(resources.create_compute_environment(at.batch, made)["computeEnvironmentArn"])
 
@@ -88,8 +91,10 @@ class ComputeEnvironment(Resource):
         """Change one in place, and wait until that is done."""
         batch, made = at.batch, request("UpdateComputeEnvironment", properties, computeEnvironment=physical_id)
         resources.update_compute_environment(batch, made)
-        limit_s = batch.setting.timing.scaled(HANDLER_TIMEOUT_S)
-        if not batch.updated(batch.fleet.environments[physical_id], limit_s):
+        environment = batch.fleet.environments[physical_id]
+        if environment.status == "UPDATING":
+            begin_to_wait()
+        if not batch.updated(environment, batch.setting.timing.scaled(HANDLER_TIMEOUT_S)):
             raise Refused(
                 'Resource handler returned message: "Exceeded attempts to wait" (RequestToken: '
                 f"{uuid.uuid4()}, HandlerErrorCode: NotStabilized)"

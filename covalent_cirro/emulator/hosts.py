@@ -17,11 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from covalent_cirro.emulator.model import ComputeEnvironment, Host, Job, JobQueue, Needs, SchedulingPolicy
+from covalent_cirro.health.machines import usable_memory_mib
 
-USABLE_MEMORY = 0.97
-"""Of an instance's memory, what its kernel leaves (User Guide, Memory management: m4.large, 7,985 of 8,192 MiB)."""
-RESERVED_MEMORY_MIB = 32
-"""``ECS_RESERVED_MEMORY`` on the default AMI (User Guide, Memory management)."""
 DEFAULT_FAMILIES = {
     "default_x86_64": ("m6i", "c6i", "r6i", "c7i"),
     "optimal": ("m6i", "c6i", "r6i", "c7i"),
@@ -71,7 +68,7 @@ def instance_types() -> dict[str, InstanceType]:
         types[name] = InstanceType(
             name=name,
             vcpus=facts["VCpuInfo"]["DefaultVCpus"],
-            memory_mib=int(facts["MemoryInfo"]["SizeInMiB"] * USABLE_MEMORY) - RESERVED_MEMORY_MIB,
+            memory_mib=usable_memory_mib(facts["MemoryInfo"]["SizeInMiB"]),
             gpus=gpus,
             architecture=facts["ProcessorInfo"]["SupportedArchitectures"][0],
             metal=bool(facts.get("BareMetal")),

@@ -170,6 +170,33 @@ def role_of_instances(account: str, instance_profile: str) -> str | None:
     return next((str(role.arn) for profile in profiles if profile.name == name for role in profile.roles), None)
 
 
+def has_role(account: str, name: str) -> bool:
+    """Whether IAM has a role of this name."""
+    preload()
+    from moto.iam.models import iam_backends
+
+    return any(role.name == name for role in list(iam_backends[account][PARTITION].roles.values()))
+
+
+def make_role(account: str, name: str, path: str, trust: str) -> tuple[str, str]:
+    """Make a role; gives its ARN and id."""
+    preload()
+    from moto.iam.models import iam_backends
+
+    made = iam_backends[account][PARTITION].create_role(
+        name, trust, path, permissions_boundary=None, description="", tags=[], max_session_duration="3600"
+    )
+    return str(made.arn), str(made.id)
+
+
+def zones(region: str) -> list[str]:
+    """Names of a region's availability zones."""
+    with IMPORTING:
+        from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
+
+    return [zone.name for zone in RegionsAndZonesBackend.zones.get(region, [])]
+
+
 def user_data(account: str, region: str, launch_template: Json) -> str:
     """The user data in a version of a launch template; empty where the template, the version or the data is not there.
 

@@ -190,6 +190,7 @@ def update(stack: Any, body: str, role_arn: str | None = None, parameters: Any =
     """Change the stack to a template and parameters, or leave it as it was."""
     from moto.cloudformation.exceptions import ValidationError
 
+    stack.outputs  # noqa: B018  (read now: they are what is told of them until the update is over)
     before = (stack.template, stack.parameters)
     wanted = stack.parse_template(body)
     given = stack.parameters if parameters is None else parameters
@@ -253,6 +254,7 @@ def _load(stack: Any, body: Any, parameters: Any) -> None:
     stack.template = body
     stack._parse_template()
     stack.parameters = parameters
+    stack.description = stack.template_dict.get("Description")
     resource_map = stack.resource_map
     resource_map._template = stack.template_dict
     resource_map._resource_json_map = stack.template_dict["Resources"]

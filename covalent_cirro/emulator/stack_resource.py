@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from typing import Any, ClassVar, NamedTuple
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
@@ -15,6 +16,7 @@ from covalent_cirro.emulator.batch import Batch
 from covalent_cirro.emulator.emulator import emulator_of
 from covalent_cirro.emulator.keys import OWN_ID
 from covalent_cirro.emulator.model import Json
+from covalent_cirro.emulator.new_account import NewAccount
 from covalent_cirro.emulator.validation import Refused
 
 
@@ -38,11 +40,27 @@ class Place(NamedTuple):
         return _client(service, self.account, self.region, emulator.endpoint_url)
 
     @property
+    def new(self) -> NewAccount:
+        """What the account lacks."""
+        emulator = emulator_of(self.account)
+        assert emulator is not None, f"no emulator has account {self.account}"
+        return emulator.standing.new
+
+    @property
     def batch(self) -> Batch:
         """AWS Batch."""
         emulator = emulator_of(self.account)
         assert emulator is not None, f"no emulator has account {self.account}"
         return emulator.batch(self.region)
+
+
+waits = threading.local()
+"""Of a thread that carries out a change set: ``begin`` is called when it begins to wait for AWS."""
+
+
+def begin_to_wait() -> None:
+    """What is done from now on takes its time: who asked for it gets the answer now."""
+    getattr(waits, "begin", lambda: None)()
 
 
 def true(value: Any) -> bool:

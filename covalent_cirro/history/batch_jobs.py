@@ -132,7 +132,7 @@ def _terminate(account: Account, job_ids: list[str], reason: str) -> dict[str, s
                 raise
             # An older endpoint does not know it, or a policy allows some of the jobs: each is asked for by itself.
         else:
-            left = [str(each.get("job") or each.get("jobId")) for each in answer.get("errors") or ()]
+            left = [str(each["job"]) for each in answer["errors"]]
     refused = {}
     for job_id in left:
         try:

@@ -142,6 +142,40 @@ def test_a_failed_call_is_told_and_leaves_no_change_set(aws: Emulator, cirro: Ci
     assert statuses(aws) == {}
 
 
+def test_a_budget_that_cannot_be_made_is_told_last_with_exit_code_1(aws: Emulator, cirro: Cirro) -> None:
+    """All else is made and recorded: it is ready."""
+    aws.standing.settings({"new": {"billing_access": False}})
+    given = ("--parameter", "MonthlyBudgetUsd=50", "--parameter", "BudgetEmail=ada@example.org")
+    try:
+        told = cirro("deploy", "--yes", *given)
+        document = json.loads(cirro("deploy", "--yes", "--json").stdout)
+    finally:
+        aws.standing.settings({"new": {"billing_access": True}})
+    assert told.exit_code == 1
+    assert "the deployment 'cirro' is ready" in told.stdout
+    assert "error: the budget is not as it should be: " in told.stderr
+    assert "IAM user and role access to Billing information" in told.stderr
+    assert covalent_config.executor_section()["batch_queue"] == "cirro-cpu"
+    assert [words for words in document["problems"] if "budgets:ModifyBudget" in words]
+    found = statuses(aws)
+    assert found.pop("cirro-budget") == "ROLLBACK_COMPLETE"
+    assert found == {f"cirro-{part}": "CREATE_COMPLETE" for part in PARTS}
+    assert "cirro-budget" in cirro("doctor").output
+    assert cirro("destroy", "--yes").exit_code == 0
+
+
+def test_roles_that_the_account_lacks_are_shown(aws: Emulator, cirro: Cirro) -> None:
+    """They are no part of what goes with the deployment."""
+    iam = aws.client("iam")
+    for role in [each["RoleName"] for each in iam.list_roles()["Roles"] if "aws-service-role" in each["Path"]]:
+        iam.delete_role(RoleName=role)
+    made = cirro("deploy", "--yes")
+    assert re.search(r"\+   AWSServiceRoleForBatch +service-linked role", made.output)
+    assert cirro("destroy", "--yes").exit_code == 0
+    assert "service-linked" not in cirro("deploy", "--yes").output
+    assert cirro("destroy", "--yes").exit_code == 0
+
+
 @pytest.mark.parametrize("given", [(), ("--json",)])
 def test_without_a_terminal_changes_need_yes(aws: Emulator, cirro: Cirro, given: tuple[str, ...]) -> None:
     """A script that hangs at a question helps nobody; nothing is left of what was planned."""
@@ -156,7 +190,7 @@ def test_without_a_terminal_changes_need_yes(aws: Emulator, cirro: Cirro, given:
     ("given", "words"),
     [
         ("CpuMaxVcpus=8", r"no parameter 'CpuMaxVcpus'(.|\n)*CpuSpotMaxVcpus=256"),
-        ("Zones=4", "Zones=4 is impossible: one of 2, 3"),
+        ("Zones=4", "Zones=4 is impossible: 2 or 3, or the names"),
         ("Zones", "'Zones' is not NAME=VALUE"),
         ("MonthlyBudgetUsd=100", "only together"),
     ],

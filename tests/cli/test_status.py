@@ -184,7 +184,7 @@ def test_a_look_is_a_handful_of_calls(emulator: Emulator, cirro: Callable[..., R
     counts = {name: each["count"] for name, each in emulator.calls.counts().items()}
     assert counts.pop("batch:ListJobs") == 4 * 7
     assert counts == {
-        "cloudformation:DescribeStacks": 4,
+        "cloudformation:DescribeStacks": 5,
         "batch:DescribeJobQueues": 1,
         "batch:DescribeComputeEnvironments": 1,
         "ecs:DescribeClusters": 1,

@@ -179,6 +179,15 @@ async def test_the_untouched_default_is_refused(repository: Repository, executor
     assert repository.calls(WRITES | LOOKS) == {}
 
 
+async def test_ecrs_dual_stack_host_is_refused(repository: Repository, executor: Make, go: Go) -> None:
+    """The ECS agent does not log in there: by its name, before anything is asked or paid for."""
+    repository.count()
+    named = r"dual-stack host.*the same image as '123456789012\.dkr\.ecr\.us-east-1\.amazonaws\.com/a:1'"
+    with pytest.raises(ImageError, match=named):
+        await go(executor(container_image_uri="123456789012.dkr-ecr.us-east-1.on.aws/a:1"))
+    assert repository.calls(WRITES | LOOKS) == {}
+
+
 @pytest.mark.parametrize("labels", [GOOD, {}])
 async def test_an_image_that_can_run_it_is_looked_at_once(
     repository: Repository, executor: Make, labels: dict[str, str]

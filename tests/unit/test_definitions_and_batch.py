@@ -9,12 +9,14 @@ from typing import Any
 
 import botocore.session
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from botocore.validate import ParamValidator
 from hypothesis import given
 from hypothesis import strategies as st
 
 from covalent_cirro import calls
-from covalent_cirro.batch import MAX_NAME, REPLACED, Submission, build_submit, job_name, tag_value
+from covalent_cirro.aws import Access
+from covalent_cirro.batch import MAX_NAME, REPLACED, BatchGateway, Submission, build_submit, job_name, tag_value
 from covalent_cirro.calls import Spec
 from covalent_cirro.covalent_assets import Group
 from covalent_cirro.definitions import Definitions, build_definition, digest
@@ -238,3 +240,44 @@ def test_a_name_stays_as_it_is_as_far_as_aws_takes_it(name: str, value: str) -> 
     """What it does not take is marked, so that a reader knows that the call has the name."""
     assert tag_value(name) == value
     assert (REPLACED in value) == (unicodedata.normalize("NFC", name) != value)
+
+
+class FakeQueue:
+    """AWS Batch whose answers to SubmitJob are lost, and whose lists come in pages.
+
+    Attributes:
+        pages: Of ListJobs: names of jobs.
+        submitted: How often SubmitJob was called.
+    """
+
+    def __init__(self, *pages: list[str]) -> None:
+        self.pages = pages
+        self.submitted = 0
+
+    async def submit_job(self, **_: Any) -> dict[str, Any]:
+        self.submitted += 1
+        raise EndpointConnectionError(endpoint_url="https://batch")
+
+    async def list_jobs(self, jobQueue: str, filters: Any, nextToken: str = "0") -> dict[str, Any]:
+        page = int(nextToken)
+        told = {"jobSummaryList": [{"jobId": f"id-of-{name}", "jobName": name} for name in self.pages[page]]}
+        return {**told, "nextToken": str(page + 1)} if page + 1 < len(self.pages) else told
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        pytest.param((["train-1"],), id="one page"),
+        pytest.param(([], [], ["train-1"]), id="AWS filters after it has read"),
+        pytest.param((["train-10", "TRAIN-1"], ["train-1"]), id="names that AWS takes for the same"),
+    ],
+)
+async def test_a_job_whose_submission_was_not_answered_is_found_on_any_page(pages: Any) -> None:
+    """Else it would be submitted twice."""
+    batch = FakeQueue(*pages)
+    access = Access(None, None, "eu-west-1", None)
+    gateway = BatchGateway(batch, batch, access, patience_s=60)
+    submission = Submission("train-1", "queue", "batch_queue", "definition:1", {}, 1, 60, {})
+    assert await gateway.submit(submission) == "id-of-train-1"
+    assert batch.submitted == 1
+    assert await gateway.find("queue", "batch_queue", "train-2") is None
