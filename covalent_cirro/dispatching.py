@@ -19,6 +19,7 @@ from typing import Any
 
 import cloudpickle
 
+from covalent_cirro import plain_paths
 from covalent_cirro.errors import HostError, SettingsError
 
 EXECUTOR = "cirro"
@@ -172,11 +173,11 @@ def status(dispatch_id: str) -> str:
 
 
 def error(dispatch_id: str) -> str:
-    """What Covalent says of a dispatch that failed."""
-    import covalent as ct
+    """What Covalent says of a dispatch that failed. Fetches none of its results."""
+    from covalent._results_manager.results_manager import get_result_manager
 
-    with _answered():
-        return str(ct.get_result(dispatch_id, wait=False).error or "")
+    with _answered(), tempfile.TemporaryDirectory() as folder:
+        return str(get_result_manager(dispatch_id, results_dir=folder).result_object.error or "")
 
 
 def cancel(dispatch_id: str) -> None:
@@ -196,6 +197,14 @@ def _server() -> str:
     from covalent._shared_files.config import get_config
 
     return f"http://{get_config('dispatcher.address')}:{get_config('dispatcher.port')}"
+
+
+def quoted_folder() -> str:
+    """The folder that `ct.get_result` fetches results into, if Covalent cannot use its path; else empty."""
+    from covalent._shared_files.config import get_config
+
+    folder = str(get_config("sdk.results_dir"))
+    return "" if plain_paths.is_plain(folder) else folder
 
 
 @contextlib.contextmanager

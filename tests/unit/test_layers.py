@@ -15,7 +15,7 @@ LAYERS: list[set[str]] = [
     {"errors", "tobj"},
     {"protocol"},
     {"documents", "settings"},
-    {"jobs", "image_rules", "console", "outcomes", "local_files", "database_locks", "config_writes"},
+    {"jobs", "image_rules", "console", "outcomes", "local_files", "database_locks", "config_writes", "plain_paths"},
     {"health", "ends"},
     {"watchlist", "explanations", "checkpoint", "aws", "packages", "covalent_config"},
     {
