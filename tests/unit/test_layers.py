@@ -67,7 +67,7 @@ PURE = {
 }
 PURE_MAY_IMPORT = {
     *("__future__", "base64", "binascii", "collections", "dataclasses", "enum", "hashlib", "heapq", "json", "os", "re"),
-    "typing",
+    *("numbers", "typing"),
 }
 
 RUNNER_MAY_IMPORT = {"errors", "protocol", "documents", "tobj", "runner"}
