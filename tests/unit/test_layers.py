@@ -17,6 +17,7 @@ LAYERS: list[set[str]] = [
     {"documents", "settings"},
     {"jobs", "image_rules", "console", "outcomes", "local_files", "database_locks", "config_writes", "plain_paths"},
     {"health", "ends"},
+    {"foreign_answers", "aws_setup"},
     {"watchlist", "explanations", "checkpoint", "aws", "packages", "covalent_config"},
     {
         "blobs",
