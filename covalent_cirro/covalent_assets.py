@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from covalent_cirro import local_files
+from covalent_cirro import local_files, tobj
 from covalent_cirro.errors import HostError
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,13 @@ WRITTEN_FOR = "0.240."
 
 HOST_NODE_PREFIX = ":"
 """Names of Covalent's own nodes begin so: ``:postprocess:``, ``:electron_list:``, ``:sublattice:``, ``:parameter:``."""
+
+_OPERATION = re.compile(r"_(?:\+|-|\*\*?|/)_")
+"""In the name of what Covalent makes of ``a + b``: both operands' names, or values, and the operator between them
+(``_workflow/electron.py``, ``get_op_function``). No function that is written with ``def`` has such a name."""
+
+_OPERATION_DOC = "Intermediate function for the binary operation."
+"""How its docstring begins, by which it is told from an electron whose name was made up."""
 
 _OUTPUTS = ("output", "stdout", "stderr", "error")
 _KEYS = ("function", "hooks", *_OUTPUTS)
@@ -69,7 +77,22 @@ class Node(NamedTuple):
     @property
     def is_host_node(self) -> bool:
         """Whether Covalent made it for itself, and it must not become a job."""
-        return self.name.startswith(HOST_NODE_PREFIX)
+        if self.name.startswith(HOST_NODE_PREFIX):
+            return True
+        return may_be_operation(self.name) and _is_operation(self.paths["function"])
+
+
+def may_be_operation(name: str) -> bool:
+    """Whether a node has the name of an operation on electrons, such as ``train_+_1``."""
+    return _OPERATION.search(name) is not None
+
+
+def _is_operation(path: str) -> bool:
+    """Whether the function in a file is Covalent's, of an operation on electrons: its header tells."""
+    with local_files.told(path), open(path, "rb") as file:
+        attributes = tobj.read_header(file).fields.get("attrs")
+    doc = attributes.get("doc") if isinstance(attributes, dict) else None
+    return isinstance(doc, str) and doc.strip().startswith(_OPERATION_DOC)
 
 
 class Group(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from covalent_cirro.covalent_assets import HOST_NODE_PREFIX, engine, statement
+from covalent_cirro.covalent_assets import HOST_NODE_PREFIX, engine, may_be_operation, statement
 
 UNFINISHED = ("STARTING", "RUNNING")
 """Statuses of a dispatch that somebody has to work on. A NEW_OBJECT was registered and never started."""
@@ -88,7 +88,7 @@ class RunNode(NamedTuple):
     @property
     def is_host_node(self) -> bool:
         """Whether Covalent made it for itself: it has no effect but its result, so it may run again."""
-        return self.name.startswith(HOST_NODE_PREFIX)
+        return self.name.startswith(HOST_NODE_PREFIX) or may_be_operation(self.name)
 
 
 class Graph(NamedTuple):
