@@ -43,7 +43,7 @@ OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "reversed multiply": lambda a, b: 2 * a,
     "reversed divide": lambda a, b: 2 / a,
     "with a text": lambda a, b: a + "a_b\n:c",
-    "with a list": lambda a, b: [*a, 1, "_+_"],
+    "with a list": lambda a, b: a + list("_+_"),
     "nested": lambda a, b: (a + b) * (a - 1) ** 2,
     "with an item": lambda a, b: a[0] + b.real,
     "with a strange one": lambda a, b: strange(a) + b,
