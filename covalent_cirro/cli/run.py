@@ -48,7 +48,8 @@ def run(
 ) -> None:
     """Dispatch a lattice and watch its electrons until it has ended.
 
-    Options stand before the lattice, its own arguments after it. Ctrl-C cancels the dispatch and waits until its jobs
+    Options stand before the lattice, its own arguments after it: each value as Python or JSON has it, and else the text
+    itself. Ctrl-C cancels the dispatch and waits until its jobs
     have ended; a second one leaves at once.
 
     \b

@@ -6,14 +6,14 @@ Knows local files only. Imports Covalent only if what it unpickles has already d
 from __future__ import annotations
 
 import json
-import pickle
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, NamedTuple
 
 from covalent_cirro.protocol import Failure, Kind
-from covalent_cirro.runner import failures, hooks, results
+from covalent_cirro.runner import failures, hooks, main_module, results
+from covalent_cirro.runner.coroutines import finished
 from covalent_cirro.runner.failures import Stage
 
 Open = Callable[[], BinaryIO]
@@ -53,6 +53,7 @@ def run(job: Job, folder: str, started: Callable[[], None]) -> results.Packed | 
         started: Called just before the electron's function.
     """
     context = _CovalentContext(job.dispatch_id, job.node_id)
+    main_module.begin(folder)
     stage = Stage(Kind.UNREADABLE, "reading the hooks")
     try:
         todo: dict[str, Any] = {}
@@ -81,7 +82,7 @@ def run(job: Job, folder: str, started: Callable[[], None]) -> results.Packed | 
 
         stage = Stage(Kind.RAISED, f"the electron {job.name!r}")
         started()
-        value = function(*args, **kwargs)
+        value = finished(function(*args, **kwargs))
         del function, args, kwargs, returned
 
         for hook in hooks.after(todo):
@@ -99,7 +100,7 @@ def run(job: Job, folder: str, started: Callable[[], None]) -> results.Packed | 
 def unpickle(source: Open) -> Any:
     """The object, read in a stream: its pickle is never held in memory as a whole."""
     with source() as file:
-        return pickle.load(file)
+        return main_module.load(file)
 
 
 class _CovalentContext:
