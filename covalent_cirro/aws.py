@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import tenacity
 
-from covalent_cirro import local_files
+from covalent_cirro import aws_setup, foreign_answers, local_files
 from covalent_cirro.errors import AccessDenied, AwsError, NoCredentials, NotFound, SettingsError, Unsigned
 from covalent_cirro.settings import Settings
 
@@ -128,7 +128,9 @@ def _open(kind: Callable[..., S], access: Access) -> S:
         NoCredentials: The file is not there, or has no such profile.
     """
     if not access.credentials:
-        return kind(profile=access.profile)
+        plain = kind(profile=access.profile)
+        foreign_answers.refuse(plain)
+        return plain
     profile = access.profile or _DEFAULT_PROFILE
     own = _sections(access.credentials)
     session: Any = kind(profile=profile)
@@ -146,6 +148,7 @@ def _open(kind: Callable[..., S], access: Access) -> S:
     else:
         for elsewhere in _NOT_IN_FILES:
             chain.remove(elsewhere)
+    foreign_answers.refuse(session)
     opened: S = session
     return opened
 
@@ -247,33 +250,56 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
     """
     from aiohttp import ClientError as BrokenBody  # aiobotocore reads bodies with it and lets its errors through
     from botocore import exceptions as bc
+    from botocore.parsers import ResponseParserError
 
     about = f" for {of}" if of else ""
     try:
         yield
     except bc.ClientError as error:
         raise _from_client_error(error, operation, access, of) from error
+    except (foreign_answers.NotAws, ResponseParserError) as error:
+        raise AwsError(
+            f"{operation}{about}: what came was no answer of AWS's: {str(error)[:300]}. {foreign_answers.ADVICE}",
+            operation=operation,
+            code=foreign_answers.CODE,
+            retryable=True,
+        ) from error
     except bc.ProfileNotFound as error:
         raise NoCredentials(
-            f"profile={access.profile!r}: {error}. `aws configure list-profiles` lists those of this machine; the "
-            "Covalent server reads the files of the user it runs as."
+            f"{aws_setup.profile(access.profile)}: {error}. `aws configure list-profiles` lists those of this machine; "
+            "the Covalent server reads the files of the user it runs as."
         ) from error
     except (bc.NoCredentialsError, bc.PartialCredentialsError, bc.CredentialRetrievalError) as error:
+        program = aws_setup.credential_process(error, access.profile)
         raise Unsigned(
-            f"{operation}{about} found no credentials with {access.named()}: {error}. Set profile= or credentials=, or "
-            "AWS_PROFILE or AWS_ACCESS_KEY_ID where the Covalent server is started; with SSO, run `aws sso login`.",
+            f"{operation}{about} found no credentials with {access.named()}: {error}. "
+            + (
+                program
+                or "Set profile= or credentials=, or AWS_PROFILE or AWS_ACCESS_KEY_ID where the Covalent server is "
+                f"started; with SSO, run `{aws_setup.login(access.profile)}`."
+            ),
             operation=operation,
             code=type(error).__name__,
         ) from error
     except (bc.TokenRetrievalError, bc.UnauthorizedSSOTokenError, bc.SSOTokenLoadError) as error:
         raise Unsigned(
-            f"{operation}{about}: the SSO session of {access.named()} cannot be used: {error}. Run `aws sso login`.",
+            f"{operation}{about}: the SSO session of {access.named()} cannot be used: {error}. Run "
+            f"`{aws_setup.login(access.profile)}`.",
             operation=operation,
             code=type(error).__name__,
         ) from error
     except (bc.InvalidRegionError, bc.NoRegionError) as error:
-        raise SettingsError(f"region={access.region!r}: {error}. Set region= to one such as eu-west-1.") from error
+        raise SettingsError(
+            f"{aws_setup.region(access.region)}: {error}. Set region= to one such as eu-west-1."
+        ) from error
     except (bc.ConnectionError, bc.HTTPClientError, bc.IncompleteReadError, BrokenBody, _TIMEOUT, OSError) as error:
+        program = aws_setup.credential_process(error, access.profile)
+        if program:
+            raise Unsigned(
+                f"{operation}{about} found no credentials with {access.named()}: {error}. {program}",
+                operation=operation,
+                code="CredentialRetrievalError",
+            ) from error
         own = local_files.in_an_answer(error)
         if own is not None:
             raise local_files.error_of(own, "a file of this machine") from error
@@ -285,7 +311,19 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
             code=type(error).__name__,
             retryable=True,
         ) from error
-    except bc.BotoCoreError as error:
+    except (bc.BotoCoreError, ValueError) as error:
+        endpoint = aws_setup.endpoint(error, access.endpoint_url)
+        if endpoint:
+            raise SettingsError(f"{operation}{about}: {endpoint}") from error
+        program = aws_setup.credential_process(error, access.profile)
+        if program:
+            raise Unsigned(
+                f"{operation}{about} found no credentials with {access.named()}: {program}",
+                operation=operation,
+                code="CredentialRetrievalError",
+            ) from error
+        if not isinstance(error, bc.BotoCoreError):
+            raise
         raise AwsError(f"{operation}{about}: {error}", operation=operation, code=type(error).__name__) from error
 
 
@@ -294,14 +332,18 @@ def _from_client_error(error: Any, operation: str, access: Access, of: str) -> A
     words = str(error.response.get("Error", {}).get("Message") or "no message").rstrip(".")
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
     said = f"{operation}{f' for {of}' if of else ''}: AWS said {code}: {words}."
+    if code == foreign_answers.CODE:
+        said = f"{operation}{f' for {of}' if of else ''}: what came was no answer of AWS's: {words}."
+        return AwsError(f"{said} {foreign_answers.ADVICE}", operation=operation, code=code, retryable=True)
     if code in _THROTTLED or status == 429:
         return AwsError(f"{said} The API is throttled.", operation=operation, code=code, throttled=True)
     # The answer to a HEAD has no body that could say why.
     if code == "RequestTimeTooSkewed" or words.startswith(_OTHER_CLOCK) or (status == 403 and _is_other_time(error)):
         return Unsigned(f"{said} Set this machine's clock (NTP).", operation=operation, code=code)
     if code in _EXPIRED:
+        login = aws_setup.login(access.profile)
         return Unsigned(
-            f"{said} The credentials of {access.named()} have expired: renew them (`aws sso login`).",
+            f"{said} The credentials of {access.named()} have expired: renew them (`{login}`).",
             operation=operation,
             code=code,
         )

@@ -165,7 +165,7 @@ async def prepare_call(
     async def package(item: str) -> Package:
         path = await asyncio.to_thread(packages.locate, item)
         archive = await asyncio.to_thread(packages.pack, path, folder)
-        return Package(path.stem, await put(archive, is_tobj=False))
+        return Package(path.stem if path.suffix == ".py" else path.name, await put(archive, is_tobj=False))
 
     tasks, archives = await asyncio.gather(
         asyncio.gather(*map(task, specs)), asyncio.gather(*map(package, settings.local_packages))

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from covalent_cirro import local_files
+from covalent_cirro import local_files, tobj
 from covalent_cirro.errors import HostError
 
 log = logging.getLogger(__name__)
@@ -30,9 +30,12 @@ OURS = "cirro"
 HOST_NODE_PREFIX = ":"
 """Names of Covalent's own nodes begin so: ``:postprocess:``, ``:electron_list:``, ``:sublattice:``, ``:parameter:``."""
 
-_OPERATION = re.compile(r"_(\+|-|\*\*?|/)_")
-"""In the name of a node that is ``a + b`` and the like (``_workflow/electron.py``, ``get_op_function``): no function
-that is defined by ``def`` has such a name."""
+_OPERATION = re.compile(r"_(?:\+|-|\*\*?|/)_")
+"""In the name of what Covalent makes of ``a + b``: both operands' names, or values, and the operator between them
+(``_workflow/electron.py``, ``get_op_function``). No function that is written with ``def`` has such a name."""
+
+_OPERATION_DOC = "Intermediate function for the binary operation."
+"""How its docstring begins, by which it is told from an electron whose name was made up."""
 
 _OUTPUTS = ("output", "stdout", "stderr", "error")
 _KEYS = ("function", "hooks", *_OUTPUTS)
@@ -94,7 +97,16 @@ class Node(NamedTuple):
     @property
     def is_host_node(self) -> bool:
         """Whether Covalent made it for itself: it is done on the server's host, if that is possible."""
-        return is_covalents_own(self.name)
+        named = is_covalents_own(self.name)
+        return named and (self.name.startswith(HOST_NODE_PREFIX) or _is_operation(self.paths["function"]))
+
+
+def _is_operation(path: str) -> bool:
+    """Whether the function in a file is Covalent's, of an operation on electrons: its header tells."""
+    with local_files.told(path), open(path, "rb") as file:
+        attributes = tobj.read_header(file).fields.get("attrs")
+    doc = attributes.get("doc") if isinstance(attributes, dict) else None
+    return isinstance(doc, str) and doc.strip().startswith(_OPERATION_DOC)
 
 
 class Group(NamedTuple):

@@ -64,6 +64,7 @@ async def until_mended(
         try:
             done = await work()
             if waits_for is not None:
+                log.warning("%s: that was put right", what)
                 mended()
             return done
         except CirroError as error:

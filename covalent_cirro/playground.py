@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from covalent_cirro import covalent_server, private, processes
+from covalent_cirro import covalent_server, plain_paths, private, processes
 from covalent_cirro.emulator import keys
 from covalent_cirro.errors import CirroError, EmulatorError, HostError
 from covalent_cirro.processes import Identity
@@ -80,7 +80,11 @@ class Playground:
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir.absolute()
         self._folder = StateFolder(self.state_dir)
-        self.covalent_dir = self.state_dir / COVALENT
+
+    @property
+    def covalent_dir(self) -> Path:
+        """Folder of the Covalent server: in the state folder, or where a link there leads (`plain_paths.py`)."""
+        return plain_paths.follow(self.state_dir / COVALENT)
 
     def up(
         self,
@@ -134,8 +138,9 @@ class Playground:
                 if service is not None:
                     say(f"stopping the {name}")
                     processes.end(service.identity, patience_s=STOP_PATIENCE_S)
-            for folder in (EMULATOR, COVALENT, LOGS):
+            for folder in (EMULATOR, LOGS):
                 shutil.rmtree(self.state_dir / folder, ignore_errors=True)
+            plain_paths.remove(self.state_dir / COVALENT)
             self._folder.clear()
         with contextlib.suppress(OSError):
             self.state_dir.rmdir()
@@ -303,6 +308,7 @@ class Playground:
             processes.end(state.server.identity, patience_s=STOP_PATIENCE_S)
         old_port = int(state.server.url.rpartition(":")[2]) if state.server is not None and state.server.url else None
         log = self.state_dir / LOGS / "covalent.log"
+        plain_paths.make(self.state_dir / COVALENT)
         for tries_left in reversed(range(PORT_TRIES)):
             log.unlink(missing_ok=True)
             # Clients that wait for a dispatch of a server that died find the next one at the same place.

@@ -6,6 +6,8 @@ then the section ``[executors.cirro]`` of Covalent's config, then the default.
 
 from __future__ import annotations
 
+import numbers
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -299,6 +301,23 @@ OPTIONS: tuple[Option, ...] = (
 BY_NAME: dict[str, Option] = {option.name: option for option in OPTIONS}
 
 
+def plain(value: Any) -> Any:
+    """The value as JSON and TOML have it: paths as texts, numbers of other libraries (NumPy) as Python's own."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
 def _of_kind(kind: str, value: object) -> bool:
     if isinstance(value, bool):
         return False
@@ -314,7 +333,7 @@ def _of_kind(kind: str, value: object) -> bool:
 
 def problem(name: str, value: object) -> str | None:
     """Why ``value`` cannot be the value of the option ``name``, or `None`. ``None`` (unset) is always possible."""
-    option = BY_NAME[name]
+    option, value = BY_NAME[name], plain(value)
     if value is None or (_of_kind(option.kind, value) and option.accepts(value)):
         return None
     return f"{name}={value!r} is not possible: {name} is {option.valid}. {option.help}"
@@ -435,7 +454,7 @@ def resolve(options: Mapping[str, object], section: Mapping[str, object]) -> Set
     values: dict[str, Any] = {}
     for option in OPTIONS:
         configured = section.get(option.name)
-        value: Any = options.get(option.name)
+        value: Any = plain(options.get(option.name))
         if value is None:
             value = configured
         if value is None:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from covalent_cirro import covalent_config
+from covalent_cirro import covalent_config, plain_paths
 from covalent_cirro.definitions import LOG_STREAM_PREFIX
 from covalent_cirro.deployment import plans
 from covalent_cirro.deployment.plans import BUDGET, TAG, wants_budget
@@ -370,7 +370,8 @@ def job_image(facts: Facts) -> Findings:
 
 def covalent(facts: Facts) -> Findings:
     """The Covalent beside us."""
-    return [server.covalent(facts.here())]
+    quoted = {name: path for name, path in covalent_config.folders().items() if not plain_paths.is_plain(path)}
+    return [server.covalent(facts.here()), *server.folders(quoted, str(covalent_config.config_path()))]
 
 
 def covalent_server(facts: Facts) -> Findings:

@@ -14,6 +14,8 @@ from covalent_cirro.limits import MESSAGE_CHARS, TRACEBACK_CHARS
 from covalent_cirro.protocol import Failure, Kind
 
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_ASYNCIO = os.path.join(os.path.dirname(os.__file__), "asyncio") + os.sep
+"""Between the runner's frames and those of an electron that is async."""
 
 
 class Stage(NamedTuple):
@@ -107,7 +109,7 @@ def format_traceback(error: BaseException) -> str:
             continue
         seen.add(id(link))
         frames = link.__traceback__
-        while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
+        while frames is not None and _is_own(frames.tb_frame.f_code.co_filename):
             frames = frames.tb_next
         link.__traceback__ = frames
         chain += [link.__cause__, link.__context__]
@@ -115,6 +117,10 @@ def format_traceback(error: BaseException) -> str:
         return texts.cut("".join(traceback.TracebackException.from_exception(error).format()), TRACEBACK_CHARS)
     except BaseException as broken:
         return f"{describe(error)}\n(the traceback could not be formatted: {describe(broken)})\n"
+
+
+def _is_own(path: str) -> bool:
+    return path.startswith((_OWN_FOLDER, _ASYNCIO))
 
 
 def _text(value: object) -> str:

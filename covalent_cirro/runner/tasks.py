@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from covalent_cirro import nested
 from covalent_cirro.protocol import Failure, Kind
-from covalent_cirro.runner import failures, hooks, results
+from covalent_cirro.runner import failures, hooks, main_module, results
+from covalent_cirro.runner.coroutines import finished
 from covalent_cirro.runner.failures import Stage
 
 Open = Callable[[], BinaryIO]
@@ -54,12 +54,12 @@ def unpickle(source: Open) -> Any:
         if value is not None:
             return nested.load(value, lambda part: load_part(file, part))
         file.seek(0)
-        return pickle.load(file)
+        return main_module.load(file)
 
 
 def load_part(file: BinaryIO, part: nested.Part) -> Any:
     """The object that a part of an open pickle is."""
-    return pickle.load(io.BufferedReader(nested.PartFile(file, part)))
+    return main_module.load(cast(BinaryIO, io.BufferedReader(nested.PartFile(file, part))))
 
 
 def run(
@@ -74,6 +74,7 @@ def run(
         unpickle: Unpickles function and arguments.
     """
     context = _CovalentContext(job.dispatch_id, job.node_id)
+    main_module.begin(folder)
     stage = Stage(Kind.UNREADABLE, "reading the hooks")
     try:
         todo: dict[str, Any] = {}
@@ -102,7 +103,7 @@ def run(
 
         stage = Stage(Kind.RAISED, f"the electron {job.name!r}")
         started()
-        value = function(*args, **kwargs)
+        value = finished(function(*args, **kwargs))
         del function, args, kwargs, returned
 
         for hook in hooks.after(todo):

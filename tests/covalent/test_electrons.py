@@ -284,6 +284,15 @@ def test_bytes_that_are_no_text_take_no_result_away(stack: Any) -> None:
     assert any("on the host: \ufffd\n" in (each["stdout"] or "") for each in result.get_all_node_results())
 
 
+def test_an_operation_on_electrons_is_no_job(stack: Any) -> None:
+    """It is computed on the server's host, as lists and indexing are."""
+    result = run(lambda: 2 * (add(1, 2) + add(3, 4)) - 1)
+    assert result.result == 19, result.error
+    listed = stack.client("batch").list_jobs(jobQueue=stack.settings["batch_queue"], jobStatus="SUCCEEDED")
+    names = [job["jobName"] for job in listed["jobSummaryList"] if f"-{result.dispatch_id[:8]}-" in job["jobName"]]
+    assert len(names) == 2
+
+
 def test_a_large_text_and_a_large_array_pass_between_electrons(stack: Any) -> None:
     """Blobs both ways; the second electron's input is not sent up again."""
 

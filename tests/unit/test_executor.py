@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from covalent._shared_files.config import get_config, set_config
 from covalent.executor import _executor_manager
@@ -212,6 +213,16 @@ def test_only_settings_are_stored_and_shown() -> None:
     made._init_runtime()
     assert set(json.loads(json.dumps(made.to_dict()))["attributes"]) >= {"vcpu", "local_packages"}
     assert "_send_queue" not in made.to_dict()["attributes"]
+
+
+def test_paths_and_numbers_of_other_libraries_are_stored_as_pythons_own(tmp_path: Path) -> None:
+    """Covalent writes them as JSON, and a server without the library reads them."""
+    made = CirroBatchExecutor(vcpu=np.int64(4), memory=np.float32(7.5), local_packages=[tmp_path], cache_dir=tmp_path)
+    attributes = json.loads(json.dumps(made.to_dict()))["attributes"]
+    assert (attributes["vcpu"], attributes["memory"]) == (4, 7.5)
+    assert attributes["local_packages"] == [str(tmp_path)]
+    made.vcpu = np.int64(8)
+    assert json.loads(json.dumps(made.to_dict()))["attributes"]["vcpu"] == 8
 
 
 async def test_receive_none_means_cancelled() -> None:

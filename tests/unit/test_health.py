@@ -584,3 +584,12 @@ def test_a_server_that_cannot_be_looked_at_is_a_warning() -> None:
 def test_environment_of_the_server(there: dict[str, str], given: list[str], level: str) -> None:
     """What the settings say, the environment cannot change."""
     assert server.environment(running(environment=there), {}, given).level == level
+
+
+def test_a_folder_that_covalent_cannot_use_is_a_failure_with_its_name_in_the_config() -> None:
+    """No result is found again under it; nothing is said where there is none."""
+    assert server.folders({}, "/c") == []
+    (found,) = server.folders({"sdk.results_dir": "/home/josé/results"}, "/c/covalent.conf")
+    assert found.level == FAILURE
+    assert "sdk.results_dir = '/home/josé/results'" in found.seen
+    assert "/c/covalent.conf" in found.remedy

@@ -25,9 +25,11 @@ LAYERS: list[set[str]] = [
         "database_locks",
         "config_writes",
         "server_guard",
+        "plain_paths",
     },
     {"outcomes"},
     {"health", "ends"},
+    {"foreign_answers", "aws_setup"},
     {"watchlist", "explanations", "host_ends", "checkpoint", "aws", "cache", "packages", "covalent_config"},
     {
         "blobs",
@@ -90,7 +92,7 @@ PURE = {
 }
 PURE_MAY_IMPORT = {
     *("__future__", "base64", "binascii", "codecs", "collections", "dataclasses", "enum", "hashlib", "heapq", "hmac"),
-    *("io", "json", "math", "os", "re", "typing"),
+    *("io", "json", "math", "numbers", "os", "re", "typing"),
 }
 
 RUNNER_MAY_IMPORT = {
