@@ -154,9 +154,9 @@ def test_the_emulators_own_routes_want_the_key(aws: Aws, method: str, route: str
 def test_moto_answers_on_its_pages_who_has_the_key(aws: Aws) -> None:
     """As before; a browser cannot show them, because it has no key."""
     headers = {"Authorization": aws.emulator.key.basic}
-    answer = requests.get(f"{aws.emulator.endpoint_url}/moto-api/data.json", headers=headers, timeout=10)
+    answer = requests.get(f"{aws.emulator.endpoint_url}/moto-api/config", headers=headers, timeout=10)
     assert answer.status_code == 200
-    assert "s3" in answer.json()
+    assert "batch" in answer.json()
 
 
 SHOW = "env; echo LAST=1; exec sleep 60"
