@@ -18,6 +18,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from covalent_cirro.emulator import Emulator, Timing
+from covalent_cirro.emulator.callers import UNKNOWN
+from covalent_cirro.emulator.iam import Iam
+from covalent_cirro.emulator.operations import Operation
 
 ONCE = Config(retries={"mode": "standard", "total_max_attempts": 1}, signature_version="v4")
 TRUST = json.dumps({"Statement": [{"Effect": "Allow", "Principal": {"Service": "ecs-tasks.amazonaws.com"}}]})
@@ -251,7 +254,7 @@ def test_what_a_call_needs(account: Account, name: str) -> None:
 
 
 def test_who_is_asking(account: Account) -> None:
-    """Users have their policies; keys that AWS could not have made are the administrator's; others are nobody's."""
+    """Users have their policies; the emulator's own key is the administrator's; others are nobody's."""
     nobody = account.user()
     assert nobody.client("sts").get_caller_identity()["Arn"].endswith(f"user/{nobody.name}")
     code, message, status = refused(lambda: nobody.client("batch").describe_jobs(jobs=["x"]))
@@ -265,6 +268,18 @@ def test_who_is_asking(account: Account) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(f"{account.emulator.endpoint_url}/results/cirro/a", timeout=10)
     assert caught.value.code == 403
+
+
+def test_a_key_whose_session_is_gone_is_nobodys(account: Account) -> None:
+    """Not the administrator's, as the emulator's own key is: a job's key outlives what IAM and STS know of it."""
+    emulator = account.emulator
+    iam = Iam(emulator.account, emulator.region, emulator.batch, True, emulator.key.ids)
+
+    def refused_to(access_key: str) -> Any:
+        return iam.refusal(Operation("batch", "ListJobs", "us-east-1", access_key), {}, bytes)
+
+    assert refused_to("ASIA" + "Q" * 16) == UNKNOWN
+    assert [refused_to(own) for own in emulator.key.ids] == [None, None]
 
 
 def test_policies_of_groups_and_managed_policies(account: Account) -> None:

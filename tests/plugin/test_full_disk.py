@@ -22,6 +22,7 @@ from covalent._shared_files.util_classes import RESULT_STATUS
 from covalent._workflow.transportable_object import TransportableObject
 
 from covalent_cirro import CirroBatchExecutor, covalent_assets, covalent_view, local_files, tobj
+from covalent_cirro.cache import LOCK
 from covalent_cirro.covalent_assets import Group, Node
 from covalent_cirro.local_files import Disk
 from tests.plugin.conftest import Account
@@ -169,7 +170,7 @@ async def test_an_electron_whose_input_finds_no_room_is_submitted_once_there_is(
     await server.told("Nothing was submitted yet")
     assert "batch:SubmitJob" not in account.emulator.calls.counts()
     cache = Path(server.made.settings.cache_dir)
-    assert not [path for path in cache.rglob("*") if path.is_file() and path.name != "lock"]
+    assert [path for path in cache.rglob("*") if path.is_file() and path.name != LOCK] == []
     free[0] = 10**12
     polled = await server.made.poll(server.metadata, await asyncio.wait_for(sending, PATIENCE_S))
     assert (await server.receive(polled)).status == RESULT_STATUS.COMPLETED

@@ -33,7 +33,7 @@ ROUTES = {
     "control": ("PUT", "/_cirro/images", b'{"image": ["sh"]}'),
     "status": ("GET", "/_cirro/status", b""),
     "moto's page": ("GET", "/moto-api/", b""),
-    "moto's data": ("GET", "/moto-api/data.json", b""),
+    "moto's data": ("GET", "/moto-api/config", b""),
     "moto's reset": ("POST", "/moto-api/reset", b""),
     "the registry": ("GET", "/v2/", b""),
     "a layer": ("GET", "/_cirro/layers/us-east-1/sha256:00", b""),
