@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import tenacity
 
-from covalent_cirro.errors import AccessDenied, AwsError, NotFound, SettingsError, Unsigned
+from covalent_cirro import aws_setup, foreign_answers, local_files
+from covalent_cirro.errors import AccessDenied, AwsError, NoCredentials, NotFound, SettingsError, Unsigned
 from covalent_cirro.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from aiobotocore.session import AioSession
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 DEFAULT_REGION = "us-east-1"
 """Where neither the executor nor AWS's chain names a region: the stock plugin's default."""
@@ -72,6 +74,7 @@ _UNKNOWN_KEY = frozenset(
         "SignatureDoesNotMatch",
         "IncompleteSignature",
         "InvalidToken",
+        "InvalidSignatureException",
         "AuthFailure",
     }
 )
@@ -82,6 +85,12 @@ _OTHER_CLOCK = ("Signature expired", "Signature not yet current")
 """How services other than S3 begin when the two clocks differ (IAM User Guide, Troubleshoot Signature Version 4)."""
 
 _MISSING = frozenset({"NoSuchBucket", "NoSuchKey", "404", "NotFound", "ResourceNotFoundException", "NoSuchEntity"})
+
+
+_DEFAULT_PROFILE = "default"
+_KEYS_OF_FILE = "shared-credentials-file"
+_NOT_IN_FILES = ("ec2-credentials-file", "boto-config", "container-role", "iam-role")
+"""botocore's names of where it finds credentials (``botocore/credentials.py``)."""
 
 
 class Access(NamedTuple):
@@ -108,18 +117,65 @@ def access_of(settings: Settings) -> Access:
     )
 
 
-def _configure(session: Any, access: Access) -> None:
-    if access.credentials:
-        session.set_config_variable("credentials_file", access.credentials)
+def _open(kind: Callable[..., S], access: Access) -> S:
+    """A session of botocore's or aiobotocore's: the one place where it is settled whose calls ours are.
+
+    A credentials file that is named wins over all that the environment says, and nothing stands in for a profile that
+    it lacks: the wrong account would be the worst of ends. Without one, a profile that is named wins over keys in the
+    environment, which is botocore's own rule.
+
+    Raises:
+        NoCredentials: The file is not there, or has no such profile.
+    """
+    if not access.credentials:
+        plain = kind(profile=access.profile)
+        foreign_answers.refuse(plain)
+        return plain
+    profile = access.profile or _DEFAULT_PROFILE
+    own = _sections(access.credentials)
+    session: Any = kind(profile=profile)
+    session.set_config_variable("credentials_file", access.credentials)
+    if profile not in own and profile not in session.available_profiles:
+        asked = f"profile={profile!r}" if access.profile else f"profile= is not set, which means {profile!r}"
+        raise NoCredentials(
+            f"{asked}: credentials={access.credentials!r} has no such profile. Set profile= to one that it has: "
+            f"{', '.join(map(repr, own)) or 'there is none'}."
+        )
+    chain = session.get_component("credential_provider")
+    if "aws_access_key_id" in own.get(profile, {}):
+        # Not a role or an SSO session that the user's other file gives a profile of this name.
+        chain.providers = [chain.get_provider(_KEYS_OF_FILE)]
+    else:
+        for elsewhere in _NOT_IN_FILES:
+            chain.remove(elsewhere)
+    foreign_answers.refuse(session)
+    opened: S = session
+    return opened
+
+
+def _sections(path: str) -> dict[str, dict[str, str]]:
+    """The profiles in a credentials file."""
+    from botocore.configloader import raw_config_parse
+    from botocore.exceptions import ConfigNotFound, ConfigParseError
+
+    place = os.path.expanduser(os.path.expandvars(path))
+    try:
+        with open(place, "rb"):  # botocore takes one that may not be read for an empty one
+            found: dict[str, dict[str, str]] = raw_config_parse(place, parse_subsections=False)
+            return found
+    except (OSError, ConfigNotFound, ConfigParseError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise NoCredentials(
+            f"credentials={path!r} cannot be read: {why}. The path is read where the Covalent server runs, by the user "
+            "it runs as. Name a credentials file of AWS's, or leave credentials= unset for AWS's usual chain."
+        ) from error
 
 
 def async_session(access: Access) -> AioSession:
     """A session for control calls on the event loop. Imports aiobotocore: call it off the loop the first time."""
     from aiobotocore.session import AioSession
 
-    session = AioSession(profile=access.profile)
-    _configure(session, access)
-    return session
+    return _open(AioSession, access)
 
 
 def blocking_session(access: Access, beside: AioSession) -> boto3.Session:
@@ -131,9 +187,8 @@ def blocking_session(access: Access, beside: AioSession) -> boto3.Session:
     import boto3
     import botocore.session
 
-    core = botocore.session.Session(profile=access.profile)
+    core = _open(botocore.session.Session, access)
     core.register_component("data_loader", beside.get_component("data_loader"))
-    _configure(core, access)
     return boto3.Session(botocore_session=core, region_name=region_of(core, access))
 
 
@@ -146,14 +201,13 @@ def client(access: Access, service: str, *, region: str | None = None) -> Any:
         region: Another region than that of ``access``.
 
     Raises:
-        SettingsError: The profile does not exist, or the region is malformed.
+        SettingsError: The profile or the credentials file does not exist, or the region is malformed.
     """
     import botocore.session
     from botocore.config import Config
 
     with translate(f"{service}: making a client", access=access):
-        core = botocore.session.Session(profile=access.profile)
-        _configure(core, access)
+        core = _open(botocore.session.Session, access)
         options = client_options(access, region or region_of(core, access))
         return core.create_client(service, **{**options, "config": Config(**options["config"])})
 
@@ -191,37 +245,64 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
 
     Raises:
         AccessDenied, NotFound, AwsError: With the setting, its value, AWS's own words, and what to do.
+        LocalFileError: What was sent could not be read, or this machine has no more files to open.
         SettingsError: The profile does not exist, or the endpoint or region is malformed.
     """
     from aiohttp import ClientError as BrokenBody  # aiobotocore reads bodies with it and lets its errors through
     from botocore import exceptions as bc
+    from botocore.parsers import ResponseParserError
 
     about = f" for {of}" if of else ""
     try:
         yield
     except bc.ClientError as error:
         raise _from_client_error(error, operation, access, of) from error
+    except (foreign_answers.NotAws, ResponseParserError) as error:
+        raise AwsError(
+            f"{operation}{about}: what came was no answer of AWS's: {str(error)[:300]}. {foreign_answers.ADVICE}",
+            operation=operation,
+            code=foreign_answers.CODE,
+            retryable=True,
+        ) from error
     except bc.ProfileNotFound as error:
-        raise SettingsError(
-            f"profile={access.profile!r}: {error}. `aws configure list-profiles` lists those of this machine; the "
-            "Covalent server reads the files of the user it runs as."
+        raise NoCredentials(
+            f"{aws_setup.profile(access.profile)}: {error}. `aws configure list-profiles` lists those of this machine; "
+            "the Covalent server reads the files of the user it runs as."
         ) from error
     except (bc.NoCredentialsError, bc.PartialCredentialsError, bc.CredentialRetrievalError) as error:
+        program = aws_setup.credential_process(error, access.profile)
         raise Unsigned(
-            f"{operation}{about} found no credentials with {access.named()}: {error}. Set profile= or credentials=, or "
-            "AWS_PROFILE or AWS_ACCESS_KEY_ID where the Covalent server is started; with SSO, run `aws sso login`.",
+            f"{operation}{about} found no credentials with {access.named()}: {error}. "
+            + (
+                program
+                or "Set profile= or credentials=, or AWS_PROFILE or AWS_ACCESS_KEY_ID where the Covalent server is "
+                f"started; with SSO, run `{aws_setup.login(access.profile)}`."
+            ),
             operation=operation,
             code=type(error).__name__,
         ) from error
     except (bc.TokenRetrievalError, bc.UnauthorizedSSOTokenError, bc.SSOTokenLoadError) as error:
         raise Unsigned(
-            f"{operation}{about}: the SSO session of {access.named()} cannot be used: {error}. Run `aws sso login`.",
+            f"{operation}{about}: the SSO session of {access.named()} cannot be used: {error}. Run "
+            f"`{aws_setup.login(access.profile)}`.",
             operation=operation,
             code=type(error).__name__,
         ) from error
     except (bc.InvalidRegionError, bc.NoRegionError) as error:
-        raise SettingsError(f"region={access.region!r}: {error}. Set region= to one such as eu-west-1.") from error
+        raise SettingsError(
+            f"{aws_setup.region(access.region)}: {error}. Set region= to one such as eu-west-1."
+        ) from error
     except (bc.ConnectionError, bc.HTTPClientError, bc.IncompleteReadError, BrokenBody, _TIMEOUT, OSError) as error:
+        program = aws_setup.credential_process(error, access.profile)
+        if program:
+            raise Unsigned(
+                f"{operation}{about} found no credentials with {access.named()}: {error}. {program}",
+                operation=operation,
+                code="CredentialRetrievalError",
+            ) from error
+        own = local_files.in_an_answer(error)
+        if own is not None:
+            raise local_files.error_of(own, "a file of this machine") from error
         text = str(error) or type(error).__name__
         raise AwsError(
             f"{operation}{about} could not reach AWS with {access.named()}: {text}. Check the network, and that the "
@@ -230,7 +311,19 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
             code=type(error).__name__,
             retryable=True,
         ) from error
-    except bc.BotoCoreError as error:
+    except (bc.BotoCoreError, ValueError) as error:
+        endpoint = aws_setup.endpoint(error, access.endpoint_url)
+        if endpoint:
+            raise SettingsError(f"{operation}{about}: {endpoint}") from error
+        program = aws_setup.credential_process(error, access.profile)
+        if program:
+            raise Unsigned(
+                f"{operation}{about} found no credentials with {access.named()}: {program}",
+                operation=operation,
+                code="CredentialRetrievalError",
+            ) from error
+        if not isinstance(error, bc.BotoCoreError):
+            raise
         raise AwsError(f"{operation}{about}: {error}", operation=operation, code=type(error).__name__) from error
 
 
@@ -239,14 +332,18 @@ def _from_client_error(error: Any, operation: str, access: Access, of: str) -> A
     words = str(error.response.get("Error", {}).get("Message") or "no message").rstrip(".")
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
     said = f"{operation}{f' for {of}' if of else ''}: AWS said {code}: {words}."
+    if code == foreign_answers.CODE:
+        said = f"{operation}{f' for {of}' if of else ''}: what came was no answer of AWS's: {words}."
+        return AwsError(f"{said} {foreign_answers.ADVICE}", operation=operation, code=code, retryable=True)
     if code in _THROTTLED or status == 429:
         return AwsError(f"{said} The API is throttled.", operation=operation, code=code, throttled=True)
     # The answer to a HEAD has no body that could say why.
     if code == "RequestTimeTooSkewed" or words.startswith(_OTHER_CLOCK) or (status == 403 and _is_other_time(error)):
         return Unsigned(f"{said} Set this machine's clock (NTP).", operation=operation, code=code)
     if code in _EXPIRED:
+        login = aws_setup.login(access.profile)
         return Unsigned(
-            f"{said} The credentials of {access.named()} have expired: renew them (`aws sso login`).",
+            f"{said} The credentials of {access.named()} have expired: renew them (`{login}`).",
             operation=operation,
             code=code,
         )

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from covalent_cirro import tobj
+from covalent_cirro import local_files, tobj
 from covalent_cirro.errors import DigestMismatch
 from covalent_cirro.protocol import Blob
 
@@ -41,19 +41,20 @@ class Source(NamedTuple):
 
     def identity(self) -> tuple[str, int, int, int, bool]:
         """Equal as long as the file was not written again: what was learnt about its content still holds."""
-        stat = os.stat(self.path)
+        with local_files.told(self.path):
+            stat = os.stat(self.path)
         return (self.path, stat.st_ino, stat.st_size, stat.st_mtime_ns, self.is_tobj)
 
     def size(self) -> int:
         """Bytes to store, before compressing."""
-        if not self.is_tobj:
-            return os.path.getsize(self.path)
-        with open(self.path, "rb") as file:
+        with local_files.told(self.path), open(self.path, "rb") as file:
+            if not self.is_tobj:
+                return os.fstat(file.fileno()).st_size
             return tobj.pickle_size(file, tobj.read_header(file))
 
     def chunks(self) -> Iterator[bytes]:
         """The bytes to store, in pieces of about `CHUNK_BYTES`."""
-        with open(self.path, "rb") as file:
+        with local_files.told(self.path), open(self.path, "rb") as file:
             if self.is_tobj:
                 yield from tobj.iter_pickle(file, tobj.read_header(file))
             else:
@@ -76,17 +77,26 @@ def stage(source: Source, folder: str) -> Staged:
     """Write the blob of ``source`` into a new file in ``folder``.
 
     Raises:
-        OSError, tobj.TobjError: The source cannot be read; nothing is left behind.
+        LocalFileError, tobj.TobjError: The source cannot be read, or there is no room for the blob; nothing is left
+            behind.
     """
-    os.makedirs(folder, exist_ok=True)
-    descriptor, path = tempfile.mkstemp(prefix="cirro-blob-", dir=folder)
-    try:
-        with open(descriptor, "wb") as file:
-            blob = encode(source.chunks(), file)
-    except BaseException:
-        os.unlink(path)
-        raise
+    with local_files.told(folder):
+        os.makedirs(folder, exist_ok=True)
+        descriptor, path = tempfile.mkstemp(prefix="cirro-blob-", dir=folder)
+        try:
+            with open(descriptor, "wb") as file:
+                blob = encode(_while_there_is_room(source.chunks(), folder), file)
+        except BaseException:
+            os.unlink(path)
+            raise
     return Staged(blob, path)
+
+
+def _while_there_is_room(chunks: Iterable[bytes], folder: str) -> Iterator[bytes]:
+    # How small a blob becomes is known at its end only.
+    for chunk in chunks:
+        local_files.require_room(folder, len(chunk))
+        yield chunk
 
 
 def encode(chunks: Iterable[bytes], file: BinaryIO) -> Blob:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from covalent._shared_files import TaskCancelledError, TaskRuntimeError
@@ -70,7 +71,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         retry_attempts: Starts in all, when hosts are lost; 0 to 10.
         time_limit: Seconds for an attempt, from 60.
         poll_freq: Seconds between two looks at the job, at most.
-        cache_dir: Folder on the server for blobs on their way.
+        cache_dir: Folder on the server for what is on its way; below Covalent's own unless set.
         container_image_uri: Image of the job. One of ECR that cannot run the electron is refused by `send`.
         endpoint_url: Endpoint for all AWS services.
         s3_prefix: What keys begin with.
@@ -109,7 +110,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
 
     def __init__(
         self,
-        credentials: str | None = None,
+        credentials: str | os.PathLike[str] | None = None,
         profile: str | None = None,
         region: str | None = None,
         s3_bucket_name: str | None = None,
@@ -123,7 +124,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         retry_attempts: int | None = None,
         time_limit: int | None = None,
         poll_freq: float | None = None,
-        cache_dir: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         container_image_uri: str | None = None,
         *,
         endpoint_url: str | None = None,
@@ -131,7 +132,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         batch_gpu_queue: str | None = None,
         batch_job_definition_name: str | None = None,
         shared_memory_gb: float | None = None,
-        local_packages: list[str] | tuple[str, ...] | None = None,
+        local_packages: Sequence[str | os.PathLike[str]] | None = None,
         memory_max: float | None = None,
         batch_on_demand_queue: str | None = None,
         batch_gpu_on_demand_queue: str | None = None,
@@ -148,9 +149,9 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
             log.warning("[%s] of Covalent's config has %r, which is no option of this version; ignored", SECTION, name)
         AsyncBaseExecutor.__init__(self)
         for name, value in given.items():
-            self.__dict__[name] = section.get(name) if value is None else value
+            self.__dict__[name] = section.get(name) if value is None else options_table.plain(value)
         if local_packages is not None:
-            self.__dict__["local_packages"] = _absolute(local_packages)
+            self.__dict__["local_packages"] = _absolute(self.__dict__["local_packages"])
 
     # --- settings ---
 
@@ -185,7 +186,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         return {
             "type": str(type(self)),
             "short_name": self.short_name(),
-            "attributes": {name: self.__dict__.get(name) for name in kept},
+            "attributes": {name: options_table.plain(self.__dict__.get(name)) for name in kept},
         }
 
     def from_dict(self, object_dict: Mapping[str, Any]) -> CirroBatchExecutor:
@@ -243,11 +244,19 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         from covalent._shared_files.schemas.asset import AssetUpdate
 
         from covalent_cirro import mending, reception
+        from covalent_cirro.progress.status_board import board
+
+        def tell(words: str) -> None:
+            for node_id in node_ids:
+                board().show_problem(dispatch_id, node_id, words)
 
         received = await _told(
             mending.until_mended(
                 f"Dispatch {dispatch_id}, nodes {node_ids}",
                 lambda: reception.receive(self.settings, dispatch_id, node_ids, data),
+                then="The job has ended; its result is kept in S3 and fetched as soon as this is put right.",
+                tell=tell,
+                mended=lambda: tell(""),
             )
         )
         return [
@@ -378,7 +387,7 @@ def _section() -> Mapping[str, Any]:
     return section if isinstance(section, Mapping) else {}
 
 
-def _absolute(items: list[str] | tuple[str, ...]) -> list[str]:
+def _absolute(items: list[str]) -> list[str]:
     from covalent_cirro import packages
 
     return [str(packages.locate(item)) for item in items]

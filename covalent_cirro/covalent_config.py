@@ -75,6 +75,15 @@ def read() -> dict[str, Any]:
     return _load().unwrap()
 
 
+def folders() -> dict[str, str]:
+    """Folders that Covalent copies results into, by their name in the config; its defaults are below the home."""
+    config = read()
+    home = str(Path.home())
+    names = ("sdk.results_dir", "dispatcher.results_dir", "dispatcher.cache_dir")
+    sections = {name: config.get(name.split(".")[0], {}) for name in names}
+    return {name: str(sections[name].get(name.split(".")[1]) or home) for name in names}
+
+
 def executor_section() -> dict[str, Any]:
     """What ``[executors.cirro]`` says."""
     section = read().get("executors", {}).get(SECTION.split(".")[1], {})

@@ -10,15 +10,21 @@ import contextlib
 import copy
 import importlib.util
 import inspect
+import json
+import keyword
+import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import cloudpickle
 
+from covalent_cirro import plain_paths
 from covalent_cirro.errors import HostError, SettingsError
 
 EXECUTOR = "cirro"
@@ -59,14 +65,26 @@ def _imported(path: Path) -> ModuleType:
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)  # as `python FILE` does, for the modules beside it
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise SettingsError(f"{path} is not a Python file: its name has to end with .py.")
+    name = _module_name(path)
+    # By its loader: `python FILE` takes any name, also one that does not end with .py.
+    spec = importlib.util.spec_from_loader(name, SourceFileLoader(name, str(path.absolute())))
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    # Before it is run: a lattice, a sublattice and ct.DepsCall pickle functions when they are made.
     cloudpickle.register_pickle_by_value(module)
+    spec.loader.exec_module(module)
     return module
+
+
+def _module_name(path: Path) -> str:
+    """A name for the module of a file: a name in Python, and nobody else's."""
+    name = re.sub(r"\W", "_", path.stem)
+    name = name if name.isidentifier() and not keyword.iskeyword(name) else f"_{name}"
+    while name in sys.modules or name in sys.stdlib_module_names:
+        name = f"{name}_"
+    return name
 
 
 def _is_lattice(value: object) -> bool:
@@ -78,7 +96,8 @@ def _is_lattice(value: object) -> bool:
 def arguments(lattice: Any, typed: Sequence[str]) -> dict[str, Any]:
     """A lattice's keyword arguments from ``--name value`` and ``--name=value``.
 
-    A value is what Python reads it as (a number, a list, a quoted text, ``True``), and else the text itself.
+    A value is what Python reads it as (a number, a list, a quoted text, ``True``), or JSON if it is a list or an object
+    of that, and else the text itself.
 
     Raises:
         SettingsError: A name that the lattice has not, or one that it needs and was not given; all are named.
@@ -90,9 +109,15 @@ def arguments(lattice: Any, typed: Sequence[str]) -> dict[str, Any]:
             raise SettingsError(f"{word!r} is not understood: arguments of the lattice are given as --NAME VALUE.")
         name, equals, value = word[2:].partition("=")
         if not equals:
-            value = next(words, "")
-            if not value:
+            following = next(words, None)
+            if following is None:
                 raise SettingsError(f"--{name} has no value.")
+            if following.startswith("--"):
+                raise SettingsError(
+                    f"--{name} has no value: {following} after it looks like another argument. If it is the value, "
+                    f"write --{name}={following}."
+                )
+            value = following
         given[name.replace("-", "_")] = _read(value)
     # Pickled by this process a moment ago: it is the client's own function.
     parameters = inspect.signature(lattice.workflow_function.get_deserialized()).parameters
@@ -113,10 +138,21 @@ def arguments(lattice: Any, typed: Sequence[str]) -> dict[str, Any]:
 
 
 def _read(value: str) -> Any:
-    try:
+    # What a person typed may be anything: all that `literal_eval` says it raises is no reason to stop.
+    with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError), _quietly():
         return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return value
+    if value.lstrip()[:1] in ("[", "{"):
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without warnings of how Python's compiler reads a text that was not meant for it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def dispatch(lattice: Any, given: Mapping[str, Any], *, reuse_from: str | None = None) -> str:
@@ -172,11 +208,26 @@ def status(dispatch_id: str) -> str:
 
 
 def error(dispatch_id: str) -> str:
-    """What Covalent says of a dispatch that failed."""
-    import covalent as ct
+    """What Covalent says of a dispatch that failed: its nodes that failed, each with the beginning of why."""
+    from covalent._results_manager import results_manager
 
-    with _answered():
-        return str(ct.get_result(dispatch_id, wait=False).error or "")
+    told = []
+    with _answered(), tempfile.TemporaryDirectory() as folder:
+        found = results_manager.get_result_manager(dispatch_id, folder)
+        for node in found._manifest["lattice"]["transport_graph"]["nodes"]:
+            if node["metadata"]["status"] == "FAILED":
+                for key in ("error", "stderr"):
+                    found.download_node_asset(node["id"], key)
+                paths = [results_manager.get_node_asset_path(folder, node["id"], key) for key in ("error", "stderr")]
+                told.append(f"{node['metadata']['name']} (node {node['id']}): {_why(*paths)}")
+    return "\n".join(told) or str(found.result_object.error or "")
+
+
+def _why(error: str, stderr: str) -> str:
+    """The first paragraph of an error; where Covalent has none (its own executors write none), the last words."""
+    files = map(Path, (error, stderr))
+    texts = [file.read_text("utf-8", "replace").strip() if file.exists() else "" for file in files]
+    return texts[0].partition("\n\n")[0] or texts[1].rpartition("\n")[2] or "Covalent does not say why"
 
 
 def cancel(dispatch_id: str) -> None:
@@ -196,6 +247,14 @@ def _server() -> str:
     from covalent._shared_files.config import get_config
 
     return f"http://{get_config('dispatcher.address')}:{get_config('dispatcher.port')}"
+
+
+def quoted_folder() -> str:
+    """The folder that `ct.get_result` fetches results into, if Covalent cannot use its path; else empty."""
+    from covalent._shared_files.config import get_config
+
+    folder = str(get_config("sdk.results_dir"))
+    return "" if plain_paths.is_plain(folder) else folder
 
 
 @contextlib.contextmanager

@@ -194,7 +194,9 @@ def _blocking_s3(session: Any, access: aws.Access, region: str) -> Any:
     from botocore.config import Config
 
     options = aws.client_options(access, region)
-    return aws.blocking_session(access, session).client("s3", **{**options, "config": Config(**options["config"])})
+    # Blobs are checked against their names as they are read: once is enough.
+    config = Config(**options["config"], response_checksum_validation="when_required")
+    return aws.blocking_session(access, session).client("s3", **{**options, "config": config})
 
 
 class _Keeper:

@@ -1,17 +1,30 @@
 """The errors of covalent-cirro. The class names who has to act; the message says what, which id, why, and what to do.
 
-No I/O. Errors are made at three edges only: `aws.py` (what AWS said), `cirro.py` (what Covalent shows), `cli/`.
+No I/O. Errors are made at four edges only: `aws.py` (what AWS said), `local_files.py` (what this machine said),
+`cirro.py` (what Covalent shows), `cli/`.
 """
 
 from __future__ import annotations
 
 
 class CirroError(Exception):
-    """Base of all errors made here. ``str(error)`` is all that Covalent shows of it."""
+    """Base of all errors made here. ``str(error)`` is all that Covalent shows of it.
+
+    Attributes:
+        passes: The user can put it right meanwhile: who waits for a job goes on then (`mending.py`).
+    """
+
+    passes = False
 
 
 class SettingsError(CirroError, ValueError):
     """A setting that cannot work: unknown, of a wrong type, or an impossible need. Nothing was paid for."""
+
+
+class NoCredentials(SettingsError):
+    """The credentials file or profile that a setting names is not there."""
+
+    passes = True
 
 
 class AwsError(CirroError):
@@ -44,9 +57,33 @@ class Unsigned(AccessDenied):
     Who has nothing to lose fails at once. Who waits for a job goes on (`mending.py`): the user can put it right.
     """
 
+    passes = True
+
 
 class NotFound(AwsError):
     """The bucket, queue, job, definition, stack or object that was named does not exist."""
+
+
+class LocalFileError(CirroError):
+    """A file of this machine could not be written or read: no room, no permission, a fault of the disk.
+
+    Attributes:
+        path: The file, or the folder that it was to be in.
+    """
+
+    def __init__(self, message: str, *, path: str, passes: bool) -> None:
+        super().__init__(message)
+        self.path = path
+        self.passes = passes
+
+
+class TooLarge(CirroError):
+    """An object in S3 is larger than a well-formed one of its kind; it was not read."""
+
+    def __init__(self, bucket: str, key: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"s3://{bucket}/{key} has {size} bytes, more than the {limit} that a well-formed one has. It was not read."
+        )
 
 
 class DigestMismatch(CirroError):
@@ -55,6 +92,10 @@ class DigestMismatch(CirroError):
 
 class OutcomeError(CirroError):
     """The outcome of a job is malformed, of another format, or of another call."""
+
+
+class CallError(CirroError):
+    """A call, or what stands in its place, is malformed or of another format."""
 
 
 class JobLost(CirroError):

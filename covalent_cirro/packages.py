@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from covalent_cirro import local_files
 from covalent_cirro.errors import SettingsError
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -25,21 +26,25 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time a zip can hold; the real ones 
 
 
 def locate(item: str) -> Path:
-    """The folder or file of a package given by import name or by path.
+    """The folder or file that travels for a package given by import name or by path.
+
+    A dotted name is of a package in another one, without which it cannot be imported: the outermost one travels.
+    Nothing is imported.
 
     Raises:
-        SettingsError: It is neither.
+        SettingsError: It is neither, or cannot be imported under the name that it would have.
     """
     path = Path(item).expanduser()
-    if path.is_absolute() or os.sep in item or path.suffix == ".py":
+    if item.startswith((".", "~")) or os.sep in item or path.suffix == ".py":
         if not path.exists():
             raise SettingsError(
                 f"local_packages has {item!r}, which is not there. The path is read where the Covalent server runs; "
                 "where server and client share no files, put the package into the image or use deps_pip."
             )
-        return path.resolve()
+        return _importable(item, path.resolve())
+    outermost, *inner = item.split(".")
     try:
-        spec = importlib.util.find_spec(item)
+        spec = importlib.util.find_spec(outermost)
     except (ImportError, ValueError):
         spec = None
     if spec is None:
@@ -48,54 +53,107 @@ def locate(item: str) -> Path:
             "(import names have no slash; is its folder on sys.path?)."
         )
     if spec.submodule_search_locations:
-        return Path(next(iter(spec.submodule_search_locations))).resolve()
-    if spec.origin is None or not spec.origin.endswith(".py"):
-        raise SettingsError(f"local_packages has {item!r}, which is built in or compiled: the image must bring it.")
+        found = [Path(each) for each in spec.submodule_search_locations if _holds(Path(each), inner)]
+        if not found:
+            raise SettingsError(f"local_packages has {item!r}, but {outermost} has no {'.'.join(inner)} in it.")
+        if len(found) > 1:
+            folders = ", ".join(map(str, found))
+            raise SettingsError(
+                f"local_packages has {item!r}, which Python finds in {len(found)} folders: {folders}. Name those that "
+                "are to travel by their paths."
+            )
+        return found[0].resolve()
+    if inner or spec.origin is None or not spec.origin.endswith(".py"):
+        what = f"{outermost} is no package" if inner else "which is built in or compiled: the image must bring it"
+        raise SettingsError(f"local_packages has {item!r}, {what}.")
     return Path(spec.origin).resolve()
+
+
+def _importable(item: str, path: Path) -> Path:
+    name = path.stem if path.is_file() else path.name
+    is_module = path.suffix == ".py" if path.is_file() else (path / "__init__.py").exists()
+    if is_module and not name.isidentifier():
+        raise SettingsError(
+            f"local_packages has {item!r}, which nobody can import as {name!r}: names in Python have letters, digits "
+            "and underscores only. Rename it."
+        )
+    return path
+
+
+def _holds(folder: Path, inner: list[str]) -> bool:
+    """Whether a package has a module or package in it."""
+    *packages, last = inner or [""]
+    folder = folder.joinpath(*packages)
+    return (folder / last).is_dir() or any(folder.glob(f"{last}.*"))
 
 
 def _files(path: Path) -> Iterator[tuple[Path, str]]:
     if path.is_file():
         yield path, path.name
-        return
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if name not in LEFT_OUT and not name.endswith(".egg-info"))
-        for name in sorted(names):
-            file = Path(folder, name)
-            if not name.endswith((".pyc", ".pyo")) and file.is_file():
-                yield file, os.path.join(path.name, file.relative_to(path))
+    else:
+        yield from _files_of(path, path.name, (path.resolve(),))
+
+
+def _files_of(folder: Path, name: str, above: tuple[Path, ...]) -> Iterator[tuple[Path, str]]:
+    """Files of a folder, then those of the folders in it; links are followed, as Python does when it imports."""
+    folders = []
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir():
+            folders.append(entry)
+        elif entry.is_file() and entry.suffix not in (".pyc", ".pyo"):
+            yield entry, f"{name}/{entry.name}"
+    for entry in folders:
+        if entry.name in LEFT_OUT or entry.name.endswith(".egg-info"):
+            continue
+        real = entry.resolve()
+        if real in above:
+            raise SettingsError(
+                f"local_packages: {entry} leads to {real}, in which it lies itself: packing it would have no end. "
+                "Remove the link, or name the folders that are to travel one by one."
+            )
+        yield from _files_of(entry, f"{name}/{entry.name}", (*above, real))
 
 
 def pack(path: Path, folder: str) -> str:
     """Make the archive of a package in ``folder`` and give its path. Files that did not change are not packed again.
 
     Raises:
-        SettingsError: Not there, or larger than `MAX_BYTES`.
+        SettingsError: Not there, larger than `MAX_BYTES`, or without end.
+        LocalFileError: It cannot be read, or there is no room for the archive.
     """
     if not path.exists():
         raise SettingsError(f"local_packages: {path} is not there on the machine of the Covalent server.")
-    files = list(_files(path))
+    files: list[tuple[Path, str]] = []
     signature, total = hashlib.sha256(str(path).encode()), 0
-    for file, name in files:
-        stat = file.stat()
-        total += stat.st_size
-        signature.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    if total > MAX_BYTES:
-        raise SettingsError(
-            f"local_packages: {path} has {total / 1e6:.0f} MB, more than the {MAX_BYTES / 1e6:.0f} MB of a package. "
-            "Give data to the electron as an input, and name the package's own folder."
-        )
+    with local_files.told(str(path)):
+        for file, name in _files(path):
+            stat = file.stat()
+            total += stat.st_size
+            signature.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+            files.append((file, name))
+            if total > MAX_BYTES:  # at once: it may be a whole disk
+                raise SettingsError(
+                    f"local_packages: {path} has more than the {MAX_BYTES / 1e6:.0f} MB of a package, up to {file}. "
+                    "Give data to the electron as an input, and name the package's own folder."
+                )
     archive = os.path.join(folder, f"cirro-package-{signature.hexdigest()[:32]}.zip")
     if os.path.exists(archive):
         return archive
+    with local_files.told(folder):
+        return _packed(files, archive)
+
+
+def _packed(files: list[tuple[Path, str]], archive: str) -> str:
+    folder = os.path.dirname(archive)
     os.makedirs(folder, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix="cirro-package-", dir=folder)
     try:
         with open(descriptor, "wb") as raw, zipfile.ZipFile(raw, "w", zipfile.ZIP_DEFLATED) as zipped:
             for file, name in files:
-                info = zipfile.ZipInfo(name.replace(os.sep, "/"), _EPOCH)
+                info = zipfile.ZipInfo(name, _EPOCH)
                 info.compress_type = zipfile.ZIP_DEFLATED
                 info.external_attr = (0o755 if os.access(file, os.X_OK) else 0o644) << 16
+                local_files.require_room(folder, file.stat().st_size)
                 zipped.writestr(info, file.read_bytes())
         os.replace(temporary, archive)
     except BaseException:

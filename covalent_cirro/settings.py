@@ -6,6 +6,8 @@ then the section ``[executors.cirro]`` of Covalent's config, then the default.
 
 from __future__ import annotations
 
+import numbers
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -66,14 +68,16 @@ OPTIONS: tuple[Option, ...] = (
         name="credentials",
         kind="text",
         default=None,
-        help="Path of an AWS credentials file. Unset: AWS's usual chain.",
+        help="Path of an AWS credentials file on the Covalent server, which wins over keys and profiles of the "
+        "environment. Its profile is that of the option profile, else default. Unset: AWS's usual chain.",
         valid="a path",
     ),
     Option(
         name="profile",
         kind="text",
         default=None,
-        help="AWS profile whose credentials and region are used. Unset: AWS's usual chain.",
+        help="AWS profile whose credentials and region are used. It wins over keys of the environment. Unset: AWS's "
+        "usual chain.",
         valid="the name of a profile",
     ),
     Option(
@@ -175,8 +179,10 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="cache_dir",
         kind="text",
-        default="/tmp/covalent",  # noqa: S108  (the stock plugin's default; files in it get private names)
-        help="Folder on the Covalent server for blobs on their way to S3.",
+        default=None,
+        help="Folder on the Covalent server for what is on its way to S3. It is made for the server's user alone; one "
+        "that is another user's, or that others may write to, is refused. Unset, or /tmp/covalent, which was the stock "
+        "plugin's default: the folder cirro in Covalent's own cache folder (dispatcher.cache_dir).",
         valid="a path",
         accepts=lambda value: value.strip() != "",
     ),
@@ -295,6 +301,23 @@ OPTIONS: tuple[Option, ...] = (
 BY_NAME: dict[str, Option] = {option.name: option for option in OPTIONS}
 
 
+def plain(value: Any) -> Any:
+    """The value as JSON and TOML have it: paths as texts, numbers of other libraries (NumPy) as Python's own."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
 def _of_kind(kind: str, value: object) -> bool:
     if isinstance(value, bool):
         return False
@@ -310,7 +333,7 @@ def _of_kind(kind: str, value: object) -> bool:
 
 def problem(name: str, value: object) -> str | None:
     """Why ``value`` cannot be the value of the option ``name``, or `None`. ``None`` (unset) is always possible."""
-    option = BY_NAME[name]
+    option, value = BY_NAME[name], plain(value)
     if value is None or (_of_kind(option.kind, value) and option.accepts(value)):
         return None
     return f"{name}={value!r} is not possible: {name} is {option.valid}. {option.help}"
@@ -355,7 +378,7 @@ class Settings:
     retry_attempts: int
     time_limit: int
     poll_freq: float
-    cache_dir: str
+    cache_dir: str | None
     container_image_uri: str
     endpoint_url: str | None
     s3_prefix: str
@@ -431,7 +454,7 @@ def resolve(options: Mapping[str, object], section: Mapping[str, object]) -> Set
     values: dict[str, Any] = {}
     for option in OPTIONS:
         configured = section.get(option.name)
-        value: Any = options.get(option.name)
+        value: Any = plain(options.get(option.name))
         if value is None:
             value = configured
         if value is None:

@@ -12,26 +12,24 @@ import functools
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import IO, Any, TypeVar
 
 from covalent_cirro import aws
 from covalent_cirro.blobs import CHUNK_BYTES, Source, Staged, decode, stage
-from covalent_cirro.errors import AwsError, CirroError, NotFound
-from covalent_cirro.protocol import INLINE_BYTES, Blob, Inline, Ref, blob_key
+from covalent_cirro.errors import AwsError, DigestMismatch, NotFound, TooLarge
+from covalent_cirro.protocol import INLINE_BYTES, Blob, Inline, Location, Ref, blob_key, calls_among, node_base
+from covalent_cirro.runner import checksums
 
 T = TypeVar("T")
 
 TRANSFER_THREADS = 4
 """Blobs staged or moved at a time. Each holds a few MB."""
 
-PART_BYTES = 8 * 1024 * 1024
-"""Size of a part of a multipart upload; S3 wants 5 MiB to 5 GiB and at most 10,000 parts (S3 User Guide, qfacts)."""
-
-MAX_PARTS = 10_000
 PARTS_AT_ONCE = 2
+"""Parts of one large blob that are sent at a time."""
 
 REFRESH_AFTER_S = 7 * 24 * 3600
 """A blob older than this is renewed when it is needed again, so that it outlives the job about to wait for it. The
@@ -76,12 +74,15 @@ class Store:
 
     # --- documents ---
 
-    async def put_document(self, bucket: str, key: str, data: bytes) -> None:
-        """Write a small object."""
+    async def put_document(self, bucket: str, key: str, data: bytes, *, once: bool = False) -> None:
+        """Write a small object; ``once``: only where none is."""
+        condition = {"IfNoneMatch": "*"} if once else {}
 
         async def put() -> None:
             with self._errors("s3:PutObject", bucket, key):
-                await self._client.put_object(Bucket=bucket, Key=key, Body=data, ContentType="application/json")
+                await self._client.put_object(
+                    Bucket=bucket, Key=key, Body=data, ContentType="application/json", **condition
+                )
 
         await self._patiently(put)
 
@@ -89,7 +90,7 @@ class Store:
         """Read a small object; `None` if there is none.
 
         Raises:
-            CirroError: It has more than ``limit`` bytes.
+            TooLarge: It has more than ``limit`` bytes.
         """
 
         async def get() -> bytes | None:
@@ -100,10 +101,7 @@ class Store:
                     return None
                 async with response["Body"] as body:
                     if response["ContentLength"] > limit:
-                        raise CirroError(
-                            f"s3://{bucket}/{key} has {response['ContentLength']} bytes, more than the {limit} that a "
-                            "well-formed one has. It was not read."
-                        )
+                        raise TooLarge(bucket, key, response["ContentLength"], limit)
                     data: bytes = await body.read()
                     return data
 
@@ -120,6 +118,14 @@ class Store:
                 ]
 
         return await self._patiently(listing)
+
+    async def list_calls(
+        self, bucket: str, prefix: str, dispatch_id: str, node_id: int | None = None
+    ) -> dict[Location, set[str]]:
+        """Calls of a dispatch, or of one node of it, with the names of each one's objects; of a node, oldest first."""
+        base = f"{prefix}jobs/{dispatch_id}/" if node_id is None else node_base(prefix, dispatch_id, node_id)
+        keys = [key for key, _ in await self.list_keys(bucket, base)]
+        return calls_among(keys, bucket, prefix, dispatch_id)
 
     # --- blobs up ---
 
@@ -167,20 +173,24 @@ class Store:
         return staged.blob
 
     async def _send(self, staged: Staged, bucket: str, prefix: str) -> None:
-        if await self._renewed(staged.blob, bucket, prefix):
+        if await self._renewed(staged.blob, bucket, prefix, staged.path):
             return
         key = blob_key(prefix, staged.blob.sha256)
         await self._patiently(lambda: self._in_thread(self._upload, staged, bucket, key))
         self._remember(self._seen, (bucket, key), self._clock())
 
-    async def _renewed(self, blob: Blob, bucket: str, prefix: str) -> bool:
-        """Whether the blob is in S3, now young enough to be waited for."""
+    async def _renewed(self, blob: Blob, bucket: str, prefix: str, path: str | None = None) -> bool:
+        """Whether the blob is in S3, now young enough to be waited for.
+
+        Args:
+            path: Its bytes, where they are at hand: one that was sent in parts is compared with nothing else.
+        """
         key = blob_key(prefix, blob.sha256)
         seen = self._seen.get((bucket, key))
         if seen is not None and self._clock() - seen < TRUSTED_FOR_S:
             return True
         head = await self._head(bucket, key)
-        if head is None or head["ContentLength"] != blob.size:
+        if head is None or not await self._in_thread(_is_whole, head, blob, path):
             return False
         if _age_s(head["LastModified"]) > REFRESH_AFTER_S and not await self.renew(bucket, key):
             return False
@@ -188,9 +198,13 @@ class Store:
         return True
 
     async def holds(self, blob: Blob, bucket: str, prefix: str) -> bool:
-        """Whether the blob is in S3 now: one HeadObject, whatever was seen before."""
+        """Whether the blob is in S3 now, as far as one HeadObject tells, whatever was seen before."""
         head = await self._head(bucket, blob_key(prefix, blob.sha256))
-        return head is not None and head["ContentLength"] == blob.size
+        if head is None or head["ContentLength"] != blob.size:
+            return False
+        checksum = head.get("ChecksumSHA256") or ""
+        # One that was sent in parts, or without a checksum, is checked by who reads it.
+        return not checksum or checksums.is_of_parts(checksum) or checksum == checksums.of_whole(blob.sha256)
 
     async def renew(self, bucket: str, key: str) -> bool:
         """Start an object's life anew, in place and without sending it; False if it is gone, or over S3's 5 GB."""
@@ -203,6 +217,7 @@ class Store:
                     CopySource={"Bucket": bucket, "Key": key},
                     MetadataDirective="REPLACE",
                     ContentType="application/octet-stream",
+                    ChecksumAlgorithm="SHA256",
                 )
 
         try:
@@ -217,7 +232,9 @@ class Store:
         async def head() -> dict[str, Any] | None:
             with self._errors("s3:HeadObject", bucket, key):
                 try:
-                    found: dict[str, Any] = await self._client.head_object(Bucket=bucket, Key=key)
+                    found: dict[str, Any] = await self._client.head_object(
+                        Bucket=bucket, Key=key, ChecksumMode="ENABLED"
+                    )
                 except self._client.exceptions.ClientError as error:
                     # HEAD has no body: a missing bucket and a missing key both say just 404.
                     if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NotFound"):
@@ -228,18 +245,27 @@ class Store:
         return await self._patiently(head)
 
     def _upload(self, staged: Staged, bucket: str, key: str) -> None:
+        if staged.blob.size <= checksums.PART_BYTES:
+            with self._errors("s3:PutObject", bucket, key), open(staged.path, "rb") as file:
+                self._blocking_client().put_object(
+                    Bucket=bucket,
+                    Key=key,
+                    Body=file,
+                    ContentType="application/octet-stream",
+                    ChecksumSHA256=checksums.of_whole(staged.blob.sha256),
+                )
+            return
+        from boto3.exceptions import S3UploadFailedError
         from boto3.s3.transfer import TransferConfig
 
-        part = max(PART_BYTES, -(-staged.blob.size // MAX_PARTS))
+        part = checksums.part_bytes(staged.blob.size)
         config = TransferConfig(
-            multipart_threshold=2 * part,
+            multipart_threshold=part,
             multipart_chunksize=part,
             max_concurrency=PARTS_AT_ONCE,
             # The classic client reads parts from the file as it sends them; CRT would hold them in memory.
             preferred_transfer_client="classic",
         )
-        from boto3.exceptions import S3UploadFailedError
-
         with self._errors("s3:PutObject", bucket, key):
             try:
                 self._blocking_client().upload_file(
@@ -247,7 +273,7 @@ class Store:
                     bucket,
                     key,
                     Config=config,
-                    ExtraArgs={"ContentType": "application/octet-stream"},
+                    ExtraArgs={"ContentType": "application/octet-stream", "ChecksumAlgorithm": "SHA256"},
                 )
             except S3UploadFailedError as error:
                 raise error.__context__ or error from error
@@ -269,31 +295,49 @@ class Store:
         Raises:
             DigestMismatch: The stored bytes are not those that the blob's name says.
             NotFound: The blob is gone.
+            OSError: What ``begin`` opened could not be written.
         """
         key = blob_key(prefix, blob.sha256)
 
         def read() -> None:
-            with self._errors("s3:GetObject", bucket, key):
-                body = self._blocking_client().get_object(Bucket=bucket, Key=key)["Body"]
-                with contextlib.closing(body), begin() as write:
-                    decode(_chunks(body), blob, write)
+            with contextlib.closing(self._body(bucket, key)) as body, begin() as write:
+                decode(self._chunks(body, bucket, key), blob, write)
 
-        await self._patiently(lambda: self._in_thread(read))
+        try:
+            await self._patiently(lambda: self._in_thread(read))
+        except (DigestMismatch, NotFound):
+            self._seen.pop((bucket, key), None)  # who needs it next asks for it, and sends it again
+            raise
 
     async def append_object(self, bucket: str, key: str, file: IO[bytes]) -> None:
-        """Append an object's bytes to an open file; a broken stream starts again where the file stood before."""
+        """Append an object's bytes to an open file; a broken stream starts again where the file stood before.
+
+        Raises:
+            OSError: The file could not be written.
+        """
         start = file.tell()
 
         def read() -> None:
             file.seek(start)
             file.truncate()
-            with self._errors("s3:GetObject", bucket, key):
-                body = self._blocking_client().get_object(Bucket=bucket, Key=key)["Body"]
-                with contextlib.closing(body):
-                    for chunk in _chunks(body):
-                        file.write(chunk)
+            with contextlib.closing(self._body(bucket, key)) as body:
+                for chunk in self._chunks(body, bucket, key):
+                    file.write(chunk)
 
         await self._patiently(lambda: self._in_thread(read))
+
+    def _body(self, bucket: str, key: str) -> Any:
+        with self._errors("s3:GetObject", bucket, key):
+            return self._blocking_client().get_object(Bucket=bucket, Key=key)["Body"]
+
+    def _chunks(self, body: Any, bucket: str, key: str) -> Iterator[bytes]:
+        """The pieces of a body. Only what the network does becomes an error of AWS's, not what is done with them."""
+        while True:
+            with self._errors("s3:GetObject", bucket, key):
+                chunk: bytes = body.read(CHUNK_BYTES)
+            if not chunk:
+                return
+            yield chunk
 
     # --- how ---
 
@@ -329,10 +373,15 @@ class Store:
             memory.popitem(last=False)
 
 
+def _is_whole(head: Mapping[str, Any], blob: Blob, path: str | None) -> bool:
+    """Whether S3 computed the blob's digest of what it has. One without that checksum is sent again, and has it."""
+    checksum = head.get("ChecksumSHA256") or ""
+    if head["ContentLength"] != blob.size:
+        return False
+    if checksums.is_of_parts(checksum):
+        return path is not None and checksum == checksums.of_parts(path, blob.size)
+    return bool(checksum == checksums.of_whole(blob.sha256))
+
+
 def _age_s(written: datetime) -> float:
     return (datetime.now(timezone.utc) - written).total_seconds()
-
-
-def _chunks(body: Any) -> Iterator[bytes]:
-    stream: Iterable[bytes] = body.iter_chunks(CHUNK_BYTES)
-    yield from stream

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -21,11 +22,13 @@ from covalent_cirro.calls import Spec, Written, pickled_by, prepare_call, store_
 from covalent_cirro.covalent_assets import Group
 from covalent_cirro.definitions import Allowed, build_definition, everything
 from covalent_cirro.engine import Engine, engine_of, retire
-from covalent_cirro.errors import AccessDenied, CirroError, NotFound
+from covalent_cirro.errors import AccessDenied, CirroError, LocalFileError, NotFound
 from covalent_cirro.image_rules import Pickled
 from covalent_cirro.image_versions import FRESH_S, REFUSED_FRESH_S
 from covalent_cirro.launches import Launch, find, is_expected
-from covalent_cirro.protocol import CALL_PARAMETER
+from covalent_cirro.mending import until_mended
+from covalent_cirro.progress.status_board import board
+from covalent_cirro.protocol import CALL_PARAMETER, call_argument
 from covalent_cirro.resume import adoption
 from covalent_cirro.reuse import taking
 from covalent_cirro.reuse.taking import Taken
@@ -39,17 +42,42 @@ KeepHandle = Callable[[str, int, dict[str, Any]], Awaitable[None]]
 
 
 async def send(launch: Launch, settings: Settings, task_specs: Sequence[Any], keep_handle: KeepHandle) -> Any:
-    """Store what a task group needs and submit its job.
+    """Store what a task group needs and submit its job, once there is room for it on the server's disk.
 
     Returns:
         What `poll` is given: ``{"job_id", "call", "keys", "tried"}``, ``{"call", "reused"}`` where earlier results are
         taken, or ``{"host": [...]}`` for Covalent's own nodes.
     """
+
+    def tell(words: str) -> None:
+        for node_id in launch.node_ids:
+            board().show_problem(launch.dispatch_id, node_id, words)
+
+    return await until_mended(
+        f"Dispatch {launch.dispatch_id}, nodes {launch.node_ids}",
+        lambda: _send(launch, settings, task_specs, keep_handle),
+        of=LocalFileError,
+        then="Nothing was submitted yet; it is as soon as this is put right.",
+        tell=tell,
+        mended=lambda: tell(""),
+        sleep=lambda seconds: launch.unless_cancelled(asyncio.sleep(seconds)),
+    )
+
+
+async def _send(launch: Launch, settings: Settings, task_specs: Sequence[Any], keep_handle: KeepHandle) -> Any:
+    """`send`, which raises where there is no room. May be begun again until the job is submitted."""
     specs = [Spec(spec.electron_id, spec.args, spec.kwargs) for spec in task_specs]
     inputs = [node_id for spec in specs for node_id in (*spec.args, *spec.kwargs.values())]
     group = await asyncio.to_thread(covalent_assets.load_group, launch.dispatch_id, launch.node_ids, inputs)
     if all(node.is_host_node for node in group.nodes.values()):
         return {"host": [[spec.node_id, list(spec.args), dict(spec.kwargs)] for spec in specs]}
+    return await send_job(launch, settings, group, specs, keep_handle)
+
+
+async def send_job(
+    launch: Launch, settings: Settings, group: Group, specs: Sequence[Spec], keep_handle: KeepHandle
+) -> dict[str, Any]:
+    """Store what a task group needs and submit its job, whatever its nodes are; see `send`."""
     async with engine_for(settings) as engine:
         pickled, covalent = await asyncio.gather(
             pickled_by(group, specs), asyncio.to_thread(covalent_assets.check_version)
@@ -155,7 +183,7 @@ async def submit(
                 queue=settings.queue,
                 queue_option=settings.queue_option,
                 definition=revision,
-                parameters={CALL_PARAMETER: written.location.call_uri},
+                parameters={CALL_PARAMETER: call_argument(written.location, secrets.token_hex(16))},
                 attempts=settings.attempts,
                 timeout_s=settings.time_limit,
                 tags={
@@ -211,11 +239,8 @@ async def cancel(settings: Settings, task_metadata: dict[str, Any], job_handle: 
 async def _cancel_earlier(settings: Settings, dispatch_id: str, node_id: int) -> bool:
     """End the job that a server which died has submitted, its handle kept or not."""
     group = await asyncio.to_thread(covalent_assets.load_group, dispatch_id, [node_id], ())
-    node = group.nodes[node_id]
-    if node.is_host_node:
-        return False
     async with engine_for(settings) as engine:
-        earlier = await adoption.find(engine, settings, dispatch_id, node)
+        earlier = await adoption.find(engine, settings, dispatch_id, group.nodes[node_id])
         if earlier is None or not earlier.job_id:
             return False
         await terminate(engine, earlier.job_id, dispatch_id)

@@ -48,7 +48,8 @@ def run(
 ) -> None:
     """Dispatch a lattice and watch its electrons until it has ended.
 
-    Options stand before the lattice, its own arguments after it. Ctrl-C cancels the dispatch and waits until its jobs
+    Options stand before the lattice, its own arguments after it: each value as Python or JSON has it, and else the text
+    itself. Ctrl-C cancels the dispatch and waits until its jobs
     have ended; a second one leaves at once.
 
     \b
@@ -82,11 +83,18 @@ def run(
                 status, rows = _watch(board, dispatch_id, as_json)
             except KeyboardInterrupt:
                 sys.exit(INTERRUPTED)
+        if status != dispatching.COMPLETED:
+            rows = Board(account, dispatch_id).look()  # with what Covalent's own nodes left, which are no jobs
     if as_json:
         electrons = [row._asdict() for row in rows]
         render.document({"dispatch_id": dispatch_id, "status": status, "electrons": electrons, "counts": counts(rows)})
     elif status == dispatching.COMPLETED:
-        render.done(f'the dispatch is {status}; ct.get_result("{dispatch_id}").result has its result')
+        # Covalent would raise FileNotFoundError, and not say for which of its settings.
+        quoted = dispatching.quoted_folder()
+        where = ', results_dir="..."' if quoted else ""
+        render.done(f'the dispatch is {status}; ct.get_result("{dispatch_id}"{where}).result has its result')
+        if quoted:
+            render.note(f"Covalent cannot use the path {quoted}: name another folder; `cirro doctor` says which")
     if earlier is not None and not as_json:
         render.line(f"{sum(row.state == REUSED for row in rows)} of {len(rows)} electrons reused from {earlier}")
     if status != dispatching.COMPLETED and not as_json:

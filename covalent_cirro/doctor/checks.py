@@ -9,7 +9,8 @@ import os
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from covalent_cirro import covalent_config
+from covalent_cirro import covalent_config, plain_paths
+from covalent_cirro.definitions import LOG_STREAM_PREFIX
 from covalent_cirro.deployment import plans
 from covalent_cirro.deployment.plans import BUDGET, TAG, wants_budget
 from covalent_cirro.deployment.plans import stack_name as name_of_stack
@@ -271,21 +272,33 @@ def instance_role(facts: Facts) -> Findings:
 
 
 def permissions(facts: Facts) -> Findings:
-    """Whether the caller may do what a Covalent server does: register a definition with both roles, and submit."""
+    """Whether the caller may do what a Covalent server does; and what it goes on without, if it may not do all."""
     caller, settings, where = facts.caller, facts.settings(), facts.where()
     partition = caller.arn.split(":")[1]
     names = [name for name in (settings.batch_job_role_name, settings.batch_execution_role_name) if name]
     passed = [account.role(facts.clients, name).arn for name in names]
-    definition = (
-        f"arn:{partition}:batch:{where.region}:{caller.account}:"
-        f"job-definition/{settings.batch_job_definition_name}-doctor:1"
-    )
-    submit_to = [found.arn for found in facts.queues_of_electron()]
+
+    def arn(service: str, resource: str) -> str:
+        return f"arn:{partition}:{service}:{where.region}:{caller.account}:{resource}"
+
+    definition = arn("batch", f"job-definition/{settings.batch_job_definition_name}-doctor:1")
+    queues = [found.arn for found in facts.queues_of_electron()]
+    streams = arn("logs", f"log-group:{settings.batch_job_log_group_name}:log-stream:{LOG_STREAM_PREFIX}/default/1")
     questions = [
         (["iam:PassRole"], passed, {"iam:PassedToService": roles.TASKS_SERVICE}),
-        (["batch:SubmitJob"], [*submit_to, definition], {}),
+        (["batch:SubmitJob", "batch:TagResource"], [*queues, definition], {}),
         (["batch:RegisterJobDefinition"], [definition.rpartition(":")[0]], {}),
+        (["batch:DescribeJobs", *roles.ON_ANYTHING], ["*"], {}),
+        (["batch:GetJobQueueSnapshot"], queues, {}),
+        (["batch:TerminateJob"], [arn("batch", "job/1")], {"aws:ResourceTag/covalent:dispatch": "1"}),
+        (["ecs:DescribeContainerInstances"], [arn("ecs", "container-instance/1/2")], {}),
+        (["logs:GetLogEvents"], [streams], {}),
     ]
+    pulled = facts.image_place()
+    if pulled is not None:
+        owner, region = pulled.registry or caller.account, pulled.region or where.region
+        repository = f"arn:{partition}:ecr:{region}:{owner}:repository/{pulled.repository}"
+        questions.append((["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:DescribeImages"], [repository], {}))
     try:
         denied = account.denied(facts.clients, caller.arn, questions)
     except AccessDenied:
@@ -357,7 +370,8 @@ def job_image(facts: Facts) -> Findings:
 
 def covalent(facts: Facts) -> Findings:
     """The Covalent beside us."""
-    return [server.covalent(facts.here())]
+    quoted = {name: path for name, path in covalent_config.folders().items() if not plain_paths.is_plain(path)}
+    return [server.covalent(facts.here()), *server.folders(quoted, str(covalent_config.config_path()))]
 
 
 def covalent_server(facts: Facts) -> Findings:

@@ -6,6 +6,7 @@ Plain data with its own small laws (a job's resources, an array's summary); it m
 from __future__ import annotations
 
 import math
+import secrets
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -247,7 +248,8 @@ class Attempt:
     """One try at running a job. Times are epoch seconds.
 
     Attributes:
-        task_id: 32 hex digits, the ECS task's id; new for each attempt.
+        task_id: 32 hex digits, the ECS task's id; new for each attempt. Its ARN and its log stream tell it.
+        endpoint_id: Names the routes of the task itself, those of its credentials among them; told to the task only.
         stopping: Why it is being ended (``timeout`` or ``terminate``), once that was decided.
         lost: Its host went: it has no exit code.
     """
@@ -265,6 +267,7 @@ class Attempt:
     status_reason: str | None = None
     stopping: str | None = None
     lost: bool = False
+    endpoint_id: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
 
 @dataclass

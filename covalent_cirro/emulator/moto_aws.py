@@ -71,6 +71,22 @@ def task_role_works(account: str, role_arn: str) -> bool:
     )
 
 
+def secret_of(account: str, access_key: str) -> str | None:
+    """The secret of an access key that IAM or STS gave out; `None` for nobody's."""
+    preload()
+    from moto.iam.models import iam_backends
+    from moto.sts.models import sts_backends
+
+    for user in list(iam_backends[account][PARTITION].users.values()):
+        for key in list(user.access_keys):
+            if key.access_key_id == access_key:
+                return str(key.secret_access_key)
+    for session in reversed(list(sts_backends[account][PARTITION].assumed_roles)):
+        if session.access_key_id == access_key:
+            return str(session.secret_access_key)
+    return None
+
+
 def principal(account: str, access_key: str) -> Principal | None:
     """The user or role session that IAM or STS gave an access key to, with their policies; `None` for nobody's."""
     preload()

@@ -13,6 +13,9 @@ from covalent_cirro.emulator import change_sets, moto_aws, template
 from covalent_cirro.emulator.model import Json
 from covalent_cirro.emulator.stack_engine import create, delete, parameter_values, update
 
+STEADY = frozenset(("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"))
+"""Statuses of a stack in which all that its outputs refer to is there."""
+
 
 def install() -> None:
     """Put all of this, and `formation`'s resources, into moto. Does nothing the second time."""
@@ -57,9 +60,10 @@ def _install_reader(parsing: Any, models: Any) -> None:
         make_map(self, *args, **kwargs)
 
     def get_item(self: Any, name: str) -> Any:
-        # moto makes a resource when somebody looks at it: here only the engine makes any, whoever looks meanwhile.
-        makes = self.cirro_maker == threading.get_ident()
-        if name in self._parsed_resources or makes or name not in self._resource_json_map:
+        # moto makes a resource when somebody looks at it: here only the engine's thread makes any. Who describes the
+        # stack meanwhile must not make the same one a second time.
+        is_maker = self.cirro_maker == threading.get_ident()
+        if name in self._parsed_resources or is_maker or name not in self._resource_json_map:
             return get_or_make(self, name)
         return None
 
@@ -165,16 +169,16 @@ def _install_stacks(models: Any, responses: Any) -> None:
         values = parameter_values(self.template_dict, self.parameters)  # moto would tell a list as Python writes it
         return [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
 
-    read_outputs = models.Stack.outputs.fget
+    tell_outputs = models.Stack.outputs.fget
 
     def outputs(self: Any) -> Any:
-        # While it changes they are those of before: what they refer to is made just now, in another thread.
-        if not self.status.endswith("_IN_PROGRESS"):
-            self.cirro_outputs = read_outputs(self)
+        # As AWS has it: none before all is made, and those of before while an update goes on.
+        if self.status in STEADY:
+            self.cirro_outputs = tell_outputs(self)
         return getattr(self, "cirro_outputs", None)
 
-    models.Stack.outputs = property(outputs)
     backend.update_stack = update_stack
+    models.Stack.outputs = property(outputs)
     models.Stack.create_resources = create
     models.Stack.update = update
     models.Stack.delete = delete

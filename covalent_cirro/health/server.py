@@ -92,6 +92,19 @@ def covalent(here: Versions) -> Finding:
     return Finding("covalent", "", OK, f"Covalent {here.covalent} with covalent-cirro {here.cirro}")
 
 
+def folders(quoted: Mapping[str, str], config: str) -> list[Finding]:
+    """Folders whose paths Covalent cannot use; nothing where there are none.
+
+    Args:
+        quoted: By their names in the config.
+        config: The config file.
+    """
+    told = ", ".join(f"{name} = {path!r}" for name, path in quoted.items())
+    what = f"{told}: Covalent finds no file again under a path with a space, an accent or another letter than A to Z"
+    remedy = f"Name other folders in {config}, then {RESTART}; or ct.get_result(id, results_dir=...) each time."
+    return [Finding("covalent", "folders", FAILURE, what, remedy)] if quoted else []
+
+
 def running(server: Server) -> Finding:
     """Whether there is a server."""
     if not server.answers:

@@ -37,7 +37,11 @@ PINS = "pins.txt"
 
 BASE_ARGUMENT, BASE_NAME_ARGUMENT, BASE_DIGEST_ARGUMENT = "BASE_IMAGE", "BASE_NAME", "BASE_DIGEST"
 """The build arguments by which the runner's Dockerfile is FROM its base, and tells of it in its labels."""
-RUNNER_FILES = ("__init__.py", "checkpoint.py", "documents.py", "errors.py", "protocol.py", "tobj.py", "py.typed")
+RUNNER_FILES = (
+    *("__init__.py", "checkpoint.py", "documents.py", "errors.py", "fields.py", "limits.py", "log_parts.py"),
+    *("nested.py", "protocol.py", "texts.py", "tobj.py"),
+    "py.typed",
+)
 """What of this package the Dockerfile copies, beside the folder ``runner``."""
 
 RUNNER_ARGUMENT = "CIRRO_RUNNER"

@@ -1,7 +1,7 @@
 """What the panel of an electron in the Covalent UI shows of its job while that is under way, and after it. Pure.
 
-``problem`` is what keeps us from seeing the job: then there are no other lines. They are put before the executor's
-attributes, of which the UI shows the first 200 characters, one attribute a line;
+``problem`` is what is in the way: while that keeps us from seeing the job, there are no other lines. They are put
+before the executor's attributes, of which the UI shows the first 200 characters, one attribute a line;
 `covalent_view.describe_jobs` has it show all of them as the electron's description.
 """
 
@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from covalent_cirro import console
+from covalent_cirro import console, texts
 from covalent_cirro.jobs import JobDetail, JobState
 
-KEYS = ("problem", "job", "state", "attempt", "waits_for", "tried", "last_attempt", "log", "log_link", "job_link")
+PROBLEM = "problem"
+"""Name of the line that says what is in the way."""
+
+KEYS = (PROBLEM, "job", "state", "attempt", "waits_for", "tried", "last_attempt", "log", "log_link", "job_link")
 """Names of the lines, in their order. No option of the executor may have one of them."""
 
 _WAITS_FOR = {
@@ -47,7 +50,7 @@ def lines(
     log = f"{detail.log_group}: {detail.log_stream}" if detail.log_stream else ""
     partition = console.partition_of(region)
     found = {
-        "problem": "",
+        PROBLEM: "",
         "job": f"{detail.job_id} in queue {detail.queue}",
         "state": f"{detail.state} since {moment(since)}",
         "attempt": f"{number} of at most {detail.max_attempts}" if detail.max_attempts else str(number),
@@ -58,4 +61,4 @@ def lines(
         "log_link": console.log_url(partition, region, detail.log_group, detail.log_stream),
         "job_link": console.job_url(partition, region, detail.job_id),
     }
-    return {key: found[key] for key in KEYS if found[key]}
+    return {key: texts.valid(found[key]) for key in KEYS if found[key]}

@@ -28,6 +28,7 @@ class StatusBoard:
     def __init__(self) -> None:
         self._statuses: dict[tuple[str, int], StatusChange] = {}
         self._panels: dict[tuple[str, int], PanelChange] = {}
+        self._problems: dict[tuple[str, int], PanelChange] = {}
         self._writing: asyncio.Task[None] | None = None
         covalent_view.describe_jobs(panel.KEYS)
 
@@ -41,6 +42,12 @@ class StatusBoard:
         self._panels[dispatch_id, node_id] = PanelChange(dispatch_id, node_id, lines)
         self._soon()
 
+    def show_problem(self, dispatch_id: str, node_id: int, words: str) -> None:
+        """Write into a node's panel soon what is in the way, beside the lines that it has; "" once nothing is."""
+        lines = {panel.PROBLEM: words} if words else {}
+        self._problems[dispatch_id, node_id] = PanelChange(dispatch_id, node_id, lines)
+        self._soon()
+
     def drop(self, dispatch_id: str, node_ids: list[int]) -> None:
         """Forget changes of the status of nodes that have ended."""
         for node_id in node_ids:
@@ -51,14 +58,17 @@ class StatusBoard:
             self._writing = asyncio.create_task(self._write(), name="cirro-status-board")
 
     async def _write(self) -> None:
-        while self._statuses or self._panels:
+        while self._statuses or self._panels or self._problems:
             await asyncio.sleep(GATHER_S)
             statuses = [self._statuses.pop(key) for key in list(self._statuses)[:CHANGES_AT_ONCE]]
             panels = [self._panels.pop(key) for key in list(self._panels)[:CHANGES_AT_ONCE]]
+            problems = [self._problems.pop(key) for key in list(self._problems)[:CHANGES_AT_ONCE]]
             if statuses:
                 await asyncio.to_thread(covalent_assets.write_statuses, statuses)
             if panels:
                 await asyncio.to_thread(covalent_view.write_panels, panels, panel.KEYS)
+            if problems:
+                await asyncio.to_thread(covalent_view.write_panels, problems, (panel.PROBLEM,))
             # Not for panels: the UI forgets which electron was picked when it draws anew, and closes the panel that
             # somebody reads (Covalent 0.240). A click on the electron reads it again.
             await covalent_assets.redraw({change.dispatch_id for change in statuses})

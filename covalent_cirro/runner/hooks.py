@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from covalent_cirro.protocol import Kind
+from covalent_cirro.runner.coroutines import finished
 from covalent_cirro.runner.failures import HookFailed, Stage
 
 _FILES_KEYWORD = "files"  # covalent/_workflow/depscall.py RESERVED_RETVAL_KEY__FILES
@@ -67,7 +68,7 @@ def _call(attributes: dict[str, Any]) -> Any:
     function = _unpickle(attributes["apply_fn"])
     args = _unpickle(attributes["apply_args"])
     kwargs = _unpickle(attributes["apply_kwargs"])
-    return function(*args, **kwargs)
+    return finished(function(*args, **kwargs))
 
 
 def _unpickle(transportable: dict[str, Any]) -> Any:

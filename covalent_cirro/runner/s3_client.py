@@ -27,6 +27,9 @@ from awscrt.io import (
     TlsContextOptions,
 )
 from awscrt.s3 import (
+    S3ChecksumAlgorithm,
+    S3ChecksumConfig,
+    S3ChecksumLocation,
     S3Client,
     S3RequestTlsMode,
     S3RequestType,
@@ -35,11 +38,8 @@ from awscrt.s3 import (
     create_default_s3_signing_config,
 )
 
+from covalent_cirro.runner.checksums import PART_BYTES, of_whole
 from covalent_cirro.runner.s3 import Answer, Endpoint, OutOfTime, explain
-
-PART_BYTES = 8 * 1024 * 1024
-"""Files above this size go in parallel parts of it. S3 wants 5 MiB at least and 10,000 parts at most (S3 User Guide,
-"Amazon S3 multipart upload limits"); awscrt enlarges the parts where that is not enough."""
 
 _CONNECTIONS = 8
 _CONNECTIONS_LARGE = 32
@@ -137,18 +137,31 @@ class Client:
         return self._begin("GET", "GetObject", bucket, key, recv_filepath=path)
 
     def head(self, bucket: str, key: str) -> Pending:
-        """Begin to ask for an object's headers."""
-        return self._begin("HEAD", "HeadObject", bucket, key)
+        """Begin to ask for an object's headers, its checksum among them."""
+        return self._begin("HEAD", "HeadObject", bucket, key, headers={"x-amz-checksum-mode": "ENABLED"})
 
     def put(self, bucket: str, key: str, data: bytes, condition: Mapping[str, str] | None = None) -> Pending:
         """Begin to write an object in a single PUT, where a condition (``{"If-None-Match": "*"}``) holds for it all."""
         headers = {"Content-Length": str(len(data)), "Content-Type": "application/octet-stream", **(condition or {})}
         return self._begin("PUT", "PutObject", bucket, key, headers=headers, body=io.BytesIO(data), single=True)
 
-    def put_file(self, bucket: str, key: str, path: str) -> Pending:
-        """Begin to write an object from a file, large ones in parallel parts."""
-        headers = {"Content-Length": str(os.path.getsize(path)), "Content-Type": "application/octet-stream"}
-        return self._begin("PUT", "PutObject", bucket, key, headers=headers, send_filepath=path)
+    def put_file(
+        self, bucket: str, key: str, path: str, sha256: str = "", condition: Mapping[str, str] | None = None
+    ) -> Pending:
+        """Begin to write an object from a file, one above `PART_BYTES` in parallel parts of it.
+
+        Args:
+            sha256: Its digest, which S3 is to check and to keep (`checksums.py`).
+            condition: As of `put`. Of parts, it goes with CompleteMultipartUpload (seen with awscrt 0.38.1).
+        """
+        size = os.path.getsize(path)
+        headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream", **(condition or {})}
+        options: dict[str, Any] = {}
+        if sha256 and size <= PART_BYTES:
+            headers |= {"x-amz-sdk-checksum-algorithm": "SHA256", "x-amz-checksum-sha256": of_whole(sha256)}
+        elif sha256:
+            options["checksum_config"] = S3ChecksumConfig(S3ChecksumAlgorithm.SHA256, S3ChecksumLocation.HEADER)
+        return self._begin("PUT", "PutObject", bucket, key, headers=headers, send_filepath=path, **options)
 
     def delete(self, bucket: str, key: str) -> Pending:
         """Begin to delete an object; one that is not there is no error."""

@@ -22,6 +22,7 @@ from covalent_cirro import covalent_config
 from covalent_cirro.deployment import holdings
 from covalent_cirro.deployment.plans import PARTS
 from covalent_cirro.emulator import Emulator
+from tests.access import variables
 
 DEADLINE_S = 60.0
 
@@ -42,8 +43,7 @@ def aws(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.delenv(name)
     for name, value in {
         "AWS_ENDPOINT_URL": emulator.endpoint_url,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
+        **variables(emulator.key),
         "AWS_DEFAULT_REGION": emulator.region,
         "AWS_CONFIG_FILE": str(tmp_path / "none"),
         "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),

@@ -21,6 +21,7 @@ from covalent_cirro.images import build as image_build
 from covalent_cirro.images import push as image_push
 from covalent_cirro.images.recipe import Recipe
 from covalent_cirro.images.repository import Repository
+from tests.access import variables
 from tests.fake_engine import FakeEngine
 from tests.pushed_images import Pushes
 
@@ -47,8 +48,7 @@ def account(emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     """What ``cirro`` finds in its environment: the emulated account, a config of its own, and no engine."""
     for name, value in {
         "AWS_ENDPOINT_URL": emulator.endpoint_url,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
+        **variables(emulator.key),
         "AWS_REGION": "us-east-1",
         "COVALENT_CONFIG_DIR": str(tmp_path / "covalent"),
         "DOCKER_HOST": "tcp://127.0.0.1:1",

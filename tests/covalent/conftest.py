@@ -96,10 +96,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     use ``stack.client("batch")``. State is shared by all tests: make no claim about how many jobs or objects there
     are in all, and undo what you break. A test that must restart or break a process makes a `Playground` of its own.
     """
-    playground = Playground(tmp_path_factory.mktemp("stack") / "state")
+    folder = tmp_path_factory.mktemp("stack")
+    (folder / "cache").mkdir()
+    playground = Playground(folder / "my lab é" / "state")  # a folder as people have it, which Covalent cannot use
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(DEADLINE_VARIABLE, str(WAITING_DEADLINE_S))
+            patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
             status = playground.up(server=True, vcpus=VCPUS)
         state = playground.read()
         assert status.endpoint_url is not None

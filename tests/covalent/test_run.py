@@ -114,6 +114,18 @@ def test_wrong_usage_is_told_before_anything_is_dispatched(stack: Any, file: Pat
     assert "has no argument z and needs --x" in done.stderr
 
 
+def test_results_are_found_although_the_stack_lies_in_a_folder_with_a_space_and_an_accent(
+    stack: Any, file: Path
+) -> None:
+    """Covalent would look for each file where the path is quoted, and find none."""
+    assert "my lab é" in str(stack.playground.state_dir)
+    file.with_name("my results é.py").write_text(
+        f"{FILE}\ndispatch_id = ct.dispatch(total)(40)\nprint(ct.get_result(dispatch_id, wait=True).result)\n"
+    )
+    done = stack.script(file.with_name("my results é.py"))
+    assert done.stdout.splitlines()[-1:] == ["42"], done.stderr
+
+
 def test_without_waiting(stack: Any, file: Path) -> None:
     """The id only; the dispatch goes on."""
     done = run(stack, "--detach", f"{file}:total", "--x", "1")

@@ -38,8 +38,8 @@ def client(emulator: Emulator) -> Callable[[str], Any]:
             service,  # type: ignore[call-overload]
             endpoint_url=emulator.endpoint_url,
             region_name=emulator.region,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
+            aws_access_key_id=emulator.key.id,
+            aws_secret_access_key=emulator.key.secret,
         )
 
     return make

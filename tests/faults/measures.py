@@ -103,7 +103,7 @@ def measure(fault: str, run: Run, watch: Watch, *, fails: int, jobs_each: int = 
     struck = {name for fault in faults for name in fault["struck"]}
     return Row(
         fault=fault,
-        injected=run.kills or sum(fault["hits"] for fault in faults) + len(hit),
+        injected=run.struck or sum(fault["hits"] for fault in faults) + len(hit),
         affected=len(run.hit or _nodes_of(run, jobs, struck) | failed | set(hit)),
         failed=len(failed),
         lost=_lost(run, nodes, fails),

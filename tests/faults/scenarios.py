@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.faults.measures import Row, Watch, measure
@@ -28,10 +29,13 @@ class Scenario:
         count: Electrons, besides the one that needs them all.
         eats_mib: Memory that the first electron eats; it has 256 MiB.
         memory_max: Of the first electron's executor.
+        prints: Characters that each electron prints.
+        logs: What the stdout of each electron says, besides what it printed.
         fails: So many electrons cannot succeed.
         jobs_each: Jobs that an electron may have: one is submitted again on purpose after some ends.
         says: What their errors must say, one for each.
-        before: Done before the dispatch, once the faults are set.
+        before: Done before the dispatch, once the faults are set; gives its folder where that is an earlier one's
+            (`World.dispatch`).
         strikes: Whether there is a fault at all.
         evidence: Where no fault of the emulator counts it: what AWS says of a job that was hit.
     """
@@ -44,10 +48,12 @@ class Scenario:
     count: int = 4
     eats_mib: int = 0
     memory_max: float | None = None
+    prints: int = 0
+    logs: str = ""
     fails: int = 0
     jobs_each: int = 1
     says: tuple[str, ...] = ()
-    before: Callable[[World], None] = lambda world: None
+    before: Callable[[World], Path | None] = lambda world: None
     evidence: str | None = None
     strikes: bool = True
 
@@ -62,12 +68,14 @@ def trial(world: World, scenario: Scenario) -> Row:
     world.forget()
     for fault in scenario.faults:
         world.fault(**fault)
-    scenario.before(world)
+    folder = scenario.before(world)
     run = world.dispatch(
         scenario.count,
         held=scenario.act is not None,
         eats_mib=scenario.eats_mib,
         memory_max=scenario.memory_max,
+        folder=folder,
+        prints=scenario.prints,
     )
     try:
         with Watch(run) as watch:
@@ -112,6 +120,8 @@ def check(row: Row, run: Run, scenario: Scenario) -> None:
         assert found is not None, f"no error says {words!r}\n{told}"
         errors.remove(found)
     assert not scenario.says or not errors, told
+    for node in nodes[:-1] if scenario.logs else ():
+        assert scenario.logs in node.stdout.read_text("utf-8"), f"{node.name} {node.stdout}\n{told}"
     assert run.status == ("FAILED" if scenario.fails else "COMPLETED"), told
 
 

@@ -15,7 +15,8 @@ def _start_again(world: World) -> None:
     world.start()
 
 
-def _begun(run: Run) -> None:
+def begun(run: Run) -> None:
+    """Wait until all electrons compute."""
     until(lambda: all(run.executions()[: run.count]), "electrons to begin")
 
 
@@ -40,13 +41,13 @@ def _while_queued(world: World, run: Run) -> None:
 
 
 def _while_running(world: World, run: Run) -> None:
-    _begun(run)
+    begun(run)
     run.kill_server()
     _start_again(world)
 
 
 def _before_receiving(world: World, run: Run) -> None:
-    _begun(run)
+    begun(run)
     world.signal(signal.SIGSTOP)
     run.release()
     until(lambda: run.all_ended(run.count), "jobs to end behind the server's back")
@@ -55,7 +56,7 @@ def _before_receiving(world: World, run: Run) -> None:
 
 
 def _while_receiving(world: World, run: Run) -> None:
-    _begun(run)
+    begun(run)
     world.fault(kind="slow", service="s3", operation="GetObject", key="/outcome.json", caller="client", seconds=5.0)
     run.release()
     until(lambda: world.hits() >= 1, "outcomes to be read")

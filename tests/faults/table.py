@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from tests.faults import aws_calls, clocks, machines, outcomes, servers
+from tests.faults import aws_calls, clocks, machines, outcomes, servers, storage
 from tests.faults.measures import Row
 from tests.faults.scenarios import Scenario
 
@@ -18,6 +18,7 @@ GROUPS: Mapping[str, tuple[Scenario, ...]] = {
     "Calls to AWS": aws_calls.SCENARIOS,
     "Clocks": clocks.SCENARIOS,
     "What a job leaves in S3": outcomes.SCENARIOS,
+    "Disks, databases, blobs": storage.SCENARIOS,
     "The Covalent server": servers.SCENARIOS,
 }
 
@@ -88,7 +89,8 @@ are of a later run than the line below the table says. The same runs are part of
 {table}
 {note}
 
-- **Times injected**: how often the fault struck; for the server, how often it was killed.
+- **Times injected**: how often the fault struck; for the server, how often it was killed, or its disk or database was
+  not to be used.
 - **Electrons affected**: those whose job or objects it struck. A shared call is about many, and some calls about none.
 - **Electrons failed**: those that cannot succeed under this fault, and all of them say why. No other failed.
 - **Results lost**: electrons that should have a result, and have none or another one than the same function gives

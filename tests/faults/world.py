@@ -11,7 +11,6 @@ import os
 import signal
 import sqlite3
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +21,12 @@ import pytest
 from covalent._workflow.transportable_object import TransportableObject
 
 from covalent_cirro import processes
-from covalent_cirro.emulator.front import OWN_KEY
+from covalent_cirro.emulator.full_disk import fill_when
+from covalent_cirro.emulator.keys import OWN_ID
 from covalent_cirro.emulator.model import STATES, TERMINAL
 from covalent_cirro.playground import REGION, Playground
 from covalent_cirro.waiting.waits import DEADLINE_VARIABLE
+from tests import access
 from tests.faults import lattices
 from tests.faults.lattices import GATE, Execution
 
@@ -40,10 +41,12 @@ ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 
 _SELECT_NODES = """
 SELECT e.transport_graph_node_id, e.name, e.status, e.executor_data,
-       o.storage_path || '/' || o.object_key, r.storage_path || '/' || r.object_key
+       o.storage_path || '/' || o.object_key, r.storage_path || '/' || r.object_key,
+       s.storage_path || '/' || s.object_key
 FROM lattices l JOIN electrons e ON e.parent_lattice_id = l.id
 JOIN electron_assets oa ON oa.meta_id = e.id AND oa.key = 'output' JOIN assets o ON o.id = oa.asset_id
 JOIN electron_assets ra ON ra.meta_id = e.id AND ra.key = 'error' JOIN assets r ON r.id = ra.asset_id
+JOIN electron_assets sa ON sa.meta_id = e.id AND sa.key = 'stdout' JOIN assets s ON s.id = sa.asset_id
 WHERE l.dispatch_id = ? AND e.name NOT LIKE ':%' ORDER BY e.transport_graph_node_id
 """
 
@@ -66,6 +69,7 @@ class Node(NamedTuple):
     panel: str
     output: Path
     error: Path
+    stdout: Path
 
     @property
     def value(self) -> Any:
@@ -91,6 +95,10 @@ class World:
         self._vcpus = vcpus
         self._spent: list[dict[str, Any]] = []
         self.playground = Playground(folder / "state")
+        self.disk_is_full = folder / "disk is full"
+        """While there is this file, the server's disk has no room for another file that Python writes."""
+        is_full = f"os.path.exists({str(self.disk_is_full)!r}) and not os.path.exists(path)"
+        self._environment = fill_when(self.playground.covalent_dir, is_full, folder / "hook", os.environ)
         self.start()
         self.endpoint_url = str(self.playground.status().endpoint_url)
         self.settings = self.playground.read().settings
@@ -100,6 +108,7 @@ class World:
         """Start what does not run."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(DEADLINE_VARIABLE, str(WAITING_DEADLINE_S))
+            patch.setenv("PYTHONPATH", self._environment["PYTHONPATH"])
             self.url = str(self.playground.up(server=True, vcpus=self._vcpus).server_url)
 
     def close(self) -> None:
@@ -122,13 +131,31 @@ class World:
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         return [line for line in lines if line.strip() and not line.lstrip().startswith(("INFO:", "["))]
 
-    def dispatch(self, count: int, *, held: bool = False, eats_mib: int = 0, memory_max: float | None = None) -> Run:
-        """Dispatch `lattices.sweep`; ``held``: electrons that have begun end when `Run.release` is called."""
-        folder = self.folder / f"run-{time.monotonic_ns()}"
+    def dispatch(
+        self,
+        count: int,
+        *,
+        held: bool = False,
+        eats_mib: int = 0,
+        memory_max: float | None = None,
+        prints: int = 0,
+        folder: Path | None = None,
+    ) -> Run:
+        """Dispatch `lattices.sweep`.
+
+        Args:
+            count: Electrons.
+            held: Those that have begun end when `Run.release` is called.
+            eats_mib, memory_max: Of the first.
+            prints: Bytes that each prints.
+            folder: For its marks; it is part of all inputs, which no other dispatch has unless it has the same one.
+        """
+        folder = folder or self.folder / f"run-{time.monotonic_ns()}"
         folder.mkdir()
         if held:
             (folder / GATE).touch()
-        dispatch_id = ct.dispatch(lattices.sweep, dispatcher_addr=self.url)(count, str(folder), eats_mib, memory_max)
+        dispatch = ct.dispatch(lattices.sweep, dispatcher_addr=self.url)
+        dispatch_id = dispatch(count, str(folder), eats_mib, memory_max, prints)
         return Run(self, dispatch_id, folder, count)
 
     # --- faults ---
@@ -159,20 +186,15 @@ class World:
 
     def ask(self, what: str, body: Any = None, method: str = "") -> Any:
         """A request to the emulator's own routes."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{self.endpoint_url}/_cirro/{what}", data=data, method=method or ("GET" if data is None else "PUT")
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
+        return access.ask(self.endpoint_url, self.playground.key, what, body, method or None)
 
     def _client(self, service: str) -> Any:
         return boto3.client(
             service,
             region_name=REGION,
             endpoint_url=self.endpoint_url,
-            aws_access_key_id=OWN_KEY,
-            aws_secret_access_key=OWN_KEY,
+            aws_access_key_id=OWN_ID,
+            aws_secret_access_key=self.playground.key.secret,
         )
 
 
@@ -184,20 +206,22 @@ class Run:
         self.dispatch_id = dispatch_id
         self.folder = folder
         self.count = count
-        self.kills = 0
+        self.struck = 0
         self.hit: set[int] = set()
-        database = world.playground.covalent_dir / "dispatcher_db.sqlite"
-        # Only read, but what a killed server left half written is rolled back by the first who opens it.
-        self._database = f"file:{database}?mode=rw"
+        self.database = world.playground.covalent_dir / "dispatcher_db.sqlite"
 
     def release(self) -> None:
         """Let electrons end."""
         (self.folder / GATE).unlink(missing_ok=True)
 
     def kill_server(self) -> None:
-        """Kill the server of this dispatch; electrons that have not ended are hit."""
+        """Kill the server of this dispatch."""
         self.world.signal(signal.SIGKILL)
-        self.kills += 1
+        self.strike()
+
+    def strike(self) -> None:
+        """Say that the server was struck; electrons that have not ended are hit."""
+        self.struck += 1
         self.hit |= {node.node_id for node in self.nodes()[:-1] if node.status not in ENDED}
 
     # --- in Covalent ---
@@ -210,12 +234,13 @@ class Run:
     def nodes(self) -> list[Node]:
         """Its electrons; Covalent's own nodes are left out. The last is the one that needs all others."""
         return [
-            Node(node_id, name, status, _panel(data), Path(output), Path(error))
-            for node_id, name, status, data, output, error in self._rows(_SELECT_NODES)
+            Node(node_id, name, status, _panel(data), Path(output), Path(error), Path(stdout))
+            for node_id, name, status, data, output, error, stdout in self._rows(_SELECT_NODES)
         ]
 
     def _rows(self, sql: str) -> list[Any]:
-        connection = sqlite3.connect(self._database, uri=True, timeout=30)
+        # Only read, but what a killed server left half written is rolled back by the first who opens it.
+        connection = sqlite3.connect(f"file:{self.database}?mode=rw", uri=True, timeout=30)
         try:
             return connection.execute(sql, (self.dispatch_id,)).fetchall()
         finally:

@@ -8,7 +8,6 @@ import json
 import re
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.emulator import Timing
 from covalent_cirro.emulator.faults import Faults
 from covalent_cirro.runner.pump import Limits
+from tests.access import control
 from tests.plugin.conftest import Account, emulated
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -86,9 +86,7 @@ def lose_host(account: Account, query: str = "") -> None:
     (host,) = [
         each["instance_id"] for region in account.emulator.status().values() for each in region["hosts"] if each["jobs"]
     ]
-    url = f"{account.emulator.endpoint_url}/_cirro/hosts/{host}{query}"
-    with urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=10) as answer:
-        assert answer.status == 200
+    control(account.emulator, f"hosts/{host}{query}", method="DELETE")
 
 
 def checkpoint_of(account: Account, metadata: dict[str, Any]) -> list[str]:

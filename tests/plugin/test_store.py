@@ -192,6 +192,63 @@ async def test_a_changed_blob_is_refused(files: Files) -> None:
         await content(files, blob)
 
 
+@pytest.mark.parametrize("size", [300_000, 20_000_000], ids=["in one piece", "in parts"])
+async def test_a_blob_that_was_changed_to_other_bytes_of_its_length_is_sent_again(
+    files: Files, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3's own checksum tells it, at no other call than the HEAD that is made anyway."""
+    source = files.source(noise(size, 13))
+    blob = await files.put(source)
+    s3, bucket, key = files.account.client("s3"), files.account.settings["s3_bucket_name"], "cirro/blobs/"
+    s3.put_object(Bucket=bucket, Key=key + blob.sha256, Body=noise(blob.size, 14))
+    monkeypatch.setattr(store_module, "TRUSTED_FOR_S", -1.0)
+    assert await files.put(source) == blob
+    assert await content(files, blob) == await asyncio.to_thread(source.read)
+    files.account.emulator.calls.reset()
+    assert await files.put(source) == blob
+    assert set(files.calls()) == {"s3:HeadObject"}
+
+
+@pytest.mark.parametrize("size", [300_000, 20_000_000], ids=["in one piece", "in parts"])
+async def test_a_blob_that_was_renewed_still_is_that_blob(
+    files: Files, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy in place has a checksum of the whole, whatever the original was sent in."""
+    source = files.source(noise(size, 15))
+    blob = await files.put(source)
+    assert await files.store.renew(files.account.settings["s3_bucket_name"], f"cirro/blobs/{blob.sha256}")
+    monkeypatch.setattr(store_module, "TRUSTED_FOR_S", -1.0)
+    files.account.emulator.calls.reset()
+    assert await files.put(source) == blob
+    assert files.calls() == {"s3:HeadObject": 1}
+
+
+async def test_a_blob_of_an_older_version_is_sent_once_more_and_has_its_checksum(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had none, or one of another algorithm, which tells less."""
+    source = files.source(noise(300_000, 16))
+    blob = await files.put(source)
+    s3, bucket, key = files.account.client("s3"), files.account.settings["s3_bucket_name"], f"cirro/blobs/{blob.sha256}"
+    s3.put_object(Bucket=bucket, Key=key, Body=s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    assert "ChecksumSHA256" not in s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+    monkeypatch.setattr(store_module, "TRUSTED_FOR_S", -1.0)
+    assert await files.store.holds(blob, bucket, "cirro/")
+    await files.put(source)
+    assert "ChecksumSHA256" in s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+
+
+async def test_results_of_earlier_work_that_were_changed_are_not_there_any_more(files: Files) -> None:
+    """They are computed again."""
+    blob = await files.put(files.source(noise(300_000, 17)))
+    s3, bucket = files.account.client("s3"), files.account.settings["s3_bucket_name"]
+    assert await files.store.holds(blob, bucket, "cirro/")
+    s3.put_object(
+        Bucket=bucket, Key=f"cirro/blobs/{blob.sha256}", Body=noise(blob.size, 18), ChecksumAlgorithm="SHA256"
+    )
+    assert not await files.store.holds(blob, bucket, "cirro/")
+
+
 async def test_no_temporary_file_is_left(files: Files) -> None:
     """Neither after success nor after a failure."""
     await files.put(files.source(noise(100_000, 11)))

@@ -211,6 +211,25 @@ def test_local_packages_come_first(runs: Any) -> None:
     assert runs.value(ran) == ["built", True, "built\n"]
 
 
+def test_modules_of_a_folder_that_is_no_package_are_found_by_their_own_names(runs: Any) -> None:
+    """As beside a script; those of libraries keep theirs."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("my-project/steps.py", "def first(): return 1\n")
+        file.writestr("my-project/random.py", "raise ImportError('the wrong one')\n")
+
+    def electron() -> int:
+        import random
+
+        import steps  # type: ignore[import-not-found]
+
+        return int(steps.first() + random.randint(1, 1))
+
+    ran = runs(runs.task(electron), packages=(Package("my-project", Inline(archive.getvalue())),))
+
+    assert runs.value(ran) == 2
+
+
 def test_package_that_is_no_zip_is_told(runs: Any) -> None:
     """The package is named."""
     failure = runs(runs.task(lambda: 1), packages=(Package("mine", Inline(b"no zip")),)).failure

@@ -137,6 +137,83 @@ def test_a_package_is_found_by_import_name_or_path(tmp_path: Path, monkeypatch: 
     assert locate("single") == (tmp_path / "single.py").resolve()
 
 
+def test_a_package_in_a_package_travels_with_the_one_that_it_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it nobody could import it. Nothing of it is run here."""
+    root = a_package(tmp_path)
+    (root / "__init__.py").write_text("raise RuntimeError('imported')")
+    (root / "sub" / "module.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for item in ("mypkg", "mypkg.sub", "mypkg.sub.module"):
+        assert locate(item) == root.resolve()
+    with pytest.raises(SettingsError, match=r"mypkg has no sub\.other in it"):
+        locate("mypkg.sub.other")
+    with pytest.raises(SettingsError, match="colorsys is no package"):
+        locate("colorsys.rgb_to_hls")
+
+
+def test_a_package_of_several_folders_is_refused_with_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them alone would be half of it; a package in it is in one."""
+    for name in ("one", "two"):
+        (tmp_path / name / "shared_space" / f"of_{name}").mkdir(parents=True)
+        monkeypatch.syspath_prepend(str(tmp_path / name))
+    with pytest.raises(SettingsError, match=r"in 2 folders: .*two.*one"):
+        locate("shared_space")
+    assert locate("shared_space.of_one") == tmp_path / "one" / "shared_space"
+
+
+@pytest.mark.parametrize("item", [".", "./", "..", "./sub", "~/sub", "sub/../sub", "./single.py"])
+def test_what_begins_with_a_dot_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, item: str) -> None:
+    """Of the folder where the client runs, or the home folder."""
+    (tmp_path / "here" / "sub").mkdir(parents=True)
+    (tmp_path / "here" / "single.py").write_text("")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "here"))
+    expected = {"~/sub": "sub", "sub/../sub": "sub"}.get(item, item)
+    assert locate(item) == (tmp_path / "here" / expected).resolve()
+
+
+def test_a_linked_folder_travels_as_if_it_were_there(tmp_path: Path) -> None:
+    """And so does a linked file; a link that leads nowhere does not."""
+    root = a_package(tmp_path)
+    other = tmp_path / "elsewhere"
+    (other / "deep").mkdir(parents=True)
+    (other / "deep" / "model.py").write_text("x = 1")
+    (root / "linked").symlink_to(other)
+    (root / "again.py").symlink_to(other / "deep" / "model.py")
+    (root / "nowhere.py").symlink_to(tmp_path / "gone.py")
+    names = zipfile.ZipFile(pack(root, str(tmp_path / "cache"))).namelist()
+    assert names == [
+        *("mypkg/__init__.py", "mypkg/again.py", "mypkg/data.csv"),
+        *("mypkg/linked/deep/model.py", "mypkg/sub/__init__.py"),
+    ]
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "sub"])
+def test_a_link_to_a_folder_that_it_lies_in_is_refused(tmp_path: Path, target: str) -> None:
+    """It would be packed without end; its name is told."""
+    root = a_package(tmp_path)
+    (root / "sub" / "around").symlink_to(root / "sub" if target == "sub" else Path(target))
+    with pytest.raises(SettingsError, match=r"sub/around.* leads to .*no end"):
+        pack(root, str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("name", ["my-lab", "my lab", "2lab", "my.lab"])
+def test_a_package_that_nobody_can_import_is_refused(tmp_path: Path, name: str) -> None:
+    """Before a job is paid for; a folder of modules may have any name."""
+    folder = tmp_path / name
+    folder.mkdir()
+    assert locate(str(folder)) == folder
+    (folder / "__init__.py").write_text("")
+    for path in (folder, tmp_path / f"{name}.py"):
+        path.touch()
+        with pytest.raises(SettingsError, match=r"nobody can import .* Rename it"):
+            locate(str(path))
+
+
 @pytest.mark.parametrize("item", ["no_such_package", "/no/such/folder", "sys"])
 def test_what_cannot_be_packed_is_refused_with_its_name(item: str) -> None:
     """When the executor is made, not in the container."""

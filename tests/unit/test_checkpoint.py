@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -115,12 +116,21 @@ def test_no_path_leads_out_of_the_folder(path: str) -> None:
         FILE._replace(sha256="x"),
         FILE._replace(size=-1),
         FILE._replace(size=0),
+        FILE._replace(size=10**400),
+        FILE._replace(mtime_ns=2**63),
     ],
 )
 def test_an_entry_that_is_no_file_is_refused(file: File) -> None:
     """Names are hexadecimal, so that they stay below their prefix."""
     with pytest.raises(NotAnIndex):
         parse(dump(INDEX._replace(files={"a": file})))
+
+
+@pytest.mark.parametrize("owner", [Owner("job", 10**400, 1.0), Owner("job", float("inf"), 1.0)])  # type: ignore[arg-type]
+def test_numbers_that_cannot_be_are_no_fault_of_the_runner(owner: Owner) -> None:
+    """An index is read, or refused as one."""
+    with contextlib.suppress(NotAnIndex):
+        assert parse(dump(INDEX._replace(owner=owner))).owner == owner
 
 
 def test_a_file_that_is_open_for_writing_is_seen(tmp_path: Path) -> None:

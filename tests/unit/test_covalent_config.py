@@ -145,3 +145,12 @@ def test_a_command_means_the_last_deployment() -> None:
     assert settle("lab", "us-west-2", None) == (("research", None, "us-west-2", None), "lab")
     assert settle(None, None, "other") == (("other", None, None, None), "lab")
     assert settle("another", None, None) == ((None, None, None, None), "another")
+
+
+def test_folders_are_those_of_the_config_or_below_the_home(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Covalent has written its defaults there is no file."""
+    monkeypatch.setenv("HOME", "/home/josé")
+    assert set(covalent_config.folders().values()) == {"/home/josé"}
+    config.parent.mkdir()
+    config.write_text('[sdk]\nresults_dir = "/data/results"\n')
+    assert covalent_config.folders()["sdk.results_dir"] == "/data/results"

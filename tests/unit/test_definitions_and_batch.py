@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,9 +14,15 @@ from botocore.validate import ParamValidator
 from hypothesis import given
 from hypothesis import strategies as st
 
+from covalent_cirro import calls
 from covalent_cirro.aws import Access
-from covalent_cirro.batch import MAX_NAME, BatchGateway, Submission, build_submit, job_name, tag_value
+from covalent_cirro.batch import MAX_NAME, REPLACED, BatchGateway, Submission, build_submit, job_name, tag_value
+from covalent_cirro.calls import Spec
+from covalent_cirro.covalent_assets import Group
 from covalent_cirro.definitions import Definitions, build_definition, digest
+from covalent_cirro.errors import SettingsError
+from covalent_cirro.image_rules import Pickled
+from covalent_cirro.limits import MAX_TASKS
 from covalent_cirro.settings import resolve
 
 MODEL = botocore.session.get_session().get_service_model("batch")
@@ -176,6 +183,25 @@ def test_the_whole_submission() -> None:
     assert refused("SubmitJob", build_submit(SUBMISSION)) == ""
 
 
+async def test_more_electrons_than_an_outcome_can_tell_of_are_refused_before_anything_is_sent() -> None:
+    """One job runs a whole task group; the message says what to change."""
+    specs = [Spec(node_id, (), {}) for node_id in range(MAX_TASKS + 1)]
+    group = Group(nodes={}, inputs={}, lattice="", python="", covalent="")
+    nothing: Any = None
+    with pytest.raises(SettingsError, match=f"has {MAX_TASKS + 1} electrons, and one job runs {MAX_TASKS} at most"):
+        await calls.prepare_call(
+            nothing,
+            resolve({}, {}),
+            "dispatch",
+            group,
+            specs,
+            Pickled("3.11.7", "3.1.2"),
+            covalent="0.240.0",
+            allowed=nothing,
+            image=nothing,
+        )
+
+
 @given(st.text(max_size=300), st.integers(0, 9999))
 def test_any_electron_gives_a_name_that_aws_takes(electron: str, node_id: int) -> None:
     """128 characters of letters, digits, hyphens and underscores; the first a letter or digit."""
@@ -189,10 +215,31 @@ def test_any_electron_gives_a_name_that_aws_takes(electron: str, node_id: int) -
 
 @given(st.text(max_size=400))
 def test_any_text_gives_a_tag_that_aws_takes(text: str) -> None:
-    """256 characters of those that AWS allows."""
+    """256 characters of those that AWS allows, in the words of ECS's API model: \\p{L}\\p{Z}\\p{N}_.:/=+-@."""
     found = tag_value(text)
     assert len(found) <= 256
-    assert all(c.isascii() and (c.isalnum() or c in " +-=._:/@") for c in found)
+    assert all(unicodedata.category(c)[0] in "LN" or c in " +-=._:/@" for c in found)
+    assert not found.lower().startswith("aws:")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("train_2", "train_2"),
+        ("größe", "größe"),
+        ("gro\u0308ße", "größe"),
+        ("训练", "训练"),
+        ("обучение №3", "обучение =3"),
+        ("<lambda>", "=lambda="),
+        ("🌲", "="),
+        ("aws:x", "=ws:x"),
+        ("x" * 300, "x" * 255 + "="),
+    ],
+)
+def test_a_name_stays_as_it_is_as_far_as_aws_takes_it(name: str, value: str) -> None:
+    """What it does not take is marked, so that a reader knows that the call has the name."""
+    assert tag_value(name) == value
+    assert (REPLACED in value) == (unicodedata.normalize("NFC", name) != value)
 
 
 class FakeQueue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,70 @@ def test_a_lattice_that_is_not_there_is_answered_with_those_that_are(file: Path)
         dispatching.load(f"{file}:flow")
 
 
+PICKLES_AT_ONCE = """
+import covalent as ct
+
+def prepare(x):
+    return x + 1
+
+@ct.electron
+def twice(x):
+    return 2 * x
+
+@ct.electron
+@ct.lattice
+def inner(x):
+    return twice(x)
+
+@ct.electron(call_before=[ct.DepsCall(prepare, args=[1])])
+def main(x):
+    return x
+
+@ct.lattice
+def flow(x):
+    return main(inner(x))
+"""
+
+
+NAMES = ("flow.py", "my.sweep-2 v1.py", "2 é.py", "class.py", "random.py", "no_suffix")
+
+BUILD = """
+import os, random, sys
+from covalent._dispatcher_plugins.local import LocalDispatcher
+from covalent_cirro import dispatching
+before = random
+for name in os.listdir("files"):
+    flow = dispatching.load("files/" + name)
+    flow.build_graph(1)
+    os.makedirs("staged/" + name)
+    LocalDispatcher.prepare_manifest(flow, "staged/" + name)
+import random
+assert random is before
+"""
+
+READ = """
+import glob, json
+from covalent._workflow.transportable_object import TransportableObject
+for path in glob.glob("staged/**/*.tobj", recursive=True):
+    TransportableObject.deserialize(open(path, "rb").read()).get_deserialized()
+for path in glob.glob("staged/**/hooks.json", recursive=True):
+    for hook in json.load(open(path)).get("call_before", []):
+        function = TransportableObject.from_dict(hook["attributes"]["apply_fn"])
+        print(function.get_deserialized()(1))
+"""
+
+
+def test_what_a_file_pickles_while_it_is_run_can_be_read_where_the_file_is_not(tmp_path: Path) -> None:
+    """A sublattice and ``ct.DepsCall`` of functions of the file, whatever its name; other modules keep theirs."""
+    (tmp_path / "files").mkdir()
+    for name in NAMES:
+        (tmp_path / "files" / name).write_text(PICKLES_AT_ONCE)
+    for code in (BUILD, READ):
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == "2\n" * len(NAMES)
+
+
 def lattice() -> Any:
     """One argument that is needed, and two that are not."""
     return ct.lattice(lambda data, learning_rate=0.1, *, tags=(): None)
@@ -76,10 +141,23 @@ def lattice() -> Any:
         (["--data", "[1, 2]", "--tags=('a',)"], {"data": [1, 2], "tags": ("a",)}),
         (["--data", "'1'"], {"data": "1"}),
         (["--data", "-1"], {"data": -1}),
+        (["--data", ""], {"data": ""}),
+        (["--data="], {"data": ""}),
+        (["--data={{}}"], {"data": "{{}}"}),
+        (["--data", "{a: 1"], {"data": "{a: 1"}),
+        (["--data", "[[1], {[]: 2}]"], {"data": "[[1], {[]: 2}]"}),
+        (["--data", '{"a": true, "b": [null]}'], {"data": {"a": True, "b": [None]}}),
+        (["--data", "true"], {"data": "true"}),
+        (["--data", "(" * 5000], {"data": "(" * 5000}),
+        (["--data", "~" * 5000 + "1"], {"data": "~" * 5000 + "1"}),
+        (["--data", "\0"], {"data": "\0"}),
+        (["--data", "9" * 5000], {"data": "9" * 5000}),
+        (["--data", r"'\d'"], {"data": r"\d"}),
+        (["--data=--learning-rate"], {"data": "--learning-rate"}),
     ],
 )
 def test_arguments_are_read_as_python_reads_them(typed: list[str], given: dict[str, Any]) -> None:
-    """What is no Python is the text itself."""
+    """Or as JSON, and what is neither is the text itself; nothing that was typed is a traceback, or a warning."""
     assert dispatching.arguments(lattice(), typed) == given
 
 
@@ -90,6 +168,11 @@ def test_arguments_are_read_as_python_reads_them(typed: list[str], given: dict[s
         (["--data", "1", "--rate", "2"], "has no argument rate"),
         (["1"], "'1' is not understood"),
         (["--data"], "--data has no value"),
+        (
+            ["--data", "--learning-rate", "1"],
+            "--data has no value: --learning-rate after it .* write --data=--learning",
+        ),
+        (["--learning-rate", "1", "--data", "--"], "--data has no value"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(typed: list[str], words: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from covalent._shared_files.config import get_config, set_config
 from covalent.executor import _executor_manager
@@ -214,6 +215,16 @@ def test_only_settings_are_stored_and_shown() -> None:
     assert "_send_queue" not in made.to_dict()["attributes"]
 
 
+def test_paths_and_numbers_of_other_libraries_are_stored_as_pythons_own(tmp_path: Path) -> None:
+    """Covalent writes them as JSON, and a server without the library reads them."""
+    made = CirroBatchExecutor(vcpu=np.int64(4), memory=np.float32(7.5), local_packages=[tmp_path], cache_dir=tmp_path)
+    attributes = json.loads(json.dumps(made.to_dict()))["attributes"]
+    assert (attributes["vcpu"], attributes["memory"]) == (4, 7.5)
+    assert attributes["local_packages"] == [str(tmp_path)]
+    made.vcpu = np.int64(8)
+    assert json.loads(json.dumps(made.to_dict()))["attributes"]["vcpu"] == 8
+
+
 async def test_receive_none_means_cancelled() -> None:
     """For every electron of the group, without asking AWS."""
     group = {"dispatch_id": "d", "node_ids": [1, 2], "task_group_id": 1}
@@ -227,10 +238,10 @@ async def test_receive_none_means_cancelled() -> None:
         {},
         {"status": "COMPLETED"},
         "x",
-        {"call": "s3://mine/cirro/jobs/another/1/c/call.json"},
-        {"call": "s3://mine/cirro/jobs/d/2/c/call.json"},
-        {"call": "s3://mine/elsewhere/jobs/d/1/c/call.json"},
-        {"call": "s3://somebody-elses/cirro/jobs/d/1/c/call.json"},
+        {"call": "s3://mine/cirro/jobs/another/1/018f5e2b7c00c0ffee01/call.json"},
+        {"call": "s3://mine/cirro/jobs/d/2/018f5e2b7c00c0ffee01/call.json"},
+        {"call": "s3://mine/elsewhere/jobs/d/1/018f5e2b7c00c0ffee01/call.json"},
+        {"call": "s3://somebody-elses/cirro/jobs/d/1/018f5e2b7c00c0ffee01/call.json"},
     ],
 )
 async def test_what_anybody_may_tell_the_server_is_checked(data: Any) -> None:

@@ -461,6 +461,17 @@ def test_what_is_not_allowed_is_allowed_by_one_command(arn: str, command: str) -
     assert roles.permissions(arn, [], "arn:p", WHERE).level == OK
 
 
+def test_what_an_executor_does_without_is_a_warning_that_says_what_it_costs() -> None:
+    """Electrons run all the same; beside what is needed, both are told."""
+    arn, spared = "arn:aws:iam::1:user/ada", ("batch:ListJobs", "*", "implicitDeny")
+    found = roles.permissions(arn, [spared, spared], "arn:p", WHERE)
+    assert found.level == WARNING
+    assert found.seen.startswith("electrons run, but without batch:ListJobs a job whose SubmitJob was not answered")
+    both = roles.permissions(arn, [("iam:PassRole", "arn:role", "implicitDeny"), spared], "arn:p", WHERE)
+    assert both.level == FAILURE
+    assert both.seen.startswith("iam:PassRole on arn:role: implicitDeny; without batch:ListJobs a job")
+
+
 # --- data and image ---------------------------------------------------------------------------------------------------
 
 
@@ -573,3 +584,12 @@ def test_a_server_that_cannot_be_looked_at_is_a_warning() -> None:
 def test_environment_of_the_server(there: dict[str, str], given: list[str], level: str) -> None:
     """What the settings say, the environment cannot change."""
     assert server.environment(running(environment=there), {}, given).level == level
+
+
+def test_a_folder_that_covalent_cannot_use_is_a_failure_with_its_name_in_the_config() -> None:
+    """No result is found again under it; nothing is said where there is none."""
+    assert server.folders({}, "/c") == []
+    (found,) = server.folders({"sdk.results_dir": "/home/josé/results"}, "/c/covalent.conf")
+    assert found.level == FAILURE
+    assert "sdk.results_dir = '/home/josé/results'" in found.seen
+    assert "/c/covalent.conf" in found.remedy

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
+import numpy as np
 import pytest
 from covalent_awsbatch_plugin.awsbatch import AWSBatchExecutor, ExecutorPluginDefaults
 from hypothesis import given
 from hypothesis import strategies as st
 
+from covalent_cirro.cache import STOCK_DEFAULT
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.settings import BY_NAME, OPTIONS, check, problem, resolve
 
@@ -22,6 +25,8 @@ def test_every_option_of_the_stock_executor_is_here_with_its_default() -> None:
         name: defaults.pop(name) for name in ("credentials", "profile")
     }
     defaults.pop("region")  # ours asks AWS's chain first, and then takes the same
+    assert defaults.pop("cache_dir") == STOCK_DEFAULT  # any user of the machine can make it: it counts as unset
+    assert BY_NAME["cache_dir"].default is None
     assert {name: BY_NAME[name].default for name in defaults} == defaults
 
 
@@ -55,6 +60,8 @@ def test_defaults_are_possible() -> None:
         ("s3_prefix", "a//b"),
         ("shared_memory_gb", 0),
         ("local_packages", "mypackage"),
+        ("vcpu", np.bool_(True)),
+        ("local_packages", [3]),
         ("batch_job_definition_name", "with space"),
     ],
 )
@@ -64,6 +71,33 @@ def test_an_impossible_value_is_refused_with_its_name_and_range(name: str, value
         check({name: value})
     assert f"{name}={value!r}" in str(caught.value)
     assert BY_NAME[name].valid in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("vcpu", np.float64(0.5)), ("memory", np.float32("nan"))])
+def test_an_impossible_number_of_another_library_is_refused_as_well(name: str, value: object) -> None:
+    """As the number that it is."""
+    with pytest.raises(SettingsError, match=rf"{name}=(0\.5|nan) is not possible"):
+        check({name: value})
+
+
+def test_paths_and_numbers_of_other_libraries_are_values() -> None:
+    """They become Python's own, which Covalent can store."""
+    given = {
+        "vcpu": np.int64(4),
+        "num_gpus": np.uint8(1),
+        "memory": np.float32(7.5),
+        "time_limit": np.float64(600),
+        "credentials": Path("/home/ada/keys"),
+        "region": np.str_("eu-west-1"),
+        "local_packages": (Path("/home/ada/lab"), "mylab"),
+    }
+    settings = resolve(given, {})
+    assert (settings.vcpu, settings.num_gpus, settings.memory, settings.time_limit) == (4, 1, 7.5, 600)
+    assert (settings.credentials, settings.region) == ("/home/ada/keys", "eu-west-1")
+    assert settings.local_packages == ("/home/ada/lab", "mylab")
+    plain = [getattr(settings, name) for name in given if name != "local_packages"]
+    assert [type(value) for value in plain] == [int, int, float, int, str, str]
+    check(given)
 
 
 def test_an_unknown_option_is_refused_with_all_valid_ones() -> None:

@@ -339,6 +339,8 @@ BREAKAGES: list[tuple[str, str, Callable[[World], Any], str]] = [
     ("instance_role", FAILURE, instances_not_trusted, "does not trust ec2"),
     ("permissions", FAILURE, user_without("iam:PassRole"), "iam:PassRole"),
     ("permissions", FAILURE, user_without("batch:SubmitJob"), "batch:SubmitJob"),
+    ("permissions", WARNING, user_without("batch:ListJobs"), "cannot be found and may run twice"),
+    ("permissions", WARNING, user_without("batch:TagResource"), "jobs and job definitions have no tags"),
     ("permissions", WARNING, not_simulated, "cannot tell what this caller may do"),
     ("permissions", WARNING, user_without("iam:SimulatePrincipalPolicy"), "iam:SimulatePrincipalPolicy"),
     ("bucket", FAILURE, bucket_deleted, "404"),
