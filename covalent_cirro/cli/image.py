@@ -41,6 +41,12 @@ def _recipe_options(command: Command) -> Command:
             type=_FILE,
             help="A Dockerfile of your own, built in its folder; `FROM ${CIRRO_RUNNER}` is the runner's image.",
         ),
+        click.option(
+            "--base-image",
+            metavar="NAME",
+            help="What the runner's image is FROM, a Debian with Python, by name or with its digest. Unset: "
+            "python:<version>-slim-bookworm, as it is now.",
+        ),
         click.option("--requirements", type=_FILE, help="A requirements file with what your electrons import."),
     ):
         command = option(command)

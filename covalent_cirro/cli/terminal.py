@@ -45,7 +45,10 @@ def harmless(text: str) -> str:
 
 def plain(text: str) -> str:
     """A text for a cell of a table or the middle of a line: characters only."""
-    return " ".join(_CONTROL.sub("", text).split()) if not text.isprintable() else text
+    if text.isprintable():
+        return text
+    # `harmless` leaves backspaces, for progress bars; here one would write over what stands before the cell.
+    return " ".join(_CONTROL.sub("", text).replace("\b", "").split())
 
 
 class Stream:

@@ -1,6 +1,7 @@
 """Runs an attempt as a process of this machine: its own session, working folder, environment and memory limit.
 
 It stands in for a container, and tells nothing of the emulator's own environment to the job; it must not know jobs.
+On Linux a `reaper` above the process sees to it that nothing outlives it; elsewhere all that was seen of it is killed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from covalent_cirro.emulator import full_disk, process_table
+from covalent_cirro.emulator import full_disk, process_table, reaper
 from covalent_cirro.emulator.attempts import OUT_OF_MEMORY, Exit, Spec, StartFailed, scratch
 from covalent_cirro.emulator.process_table import Seen
 
@@ -38,6 +39,9 @@ KEPT_VARIABLES = frozenset(
 """What a job sees of this machine's environment, with ``LC_*``, ``PIP_*`` and ``UV_*``. A container sees none of it;
 a process needs these to find its libraries and the network."""
 KEPT_PREFIXES = ("LC_", "PIP_", "UV_")
+
+REAPED = sys.platform.startswith("linux")
+"""Whether attempts run below a `reaper`."""
 
 
 def base_environment(folder: Path) -> dict[str, str]:
@@ -65,7 +69,12 @@ def base_environment(folder: Path) -> dict[str, str]:
 
 
 class ProcessAttempt:
-    """A process that runs, with all its descendants. Made by `Processes.start`."""
+    """A process that runs, with all its descendants. Made by `Processes.start`.
+
+    Attributes:
+        pid: Of the process, or of the reaper above it.
+        descendants: All that were seen below, by pid.
+    """
 
     def __init__(
         self, spec: Spec, process: subprocess.Popen[bytes], folder: Path, output: Callable[[bytes], None]
@@ -104,8 +113,10 @@ class ProcessAttempt:
         self._timer.start()
 
     def kill(self) -> None:
-        """SIGKILL to its group and to every descendant that was seen."""
-        if not self.ended.is_set():
+        """SIGKILL to all of it."""
+        if REAPED:
+            self._signal(reaper.KILL)
+        elif not self.ended.is_set():
             self._kill_group()
         self._kill_descendants()
 
@@ -117,7 +128,7 @@ class ProcessAttempt:
 
     def wait(self) -> Exit:
         """Block until the process ended; what it left behind dies with it, as in a container."""
-        if hasattr(os, "waitid"):  # leaves the pid taken, so that its group's number cannot be another's yet
+        if not REAPED and hasattr(os, "waitid"):  # leaves the pid taken: its group's number cannot be another's yet
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             self._kill_group()
         code = self._process.wait()
@@ -189,16 +200,7 @@ class Processes:
                 raise StartFailed("CannotStartContainerError: the emulator ends")
             self._starting += 1
         try:
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                umask=UMASK,
-            )
+            process = _run(command, folder, environment)
             attempt = ProcessAttempt(spec, process, folder, output)
             with self._change:
                 self._attempts[attempt.pid] = attempt
@@ -252,12 +254,53 @@ class Processes:
                     self._change.wait_for(lambda: self._closed, timeout=max(WATCH_S, 20 * cost))
 
 
+def _run(command: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a command, in a session of its own.
+
+    Raises:
+        OSError: It could not be run.
+    """
+
+    def start(words: list[str], pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            words,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            umask=UMASK,
+            pass_fds=pass_fds,
+        )
+
+    if not REAPED:
+        return start(command)
+    told, report = os.pipe()
+    try:
+        # Without the job's variables, site packages and start-up files: none of them is meant for it.
+        process = start([sys.executable, "-I", "-S", reaper.__file__, str(report), *command], (report,))
+    except BaseException:
+        os.close(told)
+        raise
+    finally:
+        os.close(report)
+    with open(told, "rb") as file:
+        number = file.read()  # until the command runs: it closes the other end
+    if number:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait()
+        raise OSError(int(number), os.strerror(int(number)), command[0])
+    return process
+
+
 def _look(attempts: list[ProcessAttempt]) -> None:
     processes = process_table.table()
     for attempt in attempts:
         below = process_table.descendants(attempt.pid, processes)
         attempt.descendants.update((seen.pid, seen) for seen in below)
-        alive = [attempt.pid, *(seen.pid for seen in below)]
+        alive = [*(() if REAPED else (attempt.pid,)), *(seen.pid for seen in below)]
         # Resident sizes count shared pages for each process: enough to see that all is well, and cheap.
         resident = sum(processes[pid].resident_bytes for pid in alive if pid in processes)
         if resident > attempt.limit and process_table.memory_bytes(alive, processes) > attempt.limit:

@@ -7,6 +7,8 @@ import platform
 import secrets
 import shlex
 import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,6 +122,11 @@ def warnings(image: LocalImage) -> tuple[str, ...]:
 
     found = []
     python, runner = image.labels.get(protocol.LABEL_PYTHON, ""), image.labels.get(protocol.LABEL_RUNNER, "")
+    theirs, ours = image.labels.get(protocol.LABEL_CLOUDPICKLE, ""), version("cloudpickle")
+    if theirs != ours:
+        found.append(
+            f"the image has cloudpickle {theirs}, this is {ours}; within a major version they read each other."
+        )
     if ".".join(python.split(".")[:2]) != recipes.PYTHON:
         found.append(
             f"the image has Python {python}, this is Python {platform.python_version()}: electrons dispatched from "
@@ -149,10 +156,11 @@ def _own(engine: DockerEngine, recipe: Recipe, dockerfile: Path, say: Say) -> Bu
         # By its content: its id differs between machines.
         inputs["runner"] = runner.tag
         arguments[recipes.RUNNER_ARGUMENT] = runner.reference
-    elif recipe.requirements is not None:
+    elif recipe.requirements is not None or recipe.base_image is not None:
         raise SettingsError(
-            f"Dockerfile {dockerfile} does not use ${{{recipes.RUNNER_ARGUMENT}}}, the image that --requirements go "
-            f"into. Let it be FROM that, with `ARG {recipes.RUNNER_ARGUMENT}` before it, or install them in it."
+            f"Dockerfile {dockerfile} does not use ${{{recipes.RUNNER_ARGUMENT}}}, the image that --requirements and "
+            f"--base-image are for. Let it be FROM that, with `ARG {recipes.RUNNER_ARGUMENT}` before it, or say in it "
+            "what it is FROM and has to install."
         )
     return _make(engine, recipe, dockerfile.parent, dockerfile.name, arguments, inputs, say)
 
@@ -168,12 +176,9 @@ def _make(
 ) -> Built:
     text = (context / dockerfile).read_text("utf-8")
     runner = arguments.get(recipes.RUNNER_ARGUMENT)
-    base_ids = {
-        name: engine.pull(name, recipe.platform, say).image_id
-        for name in recipes.bases(text, arguments)
-        if name != runner
-    }
-    inputs = {**inputs, "arguments": arguments, "bases": base_ids, "dockerfile": text, "platform": recipe.platform}
+    bases = {name: engine.pull(name, recipe.platform, say) for name in recipes.bases(text, arguments) if name != runner}
+    ids = {name: image.image_id for name, image in bases.items()}
+    inputs = {**inputs, "arguments": arguments, "bases": ids, "dockerfile": text, "platform": recipe.platform}
     tag = recipes.content_tag(recipe, context, inputs)
     reference = f"{LOCAL_NAME}:{tag}"
     found = engine.find(reference)
@@ -186,7 +191,7 @@ def _make(
             dockerfile,
             unchecked,
             platform=recipe.platform,
-            arguments={**recipes.pip_settings(), **arguments},
+            arguments={**recipes.pip_settings(), **arguments, **_pinned(recipe, bases)},
             say=say,
         )
         say("asking the image what it is")
@@ -200,6 +205,15 @@ def _make(
     made = engine.find(reference)
     assert made is not None, reference
     return Built(reference, tag, made, True, ())
+
+
+def _pinned(recipe: Recipe, bases: Mapping[str, LocalImage]) -> dict[str, str]:
+    """Build arguments by which the runner's image is FROM what was looked up, whatever its tag means by then."""
+    base = bases.get(recipe.base)
+    found = None if base is None else base.by_digest(recipe.base)
+    if found is None:  # nobody's but this engine's
+        return {}
+    return {recipes.BASE_ARGUMENT: found, recipes.BASE_DIGEST_ARGUMENT: found.partition("@")[2]}
 
 
 def ask(engine: DockerEngine, reference: str) -> Versions:

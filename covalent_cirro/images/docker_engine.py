@@ -44,6 +44,7 @@ class LocalImage(NamedTuple):
         architecture: ``amd64`` or ``arm64``.
         size_bytes: Of all its layers, unpacked.
         entrypoint: Its ENTRYPOINT, empty where it has none.
+        digests: What registries know it by, as ``repository@sha256:...``.
     """
 
     image_id: str
@@ -52,6 +53,20 @@ class LocalImage(NamedTuple):
     architecture: str
     size_bytes: int
     entrypoint: tuple[str, ...]
+    digests: tuple[str, ...] = ()
+
+    def by_digest(self, name: str) -> str | None:
+        """The image under a name, ``repository:tag``, by its digest instead; `None` where no registry gave it one."""
+        repository = _repository(name)
+        return next((each for each in self.digests if _repository(each) == repository), None)
+
+
+def _repository(reference: str) -> str:
+    """The repository of a reference, without what Docker Hub's may leave out."""
+    name = reference.partition("@")[0]
+    host, _, last = name.rpartition("/")
+    full = f"{host}/{last.partition(':')[0]}" if host else last.partition(":")[0]
+    return full.removeprefix("docker.io/").removeprefix("library/")
 
 
 class Uploaded(NamedTuple):
@@ -122,6 +137,7 @@ class DockerEngine:
             architecture=str(attributes["Architecture"]),
             size_bytes=int(attributes.get("Size") or 0),
             entrypoint=tuple(config.get("Entrypoint") or ()),
+            digests=tuple(attributes.get("RepoDigests") or ()),
         )
 
     def pull(self, reference: str, platform: str, say: Say) -> LocalImage:

@@ -32,6 +32,11 @@ PLATFORMS = ("linux/amd64", "linux/arm64")
 
 DOCKERFILE = "docker/Dockerfile"
 REQUIREMENTS = "docker/requirements.txt"
+PINS = "pins.txt"
+"""In the folder ``docker/``: what the image takes from a package index, with hashes."""
+
+BASE_ARGUMENT, BASE_NAME_ARGUMENT, BASE_DIGEST_ARGUMENT = "BASE_IMAGE", "BASE_NAME", "BASE_DIGEST"
+"""The build arguments by which the runner's Dockerfile is FROM its base, and tells of it in its labels."""
 RUNNER_FILES = (
     *("__init__.py", "checkpoint.py", "documents.py", "errors.py", "fields.py", "limits.py", "log_parts.py"),
     *("nested.py", "protocol.py", "texts.py", "tobj.py"),
@@ -60,6 +65,7 @@ class Recipe(NamedTuple):
         device: ``cpu`` or ``gpu``.
         platform: ``linux/amd64`` or ``linux/arm64``.
         python: Minor version.
+        base_image: What the runner's image is FROM, by name or digest; `None`: Debian's slim Python of this version.
     """
 
     requirements: Path | None = None
@@ -67,6 +73,12 @@ class Recipe(NamedTuple):
     device: str = "cpu"
     platform: str = "linux/amd64"
     python: str = PYTHON
+    base_image: str | None = None
+
+    @property
+    def base(self) -> str:
+        """What the runner's image is FROM."""
+        return self.base_image or f"python:{self.python}-slim-bookworm"
 
 
 def docker_folder() -> Path:
@@ -99,7 +111,7 @@ def write_runner_context(folder: Path, requirements: str | None) -> None:
     """Write into an empty folder all that the runner's Dockerfile copies."""
     sources = [PACKAGE / name for name in RUNNER_FILES] + sorted((PACKAGE / "runner").glob("*.py"))
     files = {f"covalent_cirro/{path.relative_to(PACKAGE)}": path.read_bytes() for path in sources}
-    for name in ("Dockerfile", "requirements.txt", "runner.toml"):
+    for name in ("Dockerfile", PINS, "requirements.txt", "runner.toml"):
         files[f"docker/{name}"] = (docker_folder() / name).read_bytes()
     if requirements is not None:
         files[REQUIREMENTS] = requirements.encode()
@@ -111,15 +123,42 @@ def write_runner_context(folder: Path, requirements: str | None) -> None:
 
 
 def build_arguments(recipe: Recipe) -> dict[str, str]:
-    """Build arguments of the runner's Dockerfile: what the labels say, as it is here."""
+    """Build arguments of the runner's Dockerfile: what the labels say, as it is here.
+
+    Raises:
+        SettingsError: No hash is known of any cloudpickle that reads what is pickled here.
+    """
+    named = {} if recipe.base_image is None else {BASE_NAME_ARGUMENT: recipe.base_image.partition("@")[0]}
     return {
         "PYTHON_VERSION": recipe.python,
+        BASE_ARGUMENT: recipe.base,
+        **named,
         "DEVICE": recipe.device,
         "RUNNER_VERSION": __version__,
         "CALL_FORMAT": str(protocol.FORMAT),
-        # Of the same version as what pickles: then nothing can differ.
-        "CLOUDPICKLE_VERSION": importlib.metadata.version("cloudpickle"),
+        "CLOUDPICKLE_VERSION": pinned_cloudpickle(importlib.metadata.version("cloudpickle")),
     }
+
+
+def pinned_cloudpickle(installed: str) -> str:
+    """The version of cloudpickle for the image: the one that pickles, or the newest known that reads what it pickles.
+
+    Args:
+        installed: What pickles here.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    known: list[str] = re.findall(r"^cloudpickle==(\S+) ", (docker_folder() / PINS).read_text("utf-8"), re.MULTILINE)
+    readers = [version for version in known if protocol.same_cloudpickle(version, installed)]
+    if not readers:
+        raise SettingsError(
+            f"cloudpickle {installed} is installed here, and an image of covalent-cirro {__version__} can have "
+            f"{', '.join(known)}, none of which reads what it pickles: install one of them, or update covalent-cirro."
+        )
+    if installed in readers:
+        return installed
+    return max(readers, key=lambda version: [int(part) for part in version.split(".")])
 
 
 def uses_runner(dockerfile: str) -> bool:
@@ -136,13 +175,18 @@ def bases(dockerfile: str, arguments: Mapping[str, str]) -> list[str]:
         declared, begun = _ARG.match(line), _FROM.match(line)
         if declared and len(stages) == 1:  # before the first stage: only these count in FROM
             name, default = declared.groups()
-            values[name] = arguments.get(name, (default or "").strip("\"'"))
+            values[name] = arguments.get(name, _filled((default or "").strip("\"'"), values))
         elif begun:
-            name = _VARIABLE.sub(lambda match: values.get(match[1] or match[3]) or match[2] or "", begun[1])
+            name = _filled(begun[1], values)
             if name and name.lower() not in stages and name not in found:
                 found.append(name)
             stages.add((begun[2] or f"stage {len(stages)}").lower())
     return found
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    """A text of a Dockerfile with variables in their place."""
+    return _VARIABLE.sub(lambda match: values.get(match[1] or match[3]) or match[2] or "", text)
 
 
 def content_tag(recipe: Recipe, context: Path, inputs: Mapping[str, object]) -> str:

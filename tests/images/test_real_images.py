@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +18,21 @@ import pytest
 from covalent_cirro import __version__, protocol
 from covalent_cirro.errors import ImageError
 from covalent_cirro.images import build as image_build
+from covalent_cirro.images import buildx
 from covalent_cirro.images.build import Built
 from covalent_cirro.images.docker_engine import DockerEngine
-from covalent_cirro.images.recipe import PYTHON, Recipe
-from tests.images.conftest import BASE
+from covalent_cirro.images.recipe import (
+    DOCKERFILE,
+    PINS,
+    PYTHON,
+    PYTHONS,
+    Recipe,
+    build_arguments,
+    docker_folder,
+    pip_settings,
+    write_runner_context,
+)
+from tests.images.conftest import BASE, silent
 
 Build = Callable[[Recipe], Built]
 
@@ -53,6 +69,111 @@ def test_the_labels_are_what_the_container_says(
     assert labels[protocol.LABEL_RUNNER] == runner == __version__ == labels["org.opencontainers.image.version"]
     assert labels[protocol.LABEL_FORMAT] == call_format
     assert labels["org.opencontainers.image.base.name"] == f"docker.io/library/{BASE}"
+
+
+def test_the_labels_say_what_it_is_from(client: Any, runner: Built) -> None:
+    """The base by its digest, so that a moved tag is seen; it was built from that very one."""
+    base = client.images.get(BASE)
+    digests = {each.partition("@")[2] for each in base.attrs["RepoDigests"]}
+    assert runner.image.labels["org.opencontainers.image.base.digest"] in digests
+    layers = client.images.get(runner.reference).attrs["RootFS"]["Layers"]
+    below = base.attrs["RootFS"]["Layers"]
+    assert layers[: len(below)] == below
+
+
+@pytest.mark.parametrize("package", ["cloudpickle", "setuptools"])
+def test_another_file_in_the_place_of_a_pinned_one_is_not_installed(
+    engine: DockerEngine, runner: Built, tmp_path: Path, package: str
+) -> None:
+    """What an index gives must have the hash that is known; here it is the known one that is wrong."""
+    write_runner_context(tmp_path, None)
+    pins = tmp_path / "docker" / "pins.txt"
+    pins.write_text(re.sub(rf"(?m)^({package}==.*sha256:)[0-9a-f]{{8}}", r"\g<1>00000000", pins.read_text()))
+    arguments = {**pip_settings(), **build_arguments(Recipe())}
+    with pytest.raises(ImageError, match="THESE PACKAGES DO NOT MATCH THE HASHES"):
+        engine.build(tmp_path, DOCKERFILE, "cirro-test:1", platform="linux/amd64", arguments=arguments, say=silent)
+
+
+def download(folder: Path, python: str, machine: str, pins: list[str]) -> subprocess.CompletedProcess[str]:
+    """Have pip look for the files of some pins, for a Python and a processor."""
+    (folder / "pins.txt").write_text("\n".join(pins))
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--require-hashes",
+        "--no-deps",
+        "--only-binary=:all:",
+    ]
+    command += ["--implementation=cp", f"--python-version={python}"]
+    command += [f"--platform={name}_{machine}" for name in ("manylinux2014", "manylinux_2_17", "manylinux_2_28")]
+    command += [f"--dest={folder}", f"--requirement={folder / 'pins.txt'}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def all_pins() -> dict[str, list[str]]:
+    """The lines of docker/pins.txt, by package; the newest last."""
+    found: dict[str, list[str]] = {}
+    for line in (docker_folder() / PINS).read_text().splitlines():
+        if not line.startswith("#"):
+            found.setdefault(line.partition("==")[0], []).append(line)
+    return found
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_every_image_finds_files_of_the_known_hashes(tmp_path: Path, python: str, machine: str) -> None:
+    """For each Python and processor that can be asked for."""
+    ran = download(tmp_path, python, machine, [lines[-1] for lines in all_pins().values()])
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_every_cloudpickle_that_may_be_here_has_its_file(tmp_path: Path) -> None:
+    """It is the same for all Pythons and processors."""
+    for line in all_pins()["cloudpickle"]:
+        ran = download(tmp_path, PYTHON, "x86_64", [line])
+        assert ran.returncode == 0, ran.stderr
+
+
+STAND_IN = """\
+#!/bin/sh
+# `docker buildx build` where there is none: the same words, less what only buildx has, to podman's builder.
+[ "$2" = version ] && exit 0
+shift 2
+for word do
+    shift
+    case "$word" in
+        --provenance=false | --load | --progress=plain) ;;
+        --builder) skip=1 ;;
+        *) if [ -n "$skip" ]; then skip=; else set -- "$@" "$word"; fi ;;
+    esac
+done
+exec podman --url "$DOCKER_HOST" build "$@" >&2
+"""
+
+
+def test_what_docker_buildx_is_told_builds_the_image(
+    engine: DockerEngine, runner: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a program that stands in for Docker's, which is not here: arguments and their values, platform, file, name."""
+    if shutil.which("podman") is None or not os.environ.get("DOCKER_HOST", "").startswith("unix:"):
+        pytest.skip("the stand-in for docker buildx is podman")
+    (tmp_path / "docker").write_text(STAND_IN)
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(DockerEngine, "_builder", lambda self: buildx.program())
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("six\n")
+    built = image_build.build(engine, Recipe(requirements=requirements), silent)
+    try:
+        assert built.changed
+        assert said(engine, built.reference, "import six; print('six')") == "six"
+        assert built.image.architecture == "amd64"
+        assert {**built.image.labels, **runner.image.labels} == built.image.labels
+    finally:
+        engine.untag(built.reference)
 
 
 def test_the_image_is_small(engine: DockerEngine, runner: Built) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -81,6 +81,7 @@ def test_whatever_is_printed_a_terminal_gets_text(printed: list[str]) -> None:
     assert shown == terminal.harmless("".join(printed))
 
 
+@example(["seven\b\b\b\b\bthree"])
 @given(pieces)
 def test_a_cell_is_one_line_without_any_control(printed: list[str]) -> None:
     """So is a name, whatever an electron is called."""

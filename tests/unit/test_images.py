@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from covalent_cirro.images import push as image_push
 from covalent_cirro.images import recipe as image_recipe
 from covalent_cirro.images import repository as images
 from covalent_cirro.images.build import Built
-from covalent_cirro.images.docker_engine import DockerEngine, follow_build
+from covalent_cirro.images.docker_engine import DockerEngine, LocalImage, follow_build
 from covalent_cirro.images.recipe import Recipe
 from covalent_cirro.images.repository import PushedImage, Repository
 from tests.fake_engine import TRUE, FakeEngine, contents
@@ -61,9 +62,38 @@ def test_the_dockerfile_by_itself_builds_what_this_version_is() -> None:
     assert default["CALL_FORMAT"] == str(protocol.FORMAT)
     assert pinned["cloudpickle"] == {f"cloudpickle=={default['CLOUDPICKLE_VERSION']}"}
     assert pinned["awscrt"] == {f"awscrt=={default['AWSCRT_VERSION']}"}
-    setuptools = re.search(r"pip install (setuptools==\S+)", DOCKERFILE)
-    assert setuptools is not None
-    assert pinned["setuptools"] == {setuptools[1]}
+    assert pinned["setuptools"] == hashed()["setuptools"]
+
+
+def hashed() -> dict[str, set[str]]:
+    """By package, ``name==version`` of all that docker/pins.txt has a hash of."""
+    found: dict[str, set[str]] = {}
+    for line in (ROOT / "docker" / image_recipe.PINS).read_text().splitlines():
+        if not line.startswith("#"):
+            assert re.fullmatch(r"[a-z]+==[\d.]+( --hash=sha256:[0-9a-f]{64})+", line), line
+            found.setdefault(line.partition("==")[0], set()).add(line.partition(" ")[0])
+    return found
+
+
+def test_all_that_the_image_takes_from_an_index_has_its_hash() -> None:
+    """In each version that it may take; pip takes nothing else, and no source that would run as it is built."""
+    installs = re.findall(r"pip install (.*?)(?:\n|&&)", DOCKERFILE.replace("\\\n", " "))
+    ours = [words for words in installs if "requirements.txt" not in words and " . " not in f" {words} "]
+    assert len(ours) == 2
+    assert all({"--require-hashes", "--no-deps", "--only-binary"} <= set(words.split()) for words in ours)
+    default, known = arguments_of(DOCKERFILE), hashed()
+    assert known["awscrt"] == {f"awscrt=={default['AWSCRT_VERSION']}"}
+    assert f"cloudpickle=={importlib.metadata.version('cloudpickle')}" in known["cloudpickle"]
+    assert f"cloudpickle=={default['CLOUDPICKLE_VERSION']}" in known["cloudpickle"]
+
+
+def test_the_images_cloudpickle_is_one_whose_hash_is_known() -> None:
+    """The one that pickles; else the newest of its major version; else the build is refused before it begins."""
+    known = sorted(hashed()["cloudpickle"])
+    assert image_recipe.pinned_cloudpickle("3.1.0") == "3.1.0"
+    assert f"cloudpickle=={image_recipe.pinned_cloudpickle('3.99.0')}" == known[-1]
+    with pytest.raises(SettingsError, match=r"cloudpickle 4\.0\.0 is installed here.*3\.1\.2"):
+        image_recipe.pinned_cloudpickle("4.0.0")
 
 
 def test_the_training_image_has_the_versions_that_the_sweep_is_tested_with() -> None:
@@ -149,6 +179,8 @@ def test_the_wheel_builds_the_same_image_as_the_repository(wheel: Path, tmp_path
 def test_the_bases_of_a_dockerfile() -> None:
     """With arguments in their place, without its stages."""
     assert image_recipe.bases(DOCKERFILE, {"PYTHON_VERSION": "3.12", "DEVICE": "gpu"}) == ["python:3.12-slim-bookworm"]
+    other = {"BASE_IMAGE": "mirror.example/python@sha256:1"}
+    assert image_recipe.bases(DOCKERFILE, other) == ["mirror.example/python@sha256:1"]
     assert image_recipe.bases(TRAINING, {"CIRRO_RUNNER": "cirro-runner:x"}) == ["cirro-runner:x"]
     text = (
         "ARG A=one\nARG B\nFROM --platform=linux/amd64 ${A}:${C:-two} as first\nARG A=late\nfrom $A\n"
@@ -306,6 +338,30 @@ def test_a_new_base_is_another_image() -> None:
     assert second.tag != first.tag
 
 
+@pytest.mark.parametrize(
+    ("given", "digests", "base"),
+    [
+        pytest.param(None, ("python@sha256:1",), "python@sha256:1", id="Docker"),
+        pytest.param(None, ("docker.io/library/python@sha256:1",), "docker.io/library/python@sha256:1", id="podman"),
+        pytest.param("mirror.example:5000/python:1", ("python@sha256:1", "mirror.example:5000/python@sha256:2"),
+                     "mirror.example:5000/python@sha256:2", id="a mirror's"),
+        pytest.param("python:1@sha256:1", ("python@sha256:1",), "python@sha256:1", id="the user's digest"),
+        pytest.param("made-here:1", ("python@sha256:1",), "made-here:1", id="no registry's"),
+    ],
+)  # fmt: skip
+def test_the_base_is_given_by_its_digest(given: str | None, digests: tuple[str, ...], base: str) -> None:
+    """As it was looked up: what its tag means in the next moment is another question. The tag does not depend on it."""
+    engine, recipe = FakeEngine(), Recipe(base_image=given)
+    engine.images[recipe.base] = LocalImage("base", (), {}, "amd64", 1, (), digests)
+    first = image_build.build(engine, recipe, silent)
+    _, arguments, _ = engine.builds[0]
+    assert arguments["BASE_IMAGE"] == base
+    assert arguments.get("BASE_DIGEST", "") == base.partition("@")[2]
+    assert arguments.get("BASE_NAME") == (None if given is None else given.partition("@")[0])
+    engine.images[recipe.base] = engine.images[recipe.base]._replace(digests=())
+    assert image_build.build(engine, recipe, silent).tag == first.tag
+
+
 def test_labels_that_do_not_tell_the_truth_are_put_right() -> None:
     """By what the container itself says; true ones stay, with the minor version of Python for all of it."""
     lies = {**TRUE.labels, protocol.LABEL_CLOUDPICKLE: "1.0"}
@@ -367,6 +423,8 @@ def test_requirements_without_a_place_are_refused(tmp_path: Path) -> None:
     requirements.write_text("six\n")
     with pytest.raises(SettingsError, match="CIRRO_RUNNER"):
         image_build.build(FakeEngine(), Recipe(dockerfile=own, requirements=requirements), silent)
+    with pytest.raises(SettingsError, match="--base-image"):
+        image_build.build(FakeEngine(), Recipe(dockerfile=own, base_image="python:3.11"), silent)
 
 
 def test_the_last_image_is_remembered() -> None:

@@ -1,0 +1,107 @@
+"""What a container is to its processes, for a job that is one of this machine: none of them outlives the first.
+
+A program of its own, run by its path: ``python -I -S reaper.py <fd> <command...>``. It runs the command as its child,
+and is given every descendant that loses its parent (prctl(2), PR_SET_CHILD_SUBREAPER), whatever session, group or
+environment that has made for itself. When the child ends, it kills all that is left, and ends with the child's exit
+code. The child dies with it.
+
+SIGTERM goes on to the child; SIGUSR1 kills it. The number of an error with which the command could not be run is
+written to the file descriptor. Linux only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+
+PR_SET_PDEATHSIG = 1
+"""linux/prctl.h."""
+PR_SET_CHILD_SUBREAPER = 36
+"""linux/prctl.h."""
+
+LAST_S = 10.0
+"""A process that SIGKILL does not end in this time hangs in the kernel: nobody waits longer for it."""
+
+KILL = signal.SIGUSR1
+"""Asks for the end of all."""
+
+
+def main(report: int, command: list[str]) -> int:
+    """Run a command; returns its exit code, 128 + n for signal n."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    asked = {signal.SIGTERM, KILL}
+    signal.pthread_sigmask(signal.SIG_BLOCK, asked)
+    child = os.fork()
+    if child == 0:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _become(report, command, asked)
+    os.close(report)
+    signal.signal(signal.SIGTERM, lambda *_: _signal(child, signal.SIGTERM))
+    signal.signal(KILL, lambda *_: _signal(child, signal.SIGKILL))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, asked)
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            break
+    signal.pthread_sigmask(signal.SIG_BLOCK, asked)  # its number may be another's from now on
+    _end_all()
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _become(report: int, command: list[str], asked: set[signal.Signals]) -> None:
+    """In the child: run the command, or tell why not."""
+    try:
+        os.setsid()
+        os.set_inheritable(report, False)
+        # Python ignores these two for itself; the command gets them as everybody does.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, asked)
+        os.execvp(command[0], command)  # noqa: S606  (no shell is wanted)
+    except OSError as error:
+        os.write(report, str(error.errno).encode())
+    finally:
+        os._exit(127)
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _end_all() -> None:
+    """Kill all that is left, generation by generation: who loses its parent becomes our child."""
+    until = time.monotonic() + LAST_S
+    while time.monotonic() < until:
+        for pid in _children():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.002)
+
+
+def _children() -> list[int]:
+    own, found = os.getpid(), []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+            text = file.read()
+            # "pid (name) state ppid ...": the name may hold spaces and parentheses, so count from its end (proc(5)).
+            if int(text[text.rindex(b")") + 2 :].split()[1]) == own:
+                found.append(int(name))
+    return found
+
+
+if __name__ == "__main__":
+    os._exit(main(int(sys.argv[1]), sys.argv[2:]))
