@@ -150,6 +150,8 @@ def _read(outcome: str, group: Group, said: str) -> list[dict[str, Any]]:
         with open(outcome, encoding="utf-8") as file:
             results = json.load(file)["results"]
     except FileNotFoundError:
+        for path in (outcome, *(node.paths["output"] for node in group.nodes.values())):
+            local_files.require_room(path)  # a full disk is waited for, and says so
         names = ", ".join(node.name for node in group.nodes.values())
         raise CirroError(f"The process for {names} on the server's host ended without a result. {said}") from None
     return [_ended(result, group.nodes[result["node_id"]].paths) for result in results]
