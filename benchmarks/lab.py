@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from covalent_cirro import processes
-from covalent_cirro.playground import ACCESS_KEY, Playground
+from covalent_cirro.playground import Playground
 from covalent_cirro.state_folder import REGION
 
 HERE = Path(__file__).parent
@@ -258,7 +258,7 @@ class Lab:
         """Empty the bucket."""
         import boto3
 
-        session = boto3.Session(ACCESS_KEY, ACCESS_KEY, region_name=REGION)
+        session = boto3.Session(*self._playground.key, region_name=REGION)
         session.resource("s3", endpoint_url=self.endpoint_url).Bucket(self.settings["s3_bucket_name"]).objects.delete()
 
     @contextlib.contextmanager
@@ -324,15 +324,7 @@ class Lab:
         ]
 
     def _boto(self, service: str) -> Any:
-        import boto3
-
-        return boto3.client(  # type: ignore[call-overload]
-            service,
-            region_name=REGION,
-            endpoint_url=self.endpoint_url,
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=ACCESS_KEY,
-        )
+        return self._playground.client(service)
 
     def _get(self, route: str) -> Any:
         return self._send("GET", route, None)
@@ -345,7 +337,7 @@ class Lab:
             f"{self.endpoint_url}/_cirro/{route}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
+            headers={"Content-Type": "application/json", "Authorization": self._playground.key.basic},
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)

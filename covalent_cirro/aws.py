@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import tenacity
 
 from covalent_cirro import aws_setup, foreign_answers, local_files
-from covalent_cirro.errors import AccessDenied, AwsError, NotFound, SettingsError, Unsigned
+from covalent_cirro.errors import AccessDenied, AwsError, NoCredentials, NotFound, SettingsError, Unsigned
 from covalent_cirro.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from aiobotocore.session import AioSession
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 DEFAULT_REGION = "us-east-1"
 """Where neither the executor nor AWS's chain names a region: the stock plugin's default."""
@@ -73,6 +74,7 @@ _UNKNOWN_KEY = frozenset(
         "SignatureDoesNotMatch",
         "IncompleteSignature",
         "InvalidToken",
+        "InvalidSignatureException",
         "AuthFailure",
     }
 )
@@ -83,6 +85,12 @@ _OTHER_CLOCK = ("Signature expired", "Signature not yet current")
 """How services other than S3 begin when the two clocks differ (IAM User Guide, Troubleshoot Signature Version 4)."""
 
 _MISSING = frozenset({"NoSuchBucket", "NoSuchKey", "404", "NotFound", "ResourceNotFoundException", "NoSuchEntity"})
+
+
+_DEFAULT_PROFILE = "default"
+_KEYS_OF_FILE = "shared-credentials-file"
+_NOT_IN_FILES = ("ec2-credentials-file", "boto-config", "container-role", "iam-role")
+"""botocore's names of where it finds credentials (``botocore/credentials.py``)."""
 
 
 class Access(NamedTuple):
@@ -109,19 +117,65 @@ def access_of(settings: Settings) -> Access:
     )
 
 
-def _configure(session: Any, access: Access) -> None:
-    if access.credentials:
-        session.set_config_variable("credentials_file", access.credentials)
+def _open(kind: Callable[..., S], access: Access) -> S:
+    """A session of botocore's or aiobotocore's: the one place where it is settled whose calls ours are.
+
+    A credentials file that is named wins over all that the environment says, and nothing stands in for a profile that
+    it lacks: the wrong account would be the worst of ends. Without one, a profile that is named wins over keys in the
+    environment, which is botocore's own rule.
+
+    Raises:
+        NoCredentials: The file is not there, or has no such profile.
+    """
+    if not access.credentials:
+        plain = kind(profile=access.profile)
+        foreign_answers.refuse(plain)
+        return plain
+    profile = access.profile or _DEFAULT_PROFILE
+    own = _sections(access.credentials)
+    session: Any = kind(profile=profile)
+    session.set_config_variable("credentials_file", access.credentials)
+    if profile not in own and profile not in session.available_profiles:
+        asked = f"profile={profile!r}" if access.profile else f"profile= is not set, which means {profile!r}"
+        raise NoCredentials(
+            f"{asked}: credentials={access.credentials!r} has no such profile. Set profile= to one that it has: "
+            f"{', '.join(map(repr, own)) or 'there is none'}."
+        )
+    chain = session.get_component("credential_provider")
+    if "aws_access_key_id" in own.get(profile, {}):
+        # Not a role or an SSO session that the user's other file gives a profile of this name.
+        chain.providers = [chain.get_provider(_KEYS_OF_FILE)]
+    else:
+        for elsewhere in _NOT_IN_FILES:
+            chain.remove(elsewhere)
     foreign_answers.refuse(session)
+    opened: S = session
+    return opened
+
+
+def _sections(path: str) -> dict[str, dict[str, str]]:
+    """The profiles in a credentials file."""
+    from botocore.configloader import raw_config_parse
+    from botocore.exceptions import ConfigNotFound, ConfigParseError
+
+    place = os.path.expanduser(os.path.expandvars(path))
+    try:
+        with open(place, "rb"):  # botocore takes one that may not be read for an empty one
+            found: dict[str, dict[str, str]] = raw_config_parse(place, parse_subsections=False)
+            return found
+    except (OSError, ConfigNotFound, ConfigParseError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise NoCredentials(
+            f"credentials={path!r} cannot be read: {why}. The path is read where the Covalent server runs, by the user "
+            "it runs as. Name a credentials file of AWS's, or leave credentials= unset for AWS's usual chain."
+        ) from error
 
 
 def async_session(access: Access) -> AioSession:
     """A session for control calls on the event loop. Imports aiobotocore: call it off the loop the first time."""
     from aiobotocore.session import AioSession
 
-    session = AioSession(profile=access.profile)
-    _configure(session, access)
-    return session
+    return _open(AioSession, access)
 
 
 def blocking_session(access: Access, beside: AioSession) -> boto3.Session:
@@ -133,9 +187,8 @@ def blocking_session(access: Access, beside: AioSession) -> boto3.Session:
     import boto3
     import botocore.session
 
-    core = botocore.session.Session(profile=access.profile)
+    core = _open(botocore.session.Session, access)
     core.register_component("data_loader", beside.get_component("data_loader"))
-    _configure(core, access)
     return boto3.Session(botocore_session=core, region_name=region_of(core, access))
 
 
@@ -148,14 +201,13 @@ def client(access: Access, service: str, *, region: str | None = None) -> Any:
         region: Another region than that of ``access``.
 
     Raises:
-        SettingsError: The profile does not exist, or the region is malformed.
+        SettingsError: The profile or the credentials file does not exist, or the region is malformed.
     """
     import botocore.session
     from botocore.config import Config
 
     with translate(f"{service}: making a client", access=access):
-        core = botocore.session.Session(profile=access.profile)
-        _configure(core, access)
+        core = _open(botocore.session.Session, access)
         options = client_options(access, region or region_of(core, access))
         return core.create_client(service, **{**options, "config": Config(**options["config"])})
 
@@ -213,7 +265,7 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
             retryable=True,
         ) from error
     except bc.ProfileNotFound as error:
-        raise SettingsError(
+        raise NoCredentials(
             f"{aws_setup.profile(access.profile)}: {error}. `aws configure list-profiles` lists those of this machine; "
             "the Covalent server reads the files of the user it runs as."
         ) from error

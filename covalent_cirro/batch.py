@@ -6,16 +6,22 @@ All calls are asynchronous and safe to repeat, `submit` included.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
+import unicodedata
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from covalent_cirro import aws
-from covalent_cirro.errors import AwsError, NotFound, SettingsError
+from covalent_cirro.errors import AccessDenied, AwsError, NotFound, SettingsError
 from covalent_cirro.jobs import JobDetail, parse_job
+from covalent_cirro.limits import ELECTRON_CHARS
+from covalent_cirro.optional_actions import COSTS
 from covalent_cirro.protocol import ExitCode
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 MAX_NAME = 128
 """Characters of a job's name (SubmitJob)."""
@@ -36,23 +42,41 @@ SETTLE_S = 5.0
 """A job whose SubmitJob was not answered is looked for once more after this: AWS's lists are seconds behind,
 since it promises no order between SubmitJob and ListJobs."""
 
+LIST, TAG, DESCRIBE_DEFINITIONS = "batch:ListJobs", "batch:TagResource", "batch:DescribeJobDefinitions"
+"""Actions that are done without where they are refused (`optional_actions`)."""
+
 PATIENCE_S = 600.0
 """How long a throttled or failing API is tried again, on top of botocore's own tries."""
 
 _NOT_NAME = re.compile(r"[^A-Za-z0-9_-]+")
-_NOT_TAG = re.compile(r"[^\w +\-=._:/@]", re.ASCII)
+_NOT_TAG = re.compile(r"[^\w +\-=._:/@]")
+
+REPLACED = "="
+"""Stands in a tag's value for each character that AWS does not take there: who finds it asks the call for the name."""
 
 
 def job_name(electron: str, dispatch_id: str, node_id: int, call_id: str) -> str:
     """A name that a person recognises and that no other job has: it finds the job again after a lost answer."""
-    tail = f"-{dispatch_id[:8]}-{node_id}-{call_id}"
-    head = _NOT_NAME.sub("-", electron).strip("-_") or "electron"
+    tail = job_tail(dispatch_id, node_id, call_id)
+    head = _NOT_NAME.sub("-", electron[:ELECTRON_CHARS]).strip("-_") or "electron"
     return head[: MAX_NAME - len(tail)] + tail
 
 
+def job_tail(dispatch_id: str, node_id: int, call_id: str) -> str:
+    """How a name from `job_name` ends."""
+    return f"-{dispatch_id[:8]}-{node_id}-{call_id}"
+
+
 def tag_value(text: str) -> str:
-    """A text as AWS takes it for the value of a tag."""
-    return _NOT_TAG.sub("_", text)[:MAX_TAG_VALUE]
+    """A text as AWS takes it for the value of a tag: letters and digits of any script, spaces and ``+ - = . _ : / @``.
+
+    So says the Batch User Guide (Tag restrictions), and the API model of ECS (TagValue), whose tasks get the same tags.
+    A letter with an accent is one character there or none.
+    """
+    value = _NOT_TAG.sub(REPLACED, unicodedata.normalize("NFC", text))
+    if value.lower().startswith("aws:"):  # reserved for AWS
+        value = REPLACED + value[1:]
+    return value if len(value) <= MAX_TAG_VALUE else value[: MAX_TAG_VALUE - 1] + REPLACED
 
 
 class Submission(NamedTuple):
@@ -115,6 +139,7 @@ class BatchGateway:
         self._access = access
         self._patience_s = patience_s
         self._submitting = asyncio.Semaphore(SUBMITS_AT_ONCE)
+        self._without: set[str] = set()
 
     async def submit(self, submission: Submission, *, asked_before: bool = False) -> str:
         """Submit a job once, even where an answer is lost, and give its id.
@@ -138,7 +163,7 @@ class BatchGateway:
             asked_before = lost = False
             try:
                 with self._errors("batch:SubmitJob", f"{submission.queue_option}={submission.queue!r}"):
-                    response = await self._submit_client.submit_job(**build_submit(submission))
+                    response = await self._tagged(self._submit_client.submit_job, build_submit(submission))
             except AwsError as error:
                 # Throttled means not taken. After anything else the job may exist: look before asking again.
                 asked_before = lost = error.retryable and not error.throttled
@@ -153,16 +178,57 @@ class BatchGateway:
         """The id of the job with a name from `job_name`, ended or not; `None` where AWS knows none."""
         return await self._patiently(lambda: self._find(queue, queue_option, name))
 
+    async def _tagged(self, call: Callable[..., Awaitable[Any]], body: Mapping[str, Any]) -> Any:
+        """Call with the body's tags, or without where they are refused."""
+        bare = {key: value for key, value in body.items() if key not in ("tags", "propagateTags")}
+        if TAG in self._without:
+            return await call(**bare)
+        from botocore.exceptions import ClientError
+
+        try:
+            return await call(**body)
+        except ClientError as error:
+            # The refusal of a call for its tags is the refusal of this action on what it makes or uses.
+            if f"perform: {TAG} " not in str(error):
+                raise
+            self._go_on_without(TAG, str(error))
+            return await call(**bare)
+
+    def _go_on_without(self, action: str, words: str) -> None:
+        if action not in self._without:
+            self._without.add(action)
+            log.warning("Going on without %s, until the server is started again: %s. %s", action, COSTS[action], words)
+
     async def _find(self, queue: str, queue_option: str, name: str) -> str | None:
-        with self._errors("batch:ListJobs", f"{queue_option}={queue!r}"):
-            response = await self._client.list_jobs(jobQueue=queue, filters=[{"name": "JOB_NAME", "values": [name]}])
-        return next((job["jobId"] for job in response["jobSummaryList"] if job["jobName"] == name), None)
+        if LIST in self._without:
+            return None
+        try:
+            return await self._listed(queue, queue_option, name)
+        except AccessDenied as error:
+            self._go_on_without(LIST, str(error))
+            return None
+
+    async def _listed(self, queue: str, queue_option: str, name: str) -> str | None:
+        named = [{"name": "JOB_NAME", "values": [name]}]
+        token: dict[str, str] = {}
+        while True:  # a page may be empty and not be the last: AWS filters after it has read (ListJobs, nextToken)
+            with self._errors(LIST, f"{queue_option}={queue!r}"):
+                page = await self._client.list_jobs(jobQueue=queue, filters=named, **token)
+            found = next((job["jobId"] for job in page["jobSummaryList"] if job["jobName"] == name), None)
+            if found is not None or not page.get("nextToken"):
+                return found
+            token = {"nextToken": page["nextToken"]}
 
     async def describe(self, job_ids: Iterable[str]) -> list[JobDetail]:
         """What AWS says of up to `watchlist.IDS_PER_LOOK` jobs, in one call; ids that it does not know are missing."""
         with self._errors("batch:DescribeJobs", ""):
             response = await self._client.describe_jobs(jobs=list(job_ids))
         return [parse_job(job) for job in response["jobs"]]
+
+    async def job(self, job_id: str) -> JobDetail | None:
+        """What AWS says of one job, asked again while AWS throttles or fails; `None` where it does not know the id."""
+        found = await self._patiently(lambda: self.describe([job_id]))
+        return found[0] if found else None
 
     async def terminate(self, job_ids: Sequence[str], reason: str) -> dict[str, AwsError]:
         """Ask for the end of up to `MAX_TERMINATED` jobs, in whatever state each is; one that has ended stays so.
@@ -199,10 +265,12 @@ class BatchGateway:
         return None
 
     async def find_definition(self, name: str) -> str | None:
-        """``name:revision`` of the newest ACTIVE revision, or `None`."""
+        """``name:revision`` of the newest ACTIVE revision, or `None`, which is also where it may not be asked for."""
+        if DESCRIBE_DEFINITIONS in self._without:
+            return None
 
         async def once() -> str | None:
-            with self._errors("batch:DescribeJobDefinitions", f"job definition {name}"):
+            with self._errors(DESCRIBE_DEFINITIONS, f"job definition {name}"):
                 paginator = self._client.get_paginator("describe_job_definitions")
                 revisions = [
                     int(item["revision"])
@@ -211,14 +279,18 @@ class BatchGateway:
                 ]
             return f"{name}:{max(revisions)}" if revisions else None
 
-        return await self._patiently(once)
+        try:
+            return await self._patiently(once)
+        except AccessDenied as error:
+            self._go_on_without(DESCRIBE_DEFINITIONS, str(error))
+            return None
 
     async def register_definition(self, body: Mapping[str, Any]) -> str:
         """Register a job definition and give its ``name:revision``."""
 
         async def once() -> str:
             with self._errors("batch:RegisterJobDefinition", f"job definition {body['jobDefinitionName']}"):
-                response = await self._client.register_job_definition(**body)
+                response = await self._tagged(self._client.register_job_definition, body)
             return f"{response['jobDefinitionName']}:{response['revision']}"
 
         return await self._patiently(once)

@@ -11,11 +11,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from covalent_cirro import local_files, packages, tobj
+from covalent_cirro import cache, local_files, packages, texts, tobj
 from covalent_cirro.blobs import Source
 from covalent_cirro.covalent_assets import Group
 from covalent_cirro.documents import dump_call
+from covalent_cirro.errors import SettingsError
 from covalent_cirro.image_rules import Pickled
+from covalent_cirro.limits import ELECTRON_CHARS, MAX_TASKS
 from covalent_cirro.protocol import (
     INLINE_BYTES,
     INLINE_TOTAL_BYTES,
@@ -125,10 +127,19 @@ async def prepare_call(
         covalent: Version of Covalent on the server.
         allowed: Awaited before anything is sent; what it raises is raised.
         image: Tells the image with its digest, as far as that is known.
+
+    Raises:
+        SettingsError: One job cannot run so many electrons.
     """
+    if len(specs) > MAX_TASKS:
+        raise SettingsError(
+            f"The task group of node {specs[0].node_id} has {len(specs)} electrons, and one job runs {MAX_TASKS} at "
+            "most: turn off task packing (ct.set_config('sdk.task_packing', 'false')), or give it smaller lists."
+        )
     place = location(settings.s3_bucket_name, settings.key_prefix, dispatch_id, specs[0].node_id, new_call_id())
     inside = {spec.node_id for spec in specs}
-    put = _Puts(store, settings, place, allowed)
+    folder = await asyncio.to_thread(cache.scratch, settings.cache_dir)
+    put = _Puts(store, folder, place, allowed)
 
     async def task(spec: Spec) -> Task:
         node = group.nodes[spec.node_id]
@@ -144,7 +155,7 @@ async def prepare_call(
         )
         return Task(
             node_id=spec.node_id,
-            name=node.name,
+            name=texts.valid(node.name[:ELECTRON_CHARS]),
             function=code,
             hooks=None if isinstance(hooks, Inline) and hooks.data.strip() in _EMPTY_HOOKS else hooks,
             args=tuple(args),
@@ -153,7 +164,7 @@ async def prepare_call(
 
     async def package(item: str) -> Package:
         path = await asyncio.to_thread(packages.locate, item)
-        archive = await asyncio.to_thread(packages.pack, path, settings.cache_dir)
+        archive = await asyncio.to_thread(packages.pack, path, folder)
         return Package(path.stem if path.suffix == ".py" else path.name, await put(archive, is_tobj=False))
 
     tasks, archives = await asyncio.gather(
@@ -168,6 +179,7 @@ async def prepare_call(
         tasks=tuple(tasks),
         packages=tuple(archives),
         image=await image(),
+        lattice=texts.valid(group.lattice[:ELECTRON_CHARS]),
     )
     return Written(place, call, (place.call_key, *put.keys))
 
@@ -184,12 +196,10 @@ def _header(path: str) -> tobj.Header:
 class _Puts:
     """Puts the files of one call, and counts what rides inside it."""
 
-    def __init__(
-        self, store: Store, settings: Settings, place: Location, allowed: Callable[[], Awaitable[None]]
-    ) -> None:
+    def __init__(self, store: Store, folder: str, place: Location, allowed: Callable[[], Awaitable[None]]) -> None:
         self._store = store
         self._allowed = allowed
-        self._folder = settings.cache_dir
+        self._folder = folder
         self._place = place
         self._room = INLINE_TOTAL_BYTES
         self.keys: list[str] = []

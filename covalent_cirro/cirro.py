@@ -71,7 +71,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         retry_attempts: Starts in all, when hosts are lost; 0 to 10.
         time_limit: Seconds for an attempt, from 60.
         poll_freq: Seconds between two looks at the job, at most.
-        cache_dir: Folder on the server for blobs on their way.
+        cache_dir: Folder on the server for what is on its way; below Covalent's own unless set.
         container_image_uri: Image of the job. One of ECR that cannot run the electron is refused by `send`.
         endpoint_url: Endpoint for all AWS services.
         s3_prefix: What keys begin with.

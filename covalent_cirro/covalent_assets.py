@@ -7,11 +7,12 @@ What is cosmetic (status, the UI's paths) is best effort and never fails an elec
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 WRITTEN_FOR = "0.240."
 """Covalent's database and modules change without notice between versions; setup.cfg pins this one."""
+
+OURS = "cirro"
+"""Short name of `CirroBatchExecutor`."""
 
 HOST_NODE_PREFIX = ":"
 """Names of Covalent's own nodes begin so: ``:postprocess:``, ``:electron_list:``, ``:sublattice:``, ``:parameter:``."""
@@ -47,6 +51,22 @@ JOIN electrons e ON e.parent_lattice_id = l.id
 JOIN electron_assets ea ON ea.meta_id = e.id
 JOIN assets a ON a.id = ea.asset_id
 WHERE l.dispatch_id = :dispatch_id AND e.transport_graph_node_id IN :nodes AND ea.key IN :keys
+"""
+
+_SELECT_STOCK_NODES = """
+SELECT e.id, e.name
+FROM lattices l
+JOIN electrons e ON e.parent_lattice_id = l.id
+WHERE l.dispatch_id = :dispatch_id AND e.executor IN ('dask', 'local') AND e.status = 'NEW_OBJECT'
+  AND e.name NOT LIKE ':parameter:%'
+"""
+
+_SELECT_PARENT = """
+SELECT p.dispatch_id
+FROM lattices l
+JOIN electrons e ON e.id = l.electron_id
+JOIN lattices p ON p.id = e.parent_lattice_id
+WHERE l.dispatch_id = :dispatch_id
 """
 
 _SELECT_FOLDERS = """
@@ -76,15 +96,9 @@ class Node(NamedTuple):
 
     @property
     def is_host_node(self) -> bool:
-        """Whether Covalent made it for itself, and it must not become a job."""
-        if self.name.startswith(HOST_NODE_PREFIX):
-            return True
-        return may_be_operation(self.name) and _is_operation(self.paths["function"])
-
-
-def may_be_operation(name: str) -> bool:
-    """Whether a node has the name of an operation on electrons, such as ``train_+_1``."""
-    return _OPERATION.search(name) is not None
+        """Whether Covalent made it for itself: it is done on the server's host, if that is possible."""
+        named = is_covalents_own(self.name)
+        return named and (self.name.startswith(HOST_NODE_PREFIX) or _is_operation(self.paths["function"]))
 
 
 def _is_operation(path: str) -> bool:
@@ -111,6 +125,11 @@ class Group(NamedTuple):
     lattice: str
     python: str
     covalent: str
+
+
+def is_covalents_own(name: str) -> bool:
+    """Whether a node of this name is none that a user wrote: a list, an index, an operator, a sublattice..."""
+    return name.startswith(HOST_NODE_PREFIX) or _OPERATION.search(name) is not None
 
 
 def check_version() -> str:
@@ -148,8 +167,8 @@ def statement(sql: str, *lists: str) -> Any:
 def load_group(dispatch_id: str, node_ids: Sequence[int], input_ids: Iterable[int]) -> Group:
     """Find the files of a task group and of its inputs, with one query.
 
-    Outputs of the group that lie in another dispatch's folder (redispatch) are moved into the group's own first, and
-    the paths that the UI reads are mended once for each dispatch.
+    Outputs of the group that lie in another dispatch's folder (redispatch) are moved into the group's own first. Once
+    for each dispatch, its nodes that are Covalent's own are taken over, and the paths that the UI reads are mended.
 
     Raises:
         HostError: A node or a file that must be there is not in the database.
@@ -169,6 +188,10 @@ def load_group(dispatch_id: str, node_ids: Sequence[int], input_ids: Iterable[in
     lattice = python = covalent = ""
     if any(row[5] == row[7] for row in rows):
         _mend_paths(dispatch_id)
+    try:
+        _take_over(dispatch_id)
+    except Exception as error:  # they fail or succeed as with any other plugin
+        log.warning("Covalent's own nodes of dispatch %s stay with its own executors: %s", dispatch_id, error)
     for electron_id, node_id, name, key, _, storage_path, object_key, _, *of_lattice in rows:
         node = nodes.setdefault(node_id, Node(electron_id, node_id, name, {}))
         node.paths[key] = os.path.join(storage_path, object_key)
@@ -219,6 +242,41 @@ def _own_outputs(dispatch_id: str, rows: Iterable[Any]) -> None:
                 statement("UPDATE electrons SET storage_path = :path WHERE id = :id"),
                 {"path": os.path.join(storage_path, folder), "id": electron_id},
             )
+
+
+@functools.lru_cache(maxsize=10_000)
+def _take_over(dispatch_id: str) -> None:
+    """Have us run the nodes of a dispatch that are Covalent's own, and those of the dispatches that it is a part of.
+
+    With ``@ct.lattice`` alone they are for Covalent's executors ``dask`` and ``local``, whose processes have all that
+    the server has, its credentials too, but not the modules of the jobs: they unpickle each result that they meet. Once
+    for each dispatch; again does no harm.
+    """
+    with engine().begin() as connection:
+        above: str | None = dispatch_id
+        while above is not None:
+            rows = connection.execute(statement(_SELECT_STOCK_NODES), {"dispatch_id": above}).fetchall()
+            own = [{"id": pk, "ours": OURS} for pk, name in rows if is_covalents_own(name)]
+            if own:
+                connection.execute(
+                    statement("UPDATE electrons SET executor = :ours, executor_data = '{}' WHERE id = :id"), own
+                )
+            row = connection.execute(statement(_SELECT_PARENT), {"dispatch_id": above}).fetchone()
+            above = row[0] if row is not None else None
+
+
+def write_options(dispatch_id: str, node_ids: Sequence[int], options: Mapping[str, Any]) -> None:
+    """Give nodes an executor of ours with these options, which Covalent makes it with from now on."""
+    data = json.dumps({"type": OURS, "short_name": OURS, "attributes": dict(options)})
+    with engine().begin() as connection:
+        connection.execute(
+            statement(
+                "UPDATE electrons SET executor = :ours, executor_data = :data WHERE transport_graph_node_id IN :nodes "
+                "AND parent_lattice_id = (SELECT id FROM lattices WHERE dispatch_id = :dispatch_id)",
+                "nodes",
+            ),
+            {"ours": OURS, "data": data, "nodes": list(node_ids), "dispatch_id": dispatch_id},
+        )
 
 
 def _mend_paths(dispatch_id: str) -> None:

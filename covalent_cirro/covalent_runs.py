@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from covalent_cirro.covalent_assets import HOST_NODE_PREFIX, engine, may_be_operation, statement
+from covalent_cirro.covalent_assets import engine, is_covalents_own, statement
 
 UNFINISHED = ("STARTING", "RUNNING")
 """Statuses of a dispatch that somebody has to work on. A NEW_OBJECT was registered and never started."""
@@ -60,7 +60,7 @@ class RunNode(NamedTuple):
 
     Attributes:
         node_id, group_id: Its number, and that of its task group.
-        name: Covalent's own begin with `HOST_NODE_PREFIX`.
+        name: Covalent's own are told by it (`covalent_assets.is_covalents_own`).
         status: Covalent's word.
         executor: Short name of its executor.
         options: Options of its executor.
@@ -88,7 +88,7 @@ class RunNode(NamedTuple):
     @property
     def is_host_node(self) -> bool:
         """Whether Covalent made it for itself: it has no effect but its result, so it may run again."""
-        return self.name.startswith(HOST_NODE_PREFIX) or may_be_operation(self.name)
+        return is_covalents_own(self.name)
 
 
 class Graph(NamedTuple):

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from covalent_cirro import jobs, tobj
+from covalent_cirro import cache, jobs, tobj
 from covalent_cirro.calls import Spec, Written, pickled_by, write_call
 from covalent_cirro.covalent_assets import Group, Node
 from covalent_cirro.documents import parse_call
@@ -30,7 +30,7 @@ from covalent_cirro.launches import Launch
 from covalent_cirro.mending import until_mended
 from covalent_cirro.polling import Submitted, ending, try_again
 from covalent_cirro.progress.job import explain_wait, since
-from covalent_cirro.protocol import MAX_DOCUMENT_BYTES, Call, Location, node_base, parse_call_uri
+from covalent_cirro.protocol import MAX_DOCUMENT_BYTES, Call, Location, node_base
 from covalent_cirro.reception import write_ends
 from covalent_cirro.results import read_outcome
 from covalent_cirro.settings import Settings
@@ -66,7 +66,7 @@ async def upload(
     if settings.reuse_from:
         log.warning("reuse_from=%r is for dispatches; what is run directly is computed", settings.reuse_from)
     async with engine_for(settings) as engine:
-        with tempfile.TemporaryDirectory(prefix="cirro-") as folder:
+        with tempfile.TemporaryDirectory(dir=cache.scratch(settings.cache_dir)) as folder:
             paths = await asyncio.to_thread(_pickle, folder, function, [*args, *kwargs.values()])
             # Inputs are numbered from the one after the electron, as if they were nodes of its dispatch.
             first = node_id + 1
@@ -213,12 +213,12 @@ async def result(settings: Settings, metadata: dict[str, Any], ended: Ended | No
     node_id = int(metadata["node_id"])
     async with engine_for(settings) as engine:
         place = await _newest(engine, settings, metadata)
-        if ended is None and await read_outcome(engine.store, place) is None:
+        if ended is None and await read_outcome(engine.store, engine.batch.job, place) is None:
             return Found(None, "", "", f"The job of {place.call_uri} has not ended, or left no outcome.")
         call = await _call(engine, place)
         data = {**(ended.data if ended is not None else {}), "tried": len(call.tried)}
         name = call.tasks[0].name
-        with tempfile.TemporaryDirectory(prefix="cirro-") as folder:
+        with tempfile.TemporaryDirectory(dir=cache.scratch(settings.cache_dir)) as folder:
             paths = {key: os.path.join(folder, key) for key in ("output", "stdout", "stderr", "error")}
             await write_ends(engine, settings, place, {node_id: Node(0, node_id, name, paths)}, data)
             return await asyncio.to_thread(_read, paths)
@@ -236,16 +236,17 @@ def _read(paths: dict[str, str]) -> Found:
 
 
 async def _newest(engine: Engine, settings: Settings, metadata: dict[str, Any]) -> Location:
-    prefix = node_base(settings.key_prefix, str(metadata["dispatch_id"]), int(metadata["node_id"]))
-    keys = await engine.store.list_keys(settings.s3_bucket_name, prefix)
-    calls = [key for key, _ in keys if key.endswith("/call.json")]
+    bucket, dispatch_id, node_id = settings.s3_bucket_name, str(metadata["dispatch_id"]), int(metadata["node_id"])
+    found = await engine.store.list_calls(bucket, settings.key_prefix, dispatch_id, node_id)
+    calls = [place for place, names in found.items() if "call.json" in names]
     if not calls:
         raise NotFound(
-            f"Nothing was uploaded for {metadata}: there is no call under s3://{settings.s3_bucket_name}/{prefix}.",
+            f"Nothing was uploaded for {metadata}: there is no call under "
+            f"s3://{bucket}/{node_base(settings.key_prefix, dispatch_id, node_id)}.",
             operation="s3:ListBucket",
             code="NoSuchKey",
         )
-    return parse_call_uri(f"s3://{settings.s3_bucket_name}/{max(calls)}")
+    return calls[-1]
 
 
 async def _call(engine: Engine, place: Location) -> Call:

@@ -208,11 +208,26 @@ def status(dispatch_id: str) -> str:
 
 
 def error(dispatch_id: str) -> str:
-    """What Covalent says of a dispatch that failed. Fetches none of its results."""
-    from covalent._results_manager.results_manager import get_result_manager
+    """What Covalent says of a dispatch that failed: its nodes that failed, each with the beginning of why."""
+    from covalent._results_manager import results_manager
 
+    told = []
     with _answered(), tempfile.TemporaryDirectory() as folder:
-        return str(get_result_manager(dispatch_id, results_dir=folder).result_object.error or "")
+        found = results_manager.get_result_manager(dispatch_id, folder)
+        for node in found._manifest["lattice"]["transport_graph"]["nodes"]:
+            if node["metadata"]["status"] == "FAILED":
+                for key in ("error", "stderr"):
+                    found.download_node_asset(node["id"], key)
+                paths = [results_manager.get_node_asset_path(folder, node["id"], key) for key in ("error", "stderr")]
+                told.append(f"{node['metadata']['name']} (node {node['id']}): {_why(*paths)}")
+    return "\n".join(told) or str(found.result_object.error or "")
+
+
+def _why(error: str, stderr: str) -> str:
+    """The first paragraph of an error; where Covalent has none (its own executors write none), the last words."""
+    files = map(Path, (error, stderr))
+    texts = [file.read_text("utf-8", "replace").strip() if file.exists() else "" for file in files]
+    return texts[0].partition("\n\n")[0] or texts[1].rpartition("\n")[2] or "Covalent does not say why"
 
 
 def cancel(dispatch_id: str) -> None:

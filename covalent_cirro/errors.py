@@ -21,6 +21,12 @@ class SettingsError(CirroError, ValueError):
     """A setting that cannot work: unknown, of a wrong type, or an impossible need. Nothing was paid for."""
 
 
+class NoCredentials(SettingsError):
+    """The credentials file or profile that a setting names is not there."""
+
+    passes = True
+
+
 class AwsError(CirroError):
     """AWS refused or could not be reached.
 
@@ -71,12 +77,25 @@ class LocalFileError(CirroError):
         self.passes = passes
 
 
+class TooLarge(CirroError):
+    """An object in S3 is larger than a well-formed one of its kind; it was not read."""
+
+    def __init__(self, bucket: str, key: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"s3://{bucket}/{key} has {size} bytes, more than the {limit} that a well-formed one has. It was not read."
+        )
+
+
 class DigestMismatch(CirroError):
     """A stored blob does not have the bytes that its name says."""
 
 
 class OutcomeError(CirroError):
     """The outcome of a job is malformed, of another format, or of another call."""
+
+
+class CallError(CirroError):
+    """A call, or what stands in its place, is malformed or of another format."""
 
 
 class JobLost(CirroError):

@@ -184,6 +184,7 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
         "queue_option": settings.queue_option,
         "job_role": settings.batch_job_role_name,
         "execution_role": settings.batch_execution_role_name,
+        "agent_role": _agent_role(settings.batch_execution_role_name),
         "bucket": settings.s3_bucket_name,
         "job": detail.job_id,
         "with_exit_code": "" if exit_code is None else f" with exit code {exit_code}",
@@ -214,6 +215,13 @@ def _more_memory(had_gb: float, reached: int | None, memory_max: float | None, n
             f"memory_max={next_memory} or more, or memory."
         )
     return f"Set memory={next_memory} or more on its executor."
+
+
+def _agent_role(execution_role: str) -> str:
+    """What the ECS agent pulls and logs as: with an execution role, that one alone."""
+    if execution_role:
+        return f"the execution role {execution_role} (with one, the instances' role counts for nothing)"
+    return "the instances' role (no batch_execution_role_name is set)"
 
 
 def _retry(attempts: int) -> str:
@@ -307,8 +315,8 @@ _TEXTS: dict[End, tuple[str, str]] = {
     ),
     End.IMAGE_DENIED: (
         "{electron} was not started: its image may not be read, or is not there: {image}.",
-        "Let the execution role ({execution_role}) or the instances' role read the repository (ecr:BatchGetImage, "
-        "ecr:GetDownloadUrlForLayer, ecr:GetAuthorizationToken), and check the name.",
+        "Let {agent_role} read the repository (ecr:BatchGetImage, ecr:GetDownloadUrlForLayer, "
+        "ecr:BatchCheckLayerAvailability, ecr:GetAuthorizationToken), and check the name.",
     ),
     End.IMAGE_UNREACHABLE: (
         "{electron} was not started: the registry of its image did not answer in time: {image}.",
@@ -320,8 +328,8 @@ _TEXTS: dict[End, tuple[str, str]] = {
     ),
     End.IMAGE_PULL: (
         "{electron} was not started: its image could not be pulled: {image}.",
-        "Check that repository and tag exist, that the execution role ({execution_role}) may read them, and that the "
-        "instances reach the registry.",
+        "Check that repository and tag exist, that {agent_role} may read them, and that the instances reach the "
+        "registry.",
     ),
     End.IMAGE_WITHOUT_RUNNER: (
         "{electron} was not started: its image has no `python` with covalent-cirro, cloudpickle and awscrt: {image}.",
@@ -330,8 +338,7 @@ _TEXTS: dict[End, tuple[str, str]] = {
     # --- the deployment's settings ---
     End.LOG_GROUP: (
         "{electron} was not started, because of its log: batch_job_log_group_name={log_group!r}.",
-        "Make the group in this region, and let the execution role ({execution_role}) or the instances' role write to "
-        "it.",
+        "Make the group in this region, and let {agent_role} write to it (logs:CreateLogStream, logs:PutLogEvents).",
     ),
     End.ROLE: (
         "{electron} was not started, because of its roles: batch_job_role_name={job_role!r}, "

@@ -1,167 +1,173 @@
-"""Runs Covalent's own nodes (lists, dicts, indexing, postprocessing, sublattices) in a process on the server's host.
+"""Runs Covalent's own nodes (lists, dicts, indexing, operators, postprocessing, sublattices) on the server's host.
 
 As jobs each would wait minutes for a machine, and ``:postprocess:`` would carry every parameter of the lattice along.
-The server itself unpickles nothing: the process does, with the code that runs electrons in a container.
+What needs nobody's code is done right here (`assembly.py`). The rest is done by a process in a sandbox
+(`host_process.py`), with the code that runs electrons in a container; the server itself unpickles nothing. What that
+process cannot do for want of a module or of memory is left to a job (`host_jobs.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
 import signal
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Any, NamedTuple
 
 from covalent._shared_files import TaskCancelledError
 
-from covalent_cirro import covalent_assets, local_files
+from covalent_cirro import assembly, covalent_assets, host_ends, host_process, local_files, log_files
 from covalent_cirro.calls import Spec
 from covalent_cirro.covalent_assets import Group
+from covalent_cirro.covalent_runs import POSTPROCESS_PREFIX
 from covalent_cirro.ends import End
-from covalent_cirro.errors import CirroError
+from covalent_cirro.errors import LocalFileError
+from covalent_cirro.host_process import Broken, Ended
 from covalent_cirro.launches import Launch
-from covalent_cirro.results import File, Received, measure, write_text
+from covalent_cirro.protocol import Failure, Kind
+from covalent_cirro.results import File, Received, measure, take_file, write_text
+from covalent_cirro.tobj import TobjError
 
-PROCESSES_AT_ONCE = max(2, os.cpu_count() or 1)
-"""Host nodes that run at a time: each may import Covalent, two seconds of a core."""
+SUBLATTICE_PREFIX = ":sublattice:"
 
-STARTS = 2
-"""``covalent stop`` kills the server's children while it tells the server: a second process outlives that, and ends
-with the server. Its successor goes on."""
-
-KILLED = f"Exit code {-signal.SIGKILL}."
-
-REQUEST_FORMAT = 1
-"""That of ``covalent_cirro.runner.host``."""
-
-_slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+_LOGS = ("stdout", "stderr")
 
 
-async def run(launch: Launch, specs: Sequence[Spec], folder: str) -> dict[str, Any]:
+class Elsewhere(NamedTuple):
+    """Nodes that cannot be done on this host, and why."""
+
+    why: str
+
+
+async def run(launch: Launch, specs: Sequence[Spec], folder: str) -> dict[str, Any] | Elsewhere:
     """Run a task group of host nodes to its end, in files of Covalent's own.
 
     Args:
-        folder: Where the request and its outcome lie meanwhile.
+        launch: The group.
+        specs: Its nodes.
+        folder: Where a process may have a folder meanwhile.
 
     Returns:
-        ``{"host": [...]}`` with one entry for each node, for `received`.
+        ``{"host": [...]}`` with one entry for each node, for `received`; or that it takes a job.
 
     Raises:
         TaskCancelledError: Its end was asked for.
-        CirroError: The process ended without an outcome; the message has the end of what it said.
+        LocalFileError: There is no room, or something else that passes is wrong with a file.
     """
     inputs = [node_id for spec in specs for node_id in (*spec.args, *spec.kwargs.values())]
     group = await asyncio.to_thread(covalent_assets.load_group, launch.dispatch_id, launch.node_ids, inputs)
-    slots = _slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(PROCESSES_AT_ONCE))
-    async with slots:
-        with local_files.told(folder):
-            os.makedirs(folder, exist_ok=True)
-        local_files.require_room(folder)
-        with tempfile.TemporaryDirectory(prefix="cirro-host-", dir=folder) as place:
-            outcome = os.path.join(place, "outcome.json")
-            request = os.path.join(place, "request.json")
-            await asyncio.to_thread(
-                write_text, request, json.dumps(build_request(launch.dispatch_id, group, specs, outcome))
-            )
-            said = ""
-            for _ in range(STARTS):
-                said = await _process(launch, request)
-                if launch.cancelled:
-                    raise TaskCancelledError(
-                        f"Cancelled while it ran on the server's host (dispatch {launch.dispatch_id})"
-                    )
-                if not said.startswith(KILLED):
-                    break
-            return {"host": await asyncio.to_thread(_read, outcome, group, said)}
+    entries: list[dict[str, Any]] = []
+    files = dict(group.inputs)
+    for spec in specs:
+        try:
+            entry = await asyncio.to_thread(_assembled, group, spec, files)
+        except (TobjError, EOFError, LocalFileError) as error:
+            if isinstance(error, LocalFileError) and error.passes:
+                raise
+            damaged = Failure(Kind.UNREADABLE, f"a file that it needs is damaged: {error}")
+            return {"host": entries + await asyncio.to_thread(_failed, group, specs[len(entries) :], damaged)}
+        if launch.cancelled:
+            raise TaskCancelledError(f"Cancelled while it ran on the server's host (dispatch {launch.dispatch_id})")
+        if entry is None:
+            break
+        entries.append(entry)
+        files[spec.node_id] = group.nodes[spec.node_id].paths["output"]
+    left = specs[len(entries) :]
+    if not left:
+        return {"host": entries}
+    tasks = [_task(group, spec, files) for spec in left]
+    # Nodes that hand on what they cannot open need Covalent itself, which the image of a job may not have.
+    for_jobs = not any(task["hands_on"] for task in tasks)
+    async with host_process.run(launch, tasks, covalent_assets.check_version(), folder) as ended:
+        if isinstance(ended, Broken):
+            for path in (folder, *(node.paths["output"] for node in group.nodes.values())):
+                local_files.require_room(path)  # a full disk is waited for, and says so
+            killed = ended.code == -signal.SIGKILL
+            if killed and for_jobs:
+                return Elsewhere("its process was killed each time, as one that needs too much memory is")
+            said = f"its process ended with exit code {ended.code} and without an outcome. {ended.said}"
+            broken = Failure(Kind.KILLED if killed else Kind.RUNNER, said)
+            return {"host": entries + await asyncio.to_thread(_failed, group, left, broken)}
+        lacking = next((each.failure for each in ended if each.failure and each.elsewhere), None)
+        if lacking is not None and for_jobs:
+            return Elsewhere(_lacks(lacking))
+        return {"host": entries + await asyncio.to_thread(_taken, group, ended)}
 
 
-def build_request(dispatch_id: str, group: Group, specs: Sequence[Spec], outcome: str) -> dict[str, Any]:
-    """The request of ``covalent_cirro.runner.host``, which says what each member means."""
-    inside = {spec.node_id for spec in specs}
+def _lacks(failure: Failure) -> str:
+    return f"it has no module {failure.module!r}" if failure.kind == Kind.MISSING_MODULE else failure.message
+
+
+def _assembled(group: Group, spec: Spec, files: Mapping[int, str]) -> dict[str, Any] | None:
+    """The entry of a node that needs nobody's code; `None`: it does."""
+    node = group.nodes[spec.node_id]
+    with local_files.told(node.paths["output"]):
+        output = assembly.assemble(node, spec, files)
+    return None if output is None else _entry(group, spec.node_id, None, {"output": output})
+
+
+def _task(group: Group, spec: Spec, files: Mapping[int, str]) -> dict[str, Any]:
+    """The task of ``covalent_cirro.runner.host``, which says what each member means."""
+    node = group.nodes[spec.node_id]
 
     def argument(node_id: int) -> dict[str, Any]:
-        return {"node": node_id} if node_id in inside else {"tobj": group.inputs[node_id]}
+        return {"tobj": files[node_id]} if node_id in files else {"node": node_id}
 
-    tasks = []
-    for spec in specs:
-        node = group.nodes[spec.node_id]
-        tasks.append(
-            {
-                "node_id": spec.node_id,
-                "name": node.name,
-                "args": [argument(node_id) for node_id in spec.args],
-                "kwargs": {key: argument(node_id) for key, node_id in spec.kwargs.items()},
-                "hooks": node.paths.get("hooks"),
-                **{key: node.paths[key] for key in ("function", "output", "stdout", "stderr", "error")},
-            }
-        )
     return {
-        "format": REQUEST_FORMAT,
-        "dispatch_id": dispatch_id,
-        "covalent": covalent_assets.check_version(),
-        "outcome": outcome,
-        "tasks": tasks,
+        "node_id": spec.node_id,
+        "name": node.name,
+        "function": node.paths["function"],
+        "hands_on": node.name.startswith((SUBLATTICE_PREFIX, POSTPROCESS_PREFIX)),
+        "args": [argument(node_id) for node_id in spec.args],
+        "kwargs": {key: argument(node_id) for key, node_id in spec.kwargs.items()},
     }
 
 
-async def _process(launch: Launch, request: str) -> str:
-    """Run the request; returns what is left to say of a process that did not do its work."""
-    # A server that is killed closes its end: its successor must not find a process at work on the same files.
-    ours_ended, parent = os.pipe()
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "covalent_cirro.runner.host", request, str(ours_ended)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            pass_fds=(ours_ended,),
-        )
-    except BaseException:
-        os.close(parent)
-        raise
-    finally:
-        os.close(ours_ended)
-
-    def kill() -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-    launch.on_cancel = kill
-    try:
-        if launch.cancelled:
-            kill()
-        _, stderr = await process.communicate()
-    finally:
-        launch.on_cancel = None
-        kill()  # what it left behind, or all of it, if the wait was cancelled
-        os.close(parent)
-    tail = stderr.decode(errors="replace")[-2000:].strip()
-    return f"Exit code {process.returncode}. {tail}"
+def _taken(group: Group, ended: Sequence[Ended]) -> list[dict[str, Any]]:
+    """The entries of nodes that a process ran."""
+    entries = []
+    for each in ended:
+        paths, files = group.nodes[each.node_id].paths, {}
+        ran = each.failure is None or each.failure.kind != Kind.NOT_RUN
+        try:
+            files = {key: _take_log(each.file(key), paths[key]) for key in _LOGS if ran}
+            if each.failure is None:
+                files["output"] = take_file(each.file("output"), paths["output"])
+            entries.append(_entry(group, each.node_id, each.failure, files))
+        except ValueError as error:
+            entries.append(_entry(group, each.node_id, Failure(Kind.RUNNER, str(error)), {}))
+    return entries
 
 
-def _read(outcome: str, group: Group, said: str) -> list[dict[str, Any]]:
-    try:
-        with open(outcome, encoding="utf-8") as file:
-            results = json.load(file)["results"]
-    except FileNotFoundError:
-        for path in (outcome, *(node.paths["output"] for node in group.nodes.values())):
-            local_files.require_room(path)  # a full disk is waited for, and says so
-        names = ", ".join(node.name for node in group.nodes.values())
-        raise CirroError(f"The process for {names} on the server's host ended without a result. {said}") from None
-    return [_ended(result, group.nodes[result["node_id"]].paths) for result in results]
+def _take_log(source: str, path: str) -> File:
+    take_file(source, path)
+    log_files.make_valid(path)  # Covalent's client takes nothing but UTF-8
+    return measure(path)
 
 
-def _ended(result: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
-    files = {key: list(measure(paths[key])) for key in ("stdout", "stderr", "error") if os.path.exists(paths[key])}
-    if result["output"] is not None:
-        files["output"] = [result["output"]["size"], result["output"]["sha1"]]
-    return {"node_id": result["node_id"], "completed": result["failure"] is None, "files": files}
+def _failed(group: Group, specs: Sequence[Spec], failure: Failure) -> list[dict[str, Any]]:
+    """The entries of nodes of which the first has failed."""
+    first, *others = specs
+    not_run = Failure(Kind.NOT_RUN, "an earlier node of the same task group failed")
+    return [
+        _entry(group, first.node_id, failure, {}),
+        *(_entry(group, spec.node_id, not_run, {}) for spec in others),
+    ]
+
+
+def _entry(group: Group, node_id: int, failure: Failure | None, files: Mapping[str, File]) -> dict[str, Any]:
+    """What is kept of a node until `received`; writes what Covalent shows beside the output."""
+    node = group.nodes[node_id]
+    told = None if failure is None else host_ends.told(failure, node.name, node_id)
+    texts = {key: write_text(node.paths[key], "") for key in _LOGS if key not in files}
+    error = write_text(node.paths["error"], "" if told is None else told.text)
+    return {
+        "node_id": node_id,
+        "name": node.name,
+        "completed": failure is None,
+        "files": {key: list(file) for key, file in {**texts, **files, "error": error}.items()},
+        "why": "" if told is None else told.line,
+        "traceback": "" if failure is None else failure.traceback,
+    }
 
 
 def received(entries: Sequence[Mapping[str, Any]]) -> list[Received]:

@@ -26,6 +26,14 @@ STOCK_IMAGE = "public.ecr.aws/covalent/covalent-executor-base"
 ARCHITECTURE = "amd64"
 """Of the instances in the compute environments of a deployment (AWS calls it x86_64)."""
 
+VERSION_LABELS = {
+    "python": LABEL_PYTHON,
+    "cloudpickle": LABEL_CLOUDPICKLE,
+    "runner": LABEL_RUNNER,
+    "call_format": LABEL_FORMAT,
+}
+"""Versions of an image, named as in `Facts`, and the labels that tell them."""
+
 MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.oci.image.manifest.v1+json",
@@ -37,6 +45,11 @@ MANIFEST_TYPES = (
 TAGS_SHOWN = 10
 
 _ECR = re.compile(r"(?P<registry>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
+_ECR_DUAL_STACK = re.compile(
+    r"(?P<registry>\d{12})\.dkr-ecr\.(?P<region>[a-z0-9-]+)\.on\.(?:aws|(?P<cn>amazonwebservices\.com\.cn))(?=/)"
+)
+"""ECR's hosts for IPv4 and IPv6. The ECS agent logs in at ``dkr.ecr`` hosts, with credentials that Docker's containerd
+store holds for no other (aws/amazon-ecs-agent#4829, #5106)."""
 _NAME = re.compile(
     r"(?P<host>[^/@]+)/(?P<repository>[^:@]+)(?::(?P<tag>[A-Za-z0-9_][\w.-]*))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
@@ -173,15 +186,24 @@ def facts(configuration: bytes) -> Facts:
     )
 
 
-def stock_image(uri: str) -> str | None:
-    """Why no job can run in the stock plugin's image, if it is that; the URI alone tells."""
-    if re.split("[:@]", uri.strip(), maxsplit=1)[0] != STOCK_IMAGE:
-        return None
-    return (
-        f"container_image_uri={uri!r} is the stock plugin's image, which is used where no other is set. It has no "
-        "covalent-cirro in it: a job would be paid for and fail. `cirro image push` makes an image and sets "
-        "container_image_uri to it; or set it to an image of yours that has covalent-cirro."
-    )
+def refused_by_name(uri: str) -> str | None:
+    """Why no job can run in an image, where its URI alone tells; `None` otherwise."""
+    uri = uri.strip()
+    if re.split("[:@]", uri, maxsplit=1)[0] == STOCK_IMAGE:
+        return (
+            f"container_image_uri={uri!r} is the stock plugin's image, which is used where no other is set. It has no "
+            "covalent-cirro in it: a job would be paid for and fail. `cirro image push` makes an image and sets "
+            "container_image_uri to it; or set it to an image of yours that has covalent-cirro."
+        )
+    dual_stack = _ECR_DUAL_STACK.match(uri)
+    if dual_stack is not None:
+        registry, region, suffix = dual_stack["registry"], dual_stack["region"], ".cn" if dual_stack["cn"] else ""
+        same = f"{registry}.dkr.ecr.{region}.amazonaws.com{suffix}{uri[dual_stack.end() :]}"
+        return (
+            f"container_image_uri={uri!r} names ECR by its dual-stack host, at which the ECS agent does not log in: "
+            f"the image would not be pulled. It is the same image as {same!r}: set that."
+        )
+    return None
 
 
 def why_not(uri: str, found: Facts | Missing, pickled: Pickled) -> str | None:

@@ -83,7 +83,7 @@ class ImageVersions:
         Raises:
             ImageError: With the image, both versions, and both remedies.
         """
-        if reason := image_rules.stock_image(uri):
+        if reason := image_rules.refused_by_name(uri):
             raise ImageError(reason)
         image = image_rules.ecr_image(uri, self._own_host)
         if image is None:

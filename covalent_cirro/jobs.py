@@ -6,8 +6,11 @@ A state or a text that is not known here is not an error: it is passed on as it 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from covalent_cirro.protocol import CALL_PARAMETER, Location, ProtocolError, parse_call_argument
 
 
 class JobState(str, enum.Enum):
@@ -67,6 +70,7 @@ class JobDetail(NamedTuple):
         memory_mib, vcpus, gpus: What it asked for.
         time_limit_s: Of an attempt.
         max_attempts: Of its retry strategy.
+        argument: `protocol.call_argument` of a job of an executor; empty for other jobs.
     """
 
     job_id: str
@@ -89,6 +93,15 @@ class JobDetail(NamedTuple):
     gpus: int = 0
     time_limit_s: int = 0
     max_attempts: int = 0
+    argument: str = ""
+
+    def mac_key_of(self, place: Location) -> str | None:
+        """The key with which outcomes of a call are authenticated, if the job was submitted for that call."""
+        try:
+            call, mac_key = parse_call_argument(self.argument)
+        except ProtocolError:
+            return None
+        return mac_key if call == place else None
 
     @property
     def is_terminal(self) -> bool:
@@ -139,15 +152,17 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
         gpus=int(_number(asked.get("GPU"))),
         time_limit_s=int(_number((job.get("timeout") or {}).get("attemptDurationSeconds"))),
         max_attempts=int(_number((job.get("retryStrategy") or {}).get("attempts"))),
+        argument=str((job.get("parameters") or {}).get(CALL_PARAMETER) or ""),
     )
 
 
 def _number(value: object) -> float:
     # A resource's value is a string (API model, ResourceRequirement).
     try:
-        return float(str(value))
+        found = float(str(value))
     except ValueError:
         return 0.0
+    return found if math.isfinite(found) else 0.0
 
 
 def dump_detail(detail: JobDetail) -> dict[str, Any]:

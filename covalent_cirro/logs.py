@@ -10,18 +10,16 @@ import asyncio
 import logging
 from typing import Any
 
-from covalent_cirro import aws
+from covalent_cirro import aws, log_parts
 from covalent_cirro.errors import CirroError
 from covalent_cirro.explanations import last_lines
 from covalent_cirro.jobs import JobDetail
+from covalent_cirro.limits import MAX_PART_BYTES
 from covalent_cirro.protocol import Location, NodeResult
 from covalent_cirro.store import Store
 
 TAIL_LINES = 50
 """Events of a stream that are asked for."""
-
-PART_BYTES = 4 * 1024 * 1024
-"""A part of a log in S3 that is larger is not the runner's, which cuts at 2 MiB."""
 
 LATE_S = (0.0, 1.0, 3.0)
 """CloudWatch has the last lines some seconds after the container's end: pauses before each look at a stream."""
@@ -67,24 +65,24 @@ async def of_job(
 
 
 async def parts_of(store: Store, place: Location) -> list[str]:
-    """Names of the parts of a call's log in S3, of all attempts, in the order of the text."""
+    """Names of the parts of a call's log in S3, of all attempts, in the order of the text; of nothing else there."""
     prefix = place.log_key("")
     try:
         keys = await store.list_keys(place.bucket, prefix)
     except CirroError as error:
         log.warning("The log of %s cannot be listed: %s", place.call_uri, error)
         return []
-    return sorted(key[len(prefix) :] for key, _ in keys)
+    return list(log_parts.ordered(key[len(prefix) :] for key, _ in keys))
 
 
 async def _of_parts(store: Store, place: Location, parts: list[str], attempt: int) -> str:
     texts = {}
-    for stream in ("stdout", "stderr"):
+    for stream in log_parts.STREAMS:
         names = [part for part in parts if part.startswith(f"{attempt:02d}/{stream}.")]
         texts[stream] = ""
         if names:
             try:
-                data = await store.get_document(place.bucket, place.log_key(names[-1]), PART_BYTES)
+                data = await store.get_document(place.bucket, place.log_key(names[-1]), MAX_PART_BYTES)
             except CirroError as error:
                 log.warning("A part of the log of %s cannot be read: %s", place.call_uri, error)
                 continue

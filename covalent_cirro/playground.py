@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from covalent_cirro import covalent_server, plain_paths, processes
+from covalent_cirro import covalent_server, plain_paths, private, processes
+from covalent_cirro.emulator import keys
 from covalent_cirro.errors import CirroError, EmulatorError, HostError
 from covalent_cirro.processes import Identity
 from covalent_cirro.state_folder import REGION, Service, State, StateFolder
@@ -43,9 +44,6 @@ ENDING_S = 1.0
 
 PORT_TRIES = 3
 """A port that was free can be taken before the server listens on it."""
-
-ACCESS_KEY = "cirro-local"
-"""Access key and secret key. The emulator takes any; these can open nothing else."""
 
 JOB_STATES = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING", "SUCCEEDED", "FAILED")
 
@@ -210,7 +208,7 @@ class Playground:
         say("starting the emulator")
         folder, log = self.state_dir / EMULATOR, self.state_dir / LOGS / "emulator.log"
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        private.folder(folder)
         command = [sys.executable, "-m", "covalent_cirro.emulator", "--port", "0", "--state-dir", str(folder)]
         identity = processes.start(
             [*command, "--docker"] if docker else command,
@@ -271,6 +269,20 @@ class Playground:
                 f"Its log is {state.emulator.log}; `cirro local down` and `up` start it anew."
             ) from error
 
+    @property
+    def credentials(self) -> Path:
+        """File with the key of the emulator, as AWS's SDKs read it."""
+        return self.state_dir / EMULATOR / keys.FILE
+
+    @property
+    def key(self) -> keys.Key:
+        """The key of the emulator, which must have started.
+
+        Raises:
+            EmulatorError: There is none.
+        """
+        return keys.read(self.credentials)
+
     def client(self, service: str) -> Any:
         """A boto3 client of the emulated AWS, which must run."""
         return self._client(self.read(), service)
@@ -279,13 +291,14 @@ class Playground:
         import boto3
 
         assert state.emulator is not None
+        key = self.key
         make: Any = boto3.client  # typed one overload a service where boto3-stubs is installed
         return make(
             service,
             region_name=state.region,
             endpoint_url=state.emulator.url,
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=ACCESS_KEY,
+            aws_access_key_id=key.id,
+            aws_secret_access_key=key.secret,
         )
 
     # --- the Covalent server ------------------------------------------------------------------------------------------
@@ -345,15 +358,13 @@ class Playground:
     def _aws_environment(self, state: State) -> dict[str, str]:
         assert state.emulator is not None
         return {
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-            "AWS_SECRET_ACCESS_KEY": ACCESS_KEY,
             "AWS_DEFAULT_REGION": state.region,
             "AWS_REGION": state.region,
             "AWS_ENDPOINT_URL": state.emulator.url,
             "AWS_EC2_METADATA_DISABLED": "true",
-            # The user's own profiles stay out of this; the files need not exist.
+            "AWS_SHARED_CREDENTIALS_FILE": str(self.credentials),
+            # The user's own profiles stay out of this; the file need not exist.
             "AWS_CONFIG_FILE": str(self.state_dir / "aws-config"),
-            "AWS_SHARED_CREDENTIALS_FILE": str(self.state_dir / "aws-credentials"),
         }
 
 

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 from covalent._shared_files import TaskCancelledError
 
-from covalent_cirro import covalent_assets, host_nodes, jobs, tries
+from covalent_cirro import cache, covalent_assets, host_failures, host_jobs, host_nodes, jobs, tries
 from covalent_cirro.calls import Spec, Written
 from covalent_cirro.covalent_assets import Group, StatusChange
 from covalent_cirro.documents import dump_call
 from covalent_cirro.engine import Engine
-from covalent_cirro.errors import CirroError, JobLost, NotFound, OutcomeError, Unsigned
+from covalent_cirro.errors import CirroError, JobLost, LocalFileError, NotFound, OutcomeError, Unsigned
+from covalent_cirro.host_nodes import Elsewhere
 from covalent_cirro.jobs import JobDetail
 from covalent_cirro.launches import Launch
 from covalent_cirro.mending import until_mended
@@ -61,13 +62,16 @@ async def poll(launch: Launch, settings: Settings, data: Any, keep_handle: KeepH
     """
     what = f"Dispatch {launch.dispatch_id}, nodes {launch.node_ids}"
     if "host" in data:
-        specs = [Spec(*spec) for spec in data["host"]]
-        return await until_mended(
+        settings, data = await until_mended(
             what,
-            lambda: host_nodes.run(launch, specs, settings.cache_dir),
+            lambda: _on_host(launch, settings, [Spec(*spec) for spec in data["host"]], keep_handle),
+            of=LocalFileError,
             then="It goes on as soon as this is put right.",
             sleep=lambda seconds: launch.unless_cancelled(asyncio.sleep(seconds)),
         )
+        if "host" in data:
+            await host_failures.keep(settings, launch.dispatch_id, data["host"])
+            return data
     if data.get("reused"):
         if launch.cancelled:
             raise TaskCancelledError(f"Cancelled before its results were reused (dispatch {launch.dispatch_id})")
@@ -82,6 +86,16 @@ async def poll(launch: Launch, settings: Settings, data: Any, keep_handle: KeepH
         lambda: _wait_for_all(launch, settings, data, keep_handle),
         tell=tell,
     )
+
+
+async def _on_host(
+    launch: Launch, settings: Settings, specs: Sequence[Spec], keep_handle: KeepHandle
+) -> tuple[Settings, dict[str, Any]]:
+    """Run host nodes, or submit a job for what only a job can do; gives the settings and the data of either."""
+    done = await host_nodes.run(launch, specs, await asyncio.to_thread(cache.scratch, settings.cache_dir))
+    if isinstance(done, Elsewhere):
+        return await host_jobs.send(launch, settings, specs, done, keep_handle)
+    return settings, done
 
 
 async def _wait_for_all(launch: Launch, settings: Settings, data: Any, keep_handle: KeepHandle) -> Any:
@@ -156,7 +170,7 @@ async def try_again(
         return None, ""
     place = parse_call_uri(job.call)
     try:
-        outcome = await read_outcome(engine.store, place)
+        outcome = await read_outcome(engine.store, engine.batch.job, place, detail)
     except OutcomeError:  # `receive` tells of it
         return None, ""
     further = tries.next_try(tries.evidence_of(detail, outcome), settings, place.call_id)

@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 
 import psutil
 
+from covalent_cirro import private
 from covalent_cirro.errors import CirroError
 
 SAME_START_S = 2.0
@@ -43,6 +44,8 @@ class Identity(NamedTuple):
 def start(command: Sequence[str], *, log: Path, environment: Mapping[str, str], folder: Path) -> Identity:
     """Start a command in a session of its own, so that it outlives this process and the terminal.
 
+    Files that it makes, and its log, are for this user only.
+
     Args:
         command: Program and arguments.
         log: File that its stdout and stderr are added to; made with its folder where missing.
@@ -52,8 +55,8 @@ def start(command: Sequence[str], *, log: Path, environment: Mapping[str, str], 
     Raises:
         OSError: The program or the folder does not exist.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+    private.folder(log.parent)
+    with open(log, "ab", opener=private.opener) as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -62,6 +65,7 @@ def start(command: Sequence[str], *, log: Path, environment: Mapping[str, str], 
             env=dict(environment),
             cwd=folder,
             start_new_session=True,
+            umask=private.UMASK,
         )
     process.returncode = 0  # Not ours to wait for: silences Popen's warning when the object goes.
     return Identity(process.pid, psutil.Process(process.pid).create_time())

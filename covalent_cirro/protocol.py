@@ -10,9 +10,10 @@ answers with one *outcome* (``outcome.json``), written last and once. Bytes too 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
-FORMAT = 1
+FORMAT = 2
 """Version of both documents. A reader refuses any other and says which side to update."""
 
 CALL_PARAMETER = "call"
@@ -28,13 +29,13 @@ INLINE_TOTAL_BYTES = 256 * 1024
 """All that rides inside one document, at most; what comes after goes into blobs."""
 
 LOG_TAIL_BYTES = 32 * 1024
-"""The end of stdout and of stderr that the outcome carries itself."""
+"""The end of stdout and of stderr that the outcome carries itself, at most."""
 
 STRING_BYTES = 10_000
 """``str(result)`` is cut here for display, unless the result is a string (`Output.string`)."""
 
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
-"""A larger call or outcome is refused unread: a well-formed one stays far below."""
+"""A larger call is refused unread: a well-formed one stays far below. An outcome's limit is `limits`'."""
 
 STOP_GRACE_S = 30
 """Seconds between SIGTERM and SIGKILL on AWS Batch (User Guide, Job timeouts)."""
@@ -124,6 +125,11 @@ class Kind:
 KINDS = frozenset(value for name, value in vars(Kind).items() if name.isupper())
 
 
+RUN_AGAIN = frozenset({Kind.TERMINATED, Kind.KILLED, Kind.OUT_OF_MEMORY, Kind.FETCH, Kind.RUNNER})
+"""Kinds that another attempt may not meet again: AWS Batch starts one only where the job's retry strategy asks for
+it, so it runs. After any other outcome a further attempt has nothing to do."""
+
+
 class ProtocolError(ValueError):
     """A document that does not have the form of this file."""
 
@@ -140,7 +146,7 @@ class UnknownFormat(ProtocolError):
         newer = isinstance(found, int) and found > FORMAT
         side = "the side that reads it" if newer else "the side that wrote it"
         super().__init__(
-            f"{document} has format {found!r}, this covalent-cirro understands format {FORMAT}: update {side} "
+            f"{document} has format {repr(found)[:80]}, this covalent-cirro understands format {FORMAT}: update {side} "
             "(the container's image and the Covalent server need the same covalent-cirro minor version)"
         )
 
@@ -174,7 +180,7 @@ class Location(NamedTuple):
         return self.base + "reused.json"
 
     def log_key(self, part: str) -> str:
-        """Key of a part of the log, named by `log_part`."""
+        """Key of a part of the log, named by `log_parts.Part`."""
         return self.base + "log/" + part
 
     @property
@@ -196,14 +202,36 @@ class Location(NamedTuple):
         return self.base[: self.base.rindex("jobs/")]
 
     @property
+    def node_id(self) -> int:
+        """The node that the call is listed under: the first of its task group."""
+        return int(self.base.split("/")[-3])
+
+    @property
+    def dispatch_id(self) -> str:
+        """The dispatch that the call is of."""
+        return self.base.split("/")[-4]
+
+    @property
+    def made_at(self) -> float:
+        """`call_made_at` of its id."""
+        return call_made_at(self.call_id)
+
+    @property
     def call_id(self) -> str:
         """The last part: what tells the calls of a node apart."""
         return self.base.rstrip("/").rsplit("/", 1)[1]
 
     @property
     def call_uri(self) -> str:
-        """``s3://bucket/.../call.json``, the job's only argument."""
+        """``s3://bucket/.../call.json``."""
         return f"s3://{self.bucket}/{self.call_key}"
+
+    def attempt_key(self, mac_key: str, attempt: int) -> str:
+        """Key of an attempt's outcome where ``outcome.json`` was there already: nothing is ever written over.
+
+        Only who has the call's MAC key can tell the name, so no other job can write there first.
+        """
+        return f"{self.base}attempts/{mac(f'attempt {attempt}'.encode(), mac_key)[:32]}.json"
 
     def blob_key(self, sha256: str) -> str:
         """Key of the blob with this digest, shared by all calls under the prefix."""
@@ -220,12 +248,79 @@ def node_base(prefix: str, dispatch_id: str, node_id: int) -> str:
     return f"{prefix}jobs/{dispatch_id}/{node_id}/"
 
 
+# --- the job's argument, and who wrote an outcome ---------------------------------------------------------------
+
+
+def call_argument(place: Location, mac_key: str) -> str:
+    """The job's only argument: where its call is, and the key with which its outcome is authenticated.
+
+    All jobs of a deployment may read and write the same bucket, and none may ask AWS Batch anything: what stands in the
+    argument of a job is known to that job, and to those who may describe it.
+
+    Args:
+        place: The call's.
+        mac_key: 128 random bits in hex.
+    """
+    return f"{place.call_uri}#{mac_key}"
+
+
+def parse_call_argument(argument: str) -> tuple[Location, str]:
+    """The call and the MAC key of a job; the key is empty in an argument without one.
+
+    Raises:
+        ProtocolError: Not the argument of a job.
+    """
+    uri, _, mac_key = argument.rpartition("#")
+    return (parse_call_uri(uri), mac_key) if _MAC_KEY.fullmatch(mac_key) else (parse_call_uri(argument), "")
+
+
+def mac(data: bytes, mac_key: str) -> str:
+    """Message authentication code of some bytes: HMAC-SHA256 (RFC 2104), in hex."""
+    import hmac  # loaded where it is needed: not before an electron runs
+
+    return hmac.digest(mac_key.encode(), data, "sha256").hex()
+
+
+def call_made_at(call_id: str) -> float:
+    """Epoch seconds when a call was made: they are in its id. Of a further try, a millisecond after the try before."""
+    return int(call_id[:12], 16) / 1000
+
+
 def location(bucket: str, prefix: str, dispatch_id: str, node_id: int, call_id: str) -> Location:
     """The location of a call. ``prefix`` is empty or ends with a slash."""
     return Location(bucket, f"{node_base(prefix, dispatch_id, node_id)}{call_id}/")
 
 
-_CALL_URI = re.compile(r"s3://([^/]+)/((?:.*/)?jobs/[^/]+/\d+/[^/]+/)call\.json")
+CALL_ID = re.compile(r"[0-9a-f]{20}")
+"""The id of a call: the time in ms and 32 bits more (`calls.new_call_id`, `tries.next_call_id`). No folder that a job
+may write to has such a name, so nothing that a job wrote is taken for a call."""
+
+_MAC_KEY = re.compile(r"[0-9a-f]{32}")
+_CALL_URI = re.compile(rf"s3://([^/]+)/((?:.*/)?jobs/[^/]+/\d+/{CALL_ID.pattern}/)call\.json")
+_OBJECT = re.compile(rf"(\d+/{CALL_ID.pattern}/)(.+)", re.DOTALL)
+
+
+def calls_among(keys: Iterable[str], bucket: str, prefix: str, dispatch_id: str) -> dict[Location, set[str]]:
+    """The calls of a dispatch that keys belong to, with the names of each one's objects below its own folder.
+
+    A key that belongs to no call is left out.
+
+    Args:
+        keys: What was listed under the dispatch, or under one of its nodes.
+        bucket: Where they are.
+        prefix: Empty, or ends with a slash.
+        dispatch_id: The whole id.
+
+    Returns:
+        In the order of the keys: of one node, the oldest call first.
+    """
+    base = f"{prefix}jobs/{dispatch_id}/"
+    found: dict[Location, set[str]] = {}
+    for key in sorted(keys):
+        match = _OBJECT.fullmatch(key.removeprefix(base)) if key.startswith(base) else None
+        if match is not None:
+            found.setdefault(Location(bucket, base + match[1]), set()).add(match[2])
+    return found
 
 
 def parse_call_uri(uri: str) -> Location:
@@ -240,11 +335,6 @@ def parse_call_uri(uri: str) -> Location:
             f"{uri!r} is not the URI of a call (s3://bucket/<prefix>/jobs/<dispatch>/<node>/<call>/call.json)"
         )
     return Location(match[1], match[2])
-
-
-def log_part(stream: str, attempt: int, index: int) -> str:
-    """Name of a part of ``"stdout"`` or ``"stderr"``; names sort in the order of the text."""
-    return f"{attempt:02d}/{stream}.{index:06d}"
 
 
 # --- references -------------------------------------------------------------------------------------------------
@@ -359,6 +449,7 @@ class Call(NamedTuple):
         packages: Local packages of the user.
         tried: Earlier tries, oldest first.
         image: The job's image, with its digest where ECR told it.
+        lattice: Its lattice's name; empty where the server does not tell.
     """
 
     call_id: str
@@ -370,6 +461,7 @@ class Call(NamedTuple):
     packages: tuple[Package, ...] = ()
     tried: tuple[Tried, ...] = ()
     image: str = ""
+    lattice: str = ""
 
     @property
     def attempts_before(self) -> int:
@@ -421,9 +513,9 @@ class Log(NamedTuple):
 
     Attributes:
         size: Bytes in all.
-        parts: Names of the parts in S3 (`log_part`), in order; together they are the whole text. Empty when
+        parts: Names of the parts in S3 (`log_parts.Part`), in order; together they are the whole text. Empty when
             ``tail`` already is.
-        tail: The last `LOG_TAIL_BYTES`, decoded with replacement.
+        tail: The end, decoded with replacement: `LOG_TAIL_BYTES`, or less of one of many electrons that returned.
     """
 
     size: int = 0
@@ -496,6 +588,8 @@ class Outcome(NamedTuple):
         host: What is known of the machine: ``instance_type``, ``instance_id``, ``zone``, ``hostname``, and
             ``life_cycle`` (``"spot"`` or ``"on-demand"``, as EC2's metadata service has it).
         times: Epoch seconds by milestone: ``started``, ``fetched``, ``first_line``, ``ran``, ``stored``.
+        mac: Its message authentication code, as it was read (`documents.parse_outcome`).
+        digest: SHA-256 of what that code is of.
     """
 
     call_id: str
@@ -507,6 +601,17 @@ class Outcome(NamedTuple):
     cloudpickle: str
     host: dict[str, str]
     times: dict[str, float]
+    mac: str = ""
+    digest: bytes = b""
+
+    def is_authentic(self, mac_key: str) -> bool:
+        """Whether a job wrote it that has this key. A job that was submitted without a key authenticates nothing."""
+        return not mac_key or mac(self.digest, mac_key) == self.mac
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a further attempt of the job has nothing to do."""
+        return not any(result.failure is not None and result.failure.kind in RUN_AGAIN for result in self.results)
 
     @property
     def succeeded(self) -> bool:

@@ -66,8 +66,8 @@ async def write_ends(
         nodes: The electrons of the call.
         data: What is known of the job (`polling.ending`); what it lacks is asked of AWS Batch where it is needed.
     """
-    outcome = await read_outcome(engine.store, place)
     detail = load_detail(data.get("job"))
+    outcome = await read_outcome(engine.store, engine.batch.job, place, detail)
     tried = tries.lines(await tried_before(engine, place)) if data.get("tried") else ""
     if outcome is not None and outcome.succeeded:
         explainer = _Explainer(engine, settings, detail, outcome)
@@ -75,7 +75,7 @@ async def write_ends(
     if detail is None and not data.get("gone"):
         job_id = str(data.get("job_id") or (outcome.job_id if outcome is not None else ""))
         with contextlib.suppress(CirroError) if outcome is not None else contextlib.nullcontext():
-            detail = await _described(engine, job_id)
+            detail = await engine.batch.job(job_id) if job_id else None
     note = str(data.get("not_again") or "")[:MAX_NOTE]
     if outcome is not None and not _is_outdated(outcome, detail):
         explainer = _Explainer(engine, settings, detail, outcome, note=note)
@@ -149,11 +149,6 @@ def _is_outdated(outcome: Outcome, detail: JobDetail | None) -> bool:
     """Whether a later attempt ended without an outcome of its own, so that this one is not how the job ended."""
     failures = [result.failure for result in outcome.results if result.failure is not None]
     return bool(failures) and Evidence(detail, failures[0], attempt=outcome.attempt).is_outdated
-
-
-async def _described(engine: Engine, job_id: str) -> JobDetail | None:
-    found = await engine.batch.describe([job_id]) if job_id else []
-    return found[0] if found else None
 
 
 def _started(dispatch_id: str, node_ids: Sequence[int], data: Mapping[str, Any]) -> list[StatusChange]:

@@ -10,17 +10,22 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import BinaryIO, NamedTuple, TypeAlias
+import shutil
+import stat
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import BinaryIO, NamedTuple, TypeAlias, cast
 
-from covalent_cirro import local_files, tobj
+from covalent_cirro import local_files, log_files, tobj
 from covalent_cirro.covalent_assets import Node
 from covalent_cirro.ends import End
-from covalent_cirro.errors import CirroError, OutcomeError
+from covalent_cirro.errors import CirroError, OutcomeError, TooLarge
 from covalent_cirro.explanations import Explanation
-from covalent_cirro.outcomes import outcome_of
+from covalent_cirro.jobs import JobDetail
+from covalent_cirro.limits import MAX_OUTCOME_BYTES
+from covalent_cirro.log_text import without_parts
+from covalent_cirro.outcomes import JOBS_KEPT_S, later_attempts, outcome_of, refused
 from covalent_cirro.protocol import (
-    MAX_DOCUMENT_BYTES,
     Inline,
     Kind,
     Location,
@@ -31,6 +36,10 @@ from covalent_cirro.protocol import (
     Ref,
 )
 from covalent_cirro.store import Store
+
+_COPY_BYTES = 1024 * 1024
+SMALL_BYTES = 64 * 1024
+"""An outcome up to this size is read on the event loop: 4 ms at the worst, 0.2 ms as they are."""
 
 
 class File(NamedTuple):
@@ -61,19 +70,63 @@ class Received(NamedTuple):
         return not self.completed and self.end is End.CANCELLED
 
 
+AskJob: TypeAlias = Callable[[str], Awaitable[JobDetail | None]]
+"""What AWS Batch says of a job; `None` where it does not know the id (`batch.BatchGateway.job`)."""
+
 Explain: TypeAlias = Callable[..., Explanation]
 """``explain(node, result, problem="")`` says why an electron has no result. The result is `None` where the job left no
 outcome; the problem is why a result that is there could not be read."""
 
 
-async def read_outcome(store: Store, place: Location) -> Outcome | None:
-    """The outcome of a call; `None` if the job left none.
+async def read_outcome(store: Store, ask: AskJob, place: Location, detail: JobDetail | None = None) -> Outcome | None:
+    """The outcome that a job of the call wrote; `None` if there is none.
+
+    Args:
+        ask: Asks AWS Batch for the outcome's job, where that is not known.
+        place: The call's.
+        detail: What is known of the job that was submitted for the call.
 
     Raises:
-        OutcomeError: Malformed, of another format, or of another call.
+        OutcomeError: Malformed, of another format or call, or not written by a job of this call.
+        AwsError: S3 or AWS Batch cannot be asked.
     """
-    data = await store.get_document(place.bucket, place.outcome_key, MAX_DOCUMENT_BYTES)
-    return None if data is None else outcome_of(data, place)
+    found = await _outcome_at(store, place, place.outcome_key)
+    if found is None:
+        return None
+    outcome = found if isinstance(found, Outcome) else None
+    if detail is None or detail.mac_key_of(place) is None:
+        detail = await ask(outcome.job_id) if outcome is not None and outcome.job_id else None
+    mac_key = detail.mac_key_of(place) if detail is not None else None
+    if mac_key is None:
+        if isinstance(found, OutcomeError):
+            raise found
+        if detail is None and time.time() - place.made_at > JOBS_KEPT_S:
+            return found  # nobody knows its job any more
+        raise refused(place, found, detail)
+    for attempt in later_attempts(outcome, mac_key, detail):
+        later = await _outcome_at(store, place, place.attempt_key(mac_key, attempt))
+        if isinstance(later, Outcome) and later.is_authentic(mac_key):
+            return later
+    if isinstance(found, OutcomeError):
+        raise found
+    if not found.is_authentic(mac_key):
+        raise refused(place, found, detail)
+    return found
+
+
+async def _outcome_at(store: Store, place: Location, key: str) -> Outcome | OutcomeError | None:
+    """What lies at a key: an outcome, why it is none, or nothing."""
+    try:
+        data = await store.get_document(place.bucket, key, MAX_OUTCOME_BYTES)
+        if data is None:
+            return None
+        # In a thread a large one leaves the loop its turns. A small one is read faster than a thread is asked for it.
+        small = len(data) <= SMALL_BYTES
+        return outcome_of(data, place) if small else await asyncio.to_thread(outcome_of, data, place)
+    except OutcomeError as error:
+        return error
+    except TooLarge as error:
+        return OutcomeError(f"The outcome of the job was refused: {error}")
 
 
 async def write_results(
@@ -149,20 +202,23 @@ async def write_failure(
             # Without an outcome nobody can tell the electrons of a group apart: the log is the first one's.
             names = [part for part in parts if f"/{stream}." in part] if index == 0 else []
             begin = before if stream == "stderr" else ""
-            files[stream] = await _write_log(store, place, Log(parts=tuple(names)), node.paths[stream], begin)
+            log = Log(parts=tuple(names))
+            files[stream] = await _write_log(store, place, log, node.paths[stream], begin, whole=False)
         why = explain(node, None)
         files["error"] = await asyncio.to_thread(write_text, node.paths["error"], why.text)
         received.append(Received(node.node_id, False, files, why.end))
     return received
 
 
-async def _write_log(store: Store, place: Location, log: Log, path: str, before: str = "") -> File:
+async def _write_log(
+    store: Store, place: Location, log: Log, path: str, before: str = "", *, whole: bool = True
+) -> File:
     if not log.parts:
-        return await asyncio.to_thread(write_text, path, before + log.tail)
-    with _replacing(path, log.size) as file:
+        text = log_files.as_text(without_parts(log)) if whole else ""
+        return await asyncio.to_thread(write_text, path, before + text)
+    with replacing(path, log.size) as file:
         file.write(before.encode())
-        for part in log.parts:
-            await store.append_object(place.bucket, place.log_key(part), file)
+        await log_files.write(store, place, log, file, whole=whole)
     return await asyncio.to_thread(measure, path)
 
 
@@ -172,7 +228,7 @@ async def _write_output(store: Store, place: Location, outcome: Outcome, output:
         return await asyncio.to_thread(_write_inline, path, fields, output.string.data, output.pickle.data)
     string_size = len(output.string.data) if isinstance(output.string, Inline) else output.string.raw_size
     pickle_size = len(output.pickle.data) if isinstance(output.pickle, Inline) else output.pickle.raw_size
-    with _replacing(path, string_size + tobj.encoded_size(pickle_size)) as file:
+    with replacing(path, string_size + tobj.encoded_size(pickle_size)) as file:
         tobj.write_head(file, fields, string_size)
         await _append(store, place, output.string, file, lambda: _Plain(file))
         await _append(store, place, output.pickle, file, lambda: tobj.PickleWriter(file))
@@ -211,7 +267,7 @@ class _Plain:
 
 
 def _write_inline(path: str, fields: dict[str, object], string: bytes, data: bytes) -> File:
-    with _replacing(path, len(string) + tobj.encoded_size(len(data))) as file:
+    with replacing(path, len(string) + tobj.encoded_size(len(data))) as file:
         writer = tobj.Writer(file, fields, string)
         writer.write(data)
         writer.close()
@@ -221,7 +277,7 @@ def _write_inline(path: str, fields: dict[str, object], string: bytes, data: byt
 def write_text(path: str, text: str) -> File:
     """Replace a log or error file."""
     data = text.encode("utf-8", errors="replace")
-    with _replacing(path, len(data)) as file:
+    with replacing(path, len(data)) as file:
         file.write(data)
     return measure(path)
 
@@ -235,13 +291,62 @@ def measure(path: str) -> File:
         return File(file.tell(), digest.hexdigest())
 
 
+def take_file(source: str, path: str) -> File:
+    """Copy a file that code which is not to be trusted has left, to a place where it is believed to be what it says.
+
+    Raises:
+        ValueError: It is not there, or no file: a link would lead to what that code may not read.
+    """
+    try:
+        file = open_untrusted(source)
+    except OSError as error:
+        raise ValueError(f"a file that it should have left cannot be taken: {error}") from error
+    with file, replacing(path, os.fstat(file.fileno()).st_size) as to:
+        written = Measured(to)
+        shutil.copyfileobj(file, cast(BinaryIO, written), _COPY_BYTES)
+        return written.measured()
+
+
+def open_untrusted(path: str) -> BinaryIO:
+    """Open a file that code which is not to be trusted has left.
+
+    Raises:
+        OSError: It is not there, or a link or a device instead.
+        ValueError: It is no file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError(f"what was left as {os.path.basename(path)} is no file")
+    return open(descriptor, "rb")
+
+
+class Measured:
+    """A file that is written once, from its beginning to its end, and measured meanwhile."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha1(usedforsecurity=False)  # Covalent's choice (``_object_store/local.py``)
+        self._size = 0
+
+    def write(self, data: bytes) -> int:
+        """Append bytes."""
+        self._digest.update(data)
+        self._size += len(data)
+        return self._file.write(data)
+
+    def measured(self) -> File:
+        """What was written."""
+        return File(self._size, self._digest.hexdigest())
+
+
 @contextlib.contextmanager
-def _replacing(path: str, need: int) -> Iterator[BinaryIO]:
+def replacing(path: str, need: int = 0) -> Iterator[BinaryIO]:
     """A new file that takes the place of ``path`` when the block ends well: readers see the old one or the new one.
 
     Args:
         path: The file.
-        need: About how large it will be. Nothing is fetched for it where there is no room.
+        need: About how large it will be, where that is known. Nothing is fetched for it where there is no room.
     """
     temporary = f"{path}.new"
     with local_files.room_for(path, need, growing=temporary), local_files.told(path, need=need):

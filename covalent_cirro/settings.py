@@ -68,14 +68,16 @@ OPTIONS: tuple[Option, ...] = (
         name="credentials",
         kind="text",
         default=None,
-        help="Path of an AWS credentials file. Unset: AWS's usual chain.",
+        help="Path of an AWS credentials file on the Covalent server, which wins over keys and profiles of the "
+        "environment. Its profile is that of the option profile, else default. Unset: AWS's usual chain.",
         valid="a path",
     ),
     Option(
         name="profile",
         kind="text",
         default=None,
-        help="AWS profile whose credentials and region are used. Unset: AWS's usual chain.",
+        help="AWS profile whose credentials and region are used. It wins over keys of the environment. Unset: AWS's "
+        "usual chain.",
         valid="the name of a profile",
     ),
     Option(
@@ -177,8 +179,10 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="cache_dir",
         kind="text",
-        default="/tmp/covalent",  # noqa: S108  (the stock plugin's default; files in it get private names)
-        help="Folder on the Covalent server for blobs on their way to S3.",
+        default=None,
+        help="Folder on the Covalent server for what is on its way to S3. It is made for the server's user alone; one "
+        "that is another user's, or that others may write to, is refused. Unset, or /tmp/covalent, which was the stock "
+        "plugin's default: the folder cirro in Covalent's own cache folder (dispatcher.cache_dir).",
         valid="a path",
         accepts=lambda value: value.strip() != "",
     ),
@@ -374,7 +378,7 @@ class Settings:
     retry_attempts: int
     time_limit: int
     poll_freq: float
-    cache_dir: str
+    cache_dir: str | None
     container_image_uri: str
     endpoint_url: str | None
     s3_prefix: str

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from covalent_cirro import processes
+from covalent_cirro import private, processes
 from covalent_cirro.errors import EmulatorError
 from covalent_cirro.processes import Identity
 
@@ -83,7 +83,15 @@ class StateFolder:
 
     @property
     def in_use(self) -> bool:
-        """Whether something was started for it that was not taken down."""
+        """Whether something was started for it that was not taken down.
+
+        Raises:
+            NotPrivate: The folder is another user's.
+        """
+        try:
+            private.owned(self.path)
+        except FileNotFoundError:
+            return False
         return (self.path / STATE_FILE).exists()
 
     def require_ours(self) -> None:
@@ -91,8 +99,9 @@ class StateFolder:
 
         Raises:
             EmulatorError: Something does.
+            NotPrivate: The folder itself is another user's.
         """
-        if self.path.exists() and not self.in_use:
+        if not self.in_use and self.path.exists():
             others = [entry.name for entry in self.path.iterdir() if entry.name != LOCK]
             if others:
                 raise EmulatorError(
@@ -102,9 +111,13 @@ class StateFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else changes the state meanwhile; makes the folder."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / LOCK).open("w") as lock:
+        """Nobody else changes the state meanwhile; makes the folder, or takes it from all other users.
+
+        Raises:
+            NotPrivate: It is another user's.
+        """
+        private.own(self.path)
+        with open(self.path / LOCK, "w", opener=private.opener) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -113,7 +126,10 @@ class StateFolder:
 
         Raises:
             EmulatorError: It is damaged, or of another version.
+            NotPrivate: The folder is another user's: what he wrote would choose who gets our pickles and what we end.
         """
+        with contextlib.suppress(FileNotFoundError):
+            private.require_ours(self.path)
         try:
             document = json.loads((self.path / STATE_FILE).read_text())
             if document.pop("format") != FORMAT:
@@ -133,9 +149,7 @@ class StateFolder:
 
     def write(self, state: State) -> State:
         """Write the state file, in one step; returns the state."""
-        temporary = self.path / (STATE_FILE + ".new")
-        temporary.write_text(json.dumps({"format": FORMAT, **asdict(state)}, indent=2))
-        temporary.replace(self.path / STATE_FILE)
+        private.write(self.path / STATE_FILE, json.dumps({"format": FORMAT, **asdict(state)}, indent=2))
         return state
 
     def clear(self) -> None:

@@ -19,8 +19,8 @@ from typing import IO, Any, TypeVar
 
 from covalent_cirro import aws
 from covalent_cirro.blobs import CHUNK_BYTES, Source, Staged, decode, stage
-from covalent_cirro.errors import AwsError, CirroError, DigestMismatch, NotFound
-from covalent_cirro.protocol import INLINE_BYTES, Blob, Inline, Ref, blob_key
+from covalent_cirro.errors import AwsError, DigestMismatch, NotFound, TooLarge
+from covalent_cirro.protocol import INLINE_BYTES, Blob, Inline, Location, Ref, blob_key, calls_among, node_base
 from covalent_cirro.runner import checksums
 
 T = TypeVar("T")
@@ -74,12 +74,15 @@ class Store:
 
     # --- documents ---
 
-    async def put_document(self, bucket: str, key: str, data: bytes) -> None:
-        """Write a small object."""
+    async def put_document(self, bucket: str, key: str, data: bytes, *, once: bool = False) -> None:
+        """Write a small object; ``once``: only where none is."""
+        condition = {"IfNoneMatch": "*"} if once else {}
 
         async def put() -> None:
             with self._errors("s3:PutObject", bucket, key):
-                await self._client.put_object(Bucket=bucket, Key=key, Body=data, ContentType="application/json")
+                await self._client.put_object(
+                    Bucket=bucket, Key=key, Body=data, ContentType="application/json", **condition
+                )
 
         await self._patiently(put)
 
@@ -87,7 +90,7 @@ class Store:
         """Read a small object; `None` if there is none.
 
         Raises:
-            CirroError: It has more than ``limit`` bytes.
+            TooLarge: It has more than ``limit`` bytes.
         """
 
         async def get() -> bytes | None:
@@ -98,10 +101,7 @@ class Store:
                     return None
                 async with response["Body"] as body:
                     if response["ContentLength"] > limit:
-                        raise CirroError(
-                            f"s3://{bucket}/{key} has {response['ContentLength']} bytes, more than the {limit} that a "
-                            "well-formed one has. It was not read."
-                        )
+                        raise TooLarge(bucket, key, response["ContentLength"], limit)
                     data: bytes = await body.read()
                     return data
 
@@ -118,6 +118,14 @@ class Store:
                 ]
 
         return await self._patiently(listing)
+
+    async def list_calls(
+        self, bucket: str, prefix: str, dispatch_id: str, node_id: int | None = None
+    ) -> dict[Location, set[str]]:
+        """Calls of a dispatch, or of one node of it, with the names of each one's objects; of a node, oldest first."""
+        base = f"{prefix}jobs/{dispatch_id}/" if node_id is None else node_base(prefix, dispatch_id, node_id)
+        keys = [key for key, _ in await self.list_keys(bucket, base)]
+        return calls_among(keys, bucket, prefix, dispatch_id)
 
     # --- blobs up ---
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ from covalent_cirro.image_versions import FRESH_S, REFUSED_FRESH_S
 from covalent_cirro.launches import Launch, find, is_expected
 from covalent_cirro.mending import until_mended
 from covalent_cirro.progress.status_board import board
-from covalent_cirro.protocol import CALL_PARAMETER
+from covalent_cirro.protocol import CALL_PARAMETER, call_argument
 from covalent_cirro.resume import adoption
 from covalent_cirro.reuse import taking
 from covalent_cirro.reuse.taking import Taken
@@ -70,6 +71,13 @@ async def _send(launch: Launch, settings: Settings, task_specs: Sequence[Any], k
     group = await asyncio.to_thread(covalent_assets.load_group, launch.dispatch_id, launch.node_ids, inputs)
     if all(node.is_host_node for node in group.nodes.values()):
         return {"host": [[spec.node_id, list(spec.args), dict(spec.kwargs)] for spec in specs]}
+    return await send_job(launch, settings, group, specs, keep_handle)
+
+
+async def send_job(
+    launch: Launch, settings: Settings, group: Group, specs: Sequence[Spec], keep_handle: KeepHandle
+) -> dict[str, Any]:
+    """Store what a task group needs and submit its job, whatever its nodes are; see `send`."""
     async with engine_for(settings) as engine:
         pickled, covalent = await asyncio.gather(
             pickled_by(group, specs), asyncio.to_thread(covalent_assets.check_version)
@@ -175,7 +183,7 @@ async def submit(
                 queue=settings.queue,
                 queue_option=settings.queue_option,
                 definition=revision,
-                parameters={CALL_PARAMETER: written.location.call_uri},
+                parameters={CALL_PARAMETER: call_argument(written.location, secrets.token_hex(16))},
                 attempts=settings.attempts,
                 timeout_s=settings.time_limit,
                 tags={
@@ -231,11 +239,8 @@ async def cancel(settings: Settings, task_metadata: dict[str, Any], job_handle: 
 async def _cancel_earlier(settings: Settings, dispatch_id: str, node_id: int) -> bool:
     """End the job that a server which died has submitted, its handle kept or not."""
     group = await asyncio.to_thread(covalent_assets.load_group, dispatch_id, [node_id], ())
-    node = group.nodes[node_id]
-    if node.is_host_node:
-        return False
     async with engine_for(settings) as engine:
-        earlier = await adoption.find(engine, settings, dispatch_id, node)
+        earlier = await adoption.find(engine, settings, dispatch_id, group.nodes[node_id])
         if earlier is None or not earlier.job_id:
             return False
         await terminate(engine, earlier.job_id, dispatch_id)

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import json
 import os
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 _OFFSETS_BYTES = 16
 _MAX_HEADER_BYTES = 64 * 1024 * 1024
@@ -101,6 +102,72 @@ def pickle_size(file: BinaryIO, header: Header) -> int:
 def encoded_size(size: int) -> int:
     """Bytes that a pickle of ``size`` bytes takes in a file: base64 writes 4 for each 3."""
     return -(-size // 3) * 4
+
+
+class PickleFile(io.RawIOBase):
+    """The pickle in an open ``.tobj`` file as a file of its own, decoded where it is read. Closing it closes both.
+
+    Wrap it in an `io.BufferedReader`: what is skipped is neither read nor decoded.
+
+    Raises:
+        TobjError: The base64 is cut short, or broken where it is read.
+    """
+
+    def __init__(self, file: BinaryIO, header: Header) -> None:
+        if (file.seek(0, os.SEEK_END) - header.data_offset) % 4:
+            raise TobjError("the data is not base64: it is cut short")
+        self._file = file
+        self._start = header.data_offset
+        self._size = pickle_size(file, header)
+        self._at = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a byte of the pickle."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Decode what fits."""
+        end = min(self._at + min(len(buffer), _PICKLE_CHUNK), self._size)
+        if end <= self._at:
+            return 0
+        group = self._at // 3  # four characters stand for three bytes
+        self._file.seek(self._start + group * 4)
+        encoded = self._file.read((-(-end // 3) - group) * 4)
+        try:
+            data = memoryview(base64.b64decode(encoded, validate=True))[self._at - group * 3 : end - group * 3]
+        except binascii.Error as error:
+            raise TobjError(f"the data is not base64: {error}") from error
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        """Close both."""
+        self._file.close()
+        super().close()
+
+
+def pickle_file(file: BinaryIO) -> BinaryIO:
+    """The pickle in an open ``.tobj`` file, for reading in a stream. Closing it closes both.
+
+    Raises:
+        TobjError: The file is not a TransportableObject; it is closed.
+    """
+    try:
+        return cast(BinaryIO, io.BufferedReader(PickleFile(file, read_header(file)), _PICKLE_CHUNK))
+    except BaseException:
+        file.close()
+        raise
 
 
 def header_fields(name: str, doc: str, python_version: str, cloudpickle_version: str) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
 from covalent_cirro import __version__
-from covalent_cirro.cli import render
+from covalent_cirro.cli import render, terminal
 from covalent_cirro.cli.deploy import deploy
 from covalent_cirro.cli.destroy import destroy
 from covalent_cirro.cli.doctor import doctor
@@ -28,12 +29,19 @@ from covalent_cirro.errors import CirroError
 class _Cirro(click.Group):
     """Turns our errors into one message and exit code 1: a traceback helps nobody who typed a command."""
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        terminal.prepare()
+        return super().main(*args, **options)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except CirroError as error:
             render.failure(str(error))
             sys.exit(1)
+        except click.ClickException as error:  # click prints it
+            error.message = terminal.harmless(error.message)  # type: ignore[misc]
+            raise
 
 
 @click.group(

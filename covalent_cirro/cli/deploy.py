@@ -5,6 +5,8 @@ Shows what `deployment` plans and does, and asks before it does it.
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +19,7 @@ from covalent_cirro.covalent_config import Recorded
 from covalent_cirro.deployment import Deployed
 from covalent_cirro.deployment.change_sets import Change
 from covalent_cirro.deployment.plans import PartPlan, Plan
+from covalent_cirro.deployment.running_jobs import CHOICES, END, REFUSE, WAIT, Found
 from covalent_cirro.deployment.stack_events import StackEvent
 from covalent_cirro.errors import SettingsError
 
@@ -29,10 +32,17 @@ from covalent_cirro.errors import SettingsError
     multiple=True,
     help="A parameter of the templates; may be repeated. Unset: as in the last deployment, or the default.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--running-jobs",
+    type=click.Choice(CHOICES),
+    help="What becomes of jobs that run on instances which are replaced. refuse: change nothing. wait: change it when "
+    "no job runs any more. end: they get JobExecutionTimeoutMinutes (a parameter), then AWS Batch terminates them. "
+    "Unset: ask; refuse where nobody can answer.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask whether to make the changes.")
 @target_options
 @json_option
-def deploy(target: Target, given: tuple[str, ...], yes: bool, as_json: bool) -> None:
+def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes: bool, as_json: bool) -> None:
     """Make all that electrons need in an AWS account, or bring it up to date.
 
     Shows what will change and asks, then shows what happens. Deploying again changes only what has to change, and goes
@@ -43,7 +53,7 @@ def deploy(target: Target, given: tuple[str, ...], yes: bool, as_json: bool) -> 
     cirro deploy --parameter GpuInstanceTypes=g5,g6 --parameter GpuSpotMaxVcpus=128
     """
     parameters = _parameters(given)
-    client = aws.client(target.access, "cloudformation")
+    client = functools.cache(lambda service: aws.client(target.access, service))
     shown: list[Plan] = []
 
     def confirm(plan: Plan) -> bool:
@@ -52,10 +62,12 @@ def deploy(target: Target, given: tuple[str, ...], yes: bool, as_json: bool) -> 
 
     try:
         done = deployment.deploy(
-            client,
+            client("cloudformation"),
             target.stack_name,
             parameters,
+            clients=client,
             confirm=confirm,
+            on_running_jobs=lambda found: running_jobs or ask_about_jobs(found, as_json=as_json),
             on_event=None if as_json else show_event(target.stack_name),
             say=(lambda step: None) if as_json else render.line,
         )
@@ -64,13 +76,17 @@ def deploy(target: Target, given: tuple[str, ...], yes: bool, as_json: bool) -> 
     recorded = covalent_config.record(
         done.settings,
         stack_name=target.stack_name,
-        region=str(client.meta.region_name),
+        region=str(client("cloudformation").meta.region_name),
         profile=target.access.profile or "",
     )
     if as_json:
         render.document(_document(done, recorded, shown))
     else:
         _show(done, recorded)
+    for problem in done.problems:
+        render.failure(problem)
+    if done.problems:
+        sys.exit(1)
 
 
 def ask(plan: Plan, *, again: bool, yes: bool, as_json: bool) -> bool:
@@ -86,6 +102,21 @@ def ask(plan: Plan, *, again: bool, yes: bool, as_json: bool) -> bool:
     if as_json or not render.interactive():
         raise click.UsageError("nobody is there to say yes to these changes: give --yes. Nothing was changed.")
     return render.confirm("Make these changes?")
+
+
+def ask_about_jobs(found: Found, *, as_json: bool) -> str:
+    """What is to be done about jobs that run; refuse where nobody is there to answer."""
+    if as_json or not render.interactive():
+        return REFUSE
+    render.alert(f"{found} on instances that this change replaces ({', '.join(found.environments)}).")
+    render.facts(
+        [
+            (REFUSE, "change nothing"),
+            (WAIT, "change it when no job runs any more, those that start meanwhile included"),
+            (END, f"change it now: they get {found.minutes} minutes, then AWS Batch terminates them"),
+        ]
+    )
+    return render.choose("What about them?", CHOICES)
 
 
 def show_event(name: str) -> Callable[[StackEvent], None]:
@@ -122,6 +153,9 @@ def _show_plan(plan: Plan, again: bool) -> None:
         rows = list(_rows(part))
         if rows:
             render.changes(f"{part.stack_name}: {_action(part)}", rows)
+    if plan.linked_roles:
+        rows = [("+", name, "service-linked role", "shared by all of the account, stays") for name in plan.linked_roles]
+        render.changes("the account, which lacks these:", rows)
     for words in plan.warnings:
         render.alert(words)
 
@@ -129,7 +163,12 @@ def _show_plan(plan: Plan, again: bool) -> None:
 def _action(part: PartPlan) -> str:
     if part.action == "later":
         return "what changes is known only when the stacks before it are made, and shown then"
-    action = {"create": "is made", "recreate": "is made anew after a failed try", "update": "is changed"}[part.action]
+    action = {
+        "create": "is made",
+        "recreate": "is made anew after a failed try",
+        "update": "is changed",
+        "remove": "is deleted",
+    }[part.action]
     return f"{action} (read from its template)" if part.foreseen else action
 
 
@@ -192,8 +231,10 @@ def _document(done: Deployed, recorded: Recorded, shown: list[Plan]) -> dict[str
     return {
         "name": done.name,
         "changed": done.changed,
+        "problems": list(done.problems),
         "outputs": done.outputs,
         "settings": done.settings,
+        "linked_roles": [name for plan in shown for name in plan.linked_roles],
         "changes": [
             {"stack": part.stack_name, **change._asdict()}
             for plan in shown

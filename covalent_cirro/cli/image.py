@@ -12,7 +12,7 @@ import click
 from covalent_cirro import aws, covalent_config, deployment
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.image_rules import Facts
+from covalent_cirro.image_rules import VERSION_LABELS, Facts
 from covalent_cirro.images import build as image_build
 from covalent_cirro.images import push as image_push
 from covalent_cirro.images import repository as images
@@ -20,17 +20,8 @@ from covalent_cirro.images.build import Built
 from covalent_cirro.images.docker_engine import DockerEngine
 from covalent_cirro.images.recipe import DEVICES, PLATFORMS, PYTHON, PYTHONS, Recipe
 from covalent_cirro.images.repository import PushedImage, Repository
-from covalent_cirro.protocol import LABEL_CLOUDPICKLE, LABEL_FORMAT, LABEL_PYTHON, LABEL_RUNNER
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-_LABELS = {
-    "python": LABEL_PYTHON,
-    "cloudpickle": LABEL_CLOUDPICKLE,
-    "runner": LABEL_RUNNER,
-    "call_format": LABEL_FORMAT,
-}
-"""Versions of an image, named as in `image_rules.Facts`, and the labels that tell them."""
 
 _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 
@@ -198,14 +189,14 @@ def _listed(repository: Repository, found: PushedImage, told: Facts | None, uri:
         "size_bytes": found.size_bytes,
         "pushed_at": found.pushed_at.isoformat(),
         "architecture": told.architecture if told else "",
-        "versions": {name: getattr(told, name, "") for name in _LABELS},
+        "versions": {name: getattr(told, name, "") for name in VERSION_LABELS},
         "used": images.names(repository, found, uri),
         "scan": {"status": found.scan_status, "findings": found.findings},
     }
 
 
 def _versions(labels: dict[str, str]) -> dict[str, str]:
-    return {name: labels.get(label, "") for name, label in _LABELS.items()}
+    return {name: labels.get(label, "") for name, label in VERSION_LABELS.items()}
 
 
 def _scan(scan: dict[str, Any]) -> str:

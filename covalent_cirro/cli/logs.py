@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import click
 
+from covalent_cirro import log_parts
 from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.options import Target, target_options
-from covalent_cirro.history import finding, output
+from covalent_cirro.history import finding, following, output
 from covalent_cirro.history.account import Account, open_account
 from covalent_cirro.history.finding import Electron
 from covalent_cirro.history.names import Wanted
@@ -37,6 +38,7 @@ def logs(target: Target, electron: Wanted, follow: bool, as_json: bool) -> None:
             for piece in _pieces(account, found, follow=follow, as_json=as_json):
                 printed = printed or bool(piece.text)
                 _show(piece, as_json=as_json)
+        render.end_raw()
         if not as_json:
             _say_end(account, finding.electron(account, electron) if follow else found, printed=printed)
 
@@ -44,7 +46,7 @@ def logs(target: Target, electron: Wanted, follow: bool, as_json: bool) -> None:
 def _pieces(account: Account, found: Electron, *, follow: bool, as_json: bool) -> Iterator[output.Piece]:
     if not follow:
         return output.read(account, found)
-    return output.follow(account, found, say=(lambda _: None) if as_json else render.note)
+    return following.follow(account, found, say=(lambda _: None) if as_json else render.note)
 
 
 def _show(piece: output.Piece, *, as_json: bool) -> None:
@@ -53,7 +55,7 @@ def _show(piece: output.Piece, *, as_json: bool) -> None:
     elif piece.about:
         render.note(f"--- {piece.about} ---")
     else:
-        render.raw(piece.text, to_stderr=piece.stream == output.STDERR)
+        render.raw(piece.text, to_stderr=piece.stream == log_parts.STDERR)
 
 
 def _say_end(account: Account, found: Electron, *, printed: bool) -> None:
@@ -67,6 +69,8 @@ def _say_end(account: Account, found: Electron, *, printed: bool) -> None:
     story = tell(found, account.settings, Site(account.region, account.partition))
     if story.state == REUSED:
         render.note(f"{REUSED}: {story.why}; this is what that job printed")
+    if found.newest.problem and story.state != "FAILED":
+        render.note(found.newest.problem)
     if story.state == "FAILED" and story.why:
         render.note(f"FAILED: {story.why}")
         if story.advice:

@@ -1,6 +1,7 @@
 """All that ``cirro`` writes to the terminal: steps and results on stdout, failures on stderr.
 
-Knows rich and nothing of what is shown. No other file of the command line prints.
+Knows rich and nothing of what is shown. No other file of the command line prints. Every text is taken as it is: rich's
+markup and emoji codes are for our own signs, and control sequences stay away from a terminal (`terminal.py`).
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
+
+from covalent_cirro.cli import terminal
 
 MIN_TABLE_WIDTH = 160
 """Characters of a table's line before it is cut: what is piped has no width, and digests are no use by halves."""
@@ -30,39 +33,62 @@ _out = Console(highlight=False, soft_wrap=True)
 _err = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
+def _text(text: str, style: str = "", *, console: Console | None = None) -> Text:
+    """A text as it is; on a terminal without what would command it."""
+    if text.isprintable() or not (console or _out).is_terminal:
+        return Text(text, style)
+    made = Text.from_ansi(terminal.harmless(text).replace("\r", "\n"), style=style)
+    return made.append("\n") if text.endswith("\n") else made
+
+
 def line(text: str) -> None:
     """One line of plain text."""
-    _out.print(Text(text))
+    _out.print(_text(text))
 
 
 def heading(text: str) -> None:
     """One line above what it is about."""
-    _out.print(Text(text, style="bold"))
+    _out.print(_text(text, "bold"))
 
 
 def note(text: str) -> None:
     """Something about what is shown, on stderr: a pipe gets only what is shown."""
-    _err.print(Text(text, style="dim"))
+    end_raw()
+    _err.print(_text(text, "dim", console=_err))
+
+
+_raw = {False: terminal.Stream(), True: terminal.Stream()}
+"""By whether it goes to stderr."""
 
 
 def raw(text: str, *, to_stderr: bool = False) -> None:
-    """Text of somebody else's, as it is, at once."""
-    click.echo(text, nl=False, err=to_stderr)
+    """Text of somebody else's, at once: as it is for a pipe or file; for a terminal as it takes it."""
+    stream = sys.stderr if to_stderr else sys.stdout
+    stream.write(_raw[to_stderr].feed(text) if stream.isatty() else text)
+    stream.flush()
+
+
+def end_raw() -> None:
+    """After raw text: the terminal is ready for a line of ours."""
+    for to_stderr, stream in ((False, sys.stdout), (True, sys.stderr)):
+        if stream.isatty():
+            stream.write(_raw[to_stderr].end())
+            stream.flush()
 
 
 def done(text: str) -> None:
     """What was achieved."""
-    _out.print(f"[green]✓[/green] {escape(text)}" if _out.is_terminal else Text(text))
+    _out.print(Text.assemble(("✓ ", "green"), _text(text)) if _out.is_terminal else Text(text))
 
 
 def warning(text: str) -> None:
     """What was done all the same, and may not be what was meant."""
-    _err.print(f"[yellow]warning:[/yellow] {escape(text)}")
+    _err.print(Text.assemble(("warning:", "yellow"), " ", _text(text, console=_err)))
 
 
 def failure(text: str) -> None:
     """What failed, why, and what to do next."""
-    _err.print(f"[bold red]error:[/bold red] {escape(text)}")
+    _err.print(Text.assemble(("error:", "bold red"), " ", _text(text, console=_err)))
 
 
 @contextlib.contextmanager
@@ -81,8 +107,8 @@ def steps(*, quiet: bool = False) -> Iterator[Callable[[str], None]]:
     if not _out.is_terminal:
         yield line
         return
-    with _out.status("") as spinner:
-        yield lambda step: spinner.update(Text(f"{step} ..."))
+    with _out.status("", spinner="dots" if terminal.takes("⠋") else "line") as spinner:
+        yield lambda step: spinner.update(_text(f"{step} ..."))
 
 
 @contextlib.contextmanager
@@ -98,13 +124,13 @@ def transfer(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]
     if quiet or not _out.is_terminal:
         yield lambda name, done_bytes, total_bytes: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=_out, transient=True) as bars:
         shown: dict[str, Any] = {}
 
         def show(name: str, done_bytes: int, total_bytes: int) -> None:
             if name not in shown:
-                shown[name] = bars.add_task(name, total=None)
+                shown[name] = bars.add_task(terminal.plain(name), total=None)
             bars.update(shown[name], completed=done_bytes, total=total_bytes or None)
 
         yield show
@@ -120,6 +146,12 @@ def confirm(question: str) -> bool:
     return click.confirm(question, default=False)
 
 
+def choose(question: str, answers: Iterable[str]) -> str:
+    """Ask for one of several answers; the first is what Enter says."""
+    choices = list(answers)
+    return str(click.prompt(question, type=click.Choice(choices), default=choices[0]))
+
+
 def confirm_by_typing(question: str, word: str) -> bool:
     """Ask for a word to be typed, which nobody does by mistake."""
     return bool(click.prompt(question, default="", show_default=False) == word)
@@ -127,7 +159,7 @@ def confirm_by_typing(question: str, word: str) -> bool:
 
 def alert(text: str) -> None:
     """What must not be overlooked in what is about to be done."""
-    _out.print(f"[bold red]![/bold red] [bold]{escape(text)}[/bold]" if _out.is_terminal else Text(f"! {text}"))
+    _out.print(Text.assemble(("! ", "bold red"), _text(text, "bold")) if _out.is_terminal else Text(f"! {text}"))
 
 
 _SIGNS = {"+": "green", "~": "yellow", "-": "red", "-/+": "bold red"}
@@ -140,8 +172,8 @@ def changes(heading: str, rows: Iterable[tuple[str, str, str, str]]) -> None:
         heading: What the things belong to.
         rows: Sign, name, kind and details.
     """
-    _out.print(Text(heading, style="bold"))
-    shown = list(rows)
+    _out.print(_text(heading, "bold"))
+    shown = [tuple(map(terminal.plain, row)) for row in rows]
     names = max((len(name) for _, name, _, _ in shown), default=0)
     kinds = max((len(kind) for _, _, kind, _ in shown), default=0)
     for sign, name, kind, details in shown:  # not a table: that would cut what a pipe wants whole
@@ -162,7 +194,8 @@ def event(where: str, status: str, what: str, reason: str) -> None:
     """
     style = "red" if status.endswith("_FAILED") else "green" if status.endswith("_COMPLETE") else "dim"
     said = f": {reason}" if reason else ""
-    _out.print(Text.assemble(f"{where:<8} ", (f"{status:<35}", style), f" {what}{said}"))
+    where, status = terminal.plain(where), terminal.plain(status)
+    _out.print(Text.assemble(f"{where:<8} ", (f"{status:<35}", style), _text(f" {what}{said}")))
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> None:
@@ -171,7 +204,7 @@ def facts(rows: Iterable[tuple[str, str]]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(Text(name), Text(value))
+        table.add_row(Text(terminal.plain(name)), _text(value))
     _widen()
     _out.print(table)
 
@@ -193,19 +226,19 @@ _STATES = {"RUNNING": "cyan", "SUCCEEDED": "green", "FAILED": "red"}
 
 def _table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    names, values = list(headers), [list(row) for row in rows]
+    names, values = list(headers), [list(map(terminal.plain, row)) for row in rows]
     # Names and ids are no use by halves: on a narrow terminal the last column gives way. A remark, which has no header,
     # goes without its end; all else takes more lines.
-    others = [max([len(name), *(len(row[i]) for row in values)]) for i, name in enumerate(names[:-1])]
+    others = [max([cell_len(name), *(cell_len(row[i]) for row in values)]) for i, name in enumerate(names[:-1])]
     for name, width in zip(names[:-1], others, strict=True):
         shown.add_column(name, no_wrap=True, min_width=width)
     shown.add_column(names[-1], no_wrap=not names[-1], overflow="fold")
     left = max(LEAST_REMARK, _out.width - sum(others) - 2 * len(others))
     for row in values:
-        *cells, last = row
-        if not names[-1] and len(last) > left:
-            last = f"{last[: left - 1]}…"
-        shown.add_row(*(Text(cell, style=_STATES.get(cell.partition(" ")[0], "")) for cell in (*cells, last)))
+        made = [Text(cell, style=_STATES.get(cell.partition(" ")[0], "")) for cell in row]
+        if not names[-1]:
+            made[-1].truncate(left, overflow="ellipsis")
+        shown.add_row(*made)
     return shown
 
 
@@ -229,7 +262,7 @@ def live() -> Iterator[Callable[[Iterable[str], Iterable[Iterable[str]], str], N
         def in_place(headers: Iterable[str], rows: Iterable[Iterable[str]], footer: str) -> None:
             # The line below first: of a table that is higher than the terminal the end is cut.
             first, *others = footer.splitlines()
-            lines = [Text(first, style="bold"), *map(Text, others)]
+            lines = [_text(first, "bold"), *map(_text, others)]
             shown.update(Group(*lines, _table(headers, rows)), refresh=True)
 
         yield in_place
@@ -268,6 +301,6 @@ def findings(found: Iterable[Any]) -> None:
         elif others:
             shown += [(f"{one.id} {one.subject}", one.seen, one.remedy) for one in others]
         for about, seen, remedy in shown:
-            _out.print(Text.assemble((f"{mark} ", style), (about, "bold"), f": {seen}"))
+            _out.print(Text.assemble((f"{mark} ", style), _text(about, "bold"), _text(f": {seen}")))
             if remedy:
-                _out.print(Text(f"{' ' * (len(mark) + 1)}-> {remedy}"))
+                _out.print(_text(f"{' ' * (len(mark) + 1)}-> {remedy}"))

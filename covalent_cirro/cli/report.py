@@ -40,7 +40,7 @@ def report(dispatch: Wanted, output: Path | None, target: Target, as_json: bool)
         output = Path(f"cirro-report-{found.dispatch_id[:8]}.html")
     if output is not None:
         try:
-            output.write_text(page(found), "utf-8")
+            output.write_text(page(found), "utf-8", errors="replace")
         except OSError as error:
             raise click.FileError(str(output), f"the page could not be written: {error.strerror}") from error
     if as_json:

@@ -83,6 +83,8 @@ def run(
                 status, rows = _watch(board, dispatch_id, as_json)
             except KeyboardInterrupt:
                 sys.exit(INTERRUPTED)
+        if status != dispatching.COMPLETED:
+            rows = Board(account, dispatch_id).look()  # with what Covalent's own nodes left, which are no jobs
     if as_json:
         electrons = [row._asdict() for row in rows]
         render.document({"dispatch_id": dispatch_id, "status": status, "electrons": electrons, "counts": counts(rows)})

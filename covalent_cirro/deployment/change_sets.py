@@ -29,6 +29,7 @@ class Change(NamedTuple):
         replacement: Of ``"Modify"``: ``"False"``: in place; ``"True"``: a new one is made, and this one deleted;
             ``"Conditional"``: which of them is known only when it is done. Else empty.
         properties: Names of the properties that change.
+        paths: Where in them, ``"ComputeResources/MaxvCpus"``; the property alone where CloudFormation does not say.
     """
 
     action: str
@@ -37,6 +38,7 @@ class Change(NamedTuple):
     physical_id: str = ""
     replacement: str = ""
     properties: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
 
 
 class ChangeSet(NamedTuple):
@@ -141,29 +143,23 @@ def discard(client: Any, change_set: ChangeSet) -> None:
 
 
 def _described(client: Any, watch: Watch, stack_name: str, change_set: ChangeSet) -> dict[str, Any]:
-    page, pause_s = call(client, "DescribeChangeSet", stack_name, ChangeSetName=change_set.change_set_id), FIRST_POLL_S
+    asked = {"ChangeSetName": change_set.change_set_id, "IncludePropertyValues": True}  # without it there are no paths
+    page, pause_s = call(client, "DescribeChangeSet", stack_name, **asked), FIRST_POLL_S
     while page["Status"] in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
         pause_s = watch.pause(f"the change set of stack {stack_name!r} is still being made", pause_s)
-        page = call(client, "DescribeChangeSet", stack_name, ChangeSetName=change_set.change_set_id)
+        page = call(client, "DescribeChangeSet", stack_name, **asked)
     changes = [*page.get("Changes", [])]
     last = page
     while last.get("NextToken"):
-        last = call(
-            client,
-            "DescribeChangeSet",
-            stack_name,
-            ChangeSetName=change_set.change_set_id,
-            NextToken=last["NextToken"],
-        )
+        last = call(client, "DescribeChangeSet", stack_name, **asked, NextToken=last["NextToken"])
         changes += last.get("Changes", [])
     return {**page, "Changes": [_change(each["ResourceChange"]) for each in changes if "ResourceChange" in each]}
 
 
 def _change(said: Mapping[str, Any]) -> Change:
-    names = (
-        detail.get("Target", {}).get("Name") or detail.get("Target", {}).get("Attribute", "")
-        for detail in said.get("Details") or []
-    )
+    targets = [detail.get("Target", {}) for detail in said.get("Details") or []]
+    names = [target.get("Name") or target.get("Attribute", "") for target in targets]
+    paths = [target.get("Path", "").removeprefix("/Properties/") for target in targets]
     return Change(
         action=said["Action"],
         logical_id=said["LogicalResourceId"],
@@ -171,4 +167,5 @@ def _change(said: Mapping[str, Any]) -> Change:
         physical_id=said.get("PhysicalResourceId") or "",
         replacement=said.get("Replacement") or "",
         properties=tuple(dict.fromkeys(name for name in names if name)),
+        paths=tuple(dict.fromkeys(path or name for path, name in zip(paths, names, strict=True) if path or name)),
     )

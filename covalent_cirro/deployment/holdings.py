@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from covalent_cirro.aws import translate
 from covalent_cirro.deployment import emptying, stacks
 from covalent_cirro.deployment.emptying import Contents
-from covalent_cirro.deployment.plans import PARTS, TAG, stack_name
+from covalent_cirro.deployment.plans import STACKS, TAG, stack_name
 from covalent_cirro.deployment.stack_events import FIRST_POLL_S, LONGEST_POLL_S
 from covalent_cirro.deployment.stacks import Resource, Stack, access_of_client
 from covalent_cirro.errors import AwsError
@@ -127,7 +127,7 @@ def survey(client: Client, name: str, *, keep_data: bool = False) -> Holdings:
     found: list[Stack] = []
     resources: list[Resource] = []
     kept: list[str] = []
-    for part in reversed(PARTS):
+    for part in reversed(STACKS):
         stack = stacks.find(formation, stack_name(name, part))
         if stack is None:
             continue
@@ -147,7 +147,9 @@ def survey(client: Client, name: str, *, keep_data: bool = False) -> Holdings:
         keep_data=keep_data,
         stacks=tuple(found),
         resources=tuple(resources),
-        jobs=tuple(jobs(client, queues)),
+        jobs=tuple(
+            {job.job_id: job for job in jobs(client, queues)}.values()
+        ),  # one may have changed its state meanwhile
         buckets=tuple(emptying.bucket_contents(client("s3"), each) for each in of_type.get("AWS::S3::Bucket", [])),
         repositories=tuple(
             emptying.repository_contents(client("ecr"), each) for each in of_type.get("AWS::ECR::Repository", [])
@@ -205,11 +207,11 @@ def _described(client: Client, operation: str, key: str, names: list[str]) -> It
             yield from getattr(client("batch"), operation)(**{key: some})[key]
 
 
-def jobs(client: Client, queues: Iterable[str]) -> Iterator[Job]:
-    """The jobs in the queues that have not ended."""
+def jobs(client: Client, queues: Iterable[str], states: Iterable[str] = ACTIVE_STATES) -> Iterator[Job]:
+    """The jobs in the queues that have not ended, in all states or some."""
     batch = client("batch")
     for queue in queues:
-        for state in ACTIVE_STATES:
+        for state in states:
             with translated(batch, "batch:ListJobs", queue):
                 for page in batch.get_paginator("list_jobs").paginate(jobQueue=queue, jobStatus=state):
                     for each in page["jobSummaryList"]:
@@ -262,7 +264,7 @@ def prove(
 
 
 def _left_stacks(client: Client, holdings: Holdings) -> Iterator[str]:
-    for part in PARTS:
+    for part in STACKS:
         if part == STORAGE and holdings.keep_data:
             continue
         stack = stacks.find(client("cloudformation"), stack_name(holdings.name, part))

@@ -1,4 +1,4 @@
-"""What a deployment is and what is to be done to it: four stacks, their order, their parameters, the changes to show.
+"""What a deployment is and what is to be done to it: its stacks, their order, their parameters, the changes to show.
 
 Pure: it decides from templates, parameters and what CloudFormation said. It must not ask AWS.
 """
@@ -13,14 +13,30 @@ from covalent_cirro.deployment.change_sets import Change
 from covalent_cirro.deployment.stacks import Stack
 from covalent_cirro.errors import SettingsError
 
-PARTS = ("network", "storage", "roles", "compute")
+BUDGET = "budget"
+"""The stack that is there only where a budget is wanted. What it makes is a part of billing, which may be refused to
+who may make all the rest: the deployment stands without it."""
+
+STACKS = ("network", "storage", "roles", BUDGET, "compute")
 """The stacks of a deployment, in the order in which they are made: an output of one is the parameter of the same name
 of a later one. They are deleted in the reverse order."""
+
+PARTS = tuple(part for part in STACKS if part != BUDGET)
+"""The stacks that every deployment has."""
+
+BUDGET_LIMIT, BUDGET_EMAIL = "MonthlyBudgetUsd", "BudgetEmail"
+"""The parameters of the budget."""
 
 DEFAULT_NAME = "cirro"
 
 NAME_PARAMETER = "DeploymentName"
 """The parameter of all templates that says which deployment a stack is part of."""
+
+ZONES = "Zones"
+"""The parameter of the network stack that says in which zones it has subnets."""
+
+JOB_MINUTES = "JobExecutionTimeoutMinutes"
+"""The parameter of the compute stack that says how long jobs may go on while their instances are replaced."""
 
 TAG = "covalent-cirro"
 """Tag of every stack, and of all it makes that AWS tags, with the deployment's name as its value. For the bill."""
@@ -58,7 +74,7 @@ class PartPlan(NamedTuple):
         part: One of `PARTS`.
         stack_name: Name of the stack.
         action: ``"create"``; ``"recreate"`` after the rest of a failed creation is removed; ``"update"``; ``"later"``
-            where a change set can be made only when the stacks before it are there; ``"none"``.
+            where a change set can be made only when the stacks before it are there; ``"remove"``; ``"none"``.
         changes: What becomes of its resources.
         foreseen: The changes were read from the template: CloudFormation was not asked yet.
         parameters: Parameters that the user can give and whose value changes, with the value before (`None`: none).
@@ -80,12 +96,14 @@ class Plan(NamedTuple):
         account: Its AWS account.
         region: Its region.
         parts: Its stacks, in the order in which they are made.
+        linked_roles: Service-linked roles that the account lacks, and that are made first.
     """
 
     name: str
     account: str
     region: str
     parts: tuple[PartPlan, ...]
+    linked_roles: tuple[str, ...] = ()
 
     @property
     def changes_anything(self) -> bool:
@@ -110,7 +128,7 @@ def made_before(part: str) -> dict[str, str]:
     """Outputs of the stacks before a part: the part that makes each."""
     return {
         output: earlier
-        for earlier in PARTS[: PARTS.index(part)]
+        for earlier in STACKS[: STACKS.index(part)]
         for output in templates.load(earlier).get("Outputs") or {}
     }
 
@@ -124,7 +142,7 @@ def linked(part: str) -> dict[str, str]:
 def parameters() -> dict[str, Parameter]:
     """The parameters that the user can give, in the order of the templates."""
     found: dict[str, Parameter] = {}
-    for part in PARTS:
+    for part in STACKS:
         links = linked(part)
         for name, declaration in templates.parameters(templates.load(part)).items():
             if name == NAME_PARAMETER or name in links:
@@ -161,7 +179,7 @@ def check(name: str, wanted: Mapping[str, object]) -> dict[str, str]:
         if key == NAME_PARAMETER:
             wrong.append(f"{key} is not given as a parameter, but with --stack-name")
         elif key not in known:
-            maker = next((links[key] for part in PARTS if key in (links := linked(part))), None)
+            maker = next((links[key] for part in STACKS if key in (links := linked(part))), None)
             wrong.append(
                 f"there is no parameter {key!r}"
                 if maker is None
@@ -214,6 +232,22 @@ def values_of(
         elif "Default" in declaration:
             known[key] = templates.as_text(declaration["Default"])
     return known
+
+
+def has_gpus(values: Mapping[str, str]) -> bool:
+    """Whether the compute stack is to have instances with GPUs."""
+    return any(values.get(name, "0") != "0" for name in ("GpuSpotMaxVcpus", "GpuOnDemandMaxVcpus"))
+
+
+def instance_types(values: Mapping[str, str]) -> list[str]:
+    """The instance types that the compute stack is to have, for CPU and, where there is a queue for it, for GPU."""
+    names = ["CpuInstanceTypes", *(["GpuInstanceTypes"] if has_gpus(values) else [])]
+    return [each.strip() for name in names for each in values[name].split(",")]
+
+
+def wants_budget(values: Mapping[str, str]) -> bool:
+    """Whether the values of parameters ask for a budget."""
+    return values.get(BUDGET_LIMIT, "0") != "0"
 
 
 def check_values(part: str, values: Mapping[str, str]) -> None:

@@ -70,7 +70,11 @@ _ADVICE = (
         "Give instance types that this region has (--parameter CpuInstanceTypes=... or GpuInstanceTypes=...).",
     ),
     (("not empty", "notempty"), "Empty it; `cirro destroy` does."),
-    (("service-linked role", "servicelinkedrole"), "Who deploys first needs iam:CreateServiceLinkedRole."),
+    (
+        ("service-linked role", "service linked role", "servicelinkedrole"),
+        "Who deploys first in an account needs iam:CreateServiceLinkedRole. Services know a new role after a minute: "
+        "deploy again then.",
+    ),
 )
 """Words of AWS's reasons, in lower case, and what helps; the first that matches."""
 
@@ -149,6 +153,20 @@ class Watch:
             stack = get(self._client, stack.stack_id)
             self._tell(stack)
         return stack
+
+    def now(self) -> float:
+        """Seconds, on the clock that it waits by."""
+        return self._clock()
+
+    def postpone(self, seconds: float) -> None:
+        """Wait so much longer in all."""
+        self._timeout_s += seconds
+        self._deadline += seconds
+
+    def rest(self, seconds: float) -> None:
+        """Wait for something that has no limit of its own."""
+        self._sleep(seconds)
+        self._deadline += seconds
 
     def pause(self, what: str, pause_s: float = FIRST_POLL_S) -> float:
         """Wait before the next look; returns how long to wait before the one after.

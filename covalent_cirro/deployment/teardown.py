@@ -99,8 +99,10 @@ def _stop_jobs(
             with translated(batch, "batch:TerminateJobs"):
                 answer = batch.terminate_jobs(jobs=some, reason=REASON)
             # A job that could not be terminated is tried again at the next look.
-            refused = {each.get("jobId") for each in answer.get("errors") or []}
-            asked |= set(some) - refused
+            refused = {str(each["job"]): f"{each['code']}: {each['message']}" for each in answer["errors"]}
+            asked |= set(some) - refused.keys()
+            for job, words in list(refused.items())[:1]:
+                say(f"{len(refused)} of {len(some)} jobs could not be terminated yet: job {job}: {words}")
         if clock() >= deadline:
             say(f"{len(left)} jobs have not ended yet: their queue's deletion waits for them")
             return

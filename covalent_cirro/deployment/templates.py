@@ -24,6 +24,9 @@ MAX_VALUE_CHARS = 4096
 """Longest value of a parameter (CloudFormation User Guide, quotas)."""
 
 
+_SUBSTITUTED = re.compile(r"\$\{([A-Za-z0-9]+)\}")
+
+
 class Foreseen(NamedTuple):
     """A resource that a template makes.
 
@@ -203,7 +206,27 @@ def _value(value: Any, values: Mapping[str, str]) -> str | None:
     function, argument = next(iter(value.items()))
     if function == "Ref":
         return values.get(argument)
-    if function == "Fn::Join" and not argument[0]:
-        joined = _value(argument[1], values) if isinstance(argument[1], dict) else None
-        return None if joined is None else joined.replace(",", "")
+    if function == "Fn::Join":
+        parts = _values(argument[1], values)
+        return None if parts is None else str(argument[0]).join(parts)
+    if function == "Fn::Sub" and isinstance(argument, str):
+        names = set(_SUBSTITUTED.findall(argument))
+        known = names <= values.keys()
+        return _SUBSTITUTED.sub(lambda found: values[found[1]], argument) if known else None
+    if function == "Fn::Select":
+        parts = _values(argument[1], values)
+        return None if parts is None else parts[int(argument[0])]
     return None
+
+
+def _values(value: Any, values: Mapping[str, str]) -> list[str] | None:
+    """A list of values as text; `None` where one of them is not known here."""
+    if isinstance(value, list):
+        found = [_value(each, values) for each in value]
+        return None if None in found else [each for each in found if each is not None]
+    function, argument = next(iter(value.items()))
+    if function == "Fn::Split":
+        joined = _value(argument[1], values)
+        return None if joined is None else joined.split(argument[0])
+    joined = _value(value, values)
+    return None if joined is None else joined.split(",")

@@ -94,19 +94,6 @@ def instance_types(clients: Clients, names: Iterable[str]) -> dict[str, Instance
     return found
 
 
-def offered_zones(clients: Clients, names: Iterable[str]) -> dict[str, frozenset[str]]:
-    """By instance type, the availability zones of the region that have it."""
-    found: dict[str, set[str]] = {}
-    for some in filters(names):
-        with clients.asking("ec2:DescribeInstanceTypeOfferings", of=", ".join(some)) as ec2:
-            for page in ec2.get_paginator("describe_instance_type_offerings").paginate(
-                LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": some}]
-            ):
-                for offer in page["InstanceTypeOfferings"]:
-                    found.setdefault(offer["InstanceType"], set()).add(offer["Location"])
-    return {name: frozenset(zones) for name, zones in found.items()}
-
-
 def subnets(clients: Clients, ids: Iterable[str]) -> dict[str, Subnet]:
     """Subnets by id, each with its way out; those that do not exist are not in the answer."""
     wanted = sorted(set(ids))

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from covalent_cirro import covalent_config, plain_paths
-from covalent_cirro.deployment.plans import TAG
+from covalent_cirro.definitions import LOG_STREAM_PREFIX
+from covalent_cirro.deployment import plans
+from covalent_cirro.deployment.plans import BUDGET, TAG, wants_budget
 from covalent_cirro.deployment.plans import stack_name as name_of_stack
 from covalent_cirro.doctor import account
 from covalent_cirro.doctor.account import Refusal
@@ -72,8 +74,9 @@ def region(facts: Facts) -> Findings:
 
 def cost_tag(facts: Facts) -> Findings:
     """Whether the budget counts anything."""
-    compute = facts.stacks()["compute"]
-    if compute is None or compute.parameters.get("MonthlyBudgetUsd", "0") == "0":
+    # Once it was a part of the compute stack, and is until the next deploy.
+    holders = [facts.stacks().get(part) for part in (BUDGET, "compute")]
+    if not any(holder is not None and wants_budget(holder.parameters) for holder in holders):
         raise Skip("the deployment has no budget")
     return [of_account.cost_tag(TAG, account.cost_tag_status(facts.clients, TAG), facts.where())]
 
@@ -182,6 +185,15 @@ def fit(facts: Facts) -> Findings:
     return found
 
 
+def disk(facts: Facts) -> Findings:
+    """Whether GPU instances have room for their system."""
+    compute = facts.stacks().get("compute")
+    parameters = {} if compute is None else compute.parameters
+    if "DiskSizeGib" not in parameters or not plans.has_gpus(parameters):
+        raise Skip("the deployment has no GPU instances")
+    return [machines.disk(int(parameters["DiskSizeGib"]), facts.where())]
+
+
 def quota(facts: Facts) -> Findings:
     """Whether the account may start what the compute environments want."""
     known = facts.instance_types()
@@ -260,21 +272,33 @@ def instance_role(facts: Facts) -> Findings:
 
 
 def permissions(facts: Facts) -> Findings:
-    """Whether the caller may do what a Covalent server does: register a definition with both roles, and submit."""
+    """Whether the caller may do what a Covalent server does; and what it goes on without, if it may not do all."""
     caller, settings, where = facts.caller, facts.settings(), facts.where()
     partition = caller.arn.split(":")[1]
     names = [name for name in (settings.batch_job_role_name, settings.batch_execution_role_name) if name]
     passed = [account.role(facts.clients, name).arn for name in names]
-    definition = (
-        f"arn:{partition}:batch:{where.region}:{caller.account}:"
-        f"job-definition/{settings.batch_job_definition_name}-doctor:1"
-    )
-    submit_to = [found.arn for found in facts.queues_of_electron()]
+
+    def arn(service: str, resource: str) -> str:
+        return f"arn:{partition}:{service}:{where.region}:{caller.account}:{resource}"
+
+    definition = arn("batch", f"job-definition/{settings.batch_job_definition_name}-doctor:1")
+    queues = [found.arn for found in facts.queues_of_electron()]
+    streams = arn("logs", f"log-group:{settings.batch_job_log_group_name}:log-stream:{LOG_STREAM_PREFIX}/default/1")
     questions = [
         (["iam:PassRole"], passed, {"iam:PassedToService": roles.TASKS_SERVICE}),
-        (["batch:SubmitJob"], [*submit_to, definition], {}),
+        (["batch:SubmitJob", "batch:TagResource"], [*queues, definition], {}),
         (["batch:RegisterJobDefinition"], [definition.rpartition(":")[0]], {}),
+        (["batch:DescribeJobs", *roles.ON_ANYTHING], ["*"], {}),
+        (["batch:GetJobQueueSnapshot"], queues, {}),
+        (["batch:TerminateJob"], [arn("batch", "job/1")], {"aws:ResourceTag/covalent:dispatch": "1"}),
+        (["ecs:DescribeContainerInstances"], [arn("ecs", "container-instance/1/2")], {}),
+        (["logs:GetLogEvents"], [streams], {}),
     ]
+    pulled = facts.image_place()
+    if pulled is not None:
+        owner, region = pulled.registry or caller.account, pulled.region or where.region
+        repository = f"arn:{partition}:ecr:{region}:{owner}:repository/{pulled.repository}"
+        questions.append((["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:DescribeImages"], [repository], {}))
     try:
         denied = account.denied(facts.clients, caller.arn, questions)
     except AccessDenied:
@@ -394,6 +418,7 @@ CHECKS: tuple[Check, ...] = (
     Check("environment", environment, needs=("credentials", "settings")),
     Check("instance_types", instance_types, needs=("credentials", "settings")),
     Check("fit", fit, needs=("credentials", "settings")),
+    Check("disk", disk, needs=("credentials", "stacks")),
     Check("quota", quota, needs=("credentials", "settings")),
     Check("network", net, needs=("credentials", "settings")),
     Check("job_role", job_role, needs=("credentials", "settings")),

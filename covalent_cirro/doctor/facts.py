@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from covalent_cirro import covalent_config, image_rules
 from covalent_cirro.aws import Access
-from covalent_cirro.deployment import stacks
-from covalent_cirro.deployment.plans import PARTS
+from covalent_cirro.deployment import stacks, zones
+from covalent_cirro.deployment.plans import BUDGET, STACKS
 from covalent_cirro.deployment.plans import stack_name as name_of_stack
 from covalent_cirro.deployment.stacks import Stack
 from covalent_cirro.doctor import account, capacity, server_facts
@@ -115,12 +115,13 @@ class Facts:
 
     @once
     def stacks(self) -> dict[str, Stack | None]:
-        """By part, its stack."""
+        """By part, its stack; that of the budget only where there is one."""
         client = self.clients("cloudformation")
-        with ThreadPoolExecutor(len(PARTS)) as pool:
-            found = pool.map(lambda part: stacks.find(client, name_of_stack(self.stack_name, part)), PARTS)
-            named = dict(zip(PARTS, found, strict=True))
-        return {part: None if stack is None or stack.is_empty_shell else stack for part, stack in named.items()}
+        with ThreadPoolExecutor(len(STACKS)) as pool:
+            found = pool.map(lambda part: stacks.find(client, name_of_stack(self.stack_name, part)), STACKS)
+            named = dict(zip(STACKS, found, strict=True))
+        there = {part: None if stack is None or stack.is_empty_shell else stack for part, stack in named.items()}
+        return {part: stack for part, stack in there.items() if stack is not None or part != BUDGET}
 
     @once
     def outputs(self) -> dict[str, str]:
@@ -219,7 +220,7 @@ class Facts:
     @once
     def offered_zones(self) -> dict[str, frozenset[str]]:
         """By instance type, the zones that have it."""
-        return capacity.offered_zones(self.clients, self._type_names())
+        return zones.offered_zones(self.clients, self._type_names())
 
     @once
     def subnets(self) -> dict[str, Subnet]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from covalent_cirro.aws import Access
 from covalent_cirro.deployment import stacks
-from covalent_cirro.deployment.plans import PARTS, stack_name
+from covalent_cirro.deployment.plans import BUDGET, STACKS, stack_name
 from covalent_cirro.deployment.stacks import Stack
 from covalent_cirro.doctor import capacity
 from covalent_cirro.doctor.account import Clients
@@ -75,11 +75,12 @@ def look(access: Access, name: str) -> Overview:
     formation, region = clients("cloudformation"), clients.region
     with ThreadPoolExecutor(THREADS, thread_name_prefix="status") as pool:
         all_queues = pool.submit(capacity.queues, clients)
-        found = pool.map(lambda part: stacks.find(formation, stack_name(name, part)), PARTS)
-        parts = {
+        found = pool.map(lambda part: stacks.find(formation, stack_name(name, part)), STACKS)
+        there = {
             part: None if stack is None or stack.is_empty_shell else stack
-            for part, stack in zip(PARTS, found, strict=True)
+            for part, stack in zip(STACKS, found, strict=True)
         }
+        parts = {part: stack for part, stack in there.items() if stack is not None or part != BUDGET}
         compute = parts["compute"]
         outputs = {} if compute is None else compute.outputs
         names = [outputs[output] for output in QUEUE_OUTPUTS if output in outputs]

@@ -12,16 +12,18 @@ import threading
 import time
 from pathlib import Path
 
-from covalent_cirro.emulator import moto_aws
+from covalent_cirro import private
+from covalent_cirro.emulator import keys, moto_aws
 from covalent_cirro.emulator.emulator import REGION, Emulator
 from covalent_cirro.emulator.model import Timing
-from covalent_cirro.errors import EmulatorError
+from covalent_cirro.errors import CirroError
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m covalent_cirro.emulator",
-        description="An emulated AWS on the loopback. DIR/emulator.json says where, once it answers.",
+        description="An emulated AWS on the loopback. DIR/emulator.json says where, once it answers, and "
+        "DIR/credentials has the key that it takes.",
     )
     parser.add_argument("--port", type=int, default=0, help="port; 0 takes a free one (default: 0)")
     parser.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder for its files")
@@ -41,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run until told to stop; the exit status is 0, or 1 if it could not start."""
     asked = _arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    os.umask(private.UMASK)
     told_to_stop = _signal_pipe()
     emulator = Emulator(
         asked.port,
@@ -53,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     try:
         emulator.start()
-    except EmulatorError as error:
+    except (CirroError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     note = asked.state_dir / "emulator.json"
@@ -87,11 +90,10 @@ def write_note(path: Path, emulator: Emulator) -> None:
         "port": emulator.port,
         "endpoint_url": emulator.endpoint_url,
         "region": emulator.region,
+        "credentials": str((path.parent / keys.FILE).absolute()),
         "started": time.time(),
     }
-    beside = path.with_suffix(f".{os.getpid()}")
-    beside.write_text(json.dumps(facts))
-    os.replace(beside, path)
+    private.write(path, json.dumps(facts))
 
 
 def forget_note(path: Path) -> None:

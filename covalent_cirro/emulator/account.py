@@ -17,10 +17,11 @@ from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
-from covalent_cirro.emulator import moto_aws, policies, prices
+from covalent_cirro.emulator import moto_aws, new_account, policies, prices
 from covalent_cirro.emulator.batch import Batch
 from covalent_cirro.emulator.batch_api import Answer
 from covalent_cirro.emulator.model import Json
+from covalent_cirro.emulator.new_account import NewAccount
 from covalent_cirro.emulator.operations import Operation
 
 ON_DEMAND, SPOT = "Running On-Demand {} instances", "All {} Spot Instance Requests"
@@ -59,6 +60,7 @@ class Account:
         quotas: vCPUs by quota code; `None`: as AWS has it by default.
         cost_tags: ``"Active"`` or ``"Inactive"`` by tag key.
         absent_types: By pattern of instance types, the zones that have none of them; none means the whole region.
+        new: What it lacks on its first day.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Account:
         self.quotas: dict[str, float | None] = dict.fromkeys(QUOTA_NAMES, ENOUGH_VCPUS)
         self.cost_tags: dict[str, str] = {}
         self.absent_types: dict[str, list[str]] = {}
+        self.new = NewAccount()
 
     def settings(self, changes: Json) -> Json:
         """Set what is given, and tell all: the emulator's own route.
@@ -77,15 +80,18 @@ class Account:
         Raises:
             ValueError: An unknown key.
         """
-        known = ("quotas", "cost_tags", "absent_types")
+        known = ("quotas", "cost_tags", "absent_types", "new")
         for key, value in changes.items():
             if key not in known:
                 raise ValueError(f"unknown key {key!r}; known are {', '.join(known)}")
+            if key == "new":
+                self.new = self.new.changed(value)
+                continue
             mine = getattr(self, key)
             if key != "quotas":
                 mine.clear()
             mine.update(value)
-        return {key: getattr(self, key) for key in known}
+        return {**{key: getattr(self, key) for key in known}, "new": self.new.settings()}
 
     def answer(self, asked: Operation, region: str, body: Callable[[], bytes]) -> Answer | None:
         """The answer to a call that is ours to answer; `None` for all others."""
@@ -180,7 +186,7 @@ class Account:
             {
                 "containerInstanceArn": host.arn,
                 "ec2InstanceId": host.instance_id,
-                "status": "ACTIVE",
+                "status": "DRAINING" if host.draining else "ACTIVE",
                 "attributes": [
                     {"name": "ecs.instance-type", "value": host.instance_type},
                     {"name": "ecs.availability-zone", "value": f"{region}a"},
@@ -202,6 +208,19 @@ class Account:
         asked = prices.parse_asked(dict(parse_qsl(body().decode())), time.time())
         offers = {name: self.zones_of(region, name) for name in asked.instance_types or _offers(region)}
         return Answer(200, [("Content-Type", "text/xml")], prices.spot_history(asked, offers).encode())
+
+    # --- the first day ----------------------------------------------------------------------------------------------
+
+    def create_linked_role(self, region: str, body: Callable[[], bytes]) -> Answer | None:
+        """CreateServiceLinkedRole."""
+        made = new_account.create_linked_role(self._account(), body())
+        return None if made is None else Answer(made[0], [("Content-Type", "text/xml")], made[1])
+
+    def describe_endpoint_services(self, region: str, body: Callable[[], bytes]) -> Answer:
+        """DescribeVpcEndpointServices."""
+        zones = moto_aws.zones(region)
+        told = new_account.describe_endpoint_services(self.new, region, zones, body())
+        return Answer(200, [("Content-Type", "text/xml")], told)
 
     # --- IAM's simulator --------------------------------------------------------------------------------------------
 
@@ -262,6 +281,8 @@ CALLS: dict[tuple[str, str], Callable[[Account, str, Callable[[], bytes]], Answe
     ("ecs", "DescribeContainerInstances"): Account.describe_container_instances,
     ("pricing", "GetProducts"): Account.get_products,
     ("ec2", "DescribeSpotPriceHistory"): Account.describe_spot_prices,
+    ("ec2", "DescribeVpcEndpointServices"): Account.describe_endpoint_services,
+    ("iam", "CreateServiceLinkedRole"): Account.create_linked_role,
     ("iam", "SimulatePrincipalPolicy"): Account.simulate,
 }
 

@@ -244,8 +244,12 @@ _ON_BUCKET = {
 }
 """Where the action is not called as the operation is."""
 _VERSIONED = {"GetObject": "GetObjectVersion", "DeleteObject": "DeleteObjectVersion"}
+_NO_OBJECT_YET = frozenset(("CreateMultipartUpload", "UploadPart", "UploadPartCopy"))
+"""They take no conditional header, so ``s3:ObjectCreationOperation`` tells them apart (S3 User Guide, Enforce
+conditional writes on Amazon S3 buckets)."""
 _HEADER_KEYS = {
     "s3:if-none-match": "HTTP_IF_NONE_MATCH",
+    "s3:if-match": "HTTP_IF_MATCH",
     "s3:x-amz-server-side-encryption": "HTTP_X_AMZ_SERVER_SIDE_ENCRYPTION",
     "s3:x-amz-acl": "HTTP_X_AMZ_ACL",
     "s3:x-amz-storage-class": "HTTP_X_AMZ_STORAGE_CLASS",
@@ -267,6 +271,8 @@ def _s3(name: str, request: Request) -> list[Access]:
         return [Access(f"s3:{_ON_BUCKET.get(name, name)}", f"arn:aws:s3:::{bucket}", names)]
     context = {key: [environ[header]] for key, header in _HEADER_KEYS.items() if header in environ}
     action = _ON_OBJECT[name]
+    if action == "PutObject":
+        context["s3:ObjectCreationOperation"] = [str(name not in _NO_OBJECT_YET).lower()]
     if "versionId" in query:
         action = _VERSIONED.get(action, action)
     needed = [Access(f"s3:{action}", f"arn:aws:s3:::{bucket}/{key}", context)]

@@ -13,11 +13,11 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from covalent_cirro.emulator import describe, logs, moto_aws
+from covalent_cirro.emulator import describe, logs, moto_aws, user_data
 from covalent_cirro.emulator.actions import Action, Changed, Kill, Launch, Stop
 from covalent_cirro.emulator.events import Events
 from covalent_cirro.emulator.hosts import Fleet
-from covalent_cirro.emulator.model import Attempt, Host, Job, JobDefinition
+from covalent_cirro.emulator.model import Attempt, ComputeEnvironment, Host, Job, JobDefinition
 from covalent_cirro.emulator.runs import Runs
 from covalent_cirro.emulator.scheduler import Scheduler
 from covalent_cirro.emulator.setting import Setting
@@ -52,6 +52,7 @@ class Batch:
             no_capacity=lambda environment, job: bool(
                 setting.faults.holding("no_capacity", job.id, job.name, environment.name)
             ),
+            drains=lambda environment: user_data.drains(self._user_data(environment)),
         )
         self.scheduler = Scheduler(
             fleet=self.fleet, timing=setting.timing, new_attempt=self._new_attempt, stuck=self._stuck
@@ -59,6 +60,7 @@ class Batch:
         self.events = Events(setting.account, self.region)
         self._runs = Runs(setting, self.region, self.lock, self.scheduler, self.advance)
         self._wake = threading.Condition(self.lock)
+        self._changed = threading.Condition(self.lock)
         self._closed = False
         self._timer = threading.Thread(target=self._keep_time, name=f"batch-{self.region}", daemon=True)
         self._timer.start()
@@ -140,13 +142,20 @@ class Batch:
             for action in actions:
                 self._act(action)
         self._wake.notify()
+        self._changed.notify_all()
+
+    def updated(self, environment: ComputeEnvironment, timeout_s: float) -> bool:
+        """Wait until a compute environment is no longer UPDATING; whether that was so in time."""
+        with self.lock:
+            return self._changed.wait_for(lambda: self._closed or environment.status != "UPDATING", timeout_s)
 
     def faults_changed(self) -> None:
         """A fault came or went: hosts may be lost, compute environments INVALID, blocked jobs may go on."""
         with self.lock:
             for environment in self.fleet.environments.values():
                 fault = self.setting.faults.holding("invalid", environment.arn, environment=environment.name)
-                environment.status = "VALID" if fault is None else "INVALID"
+                well = "VALID" if environment.jobs_end_at is None else "UPDATING"
+                environment.status = well if fault is None else "INVALID"
                 environment.status_reason = HEALTHY if fault is None else fault.reason or INVALID
             for job in list(self.scheduler.jobs.values()):
                 if job.status == "RUNNING":
@@ -177,6 +186,7 @@ class Batch:
         with self.lock:
             self._closed = True
             self._wake.notify_all()
+            self._changed.notify_all()
         self._runs.close()
         self._timer.join(timeout=5)
         self.events.close()
@@ -251,6 +261,10 @@ class Batch:
             if host.instance_id in self.fleet.hosts and not self._closed:
                 self.scheduler.lose(host, self.now())
                 self.advance()
+
+    def _user_data(self, environment: ComputeEnvironment) -> str:
+        template = environment.resources.get("launchTemplate") or {}
+        return moto_aws.user_data(self.setting.account, self.region, template) if template else ""
 
     def _stuck(self, job: Job) -> str | None:
         fault = self.setting.faults.holding("stuck", job.id, job.name)

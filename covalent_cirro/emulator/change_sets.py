@@ -9,11 +9,12 @@ from __future__ import annotations
 import copy
 import datetime
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from covalent_cirro.emulator import stack_engine, template
+from covalent_cirro.emulator import stack_engine, stack_resource, template
 from covalent_cirro.emulator.formation import ComputeEnvironment
 from covalent_cirro.emulator.model import Json
 from covalent_cirro.emulator.stack_resource import Mended, Resource, differ
@@ -49,8 +50,12 @@ class ChangeSet:
     status_reason: str | None = None
     creation_time: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.timezone.utc))
 
-    def described(self) -> Json:
-        """The answer of DescribeChangeSet."""
+    def described(self, *, with_paths: bool) -> Json:
+        """The answer of DescribeChangeSet.
+
+        Args:
+            with_paths: IncludePropertyValues was asked for: details say where in a property they are.
+        """
         shown: Json = {
             "ChangeSetId": self.change_set_id,
             "ChangeSetName": self.change_set_name,
@@ -64,9 +69,20 @@ class ChangeSet:
             "StatusReason": self.status_reason,
             "Capabilities": [],
             "Tags": [{"Key": key, "Value": value} for key, value in self.given_tags.items()],
-            "Changes": [{"Type": "Resource", "ResourceChange": change} for change in self.changes],
+            "Changes": [
+                {"Type": "Resource", "ResourceChange": change if with_paths else _without_paths(change)}
+                for change in self.changes
+            ],
         }
         return {key: value for key, value in shown.items() if value is not None}
+
+
+def _without_paths(change: Json) -> Json:
+    details = [
+        {**detail, "Target": {key: value for key, value in detail["Target"].items() if key != "Path"}}
+        for detail in change["Details"]
+    ]
+    return {**change, "Details": details}
 
 
 def create(backend: Any, asked: Json) -> ChangeSet:
@@ -134,7 +150,7 @@ def delete(backend: Any, name_or_id: str, stack_name: str | None = None) -> None
 
 
 def execute(backend: Any, name_or_id: str, stack_name: str | None = None) -> None:
-    """ExecuteChangeSet; it and all others of the stack are gone then."""
+    """ExecuteChangeSet: it and all others of the stack go. What has to wait for AWS Batch goes on after the answer."""
     change_set = find(backend, name_or_id, stack_name)
     if change_set.execution_status != "AVAILABLE":
         raise _error(
@@ -142,6 +158,27 @@ def execute(backend: Any, name_or_id: str, stack_name: str | None = None) -> Non
             f"ChangeSet [{change_set.change_set_id}] cannot be executed in its current status of [{change_set.status}]",
         )
     stack = backend.stacks[change_set.stack_id]
+    for each in [each for each in backend.change_sets.values() if each.stack_id == stack.stack_id]:
+        del backend.change_sets[each.change_set_id]
+    answer = threading.Event()
+    failed: list[Exception] = []
+
+    def carry_out() -> None:
+        stack_resource.waits.begin = answer.set
+        try:
+            _carry_out(backend, change_set, stack)
+        except Exception as error:
+            failed.append(error)
+        finally:
+            answer.set()
+
+    threading.Thread(target=carry_out, name=f"stack-{stack.name}", daemon=True).start()
+    answer.wait()
+    if failed:
+        raise failed[0]
+
+
+def _carry_out(backend: Any, change_set: ChangeSet, stack: Any) -> None:
     if change_set.change_set_type == "CREATE":
         made = _stack(
             backend, stack.name, stack.stack_id, change_set.template, change_set.values, change_set.given_tags
@@ -153,9 +190,6 @@ def execute(backend: Any, name_or_id: str, stack_name: str | None = None) -> Non
     else:
         tags = change_set.given_tags or None
         stack_engine.update(stack, change_set.template, parameters=change_set.values, tags=tags)
-        stack.description = stack.template_dict.get("Description")
-    for each in [each for each in backend.change_sets.values() if each.stack_id == stack.stack_id]:
-        del backend.change_sets[each.change_set_id]
 
 
 def _error(code: str, text: str) -> Exception:
@@ -268,26 +302,35 @@ def _change(
 def _static(before: Json, now: Json) -> list[Json]:
     return [
         {
-            "Target": {"Attribute": "Properties", "Name": name},
+            "Target": {"Attribute": "Properties", "Name": name, "Path": path},
             "Evaluation": "Static",
             "ChangeSource": "DirectModification",
         }
         for name in {**before, **now}
-        if before.get(name) != now.get(name)
+        for path in _paths(f"/Properties/{name}", before.get(name), now.get(name))
     ]
+
+
+def _paths(path: str, before: Any, now: Any) -> Iterator[str]:
+    """Where two values of a property differ: keys of maps, as a whole what is none."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**before, **now}:
+            yield from _paths(f"{path}/{key}", before.get(key), now.get(key))
+    elif before != now:
+        yield path
 
 
 def _dynamic(body: Json, changes: dict[str, Json]) -> list[Json]:
     """Properties that refer to what is new, may get another id, or has another attribute then."""
     details = []
     for name, value in (body.get("Properties") or {}).items():
-        for resource, attribute in _references(value):
+        for path, resource, attribute in _references(f"/Properties/{name}", value):
             change = changes.get(resource)
             if change is None or (not attribute and change.get("Replacement") not in ("True", "Conditional")):
                 continue
             details.append(
                 {
-                    "Target": {"Attribute": "Properties", "Name": name},
+                    "Target": {"Attribute": "Properties", "Name": name, "Path": path},
                     "Evaluation": "Dynamic",
                     "ChangeSource": "ResourceAttribute" if attribute else "ResourceReference",
                     "CausingEntity": f"{resource}.{attribute}" if attribute else resource,
@@ -296,25 +339,25 @@ def _dynamic(body: Json, changes: dict[str, Json]) -> list[Json]:
     return details
 
 
-def _references(value: Any) -> Iterator[tuple[str, str]]:
-    """Names of resources that a value refers to, with the attribute, if it is one."""
+def _references(path: str, value: Any) -> Iterator[tuple[str, str, str]]:
+    """Paths, and names of the resources that the values there refer to, with the attribute, if it is one."""
     if isinstance(value, list):
         for each in value:
-            yield from _references(each)
+            yield from _references(path, each)
     elif isinstance(value, dict):
         for key, each in value.items():
             if key == "Ref":
-                yield each, ""
+                yield path, each, ""
             elif key == "Fn::GetAtt":
                 name, attribute = each.split(".", 1) if isinstance(each, str) else each
-                yield name, attribute
+                yield path, name, attribute
             elif key == "Fn::Sub":
                 text = each if isinstance(each, str) else each[0]
                 for found in re.findall(r"\$\{([^!}][^}]*)\}", text):
                     name, _, attribute = found.partition(".")
-                    yield name, attribute
+                    yield path, name, attribute
             else:
-                yield from _references(each)
+                yield from _references(path if key.startswith("Fn::") else f"{path}/{key}", each)
 
 
 def _replacement(old_body: Json, body: Json, before: Json, new: Any, details: list[Json]) -> str:

@@ -11,9 +11,11 @@
 | ``GET, PUT /_cirro/images`` | ``{image: [program, argument...]}``: what a job without a command runs, as a process |
 | ``GET, PUT /_cirro/account`` | vCPU quotas, cost tags, instance types that are absent (`account.Account`) |
 | ``DELETE /_cirro/hosts/<instance id>[?notice_s=n]`` | the instance is lost now, or n seconds after Spot's notice |
-| ``GET /_cirro/credentials/<task id>`` | credentials of the task's role, as the ECS agent gives them |
-| ``GET /_cirro/metadata/<task id>`` | the task's container, as in ECS's task metadata version 4 |
-| ``/_cirro/instance/<task id>/latest/...`` | the instance metadata service of the task's host |
+| ``GET /_cirro/credentials/<endpoint_id>`` | credentials of a task's role, as the ECS agent gives them |
+| ``GET /_cirro/metadata/<endpoint_id>`` | the task's container, as in ECS's task metadata version 4 |
+| ``/_cirro/instance/<endpoint_id>/latest/...`` | the instance metadata service of the task's host |
+
+The last three are a task's own (`model.Attempt.endpoint_id`); the others are for who has the emulator's key.
 """
 
 from __future__ import annotations
@@ -32,6 +34,13 @@ from covalent_cirro.emulator.credentials import Tasks
 from covalent_cirro.emulator.faults import Faults
 from covalent_cirro.emulator.front import json_answer
 from covalent_cirro.emulator.model import Json
+
+TASKS = ("/_cirro/credentials/", "/_cirro/metadata/", "/_cirro/instance/")
+
+
+def is_tasks(path: str) -> bool:
+    """Whether a route is one that a task knows by what it was told, and nobody else does."""
+    return path.startswith(TASKS)
 
 
 def status(batches: dict[str, Batch]) -> Json:
@@ -159,10 +168,10 @@ class Control:
         return json_answer({"message": "no such task"}, 404) if found is None else json_answer(found)
 
     def _instance(self, method: str, rest: str, query: str, body: Any) -> Answer:
-        task_id, _, path = rest.partition("/")
+        endpoint_id, _, path = rest.partition("/")
         if path == "latest/api/token":
             return Answer(200, [("Content-Type", "text/plain")], b"emulated")
-        found = self.tasks.instance(task_id, path.removeprefix("latest/meta-data/"), self.region)
+        found = self.tasks.instance(endpoint_id, path.removeprefix("latest/meta-data/"), self.region)
         if found is None:
             return Answer(404, [("Content-Type", "text/plain")], b"Not Found")
         return Answer(200, [("Content-Type", "text/plain")], found.encode())

@@ -28,7 +28,7 @@ class Grant:
 
 
 class Tasks:
-    """Tasks that run, by id: for credentials, metadata, and to tell jobs' calls from others.
+    """Tasks that run, by their endpoint ids: for credentials, metadata, and to tell jobs' calls from others.
 
     Args:
         assume: ``assume(role_arn, session_name, duration_s)`` gives credentials in ECS's form.
@@ -38,42 +38,42 @@ class Tasks:
         self._assume = assume
         self._lock = threading.Lock()
         self._grants: dict[str, Grant] = {}
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, tuple[Job, str]] = {}
         self._issued: dict[str, Json] = {}
 
-    def add(self, task_id: str, grant: Grant) -> None:
+    def add(self, grant: Grant) -> None:
         """The task starts."""
         with self._lock:
-            self._grants[task_id] = grant
+            self._grants[grant.attempt.endpoint_id] = grant
 
-    def remove(self, task_id: str) -> None:
+    def remove(self, endpoint_id: str) -> None:
         """The task ended; its keys stay known as a job's."""
         with self._lock:
-            self._grants.pop(task_id, None)
-            self._issued.pop(task_id, None)
+            self._grants.pop(endpoint_id, None)
+            self._issued.pop(endpoint_id, None)
 
-    def credentials(self, task_id: str) -> Json | None:
+    def credentials(self, endpoint_id: str) -> Json | None:
         """Credentials of the task's role, or `None` for a task that is unknown or has no role."""
         with self._lock:
-            grant = self._grants.get(task_id)
-            issued = self._issued.get(task_id)
+            grant = self._grants.get(endpoint_id)
+            issued = self._issued.get(endpoint_id)
         if issued is not None or grant is None or grant.role_arn is None:
             return issued
-        issued = self._assume(grant.role_arn, task_id, DURATION_S)
+        issued = self._assume(grant.role_arn, grant.attempt.task_id, DURATION_S)
         with self._lock:
-            issued = self._issued.setdefault(task_id, issued)
-            self._jobs[issued["AccessKeyId"]] = grant.job
+            issued = self._issued.setdefault(endpoint_id, issued)
+            self._jobs[issued["AccessKeyId"]] = grant.job, issued["SecretAccessKey"]
         return issued
 
-    def metadata(self, task_id: str) -> Json | None:
+    def metadata(self, endpoint_id: str) -> Json | None:
         """The container's part of ECS's task metadata, version 4, or `None` for an unknown task."""
         with self._lock:
-            grant = self._grants.get(task_id)
+            grant = self._grants.get(endpoint_id)
         if grant is None:
             return None
         job, attempt = grant.job, grant.attempt
         return {
-            "DockerId": f"{task_id}-0",
+            "DockerId": f"{attempt.task_id}-0",
             "Name": "default",
             "Image": job.container["image"],
             "Limits": {"CPU": int(job.needs.vcpus * 1024), "Memory": job.needs.memory_mib},
@@ -85,10 +85,10 @@ class Tasks:
             "Labels": {"com.amazonaws.ecs.task-arn": attempt.task_arn},
         }
 
-    def instance(self, task_id: str, path: str, region: str) -> str | None:
+    def instance(self, endpoint_id: str, path: str, region: str) -> str | None:
         """An entry of the instance metadata service of the task's host, or `None`."""
         with self._lock:
-            grant = self._grants.get(task_id)
+            grant = self._grants.get(endpoint_id)
         if grant is None:
             return None
         host = grant.attempt.host
@@ -104,13 +104,15 @@ class Tasks:
             "instance-life-cycle": "spot" if host.environment.resources["type"] == "SPOT" else "on-demand",
         }.get(path)
 
-    def is_job(self, access_key: str | None) -> bool:
-        """Whether the key was given to a job."""
-        return access_key in self._jobs
-
     def job_of(self, access_key: str | None) -> Job | None:
         """The job that the key was given to; `None` for anybody else's."""
-        return self._jobs.get(access_key or "")
+        found = self._jobs.get(access_key or "")
+        return None if found is None else found[0]
+
+    def secret_of(self, access_key: str) -> str | None:
+        """The secret of a key that was given to a job; `None` for anybody else's."""
+        found = self._jobs.get(access_key)
+        return None if found is None else found[1]
 
 
 def command(job: Job) -> list[str]:
@@ -137,13 +139,13 @@ def environment(job: Job, attempt: Attempt, endpoint_url: str, region: str) -> d
         AWS_DEFAULT_REGION=region,
         AWS_ENDPOINT_URL=endpoint_url,
         AWS_EXECUTION_ENV="AWS_ECS_FARGATE" if attempt.host.single_use else "AWS_ECS_EC2",
-        ECS_CONTAINER_METADATA_URI_V4=f"{endpoint_url}/_cirro/metadata/{attempt.task_id}",
-        AWS_EC2_METADATA_SERVICE_ENDPOINT=f"{endpoint_url}/_cirro/instance/{attempt.task_id}",
+        ECS_CONTAINER_METADATA_URI_V4=f"{endpoint_url}/_cirro/metadata/{attempt.endpoint_id}",
+        AWS_EC2_METADATA_SERVICE_ENDPOINT=f"{endpoint_url}/_cirro/instance/{attempt.endpoint_id}",
     )
     if job.array_index is not None:
         variables["AWS_BATCH_JOB_ARRAY_INDEX"] = str(job.array_index)
     if job.container.get("jobRoleArn"):
-        variables["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"{endpoint_url}/_cirro/credentials/{attempt.task_id}"
+        variables["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"{endpoint_url}/_cirro/credentials/{attempt.endpoint_id}"
     if attempt.gpus:
         variables["NVIDIA_VISIBLE_DEVICES"] = ",".join(attempt.gpus)
     return variables

@@ -16,7 +16,7 @@ from covalent_cirro.emulator.emulator import Emulator, emulator_of
 from covalent_cirro.emulator.images import MAX_MANIFEST_BYTES, Image, Rules
 from covalent_cirro.emulator.layers import DIGEST, Refused
 from covalent_cirro.emulator.model import Json
-from covalent_cirro.emulator.registry import USER, layer_url
+from covalent_cirro.emulator.registry import USER
 
 PART_BYTES = 10 << 20
 """``partSize`` of InitiateLayerUpload, which is advice."""
@@ -274,7 +274,7 @@ def _image(asked: _Asked, image: Image, tag: str | None) -> Json:
 def _download_url(asked: _Asked) -> Json:
     digest = str(asked.get("layerDigest"))
     asked.images.blob(*asked.place, digest)
-    url = layer_url(asked.emulator.endpoint_url, *asked.place, digest)
+    url = asked.emulator.tokens.layer_url(asked.emulator.endpoint_url, *asked.place, digest)
     return {"downloadUrl": url, "layerDigest": digest}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import secrets
 import shutil
 import tempfile
 import threading
@@ -12,17 +13,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from covalent_cirro.emulator import bucket_policies, moto_aws
+from covalent_cirro import private
+from covalent_cirro.emulator import keys, moto_aws
 from covalent_cirro.emulator.account import Account
 from covalent_cirro.emulator.batch import Batch
 from covalent_cirro.emulator.batch_api import DEFAULT_LIMITS, Limits
+from covalent_cirro.emulator.callers import Callers
 from covalent_cirro.emulator.calls import Calls
-from covalent_cirro.emulator.control import Control, status
+from covalent_cirro.emulator.control import Control, is_tasks, status
 from covalent_cirro.emulator.credentials import Tasks
 from covalent_cirro.emulator.faults import Faults
 from covalent_cirro.emulator.front import Front
 from covalent_cirro.emulator.iam import Iam
 from covalent_cirro.emulator.images import Images, Rules
+from covalent_cirro.emulator.keys import Key
 from covalent_cirro.emulator.model import Json, Timing
 from covalent_cirro.emulator.registry import USER, Registry, Tokens
 from covalent_cirro.emulator.runs import runtime
@@ -58,8 +62,13 @@ class Emulator:
         iam: Check each call against the policies of its caller (`iam.Iam` says who that is).
         image_commands: By image, what its ``ENTRYPOINT`` and ``CMD`` would run: a process has no image to ask.
 
+    Attributes:
+        key: What signs calls (`keys.Key`), from `start` on; in the file `credentials` of the state folder.
+        web_identity: The token with which STS's AssumeRoleWithWebIdentity takes a caller for a CI service.
+
     Raises:
         EmulatorError: The port is taken, or no Docker engine answers.
+        NotPrivate: The state folder is also another user's.
     """
 
     def __init__(
@@ -79,6 +88,8 @@ class Emulator:
         self.account = ""
         self.endpoint_url = ""
         self.port = port
+        self.key = Key("", "")
+        self.web_identity = secrets.token_urlsafe(30)
         self.calls = Calls()
         self.limits = Limits(DEFAULT_LIMITS if limits is None else limits)
         self.faults = Faults(changed=self._faults_changed)
@@ -103,8 +114,9 @@ class Emulator:
 
     def start(self) -> Emulator:
         """Answer from now on."""
-        # The state folder may lie in the user's reach only: jobs see their data in it.
-        self.state_dir.mkdir(parents=True, exist_ok=True)
+        for folder in (self.state_dir, self.state_dir / "jobs"):
+            private.folder(folder)
+        self.key = keys.key_of(self.state_dir)
         engine = runtime(
             self.state_dir / "jobs", docker=self._docker, image_commands=self.image_commands, login=self._login
         )
@@ -114,6 +126,8 @@ class Emulator:
             moto=_Moto(),
             registry=Registry(self.images, self.tokens, lambda: self.endpoint_url),
             batch=self.batch,
+            callers=Callers(self.key, self._secret_of, self.web_identity),
+            is_tasks=is_tasks,
             control=Control(
                 self.region,
                 lambda: dict(self._batches),
@@ -145,9 +159,7 @@ class Emulator:
                 number += 1
             self.account = front.account = str(number)
             _accounts[self.account] = self
-        if self._enforces_iam:
-            front.iam = Iam(self.account, self.region, self.batch)
-            bucket_policies.DECIDED_ELSEWHERE.add(self.account)
+        front.iam = iam = Iam(self.account, self.region, self.batch, self._enforces_iam, self.key.ids)
         self._setting = Setting(
             account=self.account,
             endpoint_url=self.endpoint_url,
@@ -156,7 +168,7 @@ class Emulator:
             tasks=self.tasks,
             timing=self._timing,
             quota_vcpus=self._quota_vcpus,
-            role_refused=None if front.iam is None else front.iam.role_refused,
+            role_refused=iam.role_refused if self._enforces_iam else None,
         )
         self._server.start()
         atexit.register(self.close)
@@ -181,7 +193,6 @@ class Emulator:
         server.close()
         with _accounts_lock:
             _accounts.pop(self.account, None)
-        bucket_policies.DECIDED_ELSEWHERE.discard(self.account)
         if forget:
             moto_aws.forget_account(self.account)
         self.images.close()
@@ -208,14 +219,14 @@ class Emulator:
             return self._batches[name]
 
     def client(self, service: str, **options: Any) -> Any:
-        """A boto3 client of this AWS, with credentials that this AWS takes. Needs boto3."""
+        """A boto3 client of this AWS, with its key. Needs boto3."""
         import boto3
 
         given: dict[str, Any] = {
             "region_name": self.region,
             "endpoint_url": self.endpoint_url,
-            "aws_access_key_id": "testing",
-            "aws_secret_access_key": "testing",
+            "aws_access_key_id": self.key.id,
+            "aws_secret_access_key": self.key.secret,
         }
         with self._lock:  # a session reads each service's model once, and is not safe for threads
             if self._session is None:
@@ -225,6 +236,9 @@ class Emulator:
     def status(self) -> Json:
         """As ``GET /_cirro/status``."""
         return status(dict(self._batches))
+
+    def _secret_of(self, access_key: str) -> str | None:
+        return self.tasks.secret_of(access_key) or moto_aws.secret_of(self.account, access_key)
 
     def _assume(self, role_arn: str, session: str, duration_s: int) -> Json:
         return moto_aws.assume_role(self.account, self.region, role_arn, session, duration_s)
@@ -269,12 +283,12 @@ class _Moto:
                 moto_aws.preload()
                 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-                from covalent_cirro.emulator.bucket_policies import heed_transport
+                from covalent_cirro.emulator.bucket_policies import leave_to_iam
                 from covalent_cirro.emulator.s3_objects import count_parts, share_reads
 
                 share_reads()
                 count_parts()
-                heed_transport()
+                leave_to_iam()
                 application: Any = DomainDispatcherApplication(create_backend_app)
                 application.lock = moto_aws.IMPORTING  # it imports a service when that is first called
                 self._application = application

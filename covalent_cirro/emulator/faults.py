@@ -12,12 +12,20 @@ from typing import Any
 
 REQUEST_KINDS = ("throttle", "error", "cut", "slow", "conflict", "clock", "expired", "damage", "repeat", "stale")
 """Faults of an API call."""
-JOB_KINDS = ("describe_omits", "stuck", "image_pull", "disk_full", "lose_host", "no_capacity", "invalid")
+JOB_KINDS = ("describe_omits", "stuck", "image_pull", "disk_full", "lose_host", "no_capacity", "invalid", "bulk_error")
 """Faults of the emulated AWS Batch."""
 KINDS = REQUEST_KINDS + JOB_KINDS
 
 LOSE_HOST = "lose_host"
 """The only kind that is of both: with an ``operation``, it strikes after that call of a job."""
+
+ERRORS = {
+    403: ("AccessDenied", "Access Denied"),
+    404: ("NoSuchKey", "The specified key does not exist."),
+    500: ("InternalError", "We encountered an internal error. Please try again."),
+    503: ("ServiceUnavailable", "We encountered an internal error. Please try again."),
+}
+"""By the HTTP status of an ``error``, its usual code and message, which are those of S3."""
 
 HOST_STATES = ("RUNNABLE", "STARTING", "RUNNING")
 """States of a job that has a host, or for which one boots."""
@@ -44,8 +52,9 @@ class Fault:
         probability: Chance that it hits, for each call or job.
         above_per_s: Hits only what comes faster than this, evenly spread over time.
         duration_s: It ends this long after it was asked for.
-        status: HTTP status of ``error``: 500 or 503.
-        code: Error code of ``throttle``, ``error`` and ``conflict``, where it is not the usual one of the service.
+        status: HTTP status of ``error``: one of `ERRORS`.
+        code: Error code of ``throttle``, ``error`` and ``conflict``, where it is not the usual one of the service; of
+            ``bulk_error``, where it is not ``ThrottlingException`` (API model, TerminateJobsErrorDetail).
         when: ``cut``: ``before`` the call is carried out, ``during`` its answer, or ``after`` it was carried out and
             before the answer.
         seconds: ``slow``: wait before the call. ``describe_omits``: how long a new job is not shown.
@@ -55,6 +64,7 @@ class Fault:
         notice_s: ``lose_host``: Spot's notice is in the host's metadata this long before; `None`: there is none.
         bytes_per_s: ``slow``: speed of the answer's body.
         reason: ``stuck``, ``invalid``: the statusReason. ``image_pull``: what follows ``CannotPullContainerError: ``.
+            ``bulk_error``: its message.
         pattern: ``damage``: a regular expression; what it matches in the object is stored as ``replacement``.
         replacement: See ``pattern``.
         size: ``damage``: the object is stored with so many bytes, cut off or filled up with blanks.
@@ -94,8 +104,8 @@ class Fault:
             raise ValueError(f"unknown fault {self.kind!r}; known are {', '.join(KINDS)}")
         if self.when not in ("before", "during", "after"):
             raise ValueError(f"when is {self.when!r}; known are before, during, after")
-        if self.status not in (500, 503):
-            raise ValueError(f"status is {self.status!r}; known are 500 and 503")
+        if self.status not in ERRORS:
+            raise ValueError(f"status is {self.status!r}; known are {', '.join(map(str, ERRORS))}")
         if self.state not in HOST_STATES:
             raise ValueError(f"state is {self.state!r}; known are {', '.join(HOST_STATES)}")
 

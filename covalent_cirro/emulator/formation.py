@@ -6,13 +6,18 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 from typing import Any
 
 from covalent_cirro.emulator import mending, resources, shapes
 from covalent_cirro.emulator.model import Json
-from covalent_cirro.emulator.stack_resource import Place, Resource, differ, to_api, true
+from covalent_cirro.emulator.stack_resource import Place, Resource, begin_to_wait, differ, to_api, true
 from covalent_cirro.emulator.validation import Refused
+
+HANDLER_TIMEOUT_S = 7200.0
+"""How long CloudFormation waits for one resource (CloudFormation CLI User Guide, resource type schema,
+``handlers.timeoutInMinutes``: 120 where the type says nothing, which AWS::Batch::ComputeEnvironment does not)."""
 
 
 def request(operation: str, properties: Json, **more: Any) -> Json:
@@ -69,6 +74,9 @@ class ComputeEnvironment(Resource):
     @classmethod
     def make(cls, name: str, properties: Json, at: Place) -> str:
         """Make one."""
+        refused = at.new.no_environment(at.account)
+        if refused is not None:
+            raise Refused(refused)
         made = request("CreateComputeEnvironment", properties, computeEnvironmentName=name)
         return str(resources.create_compute_environment(at.batch, made)["computeEnvironmentArn"])
 
@@ -80,9 +88,17 @@ class ComputeEnvironment(Resource):
 
     @classmethod
     def change(cls, physical_id: str, properties: Json, at: Place) -> str:
-        """Change one in place."""
-        made = request("UpdateComputeEnvironment", properties, computeEnvironment=physical_id)
-        resources.update_compute_environment(at.batch, made)
+        """Change one in place, and wait until that is done."""
+        batch, made = at.batch, request("UpdateComputeEnvironment", properties, computeEnvironment=physical_id)
+        resources.update_compute_environment(batch, made)
+        environment = batch.fleet.environments[physical_id]
+        if environment.status == "UPDATING":
+            begin_to_wait()
+        if not batch.updated(environment, batch.setting.timing.scaled(HANDLER_TIMEOUT_S)):
+            raise Refused(
+                'Resource handler returned message: "Exceeded attempts to wait" (RequestToken: '
+                f"{uuid.uuid4()}, HandlerErrorCode: NotStabilized)"
+            )
         return physical_id
 
     @classmethod

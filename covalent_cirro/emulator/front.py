@@ -1,6 +1,7 @@
 """The one application behind the port: our AWS Batch, moto for the rest, and between them counting and faults.
 
-Routes under ``/_cirro/`` are the emulator's own (`control`). It must not know what services do with a request.
+Nothing is looked at that a web page sent, or that nobody signed. Routes under ``/_cirro/`` are the emulator's own
+(`control`). It must not know what services do with a request.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from types import MappingProxyType
 from typing import Any
 from xml.sax.saxutils import escape
 
-from covalent_cirro.emulator import batch_api, operations, registry, s3_objects
+from covalent_cirro import web_pages
+from covalent_cirro.emulator import batch_api, operations, registry, s3_objects, signatures
 from covalent_cirro.emulator.account import Account
 from covalent_cirro.emulator.batch import Batch
 from covalent_cirro.emulator.batch_api import Answer, Limits
+from covalent_cirro.emulator.callers import Callers, Refusal
 from covalent_cirro.emulator.calls import Calls
 from covalent_cirro.emulator.damage import Answers, damage
-from covalent_cirro.emulator.faults import LOSE_HOST, Fault, Faults
-from covalent_cirro.emulator.iam import Iam, Refusal
+from covalent_cirro.emulator.faults import ERRORS, LOSE_HOST, Fault, Faults
+from covalent_cirro.emulator.iam import Iam
+from covalent_cirro.emulator.keys import OWN_ID
 from covalent_cirro.emulator.model import Job
 from covalent_cirro.emulator.operations import Operation
 from covalent_cirro.emulator.server import Application, Cut, Environ, StartResponse
@@ -37,8 +41,9 @@ LOCKS = 64
 """Conditional writes to one key go one after another; so many keys at once."""
 WRITES = frozenset(("PutObject", "CompleteMultipartUpload", "CopyObject", "DeleteObject"))
 XML_SERVICES = frozenset(("s3", "sts", "iam", "ec2", "cloudformation"))
-OWN_KEY = "CIRROEMULATOR0000000"
-"""Access key of the emulator's calls to itself: not counted, not hit by faults."""
+OWN_ROUTES = ("/_cirro/", "/moto-api/")
+"""The emulator's own, and moto's pages: no AWS calls. Who asks brings the emulator's key, or is a task that asks for
+what is its own."""
 NO_FAULTS: Mapping[str, Fault] = MappingProxyType({})
 WRONG_DIGEST = "The digest you specified did not match what we received."
 CUT_AFTER_BYTES = 64
@@ -55,10 +60,12 @@ class Front:
         moto: moto's application.
         registry: Images of the emulated ECR (`registry.Registry`).
         batch: The Batch of a region, made when first asked for.
+        callers: Who may call at all.
         control: Answers requests under ``/_cirro/``.
+        is_tasks: Whether a path under ``/_cirro/`` is one that a task knows, and nobody else.
         job_of: The job that an access key was given to, if any.
         standing: Quotas and instance types of the account.
-        iam: Refuses what policies do not allow; `None` where IAM is not enforced.
+        iam: Refuses what policies do not allow; `None` before the account is known.
     """
 
     account: str
@@ -66,7 +73,9 @@ class Front:
     moto: Application
     registry: Application
     batch: Callable[[str], Batch]
+    callers: Callers
     control: Callable[[str, str, str, bytes], Answer]
+    is_tasks: Callable[[str], bool]
     job_of: Callable[[str | None], Job | None]
     faults: Faults
     calls: Calls
@@ -78,24 +87,38 @@ class Front:
 
     def __call__(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
+        start = _without_permissions(start)
         path = environ["PATH_INFO"]
-        if path.startswith(registry.LAYERS):
+        refused = web_pages.refusal(*(environ.get(f"HTTP_{name}") for name in ("HOST", "ORIGIN", "SEC_FETCH_SITE")))
+        if refused is not None:
+            return _give(json_answer({"message": refused}, 403), start)
+        if path.startswith(registry.LAYERS):  # such a URL is signed
             return self.registry(environ, start)
-        if path.startswith("/_cirro/"):
-            body = environ["wsgi.input"].read()
-            return _give(self.control(environ["REQUEST_METHOD"], path, environ["QUERY_STRING"], body), start)
-        return self._counted(environ, start)
+        if f"{path}/".startswith(OWN_ROUTES):
+            return self._own(environ, start)
+        if registry.serves(environ):  # it asks for a token
+            name = registry.operation(environ["REQUEST_METHOD"], path)
+            return self._counted(environ, Operation(registry.SERVICE, name, None, None), start)
+        signature = signatures.of(environ)
+        asked = operations.identify(environ, signature, batch_api.operation, lambda: _whole_body(environ))
+        refusal = self.callers.refusal(asked, signature, environ, lambda: _whole_body(environ))
+        if refusal is not None:
+            return _give(_refusal_answer(asked.service, refusal), start)
+        if asked.access_key == OWN_ID:
+            return self._dispatch(environ, asked, start)
+        return self._counted(environ, asked, start)
 
-    def _counted(self, environ: Environ, start: StartResponse) -> Iterator[bytes]:
+    def _own(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if not self.is_tasks(path) and not self.callers.has_key(environ):
+            return _give(json_answer({"message": f"{path} is for who has the key of this emulator"}, 403), start)
+        if not path.startswith("/_cirro/"):
+            return self.moto(environ, start)
+        body = environ["wsgi.input"].read()
+        return _give(self.control(environ["REQUEST_METHOD"], path, environ["QUERY_STRING"], body), start)
+
+    def _counted(self, environ: Environ, asked: Operation, start: StartResponse) -> Iterator[bytes]:
         length = int(environ.get("CONTENT_LENGTH") or 0)
-        if registry.serves(environ):
-            name = registry.operation(environ["REQUEST_METHOD"], environ["PATH_INFO"])
-            asked = Operation(registry.SERVICE, name, None, None)
-        else:
-            asked = operations.identify(environ, batch_api.operation, lambda: _whole_body(environ))
-        if asked.access_key == OWN_KEY:
-            yield from self._dispatch(environ, asked, start)
-            return
         caller = "client" if self.job_of(asked.access_key) is None else "job"
         name = f"{asked.service}:{asked.name}"
         sent = _Sent()
@@ -225,6 +248,15 @@ def _give(answer: Answer, start: StartResponse) -> Iterable[bytes]:
     return [answer.body]
 
 
+def _without_permissions(start: StartResponse) -> StartResponse:
+    """Answers that no page of another origin may read, whatever moto says."""
+
+    def without(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        return start(status, web_pages.without_permissions(headers), exc_info)
+
+    return without
+
+
 def _dated(start: StartResponse, epoch_s: float) -> StartResponse:
     """Answers that say another time."""
 
@@ -266,11 +298,11 @@ def _fault_answer(faults: dict[str, Fault], service: str) -> Answer | None:
         return _error(service, 403, "SignatureDoesNotMatch", "Signature expired: it is now earlier than the request.")
     if "error" in faults:
         fault = faults["error"]
-        usual = "InternalError" if fault.status == 500 else "ServiceUnavailable"
+        usual, text = ERRORS[fault.status]
         if service == "batch":
             code = fault.code or "ServerException"
             return batch_api.failure(Refused("Internal server error", code=code, status=fault.status))
-        return _error(service, fault.status, fault.code or usual, "We encountered an internal error. Please try again.")
+        return _error(service, fault.status, fault.code or usual, text)
     if "conflict" in faults:
         text = "The conditional request cannot succeed due to a conflicting operation against this resource."
         return _error(service, 409, faults["conflict"].code or "ConditionalRequestConflict", text)
@@ -286,7 +318,12 @@ def _refusal_answer(service: str, refusal: Refusal) -> Answer:
     query = service in XML_SERVICES
     if refusal.kind == "not evaluated":
         return _error(service, 501, "NotImplemented", refusal.text)
-    if refusal.kind == "unknown":
+    if refusal.kind == "unsigned":
+        code = "AccessDenied" if service == "s3" else "MissingAuthenticationToken"
+    elif refusal.kind == "signature":
+        wrong = "SignatureDoesNotMatch" if query else "InvalidSignatureException"
+        code = "AuthFailure" if service == "ec2" else wrong
+    elif refusal.kind == "unknown":
         code = UNKNOWN_KEYS.get(service, "InvalidClientTokenId" if query else "UnrecognizedClientException")
     elif service == "ec2":
         # EC2 API Reference, Error codes for the Amazon EC2 API.

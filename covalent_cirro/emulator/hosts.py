@@ -17,11 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from covalent_cirro.emulator.model import ComputeEnvironment, Host, Job, JobQueue, Needs, SchedulingPolicy
+from covalent_cirro.health.machines import usable_memory_mib
 
-USABLE_MEMORY = 0.97
-"""Of an instance's memory, what its kernel leaves (User Guide, Memory management: m4.large, 7,985 of 8,192 MiB)."""
-RESERVED_MEMORY_MIB = 32
-"""``ECS_RESERVED_MEMORY`` on the default AMI (User Guide, Memory management)."""
 DEFAULT_FAMILIES = {
     "default_x86_64": ("m6i", "c6i", "r6i", "c7i"),
     "optimal": ("m6i", "c6i", "r6i", "c7i"),
@@ -71,7 +68,7 @@ def instance_types() -> dict[str, InstanceType]:
         types[name] = InstanceType(
             name=name,
             vcpus=facts["VCpuInfo"]["DefaultVCpus"],
-            memory_mib=int(facts["MemoryInfo"]["SizeInMiB"] * USABLE_MEMORY) - RESERVED_MEMORY_MIB,
+            memory_mib=usable_memory_mib(facts["MemoryInfo"]["SizeInMiB"]),
             gpus=gpus,
             architecture=facts["ProcessorInfo"]["SupportedArchitectures"][0],
             metal=bool(facts.get("BareMetal")),
@@ -110,6 +107,7 @@ class Fleet:
         boot_s: Seconds here until a new host is ready.
         quota_vcpus: vCPUs of all hosts together, as EC2's quota; `None` for no limit. A job over it just waits.
         no_capacity: Emulated lack of capacity: whether a compute environment gets no instance for a job now.
+        drains: Whether the ECS agent of a compute environment's new instances drains them at a Spot notice.
         environments: By ARN.
         policies: Scheduling policies by ARN.
         hosts: By instance id.
@@ -120,6 +118,7 @@ class Fleet:
     boot_s: Callable[[], float]
     quota_vcpus: float | None = None
     no_capacity: Callable[[ComputeEnvironment, Job], bool] = lambda environment, job: False
+    drains: Callable[[ComputeEnvironment], bool] = lambda environment: False
     environments: dict[str, ComputeEnvironment] = field(default_factory=dict)
     policies: dict[str, SchedulingPolicy] = field(default_factory=dict)
     hosts: dict[str, Host] = field(default_factory=dict)
@@ -153,7 +152,7 @@ class Fleet:
             minimum = float(environment.resources.get("minvCpus", 0))
             hosts = self.of(environment)
             have = sum(host.vcpus for host in hosts)
-            while have < minimum and environment.status == "VALID":
+            while have < minimum and environment.status in ("VALID", "UPDATING"):
                 host = self._boot(environment, expand(tuple(environment.resources["instanceTypes"]))[0], now)
                 have += host.vcpus
             for host in sorted(hosts, key=lambda host: host.idle_since or now):
@@ -166,6 +165,33 @@ class Fleet:
                     due = min(due, host.idle_since + idle_s)
         return due
 
+    def replace(self, environment: ComputeEnvironment, jobs_end_at: float) -> None:
+        """An update of its infrastructure begins: instances without a job go, others once their jobs have ended.
+
+        Args:
+            environment: The compute environment.
+            jobs_end_at: Epoch seconds at which jobs that have not ended are.
+        """
+        for host in self.of(environment):
+            if host.jobs:
+                host.outdated = True
+            else:
+                self.release(host)
+        if any(host.outdated for host in self.of(environment)):
+            environment.status, environment.jobs_end_at = "UPDATING", jobs_end_at
+
+    def end_updates(self) -> None:
+        """Instances whose jobs have ended go; compute environments that have no old instance any more are VALID."""
+        for environment in self.environments.values():
+            if environment.jobs_end_at is None:
+                continue
+            old = [host for host in self.of(environment) if host.outdated]
+            for host in old:
+                if not host.jobs:
+                    self.release(host)
+            if not any(host.jobs for host in old):
+                environment.status, environment.jobs_end_at = "VALID", None
+
     def of(self, environment: ComputeEnvironment) -> list[Host]:
         """The hosts of a compute environment."""
         return [host for host in self.hosts.values() if host.environment is environment]
@@ -175,7 +201,7 @@ class Fleet:
         self.hosts.pop(host.instance_id, None)
 
     def _existing(self, environment: ComputeEnvironment, needs: Needs, now: float) -> Host | None:
-        fitting = [host for host in self.of(environment) if not host.single_use and host.fits(needs)]
+        fitting = [host for host in self.of(environment) if host.takes_jobs and host.fits(needs)]
         # Ready before booting; then the fullest, so that others fall idle and go; GPUs are kept for those who ask.
         return min(
             fitting,
@@ -226,6 +252,7 @@ class Fleet:
             gpu_ids=sorted(f"GPU-{uuid.uuid4()}" for _ in range(kind.gpus)),
             ready_at=now + self.boot_s(),
             single_use=exactly is not None,
+            drains=exactly is None and self.drains(environment),
         )
         self.hosts[host.instance_id] = host
         return host

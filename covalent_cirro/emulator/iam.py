@@ -5,57 +5,53 @@ It must not know how an answer is written, nor what services do with a request.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from covalent_cirro.emulator import authorization, moto_aws, policies
 from covalent_cirro.emulator.batch import Batch
+from covalent_cirro.emulator.callers import UNKNOWN, Refusal
 from covalent_cirro.emulator.operations import Operation
 from covalent_cirro.emulator.policies import Access, Principal
 from covalent_cirro.emulator.server import Environ
 
-_AWS_KEY = re.compile(r"(AKIA|ASIA)[A-Z0-9]{16}")
-"""What keys look like that AWS gives out (IAM User Guide, IAM identifiers)."""
-NOT_AWS = "/moto-api"
-"""moto's own routes, which nobody signs."""
-UNKNOWN_KEY = "The security token included in the request is invalid."
-
-
-class Refusal(NamedTuple):
-    """Why a request is refused. ``kind`` is ``denied``, ``unknown`` (key) or ``not evaluated``."""
-
-    kind: str
-    text: str
+ALLOW_ALL = '{"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}'
 
 
 @dataclass(frozen=True)
 class Iam:
-    """IAM of one account, when it is enforced.
+    """IAM of one account.
 
-    Keys that IAM or STS gave out, jobs' among them, are their user or role. A key of AWS's form that is nobody's is
-    refused, and so is an unsigned request for an object. Every other key (``testing``) is the account's administrator,
-    who may do all. Signatures are not checked.
+    Keys that IAM or STS gave out, jobs' among them, are their user or role. The emulator's own key is the account's
+    administrator, who may do all that no bucket's policy denies. That a caller has the key it names was found out
+    before (`callers`).
 
     Attributes:
         account: The account.
         region: For requests that name none.
         batch: The Batch of a region.
+        enforced: Whether callers are told apart; where not, each is the administrator.
+        own: Ids of the emulator's own key.
     """
 
     account: str
     region: str
     batch: Callable[[str], Batch]
+    enforced: bool
+    own: frozenset[str]
 
     def refusal(self, asked: Operation, environ: Environ, body: Callable[[], bytes]) -> Refusal | None:
         """Why the caller of a request may not make it; `None` if it may."""
-        key = asked.access_key or ""
-        who = moto_aws.principal(self.account, key) if key else None
+        who: Principal | None = None
+        if self.enforced and asked.access_key and asked.access_key not in self.own:
+            who = moto_aws.principal(self.account, asked.access_key)
+            if who is None:  # its user or session is gone
+                return UNKNOWN
         if who is None:
-            if not key and asked.service == "s3" and not environ["PATH_INFO"].startswith(NOT_AWS):
-                return Refusal("denied", "Access Denied")
-            return Refusal("unknown", UNKNOWN_KEY) if _AWS_KEY.fullmatch(key) else None
+            if asked.service != "s3":
+                return None
+            root = f"arn:aws:iam::{self.account}:root"
+            who = Principal(root, (root,), self.account, identity=(ALLOW_ALL,))
         region = asked.region or self.region
         request = authorization.Request(
             environ, body, self.account, region, self.batch(region), moto_aws.object_is_missing

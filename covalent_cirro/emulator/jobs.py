@@ -217,9 +217,17 @@ def _bulk(batch: Batch, request: Json, one: Callable[[Batch, Json], Json]) -> Js
     if not 1 <= len(ids) <= validation.MAX_BULK:
         raise Refused(f"jobs must have 1 to {validation.MAX_BULK} job IDs, got {len(ids)}")
     validation.reason(request["reason"])
+    successful, errors = [], []
     for job_id in ids:
+        job = batch.scheduler.jobs.get(_job_id(job_id))
+        fault = None if job is None else batch.setting.faults.take_job("bulk_error", job.name)
+        if fault is not None:
+            code = fault.code or "ThrottlingException"
+            errors.append({"job": job_id, "code": code, "message": fault.reason or "Rate exceeded"})
+            continue
         one(batch, {"jobId": job_id, "reason": request["reason"]})
-    return {"successful": list(ids), "errors": []}
+        successful.append(job_id)
+    return {"successful": successful, "errors": errors}
 
 
 def get_job_queue_snapshot(batch: Batch, request: Json) -> Json:

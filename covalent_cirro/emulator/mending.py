@@ -13,6 +13,7 @@ from covalent_cirro.emulator.mending_iam import IAM, OidcProvider
 from covalent_cirro.emulator.mending_network import NETWORK
 from covalent_cirro.emulator.model import Json
 from covalent_cirro.emulator.stack_resource import Mended, Place, Resource, to_api, true
+from covalent_cirro.emulator.validation import Refused
 
 
 class Bucket(Mended):
@@ -178,6 +179,9 @@ class Budget(Resource):
     @classmethod
     def make(cls, name: str, properties: Json, at: Place) -> str:
         """Make one, of the name that the template or CloudFormation gives."""
+        refused = at.new.no_budget(at.account, name)
+        if refused is not None:
+            raise Refused(refused)
         budgets = at.api("budgets")
         shape = budgets.meta.service_model.operation_model("CreateBudget").input_shape
         made: Json = to_api(shape, {**properties, "AccountId": at.account})

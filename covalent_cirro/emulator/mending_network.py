@@ -9,6 +9,7 @@ from typing import Any
 
 from covalent_cirro.emulator.model import Json
 from covalent_cirro.emulator.stack_resource import Mended, Place, true
+from covalent_cirro.emulator.validation import Refused
 
 
 class LaunchTemplate(Mended):
@@ -21,7 +22,10 @@ class LaunchTemplate(Mended):
     def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
         """A changed one is a new version."""
         if before is not None:
-            resource.create_version(properties["LaunchTemplateData"], "")
+            from moto.ec2.utils import parse_user_data
+
+            data = properties["LaunchTemplateData"]
+            resource.create_version({**data, "UserData": parse_user_data(data.get("UserData"))}, "")
 
 
 class SecurityGroup(Mended):
@@ -132,8 +136,14 @@ class Endpoint(_Tagged):
     )
 
     def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
-        """Tags; and in a changed one its route tables, subnets and groups."""
+        """Tags; and in a changed one its route tables, subnets and groups. Not each zone has each service."""
         super().complete(resource, properties, before, at)
+        if properties.get("VpcEndpointType") == "Interface":
+            subnets = at.api("ec2").describe_subnets(SubnetIds=properties["SubnetIds"])["Subnets"]
+            zones = sorted({each["AvailabilityZone"] for each in subnets})
+            refused = at.new.no_endpoint(properties["ServiceName"], zones)
+            if refused is not None:
+                raise Refused(refused)
         if before is None:
             return
         changes: Json = {}

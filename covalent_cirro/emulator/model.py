@@ -6,6 +6,7 @@ Plain data with its own small laws (a job's resources, an array's summary); it m
 from __future__ import annotations
 
 import math
+import secrets
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,7 +110,11 @@ class SchedulingPolicy:
 
 @dataclass
 class ComputeEnvironment:
-    """Where capacity comes from; ``resources`` is its ``computeResources``."""
+    """Where capacity comes from; ``resources`` is its ``computeResources``.
+
+    Attributes:
+        jobs_end_at: While it is UPDATING, epoch seconds at which jobs on its old instances are ended.
+    """
 
     name: str
     arn: str
@@ -119,6 +124,7 @@ class ComputeEnvironment:
     status: str = "VALID"
     status_reason: str = "ComputeEnvironment Healthy"
     tags: dict[str, str] = field(default_factory=dict)
+    jobs_end_at: float | None = None
 
     @property
     def resources(self) -> Json:
@@ -139,7 +145,7 @@ class ComputeEnvironment:
     @property
     def usable(self) -> bool:
         """Whether jobs may be placed here."""
-        return self.state == "ENABLED" and self.status == "VALID"
+        return self.state == "ENABLED" and self.status in ("VALID", "UPDATING")
 
 
 @dataclass
@@ -170,6 +176,8 @@ class Host:
         gpu_ids: All its GPUs.
         free_gpus: Those that no job holds.
         single_use: A Fargate "host": made for one job.
+        outdated: Its compute environment has been given other instances since: it takes no more jobs.
+        drains: Its ECS agent takes no more jobs once there is such a notice.
         goes_at: Epoch seconds at which EC2 has said that it takes a Spot instance back; `None` without a notice.
     """
 
@@ -182,6 +190,8 @@ class Host:
     gpu_ids: list[str]
     ready_at: float
     single_use: bool = False
+    outdated: bool = False
+    drains: bool = False
     goes_at: float | None = None
     used_vcpus: float = 0.0
     used_memory_mib: int = 0
@@ -192,6 +202,16 @@ class Host:
     def __post_init__(self) -> None:
         self.free_gpus = list(self.gpu_ids)
         self.idle_since = self.ready_at
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether more jobs may be placed on it."""
+        return not (self.single_use or self.draining or self.outdated)
+
+    @property
+    def draining(self) -> bool:
+        """Whether ECS places nothing more on it (ECS Developer Guide, Spot Instance draining)."""
+        return self.drains and self.goes_at is not None
 
     def fits(self, needs: Needs) -> bool:
         """Whether what is free is enough."""
@@ -228,7 +248,8 @@ class Attempt:
     """One try at running a job. Times are epoch seconds.
 
     Attributes:
-        task_id: 32 hex digits, the ECS task's id; new for each attempt.
+        task_id: 32 hex digits, the ECS task's id; new for each attempt. Its ARN and its log stream tell it.
+        endpoint_id: Names the routes of the task itself, those of its credentials among them; told to the task only.
         stopping: Why it is being ended (``timeout`` or ``terminate``), once that was decided.
         lost: Its host went: it has no exit code.
     """
@@ -246,6 +267,7 @@ class Attempt:
     status_reason: str | None = None
     stopping: str | None = None
     lost: bool = False
+    endpoint_id: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
 
 @dataclass

@@ -71,6 +71,22 @@ def task_role_works(account: str, role_arn: str) -> bool:
     )
 
 
+def secret_of(account: str, access_key: str) -> str | None:
+    """The secret of an access key that IAM or STS gave out; `None` for nobody's."""
+    preload()
+    from moto.iam.models import iam_backends
+    from moto.sts.models import sts_backends
+
+    for user in list(iam_backends[account][PARTITION].users.values()):
+        for key in list(user.access_keys):
+            if key.access_key_id == access_key:
+                return str(key.secret_access_key)
+    for session in reversed(list(sts_backends[account][PARTITION].assumed_roles)):
+        if session.access_key_id == access_key:
+            return str(session.secret_access_key)
+    return None
+
+
 def principal(account: str, access_key: str) -> Principal | None:
     """The user or role session that IAM or STS gave an access key to, with their policies; `None` for nobody's."""
     preload()
@@ -152,6 +168,56 @@ def role_of_instances(account: str, instance_profile: str) -> str | None:
     profiles = list(iam_backends[account][PARTITION].instance_profiles.values())
     name = instance_profile.rsplit("/", 1)[-1]
     return next((str(role.arn) for profile in profiles if profile.name == name for role in profile.roles), None)
+
+
+def has_role(account: str, name: str) -> bool:
+    """Whether IAM has a role of this name."""
+    preload()
+    from moto.iam.models import iam_backends
+
+    return any(role.name == name for role in list(iam_backends[account][PARTITION].roles.values()))
+
+
+def make_role(account: str, name: str, path: str, trust: str) -> tuple[str, str]:
+    """Make a role; gives its ARN and id."""
+    preload()
+    from moto.iam.models import iam_backends
+
+    made = iam_backends[account][PARTITION].create_role(
+        name, trust, path, permissions_boundary=None, description="", tags=[], max_session_duration="3600"
+    )
+    return str(made.arn), str(made.id)
+
+
+def zones(region: str) -> list[str]:
+    """Names of a region's availability zones."""
+    with IMPORTING:
+        from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
+
+    return [zone.name for zone in RegionsAndZonesBackend.zones.get(region, [])]
+
+
+def user_data(account: str, region: str, launch_template: Json) -> str:
+    """The user data in a version of a launch template; empty where the template, the version or the data is not there.
+
+    Args:
+        launch_template: As ``computeResources.launchTemplate`` names it.
+    """
+    with IMPORTING:
+        from moto.ec2.exceptions import EC2ClientError
+        from moto.ec2.models import ec2_backends
+
+    ec2 = ec2_backends[account][region]
+    try:
+        template = (
+            ec2.get_launch_template(launch_template["launchTemplateId"])
+            if launch_template.get("launchTemplateId")
+            else ec2.get_launch_template_by_name(launch_template.get("launchTemplateName", ""))
+        )
+        found = template.get_version(launch_template.get("version") or "$Default").data.get("UserData")
+    except EC2ClientError:
+        return ""
+    return "" if found is None else str(found.decode())
 
 
 def bucket_policy(bucket: str) -> str | None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import parse_qs, parse_qsl
 
 from covalent_cirro.emulator.server import Environ
+from covalent_cirro.emulator.signatures import Signature
 
 FORM = "application/x-www-form-urlencoded"
-
-_CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/\d+/([^/,\s]+)/([^/,\s]+)/aws4_request")
 
 
 class Operation(NamedTuple):
@@ -24,20 +22,23 @@ class Operation(NamedTuple):
 
 
 def identify(
-    environ: Environ, batch_operation: Callable[[str, str], str | None], body: Callable[[], bytes]
+    environ: Environ,
+    signature: Signature | None,
+    batch_operation: Callable[[str, str], str | None],
+    body: Callable[[], bytes],
 ) -> Operation:
     """The operation of a request.
 
     Args:
         environ: The request.
+        signature: The request's; `None`: it is not signed.
         batch_operation: Gives the operation of AWS Batch behind a method and a path.
         body: Reads the whole body; called for the form-encoded calls of AWS's query protocol only.
     """
     query = parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
-    credential = _CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
-    if credential is None and "X-Amz-Credential" in query:
-        credential = _CREDENTIAL.search(f"Credential={query['X-Amz-Credential'][0]}")
-    key, region, service = credential.groups() if credential is not None else (None, None, "")
+    key, region, service = None, None, ""
+    if signature is not None:
+        key, region, service = signature.access_key, signature.region, signature.service
     method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
     if service in ("batch", ""):
         name = batch_operation(method, path)

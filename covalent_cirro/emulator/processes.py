@@ -23,6 +23,8 @@ from covalent_cirro.emulator.process_table import Seen
 
 START_S = 10.0
 """A process is there after a few milliseconds; nobody waits longer for one when all is to end."""
+UMASK = 0o022
+"""That of a container, whatever the emulator's own is: jobs also write into folders of the user's."""
 WATCH_S = 0.1
 """How often memory is looked at, at most."""
 KEPT_VARIABLES = frozenset(
@@ -195,6 +197,7 @@ class Processes:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=UMASK,
             )
             attempt = ProcessAttempt(spec, process, folder, output)
             with self._change:

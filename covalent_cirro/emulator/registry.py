@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import json
 import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlencode
@@ -30,7 +31,10 @@ USER = "AWS"
 TOKEN_LIFE_S = 12 * 3600.0
 """How long a token holds (ECR API Reference, GetAuthorizationToken)."""
 LAYERS = "/_cirro/layers/"
-"""Layers by a URL that needs no headers, as S3's presigned ones: ``<LAYERS><region>/<digest>?repository=<name>``."""
+"""Layers by a URL that needs no headers, as S3's presigned ones: ``<LAYERS><region>/<digest>?repository=<name>``, with
+the time until which it holds, and a signature."""
+LAYER_LIFE_S = 3600
+"""How long such a URL holds. AWS does not say; its S3 URLs hold for an hour unless asked otherwise."""
 JSON = "application/json; charset=utf-8"
 TAGS = 1000
 """Tags in one answer, at most."""
@@ -76,6 +80,7 @@ _REASONS = {
     206: "Partial Content",
     400: "Bad Request",
     401: "Unauthorized",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     413: "Payload Too Large",
@@ -92,12 +97,13 @@ class Token(NamedTuple):
 
 
 class Tokens:
-    """The passwords that the registry takes. Safe for threads."""
+    """The passwords that the registry takes, and the URLs that need none. Safe for threads."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._tokens: dict[str, Token] = {}
+        self._secret = secrets.token_bytes()
 
     def issue(self, region: str) -> Token:
         """A new one."""
@@ -107,6 +113,23 @@ class Tokens:
             self._tokens = {key: each for key, each in self._tokens.items() if each.expires_at > now}
             self._tokens[token.password] = token
         return token
+
+    def layer_url(self, endpoint_url: str, region: str, repository: str, digest: str) -> str:
+        """Where a blob can be fetched without headers."""
+        until = str(int(self._clock() + LAYER_LIFE_S))
+        signature = self._sign(region, repository, digest, until)
+        query = urlencode({"repository": repository, "until": until, "signature": signature})
+        return f"{endpoint_url}{LAYERS}{region}/{digest}?{query}"
+
+    def holds(self, region: str, repository: str, digest: str, query: Mapping[str, str]) -> bool:
+        """Whether `layer_url` gave such a URL, and its time is not over."""
+        until = query.get("until", "")
+        expected = self._sign(region, repository, digest, until)
+        genuine = hmac.compare_digest(expected.encode(), query.get("signature", "").encode())
+        return genuine and float(until) >= self._clock()
+
+    def _sign(self, *parts: str) -> str:
+        return hmac.digest(self._secret, json.dumps(parts).encode(), "sha256").hex()
 
     def of(self, authorization: str) -> Token | None:
         """The token in a request's ``Authorization`` header, if it is one."""
@@ -127,11 +150,6 @@ def operation(method: str, path: str) -> str:
         if pattern.fullmatch(path):
             return methods.get(method, f"{method} {path}")
     return f"{method} {path}"
-
-
-def layer_url(endpoint_url: str, region: str, repository: str, digest: str) -> str:
-    """Where a blob can be fetched without headers."""
-    return f"{endpoint_url}{LAYERS}{region}/{digest}?{urlencode({'repository': repository})}"
 
 
 class Registry:
@@ -155,6 +173,8 @@ class Registry:
             if path.startswith(LAYERS):
                 region, _, digest = path.removeprefix(LAYERS).partition("/")
                 name = _query(environ).get("repository", "")
+                if not self._tokens.holds(region, name, digest, _query(environ)):
+                    return _give(start, _error(403, "DENIED", "The URL is not one of ECR's, or has expired."))
                 return self._blob(environ, start, *self._images.blob(region, name, digest), digest)
             token = self._tokens.of(environ.get("HTTP_AUTHORIZATION", ""))
             if token is None:

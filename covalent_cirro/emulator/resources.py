@@ -112,22 +112,43 @@ def create_compute_environment(batch: Batch, request: Json) -> Json:
     return {"computeEnvironmentName": name, "computeEnvironmentArn": arn}
 
 
+INFRASTRUCTURE = (
+    *("allocationStrategy", "bidPercentage", "ec2Configuration", "ec2KeyPair", "imageId", "instanceRole"),
+    *("instanceTypes", "launchTemplate", "placementGroup", "securityGroupIds", "subnets", "tags", "type"),
+)
+"""Of ``computeResources``, what only new instances have (User Guide, Updating compute environments)."""
+JOB_EXECUTION_TIMEOUT_MINUTES = 30
+"""How long jobs may go on then, where ``updatePolicy`` does not say (API model, UpdatePolicy)."""
+
+
 def update_compute_environment(batch: Batch, request: Json) -> Json:
-    """UpdateComputeEnvironment: new instances are made as it says then; those that run stay."""
+    """UpdateComputeEnvironment. Where instances have to be others, it is UPDATING until the old ones have no job."""
     validation.state(request.get("state"))
     with batch.lock:
         environment = lookup.environment(batch, request["computeEnvironment"])
+        _refuse_while_updating(environment, "update")
         asked = request.get("computeResources") or {}
         # An order of the update, not a property of what is updated.
         changed = {**environment.resources, **{k: v for k, v in asked.items() if k != "updateToLatestImageVersion"}}
         validation.compute_resources(changed)
+        replaces = any(changed.get(key) != environment.resources.get(key) for key in INFRASTRUCTURE)
         environment.body = {**environment.body, "computeResources": changed}
         for key in ("serviceRole", "updatePolicy", "context"):
             if request.get(key) is not None:
                 environment.body[key] = request[key]
         environment.state = request.get("state") or environment.state
+        if replaces and not environment.fargate:
+            policy = environment.body.get("updatePolicy") or {}
+            minutes = policy.get("jobExecutionTimeoutMinutes", JOB_EXECUTION_TIMEOUT_MINUTES)
+            left_s = 0.0 if policy.get("terminateJobsOnUpdate") else batch.setting.timing.scaled(60.0 * minutes)
+            batch.fleet.replace(environment, batch.now() + left_s)
         batch.advance()
     return {"computeEnvironmentName": environment.name, "computeEnvironmentArn": environment.arn}
+
+
+def _refuse_while_updating(environment: ComputeEnvironment, verb: str) -> None:
+    if environment.jobs_end_at is not None:
+        raise Refused(f"Cannot {verb}, resource is being modified.")
 
 
 def delete_compute_environment(batch: Batch, request: Json) -> Json:
@@ -138,6 +159,7 @@ def delete_compute_environment(batch: Batch, request: Json) -> Json:
             raise Refused("Cannot delete, state must be DISABLED")
         if any(environment.arn in queue.order for queue in batch.scheduler.queues.values()):
             raise Refused("Cannot delete, found existing JobQueue relationship")
+        _refuse_while_updating(environment, "delete")
         for host in batch.fleet.of(environment):
             batch.scheduler.lose(host, batch.now())
         del batch.fleet.environments[environment.arn]

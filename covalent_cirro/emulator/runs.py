@@ -93,7 +93,7 @@ class Runs:
             failed = StartFailed(f"CannotStartContainerError: the emulator failed: {error!r}")
         with self._lock:
             self._running.pop(attempt.task_id, None)
-            self._setting.tasks.remove(attempt.task_id)
+            self._setting.tasks.remove(attempt.endpoint_id)
             if not attempt.lost:
                 if ended is None:
                     attempt.status_reason, attempt.reason = failed.status_reason, failed.reason
@@ -123,7 +123,7 @@ class Runs:
             if needed and not moto_aws.task_role_works(setting.account, needed):
                 raise StartFailed(None, NO_ROLE.format(needed))
         self._agent.pull(job, attempt)
-        setting.tasks.add(attempt.task_id, credentials.Grant(job, attempt, role))
+        setting.tasks.add(credentials.Grant(job, attempt, role))
         stream = self._agent.open_log(job, attempt)
         disk = setting.faults.take_job("disk_full", job.name)
         spec = Spec(

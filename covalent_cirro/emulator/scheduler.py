@@ -146,6 +146,7 @@ class Scheduler:
         """Do all that is due and set `next_due`."""
         self.next_due = float("inf")
         self._time_out(now)
+        self._update_environments(now)
         self._evaluate(now)
         for queue in sorted(self.queues.values(), key=lambda queue: -queue.priority):
             self._place(queue, now)
@@ -166,6 +167,18 @@ class Scheduler:
                 self.actions.append(Stop(job, attempt))
             else:
                 self._due(at)
+
+    def _update_environments(self, now: float) -> None:
+        """What an infrastructure update does to jobs on old instances: they run until their time is over."""
+        for environment in self.fleet.environments.values():
+            if environment.jobs_end_at is None:
+                continue
+            if environment.jobs_end_at > now:
+                self._due(environment.jobs_end_at)
+                continue
+            for host in [host for host in self.fleet.of(environment) if host.outdated]:
+                self.lose(host, now)
+        self.fleet.end_updates()
 
     def _evaluate(self, now: float) -> None:
         fresh, self._fresh = self._fresh, []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import threading
 import warnings
 from typing import Any
 
@@ -82,11 +83,11 @@ def _make(stack: Any, name: str) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            resource_map.cirro_making = True
+            resource_map.cirro_maker = threading.get_ident()
             try:
                 resource = resource_map[name]
             finally:
-                resource_map.cirro_making = False
+                resource_map.cirro_maker = None
         if resource is None:
             raise Failed(f"{body['Type']} is not emulated")
     except Exception as error:
@@ -123,6 +124,7 @@ def _change(stack: Any, name: str) -> tuple[Any, Json] | None:
     except Exception as error:
         log.debug("updating %s", name, exc_info=True)
         _event(stack, name, "UPDATE_FAILED", _reason(error))
+        resource_map.cirro_resolved[name] = None  # nobody knows what it has now: the rollback sets it anew
         raise Failed(f"The following resource(s) failed to update: [{name}].") from error
     resource_map._parsed_resources[name] = new
     _remember(resource_map, name, body)
@@ -188,6 +190,7 @@ def update(stack: Any, body: str, role_arn: str | None = None, parameters: Any =
     """Change the stack to a template and parameters, or leave it as it was."""
     from moto.cloudformation.exceptions import ValidationError
 
+    stack.outputs  # noqa: B018  (read now: they are what is told of them until the update is over)
     before = (stack.template, stack.parameters)
     wanted = stack.parse_template(body)
     given = stack.parameters if parameters is None else parameters
@@ -251,6 +254,7 @@ def _load(stack: Any, body: Any, parameters: Any) -> None:
     stack.template = body
     stack._parse_template()
     stack.parameters = parameters
+    stack.description = stack.template_dict.get("Description")
     resource_map = stack.resource_map
     resource_map._template = stack.template_dict
     resource_map._resource_json_map = stack.template_dict["Resources"]

@@ -6,11 +6,15 @@ The only room that changes moto's CloudFormation; it must not know what a stack 
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import Any
 
 from covalent_cirro.emulator import change_sets, moto_aws, template
 from covalent_cirro.emulator.model import Json
 from covalent_cirro.emulator.stack_engine import create, delete, parameter_values, update
+
+STEADY = frozenset(("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"))
+"""Statuses of a stack in which all that its outputs refer to is there."""
 
 
 def install() -> None:
@@ -52,12 +56,14 @@ def _install_reader(parsing: Any, models: Any) -> None:
 
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         self.cirro_order, self.cirro_bodies, self.cirro_resolved = [], {}, {}
-        self.cirro_making = False
+        self.cirro_maker = None
         make_map(self, *args, **kwargs)
 
     def get_item(self: Any, name: str) -> Any:
-        # moto makes a resource when somebody looks at it: here only the engine makes any.
-        if name in self._parsed_resources or self.cirro_making or name not in self._resource_json_map:
+        # moto makes a resource when somebody looks at it: here only the engine's thread makes any. Who describes the
+        # stack meanwhile must not make the same one a second time.
+        is_maker = self.cirro_maker == threading.get_ident()
+        if name in self._parsed_resources or is_maker or name not in self._resource_json_map:
             return get_or_make(self, name)
         return None
 
@@ -134,7 +140,8 @@ def _install_stacks(models: Any, responses: Any) -> None:
 
     def describe_change_set(self: Any) -> Any:
         names = self._get_param("ChangeSetName"), self._get_param("StackName")
-        return action_result(change_sets.find(self.cloudformation_backend, *names).described())
+        with_paths = str(self._get_param("IncludePropertyValues")).lower() == "true"
+        return action_result(change_sets.find(self.cloudformation_backend, *names).described(with_paths=with_paths))
 
     def delete_change_set(self: Any) -> Any:
         change_sets.delete(self.cloudformation_backend, self._get_param("ChangeSetName"), self._get_param("StackName"))
@@ -162,7 +169,16 @@ def _install_stacks(models: Any, responses: Any) -> None:
         values = parameter_values(self.template_dict, self.parameters)  # moto would tell a list as Python writes it
         return [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
 
+    tell_outputs = models.Stack.outputs.fget
+
+    def outputs(self: Any) -> Any:
+        # As AWS has it: none before all is made, and those of before while an update goes on.
+        if self.status in STEADY:
+            self.cirro_outputs = tell_outputs(self)
+        return getattr(self, "cirro_outputs", None)
+
     backend.update_stack = update_stack
+    models.Stack.outputs = property(outputs)
     models.Stack.create_resources = create
     models.Stack.update = update
     models.Stack.delete = delete

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from typing import Any, ClassVar, NamedTuple
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from covalent_cirro.emulator.batch import Batch
 from covalent_cirro.emulator.emulator import emulator_of
-from covalent_cirro.emulator.front import OWN_KEY
+from covalent_cirro.emulator.keys import OWN_ID
 from covalent_cirro.emulator.model import Json
+from covalent_cirro.emulator.new_account import NewAccount
 from covalent_cirro.emulator.validation import Refused
 
 
@@ -22,7 +24,7 @@ from covalent_cirro.emulator.validation import Refused
 def _client(service: str, account: str, region: str, endpoint_url: str) -> Any:
     emulator = emulator_of(account)
     assert emulator is not None
-    return emulator.client(service, region_name=region, endpoint_url=endpoint_url, aws_access_key_id=OWN_KEY)
+    return emulator.client(service, region_name=region, endpoint_url=endpoint_url, aws_access_key_id=OWN_ID)
 
 
 class Place(NamedTuple):
@@ -32,10 +34,17 @@ class Place(NamedTuple):
     region: str
 
     def api(self, service: str) -> Any:
-        """A client of a service; its calls are signed with `OWN_KEY`: neither counted nor hit by faults."""
+        """A client of a service; its calls are signed with `OWN_ID`: neither counted nor hit by faults."""
         emulator = emulator_of(self.account)
         assert emulator is not None, f"no emulator has account {self.account}"
         return _client(service, self.account, self.region, emulator.endpoint_url)
+
+    @property
+    def new(self) -> NewAccount:
+        """What the account lacks."""
+        emulator = emulator_of(self.account)
+        assert emulator is not None, f"no emulator has account {self.account}"
+        return emulator.standing.new
 
     @property
     def batch(self) -> Batch:
@@ -43,6 +52,15 @@ class Place(NamedTuple):
         emulator = emulator_of(self.account)
         assert emulator is not None, f"no emulator has account {self.account}"
         return emulator.batch(self.region)
+
+
+waits = threading.local()
+"""Of a thread that carries out a change set: ``begin`` is called when it begins to wait for AWS."""
+
+
+def begin_to_wait() -> None:
+    """What is done from now on takes its time: who asked for it gets the answer now."""
+    getattr(waits, "begin", lambda: None)()
 
 
 def true(value: Any) -> bool:

@@ -14,7 +14,7 @@ MACHINES = {"amd64": "x86_64"}
 
 def unknown(uri: str) -> Finding:
     """An image that ECR does not tell about: the stock default, or one of another registry."""
-    reason = image_rules.stock_image(uri)
+    reason = image_rules.refused_by_name(uri)
     if reason is not None:
         return Finding("image", uri, FAILURE, reason, MAKE)
     return Finding(

@@ -7,6 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from covalent_cirro.health.findings import FAILURE, OK, WARNING, Finding, Where
+from covalent_cirro.optional_actions import COSTS
+
+ON_ANYTHING = (
+    "batch:DescribeJobDefinitions",
+    "batch:ListJobs",
+    "batch:DescribeJobQueues",
+    "batch:DescribeComputeEnvironments",
+    "ec2:DescribeInstanceTypes",
+    "ec2:DescribeSpotPriceHistory",
+    "pricing:GetProducts",
+)
+"""Actions that an executor does without. No policy can limit them to a resource (Service Authorization Reference)."""
 
 TASKS_SERVICE, INSTANCES_SERVICE = "ecs-tasks.amazonaws.com", "ec2.amazonaws.com"
 
@@ -101,8 +113,15 @@ def permissions(arn: str, denied: Sequence[tuple[str, str, str]], policy_arn: st
         where: The deployment.
     """
     if not denied:
-        return Finding("permissions", arn, OK, "may register job definitions, pass both roles and submit jobs")
-    told = "; ".join(f"{action} on {resource}: {decision}" for action, resource, decision in denied)
+        return Finding("permissions", arn, OK, "may do all that the executor does")
+    needed = [each for each in denied if each[0] not in COSTS]
+    spared = dict.fromkeys(action for action, _, _ in denied if action in COSTS)
+    told = "; ".join(
+        [f"{action} on {resource}: {decision}" for action, resource, decision in needed]
+        + [f"without {action} {COSTS[action]}" for action in spared]
+    )
+    if not needed:
+        told = f"electrons run, but {told}"
     if policy_arn is None:
         remedy = f"`{where.cirro('deploy')}` makes a policy for submitters: attach it to this user or role."
     else:
@@ -112,4 +131,4 @@ def permissions(arn: str, denied: Sequence[tuple[str, str, str]], policy_arn: st
         short = name.split("/")[0] if kind == "assumed-role" else name.split("/")[-1]
         profile = f" --profile {where.profile}" if where.profile else ""
         remedy = f"`aws iam {verb} --{noun}-name {short} --policy-arn {policy_arn}{profile}`"
-    return Finding("permissions", arn, FAILURE, told, remedy)
+    return Finding("permissions", arn, FAILURE if needed else WARNING, told, remedy)

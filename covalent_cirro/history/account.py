@@ -17,6 +17,7 @@ from covalent_cirro.aws import Access, translate
 from covalent_cirro.deployment import stacks
 from covalent_cirro.deployment.plans import PARTS, stack_name
 from covalent_cirro.errors import AccessDenied, AwsError, StackError
+from covalent_cirro.protocol import Location
 from covalent_cirro.settings import BY_NAME, Settings, resolve
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class Account:
         deployment: Name of the deployment.
         settings: The executor's.
         calls: How many calls were made.
+        names: Of electron and lattice, by the call that has them, as far as they were looked up.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Account:
         self.deployment = deployment
         self.settings = settings
         self.calls = 0
+        self.names: dict[Location, tuple[str, str] | None] = {}
         self._patience_s = patience_s
         self._lock = threading.Lock()
         self._clients: dict[tuple[str, str | None], Any] = {}

@@ -5,19 +5,31 @@ S3 keeps them longer than AWS Batch keeps jobs. Nothing is written, and nothing 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container, Iterable, Iterator
-from typing import NamedTuple
+import contextlib
+from collections.abc import Callable, Container, Iterator
+from typing import NamedTuple, TypeVar
 
+from covalent_cirro import log_parts
 from covalent_cirro.documents import parse_call, parse_reused
-from covalent_cirro.errors import CirroError, NotFound
+from covalent_cirro.errors import CallError, NotFound, OutcomeError, TooLarge
 from covalent_cirro.history.account import Account
-from covalent_cirro.outcomes import outcome_of
-from covalent_cirro.protocol import MAX_DOCUMENT_BYTES, Call, Location, Outcome, ProtocolError, Reused
+from covalent_cirro.jobs import JobDetail
+from covalent_cirro.limits import MAX_OUTCOME_BYTES
+from covalent_cirro.outcomes import later_attempts, outcome_of
+from covalent_cirro.protocol import (
+    MAX_DOCUMENT_BYTES,
+    Call,
+    Location,
+    Outcome,
+    ProtocolError,
+    Reused,
+    calls_among,
+    node_base,
+)
+
+T = TypeVar("T")
 
 JOBS = "jobs/"
-
-_PART = re.compile(r"\d{2,}/(stdout|stderr)\.\d{6,}")
 
 
 class Kept(NamedTuple):
@@ -27,7 +39,7 @@ class Kept(NamedTuple):
         place: Where.
         node_id: The node in its key: the first of a task group.
         has_outcome: Whether its job left an outcome.
-        parts: Names of the log's parts (`protocol.log_part`) in the order of the text.
+        parts: Names of the log's parts (`log_parts.Part`) in the order of the text.
     """
 
     place: Location
@@ -47,108 +59,125 @@ def dispatches(account: Account, beginning: str) -> list[str]:
 
 def calls(account: Account, dispatch_id: str, node_id: int | None = None) -> list[Kept]:
     """Calls of a dispatch, or of one node of it, oldest first of each node: a ListObjectsV2 for each 1,000 objects."""
-    base, objects = _objects(account, dispatch_id, node_id)
-    bucket = account.settings.s3_bucket_name
     return [
         Kept(
-            place=Location(bucket, at),
-            node_id=int(at.removeprefix(base).partition("/")[0]),
+            place=place,
+            node_id=place.node_id,
             has_outcome="outcome.json" in names,
-            parts=_parts(name.removeprefix("log/") for name in names if name.startswith("log/")),
+            parts=log_parts.ordered(name.removeprefix("log/") for name in names if name.startswith("log/")),
         )
-        for at, names in sorted(objects.items())
+        for place, names in _calls(account, dispatch_id, node_id).items()
         if "call.json" in names or "outcome.json" in names
     ]
 
 
-def _objects(account: Account, dispatch_id: str, node_id: int | None) -> tuple[str, dict[str, list[str]]]:
-    """What keys of a dispatch begin with, and names of objects by the place of their call."""
-    base = f"{account.settings.key_prefix}{JOBS}{dispatch_id}/"
-    under = base if node_id is None else f"{base}{node_id}/"
-    objects: dict[str, list[str]] = {}
-    for page in _pages(account, under):
-        for each in page.get("Contents", ()):
-            node, _, rest = each["Key"].removeprefix(base).partition("/")
-            call_id, _, name = rest.partition("/")
-            if node.isdecimal() and name:
-                objects.setdefault(f"{base}{node}/{call_id}/", []).append(name)
-    return base, objects
+def _calls(account: Account, dispatch_id: str, node_id: int | None) -> dict[Location, set[str]]:
+    """Calls of a dispatch or of a node, with the names of their objects."""
+    prefix = account.settings.key_prefix
+    base = f"{prefix}{JOBS}{dispatch_id}/" if node_id is None else node_base(prefix, dispatch_id, node_id)
+    keys = (each["Key"] for page in _pages(account, base) for each in page.get("Contents", ()))
+    return calls_among(keys, account.settings.s3_bucket_name, prefix, dispatch_id)
 
 
-def reuses(account: Account, dispatch_id: str, known: Container[Location] = ()) -> list[tuple[Location, Reused]]:
+def reuses(
+    account: Account, dispatch_id: str, known: Container[Location] = ()
+) -> list[tuple[Location, Reused | CallError]]:
     """Electrons of a dispatch that have the results of earlier work instead of a job, but for those that are known.
 
-    A ListObjectsV2 for each 1,000 objects of the dispatch, and a GetObject for each such electron.
+    A ListObjectsV2 for each 1,000 objects of the dispatch, and a GetObject for each such electron. Of a document that
+    cannot be read the reason is given.
     """
-    _, objects = _objects(account, dispatch_id, None)
-    bucket = account.settings.s3_bucket_name
-    places = [Location(bucket, at) for at, names in sorted(objects.items()) if "reused.json" in names]
-    new = [place for place in places if place not in known]
+    calls = _calls(account, dispatch_id, None)
+    new = [place for place, names in calls.items() if "reused.json" in names and place not in known]
     read_all = account.each(lambda place: _read_reused(account, place), new)
     return [(place, reused) for place, reused in zip(new, read_all, strict=True) if reused is not None]
 
 
-def _read_reused(account: Account, place: Location) -> Reused | None:
-    data = read(account, place.bucket, place.reused_key, MAX_DOCUMENT_BYTES)
+def _read_reused(account: Account, place: Location) -> Reused | CallError | None:
     try:
-        return None if data is None else parse_reused(data)
-    except ProtocolError:
-        return None
+        return _document(account, place.bucket, place.reused_key, parse_reused)
+    except CallError as error:
+        return error
 
 
 def parts(account: Account, place: Location) -> tuple[str, ...]:
     """Names of the parts of a call's log that are there now, in the order of the text."""
     base = place.log_key("")
     pages = _pages(account, base, bucket=place.bucket)
-    return _parts(each["Key"].removeprefix(base) for page in pages for each in page.get("Contents", ()))
+    return log_parts.ordered(each["Key"].removeprefix(base) for page in pages for each in page.get("Contents", ()))
 
 
-def objects(account: Account, bucket: str, prefix: str) -> dict[str, tuple[int, float]]:
-    """By key, bytes of each object under a prefix and when it was written, in epoch seconds."""
-    pages = _pages(account, prefix, bucket=bucket)
+def objects(account: Account, bucket: str, prefix: str, after: str = "") -> dict[str, tuple[int, float]]:
+    """By key, bytes of each object under a prefix and when it was written, in epoch seconds; of those after a key."""
+    pages = _pages(account, prefix, bucket=bucket, **({"StartAfter": after} if after else {}))
     every = (each for page in pages for each in page.get("Contents", ()))
     return {each["Key"]: (each["Size"], each["LastModified"].timestamp()) for each in every}
 
 
-def _parts(found: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(name for name in found if _PART.fullmatch(name)))
-
-
 def read_call(account: Account, place: Location) -> Call | None:
-    """A call; `None` where it is gone, or of a form that this version does not know."""
-    data = read(account, place.bucket, place.call_key, MAX_DOCUMENT_BYTES)
+    """A call; `None` where it is gone.
+
+    Raises:
+        CallError: It is malformed, too large, or of another format.
+    """
+    return _document(account, place.bucket, place.call_key, parse_call)
+
+
+def _document(account: Account, bucket: str, key: str, parse: Callable[[bytes], T]) -> T | None:
     try:
-        return None if data is None else parse_call(data)
-    except ProtocolError:
-        return None
+        data = read(account, bucket, key, MAX_DOCUMENT_BYTES)
+        return None if data is None else parse(data)
+    except TooLarge as error:
+        raise CallError(str(error)) from error
+    except ProtocolError as error:
+        raise CallError(f"s3://{bucket}/{key} cannot be used: {error}") from error
 
 
 def read_outcome(account: Account, place: Location) -> Outcome | None:
     """The outcome of a call; `None` where its job left none.
 
     Raises:
-        OutcomeError: It is malformed, of another format, or of another call.
+        OutcomeError: It is malformed, too large, of another format, or of another call.
     """
-    data = read(account, place.bucket, place.outcome_key, MAX_DOCUMENT_BYTES)
+    try:
+        data = read(account, place.bucket, place.outcome_key, MAX_OUTCOME_BYTES)
+    except TooLarge as error:
+        raise OutcomeError(f"The outcome of the job was refused: {error}") from error
     return None if data is None else outcome_of(data, place)
 
 
-def read(account: Account, bucket: str, key: str, limit: int | None = None) -> bytes | None:
+def outcome_of_job(account: Account, place: Location, detail: JobDetail, first: Outcome | None) -> Outcome | None:
+    """The outcome that a job of the call wrote; `None` where it left none.
+
+    Args:
+        detail: What AWS Batch says of the job.
+        first: What ``outcome.json`` has, from `read_outcome`.
+    """
+    mac_key = detail.mac_key_of(place)
+    if mac_key is None or first is None:
+        return None
+    for attempt in later_attempts(first, mac_key, detail):
+        with contextlib.suppress(OutcomeError, TooLarge):
+            data = read(account, place.bucket, place.attempt_key(mac_key, attempt), MAX_OUTCOME_BYTES)
+            outcome = None if data is None else outcome_of(data, place)
+            if outcome is not None and outcome.is_authentic(mac_key):
+                return outcome
+    return first if first.is_authentic(mac_key) and first.job_id == detail.job_id else None
+
+
+def read(account: Account, bucket: str, key: str, limit: int) -> bytes | None:
     """An object's bytes; `None` if there is none.
 
     Raises:
-        CirroError: It has more than ``limit`` bytes.
+        TooLarge: It has more than ``limit`` bytes.
     """
     s3 = account.client("s3")
 
     def get() -> bytes:
         answer = s3.get_object(Bucket=bucket, Key=key)
         with answer["Body"] as body:
-            if limit is not None and answer["ContentLength"] > limit:
-                raise CirroError(
-                    f"s3://{bucket}/{key} has {answer['ContentLength']} bytes, more than the {limit} that a "
-                    "well-formed one has. It was not read."
-                )
+            if answer["ContentLength"] > limit:
+                raise TooLarge(bucket, key, answer["ContentLength"], limit)
             data: bytes = body.read()
             return data
 

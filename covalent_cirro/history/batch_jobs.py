@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from covalent_cirro.batch import MAX_REASON
-from covalent_cirro.errors import AccessDenied, AwsError, NotFound
+from covalent_cirro.errors import AccessDenied, AwsError, CirroError, NotFound
+from covalent_cirro.history import archive
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.names import JobName, parse_job_name
 from covalent_cirro.history.records import Record, parse_record
+from covalent_cirro.protocol import Location
 
 MAX_DESCRIBED = 100
 """Jobs in one DescribeJobs call (Batch API Reference, DescribeJobs)."""
@@ -78,7 +80,31 @@ def describe(account: Account, job_ids: Iterable[str]) -> list[Record]:
         answer = account.ask("batch:DescribeJobs", lambda: batch.describe_jobs(jobs=chunk))
         return [record for job in answer["jobs"] if (record := parse_record(job)) is not None]
 
-    return [record for records in account.each(some, _chunks(ids, MAX_DESCRIBED)) for record in records]
+    found = [record for records in account.each(some, _chunks(ids, MAX_DESCRIBED)) for record in records]
+    return _with_exact_names(account, found)
+
+
+def _with_exact_names(account: Account, records: list[Record]) -> list[Record]:
+    """The records with the names that their calls have, where a tag could not hold them: each call is read once."""
+    inexact = {record.call for record in records if record.call is not None and not record.has_exact_names}
+    asked = sorted(inexact - account.names.keys())
+    account.names |= dict(zip(asked, account.each(lambda place: _names(account, place), asked), strict=True))
+    found = []
+    for record in records:
+        names = account.names.get(record.call) if record.call is not None and not record.has_exact_names else None
+        if names is not None:
+            electron, lattice = names
+            record = record._replace(electron=electron or record.electron, lattice=lattice or record.lattice)
+        found.append(record)
+    return found
+
+
+def _names(account: Account, place: Location) -> tuple[str, str] | None:
+    try:
+        call = archive.read_call(account, place)
+    except CirroError:  # gone, or somebody else's: the tags must do
+        return None
+    return (call.tasks[0].name, call.lattice) if call is not None and call.tasks else None
 
 
 def terminate(account: Account, job_ids: Sequence[str], reason: str) -> dict[str, str]:
@@ -106,7 +132,7 @@ def _terminate(account: Account, job_ids: list[str], reason: str) -> dict[str, s
                 raise
             # An older endpoint does not know it, or a policy allows some of the jobs: each is asked for by itself.
         else:
-            left = [str(each.get("job") or each.get("jobId")) for each in answer.get("errors") or ()]
+            left = [str(each["job"]) for each in answer["errors"]]
     refused = {}
     for job_id in left:
         try:

@@ -16,6 +16,7 @@ from covalent_cirro.history.hosts import Hosts
 from covalent_cirro.history.records import Record
 from covalent_cirro.history.rows import Row, folded, ordered, row_of_call, row_of_job, row_of_reused
 from covalent_cirro.history.turns import Turns
+from covalent_cirro.outcomes import refused
 from covalent_cirro.protocol import Location, Outcome, Reused
 
 EVERY_S = 3.0
@@ -55,7 +56,8 @@ class Board:
         self._everything = everything
         self._clock = clock
         self._records: dict[str, Record] = {}
-        self._outcomes: dict[Location, Outcome | None] = {}
+        self._outcomes: dict[Location | str, Outcome | None] = {}  # by job id; by place, of jobs that are forgotten
+        self._problems: dict[Location | str, str] = {}
         self._kept: list[Kept] = []
         self._electrons: dict[Location, str] = {}
         self._reusing = reusing
@@ -75,19 +77,25 @@ class Board:
         found = self._first() if self._looked_at is None else self._next(self._looked_at)
         self._records |= {record.job_id: record for record in found}
         if self._dispatch_id is not None and (self._looked_at is None or self._reusing or self._reused):
-            self._reused |= archive.reuses(self._account, self._dispatch_id, self._reused)
+            self._read_reuses(self._dispatch_id)
         self._looked_at = began
         self._read_outcomes()
         waits, hosts = self._turns.of(self._records.values()), self._hosts.of(self._records.values())
         rows = [
-            row_of_job(record, self._outcome_of(record), waits.get(job_id), hosts.get(job_id))
+            row_of_job(
+                record,
+                self._outcomes.get(job_id),
+                waits.get(job_id),
+                hosts.get(job_id),
+                self._problems.get(job_id, ""),
+            )
             for job_id, record in self._records.items()
         ]
         called = {record.call for record in self._records.values()}
         rows += [
-            row_of_call(kept.place, self._electrons[kept.place], self._outcomes.get(kept.place), began)
-            for kept in self._kept
-            if kept.place not in called
+            row_of_call(place, name, self._outcomes.get(place), began, self._problems.get(place, ""))
+            for place, name in self._electrons.items()
+            if place not in called
         ]
         rows += [row_of_reused(place, reused) for place, reused in self._reused.items()]
         self._calls = self._account.calls - before
@@ -105,14 +113,21 @@ class Board:
         records = finding.jobs_of(self._account, self._dispatch_id, self._kept)
         called = {record.call for record in records}
         forgotten = [kept for kept in self._kept if kept.place not in called]
-        for kept, call in zip(
-            forgotten,
-            self._account.each(lambda kept: archive.read_call(self._account, kept.place), forgotten),
-            strict=True,
-        ):
+        calls = self._account.each(lambda kept: finding.call_or_problem(self._account, kept.place), forgotten)
+        for kept, (call, problem) in zip(forgotten, calls, strict=True):
             self._electrons[kept.place] = call.tasks[0].name if call and call.tasks else "-"
+            if problem:
+                self._problems[kept.place] = problem
         self._kept = forgotten
         return records
+
+    def _read_reuses(self, dispatch_id: str) -> None:
+        known = self._reused.keys() | self._electrons.keys()
+        for place, reused in archive.reuses(self._account, dispatch_id, known):
+            if isinstance(reused, Reused):
+                self._reused[place] = reused
+            else:
+                self._electrons[place], self._problems[place] = "-", str(reused)
 
     def _next(self, looked_at: float) -> list[Record]:
         open_ids = [record.job_id for record in self._records.values() if not record.has_ended]
@@ -122,18 +137,27 @@ class Board:
 
     def _read_outcomes(self) -> None:
         """Outcomes of what has ended, each once: it is written before the job ends, and stays as it is."""
-        wanted = [record.call for record in self._records.values() if record.has_ended and record.call is not None]
-        wanted += [kept.place for kept in self._kept if kept.has_outcome]
-        wanted = [place for place in dict.fromkeys(wanted) if place not in self._outcomes]
-        self._outcomes |= dict(zip(wanted, self._account.each(self._outcome_at, wanted), strict=True))
+        wanted: list[tuple[Location, Record | None]] = [
+            (record.call, record)
+            for record in self._records.values()
+            if record.has_ended and record.call is not None and record.job_id not in self._outcomes
+        ]
+        wanted += [(kept.place, None) for kept in self._kept if kept.has_outcome and kept.place not in self._outcomes]
+        found = self._account.each(lambda of: self._outcome_at(*of), wanted)
+        for (place, record), (outcome, problem) in zip(wanted, found, strict=True):
+            known_as = place if record is None else record.job_id
+            self._outcomes[known_as] = outcome
+            if problem:
+                self._problems[known_as] = problem
 
-    def _outcome_at(self, place: Location) -> Outcome | None:
+    def _outcome_at(self, place: Location, record: Record | None) -> tuple[Outcome | None, str]:
         try:
-            return finding.outcome_or_problem(self._account, place)[0]
+            outcome, problem = finding.outcome_or_problem(self._account, place)
+            if record is None or outcome is None:
+                return outcome, problem
+            own = archive.outcome_of_job(self._account, place, record.detail, outcome)
+            # A call that was submitted twice has one outcome, of one of its jobs.
+            forged = own is None and outcome.job_id == record.job_id
+            return own, str(refused(place, outcome, record.detail)) if forged else ""
         except (AccessDenied, NotFound):
-            return None  # a call in a bucket of somebody else's: the list does without
-
-    def _outcome_of(self, record: Record) -> Outcome | None:
-        outcome = self._outcomes.get(record.call) if record.call is not None else None
-        # A call that was submitted twice has one outcome, of one of its jobs.
-        return outcome if outcome is not None and outcome.job_id in ("", record.job_id) else None
+            return None, ""  # a call in a bucket of somebody else's: the list does without

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from covalent_cirro.batch import job_name
-from covalent_cirro.errors import AccessDenied, NoSuchElectron, OutcomeError
+from covalent_cirro.errors import AccessDenied, CallError, NoSuchElectron, OutcomeError
 from covalent_cirro.history import archive, batch_jobs
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.archive import Kept
 from covalent_cirro.history.batch_jobs import Listed
-from covalent_cirro.history.names import SHORT, JobName, Wanted, call_made_at, choose, listed
+from covalent_cirro.history.names import SHORT, JobName, Wanted, choose, listed
 from covalent_cirro.history.records import Record
+from covalent_cirro.outcomes import refused
 from covalent_cirro.protocol import Call, Location, Outcome, ProtocolError, Reused
 from covalent_cirro.reuse.telling import checked_origin
 
@@ -33,7 +34,7 @@ class Attempted(NamedTuple):
         place: Where the call is.
         call: What it says; `None` where it is gone.
         outcome: What its job left; `None` where that is nothing yet, or nothing at all.
-        problem: Why the outcome that is there cannot be read; empty where it can.
+        problem: Why the outcome or the call that is there cannot be read; empty where they can.
         parts: Names of the log's parts in S3.
         records: Its jobs that AWS Batch still knows, oldest first; mostly one.
         reused: Of an electron that has the results of earlier work: all else is of that.
@@ -119,7 +120,7 @@ def jobs_of(account: Account, dispatch_id: str, kept: Iterable[Kept]) -> list[Re
         kept: Its calls in S3.
     """
     kept = list(kept)
-    since = min((at for each in kept if (at := call_made_at(each.place.call_id))), default=0.0) - CLOCKS_APART_S
+    since = min((each.place.made_at for each in kept), default=0.0) - CLOCKS_APART_S
     queues = account.queues
     found = batch_jobs.created_since(account, queues.ours, since, _of(dispatch_id))
     called = {each.name.call_id for each in found}
@@ -178,9 +179,10 @@ def electron(account: Account, wanted: Wanted) -> Electron:
         calls = account.each(lambda each: _read(account, each), kept)
         jobs = _jobs_of_calls(account, dispatch_id, calls)
         found = [each._replace(records=tuple(record for record in jobs if record.call == each.place)) for each in calls]
-        return Electron(dispatch_id, wanted.node_id, tuple(_ended_since(account, each) for each in found))
+        ended = (_ended_since(account, each) for each in found)
+        return Electron(dispatch_id, wanted.node_id, tuple(_own(account, each) for each in ended))
     for place, reused in archive.reuses(account, dispatch_id):
-        if any(node_id == wanted.node_id for node_id, *_ in reused.nodes):
+        if isinstance(reused, Reused) and any(node_id == wanted.node_id for node_id, *_ in reused.nodes):
             return Electron(dispatch_id, wanted.node_id, (_origin(account, place, reused),))
     records = [each for each in jobs_of(account, dispatch_id, ()) if each.node_id == wanted.node_id and each.call]
     if not records:
@@ -199,15 +201,28 @@ def _read(account: Account, kept: Kept) -> Attempted:
     outcome, problem = None, ""
     if kept.has_outcome:
         outcome, problem = outcome_or_problem(account, kept.place)
-    return Attempted(kept.place, archive.read_call(account, kept.place), outcome, problem, kept.parts, ())
+    call, no_call = call_or_problem(account, kept.place)
+    return Attempted(kept.place, call, outcome, problem or no_call, kept.parts, ())
 
 
 def _ended_since(account: Account, of: Attempted) -> Attempted:
     """The call with its outcome, where its job wrote that between the look at S3 and the one at AWS Batch."""
-    if of.outcome is not None or of.problem or not of.records or not of.records[-1].has_ended:
+    if of.outcome is not None or (of.problem and of.call is not None) or not of.records or not of.records[-1].has_ended:
         return of
     outcome, problem = outcome_or_problem(account, of.place)
-    return of._replace(outcome=outcome, problem=problem, parts=archive.parts(account, of.place))
+    return of._replace(outcome=outcome, problem=problem or of.problem, parts=archive.parts(account, of.place))
+
+
+def _own(account: Account, of: Attempted) -> Attempted:
+    """The call with the outcome that one of its jobs wrote, as far as AWS Batch still knows them."""
+    if of.outcome is None or not of.records:
+        return of
+    for record in reversed(of.records):
+        outcome = archive.outcome_of_job(account, of.place, record.detail, of.outcome)
+        if outcome is not None:
+            return of._replace(outcome=outcome)
+    detail = next((each.detail for each in of.records if each.job_id == of.outcome.job_id), None)
+    return of._replace(outcome=None, problem=str(refused(of.place, of.outcome, detail)))
 
 
 def _origin(account: Account, place: Location, reused: Reused) -> Attempted:
@@ -219,7 +234,7 @@ def _origin(account: Account, place: Location, reused: Reused) -> Attempted:
     except ProtocolError as error:
         return Attempted(place, None, None, str(error), (), (), reused)
     outcome, problem = outcome_or_problem(account, origin)
-    call = archive.read_call(account, origin)
+    call, no_call = call_or_problem(account, origin)
     records = batch_jobs.describe(account, [reused.job_id])
     if outcome is not None:
         results = [each._replace(node_id=own.get(each.node_id, each.node_id)) for each in outcome.results]
@@ -228,7 +243,7 @@ def _origin(account: Account, place: Location, reused: Reused) -> Attempted:
         tasks = [task._replace(node_id=own.get(task.node_id, task.node_id)) for task in call.tasks]
         call = call._replace(tasks=tuple(task._replace(name=names.get(task.node_id, task.name)) for task in tasks))
     parts = archive.parts(account, origin)
-    return Attempted(origin, call, outcome, problem, parts, _by_age(records), reused)
+    return Attempted(origin, call, outcome, problem or no_call, parts, _by_age(records), reused)
 
 
 def outcome_or_problem(account: Account, place: Location) -> tuple[Outcome | None, str]:
@@ -239,10 +254,18 @@ def outcome_or_problem(account: Account, place: Location) -> tuple[Outcome | Non
         return None, str(error)
 
 
+def call_or_problem(account: Account, place: Location) -> tuple[Call | None, str]:
+    """A call, or why the one that is there cannot be read."""
+    try:
+        return archive.read_call(account, place), ""
+    except CallError as error:
+        return None, str(error)
+
+
 def _in_a_group(account: Account, dispatch_id: str, node_id: int) -> list[Kept]:
     """Calls of a task group that the node is in, which are under the node of its first electron."""
     every = archive.calls(account, dispatch_id)
-    calls = account.each(lambda each: archive.read_call(account, each.place), every)
+    calls = account.each(lambda each: call_or_problem(account, each.place)[0], every)
     return [
         kept
         for kept, call in zip(every, calls, strict=True)
@@ -279,11 +302,11 @@ def _elsewhere(account: Account, records: list[Record]) -> list[Attempted]:
         try:
             names = archive.parts(account, place)
             outcome, problem = outcome_or_problem(account, place)
-            call = archive.read_call(account, place)
+            call, no_call = call_or_problem(account, place)
         except AccessDenied as error:
-            names, outcome, problem, call = (), None, str(error), None
+            names, outcome, problem, call, no_call = (), None, str(error), None, ""
         mine = tuple(record for record in _by_age(records) if record.call == place)
-        made.append(Attempted(place, call, outcome, problem, names, mine))
+        made.append(Attempted(place, call, outcome, problem or no_call, names, mine))
     return made
 
 

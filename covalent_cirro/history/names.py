@@ -15,7 +15,6 @@ NAMED = 10
 """Candidates that a message names at most."""
 
 _JOB_NAME = re.compile(r"-(?P<dispatch>[^-]{1,8})-(?P<node>\d+)-(?P<call>[0-9a-f]{20})(?![0-9a-f])")
-_CALL_ID = re.compile(r"[0-9a-f]{20}")
 
 
 class Wanted(NamedTuple):
@@ -59,11 +58,6 @@ def parse_job_name(name: str) -> JobName | None:
     """What `batch.job_name` wrote into a job's name; `None` where it is not one of ours."""
     match = _JOB_NAME.search(name)
     return None if match is None else JobName(match["dispatch"].lower(), int(match["node"]), match["call"])
-
-
-def call_made_at(call_id: str) -> float | None:
-    """Epoch seconds of a call, which are in its id (`calls.new_call_id`); `None` for an id of another form."""
-    return int(call_id[:12], 16) / 1000 if _CALL_ID.fullmatch(call_id) else None
 
 
 def choose(wanted: str, ids: Collection[str], others: Sequence[str] = ()) -> str:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from covalent_cirro import jobs
+from covalent_cirro.batch import REPLACED, job_tail
 from covalent_cirro.jobs import JobDetail, JobState
-from covalent_cirro.protocol import CALL_PARAMETER, Location, ProtocolError, parse_call_uri
+from covalent_cirro.protocol import CALL_PARAMETER, Location, ProtocolError, parse_call_argument
 
 DISPATCH_TAG = "covalent:dispatch"
 LATTICE_TAG = "covalent:lattice"
@@ -24,6 +25,8 @@ RUNNING = (JobState.RUNNING.value, JobState.STARTING.value)
 
 ENDED = (JobState.SUCCEEDED.value, JobState.FAILED.value)
 
+_NODE = re.compile(r"[0-9]{1,9}")
+_DISPATCH = re.compile(r"[^/\s]{1,64}")
 _INSTANCE = re.compile(r"\bi-[0-9a-f]{8,17}\b")
 
 
@@ -80,6 +83,11 @@ class Record(NamedTuple):
     cluster: str = ""
 
     @property
+    def has_exact_names(self) -> bool:
+        """Whether electron and lattice are called as the tags say; else its call has their names."""
+        return REPLACED not in self.electron and REPLACED not in self.lattice
+
+    @property
     def job_id(self) -> str:
         """Its id."""
         return self.detail.job_id
@@ -127,26 +135,38 @@ class Record(NamedTuple):
 
 def parse_record(described: Mapping[str, Any]) -> Record | None:
     """One entry of DescribeJobs' ``jobs``; `None` for a job that is not an electron's."""
-    tags = described.get("tags") or {}
-    node = str(tags.get(NODE_TAG, ""))
-    if not tags.get(DISPATCH_TAG) or not node.isdecimal():
+    call = _call((described.get("parameters") or {}).get(CALL_PARAMETER))
+    tags = _tags(described, call)
+    # Anybody in the account may tag a job like this: what no executor writes is not an electron's.
+    node, dispatch_id = str(tags.get(NODE_TAG, "")), str(tags.get(DISPATCH_TAG, ""))
+    if _NODE.fullmatch(node) is None or _DISPATCH.fullmatch(dispatch_id) is None:
         return None
     container = described.get("container") or {}
     log = (container.get("logConfiguration") or {}).get("options") or {}
     lattice = str(tags.get(LATTICE_TAG) or "")
     return Record(
         detail=jobs.parse_job(described),
-        dispatch_id=str(tags[DISPATCH_TAG]),
+        dispatch_id=dispatch_id,
         lattice="" if lattice == "-" else lattice,
         electron=str(tags.get(ELECTRON_TAG) or "-"),
         node_id=int(node),
-        call=_call((described.get("parameters") or {}).get(CALL_PARAMETER)),
+        call=call,
         definition=str(described.get("jobDefinition") or "").rpartition("/")[2],
         log_region=str(log.get("awslogs-region") or ""),
         host=_host("", str(container.get("containerInstanceArn") or "")),
         attempts=tuple(_attempt(each) for each in described.get("attempts") or ()),
         cluster=_cluster(container.get("containerInstanceArn")),
     )
+
+
+def _tags(described: Mapping[str, Any], call: Location | None) -> Mapping[str, Any]:
+    """A job's tags. Where its submitter may set none, its call and name tell the same, but for the lattice."""
+    tags: Mapping[str, Any] = described.get("tags") or {}
+    if DISPATCH_TAG in tags or call is None:
+        return tags
+    tail = job_tail(call.dispatch_id, call.node_id, call.call_id)
+    electron = str(described.get("jobName") or "").removesuffix(tail)
+    return {DISPATCH_TAG: call.dispatch_id, NODE_TAG: str(call.node_id), ELECTRON_TAG: electron}
 
 
 def _attempt(of: Mapping[str, Any]) -> AttemptRecord:
@@ -175,9 +195,9 @@ def _cluster(instance_arn: object) -> str:
     return parts[1] if len(parts) == 3 else ""
 
 
-def _call(uri: object) -> Location | None:
+def _call(argument: object) -> Location | None:
     try:
-        return parse_call_uri(uri) if isinstance(uri, str) else None
+        return parse_call_argument(str(argument))[0]
     except ProtocolError:
         return None
 

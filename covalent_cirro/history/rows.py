@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from covalent_cirro import jobs, tries
 from covalent_cirro.history.hosts import Host
-from covalent_cirro.history.names import call_made_at
 from covalent_cirro.history.records import ENDED, RUNNING, Record
 from covalent_cirro.history.turns import Turn
 from covalent_cirro.jobs import JobState
@@ -78,7 +77,13 @@ class Row(NamedTuple):
         return self.state in (*ENDED, REUSED)
 
 
-def row_of_job(record: Record, outcome: Outcome | None, waits: Turn | None = None, host: Host | None = None) -> Row:
+def row_of_job(
+    record: Record,
+    outcome: Outcome | None,
+    waits: Turn | None = None,
+    host: Host | None = None,
+    problem: str = "",
+) -> Row:
     """The row of a job.
 
     Args:
@@ -86,6 +91,7 @@ def row_of_job(record: Record, outcome: Outcome | None, waits: Turn | None = Non
         outcome: What the job left, if it has ended and left one.
         waits: Why it waits, if it does and that is known.
         host: What it runs on, if it does and that is known.
+        problem: Why an outcome that is there cannot be read; mostly empty.
     """
     return Row(
         dispatch_id=record.dispatch_id,
@@ -94,7 +100,7 @@ def row_of_job(record: Record, outcome: Outcome | None, waits: Turn | None = Non
         electron=record.electron,
         state=record.state,
         since=record.since,
-        why=_why(record, outcome, waits),
+        why="; ".join(each for each in (_why(record, outcome, waits), _one_line(problem)) if each),
         reason="" if waits is None else waits.reason.why.value,
         position=None if waits is None else waits.place,
         attempt=record.attempt,
@@ -108,20 +114,20 @@ def row_of_job(record: Record, outcome: Outcome | None, waits: Turn | None = Non
     )
 
 
-def row_of_call(place: Location, electron: str, outcome: Outcome | None, now: float) -> Row:
-    """The row of a call whose job AWS Batch does not know: from what lies in S3."""
-    *_, dispatch_id, node, _, _ = place.base.split("/")
-    made_at = call_made_at(place.call_id)
-    is_new = made_at is not None and now - made_at < SUBMITTED_WITHIN_S
+def row_of_call(place: Location, electron: str, outcome: Outcome | None, now: float, problem: str = "") -> Row:
+    """The row of a call whose job AWS Batch does not know: from what lies in S3, or why that cannot be read."""
+    is_new = now - place.made_at < SUBMITTED_WITHIN_S
     state, since, why = WITHOUT_JOB, None, "is being submitted" if is_new else NOBODY_KNOWS
     if outcome is not None:
         state = JobState.SUCCEEDED.value if outcome.succeeded else JobState.FAILED.value
         since, why = outcome.times.get("stored"), _failure_line(outcome)
+    if problem:
+        why = _one_line(problem)
     limit = None if outcome is None else outcome.usage.memory_limit_bytes
     return Row(
-        dispatch_id=dispatch_id,
+        dispatch_id=place.dispatch_id,
         lattice="",
-        node_id=int(node),
+        node_id=place.node_id,
         electron=electron,
         state=state,
         since=since,
@@ -141,11 +147,10 @@ def row_of_call(place: Location, electron: str, outcome: Outcome | None, now: fl
 
 def row_of_reused(place: Location, reused: Reused) -> Row:
     """The row of an electron that has the results of an earlier job, which stands in for its own."""
-    *_, dispatch_id, node, _, _ = place.base.split("/")
     return Row(
-        dispatch_id=dispatch_id,
+        dispatch_id=place.dispatch_id,
         lattice=reused.lattice,
-        node_id=int(node),
+        node_id=place.node_id,
         electron=reused.nodes[0][1],
         state=REUSED,
         since=reused.at,

@@ -55,7 +55,7 @@ def targets(account: Account, wanted: Sequence[Wanted]) -> Find:
         elif groups.get(dispatch_id, set()) is not None:
             found = finding.electron(account, Wanted(dispatch_id, each.node_id))
             # The job of a task group is named by the group's first node.
-            nodes = {int(call.place.base.split("/")[-3]) for call in found.calls}
+            nodes = {call.place.node_id for call in found.calls}
             groups[dispatch_id] = (groups.get(dispatch_id) or set()) | nodes
 
     def find() -> tuple[list[Record], int]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from covalent_cirro import console, explanations, tries
+from covalent_cirro import console, explanations, texts, tries
 from covalent_cirro.ends import Evidence
 from covalent_cirro.history.finding import Attempted, Electron
 from covalent_cirro.history.hosts import Host
-from covalent_cirro.history.names import call_made_at
 from covalent_cirro.history.records import ENDED, Record
 from covalent_cirro.history.rows import NOBODY_KNOWS, WITHOUT_JOB
 from covalent_cirro.history.turns import Turn
@@ -23,6 +22,9 @@ from covalent_cirro.settings import Settings
 
 TRACEBACK_LINES = 12
 """Of an error, so many lines are told; `cirro logs` and Covalent have the rest."""
+
+LINE_CHARS = 1000
+"""Of such a line, so many characters."""
 
 MILESTONES = (
     ("started", "fetched", "fetching function and inputs"),
@@ -185,6 +187,7 @@ def tell(
     explanation = explanations.explain(evidence, settings, electron.name, electron.node_id, explanations.Place())
     every = [each for call in electron.calls for each in call.records]
     tried = _tried(of, every)
+    lines = failure.traceback.strip().splitlines()[:TRACEBACK_LINES] if failure is not None else []
     return Story(
         dispatch_id=electron.dispatch_id,
         lattice=next((each.lattice for each in reversed(every) if each.lattice), ""),
@@ -194,7 +197,7 @@ def tell(
         end=explanation.end.value if state in ENDED else "",
         why=str(turn.reason) if turn is not None else _why(of, record, failure, state),
         advice=explanation.next_step if state == JobState.FAILED.value else "",
-        error="\n".join(failure.traceback.strip().splitlines()[:TRACEBACK_LINES]) if failure else "",
+        error="\n".join(texts.cut(line, LINE_CHARS) for line in lines),
         periods=tuple(_periods(of, record)),
         attempts=tuple(_tries(of, record, site, hosts or {})),
         job_id=record.job_id if record else outcome.job_id if outcome else "",
@@ -267,7 +270,7 @@ def _state(of: Attempted, record: Record | None) -> str:
 
 
 def _why(of: Attempted, record: Record | None, failure: Failure | None, state: str) -> str:
-    if of.problem:
+    if of.problem and of.outcome is None:
         return of.problem
     if of.reused is not None:
         return told(of.reused)
@@ -281,7 +284,7 @@ def _why(of: Attempted, record: Record | None, failure: Failure | None, state: s
         said += [f"AWS Batch says: {aws}."] if aws else []
         if record.detail.terminated and not record.has_ended:
             said.append("It is being stopped.")
-    return " ".join(said)
+    return " ".join([*said, of.problem] if of.problem else said)
 
 
 def _periods(of: Attempted, record: Record | None) -> list[Period]:
@@ -299,10 +302,9 @@ def _periods(of: Attempted, record: Record | None) -> list[Period]:
         return found
     detail = record.detail
     waits_since = detail.created_at
-    called_at = call_made_at(of.place.call_id)
     # Clocks of two machines; and the id of a further try (`tries.py`) does not tell when it was made.
-    if called_at is not None and waits_since is not None and called_at <= waits_since and not _is_further_try(of):
-        found.append(Period("upload", called_at, waits_since))
+    if waits_since is not None and of.place.made_at <= waits_since and not _is_further_try(of):
+        found.append(Period("upload", of.place.made_at, waits_since))
     for number, attempt in enumerate(record.attempts, 1):
         if attempt.began_at is not None:
             if waits_since is not None:

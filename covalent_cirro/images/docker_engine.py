@@ -1,6 +1,7 @@
 """The gateway to the Docker engine: builds, asks, tags and pushes images. Must not know what they are for.
 
-Speaks the engine's API by Docker's SDK, so that Docker, Docker Desktop and podman's service all do; needs no program.
+Speaks the engine's API by Docker's SDK, so that Docker, Docker Desktop and podman's service all do. Docker builds by
+its own builder where that is installed (`buildx`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from covalent_cirro.errors import ImageError
+from covalent_cirro.images import buildx
 
 TIMEOUT_S = 3600
 """How long the engine may be silent: a large package is downloaded without a word."""
@@ -165,6 +167,45 @@ class DockerEngine:
         Raises:
             ImageError: A step failed: which, and its last lines.
         """
+        builder = self._builder()
+        if builder is not None:
+            try:
+                buildx.build(
+                    builder,
+                    context,
+                    dockerfile,
+                    tag,
+                    platform=platform,
+                    arguments=arguments,
+                    say=lambda step: say(_short(step)),
+                )
+            except buildx.Failed as failed:
+                raise _step_failed(failed.step or "docker buildx build", failed.lines, failed.why) from failed
+        else:
+            self._build_by_api(context, dockerfile, tag, platform=platform, arguments=arguments, say=say)
+        found = self.find(tag)
+        if found is None:
+            raise ImageError(f"the image could not be built: the engine finished and has no {tag}")
+        return found
+
+    def _builder(self) -> str | None:
+        """The program of Docker's own builder; `None` where it is not installed, or the engine is not Docker's."""
+        with _translated("the Docker engine does not say what it is"):
+            components = self._client.version().get("Components") or ()
+        if any("podman" in str(each.get("Name", "")).lower() for each in components):
+            return None
+        return buildx.program()
+
+    def _build_by_api(
+        self,
+        context: Path,
+        dockerfile: str,
+        tag: str,
+        *,
+        platform: str,
+        arguments: Mapping[str, str],
+        say: Say,
+    ) -> None:
         foreign = platform.rpartition("/")[2] != self.architecture()
         with _translated("the image could not be built"):
             lines = self._client.api.build(
@@ -179,10 +220,6 @@ class DockerEngine:
                 decode=True,
             )
             follow_build(lines, say)
-        found = self.find(tag)
-        if found is None:
-            raise ImageError(f"the image could not be built: the engine finished and has no {tag}")
-        return found
 
     def architecture(self) -> str:
         """The engine's own, as images name it: ``amd64``."""
@@ -287,8 +324,12 @@ def follow_build(lines: Iterable[Mapping[str, Any]], say: Say) -> None:
             named = _FAILED_STEP.search(said)
             if named is not None:
                 step, said = named["instruction"], named["why"]
-            before = "".join(f"\n    {line}" for line in shown)
-            raise _said(f"the image could not be built: the step `{_short(step)}` failed{before}\n   ", said)
+            raise _step_failed(step, shown, said)
+
+
+def _step_failed(step: str, lines: Iterable[str], said: str) -> ImageError:
+    before = "".join(f"\n    {line}" for line in lines)
+    return _said(f"the image could not be built: the step `{_short(step)}` failed{before}\n   ", said)
 
 
 def _short(step: str) -> str:

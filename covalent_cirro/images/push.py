@@ -12,7 +12,7 @@ from covalent_cirro import covalent_config
 from covalent_cirro.aws import Access
 from covalent_cirro.covalent_config import Recorded
 from covalent_cirro.errors import ImageError, NotFound
-from covalent_cirro.image_rules import ARCHITECTURE
+from covalent_cirro.image_rules import ARCHITECTURE, VERSION_LABELS
 from covalent_cirro.images import repository as images
 from covalent_cirro.images.build import Built
 from covalent_cirro.images.docker_engine import DockerEngine, Uploaded
@@ -20,6 +20,14 @@ from covalent_cirro.images.repository import PushedImage, Repository
 
 _REFUSED = ("denied", "unauthorized", "not authorized", "forbidden")
 """How engines and ECR say that somebody may not push."""
+
+
+PUSHING = (
+    *("ecr:GetAuthorizationToken", "ecr:BatchCheckLayerAvailability", "ecr:InitiateLayerUpload"),
+    *("ecr:UploadLayerPart", "ecr:CompleteLayerUpload", "ecr:PutImage", "ecr:BatchGetImage", "ecr:DescribeImages"),
+    "ecr:GetDownloadUrlForLayer",
+)
+"""What a push takes (ECR User Guide, IAM permissions for pushing an image), and looking at what came there."""
 
 
 class Pushed(NamedTuple):
@@ -70,6 +78,30 @@ def require_architecture(architecture: str) -> None:
         )
 
 
+def _require_whole(repository: Repository, there: PushedImage, built: Built) -> None:
+    """Read back what ECR has: an engine may lose an image's platform or labels on the way.
+
+    Raises:
+        ImageError: It is not what was built.
+    """
+    found = images.facts(repository, [there.digest]).get(there.digest)
+    wanted = {"architecture": built.image.architecture} | {
+        name: built.image.labels.get(label, "") for name, label in VERSION_LABELS.items()
+    }
+    wrong = [
+        f"{name} {getattr(found, name, '') or 'none'} in the place of {value}"
+        for name, value in wanted.items()
+        if getattr(found, name, "") != value
+    ]
+    if wrong:
+        raise ImageError(
+            f"{repository.uri}@{there.digest} is not the image that was built: it has {', '.join(wrong)}. The engine "
+            "that built or pushed it lost that: with Docker, install its buildx plugin and build again. Delete what is "
+            f"there first: aws ecr batch-delete-image --repository-name {repository.name} --image-ids "
+            f"imageDigest={there.digest}"
+        )
+
+
 def push(
     engine: DockerEngine,
     repository: Repository,
@@ -104,12 +136,15 @@ def push(
                 raise
             raise ImageError(
                 f"{error} Check that {repository.access.named()} is the account you mean, and that its user or role "
-                "has the policy that the deployment made for who submits (its output SubmitterPolicy)."
+                f"may push: {', '.join(PUSHING)}. Who deploys may; the managed policy "
+                "AmazonEC2ContainerRegistryPowerUser is enough. The deployment's SubmitterPolicy, which is for running "
+                "electrons, is not."
             ) from error
         finally:
             engine.untag(f"{repository.uri}:{built.tag}")
         there = images.find(repository, built.tag)
         if there is None:
             raise ImageError(f"the engine says that it pushed {repository.uri}:{built.tag}, and ECR has no such image.")
+    _require_whole(repository, there, built)
     uri = f"{repository.uri}@{there.digest}"
     return Pushed(uri, there, uploaded, covalent_config.set_image(uri))

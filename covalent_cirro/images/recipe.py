@@ -32,7 +32,11 @@ PLATFORMS = ("linux/amd64", "linux/arm64")
 
 DOCKERFILE = "docker/Dockerfile"
 REQUIREMENTS = "docker/requirements.txt"
-RUNNER_FILES = ("__init__.py", "checkpoint.py", "documents.py", "errors.py", "protocol.py", "tobj.py", "py.typed")
+RUNNER_FILES = (
+    *("__init__.py", "checkpoint.py", "documents.py", "errors.py", "fields.py", "limits.py", "log_parts.py"),
+    *("nested.py", "protocol.py", "texts.py", "tobj.py"),
+    "py.typed",
+)
 """What of this package the Dockerfile copies, beside the folder ``runner``."""
 
 RUNNER_ARGUMENT = "CIRRO_RUNNER"

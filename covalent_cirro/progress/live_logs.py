@@ -7,6 +7,7 @@ effort: nothing here fails an electron, and nothing is read for jobs shorter tha
 from __future__ import annotations
 
 import asyncio
+import codecs
 import logging
 import os
 import time
@@ -15,9 +16,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from covalent_cirro import local_files
+from covalent_cirro import local_files, log_parts
 from covalent_cirro.covalent_view import LogFile
-from covalent_cirro.errors import CirroError
+from covalent_cirro.errors import CirroError, TooLarge
+from covalent_cirro.limits import MAX_PART_BYTES
 from covalent_cirro.protocol import Location
 from covalent_cirro.runner.logs import interval_s
 
@@ -31,9 +33,6 @@ LEAST_PAUSE_S = 1.0
 
 PARTS_PER_LOOK = 32
 """Parts that are read in one look, all jobs together; what is left comes with the next."""
-
-MAX_PART_BYTES = 4 * 1024 * 1024
-"""The runner cuts parts at 2 MiB (``runner/logs.py``)."""
 
 OWN_LISTS = 3
 """Jobs of a dispatch that are listed one by one; more are found by one listing of the dispatch."""
@@ -57,6 +56,7 @@ class _Followed:
     files: Mapping[str, LogFile] | None = None
     attempt: str = ""
     copied: dict[str, str] = field(default_factory=dict)
+    decoders: dict[str, codecs.IncrementalDecoder] = field(default_factory=dict)
     writing: asyncio.Future[None] | None = None
 
 
@@ -138,7 +138,7 @@ class LiveLogs:
     async def _copy(self, each: _Followed, keys: Iterable[str], most: int) -> int:
         """Append the new parts of a job's newest attempt; returns how many."""
         base = each.place.log_key("")
-        parts = sorted(key[len(base) :] for key in keys if key.startswith(base))
+        parts = log_parts.ordered(key[len(base) :] for key in keys if key.startswith(base))
         if not parts:
             return 0
         if each.files is None:
@@ -156,13 +156,21 @@ class LiveLogs:
             if count >= most:
                 each.due = self._clock()  # first in the next look
                 break
-            data = await self._store.get_document(each.place.bucket, base + part, MAX_PART_BYTES)
+            try:
+                data = await self._store.get_document(each.place.bucket, base + part, MAX_PART_BYTES)
+            except TooLarge as error:  # not the runner's
+                log.info("%s", error)
+                data = None
             if self._followed.get(each.place) is not each:
                 break
             begin = stream not in each.copied
+            if begin:
+                each.decoders[stream] = codecs.getincrementaldecoder("utf-8")("replace")
             count += 1
             if data:
-                each.writing = asyncio.ensure_future(asyncio.to_thread(self._append, file, data, begin))
+                # Covalent's client takes nothing but UTF-8; a character may be torn between two parts.
+                text = each.decoders[stream].decode(data).encode()
+                each.writing = asyncio.ensure_future(asyncio.to_thread(self._append, file, text, begin))
                 await asyncio.shield(each.writing)
             each.copied[stream] = part
         return count

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from covalent_cirro import console
+from covalent_cirro import console, texts
 from covalent_cirro.jobs import JobDetail, JobState
 
 PROBLEM = "problem"
@@ -61,4 +61,4 @@ def lines(
         "log_link": console.log_url(partition, region, detail.log_group, detail.log_stream),
         "job_link": console.job_url(partition, region, detail.job_id),
     }
-    return {key: found[key] for key in KEYS if found[key]}
+    return {key: texts.valid(found[key]) for key in KEYS if found[key]}

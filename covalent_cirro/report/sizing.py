@@ -82,7 +82,7 @@ def _size(name: str, asked: Need, runs: Sequence[Run]) -> Size:
     peaks = [each.peak_memory_bytes / MIB for each in usages if each.peak_memory_bytes is not None]
     memory = max(peaks, default=None)
     vcpus = max(
-        (each.cpu_s / each.wall_s for each in usages if each.wall_s >= MEASURED_S and math.isfinite(each.cpu_s)),
+        (each.cpu_s / each.wall_s for each in usages if each.wall_s >= MEASURED_S),
         default=None,
     )
     gpus = [[gpu for gpu in each.gpus] for each in usages if each.gpus]

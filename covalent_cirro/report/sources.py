@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from covalent_cirro import tries
-from covalent_cirro.errors import AccessDenied, CirroError, StackError
+from covalent_cirro.errors import AccessDenied, CallError, CirroError, StackError
 from covalent_cirro.health.machines import InstanceType, Need, of_environment
 from covalent_cirro.health.queues import Environment, Queue, parse_environment, parse_queue
 from covalent_cirro.history import archive, finding
@@ -19,10 +19,9 @@ from covalent_cirro.history.account import Account
 from covalent_cirro.history.archive import Kept
 from covalent_cirro.history.finding import Electron
 from covalent_cirro.history.hosts import Host, Hosts, Place, places
-from covalent_cirro.history.names import call_made_at
 from covalent_cirro.history.records import Record
 from covalent_cirro.prices import ON_DEMAND, SPOT, Price, Prices, SpotHistory, shipped, shipped_price
-from covalent_cirro.protocol import Outcome
+from covalent_cirro.protocol import Outcome, call_made_at
 from covalent_cirro.report.costs import Offer, need_of
 from covalent_cirro.report.facts import NO_CAPACITY, Capacity, Machine, Run, run_of_call, run_of_job, run_of_reused
 
@@ -88,16 +87,20 @@ def gather(
         call_id = "" if record.call is None else record.call.call_id
         known.add(call_id)
         outcome = outcomes.get(call_id)
-        if outcome is not None and outcome.job_id not in ("", record.job_id):
-            outcome = None
+        if record.call is not None:
+            outcome = archive.outcome_of_job(account, record.call, record.detail, outcome)
         capacity = capacities.get(record.detail.queue, NO_CAPACITY)
         runs.append(_seen_on(run_of_job(record, outcome, called.get(call_id), capacity), record, hosts))
     forgotten = [each for each in kept if each.place.call_id not in known]
     runs += account.each(
-        lambda each: _forgotten(account, each, outcomes.get(each.place.call_id), called[each.place.call_id]), forgotten
+        lambda each: _forgotten(account, each, outcomes.get(each.place.call_id), called[each.place.call_id], notes),
+        forgotten,
     )
     runs = [run._replace(number=numbers.get(run.call_id, 1)) for run in runs]
     for place, reused in archive.reuses(account, dispatch_id):
+        if isinstance(reused, CallError):
+            notes.append(str(reused))
+            continue
         mine, name, _ = reused.nodes[0]
         runs += [run_of_reused(mine, name, place.call_id, reused)] if node_id in (None, mine) else []
     if forgotten:
@@ -181,8 +184,9 @@ def _outcomes(account: Account, kept: list[Kept], notes: list[str]) -> dict[str,
     return {place.call_id: outcome for place, (outcome, _) in named if outcome is not None}
 
 
-def _forgotten(account: Account, kept: Kept, outcome: Outcome | None, called_at: float | None) -> Run:
-    call = archive.read_call(account, kept.place)
+def _forgotten(account: Account, kept: Kept, outcome: Outcome | None, called_at: float | None, notes: list[str]) -> Run:
+    call, problem = finding.call_or_problem(account, kept.place)
+    notes += [problem] if problem else []
     name = call.tasks[0].name if call is not None and call.tasks else f"node {kept.node_id}"
     return run_of_call(kept.node_id, name, kept.place.call_id, outcome, called_at)
 

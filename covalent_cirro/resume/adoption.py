@@ -22,8 +22,6 @@ from covalent_cirro.protocol import (
     Call,
     Location,
     ProtocolError,
-    location,
-    node_base,
     parse_call_uri,
 )
 from covalent_cirro.settings import Settings
@@ -64,16 +62,13 @@ async def find(engine: Engine, settings: Settings, dispatch_id: str, node: Node)
     kept = _from_handle(handle)
     if kept is not None:
         return await _newest_try(engine, settings, dispatch_id, node, *kept)
-    bucket, base = settings.s3_bucket_name, node_base(settings.key_prefix, dispatch_id, node.node_id)
-    keys = {key for key, _ in await engine.store.list_keys(bucket, base)}
-    ids = sorted({key[len(base) :].split("/", 1)[0] for key in keys}, reverse=True)
-    places = [location(bucket, settings.key_prefix, dispatch_id, node.node_id, call_id) for call_id in ids]
-    places = [place for place in places if place.call_key in keys]
+    calls = await engine.store.list_calls(settings.s3_bucket_name, settings.key_prefix, dispatch_id, node.node_id)
+    places = [place for place, names in reversed(calls.items()) if "call.json" in names]
     if not places:
         return None
-    further = {call_id for chain in tries.chains(ids) for call_id in chain[1:]}
+    further = {call_id for chain in tries.chains(place.call_id for place in places) for call_id in chain[1:]}
     for place in places:
-        if place.outcome_key in keys:
+        if "outcome.json" in calls[place]:
             found = await _job_of(engine, settings, dispatch_id, node, place, place.call_id in further)
             return await _newest_try(engine, settings, dispatch_id, node, place, found or "")
     for wait_s in (0.0, SETTLE_S):
@@ -93,14 +88,14 @@ async def _newest_try(
 
     One without a job is left out: who waits for the job before it comes to submitting it again, under the same name.
     """
-    keys = {key for key, _ in await engine.store.list_keys(place.bucket, place.node_base)}
-    known = {key.rsplit("/", 2)[1] for key in keys if key.endswith("/call.json")}
+    calls = await engine.store.list_calls(place.bucket, place.prefix, dispatch_id, node.node_id)
+    known = {each.call_id for each, names in calls.items() if "call.json" in names}
     after = [place.sibling(call_id) for call_id in tries.following(place.call_id, known)]
     for wait_s in (0.0, SETTLE_S) if after else ():
         await asyncio.sleep(wait_s)
         for each in reversed(after):
             found = await _job_of(engine, settings, dispatch_id, node, each, True)
-            if found is None and each.outcome_key in keys:
+            if found is None and "outcome.json" in calls[each]:
                 found = ""
             if found is not None:
                 return Earlier(each, found, await read(engine, each))

@@ -13,12 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from covalent_cirro import covalent_runs, launches
+from covalent_cirro.covalent_assets import OURS
 from covalent_cirro.covalent_runs import POSTPROCESS_PREFIX, Dispatch, Graph, RunNode
 
 log = logging.getLogger(__name__)
-
-OURS = "cirro"
-"""Short name of `CirroBatchExecutor`."""
 
 
 class Plan(NamedTuple):

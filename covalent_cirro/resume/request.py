@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from covalent._shared_files.config import get_config
 
+from covalent_cirro.covalent_assets import OURS
 from covalent_cirro.covalent_runs import UNFINISHED
 from covalent_cirro.errors import HostError
-from covalent_cirro.resume.dispatches import OURS
 from covalent_cirro.resume.server_life import REQUEST, answer_path
 
 ANSWER_S = 60.0

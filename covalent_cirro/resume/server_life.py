@@ -25,7 +25,8 @@ from urllib.parse import unquote, urlsplit
 
 from covalent._shared_files.config import get_config
 
-from covalent_cirro import config_writes, covalent_runs, database_locks
+from covalent_cirro import cache, config_writes, covalent_runs, database_locks
+from covalent_cirro.covalent_assets import OURS
 from covalent_cirro.covalent_runs import UNFINISHED, RunNode
 from covalent_cirro.resume import dispatches
 from covalent_cirro.settings import SECTION
@@ -139,7 +140,8 @@ class _Life:
         self.orphans = _unfinished(database)
 
     def wait_for_loop(self) -> None:
-        """Begin once Covalent's listeners run on their loop."""
+        """Begin once Covalent's listeners run on their loop; before that, clear what an earlier server left."""
+        cache.clear(_configured("cache_dir"))
         deadline = time.monotonic() + START_S
         watched = False
         while time.monotonic() < deadline:
@@ -169,7 +171,7 @@ class _Life:
     async def _begin_family(self, root_id: str, family: Sequence[covalent_runs.Dispatch]) -> None:
         for dispatch in family:
             graph = await asyncio.to_thread(covalent_runs.read, dispatch.dispatch_id)
-            if not any(node.executor == dispatches.OURS for node in graph.nodes.values()):
+            if not any(node.executor == OURS for node in graph.nodes.values()):
                 return  # not ours to decide
             foreign = dispatches.foreign(graph)
             if foreign:
@@ -313,14 +315,14 @@ async def _stop_dispatch(dispatch_id: str) -> bool:
     """Cancel what is to be cancelled of a dispatch; returns whether that is all of it, with jobs of ours."""
     graph = await asyncio.to_thread(covalent_runs.read, dispatch_id)
     left = [node for node in graph.nodes.values() if not node.has_ended]
-    ours = [node for node in left if node.executor == dispatches.OURS and not node.is_host_node]
-    if not any(node.executor == dispatches.OURS for node in graph.nodes.values()):
+    ours = [node for node in left if node.executor == OURS and not node.is_host_node]
+    if not any(node.executor == OURS for node in graph.nodes.values()):
         await covalent_runs.cancel_soon(dispatch_id, ())  # not ours to decide
         return False
     if any(map(_to_be_cancelled, ours)):
         await covalent_runs.cancel(dispatch_id, ())
         return True
-    others = [node.node_id for node in left if node.status == "RUNNING" and node.executor != dispatches.OURS]
+    others = [node.node_id for node in left if node.status == "RUNNING" and node.executor != OURS]
     others = [node_id for node_id in others if not graph.nodes[node_id].is_host_node]
     if others:  # as the stock server does with them
         await covalent_runs.cancel_soon(dispatch_id, others)
@@ -334,9 +336,14 @@ def _to_be_cancelled(node: RunNode) -> bool:
 def _on_server_stop(options: Mapping[str, Any]) -> str:
     from covalent_cirro.settings import BY_NAME
 
+    configured = _configured("on_server_stop")
+    return str(options.get("on_server_stop") or configured or BY_NAME["on_server_stop"].default)
+
+
+def _configured(option: str) -> Any:
+    """What the config of this server says of an option of the executor; `None` where it says nothing."""
     try:
         section = get_config(SECTION)
     except KeyError:
-        section = {}
-    configured = section.get("on_server_stop") if isinstance(section, Mapping) else None
-    return str(options.get("on_server_stop") or configured or BY_NAME["on_server_stop"].default)
+        return None
+    return section.get(option) if isinstance(section, Mapping) else None

@@ -26,7 +26,7 @@ from covalent_cirro.protocol import (
     ProtocolError,
     Ref,
 )
-from covalent_cirro.results import read_outcome
+from covalent_cirro.results import AskJob, read_outcome
 from covalent_cirro.reuse import work
 from covalent_cirro.reuse.pickles import CLASS_MARKERS
 from covalent_cirro.reuse.telling import checked_origin
@@ -73,13 +73,14 @@ class Earlier:
     def __init__(
         self,
         store: Store,
+        ask: AskJob,
         bucket: str,
         prefix: str,
         dispatch_id: str,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store = store
+        self._store, self._ask = store, ask
         self._bucket, self._prefix, self._dispatch_id = bucket, prefix, dispatch_id
         self._clock = clock
         self._by_key: dict[str, list[_Done]] = {}
@@ -100,22 +101,20 @@ class Earlier:
         async with self._listing:  # all electrons of a dispatch ask at once
             if self._listed_at is not None and self._clock() - self._listed_at < FRESH_S:
                 return
-            base = f"{self._prefix}jobs/{self._dispatch_id}/"
-            keys = {key for key, _ in await self._store.list_keys(self._bucket, base)}
-            if not keys:
+            calls = await self._store.list_calls(self._bucket, self._prefix, self._dispatch_id)
+            if not calls:
                 raise SettingsError(
-                    f"reuse_from={self._dispatch_id!r}: s3://{self._bucket}/{base} is empty, so no electron of such a "
-                    "dispatch ran as a job with this bucket and prefix, or all have expired. Nothing was computed. "
-                    "Give the whole id of an earlier dispatch (`cirro jobs --all` lists them), or unset reuse_from."
+                    f"reuse_from={self._dispatch_id!r}: s3://{self._bucket}/{self._prefix}jobs/{self._dispatch_id}/ is "
+                    "empty, so no electron of such a dispatch ran as a job with this bucket and prefix, or all have "
+                    "expired. Nothing was computed. Give the whole id of an earlier dispatch (`cirro jobs --all` lists "
+                    "them), or unset reuse_from."
                 )
-            places = sorted({"/".join(key.split("/")[: base.count("/") + 2]) + "/" for key in keys})
             news = [
-                Location(self._bucket, at)
-                for at in places
-                if at not in self._seen
-                and ({at + "call.json", at + "outcome.json"} <= keys or at + "reused.json" in keys)
+                place
+                for place, names in calls.items()
+                if place.base not in self._seen and ({"call.json", "outcome.json"} <= names or "reused.json" in names)
             ]
-            found = await asyncio.gather(*(self._work_at(place, place.reused_key in keys) for place in news))
+            found = await asyncio.gather(*(self._work_at(place, "reused.json" in calls[place]) for place in news))
             for each in found:  # in the order of calls: what was made last is taken first
                 if each is not None:
                     self._by_key.setdefault(each[0], []).append(each[1])
@@ -137,7 +136,7 @@ class Earlier:
         """The outcome of a call, or why it cannot be taken."""
         place = done.place
         try:
-            outcome = await read_outcome(self._store, place)
+            outcome = await read_outcome(self._store, self._ask, place)
         except OutcomeError as error:
             return str(error), None
         if outcome is None:
@@ -258,7 +257,7 @@ def earlier_dispatch(engine: Engine, bucket: str, prefix: str, dispatch_id: str)
     known = _earlier.setdefault(engine, OrderedDict())
     where = (bucket, prefix, dispatch_id)
     if where not in known:
-        known[where] = Earlier(engine.store, bucket, prefix, dispatch_id)
+        known[where] = Earlier(engine.store, engine.batch.job, bucket, prefix, dispatch_id)
     known.move_to_end(where)
     while len(known) > REMEMBERED_DISPATCHES:
         known.popitem(last=False)

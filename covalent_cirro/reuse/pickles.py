@@ -176,6 +176,29 @@ class _Machine:
             self.effects.append(dropped)
 
 
+def _called(machine: _Machine, _: Any) -> None:
+    """A call; of a pickle inside a pickle (`nested.py`), what that says."""
+    function, arguments = machine.last(2)
+    if _is_unpickling(function, arguments):
+        root, effects, made = _read(arguments.parts[0])
+        machine.stack.append(root)
+        machine.effects += effects
+        machine.made += made
+    else:
+        machine.make("call", [function, arguments])
+
+
+def _is_unpickling(function: Any, arguments: Any) -> bool:
+    return (
+        isinstance(function, _Object)
+        and (function.kind, function.parts) in (("global", ["pickle", "loads"]), ("global", ["_pickle", "loads"]))
+        and isinstance(arguments, _Object)
+        and arguments.kind == "tuple"
+        and len(arguments.parts) == 1
+        and isinstance(arguments.parts[0], bytes)
+    )
+
+
 def _calls(kind: str, number: int) -> Callable[[_Machine, Any], None]:
     def call(machine: _Machine, _: Any) -> None:
         machine.make(kind, machine.last(number))
@@ -215,7 +238,7 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "BYTEARRAY8": lambda machine, data: machine.make("bytearray", [bytes(data)]),
     "GLOBAL": lambda machine, names: machine.make("global", str(names).split(" ", 1)),
     "STACK_GLOBAL": _calls("global", 2),
-    "REDUCE": _calls("call", 2),
+    "REDUCE": _called,
     "NEWOBJ": _calls("new", 2),
     "NEWOBJ_EX": _calls("new", 3),
     "OBJ": lambda machine, _: machine.make("obj", machine.since_mark()),

@@ -23,8 +23,6 @@ from covalent_cirro.protocol import (
     Outcome,
     ProtocolError,
     Reused,
-    location,
-    node_base,
     parse_call_uri,
 )
 from covalent_cirro.results import read_outcome
@@ -83,13 +81,9 @@ async def take(engine: Engine, earlier: Earlier, place: Location, call: Call, la
 
 async def begun(engine: Engine, settings: Settings, dispatch_id: str, node: Node) -> Taken | None:
     """What a server that died had taken for an electron; `None`: nothing."""
-    bucket, base = settings.s3_bucket_name, node_base(settings.key_prefix, dispatch_id, node.node_id)
-    found = [key for key, _ in await engine.store.list_keys(bucket, base) if key.endswith("/reused.json")]
-    if not found:
-        return None
-    call_id = max(key.split("/")[-2] for key in found)
-    place = location(bucket, settings.key_prefix, dispatch_id, node.node_id, call_id)
-    return Taken(place, await _document(engine, place))
+    calls = await engine.store.list_calls(settings.s3_bucket_name, settings.key_prefix, dispatch_id, node.node_id)
+    found = [place for place, names in calls.items() if "reused.json" in names]
+    return Taken(found[-1], await _document(engine, found[-1])) if found else None
 
 
 def show(dispatch_id: str, node_ids: Sequence[int], reused: Reused) -> None:
@@ -112,7 +106,7 @@ async def outcome_of(engine: Engine, place: Location) -> tuple[Location, Outcome
     """
     reused = await _document(engine, place)
     origin = parse_call_uri(reused.origin)
-    outcome = await read_outcome(engine.store, origin)
+    outcome = await read_outcome(engine.store, engine.batch.job, origin)
     if outcome is None:
         raise OutcomeError(
             f"The results of {reused.origin}, which were to be reused, have expired meanwhile. Dispatch again: what is "

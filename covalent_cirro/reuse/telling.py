@@ -11,10 +11,10 @@ REUSED = "REUSED"
 def told(reused: Reused) -> str:
     """Where the results are from, in a few words."""
     try:
-        *_, dispatch_id, node, _, _ = parse_call_uri(reused.origin).base.split("/")
+        origin = parse_call_uri(reused.origin)
     except ProtocolError:
         return f"reused from job {reused.job_id}"
-    return f"reused from job {reused.job_id} of dispatch {dispatch_id}, node {node}"
+    return f"reused from job {reused.job_id} of dispatch {origin.dispatch_id}, node {origin.node_id}"
 
 
 def checked_origin(place: Location, reused: Reused) -> Location:

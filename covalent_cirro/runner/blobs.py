@@ -24,8 +24,9 @@ _WORTHWHILE = 0.9
 _ZLIB_LEVEL = 1  # most of the gain at several times the speed of the default level
 _TRIES = 5  # each of them as many as the client makes by itself
 _PAUSE_S = 0.5
+_FLUSHES = 16  # a random byte each: 128 bits
 _FRESH_S = 24 * 3600.0
-"""A blob found in S3 that is older is put again: a lifecycle rule of some days must not take it from jobs to come."""
+"""A blob found in S3 that is older is stored anew: a lifecycle rule of some days must not take it from jobs to come."""
 
 
 class BlobError(Exception):
@@ -114,20 +115,42 @@ def encode(path: str) -> tuple[Blob, str]:
     raw_size = os.path.getsize(path)
     if not _compresses(path, raw_size):
         return Blob(sha256(path), raw_size, "raw", raw_size), path
+    return _compressed(path, _ZLIB_LEVEL)
+
+
+def encode_anew(path: str) -> tuple[Blob, str]:
+    """Encode a file so that its stored bytes, and so its name, are no other's: nobody can have put something there.
+
+    A zlib stream may be flushed at any point; where this one is, is drawn at random (RFC 1950, RFC 1951).
+
+    Returns:
+        The blob, and the path of its stored bytes.
+    """
+    raw_size = os.path.getsize(path)
+    level = _ZLIB_LEVEL if _compresses(path, raw_size) else 0
+    return _compressed(path, level, [1 + byte for byte in os.urandom(_FLUSHES)])
+
+
+def _compressed(path: str, level: int, flush_after: Iterable[int] = ()) -> tuple[Blob, str]:
+    """Compress a file beside itself, with a flush after each of the first so many bytes."""
     import hashlib
 
     stored = path + ".zlib"
-    encoder, digest, size = zlib.compressobj(_ZLIB_LEVEL), hashlib.sha256(), 0
+    encoder, digest, size = zlib.compressobj(level), hashlib.sha256(), 0
     with open(path, "rb") as source, open(stored, "wb") as target:
-        while True:
-            chunk = source.read(_CHUNK)
-            data = encoder.compress(chunk) if chunk else encoder.flush()
+
+        def write(data: bytes) -> None:
+            nonlocal size
             digest.update(data)
             size += len(data)
             target.write(data)
-            if not chunk:
-                break
-    return Blob(digest.hexdigest(), size, "zlib", raw_size), stored
+
+        for count in flush_after:
+            write(encoder.compress(source.read(count)) + encoder.flush(zlib.Z_SYNC_FLUSH))
+        while chunk := source.read(_CHUNK):
+            write(encoder.compress(chunk))
+        write(encoder.flush())
+    return Blob(digest.hexdigest(), size, "zlib", os.path.getsize(path)), stored
 
 
 def _compresses(path: str, size: int) -> bool:
@@ -145,6 +168,9 @@ def _compresses(path: str, size: int) -> bool:
 def store(client: Client, bucket: str, prefix: str, path: str, now: float, wait: Wait) -> Blob:
     """Store a file as a blob, unless it is there already.
 
+    Nothing is written over: the job role may not. Where the blob's place is taken, by other bytes or by a blob that may
+    expire soon, the file is stored under another name.
+
     Args:
         now: Epoch seconds, to tell whether the one that is there is young enough.
 
@@ -152,19 +178,41 @@ def store(client: Client, bucket: str, prefix: str, path: str, now: float, wait:
         s3.S3Error: It could not be stored.
     """
     blob, stored = encode(path)
+    if not _store(client, bucket, prefix, blob, stored, now, wait):
+        blob, stored = encode_anew(path)
+        _put(client, bucket, blob_key(prefix, blob.sha256), stored, blob, wait)
+    return blob
+
+
+def _store(client: Client, bucket: str, prefix: str, blob: Blob, stored: str, now: float, wait: Wait) -> bool:
+    """Store a blob under its name; False if something else is there."""
     key = blob_key(prefix, blob.sha256)
+
+    def is_there() -> bool | None:
+        """Whether the blob is there, whole and young; `None` if nothing is."""
+        try:
+            there = wait(client.head(bucket, key)).headers
+        except (s3.NotThere, s3.Refused):
+            # A role that may only put objects is told 403 here; if it may not do that either, the PUT says so.
+            return None
+        return _is_whole(there, blob, stored) and _is_fresh(there.get("last-modified"), now)
+
+    found = is_there()
+    if found is not None:
+        return found
     try:
-        there = wait(client.head(bucket, key))
-    except (s3.NotThere, s3.Refused):
-        # A role that may only put objects is told 403 here; if it may not do that either, the PUT says so.
-        pass
-    else:
-        if _is_whole(there.headers, blob, stored) and _is_fresh(there.headers.get("last-modified"), now):
-            return blob
+        _put(client, bucket, key, stored, blob, wait)
+    except s3.ConditionFailed:
+        # Another job stored the same meanwhile, or our own PUT came through although its answer did not.
+        return bool(is_there())
+    return True
+
+
+def _put(client: Client, bucket: str, key: str, stored: str, blob: Blob, wait: Wait) -> None:
     for tries_left in reversed(range(_TRIES)):
         try:
-            wait(client.put_file(bucket, key, stored, blob.sha256))
-            break
+            wait(client.put_file(bucket, key, stored, blob.sha256, {"If-None-Match": "*"}))
+            return
         except s3.OutOfTime:
             raise
         except s3.S3Error as error:
@@ -173,7 +221,6 @@ def store(client: Client, bucket: str, prefix: str, path: str, now: float, wait:
             if not passes or tries_left == 0:
                 raise
             time.sleep(_PAUSE_S * (_TRIES - tries_left))
-    return blob
 
 
 def _is_whole(headers: Mapping[str, str], blob: Blob, stored: str) -> bool:

@@ -71,9 +71,9 @@ class CheckpointDoor:
         return self._checkpoint is not None
 
     @property
-    def noticed(self) -> bool:
-        """Whether EC2 has said that it takes the host back."""
-        return self._checkpoint is not None and self._checkpoint.noticed
+    def host_goes_at(self) -> float | None:
+        """Epoch seconds at which EC2 takes the host back; `None` without a notice."""
+        return None if self._checkpoint is None else self._checkpoint.host_goes_at
 
     @property
     def fetch_failed(self) -> str:

@@ -116,7 +116,7 @@ def parse(data: bytes) -> Index:
         )
     except NotAnIndex:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise NotAnIndex(f"the checkpoint's index cannot be read: {error!r}") from error
     for link in found.links:
         # Else what is restored below it would be written somewhere else.
@@ -133,7 +133,7 @@ def _path(path: Any) -> str:
 
 def _file(entry: Any) -> File:
     name, sha256, size, mode, mtime_ns = entry
-    numbers = all(isinstance(number, int) and number >= 0 for number in (size, mode, mtime_ns))
+    numbers = all(isinstance(number, int) and 0 <= number < 2**63 for number in (size, mode, mtime_ns))
     if not numbers or not _SHA256.fullmatch(sha256) or not (_NAME.fullmatch(name) if size else name == ""):
         raise NotAnIndex(f"{entry!r} is not a file of a checkpoint")
     return File(name, sha256, size, mode & 0o7777, mtime_ns)

@@ -51,7 +51,7 @@ class Checkpoint:
         say: Says a line on the container's stderr.
 
     Attributes:
-        noticed: Whether EC2 has said that it takes the host back.
+        host_goes_at: Epoch seconds at which EC2 takes the host back; `None` without a notice.
         fetch_failed: Why the last checkpoint could not be fetched; empty otherwise.
     """
 
@@ -64,7 +64,7 @@ class Checkpoint:
         ends_at: Callable[[], float | None],
         say: Callable[[str], None],
     ) -> None:
-        self.noticed = False
+        self.host_goes_at: float | None = None
         self.fetch_failed = ""
         self._place = place
         self._environ = environ
@@ -155,10 +155,10 @@ class Checkpoint:
                 self._spot = SpotWatch(self._environ, self._notice)
                 threading.Thread(target=self._keep, daemon=True).start()
 
-    def _notice(self) -> None:
+    def _notice(self, goes_at: float) -> None:
         if not self._ended:
             self._say("EC2 has given notice that it takes this Spot instance back; the electron is told")
-            self.noticed = True
+            self.host_goes_at = goes_at
             self._host_goes()
 
     def _restore(self) -> None:

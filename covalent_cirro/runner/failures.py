@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from covalent_cirro import texts
+from covalent_cirro.limits import MESSAGE_CHARS, TRACEBACK_CHARS
 from covalent_cirro.protocol import Failure, Kind
 
-_MESSAGE_CHARS = 2_000
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _ASYNCIO = os.path.join(os.path.dirname(os.__file__), "asyncio") + os.sep
 """Between the runner's frames and those of an electron that is async."""
@@ -59,7 +60,9 @@ def explain(error: BaseException, stage: Stage, covalent: str) -> Failure:
 def _explain_exit(error: SystemExit, stage: Stage, traceback: str) -> Failure:
     code = error.code
     # As the interpreter does it: None is success, a number is the code, anything else is printed and means 1.
-    exit_code = 0 if code is None else code if isinstance(code, int) else 1
+    number = 0 if code is None else code if isinstance(code, int) else 1
+    # The system keeps eight bits of it; the interpreter gives it -1 for a number that C's long does not hold.
+    exit_code = (number if abs(number) < 2**63 else -1) & 0xFF
     said = "" if code is None or isinstance(code, int) else f" ({_text(code)})"
     where = "the electron" if stage.kind == Kind.RAISED else stage.what
     message = _one_line(f"{where} called sys.exit with exit code {exit_code}{said} instead of returning a result")
@@ -92,7 +95,10 @@ def describe(error: BaseException) -> str:
 
 
 def format_traceback(error: BaseException) -> str:
-    """The traceback with its chained causes, beginning at the first frame that is not the runner's."""
+    """The traceback with its chained causes, beginning at the first frame that is not the runner's.
+
+    Of a very long one, as a message of megabytes makes it, the beginning and the end.
+    """
     import traceback
 
     seen: set[int] = set()
@@ -108,7 +114,7 @@ def format_traceback(error: BaseException) -> str:
         link.__traceback__ = frames
         chain += [link.__cause__, link.__context__]
     try:
-        return "".join(traceback.TracebackException.from_exception(error).format())
+        return texts.cut("".join(traceback.TracebackException.from_exception(error).format()), TRACEBACK_CHARS)
     except BaseException as broken:
         return f"{describe(error)}\n(the traceback could not be formatted: {describe(broken)})\n"
 
@@ -128,5 +134,4 @@ def _one_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = lines[0] if lines else ""
     # Not every string is valid UTF-8, but every document has to be.
-    line = line.encode("utf-8", "backslashreplace").decode()
-    return line if len(line) <= _MESSAGE_CHARS else line[: _MESSAGE_CHARS - 1] + "…"
+    return texts.cut(line.encode("utf-8", "backslashreplace").decode(), MESSAGE_CHARS)

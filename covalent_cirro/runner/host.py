@@ -2,25 +2,24 @@
 
 With a second argument, the number of a pipe, it ends with all that it started when the pipe's other end is closed.
 
-The same rules as in the container (`tasks.py`), but everything is a local file of Covalent's; no S3, no supervision.
+The same rules as in the container (`tasks.py`), but in a sandbox (`sandbox.py`) and on local files: it reads what the
+request names, and writes in one folder. Hooks are not run: what a job installs is none of the server's host.
 
 The request::
 
-    {"format": 1, "dispatch_id": "...", "covalent": "0.240.0", "outcome": "/path/outcome.json",
-     "tasks": [{"node_id": 3, "name": ":electron_list:",
-                "function": "/path/function.tobj", "hooks": "/path/hooks.json" or null,
-                "args": [{"tobj": "/path/results.tobj"}, {"node": 2}], "kwargs": {"key": {"tobj": "..."}},
-                "output": "/path/results.tobj", "stdout": "/path/stdout.log", "stderr": "/path/stderr.log",
-                "error": "/path/error.log"}]}
+    {"format": 2, "dispatch_id": "...", "covalent": "0.240.0", "folder": "/path",
+     "tasks": [{"node_id": 3, "name": ":make.__getattr__", "function": "/path/function.tobj", "hands_on": false,
+                "args": [{"tobj": "/path/results.tobj"}, {"node": 2}], "kwargs": {"key": {"tobj": "..."}}}]}
 
-``{"node": 2}`` is the output of an earlier task of the request. Every path to write must be in a folder that exists.
-The outcome, written last and whole (by rename)::
+``{"node": 2}`` is the output of an earlier task of the request. ``hands_on``: what cannot be unpickled here may be
+handed on unopened (`placeholders.py`). In the folder, which exists, each task leaves ``<node_id>.stdout``, ``.stderr``
+and, if it succeeds, ``.output``, a ``.tobj`` file. ``outcome.json`` in it is written last and whole (by rename)::
 
-    {"format": 1, "results": [{"node_id": 3, "output": {"size": 120, "sha1": "..."} or null,
-                               "failure": `protocol.Failure` as an object, or null}]}
+    {"format": 2, "sandbox": {"files": true, "network": true},
+     "results": [{"node_id": 3, "failure": `protocol.Failure` as an object, or null, "elsewhere": false}]}
 
-``size`` and ``sha1`` are of the ``.tobj`` file. ``error.log`` gets the traceback, or the message where there is none,
-and is emptied on success. Tasks after a failed one are not run (`Kind.NOT_RUN`).
+``elsewhere``: it failed for what is not here, a module or memory: a job with the electron's own packages may do it.
+Tasks after a failed one are not run (`Kind.NOT_RUN`).
 
 The exit code is 0 once the outcome is written, whatever it says; without an outcome the process was killed, or ended by
 itself, or the request is not one (exit code 64, reason on stderr).
@@ -31,67 +30,72 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
+import re
 import shutil
 import signal
 import sys
 import tempfile
 import threading
 import types
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import cloudpickle
 
-from covalent_cirro import protocol, tobj
+from covalent_cirro import nested, protocol, tobj
+from covalent_cirro.nested import Part
 from covalent_cirro.protocol import Failure, Kind
-from covalent_cirro.runner import tasks
+from covalent_cirro.runner import placeholders, sandbox, tasks
 from covalent_cirro.runner.results import Packed
 
-FORMAT = 1
+FORMAT = 2
 """Version of the request and of its outcome."""
 
+OUTCOME = "outcome.json"
+
 _CHUNK = 1024 * 1024
+
+_OUT_OF_MEMORY = re.compile(r"(\S+\.)?\w*MemoryError\b")
+"""How the message of a `MemoryError` begins, and of NumPy's own."""
+
+_DAMAGE = (tobj.TobjError, pickle.UnpicklingError, EOFError)
+"""What bytes raise that no module could read."""
 
 
 def main(argv: list[str]) -> int:
     """Carry out the request in the file ``argv[1]``; returns the exit code."""
     try:
         path, *parent = argv[1:]
-        for number in parent:
-            threading.Thread(target=_end_with, args=(int(number),), daemon=True).start()
         with open(path, "rb") as file:
             request = json.load(file)
         if request["format"] != FORMAT:
             raise ValueError(f"it has format {request['format']!r}, this version understands {FORMAT}")
-        outcome = request["outcome"]
-        todo = request["tasks"]
+        folder, todo = request["folder"], request["tasks"]
+        shut_in = sandbox.enter(_files(todo), [folder])
+        os.chdir(folder)
+        for number in parent:
+            threading.Thread(target=_end_with, args=(int(number),), daemon=True).start()
     except (OSError, ValueError, KeyError, TypeError) as error:
         sys.stderr.write(f"covalent_cirro.runner.host: the request cannot be read: {error!r}\n")
         return protocol.ExitCode.BAD_CALL
-    # A job never has it either: with it, Covalent would ask a server to build a sublattice (runner/child.py).
-    os.environ.pop("COVALENT_DISPATCH_ID", None)
     sys.modules["__main__"] = types.ModuleType("__main__")
     results: list[dict[str, Any]] = []
-    outputs: dict[int, str] = {}
-    failed = False
-    with tempfile.TemporaryDirectory(prefix=".cirro-", dir=os.path.dirname(outcome)) as folder:
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
         for task in todo:
-            ended: dict[str, Any] | Failure
-            if failed:
-                ended = Failure(Kind.NOT_RUN, "an earlier node of the same task group failed")
-                _write(task["error"], ended.message)
+            if any(result["failure"] for result in results):
+                ended = _Ended(Failure(Kind.NOT_RUN, "an earlier node of the same task group failed"))
             else:
-                ended = _run(request, task, outputs, folder)
-            failed = failed or isinstance(ended, Failure)
-            results.append(
-                {
-                    "node_id": task["node_id"],
-                    "output": None if isinstance(ended, Failure) else ended,
-                    "failure": ended._asdict() if isinstance(ended, Failure) else None,
-                }
-            )
-            outputs[task["node_id"]] = task["output"]
-    _write(outcome, json.dumps({"format": FORMAT, "results": results}))
+                ended = _run(request, task, scratch)
+            failure = ended.failure._asdict() if ended.failure else None
+            results.append({"node_id": task["node_id"], "failure": failure, "elsewhere": ended.elsewhere})
+    _write(os.path.join(folder, OUTCOME), json.dumps({"format": FORMAT, "sandbox": shut_in, "results": results}))
     return 0
+
+
+def _files(todo: list[dict[str, Any]]) -> list[str]:
+    """What the tasks read."""
+    refs = [ref for task in todo for ref in (*task["args"], *task["kwargs"].values())]
+    return [task["function"] for task in todo] + [ref["tobj"] for ref in refs if "tobj" in ref]
 
 
 def _end_with(parent: int) -> None:
@@ -102,58 +106,84 @@ def _end_with(parent: int) -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
-def _run(
-    request: dict[str, Any], task: dict[str, Any], outputs: dict[int, str], folder: str
-) -> dict[str, Any] | Failure:
-    def opener(ref: dict[str, Any]) -> tasks.Open:
-        path = ref["tobj"] if "tobj" in ref else outputs[ref["node"]]
-        return lambda: open_pickle(path)
+class _Ended(NamedTuple):
+    """How a task ended: its failure, and whether a job may do better."""
 
-    hooks = task["hooks"]
+    failure: Failure | None
+    elsewhere: bool = False
+
+
+def _run(request: dict[str, Any], task: dict[str, Any], scratch: str) -> _Ended:
+    folder = request["folder"]
+
+    def named(key: str, node_id: int) -> str:
+        return os.path.join(folder, f"{node_id}.{key}")
+
+    def opener(ref: dict[str, Any]) -> tasks.Open:
+        path = ref["tobj"] if "tobj" in ref else named("output", ref["node"])
+        return lambda: tobj.pickle_file(open(path, "rb"))
+
     job = tasks.Job(
         dispatch_id=request["dispatch_id"],
         node_id=task["node_id"],
         name=task["name"],
         covalent=request["covalent"],
         function=opener({"tobj": task["function"]}),
-        hooks=None if hooks is None else lambda: open(hooks, "rb"),  # noqa: SIM115  (whoever calls it closes)
+        hooks=None,
         args=[opener(ref) for ref in task["args"]],
         kwargs={key: opener(ref) for key, ref in task["kwargs"].items()},
     )
-    with _Redirected(task["stdout"], task["stderr"]):
-        ended = tasks.run(job, folder, started=lambda: None)
+    if task["hands_on"]:
+        cloudpickle.loads = placeholders.loads  # by which Covalent unpickles the code of a lattice
+    reading = _Reading(task["name"], task["hands_on"])
+    with _Redirected(named("stdout", task["node_id"]), named("stderr", task["node_id"])):
+        ended = tasks.run(job, scratch, started=lambda: None, unpickle=reading)
     if isinstance(ended, Failure):
-        _write(task["error"], ended.traceback or ended.message)
-        return ended
-    _write(task["error"], "")
-    return _write_tobj(ended, task["output"])
+        missing = ended.kind == Kind.MISSING_MODULE or _OUT_OF_MEMORY.match(ended.message) is not None
+        return _Ended(ended, missing or reading.not_here)
+    _write_tobj(ended, named("output", task["node_id"]))
+    return _Ended(None)
 
 
-def open_pickle(path: str) -> BinaryIO:
-    """Open the pickle in a ``.tobj`` file for reading, decoded in a stream."""
-    return cast(BinaryIO, io.BufferedReader(_PickleOf(path), _CHUNK))
+class _Reading:
+    """Unpickles the function and the arguments of a node.
+
+    Attributes:
+        not_here: One of them is whole, but cannot be unpickled on this host.
+    """
+
+    def __init__(self, name: str, hands_on: bool) -> None:
+        self.not_here = False
+        self._name = name
+        self._hands_on = hands_on
+
+    def __call__(self, source: tasks.Open) -> Any:
+        with source() as file:
+            value = nested.read(file)
+            if value is None:
+                value = Part("", 0, file.seek(0, os.SEEK_END))
+            return nested.load(value, lambda part: self._part(source, file, part))
+
+    def _part(self, source: tasks.Open, file: BinaryIO, part: Part) -> Any:
+        try:
+            return tasks.load_part(file, part)
+        except _DAMAGE:
+            raise
+        except Exception as error:
+            if not self._hands_on:
+                self.not_here = True
+                raise
+            why = error
+        try:
+            return placeholders.load(cast(BinaryIO, io.BufferedReader(nested.PartFile(file, part))))
+        except Exception:  # not only a name is missing, but what the object is made by
+            return placeholders.Result(f"a result that {self._name!r} is given", why, lambda: _bytes(source, part))
 
 
-class _PickleOf(io.RawIOBase):
-    def __init__(self, path: str) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115  (closed by close)
-        self._chunks = tobj.iter_pickle(self._file, tobj.read_header(self._file))
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._rest:
-            self._rest = memoryview(next(self._chunks, b""))
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+def _bytes(source: tasks.Open, part: Part) -> bytes:
+    with source() as file:
+        file.seek(part.offset)
+        return file.read(part.size)
 
 
 class _Redirected:
@@ -182,32 +212,22 @@ class _Redirected:
             stream.flush()
 
 
-def _write_tobj(packed: Packed, path: str) -> dict[str, Any]:
-    """Write the result as Covalent would; returns size and SHA-1 of the file, which Covalent's database wants."""
-    import hashlib
-
+def _write_tobj(packed: Packed, path: str) -> None:
+    """Write the result as Covalent would."""
     version = ".".join(str(part) for part in sys.version_info[:3])
     fields = tobj.header_fields(packed.name, packed.doc, version, cloudpickle.__version__)
-    beside = f"{path}.{os.getpid()}.tmp"
-    with open(beside, "wb") as file, open(packed.string, "rb") as string, open(packed.pickle, "rb") as pickle:
+    with open(path, "wb") as file, open(packed.string, "rb") as string, open(packed.pickle, "rb") as whole:
         tobj.write_head(file, fields, os.path.getsize(packed.string))
         shutil.copyfileobj(string, file, _CHUNK)
         writer = tobj.PickleWriter(file)
-        shutil.copyfileobj(pickle, writer, _CHUNK)
+        shutil.copyfileobj(whole, writer, _CHUNK)
         writer.close()
-    digest = hashlib.sha1(usedforsecurity=False)
-    with open(beside, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    size = os.path.getsize(beside)
-    os.replace(beside, path)
     for used in (packed.pickle, packed.string):
         os.unlink(used)
-    return {"size": size, "sha1": digest.hexdigest()}
 
 
 def _write(path: str, text: str) -> None:
-    beside = f"{path}.{os.getpid()}.tmp"
+    beside = f"{path}.tmp"
     with open(beside, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
     os.replace(beside, path)

@@ -5,6 +5,8 @@ Pure: bytes and times go in, parts come out; `supervisor.py` stores them.
 
 from __future__ import annotations
 
+from covalent_cirro.limits import MAX_PARTS
+from covalent_cirro.log_parts import Part
 from covalent_cirro.protocol import LOG_TAIL_BYTES, Log
 
 PART_BYTES = 2 * 1024 * 1024
@@ -33,6 +35,24 @@ def cut_text(data: bytes | bytearray) -> int:
             wanted = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
             return len(data) - back if wanted > back else len(data)
     return len(data)
+
+
+class PartNames:
+    """Names the parts of one stream, over all electrons of a job.
+
+    Attributes:
+        given: How many were asked for.
+    """
+
+    def __init__(self, attempt: int, stream: str) -> None:
+        self.given = 0
+        self._attempt, self._stream = attempt, stream
+
+    def next(self) -> str | None:
+        """The next name; `None` where there are as many parts as an outcome can tell of."""
+        part = Part(self._attempt, self._stream, self.given)
+        self.given += 1
+        return part.name if part.number < MAX_PARTS else None
 
 
 class Stream:
@@ -74,9 +94,9 @@ class Stream:
         del self._new[:end]
         return part
 
-    def finish(self) -> bytes:
-        """Take out what is left for the last part; empty if the tail alone is the whole text."""
-        if not self._parts and self.size <= LOG_TAIL_BYTES:
+    def finish(self, tail_bytes: int = LOG_TAIL_BYTES) -> bytes:
+        """Take out what is left for the last part; empty if the tail alone, of so many bytes, is the whole text."""
+        if not self._parts and self.size <= tail_bytes:
             return b""
         part = bytes(self._new)
         self._new.clear()
@@ -90,10 +110,10 @@ class Stream:
         """Note that a part could not be stored after all."""
         self._parts.remove(name)
 
-    def log(self) -> Log:
-        """What the outcome says of it."""
-        tail = bytes(self._tail)
-        if self.size > LOG_TAIL_BYTES:
+    def log(self, tail_bytes: int = LOG_TAIL_BYTES) -> Log:
+        """What the outcome says of it, with a tail of so many bytes at most."""
+        tail = bytes(self._tail[-tail_bytes:])
+        if self.size > tail_bytes:
             # The cut may have gone through a character: up to 3 bytes of it are in front.
             start = 0
             while start < min(3, len(tail)) and tail[start] & 0xC0 == 0x80:

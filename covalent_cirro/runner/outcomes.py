@@ -1,4 +1,4 @@
-"""What an outcome means: exit codes, which ones end a job for good, and failures of processes in plain words.
+"""What an outcome means: exit codes, and failures of processes in plain words.
 
 Pure: values in, values out.
 """
@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from covalent_cirro.protocol import ExitCode, Failure, Kind, Log, NodeResult, Outcome, Task
+from covalent_cirro.limits import ALL_TAILS_BYTES
+from covalent_cirro.protocol import LOG_TAIL_BYTES, ExitCode, Failure, Kind, Log, NodeResult, Task
 from covalent_cirro.runner.process import Ended
-
-RUN_AGAIN = frozenset({Kind.TERMINATED, Kind.KILLED, Kind.OUT_OF_MEMORY, Kind.FETCH, Kind.RUNNER})
-"""Kinds that another attempt may not meet again: AWS Batch starts one only where the job's retry strategy asks for
-it, so it runs, and replaces the outcome. After any other outcome a further attempt has nothing to do."""
 
 _CODES = {Kind.FETCH: ExitCode.FETCH, Kind.VERSIONS: ExitCode.VERSIONS, Kind.TERMINATED: ExitCode.TERMINATED}
 _SIGNALS = {
@@ -34,9 +31,9 @@ def exit_code(results: Iterable[NodeResult]) -> int:
     return ExitCode.OK
 
 
-def is_final(outcome: Outcome) -> bool:
-    """Whether a further attempt of the job has nothing to do."""
-    return not any(result.failure is not None and result.failure.kind in RUN_AGAIN for result in outcome.results)
+def tail_bytes(electrons: int) -> int:
+    """What the outcome of so many electrons has room for of each stream that one of them prints."""
+    return min(LOG_TAIL_BYTES, ALL_TAILS_BYTES // (2 * electrons))
 
 
 def all_failed(tasks: Iterable[Task], failures: Mapping[int, Failure], reason: str) -> tuple[NodeResult, ...]:

@@ -1,16 +1,19 @@
-"""Publishes the outcome of a call: once, whatever other attempts of the job do meanwhile.
+"""Publishes the outcome of a call: once, whatever other attempts of the job, or other jobs, do meanwhile.
 
-Knows what an outcome that is there already stands for; it must not know how an electron is run. It is loaded when it
-is needed, so that no electron waits for it.
+Nothing is ever written over, and the job role may not do so either (``infra/roles.yaml``). Where ``outcome.json`` is
+there already, be it an earlier attempt's that may be done better or something that this job did not write, an attempt's
+outcome has a key of its own. It must not know how an electron is run. It is loaded when it is needed, so that no
+electron waits for it.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from covalent_cirro import documents, protocol
-from covalent_cirro.protocol import Outcome
+from covalent_cirro.protocol import Location, Outcome
 from covalent_cirro.runner import outcomes, s3
 
 if TYPE_CHECKING:
@@ -18,71 +21,94 @@ if TYPE_CHECKING:
 
 _TRIES = 5
 _CONFLICT_PAUSE_S = 0.3
+_ONLY_IF_NEW = {"If-None-Match": "*"}
 
-
-class NotOurs(Exception):
-    """What stands where the outcome belongs is not an outcome of this call."""
+Get = Callable[[str], bytes | None]
+"""Reads an object of the call's bucket by its key; `None` if there is none."""
 
 
 class NotStored(Exception):
     """The outcome could not be stored."""
 
 
-def code_of(document: bytes, call_id: str, attempt: int) -> int | None:
-    """The exit code that an outcome which is there stands for; `None` if this attempt has to do better.
+def published(get: Get, where: Location, mac_key: str, attempt: int) -> int | None:
+    """The exit code that an earlier attempt's outcome stands for; `None` if this attempt has to run.
+
+    Args:
+        get: Reads from the call's bucket.
+        where: The call's place.
+        mac_key: The job's.
+        attempt: This attempt, from 1.
 
     Raises:
-        NotOurs: It is not an outcome, or one of another call.
+        s3.S3Error: S3 cannot be read.
     """
+    keys = [where.outcome_key, *(where.attempt_key(mac_key, earlier) for earlier in range(2, attempt))]
+    for key in keys:
+        data = get(key)
+        outcome = None if data is None else _own(data, where, mac_key)
+        if outcome is not None and (outcome.is_final or outcome.attempt >= attempt):
+            return outcomes.exit_code(outcome.results)
+    return None
+
+
+def _own(data: bytes, where: Location, mac_key: str) -> Outcome | None:
+    """The outcome of this call's job, or `None` for anything else."""
     try:
-        outcome = documents.parse_outcome(document)
-    except protocol.ProtocolError as error:
-        raise NotOurs(f"the outcome that is there is not one: {error}") from error
-    if outcome.call_id != call_id:
-        raise NotOurs(f"the outcome that is there is of another call, {outcome.call_id}")
-    if outcome.attempt < attempt and not outcomes.is_final(outcome):
+        outcome = documents.parse_outcome(data)
+    except protocol.ProtocolError:
         return None
-    return outcomes.exit_code(outcome.results)
+    return outcome if outcome.call_id == where.call_id and outcome.is_authentic(mac_key) else None
 
 
-def publish(client: Client, where: protocol.Location, outcome: Outcome, earlier: s3.Answer | None) -> int | None:
+def publish(client: Client, where: Location, outcome: Outcome, mac_key: str) -> int | None:
     """Write the outcome, once.
 
     Args:
         client: S3.
         where: The call's place.
         outcome: The outcome.
-        earlier: The outcome of an earlier attempt, to be replaced.
+        mac_key: The job's.
 
     Returns:
         `None` if it stands; otherwise the exit code of the one that stands in its place.
 
     Raises:
         NotStored: There is no way.
-        NotOurs: Something else came to stand there.
     """
-    data = documents.dump_outcome(outcome)
-    bucket, key = where.bucket, where.outcome_key
-    condition = {"If-None-Match": "*"} if earlier is None else {"If-Match": earlier.etag}
+
+    def get(key: str) -> bytes | None:
+        try:
+            return client.get(where.bucket, key).result().body
+        except s3.S3Error as error:
+            raise NotStored(f"there is an outcome already, and it cannot be read: {error}") from error
+
+    data = documents.dump_outcome(outcome, mac_key)
+    for key in (where.outcome_key, where.attempt_key(mac_key, outcome.attempt)):
+        if _put(client, where.bucket, key, data):
+            return None
+        there = get(key)
+        if there == data:  # our own PUT came through although its answer did not
+            return None
+        stands = None if there is None else _own(there, where, mac_key)
+        if stands is not None and (stands.is_final or stands.attempt >= outcome.attempt):
+            return outcomes.exit_code(stands.results)
+    raise NotStored(
+        f"cannot store the outcome: other objects are at its two keys under s3://{where.bucket}/{where.base}"
+    )
+
+
+def _put(client: Client, bucket: str, key: str, data: bytes) -> bool:
+    """Write an object that is not there; False if it is."""
     for tries_left in reversed(range(_TRIES)):
         try:
-            client.put(bucket, key, data, condition).result()
-            return None
+            client.put(bucket, key, data, _ONLY_IF_NEW).result()
+            return True
         except s3.ConditionFailed:
-            # An overlapping attempt published, or our own PUT came through although its answer did not.
-            try:
-                there = client.get(bucket, key).result()
-            except s3.S3Error as error:
-                raise NotStored(f"there is an outcome already, and it cannot be read: {error}") from error
-            code = code_of(there.body, outcome.call_id, outcome.attempt)
-            if code is not None:
-                return code
-            condition = {"If-Match": there.etag}
+            return False
         except s3.S3Error as error:
-            if tries_left == 0 or (error.status is not None and error.status not in (404, 409) and error.status < 500):
+            passes = error.status is None or error.status == 409 or error.status >= 500
+            if tries_left == 0 or not passes:
                 raise NotStored(f"cannot store the outcome: {error}") from error
-            if error.status == 404:
-                # What If-Match spoke of has gone.
-                condition = {"If-None-Match": "*"}
             time.sleep(_CONFLICT_PAUSE_S)
-    raise NotStored("cannot store the outcome: other attempts kept writing it")
+    raise AssertionError("the last try returns or raises")

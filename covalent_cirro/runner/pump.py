@@ -18,8 +18,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from covalent_cirro.protocol import Log, log_part
-from covalent_cirro.runner.logs import Stream
+from covalent_cirro.limits import MAX_PARTS
+from covalent_cirro.log_parts import STREAMS
+from covalent_cirro.protocol import LOG_TAIL_BYTES, Log
+from covalent_cirro.runner.logs import PartNames, Stream
 from covalent_cirro.runner.process import ElectronProcess, Ended
 from covalent_cirro.runner.s3 import S3Error
 
@@ -30,7 +32,6 @@ _READ_BYTES = 256 * 1024
 _MAX_UPLOADS = 4
 _BACKGROUND_S = 1.0
 _ATOMIC_BYTES = 4096  # Linux PIPE_BUF: a pipe that polls writable takes that much without blocking (pipe(7))
-_NAMES = ("stdout", "stderr")
 
 Put = Callable[[str, bytes], "Pending"]
 """Begins to store a part of the log under its name."""
@@ -83,14 +84,13 @@ class Pump:
         self._process = process
         self._put = put
         self._wait = wait
-        self._attempt = attempt
         self._limits = limits
         self._complain = complain
         self._events: deque[dict[str, Any]] = deque()
         self._streams: dict[str, Stream] = {}
         self._fds = {"stdout": process.stdout, "stderr": process.stderr}
         self._forward = {"stdout": 1, "stderr": 2}
-        self._indexes = dict.fromkeys(_NAMES, 0)
+        self._names = {name: PartNames(attempt, name) for name in STREAMS}
         self._uploads: list[tuple[Pending, Stream, str]] = []
         self._term_at: float | None = None
         self._kill_at: float | None = None
@@ -108,7 +108,7 @@ class Pump:
     def begin(self) -> None:
         """Start the logs of the next electron."""
         now = time.monotonic()
-        self._streams = {name: Stream(self._limits.log_interval_s, now) for name in _NAMES}
+        self._streams = {name: Stream(self._limits.log_interval_s, now) for name in STREAMS}
 
     def terminate(self, *, grace: bool = False) -> None:
         """Pass SIGTERM on to the electron and its children; SIGKILL follows after `Limits.stop_s`.
@@ -164,13 +164,17 @@ class Pump:
             self._turn(until)
         return self._process.ended
 
-    def finish_logs(self) -> dict[str, Log]:
-        """Store the remainder of the current electron's streams, wait for its parts, and sum up."""
+    def finish_logs(self, tail_bytes: int = LOG_TAIL_BYTES) -> dict[str, Log]:
+        """Store the remainder of the current electron's streams, wait for its parts, and sum up.
+
+        Args:
+            tail_bytes: Of each stream the outcome itself has room for so many.
+        """
         for name, stream in self._streams.items():
-            self._upload(name, stream, stream.finish())
+            self._upload(name, stream, stream.finish(tail_bytes))
         while self._uploads:
             self._collect(block=True)
-        return {name: stream.log() for name, stream in self._streams.items()}
+        return {name: stream.log(tail_bytes) for name, stream in self._streams.items()}
 
     # --- the loop ---
 
@@ -275,8 +279,11 @@ class Pump:
     def _upload(self, name: str, stream: Stream, data: bytes) -> None:
         if not data:
             return
-        part = log_part(name, self._attempt, self._indexes[name])
-        self._indexes[name] += 1
+        part = self._names[name].next()
+        if part is None:
+            if self._names[name].given == MAX_PARTS + 1:
+                self._complain(f"{name} has {MAX_PARTS} parts: what comes now is in CloudWatch, its end in the outcome")
+            return
         stream.stored(part)
         pending = self._put(part, data)
         pending.future.add_done_callback(self._wake)

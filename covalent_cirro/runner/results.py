@@ -12,10 +12,11 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from covalent_cirro import texts
+from covalent_cirro.limits import DOC_CHARS, NAME_CHARS
 from covalent_cirro.protocol import STRING_BYTES, Failure, Kind
 from covalent_cirro.runner import failures
 
-_DOC_CHARS = 16 * 1024
 _BUFFER_BYTES = 1024 * 1024
 _LARGE_PICKLE_BYTES = 4 * 1024 * 1024
 _PROBES = 300
@@ -61,7 +62,7 @@ def pack(value: Any, folder: str, stem: str) -> Packed:
             file.write(text)
     except OSError as error:
         raise CannotPack(Failure(Kind.RUNNER, _cannot_write(error))) from error
-    return Packed(*paths, name=_attribute(value, "__name__"), doc=_attribute(value, "__doc__"))
+    return Packed(*paths, name=_attribute(value, "__name__", NAME_CHARS), doc=_attribute(value, "__doc__", DOC_CHARS))
 
 
 def _write_pickle(value: Any, path: str) -> None:
@@ -84,7 +85,7 @@ def _write_pickle(value: Any, path: str) -> None:
 
 
 def _cannot_write(error: OSError) -> str:
-    return f"the result could not be written to the container's disk: {error}. Free or enlarge its scratch space"
+    return f"the result could not be written to disk: {error}. Free or enlarge the scratch space there"
 
 
 class _Nowhere:
@@ -186,10 +187,10 @@ def _abbreviate(value: Any) -> str:
     return limits.repr(value)
 
 
-def _attribute(value: Any, name: str) -> str:
+def _attribute(value: Any, name: str, most: int) -> str:
     """An attribute for Covalent's header if it is a string; some values have other things there, or raise."""
     try:
         found = getattr(value, name, "")
     except Exception:
         return ""
-    return found[:_DOC_CHARS].encode("utf-8", "replace").decode() if isinstance(found, str) else ""
+    return texts.fitted(found, most) if isinstance(found, str) else ""

@@ -145,14 +145,17 @@ class Client:
         headers = {"Content-Length": str(len(data)), "Content-Type": "application/octet-stream", **(condition or {})}
         return self._begin("PUT", "PutObject", bucket, key, headers=headers, body=io.BytesIO(data), single=True)
 
-    def put_file(self, bucket: str, key: str, path: str, sha256: str = "") -> Pending:
+    def put_file(
+        self, bucket: str, key: str, path: str, sha256: str = "", condition: Mapping[str, str] | None = None
+    ) -> Pending:
         """Begin to write an object from a file, one above `PART_BYTES` in parallel parts of it.
 
         Args:
             sha256: Its digest, which S3 is to check and to keep (`checksums.py`).
+            condition: As of `put`. Of parts, it goes with CompleteMultipartUpload (seen with awscrt 0.38.1).
         """
         size = os.path.getsize(path)
-        headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
+        headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream", **(condition or {})}
         options: dict[str, Any] = {}
         if sha256 and size <= PART_BYTES:
             headers |= {"x-amz-sdk-checksum-algorithm": "SHA256", "x-amz-checksum-sha256": of_whole(sha256)}

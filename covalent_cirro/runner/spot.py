@@ -5,6 +5,7 @@ Knows HTTP and IMDSv2 only; what follows from a notice is said by who asks for t
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
@@ -20,16 +21,19 @@ _TOKEN_S = 21_600  # the most that IMDSv2 gives (EC2 User Guide, Use IMDSv2)
 _TIMEOUT_S = 2.0
 _UNREACHABLE_TRIES = 3
 
+NOTICE_S = 120.0
+"""EC2 User Guide, Spot Instance interruption notices: two minutes before the instance is stopped or terminated."""
+
 
 class SpotWatch:
     """Asks until the notice is there, or it is plain that nobody answers: not on EC2, or out of a container's reach.
 
     Args:
         environ: ``AWS_EC2_METADATA_DISABLED``, ``AWS_EC2_METADATA_SERVICE_ENDPOINT``.
-        on_notice: Called once, in the thread of the watch.
+        on_notice: Called once, in the thread of the watch, with the epoch seconds at which EC2 takes the host.
     """
 
-    def __init__(self, environ: Mapping[str, str], on_notice: Callable[[], None]) -> None:
+    def __init__(self, environ: Mapping[str, str], on_notice: Callable[[float], None]) -> None:
         endpoint = urlsplit(environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or _ENDPOINT)
         self._host, self._port = endpoint.hostname or "", endpoint.port or 80
         self._path = endpoint.path.rstrip("/")
@@ -50,32 +54,32 @@ class SpotWatch:
         failures, answered = 0, False
         while not self._stopped:
             try:
-                noticed = self._ask()
+                goes_at = self._ask()
             except Exception:  # whatever answers there, it is no notice
                 failures += 1
                 if not answered and failures >= _UNREACHABLE_TRIES:
                     return
             else:
                 answered = True
-                if noticed:
-                    self._on_notice()
+                if goes_at is not None:
+                    self._on_notice(goes_at)
                     return
             time.sleep(INTERVAL_S)
 
-    def _ask(self) -> bool:
-        """Whether the notice is there: 200 with it, 404 without."""
+    def _ask(self) -> float | None:
+        """When EC2 takes the host, in epoch seconds; `None` without a notice (404)."""
         if not self._token:
             status, body = self._request("PUT", _TOKEN, {"X-aws-ec2-metadata-token-ttl-seconds": str(_TOKEN_S)})
             if status != 200:
                 raise OSError(f"no token: {status}")
             self._token = body.decode("ascii").strip()
         status, body = self._request("GET", _ACTION, {"X-aws-ec2-metadata-token": self._token})
-        if status == 200:
-            return b"action" in body
-        if status != 404:
+        if status == 200 and b"action" in body:
+            return goes_at(body, time.time())
+        if status not in (200, 404):
             self._token = ""  # 401: it has expired
             raise OSError(f"no answer: {status}")
-        return False
+        return None
 
     def _request(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
         import http.client
@@ -87,3 +91,18 @@ class SpotWatch:
             return answer.status, answer.read(64 * 1024)
         finally:
             connection.close()
+
+
+def goes_at(notice: bytes, now: float) -> float:
+    """When EC2 takes the host, as a notice (``{"action": "terminate", "time": "2026-11-29T08:22:00Z"}``) says it.
+
+    Args:
+        notice: The document.
+        now: Epoch seconds, for a notice whose time cannot be read.
+    """
+    import calendar
+
+    try:
+        return float(calendar.timegm(time.strptime(json.loads(notice)["time"], "%Y-%m-%dT%H:%M:%SZ")))
+    except (ValueError, TypeError, KeyError):
+        return now + NOTICE_S

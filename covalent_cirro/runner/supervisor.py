@@ -38,24 +38,20 @@ _STORE_MARGIN_S = 4.0
 _CHECKPOINT_MARGIN_S = 6.0
 """Checkpoints are given up earlier, so that logs and outcome find the time that they need."""
 
+_STILL_THERE_S = 60.0
+"""A host that runs so long after EC2 was to take it was not taken: the runner waits no longer for its end."""
+
 
 class _Stop(BaseException):
     """SIGTERM arrived while there was nothing to do but wait."""
 
 
-class _GiveUp(Exception):
-    """The runner ends with this exit code; the reason has been said on stderr."""
-
-    def __init__(self, code: int) -> None:
-        self.code = code
-
-
-def supervise(process: ElectronProcess, uri: str, started: float, environ: Mapping[str, str] = os.environ) -> int:
-    """Run the call at ``uri``.
+def supervise(process: ElectronProcess, argument: str, started: float, environ: Mapping[str, str] = os.environ) -> int:
+    """Run the call that a job was given.
 
     Args:
         process: The electron's process, waiting for requests.
-        uri: ``s3://bucket/.../call.json``.
+        argument: The job's, from `protocol.call_argument`.
         started: Epoch seconds of the runner's start.
         environ: The environment.
 
@@ -64,9 +60,7 @@ def supervise(process: ElectronProcess, uri: str, started: float, environ: Mappi
     """
     supervisor = Supervisor(process, started, environ)
     try:
-        return supervisor.run(uri)
-    except _GiveUp as end:
-        return end.code
+        return supervisor.run(argument)
     finally:
         if process.ended is None:
             process.signal_group(signal.SIGKILL)
@@ -86,14 +80,14 @@ class Supervisor:
         self._interrupt = False  # whether SIGTERM ends at once what is being done
         self._not_stored = False
         self._pump: Pump | None = None
-        self._earlier: s3.Answer | None = None
         self._loaded: Client | None = None
         self._inlined = 0
+        self._published: int | None = None
         self._checkpoints: list[CheckpointDoor] = []
         listen_to_stops(self._on_sigterm)
         self._memory = usage.Memory({os.getpid(), process.pid, os.getppid()})
 
-    def run(self, uri: str) -> int:
+    def run(self, argument: str) -> int:
         """Everything; returns the exit code."""
         if importlib.util.find_spec("awscrt") is None:
             # It is imported later, but without it nothing that an electron does could be stored.
@@ -101,7 +95,7 @@ class Supervisor:
         self._interrupt = True
         try:
             self._check_stop()
-            self._where = protocol.parse_call_uri(uri)
+            self._where, self._mac_key = protocol.parse_call_argument(argument)
             self._endpoint = s3.Endpoint(self._environ)
             call = self._read_call()
         except (s3.S3Error, protocol.ProtocolError) as error:
@@ -111,9 +105,9 @@ class Supervisor:
             _say("stopped by SIGTERM before the call was read")
             return ExitCode.TERMINATED
         self._interrupt = False
-        done = self._look_for_outcome(call)
-        if done is not None:
-            return done
+        if self._published is not None:
+            _say("an earlier attempt has published the outcome of this call; nothing to do")
+            return self._published
         limits = Limits(
             log_interval_s=_number(self._environ.get("CIRRO_LOG_INTERVAL_S"), Limits().log_interval_s),
             grace_s=_number(self._environ.get("CIRRO_GRACE_S"), Limits().grace_s),
@@ -137,26 +131,33 @@ class Supervisor:
             broken = Failure(Kind.RUNNER, f"the runner broke: {type(error).__name__}: {error}", traceback.format_exc())
             results = outcomes.all_failed(call.tasks, {task.node_id: broken for task in call.tasks}, "")
         code = self._publish(call, results)
-        if code == ExitCode.TERMINATED and any(checkpoint.noticed for checkpoint in self._checkpoints):
-            return ExitCode.HOST_GOING
-        return code
+        goes_at = self._host_goes_at()
+        if code != ExitCode.TERMINATED or goes_at is None:
+            return code
+        self._stay_until_the_host_goes(goes_at)
+        return ExitCode.HOST_GOING
 
     # --- before the electrons ---
 
     def _read_call(self) -> Call:
-        where = self._where
         quick = QuickGet(self._endpoint, self._environ)
 
-        def read(key: str) -> s3.Answer:
-            found = quick.get(where.bucket, key)
-            return self._wait(self._client.get(where.bucket, key)) if found is None else found
-
-        call = documents.parse_call(read(where.call_key).body)
-        if self._attempt > 1:
-            # A first attempt may have published already. Without s3:ListBucket, 403 is how S3 says that it has not.
+        def get(key: str) -> bytes | None:
+            # Without s3:ListBucket, 403 is how S3 says that there is none.
             with contextlib.suppress(s3.NotThere, s3.Refused):
-                self._earlier = read(where.outcome_key)
+                return self._read(quick, key)
+            return None
+
+        call = documents.parse_call(self._read(quick, self._where.call_key))
+        if self._attempt > 1:
+            from covalent_cirro.runner import publication
+
+            self._published = publication.published(get, self._where, self._mac_key, self._attempt)
         return call
+
+    def _read(self, quick: QuickGet, key: str) -> bytes:
+        found = quick.get(self._where.bucket, key)
+        return (self._wait(self._client.get(self._where.bucket, key)) if found is None else found).body
 
     @property
     def _client(self) -> Client:
@@ -166,21 +167,6 @@ class Supervisor:
 
             self._loaded = Client(self._endpoint, self._environ, self._memory.limit_bytes())
         return self._loaded
-
-    def _look_for_outcome(self, call: Call) -> int | None:
-        """The exit code of an earlier attempt's outcome; `None` if there is none, or one to be done better."""
-        if self._earlier is None:
-            return None
-        from covalent_cirro.runner import publication
-
-        try:
-            code = publication.code_of(self._earlier.body, call.call_id, self._attempt)
-        except publication.NotOurs as error:
-            _say(str(error))
-            raise _GiveUp(ExitCode.STORE) from error
-        if code is not None:
-            _say("an earlier attempt has published the outcome of this call; nothing to do")
-        return code
 
     def _run_call(self, call: Call, pump: Pump) -> tuple[NodeResult, ...]:
         hello = pump.wait_for("hello")
@@ -258,7 +244,11 @@ class Supervisor:
                 self._ended = pump.end()
             if checkpoint is not None:
                 checkpoint.finish(succeeded=not isinstance(answer, Failure), orderly=done is not None)
-            raw.append((task, answer, pump.finish_logs()))
+            # The electron that failed is the last that prints: the end of its log is what explains it.
+            tail_bytes = (
+                protocol.LOG_TAIL_BYTES if isinstance(answer, Failure) else outcomes.tail_bytes(len(call.tasks))
+            )
+            raw.append((task, answer, pump.finish_logs(tail_bytes)))
         self._gpus = () if gpus is None else gpus.finish()
         for task, answer, logs in raw:
             results.append(self._result(task, answer, logs))
@@ -288,9 +278,14 @@ class Supervisor:
             door.host_goes()
         return door
 
+    def _host_goes_at(self) -> float | None:
+        """Epoch seconds at which EC2 takes the host back; `None` if no electron was told so."""
+        found = (checkpoint.host_goes_at for checkpoint in self._checkpoints)
+        return next((at for at in found if at is not None), None)
+
     def _left_its_host(self, failure: Failure) -> bool:
         """Whether it ended by itself after it was told that EC2 takes the host back: the next attempt goes on."""
-        return failure.kind == Kind.EXITED and bool(self._checkpoints) and self._checkpoints[-1].noticed
+        return failure.kind == Kind.EXITED and self._host_goes_at() is not None
 
     def _checkpoints_end_at(self) -> float | None:
         return None if self._sigterm_at is None else self._sigterm_at + protocol.STOP_GRACE_S - _CHECKPOINT_MARGIN_S
@@ -353,8 +348,8 @@ class Supervisor:
         self._times["stored"] = time.time()
         outcome = self._outcome(call, results)
         try:
-            stands = publication.publish(self._client, self._where, outcome, self._earlier)
-        except (publication.NotOurs, publication.NotStored) as error:
+            stands = publication.publish(self._client, self._where, outcome, self._mac_key)
+        except publication.NotStored as error:
             _say(str(error))
             return ExitCode.STORE
         if stands is not None:
@@ -366,6 +361,28 @@ class Supervisor:
             for checkpoint in self._checkpoints:
                 checkpoint.remove()
         return code
+
+    def _stay_until_the_host_goes(self, goes_at: float) -> None:
+        """Wait for SIGTERM, which a host that shuts down sends.
+
+        AWS Batch starts the next attempt as soon as this one has ended, and on this host if ECS does not drain it: all
+        attempts of a job would be spent within one notice.
+
+        Args:
+            goes_at: Epoch seconds at which EC2 takes the host.
+        """
+        left_s = goes_at + _STILL_THERE_S - time.time()
+        if left_s <= 0 or self._sigterm_at is not None:
+            return
+        _say("all is stored; waiting for the host to go, so that the next attempt does not start on it")
+        try:
+            self._interrupt = True
+            self._check_stop()
+            time.sleep(left_s)
+        except _Stop:
+            pass
+        finally:
+            self._interrupt = False
 
     def _outcome(self, call: Call, results: tuple[NodeResult, ...]) -> Outcome:
         ended = getattr(self, "_ended", None)

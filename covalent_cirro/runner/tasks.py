@@ -5,19 +5,22 @@ Knows local files only. Imports Covalent only if what it unpickles has already d
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
+from covalent_cirro import nested
 from covalent_cirro.protocol import Failure, Kind
 from covalent_cirro.runner import failures, hooks, main_module, results
 from covalent_cirro.runner.coroutines import finished
 from covalent_cirro.runner.failures import Stage
 
 Open = Callable[[], BinaryIO]
-"""Opens some bytes. They are opened anew for each use, so that no two tasks share an object, as in separate jobs."""
+"""Opens some bytes, which can be sought in. They are opened anew for each use, so that no two tasks share an object, as
+in separate jobs."""
 
 
 class Job(NamedTuple):
@@ -44,13 +47,31 @@ class Job(NamedTuple):
     kwargs: dict[str, Open]
 
 
-def run(job: Job, folder: str, started: Callable[[], None]) -> results.Packed | Failure:
+def unpickle(source: Open) -> Any:
+    """The object, read in a stream: its pickle is never held in memory as a whole, nor is that of a part of a list."""
+    with source() as file:
+        value = nested.read(file)
+        if value is not None:
+            return nested.load(value, lambda part: load_part(file, part))
+        file.seek(0)
+        return main_module.load(file)
+
+
+def load_part(file: BinaryIO, part: nested.Part) -> Any:
+    """The object that a part of an open pickle is."""
+    return main_module.load(cast(BinaryIO, io.BufferedReader(nested.PartFile(file, part))))
+
+
+def run(
+    job: Job, folder: str, started: Callable[[], None], unpickle: Callable[[Open], Any] = unpickle
+) -> results.Packed | Failure:
     """Run a task and pack its result into files. Never raises: whatever happens becomes a `Failure`.
 
     Args:
         job: The task.
         folder: Where the result's files go, named by the node.
         started: Called just before the electron's function.
+        unpickle: Unpickles function and arguments.
     """
     context = _CovalentContext(job.dispatch_id, job.node_id)
     main_module.begin(folder)
@@ -95,12 +116,6 @@ def run(job: Job, folder: str, started: Callable[[], None]) -> results.Packed | 
         return failures.explain(error, stage, job.covalent)
     finally:
         context.leave()
-
-
-def unpickle(source: Open) -> Any:
-    """The object, read in a stream: its pickle is never held in memory as a whole."""
-    with source() as file:
-        return main_module.load(file)
 
 
 class _CovalentContext:

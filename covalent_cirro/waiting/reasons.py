@@ -286,7 +286,7 @@ class _Case:
         return (
             Why.NO_TYPE_FITS,
             f"the job's {self.job.need} fit on no instance type behind {self.queue}{lacks}",
-            "Ask for less (vcpu, memory, num_gpus; a machine's system keeps 3 % of its memory), or "
+            "Ask for less (vcpu, memory, num_gpus; a machine's system keeps up to 7 % of its memory), or "
             + _lower(self.remedies.more_types("larger"))
             + ".",
         )

@@ -23,7 +23,7 @@ from terminal import output_of, picture
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from covalent_cirro import __version__, covalent_server, protocol
-from covalent_cirro.emulator import Emulator
+from covalent_cirro.emulator import Emulator, keys
 
 GPU_QUOTAS_OF_A_NEW_ACCOUNT = {"L-DB2E81BA": 0.0, "L-3819A6DF": 0.0}
 
@@ -38,8 +38,7 @@ def environment(emulator: Emulator, folder: Path) -> Iterator[None]:
     os.environ |= {
         "AWS_ENDPOINT_URL": emulator.endpoint_url,
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_SHARED_CREDENTIALS_FILE": str(emulator.state_dir / keys.FILE),
         **covalent_server.client_environment(folder),
     }
     try:

@@ -22,6 +22,7 @@ from covalent_cirro import covalent_config
 from covalent_cirro.deployment import holdings
 from covalent_cirro.deployment.plans import PARTS
 from covalent_cirro.emulator import Emulator
+from tests.access import variables
 
 DEADLINE_S = 60.0
 
@@ -42,8 +43,7 @@ def aws(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.delenv(name)
     for name, value in {
         "AWS_ENDPOINT_URL": emulator.endpoint_url,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
+        **variables(emulator.key),
         "AWS_DEFAULT_REGION": emulator.region,
         "AWS_CONFIG_FILE": str(tmp_path / "none"),
         "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
@@ -142,6 +142,40 @@ def test_a_failed_call_is_told_and_leaves_no_change_set(aws: Emulator, cirro: Ci
     assert statuses(aws) == {}
 
 
+def test_a_budget_that_cannot_be_made_is_told_last_with_exit_code_1(aws: Emulator, cirro: Cirro) -> None:
+    """All else is made and recorded: it is ready."""
+    aws.standing.settings({"new": {"billing_access": False}})
+    given = ("--parameter", "MonthlyBudgetUsd=50", "--parameter", "BudgetEmail=ada@example.org")
+    try:
+        told = cirro("deploy", "--yes", *given)
+        document = json.loads(cirro("deploy", "--yes", "--json").stdout)
+    finally:
+        aws.standing.settings({"new": {"billing_access": True}})
+    assert told.exit_code == 1
+    assert "the deployment 'cirro' is ready" in told.stdout
+    assert "error: the budget is not as it should be: " in told.stderr
+    assert "IAM user and role access to Billing information" in told.stderr
+    assert covalent_config.executor_section()["batch_queue"] == "cirro-cpu"
+    assert [words for words in document["problems"] if "budgets:ModifyBudget" in words]
+    found = statuses(aws)
+    assert found.pop("cirro-budget") == "ROLLBACK_COMPLETE"
+    assert found == {f"cirro-{part}": "CREATE_COMPLETE" for part in PARTS}
+    assert "cirro-budget" in cirro("doctor").output
+    assert cirro("destroy", "--yes").exit_code == 0
+
+
+def test_roles_that_the_account_lacks_are_shown(aws: Emulator, cirro: Cirro) -> None:
+    """They are no part of what goes with the deployment."""
+    iam = aws.client("iam")
+    for role in [each["RoleName"] for each in iam.list_roles()["Roles"] if "aws-service-role" in each["Path"]]:
+        iam.delete_role(RoleName=role)
+    made = cirro("deploy", "--yes")
+    assert re.search(r"\+   AWSServiceRoleForBatch +service-linked role", made.output)
+    assert cirro("destroy", "--yes").exit_code == 0
+    assert "service-linked" not in cirro("deploy", "--yes").output
+    assert cirro("destroy", "--yes").exit_code == 0
+
+
 @pytest.mark.parametrize("given", [(), ("--json",)])
 def test_without_a_terminal_changes_need_yes(aws: Emulator, cirro: Cirro, given: tuple[str, ...]) -> None:
     """A script that hangs at a question helps nobody; nothing is left of what was planned."""
@@ -156,7 +190,7 @@ def test_without_a_terminal_changes_need_yes(aws: Emulator, cirro: Cirro, given:
     ("given", "words"),
     [
         ("CpuMaxVcpus=8", r"no parameter 'CpuMaxVcpus'(.|\n)*CpuSpotMaxVcpus=256"),
-        ("Zones=4", "Zones=4 is impossible: one of 2, 3"),
+        ("Zones=4", "Zones=4 is impossible: 2 or 3, or the names"),
         ("Zones", "'Zones' is not NAME=VALUE"),
         ("MonthlyBudgetUsd=100", "only together"),
     ],
@@ -203,6 +237,42 @@ def test_the_last_deployment_is_meant_where_none_is_named(aws: Emulator, cirro: 
     assert set(statuses(aws)) == {f"other-{part}" for part in PARTS}
     assert "the deployment 'other'" in cirro("deploy").output
     assert "nothing of the deployment 'other' is left" in cirro("destroy", "--yes").output
+
+
+@pytest.fixture
+def running_job(deployed: Result, aws: Emulator) -> None:
+    """A job that runs on the CPU queue."""
+    batch = aws.client("batch")
+    needs = [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "256"}]
+    made = batch.register_job_definition(
+        jobDefinitionName="by-hand",
+        type="container",
+        containerProperties={"image": "image", "command": ["sleep", "600"], "resourceRequirements": needs},
+    )
+    job = batch.submit_job(jobName="runs", jobQueue="cirro-cpu", jobDefinition=made["jobDefinitionArn"])["jobId"]
+    end = time.monotonic() + DEADLINE_S
+    while batch.describe_jobs(jobs=[job])["jobs"][0]["status"] != "RUNNING":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.usefixtures("running_job")
+def test_jobs_that_run_are_not_disturbed_unasked(cirro: Cirro) -> None:
+    """``--yes`` is about the changes: a script is refused, and told what it can say."""
+    refused = cirro("deploy", "--yes", "--parameter", "CpuInstanceTypes=m7i")
+    assert refused.exit_code == 1
+    assert "1 job runs (1 RUNNING) on instances that this change replaces" in refused.stderr
+    assert "--running-jobs end" in refused.stderr
+    assert cirro("deploy", "--yes", "--parameter", "CpuSpotMaxVcpus=16").exit_code == 0
+
+
+@pytest.mark.usefixtures("running_job")
+def test_at_a_terminal_it_is_asked_what_becomes_of_jobs_that_run() -> None:
+    """Enter is the answer that changes nothing."""
+    asked = Terminal("deploy", "--parameter", "CpuInstanceTypes=m7i")
+    asked.answer("What about them? (refuse, wait, end) [refuse]", "")
+    assert asked.end() == 1
+    assert "they get 60 minutes, then AWS Batch terminates them" in asked.text
 
 
 # --- destroy ------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -20,6 +21,7 @@ from covalent_cirro.images import build as image_build
 from covalent_cirro.images import push as image_push
 from covalent_cirro.images.recipe import Recipe
 from covalent_cirro.images.repository import Repository
+from tests.access import variables
 from tests.fake_engine import FakeEngine
 from tests.pushed_images import Pushes
 
@@ -46,8 +48,7 @@ def account(emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     """What ``cirro`` finds in its environment: the emulated account, a config of its own, and no engine."""
     for name, value in {
         "AWS_ENDPOINT_URL": emulator.endpoint_url,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
+        **variables(emulator.key),
         "AWS_REGION": "us-east-1",
         "COVALENT_CONFIG_DIR": str(tmp_path / "covalent"),
         "DOCKER_HOST": "tcp://127.0.0.1:1",
@@ -179,9 +180,60 @@ def test_who_may_not_push_reads_the_registrys_words_and_which_policy_is_missing(
     words = "denied: User: arn:aws:iam::1:user/guest is not authorized to perform: ecr:InitiateLayerUpload"
     engine.refusal = f"the image could not be pushed: {words}."
     place = Repository(emulator.client("ecr"), Access(None, None, None, None), repository[2])
-    with pytest.raises(ImageError, match=f"{words}.*SubmitterPolicy"):
+    with pytest.raises(ImageError, match=f"{words}.*ecr:PutImage.*PowerUser is enough.*SubmitterPolicy.* is not"):
         image_push.push(engine, place, built, progress=lambda layer: None)
     assert set(engine.images) == names
+    assert covalent_config.executor_section() == {}
+
+
+class PushingEngine(FakeEngine):
+    """An engine that pushes what it has, less what it loses.
+
+    Attributes:
+        loses: Labels that it loses.
+        architecture_there: What it says that the image is for.
+    """
+
+    def __init__(self, pushes: Pushes) -> None:
+        super().__init__()
+        self.loses: set[str] = set()
+        self.architecture_there = "amd64"
+        self._pushes = pushes
+
+    def push(self, repository: str, tag: str, **given: Any) -> None:
+        image = self.images[f"{repository}:{tag}"]
+        labels = {name: value for name, value in image.labels.items() if name not in self.loses}
+        self._pushes.image(repository.partition("/")[2], tag, labels=labels, architecture=self.architecture_there)
+
+
+def test_what_came_to_ecr_is_what_was_built(emulator: Emulator, repository: tuple[Pushes, str, str]) -> None:
+    """It is read back before jobs use it."""
+    engine = PushingEngine(repository[0])
+    built = image_build.build(engine, Recipe(), lambda step: None)
+    place = Repository(emulator.client("ecr"), Access(None, None, None, None), repository[2])
+    pushed = image_push.push(engine, place, built, progress=lambda layer: None)
+    assert covalent_config.executor_section()["container_image_uri"] == pushed.uri
+
+
+@pytest.mark.parametrize(
+    ("architecture", "loses", "words"),
+    [
+        ("", (), "architecture none in the place of amd64"),
+        ("arm64", (), "architecture arm64 in the place of amd64"),
+        ("amd64", (protocol.LABEL_RUNNER,), f"runner none in the place of {__version__}"),
+    ],
+)
+def test_an_image_that_an_engine_spoiled_is_not_used(
+    emulator: Emulator, repository: tuple[Pushes, str, str], architecture: str, loses: tuple[str, ...], words: str
+) -> None:
+    """As Docker 29's legacy builder does: said with what was lost; also where it lay there already."""
+    engine = PushingEngine(repository[0])
+    engine.architecture_there, engine.loses = architecture, set(loses)
+    built = image_build.build(engine, Recipe(), lambda step: None)
+    place = Repository(emulator.client("ecr"), Access(None, None, None, None), repository[2])
+    for _ in range(2):
+        with pytest.raises(ImageError, match=f"is not the image that was built: it has {words}.*buildx"):
+            image_push.push(engine, place, built, progress=lambda layer: None)
     assert covalent_config.executor_section() == {}
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-import boto3
 import psutil
 import pytest
 from click.testing import Result
 
 from covalent_cirro.deployment.plans import PARTS, stack_name
-from covalent_cirro.playground import ACCESS_KEY, DEPLOYMENT, JOB_STATES, Playground
+from covalent_cirro.emulator import keys
+from covalent_cirro.playground import DEPLOYMENT, JOB_STATES, Playground
+from tests.access import ask
 
 Cirro = Callable[..., Result]
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -25,13 +25,7 @@ PRINT_ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
 
 def client(playground: Playground, service: str):  # type: ignore[no-untyped-def]
     """A boto3 client of the emulated AWS."""
-    return boto3.client(
-        service,
-        region_name=playground.read().region,
-        endpoint_url=playground.status().endpoint_url,
-        aws_access_key_id=ACCESS_KEY,
-        aws_secret_access_key=ACCESS_KEY,
-    )
+    return playground.client(service)
 
 
 def test_status_says_what_runs(emulated: Playground, cirro: Cirro) -> None:
@@ -82,9 +76,11 @@ def test_exec_points_at_the_local_stack(emulated: Playground, program: Program) 
     assert result.returncode == 0, result.stderr
     environment = json.loads(result.stdout)
     assert environment["AWS_ENDPOINT_URL"] == emulated.status().endpoint_url
-    assert environment["AWS_ACCESS_KEY_ID"] == ACCESS_KEY
+    assert keys.read(Path(environment["AWS_SHARED_CREDENTIALS_FILE"])) == emulated.key
     assert environment["CIRRO_TEST_KEPT"] == "yes"
-    assert environment.keys().isdisjoint({"AWS_PROFILE", "AWS_SESSION_TOKEN", "COVALENT_DATABASE"})
+    assert environment.keys().isdisjoint(
+        {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN", "COVALENT_DATABASE"}
+    )
 
 
 def test_exec_hands_on_arguments_and_exit_code(emulated: Playground, program: Program) -> None:
@@ -164,7 +160,7 @@ def test_up_after_the_emulator_was_killed(tmp_path: Path) -> None:
         status = playground.up(vcpus=2)
         assert status.deployment == DEPLOYMENT
         assert status.endpoint_url is not None
-        urllib.request.urlopen(status.endpoint_url, timeout=10).close()
+        assert ask(status.endpoint_url, playground.key, "health") == {"status": "ok"}
     finally:
         playground.down()
 

@@ -18,6 +18,7 @@ from click.testing import Result
 
 from covalent_cirro import CirroBatchExecutor, deployment
 from covalent_cirro.emulator import Emulator, Timing
+from tests.access import variables
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -52,8 +53,8 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     ):
         patch.setenv("COVALENT_CONFIG_DIR", str(folder / "covalent"))
         patch.setenv("AWS_ENDPOINT_URL", emulator.endpoint_url)
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        for name, value in variables(emulator.key).items():
+            patch.setenv(name, value)
         settings = deployment.deploy(emulator.client("cloudformation"), "cirro").settings
         patch.setattr("covalent_cirro.covalent_config.executor_section", lambda: settings)
         emulator.faults.add("lose_host", job="flaky", count=1, seconds=0.5)

@@ -13,6 +13,7 @@ from click.testing import Result
 from covalent_cirro import deployment
 from covalent_cirro.doctor import capacity
 from covalent_cirro.emulator import Emulator, Timing
+from tests.access import variables
 
 DEADLINE_S = 90.0
 
@@ -26,8 +27,8 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     ):
         patch.setenv("COVALENT_CONFIG_DIR", str(tmp_path_factory.mktemp("covalent")))
         patch.setenv("AWS_ENDPOINT_URL", emulator.endpoint_url)
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        for name, value in variables(emulator.key).items():
+            patch.setenv(name, value)
         deployment.deploy(emulator.client("cloudformation"), "cirro")
         yield emulator
 
@@ -183,7 +184,7 @@ def test_a_look_is_a_handful_of_calls(emulator: Emulator, cirro: Callable[..., R
     counts = {name: each["count"] for name, each in emulator.calls.counts().items()}
     assert counts.pop("batch:ListJobs") == 4 * 7
     assert counts == {
-        "cloudformation:DescribeStacks": 4,
+        "cloudformation:DescribeStacks": 5,
         "batch:DescribeJobQueues": 1,
         "batch:DescribeComputeEnvironments": 1,
         "ecs:DescribeClusters": 1,

@@ -12,6 +12,7 @@ import pytest
 
 from covalent_cirro import __version__, protocol
 from covalent_cirro.emulator import Emulator
+from tests.access import variables
 from tests.aws.walk import Account, clean_up, walk
 from tests.pushed_images import Pushes
 
@@ -34,8 +35,7 @@ def account(emulator: Emulator, folder: Path) -> Account:
         **clean,
         "AWS_ENDPOINT_URL": emulator.endpoint_url,
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
+        **variables(emulator.key),
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": str(folder / "aws-config"),
         "AWS_SHARED_CREDENTIALS_FILE": str(folder / "aws-credentials"),

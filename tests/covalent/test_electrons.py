@@ -15,6 +15,7 @@ import pytest
 from covalent._shared_files.config import get_config, set_config
 
 from covalent_cirro import CirroBatchExecutor
+from tests.access import ask
 
 CIRRO = "cirro"
 
@@ -257,6 +258,32 @@ def test_sublattices(stack: Any) -> None:
     assert result.result == [0, 2, 4], result.error
 
 
+def test_bytes_that_are_no_text_take_no_result_away(stack: Any) -> None:
+    """Printed by a job, 40 KiB and then é in Latin-1, and on the server's host: the client reads results and logs."""
+
+    @electron
+    def shout() -> int:
+        import sys
+
+        sys.stdout.buffer.write(b"x" * 40_960 + b"\xe9\n")
+        print("größer", file=sys.stderr)
+        return 1
+
+    @ct.electron(executor=CIRRO)
+    @ct.lattice(executor=CIRRO)
+    def inner(n: int) -> Any:
+        import os
+
+        os.write(1, b"on the host: \xe9\n")
+        return add(n)
+
+    result = run(lambda: [shout(), inner(2)])
+    assert list(result.result) == [1, 2], result.error
+    shouted = node(result, "shout")
+    assert (shouted["stdout"], shouted["stderr"]) == ("x" * 40_960 + "\ufffd\n", "größer\n")
+    assert any("on the host: \ufffd\n" in (each["stdout"] or "") for each in result.get_all_node_results())
+
+
 def test_an_operation_on_electrons_is_no_job(stack: Any) -> None:
     """It is computed on the server's host, as lists and indexing are."""
     result = run(lambda: 2 * (add(1, 2) + add(3, 4)) - 1)
@@ -326,8 +353,7 @@ def test_the_servers_memory_does_not_grow_with_the_data(stack: Any) -> None:
 
 def uploaded(stack: Any) -> int:
     """Bytes that the server has put to S3."""
-    with urllib.request.urlopen(f"{stack.endpoint_url}/_cirro/calls?caller=client", timeout=30) as answer:
-        counts = json.load(answer)
+    counts = ask(stack.endpoint_url, stack.playground.key, "calls?caller=client")
     counts = counts.get("client", counts)
     return sum(
         entry["bytes_in"] for operation, entry in counts.items() if operation in ("s3:PutObject", "s3:UploadPart")

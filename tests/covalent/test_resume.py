@@ -19,7 +19,9 @@ import psutil
 import pytest
 
 from covalent_cirro import processes
+from covalent_cirro.cache import PREFIX
 from covalent_cirro.playground import Playground
+from tests.access import ask
 
 pytestmark = [pytest.mark.covalent, pytest.mark.timeout(400)]
 
@@ -139,12 +141,7 @@ class World:
 
     def fault(self, **fault: Any) -> None:
         """Set a fault; none: clear all."""
-        request = urllib.request.Request(
-            f"{self.endpoint_url}/_cirro/faults",
-            data=json.dumps(fault).encode() if fault else None,
-            method="PUT" if fault else "DELETE",
-        )
-        urllib.request.urlopen(request, timeout=30).close()
+        ask(self.endpoint_url, self.playground.key, "faults", fault or None, "PUT" if fault else "DELETE")
 
     def run(self, *arguments: object) -> str:
         """What a program that uses the stack prints."""
@@ -278,6 +275,8 @@ def test_a_sweep_survives_the_server_at_every_stage(world: World) -> None:
     assert sweep.runs() == {"total": 1, **{f"square-{i}": 1 for i in range(ELECTRONS)}}
     assert sweep.states() == {"SUCCEEDED": ELECTRONS + 1}
     assert len(sweep.keys("outcome.json")) == ELECTRONS + 1
+    left = list((world.playground.covalent_dir / "cache" / "cirro").glob(f"{PREFIX}*"))
+    assert len(left) == 1, "what a killed server had in its cache was not cleared"
 
 
 def test_a_stopped_server_keeps_or_cancels_jobs_as_their_electrons_say(world: World) -> None:

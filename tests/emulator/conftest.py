@@ -49,7 +49,8 @@ class Aws:
         once = Config(retries={"mode": "standard", "total_max_attempts": 1})
         self._clients: dict[str, Any] = {}
         self.batch = emulator.client("batch", config=once)
-        self.s3 = emulator.client("s3", config=once)
+        # Without it, boto3 signs URLs in a way that AWS has given up for new buckets.
+        self.s3 = emulator.client("s3", config=once.merge(Config(signature_version="s3v4")))
         self.logs = emulator.client("logs")
         self.iam = emulator.client("iam")
         # boto3 drops what the model does not know: look at the answer itself.

@@ -10,6 +10,8 @@ from covalent_cirro.deployment import templates
 from covalent_cirro.emulator import Emulator
 
 PARTS = ("network", "storage", "roles", "compute")
+BUDGET = "budget"
+"""The part that is not made unless it is asked for."""
 ACCOUNT = "123456789012"
 
 
@@ -100,7 +102,7 @@ class Deployment:
 
     def delete(self) -> None:
         """Delete all that is there, last made first."""
-        for part in reversed(PARTS):
+        for part in (*reversed(PARTS), BUDGET):
             if self.exists(part):
                 self._call("delete_stack", StackName=f"{self.name}-{part}")
                 assert not self.exists(part), self.failures(part)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import email.utils
 import json
 import time
-import urllib.request
+import urllib.error
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+
+from tests.access import control
 
 
 @pytest.fixture
@@ -51,16 +53,10 @@ def test_quotas_are_listed(aws: Any, standing: Any) -> None:
 
 def test_standing_can_be_set_over_http(aws: Any, standing: Any) -> None:
     """As the emulator's other routes; an unknown key is refused."""
-    url = f"{aws.emulator.endpoint_url}/_cirro/account"
-
-    def put(body: dict[str, Any]) -> Any:
-        return urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), method="PUT"))
-
-    with put({"quotas": {"L-1216C47A": 0.0}}) as answer:
-        assert json.load(answer)["quotas"]["L-1216C47A"] == 0.0
+    assert control(aws.emulator, "account", {"quotas": {"L-1216C47A": 0.0}})["quotas"]["L-1216C47A"] == 0.0
     assert standing.quotas["L-1216C47A"] == 0.0
-    with pytest.raises(urllib.error.HTTPError):
-        put({"quota": {}})
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        control(aws.emulator, "account", {"quota": {}})
 
 
 def types(aws: Any, pattern: str, region: str = "us-east-1") -> set[str]:

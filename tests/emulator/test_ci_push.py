@@ -141,9 +141,9 @@ def test_circleci_gets_in_from_one_branch_of_one_project(
 
 
 def session(emulator: Emulator, role_arn: str) -> Callable[[str], Any]:
-    """Makes clients of a role that was assumed by a token. The emulator takes any token."""
+    """Makes clients of a role that was assumed by the token that the emulator takes."""
     keys = emulator.client("sts").assume_role_with_web_identity(
-        RoleArn=role_arn, RoleSessionName="test", WebIdentityToken="a.b.c"
+        RoleArn=role_arn, RoleSessionName="test", WebIdentityToken=emulator.web_identity
     )["Credentials"]
     return partial(
         emulator.client,
@@ -337,7 +337,7 @@ def test_the_push(
     }
     if service == "github":  # the action that gets credentials is GitHub's and AWS's; what it sets is set here
         keys = emulator.client("sts").assume_role_with_web_identity(
-            RoleArn=roles["GitHubRole"], RoleSessionName="GitHubActions", WebIdentityToken="a.b.c"
+            RoleArn=roles["GitHubRole"], RoleSessionName="GitHubActions", WebIdentityToken=emulator.web_identity
         )["Credentials"]
         environment |= {
             "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],
@@ -348,7 +348,7 @@ def test_the_push(
         }
     else:
         environment |= {
-            "CIRCLE_OIDC_TOKEN_V2": "a.b.c",
+            "CIRCLE_OIDC_TOKEN_V2": emulator.web_identity,
             "CIRRO_PUSH_ROLE": roles["CircleCiRole"],
             "CIRCLE_SHA1": commit,
             "TMPDIR": str(tmp_path),

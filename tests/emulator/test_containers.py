@@ -26,6 +26,7 @@ from covalent_cirro.images import build as image_build
 from covalent_cirro.images.docker_engine import DockerEngine
 from covalent_cirro.images.recipe import Recipe
 from covalent_cirro.playground import Playground
+from tests.access import PROFILE, credentials_file
 from tests.emulator.conftest import SCALE, Aws
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -314,8 +315,6 @@ def account(
 ) -> Iterator[tuple[Emulator, dict[str, Any]]]:
     """An emulator with a deployment, whose jobs are containers, and options of executors for it."""
     folder = tmp_path_factory.mktemp("account")
-    credentials = folder / "credentials"
-    credentials.write_text("[emulated]\naws_access_key_id = testing\naws_secret_access_key = testing\n")
     with Emulator(state_dir=folder / "emulator", docker=True) as emulator:
         deployed = deployment.deploy(emulator.client("cloudformation"))
         yield (
@@ -323,8 +322,8 @@ def account(
             {
                 **deployed.settings,
                 "endpoint_url": emulator.endpoint_url,
-                "credentials": str(credentials),
-                "profile": "emulated",
+                "credentials": credentials_file(folder / "credentials", emulator.key),
+                "profile": PROFILE,
                 "container_image_uri": image,
                 "vcpu": 1,
                 "memory": 0.5,

@@ -38,8 +38,8 @@ def client(emulator: Emulator) -> Callable[[str], Any]:
             service,  # type: ignore[call-overload]
             endpoint_url=emulator.endpoint_url,
             region_name=emulator.region,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
+            aws_access_key_id=emulator.key.id,
+            aws_secret_access_key=emulator.key.secret,
         )
 
     return make
@@ -479,6 +479,28 @@ def test_jobs_are_stopped_and_definitions_of_executors_go(client: Callable[[str]
     assert left == set(others)
     ended = batch.describe_jobs(jobs=submitted)["jobs"]
     assert all(each["status"] == "FAILED" for each in ended)
+
+
+def test_a_job_that_aws_did_not_terminate_is_asked_for_again(
+    emulator: Emulator, client: Callable[[str], Any], name: str
+) -> None:
+    """Its error stands in the midst of an answer that is well; else it would run on while its bucket is emptied."""
+    queue = deployment.deploy(client("cloudformation"), name).settings["batch_queue"]
+    needs = [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "64"}]
+    definition = client("batch").register_job_definition(
+        jobDefinitionName=f"by-hand-{name}",
+        type="container",
+        containerProperties={"image": "image", "command": ["sleep", "600"], "resourceRequirements": needs},
+    )["jobDefinitionArn"]
+    job = client("batch").submit_job(jobName=f"ill-{name}", jobQueue=queue, jobDefinition=definition)["jobId"]
+    emulator.faults.add("bulk_error", job=f"ill-{name}", count=1)
+    said: list[str] = []
+    teardown.destroy(client, holdings.survey(client, name), say=said.append, sleep=lambda seconds: None)
+    emulator.faults.clear()
+    assert f"1 of 1 jobs could not be terminated yet: job {job}: ThrottlingException: Rate exceeded" in said
+    assert said.count("terminating 1 jobs") == 2
+    [ended] = client("batch").describe_jobs(jobs=[job])["jobs"]
+    assert ended["statusReason"] == teardown.REASON
 
 
 def test_what_is_left_is_named(client: Callable[[str], Any], name: str) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.request
+import urllib.error
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError, ResponseStreamingError
+
+from tests.access import control
 
 
 def _code(error: pytest.ExceptionInfo[ClientError]) -> tuple[int, str]:
@@ -35,6 +36,8 @@ def test_throttling_of_batch(aws: Any, faults: Any) -> None:
         ("s3", {"kind": "throttle"}, (503, "SlowDown")),
         ("s3", {"kind": "error"}, (500, "InternalError")),
         ("s3", {"kind": "error", "status": 503}, (503, "ServiceUnavailable")),
+        ("s3", {"kind": "error", "status": 404}, (404, "NoSuchKey")),
+        ("s3", {"kind": "error", "status": 403}, (403, "AccessDenied")),
         ("s3", {"kind": "conflict"}, (409, "ConditionalRequestConflict")),
         ("sts", {"kind": "throttle", "code": "Throttling"}, (400, "Throttling")),
         ("logs", {"kind": "throttle"}, (400, "ThrottlingException")),
@@ -184,12 +187,9 @@ def test_no_capacity_in_the_first_environment(aws: Any, faults: Any) -> None:
 
 def test_faults_over_http(aws: Any, faults: Any) -> None:
     """The same, for other processes: PUT adds one or many, GET lists with hits, DELETE clears."""
-    url = f"{aws.emulator.endpoint_url}/_cirro/faults"
 
     def ask(method: str, body: Any = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(urllib.request.Request(url, data=data, method=method)) as answer:
-            return json.load(answer)
+        return control(aws.emulator, "faults", body, method)
 
     made = ask("PUT", {"faults": [{"kind": "error", "service": "iam"}, {"kind": "slow", "service": "iam"}]})
     assert len(made["ids"]) == 2
@@ -269,12 +269,11 @@ def test_calls_of_jobs_are_told_apart(aws: Any, calls: Any) -> None:
     bucket = aws.bucket()
     script = f"import boto3; boto3.client('s3').put_object(Bucket={bucket!r}, Key='k', Body=b'12345')"
     aws.done(aws.submit(definition=aws.definition("python", "-c", script, jobRoleArn=aws.role())))
-    url = f"{aws.emulator.endpoint_url}/_cirro/calls"
-    with urllib.request.urlopen(f"{url}?caller=job") as answer:
-        assert {name: each["count"] for name, each in json.load(answer).items()} == {"s3:PutObject": 1}
+    of_jobs = control(aws.emulator, "calls?caller=job")
+    assert {name: each["count"] for name, each in of_jobs.items()} == {"s3:PutObject": 1}
     assert "s3:PutObject" not in calls.counts("client")
     assert "batch:SubmitJob" in calls.counts("client")
-    urllib.request.urlopen(urllib.request.Request(url, method="DELETE"))
+    control(aws.emulator, "calls", method="DELETE")
     assert calls.counts() == {}
 
 
@@ -298,8 +297,7 @@ def test_status_shows_queues_jobs_and_hosts(aws: Any) -> None:
     queue = aws.queue()
     job_id = aws.submit("sleep", "30", queue=queue)
     aws.reach(job_id, "RUNNING")
-    with urllib.request.urlopen(f"{aws.emulator.endpoint_url}/_cirro/status") as answer:
-        status = json.load(answer)["us-east-1"]
+    status = control(aws.emulator, "status")["us-east-1"]
     assert queue in [each["name"] for each in status["queues"]]
     assert status["jobs"]["RUNNING"] >= 1
     assert [host for host in status["hosts"] if job_id in host["jobs"]]

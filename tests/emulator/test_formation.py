@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -136,6 +137,40 @@ def test_resources_are_made_after_what_they_refer_to(stacks: Stacks) -> None:
     assert made[-1] == stacks.name
     resources = stacks.client.list_stack_resources(StackName=stacks.name)["StackResourceSummaries"]
     assert {each["LogicalResourceId"] for each in resources} == {"Queue", "Machines", "More", "Job"}
+
+
+def test_who_describes_a_stack_meanwhile_makes_nothing(stacks: Stacks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """moto makes a resource when somebody looks at it; a second subnet of the same addresses failed deployments."""
+    from moto.ec2.models.subnets import Subnet
+
+    began, looked, made = threading.Event(), threading.Event(), []
+    make = Subnet.create_from_cloudformation_json
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        made.append(threading.get_ident())
+        began.set()
+        looked.wait(30)
+        return make(*args, **kwargs)
+
+    monkeypatch.setattr(Subnet, "create_from_cloudformation_json", slowly)
+    body = {
+        "Resources": {
+            "Vpc": {"Type": "AWS::EC2::VPC", "Properties": {"CidrBlock": "10.0.0.0/16"}},
+            "Net": {"Type": "AWS::EC2::Subnet", "Properties": {"VpcId": {"Ref": "Vpc"}, "CidrBlock": "10.0.0.0/24"}},
+        },
+        "Outputs": {"Net": {"Value": {"Ref": "Net"}}},
+    }
+    creating = threading.Thread(target=stacks.create, args=(body,))
+    creating.start()
+    assert began.wait(30)
+    (seen,) = stacks.client.describe_stacks(StackName=stacks.name)["Stacks"]
+    assert (seen["StackStatus"], seen.get("Outputs")) == ("CREATE_IN_PROGRESS", None)
+    stacks.client.describe_stack_resources(StackName=stacks.name)
+    looked.set()
+    creating.join(30)
+    assert stacks.status() == "CREATE_COMPLETE"
+    assert stacks.outputs()["Net"].startswith("subnet-")
+    assert len(made) == 1
 
 
 def test_deletion_leaves_nothing(aws: Any, stacks: Stacks) -> None:

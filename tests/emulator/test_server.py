@@ -22,8 +22,9 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from covalent_cirro.emulator import Emulator
+from covalent_cirro.emulator import Emulator, keys
 from covalent_cirro.errors import EmulatorError
+from tests.access import ask, signed
 from tests.emulator.conftest import alive
 
 MIB = 1024 * 1024
@@ -36,13 +37,19 @@ def test_a_connection_is_kept_for_many_calls(aws: Any) -> None:
         ("GET", "/_cirro/health", b"", 200),
         ("POST", "/v1/describejobs", b'{"jobs": ["x"]}', 200),
         ("POST", "/v1/describejobs", b"{", 400),
+        ("POST", "/v1/submitjob", b"x" * 1000, 403),
         ("HEAD", "/no-such-bucket/key", b"", 404),
         ("POST", "/_cirro/nothing", b"x" * 1000, 404),
         ("GET", "/_cirro/health", b"", 200),
     ]
     sockets = set()
     for method, path, body, status in asked:
-        connection.request(method, path, body)
+        key, url = aws.emulator.key, aws.emulator.endpoint_url + path
+        if path.startswith("/_cirro/"):
+            headers = {"Authorization": key.basic}
+        else:
+            headers = {} if status == 403 else signed(key, method, url, body, service="s3" if not body else "batch")
+        connection.request(method, path, body, headers)
         answer = connection.getresponse()
         answer.read()
         assert answer.status == status, path
@@ -54,7 +61,9 @@ def test_a_chunked_body_is_understood(aws: Any) -> None:
     """As some clients send streams of unknown length."""
     bucket = aws.bucket()
     connection = http.client.HTTPConnection("127.0.0.1", aws.emulator.port)
-    connection.request("PUT", f"/{bucket}/k", iter([b"one ", b"two"]), encode_chunked=True)
+    url = aws.s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "k"})
+    target = url.removeprefix(aws.emulator.endpoint_url)
+    connection.request("PUT", target, iter([b"one ", b"two"]), encode_chunked=True)
     answer = connection.getresponse()
     answer.read()
     assert answer.status == 200
@@ -64,7 +73,8 @@ def test_a_chunked_body_is_understood(aws: Any) -> None:
 def test_a_form_content_type_does_not_hang(aws: Any) -> None:
     """urllib's default for a PUT; the object is stored as it is."""
     bucket, body = aws.bucket(), bytes(range(256)) * 20
-    request = urllib.request.Request(f"{aws.emulator.endpoint_url}/{bucket}/k", data=body, method="PUT")
+    url = aws.s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "k"})
+    request = urllib.request.Request(url, data=body, method="PUT")
     with urllib.request.urlopen(request, timeout=10) as answer:
         assert answer.status == 200
     assert aws.s3.get_object(Bucket=bucket, Key="k")["Body"].read() == body
@@ -203,7 +213,7 @@ def test_the_crt_reads_and_writes(aws: Any, tmp_path: Path) -> None:
     from awscrt.s3 import S3Client, S3RequestTlsMode, S3RequestType, create_default_s3_signing_config
 
     group = EventLoopGroup(1)
-    credentials = AwsCredentialsProvider.new_static("testing", "testing")
+    credentials = AwsCredentialsProvider.new_static(*aws.emulator.key)
     client = S3Client(
         bootstrap=ClientBootstrap(group, DefaultHostResolver(group)),
         region="us-east-1",
@@ -272,14 +282,14 @@ def test_as_a_process(tmp_path: Path, poll: Any, number: signal.Signals) -> None
         assert facts["pid"] == process.pid
         assert facts["region"] == "us-east-1"
         assert facts["endpoint_url"] == f"http://127.0.0.1:{facts['port']}"
-        with urllib.request.urlopen(f"{facts['endpoint_url']}/_cirro/health", timeout=5) as answer:
-            assert answer.status == 200
+        key = keys.read(Path(facts["credentials"]))
+        assert ask(facts["endpoint_url"], key, "health") == {"status": "ok"}
         batch = boto3.client(
             "batch",
             endpoint_url=facts["endpoint_url"],
             region_name="us-east-1",
-            aws_access_key_id="x",
-            aws_secret_access_key="x",
+            aws_access_key_id=key.id,
+            aws_secret_access_key=key.secret,
         )
         pid_file = tmp_path / "pid"
         _start_sleeping_job(batch, pid_file)

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from covalent_cirro import settings
 from covalent_cirro.deployment import stacks
 from covalent_cirro.emulator import Emulator
-from tests.emulator.deployments import ACCOUNT, PARTS, Account, Deployment
+from tests.emulator.deployments import ACCOUNT, BUDGET, PARTS, Account, Deployment
 
 _names = (f"team-{number}" for number in itertools.count(1))
 
@@ -306,18 +306,17 @@ def test_a_limit_for_stuck_jobs_comes_and_goes(here: Deployment) -> None:
 
 
 def test_a_budget_comes_changes_and_goes(here: Deployment, account: Account) -> None:
-    """It counts what bears this deployment's tag."""
-    here.deploy()
+    """It counts what bears this deployment's tag, and nothing else depends on it."""
     before = account.inventory()["budgets"]
     given = {"MonthlyBudgetUsd": 50, "BudgetEmail": "somebody@example.org"}
-    assert here.deploy_part("compute", **given) == "UPDATE_COMPLETE"
+    assert here.deploy_part(BUDGET, **given) == "CREATE_COMPLETE"
     [name] = account.inventory()["budgets"] - before
     for usd in (50, 75):
-        here.deploy_part("compute", **{**given, "MonthlyBudgetUsd": usd})
+        here.deploy_part(BUDGET, **{**given, "MonthlyBudgetUsd": usd})
         found = here.client("budgets").describe_budget(AccountId=ACCOUNT, BudgetName=name)["Budget"]
         assert float(found["BudgetLimit"]["Amount"]) == usd
         assert found["CostFilters"] == {"TagKeyValue": [f"user:covalent-cirro${here.name}"]}
-    assert here.deploy_part("compute") == "UPDATE_COMPLETE"
+    here.delete()
     assert account.inventory()["budgets"] == before
 
 
@@ -334,7 +333,7 @@ def test_a_budget_comes_changes_and_goes(here: Deployment, account: Account) -> 
         ("compute", {"CpuSpotMaxVcpus": 0, "CpuOnDemandMaxVcpus": 0}, "no machine to run on"),
         ("compute", {"GpuInstanceTypes": "g5,p3"}, "GpuInstanceTypes"),
         ("compute", {"DiskSizeGib": 8}, "DiskSizeGib"),
-        ("compute", {"MonthlyBudgetUsd": 50}, "are given only together"),
+        (BUDGET, {"MonthlyBudgetUsd": 50}, "are given only together"),
         ("compute", {"RunnableTimeLimitMinutes": 5}, "RunnableTimeLimitMinutes"),
     ],
 )
@@ -380,14 +379,12 @@ def test_a_failed_creation_leaves_nothing(
 
 
 def test_a_failed_update_changes_nothing(here: Deployment, account: Account) -> None:
-    """The limit, the budget and the launch template's new version of the same update go back too."""
+    """The limit and the launch template's new version of the same update go back too."""
     here.deploy()
     before, environments = account.inventory(), here.environments(here.outputs["BatchQueue"])
     status = here.deploy_part(
         "compute",
         DiskSizeGib=500,
-        MonthlyBudgetUsd=50,
-        BudgetEmail="somebody@example.org",
         RunnableTimeLimitMinutes=10,
         GpuInstanceTypes="g5.nonsense",
     )

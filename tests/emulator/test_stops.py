@@ -150,6 +150,20 @@ def test_jobs_are_ended_in_bulk(aws: Any) -> None:
         assert aws.done(job_id)["statusReason"] == "all of you"
 
 
+def test_a_bulk_call_names_the_jobs_that_it_did_not_take(aws: Any, faults: Any) -> None:
+    """In the midst of a 200, under the keys of the API's model; they run on, and the next call takes them."""
+    queue = aws.queue()
+    well, ill = (aws.submit("sleep", "300", queue=queue, jobName=aws.name(kind)) for kind in ("well", "ill"))
+    faults.add("bulk_error", job="ill", count=1)
+    answer = aws.batch.terminate_jobs(jobs=[ill, well], reason="both")
+    assert answer["successful"] == [well]
+    assert answer["errors"] == [{"job": ill, "code": "ThrottlingException", "message": "Rate exceeded"}]
+    assert aws.done(well)["statusReason"] == "both"
+    assert aws.job(ill)["status"] not in ("SUCCEEDED", "FAILED")
+    assert aws.batch.terminate_jobs(jobs=[ill], reason="again")["errors"] == []
+    assert aws.done(ill)["statusReason"] == "again"
+
+
 def test_unknown_and_ended_jobs_are_no_error(aws: Any) -> None:
     """200, and an ended job stays as it ended."""
     aws.batch.terminate_job(jobId="nobody", reason="x")

@@ -12,6 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from covalent_cirro.emulator import shapes, validation
+from tests.access import signed
 
 REQUIREMENTS = [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "64"}]
 SUBMIT: dict[str, Any] = {"jobName": "job", "jobQueue": "queue", "jobDefinition": "definition"}
@@ -212,8 +213,9 @@ def test_a_bundle_of_instance_types_is_known(aws: Any) -> None:
 def test_errors_have_awss_form(aws: Any) -> None:
     """HTTP 400, the code in a header, a request id."""
     url = f"{aws.emulator.endpoint_url}/v1/submitjob"
+    headers = signed(aws.emulator.key, "POST", url, b"{not json", service="batch")
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(urllib.request.Request(url, data=b"{not json", method="POST"))
+        urllib.request.urlopen(urllib.request.Request(url, b"{not json", headers, method="POST"))
     answer = refused.value
     assert (answer.code, answer.headers["x-amzn-errortype"]) == (400, "ClientException")
     assert answer.headers["x-amzn-RequestId"] in answer.read().decode()

@@ -25,8 +25,9 @@ GATE_S = 240.0
 TEXT = 20_000
 """Characters of each input and result: more than travels inline, so that each has objects of its own in S3."""
 
-Given = tuple[int, str, str, int]
-"""What an electron is given: its number, a text, the folder of marks, and how much memory it eats in MiB."""
+Given = tuple[int, str, str, int, int]
+"""What an electron is given: its number, a text, the folder of marks, how much memory it eats in MiB, and how many
+characters it prints."""
 
 EATEN_S = 3.0
 """How long memory is held: the emulator looks at it several times a second, but not always."""
@@ -64,8 +65,10 @@ def scratch() -> None:
 
 def square(given: Given) -> tuple[int, str]:
     """An electron that waits for the gate, using the disk meanwhile; it may eat more memory than it has."""
-    number, text, folder, eats_mib = given
+    number, text, folder, eats_mib, prints = given
     mark(folder, number, "start")
+    if prints:
+        print(f"{number}" * prints)
     deadline = time.monotonic() + GATE_S
     while os.path.exists(os.path.join(folder, GATE)) and time.monotonic() < deadline:
         scratch()
@@ -88,12 +91,12 @@ def total(squares: list[tuple[int, str]], folder: str) -> int:
 
 
 @ct.lattice(executor="cirro")
-def sweep(count: int, folder: str, eats_mib: int = 0, memory_max: float | None = None) -> int:
-    """Some electrons and one that needs them all. The first may eat, and may be given more memory then."""
+def sweep(count: int, folder: str, eats_mib: int = 0, memory_max: float | None = None, prints: int = 0) -> int:
+    """Some electrons, which may print, and one that needs them all. The first may eat, and get more memory then."""
     grows = CirroBatchExecutor(vcpu=1, memory=0.25, retry_attempts=ATTEMPTS, memory_max=memory_max)
     first, other = ct.electron(square, executor=grows), ct.electron(square, executor=small)
-    squares = [first((0, word(0, folder), folder, eats_mib))]
-    squares += [other((i, word(i, folder), folder, 0)) for i in range(1, count)]
+    squares = [first((0, word(0, folder), folder, eats_mib, prints))]
+    squares += [other((i, word(i, folder), folder, 0, prints)) for i in range(1, count)]
     return total(squares, folder)
 
 

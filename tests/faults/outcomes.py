@@ -1,4 +1,4 @@
-"""Faults of what a job leaves in S3: outcomes that are cut off, of another version, too large, of another electron."""
+"""Faults of what a job leaves in S3: outcomes cut off, too large, hostile or of another electron; logs with a hole."""
 
 from __future__ import annotations
 
@@ -25,6 +25,35 @@ SCENARIOS = (
         count=6,
         fails=4,
         says=("is not JSON", "99", "20000000 bytes", "of call another-"),
+    ),
+    Scenario(
+        "outcome hostile",
+        "Three outcomes say what cannot be: a time of 400 digits, 100,000 facts about the host, one part of a log 300 "
+        "times. A fourth has half a character in a name.",
+        "Three electrons failed: the outcome was refused, why, and where it lies. The fourth has its result. In `cirro "
+        "jobs` each is a row with a note.",
+        (
+            _outcome(pattern=r'"wall_s":[0-9.e-]+', replacement='"wall_s":' + "9" * 400),
+            _outcome(pattern=r'"host":\{', replacement='"host":{' + "".join(f'"{i}":"x",' for i in range(100_000))),
+            _outcome(pattern=r'"parts":\[\]', replacement='"parts":[' + ",".join(['"01/stdout.000000"'] * 300) + "]"),
+            _outcome(pattern=r'"name":""', replacement=r'"name":"\\ud800"'),
+        ),
+        count=6,
+        fails=3,
+        says=("usage.wall_s is not a number", "entries, at most", "01/stdout.000000 twice"),
+    ),
+    Scenario(
+        "part missing",
+        "Each electron prints 40 kB, which is stored as a part of its log; the part is gone when the server wants it.",
+        "Nothing but a line in the electron's log, which says what is missing, and the end of what it printed.",
+        (
+            {
+                **{"kind": "error", "service": "s3", "operation": "GetObject", "caller": "client", "key": "/log/"},
+                **{"status": 404},
+            },
+        ),
+        prints=40_000,
+        logs="of this log is missing: s3:GetObject",
     ),
     Scenario(
         "result with a wrong digest",

@@ -29,6 +29,8 @@ class Scenario:
         count: Electrons, besides the one that needs them all.
         eats_mib: Memory that the first electron eats; it has 256 MiB.
         memory_max: Of the first electron's executor.
+        prints: Characters that each electron prints.
+        logs: What the stdout of each electron says, besides what it printed.
         fails: So many electrons cannot succeed.
         jobs_each: Jobs that an electron may have: one is submitted again on purpose after some ends.
         says: What their errors must say, one for each.
@@ -46,6 +48,8 @@ class Scenario:
     count: int = 4
     eats_mib: int = 0
     memory_max: float | None = None
+    prints: int = 0
+    logs: str = ""
     fails: int = 0
     jobs_each: int = 1
     says: tuple[str, ...] = ()
@@ -71,6 +75,7 @@ def trial(world: World, scenario: Scenario) -> Row:
         eats_mib=scenario.eats_mib,
         memory_max=scenario.memory_max,
         folder=folder,
+        prints=scenario.prints,
     )
     try:
         with Watch(run) as watch:
@@ -115,6 +120,8 @@ def check(row: Row, run: Run, scenario: Scenario) -> None:
         assert found is not None, f"no error says {words!r}\n{told}"
         errors.remove(found)
     assert not scenario.says or not errors, told
+    for node in nodes[:-1] if scenario.logs else ():
+        assert scenario.logs in node.stdout.read_text("utf-8"), f"{node.name} {node.stdout}\n{told}"
     assert run.status == ("FAILED" if scenario.fails else "COMPLETED"), told
 
 

@@ -11,7 +11,6 @@ import os
 import signal
 import sqlite3
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +21,12 @@ import pytest
 from covalent._workflow.transportable_object import TransportableObject
 
 from covalent_cirro import processes
-from covalent_cirro.emulator.front import OWN_KEY
 from covalent_cirro.emulator.full_disk import fill_when
+from covalent_cirro.emulator.keys import OWN_ID
 from covalent_cirro.emulator.model import STATES, TERMINAL
 from covalent_cirro.playground import REGION, Playground
 from covalent_cirro.waiting.waits import DEADLINE_VARIABLE
+from tests import access
 from tests.faults import lattices
 from tests.faults.lattices import GATE, Execution
 
@@ -41,10 +41,12 @@ ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 
 _SELECT_NODES = """
 SELECT e.transport_graph_node_id, e.name, e.status, e.executor_data,
-       o.storage_path || '/' || o.object_key, r.storage_path || '/' || r.object_key
+       o.storage_path || '/' || o.object_key, r.storage_path || '/' || r.object_key,
+       s.storage_path || '/' || s.object_key
 FROM lattices l JOIN electrons e ON e.parent_lattice_id = l.id
 JOIN electron_assets oa ON oa.meta_id = e.id AND oa.key = 'output' JOIN assets o ON o.id = oa.asset_id
 JOIN electron_assets ra ON ra.meta_id = e.id AND ra.key = 'error' JOIN assets r ON r.id = ra.asset_id
+JOIN electron_assets sa ON sa.meta_id = e.id AND sa.key = 'stdout' JOIN assets s ON s.id = sa.asset_id
 WHERE l.dispatch_id = ? AND e.name NOT LIKE ':%' ORDER BY e.transport_graph_node_id
 """
 
@@ -67,6 +69,7 @@ class Node(NamedTuple):
     panel: str
     output: Path
     error: Path
+    stdout: Path
 
     @property
     def value(self) -> Any:
@@ -135,6 +138,7 @@ class World:
         held: bool = False,
         eats_mib: int = 0,
         memory_max: float | None = None,
+        prints: int = 0,
         folder: Path | None = None,
     ) -> Run:
         """Dispatch `lattices.sweep`.
@@ -143,13 +147,15 @@ class World:
             count: Electrons.
             held: Those that have begun end when `Run.release` is called.
             eats_mib, memory_max: Of the first.
+            prints: Bytes that each prints.
             folder: For its marks; it is part of all inputs, which no other dispatch has unless it has the same one.
         """
         folder = folder or self.folder / f"run-{time.monotonic_ns()}"
         folder.mkdir()
         if held:
             (folder / GATE).touch()
-        dispatch_id = ct.dispatch(lattices.sweep, dispatcher_addr=self.url)(count, str(folder), eats_mib, memory_max)
+        dispatch = ct.dispatch(lattices.sweep, dispatcher_addr=self.url)
+        dispatch_id = dispatch(count, str(folder), eats_mib, memory_max, prints)
         return Run(self, dispatch_id, folder, count)
 
     # --- faults ---
@@ -180,20 +186,15 @@ class World:
 
     def ask(self, what: str, body: Any = None, method: str = "") -> Any:
         """A request to the emulator's own routes."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{self.endpoint_url}/_cirro/{what}", data=data, method=method or ("GET" if data is None else "PUT")
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
+        return access.ask(self.endpoint_url, self.playground.key, what, body, method or None)
 
     def _client(self, service: str) -> Any:
         return boto3.client(
             service,
             region_name=REGION,
             endpoint_url=self.endpoint_url,
-            aws_access_key_id=OWN_KEY,
-            aws_secret_access_key=OWN_KEY,
+            aws_access_key_id=OWN_ID,
+            aws_secret_access_key=self.playground.key.secret,
         )
 
 
@@ -233,8 +234,8 @@ class Run:
     def nodes(self) -> list[Node]:
         """Its electrons; Covalent's own nodes are left out. The last is the one that needs all others."""
         return [
-            Node(node_id, name, status, _panel(data), Path(output), Path(error))
-            for node_id, name, status, data, output, error in self._rows(_SELECT_NODES)
+            Node(node_id, name, status, _panel(data), Path(output), Path(error), Path(stdout))
+            for node_id, name, status, data, output, error, stdout in self._rows(_SELECT_NODES)
         ]
 
     def _rows(self, sql: str) -> list[Any]:

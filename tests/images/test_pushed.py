@@ -28,6 +28,7 @@ from covalent_cirro.images import build as image_build
 from covalent_cirro.images.build import Built
 from covalent_cirro.images.docker_engine import DockerEngine
 from covalent_cirro.images.recipe import PYTHON, Recipe, build_arguments, pip_settings
+from tests.access import credentials_file, variables
 from tests.emulator.conftest import poll
 from tests.images.conftest import ROOT, Host, silent
 
@@ -48,14 +49,11 @@ class Account:
         self.deployed = deployment.deploy(emulator.client("cloudformation"))
         self.environment = {
             "AWS_ENDPOINT_URL": emulator.endpoint_url,
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
+            **variables(emulator.key),
             "AWS_REGION": "us-east-1",
             "COVALENT_CONFIG_DIR": str(folder),
         }
-        (folder / "credentials").write_text(
-            "[emulated]\naws_access_key_id = testing\naws_secret_access_key = testing\n"
-        )
+        credentials_file(folder / "credentials", emulator.key)
 
     def cirro(self, *words: str) -> Result:
         """``cirro image ...`` in this account."""

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import boto3
 import pytest
 
 from covalent_cirro import CirroBatchExecutor, deployment
 from covalent_cirro.emulator import Emulator
-
-PROFILE = "emulated"
+from covalent_cirro.protocol import parse_call_argument
+from tests.access import PROFILE, credentials_file
 
 
 class Account(NamedTuple):
@@ -32,13 +31,7 @@ class Account(NamedTuple):
 
     def client(self, service: str) -> Any:
         """A boto3 client of the account."""
-        return boto3.client(
-            service,
-            endpoint_url=self.emulator.endpoint_url,
-            region_name=self.emulator.region,
-            aws_access_key_id="testing",
-            aws_secret_access_key="testing",
-        )
+        return self.emulator.client(service)
 
     def keys(self, prefix: str = "") -> list[str]:
         """Keys in the bucket."""
@@ -46,14 +39,23 @@ class Account(NamedTuple):
         found = pages.paginate(Bucket=self.settings["s3_bucket_name"], Prefix=prefix)
         return [item["Key"] for page in found for item in page.get("Contents", ())]
 
+    def replace(self, key: str, data: bytes) -> None:
+        """Put an object in the place of another. The bucket's policy lets nobody write over an outcome."""
+        s3, bucket = self.client("s3"), self.settings["s3_bucket_name"]
+        s3.delete_object(Bucket=bucket, Key=key)
+        s3.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+
+    def mac_key(self, job_id: str) -> str:
+        """The key with which a job authenticates its outcomes."""
+        (job,) = self.client("batch").describe_jobs(jobs=[job_id])["jobs"]
+        return parse_call_argument(job["parameters"]["call"])[1]
+
 
 @contextlib.contextmanager
 def emulated(folder: Path, **options: Any) -> Iterator[Account]:
     """An account with a deployment; ``options`` are the emulator's."""
-    credentials = folder / "credentials"
-    credentials.write_text(f"[{PROFILE}]\naws_access_key_id = testing\naws_secret_access_key = testing\n")
     with Emulator(state_dir=folder / "emulator", **options) as emulator:
-        made = Account(emulator, {}, str(credentials))
+        made = Account(emulator, {}, credentials_file(folder / "credentials", emulator.key))
         yield made._replace(settings=deployment.deploy(made.client("cloudformation")).settings)
 
 

@@ -14,6 +14,7 @@ from covalent._shared_files import TaskRuntimeError
 from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.emulator.faults import Faults
 from covalent_cirro.errors import CirroError
+from tests.access import credentials_file
 from tests.plugin.conftest import PROFILE, Account
 
 Make = Callable[..., CirroBatchExecutor]
@@ -44,8 +45,10 @@ def faults(account: Account) -> Iterator[Faults]:
         ({"s3_bucket_name": "no-such-bucket-here"}, ["s3_bucket_name='no-such-bucket-here'", "NoSuchBucket"]),
         ({"batch_queue": "no-such-queue"}, ["batch_queue='no-such-queue'", "AWS said"]),
         ({"num_gpus": 1, "batch_gpu_queue": "no-gpu-queue"}, ["batch_gpu_queue='no-gpu-queue'", "AWS said"]),
-        ({"profile": "nobody"}, ["profile='nobody'", "list-profiles"]),
-        ({"credentials": "/no/such/file", "profile": ""}, ["credentials='/no/such/file'", "found no credentials"]),
+        ({"profile": "nobody"}, ["profile='nobody'", "credentials='", "one that it has: 'emulated'"]),
+        ({"profile": "nobody", "credentials": None}, ["profile='nobody'", "list-profiles"]),
+        ({"credentials": "/no/such/file"}, ["credentials='/no/such/file' cannot be read: No such file"]),
+        ({"profile": "", "credentials": None}, ["found no credentials"]),
         ({"endpoint_url": "http://127.0.0.1:9"}, ["endpoint_url='http://127.0.0.1:9'", "could not reach AWS"]),
     ],
 )
@@ -142,8 +145,8 @@ async def test_a_clock_that_is_wrong_is_told_as_that(
 
 def overwrite(account: Account, key: str, change: Callable[[bytes], bytes]) -> None:
     """Change an object behind everybody's back."""
-    s3, bucket = account.client("s3"), account.settings["s3_bucket_name"]
-    s3.put_object(Bucket=bucket, Key=key, Body=change(s3.get_object(Bucket=bucket, Key=key)["Body"].read()))
+    found = account.client("s3").get_object(Bucket=account.settings["s3_bucket_name"], Key=key)
+    account.replace(key, change(found["Body"].read()))
 
 
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: b"X" + data[1:]], ids=["cut short", "changed"])
@@ -227,8 +230,19 @@ async def test_a_malformed_outcome_is_refused_by_its_form(
         await made.query_result(metadata)
 
 
+async def test_a_cache_that_others_may_write_to_is_refused(
+    executor: Make, metadata: dict[str, Any], tmp_path: Any, account: Account
+) -> None:
+    """Before anything is sent: what lies there could be another user's, such as an archive of our package."""
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(CirroError, match=r"cache_dir='.*open' cannot be used: other users may write .*chmod go-w"):
+        await executor(cache_dir=str(tmp_path / "open")).run(add, [1, 2], {}, metadata)
+    assert not [key for key in account.keys() if metadata["dispatch_id"] in key]
+
+
 async def test_credentials_that_are_mended_are_used_by_the_next_electron(
-    executor: Make, metadata: dict[str, Any], tmp_path: Any
+    executor: Make, metadata: dict[str, Any], tmp_path: Any, account: Account
 ) -> None:
     """Without restarting the server."""
     path = tmp_path / "credentials"
@@ -236,7 +250,7 @@ async def test_credentials_that_are_mended_are_used_by_the_next_electron(
     made = executor(credentials=str(path))
     with pytest.raises(CirroError, match="found no credentials"):
         await made.run(add, [1, 2], {}, metadata)
-    path.write_text(f"[{PROFILE}]\naws_access_key_id = testing\naws_secret_access_key = testing\n")
+    credentials_file(path, account.emulator.key)
     assert await made.run(add, [1, 2], {}, metadata) == 3
 
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ import cloudpickle
 import pytest
 
 from covalent_cirro import CirroBatchExecutor
+from tests.access import control
 from tests.plugin.conftest import Account
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -66,11 +66,9 @@ async def described(account: Account, jobs: dict[int, str], state: str, least: i
 
 def calls(account: Account) -> dict[str, int]:
     """How often each way to end jobs was called, and counted from zero after this."""
-    url = f"{account.emulator.endpoint_url}/_cirro/calls"
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        found = {name: each["count"] for name, each in json.load(answer).items() if "Terminate" in name}
-    urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=10).close()
-    return found
+    counts = control(account.emulator, "calls")
+    control(account.emulator, "calls", method="DELETE")
+    return {name: each["count"] for name, each in counts.items() if "Terminate" in name}
 
 
 async def test_a_cancelled_dispatch_ends_in_one_call(

@@ -8,7 +8,6 @@ import json
 import re
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.emulator import Timing
 from covalent_cirro.emulator.faults import Faults
 from covalent_cirro.runner.pump import Limits
+from tests.access import control
 from tests.plugin.conftest import Account, emulated
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -86,9 +86,7 @@ def lose_host(account: Account, query: str = "") -> None:
     (host,) = [
         each["instance_id"] for region in account.emulator.status().values() for each in region["hosts"] if each["jobs"]
     ]
-    url = f"{account.emulator.endpoint_url}/_cirro/hosts/{host}{query}"
-    with urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=10) as answer:
-        assert answer.status == 200
+    control(account.emulator, f"hosts/{host}{query}", method="DELETE")
 
 
 def checkpoint_of(account: Account, metadata: dict[str, Any]) -> list[str]:
@@ -211,8 +209,32 @@ async def test_a_job_that_ends_after_a_notice_is_retried(
     executor: Make, metadata: dict[str, Any], faults: Faults, electron: Callable[[], int]
 ) -> None:
     """Though AWS Batch sees a container that exited, and retries no other one."""
-    faults.add("lose_host", seconds=600.0, notice_s=599.5, count=1)
+    faults.add("lose_host", seconds=8.0, notice_s=7.5, count=1)
     assert await executor(retry_attempts=2).run(electron, [], {}, metadata) == 2
+
+
+@pytest.mark.parametrize("drains", [True, False])
+async def test_a_notice_costs_one_attempt(
+    account: Account,
+    executor: Make,
+    metadata: dict[str, Any],
+    faults: Faults,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    drains: bool,
+) -> None:
+    """The next one starts on another host, also where ECS goes on placing jobs on the one that is taken back."""
+    if not drains:
+        monkeypatch.setattr(account.emulator.batch().fleet, "drains", lambda environment: False)
+    faults.add("lose_host", seconds=8.0, notice_s=7.5, count=1)
+    assert await executor(retry_attempts=3).run(leave, [], {}, metadata) == 2
+    jobs = account.client("batch").list_jobs(
+        jobQueue=account.settings["batch_queue"],
+        filters=[{"name": "AFTER_CREATED_AT", "values": ["0"]}],
+    )["jobSummaryList"]
+    [job] = account.client("batch").describe_jobs(jobs=[jobs[0]["jobId"]])["jobs"]
+    first, second = (each["container"]["containerInstanceArn"] for each in job["attempts"])
+    assert first != second
 
 
 async def test_a_notice_asked_for_an_instance_is_in_its_metadata(

@@ -35,6 +35,7 @@ from covalent_cirro.protocol import (
     Outcome,
     Output,
     Usage,
+    call_argument,
     location,
     parse_call_uri,
 )
@@ -283,9 +284,9 @@ async def test_an_outcome_of_an_earlier_attempt_is_not_taken_for_the_jobs_end(
     place = parse_call_uri(f"s3://{account.settings['s3_bucket_name']}/{call}")
     stopped = NodeResult(3, None, Failure(Kind.TERMINATED, "stopped by SIGTERM"), Log(), Log())
     outcome = Outcome(place.call_id, 1, "", (stopped,), Usage(), "3", "3", {}, {})
-    account.client("s3").put_object(Bucket=place.bucket, Key=place.outcome_key, Body=dump_outcome(outcome))
     faults.add("lose_host", seconds=2, count=2)
     job_id = await made.submit_task(metadata, {})
+    account.replace(place.outcome_key, dump_outcome(outcome, account.mac_key(job_id)))
     found = await direct.result(made.settings, metadata, await direct.wait(made.settings, job_id))
     assert "lost its host 2 times" in found.error.split("\n")[0]
     assert "Attempt 1 had ended with: stopped by SIGTERM" in found.error
@@ -296,13 +297,14 @@ async def test_a_result_of_an_earlier_attempt_is_kept_when_the_job_ends_badly(
 ) -> None:
     """Two electrons in one job: one had returned when the first host went, the other never did."""
     settings = executor().settings
-    place = location(settings.s3_bucket_name, settings.key_prefix, metadata["dispatch_id"], 3, "call-1")
+    place = location(settings.s3_bucket_name, settings.key_prefix, metadata["dispatch_id"], 3, "018f5e2b7c00c0ffee01")
     done = NodeResult(3, Output(Inline(b"pickled"), Inline(b"7")), None, Log(), Log())
     stopped = NodeResult(4, None, Failure(Kind.TERMINATED, "stopped by SIGTERM"), Log(), Log())
-    outcome = Outcome("call-1", 1, "job-1", (done, stopped), Usage(), "3", "3", {}, {})
-    account.client("s3").put_object(Bucket=place.bucket, Key=place.outcome_key, Body=dump_outcome(outcome))
+    outcome = Outcome("018f5e2b7c00c0ffee01", 1, "job-1", (done, stopped), Usage(), "3", "3", {}, {})
+    account.replace(place.outcome_key, dump_outcome(outcome, "f" * 32))
     lost = Attempt(status_reason="Host EC2 (instance i-1) terminated.")
     job = JobDetail("job-1", state="FAILED", status_reason=lost.status_reason, attempts=(lost, lost))
+    job = job._replace(argument=call_argument(place, "f" * 32))
     nodes = {
         number: Node(
             0, number, name, {key: str(tmp_path / name / key) for key in ("output", "stdout", "stderr", "error")}

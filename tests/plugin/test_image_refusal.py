@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import sys
-import urllib.request
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from covalent_cirro.covalent_assets import Group, Node
 from covalent_cirro.errors import ImageError
 from covalent_cirro.launches import Launch
 from covalent_cirro.settings import BY_NAME
+from tests.access import control
 from tests.plugin.conftest import Account
 from tests.pushed_images import Pushes
 
@@ -63,18 +62,17 @@ class Repository(NamedTuple):
         """What ``container_image_uri`` begins with."""
         return f"127.0.0.1:{self.pushes.emulator.port}/{self.name}"
 
-    def _control(self, method: str) -> Any:
-        url = f"{self.pushes.emulator.endpoint_url}/_cirro/calls?caller=client"
-        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=10) as answer:
-            return json.load(answer)
-
     def calls(self, names: set[str]) -> dict[str, int]:
         """Calls since `count`, of these operations."""
-        return {name: each["count"] for name, each in self._control("GET").items() if name in names}
+        return {
+            name: each["count"]
+            for name, each in control(self.pushes.emulator, "calls?caller=client").items()
+            if name in names
+        }
 
     def count(self) -> None:
         """Count from zero."""
-        self._control("DELETE")
+        control(self.pushes.emulator, "calls", method="DELETE")
 
 
 @pytest.fixture
@@ -178,6 +176,15 @@ async def test_the_untouched_default_is_refused(repository: Repository, executor
     repository.count()
     with pytest.raises(ImageError, match="cirro image push"):
         await go(executor(container_image_uri=BY_NAME["container_image_uri"].default))
+    assert repository.calls(WRITES | LOOKS) == {}
+
+
+async def test_ecrs_dual_stack_host_is_refused(repository: Repository, executor: Make, go: Go) -> None:
+    """The ECS agent does not log in there: by its name, before anything is asked or paid for."""
+    repository.count()
+    named = r"dual-stack host.*the same image as '123456789012\.dkr\.ecr\.us-east-1\.amazonaws\.com/a:1'"
+    with pytest.raises(ImageError, match=named):
+        await go(executor(container_image_uri="123456789012.dkr-ecr.us-east-1.on.aws/a:1"))
     assert repository.calls(WRITES | LOOKS) == {}
 
 

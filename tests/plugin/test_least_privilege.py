@@ -29,8 +29,9 @@ from covalent_cirro.aws import access_of
 from covalent_cirro.cli import main
 from covalent_cirro.deployment.stacks import settings_from_outputs
 from covalent_cirro.emulator import Emulator, Timing
-from covalent_cirro.engine import engine_of
-from covalent_cirro.errors import AccessDenied, ImageError
+from covalent_cirro.engine import engine_of, retire
+from covalent_cirro.errors import AccessDenied, ImageError, PollFailed
+from covalent_cirro.history import finding
 from covalent_cirro.history.account import Account as History
 from covalent_cirro.history.hosts import Hosts
 from covalent_cirro.history.records import parse_record
@@ -302,6 +303,18 @@ async def _cancels(account: Account, executor: Make) -> None:
         account.submitter("batch").terminate_job(jobId=job_id, reason="the same again")
 
 
+async def _tags(account: Account, executor: Make) -> None:
+    """An executor that may set no tags goes on without; here that is said to the test."""
+    made, where = executor(), place()
+    await made._upload_task(add, [1, 2], {}, where)
+    job_id = await made.submit_task(where, {})
+    (job,) = account.admin("batch").describe_jobs(jobs=[job_id])["jobs"]
+    retire(await engine_of(access_of(made.settings)))  # it goes on without from now on
+    if not job["tags"]:
+        account.submitter("batch").register_job_definition(**definition("cirro-tagged"), tags={"a": "b"})
+        raise AssertionError("it may set tags, and the job has none")
+
+
 async def _reads_logs(account: Account, executor: Make) -> None:
     """The log is there to explain another error, so the executor goes on without it: ask as it does."""
     with pytest.raises(TaskRuntimeError) as caught:
@@ -381,7 +394,7 @@ Uses = Callable[[Account, Make], Awaitable[None]]
 SUBMITTER: dict[str, tuple[Uses, str]] = {
     "SubmitJobs": (_runs, "batch:SubmitJob"),
     "DefineJobs": (_runs, "batch:RegisterJobDefinition"),
-    "TagJobs": (_runs, "batch:TagResource"),
+    "TagJobs": (_tags, "batch:TagResource"),
     "StopJobs": (_cancels, "batch:TerminateJob"),
     "WatchJobs": (_runs, "batch:DescribeJob"),
     "SeePlacesInQueues": (_explains_waits, "batch:GetJobQueueSnapshot"),
@@ -402,10 +415,93 @@ async def test_the_submitter_needs_every_statement(account: Account, executor: M
     """Without it something fails, and AWS's words name the action."""
     use, action = SUBMITTER[sid]
     with account.without(sid, "SubmitterPolicy"):
-        with pytest.raises((AccessDenied, ClientError)) as caught:
+        with pytest.raises((AccessDenied, PollFailed, ClientError)) as caught:
             await use(account, executor)
         assert f"/ada is not authorized to perform: {action}" in str(caught.value)
     await use(account, executor)
+
+
+# --- the policy that the stock plugin's documentation prints ---------------------------------------------------------
+
+
+STOCK = """
+[
+{"Sid": "BatchJobMgmt", "Effect": "Allow", "Resource": "*",
+ "Action": ["batch:TerminateJob", "batch:DescribeJobs", "batch:SubmitJob", "batch:RegisterJobDefinition"]},
+{"Sid": "ECRAuth", "Effect": "Allow", "Action": ["ecr:GetAuthorizationToken"], "Resource": "*"},
+{"Sid": "ECRUpload", "Effect": "Allow", "Resource": ["<repository>"],
+ "Action": ["ecr:GetDownloadUrlForLayer", "ecr:BatchGetImage", "ecr:BatchCheckLayerAvailability",
+            "ecr:InitiateLayerUpload", "ecr:UploadLayerPart", "ecr:CompleteLayerUpload", "ecr:PutImage"]},
+{"Sid": "IAMRoles", "Effect": "Allow", "Action": ["iam:GetRole", "iam:PassRole"],
+ "Resource": ["<job role>", "<execution role>"]},
+{"Sid": "ObjectStore", "Effect": "Allow", "Action": ["s3:ListBucket", "s3:PutObject", "s3:GetObject"],
+ "Resource": ["arn:aws:s3:::<bucket>/*", "arn:aws:s3:::<bucket>"]},
+{"Sid": "LogRead", "Effect": "Allow", "Action": ["logs:GetLogEvents"], "Resource": ["<streams>"]}
+]
+"""
+"""Statements of "AWS Batch IAM Job Policy" in the documentation of covalent-awsbatch-plugin, with its placeholders."""
+
+
+@pytest.fixture(scope="module")
+def stock_user(account: Account) -> dict[str, str]:
+    """Options of an executor for a user who has that policy and no other."""
+    group = account.outputs["BatchJobLogGroupName"]
+    text = STOCK
+    for placeholder, value in {
+        "<repository>": account.outputs["ImageRepositoryArn"],
+        "<job role>": account.role("BatchJobRoleName"),
+        "<execution role>": account.role("BatchExecutionRoleName"),
+        "<bucket>": account.outputs["S3BucketName"],
+        "<streams>": account.arn("logs", f"log-group:{group}:log-stream:*"),
+    }.items():
+        text = text.replace(placeholder, value)
+    iam = account.admin("iam")
+    iam.create_user(UserName="stock")
+    document = json.dumps({"Version": "2012-10-17", "Statement": json.loads(text)})
+    iam.put_user_policy(UserName="stock", PolicyName="stock", PolicyDocument=document)
+    key = iam.create_access_key(UserName="stock")["AccessKey"]
+    path = Path(account.credentials).with_name("stock")
+    lines = (f"aws_access_key_id = {key['AccessKeyId']}", f"aws_secret_access_key = {key['SecretAccessKey']}")
+    path.write_text("\n".join(["[stock]", *lines]))
+    return {"credentials": str(path), "profile": "stock"}
+
+
+async def test_the_stock_plugins_policy_is_enough(
+    account: Account, executor: Make, stock_user: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever changes the class's name and nothing else runs, cancels and sees logs; what is missing is told once."""
+    made = executor(**stock_user)
+    assert await made.run(add, [20], {"y": 22}, place()) == 42
+    assert await executor(**stock_user, memory=0.6).run(add, [1, 2], {}, place()) == 3
+    with pytest.raises(TaskRuntimeError, match="these are the last words"):
+        await made.run(take_the_runner_along, ["these are the last words"], {}, place())
+    await _cancels(account, lambda **options: executor(**stock_user, **options))
+    for action in ("batch:DescribeJobDefinitions", "batch:TagResource"):
+        told = [each for each in caplog.messages if each.startswith(f"Going on without {action}")]
+        assert len(told) == 1, action
+        assert "/stock is not authorized to perform" in told[0]
+
+
+async def test_a_lost_answer_with_the_stock_plugins_policy(
+    account: Account, executor: Make, stock_user: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The job cannot be looked for: it is submitted again, and one result comes back."""
+    account.emulator.faults.add("cut", service="batch", operation="SubmitJob", when="after", count=1)
+    try:
+        assert await executor(**stock_user).run(add, [20], {"y": 22}, place()) == 42
+    finally:
+        account.emulator.faults.clear()
+    assert "Going on without batch:ListJobs" in caplog.text
+
+
+async def test_an_electron_without_tags_is_known(account: Account, executor: Make, stock_user: dict[str, str]) -> None:
+    """By its call and its job's name: commands of somebody who may list jobs tell of it."""
+    where = place()
+    made = executor(**stock_user)
+    assert await made.run(add, [20], {"y": 22}, where) == 42
+    with History(access_of(executor().settings), "cirro", executor().settings) as history:
+        (record,) = [each for each in finding.recent(history) if each.dispatch_id == where["dispatch_id"]]
+    assert (record.node_id, record.electron, record.lattice) == (3, "add", "")
 
 
 async def _expired(account: Account, executor: Make) -> None:
@@ -443,6 +539,33 @@ def remember() -> None:
         checkpoint.save()
 
 
+def give_up(bucket: str, key: str) -> None:
+    """An electron that begins to send a blob in parts and ends it, as awscrt does when it is stopped."""
+    import boto3
+
+    s3 = boto3.client("s3")
+    begun = s3.create_multipart_upload(Bucket=bucket, Key=key)
+    s3.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=begun["UploadId"])
+
+
+async def _gives_up(account: Account, executor: Make) -> None:
+    key = blob_key(f"{account.outputs['S3Prefix']}/", "2" * 64)
+    await executor().run(give_up, [account.outputs["S3BucketName"], key], {}, place())
+
+
+def noise(size: int) -> bytes:
+    """An electron whose result is a blob."""
+    return random.randbytes(size)
+
+
+async def _stores_a_blob(account: Account, executor: Make) -> None:
+    assert len(await executor().run(noise, [100_000], {}, place())) == 100_000
+
+
+async def _stores_a_large_blob(account: Account, executor: Make) -> None:
+    assert len(await executor().run(noise, [9_000_000], {}, place())) == 9_000_000
+
+
 async def _replaces_checkpoints(account: Account, executor: Make) -> None:
     """What cannot be deleted costs storage until the bucket's lifecycle rule takes it: the job's log says so."""
     made, where = executor(), place()
@@ -461,7 +584,10 @@ async def _replaces_checkpoints(account: Account, executor: Make) -> None:
 
 JOB: dict[str, tuple[Uses, str]] = {
     "Read": (_runs, "perform: s3:GetObject"),
+    "WriteBlobsOnce": (_stores_a_blob, "perform: s3:PutObject"),
+    "SendPartsOfBlobs": (_stores_a_large_blob, "perform: s3:PutObject"),
     "Write": (_runs, "perform: s3:PutObject"),
+    "GiveUpUploads": (_gives_up, "perform: s3:AbortMultipartUpload"),
     "ReplaceCheckpoints": (_replaces_checkpoints, "perform: s3:DeleteObject"),
     "TellMissingFromDenied": (_expired, "perform: s3:ListBucket"),
 }
@@ -514,7 +640,26 @@ def attempts(bucket: str, call_key: str, definition: str, queue: str) -> dict[st
 
     s3, batch = boto3.client("s3"), boto3.client("batch")
     body = {"Bucket": bucket, "Body": b"mine"}
+    node = call_key.rsplit("/", 2)[0]
+    new = {**body, "IfNoneMatch": "*"}
+    blob = call_key.partition("/jobs/")[0] + "/blobs/" + "0" * 64
     tries = {
+        "write a call below a log": lambda: s3.put_object(Key=f"{node}/log/call.json", **body),
+        "write a call below a checkpoint": lambda: s3.put_object(Key=f"{node}/checkpoint/call.json", **body),
+        "take earlier work": lambda: s3.put_object(Key=call_key.replace("call.json", "reused.json"), **body),
+        "write over an outcome": lambda: s3.put_object(Key=call_key.replace("call.json", "outcome.json"), **body),
+        "replace the outcome that it read": lambda: s3.put_object(
+            Key=call_key.replace("call.json", "outcome.json"), IfMatch='"etag"', **body
+        ),
+        "copy over an outcome": lambda: s3.copy_object(
+            Bucket=bucket,
+            Key=call_key.replace("call.json", "outcome.json"),
+            CopySource={"Bucket": bucket, "Key": call_key},
+        ),
+        "write over a blob": lambda: s3.put_object(Key=blob, **body),
+        "put a new blob": lambda: s3.put_object(Key=f"{blob}0", **new),
+        "delete an outcome": lambda: s3.delete_object(Bucket=bucket, Key=call_key.replace("call.json", "outcome.json")),
+        "write a new outcome": lambda: s3.put_object(Key=call_key.replace("call.json", "outcome.json"), **new),
         "submit": lambda: batch.submit_job(jobName="j", jobQueue=queue, jobDefinition=definition),
         "watch": lambda: batch.describe_jobs(jobs=["x"]),
         "write a call": lambda: s3.put_object(Key=call_key, **body),
@@ -529,12 +674,22 @@ def attempts(bucket: str, call_key: str, definition: str, queue: str) -> dict[st
 
 
 async def test_what_an_electron_may_not_do(account: Account, executor: Make) -> None:
-    """Submit or watch jobs, change or delete a call, touch what is not under the prefix."""
+    """Submit or watch jobs, change or delete a call or an outcome, touch what is not under the prefix."""
     bucket, where = account.outputs["S3BucketName"], place()
     account.admin("s3").put_object(Bucket=bucket, Key="other/secret", Body=b"secret")
-    key = f"{account.outputs['S3Prefix']}/jobs/{uuid.uuid4()}/3/other/call.json"
+    key = f"{account.outputs['S3Prefix']}/jobs/{uuid.uuid4()}/3/018f5e2b7c00c0ffee01/call.json"
     account.admin("s3").put_object(Bucket=bucket, Key=key, Body=b"{}")
     assert await executor().run(attempts, [bucket, key, "cirro-x", account.outputs["BatchQueue"]], {}, where) == {
+        "write a call below a log": "s3:PutObject",
+        "write a call below a checkpoint": "s3:PutObject",
+        "take earlier work": "s3:PutObject",
+        "write over an outcome": "s3:PutObject",
+        "replace the outcome that it read": "s3:PutObject",
+        "copy over an outcome": "s3:PutObject",
+        "write over a blob": "s3:PutObject",
+        "put a new blob": "it may",
+        "delete an outcome": "s3:DeleteObject",
+        "write a new outcome": "it may",  # its own jobs must; whose it is, its code says (test_forged_outcomes.py)
         "submit": "batch:SubmitJob",
         "watch": "batch:DescribeJobs",
         "write a call": "s3:PutObject",

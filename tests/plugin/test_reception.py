@@ -57,7 +57,7 @@ async def test_who_ended_a_job_decides_whether_the_electron_is_cancelled(
     monkeypatch.setattr(covalent_assets, "load_group", lambda *_: Group({0: node}, {}, "", "", ""))
     monkeypatch.setattr(covalent_assets, "write_statuses", lambda _: None)
     group = {"dispatch_id": place["dispatch_id"], "node_ids": [0]}
-    data = {"call": job["parameters"]["call"], "job_id": job_id, "job": dump_detail(parse_job(job))}
+    data = {"call": job["parameters"]["call"].partition("#")[0], "job_id": job_id, "job": dump_detail(parse_job(job))}
     (update,) = await executor().receive(group, data)
     assert update.status == status
     assert said in (tmp_path / "error").read_text()

@@ -12,13 +12,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import requests
 from covalent._shared_files import TaskCancelledError
 
 from covalent_cirro import CirroBatchExecutor, image_versions, polling
 from covalent_cirro.errors import OutcomeError, SettingsError
 from covalent_cirro.protocol import parse_call_uri
 from covalent_cirro.reuse import earlier
+from tests.access import control
 from tests.plugin.conftest import PROFILE, Account
 from tests.plugin.dispatches import Dispatch, Ended, client, finish, keep
 from tests.pushed_images import Pushes
@@ -108,11 +108,11 @@ class Counts:
     """Calls to the emulated AWS since the test began."""
 
     def __init__(self, account: Account) -> None:
-        self._url = f"{account.emulator.endpoint_url}/_cirro/calls"
+        self._emulator = account.emulator
         self._before = self._now()
 
     def _now(self) -> dict[str, dict[str, int]]:
-        found: dict[str, dict[str, int]] = requests.get(self._url, timeout=10).json()
+        found: dict[str, dict[str, int]] = control(self._emulator, "calls")
         return found
 
     def of(self, operation: str, what: str = "count") -> int:
@@ -313,8 +313,11 @@ async def test_only_the_electrons_own_document_leads_elsewhere(
         await second.receive(made, "load", {"call": first.ended["load"].sent["call"], "reused": True})
     place = parse_call_uri(sent["call"])
     with pytest.raises(OutcomeError, match="no results were taken"):
-        await second.receive(made, "load", {"call": place.sibling("other").call_uri, "reused": True})
-    document = {**document_of(account, Ended(sent, None, "", "")), "origin": "s3://theirs/jobs/d/1/c/call.json"}
+        await second.receive(made, "load", {"call": place.sibling("018f5e2b7c00c0ffee01").call_uri, "reused": True})
+    document = {
+        **document_of(account, Ended(sent, None, "", "")),
+        "origin": "s3://theirs/jobs/d/1/018f5e2b7c00c0ffee01/call.json",
+    }
     account.client("s3").put_object(Bucket=place.bucket, Key=place.reused_key, Body=json.dumps(document).encode())
-    with pytest.raises(OutcomeError, match=r"s3://theirs/jobs/d/1/c/call\.json, which is not in"):
+    with pytest.raises(OutcomeError, match=r"s3://theirs/jobs/d/1/018f5e2b7c00c0ffee01/call\.json, which is not in"):
         await second.receive(made, "load", sent)

@@ -6,7 +6,6 @@ import asyncio
 import json
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +23,7 @@ from covalent_cirro.launches import Launch
 from covalent_cirro.protocol import Call, Tried, location
 from covalent_cirro.resume import adoption
 from covalent_cirro.store import Store
+from tests.access import control
 from tests.plugin.conftest import Account
 
 Make = Callable[..., CirroBatchExecutor]
@@ -106,11 +106,9 @@ def calls(account: Account, metadata: dict[str, Any]) -> list[Call]:
 
 def counted(account: Account) -> dict[str, int]:
     """How often each call to AWS was made since this was asked for last."""
-    url = f"{account.emulator.endpoint_url}/_cirro/calls"
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        found = {name: each["count"] for name, each in json.load(answer).items()}
-    urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=10).close()
-    return found
+    counts = control(account.emulator, "calls")
+    control(account.emulator, "calls", method="DELETE")
+    return {name: each["count"] for name, each in counts.items()}
 
 
 # --- out of memory --------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from covalent_cirro.aws import access_of
 from covalent_cirro.emulator import Emulator, Timing
 from covalent_cirro.engine import Engine, engine_of
 from covalent_cirro.waiting.waits import DEADLINE_VARIABLE
+from tests.access import variables
 from tests.plugin.conftest import Account
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -175,9 +176,9 @@ async def test_scaling_up_from_zero_is_no_alarm(
     """An instance that takes longer than the deadline to come is told for what it is, and the job runs on it."""
     caplog.set_level(logging.INFO)
     monkeypatch.setenv(DEADLINE_VARIABLE, "8")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     with Emulator(state_dir=tmp_path / "emulator", timing=Timing(boot_s=13)) as emulator:
+        for name, value in variables(emulator.key).items():
+            monkeypatch.setenv(name, value)
         made = CirroBatchExecutor(
             **deployment.deploy(emulator.client("cloudformation")).settings,
             endpoint_url=emulator.endpoint_url,

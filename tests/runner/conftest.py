@@ -26,6 +26,8 @@ from covalent_cirro import documents, protocol
 from covalent_cirro.protocol import Call, Inline, Input, Outcome, Package, Task
 
 BUCKET = "runner-tests"
+MAC_KEY = "0123456789abcdef" * 2
+"""The job's, with which its outcomes are authenticated."""
 BLOCKED = ("covalent", "boto3", "botocore", "aiobotocore", "aiohttp", "requests")
 _SITECUSTOMIZE = f"""
 import os, sys
@@ -163,7 +165,7 @@ class Runs:
             "AWS_BATCH_JOB_ID": "job-1",
             "AWS_BATCH_JOB_ATTEMPT": "1",
         }
-        self.location = protocol.location(BUCKET, self.prefix, "dispatch-1", 0, "call-1")
+        self.location = protocol.location(BUCKET, self.prefix, "dispatch-1", 0, "018f5e2b7c00c0ffee01")
 
     def task(
         self,
@@ -234,7 +236,7 @@ class Runs:
     def make_call(self, *tasks: Task, packages: tuple[Package, ...] = (), **changes: Any) -> Call:
         """Put a call."""
         call = Call(
-            call_id="call-1",
+            call_id="018f5e2b7c00c0ffee01",
             dispatch_id="dispatch-1",
             python=platform.python_version(),
             cloudpickle=cloudpickle.__version__,
@@ -247,7 +249,8 @@ class Runs:
 
     def start(self, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
         """Start the runner on the call."""
-        command = [sys.executable, "-m", "covalent_cirro.runner", self.location.call_uri]
+        argument = protocol.call_argument(self.location, MAC_KEY)
+        command = [sys.executable, "-m", "covalent_cirro.runner", argument]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
         return subprocess.Popen(
             command, env={**self.env, **(env or {})}, cwd=self.tmp_path, start_new_session=True, **{**pipes, **options}
@@ -260,16 +263,22 @@ class Runs:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-        try:
-            outcome = documents.parse_outcome(self.get(self.location.outcome_key))
-        except self.s3.exceptions.NoSuchKey:
-            outcome = None
+        outcomes = [documents.parse_outcome(self.get(key)) for key in self.outcome_keys()]
         return Ran(
             process.returncode,
             (stdout or b"").decode("utf-8", "replace"),
             (stderr or b"").decode("utf-8", "replace"),
-            outcome,
+            max(outcomes, key=lambda each: each.attempt, default=None),
         )
+
+    def outcome_keys(self) -> list[str]:
+        """Keys of the outcomes of all attempts."""
+        keys = (self.prefix + path for path in self.stored())
+        return [key for key in keys if key == self.location.outcome_key or "/attempts/" in key]
+
+    def publish(self, outcome: protocol.Outcome, mac_key: str = MAC_KEY) -> None:
+        """Put an outcome where the first one lies."""
+        self.put(self.location.outcome_key, documents.dump_outcome(outcome, mac_key))
 
     def __call__(self, *tasks: Task, env: dict[str, str] | None = None, **call: Any) -> Ran:
         """Make a call of these tasks and run it."""

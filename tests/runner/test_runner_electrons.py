@@ -28,7 +28,10 @@ def test_small_electron_costs_one_get_and_one_put(runs: Any) -> None:
     asked = [(request.method, request.path) for request in runs.proxy.requests]
     assert asked == [("GET", base + "call.json"), ("PUT", base + "outcome.json")]
     assert runs.proxy.requests[1].headers["if-none-match"] == "*"
-    assert runs.stored() == ["jobs/dispatch-1/0/call-1/call.json", "jobs/dispatch-1/0/call-1/outcome.json"]
+    assert runs.stored() == [
+        "jobs/dispatch-1/0/018f5e2b7c00c0ffee01/call.json",
+        "jobs/dispatch-1/0/018f5e2b7c00c0ffee01/outcome.json",
+    ]
 
 
 def test_needs_neither_covalent_nor_boto(runs: Any) -> None:
@@ -57,7 +60,7 @@ def test_outcome_tells_where_when_and_how_much(runs: Any) -> None:
     ran = runs(runs.task(work))
 
     outcome = ran.outcome
-    assert (outcome.call_id, outcome.attempt, outcome.job_id) == ("call-1", 1, "job-1")
+    assert (outcome.call_id, outcome.attempt, outcome.job_id) == ("018f5e2b7c00c0ffee01", 1, "job-1")
     assert outcome.python == ".".join(map(str, sys.version_info[:3]))
     assert outcome.cloudpickle == cloudpickle.__version__
     assert outcome.host["hostname"] == os.uname().nodename
@@ -104,7 +107,7 @@ def test_blob_that_is_there_is_not_sent_again(runs: Any) -> None:
     """A second call with the same output asks by HEAD and puts nothing but its outcome."""
     task = runs.task(lambda: bytes(range(256)) * 1000)
     first = runs(task)
-    runs.location = runs.location._replace(base=runs.location.base.replace("call-1", "call-2"))
+    runs.location = runs.location.sibling("018f5e2b7c00c0ffee02")
     runs.proxy.requests.clear()
 
     second = runs(task)
@@ -227,11 +230,21 @@ def raise_surrogate() -> None:
     raise ValueError("broken \ud800 text")
 
 
+def exit_with_minus_one() -> None:
+    sys.exit(-1)
+
+
+def exit_with_a_number_of_many_digits() -> None:
+    sys.exit(10**5000)
+
+
 @pytest.mark.parametrize(
     ("function", "kind", "message", "exit_code"),
     [
         (raise_system_exit, Kind.EXITED, "sys.exit with exit code 3", 3),
         (raise_system_exit_with_text, Kind.EXITED, "exit code 1 (the data is gone)", 1),
+        (exit_with_minus_one, Kind.EXITED, "sys.exit with exit code 255", 255),
+        (exit_with_a_number_of_many_digits, Kind.EXITED, "sys.exit with exit code 255", 255),
         (raise_keyboard_interrupt, Kind.RAISED, "KeyboardInterrupt", None),
         (recurse, Kind.RAISED, "RecursionError: maximum recursion depth exceeded", None),
         (raise_unprintable, Kind.RAISED, "Unprintable: <its __str__ raised RuntimeError>", None),
@@ -249,6 +262,45 @@ def test_whatever_is_raised_becomes_a_failure(
     assert message in ran.failure.message
     assert ran.failure.exit_code == exit_code
     assert len(ran.failure.traceback) < 10_000
+
+
+@pytest.mark.parametrize("character", ["x", "é", "\0", "🌲", "\udc00"], ids=ascii)
+def test_of_a_message_of_many_megabytes_both_ends_are_told(runs: Any, character: str) -> None:
+    """Whatever it consists of: the outcome is small, and says how much was left out."""
+
+    def electron(character: str) -> None:
+        raise ValueError("the begin " + character * 17_000_000 + " the end")
+
+    ran = runs(runs.task(electron, character))
+
+    assert (ran.code, ran.failure.kind) == (ExitCode.RAISED, Kind.RAISED), ran.stderr
+    for text in (ran.failure.message, ran.failure.traceback.rstrip()):
+        assert "ValueError: the begin " in text
+        assert text.endswith(" the end")
+        assert "characters left out" in text
+    assert len(runs.get(runs.location.outcome_key)) < 500_000
+
+
+def test_a_value_with_a_long_name_and_documentation_is_returned(runs: Any) -> None:
+    """What is only shown of it is cut."""
+
+    def make() -> Any:
+        class Value:
+            __doc__ = "the begin " + "d" * 17_000_000
+            __slots__ = ("__name__",)
+
+        value = Value()
+        value.__name__ = "n" * 17_000_000  # type: ignore[attr-defined]
+        return value
+
+    ran = runs(runs.task(make))
+
+    assert ran.code == ExitCode.OK, ran.stderr
+    output = ran.result.output
+    assert output.doc.startswith("the begin d")
+    assert "characters left out" in output.doc
+    assert len(output.name) == 128
+    assert len(runs.value(ran).__name__) == 17_000_000
 
 
 def test_unpicklable_result_names_the_part(runs: Any) -> None:
@@ -319,7 +371,7 @@ def test_missing_covalent_names_the_servers_version(runs: Any) -> None:
 def test_unreadable_pickle_is_told(runs: Any) -> None:
     """Bytes that are no pickle, and a name that its module lacks."""
     garbage = runs(runs.task(len, Inline(b"not a pickle"))).failure
-    runs.location = runs.location._replace(base=runs.location.base.replace("call-1", "call-2"))
+    runs.location = runs.location.sibling("018f5e2b7c00c0ffee02")
     renamed = runs(runs.task(Inline(b"cos\nno_such_thing\n."))).failure
 
     assert (garbage.kind, renamed.kind) == (Kind.UNREADABLE, Kind.UNREADABLE)

@@ -16,6 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from covalent_cirro import log_parts
+from covalent_cirro.limits import MAX_PARTS
 from covalent_cirro.protocol import LOG_TAIL_BYTES, STRING_BYTES, Blob, ExitCode, Failure, Kind, Log, NodeResult
 from covalent_cirro.runner import blobs, failures, logs, outcomes, results, usage
 from covalent_cirro.runner.process import Ended
@@ -84,6 +86,15 @@ def test_parts_become_rarer_with_time() -> None:
     assert stream.due_at() == 110
     stream.feed(bytes(logs.PART_BYTES))
     assert stream.due_at() == 100
+
+
+def test_parts_are_as_many_as_an_outcome_tells_of() -> None:
+    """In the order of the text, over all electrons of a job; what comes after has no name."""
+    names = logs.PartNames(2, "stderr")
+    given = [names.next() for _ in range(MAX_PARTS + 2)]
+    assert given[:2] == ["02/stderr.000000", "02/stderr.000001"]
+    assert given[MAX_PARTS:] == [None, None]
+    assert log_parts.ordered(each for each in given if each) == tuple(given[:MAX_PARTS])
 
 
 # --- blobs ----------------------------------------------------------------------------------------------------------

@@ -120,6 +120,24 @@ def test_parts_of_packed_electrons_do_not_collide(runs: Any) -> None:
     assert [runs.text(log).decode() for log in logs] == texts
 
 
+def test_what_many_packed_electrons_print_is_stored_where_the_outcome_has_no_room(runs: Any) -> None:
+    """Nothing is lost, and the one that failed keeps the end of what it printed in the outcome."""
+    text = "x" * 20_000
+
+    def electron(text: str, fails: bool) -> None:
+        print(text, end="")
+        if fails:
+            raise ValueError
+
+    ran = runs(*(runs.task(electron, text, i == 15, node_id=i) for i in range(16)))
+
+    *returned, failed = [result.stdout for result in ran.outcome.results]
+    assert [runs.text(log).decode() for log in (*returned, failed)] == [text] * 16
+    assert {len(log.parts) for log in returned} == {1}
+    assert {len(log.tail) for log in returned} == {8192}
+    assert (failed.parts, failed.tail) == ((), text)
+
+
 # --- violent ends ---------------------------------------------------------------------------------------------------
 
 
@@ -252,7 +270,7 @@ def test_exit_functions_run_and_their_output_is_kept(runs: Any) -> None:
     orderly = runs(runs.task(electron))
     assert (runs.value(orderly), orderly.result.stdout.tail) == ("done", "flushed\n")
 
-    runs.location = runs.location._replace(base=runs.location.base.replace("call-1", "call-2"))
+    runs.location = runs.location.sibling("018f5e2b7c00c0ffee02")
     stuck = runs(runs.task(never_ends), env={"CIRRO_EXIT_S": "0.5"})
     assert (stuck.code, runs.value(stuck)) == (ExitCode.OK, "done")
 
@@ -403,7 +421,7 @@ def test_gpus_are_asked_for_only_where_they_are_visible(runs: Any, tmp_path: Pat
     )
 
     (tmp_path / "asked").unlink()
-    runs.location = runs.location._replace(base=runs.location.base.replace("call-1", "call-2"))
+    runs.location = runs.location.sibling("018f5e2b7c00c0ffee02")
     without = runs(runs.task(time.sleep, 0.1), env={"PATH": path, "NVIDIA_VISIBLE_DEVICES": "void"})
     assert without.outcome.usage.gpus == ()
     assert not (tmp_path / "asked").exists()

@@ -28,7 +28,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covalent_cirro import documents
 from covalent_cirro.protocol import ExitCode, Failure, Kind, Log, NodeResult, Outcome, Usage
 from covalent_cirro.runner import quick_get
 from covalent_cirro.runner.quick_get import Credentials, QuickGet
@@ -444,8 +443,10 @@ def test_first_outcome_is_found_without_awscrt(runs: Any) -> None:
     """A further attempt that has nothing to do never loads it."""
     notes, electron = hold_up_awscrt(runs)
     failure = Failure(Kind.RAISED, "ValueError: no")
-    outcome = Outcome("call-1", 1, "job-1", (NodeResult(0, None, failure, Log(), Log()),), Usage(), "3", "3", {}, {})
-    runs.put(runs.location.outcome_key, documents.dump_outcome(outcome))
+    outcome = Outcome(
+        "018f5e2b7c00c0ffee01", 1, "job-1", (NodeResult(0, None, failure, Log(), Log()),), Usage(), "3", "3", {}, {}
+    )
+    runs.publish(outcome)
 
     ran = runs(runs.task(electron), env={"AWS_BATCH_JOB_ATTEMPT": "2"})
 

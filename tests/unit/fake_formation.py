@@ -145,7 +145,9 @@ class FakeFormation:
         }
         return {"Id": change_set_id, "StackId": stack["StackId"]}
 
-    def describe_change_set(self, ChangeSetName: str, NextToken: str = "0") -> dict[str, Any]:
+    def describe_change_set(
+        self, ChangeSetName: str, IncludePropertyValues: bool, NextToken: str = "0"
+    ) -> dict[str, Any]:
         made = self.change_sets[ChangeSetName]
         made["looks"] += 1
         if made["looks"] == 1:

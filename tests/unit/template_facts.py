@@ -58,7 +58,7 @@ class Template:
         self.rules: dict[str, Any] = self.body.get("Rules", {})
         self.conditions: dict[str, Any] = self.body.get("Conditions", {})
         self.resources: dict[str, Any] = self.body["Resources"]
-        self.outputs: dict[str, Any] = self.body["Outputs"]
+        self.outputs: dict[str, Any] = self.body.get("Outputs", {})
         self.defaults = {name: each["Default"] for name, each in self.parameters.items() if "Default" in each}
 
     def properties(self, name: str) -> dict[str, Any]:
@@ -158,6 +158,12 @@ class Stack:
         if "Fn::Split" in value:
             separator, text = (self._settle(item) for item in value["Fn::Split"])
             return text.split(separator) if isinstance(text, str) else {"Fn::Split": [separator, text]}
+        text = value.get("Fn::Sub")
+        if isinstance(text, str) and set(re.findall(r"\$\{([^}]+)\}", text)) <= set(self._values):
+            return re.sub(r"\$\{([^}]+)\}", lambda found: self._values[found[1]], text)
+        if "Fn::Select" in value:
+            index, parts = (self._settle(item) for item in value["Fn::Select"])
+            return parts[int(index)] if isinstance(parts, list) else {"Fn::Select": [index, parts]}
         if "Fn::Join" in value:
             separator, parts = (self._settle(item) for item in value["Fn::Join"])
             if isinstance(parts, str):  # a parameter that is a list
@@ -166,6 +172,6 @@ class Stack:
         return {key: settled for key, item in value.items() if (settled := self._settle(item)) != NO_VALUE}
 
 
-PARTS = ("network", "storage", "roles", "compute")
+PARTS = ("network", "storage", "roles", "budget", "compute")
 TEMPLATES = {part: Template(part) for part in PARTS}
 """In the order in which their stacks are made."""

@@ -89,7 +89,13 @@ def test_changes_are_read_page_by_page() -> None:
     assert [change.logical_id for change in made.changes] == ["R0", "R1", "R2", "R3", "Queue"]
     assert made.changes[0] == Change("Add", "R0", "AWS::S3::Bucket")
     assert made.changes[4] == Change(
-        "Modify", "Queue", "AWS::Batch::JobQueue", "arn:queue", "True", ("JobQueueType", "Tags")
+        "Modify",
+        "Queue",
+        "AWS::Batch::JobQueue",
+        "arn:queue",
+        "True",
+        ("JobQueueType", "Tags"),
+        ("JobQueueType", "Tags"),
     )
     assert made.made_stack is True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
+import contextlib
 import os
 import subprocess
 import sys
@@ -18,6 +18,7 @@ from covalent_cirro.errors import CheckpointError
 from covalent_cirro.protocol import CHECKPOINT_VARIABLE
 from covalent_cirro.runner import checkpoint_files, checkpoint_link, spot
 from covalent_cirro.runner.checkpoint_index import File, Index, NotAnIndex, Owner, dump, parse
+from tests.metadata_service import MetadataService
 
 
 def in_a_process(code: str, **environ: str) -> str:
@@ -115,12 +116,21 @@ def test_no_path_leads_out_of_the_folder(path: str) -> None:
         FILE._replace(sha256="x"),
         FILE._replace(size=-1),
         FILE._replace(size=0),
+        FILE._replace(size=10**400),
+        FILE._replace(mtime_ns=2**63),
     ],
 )
 def test_an_entry_that_is_no_file_is_refused(file: File) -> None:
     """Names are hexadecimal, so that they stay below their prefix."""
     with pytest.raises(NotAnIndex):
         parse(dump(INDEX._replace(files={"a": file})))
+
+
+@pytest.mark.parametrize("owner", [Owner("job", 10**400, 1.0), Owner("job", float("inf"), 1.0)])  # type: ignore[arg-type]
+def test_numbers_that_cannot_be_are_no_fault_of_the_runner(owner: Owner) -> None:
+    """An index is read, or refused as one."""
+    with contextlib.suppress(NotAnIndex):
+        assert parse(dump(INDEX._replace(owner=owner))).owner == owner
 
 
 def test_a_file_that_is_open_for_writing_is_seen(tmp_path: Path) -> None:
@@ -137,57 +147,13 @@ def test_a_file_that_is_open_for_writing_is_seen(tmp_path: Path) -> None:
         assert not checkpoint_files.is_written_to(str(tmp_path / "elsewhere"))
 
 
-class Imds:
-    """An instance metadata service.
-
-    Attributes:
-        notice: Whether the notice is there.
-        tokens: How many tokens it gave; all but the last have expired.
-        asked: Paths that were asked for.
-    """
-
-    def __init__(self) -> None:
-        self.notice = False
-        self.tokens = 0
-        self.asked: list[str] = []
-        service = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def log_message(self, *_: Any) -> None:
-                pass
-
-            def _say(self, status: int, body: bytes = b"") -> None:
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def do_PUT(self) -> None:
-                service.tokens += 1
-                self._say(200, b"token-%d" % service.tokens)
-
-            def do_GET(self) -> None:
-                service.asked.append(self.path)
-                if self.headers.get("X-aws-ec2-metadata-token") != f"token-{service.tokens}":
-                    self._say(401)
-                elif service.notice:
-                    self._say(200, b'{"action": "terminate", "time": "2030-01-01T00:00:00Z"}')
-                else:
-                    self._say(404)
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-        self.environ = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://127.0.0.1:{self.server.server_address[1]}/at"}
-
-
 @pytest.fixture
 def imds(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A metadata service that is asked often."""
     monkeypatch.setattr(spot, "INTERVAL_S", 0.02)
-    service = Imds()
+    service = MetadataService()
     yield service
-    service.server.shutdown()
-    service.server.server_close()
+    service.close()
 
 
 def until(condition: Any) -> None:
@@ -198,23 +164,24 @@ def until(condition: Any) -> None:
         time.sleep(0.01)
 
 
-def test_a_notice_is_told_once(imds: Imds) -> None:
-    """With a token, at the path that EC2 documents; a token that has expired is renewed."""
-    told = threading.Event()
-    spot.SpotWatch(imds.environ, told.set)
+def test_a_notice_is_told_once(imds: MetadataService) -> None:
+    """With a token, at the path that EC2 documents, and with its time; a token that has expired is renewed."""
+    told: list[float] = []
+    spot.SpotWatch(imds.environ, told.append)
     until(lambda: len(imds.asked) > 2)
-    assert not told.is_set()
+    assert told == []
     imds.tokens += 1  # the one that it has is not good any more
-    imds.notice = True
-    assert told.wait(60)
+    imds.goes_at = 1_900_000_000.0
+    until(lambda: told)
+    assert told == [1_900_000_000.0]
     assert set(imds.asked) == {"/at/latest/meta-data/spot/instance-action"}
 
 
-def test_nobody_is_asked_where_the_metadata_service_is_switched_off(imds: Imds) -> None:
+def test_nobody_is_asked_where_the_metadata_service_is_switched_off(imds: MetadataService) -> None:
     """By the variable that AWS's SDKs heed."""
-    imds.notice = True
+    imds.goes_at = 1_900_000_000.0
     told = threading.Event()
-    spot.SpotWatch({**imds.environ, "AWS_EC2_METADATA_DISABLED": "true"}, told.set)
+    spot.SpotWatch({**imds.environ, "AWS_EC2_METADATA_DISABLED": "true"}, lambda _: told.set())
     assert not told.wait(0.3)
     assert imds.asked == []
 
@@ -223,5 +190,12 @@ def test_outside_of_ec2_the_watch_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody answers: it gives up after a few tries."""
     monkeypatch.setattr(spot, "INTERVAL_S", 0.02)
     before = threading.active_count()
-    spot.SpotWatch({"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9"}, lambda: None)
+    spot.SpotWatch({"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9"}, lambda _: None)
     until(lambda: threading.active_count() <= before)
+
+
+def test_a_notice_whose_time_cannot_be_read_is_of_two_minutes() -> None:
+    """That is how long EC2 gives."""
+    assert spot.goes_at(b'{"action": "terminate"}', 1000.0) == 1120.0
+    assert spot.goes_at(b'{"action": "terminate", "time": "soon"}', 1000.0) == 1120.0
+    assert spot.goes_at(b'["action"]', 1000.0) == 1120.0

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 import botocore.session
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from botocore.validate import ParamValidator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro.batch import MAX_NAME, Submission, build_submit, job_name, tag_value
+from covalent_cirro import calls
+from covalent_cirro.aws import Access
+from covalent_cirro.batch import MAX_NAME, REPLACED, BatchGateway, Submission, build_submit, job_name, tag_value
+from covalent_cirro.calls import Spec
+from covalent_cirro.covalent_assets import Group
 from covalent_cirro.definitions import Definitions, build_definition, digest
+from covalent_cirro.errors import SettingsError
+from covalent_cirro.image_rules import Pickled
+from covalent_cirro.limits import MAX_TASKS
 from covalent_cirro.settings import resolve
 
 MODEL = botocore.session.get_session().get_service_model("batch")
@@ -174,6 +183,25 @@ def test_the_whole_submission() -> None:
     assert refused("SubmitJob", build_submit(SUBMISSION)) == ""
 
 
+async def test_more_electrons_than_an_outcome_can_tell_of_are_refused_before_anything_is_sent() -> None:
+    """One job runs a whole task group; the message says what to change."""
+    specs = [Spec(node_id, (), {}) for node_id in range(MAX_TASKS + 1)]
+    group = Group(nodes={}, inputs={}, lattice="", python="", covalent="")
+    nothing: Any = None
+    with pytest.raises(SettingsError, match=f"has {MAX_TASKS + 1} electrons, and one job runs {MAX_TASKS} at most"):
+        await calls.prepare_call(
+            nothing,
+            resolve({}, {}),
+            "dispatch",
+            group,
+            specs,
+            Pickled("3.11.7", "3.1.2"),
+            covalent="0.240.0",
+            allowed=nothing,
+            image=nothing,
+        )
+
+
 @given(st.text(max_size=300), st.integers(0, 9999))
 def test_any_electron_gives_a_name_that_aws_takes(electron: str, node_id: int) -> None:
     """128 characters of letters, digits, hyphens and underscores; the first a letter or digit."""
@@ -187,7 +215,69 @@ def test_any_electron_gives_a_name_that_aws_takes(electron: str, node_id: int) -
 
 @given(st.text(max_size=400))
 def test_any_text_gives_a_tag_that_aws_takes(text: str) -> None:
-    """256 characters of those that AWS allows."""
+    """256 characters of those that AWS allows, in the words of ECS's API model: \\p{L}\\p{Z}\\p{N}_.:/=+-@."""
     found = tag_value(text)
     assert len(found) <= 256
-    assert all(c.isascii() and (c.isalnum() or c in " +-=._:/@") for c in found)
+    assert all(unicodedata.category(c)[0] in "LN" or c in " +-=._:/@" for c in found)
+    assert not found.lower().startswith("aws:")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("train_2", "train_2"),
+        ("größe", "größe"),
+        ("gro\u0308ße", "größe"),
+        ("训练", "训练"),
+        ("обучение №3", "обучение =3"),
+        ("<lambda>", "=lambda="),
+        ("🌲", "="),
+        ("aws:x", "=ws:x"),
+        ("x" * 300, "x" * 255 + "="),
+    ],
+)
+def test_a_name_stays_as_it_is_as_far_as_aws_takes_it(name: str, value: str) -> None:
+    """What it does not take is marked, so that a reader knows that the call has the name."""
+    assert tag_value(name) == value
+    assert (REPLACED in value) == (unicodedata.normalize("NFC", name) != value)
+
+
+class FakeQueue:
+    """AWS Batch whose answers to SubmitJob are lost, and whose lists come in pages.
+
+    Attributes:
+        pages: Of ListJobs: names of jobs.
+        submitted: How often SubmitJob was called.
+    """
+
+    def __init__(self, *pages: list[str]) -> None:
+        self.pages = pages
+        self.submitted = 0
+
+    async def submit_job(self, **_: Any) -> dict[str, Any]:
+        self.submitted += 1
+        raise EndpointConnectionError(endpoint_url="https://batch")
+
+    async def list_jobs(self, jobQueue: str, filters: Any, nextToken: str = "0") -> dict[str, Any]:
+        page = int(nextToken)
+        told = {"jobSummaryList": [{"jobId": f"id-of-{name}", "jobName": name} for name in self.pages[page]]}
+        return {**told, "nextToken": str(page + 1)} if page + 1 < len(self.pages) else told
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        pytest.param((["train-1"],), id="one page"),
+        pytest.param(([], [], ["train-1"]), id="AWS filters after it has read"),
+        pytest.param((["train-10", "TRAIN-1"], ["train-1"]), id="names that AWS takes for the same"),
+    ],
+)
+async def test_a_job_whose_submission_was_not_answered_is_found_on_any_page(pages: Any) -> None:
+    """Else it would be submitted twice."""
+    batch = FakeQueue(*pages)
+    access = Access(None, None, "eu-west-1", None)
+    gateway = BatchGateway(batch, batch, access, patience_s=60)
+    submission = Submission("train-1", "queue", "batch_queue", "definition:1", {}, 1, 60, {})
+    assert await gateway.submit(submission) == "id-of-train-1"
+    assert batch.submitted == 1
+    assert await gateway.find("queue", "batch_queue", "train-2") is None

@@ -101,14 +101,14 @@ def test_an_unknown_parameter_is_refused_with_all_there_are() -> None:
     text = str(refused.value)
     assert "there is no parameter 'CpuMaxVcpus'" in text
     assert all(f"  {name}=" in text for name in plans.parameters())
-    assert "  Zones=3  (one of 2, 3)" in text
+    assert "  Zones=3  (2 or 3, or the names of two or three zones, separated by commas without blanks)" in text
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"Zones": 4}, "Zones=4 is impossible: one of 2, 3"),
-        ({"DiskSizeGib": 8}, "DiskSizeGib=8 is impossible: 30 to 16384"),
+        ({"Zones": 4}, "Zones=4 is impossible: 2 or 3, or the names"),
+        ({"DiskSizeGib": 8}, "DiskSizeGib=8 is impossible: 50 to 16384"),
         ({"GpuInstanceTypes": ["g5", "p3"]}, "GpuInstanceTypes=g5,p3 is impossible: GPU families"),
         ({"SubnetIds": "subnet-1"}, "SubnetIds cannot be given: it is an output of the network stack"),
         ({"DeploymentName": "x"}, "DeploymentName is not given as a parameter, but with --stack-name"),

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import pytest
@@ -213,6 +214,20 @@ def test_an_explanation_is_short_and_has_no_loose_ends(row: Row) -> None:
     said = f"{seen.what}\n{seen.next_step}\n"
     for broken in ("{", "}", "None", "unknown", ". .", "..\n", ":.", "  "):
         assert broken not in said.replace("=...", ""), seen.text
+
+
+@pytest.mark.parametrize("name", ["pull denied", "pull, nobody says why", "log group"])
+def test_the_role_that_counts_is_named(name: str) -> None:
+    """With an execution role the instances' role may do what it likes: it is never asked."""
+    [row] = [row for row in ROWS if row.name == name]
+    with_one = explain(evidence_of(row), SETTINGS, "train", 3, PLACE).next_step
+    assert "the execution role exec-role" in with_one
+    assert "or the instances' role" not in with_one
+    without = explain(
+        evidence_of(row), dataclasses.replace(SETTINGS, batch_execution_role_name=""), "train", 3, PLACE
+    ).next_step
+    assert "the instances' role (no batch_execution_role_name is set)" in without
+    assert "the execution role" not in without
 
 
 def test_every_class_has_a_row() -> None:

@@ -238,10 +238,10 @@ async def test_receive_none_means_cancelled() -> None:
         {},
         {"status": "COMPLETED"},
         "x",
-        {"call": "s3://mine/cirro/jobs/another/1/c/call.json"},
-        {"call": "s3://mine/cirro/jobs/d/2/c/call.json"},
-        {"call": "s3://mine/elsewhere/jobs/d/1/c/call.json"},
-        {"call": "s3://somebody-elses/cirro/jobs/d/1/c/call.json"},
+        {"call": "s3://mine/cirro/jobs/another/1/018f5e2b7c00c0ffee01/call.json"},
+        {"call": "s3://mine/cirro/jobs/d/2/018f5e2b7c00c0ffee01/call.json"},
+        {"call": "s3://mine/elsewhere/jobs/d/1/018f5e2b7c00c0ffee01/call.json"},
+        {"call": "s3://somebody-elses/cirro/jobs/d/1/018f5e2b7c00c0ffee01/call.json"},
     ],
 )
 async def test_what_anybody_may_tell_the_server_is_checked(data: Any) -> None:

@@ -211,8 +211,8 @@ def test_filters_for_ec2() -> None:
 @pytest.mark.parametrize(
     ("need", "fits"),
     [
-        (Need(2, 7914, 0), True),  # 8192 less 3 % and 32 MiB
-        (Need(2, 7915, 0), False),
+        (Need(2, 7614, 0), True),  # 8192 less 3 %, 300 and 32 MiB
+        (Need(2, 7615, 0), False),
         (Need(3, 1024, 0), False),
         (Need(1, 1024, 1), False),
     ],
@@ -220,6 +220,29 @@ def test_filters_for_ec2() -> None:
 def test_an_instance_keeps_some_memory_for_itself(need: Need, fits: bool) -> None:
     """A job that asks for all of it is never placed."""
     assert need.fits(TYPES["m6i.large"]) is fits
+
+
+@pytest.mark.parametrize(
+    ("size_mib", "least", "most"),
+    [
+        (8_192, 0.925, 0.935),
+        (16_384, 0.94, 0.96),
+        (32_768, 0.95, 31_672 / 32_768),  # an r5d.xlarge (ASFHyP3/hyp3#582)
+        (1_179_648, 0.965, 0.97),
+    ],
+)
+def test_small_instances_keep_more_of_their_memory(size_mib: int, least: float, most: float) -> None:
+    """What the kernel takes is nearly the same on all."""
+    assert least <= machines.usable_memory_mib(size_mib) / size_mib <= most
+    assert machines.usable_memory_mib(256) == 0
+
+
+def test_disks_have_room_for_the_system_of_a_gpu_instance() -> None:
+    """An older deployment may have smaller ones; the remedy is a parameter."""
+    small = machines.disk(30, WHERE)
+    assert small.level == FAILURE
+    assert "--parameter DiskSizeGib=100" in small.remedy
+    assert machines.disk(50, WHERE).level == OK
 
 
 def test_an_electron_that_fits_nowhere_is_told_what_there_is() -> None:
@@ -436,6 +459,17 @@ def test_what_is_not_allowed_is_allowed_by_one_command(arn: str, command: str) -
     assert (found.level, found.remedy) == (FAILURE, f"`{command}`")
     assert "iam:PassRole on arn:role: implicitDeny" in found.seen
     assert roles.permissions(arn, [], "arn:p", WHERE).level == OK
+
+
+def test_what_an_executor_does_without_is_a_warning_that_says_what_it_costs() -> None:
+    """Electrons run all the same; beside what is needed, both are told."""
+    arn, spared = "arn:aws:iam::1:user/ada", ("batch:ListJobs", "*", "implicitDeny")
+    found = roles.permissions(arn, [spared, spared], "arn:p", WHERE)
+    assert found.level == WARNING
+    assert found.seen.startswith("electrons run, but without batch:ListJobs a job whose SubmitJob was not answered")
+    both = roles.permissions(arn, [("iam:PassRole", "arn:role", "implicitDeny"), spared], "arn:p", WHERE)
+    assert both.level == FAILURE
+    assert both.seen.startswith("iam:PassRole on arn:role: implicitDeny; without batch:ListJobs a job")
 
 
 # --- data and image ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import string
 from typing import Any
 
@@ -115,12 +114,6 @@ def test_names_of_others_are_not_electrons(name: str) -> None:
     assert names.parse_job_name(name) is None
 
 
-def test_a_call_tells_when_it_was_made() -> None:
-    """To the millisecond; another kind of id does not."""
-    assert names.call_made_at(f"{1_700_000_000_123:012x}{secrets.token_hex(4)}") == 1_700_000_000.123
-    assert names.call_made_at("0") is None
-
-
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [("3f2a", Wanted("3f2a")), ("3F2A:7", Wanted("3f2a", 7)), (f"{DISPATCH}:0", Wanted(DISPATCH, 0))],
@@ -154,10 +147,17 @@ def test_many_candidates_are_counted() -> None:
 
 
 def test_jobs_of_others_are_no_records() -> None:
-    """Without our tags."""
-    assert parse_record(described(tags={})) is None
+    """Without our tags, and without a call."""
+    assert parse_record(described(tags={}, parameters={})) is None
     assert parse_record(described(tags={"covalent:dispatch": DISPATCH})) is None
     assert parse_record({"jobId": "x"}) is None
+
+
+def test_a_job_whose_submitter_may_set_no_tags_is_known_by_its_call() -> None:
+    """Its call and its name tell the same, but for the lattice."""
+    dispatch_id, call_id = PLACE.dispatch_id, PLACE.call_id
+    found = record(tags={}, jobName=f"train-{dispatch_id[:8]}-3-{call_id}")
+    assert (found.dispatch_id, found.node_id, found.electron, found.lattice) == (dispatch_id, 3, "train", "")
 
 
 def test_a_record_says_where_the_call_is() -> None:

@@ -52,15 +52,37 @@ def test_which_images_are_looked_up(uri: str, found: EcrImage | None) -> None:
     assert ecr_image(uri, HOST) == found
 
 
+@pytest.mark.parametrize(
+    ("uri", "same"),
+    [
+        (
+            "123456789012.dkr-ecr.eu-west-1.on.aws/team/img:1",
+            "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/img:1",
+        ),
+        (
+            "123456789012.dkr-ecr.cn-north-1.on.amazonwebservices.com.cn/img@sha256:00",
+            "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn/img@sha256:00",
+        ),
+    ],
+)
+def test_ecrs_dual_stack_host_is_refused(uri: str, same: str) -> None:
+    """The ECS agent does not log in there; the same image has another name."""
+    said = image_rules.refused_by_name(uri)
+    assert said is not None
+    assert f"container_image_uri={uri!r}" in said
+    assert f"It is the same image as {same!r}: set that." in said
+    assert image_rules.refused_by_name(same) is None
+
+
 @pytest.mark.parametrize("end", ["", ":stable", ":other", f"@{DIGEST}"])
 def test_the_stock_image_is_refused_by_name(end: str) -> None:
     """It is the default, so this is what somebody sees who set nothing."""
     default = BY_NAME["container_image_uri"].default
-    assert image_rules.stock_image(default)
-    said = image_rules.stock_image(image_rules.STOCK_IMAGE + end)
+    assert image_rules.refused_by_name(default)
+    said = image_rules.refused_by_name(image_rules.STOCK_IMAGE + end)
     assert said is not None
     assert "cirro image push" in said
-    assert image_rules.stock_image(f"{image_rules.STOCK_IMAGE}-gpu:1") is None
+    assert image_rules.refused_by_name(f"{image_rules.STOCK_IMAGE}-gpu:1") is None
 
 
 # --- documents --------------------------------------------------------------------------------------------------------

@@ -88,6 +88,23 @@ def test_the_packages_of_the_image_are_all_that_is_copied() -> None:
     assert {f"!covalent_cirro/{name}" for name in (*copied, "runner")} <= set(ignored)
 
 
+def test_the_image_has_every_module_that_the_runner_imports() -> None:
+    """Directly or through another one: a job without it ends at its first line."""
+    package = ROOT / "covalent_cirro"
+    named = {path.stem for path in package.glob("*.py")}
+    found, left = set[str](), [*(package / "runner").glob("*.py"), package / "checkpoint.py"]
+    while left:
+        text = left.pop().read_text()
+        direct = re.findall(r"^ *from covalent_cirro import (.+)$", text, re.MULTILINE)
+        imported = {name for names in direct for name in re.findall(r"\w+", names)}
+        imported |= set(re.findall(r"^ *(?:from|import) covalent_cirro\.(\w+)", text, re.MULTILINE))
+        new = imported & named - found
+        found |= new
+        left += [package / f"{name}.py" for name in new]
+    assert found >= {"protocol", "nested"}
+    assert {f"{name}.py" for name in found} <= set(image_recipe.RUNNER_FILES)
+
+
 @pytest.mark.parametrize("dockerfile", [DOCKERFILE, TRAINING], ids=["runner", "training"])
 def test_settings_of_pip_stay_in_stages_that_are_not_the_image(dockerfile: str) -> None:
     """No stage that declares them is one that the image is FROM."""

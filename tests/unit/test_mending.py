@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from covalent_cirro.errors import AccessDenied, AwsError, PollFailed, Unsigned
+from covalent_cirro.errors import AccessDenied, AwsError, NoCredentials, PollFailed, Unsigned
 from covalent_cirro.mending import MAX_PAUSE_S, PATIENCE_S, until_mended
 
 
@@ -27,6 +27,20 @@ class Hours:
 def expired() -> Unsigned:
     """What aws.py makes of a session that has ended."""
     return Unsigned("s3:GetObject: The credentials have expired.", operation="s3:GetObject", code="ExpiredToken")
+
+
+async def test_a_file_that_is_not_there_for_a_moment_is_waited_for() -> None:
+    """Whoever writes new credentials may remove the old ones first."""
+    hours, told = Hours(), []
+
+    async def work() -> str:
+        if hours.now < 60:
+            raise NoCredentials("credentials='/x' cannot be read: No such file or directory.")
+        return "the result"
+
+    assert await until_mended("job-1", work, tell=told.append, clock=hours.clock, sleep=hours.sleep) == "the result"
+    assert len(told) == 1
+    assert "'/x'" in told[0]
 
 
 async def test_work_goes_on_where_it_stood_when_credentials_are_renewed() -> None:

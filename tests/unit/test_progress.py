@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from covalent_cirro.covalent_view import LogFile
-from covalent_cirro.errors import AwsError
+from covalent_cirro.errors import AwsError, TooLarge
 from covalent_cirro.jobs import JobDetail, parse_job
+from covalent_cirro.limits import MAX_PART_BYTES
+from covalent_cirro.log_parts import Part
 from covalent_cirro.progress import job as progress
 from covalent_cirro.progress import panel
 from covalent_cirro.progress.live_logs import OWN_LISTS, PARTS_PER_LOOK, LiveLogs
-from covalent_cirro.protocol import Location, location, log_part
+from covalent_cirro.protocol import Location, location
 
 SINCE = 1_800_000_000.0
 
@@ -126,11 +128,17 @@ class Bucket:
         """One GetObject."""
         self.reads.append(key)
         await self.held.wait()
-        return self.objects.get(key)
+        found = self.objects.get(key)
+        if found is not None and len(found) > limit:
+            raise TooLarge(bucket, key, len(found), limit)
+        return found
 
-    def print(self, place: Location, text: str, *, index: int, attempt: int = 1, stream: str = "stdout") -> None:
+    def print(
+        self, place: Location, text: str | bytes, *, index: int, attempt: int = 1, stream: str = "stdout"
+    ) -> None:
         """A part, as the runner stores it."""
-        self.objects[place.log_key(log_part(stream, attempt, index))] = text.encode()
+        data = text if isinstance(text, bytes) else text.encode()
+        self.objects[place.log_key(Part(attempt, stream, index).name)] = data
 
 
 class Covalent:
@@ -171,7 +179,7 @@ def covalent(tmp_path: Path) -> Covalent:
 
 def place(node_id: int = 0, dispatch: str = "d1") -> Location:
     """Where the call of a node lies."""
-    return location("bucket", "cirro/", dispatch, node_id, "call")
+    return location("bucket", "cirro/", dispatch, node_id, "018f5e2b7c00c0ffee01")
 
 
 def live(bucket: Bucket, covalent: Covalent, clock: Callable[[], float] = time.monotonic) -> LiveLogs:
@@ -253,6 +261,34 @@ async def test_a_look_reads_no_more_than_its_share(bucket: Bucket, covalent: Cov
     await until(lambda: covalent.text(1) == "short\n")
     await until(lambda: covalent.text(0).endswith(f"{PARTS_PER_LOOK + 7}\n"))
     assert covalent.text(0).split() == [str(index) for index in range(PARTS_PER_LOOK + 8)]
+    await logs.aclose()
+
+
+async def test_bytes_that_are_no_text_are_shown_as_what_they_could_be(bucket: Bucket, covalent: Covalent) -> None:
+    """The file is UTF-8 at any time, also where a part ends within a character, and Covalent is told its own length."""
+    logs = live(bucket, covalent)
+    bucket.print(place(), b"caf\xe9 gr\xc3", index=0)
+    logs.follow(place(), "d1", 0)
+    await until(lambda: covalent.text(0) == "caf\ufffd gr")
+    assert covalent.sizes == {0: len("caf\ufffd gr".encode())}
+    bucket.print(place(), b"\xbc\xdfe", index=1)
+    await until(lambda: covalent.text(0) == "caf\ufffd grü\ufffde")
+    await logs.aclose()
+
+
+async def test_what_a_job_puts_beside_its_log_is_no_part_of_it(bucket: Bucket, covalent: Covalent) -> None:
+    """Objects with other names, and one that is too large, hide neither its log nor those of others."""
+    logs = live(bucket, covalent)
+    many = OWN_LISTS + 1
+    bucket.objects[place().log_key("zz")] = b"x"
+    bucket.objects[place().log_key("99/stdout.x")] = b"x"
+    bucket.print(place(), bytes(MAX_PART_BYTES + 1), index=0)
+    bucket.print(place(), "one\n", index=1)
+    for node_id in range(many):
+        bucket.print(place(node_id), f"{node_id}\n", index=2)
+        logs.follow(place(node_id), "d1", node_id)
+    await until(lambda: all(covalent.text(node_id) for node_id in range(many)))
+    assert [covalent.text(node_id) for node_id in range(2)] == ["one\n0\n", "1\n"]
     await logs.aclose()
 
 

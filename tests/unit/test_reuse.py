@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from covalent_cirro import nested
 from covalent_cirro.documents import dump_reused, parse_reused
 from covalent_cirro.protocol import (
     Blob,
@@ -123,6 +125,26 @@ def test_classes_that_a_pickle_defines_are_told_by_their_ids(one: dict[str, byte
     (of_function,), (of_input,) = describe(one["electron"]).classes, describe(one["point"]).classes
     assert of_function == of_input
     assert describe(pickled()["point"]).classes != (of_input,)
+
+
+def put_together(*parts: bytes) -> bytes:
+    """The pickle of a list of pickles."""
+    out = io.BytesIO()
+    pieces: list[Any] = [nested.Part(str(i), 0, len(part)) for i, part in enumerate(parts)]
+    nested.write(pieces, out.write, lambda piece: out.write(parts[int(piece.source)]))  # type: ignore[arg-type, func-returns-value]
+    return out.getvalue()
+
+
+def test_a_list_that_was_put_together_says_what_its_parts_say(one: dict[str, bytes]) -> None:
+    """The parts' bytes differ between two processes as ever; the classes of all parts are told."""
+    other = pickled(seed=2, lines=7, path="/elsewhere/script.py")
+    data = put_together(one["electron"], one["names"], one["point"])
+    again = put_together(other["electron"], other["names"], other["point"])
+    assert data != again
+    assert describe(data).digest == describe(again).digest
+    assert describe(data).digest != describe(put_together(one["electron"], one["point"], one["names"])).digest
+    assert describe(data).classes == describe(one["point"]).classes
+    assert describe(put_together(cloudpickle.dumps("a"), cloudpickle.dumps(1))) == describe(cloudpickle.dumps(["a", 1]))
 
 
 values = st.recursive(
@@ -318,7 +340,9 @@ def test_small_blobs_are_read_and_large_ones_are_not() -> None:
 
 # --- documents --------------------------------------------------------------------------------------------------------
 
-REUSED = Reused("d", "flow", "s3://b/p/jobs/e/1/c/call.json", "job", 1.5, ((3, "twice", 1), (4, "again", 2)))
+REUSED = Reused(
+    "d", "flow", "s3://b/p/jobs/e/1/018f5e2b7c00c0ffee01/call.json", "job", 1.5, ((3, "twice", 1), (4, "again", 2))
+)
 
 
 def test_the_document_is_read_as_it_was_written() -> None:
@@ -334,10 +358,17 @@ def test_a_malformed_document_is_refused(field: str) -> None:
         parse_reused(json.dumps(broken).encode())
 
 
-@pytest.mark.parametrize("origin", ["s3://other/p/jobs/e/1/c/call.json", "s3://b/q/jobs/e/1/c/call.json", "file:///x"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "s3://other/p/jobs/e/1/018f5e2b7c00c0ffee01/call.json",
+        "s3://b/q/jobs/e/1/018f5e2b7c00c0ffee01/call.json",
+        "file:///x",
+    ],
+)
 def test_an_origin_outside_the_prefix_is_refused(origin: str) -> None:
     """Only what lies beside it can stand in."""
     place = Location("b", "p/jobs/d/3/x/")
-    assert checked_origin(place, REUSED).base == "p/jobs/e/1/c/"
+    assert checked_origin(place, REUSED).base == "p/jobs/e/1/018f5e2b7c00c0ffee01/"
     with pytest.raises(ProtocolError):
         checked_origin(place, REUSED._replace(origin=origin))

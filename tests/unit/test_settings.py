@@ -11,6 +11,7 @@ from covalent_awsbatch_plugin.awsbatch import AWSBatchExecutor, ExecutorPluginDe
 from hypothesis import given
 from hypothesis import strategies as st
 
+from covalent_cirro.cache import STOCK_DEFAULT
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.settings import BY_NAME, OPTIONS, check, problem, resolve
 
@@ -24,6 +25,8 @@ def test_every_option_of_the_stock_executor_is_here_with_its_default() -> None:
         name: defaults.pop(name) for name in ("credentials", "profile")
     }
     defaults.pop("region")  # ours asks AWS's chain first, and then takes the same
+    assert defaults.pop("cache_dir") == STOCK_DEFAULT  # any user of the machine can make it: it counts as unset
+    assert BY_NAME["cache_dir"].default is None
     assert {name: BY_NAME[name].default for name in defaults} == defaults
 
 

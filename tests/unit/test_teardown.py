@@ -120,9 +120,13 @@ class FakeBatch:
         yield {"jobSummaryList": [{"jobId": job} for job in self.jobs]}
 
     def terminate_jobs(self, jobs: list[str], reason: str) -> dict[str, Any]:
-        errors = [{"jobId": job} for job in jobs if job == self.refuse_first]
+        errors = [
+            {"job": job, "code": "ThrottlingException", "message": "Rate exceeded"}
+            for job in jobs
+            if job == self.refuse_first
+        ]
         self.refuse_first = ""
-        self.terminated.append([job for job in jobs if job not in {each["jobId"] for each in errors}])
+        self.terminated.append([job for job in jobs if job not in {each["job"] for each in errors}])
         return {"successful": [], "errors": errors}
 
 
@@ -211,7 +215,11 @@ def test_jobs_are_terminated_in_bulk_and_waited_for() -> None:
     assert batch.disabled == ["arn:queue"]
     assert [len(some) for some in batch.terminated] == [49, 50, 20, 1]
     assert batch.jobs == {}
-    assert told[:2] == ["terminating 120 jobs", "terminating 1 jobs"]
+    assert told[:3] == [
+        "terminating 120 jobs",
+        "1 of 50 jobs could not be terminated yet: job job-7: ThrottlingException: Rate exceeded",
+        "terminating 1 jobs",
+    ]
     assert time.sleeps
 
 

@@ -1,4 +1,4 @@
-"""``infra/compute.yaml``: facts about AWS Batch, EC2 and Budgets that no linter knows."""
+"""``infra/compute.yaml``: facts about AWS Batch and EC2 that no linter knows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import itertools
 
 import pytest
 
+from covalent_cirro.deployment import running_jobs
+from covalent_cirro.health import machines
 from tests.unit.template_facts import TEMPLATES
 
 COMPUTE = TEMPLATES["compute"]
@@ -31,7 +33,15 @@ def test_compute_environment_is_changed_in_place(name: str) -> None:
     assert found["ReplaceComputeEnvironment"] is False
     assert not {"ServiceRole", "ComputeEnvironmentName", "Tags"} & set(found)
     assert found["ComputeResources"]["AllocationStrategy"] != "BEST_FIT"
-    assert found["UpdatePolicy"] == {"TerminateJobsOnUpdate": False, "JobExecutionTimeoutMinutes": 7200}
+    assert found["UpdatePolicy"] == {
+        "TerminateJobsOnUpdate": False,
+        "JobExecutionTimeoutMinutes": {"Ref": "JobExecutionTimeoutMinutes"},
+    }
+
+
+def test_jobs_may_not_outlast_what_cloudformation_waits() -> None:
+    """Two hours for a resource: after that the update fails, and its rollback too."""
+    assert COMPUTE.parameters["JobExecutionTimeoutMinutes"]["MaxValue"] < 60 * running_jobs.CLOUDFORMATION_HOURS
 
 
 @pytest.mark.parametrize(
@@ -169,14 +179,6 @@ def test_a_deployment_without_cpu_machines_is_refused(spot: int, on_demand: int,
 
 
 @pytest.mark.parametrize(
-    ("usd", "email", "fits"), [(0, "", True), (50, "a@b.org", True), (50, "", False), (0, "a@b.org", False)]
-)
-def test_a_budget_has_a_limit_and_a_reader(usd: int, email: str, fits: bool) -> None:
-    """One without the other would look like a guard and be none."""
-    assert (COMPUTE.with_values(MonthlyBudgetUsd=usd, BudgetEmail=email).broken_rules() == []) is fits
-
-
-@pytest.mark.parametrize(
     ("cpu_spot", "cpu_on_demand", "gpu_spot", "gpu_on_demand"),
     [case for case in itertools.product((0, 8), (0, 8), (0, 8), (0, 8)) if case[0] or case[1]],
 )
@@ -196,7 +198,7 @@ def test_no_choice_of_machines_leaves_a_dangling_reference(
     assert "BatchQueue" in stack.outputs
 
 
-# --- machines and budget -----------------------------------------------------------------------------------------
+# --- machines ------------------------------------------------------------------------------------------------------
 
 
 def test_disk_is_encrypted_and_of_the_size_asked_for() -> None:
@@ -206,7 +208,7 @@ def test_disk_is_encrypted_and_of_the_size_asked_for() -> None:
     assert mapping["Ebs"]["Encrypted"] is True
     assert mapping["Ebs"]["VolumeType"] == "gp3"
     assert mapping["Ebs"]["VolumeSize"] == {"Ref": "DiskSizeGib"}
-    assert COMPUTE.parameters["DiskSizeGib"]["MinValue"] >= 30
+    assert COMPUTE.parameters["DiskSizeGib"]["MinValue"] >= machines.LEAST_DISK_GIB
 
 
 def test_metadata_service_wants_a_token() -> None:
@@ -227,29 +229,3 @@ def test_machines_bear_the_deployments_tag() -> None:
     specifications = COMPUTE.properties("LaunchTemplate")["LaunchTemplateData"]["TagSpecifications"]
     assert [each["ResourceType"] for each in specifications] == ["instance", "volume"]
     assert all({"Key": "covalent-cirro", "Value": {"Ref": "DeploymentName"}} in each["Tags"] for each in specifications)
-
-
-def test_no_budget_unless_it_is_asked_for() -> None:
-    """A mail needs an address."""
-    assert "Budget" not in COMPUTE.with_values().resources
-
-
-def test_budget_counts_this_deployment_and_warns_twice() -> None:
-    """By its tag; at 80 % of what AWS forecasts, and when all of it is spent. Credits would hide what it costs."""
-    stack = COMPUTE.with_values(DeploymentName="team", MonthlyBudgetUsd=50, BudgetEmail="a@b.org")
-    budget = stack.resources["Budget"]
-    assert budget["Budget"]["BudgetLimit"] == {"Amount": "50", "Unit": "USD"}
-    assert (budget["Budget"]["BudgetType"], budget["Budget"]["TimeUnit"]) == ("COST", "MONTHLY")
-    assert budget["Budget"]["CostFilters"] == {"TagKeyValue": ["user:covalent-cirro$team"]}
-    assert budget["Budget"]["CostTypes"] == {"IncludeCredit": False, "IncludeRefund": False}
-    told = [
-        (each["Notification"]["NotificationType"], each["Notification"]["Threshold"], each["Subscribers"])
-        for each in budget["NotificationsWithSubscribers"]
-    ]
-    reader = [{"SubscriptionType": "EMAIL", "Address": "a@b.org"}]
-    assert told == [("FORECASTED", 80, reader), ("ACTUAL", 100, reader)]
-
-
-def test_budget_has_no_name() -> None:
-    """Whom it tells cannot be changed: another one is made first, which cannot have the same name."""
-    assert "BudgetName" not in COMPUTE.properties("Budget")["Budget"]

@@ -52,10 +52,36 @@ def test_instances_spread_over_the_zones(subnets: str, zones: str) -> None:
     """One subnet in each, in the output too; capacity, of GPUs above all, differs from zone to zone."""
     stack = NETWORK.with_values(Subnets=subnets, Zones=zones)
     made = stack.of_type("AWS::EC2::Subnet")
-    places = [subnet["AvailabilityZone"]["Fn::Select"][0] for subnet in made.values()]
-    assert [int(place) for place in places] == list(range(int(zones)))
+    places = [subnet["AvailabilityZone"] for subnet in made.values()]
+    assert places == [{"Fn::Select": [place, {"Fn::GetAZs": ""}]} for place in range(int(zones))]
     assert len({subnet["CidrBlock"] for subnet in made.values()}) == int(zones)
     assert stack.outputs["SubnetIds"] == {"Fn::Join": [{"Ref": name} for name in made]}
+
+
+@pytest.mark.parametrize("subnets", ["public", "private"])
+@pytest.mark.parametrize("zones", ["us-east-1b,us-east-1d", "us-east-1d,us-east-1a,us-east-1f"])
+def test_zones_can_be_named(subnets: str, zones: str) -> None:
+    """Each subnet is in the one that is named in its place: the first two have the endpoints."""
+    stack = NETWORK.with_values(Subnets=subnets, Zones=zones)
+    made = stack.of_type("AWS::EC2::Subnet")
+    assert [subnet["AvailabilityZone"] for subnet in made.values()] == zones.split(",")
+    assert stack.outputs["SubnetIds"] == {"Fn::Join": [{"Ref": name} for name in made]}
+    assert stack.references() <= set(stack.resources)
+
+
+@pytest.mark.parametrize(
+    ("zones", "fits"),
+    [
+        *(("2", True), ("3", True), ("1", False), ("4", False), ("", False)),
+        *(("us-east-1a,us-east-1b", True), ("us-gov-west-1a,us-gov-west-1c", True)),
+        *(("us-east-1a", False), ("us-east-1a, us-east-1b", False), ("us-east-1a,us-east-1b,", False)),
+        ("us-east-1a,us-east-1b,us-east-1c,us-east-1d", False),
+        ("us-east-1a,us-east-1-bos-1a", False),
+    ],
+)
+def test_what_zones_can_be(zones: str, fits: bool) -> None:
+    """A number of them, or two or three names; no local zones, which have hardly any of what is needed."""
+    assert (re.fullmatch(NETWORK.parameters["Zones"]["AllowedPattern"], zones) is not None) is fits
 
 
 def test_public_subnets_reach_ecs() -> None:

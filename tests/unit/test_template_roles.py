@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from covalent_cirro import protocol, settings, submission
+from covalent_cirro import log_parts, protocol, settings, submission
 from tests.unit.template_facts import IAM_ACTIONS, TEMPLATES, as_list
 
 TEMPLATE = TEMPLATES["roles"]
 COMPUTE = TEMPLATES["compute"]
 ROLES = ["JobRole", "ExecutionRole", "InstanceRole"]
 BUCKET = "arn:${AWS::Partition}:s3:::${S3BucketName}"
+CLUSTERS = ("AWSBatch-?puSpotEnv*", "AWSBatch-?puOnDemandEnv*")
 QUEUES = {
     "arn:${AWS::Partition}:batch:${AWS::Region}:${AWS::AccountId}:job-queue/${DeploymentName}-" + suffix
     for suffix in ("cpu", "cpu-on-demand", "gpu", "gpu-on-demand")
@@ -96,7 +97,7 @@ def test_resources_are_of_this_deployment_or_bear_our_name() -> None:
         here % "logs" + "log-group:${BatchJobLogGroupName}:*",
         here % "batch" + "job/*",
         here % "batch" + "job-definition/cirro-*",
-        *(here % "ecs" + f"{kind}/AWSBatch*" for kind in ("cluster", "container-instance", "task")),
+        *(here % "ecs" + f"{kind}/{name}" for kind in ("cluster", "container-instance", "task") for name in CLUSTERS),
         here % "ecs" + "container-instance/*",  # to look at: AWS Batch names its clusters
         *QUEUES,
     }
@@ -109,12 +110,12 @@ def test_resources_are_of_this_deployment_or_bear_our_name() -> None:
 def test_job_role_does_what_the_runner_does_and_no_more() -> None:
     """It reads its call and blobs, writes outcome, log, blobs and checkpoints, and deletes none but these; it cannot
     change a call, nor touch AWS Batch."""
-    where = protocol.location("b", TEMPLATE.defaults["S3Prefix"] + "/", "dispatch", 3, "call")
+    where = protocol.location("b", TEMPLATE.defaults["S3Prefix"] + "/", "dispatch", 3, "018f5e2b7c00c0ffee01")
     blob = where.blob_key("0" * 64)
     for key in (where.call_key, where.outcome_key, blob):
         assert allows_key("JobRole", "s3:GetObject", key)
     checkpoint = [where.checkpoint_key(3, part) for part in ("index.json", "files/" + "0" * 32)]
-    for key in (where.outcome_key, where.log_key(protocol.log_part("stdout", 1, 0)), blob, *checkpoint):
+    for key in (where.outcome_key, where.log_key(log_parts.Part(1, "stdout", 0).name), blob, *checkpoint):
         assert allows_key("JobRole", "s3:PutObject", key)
     assert all(allows_key("JobRole", "s3:DeleteObject", key) for key in checkpoint)
     assert not any(allows_key("JobRole", "s3:DeleteObject", key) for key in (where.outcome_key, where.call_key, blob))
@@ -152,6 +153,23 @@ def test_instance_role_holds_no_data() -> None:
     """Containers on the host's network can take its credentials from the metadata service."""
     assert {action.split(":")[0] for action in actions_of("InstanceRole")} == {"ec2", "ecs"}
     assert "ManagedPolicyArns" not in TEMPLATE.properties("InstanceRole")
+
+
+def test_instance_role_reaches_this_templates_clusters_only() -> None:
+    """A job can be what its instance is: clusters of other teams' compute environments are out of its reach.
+
+    A cluster's name has the environment's, which has its logical id, whole or cut (seen: 22 characters).
+    """
+    for logical_id in COMPUTE.of_type("AWS::Batch::ComputeEnvironment"):
+        for name in (logical_id, logical_id[:17]):
+            assert any(fnmatch.fnmatchcase(f"AWSBatch-{name}-S2GHcgfanPkxYl8i-fa1784f0", each) for each in CLUSTERS)
+    for other in ("AWSBatch-ComputeEnvironment-S2GHcgfanPkxYl8i-fa17", "AWSBatch-training-fa17", "web"):
+        assert not any(fnmatch.fnmatchcase(other, each) for each in CLUSTERS)
+    for name, statement in statements():
+        if name != "InstanceRole" or statement["Sid"] == "FindEcs":
+            continue
+        for resource in as_list(statement["Resource"]):
+            assert pattern(resource).endswith(CLUSTERS)
 
 
 @pytest.mark.parametrize("name", ["JobRole", "ExecutionRole"])

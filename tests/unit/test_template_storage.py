@@ -24,7 +24,7 @@ def test_bucket_is_private_and_encrypted() -> None:
 
 def test_bucket_is_reached_by_tls_only() -> None:
     """For everybody, for every action, on the bucket and all that is in it."""
-    [statement] = STORAGE.properties("BucketPolicy")["PolicyDocument"]["Statement"]
+    statement = STORAGE.properties("BucketPolicy")["PolicyDocument"]["Statement"][0]
     assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
     assert statement["Resource"] == [{"Fn::GetAtt": ["Bucket", "Arn"]}, {"Fn::Sub": "${Bucket.Arn}/*"}]
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}

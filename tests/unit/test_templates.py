@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from covalent_cirro import deployment, settings
-from covalent_cirro.deployment import stacks, templates
+from covalent_cirro import settings
+from covalent_cirro.deployment import plans, stacks, templates
 from tests.unit.template_facts import INFRA, PARTS, TEMPLATES, Template, walk
 
 FILES = sorted(INFRA.glob("*.yaml"))
@@ -154,9 +154,9 @@ def test_every_parameter_is_in_one_group(template: Template) -> None:
         ("compute", "CpuInstanceTypes", "c7i-flex.large", True),
         ("compute", "CpuInstanceTypes", "default_arm64", False),
         ("compute", "CpuInstanceTypes", "M7I", False),
-        ("compute", "BudgetEmail", "somebody@example.org", True),
-        ("compute", "BudgetEmail", "somebody", False),
-        ("compute", "BudgetEmail", "a@example.org,b@example.org", False),
+        ("budget", "BudgetEmail", "somebody@example.org", True),
+        ("budget", "BudgetEmail", "somebody", False),
+        ("budget", "BudgetEmail", "a@example.org,b@example.org", False),
         ("storage", "S3Prefix", "teams/vision", True),
         ("storage", "S3Prefix", "", False),
         ("storage", "S3Prefix", "/cirro", False),
@@ -192,7 +192,7 @@ def test_parameter_takes_what_works_and_refuses_what_does_not(part: str, name: s
 
 def test_the_parts_are_those_that_are_deployed() -> None:
     """And in that order."""
-    assert deployment.PARTS == PARTS
+    assert plans.STACKS == PARTS
 
 
 def test_every_parameter_is_the_users_or_an_earlier_stacks() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pickle
@@ -13,13 +14,15 @@ from covalent._workflow.transportable_object import TransportableObject
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro import documents, protocol, tobj
+from covalent_cirro import documents, limits, log_parts, protocol, tobj
+from covalent_cirro.log_parts import Part
 from covalent_cirro.protocol import (
     Blob,
     Call,
     Failure,
     Inline,
     Kind,
+    Location,
     Log,
     NodeOutput,
     NodeResult,
@@ -30,8 +33,10 @@ from covalent_cirro.protocol import (
     Tried,
     Usage,
 )
+from covalent_cirro.runner import outcomes as outcomes_of_runner
 
 SHA = "0f" * 32
+MAC_KEY = "0123456789abcdef" * 2
 
 
 @given(st.one_of(st.binary(max_size=5000), st.text(max_size=2000), st.lists(st.integers()), st.none()))
@@ -116,8 +121,13 @@ calls = st.builds(
     st.lists(tasks, max_size=3).map(tuple),
     st.lists(st.builds(Package, texts, refs), max_size=2).map(tuple),
     tried=st.lists(
-        st.builds(Tried, st.from_regex(r"[0-9a-f]{20}", fullmatch=True), attempts=st.integers(1, 9)).map(
-            lambda each: each._replace(memory_mib=abs(each.memory_mib), next_memory_mib=abs(each.next_memory_mib))
+        st.builds(
+            Tried,
+            st.from_regex(r"[0-9a-f]{20}", fullmatch=True),
+            attempts=st.integers(1, 9),
+            memory_mib=st.integers(0, 10**6),
+            reached_bytes=st.none() | st.integers(0, 10**12),
+            next_memory_mib=st.integers(0, 10**6),
         ),
         max_size=2,
     ).map(tuple),
@@ -130,33 +140,61 @@ def test_a_call_comes_back_as_it_was(call: Call) -> None:
     assert documents.parse_call(documents.dump_call(call)) == call
 
 
-logs = st.builds(Log, st.integers(0, 9), st.lists(st.just("01/stdout.000000"), max_size=2).map(tuple), texts)
-results = st.one_of(
-    st.builds(
-        NodeResult, st.integers(0, 9), st.builds(Output, refs, refs, texts, texts), st.none(), stdout=logs, stderr=logs
-    ),
-    st.builds(
-        NodeResult,
-        st.integers(0, 9),
-        st.none(),
-        st.builds(Failure, st.sampled_from(sorted(protocol.KINDS)), texts, texts, texts, st.none() | st.integers(0, 9)),
-        stdout=logs,
-        stderr=logs,
-    ),
+no_logs = st.builds(Log, st.integers(0, 9), st.just(()), texts)
+failures = st.builds(
+    Failure,
+    st.sampled_from(sorted(protocol.KINDS)),
+    texts,
+    texts,
+    texts,
+    st.none() | st.integers(0, 255),
+    texts,
+)
+ends = st.one_of(
+    st.tuples(st.builds(Output, refs, refs, texts, texts), st.none()),
+    st.tuples(st.none(), failures),
+)
+
+
+@st.composite
+def node_results(draw: st.DrawFn) -> tuple[NodeResult, ...]:
+    """Results of some electrons of a job, each with its own parts of what the job's second attempt printed."""
+    found: list[NodeResult] = []
+    index = dict.fromkeys(log_parts.STREAMS, 0)
+    for node_id in draw(st.lists(st.integers(0, 9), max_size=3, unique=True)):
+        logs = []
+        for stream in log_parts.STREAMS:
+            count = draw(st.integers(0, 2))
+            parts = tuple(Part(2, stream, index[stream] + i).name for i in range(count))
+            index[stream] += count
+            logs.append(draw(no_logs)._replace(parts=parts))
+        output, failure = draw(ends)
+        found.append(NodeResult(node_id, output, failure, *logs))
+    return tuple(found)
+
+
+gpus = st.fixed_dictionaries(
+    {
+        "name": texts,
+        "memory_bytes": st.none() | st.integers(0, 10**12),
+        "peak_memory_bytes": st.none() | st.integers(0, 10**12),
+        "utilization": st.none() | st.floats(0, 100),
+    }
 )
 outcomes = st.builds(
     Outcome,
     texts,
-    st.integers(0, 9),
+    st.just(2),
     texts,
-    st.lists(results, max_size=3).map(tuple),
+    node_results(),
     st.builds(
         Usage,
         st.floats(0, 9),
         st.floats(0, 9),
         st.none() | st.integers(0, 9),
         st.none() | st.integers(0, 9),
-        gpus=st.just(()),
+        gpus=st.lists(gpus, max_size=2).map(tuple),
+        oom_kills=st.none() | st.integers(0, 9),
     ),
     texts,
     texts,
@@ -168,7 +206,92 @@ outcomes = st.builds(
 @given(outcomes)
 def test_an_outcome_comes_back_as_it_was(outcome: Outcome) -> None:
     """Round trip."""
-    assert documents.parse_outcome(documents.dump_outcome(outcome)) == outcome
+    read = documents.parse_outcome(documents.dump_outcome(outcome))
+    assert read == outcome._replace(mac="", digest=b"")
+
+
+@given(outcomes, st.data())
+def test_an_outcome_is_authentic_only_as_it_was_written(outcome: Outcome, data: st.DataObject) -> None:
+    """With the key it was written with, and no byte of it changed."""
+    written = documents.dump_outcome(outcome, MAC_KEY)
+    read = documents.parse_outcome(written)
+    assert read.is_authentic(MAC_KEY)
+    assert not read.is_authentic("f" * 32)
+    at = data.draw(st.integers(0, len(written) - 1))
+    changed = written[:at] + bytes([written[at] ^ data.draw(st.integers(1, 255))]) + written[at + 1 :]
+    with contextlib.suppress(protocol.ProtocolError):
+        assert not documents.parse_outcome(changed).is_authentic(MAC_KEY)
+
+
+def test_an_outcome_without_a_code_is_not_authentic() -> None:
+    """Whoever has not the key cannot say that a job wrote it."""
+    plain = documents.parse_outcome(json.dumps(an_outcome()).encode())
+    assert not plain.is_authentic(MAC_KEY)
+    assert plain.is_authentic("")  # a job that was submitted without a key
+
+
+@given(st.from_regex(r"[0-9a-f]{32}", fullmatch=True))
+def test_a_job_is_given_its_call_and_its_key(mac_key: str) -> None:
+    """In one argument; a call alone is one too."""
+    place = protocol.location("bucket", "a#b/", "d-1", 3, "018f5e2b7c00c0ffee01")
+    assert protocol.parse_call_argument(protocol.call_argument(place, mac_key)) == (place, mac_key)
+    assert protocol.parse_call_argument(place.call_uri) == (place, "")
+
+
+def test_what_is_no_call_is_not_listed_as_one() -> None:
+    """A job may write logs, checkpoints and outcomes below its own call: names of its choice are no calls."""
+    base = "cirro/jobs/d/3/"
+    call_id = "018f5e2b7c00c0ffee01"
+    ours = [f"{base}{call_id}/{name}" for name in ("call.json", "log/01/stdout.000000", "log/call.json")]
+    others = [f"{base}log/call.json", f"{base}checkpoint/call.json", f"{base}{call_id}", f"{base}x/{call_id}/call.json"]
+    found = protocol.calls_among([*others, *ours, "elsewhere"], "bucket", "cirro/", "d")
+    assert found == {Location("bucket", f"{base}{call_id}/"): {"call.json", "log/01/stdout.000000", "log/call.json"}}
+
+
+def test_a_call_tells_when_it_was_made() -> None:
+    """To the millisecond."""
+    assert protocol.call_made_at(f"{1_700_000_000_123:012x}{'0' * 8}") == 1_700_000_000.123
+
+
+@pytest.mark.parametrize("character", ["x", "\0", "🌲", "\ud800", '"'], ids=ascii)
+@pytest.mark.parametrize(
+    ("electrons", "fails"), [(1, True), (1, False), (limits.MAX_TASKS, True), (limits.MAX_TASKS, False)]
+)
+def test_whatever_electrons_say_their_outcome_is_read(character: str, electrons: int, fails: bool) -> None:
+    """The longest that there can be, in characters that take most bytes in JSON."""
+    long = character * 50_000
+    tail = (character * 32_768)[: outcomes_of_runner.tail_bytes(electrons)].encode("utf-8", "replace").decode()
+    parts = {stream: [Part(1, stream, i).name for i in range(limits.MAX_PARTS)] for stream in log_parts.STREAMS}
+    each = limits.MAX_PARTS // electrons
+    found = []
+    for node_id in range(electrons):
+        logs = [
+            Log(2**40, tuple(parts[stream][node_id * each : (node_id + 1) * each]), tail)
+            for stream in log_parts.STREAMS
+        ]
+        blob = Blob(SHA, 2**53, "zlib", 2**53)
+        output = None if fails else Output(blob, blob, long, long)
+        failure = Failure(Kind.RAISED, long, long, long, 255, long) if fails else None
+        found.append(NodeResult(node_id, output, failure, *logs))
+    gpu = {"name": long, "memory_bytes": 2**40, "peak_memory_bytes": 2**40, "utilization": 99.9}
+    usage = Usage(float("nan"), -1.0, 2**53, 2**53, (gpu,) * 100, 2**53)
+    host = {name: long for name in ("instance_type", "instance_id", "zone", "hostname", "life_cycle")}
+    outcome = Outcome("c", 1, "j", tuple(found), usage, "3.11.7", long, host, {"started": float("inf"), "ran": 5.0})
+    data = documents.dump_outcome(outcome)
+    read = documents.parse_outcome(data)
+    assert len(read.results) == electrons
+    assert (read.usage.wall_s, read.usage.cpu_s, read.times) == (0.0, 0.0, {"ran": 5.0})
+    assert documents.dump_outcome(read) == data
+
+
+@pytest.mark.parametrize("lengths", [[], [5], [1, 2, 3], [9, 9, 9, 9], [0, 0, 100], [3] * 50])
+def test_what_short_texts_leave_is_for_the_long_ones(lengths: list[int]) -> None:
+    """None has more than its own limit, nor all together more than theirs."""
+    most = limits.share(lengths, 8, 20)
+    kept = [min(length, most) for length in lengths]
+    assert most <= 8
+    assert sum(kept) <= 20
+    assert most == 8 or sum(min(length, most + 1) for length in lengths) > 20
 
 
 def an_outcome() -> dict[str, Any]:
@@ -237,13 +360,19 @@ def test_another_format_says_which_side_to_update(version: object, side: str) ->
 @given(st.sampled_from(["", "p/", "p/q/", "jobs/"]), st.integers(0, 99))
 def test_the_uri_of_a_call_leads_back_to_its_place(prefix: str, node_id: int) -> None:
     """Whatever the prefix."""
-    place = protocol.location("bucket", prefix, "d-1", node_id, "c0ffee")
+    place = protocol.location("bucket", prefix, "d-1", node_id, "018f5e2b7c00c0ffee01")
     assert protocol.parse_call_uri(place.call_uri) == place
-    assert (place.prefix, place.call_id) == (prefix, "c0ffee")
+    assert (place.prefix, place.call_id) == (prefix, "018f5e2b7c00c0ffee01")
 
 
 @pytest.mark.parametrize(
-    "uri", ["", "s3://b/call.json", "s3://b/jobs/d/x/c/call.json", "http://b/jobs/d/1/c/call.json"]
+    "uri",
+    [
+        "",
+        "s3://b/call.json",
+        "s3://b/jobs/d/x/018f5e2b7c00c0ffee01/call.json",
+        "http://b/jobs/d/1/018f5e2b7c00c0ffee01/call.json",
+    ],
 )
 def test_what_is_not_the_uri_of_a_call_is_refused(uri: str) -> None:
     """The runner's only argument."""

@@ -105,7 +105,7 @@ OTHERS = tuple(Place(f"other{index}", NOW - 1000) for index in range(3))
             job(need=Need(2, 400_000, 0)),
             seen(),
             Why.NO_TYPE_FITS,
-            "it asks for 400000 MiB of memory of at most 127107",
+            "it asks for 400000 MiB of memory of at most 126807",
         ),
         (job(need=Need(2, 4096, 1)), seen(), Why.NO_TYPE_FITS, "1 GPU of at most 0"),
         (job(need=Need(32, 4096, 0)), seen(environment(max_vcpus=16)), Why.MAX_VCPUS_BELOW_JOB, "CpuSpotMaxVcpus=32"),

@@ -22,11 +22,9 @@ from covalent_cirro.emulator import Emulator
 from covalent_cirro.health.findings import Finding
 from covalent_cirro.processes import free_port
 from covalent_cirro.protocol import FORMAT, LABEL_CLOUDPICKLE, LABEL_FORMAT, LABEL_PYTHON, LABEL_RUNNER
+from tests.access import variables
 
 REGION = "us-east-1"
-ADMINISTRATOR = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
-"""A key that is not of AWS's form may do all in the emulated account."""
-
 SERVER_CHECKS = {"server", "server_plugin", "server_versions", "server_config", "server_environment"}
 
 
@@ -193,7 +191,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         Emulator(state_dir=tmp_path_factory.mktemp("emulator"), iam=True) as emulator,
     ):
         patch.setenv("COVALENT_CONFIG_DIR", str(config_dir))
-        for name, value in ADMINISTRATOR.items():
+        for name, value in variables(emulator.key).items():
             patch.setenv(name, value)
         patch.setenv("AWS_ENDPOINT_URL", emulator.endpoint_url)
         (config_dir / "covalent.conf").write_text(f'[dispatcher]\naddress = "localhost"\nport = {free_port()}\n')

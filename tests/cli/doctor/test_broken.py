@@ -76,6 +76,22 @@ def stack_failed(world: World) -> Iterator[dict[str, Any]]:
         roles.status = before
 
 
+@contextlib.contextmanager
+def small_disks(world: World) -> Iterator[dict[str, Any]]:
+    """As an earlier version's template took them."""
+    from moto.cloudformation.models import cloudformation_backends
+
+    stacks = cloudformation_backends[world.emulator.account][REGION].stacks.values()
+    (compute,) = [stack for stack in stacks if stack.name == "cirro-compute"]
+    before = dict(compute.parameters)
+    compute.parameters["DiskSizeGib"] = "30"
+    try:
+        yield {}
+    finally:
+        compute.parameters.clear()
+        compute.parameters.update(before)
+
+
 def config(**changes: Any) -> Callable[[World], Any]:
     @contextlib.contextmanager
     def broken(world: World) -> Iterator[dict[str, Any]]:
@@ -308,6 +324,7 @@ BREAKAGES: list[tuple[str, str, Callable[[World], Any], str]] = [
     ("fit", FAILURE, asked(memory=4000), "MiB of memory of at most"),
     ("fit", FAILURE, asked(num_gpus=9), "9 GPU of at most 8"),
     ("fit", FAILURE, image("arm64"), "exec format error"),
+    ("disk", FAILURE, small_disks, "have 30 GiB"),
     ("quota", FAILURE, standing(quotas={"L-3819A6DF": 0.0}), "All G and VT Spot Instance Requests: 0 vCPUs"),
     ("quota", FAILURE, standing(quotas={"L-DB2E81BA": None}), "Running On-Demand G and VT instances: 0 vCPUs"),
     ("quota", WARNING, standing(quotas={"L-34B43A08": 64.0}), "may want 256"),
@@ -322,6 +339,8 @@ BREAKAGES: list[tuple[str, str, Callable[[World], Any], str]] = [
     ("instance_role", FAILURE, instances_not_trusted, "does not trust ec2"),
     ("permissions", FAILURE, user_without("iam:PassRole"), "iam:PassRole"),
     ("permissions", FAILURE, user_without("batch:SubmitJob"), "batch:SubmitJob"),
+    ("permissions", WARNING, user_without("batch:ListJobs"), "cannot be found and may run twice"),
+    ("permissions", WARNING, user_without("batch:TagResource"), "jobs and job definitions have no tags"),
     ("permissions", WARNING, not_simulated, "cannot tell what this caller may do"),
     ("permissions", WARNING, user_without("iam:SimulatePrincipalPolicy"), "iam:SimulatePrincipalPolicy"),
     ("bucket", FAILURE, bucket_deleted, "404"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ from click.testing import Result
 from covalent_cirro.aws import Access
 from covalent_cirro.history import finding, names, output
 from covalent_cirro.history.account import Account, open_account
+from covalent_cirro.history.following import SILENCE_S, follow
 from tests import last_words
 from tests.cli.history.conftest import Lab, poll
 from tests.last_words import take_the_runner_along
@@ -57,6 +59,20 @@ def go_on(gate: str) -> str:
             time.sleep(0.02)
         print(f"line {number}", flush=True)
     return "never"
+
+
+def progress(gate: str, quick: int) -> None:
+    """Prints lines, and then a progress bar: so many steps at once, and more, slowly, until a file appears."""
+    print("begun", flush=True)
+    print("a warning", file=sys.stderr, flush=True)
+    for step in range(1_000_000):
+        print(f"\rstep {step:06d}", end="", file=sys.stderr, flush=step >= quick)
+        if step >= quick:
+            Path(f"{gate}.quick").touch()
+            time.sleep(0.05)
+        if os.path.exists(f"{gate}.end"):
+            print(f"\rdone after {step:06d}", file=sys.stderr, flush=True)
+            return
 
 
 def silent() -> None:
@@ -158,7 +174,7 @@ class Following:
             time.sleep(0.1)
 
         # The clock runs as fast as the pauses say.
-        return output.follow(account, electron, sleep=sleep, clock=lambda: sum(self.pauses), say=self.said.append)
+        return follow(account, electron, sleep=sleep, clock=lambda: sum(self.pauses), say=self.said.append)
 
     @property
     def text(self) -> str:
@@ -191,7 +207,7 @@ def test_a_running_electron_is_followed_to_its_end(lab: Lab, terminal: Path, tmp
 
 
 def test_following_is_no_call_a_second(lab: Lab, terminal: Path, tmp_path: Path) -> None:
-    """The longer an electron says nothing, the rarer it is looked at: at last every 10 s, with a call or two."""
+    """The longer an electron says nothing, the rarer it is looked at: at last every 10 s, with three or four calls."""
     gate = tmp_path / "gate"
     sent = lab.send(go_on, str(gate))
     lab.reach(sent, "RUNNING")
@@ -202,9 +218,10 @@ def test_following_is_no_call_a_second(lab: Lab, terminal: Path, tmp_path: Path)
     before = len(following.pauses)
     poll(lambda: len(following.pauses) > before + 10, "more looks")
     looks, counts = len(following.pauses) - before, counted.counts("client")
-    assert set(following.pauses[4:before]) == {output.SILENCE_S}
-    assert set(counts) == {"logs:GetLogEvents", "batch:DescribeJobs"}
-    assert all(each["count"] <= looks + 2 for each in counts.values())
+    assert set(following.pauses[4:before]) == {SILENCE_S}
+    assert set(counts) == {"logs:GetLogEvents", "s3:ListObjectsV2", "batch:DescribeJobs"}
+    assert counts["s3:ListObjectsV2"]["count"] <= 2 * looks + 4
+    assert all(counts[name]["count"] <= looks + 2 for name in ("logs:GetLogEvents", "batch:DescribeJobs"))
     Path(f"{gate}.end").touch()
     following.join()
 
@@ -245,6 +262,30 @@ def test_without_cloudwatch_the_stored_parts_are_followed(
         logs.create_log_group(logGroupName=group)
     assert following.text == "begun\nline 1\nthe end\n"
     assert {piece.stream for piece in following.shown} == {"stdout"}
+
+
+@pytest.mark.parametrize("quick", [0, 60_000], ids=["from its begin", "when CloudWatch has pieces of it"])
+def test_a_progress_bar_is_shown_while_it_grows(
+    lab: Lab, terminal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cirro: Cirro, quick: int
+) -> None:
+    """CloudWatch has its line when that has ended; the stored parts have it before. Nothing of it is shown twice."""
+    gate = tmp_path / "gate"
+    monkeypatch.setenv("CIRRO_LOG_INTERVAL_S", "0.2")
+    sent = lab.send(progress, str(gate), quick)
+    poll(Path(f"{gate}.quick").exists, "it has begun")
+    poll(lambda: f"step {quick + 1:06d}" in cirro("logs", sent.name).stdout, "the parts have it")
+    following = Following(lab, sent.name)
+    poll(lambda: following.text.count("\rstep ") > 20, "the bar grows")
+    grown = following.text.count("\r")
+    poll(lambda: following.text.count("\r") > grown, "the bar grows on")
+    Path(f"{gate}.end").touch()
+    following.join()
+    head, _, bar = following.text.partition("\r")
+    assert sorted(head.splitlines()) == ["a warning", "begun"]
+    *steps, done, end = re.split("[\r\n]", bar)
+    assert steps == [f"step {step:06d}" for step in range(len(steps))]
+    assert done == f"done after {len(steps) - 1:06d}"
+    assert end == ""
 
 
 def test_follow_of_what_has_ended_shows_it_and_ends(lab: Lab, cirro: Cirro) -> None:

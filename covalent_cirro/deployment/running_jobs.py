@@ -1,0 +1,166 @@
+"""Jobs that run where compute environments are about to get new instances: found, and dealt with as the user says.
+
+CloudFormation waits for an update of a compute environment, and AWS Batch for the jobs on its old instances. A job that
+runs longer than CloudFormation waits makes the update fail, and its rollback too: AWS Batch takes no other update then.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from covalent_cirro.deployment import holdings
+from covalent_cirro.deployment.change_sets import Change
+from covalent_cirro.deployment.holdings import Client, translated
+from covalent_cirro.deployment.stack_events import Watch
+from covalent_cirro.errors import StackError
+
+REFUSE, WAIT, END = "refuse", "wait", "end"
+CHOICES = (REFUSE, WAIT, END)
+"""What can be done about jobs that run: change nothing; wait for them first; end those that do not end in time."""
+
+CLOUDFORMATION_HOURS = 2
+"""How long CloudFormation waits for one resource (CloudFormation CLI User Guide, resource type schema,
+``handlers.timeoutInMinutes``: 120 where a type says nothing)."""
+
+STATES = ("STARTING", "RUNNING")
+"""States of a job that has an instance."""
+
+POLL_S = 30.0
+
+ENVIRONMENT = "AWS::Batch::ComputeEnvironment"
+
+KEEPS_INSTANCES = (
+    *("ComputeResources/DesiredvCpus", "ComputeResources/MaxvCpus", "ComputeResources/MinvCpus"),
+    *("ReplaceComputeEnvironment", "ServiceRole", "State", "UnmanagedvCpus", "UpdatePolicy"),
+)
+"""Properties of a compute environment that can change under its jobs (AWS Batch User Guide, Updating compute
+environments: all others are infrastructure updates)."""
+
+
+class Found(NamedTuple):
+    """Jobs that run where instances are about to be replaced.
+
+    Attributes:
+        states: How many are in which state.
+        environments: Logical names of the compute environments.
+        minutes: How long AWS Batch lets them go on once the change begins.
+    """
+
+    states: Counter[str]
+    environments: tuple[str, ...]
+    minutes: int
+
+    def __str__(self) -> str:
+        """``"2 jobs run (1 RUNNING, 1 STARTING)"``."""
+        count = self.states.total()
+        told = ", ".join(f"{many} {state}" for state, many in sorted(self.states.items()))
+        return f"{count} job{'' if count == 1 else 's'} run{'s' if count == 1 else ''} ({told})"
+
+
+Choose = Callable[[Found], str]
+"""Says what is to be done about jobs that run, one of `CHOICES`."""
+
+
+def replaced(changes: Iterable[Change]) -> list[Change]:
+    """The changes of compute environments that take the instances away on which their jobs run."""
+    return [
+        change
+        for change in changes
+        if change.resource_type == ENVIRONMENT
+        and (change.action == "Remove" or (change.action != "Add" and not _keeps_instances(change)))
+    ]
+
+
+def _keeps_instances(change: Change) -> bool:
+    return bool(change.paths) and all(f"{path}/".startswith(_KEPT) for path in change.paths)
+
+
+_KEPT = tuple(f"{path}/" for path in KEEPS_INSTANCES)
+
+
+class RunningJobs:
+    """Looks after the jobs that run while a deployment is changed.
+
+    Args:
+        client: Makes boto3 clients; `None`: no jobs are looked for.
+        choose: Asked once, when there are any.
+        watch: Whose time stands still while jobs are waited for.
+        say: Told each step, in a few words.
+    """
+
+    def __init__(self, client: Client | None, choose: Choose, watch: Watch, say: Callable[[str], None]) -> None:
+        self._client = client
+        self._choose = choose
+        self._watch = watch
+        self._say = say
+        self._choice = ""
+
+    def ask(self, changes: Sequence[Change], minutes: int) -> Found | None:
+        """Look for jobs that changes would meet, and ask what is to be done about them; `None` if there are none.
+
+        Args:
+            changes: Of a change set.
+            minutes: ``JobExecutionTimeoutMinutes`` of the compute environments.
+
+        Raises:
+            StackError: Nothing is to be done: the answer was to refuse.
+            AccessDenied, AwsError: AWS refused or could not be reached.
+        """
+        found = self._look(changes, minutes)
+        if found is None:
+            return None
+        self._choice = self._choice or self._choose(found)
+        if self._choice == REFUSE:
+            raise StackError(
+                f"the compute environments are as they were: {found} on instances that this change replaces "
+                f"({', '.join(found.environments)}), and CloudFormation waits {CLOUDFORMATION_HOURS} hours for them "
+                "at most. Deploy again when they have ended; or with `--running-jobs wait`, which waits until none "
+                f"runs; or with `--running-jobs end`, which gives them {found.minutes} minutes (--parameter "
+                "JobExecutionTimeoutMinutes=...) and then has AWS Batch terminate them."
+            )
+        return found
+
+    def before(self, changes: Sequence[Change], minutes: int) -> None:
+        """The changes are about to be made: wait for the jobs if that was the answer.
+
+        Args:
+            changes: Of a change set.
+            minutes: As for `ask`.
+
+        Raises:
+            StackError: As `ask`.
+            AccessDenied, AwsError: AWS refused or could not be reached.
+        """
+        found = self.ask(changes, minutes)
+        if found is not None and self._choice == END:
+            self._watch.postpone(60.0 * minutes)
+        told = ""
+        while found is not None and self._choice == WAIT:
+            if str(found) != told:
+                told = str(found)
+                self._say(f"waiting until no job runs on instances that are replaced: {told}")
+            self._watch.rest(POLL_S)
+            found = self._look(changes, minutes)
+
+    def _look(self, changes: Sequence[Change], minutes: int) -> Found | None:
+        environments = replaced(changes)
+        if self._client is None or not environments:
+            return None
+        queues = _queues_on(self._client, {each.physical_id for each in environments})
+        found = {job.job_id: job.state for job in holdings.jobs(self._client, queues, STATES)}  # one may have moved on
+        states = Counter(found.values())
+        return Found(states, tuple(each.logical_id for each in environments), minutes) if states else None
+
+
+def _queues_on(client: Client, environments: set[str]) -> list[str]:
+    """Job queues that place jobs on any of these compute environments, by ARN."""
+    batch = client("batch")
+    with translated(batch, "batch:DescribeJobQueues"):
+        return [
+            each["jobQueueArn"]
+            for page in batch.get_paginator("describe_job_queues").paginate()
+            for each in page["jobQueues"]
+            if any(placed["computeEnvironment"] in environments for placed in each["computeEnvironmentOrder"])
+        ]

@@ -1,0 +1,229 @@
+"""What an electron prints, as it comes, while its job runs: from CloudWatch, and from parts in S3 what grows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from covalent_cirro import log_parts
+from covalent_cirro.history import archive, finding
+from covalent_cirro.history.account import Account
+from covalent_cirro.history.events import Events, as_printed, is_piece_of_a_line
+from covalent_cirro.history.finding import Electron
+from covalent_cirro.history.growing import GrowingLine
+from covalent_cirro.history.output import BOTH, Piece, as_piece, heading, read, read_part, result_of
+from covalent_cirro.history.records import Record
+from covalent_cirro.log_parts import STDERR, STDOUT
+from covalent_cirro.log_text import LogText
+from covalent_cirro.protocol import Location, Log
+
+NEWS_S = 2.0
+"""Between two looks for new lines, while there are some: GetLogEvents takes 10 to 25 calls a second for a whole account
+and region (CloudWatch Logs quotas)."""
+
+SILENCE_S = 10.0
+"""Between two looks at an electron that prints nothing: each look without news doubles the time up to this. The runner
+stores a part of the log as often at first."""
+
+STATE_S = 5.0
+"""Between two looks at the job's state."""
+
+LAG_S = 3.0
+"""The last lines reach CloudWatch a moment after the container's end: it is looked for them this long."""
+
+BEHIND_S = 8.0
+"""A line reaches CloudWatch so long after it was printed, at most: Docker's awslogs driver sends every 5 s."""
+
+AWAITED = 4
+"""Lines that have been shown by half and come from CloudWatch yet: there is one for each stream, mostly."""
+
+
+def follow(
+    account: Account,
+    electron: Electron,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+    say: Callable[[str], None] = lambda state: None,
+) -> Iterator[Piece]:
+    """What an electron prints, as it comes, until its job has ended.
+
+    Calls: one GetLogEvents every `NEWS_S` to `SILENCE_S`, two ListObjectsV2 after each without news and a GetObject for
+    each new part that has an unfinished line, and one DescribeJobs every `STATE_S` to `SILENCE_S`.
+
+    Args:
+        account: Where.
+        electron: From `finding`; with a job that AWS Batch knows.
+        sleep: Waits for seconds.
+        clock: Seconds, monotonic.
+        say: Told the job's state when it changes.
+    """
+    if electron.record is None or electron.record.has_ended:
+        yield from read(account, electron)
+        return
+    tails: dict[str, _Tail] = {}
+    state, pause_s, looked_at = "", NEWS_S, clock()
+    while True:
+        record = electron.record
+        assert record is not None
+        if record.state != state:
+            state = record.state
+            say(_state(record))
+        news = False
+        for piece in _new(account, record, electron.newest.place, tails, clock):
+            news = news or bool(piece.text)
+            yield piece
+        if record.has_ended:
+            break
+        pause_s = NEWS_S if news else min(2 * pause_s, SILENCE_S)
+        sleep(pause_s)
+        if clock() - looked_at >= STATE_S:
+            looked_at = clock()
+            electron = finding.again(account, electron)
+    yield from _rest(account, electron, tails, sleep)
+
+
+def _state(record: Record) -> str:
+    reason = f": {record.detail.status_reason}" if record.detail.status_reason else ""
+    again = f", attempt {record.attempt}" if record.attempt > 1 else ""
+    return f"{record.state}{again}{reason}"
+
+
+def _new(
+    account: Account, record: Record, place: Location, tails: dict[str, _Tail], clock: Callable[[], float]
+) -> Iterator[Piece]:
+    for attempt, stream in enumerate(record.log_streams, 1):
+        if not stream:
+            continue
+        if stream not in tails:
+            if attempt > 1:
+                yield Piece(attempt, BOTH, "", heading(attempt, record))
+            tails[stream] = _Tail(account, record, stream, attempt, place, clock)
+            yield from tails[stream].rest()
+        elif attempt == len(record.log_streams) or attempt >= record.attempt:
+            yield from tails[stream].new()
+
+
+def _rest(
+    account: Account, electron: Electron, tails: dict[str, _Tail], sleep: Callable[[float], None]
+) -> Iterator[Piece]:
+    """The last lines, which come a moment after the end."""
+    if not tails:
+        # It ended between two looks at its state, or its container never ran.
+        fresh = electron.newest
+        outcome, problem = finding.outcome_or_problem(account, fresh.place)
+        whole = fresh._replace(outcome=outcome, problem=problem, parts=archive.parts(account, fresh.place))
+        yield from read(account, electron._replace(calls=(*electron.calls[:-1], whole)))
+        return
+    tail = list(tails.values())[-1]
+    if tail.is_blind:
+        yield from tail.new()
+        outcome, _ = finding.outcome_or_problem(account, electron.newest.place)
+        result = result_of(electron._replace(calls=(electron.newest._replace(outcome=outcome),)))
+        for stream, log in ((STDOUT, result.stdout), (STDERR, result.stderr)) if result is not None else ():
+            if not log.parts and stream not in tail.stored and log.tail:
+                yield Piece(electron.newest.outcome.attempt if electron.newest.outcome else 1, stream, log.tail)
+        return
+    sleep(LAG_S)
+    yield from tail.rest()
+
+
+@dataclass
+class _Shown:
+    """What was shown of a line that grows.
+
+    Attributes:
+        line: The line.
+        count: So many characters of it were shown.
+        seen_at: When more of it was seen, by the clock.
+    """
+
+    line: GrowingLine
+    count: int = 0
+    seen_at: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """These characters. At the end of a message CloudWatch has no carriage returns."""
+        return self.line.text[: self.count].rstrip("\r")
+
+
+class _Tail:
+    """What is new of one attempt: from CloudWatch, and its unfinished lines, or all if need be, from stored parts."""
+
+    def __init__(
+        self, account: Account, record: Record, stream: str, attempt: int, place: Location, clock: Callable[[], float]
+    ) -> None:
+        self._account = account
+        self._events = Events(account, record, stream)
+        self._attempt = attempt
+        self._place = place
+        self._clock = clock
+        self._growing = {name: _Shown(GrowingLine(account, place, attempt, name)) for name in log_parts.STREAMS}
+        self._awaited: list[str] = []
+        self.stored: dict[str, LogText] = {}
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether CloudWatch may not be read, so that all comes from stored parts."""
+        return self._events.is_blind
+
+    def rest(self) -> Iterator[Piece]:
+        """All that is there now."""
+        for messages in self._events.rest():
+            yield self._printed(messages)
+        yield from self._from_parts()
+
+    def new(self) -> Iterator[Piece]:
+        """What came since the last time."""
+        if messages := self._events.new():
+            yield self._printed(messages)
+        else:
+            yield from self._from_parts()
+
+    def _from_parts(self) -> Iterator[Piece]:
+        for stream, shown in self._growing.items():
+            if not self.is_blind:
+                yield from self._grown(shown)
+                continue
+            for key in shown.line.new_parts():
+                text = self.stored.setdefault(stream, LogText(Log(), whole=False))
+                for bit in read_part(self._account, self._place.bucket, key, text):
+                    yield as_piece(self._attempt, stream, bit)
+
+    def _grown(self, shown: _Shown) -> Iterator[Piece]:
+        """What was seen of a line at an earlier look, once CloudWatch has all before it and if it has nothing newer."""
+        line = shown.line
+        is_due = self._clock() - shown.seen_at >= BEHIND_S and line.is_newer_than(self._events)
+        if is_due and len(line.text) > shown.count:
+            new, shown.count = line.text[shown.count :], len(line.text)
+            yield Piece(self._attempt, BOTH, new)
+        before = shown.text
+        is_news, is_another = line.look(self._events.last)
+        if is_news:
+            shown.seen_at = self._clock()
+        if is_another:
+            # What was shown comes from CloudWatch yet, with the rest of its line.
+            self._awaited = [*self._awaited, before][-AWAITED:] if before else self._awaited
+            shown.count = 0
+
+    def _printed(self, messages: list[str]) -> Piece:
+        """Events as text, without what was shown of their lines before."""
+        return Piece(self._attempt, BOTH, "".join(map(self._rest_of, messages)))
+
+    def _rest_of(self, message: str) -> str:
+        for before in self._awaited:
+            if message.startswith(before):
+                self._awaited.remove(before)
+                return as_printed(message[len(before) :])
+        for shown in self._growing.values():
+            before = shown.text
+            if before and is_piece_of_a_line(message) and before.startswith(message):
+                shown.line.text, shown.count = shown.line.text[len(message) :], shown.count - len(message)
+                return ""
+            if before and message.startswith(before):
+                shown.line.text = shown.line.text[len(message) :] if is_piece_of_a_line(message) else ""
+                shown.count = 0
+                return message[len(before) :] + ("" if is_piece_of_a_line(message) else "\n")
+        return as_printed(message)

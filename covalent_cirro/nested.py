@@ -1,0 +1,208 @@
+"""A pickle of a list or dict whose parts are whole pickles of their own, written and read without opening a part.
+
+Pure; knows file objects only, and nothing of ``.tobj`` files. For whoever loads it, it is an ordinary pickle: each part
+is a call of `pickle.loads` on the part's bytes. Lists in lists are one such pickle, not pickles in pickles: whoever
+loads it holds the bytes of one part beside the object, and who reads the format (`read`, `load`) not even that. In the
+opcodes of `pickletools`::
+
+    PROTO 4, GLOBAL 'pickle loads', BINPUT 0, POP, value, STOP
+    value:  EMPTY_LIST (value APPEND)*  |  EMPTY_DICT (value value SETITEM)*  |  part
+    part:   BINGET 0, BINBYTES8 pickle, TUPLE1, REDUCE
+
+Equal parts make an equal pickle, byte for byte.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any, BinaryIO, NamedTuple, TypeAlias, cast
+
+PRELUDE = b"\x80\x04cpickle\nloads\nq\x000"
+
+MAX_DEPTH = 100
+"""Lists in lists in lists. One that is deeper is a part like any other."""
+
+_COPY_BYTES = 1024 * 1024
+
+_LIST, _APPEND, _DICT, _SETITEM, _STOP = b"]", b"a", b"}", b"s", b"."
+_PART, _CALL = b"h\x00\x8e", b"\x85R"
+
+
+class Part(NamedTuple):
+    """A pickle inside a pickle.
+
+    Attributes:
+        source: What the reader of the file called it: its path, say.
+        offset: Where the part's first byte is in it.
+        size: Bytes.
+    """
+
+    source: str
+    offset: int
+    size: int
+
+
+class Pairs(list[tuple[Any, Any]]):
+    """A dict, as its keys and values in the order in which they are set."""
+
+
+Value: TypeAlias = "Part | Pairs | list[Value]"
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write(value: Value, to: Callable[[bytes], object], copy: Callable[[Part], None]) -> None:
+    """Write a whole pickle of a value.
+
+    Args:
+        value: The value.
+        to: Takes bytes.
+        copy: Gives the bytes of a part to ``to``.
+    """
+    to(PRELUDE)
+    _write(value, to, copy)
+    to(_STOP)
+
+
+def _write(value: Value, to: Callable[[bytes], object], copy: Callable[[Part], None]) -> None:
+    if isinstance(value, Part):
+        to(_PART + value.size.to_bytes(8, "little"))
+        copy(value)
+        to(_CALL)
+    elif isinstance(value, Pairs):
+        to(_DICT)
+        for key, each in value:
+            _write(key, to, copy)
+            _write(each, to, copy)
+            to(_SETITEM)
+    else:
+        to(_LIST)
+        for each in value:
+            _write(each, to, copy)
+            to(_APPEND)
+
+
+def size_of(value: Value) -> int:
+    """About how many bytes the pickle of a value will have."""
+    if isinstance(value, Part):
+        return value.size + len(_PART + _CALL) + 8
+    inner = [one for pair in value for one in pair] if isinstance(value, Pairs) else value
+    return len(PRELUDE) + sum(map(size_of, inner))
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read(file: BinaryIO, source: str = "") -> Value | None:
+    """What a pickle is made of, if it has this format; `None` for any other.
+
+    Args:
+        file: At the beginning of the pickle; seekable. Parts are skipped.
+        source: For the parts.
+    """
+    start = file.tell()
+    if file.read(len(PRELUDE)) != PRELUDE:
+        return None
+    end = file.seek(0, io.SEEK_END)
+    file.seek(start + len(PRELUDE))
+    try:
+        return _read(file, end, source)
+    except _OtherPickle:
+        return None
+
+
+class _OtherPickle(Exception):
+    """An opcode where none of this format is."""
+
+
+def _read(file: BinaryIO, end: int, source: str) -> Value:
+    stack: list[Value] = []
+
+    def pop(below: type) -> Value:
+        if len(stack) < 2 or type(stack[-2]) is not below:
+            raise _OtherPickle
+        return stack.pop()
+
+    while (opcode := file.read(1)) != _STOP:
+        if opcode == _LIST:
+            stack.append([])
+        elif opcode == _DICT:
+            stack.append(Pairs())
+        elif opcode == _PART[:1]:
+            stack.append(_part(file, end, source))
+        elif opcode == _APPEND:
+            each = pop(list)
+            cast("list[Value]", stack[-1]).append(each)
+        elif opcode == _SETITEM:
+            if len(stack) < 3:
+                raise _OtherPickle
+            each = stack.pop()
+            key = pop(Pairs)
+            cast(Pairs, stack[-1]).append((key, each))
+        else:
+            raise _OtherPickle
+        if len(stack) > 2 * MAX_DEPTH:
+            raise _OtherPickle
+    if len(stack) != 1 or file.read(1):
+        raise _OtherPickle
+    return stack[0]
+
+
+def _part(file: BinaryIO, end: int, source: str) -> Part:
+    if file.read(len(_PART) - 1) != _PART[1:]:
+        raise _OtherPickle
+    size = int.from_bytes(file.read(8), "little")
+    offset = file.tell()
+    if size > end - offset:
+        raise _OtherPickle
+    file.seek(offset + size)
+    if file.read(len(_CALL)) != _CALL:
+        raise _OtherPickle
+    return Part(source, offset, size)
+
+
+def load(value: Value, part: Callable[[Part], Any]) -> Any:
+    """The object that a value is, with what ``part`` makes of its parts."""
+    if isinstance(value, Part):
+        return part(value)
+    if isinstance(value, Pairs):
+        return {load(key, part): load(each, part) for key, each in value}
+    return [load(each, part) for each in value]
+
+
+class PartFile(io.RawIOBase):
+    """The bytes of a part of an open pickle as a file of its own. Wrap it in an `io.BufferedReader`; close neither."""
+
+    def __init__(self, file: BinaryIO, part: Part) -> None:
+        self._file = file
+        self._left = part.size
+        file.seek(part.offset)
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what fits, up to the part's end."""
+        with memoryview(buffer) as whole, whole[: self._left] as room:
+            count = self._file.readinto(room)  # type: ignore[attr-defined]  # of all files that are buffered
+        self._left -= count
+        return int(count)
+
+
+def copy(file: BinaryIO, part: Part, to: Callable[[bytes], object]) -> None:
+    """Give the bytes of a part of an open pickle to ``to``, a megabyte at a time.
+
+    Raises:
+        EOFError: The file ends before the part does.
+    """
+    file.seek(part.offset)
+    left = part.size
+    while left:
+        data = file.read(min(_COPY_BYTES, left))
+        if not data:
+            raise EOFError(f"{left} bytes of a pickle are missing")
+        to(data)
+        left -= len(data)
