@@ -60,14 +60,13 @@ def endpoint(error: Exception, given: str | None) -> str:
 
 def credential_process(error: Exception, given: str | None) -> str:
     """What to do about the program that a profile gets its credentials from, if the error is that program's."""
-    command = _command(given)
-    if not command:
-        return ""
-    by_us = getattr(error, "kwargs", {}).get("provider") == "custom-process"
-    program = next(iter(_words(command)), "")
-    missing = isinstance(error, OSError) and os.fspath(error.filename or "") == program
+    failed = getattr(error, "kwargs", {}).get("provider") == "custom-process"
     unreadable = isinstance(error, ValueError) and _raised_in_credentials(error)
-    if not (by_us or missing or unreadable):
+    file = error.filename if isinstance(error, OSError) else None
+    # The files are read only where the error may be the program's: connections that break are many.
+    command = _command(given) if failed or unreadable or file else ""
+    missing = file is not None and file == next(iter(_words(command)), "")
+    if not command or not (failed or unreadable or missing):
         return ""
     wrong = "is not there, or cannot be run" if missing else "did not give credentials in JSON"
     return (

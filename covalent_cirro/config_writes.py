@@ -8,6 +8,7 @@ can dispatch. Knows Covalent's config; nothing of ours in it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import Any
 
@@ -31,10 +32,15 @@ def _write(manager: Any) -> None:
             return
     beside = f"{path}.{os.getpid()}.new"
     try:
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            os.fchmod(file.fileno(), mode)
             toml.dump(manager.config_data, file)
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(beside)
-        raise
+        if not isinstance(error, OSError) or error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # A file that is mounted alone, or lies in a folder that is not ours to write, is written as Covalent does it.
+        with open(path, "w") as file:
+            toml.dump(manager.config_data, file)

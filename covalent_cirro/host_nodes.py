@@ -79,6 +79,8 @@ async def run(launch: Launch, specs: Sequence[Spec], folder: str) -> dict[str, A
     for_jobs = not any(task["hands_on"] for task in tasks)
     async with host_process.run(launch, tasks, covalent_assets.check_version(), folder) as ended:
         if isinstance(ended, Broken):
+            for path in (folder, *(node.paths["output"] for node in group.nodes.values())):
+                local_files.require_room(path)  # a full disk is waited for, and says so
             killed = ended.code == -signal.SIGKILL
             if killed and for_jobs:
                 return Elsewhere("its process was killed each time, as one that needs too much memory is")

@@ -20,7 +20,8 @@ from covalent_cirro.errors import SettingsError
 MAX_BYTES = 256 * 1024 * 1024
 """A package larger than this is a mistake (data or an environment inside); data belongs in an electron's input."""
 
-LEFT_OUT = frozenset({"__pycache__", ".git", ".hg", ".venv", "venv", "node_modules", ".mypy_cache", ".pytest_cache"})
+LEFT_OUT = frozenset({"__pycache__", "venv", "node_modules"})
+"""Folders that do not travel, besides those whose names begin with a dot: nobody imports from them."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time a zip can hold; the real ones would change the digest
 
@@ -103,7 +104,7 @@ def _files_of(folder: Path, name: str, above: tuple[Path, ...]) -> Iterator[tupl
         elif entry.is_file() and entry.suffix not in (".pyc", ".pyo"):
             yield entry, f"{name}/{entry.name}"
     for entry in folders:
-        if entry.name in LEFT_OUT or entry.name.endswith(".egg-info"):
+        if entry.name in LEFT_OUT or entry.name.startswith(".") or entry.name.endswith(".egg-info"):
             continue
         real = entry.resolve()
         if real in above:

@@ -12,7 +12,7 @@ import functools
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import IO, Any, TypeVar
@@ -190,7 +190,14 @@ class Store:
         if seen is not None and self._clock() - seen < TRUSTED_FOR_S:
             return True
         head = await self._head(bucket, key)
-        if head is None or not await self._in_thread(_is_whole, head, blob, path):
+        if head is None or head["ContentLength"] != blob.size:
+            return False
+        # One without S3's own digest is sent again, and has it then.
+        checksum = head.get("ChecksumSHA256") or ""
+        if checksums.is_of_parts(checksum):
+            if path is None or checksum != await self._in_thread(checksums.of_parts, path, blob.size):
+                return False
+        elif checksum != checksums.of_whole(blob.sha256):
             return False
         if _age_s(head["LastModified"]) > REFRESH_AFTER_S and not await self.renew(bucket, key):
             return False
@@ -371,16 +378,6 @@ class Store:
         memory.move_to_end(key)
         while len(memory) > REMEMBERED:
             memory.popitem(last=False)
-
-
-def _is_whole(head: Mapping[str, Any], blob: Blob, path: str | None) -> bool:
-    """Whether S3 computed the blob's digest of what it has. One without that checksum is sent again, and has it."""
-    checksum = head.get("ChecksumSHA256") or ""
-    if head["ContentLength"] != blob.size:
-        return False
-    if checksums.is_of_parts(checksum):
-        return path is not None and checksum == checksums.of_parts(path, blob.size)
-    return bool(checksum == checksums.of_whole(blob.sha256))
 
 
 def _age_s(written: datetime) -> float:

@@ -10,6 +10,7 @@ Not found by name are functions inside functions, lambdas, and what the electron
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
@@ -91,7 +92,8 @@ class _Names:
         import cloudpickle
 
         for name, module in self.others.items():
-            cloudpickle.unregister_pickle_by_value(module)
+            with contextlib.suppress(ValueError):  # the electron did it itself
+                cloudpickle.unregister_pickle_by_value(module)
             sys.modules.pop(name, None)
 
     def written(self) -> str:

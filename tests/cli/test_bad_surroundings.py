@@ -124,6 +124,8 @@ def sso(folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("HOME", str(folder))
     patch.setenv("AWS_PROFILE", "lab")
     cache = folder / ".aws" / "sso" / "cache"
+    for where in ("credentials.SSOProvider", "tokens.SSOTokenProvider"):  # botocore asks for the home but once
+        patch.setattr(f"botocore.{where}._SSO_TOKEN_CACHE_DIR", str(cache))
     cache.mkdir(parents=True)
     name = hashlib.sha1(b"corp").hexdigest()  # botocore/utils.py, SSOTokenLoader
     token = {"accessToken": "x", "expiresAt": "2020-01-01T00:00:00Z", "startUrl": "https://corp.awsapps.com/start"}

@@ -200,7 +200,7 @@ async def test_a_package_that_finds_no_room_is_waited_for_too(
     monkeypatch.setattr(local_files, "disk_of", lambda path: Disk(1, 10**12, free[0]))
     sending = asyncio.create_task(server.send())
     await server.told("Nothing was submitted yet")
-    assert not cache.exists() or not list(cache.glob("*.zip"))
+    assert not list(cache.rglob("*.zip"))
     free[0] = 10**12
     sent = await asyncio.wait_for(sending, PATIENCE_S)
     assert (await server.receive(await server.made.poll(server.metadata, sent))).status == RESULT_STATUS.COMPLETED

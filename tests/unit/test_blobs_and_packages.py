@@ -99,7 +99,9 @@ def a_package(folder: Path) -> Path:
     """A package with a subpackage, data, and what does not belong into an archive."""
     root = folder / "mypkg"
     (root / "sub").mkdir(parents=True)
-    (root / "__pycache__").mkdir()
+    for left_out in ("__pycache__", ".git", ".cirro", "venv"):
+        (root / left_out).mkdir()
+        (root / left_out / "file.py").touch()
     (root / "__init__.py").write_text("from mypkg.sub import value")
     (root / "sub" / "__init__.py").write_text("value = 7")
     (root / "data.csv").write_text("1,2")

@@ -48,6 +48,19 @@ def test_a_change_is_written_with_the_files_own_rights(config: Config) -> None:
     assert [each.name for each in path.parent.iterdir() if each.suffix != ".lock"] == [path.name]
 
 
+def test_a_file_whose_place_cannot_be_taken_is_written_as_it_is(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is mounted into a container, for example."""
+
+    def busy(*_: object) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr("os.replace", busy)
+    config.update_config({"dispatcher": {"port": 48009}})
+    assert "48009" in Path(config.config_file).read_text()
+
+
 def test_a_full_disk_does_not_empty_the_file(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """The change is lost, not all that stood there."""
     before = Path(config.config_file).read_text()
