@@ -75,3 +75,24 @@ def test_every_room_is_in_the_architecture() -> None:
     rooms = {path.name for path in (ROOT / "covalent_cirro").glob("*.py")} - {"__init__.py"}
     assert {room for room in rooms if f"`{room}`" not in text} == set()
     assert set(re.findall(r"`([a-z_]+\.py)`", text)) <= rooms
+
+
+NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_a_page_names_exist(page: Path) -> None:
+    """File and function."""
+    for path, name in NAMED_TEST.findall(page.read_text()):
+        file = ROOT / path
+        assert file.exists(), f"{page.name} names {path}"
+        found = re.search(rf"^(?:async )?def {name}\(", file.read_text(), re.MULTILINE)
+        assert not name or found, f"{page.name} names {path}::{name}"
+
+
+def test_each_claim_about_security_has_its_test() -> None:
+    """Who could do what, what stops it, and the test that shows it: no row without one."""
+    rows = [line for line in (ROOT / "docs" / "security.md").read_text().splitlines() if line.startswith("| ")]
+    claims = [row for row in rows if not row.endswith("| test |") and set(row) - set("|- ")]
+    assert len(claims) > 30
+    assert not [row for row in claims if not re.search(r"`tests/[\w/]+\.py::\w+`", row.split(" | ")[-1])]
