@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import cloudpickle
@@ -97,8 +99,6 @@ def script(name: str = "__main__") -> types.SimpleNamespace:
     """The script's names, as they are where it is run: ``__main__``, or the module that `cirro run` makes of a file."""
     space: dict[str, Any] = {"__name__": name}
     if name != "__main__":
-        import sys
-
         module = sys.modules[name] = types.ModuleType(name)
         space = vars(module)
         cloudpickle.register_pickle_by_value(module)
@@ -106,13 +106,10 @@ def script(name: str = "__main__") -> types.SimpleNamespace:
     return types.SimpleNamespace(**space)
 
 
-@pytest.fixture(params=["__main__", "my_flows"])
-def ada(request: pytest.FixtureRequest) -> Any:
-    """The script in either way."""
-    import sys
-
-    made = script(request.param)
-    yield made
+@pytest.fixture
+def ada(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The script in the way that the test says."""
+    yield script(request.param)
     if request.param != "__main__":
         cloudpickle.unregister_pickle_by_value(sys.modules.pop(request.param))
 
@@ -128,8 +125,16 @@ def rates(value: Any) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("function", "method"),
-    [("pooled", "fork"), ("pooled", "spawn"), ("pooled", "forkserver"), ("executed", "spawn")],
+    ("ada", "function", "method"),
+    [
+        ("__main__", "pooled", "fork"),
+        ("__main__", "pooled", "spawn"),
+        ("__main__", "pooled", "forkserver"),
+        ("__main__", "executed", "spawn"),
+        ("my_flows", "pooled", "fork"),
+        ("my_flows", "pooled", "spawn"),
+    ],
+    indirect=["ada"],
 )
 def test_a_pool_finds_the_scripts_functions_and_classes(runs: Any, ada: Any, function: str, method: str) -> None:
     """However its processes are started; they come back as the script's own."""
@@ -154,6 +159,7 @@ def test_a_function_that_is_an_argument_is_found_too(runs: Any) -> None:
     assert rates(runs.value(ran)) == [30.0]
 
 
+@pytest.mark.parametrize("ada", ["__main__", "my_flows"], indirect=True)
 def test_what_pickle_itself_writes_is_read_again(runs: Any, ada: Any) -> None:
     """As `torch.save` does; and the electron's result does not need the script where it is read."""
     ran = runs(runs.task(sent(ada.pickled), sent(ada.Config(4.0))))
