@@ -79,7 +79,10 @@ def test_a_walk_that_breaks_off(emulator: Emulator, tmp_path: Path) -> None:
 
 
 def footprint(emulator: Emulator) -> dict[str, int]:
-    """How many things of each kind the account has that a deployment makes."""
+    """How many things of each kind the account has that a deployment makes and takes away.
+
+    AWS's service-linked roles stay: they are the account's, and other teams' environments use them as well.
+    """
     client = emulator.client
     batch, ec2, iam = client("batch"), client("ec2"), client("iam")
     definitions = batch.describe_job_definitions(status="ACTIVE")["jobDefinitions"]
@@ -90,7 +93,7 @@ def footprint(emulator: Emulator) -> dict[str, int]:
         "queues": len(batch.describe_job_queues()["jobQueues"]),
         "compute environments": len(batch.describe_compute_environments()["computeEnvironments"]),
         "job definitions": len(definitions),
-        "roles": len(iam.list_roles()["Roles"]),
+        "roles": len([role for role in iam.list_roles()["Roles"] if not role["Path"].startswith("/aws-service-role/")]),
         "policies": len(iam.list_policies(Scope="Local")["Policies"]),
         "instance profiles": len(iam.list_instance_profiles()["InstanceProfiles"]),
         "VPCs": len(ec2.describe_vpcs()["Vpcs"]),

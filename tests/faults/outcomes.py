@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from covalent_cirro.protocol import FORMAT
 from tests.faults.scenarios import Scenario
 
 
@@ -18,7 +19,7 @@ SCENARIOS = (
         "The four electrons failed: the outcome was refused, why, and where it lies. It is never unpickled.",
         (
             _outcome(size=200),
-            _outcome(pattern='"format": ?1', replacement='"format":99'),
+            _outcome(pattern=f'"format": ?{FORMAT}', replacement='"format":99'),
             _outcome(size=20_000_000),
             _outcome(pattern='"call_id": ?"', replacement='"call_id":"another-'),
         ),
@@ -29,18 +30,23 @@ SCENARIOS = (
     Scenario(
         "outcome hostile",
         "Three outcomes say what cannot be: a time of 400 digits, 100,000 facts about the host, one part of a log 300 "
-        "times. A fourth has half a character in a name.",
-        "Three electrons failed: the outcome was refused, why, and where it lies. The fourth has its result. In `cirro "
-        "jobs` each is a row with a note.",
+        "times. A fourth is well-formed, and is not what its job signed.",
+        "The four electrons failed: the outcome was refused, why, and where it lies. In `cirro jobs` each is a row "
+        "with a note.",
         (
             _outcome(pattern=r'"wall_s":[0-9.e-]+', replacement='"wall_s":' + "9" * 400),
             _outcome(pattern=r'"host":\{', replacement='"host":{' + "".join(f'"{i}":"x",' for i in range(100_000))),
             _outcome(pattern=r'"parts":\[\]', replacement='"parts":[' + ",".join(['"01/stdout.000000"'] * 300) + "]"),
-            _outcome(pattern=r'"name":""', replacement=r'"name":"\\ud800"'),
+            _outcome(pattern=r'"name":""', replacement=r'"name":"of another"'),
         ),
         count=6,
-        fails=3,
-        says=("usage.wall_s is not a number", "entries, at most", "01/stdout.000000 twice"),
+        fails=4,
+        says=(
+            "usage.wall_s is not a number",
+            "entries, at most",
+            "01/stdout.000000 twice",
+            "was not written with that job's key",
+        ),
     ),
     Scenario(
         "part missing",

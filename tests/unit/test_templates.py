@@ -62,7 +62,8 @@ def test_checkov_finds_nothing() -> None:
     told = json.loads(ran.stdout)
     failed = [f"{each['check_id']} {each['resource']}" for each in told["results"]["failed_checks"]]
     assert failed == []
-    assert {each["file_path"] for each in told["results"]["passed_checks"]} >= {f"/{part}.yaml" for part in PARTS}
+    looked_at = {each["file_path"] for each in told["results"]["passed_checks"]}
+    assert looked_at >= {f"/{part}.yaml" for part in PARTS} - {"/budget.yaml"}  # checkov has no rule for a budget
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
