@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import cloudpickle
 import pytest
+from covalent._shared_files.config import _config_manager
 
 from covalent_cirro import covalent_server
 from covalent_cirro.playground import Playground
@@ -74,7 +76,35 @@ class Stack:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """What `stack` gives, once for all tests of a process."""
+    folder = tmp_path_factory.mktemp("stack")
+    (folder / "cache").mkdir()
+    playground = Playground(folder / "my lab é" / "state")  # a folder as people have it, which Covalent cannot use
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(DEADLINE_VARIABLE, str(WAITING_DEADLINE_S))
+            patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+            status = playground.up(server=True, vcpus=VCPUS)
+        state = playground.read()
+        assert status.endpoint_url is not None
+        assert status.server_url is not None
+        assert state.server is not None
+        assert state.emulator is not None
+        yield Stack(
+            playground=playground,
+            endpoint_url=status.endpoint_url,
+            server_url=status.server_url,
+            settings=status.settings,
+            server_log=Path(state.server.log),
+            emulator_log=Path(state.emulator.log),
+        )
+    finally:
+        playground.down()
+
+
+@pytest.fixture(scope="module")
+def stack(running_stack: Stack) -> Iterator[Stack]:
     """Emulator, CloudFormation stack and Covalent server, once for all tests of a process.
 
     Two ways to use it:
@@ -96,30 +126,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     use ``stack.client("batch")``. State is shared by all tests: make no claim about how many jobs or objects there
     are in all, and undo what you break. A test that must restart or break a process makes a `Playground` of its own.
     """
-    folder = tmp_path_factory.mktemp("stack")
-    (folder / "cache").mkdir()
-    playground = Playground(folder / "my lab é" / "state")  # a folder as people have it, which Covalent cannot use
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv(DEADLINE_VARIABLE, str(WAITING_DEADLINE_S))
-            patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-            status = playground.up(server=True, vcpus=VCPUS)
-        state = playground.read()
-        assert status.endpoint_url is not None
-        assert status.server_url is not None
-        assert state.server is not None
-        assert state.emulator is not None
-        _point_covalent_at(port=int(status.server_url.rpartition(":")[2]), settings=status.settings)
-        yield Stack(
-            playground=playground,
-            endpoint_url=status.endpoint_url,
-            server_url=status.server_url,
-            settings=status.settings,
-            server_log=Path(state.server.log),
-            emulator_log=Path(state.emulator.log),
-        )
-    finally:
-        playground.down()
+    where = {"address": covalent_server.ADDRESS, "port": int(running_stack.server_url.rpartition(":")[2])}
+    changes = {"dispatcher": where, "user_interface": where, "executors": {"cirro": dict(running_stack.settings)}}
+    before = copy.deepcopy(_config_manager.config_data)
+    _config_manager.update_config(changes)
+    yield running_stack
+    _config_manager.config_data = before  # tests of other folders run in this process too
+    _config_manager.write_config()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -129,10 +142,3 @@ def _by_value(request: pytest.FixtureRequest) -> Iterator[None]:
     cloudpickle.register_pickle_by_value(module)
     yield
     cloudpickle.unregister_pickle_by_value(module)
-
-
-def _point_covalent_at(*, port: int, settings: Mapping[str, Any]) -> None:
-    from covalent._shared_files.config import update_config
-
-    where = {"address": covalent_server.ADDRESS, "port": port}
-    update_config({"dispatcher": where, "user_interface": where, "executors": {"cirro": dict(settings)}})

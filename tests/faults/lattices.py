@@ -5,12 +5,11 @@ A mark is a line in a file outside all that is tested: whatever is lost or done 
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cloudpickle
 import covalent as ct
@@ -94,9 +93,7 @@ def total(squares: list[tuple[int, str]], folder: str) -> int:
 @ct.lattice(executor="cirro")
 def sweep(count: int, folder: str, eats_mib: int = 0, memory_max: float | None = None, prints: int = 0) -> int:
     """Some electrons, which may print, and one that needs them all. The first may eat, and get more memory then."""
-    # Not a new one: it would take what it leaves open from the config of this process, which other tests have set.
-    grows: Any = copy.copy(small)
-    grows.memory_max = memory_max
+    grows = CirroBatchExecutor(vcpu=1, memory=0.25, retry_attempts=ATTEMPTS, memory_max=memory_max)
     first, other = ct.electron(square, executor=grows), ct.electron(square, executor=small)
     squares = [first((0, word(0, folder), folder, eats_mib, prints))]
     squares += [other((i, word(i, folder), folder, 0, prints)) for i in range(1, count)]

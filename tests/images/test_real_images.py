@@ -81,12 +81,15 @@ def test_the_labels_say_what_it_is_from(client: Any, runner: Built) -> None:
     assert layers[: len(below)] == below
 
 
-@pytest.mark.parametrize("package", ["cloudpickle", "setuptools"])
+@pytest.mark.parametrize(("package", "next_stage"), [("cloudpickle", "requirements"), ("setuptools", "cpu")])
 def test_another_file_in_the_place_of_a_pinned_one_is_not_installed(
-    engine: DockerEngine, runner: Built, tmp_path: Path, package: str
+    engine: DockerEngine, runner: Built, tmp_path: Path, package: str, next_stage: str
 ) -> None:
     """What an index gives must have the hash that is known; here it is the known one that is wrong."""
     write_runner_context(tmp_path, None)
+    # The stage that fails is the last: podman 4.3 may panic where others wait for one that fails.
+    dockerfile = tmp_path / DOCKERFILE
+    dockerfile.write_text(dockerfile.read_text().partition(f" AS {next_stage}\n")[0].rpartition("\nFROM ")[0])
     pins = tmp_path / "docker" / "pins.txt"
     pins.write_text(re.sub(rf"(?m)^({package}==.*sha256:)[0-9a-f]{{8}}", r"\g<1>00000000", pins.read_text()))
     arguments = {**pip_settings(), **build_arguments(Recipe())}
