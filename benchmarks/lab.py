@@ -21,9 +21,9 @@ from typing import Any
 
 import psutil
 
-from covalent_cirro import processes
-from covalent_cirro.playground import Playground
-from covalent_cirro.state_folder import REGION
+from covalent_cirro.local import processes
+from covalent_cirro.local.stack import Playground
+from covalent_cirro.local.state_folder import REGION
 
 HERE = Path(__file__).parent
 VCPUS = 8

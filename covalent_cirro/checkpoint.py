@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from covalent_cirro.contract.protocol import ATTEMPT_VARIABLE, CHECKPOINT_GOING, CHECKPOINT_SOCKET, CHECKPOINT_VARIABLE
 from covalent_cirro.errors import CheckpointError
-from covalent_cirro.protocol import ATTEMPT_VARIABLE, CHECKPOINT_GOING, CHECKPOINT_SOCKET, CHECKPOINT_VARIABLE
 
 LOCAL_VARIABLE = "CIRRO_CHECKPOINT_FOLDER"
 """Outside of a job, the folder to use and keep; without it each call of `folder` makes a temporary one."""
@@ -100,12 +100,12 @@ def _ask(job: str, what: str) -> dict[str, Any]:
     """
     import json
 
-    from covalent_cirro.runner import checkpoint_link
+    from covalent_cirro.runner.checkpoints import link
 
     until = time.monotonic() + _SUPERVISOR_S
     while True:
         try:
-            connection = checkpoint_link.connect(job, CHECKPOINT_SOCKET)
+            connection = link.connect(job, CHECKPOINT_SOCKET)
             break
         except OSError as error:
             if time.monotonic() >= until:

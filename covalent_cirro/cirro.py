@@ -23,7 +23,7 @@ from covalent.executor.base import AsyncBaseExecutor
 
 from covalent_cirro import settings as options_table
 from covalent_cirro.errors import CirroError
-from covalent_cirro.progress import panel
+from covalent_cirro.jobs import panel
 from covalent_cirro.settings import SECTION, Settings
 
 log = logging.getLogger(__name__)
@@ -207,8 +207,8 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
 
     async def send(self, task_specs: list[Any], resources: Any, task_group_metadata: dict[str, Any]) -> Any:
         """Store what the electrons need and submit their job. Returns what `poll` is given."""
-        from covalent_cirro import submission
-        from covalent_cirro.launches import Launch
+        from covalent_cirro.electron import send as submission
+        from covalent_cirro.electron.launches import Launch
 
         self._launch = Launch(task_group_metadata["dispatch_id"], task_group_metadata["node_ids"])
         try:
@@ -219,7 +219,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
 
     async def poll(self, task_group_metadata: dict[str, Any], data: Any) -> Any:
         """Wait for the job. Returns what `receive` is given."""
-        from covalent_cirro import polling
+        from covalent_cirro.electron import poll as polling
 
         try:
             return await _told(polling.poll(self._launch, self.settings, data, self._keep_handle))
@@ -237,21 +237,22 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
                 for node_id in node_ids
             ]
         if isinstance(data, Mapping) and "cirro_resume" in data:  # not a job's end: `cirro resume` asks
-            from covalent_cirro.resume import server_life
+            from covalent_cirro.electron.resume import server_life
 
             await server_life.answer(dispatch_id, data)
             return []
         from covalent._shared_files.schemas.asset import AssetUpdate
 
-        from covalent_cirro import mending, reception
-        from covalent_cirro.progress.status_board import board
+        from covalent_cirro.covalent_server.status_board import board
+        from covalent_cirro.electron import patience
+        from covalent_cirro.electron import receive as reception
 
         def tell(words: str) -> None:
             for node_id in node_ids:
                 board().show_problem(dispatch_id, node_id, words)
 
         received = await _told(
-            mending.until_mended(
+            patience.until_mended(
                 f"Dispatch {dispatch_id}, nodes {node_ids}",
                 lambda: reception.receive(self.settings, dispatch_id, node_ids, data),
                 then="The job has ended; its result is kept in S3 and fetched as soon as this is put right.",
@@ -283,7 +284,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         Returns:
             Whether its end was asked for.
         """
-        from covalent_cirro import submission
+        from covalent_cirro.electron import send as submission
 
         try:
             return await submission.cancel(self.settings, task_metadata, job_handle)
@@ -298,9 +299,9 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         except Exception as error:  # 5 s without an answer, or a listener that died
             log.warning("Covalent did not take the handle of job %s (%r); writing it directly", handle, error)
             try:
-                from covalent_cirro import covalent_assets
+                from covalent_cirro.covalent_server import assets
 
-                await asyncio.to_thread(covalent_assets.write_handle, dispatch_id, node_id, json.dumps(handle))
+                await asyncio.to_thread(assets.write_handle, dispatch_id, node_id, json.dumps(handle))
             except Exception:
                 log.exception("The handle of job %s is not kept", handle)
 
@@ -318,19 +319,21 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
             TaskRuntimeError: The job failed; the message is its traceback, or why it has none.
             TaskCancelledError: It was cancelled.
         """
-        from covalent_cirro import direct, mending
+        from covalent_cirro.electron import patience, without_server
 
         await self._upload_task(function, args, kwargs, task_metadata)
         submitting = asyncio.ensure_future(self.submit_task(task_metadata, {}))
         try:
             job_id = await asyncio.shield(submitting)
-            ended = await _told(direct.wait(self.settings, job_id, task_metadata))
+            ended = await _told(without_server.wait(self.settings, job_id, task_metadata))
         except asyncio.CancelledError:
             await self.cancel(task_metadata, await submitting)
             raise
         if ended.cancelled:
             raise TaskCancelledError(f"AWS Batch job {job_id} was cancelled")
-        fetched = mending.until_mended(f"Job {job_id}", lambda: direct.result(self.settings, task_metadata, ended))
+        fetched = patience.until_mended(
+            f"Job {job_id}", lambda: without_server.result(self.settings, task_metadata, ended)
+        )
         found = await _told(fetched)
         print(found.stdout, end="", file=self.task_stdout)
         print(found.stderr, end="", file=self.task_stderr)
@@ -348,21 +351,21 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
     async def _upload_task(
         self, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], task_metadata: dict[str, Any]
     ) -> None:
-        from covalent_cirro import direct
+        from covalent_cirro.electron import without_server
 
-        await _told(direct.upload(self.settings, function, args, kwargs, task_metadata))
+        await _told(without_server.upload(self.settings, function, args, kwargs, task_metadata))
 
     async def submit_task(self, task_metadata: dict[str, Any], identity: dict[str, Any]) -> str:
         """Submit the job of an electron that was uploaded, and return its id. ``identity`` is not needed any more."""
-        from covalent_cirro import direct
+        from covalent_cirro.electron import without_server
 
-        return await _told(direct.submit(self.settings, task_metadata))
+        return await _told(without_server.submit(self.settings, task_metadata))
 
     async def get_status(self, job_id: str) -> tuple[str, int]:
         """A job's status in AWS's words and its exit code, -1 without one."""
-        from covalent_cirro import direct
+        from covalent_cirro.electron import without_server
 
-        return await _told(direct.status(self.settings, job_id))
+        return await _told(without_server.status(self.settings, job_id))
 
     async def query_result(self, task_metadata: dict[str, Any]) -> tuple[Any, str, str]:
         """Result, stdout and stderr of an electron whose job has ended.
@@ -370,9 +373,9 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         Raises:
             TaskRuntimeError: It failed, or has not ended.
         """
-        from covalent_cirro import direct
+        from covalent_cirro.electron import without_server
 
-        found = await _told(direct.result(self.settings, task_metadata, None))
+        found = await _told(without_server.result(self.settings, task_metadata, None))
         if found.error:
             raise TaskRuntimeError(found.error)
         return found.value, found.stdout, found.stderr
@@ -388,13 +391,13 @@ def _section() -> Mapping[str, Any]:
 
 
 def _absolute(items: list[str]) -> list[str]:
-    from covalent_cirro import packages
+    from covalent_cirro.electron import local_packages as packages
 
     return [str(packages.locate(item)) for item in items]
 
 
 def _status(one: Any) -> Any:
-    """Covalent's word for how an electron ended (`results.Received`)."""
+    """Covalent's word for how an electron ended (`result_writer.Received`)."""
     if one.completed:
         return RESULT_STATUS.COMPLETED
     return RESULT_STATUS.CANCELLED if one.cancelled else RESULT_STATUS.FAILED
@@ -429,7 +432,7 @@ def _take_part() -> None:
     program = getattr(sys.modules.get("__main__"), "__file__", None) or ""
     if program.endswith("app.py"):  # Covalent's server is this file of its web application
         try:
-            from covalent_cirro.resume import server_life
+            from covalent_cirro.electron.resume import server_life
 
             server_life.arm_in_server()
         except Exception:

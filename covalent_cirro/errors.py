@@ -1,7 +1,7 @@
 """The errors of covalent-cirro. The class names who has to act; the message says what, which id, why, and what to do.
 
-No I/O. Errors are made at four edges only: `aws.py` (what AWS said), `local_files.py` (what this machine said),
-`cirro.py` (what Covalent shows), `cli/`.
+No I/O. Errors are made at four edges only: `aws/sessions.py` (what AWS said), `local_files.py` (what this machine
+said), `cirro.py` (what Covalent shows), `cli/`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ class CirroError(Exception):
     """Base of all errors made here. ``str(error)`` is all that Covalent shows of it.
 
     Attributes:
-        passes: The user can put it right meanwhile: who waits for a job goes on then (`mending.py`).
+        passes: The user can put it right meanwhile: who waits for a job goes on then (`electron/patience.py`).
     """
 
     passes = False
@@ -54,7 +54,7 @@ class AccessDenied(AwsError):
 class Unsigned(AccessDenied):
     """AWS takes no call of ours, whatever it is about: credentials expired or are unknown, or the clock is wrong.
 
-    Who has nothing to lose fails at once. Who waits for a job goes on (`mending.py`): the user can put it right.
+    Who has nothing to lose fails at once. Who waits for a job goes on (`electron/patience.py`): the user can mend it.
     """
 
     passes = True

@@ -361,7 +361,7 @@ class Settings:
     """All options with their values: what one electron's job is made from. Fields are documented in `OPTIONS`.
 
     Attributes:
-        on_demand: Of a further try (`tries.py`): its job goes to the on-demand queue. No option.
+        on_demand: Of a further try (`jobs/further_tries.py`): its job goes to the on-demand queue. No option.
     """
 
     credentials: str | None

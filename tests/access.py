@@ -11,8 +11,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from covalent_cirro.emulator import Emulator
-from covalent_cirro.emulator.keys import Key
+from covalent_cirro.local.emulator import Emulator
+from covalent_cirro.local.emulator.keys import Key
 
 PROFILE = "emulated"
 

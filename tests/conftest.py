@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from covalent_cirro import covalent_server
+from covalent_cirro.local import covalent_process
 
 CLOSED_PORT = 1
 """Nothing listens here: a dispatch without the fixture ``stack`` fails at once instead of finding somebody's server."""
@@ -26,8 +26,8 @@ atexit.register(shutil.rmtree, _folder, ignore_errors=True)
 for _name in list(os.environ):
     if _name.startswith("COVALENT_") or (_name.startswith("AWS_") and os.environ.get("CIRRO_LIVE") != "1"):
         del os.environ[_name]
-covalent_server.write_config(_folder, port=CLOSED_PORT, executors={})
-os.environ |= covalent_server.client_environment(_folder)
+covalent_process.write_config(_folder, port=CLOSED_PORT, executors={})
+os.environ |= covalent_process.client_environment(_folder)
 if os.environ.get("CIRRO_LIVE") != "1":
     os.environ |= {
         "AWS_EC2_METADATA_DISABLED": "true",

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from covalent_cirro import __version__, protocol
+from covalent_cirro import __version__
+from covalent_cirro.contract import protocol
+from covalent_cirro.deployment.images.build import Versions
+from covalent_cirro.deployment.images.docker_engine import DockerEngine, LocalImage, Uploaded
 from covalent_cirro.errors import ImageError
-from covalent_cirro.images.build import Versions
-from covalent_cirro.images.docker_engine import DockerEngine, LocalImage, Uploaded
 
 TRUE = Versions(platform.python_version(), importlib.metadata.version("cloudpickle"), __version__, str(protocol.FORMAT))
 """What an image has that was built here."""

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import requests
 
-from covalent_cirro.emulator import Emulator
-from covalent_cirro.emulator.images import OCI_INDEX, OCI_MANIFEST
+from covalent_cirro.local.emulator import Emulator
+from covalent_cirro.local.emulator.ecr.images import OCI_INDEX, OCI_MANIFEST
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from covalent_cirro import covalent_server, processes
 from covalent_cirro.errors import HostError
+from covalent_cirro.local import covalent_process, processes
 
 START_S = 180.0
 """Several times what a slow, busy machine takes."""
@@ -26,16 +26,16 @@ def covalent(folder: Path, executors: Mapping[str, Mapping[str, Any]], environme
         environment: Of its process: credentials and region, and where AWS is if that is elsewhere.
     """
     port, log = processes.free_port(), folder / "covalent.log"
-    covalent_server.write_config(folder, port=port, executors=executors)
+    covalent_process.write_config(folder, port=port, executors=executors)
     identity = processes.start(
-        [sys.executable, "-m", "covalent_cirro.covalent_server", str(port)],
+        [sys.executable, "-m", "covalent_cirro.local.covalent_process", str(port)],
         log=log,
-        environment={**environment, **covalent_server.server_environment(folder)},
+        environment={**environment, **covalent_process.server_environment(folder)},
         folder=folder,
     )
     try:
-        answers = functools.partial(covalent_server.answers, port)
+        answers = functools.partial(covalent_process.answers, port)
         processes.wait_for(answers, identity, log, START_S, HostError)
-        yield covalent_server.url_of(port)
+        yield covalent_process.url_of(port)
     finally:
         processes.end(identity, patience_s=10)

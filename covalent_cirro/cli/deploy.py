@@ -12,10 +12,12 @@ from typing import Any
 
 import click
 
-from covalent_cirro import aws, covalent_config, deployment
+from covalent_cirro import deployment
+from covalent_cirro.aws import sessions
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.covalent_config import Recorded
+from covalent_cirro.covalent_server import config
+from covalent_cirro.covalent_server.config import Recorded
 from covalent_cirro.deployment import Deployed
 from covalent_cirro.deployment.change_sets import Change
 from covalent_cirro.deployment.plans import PartPlan, Plan
@@ -53,7 +55,7 @@ def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes
     cirro deploy --parameter GpuInstanceTypes=g5,g6 --parameter GpuSpotMaxVcpus=128
     """
     parameters = _parameters(given)
-    client = functools.cache(lambda service: aws.client(target.access, service))
+    client = functools.cache(lambda service: sessions.client(target.access, service))
     shown: list[Plan] = []
 
     def confirm(plan: Plan) -> bool:
@@ -73,7 +75,7 @@ def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes
         )
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
-    recorded = covalent_config.record(
+    recorded = config.record(
         done.settings,
         stack_name=target.stack_name,
         region=str(client("cloudformation").meta.region_name),
@@ -210,7 +212,7 @@ def _show(done: Deployed, recorded: Recorded) -> None:
     else:
         render.done(f"nothing changed: the deployment {done.name!r} is as its templates and parameters say")
     render.facts(done.settings.items())
-    path = covalent_config.config_path()
+    path = config.config_path()
     if recorded.written:
         render.done(f"written into [executors.cirro] of {path}: {', '.join(recorded.written)}")
         render.line(
@@ -242,7 +244,7 @@ def _document(done: Deployed, recorded: Recorded, shown: list[Plan]) -> dict[str
             for change in part.changes
         ],
         "config": {
-            "file": str(covalent_config.config_path()),
+            "file": str(config.config_path()),
             "written": recorded.written,
             "kept": recorded.kept,
         },

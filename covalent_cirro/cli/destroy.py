@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from covalent_cirro import aws, covalent_config
+from covalent_cirro.aws import sessions
 from covalent_cirro.cli import render
 from covalent_cirro.cli.deploy import show_event
 from covalent_cirro.cli.options import Target, json_option, target_options
+from covalent_cirro.covalent_server import config
 from covalent_cirro.deployment import holdings, teardown
 from covalent_cirro.deployment.holdings import Holdings, Proof
 from covalent_cirro.errors import Declined
@@ -29,7 +30,7 @@ def destroy(target: Target, keep_data: bool, yes: bool, as_json: bool) -> None:
     Says what there is and asks, stops the jobs, empties and deletes, and looks whether anything is left. One that was
     deleted by half is finished.
     """
-    client = functools.cache(lambda service: aws.client(target.access, service))
+    client = functools.cache(lambda service: sessions.client(target.access, service))
     found = holdings.survey(client, target.stack_name, keep_data=keep_data)
     if not as_json:
         _show_holdings(found)
@@ -37,7 +38,7 @@ def destroy(target: Target, keep_data: bool, yes: bool, as_json: bool) -> None:
         _ask(found, as_json)
     with render.steps(quiet=as_json) as say:
         proof = teardown.destroy(client, found, say=say, on_event=None if as_json else show_event(target.stack_name))
-    forgotten = [] if proof.left else covalent_config.forget(target.stack_name)
+    forgotten = [] if proof.left else config.forget(target.stack_name)
     if as_json:
         render.document(_document(found, proof, forgotten))
     else:
@@ -92,7 +93,7 @@ def _size(size_bytes: int) -> str:
 
 def _show_proof(found: Holdings, proof: Proof, forgotten: list[str]) -> None:
     if forgotten:
-        render.line(f"Taken out of {covalent_config.config_path()}: {', '.join(forgotten)}")
+        render.line(f"Taken out of {config.config_path()}: {', '.join(forgotten)}")
     for reason in proof.not_asked:
         render.warning(f"could not be looked at: {reason}")
     if proof.left:

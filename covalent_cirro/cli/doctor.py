@@ -9,8 +9,8 @@ import click
 
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.doctor import Asked, examine
-from covalent_cirro.health.findings import FAILURE, LEVELS
+from covalent_cirro.deployment.doctor import Asked, examine
+from covalent_cirro.jobs.findings import FAILURE, LEVELS
 
 
 @click.command(epilog="Exit codes: 0 no failure, though there may be warnings; 1 at least one failure.")

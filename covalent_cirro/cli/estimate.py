@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import click
 
+from covalent_cirro.aws.prices import Price
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.health.machines import Need
 from covalent_cirro.history.account import open_account
-from covalent_cirro.prices import Price
-from covalent_cirro.report import costs
-from covalent_cirro.report.costs import Estimate, Offer
-from covalent_cirro.report.page import duration, usd
-from covalent_cirro.report.sources import offers
+from covalent_cirro.history.report import costs
+from covalent_cirro.history.report.costs import Estimate, Offer
+from covalent_cirro.history.report.page import duration, usd
+from covalent_cirro.history.report.sources import offers
+from covalent_cirro.jobs.machines import Need
 from covalent_cirro.settings import MIB_PER_GB
 
 FITS_NOWHERE = 1

@@ -9,17 +9,19 @@ from typing import Any, TypeVar
 
 import click
 
-from covalent_cirro import aws, covalent_config, deployment
+from covalent_cirro import deployment
+from covalent_cirro.aws import sessions
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.image_rules import VERSION_LABELS, Facts
-from covalent_cirro.images import build as image_build
-from covalent_cirro.images import push as image_push
-from covalent_cirro.images import repository as images
-from covalent_cirro.images.build import Built
-from covalent_cirro.images.docker_engine import DockerEngine
-from covalent_cirro.images.recipe import DEVICES, PLATFORMS, PYTHON, PYTHONS, Recipe
-from covalent_cirro.images.repository import PushedImage, Repository
+from covalent_cirro.covalent_server import config
+from covalent_cirro.deployment.images import build as image_build
+from covalent_cirro.deployment.images import push as image_push
+from covalent_cirro.deployment.images import repository as images
+from covalent_cirro.deployment.images.build import Built
+from covalent_cirro.deployment.images.docker_engine import DockerEngine
+from covalent_cirro.deployment.images.recipe import DEVICES, PLATFORMS, PYTHON, PYTHONS, Recipe
+from covalent_cirro.deployment.images.repository import PushedImage, Repository
+from covalent_cirro.jobs.image_rules import VERSION_LABELS, Facts
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -110,11 +112,11 @@ def push(target: Target, as_json: bool, **recipe: Any) -> None:
     render.done(f"{pushed.uri} {'is pushed' if pushed.uploaded else 'was there already'}")
     for name, value in pushed.recorded.kept.items():
         render.warning(
-            f"{name} stays {value!r}, which somebody set in {covalent_config.config_path()}: jobs use that image. Take "
+            f"{name} stays {value!r}, which somebody set in {config.config_path()}: jobs use that image. Take "
             "the line out and push again, or set it yourself."
         )
     if not pushed.recorded.kept:
-        render.done(f"jobs use it: it is container_image_uri in {covalent_config.config_path()}")
+        render.done(f"jobs use it: it is container_image_uri in {config.config_path()}")
 
 
 @image.command("list")
@@ -125,7 +127,7 @@ def listing(target: Target, as_json: bool) -> None:
     repository = _repository(target)
     found = images.listing(repository)
     told = images.facts(repository, [each.digest for each in found])
-    uri = str(covalent_config.executor_section().get(covalent_config.IMAGE) or "")
+    uri = str(config.executor_section().get(config.IMAGE) or "")
     rows = [_listed(repository, each, told.get(each.digest), uri) for each in found]
     if as_json:
         render.document(rows)
@@ -160,8 +162,8 @@ def _recipe(given: dict[str, Any]) -> Recipe:
 
 
 def _repository(target: Target) -> Repository:
-    outputs = deployment.outputs(aws.client(target.access, "cloudformation"), target.stack_name)
-    return image_push.repository_of(outputs, aws.client(target.access, "ecr"), target.access)
+    outputs = deployment.outputs(sessions.client(target.access, "cloudformation"), target.stack_name)
+    return image_push.repository_of(outputs, sessions.client(target.access, "ecr"), target.access)
 
 
 def _described(built: Built) -> dict[str, Any]:

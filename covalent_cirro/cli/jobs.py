@@ -13,11 +13,11 @@ from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import MIB, DispatchName, counted, lasting, memory
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.errors import AwsError
-from covalent_cirro.history import finding
+from covalent_cirro.history import find
 from covalent_cirro.history.account import open_account
 from covalent_cirro.history.board import Board
+from covalent_cirro.history.electron_list import Row, counts, row_document
 from covalent_cirro.history.names import SHORT, Wanted
-from covalent_cirro.history.rows import Row, counts, row_document
 
 HEADERS = ("electron", "lattice", "node", "state", "attempt", "where", "memory", "")
 
@@ -55,7 +55,7 @@ def jobs(target: Target, dispatch: Wanted | None, everything: bool, watch: bool,
     if watch and as_json:
         raise click.UsageError("--watch shows a table; with --json, ask again yourself.")
     with open_account(target.access, target.stack_name) as account:
-        dispatch_id = None if dispatch is None else finding.dispatch_named(account, dispatch.dispatch)
+        dispatch_id = None if dispatch is None else find.dispatch_named(account, dispatch.dispatch)
         board = Board(account, dispatch_id, everything=everything)
         if watch:
             with contextlib.suppress(KeyboardInterrupt):

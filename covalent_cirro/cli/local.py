@@ -1,4 +1,4 @@
-"""``cirro local``: the local stack, an emulated AWS with or without a Covalent server. Shows what `playground` does."""
+"""``cirro local``: the local stack, an emulated AWS with or without a Covalent server. Shows what `stack` does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 
 from covalent_cirro.cli import render
 from covalent_cirro.errors import CirroError
-from covalent_cirro.playground import Playground
+from covalent_cirro.local.stack import Playground
 
 NOT_RUNNING = 3
 """Exit code of ``status`` where nothing runs, as with ``systemctl status``."""

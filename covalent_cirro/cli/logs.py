@@ -7,17 +7,17 @@ from collections.abc import Iterator
 
 import click
 
-from covalent_cirro import log_parts
 from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.options import Target, target_options
-from covalent_cirro.history import finding, following, output
+from covalent_cirro.contract import log_parts
+from covalent_cirro.history import find, following, output
 from covalent_cirro.history.account import Account, open_account
-from covalent_cirro.history.finding import Electron
+from covalent_cirro.history.electron_list import NOBODY_KNOWS
+from covalent_cirro.history.find import Electron
 from covalent_cirro.history.names import Wanted
-from covalent_cirro.history.rows import NOBODY_KNOWS
-from covalent_cirro.history.stories import Site, tell
-from covalent_cirro.reuse.telling import REUSED
+from covalent_cirro.history.story import Site, tell
+from covalent_cirro.jobs.reuse_texts import REUSED
 
 
 @click.command()
@@ -32,7 +32,7 @@ def logs(target: Target, electron: Wanted, follow: bool, as_json: bool) -> None:
     stderr. Needs no Covalent server; an electron that failed is no failure of this command.
     """
     with open_account(target.access, target.stack_name) as account:
-        found = finding.electron(account, electron)
+        found = find.electron(account, electron)
         printed = False
         with contextlib.suppress(KeyboardInterrupt):
             for piece in _pieces(account, found, follow=follow, as_json=as_json):
@@ -40,7 +40,7 @@ def logs(target: Target, electron: Wanted, follow: bool, as_json: bool) -> None:
                 _show(piece, as_json=as_json)
         render.end_raw()
         if not as_json:
-            _say_end(account, finding.electron(account, electron) if follow else found, printed=printed)
+            _say_end(account, find.electron(account, electron) if follow else found, printed=printed)
 
 
 def _pieces(account: Account, found: Electron, *, follow: bool, as_json: bool) -> Iterator[output.Piece]:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from covalent_cirro import covalent_config
-from covalent_cirro.aws import Access
+from covalent_cirro.aws.sessions import Access
+from covalent_cirro.covalent_server import config
 
 DEFAULT_NAME = "cirro"
 
@@ -46,7 +46,7 @@ def target_options(command: Command) -> Command:
 
 def settle(stack_name: str | None, region: str | None, profile: str | None) -> Target:
     """The deployment that is meant. What the last one recorded counts only where the same one is meant."""
-    last = covalent_config.last_deploy()
+    last = config.last_deploy()
     if last is not None and stack_name in (None, last.stack_name):
         stack_name = last.stack_name
         # Another profile may well be another account with another region of its own.

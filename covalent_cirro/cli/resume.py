@@ -19,7 +19,7 @@ def resume(dispatches: tuple[str, ...], as_json: bool) -> None:
     A server that starts does it by itself where that is safe. This is for dispatches with electrons of other executors
     under way: they run again from their start.
     """
-    from covalent_cirro.resume import request  # imports Covalent, two seconds
+    from covalent_cirro.electron.resume import request  # imports Covalent, two seconds
 
     answers = request.resume(dispatches)
     if as_json:

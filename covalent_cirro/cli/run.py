@@ -7,19 +7,19 @@ import time
 
 import click
 
-from covalent_cirro import dispatching
 from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName, counted
 from covalent_cirro.cli.jobs import rows_as_table
 from covalent_cirro.cli.options import Target, json_option, target_options
+from covalent_cirro.covalent_server import client
 from covalent_cirro.errors import AwsError, SettingsError
-from covalent_cirro.history import finding
+from covalent_cirro.history import find
 from covalent_cirro.history.account import open_account
 from covalent_cirro.history.board import Board
+from covalent_cirro.history.electron_list import Row, counts
 from covalent_cirro.history.names import SHORT, Wanted
-from covalent_cirro.history.rows import Row, counts
-from covalent_cirro.jobs import JobState
-from covalent_cirro.reuse.telling import REUSED
+from covalent_cirro.jobs.reuse_texts import REUSED
+from covalent_cirro.jobs.states import JobState
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as a shell has it."""
@@ -56,20 +56,20 @@ def run(
     cirro run sweep.py:sweep --epochs 20 --rates "[0.1, 0.01]"
     """
     try:
-        loaded = dispatching.load(lattice)
-        given = dispatching.arguments(loaded, arguments)
+        loaded = client.load(lattice)
+        given = client.arguments(loaded, arguments)
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
     earlier = None
     if reuse is not None:
         with open_account(target.access, target.stack_name) as account:
-            earlier = finding.dispatch_named(account, reuse.dispatch)
-    dispatch_id = dispatching.dispatch(loaded, given, reuse_from=earlier)
+            earlier = find.dispatch_named(account, reuse.dispatch)
+    dispatch_id = client.dispatch(loaded, given, reuse_from=earlier)
     if detach:
         render.document({"dispatch_id": dispatch_id}) if as_json else render.line(dispatch_id)
         return
     if not as_json:
-        render.line(f"dispatch {dispatch_id}: {dispatching.page(dispatch_id)}")
+        render.line(f"dispatch {dispatch_id}: {client.page(dispatch_id)}")
     interrupted = False
     with open_account(target.access, target.stack_name) as account:
         board = Board(account, dispatch_id, reusing=earlier is not None)
@@ -78,48 +78,48 @@ def run(
         except KeyboardInterrupt:
             interrupted = True
             render.note("cancelling the dispatch; Ctrl-C again leaves it to the server")
-            dispatching.cancel(dispatch_id)
+            client.cancel(dispatch_id)
             try:
                 status, rows = _watch(board, dispatch_id, as_json)
             except KeyboardInterrupt:
                 sys.exit(INTERRUPTED)
-        if status != dispatching.COMPLETED:
+        if status != client.COMPLETED:
             rows = Board(account, dispatch_id).look()  # with what Covalent's own nodes left, which are no jobs
     if as_json:
         electrons = [row._asdict() for row in rows]
         render.document({"dispatch_id": dispatch_id, "status": status, "electrons": electrons, "counts": counts(rows)})
-    elif status == dispatching.COMPLETED:
+    elif status == client.COMPLETED:
         # Covalent would raise FileNotFoundError, and not say for which of its settings.
-        quoted = dispatching.quoted_folder()
+        quoted = client.quoted_folder()
         where = ', results_dir="..."' if quoted else ""
         render.done(f'the dispatch is {status}; ct.get_result("{dispatch_id}"{where}).result has its result')
         if quoted:
             render.note(f"Covalent cannot use the path {quoted}: name another folder; `cirro doctor` says which")
     if earlier is not None and not as_json:
         render.line(f"{sum(row.state == REUSED for row in rows)} of {len(rows)} electrons reused from {earlier}")
-    if status != dispatching.COMPLETED and not as_json:
+    if status != client.COMPLETED and not as_json:
         failed = [
             f"{row.electron}: {row.why} (`cirro show {row.dispatch_id[:SHORT]}:{row.node_id}`)"
             for row in rows
             if row.state == JobState.FAILED.value
         ]
-        render.failure("\n".join([f"the dispatch is {status}", *(failed or [dispatching.error(dispatch_id)])]).rstrip())
-    sys.exit(INTERRUPTED if interrupted else int(status != dispatching.COMPLETED))
+        render.failure("\n".join([f"the dispatch is {status}", *(failed or [client.error(dispatch_id)])]).rstrip())
+    sys.exit(INTERRUPTED if interrupted else int(status != client.COMPLETED))
 
 
 def _watch(board: Board, dispatch_id: str, quiet: bool) -> tuple[str, list[Row]]:
     """Show the electrons until the dispatch has ended; its status, and the electrons then."""
     rows: list[Row] = []
     if quiet:
-        while (status := dispatching.status(dispatch_id)) not in dispatching.ENDED:
+        while (status := client.status(dispatch_id)) not in client.ENDED:
             time.sleep(LOOK_S)
         return status, board.look()
     shown: tuple[object, ...] = ()
     with render.live() as show:
         next_look = 0.0
         while True:
-            status, note = dispatching.status(dispatch_id), ""
-            has_ended = status in dispatching.ENDED
+            status, note = client.status(dispatch_id), ""
+            has_ended = status in client.ENDED
             if has_ended or time.monotonic() >= next_look:
                 try:
                     rows = board.look()

@@ -11,16 +11,16 @@ import click
 from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import MIB, DispatchName, lasting, memory, moment
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.history import checkpoints, finding
+from covalent_cirro.contract.protocol import Usage
+from covalent_cirro.history import checkpoints, find
 from covalent_cirro.history.account import open_account
 from covalent_cirro.history.checkpoints import Checkpoint
 from covalent_cirro.history.hosts import Hosts
 from covalent_cirro.history.names import Wanted
-from covalent_cirro.history.stories import Site, Story, document, tell
-from covalent_cirro.history.turns import Turns
-from covalent_cirro.protocol import Usage
-from covalent_cirro.report import Report, cost_document, of_electron
-from covalent_cirro.report.page import duration, machine, usd
+from covalent_cirro.history.queue_places import Turns
+from covalent_cirro.history.report import Report, cost_document, of_electron
+from covalent_cirro.history.report.page import duration, machine, usd
+from covalent_cirro.history.story import Site, Story, document, tell
 
 
 @click.command()
@@ -33,7 +33,7 @@ def show(target: Target, electron: Wanted, as_json: bool) -> None:
     From AWS Batch while that knows its job, and from what it left in S3. Needs no Covalent server.
     """
     with open_account(target.access, target.stack_name) as account:
-        found = finding.electron(account, electron)
+        found = find.electron(account, electron)
         site, record = Site(account.region, account.partition), found.record
         turn = Turns(account).of([record]).get(record.job_id) if record else None
         hosts = Hosts(account).of_attempts(record) if record else {}

@@ -9,9 +9,9 @@ import click
 
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
+from covalent_cirro.deployment.doctor.capacity import Count
+from covalent_cirro.deployment.doctor.overview import EnvironmentView, Overview, QueueView, look
 from covalent_cirro.deployment.plans import stack_name
-from covalent_cirro.doctor.capacity import Count
-from covalent_cirro.doctor.overview import EnvironmentView, Overview, QueueView, look
 
 NOT_DEPLOYED = 3
 """Exit code where nothing is deployed, as ``cirro local status`` where nothing runs."""

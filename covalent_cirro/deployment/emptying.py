@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from covalent_cirro.aws import translate
+from covalent_cirro.aws.sessions import translate
 from covalent_cirro.deployment.stacks import access_of_client
 from covalent_cirro.errors import AwsError, NotFound, StackError
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from covalent_cirro.aws import translate
+from covalent_cirro.aws.sessions import translate
 from covalent_cirro.deployment import emptying, stacks
 from covalent_cirro.deployment.emptying import Contents
 from covalent_cirro.deployment.plans import STACKS, TAG, stack_name

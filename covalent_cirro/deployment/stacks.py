@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from covalent_cirro.aws import Access, translate
+from covalent_cirro.aws.sessions import Access, translate
 from covalent_cirro.errors import AwsError, StackError
 
 OURS = "covalent-cirro"

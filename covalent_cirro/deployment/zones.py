@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from covalent_cirro.deployment.holdings import Client, translated
-from covalent_cirro.health.machines import BUNDLES, filters
+from covalent_cirro.jobs.machines import BUNDLES, filters
 
 MOST = 3
 """Zones of a network; two of them have endpoints (``infra/network.yaml``)."""

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple, TypeVar
 
 import tenacity
 
-from covalent_cirro import aws, console, covalent_config
-from covalent_cirro.aws import Access, translate
+from covalent_cirro.aws import sessions
+from covalent_cirro.aws.sessions import Access, translate
+from covalent_cirro.contract.protocol import Location
+from covalent_cirro.covalent_server import config
 from covalent_cirro.deployment import stacks
 from covalent_cirro.deployment.plans import PARTS, stack_name
 from covalent_cirro.errors import AccessDenied, AwsError, StackError
-from covalent_cirro.protocol import Location
+from covalent_cirro.jobs import console_links
 from covalent_cirro.settings import BY_NAME, Settings, resolve
 
 T = TypeVar("T")
@@ -87,13 +89,13 @@ class Account:
     def partition(self) -> str:
         """``"aws"`` or another partition of AWS; empty where calls go to another endpoint, which has no console."""
         meta = self.client("batch").meta
-        return str(meta.partition) if console.is_aws(str(meta.endpoint_url)) else ""
+        return str(meta.partition) if console_links.is_aws(str(meta.endpoint_url)) else ""
 
     def client(self, service: str, region: str | None = None) -> Any:
         """The boto3 client of a service."""
         with self._lock:
             if (service, region) not in self._clients:
-                self._clients[service, region] = aws.client(self.access, service, region=region)
+                self._clients[service, region] = sessions.client(self.access, service, region=region)
             return self._clients[service, region]
 
     def ask(self, operation: str, call: Callable[[], T], of: str = "") -> T:
@@ -178,7 +180,7 @@ def open_account(access: Access, deployment: str) -> Account:
         StackError: There is no such deployment.
         AccessDenied, AwsError: Its stacks cannot be read.
     """
-    section = {key: value for key, value in covalent_config.executor_section().items() if key in BY_NAME}
+    section = {key: value for key, value in config.executor_section().items() if key in BY_NAME}
     given = {key: str(section.get(key) or "") or None for key in ("profile", "credentials", "region", "endpoint_url")}
     settled = Access(
         profile=access.profile or given["profile"],
@@ -186,7 +188,7 @@ def open_account(access: Access, deployment: str) -> Account:
         region=access.region or given["region"],
         endpoint_url=access.endpoint_url or given["endpoint_url"],
     )
-    last = covalent_config.last_deploy()
+    last = config.last_deploy()
     if last is not None and deployment != last.stack_name:
         section = _settings_of(settled, deployment)
     # Covalent writes "" for what nobody set.
@@ -194,7 +196,7 @@ def open_account(access: Access, deployment: str) -> Account:
 
 
 def _settings_of(access: Access, deployment: str) -> dict[str, Any]:
-    formation = aws.client(access, "cloudformation")
+    formation = sessions.client(access, "cloudformation")
     found = [stacks.find(formation, stack_name(deployment, part)) for part in PARTS]
     outputs = {key: value for stack in found if stack for key, value in stack.outputs.items()}
     if not outputs:

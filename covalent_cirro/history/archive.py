@@ -9,14 +9,10 @@ import contextlib
 from collections.abc import Callable, Container, Iterator
 from typing import NamedTuple, TypeVar
 
-from covalent_cirro import log_parts
-from covalent_cirro.documents import parse_call, parse_reused
-from covalent_cirro.errors import CallError, NotFound, OutcomeError, TooLarge
-from covalent_cirro.history.account import Account
-from covalent_cirro.jobs import JobDetail
-from covalent_cirro.limits import MAX_OUTCOME_BYTES
-from covalent_cirro.outcomes import later_attempts, outcome_of
-from covalent_cirro.protocol import (
+from covalent_cirro.contract import log_parts
+from covalent_cirro.contract.documents import parse_call, parse_reused
+from covalent_cirro.contract.limits import MAX_OUTCOME_BYTES
+from covalent_cirro.contract.protocol import (
     MAX_DOCUMENT_BYTES,
     Call,
     Location,
@@ -26,6 +22,10 @@ from covalent_cirro.protocol import (
     calls_among,
     node_base,
 )
+from covalent_cirro.errors import CallError, NotFound, OutcomeError, TooLarge
+from covalent_cirro.history.account import Account
+from covalent_cirro.jobs.authentic_outcomes import later_attempts, outcome_of
+from covalent_cirro.jobs.states import JobDetail
 
 T = TypeVar("T")
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from covalent_cirro.batch import MAX_REASON
+from covalent_cirro.aws.batch import MAX_REASON
+from covalent_cirro.contract.protocol import Location
 from covalent_cirro.errors import AccessDenied, AwsError, CirroError, NotFound
 from covalent_cirro.history import archive
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.names import JobName, parse_job_name
 from covalent_cirro.history.records import Record, parse_record
-from covalent_cirro.protocol import Location
 
 MAX_DESCRIBED = 100
 """Jobs in one DescribeJobs call (Batch API Reference, DescribeJobs)."""

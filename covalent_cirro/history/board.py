@@ -8,16 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from covalent_cirro.contract.protocol import Location, Outcome, Reused
 from covalent_cirro.errors import AccessDenied, NotFound
-from covalent_cirro.history import archive, batch_jobs, finding
+from covalent_cirro.history import archive, batch_jobs, find
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.archive import Kept
+from covalent_cirro.history.electron_list import Row, folded, ordered, row_of_call, row_of_job, row_of_reused
 from covalent_cirro.history.hosts import Hosts
+from covalent_cirro.history.queue_places import Turns
 from covalent_cirro.history.records import Record
-from covalent_cirro.history.rows import Row, folded, ordered, row_of_call, row_of_job, row_of_reused
-from covalent_cirro.history.turns import Turns
-from covalent_cirro.outcomes import refused
-from covalent_cirro.protocol import Location, Outcome, Reused
+from covalent_cirro.jobs.authentic_outcomes import refused
 
 EVERY_S = 3.0
 """Between two looks, at least."""
@@ -108,12 +108,12 @@ class Board:
 
     def _first(self) -> list[Record]:
         if self._dispatch_id is None:
-            return finding.all_known(self._account) if self._everything else finding.recent(self._account)
+            return find.all_known(self._account) if self._everything else find.recent(self._account)
         self._kept = archive.calls(self._account, self._dispatch_id)
-        records = finding.jobs_of(self._account, self._dispatch_id, self._kept)
+        records = find.jobs_of(self._account, self._dispatch_id, self._kept)
         called = {record.call for record in records}
         forgotten = [kept for kept in self._kept if kept.place not in called]
-        calls = self._account.each(lambda kept: finding.call_or_problem(self._account, kept.place), forgotten)
+        calls = self._account.each(lambda kept: find.call_or_problem(self._account, kept.place), forgotten)
         for kept, (call, problem) in zip(forgotten, calls, strict=True):
             self._electrons[kept.place] = call.tasks[0].name if call and call.tasks else "-"
             if problem:
@@ -131,7 +131,7 @@ class Board:
 
     def _next(self, looked_at: float) -> list[Record]:
         open_ids = [record.job_id for record in self._records.values() if not record.has_ended]
-        new = finding.created_since(self._account, looked_at - OVERLAP_S, self._dispatch_id)
+        new = find.created_since(self._account, looked_at - OVERLAP_S, self._dispatch_id)
         seen = {record.job_id for record in new}
         return [*new, *batch_jobs.describe(self._account, (each for each in open_ids if each not in seen))]
 
@@ -152,7 +152,7 @@ class Board:
 
     def _outcome_at(self, place: Location, record: Record | None) -> tuple[Outcome | None, str]:
         try:
-            outcome, problem = finding.outcome_or_problem(self._account, place)
+            outcome, problem = find.outcome_or_problem(self._account, place)
             if record is None or outcome is None:
                 return outcome, problem
             own = archive.outcome_of_job(self._account, place, record.detail, outcome)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from covalent_cirro.history import archive
 from covalent_cirro.history.account import Account
-from covalent_cirro.history.finding import Electron
+from covalent_cirro.history.find import Electron
 
 
 class Checkpoint(NamedTuple):

@@ -6,17 +6,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from covalent_cirro import log_parts
-from covalent_cirro.history import archive, finding
+from covalent_cirro.contract import log_parts
+from covalent_cirro.contract.log_parts import STDERR, STDOUT
+from covalent_cirro.contract.protocol import Location, Log
+from covalent_cirro.history import archive, find
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.events import Events, as_printed, is_piece_of_a_line
-from covalent_cirro.history.finding import Electron
+from covalent_cirro.history.find import Electron
 from covalent_cirro.history.growing import GrowingLine
 from covalent_cirro.history.output import BOTH, Piece, as_piece, heading, read, read_part, result_of
 from covalent_cirro.history.records import Record
-from covalent_cirro.log_parts import STDERR, STDOUT
-from covalent_cirro.log_text import LogText
-from covalent_cirro.protocol import Location, Log
+from covalent_cirro.jobs.log_text import LogText
 
 NEWS_S = 2.0
 """Between two looks for new lines, while there are some: GetLogEvents takes 10 to 25 calls a second for a whole account
@@ -54,7 +54,7 @@ def follow(
 
     Args:
         account: Where.
-        electron: From `finding`; with a job that AWS Batch knows.
+        electron: From `history/find.py`; with a job that AWS Batch knows.
         sleep: Waits for seconds.
         clock: Seconds, monotonic.
         say: Told the job's state when it changes.
@@ -80,7 +80,7 @@ def follow(
         sleep(pause_s)
         if clock() - looked_at >= STATE_S:
             looked_at = clock()
-            electron = finding.again(account, electron)
+            electron = find.again(account, electron)
     yield from _rest(account, electron, tails, sleep)
 
 
@@ -112,14 +112,14 @@ def _rest(
     if not tails:
         # It ended between two looks at its state, or its container never ran.
         fresh = electron.newest
-        outcome, problem = finding.outcome_or_problem(account, fresh.place)
+        outcome, problem = find.outcome_or_problem(account, fresh.place)
         whole = fresh._replace(outcome=outcome, problem=problem, parts=archive.parts(account, fresh.place))
         yield from read(account, electron._replace(calls=(*electron.calls[:-1], whole)))
         return
     tail = list(tails.values())[-1]
     if tail.is_blind:
         yield from tail.new()
-        outcome, _ = finding.outcome_or_problem(account, electron.newest.place)
+        outcome, _ = find.outcome_or_problem(account, electron.newest.place)
         result = result_of(electron._replace(calls=(electron.newest._replace(outcome=outcome),)))
         for stream, log in ((STDOUT, result.stdout), (STDERR, result.stderr)) if result is not None else ():
             if not log.parts and stream not in tail.stored and log.tail:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 
-from covalent_cirro import log_parts
+from covalent_cirro.contract import log_parts
+from covalent_cirro.contract.limits import MAX_PART_BYTES
+from covalent_cirro.contract.protocol import Location
 from covalent_cirro.errors import AccessDenied, NotFound, TooLarge
 from covalent_cirro.history import archive
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.events import EVENT_BYTES, Events, is_piece_of_a_line
-from covalent_cirro.limits import MAX_PART_BYTES
-from covalent_cirro.protocol import Location
 
 ENOUGH_BYTES = 2 * EVENT_BYTES
 """Of a longer line CloudWatch has the beginning: it is not looked for further back."""

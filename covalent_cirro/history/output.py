@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from covalent_cirro import log_parts
+from covalent_cirro.contract import log_parts
+from covalent_cirro.contract.limits import MAX_PART_BYTES
+from covalent_cirro.contract.log_parts import STDERR, STDOUT
+from covalent_cirro.contract.protocol import Location, Log, NodeResult
 from covalent_cirro.errors import AccessDenied, TooLarge
 from covalent_cirro.history import archive
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.events import Events, as_printed
-from covalent_cirro.history.finding import Attempted, Electron
+from covalent_cirro.history.find import Attempted, Electron
 from covalent_cirro.history.growing import GrowingLine
 from covalent_cirro.history.records import Record
-from covalent_cirro.limits import MAX_PART_BYTES
-from covalent_cirro.log_parts import STDERR, STDOUT
-from covalent_cirro.log_text import Bit, LogText, without_parts
-from covalent_cirro.protocol import Location, Log, NodeResult
+from covalent_cirro.jobs.log_text import Bit, LogText, without_parts
 
 BOTH = "log"
 """Stream of a `Piece` that has stdout and stderr mixed, as CloudWatch has them; others are `STDOUT` and `STDERR`."""

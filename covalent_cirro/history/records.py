@@ -9,16 +9,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from covalent_cirro import jobs
-from covalent_cirro.batch import REPLACED, job_tail
-from covalent_cirro.jobs import JobDetail, JobState
-from covalent_cirro.protocol import CALL_PARAMETER, Location, ProtocolError, parse_call_argument
+from covalent_cirro.aws.batch import REPLACED, job_tail
+from covalent_cirro.contract.protocol import CALL_PARAMETER, Location, ProtocolError, parse_call_argument
+from covalent_cirro.jobs import states
+from covalent_cirro.jobs.states import JobDetail, JobState
 
 DISPATCH_TAG = "covalent:dispatch"
 LATTICE_TAG = "covalent:lattice"
 ELECTRON_TAG = "covalent:electron"
 NODE_TAG = "covalent:node"
-"""Tags of every job of an executor (`submission`): they tell it from the jobs of others in the same queue."""
+"""Tags of every job of an executor (`electron/send.py`): they tell it from the jobs of others in the same queue."""
 
 RUNNING = (JobState.RUNNING.value, JobState.STARTING.value)
 """States in which a job has a machine, and costs."""
@@ -145,7 +145,7 @@ def parse_record(described: Mapping[str, Any]) -> Record | None:
     log = (container.get("logConfiguration") or {}).get("options") or {}
     lattice = str(tags.get(LATTICE_TAG) or "")
     return Record(
-        detail=jobs.parse_job(described),
+        detail=states.parse_job(described),
         dispatch_id=dispatch_id,
         lattice="" if lattice == "-" else lattice,
         electron=str(tags.get(ELECTRON_TAG) or "-"),

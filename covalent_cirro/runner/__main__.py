@@ -15,7 +15,7 @@ def main() -> int:
     """Run one call; returns the exit code (`protocol.ExitCode`)."""
     started = time.time()
     # protocol is imported before the fork: both sides need it, and one import is cheaper than two.
-    from covalent_cirro import protocol
+    from covalent_cirro.contract import protocol
     from covalent_cirro.runner import process
 
     if len(sys.argv) != 2:

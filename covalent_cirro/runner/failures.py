@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from covalent_cirro import texts
-from covalent_cirro.limits import MESSAGE_CHARS, TRACEBACK_CHARS
-from covalent_cirro.protocol import Failure, Kind
+from covalent_cirro.contract import texts
+from covalent_cirro.contract.limits import MESSAGE_CHARS, TRACEBACK_CHARS
+from covalent_cirro.contract.protocol import Failure, Kind
 
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _ASYNCIO = os.path.join(os.path.dirname(os.__file__), "asyncio") + os.sep

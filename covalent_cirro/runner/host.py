@@ -42,9 +42,9 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import cloudpickle
 
-from covalent_cirro import nested, protocol, tobj
-from covalent_cirro.nested import Part
-from covalent_cirro.protocol import Failure, Kind
+from covalent_cirro.contract import nested, protocol, tobj
+from covalent_cirro.contract.nested import Part
+from covalent_cirro.contract.protocol import Failure, Kind
 from covalent_cirro.runner import placeholders, sandbox, tasks
 from covalent_cirro.runner.results import Packed
 

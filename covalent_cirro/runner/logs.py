@@ -5,23 +5,12 @@ Pure: bytes and times go in, parts come out; `supervisor.py` stores them.
 
 from __future__ import annotations
 
-from covalent_cirro.limits import MAX_PARTS
-from covalent_cirro.log_parts import Part
-from covalent_cirro.protocol import LOG_TAIL_BYTES, Log
+from covalent_cirro.contract.limits import MAX_PARTS
+from covalent_cirro.contract.log_parts import Part, interval_s
+from covalent_cirro.contract.protocol import LOG_TAIL_BYTES, Log
 
 PART_BYTES = 2 * 1024 * 1024
 """A part is cut as soon as there is this much new text."""
-
-MAX_INTERVAL_S = 60.0
-"""New text waits at most this long for its part, however long the electron runs."""
-
-_LONGER = 60
-"""The interval grows to this fraction of the running time: few objects for long jobs, quick news from new ones."""
-
-
-def interval_s(first_s: float, running_s: float) -> float:
-    """Seconds after which new text is due: ``first_s`` at first, then a 60th of the running time, a minute at most."""
-    return max(first_s, min(MAX_INTERVAL_S, running_s / _LONGER))
 
 
 def cut_text(data: bytes | bytearray) -> int:

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from covalent_cirro import documents, protocol
-from covalent_cirro.protocol import Location, Outcome
-from covalent_cirro.runner import outcomes, s3
+from covalent_cirro.contract import documents, protocol
+from covalent_cirro.contract.protocol import Location, Outcome
+from covalent_cirro.runner import exits
+from covalent_cirro.runner.s3 import answers
 
 if TYPE_CHECKING:
-    from covalent_cirro.runner.s3_client import Client
+    from covalent_cirro.runner.s3.client import Client
 
 _TRIES = 5
 _CONFLICT_PAUSE_S = 0.3
@@ -48,7 +49,7 @@ def published(get: Get, where: Location, mac_key: str, attempt: int) -> int | No
         data = get(key)
         outcome = None if data is None else _own(data, where, mac_key)
         if outcome is not None and (outcome.is_final or outcome.attempt >= attempt):
-            return outcomes.exit_code(outcome.results)
+            return exits.exit_code(outcome.results)
     return None
 
 
@@ -80,7 +81,7 @@ def publish(client: Client, where: Location, outcome: Outcome, mac_key: str) -> 
     def get(key: str) -> bytes | None:
         try:
             return client.get(where.bucket, key).result().body
-        except s3.S3Error as error:
+        except answers.S3Error as error:
             raise NotStored(f"there is an outcome already, and it cannot be read: {error}") from error
 
     data = documents.dump_outcome(outcome, mac_key)
@@ -92,7 +93,7 @@ def publish(client: Client, where: Location, outcome: Outcome, mac_key: str) -> 
             return None
         stands = None if there is None else _own(there, where, mac_key)
         if stands is not None and (stands.is_final or stands.attempt >= outcome.attempt):
-            return outcomes.exit_code(stands.results)
+            return exits.exit_code(stands.results)
     raise NotStored(
         f"cannot store the outcome: other objects are at its two keys under s3://{where.bucket}/{where.base}"
     )
@@ -104,9 +105,9 @@ def _put(client: Client, bucket: str, key: str, data: bytes) -> bool:
         try:
             client.put(bucket, key, data, _ONLY_IF_NEW).result()
             return True
-        except s3.ConditionFailed:
+        except answers.ConditionFailed:
             return False
-        except s3.S3Error as error:
+        except answers.S3Error as error:
             passes = error.status is None or error.status == 409 or error.status >= 500
             if tries_left == 0 or not passes:
                 raise NotStored(f"cannot store the outcome: {error}") from error

@@ -18,15 +18,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from covalent_cirro.limits import MAX_PARTS
-from covalent_cirro.log_parts import STREAMS
-from covalent_cirro.protocol import LOG_TAIL_BYTES, Log
+from covalent_cirro.contract.limits import MAX_PARTS
+from covalent_cirro.contract.log_parts import STREAMS
+from covalent_cirro.contract.protocol import LOG_TAIL_BYTES, Log
 from covalent_cirro.runner.logs import PartNames, Stream
 from covalent_cirro.runner.process import ElectronProcess, Ended
-from covalent_cirro.runner.s3 import S3Error
+from covalent_cirro.runner.s3.answers import S3Error
 
 if TYPE_CHECKING:
-    from covalent_cirro.runner.s3_client import Pending
+    from covalent_cirro.runner.s3.client import Pending
 
 _READ_BYTES = 256 * 1024
 _MAX_UPLOADS = 4
@@ -44,7 +44,7 @@ class Limits(NamedTuple):
     """How long things may take, in seconds.
 
     Attributes:
-        log_interval_s: New text is stored as a part after this time at first (`logs.interval_s`).
+        log_interval_s: New text is stored as a part after this time at first (`log_parts.interval_s`).
         grace_s: From the runner's SIGTERM to the electron's, for an electron that uses checkpoints.
         stop_s: From the runner's SIGTERM to SIGKILL for the electron.
         exit_s: From the last result to the end of the process: its atexit functions and threads.

@@ -9,7 +9,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from covalent_cirro.protocol import Blob, Call, Inline, Input, Task
+from covalent_cirro.contract.protocol import Blob, Call, Inline, Input, Task
 
 
 def blobs_of(call: Call) -> list[Blob]:

@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from covalent_cirro import texts
-from covalent_cirro.limits import DOC_CHARS, NAME_CHARS
-from covalent_cirro.protocol import STRING_BYTES, Failure, Kind
+from covalent_cirro.contract import texts
+from covalent_cirro.contract.limits import DOC_CHARS, NAME_CHARS
+from covalent_cirro.contract.protocol import STRING_BYTES, Failure, Kind
 from covalent_cirro.runner import failures
 
 _BUFFER_BYTES = 1024 * 1024

@@ -5,7 +5,7 @@ that, is loaded once the electron has its request, unless it is needed before.
 
 Never unpickles anything, and never lets a payload into a log line. Settings for tests and odd cases are taken from the
 environment: ``CIRRO_LOG_INTERVAL_S``, ``CIRRO_GRACE_S``, ``CIRRO_STOP_S``, ``CIRRO_EXIT_S`` (`pump.Limits`),
-``CIRRO_CHECKPOINT_INTERVAL_S`` (`checkpoints.INTERVAL_S`), ``TMPDIR``.
+``CIRRO_CHECKPOINT_INTERVAL_S`` (`keeper.INTERVAL_S`), ``TMPDIR``.
 """
 
 from __future__ import annotations
@@ -20,17 +20,30 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from covalent_cirro import documents, protocol
-from covalent_cirro.protocol import Blob, Call, ExitCode, Failure, Inline, Kind, NodeResult, Outcome, Output, Ref, Task
-from covalent_cirro.runner import blobs, outcomes, requests, s3, usage
+from covalent_cirro.contract import documents, protocol
+from covalent_cirro.contract.protocol import (
+    Blob,
+    Call,
+    ExitCode,
+    Failure,
+    Inline,
+    Kind,
+    NodeResult,
+    Outcome,
+    Output,
+    Ref,
+    Task,
+)
+from covalent_cirro.runner import exits, requests, usage
 from covalent_cirro.runner.process import ElectronProcess, listen_to_stops
 from covalent_cirro.runner.pump import Limits, Pump
-from covalent_cirro.runner.quick_get import QuickGet
+from covalent_cirro.runner.s3 import answers, blobs
+from covalent_cirro.runner.s3.quick_get import QuickGet
 
 if TYPE_CHECKING:
-    from covalent_cirro.runner.checkpoint_door import CheckpointDoor
-    from covalent_cirro.runner.checkpoints import Checkpoint
-    from covalent_cirro.runner.s3_client import Client, Pending
+    from covalent_cirro.runner.checkpoints.door import CheckpointDoor
+    from covalent_cirro.runner.checkpoints.keeper import Checkpoint
+    from covalent_cirro.runner.s3.client import Client, Pending
 
 _STORE_MARGIN_S = 4.0
 """Before SIGKILL is due, this long is kept for the outcome alone: outputs that are not stored by then are given up."""
@@ -96,9 +109,9 @@ class Supervisor:
         try:
             self._check_stop()
             self._where, self._mac_key = protocol.parse_call_argument(argument)
-            self._endpoint = s3.Endpoint(self._environ)
+            self._endpoint = answers.Endpoint(self._environ)
             call = self._read_call()
-        except (s3.S3Error, protocol.ProtocolError) as error:
+        except (answers.S3Error, protocol.ProtocolError) as error:
             _say(f"cannot read the call: {error}")
             return ExitCode.BAD_CALL
         except _Stop:
@@ -120,8 +133,8 @@ class Supervisor:
         try:
             results = self._run_call(call, pump)
         except _Stop:
-            results = outcomes.all_failed(
-                call.tasks, {task.node_id: outcomes.terminated(task.name, None) for task in call.tasks}, ""
+            results = exits.all_failed(
+                call.tasks, {task.node_id: exits.terminated(task.name, None) for task in call.tasks}, ""
             )
         except Exception as error:
             import traceback
@@ -129,7 +142,7 @@ class Supervisor:
             # A fault of ours: said in full, for whoever mends it, and in the outcome.
             traceback.print_exc()
             broken = Failure(Kind.RUNNER, f"the runner broke: {type(error).__name__}: {error}", traceback.format_exc())
-            results = outcomes.all_failed(call.tasks, {task.node_id: broken for task in call.tasks}, "")
+            results = exits.all_failed(call.tasks, {task.node_id: broken for task in call.tasks}, "")
         code = self._publish(call, results)
         goes_at = self._host_goes_at()
         if code != ExitCode.TERMINATED or goes_at is None:
@@ -144,7 +157,7 @@ class Supervisor:
 
         def get(key: str) -> bytes | None:
             # Without s3:ListBucket, 403 is how S3 says that there is none.
-            with contextlib.suppress(s3.NotThere, s3.Refused):
+            with contextlib.suppress(answers.NotThere, answers.Refused):
                 return self._read(quick, key)
             return None
 
@@ -163,7 +176,7 @@ class Supervisor:
     def _client(self) -> Client:
         """The S3 client, loaded when it is first asked for: the fork is long done, so it may start threads."""
         if self._loaded is None:
-            from covalent_cirro.runner.s3_client import Client
+            from covalent_cirro.runner.s3.client import Client
 
             self._loaded = Client(self._endpoint, self._environ, self._memory.limit_bytes())
         return self._loaded
@@ -180,7 +193,7 @@ class Supervisor:
             conflict = f"the container has no cloudpickle: install cloudpickle=={call.cloudpickle} in the image"
         if conflict is not None:
             failure = Failure(Kind.VERSIONS, conflict)
-            return outcomes.all_failed(call.tasks, {task.node_id: failure for task in call.tasks}, "")
+            return exits.all_failed(call.tasks, {task.node_id: failure for task in call.tasks}, "")
 
         self._folder = _make_folder(self._environ)
         paths: dict[Blob, str] = {}
@@ -193,7 +206,7 @@ class Supervisor:
                 paths = blobs.fetch(client, self._where.bucket, self._where.prefix, needed, self._folder, self._wait)
             except (blobs.BlobError, OSError) as error:
                 failure = Failure(Kind.FETCH, str(error))
-                return outcomes.all_failed(call.tasks, {task.node_id: failure for task in call.tasks}, "")
+                return exits.all_failed(call.tasks, {task.node_id: failure for task in call.tasks}, "")
             finally:
                 self._interrupt = False
         self._times["fetched"] = time.time()
@@ -238,16 +251,14 @@ class Supervisor:
                 # Not the electron's doing, whatever it made of it: another attempt may fare better.
                 answer = answer._replace(kind=Kind.FETCH, message=checkpoint.fetch_failed)
             if isinstance(answer, Failure) and (pump.terminating or self._left_its_host(answer)):
-                answer = outcomes.terminated(task.name, answer)
+                answer = exits.terminated(task.name, answer)
             if task is call.tasks[-1] or isinstance(answer, Failure):
                 self._times["ran"] = done["time"] if done is not None else time.time()
                 self._ended = pump.end()
             if checkpoint is not None:
                 checkpoint.finish(succeeded=not isinstance(answer, Failure), orderly=done is not None)
             # The electron that failed is the last that prints: the end of its log is what explains it.
-            tail_bytes = (
-                protocol.LOG_TAIL_BYTES if isinstance(answer, Failure) else outcomes.tail_bytes(len(call.tasks))
-            )
+            tail_bytes = protocol.LOG_TAIL_BYTES if isinstance(answer, Failure) else exits.tail_bytes(len(call.tasks))
             raw.append((task, answer, pump.finish_logs(tail_bytes)))
         self._gpus = () if gpus is None else gpus.finish()
         for task, answer, logs in raw:
@@ -256,7 +267,7 @@ class Supervisor:
 
     def _look_after_checkpoint(self, call: Call, task: Task, control: str, attempt: int) -> CheckpointDoor | None:
         """What answers if the electron asks for its checkpoint; it waits for that, and until then does nothing."""
-        from covalent_cirro.runner.checkpoint_door import CheckpointDoor, Place
+        from covalent_cirro.runner.checkpoints.door import CheckpointDoor, Place
 
         job_id, started = self._environ.get("AWS_BATCH_JOB_ID", ""), self._times["started"]
         # All tries have one checkpoint, under the first one's call.
@@ -264,7 +275,7 @@ class Supervisor:
         place = Place(control, where, task.node_id, job_id, attempt, started)
 
         def open_it(host_goes: Callable[[], None]) -> Checkpoint:
-            from covalent_cirro.runner.checkpoints import Checkpoint
+            from covalent_cirro.runner.checkpoints.keeper import Checkpoint
 
             return Checkpoint(place, self._client, self._environ, host_goes, self._checkpoints_end_at, _say)
 
@@ -305,7 +316,7 @@ class Supervisor:
         ended = pump.end()
         limit = self._memory_limit()
         killed = self._memory.ran_out(ended.max_rss_bytes, limit)
-        return outcomes.died(ended, task.name, killed, limit)
+        return exits.died(ended, task.name, killed, limit)
 
     def _memory_limit(self) -> int | None:
         found = self._memory.limit_bytes()
@@ -324,9 +335,9 @@ class Supervisor:
                     name=answer["name"],
                     doc=answer["doc"],
                 )
-            except s3.OutOfTime:
-                failure = outcomes.terminated(task.name, None)
-            except s3.S3Error as error:
+            except answers.OutOfTime:
+                failure = exits.terminated(task.name, None)
+            except answers.S3Error as error:
                 self._not_stored = True
                 failure = Failure(Kind.RUNNER, f"the result of {task.name!r} could not be stored: {error}")
                 _say(failure.message)
@@ -356,7 +367,7 @@ class Supervisor:
             return stands
         if self._not_stored:
             return ExitCode.STORE
-        code = outcomes.exit_code(results)
+        code = exits.exit_code(results)
         if code == ExitCode.OK:
             for checkpoint in self._checkpoints:
                 checkpoint.remove()
@@ -425,7 +436,7 @@ class Supervisor:
         if self._sigterm_at is not None:
             raise _Stop
 
-    def _wait(self, pending: Pending) -> s3.Answer:
+    def _wait(self, pending: Pending) -> answers.Answer:
         """Wait for S3, but after SIGTERM only as long as there is time."""
         while True:
             left_s = 1.0

@@ -22,8 +22,10 @@ from terminal import output_of, picture
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from covalent_cirro import __version__, covalent_server, protocol
-from covalent_cirro.emulator import Emulator, keys
+from covalent_cirro import __version__
+from covalent_cirro.contract import protocol
+from covalent_cirro.local import covalent_process
+from covalent_cirro.local.emulator import Emulator, keys
 
 GPU_QUOTAS_OF_A_NEW_ACCOUNT = {"L-DB2E81BA": 0.0, "L-3819A6DF": 0.0}
 
@@ -39,7 +41,7 @@ def environment(emulator: Emulator, folder: Path) -> Iterator[None]:
         "AWS_ENDPOINT_URL": emulator.endpoint_url,
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_SHARED_CREDENTIALS_FILE": str(emulator.state_dir / keys.FILE),
-        **covalent_server.client_environment(folder),
+        **covalent_process.client_environment(folder),
     }
     try:
         yield
@@ -50,12 +52,14 @@ def environment(emulator: Emulator, folder: Path) -> Iterator[None]:
 
 def push_image(emulator: Emulator) -> None:
     """An image with the runner's labels, and its URI in the config: no engine is needed for a picture."""
-    from covalent_cirro import aws, covalent_config, deployment
-    from covalent_cirro.aws import Access
+    from covalent_cirro import deployment
+    from covalent_cirro.aws import sessions
+    from covalent_cirro.aws.sessions import Access
+    from covalent_cirro.covalent_server import config
     from tests.pushed_images import Pushes
 
     access = Access(profile=None, credentials=None, region=None, endpoint_url=None)
-    repository = deployment.outputs(aws.client(access, "cloudformation"))["ImageRepository"]
+    repository = deployment.outputs(sessions.client(access, "cloudformation"))["ImageRepository"]
     labels = {
         protocol.LABEL_PYTHON: f"{sys.version_info.major}.{sys.version_info.minor}",
         protocol.LABEL_CLOUDPICKLE: importlib.metadata.version("cloudpickle"),
@@ -63,7 +67,7 @@ def push_image(emulator: Emulator) -> None:
         protocol.LABEL_FORMAT: str(protocol.FORMAT),
     }
     digest = Pushes(emulator).image(repository.partition("/")[2], "runner", labels=labels)
-    covalent_config.set_image(f"{repository}@{digest}")
+    config.set_image(f"{repository}@{digest}")
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from covalent_cirro import covalent_server
+from covalent_cirro.local import covalent_process
 from tests import servers
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ class Account:
         """A process as a person would start it."""
         return subprocess.run(
             [str(part) for part in command],
-            env={**self.environment, **covalent_server.client_environment(self.folder)},
+            env={**self.environment, **covalent_process.client_environment(self.folder)},
             cwd=ROOT,
             capture_output=True,
             text=True,

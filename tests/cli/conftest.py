@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from covalent_cirro.cli import main
-from covalent_cirro.playground import Playground
+from covalent_cirro.local.stack import Playground
 
 
 @pytest.fixture

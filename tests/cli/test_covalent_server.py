@@ -12,7 +12,7 @@ from typing import Any
 
 import toml
 
-from covalent_cirro import covalent_server
+from covalent_cirro.local import covalent_process
 
 PRINT_CONFIG = """
 import json
@@ -35,7 +35,7 @@ def leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]
 def test_the_config_file(tmp_path: Path) -> None:
     """Values of each type arrive as they were; `None` is left out, and no other section is touched."""
     settings = {"s3_bucket_name": 'a "quoted" name', "vcpu": 2, "memory": 3.75, "flag": True, "profile": None}
-    file = covalent_server.write_config(tmp_path, port=4321, executors={"cirro": settings})
+    file = covalent_process.write_config(tmp_path, port=4321, executors={"cirro": settings})
     config = toml.loads(file.read_text())
     assert config["dispatcher"]["port"] == config["user_interface"]["port"] == 4321
     assert config["executors"]["cirro"] == {key: settings[key] for key in settings if key != "profile"}
@@ -45,8 +45,8 @@ def test_covalent_keeps_to_the_folder(tmp_path: Path) -> None:
     """With this config no path of Covalent's own lies in the user's home, and there is no Dask cluster to look for."""
     folder, home = tmp_path / "covalent", tmp_path / "home"
     home.mkdir()
-    covalent_server.write_config(folder, port=4321, executors={})
-    environment = {**os.environ, **covalent_server.client_environment(folder), "HOME": str(home)}
+    covalent_process.write_config(folder, port=4321, executors={})
+    environment = {**os.environ, **covalent_process.client_environment(folder), "HOME": str(home)}
     done = subprocess.run(
         [sys.executable, "-c", PRINT_CONFIG], env=environment, capture_output=True, text=True, check=True, timeout=120
     )

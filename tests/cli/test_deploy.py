@@ -18,10 +18,10 @@ import pytest
 import tomlkit
 from click.testing import Result
 
-from covalent_cirro import covalent_config
+from covalent_cirro.covalent_server import config
 from covalent_cirro.deployment import holdings
 from covalent_cirro.deployment.plans import PARTS
-from covalent_cirro.emulator import Emulator
+from covalent_cirro.local.emulator import Emulator
 from tests.access import variables
 
 DEADLINE_S = 60.0
@@ -85,7 +85,7 @@ def test_a_first_deployment_is_shown_made_and_recorded(deployed: Result, aws: Em
     assert "cirro image push" in text
     assert "cirro doctor" in text
     assert statuses(aws) == {f"cirro-{part}": "CREATE_COMPLETE" for part in PARTS}
-    section = covalent_config.executor_section()
+    section = config.executor_section()
     assert section["batch_queue"] == "cirro-cpu"
     assert aws.client("s3").head_bucket(Bucket=section["s3_bucket_name"])
 
@@ -155,7 +155,7 @@ def test_a_budget_that_cannot_be_made_is_told_last_with_exit_code_1(aws: Emulato
     assert "the deployment 'cirro' is ready" in told.stdout
     assert "error: the budget is not as it should be: " in told.stderr
     assert "IAM user and role access to Billing information" in told.stderr
-    assert covalent_config.executor_section()["batch_queue"] == "cirro-cpu"
+    assert config.executor_section()["batch_queue"] == "cirro-cpu"
     assert [words for words in document["problems"] if "budgets:ModifyBudget" in words]
     found = statuses(aws)
     assert found.pop("cirro-budget") == "ROLLBACK_COMPLETE"
@@ -220,7 +220,7 @@ def test_json_is_one_document(aws: Emulator, cirro: Cirro) -> None:
 
 def test_what_the_user_set_is_kept_and_told(deployed: Result, cirro: Cirro) -> None:
     """With both values; what the deployment said before is replaced silently."""
-    path = covalent_config.config_path()
+    path = config.config_path()
     document = tomlkit.parse(path.read_text())
     document["executors"]["cirro"]["batch_queue"] = "mine"  # type: ignore[index]
     path.write_text(tomlkit.dumps(document))
@@ -228,7 +228,7 @@ def test_what_the_user_set_is_kept_and_told(deployed: Result, cirro: Cirro) -> N
     assert "batch_queue" in again.stderr
     assert "stays 'mine'" in again.stderr
     assert "'cirro-cpu'" in again.stderr
-    assert covalent_config.executor_section()["batch_queue"] == "mine"
+    assert config.executor_section()["batch_queue"] == "mine"
 
 
 def test_the_last_deployment_is_meant_where_none_is_named(aws: Emulator, cirro: Cirro) -> None:
@@ -281,7 +281,7 @@ def test_at_a_terminal_it_is_asked_what_becomes_of_jobs_that_run() -> None:
 def test_destroy_tells_what_goes_and_proves_it(aws: Emulator, cirro: Cirro) -> None:
     """Stacks, objects and their size; then the config, and that nothing is left."""
     cirro("deploy", "--yes")
-    bucket = covalent_config.executor_section()["s3_bucket_name"]
+    bucket = config.executor_section()["s3_bucket_name"]
     aws.client("s3").put_object(Bucket=bucket, Key="cirro/blobs/0", Body=bytes(2048))
     gone = cirro("destroy", "--yes")
     assert gone.exit_code == 0, gone.output
@@ -289,7 +289,7 @@ def test_destroy_tells_what_goes_and_proves_it(aws: Emulator, cirro: Cirro) -> N
     assert "cirro-compute, cirro-roles, cirro-storage, cirro-network" in gone.output
     assert re.search(r"storage +DELETE_COMPLETE +Bucket \(AWS::S3::Bucket\)", gone.output)
     assert "nothing of the deployment 'cirro' is left" in gone.output
-    assert covalent_config.executor_section() == {}
+    assert config.executor_section() == {}
     assert statuses(aws) == {}
     again = cirro("destroy", "--yes")
     assert (again.exit_code, "There is no deployment 'cirro'" in again.output) == (0, True)
@@ -297,14 +297,14 @@ def test_destroy_tells_what_goes_and_proves_it(aws: Emulator, cirro: Cirro) -> N
 
 def test_data_is_kept_where_it_is_asked_for(deployed: Result, aws: Emulator, cirro: Cirro) -> None:
     """Its stack stays and is told; the next deployment has the same bucket."""
-    bucket = covalent_config.executor_section()["s3_bucket_name"]
+    bucket = config.executor_section()["s3_bucket_name"]
     gone = cirro("destroy", "--yes", "--keep-data")
     assert gone.exit_code == 0, gone.output
     assert "is left but its data" in gone.output
     assert bucket in gone.output
     assert statuses(aws) == {"cirro-storage": "CREATE_COMPLETE"}
     assert cirro("deploy", "--yes").exit_code == 0
-    assert covalent_config.executor_section()["s3_bucket_name"] == bucket
+    assert config.executor_section()["s3_bucket_name"] == bucket
 
 
 def test_what_is_left_is_named_with_exit_code_1(aws: Emulator, cirro: Cirro, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,10 +317,10 @@ def test_what_is_left_is_named_with_exit_code_1(aws: Emulator, cirro: Cirro, mon
     failed = cirro("destroy", "--yes")
     assert failed.exit_code == 1
     assert "arn:aws:s3:::left-over" in failed.stderr
-    assert covalent_config.last_deploy() is not None
+    assert config.last_deploy() is not None
     s3.delete_bucket(Bucket="left-over")
     assert cirro("destroy", "--yes").exit_code == 0
-    assert covalent_config.last_deploy() is None
+    assert config.last_deploy() is None
 
 
 def test_destroy_without_a_terminal_needs_yes(deployed: Result, aws: Emulator, cirro: Cirro) -> None:
@@ -392,7 +392,7 @@ def test_a_yes_is_typed_to_deploy_and_the_name_to_lose_data(aws: Emulator) -> No
     assert yes.end() == 0
     assert "is ready" in yes.text
 
-    bucket = covalent_config.executor_section()["s3_bucket_name"]
+    bucket = config.executor_section()["s3_bucket_name"]
     aws.client("s3").put_object(Bucket=bucket, Key="cirro/blobs/0", Body=b"data")
     wrong = Terminal("destroy")
     wrong.answer("Type the deployment's name (cirro)", "yes")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from covalent_cirro import covalent_server
-from covalent_cirro.doctor.checks import CHECKS
-from covalent_cirro.emulator import Emulator
+from covalent_cirro.deployment.doctor.checks import CHECKS
+from covalent_cirro.local import covalent_process
+from covalent_cirro.local.emulator import Emulator
 from tests.aws.walk import Account
 from tests.cli.test_walk import account, footprint, put_image
 
@@ -98,7 +98,7 @@ def run(command: str, there: Account, known: dict[str, str]) -> None:
         command += " --generate-cli-skeleton output"
     environment = {
         **there.environment,
-        **covalent_server.client_environment(there.folder),
+        **covalent_process.client_environment(there.folder),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{there.environment['PATH']}",
     }
     done = subprocess.run(

@@ -12,15 +12,17 @@ import pytest
 from click.testing import Result
 from rich.console import Console
 
-from covalent_cirro import __version__, covalent_config, deployment, protocol
-from covalent_cirro.aws import Access
+from covalent_cirro import __version__, deployment
+from covalent_cirro.aws.sessions import Access
 from covalent_cirro.cli import render
-from covalent_cirro.emulator import Emulator
+from covalent_cirro.contract import protocol
+from covalent_cirro.covalent_server import config
+from covalent_cirro.deployment.images import build
+from covalent_cirro.deployment.images import push as image_push
+from covalent_cirro.deployment.images.recipe import Recipe
+from covalent_cirro.deployment.images.repository import Repository
 from covalent_cirro.errors import ImageError
-from covalent_cirro.images import build as image_build
-from covalent_cirro.images import push as image_push
-from covalent_cirro.images.recipe import Recipe
-from covalent_cirro.images.repository import Repository
+from covalent_cirro.local.emulator import Emulator
 from tests.access import variables
 from tests.fake_engine import FakeEngine
 from tests.pushed_images import Pushes
@@ -80,7 +82,7 @@ def test_the_images_of_the_repository(cirro: Cirro, repository: tuple[Pushes, st
     digest = pushes.image(name, "3.11-cpu-0123456789abcdef", labels=LABELS, layers=[b"x" * 2_000_000])
     arm = pushes.image(name, architecture="arm64", labels={protocol.LABEL_PYTHON: "3.12"}, layers=[b"arm"])
     both = pushes.index(name, "both", {"arm64": arm, "amd64": digest})
-    covalent_config.set_image(f"{uri}@{digest}")
+    config.set_image(f"{uri}@{digest}")
     rows = {row["digest"]: row for row in json.loads(cirro("image", "list", "--json").output)}
     assert set(rows) == {digest, arm, both}
     first = rows[digest]
@@ -107,7 +109,7 @@ def test_an_image_that_jobs_do_not_use(cirro: Cirro, repository: tuple[Pushes, s
     """The list says which one they do."""
     pushes, name, _ = repository
     pushes.image(name, "one", labels=LABELS)
-    covalent_config.set_image("another:1")
+    config.set_image("another:1")
     assert "Jobs use none of them: container_image_uri is 'another:1'" in cirro("image", "list").output
 
 
@@ -175,7 +177,7 @@ def test_who_may_not_push_reads_the_registrys_words_and_which_policy_is_missing(
 ) -> None:
     """The config stays as it is, and so do the names of the engine's images."""
     engine = FakeEngine()
-    built = image_build.build(engine, Recipe(), lambda step: None)
+    built = build.build(engine, Recipe(), lambda step: None)
     names = set(engine.images)
     words = "denied: User: arn:aws:iam::1:user/guest is not authorized to perform: ecr:InitiateLayerUpload"
     engine.refusal = f"the image could not be pushed: {words}."
@@ -183,7 +185,7 @@ def test_who_may_not_push_reads_the_registrys_words_and_which_policy_is_missing(
     with pytest.raises(ImageError, match=f"{words}.*ecr:PutImage.*PowerUser is enough.*SubmitterPolicy.* is not"):
         image_push.push(engine, place, built, progress=lambda layer: None)
     assert set(engine.images) == names
-    assert covalent_config.executor_section() == {}
+    assert config.executor_section() == {}
 
 
 class PushingEngine(FakeEngine):
@@ -209,10 +211,10 @@ class PushingEngine(FakeEngine):
 def test_what_came_to_ecr_is_what_was_built(emulator: Emulator, repository: tuple[Pushes, str, str]) -> None:
     """It is read back before jobs use it."""
     engine = PushingEngine(repository[0])
-    built = image_build.build(engine, Recipe(), lambda step: None)
+    built = build.build(engine, Recipe(), lambda step: None)
     place = Repository(emulator.client("ecr"), Access(None, None, None, None), repository[2])
     pushed = image_push.push(engine, place, built, progress=lambda layer: None)
-    assert covalent_config.executor_section()["container_image_uri"] == pushed.uri
+    assert config.executor_section()["container_image_uri"] == pushed.uri
 
 
 @pytest.mark.parametrize(
@@ -229,12 +231,12 @@ def test_an_image_that_an_engine_spoiled_is_not_used(
     """As Docker 29's legacy builder does: said with what was lost; also where it lay there already."""
     engine = PushingEngine(repository[0])
     engine.architecture_there, engine.loses = architecture, set(loses)
-    built = image_build.build(engine, Recipe(), lambda step: None)
+    built = build.build(engine, Recipe(), lambda step: None)
     place = Repository(emulator.client("ecr"), Access(None, None, None, None), repository[2])
     for _ in range(2):
         with pytest.raises(ImageError, match=f"is not the image that was built: it has {words}.*buildx"):
             image_push.push(engine, place, built, progress=lambda layer: None)
-    assert covalent_config.executor_section() == {}
+    assert config.executor_section() == {}
 
 
 def test_a_push_shows_how_far_its_layers_are(monkeypatch: pytest.MonkeyPatch) -> None:

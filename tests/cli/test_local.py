@@ -13,8 +13,8 @@ import pytest
 from click.testing import Result
 
 from covalent_cirro.deployment.plans import PARTS, stack_name
-from covalent_cirro.emulator import keys
-from covalent_cirro.playground import DEPLOYMENT, JOB_STATES, Playground
+from covalent_cirro.local.emulator import keys
+from covalent_cirro.local.stack import DEPLOYMENT, JOB_STATES, Playground
 from tests.access import ask
 
 Cirro = Callable[..., Result]

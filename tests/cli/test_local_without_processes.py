@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from covalent_cirro.playground import Playground
-from covalent_cirro.state_folder import STATE_FILE
+from covalent_cirro.local.stack import Playground
+from covalent_cirro.local.state_folder import STATE_FILE
 
 Cirro = Callable[..., Result]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from covalent_cirro import processes
-from covalent_cirro.processes import Identity
+from covalent_cirro.local import processes
+from covalent_cirro.local.processes import Identity
 
 STUBBORN_PARENT = """
 import pathlib, signal, subprocess, sys, time

@@ -17,7 +17,7 @@ import pytest
 from click.testing import Result
 
 from covalent_cirro import CirroBatchExecutor, deployment
-from covalent_cirro.emulator import Emulator, Timing
+from covalent_cirro.local.emulator import Emulator, Timing
 from tests.access import variables
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -56,7 +56,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
         for name, value in variables(emulator.key).items():
             patch.setenv(name, value)
         settings = deployment.deploy(emulator.client("cloudformation"), "cirro").settings
-        patch.setattr("covalent_cirro.covalent_config.executor_section", lambda: settings)
+        patch.setattr("covalent_cirro.covalent_server.config.executor_section", lambda: settings)
         emulator.faults.add("lose_host", job="flaky", count=1, seconds=0.5)
 
         def executor() -> CirroBatchExecutor:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from covalent_cirro.report import page
+from covalent_cirro.history.report import page
 from tests.unit.test_report import attempt, gpu, report_of, run, used
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

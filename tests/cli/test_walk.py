@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from covalent_cirro import __version__, protocol
-from covalent_cirro.emulator import Emulator
+from covalent_cirro import __version__
+from covalent_cirro.contract import protocol
+from covalent_cirro.local.emulator import Emulator
 from tests.access import variables
 from tests.aws.walk import Account, clean_up, walk
 from tests.pushed_images import Pushes
@@ -54,7 +55,7 @@ def put_image(emulator: Emulator, there: Account) -> None:
     }
     digest = Pushes(emulator).image(repository.partition("/")[2], "runner", labels=labels)
     uri = f"{repository}@{digest}"
-    code = f"from covalent_cirro import covalent_config; covalent_config.set_image({uri!r})"
+    code = f"from covalent_cirro.covalent_server import config; config.set_image({uri!r})"
     assert there.run(sys.executable, "-c", code).returncode == 0
 
 

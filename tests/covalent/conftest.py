@@ -16,9 +16,9 @@ import cloudpickle
 import pytest
 from covalent._shared_files.config import _config_manager
 
-from covalent_cirro import covalent_server
-from covalent_cirro.playground import Playground
-from covalent_cirro.waiting.waits import DEADLINE_VARIABLE
+from covalent_cirro.electron.engine.waits import DEADLINE_VARIABLE
+from covalent_cirro.local import covalent_process
+from covalent_cirro.local.stack import Playground
 
 VCPUS = 16
 """Jobs of one vCPU at a time: more than the machine has cores, because most test electrons hardly compute."""
@@ -126,7 +126,7 @@ def stack(running_stack: Stack) -> Iterator[Stack]:
     use ``stack.client("batch")``. State is shared by all tests: make no claim about how many jobs or objects there
     are in all, and undo what you break. A test that must restart or break a process makes a `Playground` of its own.
     """
-    where = {"address": covalent_server.ADDRESS, "port": int(running_stack.server_url.rpartition(":")[2])}
+    where = {"address": covalent_process.ADDRESS, "port": int(running_stack.server_url.rpartition(":")[2])}
     changes = {"dispatcher": where, "user_interface": where, "executors": {"cirro": dict(running_stack.settings)}}
     before = copy.deepcopy(_config_manager.config_data)
     _config_manager.update_config(changes)

@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 import pytest
 
-from covalent_cirro import processes
-from covalent_cirro.cache import PREFIX
-from covalent_cirro.playground import Playground
+from covalent_cirro.electron.cache_folder import PREFIX
+from covalent_cirro.local import processes
+from covalent_cirro.local.stack import Playground
 from tests.access import ask
 
 pytestmark = [pytest.mark.covalent, pytest.mark.timeout(400)]

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from covalent_cirro import covalent_server, deployment
-from covalent_cirro.emulator import Emulator
+from covalent_cirro import deployment
+from covalent_cirro.local import covalent_process
+from covalent_cirro.local.emulator import Emulator
 from tests import servers
 from tests.pushed_images import Pushes
 
@@ -93,7 +94,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             "AWS_SHARED_CREDENTIALS_FILE": str(folder / "aws-credentials"),
         }
         with servers.covalent(folder, {"cirro": settings}, environment) as url:
-            yield Place(emulator, made.outputs, url, {**clean, **covalent_server.client_environment(folder)})
+            yield Place(emulator, made.outputs, url, {**clean, **covalent_process.client_environment(folder)})
 
 
 class Sweep(NamedTuple):

@@ -12,7 +12,8 @@ import psutil
 import pytest
 from botocore.config import Config
 
-from covalent_cirro.emulator import Emulator, Timing, shapes
+from covalent_cirro.local.emulator import Emulator, Timing
+from covalent_cirro.local.emulator.batch import shapes
 
 SCALE = 0.02
 """A time limit of 60 s is 1.2 s here, the grace of 30 s is 0.6 s."""

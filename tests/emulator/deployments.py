@@ -7,7 +7,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from covalent_cirro.deployment import templates
-from covalent_cirro.emulator import Emulator
+from covalent_cirro.local.emulator import Emulator
 
 PARTS = ("network", "storage", "roles", "compute")
 BUDGET = "budget"

@@ -17,10 +17,10 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from covalent_cirro.emulator import Emulator, Timing
-from covalent_cirro.emulator.callers import UNKNOWN
-from covalent_cirro.emulator.iam import Iam
-from covalent_cirro.emulator.operations import Operation
+from covalent_cirro.local.emulator import Emulator, Timing
+from covalent_cirro.local.emulator.http.callers import UNKNOWN
+from covalent_cirro.local.emulator.http.operations import Operation
+from covalent_cirro.local.emulator.iam.iam import Iam
 
 ONCE = Config(retries={"mode": "standard", "total_max_attempts": 1}, signature_version="v4")
 TRUST = json.dumps({"Statement": [{"Effect": "Allow", "Principal": {"Service": "ecs-tasks.amazonaws.com"}}]})

@@ -17,15 +17,16 @@ import cloudpickle
 import pytest
 from covalent._shared_files import TaskRuntimeError
 
-from covalent_cirro import CirroBatchExecutor, deployment, documents, protocol
-from covalent_cirro.emulator import Emulator, Timing
-from covalent_cirro.emulator.attempts import OUT_OF_MEMORY, Spec
-from covalent_cirro.emulator.containers import LABEL, Containers, options
+from covalent_cirro import CirroBatchExecutor, deployment
+from covalent_cirro.contract import documents, protocol
+from covalent_cirro.deployment.images import build
+from covalent_cirro.deployment.images.docker_engine import DockerEngine
+from covalent_cirro.deployment.images.recipe import Recipe
 from covalent_cirro.errors import EmulatorError, ImageError
-from covalent_cirro.images import build as image_build
-from covalent_cirro.images.docker_engine import DockerEngine
-from covalent_cirro.images.recipe import Recipe
-from covalent_cirro.playground import Playground
+from covalent_cirro.local.emulator import Emulator, Timing
+from covalent_cirro.local.emulator.attempts.attempts import OUT_OF_MEMORY, Spec
+from covalent_cirro.local.emulator.attempts.containers import LABEL, Containers, options
+from covalent_cirro.local.stack import Playground
 from tests.access import PROFILE, credentials_file
 from tests.emulator.conftest import SCALE, Aws
 
@@ -120,7 +121,7 @@ def image(engine: Any) -> str:
             ours.pull(BASE, "linux/amd64", print)
         except ImageError as error:
             pytest.skip(str(error))
-        built = image_build.build(ours, Recipe(), print)
+        built = build.build(ours, Recipe(), print)
         ours.tag(built.reference, *IMAGE.split(":"))
     return IMAGE
 

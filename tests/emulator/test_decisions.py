@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro.emulator import lookup, template
-from covalent_cirro.emulator.actions import Kill, Launch, Stop
-from covalent_cirro.emulator.hosts import Fleet, expand
-from covalent_cirro.emulator.model import (
+from covalent_cirro.local.emulator.batch import lookup
+from covalent_cirro.local.emulator.batch.actions import Kill, Launch, Stop
+from covalent_cirro.local.emulator.batch.hosts import Fleet, expand
+from covalent_cirro.local.emulator.batch.model import (
     Attempt,
     ComputeEnvironment,
     Host,
@@ -22,8 +22,9 @@ from covalent_cirro.emulator.model import (
     Needs,
     Timing,
 )
-from covalent_cirro.emulator.retries import matches
-from covalent_cirro.emulator.scheduler import Scheduler
+from covalent_cirro.local.emulator.batch.retries import matches
+from covalent_cirro.local.emulator.batch.scheduler import Scheduler
+from covalent_cirro.local.emulator.formation import template
 
 _numbers = itertools.count()
 

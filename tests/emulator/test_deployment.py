@@ -15,8 +15,8 @@ from covalent_cirro.deployment import holdings, plans, stacks, teardown
 from covalent_cirro.deployment.holdings import Proof
 from covalent_cirro.deployment.plans import Plan
 from covalent_cirro.deployment.stack_events import StackEvent
-from covalent_cirro.emulator import Emulator
 from covalent_cirro.errors import Declined, NotFound, SettingsError, StackError
+from covalent_cirro.local.emulator import Emulator
 
 _names = (f"cirro-{number}" for number in itertools.count(1))
 

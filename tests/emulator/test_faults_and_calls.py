@@ -218,7 +218,7 @@ def test_an_unknown_fault_is_refused(faults: Any, wrong: Any) -> None:
 
 def test_a_probability_draws_the_same_each_time() -> None:
     """Two runs of a test see the same faults."""
-    from covalent_cirro.emulator.faults import Faults
+    from covalent_cirro.local.emulator.faults import Faults
 
     def draws() -> list[bool]:
         faults = Faults(seed=7)

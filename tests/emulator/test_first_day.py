@@ -12,8 +12,8 @@ import pytest
 from covalent_cirro import deployment
 from covalent_cirro.deployment import holdings, linked_roles, stacks, teardown, templates, zones
 from covalent_cirro.deployment.plans import PARTS, Plan
-from covalent_cirro.emulator import Emulator
 from covalent_cirro.errors import AccessDenied, StackError
+from covalent_cirro.local.emulator import Emulator
 
 _names = (f"first-{number}" for number in itertools.count(1))
 BUDGET = {"MonthlyBudgetUsd": 50, "BudgetEmail": "ada@example.org"}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from covalent_cirro.emulator import template
+from covalent_cirro.local.emulator.formation import template
 from tests.emulator.formation_stacks import Stacks
 
 BATCH: dict[str, Any] = {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
-from covalent_cirro.emulator import formation, mending
+from covalent_cirro.local.emulator.formation import formation, kinds
 from tests.emulator.formation_stacks import Stacks
 
 ACCOUNT = "123456789012"
@@ -23,7 +23,7 @@ def stacks(aws: Any) -> Stacks:
 
 # --- what makes another resource -----------------------------------------------------------------------------------
 
-KINDS: dict[str, Any] = {kind.kind: kind for kind in (*formation.OWN, *mending.LACKING)} | mending.MENDED
+KINDS: dict[str, Any] = {kind.kind: kind for kind in (*formation.OWN, *kinds.LACKING)} | kinds.MENDED
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from covalent_cirro.emulator.policies import Access, Denial, NotEvaluated, Principal, conditions_hold, decide, explain
+from covalent_cirro.local.emulator.iam.policies import (
+    Access,
+    Denial,
+    NotEvaluated,
+    Principal,
+    conditions_hold,
+    decide,
+    explain,
+)
 
 ACCOUNT = "123456789012"
 USER = f"arn:aws:iam::{ACCOUNT}:user/ada"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 
-from covalent_cirro.prices import parse_product, shipped
+from covalent_cirro.aws.prices import parse_product, shipped
 from tests.emulator.conftest import Aws
 
 NOW = datetime.datetime.now(datetime.timezone.utc)

@@ -15,8 +15,8 @@ from botocore.exceptions import ClientError
 from covalent_cirro import deployment
 from covalent_cirro.deployment import holdings, teardown
 from covalent_cirro.deployment.running_jobs import END, POLL_S, WAIT, Found
-from covalent_cirro.emulator import Emulator, Timing
 from covalent_cirro.errors import StackError
+from covalent_cirro.local.emulator import Emulator, Timing
 from tests.emulator.conftest import Aws
 from tests.emulator.formation_stacks import Stacks
 

@@ -22,8 +22,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from covalent_cirro.emulator import Emulator, keys
 from covalent_cirro.errors import EmulatorError
+from covalent_cirro.local.emulator import Emulator, keys
 from tests.access import ask, signed
 from tests.emulator.conftest import alive
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from covalent_cirro.deployment import templates
-from covalent_cirro.emulator import user_data
+from covalent_cirro.local.emulator.batch import user_data
 
 ARCHIVE = """\
 MIME-Version: 1.0

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from covalent_cirro import settings
 from covalent_cirro.deployment import stacks
-from covalent_cirro.emulator import Emulator
+from covalent_cirro.local.emulator import Emulator
 from tests.emulator.deployments import ACCOUNT, BUDGET, PARTS, Account, Deployment
 
 _names = (f"team-{number}" for number in itertools.count(1))

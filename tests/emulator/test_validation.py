@@ -11,7 +11,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from covalent_cirro.emulator import shapes, validation
+from covalent_cirro.local.emulator.batch import shapes, validation
 from tests.access import signed
 
 REQUIREMENTS = [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "64"}]

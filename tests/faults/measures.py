@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from covalent_cirro.emulator.model import TERMINAL
+from covalent_cirro.local.emulator.batch.model import TERMINAL
 from tests.faults import lattices
 from tests.faults.world import ENDED, Node, Run
 

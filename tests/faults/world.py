@@ -20,12 +20,12 @@ import covalent as ct
 import pytest
 from covalent._workflow.transportable_object import TransportableObject
 
-from covalent_cirro import processes
-from covalent_cirro.emulator.full_disk import fill_when
-from covalent_cirro.emulator.keys import OWN_ID
-from covalent_cirro.emulator.model import STATES, TERMINAL
-from covalent_cirro.playground import REGION, Playground
-from covalent_cirro.waiting.waits import DEADLINE_VARIABLE
+from covalent_cirro.electron.engine.waits import DEADLINE_VARIABLE
+from covalent_cirro.local import processes
+from covalent_cirro.local.emulator.attempts.full_disk import fill_when
+from covalent_cirro.local.emulator.batch.model import STATES, TERMINAL
+from covalent_cirro.local.emulator.keys import OWN_ID
+from covalent_cirro.local.stack import REGION, Playground
 from tests import access
 from tests.faults import lattices
 from tests.faults.lattices import GATE, Execution
@@ -294,7 +294,7 @@ class Run:
 
 
 def _panel(executor_data: str) -> str:
-    from covalent_cirro.progress.panel import KEYS
+    from covalent_cirro.jobs.panel import KEYS
 
     attributes = json.loads(executor_data or "{}").get("attributes") or {}
     return " | ".join(f"{key}: {attributes[key]}" for key in KEYS if attributes.get(key))

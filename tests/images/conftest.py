@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -15,11 +17,11 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from covalent_cirro.deployment.images import build as image_build
+from covalent_cirro.deployment.images.build import Built
+from covalent_cirro.deployment.images.docker_engine import DockerEngine
+from covalent_cirro.deployment.images.recipe import PYTHON, Recipe
 from covalent_cirro.errors import ImageError
-from covalent_cirro.images import build as image_build
-from covalent_cirro.images.build import Built
-from covalent_cirro.images.docker_engine import DockerEngine
-from covalent_cirro.images.recipe import PYTHON, Recipe
 from tests.emulator.conftest import poll
 
 ROOT = Path(__file__).parents[2]
@@ -69,13 +71,21 @@ def docker_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
             (folder / "podman.sock").unlink(missing_ok=True)
             service = subprocess.Popen([podman, "system", "service", "--time=0", address], cwd=folder, env=environment)
             services.append(service)
-            poll(lambda: (folder / "podman.sock").exists(), "podman's service")
+            poll(lambda: _answers(folder / "podman.sock"), "podman's service")
 
     try:
         yield address, serve
     finally:
         services[-1].terminate()
         services[-1].wait()
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens: the socket is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as end, contextlib.suppress(OSError):
+        end.connect(str(path))
+        return True
+    return False
 
 
 @pytest.fixture(autouse=True)

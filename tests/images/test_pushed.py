@@ -21,13 +21,15 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 from covalent._shared_files import TaskRuntimeError
 
-from covalent_cirro import CirroBatchExecutor, covalent_config, deployment, documents, protocol
+from covalent_cirro import CirroBatchExecutor, deployment
 from covalent_cirro.cli import main
-from covalent_cirro.emulator import Emulator
-from covalent_cirro.images import build as image_build
-from covalent_cirro.images.build import Built
-from covalent_cirro.images.docker_engine import DockerEngine
-from covalent_cirro.images.recipe import PYTHON, Recipe, build_arguments, pip_settings
+from covalent_cirro.contract import documents, protocol
+from covalent_cirro.covalent_server import config
+from covalent_cirro.deployment.images import build
+from covalent_cirro.deployment.images.build import Built
+from covalent_cirro.deployment.images.docker_engine import DockerEngine
+from covalent_cirro.deployment.images.recipe import PYTHON, Recipe, build_arguments, pip_settings
+from covalent_cirro.local.emulator import Emulator
 from tests.access import credentials_file, variables
 from tests.emulator.conftest import poll
 from tests.images.conftest import ROOT, Host, silent
@@ -36,7 +38,7 @@ pytestmark = pytest.mark.container
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 _nodes = itertools.count()
-LATEST = f"{image_build.LOCAL_NAME}:{image_build.LATEST}"
+LATEST = f"{build.LOCAL_NAME}:{build.LATEST}"
 TRAINING = ("Dockerfile", "requirements.txt")
 
 
@@ -126,7 +128,7 @@ def account(engine: DockerEngine, docker_host: Host, tmp_path_factory: pytest.Te
         if before is None:
             engine.untag(LATEST)
         else:
-            engine.tag(before.image_id, image_build.LOCAL_NAME, image_build.LATEST)
+            engine.tag(before.image_id, build.LOCAL_NAME, build.LATEST)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +155,7 @@ def test_a_push_makes_the_image_the_executors(
     assert detail["imageTags"] == [runner.tag]
     assert (pushed["uploaded"], pushed["recorded"], pushed["changed"]) == (True, True, False)
     monkeypatch.setenv("COVALENT_CONFIG_DIR", str(account.folder))
-    assert covalent_config.executor_section()["container_image_uri"] == pushed["uri"]
+    assert config.executor_section()["container_image_uri"] == pushed["uri"]
     [row] = json.loads(account.cirro("list", "--json").stdout)
     assert row["used"]
     assert row["digest"] == detail["imageDigest"]
@@ -320,7 +322,7 @@ def sweep() -> ModuleType:
 @pytest.mark.timeout(900)
 async def test_the_training_sweep_runs_in_its_image(account: Account, training: str, engine: DockerEngine) -> None:
     """The functions of ``examples/sweep.py``: digits are loaded, models trained and ranked, the best trained again."""
-    assert image_build.ask(engine, training).python.startswith(PYTHON)
+    assert build.ask(engine, training).python.startswith(PYTHON)
     code = sweep()
 
     async def run(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from covalent_cirro import __version__, protocol
-from covalent_cirro.errors import ImageError
-from covalent_cirro.images import build as image_build
-from covalent_cirro.images import buildx
-from covalent_cirro.images.build import Built
-from covalent_cirro.images.docker_engine import DockerEngine
-from covalent_cirro.images.recipe import (
+from covalent_cirro import __version__
+from covalent_cirro.contract import protocol
+from covalent_cirro.deployment.images import build as image_build
+from covalent_cirro.deployment.images import buildx
+from covalent_cirro.deployment.images.build import Built
+from covalent_cirro.deployment.images.docker_engine import DockerEngine
+from covalent_cirro.deployment.images.recipe import (
     DOCKERFILE,
     PINS,
     PYTHON,
@@ -32,6 +32,7 @@ from covalent_cirro.images.recipe import (
     pip_settings,
     write_runner_context,
 )
+from covalent_cirro.errors import ImageError
 from tests.images.conftest import BASE, silent
 
 Build = Callable[[Recipe], Built]
@@ -63,7 +64,7 @@ def test_the_labels_are_what_the_container_says(
         "import sys, importlib.metadata as m; print('%d.%d' % sys.version_info[:2]); "
         "print(m.version('cloudpickle')); print(m.version('covalent-cirro'))",
     ).splitlines()
-    call_format = said(engine, built.reference, "from covalent_cirro.protocol import FORMAT; print(FORMAT)")
+    call_format = said(engine, built.reference, "from covalent_cirro.contract.protocol import FORMAT; print(FORMAT)")
     assert ".".join(labels[protocol.LABEL_PYTHON].split(".")[:2]) == python == PYTHON
     assert labels[protocol.LABEL_CLOUDPICKLE] == cloudpickle
     assert labels[protocol.LABEL_RUNNER] == runner == __version__ == labels["org.opencontainers.image.version"]

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from covalent_cirro import CirroBatchExecutor, deployment
-from covalent_cirro.emulator import Emulator
-from covalent_cirro.protocol import parse_call_argument
+from covalent_cirro.contract.protocol import parse_call_argument
+from covalent_cirro.local.emulator import Emulator
 from tests.access import PROFILE, credentials_file
 
 

@@ -18,19 +18,15 @@ from typing import Any, NamedTuple
 import cloudpickle
 import pytest
 
-from covalent_cirro import (
-    CirroBatchExecutor,
-    covalent_assets,
-    covalent_view,
-    launches,
-    polling,
-    reception,
-    submission,
-    tobj,
-)
-from covalent_cirro.covalent_assets import Group, Node
-from covalent_cirro.launches import Launch
-from covalent_cirro.results import Received
+from covalent_cirro import CirroBatchExecutor
+from covalent_cirro.contract import tobj
+from covalent_cirro.covalent_server import assets, view
+from covalent_cirro.covalent_server.assets import Group, Node
+from covalent_cirro.electron import launches, poll
+from covalent_cirro.electron import receive as reception
+from covalent_cirro.electron import send as submission
+from covalent_cirro.electron.launches import Launch
+from covalent_cirro.electron.result_writer import Received
 
 CLIENT = """
 import runpy, sys
@@ -117,10 +113,10 @@ class Dispatch:
             python=platform.python_version(),
             covalent="0.240.0",
         )
-        self._patch.setattr(covalent_assets, "load_group", lambda *_: group)
-        self._patch.setattr(covalent_assets, "read_handle", lambda *_: None)
-        self._patch.setattr(covalent_assets, "write_statuses", lambda _: None)
-        self._patch.setattr(covalent_view, "write_panels", self._show)
+        self._patch.setattr(assets, "load_group", lambda *_: group)
+        self._patch.setattr(assets, "read_handle", lambda *_: None)
+        self._patch.setattr(assets, "write_statuses", lambda _: None)
+        self._patch.setattr(view, "write_panels", self._show)
         if again:
             launches.expect(self.id, [node_id])
         launch = Launch(self.id, [node_id])
@@ -144,7 +140,7 @@ class Dispatch:
             await self._run(made, source)
         launch, sent = await self.send(made, name)
         try:
-            polled = await polling.poll(launch, made.settings, sent, keep)
+            polled = await poll.poll(launch, made.settings, sent, keep)
         finally:
             launch.close()
         received = await self.receive(made, name, polled)

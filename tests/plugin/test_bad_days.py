@@ -12,8 +12,8 @@ import pytest
 from covalent._shared_files import TaskRuntimeError
 
 from covalent_cirro import CirroBatchExecutor
-from covalent_cirro.emulator.faults import Faults
 from covalent_cirro.errors import CirroError
+from covalent_cirro.local.emulator.faults import Faults
 from tests.access import credentials_file
 from tests.plugin.conftest import PROFILE, Account
 
@@ -56,7 +56,7 @@ async def test_a_wrong_setting_is_named_with_its_value_and_what_to_do(
     executor: Make, metadata: dict[str, Any], options: dict[str, Any], named: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And nothing was submitted."""
-    monkeypatch.setattr("covalent_cirro.engine.STORE_PATIENCE_S", 1.0)
+    monkeypatch.setattr("covalent_cirro.electron.engine.engine.STORE_PATIENCE_S", 1.0)
     with pytest.raises(CirroError) as caught:
         await executor(**options).run(add, [1, 2], {}, metadata)
     for words in named:

@@ -17,8 +17,8 @@ import pytest
 from covalent._shared_files import TaskRuntimeError
 
 from covalent_cirro import CirroBatchExecutor
-from covalent_cirro.emulator import Timing
-from covalent_cirro.emulator.faults import Faults
+from covalent_cirro.local.emulator import Timing
+from covalent_cirro.local.emulator.faults import Faults
 from covalent_cirro.runner.pump import Limits
 from tests.access import control
 from tests.plugin.conftest import Account, emulated

@@ -17,16 +17,9 @@ import cloudpickle
 import pytest
 from covalent._shared_files import TaskRuntimeError
 
-from covalent_cirro import CirroBatchExecutor, direct
-from covalent_cirro.covalent_assets import Node
-from covalent_cirro.documents import dump_outcome
-from covalent_cirro.emulator import Timing
-from covalent_cirro.emulator.faults import Faults
-from covalent_cirro.ends import End
-from covalent_cirro.errors import OutcomeError
-from covalent_cirro.explanations import Place
-from covalent_cirro.jobs import Attempt, JobDetail, dump_detail
-from covalent_cirro.protocol import (
+from covalent_cirro import CirroBatchExecutor
+from covalent_cirro.contract.documents import dump_outcome
+from covalent_cirro.contract.protocol import (
     Failure,
     Inline,
     Kind,
@@ -39,8 +32,16 @@ from covalent_cirro.protocol import (
     location,
     parse_call_uri,
 )
-from covalent_cirro.reception import links, write_ends
-from covalent_cirro.submission import engine_for
+from covalent_cirro.covalent_server.assets import Node
+from covalent_cirro.electron import without_server
+from covalent_cirro.electron.receive import links, write_ends
+from covalent_cirro.electron.send import engine_for
+from covalent_cirro.errors import OutcomeError
+from covalent_cirro.jobs.ends import End
+from covalent_cirro.jobs.explanations import Place
+from covalent_cirro.jobs.states import Attempt, JobDetail, dump_detail
+from covalent_cirro.local.emulator import Timing
+from covalent_cirro.local.emulator.faults import Faults
 from tests import last_words
 from tests.last_words import take_the_runner_along
 from tests.plugin.conftest import Account, emulated
@@ -188,7 +189,7 @@ async def test_who_stops_a_job_from_outside_is_quoted(
     job_id = await made.submit_task(metadata, {})
     await reaches(made, job_id, "RUNNING")
     batch.terminate_job(jobId=job_id, reason="night shift: cleaning up")
-    found = await direct.result(made.settings, metadata, await direct.wait(made.settings, job_id))
+    found = await without_server.result(made.settings, metadata, await without_server.wait(made.settings, job_id))
     assert "'sleep' (node 3) was stopped by somebody else, not from Covalent" in found.error
     assert "night shift: cleaning up" in found.error
 
@@ -267,9 +268,9 @@ async def test_the_parts_of_the_log_in_s3_are_shown_where_there_is_no_outcome(
             Body=words.encode(),
         )
     job_id = await made.submit_task(metadata, {})
-    ended = await direct.wait(made.settings, job_id)
+    ended = await without_server.wait(made.settings, job_id)
     account.emulator.calls.reset()
-    found = await direct.result(made.settings, metadata, ended)
+    found = await without_server.result(made.settings, metadata, ended)
     assert "The log ends with:\nfrom the part\n" in found.error
     assert "logs:GetLogEvents" not in account.emulator.calls.counts("client")
 
@@ -287,7 +288,7 @@ async def test_an_outcome_of_an_earlier_attempt_is_not_taken_for_the_jobs_end(
     faults.add("lose_host", seconds=2, count=2)
     job_id = await made.submit_task(metadata, {})
     account.replace(place.outcome_key, dump_outcome(outcome, account.mac_key(job_id)))
-    found = await direct.result(made.settings, metadata, await direct.wait(made.settings, job_id))
+    found = await without_server.result(made.settings, metadata, await without_server.wait(made.settings, job_id))
     assert "lost its host 2 times" in found.error.split("\n")[0]
     assert "Attempt 1 had ended with: stopped by SIGTERM" in found.error
 
@@ -340,7 +341,7 @@ async def test_what_is_not_told_of_a_job_is_asked_of_aws(executor: Make, metadat
     await made._upload_task(leave, [], {}, metadata)
     job_id = await made.submit_task(metadata, {})
     await reaches(made, job_id, "FAILED")
-    found = await direct.result(made.settings, metadata, direct.Ended(False, {"job_id": job_id}))
+    found = await without_server.result(made.settings, metadata, without_server.Ended(False, {"job_id": job_id}))
     assert "'leave' (node 3) ended without a result" in found.error
     assert "AWS says: FAILED; Essential container in task exited; exit code 1" in found.error
 
@@ -352,7 +353,7 @@ async def test_a_job_that_goes_on_is_not_told_as_ended(executor: Make, metadata:
     job_id = await made.submit_task(metadata, {})
     await reaches(made, job_id, "RUNNING")
     with pytest.raises(OutcomeError, match="has not ended: it is RUNNING"):
-        await direct.result(made.settings, metadata, direct.Ended(False, {"job_id": job_id}))
+        await without_server.result(made.settings, metadata, without_server.Ended(False, {"job_id": job_id}))
     await made.cancel(metadata, job_id)
 
 
@@ -360,7 +361,9 @@ async def test_a_job_that_aws_forgot_is_told_as_lost_and_by_its_id(executor: Mak
     """Days later, without an outcome: not as a missing object of S3."""
     made = executor()
     await made._upload_task(sleep, [], {}, metadata)
-    found = await direct.result(made.settings, metadata, direct.Ended(False, {"job_id": "job-of-old", "gone": True}))
+    found = await without_server.result(
+        made.settings, metadata, without_server.Ended(False, {"job_id": "job-of-old", "gone": True})
+    )
     assert "'sleep' (node 3) is lost" in found.error
     assert "AWS Batch job job-of-old" in found.error
     assert "NoSuchKey" not in found.error

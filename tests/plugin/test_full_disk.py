@@ -21,9 +21,11 @@ from covalent._shared_files import TaskCancelledError
 from covalent._shared_files.util_classes import RESULT_STATUS
 from covalent._workflow.transportable_object import TransportableObject
 
-from covalent_cirro import CirroBatchExecutor, covalent_assets, covalent_view, local_files, tobj
-from covalent_cirro.cache import LOCK
-from covalent_cirro.covalent_assets import Group, Node
+from covalent_cirro import CirroBatchExecutor, local_files
+from covalent_cirro.contract import tobj
+from covalent_cirro.covalent_server import assets, view
+from covalent_cirro.covalent_server.assets import Group, Node
+from covalent_cirro.electron.cache_folder import LOCK
 from covalent_cirro.local_files import Disk
 from tests.plugin.conftest import Account
 from tests.plugin.dispatches import keep
@@ -81,11 +83,11 @@ def server(executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capl
         (folder / name).write_bytes(TransportableObject(value).serialize())
     node = Node(0, 0, "noise", {key: str(folder / key) for key in ("function", "output", "stdout", "stderr", "error")})
     group = Group({0: node}, {1: str(folder / "1"), 2: str(folder / "2")}, "flow", platform.python_version(), "0.240.0")
-    monkeypatch.setattr(covalent_assets, "load_group", lambda *_: group)
-    monkeypatch.setattr(covalent_assets, "write_statuses", lambda _: None)
-    monkeypatch.setattr(covalent_view, "write_panels", lambda *_: None)
+    monkeypatch.setattr(assets, "load_group", lambda *_: group)
+    monkeypatch.setattr(assets, "write_statuses", lambda _: None)
+    monkeypatch.setattr(view, "write_panels", lambda *_: None)
     monkeypatch.setattr(CirroBatchExecutor, "_keep_handle", keep)
-    monkeypatch.setattr("covalent_cirro.mending.FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr("covalent_cirro.electron.patience.FIRST_PAUSE_S", 0.02)
     return Server(executor(), dispatch_id, folder, caplog)
 
 
@@ -129,7 +131,7 @@ async def test_a_disk_that_fills_up_halfway_is_no_reason_to_fetch_again_and_agai
         return write(self, chunk)
 
     monkeypatch.setattr(tobj.PickleWriter, "write", until_full)
-    monkeypatch.setattr("covalent_cirro.mending.FIRST_PAUSE_S", 2.0)
+    monkeypatch.setattr("covalent_cirro.electron.patience.FIRST_PAUSE_S", 2.0)
     account.emulator.calls.reset()
     receiving = asyncio.create_task(server.receive(polled))
     await server.told("No space left on device")

@@ -13,10 +13,14 @@ from typing import Any, NamedTuple
 import cloudpickle
 import pytest
 
-from covalent_cirro import CirroBatchExecutor, covalent_assets, direct, protocol, submission
-from covalent_cirro.covalent_assets import Group, Node
+from covalent_cirro import CirroBatchExecutor
+from covalent_cirro.contract import protocol
+from covalent_cirro.covalent_server import assets
+from covalent_cirro.covalent_server.assets import Group, Node
+from covalent_cirro.electron import send as submission
+from covalent_cirro.electron import without_server
+from covalent_cirro.electron.launches import Launch
 from covalent_cirro.errors import ImageError
-from covalent_cirro.launches import Launch
 from covalent_cirro.settings import BY_NAME
 from tests.access import control
 from tests.plugin.conftest import Account
@@ -106,7 +110,7 @@ def send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Go:
     async def go(made: CirroBatchExecutor) -> Any:
         folder = tmp_path / str(uuid.uuid4())
         folder.mkdir()
-        function, argument = direct._pickle(str(folder), reverse, [NOISE])
+        function, argument = without_server._pickle(str(folder), reverse, [NOISE])
         group = Group(
             nodes={0: Node(0, 0, "reverse", {"function": function})},
             inputs={1: argument},
@@ -114,7 +118,7 @@ def send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Go:
             python=platform.python_version(),
             covalent="0.240.0",
         )
-        monkeypatch.setattr(covalent_assets, "load_group", lambda *_: group)
+        monkeypatch.setattr(assets, "load_group", lambda *_: group)
         spec = type("TaskSpec", (), {"electron_id": 0, "args": [1], "kwargs": {}})
 
         async def keep(*_: Any) -> None:
@@ -220,7 +224,7 @@ async def test_who_may_not_look_goes_on(
     account.emulator.faults.add("conflict", service="ecr", code="AccessDeniedException")
     made = executor(container_image_uri=f"{repository.uri}:1")
     repository.count()
-    with caplog.at_level(logging.WARNING, logger="covalent_cirro.image_versions"):
+    with caplog.at_level(logging.WARNING, logger="covalent_cirro.aws.image_labels"):
         for _ in range(2):
             assert await run(made) == NOISE[::-1]
     assert repository.calls(LOOKS) == {"ecr:BatchGetImage": 1}

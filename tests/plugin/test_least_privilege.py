@@ -25,18 +25,18 @@ from click.testing import CliRunner
 from covalent._shared_files import TaskRuntimeError
 
 from covalent_cirro import CirroBatchExecutor, deployment
-from covalent_cirro.aws import access_of
+from covalent_cirro.aws.prices import Prices
+from covalent_cirro.aws.sessions import access_of
 from covalent_cirro.cli import main
+from covalent_cirro.contract.protocol import LABEL_PYTHON, blob_key
 from covalent_cirro.deployment.stacks import settings_from_outputs
-from covalent_cirro.emulator import Emulator, Timing
-from covalent_cirro.engine import engine_of, retire
+from covalent_cirro.electron.engine.engine import engine_of, retire
 from covalent_cirro.errors import AccessDenied, ImageError, PollFailed
-from covalent_cirro.history import finding
+from covalent_cirro.history import find
 from covalent_cirro.history.account import Account as History
 from covalent_cirro.history.hosts import Hosts
 from covalent_cirro.history.records import parse_record
-from covalent_cirro.prices import Prices
-from covalent_cirro.protocol import LABEL_PYTHON, blob_key
+from covalent_cirro.local.emulator import Emulator, Timing
 from tests import last_words
 from tests.last_words import take_the_runner_along
 from tests.pushed_images import Pushes
@@ -48,7 +48,7 @@ PROFILE = "submitter"
 ROLES = Path(__file__).parents[2] / "infra" / "roles.yaml"
 ONCE = Config(retries={"mode": "standard", "total_max_attempts": 1}, signature_version="v4")
 LARGE_BYTES = 40_000_000
-"""Above the threshold of multipart uploads on both sides (store.py, runner/s3_client.py)."""
+"""Above the threshold of multipart uploads on both sides (aws/store.py, runner/s3/client.py)."""
 
 
 class Loader(yaml.SafeLoader):
@@ -500,7 +500,7 @@ async def test_an_electron_without_tags_is_known(account: Account, executor: Mak
     made = executor(**stock_user)
     assert await made.run(add, [20], {"y": 22}, where) == 42
     with History(access_of(executor().settings), "cirro", executor().settings) as history:
-        (record,) = [each for each in finding.recent(history) if each.dispatch_id == where["dispatch_id"]]
+        (record,) = [each for each in find.recent(history) if each.dispatch_id == where["dispatch_id"]]
     assert (record.node_id, record.electron, record.lattice) == (3, "add", "")
 
 

@@ -13,9 +13,10 @@ import cloudpickle
 import pytest
 from covalent._shared_files.util_classes import RESULT_STATUS
 
-from covalent_cirro import CirroBatchExecutor, covalent_assets
-from covalent_cirro.covalent_assets import Group, Node
-from covalent_cirro.jobs import CANCEL_REASON, dump_detail, parse_job
+from covalent_cirro import CirroBatchExecutor
+from covalent_cirro.covalent_server import assets
+from covalent_cirro.covalent_server.assets import Group, Node
+from covalent_cirro.jobs.states import CANCEL_REASON, dump_detail, parse_job
 from tests.plugin.conftest import Account
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -54,8 +55,8 @@ async def test_who_ended_a_job_decides_whether_the_electron_is_cancelled(
     job = ended(batch, job_id, reason)
     # The server's database is all that is not there; the files are real ones.
     node = Node(0, 0, "sleep", {asset: str(tmp_path / asset) for asset in ("output", "stdout", "stderr", "error")})
-    monkeypatch.setattr(covalent_assets, "load_group", lambda *_: Group({0: node}, {}, "", "", ""))
-    monkeypatch.setattr(covalent_assets, "write_statuses", lambda _: None)
+    monkeypatch.setattr(assets, "load_group", lambda *_: Group({0: node}, {}, "", "", ""))
+    monkeypatch.setattr(assets, "write_statuses", lambda _: None)
     group = {"dispatch_id": place["dispatch_id"], "node_ids": [0]}
     data = {"call": job["parameters"]["call"].partition("#")[0], "job_id": job_id, "job": dump_detail(parse_job(job))}
     (update,) = await executor().receive(group, data)

@@ -14,10 +14,12 @@ from urllib.parse import urlsplit
 import pytest
 from covalent._shared_files import TaskCancelledError
 
-from covalent_cirro import CirroBatchExecutor, image_versions, polling
+from covalent_cirro import CirroBatchExecutor
+from covalent_cirro.aws import image_labels
+from covalent_cirro.contract.protocol import parse_call_uri
+from covalent_cirro.electron import poll
+from covalent_cirro.electron.reuse import earlier
 from covalent_cirro.errors import OutcomeError, SettingsError
-from covalent_cirro.protocol import parse_call_uri
-from covalent_cirro.reuse import earlier
 from tests.access import control
 from tests.plugin.conftest import PROFILE, Account
 from tests.plugin.dispatches import Dispatch, Ended, client, finish, keep
@@ -263,7 +265,7 @@ async def test_a_tag_that_names_another_image_by_now_computes_again(
     await two.run(executor(container_image_uri=image, reuse_from=one.id), "load")
     assert reused(two) == {"load": True}
     pushes.image(repository, "latest", layers=(b"two",))
-    await asyncio.sleep(image_versions.REFUSED_FRESH_S)
+    await asyncio.sleep(image_labels.REFUSED_FRESH_S)
     await three.run(executor(container_image_uri=image, reuse_from=one.id), "load")
     assert reused(three) == {"load": False}
 
@@ -298,7 +300,7 @@ async def test_a_cancel_wins_over_a_reuse(executor: Make, dispatch: Any, first: 
     launch, sent = await second.send(made, "load")
     launch.cancel()
     with pytest.raises(TaskCancelledError):
-        await polling.poll(launch, made.settings, sent, keep)
+        await poll.poll(launch, made.settings, sent, keep)
     launch.close()
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from covalent._workflow.transportable_object import TransportableObject
 
-from covalent_cirro import store as store_module
-from covalent_cirro.aws import Access
-from covalent_cirro.blobs import Source
-from covalent_cirro.engine import close_engines, engine_of
+from covalent_cirro.aws import store as store_module
+from covalent_cirro.aws.blobs import Source
+from covalent_cirro.aws.sessions import Access
+from covalent_cirro.aws.store import Store
+from covalent_cirro.contract.protocol import Blob, Inline
+from covalent_cirro.electron.engine.engine import close_engines, engine_of
 from covalent_cirro.errors import CirroError, DigestMismatch
-from covalent_cirro.protocol import Blob, Inline
-from covalent_cirro.store import Store
 from tests.plugin.conftest import PROFILE, Account
 
 

@@ -13,16 +13,20 @@ import cloudpickle
 import pytest
 from covalent._shared_files import TaskCancelledError, TaskRuntimeError
 
-from covalent_cirro import CirroBatchExecutor, covalent_assets, polling, submission, tries
-from covalent_cirro.batch import BatchGateway
-from covalent_cirro.covalent_assets import Group, Node
-from covalent_cirro.documents import parse_call
-from covalent_cirro.emulator.faults import Faults
-from covalent_cirro.engine import close_engines
-from covalent_cirro.launches import Launch
-from covalent_cirro.protocol import Call, Tried, location
-from covalent_cirro.resume import adoption
-from covalent_cirro.store import Store
+from covalent_cirro import CirroBatchExecutor
+from covalent_cirro.aws.batch import BatchGateway
+from covalent_cirro.aws.store import Store
+from covalent_cirro.contract.documents import parse_call
+from covalent_cirro.contract.protocol import Call, Tried, location
+from covalent_cirro.covalent_server import assets
+from covalent_cirro.covalent_server.assets import Group, Node
+from covalent_cirro.electron import poll as polling
+from covalent_cirro.electron import send
+from covalent_cirro.electron.engine.engine import close_engines
+from covalent_cirro.electron.launches import Launch
+from covalent_cirro.electron.resume import adoption
+from covalent_cirro.jobs import further_tries
+from covalent_cirro.local.emulator.faults import Faults
 from tests.access import control
 from tests.plugin.conftest import Account
 
@@ -247,7 +251,7 @@ class Server:
     async def resume(self) -> dict[str, Any]:
         """What the next server finds, and `poll` is given there."""
         await close_engines()
-        async with submission.engine_for(self.settings) as engine:
+        async with send.engine_for(self.settings) as engine:
             earlier = await adoption.find(engine, self.settings, self.dispatch_id, self.node)
             assert earlier is not None
             assert earlier.job_id is not None
@@ -264,9 +268,9 @@ class Server:
 def server(account: Account, executor: Make, metadata: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Server:
     """A server whose electron may be started once for a queue."""
     made = Server(account, executor(retry_attempts=1), metadata)
-    monkeypatch.setattr(covalent_assets, "read_handle", lambda dispatch_id, node_id: made.handle)
+    monkeypatch.setattr(assets, "read_handle", lambda dispatch_id, node_id: made.handle)
     group = Group(nodes={made.node_id: made.node}, inputs={}, lattice="sweep", python="", covalent="")
-    monkeypatch.setattr(covalent_assets, "load_group", lambda *of: group)
+    monkeypatch.setattr(assets, "load_group", lambda *of: group)
     monkeypatch.setattr(adoption, "SETTLE_S", 0.2)
     return made
 
@@ -317,7 +321,7 @@ async def test_a_server_that_dies_between_two_tries_neither_runs_one_twice_nor_l
     assert (second["status"], second["tags"]["covalent:lattice"]) == ("SUCCEEDED", "sweep")
     assert (ended["job_id"], ended["tried"]) == (second["jobId"], 1)
     one, two = calls(account, metadata)
-    assert two.call_id == tries.next_call_id(one.call_id)
+    assert two.call_id == further_tries.next_call_id(one.call_id)
     assert server.handle is not None
     assert server.handle["job_id"] == (first if when == "submitted" else second)["jobId"]  # `send` keeps an adopted one
     server.handle = None

@@ -15,10 +15,10 @@ import cloudpickle
 import pytest
 
 from covalent_cirro import CirroBatchExecutor, deployment
-from covalent_cirro.aws import access_of
-from covalent_cirro.emulator import Emulator, Timing
-from covalent_cirro.engine import Engine, engine_of
-from covalent_cirro.waiting.waits import DEADLINE_VARIABLE
+from covalent_cirro.aws.sessions import access_of
+from covalent_cirro.electron.engine.engine import Engine, engine_of
+from covalent_cirro.electron.engine.waits import DEADLINE_VARIABLE
+from covalent_cirro.local.emulator import Emulator, Timing
 from tests.access import variables
 from tests.plugin.conftest import Account
 
@@ -74,7 +74,7 @@ async def told(caplog: pytest.LogCaptureFixture, why: str) -> str:
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         for record in caplog.records:
-            if record.name == "covalent_cirro.waiting.waits" and f"({why})" in record.getMessage():
+            if record.name == "covalent_cirro.electron.engine.waits" and f"({why})" in record.getMessage():
                 return record.getMessage()
         await asyncio.sleep(0.05)
     raise AssertionError(f"nothing of {why}: {[record.getMessage() for record in caplog.records]}")
@@ -188,7 +188,7 @@ async def test_scaling_up_from_zero_is_no_alarm(
             cache_dir=str(tmp_path / "cache"),
         )
         assert await made.run(add, [20, 22], {}, metadata) == 42
-    lines = [record for record in caplog.records if record.name == "covalent_cirro.waiting.waits"]
+    lines = [record for record in caplog.records if record.name == "covalent_cirro.electron.engine.waits"]
     assert [(record.levelno, "(scaling_up)" in record.getMessage()) for record in lines] == [(logging.INFO, True)]
 
 
@@ -199,4 +199,4 @@ async def test_nothing_is_said_before_the_deadline(
     caplog.set_level(logging.INFO)
     monkeypatch.setenv(DEADLINE_VARIABLE, "600")
     assert await executor().run(add, [20, 22], {}, metadata) == 42
-    assert not [record for record in caplog.records if record.name == "covalent_cirro.waiting.waits"]
+    assert not [record for record in caplog.records if record.name == "covalent_cirro.electron.engine.waits"]

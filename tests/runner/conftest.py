@@ -22,8 +22,8 @@ import cloudpickle
 import pytest
 from moto.server import ThreadedMotoServer
 
-from covalent_cirro import documents, protocol
-from covalent_cirro.protocol import Call, Inline, Input, Outcome, Package, Task
+from covalent_cirro.contract import documents, protocol
+from covalent_cirro.contract.protocol import Call, Inline, Input, Outcome, Package, Task
 
 BUCKET = "runner-tests"
 MAC_KEY = "0123456789abcdef" * 2

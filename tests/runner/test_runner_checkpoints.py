@@ -15,7 +15,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from covalent_cirro.protocol import STOP_GRACE_S, ExitCode, Kind
+from covalent_cirro.contract.protocol import STOP_GRACE_S, ExitCode, Kind
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -334,7 +334,9 @@ def test_a_sync_that_takes_too_long_does_not_cost_the_outcome(
     """S3 hangs while the job is being stopped: the checkpoint is given up, the outcome is written before SIGKILL."""
     there, grace_s = tmp_path / "there", 14
     with (runs.tmp_path / "site" / "sitecustomize.py").open("a") as file:
-        file.write(f"import covalent_cirro.protocol\ncovalent_cirro.protocol.STOP_GRACE_S = {grace_s}\n")
+        file.write(
+            f"import covalent_cirro.contract.protocol\ncovalent_cirro.contract.protocol.STOP_GRACE_S = {grace_s}\n"
+        )
 
     def electron() -> None:
         from covalent_cirro import checkpoint

@@ -9,8 +9,8 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from covalent_cirro import protocol
-from covalent_cirro.protocol import Blob, ExitCode, Inline, Kind, NodeOutput
+from covalent_cirro.contract import protocol
+from covalent_cirro.contract.protocol import Blob, ExitCode, Inline, Kind, NodeOutput
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

@@ -18,7 +18,7 @@ from covalent.executor.utils.wrappers import wrapper_fn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from covalent_cirro.protocol import ExitCode, Inline, Kind, Package
+from covalent_cirro.contract.protocol import ExitCode, Inline, Kind, Package
 from covalent_cirro.runner import hooks
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

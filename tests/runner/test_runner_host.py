@@ -21,8 +21,9 @@ import covalent as ct
 import pytest
 from covalent._workflow.transportable_object import TransportableObject
 
-from covalent_cirro import host_process, nested, tobj
-from covalent_cirro.protocol import ExitCode, Kind
+from covalent_cirro.contract import nested, tobj
+from covalent_cirro.contract.protocol import ExitCode, Kind
+from covalent_cirro.electron import host_process
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

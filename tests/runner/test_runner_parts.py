@@ -16,12 +16,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from covalent_cirro import log_parts
-from covalent_cirro.limits import MAX_PARTS
-from covalent_cirro.protocol import LOG_TAIL_BYTES, STRING_BYTES, Blob, ExitCode, Failure, Kind, Log, NodeResult
-from covalent_cirro.runner import blobs, failures, logs, outcomes, results, usage
+from covalent_cirro.contract import log_parts
+from covalent_cirro.contract.limits import MAX_PARTS
+from covalent_cirro.contract.protocol import (
+    LOG_TAIL_BYTES,
+    STRING_BYTES,
+    Blob,
+    ExitCode,
+    Failure,
+    Kind,
+    Log,
+    NodeResult,
+)
+from covalent_cirro.runner import exits, failures, logs, results, usage
 from covalent_cirro.runner.process import Ended
-from covalent_cirro.runner.s3 import Endpoint
+from covalent_cirro.runner.s3 import blobs
+from covalent_cirro.runner.s3.answers import Endpoint
 
 # --- logs -----------------------------------------------------------------------------------------------------------
 
@@ -237,7 +247,7 @@ def test_out_of_memory_evidence(before: Any, now: Any, max_rss: int, limit: Any,
 
 def test_out_of_memory_says_how_much_there_was() -> None:
     """The limit, the largest process, and the option to raise."""
-    failure = outcomes.died(Ended(None, "SIGKILL", 1.0, 3 * 2**30), "train", True, 4 * 2**30)
+    failure = exits.died(Ended(None, "SIGKILL", 1.0, 3 * 2**30), "train", True, 4 * 2**30)
 
     assert failure.kind == Kind.OUT_OF_MEMORY
     assert all(words in failure.message for words in ("'train'", "4.00 GiB", "3.00 GiB", "memory="))
@@ -343,7 +353,7 @@ def test_exit_codes(kinds: list[str | None], code: int) -> None:
     """The first failure decides."""
     found = [NodeResult(0, None, None if kind is None else Failure(kind, ""), Log(), Log()) for kind in kinds]
 
-    assert outcomes.exit_code(found) == code
+    assert exits.exit_code(found) == code
 
 
 @given(st.recursive(st.integers() | st.text() | st.binary(), lambda inner: st.lists(inner) | st.tuples(inner)))

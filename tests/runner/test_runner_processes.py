@@ -15,7 +15,7 @@ import cloudpickle
 import psutil
 import pytest
 
-from covalent_cirro.protocol import LOG_TAIL_BYTES, ExitCode, Kind
+from covalent_cirro.contract.protocol import LOG_TAIL_BYTES, ExitCode, Kind
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

@@ -28,10 +28,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covalent_cirro.protocol import ExitCode, Failure, Kind, Log, NodeResult, Outcome, Usage
-from covalent_cirro.runner import quick_get
-from covalent_cirro.runner.quick_get import Credentials, QuickGet
-from covalent_cirro.runner.s3 import Answer, Endpoint
+from covalent_cirro.contract.protocol import ExitCode, Failure, Kind, Log, NodeResult, Outcome, Usage
+from covalent_cirro.runner.s3 import quick_get
+from covalent_cirro.runner.s3.answers import Answer, Endpoint
+from covalent_cirro.runner.s3.quick_get import Credentials, QuickGet
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

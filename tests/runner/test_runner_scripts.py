@@ -11,7 +11,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from covalent_cirro.protocol import ExitCode, Inline, Kind
+from covalent_cirro.contract.protocol import ExitCode, Inline, Kind
 
 SCRIPT = """
 import asyncio

@@ -12,7 +12,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from covalent_cirro.protocol import ExitCode, Kind
+from covalent_cirro.contract.protocol import ExitCode, Kind
 from tests.metadata_service import MetadataService
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -15,8 +15,19 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from covalent_cirro import documents, protocol
-from covalent_cirro.protocol import Blob, ExitCode, Failure, Inline, Kind, Log, NodeResult, Outcome, Output, Usage
+from covalent_cirro.contract import documents, protocol
+from covalent_cirro.contract.protocol import (
+    Blob,
+    ExitCode,
+    Failure,
+    Inline,
+    Kind,
+    Log,
+    NodeResult,
+    Outcome,
+    Output,
+    Usage,
+)
 from tests.runner.conftest import BUCKET, MAC_KEY
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -17,10 +17,10 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from covalent_cirro.emulator import Emulator, Timing, keys
-from covalent_cirro.emulator.keys import Key
-from covalent_cirro.emulator.registry import LAYER_LIFE_S, Tokens
 from covalent_cirro.errors import CirroError
+from covalent_cirro.local.emulator import Emulator, Timing, keys
+from covalent_cirro.local.emulator.ecr.registry import LAYER_LIFE_S, Tokens
+from covalent_cirro.local.emulator.keys import Key
 from tests.access import control
 from tests.emulator.conftest import Aws, poll
 from tests.pushed_images import Pushes, digest_of

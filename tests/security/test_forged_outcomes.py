@@ -15,10 +15,11 @@ import cloudpickle
 import pytest
 from botocore.exceptions import ClientError
 
-from covalent_cirro import CirroBatchExecutor, direct
-from covalent_cirro.documents import dump_outcome
+from covalent_cirro import CirroBatchExecutor
+from covalent_cirro.contract.documents import dump_outcome
+from covalent_cirro.contract.protocol import Inline, Location, Log, NodeResult, Outcome, Output, Usage, parse_call_uri
+from covalent_cirro.electron import without_server
 from covalent_cirro.errors import CirroError
-from covalent_cirro.protocol import Inline, Location, Log, NodeResult, Outcome, Output, Usage, parse_call_uri
 from tests.plugin.conftest import Account, account, executor, metadata
 
 __all__ = ["account", "executor", "metadata"]
@@ -45,9 +46,9 @@ def place_of(account: Account, where: dict[str, Any]) -> Location:
     return parse_call_uri(f"s3://{account.settings['s3_bucket_name']}/{key}")
 
 
-async def ended(made: CirroBatchExecutor, where: dict[str, Any], job_id: str) -> direct.Found:
+async def ended(made: CirroBatchExecutor, where: dict[str, Any], job_id: str) -> without_server.Found:
     """What the server makes of an electron whose job has ended."""
-    return await direct.result(made.settings, where, await direct.wait(made.settings, job_id))
+    return await without_server.result(made.settings, where, await without_server.wait(made.settings, job_id))
 
 
 @pytest.mark.parametrize("mac_key", ["", "f" * 32], ids=["without a code", "with another key"])
@@ -81,7 +82,7 @@ async def test_an_outcome_is_written_once(account: Account, executor: Make, meta
     """Not even the account's administrator writes over it, with If-Match or without."""
     made = executor()
     await made._upload_task(answer, [], {}, metadata)
-    await direct.wait(made.settings, await made.submit_task(metadata, {}))
+    await without_server.wait(made.settings, await made.submit_task(metadata, {}))
     s3, place = account.client("s3"), place_of(account, metadata)
     etag = s3.head_object(Bucket=place.bucket, Key=place.outcome_key)["ETag"]
     for condition in ({}, {"IfMatch": etag}):
@@ -98,11 +99,11 @@ async def test_a_forged_outcome_of_a_job_that_left_none_is_refused(
     made = executor()
     await made._upload_task(answer, [], {}, metadata)
     job_id = await made.submit_task(metadata, {})
-    job = await direct.wait(made.settings, job_id)
+    job = await without_server.wait(made.settings, job_id)
     place = place_of(account, metadata)
     account.replace(place.outcome_key, forged(place, job_id))
     with pytest.raises(CirroError, match=r"outcome\.json was refused: it names job .* not written with that job's key"):
-        await direct.result(made.settings, metadata, job)
+        await without_server.result(made.settings, metadata, job)
 
 
 async def test_a_forged_outcome_is_not_reused(account: Account, executor: Make, metadata: dict[str, Any]) -> None:
@@ -110,12 +111,12 @@ async def test_a_forged_outcome_is_not_reused(account: Account, executor: Make, 
     made = executor()
     await made._upload_task(answer, [], {}, metadata)
     job_id = await made.submit_task(metadata, {})
-    await direct.wait(made.settings, job_id)
+    await without_server.wait(made.settings, job_id)
     place = place_of(account, metadata)
     for named in (job_id, "00000000-0000-0000-0000-000000000000", ""):
         account.replace(place.outcome_key, forged(place, named))
         with pytest.raises(CirroError, match="was refused"):
-            await direct.result(made.settings, metadata, None)
+            await without_server.result(made.settings, metadata, None)
 
 
 async def test_a_call_that_a_job_wrote_below_a_log_is_no_call(
@@ -136,7 +137,7 @@ async def test_the_key_is_in_no_object_and_no_log(account: Account, executor: Ma
     made = executor()
     await made._upload_task(answer, [], {}, metadata)
     job_id = await made.submit_task(metadata, {})
-    await direct.wait(made.settings, job_id)
+    await without_server.wait(made.settings, job_id)
     mac_key, s3, place = account.mac_key(job_id), account.client("s3"), place_of(account, metadata)
     assert len(mac_key) == 32
     for key in account.keys(place.base):

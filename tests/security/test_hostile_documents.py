@@ -13,11 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro import documents, limits, results
-from covalent_cirro.errors import OutcomeError, TooLarge
-from covalent_cirro.jobs import JobDetail
-from covalent_cirro.outcomes import outcome_of
-from covalent_cirro.protocol import (
+from covalent_cirro.aws.store import Store
+from covalent_cirro.contract import documents, limits
+from covalent_cirro.contract.protocol import (
     INLINE_BYTES,
     LOG_TAIL_BYTES,
     MAX_DOCUMENT_BYTES,
@@ -34,7 +32,10 @@ from covalent_cirro.protocol import (
     Usage,
     location,
 )
-from covalent_cirro.store import Store
+from covalent_cirro.electron import result_writer as results
+from covalent_cirro.errors import OutcomeError, TooLarge
+from covalent_cirro.jobs.authentic_outcomes import outcome_of
+from covalent_cirro.jobs.states import JobDetail
 
 HUGE = int("9" * 400)
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from moto.iam.access_control import IAMPolicy, PermissionResult
 
-from covalent_cirro.emulator import policies
-from covalent_cirro.emulator.policies import Access, Principal
-from covalent_cirro.log_parts import Part
-from covalent_cirro.protocol import blob_key, location
+from covalent_cirro.contract.log_parts import Part
+from covalent_cirro.contract.protocol import blob_key, location
+from covalent_cirro.local.emulator.iam import policies
+from covalent_cirro.local.emulator.iam.policies import Access, Principal
 from tests.unit.template_facts import TEMPLATES
 
 BUCKET = "bucket"

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import uvicorn
 
-from covalent_cirro import peers, private
-from covalent_cirro.emulator import Emulator
+from covalent_cirro import private
 from covalent_cirro.errors import CirroError
-from covalent_cirro.playground import Playground
+from covalent_cirro.local import peers
+from covalent_cirro.local.emulator import Emulator
+from covalent_cirro.local.server_guard import Guard
+from covalent_cirro.local.stack import Playground
 from covalent_cirro.private import NotPrivate
-from covalent_cirro.server_guard import Guard
 
 NOBODY = 65534
 ANOTHER = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a moment")

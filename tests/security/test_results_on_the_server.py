@@ -21,9 +21,9 @@ import cloudpickle
 import pytest
 from covalent._workflow.transportable_object import TransportableObject
 
-from covalent_cirro import host_process, results
-from covalent_cirro.host_process import PASSED_ON, Broken, Ended
-from covalent_cirro.launches import Launch
+from covalent_cirro.electron import host_process, result_writer
+from covalent_cirro.electron.host_process import PASSED_ON, Broken, Ended
+from covalent_cirro.electron.launches import Launch
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -86,7 +86,7 @@ async def opened(tmp_path: Path, value: Any, function: Any = None) -> list[Ended
         async with host_process.run(launch, [task], "0.240.0", str(tmp_path / "cache")) as ended:
             if not isinstance(ended, Broken):
                 with contextlib.suppress(ValueError):
-                    results.take_file(ended[0].file("output"), str(tmp_path / "output"))
+                    result_writer.take_file(ended[0].file("output"), str(tmp_path / "output"))
             return ended
     finally:
         launch.close()

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from covalent_cirro.playground import Playground
+from covalent_cirro.local.stack import Playground
 from tests.access import ask
 from tests.security.test_other_users import open_to_others
 

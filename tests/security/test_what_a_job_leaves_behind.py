@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from covalent_cirro.emulator import Emulator, Timing
+from covalent_cirro.local.emulator import Emulator, Timing
 from tests.emulator.conftest import SCALE, Aws, alive, poll
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel hands over orphans on Linux")

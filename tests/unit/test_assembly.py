@@ -19,10 +19,11 @@ from covalent._workflow.transportable_object import TransportableObject
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from covalent_cirro import assembly, nested, tobj
-from covalent_cirro.calls import Spec
-from covalent_cirro.covalent_assets import Node
-from covalent_cirro.results import File
+from covalent_cirro.contract import nested, tobj
+from covalent_cirro.covalent_server.assets import Node
+from covalent_cirro.electron import assembly
+from covalent_cirro.electron.call_writer import Spec
+from covalent_cirro.electron.result_writer import File
 
 opened: list[int] = []
 

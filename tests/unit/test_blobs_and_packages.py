@@ -12,10 +12,10 @@ from covalent._workflow.transportable_object import TransportableObject
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro.blobs import Source, decode, encode, stage
+from covalent_cirro.aws.blobs import Source, decode, encode, stage
+from covalent_cirro.contract.protocol import Blob
+from covalent_cirro.electron.local_packages import locate, pack
 from covalent_cirro.errors import DigestMismatch, SettingsError
-from covalent_cirro.packages import locate, pack
-from covalent_cirro.protocol import Blob
 
 CONTENTS = st.one_of(st.binary(max_size=3000), st.binary(min_size=1, max_size=20).map(lambda data: data * 500))
 

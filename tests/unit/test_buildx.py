@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from covalent_cirro.deployment.images import buildx
+from covalent_cirro.deployment.images.docker_engine import DockerEngine
 from covalent_cirro.errors import ImageError
-from covalent_cirro.images import buildx
-from covalent_cirro.images.docker_engine import DockerEngine
 
 SAID = """\
 #0 building with "default" instance using docker driver

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from covalent_cirro import checkpoint
+from covalent_cirro.contract.protocol import CHECKPOINT_VARIABLE
 from covalent_cirro.errors import CheckpointError
-from covalent_cirro.protocol import CHECKPOINT_VARIABLE
-from covalent_cirro.runner import checkpoint_files, checkpoint_link, spot
-from covalent_cirro.runner.checkpoint_index import File, Index, NotAnIndex, Owner, dump, parse
+from covalent_cirro.runner.checkpoints import files, link, spot
+from covalent_cirro.runner.checkpoints.index import File, Index, NotAnIndex, Owner, dump, parse
 from tests.metadata_service import MetadataService
 
 
@@ -58,9 +58,8 @@ def test_it_needs_nothing_but_the_runner() -> None:
         "print(sorted(name for name in sys.modules if name.split('.')[0] in ('covalent', 'boto3', 'covalent_cirro')))"
     )
     loaded = in_a_process(code)
-    assert loaded == str(
-        ["covalent_cirro", "covalent_cirro.checkpoint", "covalent_cirro.errors", "covalent_cirro.protocol"]
-    )
+    ours = ("", ".checkpoint", ".contract", ".contract.protocol", ".errors")
+    assert loaded == str([f"covalent_cirro{each}" for each in ours])
 
 
 def test_a_runner_that_is_gone_is_an_error_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +76,7 @@ def test_a_socket_in_a_folder_with_a_very_long_name(tmp_path: Path) -> None:
         pytest.skip("Linux has the way around")
     folder = tmp_path / ("a" * 200)
     folder.mkdir()
-    with checkpoint_link.listen(str(folder), "s") as listener, checkpoint_link.connect(str(folder), "s") as one:
+    with link.listen(str(folder), "s") as listener, link.connect(str(folder), "s") as one:
         other, _ = listener.accept()
         with other:
             one.sendall(b"x")
@@ -139,12 +138,12 @@ def test_a_file_that_is_open_for_writing_is_seen(tmp_path: Path) -> None:
         pytest.skip("/proc tells")
     path = tmp_path / "f"
     path.write_text("x")
-    assert not checkpoint_files.is_written_to(str(tmp_path))
+    assert not files.is_written_to(str(tmp_path))
     with open(path):
-        assert not checkpoint_files.is_written_to(str(tmp_path))
+        assert not files.is_written_to(str(tmp_path))
     with open(path, "a"):
-        assert checkpoint_files.is_written_to(str(tmp_path))
-        assert not checkpoint_files.is_written_to(str(tmp_path / "elsewhere"))
+        assert files.is_written_to(str(tmp_path))
+        assert not files.is_written_to(str(tmp_path / "elsewhere"))
 
 
 @pytest.fixture

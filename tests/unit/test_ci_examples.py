@@ -14,7 +14,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 
-from covalent_cirro import __version__, protocol
+from covalent_cirro import __version__
+from covalent_cirro.contract import protocol
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "ci"

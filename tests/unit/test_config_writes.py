@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from covalent._shared_files.config import ConfigManager
 
-from covalent_cirro import config_writes
+from covalent_cirro.covalent_server import config_writes
 
 
 class Config(ConfigManager):  # type: ignore[misc]

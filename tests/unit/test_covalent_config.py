@@ -8,8 +8,8 @@ from pathlib import Path
 import filelock
 import pytest
 
-from covalent_cirro import covalent_config
 from covalent_cirro.cli.options import settle
+from covalent_cirro.covalent_server import config as covalent_config
 from covalent_cirro.errors import HostError
 
 SETTINGS = {"s3_bucket_name": "cirro-bucket-1", "batch_queue": "cirro-cpu", "region": "eu-west-1"}

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import Engine
 
-from covalent_cirro import database_locks
+from covalent_cirro.covalent_server import database_locks
 
 OWN_WAIT_S = 0.05
 """What SQLite itself waits here: 5 s in a server."""
@@ -119,7 +119,7 @@ def test_a_server_that_starts_while_its_database_is_locked_still_finds_its_dispa
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A locked database is not an empty one."""
-    from covalent_cirro.resume import server_life
+    from covalent_cirro.electron.resume import server_life
 
     path = tmp_path / "db.sqlite"
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:

@@ -14,15 +14,15 @@ from botocore.validate import ParamValidator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro import calls
-from covalent_cirro.aws import Access
-from covalent_cirro.batch import MAX_NAME, REPLACED, BatchGateway, Submission, build_submit, job_name, tag_value
-from covalent_cirro.calls import Spec
-from covalent_cirro.covalent_assets import Group
-from covalent_cirro.definitions import Definitions, build_definition, digest
+from covalent_cirro.aws.batch import MAX_NAME, REPLACED, BatchGateway, Submission, build_submit, job_name, tag_value
+from covalent_cirro.aws.sessions import Access
+from covalent_cirro.contract.limits import MAX_TASKS
+from covalent_cirro.covalent_server.assets import Group
+from covalent_cirro.electron import call_writer as calls
+from covalent_cirro.electron.call_writer import Spec
+from covalent_cirro.electron.engine.definitions import Definitions, build_definition, digest
 from covalent_cirro.errors import SettingsError
-from covalent_cirro.image_rules import Pickled
-from covalent_cirro.limits import MAX_TASKS
+from covalent_cirro.jobs.image_rules import Pickled
 from covalent_cirro.settings import resolve
 
 MODEL = botocore.session.get_session().get_service_model("batch")

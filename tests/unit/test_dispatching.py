@@ -11,7 +11,7 @@ from typing import Any
 import covalent as ct
 import pytest
 
-from covalent_cirro import dispatching
+from covalent_cirro.covalent_server import client
 from covalent_cirro.errors import SettingsError
 
 FILE = """
@@ -47,21 +47,21 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.parametrize("name", ["", ":flow"])
 def test_a_lattice_is_found_in_its_file(file: Path, name: str) -> None:
     """By its name, or alone; modules beside the file are found as well."""
-    assert dispatching.load(f"{file}{name}").__name__ == "flow"
+    assert client.load(f"{file}{name}").__name__ == "flow"
 
 
 def test_a_lattice_that_is_not_there_is_answered_with_those_that_are(file: Path) -> None:
     """And so is a file with several, a file that is missing, and one without."""
     with pytest.raises(SettingsError, match=r"no lattice 'sweep': there is .*:flow"):
-        dispatching.load(f"{file}:sweep")
+        client.load(f"{file}:sweep")
     file.write_text(FILE + SECOND)
     with pytest.raises(SettingsError, match=r"which lattice of .*:flow, .*:other"):
-        dispatching.load(str(file))
+        client.load(str(file))
     with pytest.raises(SettingsError, match="there is no file"):
-        dispatching.load("nowhere.py:flow")
+        client.load("nowhere.py:flow")
     file.write_text("x = 1")
     with pytest.raises(SettingsError, match="there is none"):
-        dispatching.load(f"{file}:flow")
+        client.load(f"{file}:flow")
 
 
 PICKLES_AT_ONCE = """
@@ -94,10 +94,10 @@ NAMES = ("flow.py", "my.sweep-2 v1.py", "2 é.py", "class.py", "random.py", "no_
 BUILD = """
 import os, random, sys
 from covalent._dispatcher_plugins.local import LocalDispatcher
-from covalent_cirro import dispatching
+from covalent_cirro.covalent_server import client
 before = random
 for name in os.listdir("files"):
-    flow = dispatching.load("files/" + name)
+    flow = client.load("files/" + name)
     flow.build_graph(1)
     os.makedirs("staged/" + name)
     LocalDispatcher.prepare_manifest(flow, "staged/" + name)
@@ -158,7 +158,7 @@ def lattice() -> Any:
 )
 def test_arguments_are_read_as_python_reads_them(typed: list[str], given: dict[str, Any]) -> None:
     """Or as JSON, and what is neither is the text itself; nothing that was typed is a traceback, or a warning."""
-    assert dispatching.arguments(lattice(), typed) == given
+    assert client.arguments(lattice(), typed) == given
 
 
 @pytest.mark.parametrize(
@@ -178,4 +178,4 @@ def test_arguments_are_read_as_python_reads_them(typed: list[str], given: dict[s
 def test_arguments_that_do_not_fit_are_refused(typed: list[str], words: str) -> None:
     """Before anything is dispatched, with those that there are."""
     with pytest.raises(SettingsError, match=words):
-        dispatching.arguments(lattice(), typed)
+        client.arguments(lattice(), typed)

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from covalent_cirro.console import is_aws, job_url, log_url, partition_of
-from covalent_cirro.ends import End, Evidence, end_of, end_of_job, lost_hosts
-from covalent_cirro.explanations import (
+from covalent_cirro.contract.protocol import KINDS, Failure, Kind, Usage
+from covalent_cirro.jobs.console_links import is_aws, job_url, log_url, partition_of
+from covalent_cirro.jobs.ends import End, Evidence, end_of, end_of_job, lost_hosts
+from covalent_cirro.jobs.explanations import (
     LOG_LINE_CHARS,
     Explanation,
     Place,
@@ -20,8 +21,7 @@ from covalent_cirro.explanations import (
     last_lines,
     memory_to_ask_gb,
 )
-from covalent_cirro.jobs import parse_job
-from covalent_cirro.protocol import KINDS, Failure, Kind, Usage
+from covalent_cirro.jobs.states import parse_job
 from covalent_cirro.settings import resolve
 
 SETTINGS = resolve(

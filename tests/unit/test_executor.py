@@ -18,7 +18,7 @@ from covalent_awsbatch_plugin.awsbatch import AWSBatchExecutor
 
 from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.errors import SettingsError
-from covalent_cirro.progress import panel
+from covalent_cirro.jobs import panel
 
 ANY_ORDER = [
     "import covalent",
@@ -98,7 +98,9 @@ def test_a_broken_dependency_does_not_break_covalent(tmp_path: Path) -> None:
 
 def test_importing_the_package_for_the_runner_loads_no_covalent() -> None:
     """The container has none."""
-    done = run_python("import covalent_cirro.runner, covalent_cirro.protocol, sys; print('covalent' in sys.modules)")
+    done = run_python(
+        "import covalent_cirro.runner, covalent_cirro.contract.protocol, sys; print('covalent' in sys.modules)"
+    )
     assert done.stdout.strip() == "False"
 
 

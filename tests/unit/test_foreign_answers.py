@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from covalent_cirro import aws
-from covalent_cirro.aws import Access
-from covalent_cirro.engine import Engine, close_engines, engine_of
+from covalent_cirro.aws import sessions
+from covalent_cirro.aws.foreign_answers import CODE
+from covalent_cirro.aws.sessions import Access
+from covalent_cirro.electron.engine.engine import Engine, close_engines, engine_of
 from covalent_cirro.errors import AwsError
-from covalent_cirro.foreign_answers import CODE
 
 LOGIN = (
     b"<!-- portal --><!DOCTYPE html><html><head><title>Welcome</title><style>x</style></head><p>Sign&nbsp;in<br></html>"
@@ -81,7 +81,7 @@ async def test_a_page_is_tried_again_until_aws_answers(portal: Portal, call: str
     here = await engine(portal)
     portal.pages, portal.status = 2, status
     if call == "describe":
-        assert await aws.patiently(lambda: here.batch.describe(["job"]), 60.0) == []
+        assert await sessions.patiently(lambda: here.batch.describe(["job"]), 60.0) == []
     elif call == "get":
         assert await here.store.get_document("bucket", "key", 1000) == b'{"jobs": []}'
     elif call == "put":

@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro.health import account, data, image, machines, network, queues, quotas, roles, server, stack
-from covalent_cirro.health.account import Identity
-from covalent_cirro.health.findings import FAILURE, OK, WARNING, Finding, Where, span
-from covalent_cirro.health.machines import InstanceType, Need
-from covalent_cirro.health.network import ENDPOINTS, Subnet
-from covalent_cirro.health.queues import Environment, Queue
-from covalent_cirro.health.server import Server, Versions
-from covalent_cirro.health.stack import StackState
-from covalent_cirro.image_rules import Facts, Pickled
+from covalent_cirro.deployment.doctor.verdicts import account, data, image, network, quotas, roles, server, stack
+from covalent_cirro.deployment.doctor.verdicts.account import Identity
+from covalent_cirro.deployment.doctor.verdicts.network import ENDPOINTS, Subnet
+from covalent_cirro.deployment.doctor.verdicts.server import Server, Versions
+from covalent_cirro.deployment.doctor.verdicts.stack import StackState
+from covalent_cirro.jobs import machines, queues
+from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding, Where, span
+from covalent_cirro.jobs.image_rules import Facts, Pickled
+from covalent_cirro.jobs.machines import InstanceType, Need
+from covalent_cirro.jobs.queues import Environment, Queue
 
 WHERE = Where("cirro", "eu-west-1", None)
 PROFILED = Where("mine", "eu-west-1", "work")

@@ -9,18 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro.batch import job_name
-from covalent_cirro.calls import new_call_id
+from covalent_cirro.aws.batch import job_name
 from covalent_cirro.cli.electrons import lasting, memory
+from covalent_cirro.contract.protocol import Failure, Kind, Log, NodeResult, Outcome, Usage, location
+from covalent_cirro.electron.call_writer import new_call_id
 from covalent_cirro.errors import NoSuchElectron
-from covalent_cirro.history import names, stories
+from covalent_cirro.history import names
+from covalent_cirro.history import story as stories
 from covalent_cirro.history.account import QUEUE_KINDS
-from covalent_cirro.history.finding import Attempted, Electron
+from covalent_cirro.history.electron_list import Row, counts, ordered, row_of_call, row_of_job
+from covalent_cirro.history.find import Attempted, Electron
 from covalent_cirro.history.names import JobName, Wanted
 from covalent_cirro.history.records import Record, parse_record
-from covalent_cirro.history.rows import Row, counts, ordered, row_of_call, row_of_job
-from covalent_cirro.history.stories import Period
-from covalent_cirro.protocol import Failure, Kind, Log, NodeResult, Outcome, Usage, location
+from covalent_cirro.history.story import Period
 from covalent_cirro.settings import resolve
 from tests.unit.template_facts import Template
 
@@ -75,7 +76,7 @@ def lost(began: int, ended: int) -> dict[str, Any]:
 
 def outcome(failure: Failure | None = None, *, attempt: int = 1, **fields: Any) -> Outcome:
     """What its job left."""
-    from covalent_cirro.protocol import Inline, Output
+    from covalent_cirro.contract.protocol import Inline, Output
 
     output = None if failure else Output(Inline(b"x"), Inline(b"x"))
     return Outcome(

@@ -10,9 +10,11 @@ from typing import Any
 import covalent as ct
 import pytest
 
-from covalent_cirro import documents, host_ends, host_failures, host_jobs, results
-from covalent_cirro.covalent_assets import is_covalents_own
-from covalent_cirro.protocol import Failure, Kind, Log
+from covalent_cirro.contract import documents
+from covalent_cirro.contract.protocol import Failure, Kind, Log
+from covalent_cirro.covalent_server.assets import is_covalents_own
+from covalent_cirro.electron import host_failures, host_jobs, result_writer
+from covalent_cirro.jobs import host_node_ends
 from covalent_cirro.runner import hooks
 
 
@@ -91,7 +93,7 @@ def test_names_of_functions_are_electrons(name: str) -> None:
 )
 def test_a_failure_says_what_happened_and_what_to_do(failure: Failure, words: list[str]) -> None:
     """The node first; in one line for a table, and whole with its traceback for the error box."""
-    told = host_ends.told(failure, ":make.__getitem__", 3)
+    told = host_node_ends.told(failure, ":make.__getitem__", 3)
     assert told.line.startswith("':make.__getitem__' (node 3) ")
     assert "\n" not in told.line
     for word in words:
@@ -174,9 +176,9 @@ def test_a_job_installs_what_each_of_several_electrons_wants(
 def test_a_file_of_a_stranger_is_copied(tmp_path: Path) -> None:
     """And measured, as Covalent's database wants it."""
     (tmp_path / "theirs").write_bytes(b"bytes" * 100_000)
-    file = results.take_file(str(tmp_path / "theirs"), str(tmp_path / "ours"))
+    file = result_writer.take_file(str(tmp_path / "theirs"), str(tmp_path / "ours"))
     assert (tmp_path / "ours").read_bytes() == b"bytes" * 100_000
-    assert file == results.measure(str(tmp_path / "ours"))
+    assert file == result_writer.measure(str(tmp_path / "ours"))
 
 
 @pytest.mark.parametrize("what", ["link", "dangling", "pipe", "folder", "nothing"])
@@ -193,5 +195,5 @@ def test_what_is_no_file_is_not_taken(tmp_path: Path, what: str) -> None:
     elif what == "folder":
         theirs.mkdir()
     with pytest.raises(ValueError, match="theirs"):
-        results.take_file(str(theirs), str(tmp_path / "ours"))
+        result_writer.take_file(str(theirs), str(tmp_path / "ours"))
     assert not (tmp_path / "ours").exists()

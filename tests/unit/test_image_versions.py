@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from covalent_cirro import image_rules, image_versions, protocol
-from covalent_cirro.aws import Access
+from covalent_cirro.aws import image_labels
+from covalent_cirro.aws.image_labels import ImageVersions
+from covalent_cirro.aws.sessions import Access
+from covalent_cirro.contract import protocol
 from covalent_cirro.errors import ImageError
-from covalent_cirro.image_rules import EcrImage, Facts, Missing, Pickled, contents, ecr_image, facts, why_not
-from covalent_cirro.image_versions import ImageVersions
+from covalent_cirro.jobs import image_rules
+from covalent_cirro.jobs.image_rules import EcrImage, Facts, Missing, Pickled, contents, ecr_image, facts, why_not
 from covalent_cirro.settings import BY_NAME
 
 HOST = "127.0.0.1:4000"
@@ -300,12 +302,12 @@ async def test_a_digest_is_known_for_good_and_a_tag_for_a_while(images: ImageVer
     digest = ecr.add("1")
     await images.require(f"{ACCOUNT}/cirro@{digest}", HERE)
     ecr.calls.clear()
-    clock.now += 10 * image_versions.FRESH_S
+    clock.now += 10 * image_labels.FRESH_S
     await images.require(f"{ACCOUNT}/cirro@{digest}", HERE)
     assert ecr.calls == []
     await images.require(f"{ACCOUNT}/cirro:1", HERE)
     assert ecr.calls == ["BatchGetImage"]
-    clock.now += image_versions.FRESH_S + 1
+    clock.now += image_labels.FRESH_S + 1
     ecr.add("1", **{protocol.LABEL_PYTHON: "3.12"})
     await images.require(f"{ACCOUNT}/cirro:1", HERE)
     await asyncio.sleep(0.05)
@@ -321,7 +323,7 @@ async def test_a_refusal_is_of_the_image_as_it_is_now(images: ImageVersions, ecr
         await images.require(uri, HERE)
     await images.require(uri, Pickled("3.12.1", "3.0"))
     ecr.add("1", **{protocol.LABEL_PYTHON: "3.11"})
-    clock.now += image_versions.REFUSED_FRESH_S + 0.1
+    clock.now += image_labels.REFUSED_FRESH_S + 0.1
     await images.require(uri, HERE)
 
 
@@ -351,7 +353,7 @@ async def test_a_look_that_fails_lets_the_electron_pass(
         for _ in range(3):
             await images.require(f"{ACCOUNT}/cirro:1", HERE)
     assert len(ecr.calls) == 1
-    clock.now += image_versions.FAILED_S + 1
+    clock.now += image_labels.FAILED_S + 1
     ecr.error = None
     ecr.add("1", **{protocol.LABEL_PYTHON: "3.12"})
     await images.require(f"{ACCOUNT}/cirro:1", HERE)
@@ -366,7 +368,7 @@ async def test_ecr_that_does_not_answer_holds_nobody_up(
     images: ImageVersions, ecr: Ecr, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A look has its time."""
-    monkeypatch.setattr(image_versions, "LOOK_S", 0.05)
+    monkeypatch.setattr(image_labels, "LOOK_S", 0.05)
     ecr.delay_s = 30
     await asyncio.wait_for(images.require(f"{ACCOUNT}/cirro:1", HERE), 20)
 

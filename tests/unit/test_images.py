@@ -12,20 +12,22 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+import tomlkit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro import __version__, protocol
-from covalent_cirro.aws import Access
+from covalent_cirro import __version__
+from covalent_cirro.aws.sessions import Access
+from covalent_cirro.contract import protocol
+from covalent_cirro.deployment.images import build, push
+from covalent_cirro.deployment.images import recipe as image_recipe
+from covalent_cirro.deployment.images import repository as images
+from covalent_cirro.deployment.images.build import Built
+from covalent_cirro.deployment.images.docker_engine import DockerEngine, LocalImage, follow_build
+from covalent_cirro.deployment.images.recipe import Recipe
+from covalent_cirro.deployment.images.repository import PushedImage, Repository
 from covalent_cirro.errors import ImageError, NotFound, SettingsError
-from covalent_cirro.images import build as image_build
-from covalent_cirro.images import push as image_push
-from covalent_cirro.images import recipe as image_recipe
-from covalent_cirro.images import repository as images
-from covalent_cirro.images.build import Built
-from covalent_cirro.images.docker_engine import DockerEngine, LocalImage, follow_build
-from covalent_cirro.images.recipe import Recipe
-from covalent_cirro.images.repository import PushedImage, Repository
+from docs.make_rooms import PACKAGE, imports, room
 from tests.fake_engine import TRUE, FakeEngine, contents
 
 ROOT = Path(__file__).parents[2]
@@ -113,26 +115,31 @@ def test_the_dockerfile_has_all_labels() -> None:
 def test_the_packages_of_the_image_are_all_that_is_copied() -> None:
     """What the Dockerfile copies of this package is what the context has, and the .dockerignore lets through."""
     copied = set(re.findall(r"covalent_cirro/([\w.]+\.(?:py|typed))", DOCKERFILE))
+    folders = set(re.findall(r"^COPY covalent_cirro/(\w+) covalent_cirro/\1/$", DOCKERFILE, re.MULTILINE))
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert copied == set(image_recipe.RUNNER_FILES)
-    assert {f"!covalent_cirro/{name}" for name in (*copied, "runner")} <= set(ignored)
+    assert folders == set(image_recipe.RUNNER_FOLDERS)
+    assert {f"!covalent_cirro/{name}" for name in copied | folders} <= set(ignored)
+
+
+def test_the_packages_of_the_image_are_all_that_is_installed() -> None:
+    """Each folder with modules is a package of the runner's own pyproject.toml."""
+    listed = tomlkit.parse((ROOT / "docker" / "runner.toml").read_text()).unwrap()["tool"]["setuptools"]["packages"]
+    found = {path.parent for name in image_recipe.RUNNER_FOLDERS for path in (PACKAGE / name).rglob("*.py")}
+    assert set(listed) == {".".join(folder.relative_to(ROOT).parts) for folder in found} | {"covalent_cirro"}
 
 
 def test_the_image_has_every_module_that_the_runner_imports() -> None:
     """Directly or through another one: a job without it ends at its first line."""
-    package = ROOT / "covalent_cirro"
-    named = {path.stem for path in package.glob("*.py")}
-    found, left = set[str](), [*(package / "runner").glob("*.py"), package / "checkpoint.py"]
+    of = imports()
+    found, left = set[str](), [module for module in of if room(module) in ("runner", "checkpoint")]
     while left:
-        text = left.pop().read_text()
-        direct = re.findall(r"^ *from covalent_cirro import (.+)$", text, re.MULTILINE)
-        imported = {name for names in direct for name in re.findall(r"\w+", names)}
-        imported |= set(re.findall(r"^ *(?:from|import) covalent_cirro\.(\w+)", text, re.MULTILINE))
-        new = imported & named - found
+        new = of[left.pop()] - found
         found |= new
-        left += [package / f"{name}.py" for name in new]
-    assert found >= {"protocol", "nested"}
-    assert {f"{name}.py" for name in found} <= set(image_recipe.RUNNER_FILES)
+        left += new
+    assert found >= {"contract.protocol", "contract.nested"}
+    there = {Path(name).stem for name in image_recipe.RUNNER_FILES} | set(image_recipe.RUNNER_FOLDERS)
+    assert {room(module) for module in found} <= there
 
 
 @pytest.mark.parametrize("dockerfile", [DOCKERFILE, TRAINING], ids=["runner", "training"])
@@ -159,7 +166,7 @@ def test_the_wheel_builds_the_same_image_as_the_repository(wheel: Path, tmp_path
         archive.extractall(tmp_path / "installed")
     write = (
         "import sys; from pathlib import Path; import covalent_cirro; "
-        "from covalent_cirro.images import recipe; "
+        "from covalent_cirro.deployment.images import recipe; "
         "assert recipe.docker_folder() == Path(covalent_cirro.__file__).parent / 'docker'; "
         "recipe.write_runner_context(Path(sys.argv[1]), None)"
     )
@@ -315,14 +322,14 @@ def test_what_has_not_changed_is_not_built_again(tmp_path: Path) -> None:
     engine, requirements = FakeEngine(), tmp_path / "requirements.txt"
     requirements.write_text("six\n")
     recipes = [Recipe(), Recipe(device="gpu"), Recipe(requirements=requirements)]
-    first = [image_build.build(engine, recipe, silent) for recipe in recipes]
-    again = [image_build.build(engine, recipe, silent) for recipe in recipes]
+    first = [build.build(engine, recipe, silent) for recipe in recipes]
+    again = [build.build(engine, recipe, silent) for recipe in recipes]
     assert [built.changed for built in first] == [True] * 3
     assert [built.changed for built in again] == [False] * 3
     assert [built.reference for built in again] == [built.reference for built in first]
     assert len({built.reference for built in first}) == len(engine.builds) == 3
     requirements.write_text("six\nrich\n")
-    assert image_build.build(engine, recipes[2], silent).changed
+    assert build.build(engine, recipes[2], silent).changed
     assert engine.builds[-1][2]["docker/requirements.txt"] == b"six\nrich\n"
     assert not any(re.search(r"-[0-9a-f]{8}$", name) for name in engine.images)
 
@@ -330,10 +337,10 @@ def test_what_has_not_changed_is_not_built_again(tmp_path: Path) -> None:
 def test_a_new_base_is_another_image() -> None:
     """Its id is part of the tag."""
     engine = FakeEngine()
-    first = image_build.build(engine, Recipe(), silent)
+    first = build.build(engine, Recipe(), silent)
     base = f"python:{image_recipe.PYTHON}-slim-bookworm"
     engine.images[base] = engine.images[base]._replace(image_id="another")
-    second = image_build.build(engine, Recipe(), silent)
+    second = build.build(engine, Recipe(), silent)
     assert second.changed
     assert second.tag != first.tag
 
@@ -353,23 +360,23 @@ def test_the_base_is_given_by_its_digest(given: str | None, digests: tuple[str, 
     """As it was looked up: what its tag means in the next moment is another question. The tag does not depend on it."""
     engine, recipe = FakeEngine(), Recipe(base_image=given)
     engine.images[recipe.base] = LocalImage("base", (), {}, "amd64", 1, (), digests)
-    first = image_build.build(engine, recipe, silent)
+    first = build.build(engine, recipe, silent)
     _, arguments, _ = engine.builds[0]
     assert arguments["BASE_IMAGE"] == base
     assert arguments.get("BASE_DIGEST", "") == base.partition("@")[2]
     assert arguments.get("BASE_NAME") == (None if given is None else given.partition("@")[0])
     engine.images[recipe.base] = engine.images[recipe.base]._replace(digests=())
-    assert image_build.build(engine, recipe, silent).tag == first.tag
+    assert build.build(engine, recipe, silent).tag == first.tag
 
 
 def test_labels_that_do_not_tell_the_truth_are_put_right() -> None:
     """By what the container itself says; true ones stay, with the minor version of Python for all of it."""
     lies = {**TRUE.labels, protocol.LABEL_CLOUDPICKLE: "1.0"}
-    built = image_build.build(FakeEngine(labels=lies), Recipe(), silent)
+    built = build.build(FakeEngine(labels=lies), Recipe(), silent)
     assert {**built.image.labels, **TRUE.labels} == built.image.labels
     minor = {**TRUE.labels, protocol.LABEL_PYTHON: image_recipe.PYTHON}
     engine = FakeEngine(labels=minor)
-    assert image_build.build(engine, Recipe(), silent).image.labels == minor
+    assert build.build(engine, Recipe(), silent).image.labels == minor
     assert len(engine.builds) == 1
 
 
@@ -377,7 +384,7 @@ def test_an_image_without_a_runner_is_refused() -> None:
     """With what it said, its entrypoint and the line that is missing; its name does not stay."""
     engine = FakeEngine(told={})
     with pytest.raises(ImageError, match=r"(?s)exit code 1.*usage: serve.*ENTRYPOINT is /usr/bin/env.*--no-deps"):
-        image_build.build(engine, Recipe(), silent)
+        build.build(engine, Recipe(), silent)
     assert not any(name.startswith("cirro-runner") for name in engine.images)
 
 
@@ -385,7 +392,7 @@ def test_an_image_that_keeps_sigterm_to_itself_is_refused() -> None:
     """Its jobs could not be stopped in order."""
     engine = FakeEngine(told={**TRUE._asdict(), "pid": 7})
     with pytest.raises(ImageError, match=r'SIGTERM.*exec "\$@"'):
-        image_build.build(engine, Recipe(), silent)
+        build.build(engine, Recipe(), silent)
 
 
 def test_an_image_of_another_python_is_warned_about() -> None:
@@ -395,7 +402,7 @@ def test_an_image_of_another_python_is_warned_about() -> None:
         told={**TRUE._asdict(), "python": f"{other}.1", "pid": 1},
         labels={**TRUE.labels, protocol.LABEL_PYTHON: other},
     )
-    [warning] = image_build.build(engine, Recipe(python=other), silent).warnings
+    [warning] = build.build(engine, Recipe(python=other), silent).warnings
     assert f"Python {other}" in warning
     assert f"--python {image_recipe.PYTHON}" in warning
     assert engine.builds[0][1]["PYTHON_VERSION"] == other
@@ -407,13 +414,13 @@ def test_a_dockerfile_of_ones_own_is_from_the_runners_image(tmp_path: Path) -> N
     own.write_text("ARG CIRRO_RUNNER\nFROM ${CIRRO_RUNNER}\n")
     requirements.write_text("six\n")
     engine = FakeEngine()
-    built = image_build.build(engine, Recipe(dockerfile=own, requirements=requirements), silent)
+    built = build.build(engine, Recipe(dockerfile=own, requirements=requirements), silent)
     (runner, _, _), (_, arguments, _) = engine.builds
     assert arguments["CIRRO_RUNNER"] == runner.rpartition("-")[0]
     assert built.reference not in (runner, arguments["CIRRO_RUNNER"])
-    assert not image_build.build(engine, Recipe(dockerfile=own, requirements=requirements), silent).changed
+    assert not build.build(engine, Recipe(dockerfile=own, requirements=requirements), silent).changed
     requirements.write_text("rich\n")
-    assert image_build.build(engine, Recipe(dockerfile=own, requirements=requirements), silent).changed
+    assert build.build(engine, Recipe(dockerfile=own, requirements=requirements), silent).changed
 
 
 def test_requirements_without_a_place_are_refused(tmp_path: Path) -> None:
@@ -422,22 +429,22 @@ def test_requirements_without_a_place_are_refused(tmp_path: Path) -> None:
     own.write_text("FROM debian\n")
     requirements.write_text("six\n")
     with pytest.raises(SettingsError, match="CIRRO_RUNNER"):
-        image_build.build(FakeEngine(), Recipe(dockerfile=own, requirements=requirements), silent)
+        build.build(FakeEngine(), Recipe(dockerfile=own, requirements=requirements), silent)
     with pytest.raises(SettingsError, match="--base-image"):
-        image_build.build(FakeEngine(), Recipe(dockerfile=own, base_image="python:3.11"), silent)
+        build.build(FakeEngine(), Recipe(dockerfile=own, base_image="python:3.11"), silent)
 
 
 def test_the_last_image_is_remembered() -> None:
     """Until there is another."""
     engine = FakeEngine()
-    assert image_build.latest(engine) is None
-    built = image_build.build(engine, Recipe(), silent)
-    image_build.remember(engine, built)
+    assert build.latest(engine) is None
+    built = build.build(engine, Recipe(), silent)
+    build.remember(engine, built)
     named = engine.images[built.reference]._replace(
         tags=(f"docker.io/library/{built.reference}", "x/cirro-runner:latest")
     )
     engine.images["cirro-runner:latest"] = named
-    last = image_build.latest(engine)
+    last = build.latest(engine)
     assert last is not None
     assert (last.reference, last.tag) == (built.reference, built.tag)
 
@@ -449,16 +456,16 @@ def test_an_image_for_other_machines_is_not_pushed() -> None:
     """The deployment's are x86_64."""
     engine = FakeEngine()
     engine.architectures = "arm64"
-    built = image_build.build(engine, Recipe(platform="linux/arm64"), silent)
+    built = build.build(engine, Recipe(platform="linux/arm64"), silent)
     with pytest.raises(ImageError, match=r"arm64.*x86_64.*--platform linux/amd64"):
-        image_push.push(engine, Repository(None, HERE, "1.dkr/x"), built, progress=lambda layer: None)
+        push.push(engine, Repository(None, HERE, "1.dkr/x"), built, progress=lambda layer: None)
     assert engine.pushes == []
 
 
 def test_a_deployment_without_a_repository() -> None:
     """Is not complete."""
     with pytest.raises(NotFound, match="cirro deploy"):
-        image_push.repository_of({}, None, HERE)
+        push.repository_of({}, None, HERE)
 
 
 def test_which_image_a_setting_names() -> None:
@@ -479,6 +486,6 @@ def test_a_login_does_not_show_its_password() -> None:
 
 def test_what_was_built_is_complete() -> None:
     """A `Built` names its image."""
-    built = image_build.build(FakeEngine(), Recipe(), silent)
+    built = build.build(FakeEngine(), Recipe(), silent)
     assert isinstance(built, Built)
     assert built.reference == f"cirro-runner:{built.tag}"

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from covalent_cirro.jobs import JobDetail, JobState, dump_detail, load_detail, parse_job, was_cancelled_by_us
+from covalent_cirro.jobs.states import JobDetail, JobState, dump_detail, load_detail, parse_job, was_cancelled_by_us
 
 
 def test_a_job_with_next_to_nothing_in_it_is_read() -> None:

@@ -1,207 +1,199 @@
-"""The house: imports point downward only, pure modules stay pure, and the server's side never unpickles."""
+"""The rooms of the package: who imports whom, what pure modules may do, and that the server never unpickles."""
 
 from __future__ import annotations
 
 import ast
 import configparser
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "covalent_cirro"
+from docs.make_rooms import FLOORS, PACKAGE, PAGE, arrows, imported_names, imports, modules, page, room
 
-LAYERS: list[set[str]] = [
-    # What may be imported stands above what imports it; docs/architecture.md draws this.
-    {"errors", "nested", "tobj", "texts", "limits", "log_parts", "web_pages"},
-    {"protocol", "private", "peers"},
-    {"fields", "settings", "log_text"},
-    {"documents"},
-    {
-        "jobs",
-        "image_rules",
-        "console",
-        "optional_actions",
-        "local_files",
-        "database_locks",
-        "config_writes",
-        "server_guard",
-        "plain_paths",
-    },
-    {"outcomes"},
-    {"health", "ends"},
-    {"foreign_answers", "aws_setup"},
-    {"watchlist", "explanations", "host_ends", "checkpoint", "aws", "cache", "packages", "covalent_config"},
-    {
-        "blobs",
-        "batch",
-        "definitions",
-        "stops",
-        "mending",
-        "tries",
-        "watcher",
-        "covalent_assets",
-        "image_versions",
-        "prices",
-        "processes",
-        "dispatching",
-    },
-    {"store", "state_folder", "waiting", "covalent_view", "covalent_runs"},
-    {"progress"},
-    {"log_files"},
-    {"engine", "calls", "results"},
-    {"assembly", "logs", "launches"},
-    {"host_process", "resume", "reuse"},
-    {"host_nodes"},
-    {"submission"},
-    {"host_failures", "host_jobs"},
-    {"polling"},
-    {"covalent_server", "reception"},
-    {"direct"},
-    {"cirro"},
-    {"emulator", "infra", "docker"},
-    {"deployment", "images"},
-    {"doctor", "playground", "history"},
-    {"report"},
-    {"cli"},
-]
+MODULES = modules()
+TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
+IMPORTS = imports()
 
-PURE = {
-    "ends",
-    "explanations",
-    "host_ends",
-    "nested",
-    "tries",
-    "console",
-    "errors",
-    "tobj",
-    "texts",
-    "limits",
-    "log_parts",
-    "log_text",
-    "protocol",
-    "fields",
-    "documents",
-    "settings",
-    "jobs",
-    "outcomes",
-    "watchlist",
-    "image_rules",
-    "optional_actions",
-    "health",
-    "web_pages",
-}
+IMPORT_THE_RUNNER = {"checkpoint", "local"}
+"""An electron's checkpoint is the runner's; the emulator reads cgroups as the runner does."""
+
+PURE_ROOMS = {"contract", "jobs", "settings", "errors"}
 PURE_MAY_IMPORT = {
-    *("__future__", "base64", "binascii", "codecs", "collections", "dataclasses", "enum", "hashlib", "heapq", "hmac"),
-    *("io", "json", "math", "numbers", "os", "re", "typing"),
+    *(
+        "__future__",
+        "base64",
+        "binascii",
+        "codecs",
+        "collections",
+        "dataclasses",
+        "datetime",
+        "email",
+        "enum",
+        "fnmatch",
+    ),
+    *("functools", "hashlib", "heapq", "hmac", "html", "io", "itertools", "json", "math", "numbers"),
+    *(
+        "operator",
+        "os",
+        "pickletools",
+        "re",
+        "statistics",
+        "string",
+        "traceback",
+        "types",
+        "typing",
+        "unicodedata",
+        "urllib",
+        "xml",
+    ),
 }
-
-RUNNER_MAY_IMPORT = {
-    *("errors", "nested", "protocol", "documents", "tobj", "texts", "limits", "log_parts", "runner"),
+PURE_MAY_USE = {
+    "os": {"PathLike", "SEEK_CUR", "SEEK_END", "SEEK_SET", "fsdecode", "fspath", "path", "sep", "__file__"},
+    "io": {"BufferedReader", "BytesIO", "RawIOBase", "SEEK_END"},
+    "urllib": {"parse"},
 }
+CLOCKS = {"now", "utcnow", "today"}
 
-SERVER_SIDE = sorted(
-    path.relative_to(PACKAGE)
-    for folder in ("", "waiting", "progress", "resume", "reuse")
-    for path in (PACKAGE / folder).glob("*.py")
-    if path.stem not in {"direct", "dispatching", "playground", "__init__"}
-)
+PICKLE = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
+UNPICKLES = {
+    "covalent_server.client": "a client's process: it reads a lattice from the user's file",
+    "electron.without_server": "the caller's own process, which wants the result",
+}
+"""Modules outside the runner that may unpickle, and whose process that is."""
+LOADERS = {"json", "tomlkit", "toml", "yaml", "tomllib", "templates"}
+"""What has a `load` or `loads` that runs no code."""
 
 
-def imports(path: Path) -> list[tuple[str, bool]]:
-    """Names that a file imports, and whether at run time at all (not under TYPE_CHECKING)."""
-    found: list[tuple[str, bool]] = []
-    tree = ast.parse(path.read_text())
-    typing_only = {
-        id(child)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for child in ast.walk(node)
+def test_every_room_has_its_floor() -> None:
+    """One, and no room is listed that is gone."""
+    listed = [each for floor in FLOORS for each in floor]
+    assert sorted(listed) == sorted({room(module) for module in MODULES})
+
+
+@pytest.mark.parametrize("name", sorted({room(module) for module in MODULES}))
+def test_imports_point_downward(name: str) -> None:
+    """A room imports from rooms on lower floors only."""
+    height = {each: number for number, floor in enumerate(FLOORS) for each in floor}
+    up = {
+        f"{module} imports {other}"
+        for module, others in IMPORTS.items()
+        for other in others
+        if room(module) == name != room(other) and height[room(other)] <= height[name]
     }
+    assert up == set()
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Anywhere, also within a room."""
+    assert [circle for circle in circles(IMPORTS) if len(circle) > 1] == []
+
+
+def test_a_circle_is_found() -> None:
+    """Of three, and of a module that imports itself by way of its package."""
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})[0] == {"a", "b", "c"}
+
+
+def circles(of: Mapping[str, set[str]]) -> list[set[str]]:
+    """Sets of modules each of which reaches each other one, the largest first."""
+
+    def reached(start: str) -> set[str]:
+        found, left = set[str](), [start]
+        while left:
+            new = of.get(left.pop(), set()) - found
+            found |= new
+            left += new
+        return found
+
+    reach = {module: reached(module) for module in of}
+    found = {frozenset(other for other in reach[module] if module in reach[other]) | {module} for module in of}
+    return sorted((set(each) for each in found), key=len, reverse=True)
+
+
+def test_the_runner_imports_the_contract_only() -> None:
+    """It runs where nothing else of ours is installed."""
+    assert arrows(IMPORTS)["runner"] == {"contract"}
+
+
+def test_nobody_imports_the_runner() -> None:
+    """What it shares with the executor lies in the contract."""
+    importers = {name for name, others in arrows(IMPORTS).items() if "runner" in others}
+    assert importers == IMPORT_THE_RUNNER
+
+
+# --- what a module may do ----------------------------------------------------------------------------------------
+
+
+def pure_modules() -> Iterator[str]:
+    """Modules of pure rooms, and all that say of themselves that they are pure."""
+    for module, tree in TREES.items():
+        if room(module) in PURE_ROOMS or re.search(r"\bPure\b", ast.get_docstring(tree) or ""):
+            yield module
+
+
+@pytest.mark.parametrize("module", list(pure_modules()))
+def test_pure_modules_do_no_io(module: str) -> None:
+    """No file, no network, no clock, no chance: they decide, others act."""
+    tree = TREES[module]
+    outside = {name.partition(".")[0] for name in imported_names(tree)} - {"covalent_cirro"}
+    assert outside <= PURE_MAY_IMPORT
     for node in ast.walk(tree):
-        real = id(node) not in typing_only
-        if isinstance(node, ast.Import):
-            found += [(alias.name, real) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            if node.module == "covalent_cirro":
-                found += [(f"covalent_cirro.{alias.name}", real) for alias in node.names]
-            else:
-                found.append((node.module, real))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("open", "print", "input", "exec", "eval"), f"line {node.lineno}"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert node.attr in PURE_MAY_USE.get(node.value.id, {node.attr}), f"line {node.lineno}"
+            assert node.value.id not in ("datetime", "date") or node.attr not in CLOCKS, f"line {node.lineno}"
+
+
+def test_pure_rooms_import_pure_rooms() -> None:
+    """Or they would do by others what they may not do."""
+    assert {other for name in PURE_ROOMS for other in arrows(IMPORTS)[name]} <= PURE_ROOMS
+
+
+@pytest.mark.parametrize("module", [each for each in MODULES if room(each) not in ("runner", "checkpoint")])
+def test_nothing_is_unpickled(module: str) -> None:
+    """What a job wrote is bytes for the server and for all commands."""
+    assert unpickling(TREES[module]) == set() or module in UNPICKLES
+
+
+def test_what_may_unpickle_does() -> None:
+    """An exception that is not needed any more is taken out."""
+    assert {module for module in UNPICKLES if unpickling(TREES[module])} == set(UNPICKLES)
+
+
+def unpickling(tree: ast.Module) -> set[str]:
+    """What in a module unpickles, or could: imports of pickling packages, and loaders of no known format."""
+    found = {name for name in imported_names(tree) if name.partition(".")[0] in PICKLE}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in ("loads", "load", "Unpickler", "get_deserialized"):
+            owner = node.value.id if isinstance(node.value, ast.Name) else ast.unparse(node.value)
+            if owner not in LOADERS and (node.attr != "load" or owner in PICKLE | {"torch", "numpy", "np"}):
+                found.add(f"{owner}.{node.attr} in line {node.lineno}")
     return found
 
 
-def rooms(path: Path) -> set[str]:
-    """Modules of ours that a file imports."""
-    return {
-        name.split(".")[1]
-        for name, real in imports(path)
-        if real
-        and name.startswith("covalent_cirro.")
-        and name.split(".")[1] not in ("__version__", "CirroBatchExecutor")
-    }
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "def f():\n    from cloudpickle import loads",
+        "import covalent as ct\nct.TransportableObject.deserialize(x).get_deserialized()",
+        "torch.load(path)",
+        "something.loads(data)",
+    ],
+)
+def test_unpickling_is_found(code: str) -> None:
+    """However it is written."""
+    assert unpickling(ast.parse(code))
 
 
-def level(room: str) -> int:
-    """Height of a room in the house."""
-    return next(height for height, layer in enumerate(LAYERS) if room in layer)
-
-
-def files_of(room: str) -> list[Path]:
-    """The files of a room: a module, or all of a package."""
-    folder = PACKAGE / room
-    return sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
-
-
-def all_rooms() -> list[str]:
-    """Every module and package of covalent_cirro."""
-    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
-    return sorted(modules | {path.parent.name for path in PACKAGE.glob("*/__init__.py")})
-
-
-@pytest.mark.parametrize("room", [room for room in all_rooms() if room != "runner"])
-def test_imports_point_downward(room: str) -> None:
-    """A room knows only what lies below it."""
-    for path in files_of(room):
-        for imported in rooms(path) - {room, "runner"}:
-            assert level(imported) < level(room), f"{path.name} imports {imported}, which is not below {room}"
-
-
-@pytest.mark.parametrize("path", files_of("runner"), ids=lambda path: str(path.stem))
-def test_the_runner_knows_the_protocol_only(path: Path) -> None:
-    """It runs where nothing else of ours is needed."""
-    assert rooms(path) <= RUNNER_MAY_IMPORT
-
-
-@pytest.mark.parametrize("room", sorted(PURE))
-def test_pure_modules_do_no_io(room: str) -> None:
-    """No clock, no network, no asyncio: they decide, others act."""
-    for path in files_of(room):
-        outside = {name.split(".")[0] for name, _ in imports(path)} - {"covalent_cirro"}
-        assert outside <= PURE_MAY_IMPORT, path.name
-
-
-@pytest.mark.parametrize("path", SERVER_SIDE, ids=str)
-def test_the_servers_side_never_unpickles(path: Path) -> None:
-    """What a job wrote is bytes there; only `direct`, in the caller's own process, loads it."""
-    tree = ast.parse((PACKAGE / path).read_text())
-    loads = {
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and node.attr in ("loads", "load", "Unpickler")
-    }
-    pickles = {name.split(".")[0] for name, _ in imports(PACKAGE / path)} & {
-        "pickle",
-        "cloudpickle",
-        "dill",
-        "marshal",
-        "shelve",
-    }
-    assert not pickles, f"{path} imports {pickles} and has {loads}"
+# --- what all modules have ---------------------------------------------------------------------------------------
 
 
 def test_every_module_says_what_it_is() -> None:
     """The first line of the file."""
-    for path in PACKAGE.rglob("*.py"):
-        assert ast.get_docstring(ast.parse(path.read_text())), path
+    assert [module for module, tree in TREES.items() if not ast.get_docstring(tree)] == []
 
 
 def test_every_package_is_installed() -> None:
@@ -210,3 +202,19 @@ def test_every_package_is_installed() -> None:
     listed.read(PACKAGE.parent / "setup.cfg")
     there = {".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py")}
     assert there | {"covalent_cirro.docker", "covalent_cirro.infra"} == set(listed["options"]["packages"].split())
+
+
+def test_the_drawing_of_the_rooms_is_of_these_rooms() -> None:
+    """docs/make_rooms.py has been run."""
+    text = PAGE.read_text()
+    assert page(text) == text
+
+
+def test_every_folder_is_a_package() -> None:
+    """A folder of modules without ``__init__.py`` is not installed."""
+    assert [folder for folder in folders() if not (folder / "__init__.py").exists()] == []
+
+
+def folders() -> Iterator[Path]:
+    """Folders of the package that have modules."""
+    yield from {path.parent for path in PACKAGE.rglob("*.py")}

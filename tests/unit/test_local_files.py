@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from covalent_cirro import local_files
-from covalent_cirro.aws import Access, translate
+from covalent_cirro.aws.sessions import Access, translate
 from covalent_cirro.errors import AwsError, LocalFileError
 from covalent_cirro.local_files import Disk
 

@@ -12,18 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro import log_files, logs, results
-from covalent_cirro.aws import Access
-from covalent_cirro.covalent_assets import Node
-from covalent_cirro.ends import End
+from covalent_cirro.aws import job_logs
+from covalent_cirro.aws.sessions import Access
+from covalent_cirro.aws.store import Store
+from covalent_cirro.contract.limits import MAX_PART_BYTES
+from covalent_cirro.contract.protocol import Inline, Log, NodeResult, Outcome, Output, Usage, location
+from covalent_cirro.covalent_server.assets import Node
+from covalent_cirro.electron import log_files, result_writer
+from covalent_cirro.electron.result_writer import Received
 from covalent_cirro.errors import AccessDenied, AwsError, NotFound, Unsigned
-from covalent_cirro.explanations import Explanation
-from covalent_cirro.jobs import JobDetail
-from covalent_cirro.limits import MAX_PART_BYTES
-from covalent_cirro.log_text import LogText
-from covalent_cirro.protocol import Inline, Log, NodeResult, Outcome, Output, Usage, location
-from covalent_cirro.results import Received
-from covalent_cirro.store import Store
+from covalent_cirro.jobs.ends import End
+from covalent_cirro.jobs.explanations import Explanation
+from covalent_cirro.jobs.log_text import LogText
+from covalent_cirro.jobs.states import JobDetail
 
 PLACE = location("bucket", "cirro/", "d1", 3, "call")
 NAMES = tuple(f"01/stdout.{number:06d}" for number in range(3))
@@ -72,7 +73,7 @@ async def received(folder: Path, bucket: Bucket, *, stdout: Log = Log(), stderr:
     result = NodeResult(3, output, None, stdout, stderr)
     outcome = Outcome("call", 1, "job", (result,), Usage(), "3.11.7", "3.1.2", {}, {})
     node = Node(0, 3, "electron", {name: str(folder / name) for name in ("output", "stdout", "stderr", "error")})
-    (found,) = await results.write_results(cast(Store, bucket), PLACE, outcome, {3: node}, explain)
+    (found,) = await result_writer.write_results(cast(Store, bucket), PLACE, outcome, {3: node}, explain)
     for name, file in found.files.items():
         data = (folder / name).read_bytes()
         assert (file.size, file.sha1) == (len(data), hashlib.sha1(data).hexdigest())
@@ -175,8 +176,8 @@ async def test_what_is_put_beside_a_log_does_not_hide_why_a_job_ended() -> None:
     found = []
     for bucket in (only, beside):
         store = cast(Store, bucket)
-        parts = await logs.parts_of(store, PLACE)
-        found.append((parts, await logs.of_job(store, None, access, PLACE, parts, JobDetail("job"), "")))
+        parts = await job_logs.parts_of(store, PLACE)
+        found.append((parts, await job_logs.of_job(store, None, access, PLACE, parts, JobDetail("job"), "")))
     assert found == [([], ""), ([NAMES[0]], "(of attempt 1)\nthe last words")]
 
 

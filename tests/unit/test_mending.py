@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from covalent_cirro.electron.patience import MAX_PAUSE_S, PATIENCE_S, until_mended
 from covalent_cirro.errors import AccessDenied, AwsError, NoCredentials, PollFailed, Unsigned
-from covalent_cirro.mending import MAX_PAUSE_S, PATIENCE_S, until_mended
 
 
 class Hours:
@@ -25,7 +25,7 @@ class Hours:
 
 
 def expired() -> Unsigned:
-    """What aws.py makes of a session that has ended."""
+    """What aws/sessions.py makes of a session that has ended."""
     return Unsigned("s3:GetObject: The credentials have expired.", operation="s3:GetObject", code="ExpiredToken")
 
 

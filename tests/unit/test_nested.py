@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro import nested
-from covalent_cirro.nested import Pairs, Part, Value
+from covalent_cirro.contract import nested
+from covalent_cirro.contract.nested import Pairs, Part, Value
 from covalent_cirro.runner import tasks
 
 plain = st.recursive(

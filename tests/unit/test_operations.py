@@ -10,7 +10,7 @@ import covalent as ct
 import pytest
 from covalent._dispatcher_plugins.local import LocalDispatcher
 
-from covalent_cirro.covalent_assets import Node
+from covalent_cirro.covalent_server.assets import Node
 
 
 @ct.electron

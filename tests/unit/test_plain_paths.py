@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from furl import furl
 
-from covalent_cirro import plain_paths
+from covalent_cirro.covalent_server import plain_paths
 from covalent_cirro.errors import HostError
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covalent_cirro import prices
-from covalent_cirro.emulator import prices as emulated
-from covalent_cirro.health.machines import BUNDLES, Need, of_environment
-from covalent_cirro.prices import ON_DEMAND, SPOT, SpotChange, SpotHistory, shipped, shipped_price
+from covalent_cirro.aws import prices
+from covalent_cirro.aws.prices import ON_DEMAND, SPOT, SpotChange, SpotHistory, shipped, shipped_price
+from covalent_cirro.jobs.machines import BUNDLES, Need, of_environment
+from covalent_cirro.local.emulator import prices as emulated
 
 PRODUCT = {
     "product": {

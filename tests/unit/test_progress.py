@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from covalent_cirro.covalent_view import LogFile
+from covalent_cirro.contract.limits import MAX_PART_BYTES
+from covalent_cirro.contract.log_parts import Part
+from covalent_cirro.contract.protocol import Location, location
+from covalent_cirro.covalent_server.view import LogFile
+from covalent_cirro.electron import progress
+from covalent_cirro.electron.engine.live_logs import OWN_LISTS, PARTS_PER_LOOK, LiveLogs
 from covalent_cirro.errors import AwsError, TooLarge
-from covalent_cirro.jobs import JobDetail, parse_job
-from covalent_cirro.limits import MAX_PART_BYTES
-from covalent_cirro.log_parts import Part
-from covalent_cirro.progress import job as progress
-from covalent_cirro.progress import panel
-from covalent_cirro.progress.live_logs import OWN_LISTS, PARTS_PER_LOOK, LiveLogs
-from covalent_cirro.protocol import Location, location
+from covalent_cirro.jobs import panel
+from covalent_cirro.jobs.states import JobDetail, parse_job
 
 SINCE = 1_800_000_000.0
 
@@ -149,14 +149,14 @@ class Covalent:
         self.sizes: dict[int, int] = {}
 
     def files(self, dispatch_id: str, node_id: int) -> Mapping[str, LogFile]:
-        """As `covalent_view.log_files`."""
+        """As `view.log_files`."""
         return {
             stream: LogFile(2 * node_id + number, str(self.folder / f"node_{node_id}" / f"{stream}.log"))
             for number, stream in enumerate(("stdout", "stderr"))
         }
 
     def tell(self, sizes: Mapping[int, int]) -> None:
-        """As `covalent_view.write_sizes`."""
+        """As `view.write_sizes`."""
         self.sizes.update(sizes)
 
     def text(self, node_id: int, stream: str = "stdout") -> str:

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covalent_cirro.health.machines import InstanceType, Need
+from covalent_cirro.aws.prices import ON_DEMAND, SPOT, Price, shipped
+from covalent_cirro.contract.protocol import Failure, Kind, Log, NodeResult, Outcome, Usage
 from covalent_cirro.history.records import parse_record
-from covalent_cirro.prices import ON_DEMAND, SPOT, Price, shipped
-from covalent_cirro.protocol import Failure, Kind, Log, NodeResult, Outcome, Usage
-from covalent_cirro.report import Report, compute, costs, document, page, sizing, timeline
-from covalent_cirro.report.costs import Offer, estimate, share
-from covalent_cirro.report.facts import Attempt, Capacity, Machine, Run, run_of_call, run_of_job
-from covalent_cirro.report.sources import Gathered
+from covalent_cirro.history.report import Report, compute, costs, document, page, sizing, timeline
+from covalent_cirro.history.report.costs import Offer, estimate, share
+from covalent_cirro.history.report.facts import Attempt, Capacity, Machine, Run, run_of_call, run_of_job
+from covalent_cirro.history.report.sources import Gathered
+from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.settings import resolve
 
 MIB = 1024 * 1024

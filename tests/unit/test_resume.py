@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import pytest
 from covalent._shared_files.config import get_config, set_config
 
-from covalent_cirro.covalent_runs import Dispatch, Graph, RunNode
-from covalent_cirro.resume import dispatches, server_life
+from covalent_cirro.covalent_server.dispatches import Dispatch, Graph, RunNode
+from covalent_cirro.electron.resume import dispatches, server_life
 
 
 def node(node_id: int, status: str, *, group: int | None = None, name: str = "f", executor: str = "cirro") -> RunNode:
@@ -129,7 +129,7 @@ def test_a_server_leaves_alone_what_another_one_works_on(database: Path) -> None
         [
             sys.executable,
             "-c",
-            "import covalent, json, os, time; from covalent_cirro.resume import server_life; "
+            "import covalent, json, os, time; from covalent_cirro.electron.resume import server_life; "
             "life = server_life._Life(); child = os.fork(); "
             "child and print(json.dumps([sorted(life.orphans), child]), flush=True); time.sleep(60)",
         ],

@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covalent_cirro import nested
-from covalent_cirro.documents import dump_reused, parse_reused
-from covalent_cirro.protocol import (
+from covalent_cirro.contract import nested
+from covalent_cirro.contract.documents import dump_reused, parse_reused
+from covalent_cirro.contract.protocol import (
     Blob,
     Call,
     Inline,
@@ -33,9 +33,9 @@ from covalent_cirro.protocol import (
     Reused,
     Task,
 )
-from covalent_cirro.reuse.pickles import describe
-from covalent_cirro.reuse.telling import checked_origin
-from covalent_cirro.reuse.work import READ_BYTES, blobs_to_read, key
+from covalent_cirro.electron.reuse.pickles import describe
+from covalent_cirro.electron.reuse.work import READ_BYTES, blobs_to_read, key
+from covalent_cirro.jobs.reuse_texts import checked_origin
 
 # --- pickles ----------------------------------------------------------------------------------------------------------
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from covalent_cirro import aws
-from covalent_cirro.aws import Access
+from covalent_cirro.aws import sessions
+from covalent_cirro.aws.sessions import Access
 from covalent_cirro.errors import NoCredentials, SettingsError
 
 OURS = "ours"
@@ -72,19 +72,19 @@ def named(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 async def _of_async(access: Access) -> Any:
-    found = await aws.async_session(access).get_credentials()
+    found = await sessions.async_session(access).get_credentials()
     return None if found is None else await found.get_frozen_credentials()
 
 
 async def _of_blocking(access: Access) -> Any:
     from aiobotocore.session import AioSession
 
-    found = aws.blocking_session(access, AioSession()).get_credentials()
+    found = sessions.blocking_session(access, AioSession()).get_credentials()
     return None if found is None else found.get_frozen_credentials()
 
 
 async def _of_client(access: Access) -> Any:
-    found = aws.client(access, "sts")._request_signer._credentials
+    found = sessions.client(access, "sts")._request_signer._credentials
     return None if found is None else found.get_frozen_credentials()
 
 
@@ -170,5 +170,5 @@ def test_the_region_of_a_profile_is_kept(named: str, monkeypatch: pytest.MonkeyP
     """It stands in the user's config, whoever has the keys."""
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     for profile, region in (("lab", "eu-west-2"), (None, "eu-west-1")):
-        client = aws.client(access(named, profile), "sts")
+        client = sessions.client(access(named, profile), "sts")
         assert client.meta.region_name == region

@@ -11,7 +11,7 @@ from covalent_awsbatch_plugin.awsbatch import AWSBatchExecutor, ExecutorPluginDe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro.cache import STOCK_DEFAULT
+from covalent_cirro.electron.cache_folder import STOCK_DEFAULT
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.settings import BY_NAME, OPTIONS, check, problem, resolve
 

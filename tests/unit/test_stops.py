@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from covalent_cirro.electron.engine.stops import Stops
 from covalent_cirro.errors import AccessDenied, AwsError
-from covalent_cirro.stops import Stops
 
 AT_ONCE = 50
 

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from covalent_cirro.deployment import running_jobs
-from covalent_cirro.health import machines
+from covalent_cirro.jobs import machines
 from tests.unit.template_facts import TEMPLATES
 
 COMPUTE = TEMPLATES["compute"]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from covalent_cirro.deployment import templates
 from covalent_cirro.deployment.plans import PARTS
 from covalent_cirro.deployment.templates import Foreseen
-from covalent_cirro.emulator import template as emulated
 from covalent_cirro.errors import StackError
+from covalent_cirro.local.emulator.formation import template
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,9 +93,9 @@ def test_possible_values_are_those_that_cloudformation_takes(part: str, data: st
     value = data.draw(st.one_of(guesses))
     only: dict[str, Any] = {name: declaration}
     try:
-        emulated.check_parameters(only, {name: value})
+        template.check_parameters(only, {name: value})
         taken = True
-    except emulated.Invalid:
+    except template.Invalid:
         taken = False
     assert templates.is_possible(declaration, value) == taken
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from covalent_cirro import log_parts, protocol, settings, submission
+from covalent_cirro import settings
+from covalent_cirro.contract import log_parts, protocol
+from covalent_cirro.electron import send
 from tests.unit.template_facts import IAM_ACTIONS, TEMPLATES, as_list
 
 TEMPLATE = TEMPLATES["roles"]
@@ -206,7 +208,7 @@ def test_submitter_stops_only_jobs_of_an_executor() -> None:
     """By a tag that every job of an executor has."""
     [statement] = [item for _, item in statements() if "batch:TerminateJob" in as_list(item["Action"])]
     assert statement["Condition"] == {"Null": {"aws:ResourceTag/covalent:dispatch": "false"}}
-    assert '"covalent:dispatch": ' in inspect.getsource(submission)
+    assert '"covalent:dispatch": ' in inspect.getsource(send)
 
 
 @pytest.mark.parametrize("action", ["batch:SubmitJob", "batch:TagResource"])

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from covalent_cirro import protocol, store
+from covalent_cirro.aws import store
+from covalent_cirro.contract import protocol
 from tests.unit.template_facts import TEMPLATES
 
 STORAGE = TEMPLATES["storage"]

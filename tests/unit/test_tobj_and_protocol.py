@@ -14,9 +14,9 @@ from covalent._workflow.transportable_object import TransportableObject
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro import documents, limits, log_parts, protocol, tobj
-from covalent_cirro.log_parts import Part
-from covalent_cirro.protocol import (
+from covalent_cirro.contract import documents, limits, log_parts, protocol, tobj
+from covalent_cirro.contract.log_parts import Part
+from covalent_cirro.contract.protocol import (
     Blob,
     Call,
     Failure,
@@ -33,7 +33,7 @@ from covalent_cirro.protocol import (
     Tried,
     Usage,
 )
-from covalent_cirro.runner import outcomes as outcomes_of_runner
+from covalent_cirro.runner import exits
 
 SHA = "0f" * 32
 MAC_KEY = "0123456789abcdef" * 2
@@ -260,7 +260,7 @@ def test_a_call_tells_when_it_was_made() -> None:
 def test_whatever_electrons_say_their_outcome_is_read(character: str, electrons: int, fails: bool) -> None:
     """The longest that there can be, in characters that take most bytes in JSON."""
     long = character * 50_000
-    tail = (character * 32_768)[: outcomes_of_runner.tail_bytes(electrons)].encode("utf-8", "replace").decode()
+    tail = (character * 32_768)[: exits.tail_bytes(electrons)].encode("utf-8", "replace").decode()
     parts = {stream: [Part(1, stream, i).name for i in range(limits.MAX_PARTS)] for stream in log_parts.STREAMS}
     each = limits.MAX_PARTS // electrons
     found = []

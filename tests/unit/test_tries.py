@@ -9,15 +9,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro import tries
-from covalent_cirro.calls import new_call_id
-from covalent_cirro.documents import dump_call, parse_call
-from covalent_cirro.ends import Evidence
+from covalent_cirro.contract.documents import dump_call, parse_call
+from covalent_cirro.contract.protocol import (
+    Call,
+    ExitCode,
+    Failure,
+    Inline,
+    Kind,
+    Location,
+    ProtocolError,
+    Task,
+    Tried,
+    Usage,
+)
+from covalent_cirro.electron.call_writer import new_call_id
 from covalent_cirro.errors import SettingsError
-from covalent_cirro.explanations import Place, explain
-from covalent_cirro.jobs import CANCEL_REASON, Attempt, JobDetail
-from covalent_cirro.progress import panel
-from covalent_cirro.protocol import Call, ExitCode, Failure, Inline, Kind, Location, ProtocolError, Task, Tried, Usage
+from covalent_cirro.jobs import further_tries, panel
+from covalent_cirro.jobs.ends import Evidence
+from covalent_cirro.jobs.explanations import Place, explain
+from covalent_cirro.jobs.states import CANCEL_REASON, Attempt, JobDetail
 from covalent_cirro.settings import resolve
 
 GIB = 1024**3
@@ -101,9 +111,9 @@ ROWS = [
 def test_what_is_submitted_again(row: Row) -> None:
     """Only what ran out of memory, and what lost its hosts; nothing that somebody ended."""
     settings = resolve({"memory": 4, **QUEUES, **row.settings}, {})
-    found = tries.next_try(row.evidence, settings, CALL)
+    found = further_tries.next_try(row.evidence, settings, CALL)
     assert (None if found is None else (found.settings.memory, found.settings.queue)) == row.next
-    assert tries.next_try(row.evidence, settings, CALL) == found
+    assert further_tries.next_try(row.evidence, settings, CALL) == found
     if found is not None:
         assert (found.tried.call_id, found.tried.job_id) == (CALL, "job-1")
         assert found.tried.next_memory_mib == found.settings.memory_mib
@@ -116,7 +126,7 @@ def test_tries_for_memory_come_to_an_end_at_the_cap(memory: float, memory_max: f
         return
     settings = resolve({"memory": memory, "memory_max": memory_max}, {})
     asked = [settings.memory_mib]
-    while (found := tries.next_try(Evidence(job(OUT_OF_MEMORY, asked[-1])), settings, CALL)) is not None:
+    while (found := further_tries.next_try(Evidence(job(OUT_OF_MEMORY, asked[-1])), settings, CALL)) is not None:
         asked.append(found.settings.memory_mib)
         assert len(asked) < 20
     assert asked == sorted(set(asked))
@@ -136,24 +146,24 @@ def test_memory_max_below_memory_is_refused() -> None:
 def test_the_next_call_is_named_by_the_one_before_it() -> None:
     """Always the same, of the same form, after it and before any that is made later."""
     first = new_call_id()
-    second = tries.next_call_id(first)
-    assert second == tries.next_call_id(first) != tries.next_call_id(second)
+    second = further_tries.next_call_id(first)
+    assert second == further_tries.next_call_id(first) != further_tries.next_call_id(second)
     assert len(second) == len(first) == 20
-    assert first < second < tries.next_call_id(second) < f"{int(first[:12], 16) + 3:012x}" + "0" * 8
+    assert first < second < further_tries.next_call_id(second) < f"{int(first[:12], 16) + 3:012x}" + "0" * 8
 
 
 def test_calls_that_try_one_another_again_belong_together() -> None:
     """Among others of the same node, in whatever order they are given."""
     first, other = "0199c0ffee00deadbeef", "0199c0ffee0000000000"
-    second = tries.next_call_id(first)
-    third = tries.next_call_id(second)
-    assert tries.chains([third, other, first, second, "call-of-another-form"]) == [
+    second = further_tries.next_call_id(first)
+    third = further_tries.next_call_id(second)
+    assert further_tries.chains([third, other, first, second, "call-of-another-form"]) == [
         [other],
         [first, second, third],
         ["call-of-another-form"],
     ]
-    assert tries.following(first, {first, third}) == []
-    assert tries.following(first, {first, second, third}) == [second, third]
+    assert further_tries.following(first, {first, third}) == []
+    assert further_tries.following(first, {first, second, third}) == [second, third]
 
 
 CALL_OF_ONE = Call(
@@ -165,7 +175,7 @@ MOVED = Tried("c2", "job-2", "host_lost", 3, 8192, "cpu", None, 8192, "cpu-od")
 
 def test_the_next_call_is_the_same_work_with_what_was_tried() -> None:
     """It can be read back, and a document without the field, or with a bad one, is what it always was."""
-    again = tries.next_call(CALL_OF_ONE, TRIED)
+    again = further_tries.next_call(CALL_OF_ONE, TRIED)
     assert again.tasks == CALL_OF_ONE.tasks
     assert again.attempts_before == 2
     assert parse_call(dump_call(again)) == again
@@ -189,19 +199,19 @@ def test_calls_of_a_node_lie_side_by_side() -> None:
 
 def test_each_try_is_told_with_what_would_have_saved_it() -> None:
     """One line each, for stderr."""
-    assert tries.lines([TRIED, MOVED]).splitlines() == [
+    assert further_tries.lines([TRIED, MOVED]).splitlines() == [
         "covalent-cirro: try 1 ran out of memory at 4 GB (it had reached 4.00 GB) in job job-1; submitted again with 8 "
         "GB. Next time, memory=8 on its executor saves this try.",
         "covalent-cirro: try 2 lost its host 3 times in queue cpu, job job-2; submitted again with queue cpu-od. Next "
         "time, batch_queue='cpu-od' (with GPUs: batch_gpu_queue) on its executor saves this try.",
     ]
-    assert tries.lines([]) == ""
+    assert further_tries.lines([]) == ""
 
 
 def test_the_panel_says_what_came_of_earlier_tries() -> None:
     """While the next one waits or runs."""
     detail = JobDetail("job-3", state="RUNNABLE", queue="cpu-od")
-    shown = panel.lines(detail, 0.0, partition="aws", region="", tried=tries.summary([TRIED, MOVED]))
+    shown = panel.lines(detail, 0.0, partition="aws", region="", tried=further_tries.summary([TRIED, MOVED]))
     assert shown["tried"] == (
         "ran out of memory at 4 GB (it had reached 4.00 GB) in job job-1; now 8 GB; "
         "lost its host 3 times in queue cpu, job job-2; now queue cpu-od"

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from covalent_cirro.electron.engine.waits import Waits
 from covalent_cirro.errors import AwsError
-from covalent_cirro.health.machines import InstanceType, Need
-from covalent_cirro.health.queues import Environment, Queue
-from covalent_cirro.waiting.reasons import DEADLINE_S, Place, Reason, Seen, Waiting, Why, explain
-from covalent_cirro.waiting.remedies import deployment_of
-from covalent_cirro.waiting.waits import Waits
+from covalent_cirro.jobs.machines import InstanceType, Need
+from covalent_cirro.jobs.queues import Environment, Queue
+from covalent_cirro.jobs.remedies import deployment_of
+from covalent_cirro.jobs.waiting import DEADLINE_S, Place, Reason, Seen, Waiting, Why, explain
 
 NOW = 1_800_000_000.0
 NEED = Need(vcpus=2, memory_mib=4096, gpus=0)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from covalent_cirro.electron.engine.watcher import MAX_BLIND_S, Watcher
+from covalent_cirro.electron.engine.watchlist import FLOOR_S, IDS_PER_LOOK, MISSING_GRACE_S, Watchlist
 from covalent_cirro.errors import AwsError, JobLost, PollFailed
-from covalent_cirro.jobs import JobDetail, parse_job
-from covalent_cirro.watcher import MAX_BLIND_S, Watcher
-from covalent_cirro.watchlist import FLOOR_S, IDS_PER_LOOK, MISSING_GRACE_S, Watchlist
+from covalent_cirro.jobs.states import JobDetail, parse_job
 
 
 class FakeBatch:
@@ -60,7 +60,7 @@ class FakeBatch:
 
 
 def throttled() -> AwsError:
-    """What aws.py makes of a 429."""
+    """What aws/sessions.py makes of a 429."""
     return AwsError(
         "Too Many Requests", operation="batch:DescribeJobs", code="TooManyRequestsException", throttled=True
     )

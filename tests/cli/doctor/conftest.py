@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 import tomlkit
 
-from covalent_cirro import __version__, covalent_config, deployment
-from covalent_cirro.aws import Access
+from covalent_cirro import __version__, deployment
+from covalent_cirro.aws.sessions import Access
+from covalent_cirro.contract.protocol import FORMAT, LABEL_CLOUDPICKLE, LABEL_FORMAT, LABEL_PYTHON, LABEL_RUNNER
+from covalent_cirro.covalent_server import config as covalent_config
+from covalent_cirro.deployment.doctor import Asked, examine, server_facts
+from covalent_cirro.deployment.doctor.checks import CHECKS, Check
 from covalent_cirro.deployment.plans import TAG
-from covalent_cirro.doctor import Asked, examine, server_facts
-from covalent_cirro.doctor.checks import CHECKS, Check
-from covalent_cirro.emulator import Emulator
-from covalent_cirro.health.findings import Finding
-from covalent_cirro.processes import free_port
-from covalent_cirro.protocol import FORMAT, LABEL_CLOUDPICKLE, LABEL_FORMAT, LABEL_PYTHON, LABEL_RUNNER
+from covalent_cirro.jobs.findings import Finding
+from covalent_cirro.local.emulator import Emulator
+from covalent_cirro.local.processes import free_port
 from tests.access import variables
 
 REGION = "us-east-1"

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from covalent_cirro.contract.protocol import LABEL_CLOUDPICKLE, LABEL_FORMAT, LABEL_PYTHON, LABEL_RUNNER
+from covalent_cirro.deployment.doctor.checks import CHECKS
 from covalent_cirro.deployment.plans import TAG
-from covalent_cirro.doctor.checks import CHECKS
-from covalent_cirro.health.findings import FAILURE, OK, SKIPPED, WARNING
-from covalent_cirro.protocol import LABEL_CLOUDPICKLE, LABEL_FORMAT, LABEL_PYTHON, LABEL_RUNNER
+from covalent_cirro.jobs.findings import FAILURE, OK, SKIPPED, WARNING
 from tests.cli.doctor.conftest import REGION, SERVER_CHECKS, World
 
 

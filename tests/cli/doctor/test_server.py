@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from covalent_cirro import covalent_config, covalent_server, processes
-from covalent_cirro.doctor import server_facts
+from covalent_cirro.covalent_server import config as covalent_config
+from covalent_cirro.deployment.doctor import server_facts
 from covalent_cirro.errors import HostError
-from covalent_cirro.health.findings import FAILURE, OK, WARNING, Finding
-from covalent_cirro.processes import free_port
+from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding
+from covalent_cirro.local import covalent_process, processes
+from covalent_cirro.local.processes import free_port
 from tests.cli.doctor.conftest import SERVER_CHECKS, World
 
 SERVER_START_S = 180.0
@@ -142,11 +143,11 @@ def test_a_real_covalent_server_is_well(world: World, tmp_path: Path) -> None:
     """Covalent itself, with a config of its own that has the deployment's settings: everything is ok."""
     port, log = free_port(), tmp_path / "covalent.log"
     section = {**world.settings, "container_image_uri": covalent_config.executor_section()["container_image_uri"]}
-    covalent_server.write_config(tmp_path, port=port, executors={"cirro": section})
+    covalent_process.write_config(tmp_path, port=port, executors={"cirro": section})
     identity = processes.start(
-        [sys.executable, "-m", "covalent_cirro.covalent_server", str(port)],
+        [sys.executable, "-m", "covalent_cirro.local.covalent_process", str(port)],
         log=log,
-        environment={**os.environ, **covalent_server.server_environment(tmp_path)},
+        environment={**os.environ, **covalent_process.server_environment(tmp_path)},
         folder=tmp_path,
     )
     try:

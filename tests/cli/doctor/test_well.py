@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from click.testing import Result
 
-from covalent_cirro.doctor.checks import CHECKS
-from covalent_cirro.health.findings import FAILURE, OK, SKIPPED, WARNING
+from covalent_cirro.deployment.doctor.checks import CHECKS
+from covalent_cirro.jobs.findings import FAILURE, OK, SKIPPED, WARNING
 from tests.cli.doctor.conftest import SERVER_CHECKS, World
 
 

@@ -16,12 +16,13 @@ import cloudpickle
 import pytest
 from click.testing import Result
 
-from covalent_cirro import CirroBatchExecutor, direct
-from covalent_cirro.calls import Spec, write_call
-from covalent_cirro.covalent_assets import Group, Node
-from covalent_cirro.definitions import everything
-from covalent_cirro.image_rules import Pickled
-from covalent_cirro.submission import engine_for
+from covalent_cirro import CirroBatchExecutor
+from covalent_cirro.covalent_server.assets import Group, Node
+from covalent_cirro.electron import without_server
+from covalent_cirro.electron.call_writer import Spec, write_call
+from covalent_cirro.electron.engine.definitions import everything
+from covalent_cirro.electron.send import engine_for
+from covalent_cirro.jobs.image_rules import Pickled
 from tests.plugin.conftest import Account, account, executor
 
 __all__ = ["account", "executor"]
@@ -102,7 +103,7 @@ class Lab:
                 with tempfile.TemporaryDirectory() as folder:
                     for node_id, function in enumerate(functions):
                         (Path(folder) / str(node_id)).mkdir()
-                        (path,) = direct._pickle(f"{folder}/{node_id}", function, [])
+                        (path,) = without_server._pickle(f"{folder}/{node_id}", function, [])
                         nodes[node_id] = Node(0, node_id, function.__name__, {"function": path})
                     group = Group(nodes=nodes, inputs={}, lattice="", python="", covalent="")
                     pickled = Pickled(platform.python_version(), cloudpickle.__version__)

@@ -16,8 +16,8 @@ import cloudpickle
 import pytest
 from click.testing import Result
 
-from covalent_cirro.aws import Access
-from covalent_cirro.history import batch_jobs, board, finding
+from covalent_cirro.aws.sessions import Access
+from covalent_cirro.history import batch_jobs, board, find
 from covalent_cirro.history.account import open_account
 from tests.cli.history.conftest import Lab, poll
 
@@ -192,7 +192,7 @@ def test_a_call_that_was_never_submitted_is_told(lab: Lab, document: Document, m
     """It is there, and no job of it; a young one may be on its way."""
     dispatch_id = lab.upload(add, 1, 2, node_id=7)
     assert rows(document("jobs", "--dispatch", dispatch_id), dispatch_id)[0]["why"] == "is being submitted"
-    monkeypatch.setattr("covalent_cirro.history.rows.SUBMITTED_WITHIN_S", 0.0)
+    monkeypatch.setattr("covalent_cirro.history.electron_list.SUBMITTED_WITHIN_S", 0.0)
     (row,) = document("jobs", "--dispatch", dispatch_id)["jobs"]
     assert (row["node_id"], row["electron"], row["state"], row["job_id"]) == (7, "add", "-", "")
     assert "not submitted" in row["why"]
@@ -204,7 +204,7 @@ def test_what_ended_days_ago_is_listed_with_all_only(
     """What has not ended is always listed, however old it is."""
     ended, running = lab.send(add, 1, 2), lab.send(wait)
     lab.done(ended), lab.reach(running, "RUNNING")
-    monkeypatch.setattr(finding.recent, "__defaults__", (-60.0,))  # a day that has not begun
+    monkeypatch.setattr(find.recent, "__defaults__", (-60.0,))  # a day that has not begun
     assert {row["job_id"] for row in document("jobs")["jobs"]} == {running.job_id}
     assert {row["job_id"] for row in document("jobs", "--all")["jobs"]} >= {ended.job_id, running.job_id}
 

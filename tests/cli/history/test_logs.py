@@ -15,8 +15,8 @@ import cloudpickle
 import pytest
 from click.testing import Result
 
-from covalent_cirro.aws import Access
-from covalent_cirro.history import finding, names, output
+from covalent_cirro.aws.sessions import Access
+from covalent_cirro.history import find, names, output
 from covalent_cirro.history.account import Account, open_account
 from covalent_cirro.history.following import SILENCE_S, follow
 from tests import last_words
@@ -164,11 +164,11 @@ class Following:
 
     def _run(self, name: str) -> None:
         with open_account(Access(None, None, None, None), "cirro") as account:
-            electron = finding.electron(account, names.parse(name))
+            electron = find.electron(account, names.parse(name))
             for piece in self._pieces(account, electron):
                 self.shown.append(piece)
 
-    def _pieces(self, account: Account, electron: finding.Electron) -> Iterator[output.Piece]:
+    def _pieces(self, account: Account, electron: find.Electron) -> Iterator[output.Piece]:
         def sleep(seconds: float) -> None:
             self.pauses.append(seconds)
             time.sleep(0.1)

@@ -13,7 +13,7 @@ from typing import Any
 import cloudpickle
 from click.testing import CliRunner
 
-from covalent_cirro.aws import Access
+from covalent_cirro.aws.sessions import Access
 from covalent_cirro.cli import main
 from covalent_cirro.history.account import open_account
 from covalent_cirro.history.batch_jobs import describe

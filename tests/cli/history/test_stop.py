@@ -12,9 +12,9 @@ import cloudpickle
 import pytest
 from click.testing import Result
 
-from covalent_cirro import jobs
-from covalent_cirro.emulator import batch_api
-from covalent_cirro.jobs import parse_job
+from covalent_cirro.jobs import states
+from covalent_cirro.jobs.states import parse_job
+from covalent_cirro.local.emulator.batch import batch_api
 from tests.cli.history.conftest import Lab
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -54,7 +54,7 @@ def test_a_running_electron_is_stopped_and_a_server_takes_it_for_cancelled(lab: 
     told = document("stop", sent.name)
     assert ids(told["stopped"] + told["stopping"]) == {sent.job_id}
     ended = lab.done(sent)
-    assert jobs.was_cancelled_by_us(parse_job(ended))
+    assert states.was_cancelled_by_us(parse_job(ended))
     assert "cirro stop, by " in ended["statusReason"]
 
 

@@ -9,8 +9,8 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
-from covalent_cirro.emulator.image_lifecycle import Aged, expired
-from covalent_cirro.emulator.images import OCI_MANIFEST, Rules
+from covalent_cirro.local.emulator.ecr.image_lifecycle import Aged, expired
+from covalent_cirro.local.emulator.ecr.images import OCI_MANIFEST, Rules
 from tests.emulator.conftest import Aws
 from tests.emulator.registry.conftest import details, files, new_names
 from tests.pushed_images import Pushes, digest_of

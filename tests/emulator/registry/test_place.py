@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import requests
 
-from covalent_cirro.emulator import Emulator
-from covalent_cirro.emulator.registry import operation
+from covalent_cirro.local.emulator import Emulator
+from covalent_cirro.local.emulator.ecr.registry import operation
 from tests.emulator.conftest import Aws
 from tests.emulator.registry.conftest import details, new_names
 from tests.pushed_images import Pushes
@@ -123,9 +123,9 @@ def test_the_emulator_starts_without_any_of_it(tmp_path: Path) -> None:
     """moto is imported when it is first asked for something: its ECR costs nobody time who has no image."""
     code = (
         "import sys\n"
-        "from covalent_cirro.emulator import Emulator\n"
+        "from covalent_cirro.local.emulator import Emulator\n"
         f"with Emulator(state_dir={str(tmp_path / 'state')!r}):\n"
-        "    print({'moto', 'moto.ecr', 'docker', 'covalent_cirro.emulator.ecr'} & set(sys.modules))\n"
+        "    print({'moto', 'moto.ecr', 'docker', 'covalent_cirro.local.emulator.ecr.ecr'} & set(sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 import requests
 
-from covalent_cirro.emulator.images import OCI_MANIFEST
-from covalent_cirro.emulator.registry import TOKEN_LIFE_S, Tokens
+from covalent_cirro.local.emulator.ecr.images import OCI_MANIFEST
+from covalent_cirro.local.emulator.ecr.registry import TOKEN_LIFE_S, Tokens
 from tests.emulator.conftest import Aws
 from tests.emulator.registry.conftest import details, files, new_names
 from tests.pushed_images import CONFIG, LAYER, Pushes, digest_of

@@ -1,0 +1,1 @@
+"""Gateways to AWS: clients, and one file for each service that the plugin uses."""

@@ -1,0 +1,319 @@
+"""AWS Batch's API as typed calls: submit, describe, terminate, find and register definitions. Nothing waits here.
+
+All calls are asynchronous and safe to repeat, `submit` included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import unicodedata
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from covalent_cirro.aws import sessions
+from covalent_cirro.contract.limits import ELECTRON_CHARS
+from covalent_cirro.contract.protocol import ExitCode
+from covalent_cirro.errors import AccessDenied, AwsError, NotFound, SettingsError
+from covalent_cirro.jobs.optional_actions import COSTS
+from covalent_cirro.jobs.states import JobDetail, parse_job
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+MAX_NAME = 128
+"""Characters of a job's name (SubmitJob)."""
+
+MAX_TAG_VALUE = 256
+"""Characters of a tag's value (Batch User Guide, Tag restrictions)."""
+
+MAX_REASON = 1024
+"""Characters of TerminateJob's reason."""
+
+MAX_TERMINATED = 50
+"""Ids in a TerminateJobs request (API model, TerminateJobsRequest)."""
+
+SUBMITS_AT_ONCE = 16
+"""SubmitJob calls under way; AWS takes 50 a second for an account (Batch User Guide, service quotas)."""
+
+SETTLE_S = 5.0
+"""A job whose SubmitJob was not answered is looked for once more after this: AWS's lists are seconds behind,
+since it promises no order between SubmitJob and ListJobs."""
+
+LIST, TAG, DESCRIBE_DEFINITIONS = "batch:ListJobs", "batch:TagResource", "batch:DescribeJobDefinitions"
+"""Actions that are done without where they are refused (`optional_actions`)."""
+
+PATIENCE_S = 600.0
+"""How long a throttled or failing API is tried again, on top of botocore's own tries."""
+
+_NOT_NAME = re.compile(r"[^A-Za-z0-9_-]+")
+_NOT_TAG = re.compile(r"[^\w +\-=._:/@]")
+
+REPLACED = "="
+"""Stands in a tag's value for each character that AWS does not take there: who finds it asks the call for the name."""
+
+
+def job_name(electron: str, dispatch_id: str, node_id: int, call_id: str) -> str:
+    """A name that a person recognises and that no other job has: it finds the job again after a lost answer."""
+    tail = job_tail(dispatch_id, node_id, call_id)
+    head = _NOT_NAME.sub("-", electron[:ELECTRON_CHARS]).strip("-_") or "electron"
+    return head[: MAX_NAME - len(tail)] + tail
+
+
+def job_tail(dispatch_id: str, node_id: int, call_id: str) -> str:
+    """How a name from `job_name` ends."""
+    return f"-{dispatch_id[:8]}-{node_id}-{call_id}"
+
+
+def tag_value(text: str) -> str:
+    """A text as AWS takes it for the value of a tag: letters and digits of any script, spaces and ``+ - = . _ : / @``.
+
+    So says the Batch User Guide (Tag restrictions), and the API model of ECS (TagValue), whose tasks get the same tags.
+    A letter with an accent is one character there or none.
+    """
+    value = _NOT_TAG.sub(REPLACED, unicodedata.normalize("NFC", text))
+    if value.lower().startswith("aws:"):  # reserved for AWS
+        value = REPLACED + value[1:]
+    return value if len(value) <= MAX_TAG_VALUE else value[: MAX_TAG_VALUE - 1] + REPLACED
+
+
+class Submission(NamedTuple):
+    """A SubmitJob request that does not grow with what the electron was given.
+
+    Attributes:
+        name: From `job_name`.
+        queue: Name or ARN.
+        queue_option: The option that named the queue, for messages.
+        definition: ``name:revision``.
+        parameters: Substituted in the definition's command.
+        attempts: 1 to 10.
+        timeout_s: From 60.
+        tags: At most 50.
+    """
+
+    name: str
+    queue: str
+    queue_option: str
+    definition: str
+    parameters: Mapping[str, str]
+    attempts: int
+    timeout_s: int
+    tags: Mapping[str, str]
+
+
+def build_submit(submission: Submission) -> dict[str, Any]:
+    """The body of SubmitJob.
+
+    The host's loss and a failed start are retried by AWS Batch; everything else ends the job. The last rule matters:
+    where no rule matches, AWS retries (EvaluateOnExit).
+    """
+    return {
+        "jobName": submission.name,
+        "jobQueue": submission.queue,
+        "jobDefinition": submission.definition,
+        "parameters": dict(submission.parameters),
+        "retryStrategy": {
+            "attempts": submission.attempts,
+            "evaluateOnExit": [
+                {"onStatusReason": "Host EC2*", "action": "RETRY"},
+                {"onReason": "DockerTimeoutError*", "action": "RETRY"},
+                {"onExitCode": str(ExitCode.HOST_GOING), "action": "RETRY"},
+                {"onReason": "*", "action": "EXIT"},
+            ],
+        },
+        "timeout": {"attemptDurationSeconds": submission.timeout_s},
+        "tags": dict(submission.tags),
+        "propagateTags": True,
+    }
+
+
+class BatchGateway:
+    """AWS Batch for one account and region. Made by `engine.py`, which closes its clients."""
+
+    def __init__(
+        self, client: Any, submit_client: Any, access: sessions.Access, *, patience_s: float = PATIENCE_S
+    ) -> None:
+        """Wrap two clients: ``submit_client`` must not retry by itself, since SubmitJob knows no idempotency token."""
+        self._client = client
+        self._submit_client = submit_client
+        self._access = access
+        self._patience_s = patience_s
+        self._submitting = asyncio.Semaphore(SUBMITS_AT_ONCE)
+        self._without: set[str] = set()
+
+    async def submit(self, submission: Submission, *, asked_before: bool = False) -> str:
+        """Submit a job once, even where an answer is lost, and give its id.
+
+        Args:
+            asked_before: It may have been submitted already, by a server that died: look before asking.
+
+        Raises:
+            SettingsError: The queue or the definition cannot take it; names the setting.
+            AwsError: Anything else, after `PATIENCE_S` of trying.
+        """
+
+        lost = False
+
+        async def once() -> str:
+            nonlocal asked_before, lost
+            for wait_s in ((0.0, SETTLE_S) if lost else (0.0,)) if asked_before else ():
+                await asyncio.sleep(wait_s)
+                if found := await self._find(submission.queue, submission.queue_option, submission.name):
+                    return found
+            asked_before = lost = False
+            try:
+                with self._errors("batch:SubmitJob", f"{submission.queue_option}={submission.queue!r}"):
+                    response = await self._tagged(self._submit_client.submit_job, build_submit(submission))
+            except AwsError as error:
+                # Throttled means not taken. After anything else the job may exist: look before asking again.
+                asked_before = lost = error.retryable and not error.throttled
+                raise _about_queue(error, submission) from error
+            job_id: str = response["jobId"]
+            return job_id
+
+        async with self._submitting:
+            return await self._patiently(once)
+
+    async def find(self, queue: str, queue_option: str, name: str) -> str | None:
+        """The id of the job with a name from `job_name`, ended or not; `None` where AWS knows none."""
+        return await self._patiently(lambda: self._find(queue, queue_option, name))
+
+    async def _tagged(self, call: Callable[..., Awaitable[Any]], body: Mapping[str, Any]) -> Any:
+        """Call with the body's tags, or without where they are refused."""
+        bare = {key: value for key, value in body.items() if key not in ("tags", "propagateTags")}
+        if TAG in self._without:
+            return await call(**bare)
+        from botocore.exceptions import ClientError
+
+        try:
+            return await call(**body)
+        except ClientError as error:
+            # The refusal of a call for its tags is the refusal of this action on what it makes or uses.
+            if f"perform: {TAG} " not in str(error):
+                raise
+            self._go_on_without(TAG, str(error))
+            return await call(**bare)
+
+    def _go_on_without(self, action: str, words: str) -> None:
+        if action not in self._without:
+            self._without.add(action)
+            log.warning("Going on without %s, until the server is started again: %s. %s", action, COSTS[action], words)
+
+    async def _find(self, queue: str, queue_option: str, name: str) -> str | None:
+        if LIST in self._without:
+            return None
+        try:
+            return await self._listed(queue, queue_option, name)
+        except AccessDenied as error:
+            self._go_on_without(LIST, str(error))
+            return None
+
+    async def _listed(self, queue: str, queue_option: str, name: str) -> str | None:
+        named = [{"name": "JOB_NAME", "values": [name]}]
+        token: dict[str, str] = {}
+        while True:  # a page may be empty and not be the last: AWS filters after it has read (ListJobs, nextToken)
+            with self._errors(LIST, f"{queue_option}={queue!r}"):
+                page = await self._client.list_jobs(jobQueue=queue, filters=named, **token)
+            found = next((job["jobId"] for job in page["jobSummaryList"] if job["jobName"] == name), None)
+            if found is not None or not page.get("nextToken"):
+                return found
+            token = {"nextToken": page["nextToken"]}
+
+    async def describe(self, job_ids: Iterable[str]) -> list[JobDetail]:
+        """What AWS says of up to `watchlist.IDS_PER_LOOK` jobs, in one call; ids that it does not know are missing."""
+        with self._errors("batch:DescribeJobs", ""):
+            response = await self._client.describe_jobs(jobs=list(job_ids))
+        return [parse_job(job) for job in response["jobs"]]
+
+    async def job(self, job_id: str) -> JobDetail | None:
+        """What AWS says of one job, asked again while AWS throttles or fails; `None` where it does not know the id."""
+        found = await self._patiently(lambda: self.describe([job_id]))
+        return found[0] if found else None
+
+    async def terminate(self, job_ids: Sequence[str], reason: str) -> dict[str, AwsError]:
+        """Ask for the end of up to `MAX_TERMINATED` jobs, in whatever state each is; one that has ended stays so.
+
+        Returns:
+            By id, the errors of those that AWS did not end.
+        """
+        left = list(job_ids)
+        if len(left) > 1:
+            try:
+                left = await self._patiently(lambda: self._terminate_together(job_ids, reason))
+            except AwsError as error:
+                if error.retryable:
+                    raise
+                # A policy that allows some of them, or an endpoint that does not know the call: each by itself.
+        answers = await asyncio.gather(*(self._terminate(job_id, reason) for job_id in left))
+        return {job_id: error for job_id, error in zip(left, answers, strict=True) if error is not None}
+
+    async def _terminate_together(self, job_ids: Sequence[str], reason: str) -> list[str]:
+        """One TerminateJobs; gives the ids of jobs that it did not take."""
+        with self._errors("batch:TerminateJobs", f"{len(job_ids)} jobs"):
+            answer = await self._client.terminate_jobs(jobs=list(job_ids), reason=reason[:MAX_REASON])
+        return [str(each["job"]) for each in answer["errors"]]
+
+    async def _terminate(self, job_id: str, reason: str) -> AwsError | None:
+        async def once() -> None:
+            with self._errors("batch:TerminateJob", f"job {job_id}"):
+                await self._client.terminate_job(jobId=job_id, reason=reason[:MAX_REASON])
+
+        try:
+            await self._patiently(once)
+        except AwsError as error:
+            return error
+        return None
+
+    async def find_definition(self, name: str) -> str | None:
+        """``name:revision`` of the newest ACTIVE revision, or `None`, which is also where it may not be asked for."""
+        if DESCRIBE_DEFINITIONS in self._without:
+            return None
+
+        async def once() -> str | None:
+            with self._errors(DESCRIBE_DEFINITIONS, f"job definition {name}"):
+                paginator = self._client.get_paginator("describe_job_definitions")
+                revisions = [
+                    int(item["revision"])
+                    async for page in paginator.paginate(jobDefinitionName=name, status="ACTIVE")
+                    for item in page["jobDefinitions"]
+                ]
+            return f"{name}:{max(revisions)}" if revisions else None
+
+        try:
+            return await self._patiently(once)
+        except AccessDenied as error:
+            self._go_on_without(DESCRIBE_DEFINITIONS, str(error))
+            return None
+
+    async def register_definition(self, body: Mapping[str, Any]) -> str:
+        """Register a job definition and give its ``name:revision``."""
+
+        async def once() -> str:
+            with self._errors("batch:RegisterJobDefinition", f"job definition {body['jobDefinitionName']}"):
+                response = await self._tagged(self._client.register_job_definition, body)
+            return f"{response['jobDefinitionName']}:{response['revision']}"
+
+        return await self._patiently(once)
+
+    def _errors(self, operation: str, of: str) -> Any:
+        return sessions.translate(operation, access=self._access, of=of)
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await sessions.patiently(call, self._patience_s)
+
+
+def _about_queue(error: AwsError, submission: Submission) -> Exception:
+    """A ClientException names the queue or the definition in its text only; say which setting it is about."""
+    if error.retryable or error.code != "ClientException":
+        return error
+    words = str(error)
+    if "ob queue" in words or "jobQueue" in words or "JobQueue" in words:
+        return SettingsError(
+            f"{words} Check {submission.queue_option}, and that the queue is ENABLED and VALID in this account and "
+            "region (AWS console: Batch, Job queues)."
+        )
+    if "ob definition" in words or "jobDefinition" in words or "JobDefinition" in words:
+        return NotFound(words, operation=error.operation, code=error.code)
+    return error

@@ -1,0 +1,389 @@
+"""Blobs and documents in S3: each blob sent once, whoever shares it, and checked whenever it is read.
+
+Knows keys and bytes, nothing of jobs. Small documents go through aiobotocore on the event loop; bulk bytes go from file
+to S3 and back in a few threads, so that neither the loop nor the server's memory feels them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from typing import IO, Any, TypeVar
+
+from covalent_cirro.aws import sessions
+from covalent_cirro.aws.blobs import CHUNK_BYTES, Source, Staged, decode, stage
+from covalent_cirro.contract import checksums
+from covalent_cirro.contract.protocol import INLINE_BYTES, Blob, Inline, Location, Ref, blob_key, calls_among, node_base
+from covalent_cirro.errors import AwsError, DigestMismatch, NotFound, TooLarge
+
+T = TypeVar("T")
+
+TRANSFER_THREADS = 4
+"""Blobs staged or moved at a time. Each holds a few MB."""
+
+PARTS_AT_ONCE = 2
+"""Parts of one large blob that are sent at a time."""
+
+REFRESH_AFTER_S = 7 * 24 * 3600
+"""A blob older than this is renewed when it is needed again, so that it outlives the job about to wait for it. The
+template's lifecycle keeps blobs and jobs at least twice as long (``infra/storage.yaml``, ExpireAfterDays)."""
+
+TRUSTED_FOR_S = 3600.0
+"""A blob that was seen in S3 is not asked for again this long."""
+
+REMEMBERED = 10_000
+"""Files whose digest is remembered."""
+
+
+class Store:
+    """One bucket's documents and blobs for one account. Made by `engine.py`, which closes it."""
+
+    def __init__(
+        self,
+        client: Any,
+        blocking_client: Callable[[], Any],
+        access: sessions.Access,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        patience_s: float,
+    ) -> None:
+        self._client = client
+        self._blocking_client = functools.lru_cache(maxsize=1)(blocking_client)
+        self._access = access
+        self._clock = clock
+        self._patience_s = patience_s
+        self._threads = ThreadPoolExecutor(TRANSFER_THREADS, thread_name_prefix="cirro-store")
+        self._digests: OrderedDict[tuple[object, ...], Blob] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._in_flight: dict[tuple[object, ...], asyncio.Future[Any]] = {}
+
+    def close(self) -> None:
+        """Let the threads go. Transfers under way end by themselves."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def distrust(self) -> None:
+        """Ask S3 again for every blob: one was not there, or not what it was."""
+        self._seen.clear()
+
+    # --- documents ---
+
+    async def put_document(self, bucket: str, key: str, data: bytes, *, once: bool = False) -> None:
+        """Write a small object; ``once``: only where none is."""
+        condition = {"IfNoneMatch": "*"} if once else {}
+
+        async def put() -> None:
+            with self._errors("s3:PutObject", bucket, key):
+                await self._client.put_object(
+                    Bucket=bucket, Key=key, Body=data, ContentType="application/json", **condition
+                )
+
+        await self._patiently(put)
+
+    async def get_document(self, bucket: str, key: str, limit: int) -> bytes | None:
+        """Read a small object; `None` if there is none.
+
+        Raises:
+            TooLarge: It has more than ``limit`` bytes.
+        """
+
+        async def get() -> bytes | None:
+            with self._errors("s3:GetObject", bucket, key):
+                try:
+                    response = await self._client.get_object(Bucket=bucket, Key=key)
+                except self._client.exceptions.NoSuchKey:
+                    return None
+                async with response["Body"] as body:
+                    if response["ContentLength"] > limit:
+                        raise TooLarge(bucket, key, response["ContentLength"], limit)
+                    data: bytes = await body.read()
+                    return data
+
+        return await self._patiently(get)
+
+    async def list_keys(self, bucket: str, prefix: str) -> list[tuple[str, datetime]]:
+        """Keys under a prefix with the time they were written, in the order of the keys."""
+
+        async def listing() -> list[tuple[str, datetime]]:
+            with self._errors("s3:ListBucket", bucket, prefix):
+                pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+                return [
+                    (item["Key"], item["LastModified"]) async for page in pages for item in page.get("Contents", ())
+                ]
+
+        return await self._patiently(listing)
+
+    async def list_calls(
+        self, bucket: str, prefix: str, dispatch_id: str, node_id: int | None = None
+    ) -> dict[Location, set[str]]:
+        """Calls of a dispatch, or of one node of it, with the names of each one's objects; of a node, oldest first."""
+        base = f"{prefix}jobs/{dispatch_id}/" if node_id is None else node_base(prefix, dispatch_id, node_id)
+        keys = [key for key, _ in await self.list_keys(bucket, base)]
+        return calls_among(keys, bucket, prefix, dispatch_id)
+
+    # --- blobs up ---
+
+    async def put(
+        self,
+        source: Source,
+        bucket: str,
+        prefix: str,
+        folder: str,
+        *,
+        inline: bool,
+        allowed: Callable[[], Awaitable[None]] | None = None,
+    ) -> Ref:
+        """Make the content of a file available to a job.
+
+        Args:
+            source: The file.
+            bucket: The bucket.
+            prefix: What stands before ``blobs/``.
+            folder: Where the blob is staged, if it has to be sent.
+            inline: Whether it may ride inside the document, if it is small.
+            allowed: Awaited before anything is sent; what it raises is raised.
+
+        Returns:
+            `Inline` up to `INLINE_BYTES` if allowed; else the `Blob`, which is then in S3.
+        """
+        if inline and await self._in_thread(source.size) <= INLINE_BYTES:
+            return Inline(await self._in_thread(source.read))
+        identity = (*await self._in_thread(source.identity), bucket, prefix)
+        blob = self._digests.get(identity)
+        if blob is None or not await self._renewed(blob, bucket, prefix):
+            if allowed is not None:
+                await allowed()
+            blob = await self._once(identity, lambda: self._stage_and_send(source, bucket, prefix, folder))
+            self._remember(self._digests, identity, blob)
+        return blob
+
+    async def _stage_and_send(self, source: Source, bucket: str, prefix: str, folder: str) -> Blob:
+        staged = await self._in_thread(stage, source, folder)
+        try:
+            key = blob_key(prefix, staged.blob.sha256)
+            await self._once((bucket, key), lambda: self._send(staged, bucket, prefix))
+        finally:
+            await self._in_thread(os.unlink, staged.path)
+        return staged.blob
+
+    async def _send(self, staged: Staged, bucket: str, prefix: str) -> None:
+        if await self._renewed(staged.blob, bucket, prefix, staged.path):
+            return
+        key = blob_key(prefix, staged.blob.sha256)
+        await self._patiently(lambda: self._in_thread(self._upload, staged, bucket, key))
+        self._remember(self._seen, (bucket, key), self._clock())
+
+    async def _renewed(self, blob: Blob, bucket: str, prefix: str, path: str | None = None) -> bool:
+        """Whether the blob is in S3, now young enough to be waited for.
+
+        Args:
+            path: Its bytes, where they are at hand: one that was sent in parts is compared with nothing else.
+        """
+        key = blob_key(prefix, blob.sha256)
+        seen = self._seen.get((bucket, key))
+        if seen is not None and self._clock() - seen < TRUSTED_FOR_S:
+            return True
+        head = await self._head(bucket, key)
+        if head is None or head["ContentLength"] != blob.size:
+            return False
+        # One without S3's own digest is sent again, and has it then.
+        checksum = head.get("ChecksumSHA256") or ""
+        if checksums.is_of_parts(checksum):
+            if path is None or checksum != await self._in_thread(_checksum_of_parts, path, blob.size):
+                return False
+        elif checksum != checksums.of_whole(blob.sha256):
+            return False
+        if _age_s(head["LastModified"]) > REFRESH_AFTER_S and not await self.renew(bucket, key):
+            return False
+        self._remember(self._seen, (bucket, key), self._clock())
+        return True
+
+    async def holds(self, blob: Blob, bucket: str, prefix: str) -> bool:
+        """Whether the blob is in S3 now, as far as one HeadObject tells, whatever was seen before."""
+        head = await self._head(bucket, blob_key(prefix, blob.sha256))
+        if head is None or head["ContentLength"] != blob.size:
+            return False
+        checksum = head.get("ChecksumSHA256") or ""
+        # One that was sent in parts, or without a checksum, is checked by who reads it.
+        return not checksum or checksums.is_of_parts(checksum) or checksum == checksums.of_whole(blob.sha256)
+
+    async def renew(self, bucket: str, key: str) -> bool:
+        """Start an object's life anew, in place and without sending it; False if it is gone, or over S3's 5 GB."""
+
+        async def copy() -> None:
+            with self._errors("s3:CopyObject", bucket, key):
+                await self._client.copy_object(
+                    Bucket=bucket,
+                    Key=key,
+                    CopySource={"Bucket": bucket, "Key": key},
+                    MetadataDirective="REPLACE",
+                    ContentType="application/octet-stream",
+                    ChecksumAlgorithm="SHA256",
+                )
+
+        try:
+            await self._patiently(copy)
+        except (NotFound, AwsError) as error:
+            if isinstance(error, NotFound) or error.code == "InvalidRequest":
+                return False
+            raise
+        return True
+
+    async def _head(self, bucket: str, key: str) -> dict[str, Any] | None:
+        async def head() -> dict[str, Any] | None:
+            with self._errors("s3:HeadObject", bucket, key):
+                try:
+                    found: dict[str, Any] = await self._client.head_object(
+                        Bucket=bucket, Key=key, ChecksumMode="ENABLED"
+                    )
+                except self._client.exceptions.ClientError as error:
+                    # HEAD has no body: a missing bucket and a missing key both say just 404.
+                    if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NotFound"):
+                        return None
+                    raise
+                return found
+
+        return await self._patiently(head)
+
+    def _upload(self, staged: Staged, bucket: str, key: str) -> None:
+        if staged.blob.size <= checksums.PART_BYTES:
+            with self._errors("s3:PutObject", bucket, key), open(staged.path, "rb") as file:
+                self._blocking_client().put_object(
+                    Bucket=bucket,
+                    Key=key,
+                    Body=file,
+                    ContentType="application/octet-stream",
+                    ChecksumSHA256=checksums.of_whole(staged.blob.sha256),
+                )
+            return
+        from boto3.exceptions import S3UploadFailedError
+        from boto3.s3.transfer import TransferConfig
+
+        part = checksums.part_bytes(staged.blob.size)
+        config = TransferConfig(
+            multipart_threshold=part,
+            multipart_chunksize=part,
+            max_concurrency=PARTS_AT_ONCE,
+            # The classic client reads parts from the file as it sends them; CRT would hold them in memory.
+            preferred_transfer_client="classic",
+        )
+        with self._errors("s3:PutObject", bucket, key):
+            try:
+                self._blocking_client().upload_file(
+                    staged.path,
+                    bucket,
+                    key,
+                    Config=config,
+                    ExtraArgs={"ContentType": "application/octet-stream", "ChecksumAlgorithm": "SHA256"},
+                )
+            except S3UploadFailedError as error:
+                raise error.__context__ or error from error
+
+    # --- blobs down ---
+
+    async def read_into(
+        self,
+        blob: Blob,
+        bucket: str,
+        prefix: str,
+        begin: Callable[[], contextlib.AbstractContextManager[Callable[[bytes], object]]],
+    ) -> None:
+        """Stream a blob, decoded, into what ``begin`` opens.
+
+        Args:
+            begin: Makes a context that gives a write function. Called again, for a fresh start, when the stream broke.
+
+        Raises:
+            DigestMismatch: The stored bytes are not those that the blob's name says.
+            NotFound: The blob is gone.
+            OSError: What ``begin`` opened could not be written.
+        """
+        key = blob_key(prefix, blob.sha256)
+
+        def read() -> None:
+            with contextlib.closing(self._body(bucket, key)) as body, begin() as write:
+                decode(self._chunks(body, bucket, key), blob, write)
+
+        try:
+            await self._patiently(lambda: self._in_thread(read))
+        except (DigestMismatch, NotFound):
+            self._seen.pop((bucket, key), None)  # who needs it next asks for it, and sends it again
+            raise
+
+    async def append_object(self, bucket: str, key: str, file: IO[bytes]) -> None:
+        """Append an object's bytes to an open file; a broken stream starts again where the file stood before.
+
+        Raises:
+            OSError: The file could not be written.
+        """
+        start = file.tell()
+
+        def read() -> None:
+            file.seek(start)
+            file.truncate()
+            with contextlib.closing(self._body(bucket, key)) as body:
+                for chunk in self._chunks(body, bucket, key):
+                    file.write(chunk)
+
+        await self._patiently(lambda: self._in_thread(read))
+
+    def _body(self, bucket: str, key: str) -> Any:
+        with self._errors("s3:GetObject", bucket, key):
+            return self._blocking_client().get_object(Bucket=bucket, Key=key)["Body"]
+
+    def _chunks(self, body: Any, bucket: str, key: str) -> Iterator[bytes]:
+        """The pieces of a body. Only what the network does becomes an error of AWS's, not what is done with them."""
+        while True:
+            with self._errors("s3:GetObject", bucket, key):
+                chunk: bytes = body.read(CHUNK_BYTES)
+            if not chunk:
+                return
+            yield chunk
+
+    # --- how ---
+
+    def _errors(self, operation: str, bucket: str, key: str) -> contextlib.AbstractContextManager[None]:
+        return sessions.translate(operation, access=self._access, of=f"s3_bucket_name={bucket!r}, key {key!r}")
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await sessions.patiently(call, self._patience_s)
+
+    async def _in_thread(self, call: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
+
+    async def _once(self, key: tuple[object, ...], work: Callable[[], Awaitable[T]]) -> T:
+        """Do what many ask for once. The work goes on if who asked first is cancelled: the others wait for it too."""
+        future = self._in_flight.get(key)
+        if future is None:
+            future = asyncio.ensure_future(work())
+            self._in_flight[key] = future
+            future.add_done_callback(lambda done: self._forget(key, done))
+        result: T = await asyncio.shield(future)
+        return result
+
+    def _forget(self, key: tuple[object, ...], done: asyncio.Future[Any]) -> None:
+        self._in_flight.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # Marks it as seen: every waiter may be gone.
+
+    @staticmethod
+    def _remember(memory: OrderedDict[Any, Any], key: object, value: object) -> None:
+        memory[key] = value
+        memory.move_to_end(key)
+        while len(memory) > REMEMBERED:
+            memory.popitem(last=False)
+
+
+def _age_s(written: datetime) -> float:
+    return (datetime.now(timezone.utc) - written).total_seconds()
+
+
+def _checksum_of_parts(path: str, size: int) -> str:
+    with open(path, "rb") as file:
+        return checksums.of_parts(file, size)

@@ -1,0 +1,423 @@
+"""The call and the outcome as JSON: written within the limits, and read with every field checked.
+
+Both sides import this file. It does no I/O and needs the standard library only, as `protocol`, which has the shapes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import re
+from typing import Any
+
+from covalent_cirro.contract import limits, log_parts, texts
+from covalent_cirro.contract.fields import Fields, load, shown
+from covalent_cirro.contract.limits import MAX_ATTEMPT, MAX_OUTCOME_BYTES, MAX_TASKS
+from covalent_cirro.contract.protocol import (
+    FORMAT,
+    INLINE_BYTES,
+    KINDS,
+    LOG_TAIL_BYTES,
+    MAX_DOCUMENT_BYTES,
+    Blob,
+    Call,
+    Failure,
+    Inline,
+    Input,
+    Log,
+    NodeOutput,
+    NodeResult,
+    Outcome,
+    Output,
+    Package,
+    ProtocolError,
+    Ref,
+    Reused,
+    Task,
+    Tried,
+    Usage,
+    mac,
+)
+
+# --- writing ----------------------------------------------------------------------------------------------------
+
+
+def _ref_json(ref: Input) -> dict[str, Any]:
+    if isinstance(ref, Inline):
+        return {"inline": base64.b64encode(ref.data).decode("ascii")}
+    if isinstance(ref, NodeOutput):
+        return {"node": ref.node_id}
+    return {"sha256": ref.sha256, "size": ref.size, "codec": ref.codec, "raw_size": ref.raw_size}
+
+
+def dump_call(call: Call) -> bytes:
+    """The bytes of ``call.json``."""
+    tasks = [
+        {
+            "node_id": task.node_id,
+            "name": task.name,
+            "function": _ref_json(task.function),
+            "hooks": None if task.hooks is None else _ref_json(task.hooks),
+            "args": [_ref_json(ref) for ref in task.args],
+            "kwargs": {key: _ref_json(ref) for key, ref in task.kwargs.items()},
+        }
+        for task in call.tasks
+    ]
+    packages = [{"name": package.name, "archive": _ref_json(package.archive)} for package in call.packages]
+    tried = [each._asdict() for each in call.tried]
+    document = {**call._asdict(), "format": FORMAT, "tasks": tasks, "packages": packages, "tried": tried}
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def dump_outcome(outcome: Outcome, mac_key: str = "") -> bytes:
+    """The bytes of ``outcome.json``: `parse_outcome` takes them whatever the electrons raised, returned and printed.
+
+    Args:
+        outcome: What to write.
+        mac_key: The job's, for the message authentication code of all that stands before it.
+    """
+    kept = _within_limits(outcome)
+    results = []
+    for result in kept.results:
+        output = result.output
+        results.append(
+            {
+                "node_id": result.node_id,
+                "output": None
+                if output is None
+                else {
+                    **output._asdict(),
+                    "pickle": _ref_json(output.pickle),
+                    "string": _ref_json(output.string),
+                },
+                "failure": None if result.failure is None else result.failure._asdict(),
+                "stdout": result.stdout._asdict(),
+                "stderr": result.stderr._asdict(),
+            }
+        )
+    document = {**kept._asdict(), "format": FORMAT, "results": results, "usage": kept.usage._asdict()}
+    del document["mac"], document["digest"]
+    # As UTF-8: escaped, a character outside of ASCII takes up to twelve bytes.
+    data = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return data[:-1] + b',"mac":"' + mac(_digest(data[:-1]), mac_key).encode() + b'"}' if mac_key else data
+
+
+_MAC = re.compile(rb',"mac":"([0-9a-f]{64})"\}')
+_MAC_BYTES = len(b',"mac":"') + 64 + len(b'"}')
+
+
+def _digest(data: bytes) -> bytes:
+    import hashlib  # loaded where it is needed: not before an electron runs
+
+    return hashlib.sha256(data).digest()
+
+
+def _within_limits(outcome: Outcome) -> Outcome:
+    """The outcome with its texts cut and its numbers within what the reader takes."""
+    outputs = [result.output for result in outcome.results if result.output is not None]
+    failures = [result.failure for result in outcome.results if result.failure is not None]
+    doc = limits.share((len(each.doc) for each in outputs), limits.DOC_CHARS, limits.ALL_DOCS_CHARS)
+    message = limits.share((len(each.message) for each in failures), limits.MESSAGE_CHARS, limits.ALL_MESSAGES_CHARS)
+    traceback = limits.share(
+        (len(each.traceback) for each in failures), limits.TRACEBACK_CHARS, limits.ALL_TRACEBACKS_CHARS
+    )
+
+    def result(of: NodeResult) -> NodeResult:
+        output, failure = of.output, of.failure
+        if output is not None:
+            output = output._replace(
+                name=texts.fitted(output.name, limits.NAME_CHARS), doc=texts.fitted(output.doc, doc)
+            )
+        if failure is not None:
+            failure = failure._replace(
+                message=texts.fitted(failure.message, message),
+                traceback=texts.fitted(failure.traceback, traceback),
+                module=texts.fitted(failure.module, limits.NAME_CHARS),
+                signal=texts.fitted(failure.signal, limits.ID_CHARS),
+            )
+        return of._replace(output=output, failure=failure)
+
+    usage = outcome.usage
+    return outcome._replace(
+        results=tuple(result(each) for each in outcome.results),
+        usage=usage._replace(
+            wall_s=_number(usage.wall_s),
+            cpu_s=_number(usage.cpu_s),
+            peak_memory_bytes=_known(usage.peak_memory_bytes),
+            memory_limit_bytes=_known(usage.memory_limit_bytes),
+            oom_kills=_known(usage.oom_kills),
+            gpus=tuple(
+                {**gpu, "name": texts.fitted(gpu["name"], limits.FACT_CHARS)} for gpu in usage.gpus[: limits.MAX_GPUS]
+            ),
+        ),
+        host={key: texts.fitted(value, limits.FACT_CHARS) for key, value in outcome.host.items()},
+        times={key: at for key, at in outcome.times.items() if 0 <= at <= limits.LATEST_S},
+        cloudpickle=texts.fitted(outcome.cloudpickle, limits.ID_CHARS),
+    )
+
+
+def _number(value: float) -> float:
+    """A time that clocks went back for, or that is none: 0."""
+    return value if math.isfinite(value) and 0 <= value <= limits.MAX_NUMBER else 0.0
+
+
+def _known(value: int | None) -> int | None:
+    """A measure that cannot be is not known."""
+    return value if value is not None and 0 <= value <= limits.MAX_NUMBER else None
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def _parse_blob(fields: Fields) -> Blob:
+    sha256, codec = fields.text("sha256"), fields.text("codec")
+    if _SHA256.fullmatch(sha256) is None:
+        raise ProtocolError(f"{fields.path}.sha256 is not a SHA-256 in hex")
+    if codec not in ("raw", "zlib"):
+        raise ProtocolError(f"{fields.path}.codec is {shown(codec)}, known are raw and zlib")
+    return Blob(sha256, fields.whole("size"), codec, fields.whole("raw_size"))
+
+
+def _parse_ref(value: object, path: str, most_inline: int = MAX_DOCUMENT_BYTES) -> Ref:
+    fields = Fields(value, path)
+    if fields.raw("inline") is None:
+        return _parse_blob(fields)
+    try:
+        data = base64.b64decode(fields.text("inline", MAX_DOCUMENT_BYTES), validate=True)
+    except binascii.Error as error:
+        raise ProtocolError(f"{path}.inline is not base64") from error
+    if len(data) > most_inline:
+        raise ProtocolError(f"{path}.inline has {len(data)} bytes, more than {most_inline}")
+    return Inline(data)
+
+
+def _parse_input(value: object, path: str) -> Input:
+    fields = Fields(value, path)
+    return NodeOutput(fields.whole("node")) if fields.raw("node") is not None else _parse_ref(value, path)
+
+
+def parse_call(data: bytes) -> Call:
+    """Read ``call.json``.
+
+    Raises:
+        UnknownFormat: Another format version.
+        ProtocolError: Malformed; the message names the place.
+    """
+    fields = load(data, "call.json", MAX_DOCUMENT_BYTES)
+    tasks = []
+    for i, value in enumerate(fields.items("tasks", MAX_TASKS)):
+        path = f"call.json.tasks[{i}]"
+        task = Fields(value, path)
+        hooks = task.raw("hooks")
+        args, kwargs = task.items("args"), task.mapping("kwargs")
+        tasks.append(
+            Task(
+                node_id=task.whole("node_id"),
+                name=task.text("name", limits.ELECTRON_CHARS),
+                function=_parse_ref(task.raw("function"), f"{path}.function"),
+                hooks=None if hooks is None else _parse_ref(hooks, f"{path}.hooks"),
+                args=tuple(_parse_input(ref, f"{path}.args[{j}]") for j, ref in enumerate(args)),
+                kwargs={key: _parse_input(ref, f"{path}.kwargs[{shown(key)}]") for key, ref in kwargs.items()},
+            )
+        )
+    packages = []
+    for i, value in enumerate(fields.items("packages")):
+        package = Fields(value, f"call.json.packages[{i}]")
+        packages.append(
+            Package(package.text("name"), _parse_ref(package.raw("archive"), f"call.json.packages[{i}].archive"))
+        )
+    return Call(
+        call_id=fields.text("call_id"),
+        dispatch_id=fields.text("dispatch_id"),
+        python=fields.text("python"),
+        cloudpickle=fields.text("cloudpickle"),
+        covalent=fields.text("covalent"),
+        tasks=tuple(tasks),
+        packages=tuple(packages),
+        tried=_parse_tried(fields),
+        image=fields.text("image", _URI_CHARS) if fields.raw("image") is not None else "",
+        lattice=fields.text("lattice", limits.ELECTRON_CHARS) if fields.raw("lattice") is not None else "",
+    )
+
+
+_URI_CHARS = 1024
+
+_MAX_TRIED = 100
+
+_CALL_ID = re.compile(r"[^/\s]{1,64}")
+
+
+def _parse_tried(fields: Fields) -> tuple[Tried, ...]:
+    tried = []
+    for i, value in enumerate(fields.items("tried", _MAX_TRIED) if fields.raw("tried") is not None else ()):
+        each = Fields(value, f"call.json.tried[{i}]")
+        call_id = each.text("call_id")
+        if _CALL_ID.fullmatch(call_id) is None:
+            # It becomes part of a key: nothing that leaves the node's own folder.
+            raise ProtocolError(f"{each.path}.call_id is {shown(call_id)}, which is not the id of a call")
+        tried.append(
+            Tried(
+                call_id=call_id,
+                job_id=each.text("job_id"),
+                end=each.text("end"),
+                attempts=each.whole("attempts", MAX_ATTEMPT),
+                memory_mib=each.whole("memory_mib"),
+                queue=each.text("queue"),
+                reached_bytes=each.maybe_whole("reached_bytes"),
+                next_memory_mib=each.whole("next_memory_mib"),
+                next_queue=each.text("next_queue"),
+            )
+        )
+    return tuple(tried)
+
+
+def parse_outcome(data: bytes) -> Outcome:
+    """Read ``outcome.json``. Any job may have written it: texts are cut, anything else that cannot be is refused.
+
+    Raises:
+        UnknownFormat: Another format version.
+        ProtocolError: Malformed, or beyond the limits; the message names the place.
+    """
+    fields = load(data, "outcome.json", MAX_OUTCOME_BYTES)
+    usage, times = fields.inner("usage"), fields.inner("times")
+    attempt = fields.whole("attempt", MAX_ATTEMPT)
+    results: dict[int, NodeResult] = {}
+    last_parts = dict.fromkeys(log_parts.STREAMS, -1)
+    for i, value in enumerate(fields.items("results", MAX_TASKS)):
+        result = _parse_result(Fields(value, f"outcome.json.results[{i}]"), attempt, last_parts)
+        if results.setdefault(result.node_id, result) is not result:
+            raise ProtocolError(f"outcome.json.results has node {result.node_id} twice")
+    authenticated = _MAC.fullmatch(data, max(0, len(data) - _MAC_BYTES))
+    return Outcome(
+        call_id=fields.text("call_id"),
+        attempt=attempt,
+        job_id=fields.text("job_id"),
+        results=tuple(results.values()),
+        usage=Usage(
+            wall_s=usage.number("wall_s"),
+            cpu_s=usage.number("cpu_s"),
+            peak_memory_bytes=usage.maybe_whole("peak_memory_bytes"),
+            memory_limit_bytes=usage.maybe_whole("memory_limit_bytes"),
+            gpus=tuple(
+                _parse_gpu(Fields(value, f"outcome.json.usage.gpus[{i}]"))
+                for i, value in enumerate(usage.items("gpus", limits.MAX_GPUS))
+            ),
+            oom_kills=usage.maybe_whole("oom_kills"),  # a runner that does not count leaves it out
+        ),
+        python=fields.text("python"),
+        cloudpickle=fields.text("cloudpickle"),
+        host=_parse_host(fields),
+        times={
+            texts.fitted(key, limits.ID_CHARS): times.number(key, limits.LATEST_S)
+            for key in fields.mapping("times", limits.MAX_FACTS)
+        },
+        mac=authenticated[1].decode() if authenticated is not None else "",
+        digest=_digest(data[: authenticated.start()]) if authenticated is not None else b"",
+    )
+
+
+def _parse_result(fields: Fields, attempt: int, last_parts: dict[str, int]) -> NodeResult:
+    output: Output | None = None
+    failure: Failure | None = None
+    if fields.raw("output") is not None:
+        of = fields.inner("output")
+        output = Output(
+            pickle=_parse_ref(of.raw("pickle"), f"{of.path}.pickle", INLINE_BYTES),
+            string=_parse_ref(of.raw("string"), f"{of.path}.string", INLINE_BYTES),
+            name=of.text("name", limits.NAME_CHARS),
+            doc=of.text("doc", limits.DOC_CHARS),
+        )
+    if fields.raw("failure") is not None:
+        ff = fields.inner("failure")
+        failure = Failure(
+            kind=ff.text("kind"),
+            message=ff.text("message", limits.MESSAGE_CHARS),
+            traceback=ff.text("traceback", limits.TRACEBACK_CHARS),
+            module=ff.text("module", limits.NAME_CHARS),
+            exit_code=ff.maybe_whole("exit_code", _MAX_EXIT_CODE),
+            signal=ff.text("signal"),
+        )
+        if failure.kind not in KINDS:
+            raise ProtocolError(f"{ff.path}.kind is {shown(failure.kind)}; known are {', '.join(sorted(KINDS))}")
+    if (output is None) == (failure is None):
+        raise ProtocolError(f"{fields.path} must have either an output or a failure")
+    return NodeResult(
+        node_id=fields.whole("node_id"),
+        output=output,
+        failure=failure,
+        stdout=_parse_log(fields.inner("stdout"), log_parts.STDOUT, attempt, last_parts),
+        stderr=_parse_log(fields.inner("stderr"), log_parts.STDERR, attempt, last_parts),
+    )
+
+
+_MAX_EXIT_CODE = 255
+
+
+def _parse_log(fields: Fields, stream: str, attempt: int, last_parts: dict[str, int]) -> Log:
+    """A log whose parts come after all those of the electrons before it, so that none counts twice."""
+    parts = fields.items("parts", limits.MAX_PARTS)
+    for name in parts:
+        # It becomes a key: nothing that leaves the call's own folder.
+        part = log_parts.parse(name) if isinstance(name, str) else None
+        if part is None:
+            raise ProtocolError(f"{fields.path}.parts has {shown(name)}, which is not the name of a part")
+        if (part.attempt, part.stream) != (attempt, stream):
+            raise ProtocolError(f"{fields.path}.parts has {name}, which is not of {stream} of attempt {attempt}")
+        if part.number <= last_parts[stream]:
+            raise ProtocolError(f"{fields.path}.parts has {name} twice, or after a later one")
+        last_parts[stream] = part.number
+    return Log(fields.whole("size"), tuple(parts), fields.text("tail", LOG_TAIL_BYTES))
+
+
+def _parse_gpu(fields: Fields) -> dict[str, Any]:
+    return {
+        "name": fields.text("name", limits.FACT_CHARS),
+        "memory_bytes": fields.maybe_whole("memory_bytes"),
+        "peak_memory_bytes": fields.maybe_whole("peak_memory_bytes"),
+        "utilization": fields.maybe_number("utilization"),
+    }
+
+
+def _parse_host(fields: Fields) -> dict[str, str]:
+    host = fields.inner("host")
+    return {
+        texts.fitted(key, limits.ID_CHARS): host.text(key, limits.FACT_CHARS)
+        for key in fields.mapping("host", limits.MAX_FACTS)
+    }
+
+
+# --- reuse ------------------------------------------------------------------------------------------------------
+
+
+def dump_reused(reused: Reused) -> bytes:
+    """The bytes of ``reused.json``."""
+    nodes = [dict(zip(("node_id", "name", "origin_node_id"), each, strict=True)) for each in reused.nodes]
+    return json.dumps({**reused._asdict(), "format": FORMAT, "nodes": nodes}, separators=(",", ":")).encode()
+
+
+def parse_reused(data: bytes) -> Reused:
+    """Read ``reused.json``.
+
+    Raises:
+        UnknownFormat: Another format version.
+        ProtocolError: Malformed; the message names the place.
+    """
+    fields = load(data, "reused.json", MAX_DOCUMENT_BYTES)
+    nodes = []
+    for i, value in enumerate(fields.items("nodes", MAX_TASKS)):
+        each = Fields(value, f"reused.json.nodes[{i}]")
+        nodes.append((each.whole("node_id"), each.text("name", limits.ELECTRON_CHARS), each.whole("origin_node_id")))
+    if not nodes:
+        raise ProtocolError("reused.json.nodes is empty")
+    return Reused(
+        dispatch_id=fields.text("dispatch_id"),
+        lattice=fields.text("lattice", limits.ELECTRON_CHARS),
+        origin=fields.text("origin", _URI_CHARS),
+        job_id=fields.text("job_id"),
+        at=fields.number("at", limits.LATEST_S),
+        nodes=tuple(nodes),
+    )

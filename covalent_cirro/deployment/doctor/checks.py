@@ -1,0 +1,443 @@
+"""What ``cirro doctor`` looks at: for each check, the facts it needs and the decision that is made of them.
+
+Asks `facts`, decides by `health`; knows neither AWS's calls nor the terminal. Ids are stable: programs read them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from covalent_cirro.covalent_server import config as covalent_config
+from covalent_cirro.covalent_server import plain_paths
+from covalent_cirro.deployment import plans
+from covalent_cirro.deployment.doctor import account
+from covalent_cirro.deployment.doctor.account import Refusal
+from covalent_cirro.deployment.doctor.facts import Facts
+from covalent_cirro.deployment.doctor.verdicts import account as of_account
+from covalent_cirro.deployment.doctor.verdicts import data, image, network, quotas, roles, server, stack
+from covalent_cirro.deployment.plans import BUDGET, TAG, wants_budget
+from covalent_cirro.deployment.plans import stack_name as name_of_stack
+from covalent_cirro.electron.engine.definitions import LOG_STREAM_PREFIX
+from covalent_cirro.errors import AccessDenied, AwsError, NotFound, SettingsError
+from covalent_cirro.jobs import machines, queues
+from covalent_cirro.jobs.findings import FAILURE, OK, Finding
+from covalent_cirro.jobs.image_rules import Facts as ImageFacts
+from covalent_cirro.jobs.image_rules import Pickled
+from covalent_cirro.settings import SECTION
+
+Findings = Iterable[Finding]
+
+
+class Check(NamedTuple):
+    """One check.
+
+    Attributes:
+        id: Its name, for ever.
+        look: Looks; may raise `Skip`, or an error of ours where AWS does not answer.
+        needs: Checks without a failure, before this one makes sense.
+    """
+
+    id: str
+    look: Callable[[Facts], Findings]
+    needs: tuple[str, ...] = ("credentials",)
+
+
+class Skip(Exception):
+    """There is nothing to look at; ``str`` says what is missing."""
+
+
+# --- account ----------------------------------------------------------------------------------------------------------
+
+
+def credentials(facts: Facts) -> Findings:
+    """Whose they are, and for how long."""
+    identity = facts.identity()
+    if isinstance(identity, Refusal):
+        return [
+            Finding("credentials", "", FAILURE, str(identity.error), "`aws configure` or `aws sso login` sets them.")
+        ]
+    return [of_account.credentials(identity, facts.where())]
+
+
+def clock(facts: Facts) -> Findings:
+    """This machine's clock."""
+    identity = facts.identity()
+    if isinstance(identity, Refusal) and identity.clock_ahead_s is None:
+        raise Skip("AWS did not answer")
+    return [of_account.clock(identity.clock_ahead_s)]
+
+
+def region(facts: Facts) -> Findings:
+    """Where the executor goes, and where the deployment is."""
+    return [of_account.region(facts.settings().region or facts.where().region, facts.where().region)]
+
+
+def cost_tag(facts: Facts) -> Findings:
+    """Whether the budget counts anything."""
+    # Once it was a part of the compute stack, and is until the next deploy.
+    holders = [facts.stacks().get(part) for part in (BUDGET, "compute")]
+    if not any(holder is not None and wants_budget(holder.parameters) for holder in holders):
+        raise Skip("the deployment has no budget")
+    return [of_account.cost_tag(TAG, account.cost_tag_status(facts.clients, TAG), facts.where())]
+
+
+# --- deployment -------------------------------------------------------------------------------------------------------
+
+
+def stacks(facts: Facts) -> Findings:
+    """The four stacks."""
+    states = [
+        stack.StackState(part, found.name, found.status, found.reason, found.changed_at)
+        if found is not None
+        else stack.StackState(part, name_of_stack(facts.stack_name, part), "", "", "")
+        for part, found in facts.stacks().items()
+    ]
+    return [stack.stacks(states, facts.where())]
+
+
+def settings(facts: Facts) -> Findings:
+    """Whether the executor can be made from the config at all."""
+    problems = facts.settings_problems
+    try:
+        facts.settings()
+    except SettingsError as error:
+        problems = problems or [str(error)]
+    if problems:
+        told = " ".join(problems)
+        return [Finding("settings", "", FAILURE, told, f"Mend [{SECTION}] in {covalent_config.config_path()}.")]
+    return [Finding("settings", "", OK, f"[{SECTION}] in {covalent_config.config_path()} is valid; {facts.need()}")]
+
+
+def config(facts: Facts) -> Findings:
+    """What the config says, beside what the deployment gives."""
+    facts.stacks()  # may be refused
+    wanted = facts.deployed_settings()
+    if not wanted:
+        raise Skip("the deployment does not give all settings")
+    return [stack.drift(facts.section, wanted, facts.where())]
+
+
+# --- what jobs run on -------------------------------------------------------------------------------------------------
+
+
+def queue(facts: Facts) -> Findings:
+    """Each queue that electrons may go to."""
+    others = [each.name for each in facts.all_queues()]
+    return [
+        queues.queue(setting, name, facts.queue(name), others, facts.where())
+        for setting, name in facts.wanted_queues().items()
+    ]
+
+
+def environment(facts: Facts) -> Findings:
+    """Each compute environment behind those queues."""
+    return [queues.environment(each, facts.where()) for each in _environments(facts)]
+
+
+def _environments(facts: Facts) -> list[queues.Environment]:
+    found = facts.environments()
+    if not found:
+        raise Skip("no queue has a compute environment")
+    return found
+
+
+def _with_instances(facts: Facts) -> list[queues.Environment]:
+    found = [each for each in _environments(facts) if each.has_instances]
+    if not found:
+        raise Skip("no compute environment starts EC2 instances itself")
+    return found
+
+
+def instance_types(facts: Facts) -> Findings:
+    """Whether the region has the types that they name."""
+    environments = _with_instances(facts)
+    subnets = facts.subnets()
+    return [
+        machines.instance_types(
+            each,
+            facts.instance_types(),
+            facts.offered_zones(),
+            [subnets[id].zone for id in each.subnets if id in subnets],
+            facts.where(),
+        )
+        for each in environments
+    ]
+
+
+def fit(facts: Facts) -> Findings:
+    """Whether an electron fits, on each queue that it would use."""
+    known = facts.instance_types()
+    environments = {each.arn: each for each in _with_instances(facts)}
+    try:
+        found_image = facts.image() if facts.image_place() is not None else None
+    except AwsError:  # told by `image`
+        found_image = None
+    architecture = found_image.architecture if isinstance(found_image, ImageFacts) else ""
+    architecture = image.MACHINES.get(architecture, architecture)
+    found = []
+    for each in facts.queues_of_electron():
+        behind = [environments[arn] for arn in each.environments if arn in environments]
+        if behind:
+            kinds = [(one, machines.of_environment(one.instance_types, known)) for one in behind]
+            found.append(machines.fit(each.name, facts.need(), kinds, architecture, facts.where()))
+    if not found:
+        raise Skip("no queue that it would use has EC2 instances")
+    return found
+
+
+def disk(facts: Facts) -> Findings:
+    """Whether GPU instances have room for their system."""
+    compute = facts.stacks().get("compute")
+    parameters = {} if compute is None else compute.parameters
+    if "DiskSizeGib" not in parameters or not plans.has_gpus(parameters):
+        raise Skip("the deployment has no GPU instances")
+    return [machines.disk(int(parameters["DiskSizeGib"]), facts.where())]
+
+
+def quota(facts: Facts) -> Findings:
+    """Whether the account may start what the compute environments want."""
+    known = facts.instance_types()
+    wanted = quotas.demands(
+        (each.name, each.spot, each.max_vcpus, machines.of_environment(each.instance_types, known))
+        for each in _with_instances(facts)
+    )
+    if not wanted:
+        raise Skip("no quota is known for their instance types")
+    return [quotas.quota(each, account.vcpu_quota(facts.clients, each.quota.code), facts.where()) for each in wanted]
+
+
+def net(facts: Facts) -> Findings:
+    """Whether instances reach the services that run jobs."""
+    subnets = facts.subnets()
+    return [
+        network.network(
+            each.name,
+            [subnets[id] for id in each.subnets if id in subnets],
+            [id for id in each.subnets if id not in subnets],
+        )
+        for each in _with_instances(facts)
+    ]
+
+
+# --- roles ------------------------------------------------------------------------------------------------------------
+
+
+def job_role(facts: Facts) -> Findings:
+    """The role of the containers."""
+    return [_task_role(facts, "job_role", facts.settings().batch_job_role_name)]
+
+
+def execution_role(facts: Facts) -> Findings:
+    """The role of the ECS agent."""
+    name = facts.settings().batch_execution_role_name
+    if not name:
+        raise Skip("batch_execution_role_name is empty: the instance's own role is used")
+    return [_task_role(facts, "execution_role", name)]
+
+
+def _task_role(facts: Facts, id: str, name: str) -> Finding:
+    where = facts.where()
+    try:
+        found = account.role(facts.clients, name)
+    except NotFound as error:
+        return Finding(id, name, FAILURE, str(error), f"`{where.cirro('deploy')}` makes it.")
+    return roles.trust(
+        id, name, found.trust, roles.TASKS_SERVICE, account=facts.caller.account, region=where.region, where=where
+    )
+
+
+def instance_role(facts: Facts) -> Findings:
+    """The role of the instances, of each instance profile."""
+    where, found = facts.where(), []
+    for profile in {each.instance_profile: None for each in _with_instances(facts)}:
+        try:
+            role = account.role_of_profile(facts.clients, profile)
+        except NotFound as error:
+            remedy = f"`{where.cirro('deploy')}` makes it."
+            found.append(Finding("instance_role", profile, FAILURE, str(error), remedy))
+            continue
+        name = role.arn.rpartition("/")[2]
+        found.append(
+            roles.trust(
+                "instance_role",
+                name,
+                role.trust,
+                roles.INSTANCES_SERVICE,
+                account=facts.caller.account,
+                region=where.region,
+                where=where,
+            )
+        )
+    return found
+
+
+def permissions(facts: Facts) -> Findings:
+    """Whether the caller may do what a Covalent server does; and what it goes on without, if it may not do all."""
+    caller, settings, where = facts.caller, facts.settings(), facts.where()
+    partition = caller.arn.split(":")[1]
+    names = [name for name in (settings.batch_job_role_name, settings.batch_execution_role_name) if name]
+    passed = [account.role(facts.clients, name).arn for name in names]
+
+    def arn(service: str, resource: str) -> str:
+        return f"arn:{partition}:{service}:{where.region}:{caller.account}:{resource}"
+
+    definition = arn("batch", f"job-definition/{settings.batch_job_definition_name}-doctor:1")
+    queues = [found.arn for found in facts.queues_of_electron()]
+    streams = arn("logs", f"log-group:{settings.batch_job_log_group_name}:log-stream:{LOG_STREAM_PREFIX}/default/1")
+    questions = [
+        (["iam:PassRole"], passed, {"iam:PassedToService": roles.TASKS_SERVICE}),
+        (["batch:SubmitJob", "batch:TagResource"], [*queues, definition], {}),
+        (["batch:RegisterJobDefinition"], [definition.rpartition(":")[0]], {}),
+        (["batch:DescribeJobs", *roles.ON_ANYTHING], ["*"], {}),
+        (["batch:GetJobQueueSnapshot"], queues, {}),
+        (["batch:TerminateJob"], [arn("batch", "job/1")], {"aws:ResourceTag/covalent:dispatch": "1"}),
+        (["ecs:DescribeContainerInstances"], [arn("ecs", "container-instance/1/2")], {}),
+        (["logs:GetLogEvents"], [streams], {}),
+    ]
+    pulled = facts.image_place()
+    if pulled is not None:
+        owner, region = pulled.registry or caller.account, pulled.region or where.region
+        repository = f"arn:{partition}:ecr:{region}:{owner}:repository/{pulled.repository}"
+        questions.append((["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:DescribeImages"], [repository], {}))
+    try:
+        denied = account.denied(facts.clients, caller.arn, questions)
+    except AccessDenied:
+        raise
+    except AwsError as error:  # the root user and federated users cannot be simulated
+        return [roles.not_simulated(caller.arn, str(error))]
+    return [roles.permissions(caller.arn, denied, facts.outputs().get("SubmitterPolicy"), where)]
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def bucket(facts: Facts) -> Findings:
+    """The bucket."""
+    name = facts.settings().s3_bucket_name
+    try:
+        found = account.bucket_region(facts.clients, name)
+    except (NotFound, AccessDenied) as error:
+        remedy = f"`{facts.where().cirro('deploy')}` makes one and sets s3_bucket_name; see `config` above."
+        return [Finding("bucket", name, FAILURE, str(error), remedy)]
+    return [data.bucket(name, found, facts.where().region)]
+
+
+def bucket_write(facts: Facts) -> Findings:
+    """Whether objects can be written under the prefix, read and deleted."""
+    settings = facts.settings()
+    name, prefix = settings.s3_bucket_name, settings.key_prefix
+    try:
+        account.write_probe(facts.clients, name, prefix)
+    except AccessDenied as error:
+        policy = facts.outputs().get("SubmitterPolicy", "that of the deployment for submitters")
+        remedy = f"Allow it: attach the policy {policy} to {facts.caller.arn}."
+        return [Finding("bucket_write", f"{name}/{prefix}", FAILURE, str(error), remedy)]
+    return [Finding("bucket_write", f"{name}/{prefix}", OK, "an object was written, read and deleted")]
+
+
+def bucket_security(facts: Facts) -> Findings:
+    """How the bucket is closed."""
+    name = facts.settings().s3_bucket_name
+    return [data.bucket_security(name, account.bucket_security(facts.clients, name))]
+
+
+def log_group(facts: Facts) -> Findings:
+    """The log group of the jobs."""
+    name = facts.settings().batch_job_log_group_name
+    try:
+        days = account.log_retention_days(facts.clients, name)
+    except NotFound as error:
+        remedy = f"`{facts.where().cirro('deploy')}` makes it: without it no job starts."
+        return [Finding("log_group", name, FAILURE, str(error), remedy)]
+    return [data.log_group(name, days, facts.where())]
+
+
+def job_image(facts: Facts) -> Findings:
+    """The image of the jobs."""
+    uri = facts.settings().container_image_uri
+    place = facts.image_place()
+    if place is None:
+        return [image.unknown(uri)]
+    if place.registry not in (None, facts.caller.account):
+        raise Skip(f"{uri} is in the registry of another account")
+    here = facts.here()
+    pickled = Pickled(here.python, here.cloudpickle or "")
+    return [image.image(uri, facts.image(), pickled, here.cirro)]
+
+
+# --- Covalent ---------------------------------------------------------------------------------------------------------
+
+
+def covalent(facts: Facts) -> Findings:
+    """The Covalent beside us."""
+    quoted = {name: path for name, path in covalent_config.folders().items() if not plain_paths.is_plain(path)}
+    return [server.covalent(facts.here()), *server.folders(quoted, str(covalent_config.config_path()))]
+
+
+def covalent_server(facts: Facts) -> Findings:
+    """The Covalent server."""
+    return [server.running(facts.server())]
+
+
+def _running(facts: Facts) -> server.Server:
+    found = facts.server()
+    if not found.answers:
+        raise Skip("no Covalent server answers")
+    return found
+
+
+def server_plugin(facts: Facts) -> Findings:
+    """Whether it has this plugin."""
+    return [server.plugin(_running(facts))]
+
+
+def server_versions(facts: Facts) -> Findings:
+    """Whether both sides read what the other writes."""
+    return [server.versions(facts.here(), _running(facts))]
+
+
+def server_config(facts: Facts) -> Findings:
+    """Whether both read the same config."""
+    return [server.config(_running(facts), str(covalent_config.config_path()))]
+
+
+def server_environment(facts: Facts) -> Findings:
+    """Whether both mean the same account."""
+    given = [name for name, value in facts.section.items() if value not in (None, "")]
+    return [server.environment(_running(facts), os.environ, given)]
+
+
+CHECKS: tuple[Check, ...] = (
+    Check("credentials", credentials, needs=()),
+    Check("clock", clock, needs=()),
+    Check("stacks", stacks),
+    Check("settings", settings),
+    Check("region", region, needs=("credentials", "settings")),
+    Check("config", config, needs=("credentials", "stacks")),
+    Check("queue", queue, needs=("credentials", "settings")),
+    Check("environment", environment, needs=("credentials", "settings")),
+    Check("instance_types", instance_types, needs=("credentials", "settings")),
+    Check("fit", fit, needs=("credentials", "settings")),
+    Check("disk", disk, needs=("credentials", "stacks")),
+    Check("quota", quota, needs=("credentials", "settings")),
+    Check("network", net, needs=("credentials", "settings")),
+    Check("job_role", job_role, needs=("credentials", "settings")),
+    Check("execution_role", execution_role, needs=("credentials", "settings")),
+    Check("instance_role", instance_role, needs=("credentials", "settings")),
+    Check("permissions", permissions, needs=("credentials", "settings", "job_role", "execution_role")),
+    Check("bucket", bucket, needs=("credentials", "settings")),
+    Check("bucket_write", bucket_write, needs=("bucket",)),
+    Check("bucket_security", bucket_security, needs=("bucket",)),
+    Check("log_group", log_group, needs=("credentials", "settings")),
+    Check("image", job_image, needs=("credentials", "settings")),
+    Check("cost_tag", cost_tag, needs=("credentials", "stacks")),
+    Check("covalent", covalent, needs=()),
+    Check("server", covalent_server, needs=()),
+    Check("server_plugin", server_plugin, needs=()),
+    Check("server_versions", server_versions, needs=()),
+    Check("server_config", server_config, needs=()),
+    Check("server_environment", server_environment, needs=()),
+)
+"""All checks, in the order in which they are shown; a check comes after those it needs."""

@@ -1,0 +1,80 @@
+"""Whether instances in a subnet can reach the AWS services that run jobs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from covalent_cirro.jobs.findings import FAILURE, OK, Finding
+
+ENDPOINTS = ("ecs", "ecs-agent", "ecs-telemetry", "ecr.api", "ecr.dkr", "logs", "s3")
+"""VPC endpoints without which instances that have no route out cannot run jobs (ECS and ECR guides, VPC endpoints)."""
+
+
+class Subnet(NamedTuple):
+    """A subnet of a compute environment, with the way out of it.
+
+    Attributes:
+        id: ``"subnet-..."``.
+        zone: Its availability zone.
+        public_ip: Whether instances get a public address when they start.
+        way_out: What its default route leads to: ``"igw-..."``, ``"nat-..."``; `None` without one. ``"blackhole"``
+            where what it led to is gone.
+        endpoints: Names of the services that it reaches by VPC endpoints, as in `ENDPOINTS`.
+    """
+
+    id: str
+    zone: str
+    public_ip: bool
+    way_out: str | None
+    endpoints: frozenset[str]
+
+
+def why_cut_off(subnet: Subnet) -> str | None:
+    """Why instances in a subnet cannot reach ECS, ECR, S3 and CloudWatch Logs; `None` where they can."""
+    absent = [name for name in ENDPOINTS if name not in subnet.endpoints]
+    if not absent:
+        return None
+    if subnet.way_out is None:
+        return f"it has no route out, and no VPC endpoint for {', '.join(absent)}"
+    if subnet.way_out == "blackhole":
+        return "its route out leads to a gateway that is gone (blackhole)"
+    if subnet.way_out.startswith("igw-") and not subnet.public_ip:
+        return "its route out is an internet gateway, but its instances get no public address"
+    return None
+
+
+def network(environment: str, subnets: Sequence[Subnet], absent: Sequence[str]) -> Finding:
+    """Whether instances of a compute environment can join its cluster, pull images and write logs.
+
+    Args:
+        environment: Its name.
+        subnets: Those of its subnets that exist.
+        absent: Those that do not.
+    """
+    if absent:
+        return Finding(
+            "network",
+            environment,
+            FAILURE,
+            f"subnet {', '.join(absent)} does not exist any more",
+            "`cirro deploy` mends the network; a compute environment of your own needs other subnets.",
+        )
+    cut_off = [(subnet.id, why) for subnet in subnets if (why := why_cut_off(subnet)) is not None]
+    if cut_off:
+        return Finding(
+            "network",
+            environment,
+            FAILURE,
+            "instances cannot reach AWS: " + "; ".join(f"{id}: {why}" for id, why in cut_off),
+            "Give the subnet a route to a NAT or internet gateway (with public addresses), or these VPC endpoints.",
+        )
+    outs = sorted({subnet.way_out.split("-")[0] if subnet.way_out else "VPC endpoints" for subnet in subnets})
+    ways = {"igw": "an internet gateway", "nat": "a NAT gateway"}
+    zones = sorted({subnet.zone for subnet in subnets})
+    return Finding(
+        "network",
+        environment,
+        OK,
+        f"{len(subnets)} subnets in {', '.join(zones)}, out by {', '.join(ways.get(out, out) for out in outs)}",
+    )

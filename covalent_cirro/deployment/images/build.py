@@ -1,0 +1,264 @@
+"""Builds images of the jobs, once for each content, and asks each what it is. Must not know AWS or the command line."""
+
+from __future__ import annotations
+
+import json
+import platform
+import secrets
+import shlex
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+from covalent_cirro.contract import protocol
+from covalent_cirro.deployment.images import recipe as recipes
+from covalent_cirro.deployment.images.docker_engine import DockerEngine, LocalImage, Say
+from covalent_cirro.deployment.images.recipe import Recipe
+from covalent_cirro.errors import ImageError, SettingsError
+
+LOCAL_NAME = "cirro-runner"
+"""Repository of the images on this machine."""
+
+LATEST = "latest"
+"""Tag of the image that was built last: what `cirro image push` takes by itself."""
+
+INSTALL = "pip install --no-deps covalent-cirro cloudpickle awscrt"
+"""What makes any image one of the jobs."""
+
+_PROBE = """
+import json, os, platform
+from importlib.metadata import version
+import awscrt.s3, cloudpickle, covalent_cirro
+from covalent_cirro.contract import protocol
+import covalent_cirro.runner.supervisor
+print(json.dumps({"python": platform.python_version(), "cloudpickle": cloudpickle.__version__,
+    "runner": covalent_cirro.__version__, "call_format": str(protocol.FORMAT), "pid": os.getpid()}))
+"""
+"""Runs in a container: imports what a job needs, and tells the versions."""
+
+
+class Versions(NamedTuple):
+    """What an image has, as it says itself.
+
+    Attributes:
+        python: Of its ``python``: ``"3.11.9"``.
+        cloudpickle: Of cloudpickle.
+        runner: Of covalent-cirro.
+        call_format: `protocol.FORMAT` of its runner.
+    """
+
+    python: str
+    cloudpickle: str
+    runner: str
+    call_format: str
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels that tell them."""
+        return {
+            protocol.LABEL_PYTHON: self.python,
+            protocol.LABEL_CLOUDPICKLE: self.cloudpickle,
+            protocol.LABEL_RUNNER: self.runner,
+            protocol.LABEL_FORMAT: self.call_format,
+        }
+
+
+class Built(NamedTuple):
+    """An image that is here.
+
+    Attributes:
+        reference: Its name here: ``cirro-runner:3.11-cpu-<digest of what it is made of>``.
+        tag: The tag in it.
+        image: What the engine says of it.
+        changed: Whether anything had to be built.
+        warnings: What may go wrong with it.
+    """
+
+    reference: str
+    tag: str
+    image: LocalImage
+    changed: bool
+    warnings: tuple[str, ...]
+
+
+def build(engine: DockerEngine, recipe: Recipe, say: Say) -> Built:
+    """Build the image of a recipe, unless the very same is here.
+
+    Args:
+        engine: Where.
+        recipe: What of.
+        say: Called with each step.
+
+    Raises:
+        SettingsError: Files of the recipe cannot be read or do not go together.
+        ImageError: It cannot be built, or is not one that jobs can run in.
+    """
+    own = recipe.dockerfile
+    built = _runner(engine, recipe, say) if own is None else _own(engine, recipe, own, say)
+    return built._replace(warnings=warnings(built.image))
+
+
+def remember(engine: DockerEngine, built: Built) -> None:
+    """Make an image the one that `latest` gives."""
+    engine.tag(built.reference, LOCAL_NAME, LATEST)
+
+
+def latest(engine: DockerEngine) -> Built | None:
+    """The image that was remembered last, or `None`."""
+    image = engine.find(f"{LOCAL_NAME}:{LATEST}")
+    if image is None:
+        return None
+    # podman says docker.io/library/ before it
+    tags = [name.rpartition(":")[2] for name in image.tags if name.rpartition(":")[0].endswith(LOCAL_NAME)]
+    tag = next((tag for tag in sorted(tags) if tag != LATEST), None)
+    return None if tag is None else Built(f"{LOCAL_NAME}:{tag}", tag, image, False, warnings(image))
+
+
+def warnings(image: LocalImage) -> tuple[str, ...]:
+    """What of an image does not go with what is installed here. Its labels are true: `build` has seen to it."""
+    from covalent_cirro import __version__
+
+    found = []
+    python, runner = image.labels.get(protocol.LABEL_PYTHON, ""), image.labels.get(protocol.LABEL_RUNNER, "")
+    theirs, ours = image.labels.get(protocol.LABEL_CLOUDPICKLE, ""), version("cloudpickle")
+    if theirs != ours:
+        found.append(
+            f"the image has cloudpickle {theirs}, this is {ours}; within a major version they read each other."
+        )
+    if ".".join(python.split(".")[:2]) != recipes.PYTHON:
+        found.append(
+            f"the image has Python {python}, this is Python {platform.python_version()}: electrons dispatched from "
+            f"here cannot be read there. Build with --python {recipes.PYTHON}, or dispatch from Python {python}."
+        )
+    if runner != __version__:
+        found.append(f"the image has covalent-cirro {runner}, this is {__version__}: build it again.")
+    return tuple(found)
+
+
+def _runner(engine: DockerEngine, recipe: Recipe, say: Say) -> Built:
+    requirements = None if recipe.requirements is None else recipes.read_requirements(recipe.requirements)
+    with tempfile.TemporaryDirectory(prefix="cirro-image-") as folder:
+        recipes.write_runner_context(Path(folder), requirements)
+        return _make(engine, recipe, Path(folder), recipes.DOCKERFILE, recipes.build_arguments(recipe), {}, say)
+
+
+def _own(engine: DockerEngine, recipe: Recipe, dockerfile: Path, say: Say) -> Built:
+    try:
+        text = dockerfile.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"Dockerfile {dockerfile}: {error}") from error
+    arguments = recipes.build_arguments(recipe)
+    inputs: dict[str, object] = {}
+    if recipes.uses_runner(text):
+        runner = _runner(engine, recipe, say)
+        # By its content: its id differs between machines.
+        inputs["runner"] = runner.tag
+        arguments[recipes.RUNNER_ARGUMENT] = runner.reference
+    elif recipe.requirements is not None or recipe.base_image is not None:
+        raise SettingsError(
+            f"Dockerfile {dockerfile} does not use ${{{recipes.RUNNER_ARGUMENT}}}, the image that --requirements and "
+            f"--base-image are for. Let it be FROM that, with `ARG {recipes.RUNNER_ARGUMENT}` before it, or say in it "
+            "what it is FROM and has to install."
+        )
+    return _make(engine, recipe, dockerfile.parent, dockerfile.name, arguments, inputs, say)
+
+
+def _make(
+    engine: DockerEngine,
+    recipe: Recipe,
+    context: Path,
+    dockerfile: str,
+    arguments: dict[str, str],
+    inputs: dict[str, object],
+    say: Say,
+) -> Built:
+    text = (context / dockerfile).read_text("utf-8")
+    runner = arguments.get(recipes.RUNNER_ARGUMENT)
+    bases = {name: engine.pull(name, recipe.platform, say) for name in recipes.bases(text, arguments) if name != runner}
+    ids = {name: image.image_id for name, image in bases.items()}
+    inputs = {**inputs, "arguments": arguments, "bases": ids, "dockerfile": text, "platform": recipe.platform}
+    tag = recipes.content_tag(recipe, context, inputs)
+    reference = f"{LOCAL_NAME}:{tag}"
+    found = engine.find(reference)
+    if found is not None:
+        return Built(reference, tag, found, False, ())
+    unchecked = f"{reference}-{secrets.token_hex(4)}"
+    try:
+        image = engine.build(
+            context,
+            dockerfile,
+            unchecked,
+            platform=recipe.platform,
+            arguments={**recipes.pip_settings(), **arguments, **_pinned(recipe, bases)},
+            say=say,
+        )
+        say("asking the image what it is")
+        versions = ask(engine, unchecked)
+        if _tells(image.labels, versions):
+            engine.tag(unchecked, LOCAL_NAME, tag)
+        else:
+            _label(engine, unchecked, reference, recipe, versions)
+    finally:
+        engine.untag(unchecked)
+    made = engine.find(reference)
+    assert made is not None, reference
+    return Built(reference, tag, made, True, ())
+
+
+def _pinned(recipe: Recipe, bases: Mapping[str, LocalImage]) -> dict[str, str]:
+    """Build arguments by which the runner's image is FROM what was looked up, whatever its tag means by then."""
+    base = bases.get(recipe.base)
+    found = None if base is None else base.by_digest(recipe.base)
+    if found is None:  # nobody's but this engine's
+        return {}
+    return {recipes.BASE_ARGUMENT: found, recipes.BASE_DIGEST_ARGUMENT: found.partition("@")[2]}
+
+
+def ask(engine: DockerEngine, reference: str) -> Versions:
+    """Ask an image for its versions, by a container that does what a job's does.
+
+    Raises:
+        ImageError: A job cannot run in it: what is missing, and how it is put in.
+    """
+    code, output = engine.ask(reference, ["python", "-c", _PROBE])
+    lines = output.strip().splitlines()
+    try:
+        told = json.loads(lines[-1])
+        versions = Versions(*(str(told[name]) for name in Versions._fields))
+    except (IndexError, ValueError, TypeError, KeyError):
+        image = engine.find(reference)
+        entrypoint = shlex.join(image.entrypoint) if image else ""
+        shown = "\n    ".join(lines[-5:]) or "nothing"
+        raise ImageError(
+            f"jobs cannot run in this image: `python -c ...`, which looks for the runner, ended with exit code {code} "
+            f"and said\n    {shown}\n"
+            + (f"Its ENTRYPOINT is {entrypoint}: it must run the command that it is given. " if entrypoint else "")
+            + f"The image needs Python {recipes.PYTHONS[0]} to {recipes.PYTHONS[-1]} as `python`, and `RUN {INSTALL}`."
+        ) from None
+    if told["pid"] != 1:
+        raise ImageError(
+            "jobs cannot be stopped in this image: its ENTRYPOINT starts the command as a process of its own, so that "
+            "SIGTERM (a cancel, a time limit, a Spot instance that is taken back) does not reach the runner. End the "
+            'script with `exec "$@"`, or write ENTRYPOINT ["/usr/bin/env"].'
+        )
+    return versions
+
+
+def _tells(labels: dict[str, str], versions: Versions) -> bool:
+    """Whether labels are true; that of Python may leave out the last number."""
+    true = versions.labels
+    python = labels.get(protocol.LABEL_PYTHON, "")
+    return (
+        python in (versions.python, ".".join(versions.python.split(".")[:2]))
+        and {**labels, protocol.LABEL_PYTHON: versions.python}.items() >= true.items()
+    )
+
+
+def _label(engine: DockerEngine, unchecked: str, reference: str, recipe: Recipe, versions: Versions) -> None:
+    """The same image with labels that are true."""
+    labels = " ".join(f"{name}={json.dumps(value)}" for name, value in versions.labels.items())
+    with tempfile.TemporaryDirectory(prefix="cirro-label-") as folder:
+        (Path(folder) / "Dockerfile").write_text(f"FROM {unchecked}\nLABEL {labels}\n")
+        engine.build(Path(folder), "Dockerfile", reference, platform=recipe.platform, arguments={}, say=lambda _: None)

@@ -1,0 +1,150 @@
+"""From an image that is here to the one that jobs run in: into the deployment's repository, once, and the config.
+
+Must not know the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from covalent_cirro.aws.sessions import Access
+from covalent_cirro.covalent_server import config
+from covalent_cirro.covalent_server.config import Recorded
+from covalent_cirro.deployment.images import repository as images
+from covalent_cirro.deployment.images.build import Built
+from covalent_cirro.deployment.images.docker_engine import DockerEngine, Uploaded
+from covalent_cirro.deployment.images.repository import PushedImage, Repository
+from covalent_cirro.errors import ImageError, NotFound
+from covalent_cirro.jobs.image_rules import ARCHITECTURE, VERSION_LABELS
+
+_REFUSED = ("denied", "unauthorized", "not authorized", "forbidden")
+"""How engines and ECR say that somebody may not push."""
+
+
+PUSHING = (
+    *("ecr:GetAuthorizationToken", "ecr:BatchCheckLayerAvailability", "ecr:InitiateLayerUpload"),
+    *("ecr:UploadLayerPart", "ecr:CompleteLayerUpload", "ecr:PutImage", "ecr:BatchGetImage", "ecr:DescribeImages"),
+    "ecr:GetDownloadUrlForLayer",
+)
+"""What a push takes (ECR User Guide, IAM permissions for pushing an image), and looking at what came there."""
+
+
+class Pushed(NamedTuple):
+    """An image that jobs can run in.
+
+    Attributes:
+        uri: With its digest: the executor's ``container_image_uri``.
+        image: What ECR says of it.
+        uploaded: Whether it had to be sent; ECR may have had it.
+        recorded: What became of the setting in Covalent's config.
+    """
+
+    uri: str
+    image: PushedImage
+    uploaded: bool
+    recorded: Recorded
+
+
+def repository_of(outputs: dict[str, str], client: Any, access: Access) -> Repository:
+    """A deployment's repository.
+
+    Raises:
+        NotFound: The deployment has none.
+    """
+    uri = outputs.get("ImageRepository")
+    if not uri:
+        raise NotFound(
+            "the deployment has no repository for images: it is not complete. Finish it with `cirro deploy`.",
+            operation="cloudformation:DescribeStacks",
+            code="NoImageRepository",
+        )
+    return Repository(client, access, uri)
+
+
+def require_architecture(architecture: str) -> None:
+    """Refuse an image for other machines than the deployment's.
+
+    Args:
+        architecture: ``amd64``, or a platform that ends with it.
+
+    Raises:
+        ImageError: It is another.
+    """
+    if architecture.rpartition("/")[2] != ARCHITECTURE:
+        raise ImageError(
+            f"the image is for {architecture}, and the deployment's compute environments have x86_64 machines, on "
+            f"which it would end with `exec format error`: build it with --platform linux/{ARCHITECTURE}."
+        )
+
+
+def _require_whole(repository: Repository, there: PushedImage, built: Built) -> None:
+    """Read back what ECR has: an engine may lose an image's platform or labels on the way.
+
+    Raises:
+        ImageError: It is not what was built.
+    """
+    found = images.facts(repository, [there.digest]).get(there.digest)
+    wanted = {"architecture": built.image.architecture} | {
+        name: built.image.labels.get(label, "") for name, label in VERSION_LABELS.items()
+    }
+    wrong = [
+        f"{name} {getattr(found, name, '') or 'none'} in the place of {value}"
+        for name, value in wanted.items()
+        if getattr(found, name, "") != value
+    ]
+    if wrong:
+        raise ImageError(
+            f"{repository.uri}@{there.digest} is not the image that was built: it has {', '.join(wrong)}. The engine "
+            "that built or pushed it lost that: with Docker, install its buildx plugin and build again. Delete what is "
+            f"there first: aws ecr batch-delete-image --repository-name {repository.name} --image-ids "
+            f"imageDigest={there.digest}"
+        )
+
+
+def push(
+    engine: DockerEngine,
+    repository: Repository,
+    built: Built,
+    *,
+    progress: Callable[[Uploaded], None],
+) -> Pushed:
+    """Push an image to the deployment's repository, unless it is there, and make it the executor's.
+
+    Args:
+        engine: Has the image.
+        repository: Where to.
+        built: The image.
+        progress: Called with each layer, again and again.
+
+    Raises:
+        ImageError: It is for other machines than the deployment's, or it cannot be pushed.
+        NotFound: The repository does not exist.
+        AccessDenied: The user or role may not push.
+        HostError: Covalent's config cannot be written; the image is pushed.
+    """
+    require_architecture(built.image.architecture)
+    there = images.find(repository, built.tag)
+    uploaded = there is None
+    if there is None:
+        login = images.login(repository)
+        engine.tag(built.reference, repository.uri, built.tag)
+        try:
+            engine.push(repository.uri, built.tag, username=login.username, password=login.password, progress=progress)
+        except ImageError as error:
+            if not any(word in str(error).lower() for word in _REFUSED):
+                raise
+            raise ImageError(
+                f"{error} Check that {repository.access.named()} is the account you mean, and that its user or role "
+                f"may push: {', '.join(PUSHING)}. Who deploys may; the managed policy "
+                "AmazonEC2ContainerRegistryPowerUser is enough. The deployment's SubmitterPolicy, which is for running "
+                "electrons, is not."
+            ) from error
+        finally:
+            engine.untag(f"{repository.uri}:{built.tag}")
+        there = images.find(repository, built.tag)
+        if there is None:
+            raise ImageError(f"the engine says that it pushed {repository.uri}:{built.tag}, and ECR has no such image.")
+    _require_whole(repository, there, built)
+    uri = f"{repository.uri}@{there.digest}"
+    return Pushed(uri, there, uploaded, config.set_image(uri))

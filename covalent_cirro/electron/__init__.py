@@ -1,0 +1,1 @@
+"""The way of one electron on the Covalent server: sent, waited for, received."""

@@ -1,0 +1,266 @@
+"""Covalent's own nodes that need nobody's code: lists, dicts, indexing them, and postprocessing that hands a result on.
+
+From files to files, in the server's own process, in pieces of a megabyte. No part is unpickled: a list is a pickle of
+pickles (`nested.py`), and so the modules of a result are needed where it is used, and nowhere else. What a node does is
+told by Covalent's own names (Covalent 0.240, ``_workflow/electron.py``, ``postprocessing.py``); its function is not
+read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import io
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO, NamedTuple, cast
+
+from covalent_cirro.contract import nested, tobj
+from covalent_cirro.contract.nested import Pairs, Part, Value
+from covalent_cirro.contract.protocol import STRING_BYTES
+from covalent_cirro.covalent_server.assets import Node
+from covalent_cirro.electron.call_writer import Spec
+from covalent_cirro.electron.result_writer import File, Measured, replacing
+
+_INDEX = re.compile(r"(\.__getitem__|\[\d+\])$")
+"""How names of nodes end that are ``x[key]``, or one of ``a, b = x``."""
+
+UNOPENED = "..."
+"""What people see of an object of which nobody has seen more."""
+
+_ITEMS = "items"
+"""In the header of a file that was written here: what people see of the items, as far as the first have room."""
+
+_TEXT_BYTES = 1000
+"""Of what people see of an object in a list, at most."""
+
+_KEY_BYTES = 10_000
+"""A key that is larger is not looked for here."""
+
+_SCAN_BYTES = 4096
+"""Read at a time where a pickle is looked at: what is skipped need not be decoded."""
+
+_COPY_BYTES = 1024 * 1024
+
+
+def assemble(node: Node, spec: Spec, inputs: Mapping[int, str]) -> File | None:
+    """Write the output of a node that needs nobody's code; `None`: it does, and nothing is written.
+
+    Args:
+        node: The node.
+        spec: Its arguments.
+        inputs: The output file of each node that is an argument.
+
+    Raises:
+        TobjError, OSError: A file is damaged, or cannot be read or written.
+    """
+    with open(node.paths["function"], "rb") as file:
+        function = (tobj.read_header(file).fields.get("attrs") or {}).get("name")
+    args = [inputs[node_id] for node_id in spec.args]
+    output = node.paths["output"]
+    if node.name == ":electron_list:" and function == "_auto_list_node" and not spec.kwargs:
+        return _write(output, _list_of([_read(path) for path in args]))
+    if node.name == ":electron_dict:" and function == "_auto_dict_node" and len(args) == 2:
+        found = _dict_of(*map(_read, args))
+        return None if found is None else _write(output, found)
+    if node.name == ":postprocess:reconstruct" and function == "_postprocess_recursively" and len(args) == 1:
+        # Lists and dicts of electrons were put together by nodes of their own: nothing is left to do.
+        return _copy(args[0], output)
+    if function == node.name and _INDEX.search(node.name) and len(args) == 2 and not spec.kwargs:
+        found = _item(_read(args[0]), args[1])
+        return None if found is None else _write(output, found)
+    return None
+
+
+class _Known(NamedTuple):
+    """What is known of an object without opening it.
+
+    Attributes:
+        value: What it is made of.
+        text: What people see of it in a list.
+        items: What they see of its items, or of a dict's values; those that are left out are not known.
+    """
+
+    value: Value
+    text: str
+    items: Sequence[str] = ()
+
+    def item_text(self, index: int) -> str:
+        """What people see of an item."""
+        return self.items[index] if index < len(self.items) else UNOPENED
+
+
+def _list_of(items: Sequence[_Known]) -> _Known:
+    texts = [item.text for item in items]
+    return _Known([item.value for item in items], f"[{', '.join(texts)}]", texts)
+
+
+def _dict_of(keys: _Known, values: _Known) -> _Known | None:
+    if type(keys.value) is not list or type(values.value) is not list or len(keys.value) != len(values.value):
+        return None
+    texts = [values.item_text(index) for index in range(len(values.value))]
+    shown = ", ".join(f"{keys.item_text(index)}: {text}" for index, text in enumerate(texts))
+    return _Known(Pairs(zip(keys.value, values.value, strict=True)), f"{{{shown}}}", texts)
+
+
+def _item(of: _Known, key_path: str) -> _Known | None:
+    """``of[key]``, where it can be told without unpickling."""
+    with _open(key_path) as pickle:
+        key = _literal(pickle.read(_KEY_BYTES + 1))
+    value, index = of.value, None
+    if isinstance(value, Pairs) and key is not None:
+        for at, (each, _) in enumerate(value):
+            known = _literal_of(each)
+            if known is None:  # it might be equal to anything
+                return None
+            index = at if type(known) is type(key) and known == key else index
+    elif not isinstance(value, (Part, Pairs)) and isinstance(key, int) and -len(value) <= key < len(value):
+        index = key % len(value)
+    if index is None or isinstance(value, Part):
+        return None
+    return _Known(value[index][1] if isinstance(value, Pairs) else value[index], of.item_text(index))
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _open(path: str) -> BinaryIO:
+    return tobj.pickle_file(open(path, "rb"))
+
+
+def _read(path: str) -> _Known:
+    try:
+        with open(path, "rb") as file:
+            header = tobj.read_header(file)
+            text = file.read(min(_TEXT_BYTES, header.data_offset - header.string_offset)).decode("utf-8", "ignore")
+            with io.BufferedReader(tobj.PickleFile(file, header), _SCAN_BYTES) as pickle:
+                value = nested.read(pickle, path)
+                if value is not None:
+                    return _Known(value, text, header.fields.get(_ITEMS) or ())
+                size = pickle.seek(0, os.SEEK_END)
+                pickle.seek(max(0, size - 1))
+                if pickle.read(1) != b".":
+                    raise tobj.TobjError("its pickle is cut short")
+                pickle.seek(0)
+                return _Known(Part(path, 0, size), repr(text) if _text_at(pickle.read(32), size) else text)
+    except tobj.TobjError as error:
+        raise tobj.TobjError(f"{path}: {error}") from error
+
+
+def _text_at(begin: bytes, size: int) -> int:
+    """Where the text begins in the pickle of a string; 0 for any other pickle.
+
+    PROTO, maybe FRAME, one of BINUNICODE with the length, the text, MEMOIZE, STOP.
+    """
+    at = 11 if begin[2:3] == b"\x95" else 2
+    digits = {b"\x8c": 1, b"X": 4, b"\x8d": 8}.get(begin[at : at + 1], 0)
+    length = int.from_bytes(begin[at + 1 : at + 1 + digits], "little")
+    return at + 1 + digits if digits and size == at + 1 + digits + length + 2 else 0
+
+
+def _literal_of(value: Value) -> int | str | None:
+    if not isinstance(value, Part) or value.size > _KEY_BYTES:
+        return None
+    with _open(value.source) as pickle:
+        pickle.seek(value.offset)
+        return _literal(pickle.read(value.size))
+
+
+def _literal(pickle: bytes) -> int | str | None:
+    """The whole number or the text that a pickle is; `None` for any other. Nothing is unpickled."""
+    import pickletools
+
+    try:
+        said = [
+            (opcode.name, argument)
+            for opcode, argument, _ in pickletools.genops(pickle)
+            if opcode.name not in ("PROTO", "FRAME", "MEMOIZE", "BINPUT")
+        ]
+    except Exception:  # cut off, or no pickle at all
+        return None
+    if len(said) != 2 or said[1][0] != "STOP":
+        return None
+    return cast("int | str", said[0][1]) if type(said[0][1]) in (int, str) else None
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _write(path: str, known: _Known) -> File:
+    value = known.value
+    with replacing(path, tobj.encoded_size(nested.size_of(value))) as file, _Sources() as sources:
+        out = Measured(file)
+        text = known.text.encode("utf-8", "backslashreplace")[:STRING_BYTES].decode("utf-8", "ignore").encode()
+        doc = ""
+        if isinstance(value, Part):
+            text = _string(sources.open(value.source), value) or text
+        else:
+            doc = (dict if isinstance(value, Pairs) else list).__doc__ or ""
+        version = ".".join(str(part) for part in sys.version_info[:3])
+        fields = tobj.header_fields("", doc, version, _cloudpickle_version())
+        writer = tobj.Writer(cast(BinaryIO, out), {**fields, _ITEMS: _first(known.items)}, text)
+
+        def copy(part: Part) -> None:
+            nested.copy(sources.open(part.source), part, writer.write)
+
+        if isinstance(value, Part):
+            copy(value)
+        else:
+            nested.write(value, writer.write, copy)
+        writer.close()
+        return out.measured()
+
+
+def _string(file: BinaryIO, part: Part) -> bytes | None:
+    """The text of a part that is a string, whole: Covalent reads data out of what it shows of a string."""
+    file.seek(part.offset)
+    at = _text_at(file.read(32), part.size)
+    file.seek(part.offset + at)
+    if not at:
+        return None
+    return file.read(part.size - at - 2).decode("utf-8", "surrogatepass").encode("utf-8", "backslashreplace")
+
+
+def _first(texts: Sequence[str], room: int = STRING_BYTES) -> list[str]:
+    """So many of the first texts as there is room for."""
+    found: list[str] = []
+    for text in texts:
+        room -= len(text)
+        if room < 0:
+            break
+        found.append(text)
+    return found
+
+
+def _copy(source: str, path: str) -> File:
+    with open(source, "rb") as file:
+        tobj.read_header(file)
+        file.seek(0)
+        with replacing(path, os.path.getsize(source)) as to:
+            out = Measured(to)
+            shutil.copyfileobj(file, cast(BinaryIO, out), _COPY_BYTES)
+            return out.measured()
+
+
+@functools.lru_cache(maxsize=1)
+def _cloudpickle_version() -> str:
+    return importlib.metadata.version("cloudpickle")
+
+
+class _Sources(contextlib.ExitStack):
+    """Open pickles: the last one that was asked for, since neighbours are mostly of the same file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._path = ""
+        self._file: BinaryIO | None = None
+
+    def open(self, path: str) -> BinaryIO:
+        if self._file is None or path != self._path:
+            self.close()
+            self._file, self._path = self.enter_context(_open(path)), path
+        return self._file

@@ -1,0 +1,275 @@
+"""The shared services of one server: clients, store, definitions and watcher, opened once and closed properly.
+
+Covalent makes a new executor for each electron, so nothing of this can live on one. An engine belongs to one event loop
+and one `Access`; it closes when its loop ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
+
+from covalent_cirro.aws import sessions
+from covalent_cirro.aws.batch import MAX_TERMINATED, BatchGateway
+from covalent_cirro.aws.capacity import Capacity
+from covalent_cirro.aws.image_labels import ImageVersions, fetch
+from covalent_cirro.aws.store import Store
+from covalent_cirro.covalent_server import view
+from covalent_cirro.electron.engine.definitions import Definitions
+from covalent_cirro.electron.engine.live_logs import LiveLogs
+from covalent_cirro.electron.engine.stops import Stops
+from covalent_cirro.electron.engine.waits import Waits, deadline_s
+from covalent_cirro.electron.engine.watcher import Watcher
+from covalent_cirro.jobs import console_links
+
+log = logging.getLogger(__name__)
+
+
+_IDLE_CHECK_S = 5.0
+
+STORE_PATIENCE_S = 180.0
+"""How long a throttled, failing or unreachable S3 is tried again, on top of botocore's own tries."""
+
+
+class Engine:
+    """What all electrons of one account, region and endpoint share. Get one from `engine_of`.
+
+    Attributes:
+        access: What it was opened for.
+        region: The region it works in.
+        partition: The second field of an ARN there: ``aws``, ``aws-cn``, ``aws-us-gov``.
+        store: Documents and blobs.
+        batch: AWS Batch.
+        definitions: Job definitions.
+        watcher: The wait for jobs.
+        stops: The end of jobs.
+        images: What images of jobs say of themselves.
+        capacity: What queues may start.
+        waits: Why jobs wait.
+        live_logs: What running jobs print.
+        logs: CloudWatch Logs, for `job_logs.py`.
+        console_region: The region for links to the AWS console; empty behind another endpoint than AWS's.
+    """
+
+    def __init__(
+        self,
+        access: sessions.Access,
+        region: str,
+        partition: str,
+        store: Store,
+        batch: BatchGateway,
+        images: ImageVersions,
+        capacity: Capacity,
+        *,
+        console_region: str,
+        sts: Any,
+        logs: Any,
+    ) -> None:
+        self.access = access
+        self.partition = partition
+        self.region = region
+        self.store = store
+        self.batch = batch
+        self.images = images
+        self.definitions = Definitions(batch.find_definition, batch.register_definition)
+        self.watcher = Watcher(batch.describe)
+        self.stops = Stops(batch.terminate, MAX_TERMINATED)
+        self.capacity = capacity
+        self.waits = Waits(capacity.look, region=region, profile=access.profile, deadline_s=deadline_s())
+        self.live_logs = LiveLogs(store, view.log_files, view.write_sizes)
+        self.console_region = console_region
+        self.logs = logs
+        self._sts = sts
+        self._account: asyncio.Future[str] | None = None
+
+    async def role_arn(self, name_or_arn: str) -> str:
+        """The ARN of a role given by name or by ARN. Asks STS once for the account."""
+        if not name_or_arn or name_or_arn.startswith("arn:"):
+            return name_or_arn
+        if self._account is None or (self._account.done() and self._account.exception() is not None):
+            self._account = asyncio.ensure_future(self._ask_account())
+        account = await asyncio.shield(self._account)
+        return f"arn:{self.partition}:iam::{account}:role/{name_or_arn}"
+
+    async def _ask_account(self) -> str:
+        async def ask() -> str:
+            with sessions.translate("sts:GetCallerIdentity", access=self.access):
+                identity = await self._sts.get_caller_identity()
+            return str(identity["Account"])
+
+        return await sessions.patiently(ask, 60.0)
+
+
+@contextlib.asynccontextmanager
+async def _opened(access: sessions.Access) -> AsyncIterator[Engine]:
+    with sessions.translate("opening a session", access=access):
+        # The first import of aiobotocore takes a second: not on the server's loop.
+        session = await asyncio.to_thread(sessions.async_session, access)
+        region = sessions.region_of(session, access)
+        if await session.get_credentials() is None:
+            from botocore.exceptions import NoCredentialsError
+
+            # A client made without credentials would stay without them when the user has set them.
+            raise NoCredentialsError
+        partition = await asyncio.to_thread(_partition, session, region)
+    options = _with_config(sessions.client_options(access, region))
+    async with contextlib.AsyncExitStack() as stack:
+        with sessions.translate("making clients", access=access):
+            s3 = await stack.enter_async_context(session.create_client("s3", **options))
+            batch = await stack.enter_async_context(session.create_client("batch", **options))
+            once = _with_config(sessions.client_options(access, region, attempts=1))
+            submit = await stack.enter_async_context(session.create_client("batch", **once))
+            sts = await stack.enter_async_context(session.create_client("sts", **options))
+            logs = await stack.enter_async_context(session.create_client("logs", **options))
+        store = Store(s3, functools.partial(_blocking_s3, session, access, region), access, patience_s=STORE_PATIENCE_S)
+        stack.callback(store.close)
+        later = await stack.enter_async_context(contextlib.AsyncExitStack())
+        images = ImageVersions(_clients("ecr", session, access, region, later), fetch, _host(batch), access)
+        stack.push_async_callback(images.aclose)
+        gateway = BatchGateway(batch, submit, access)
+        ec2 = functools.partial(_clients("ec2", session, access, region, later), None)
+        console_region = region if console_links.is_aws(str(batch.meta.endpoint_url)) else ""
+        engine = Engine(
+            access,
+            region,
+            partition,
+            store,
+            gateway,
+            images,
+            Capacity(batch, ec2, access),
+            console_region=console_region,
+            sts=sts,
+            logs=logs,
+        )
+        for service in (engine.watcher, engine.waits, engine.live_logs, engine.stops):
+            stack.push_async_callback(service.aclose)
+        yield engine
+
+
+def _clients(
+    service: str, session: Any, access: sessions.Access, own_region: str, stack: contextlib.AsyncExitStack
+) -> Callable[[str | None], Awaitable[Any]]:
+    """A service's clients by region, each made when it is first asked for: most engines need one, many need none."""
+    clients: dict[str, asyncio.Future[Any]] = {}
+
+    async def make(region: str) -> Any:
+        # Two tries: a look at an image, or at what there is, is not worth waiting for.
+        options = _with_config(sessions.client_options(access, region, attempts=2))
+        loader = session.get_component("data_loader")
+        await asyncio.to_thread(loader.load_service_model, service, "service-2")
+        return await stack.enter_async_context(session.create_client(service, **options))
+
+    async def client(region: str | None) -> Any:
+        where = region or own_region
+        if where not in clients or (clients[where].done() and clients[where].exception() is not None):
+            clients[where] = asyncio.ensure_future(make(where))
+        return await asyncio.shield(clients[where])
+
+    return client
+
+
+def _host(client: Any) -> str:
+    """Host and port of a client's endpoint."""
+    return urlsplit(str(client.meta.endpoint_url)).netloc
+
+
+def _with_config(options: dict[str, Any]) -> dict[str, Any]:
+    from aiobotocore.config import AioConfig
+
+    return {**options, "config": AioConfig(**options["config"])}
+
+
+def _partition(session: Any, region: str) -> str:
+    try:
+        return str(session.get_partition_for_region(region))
+    except Exception:  # an unknown region is AWS's to refuse, at the call
+        return "aws"
+
+
+def _blocking_s3(session: Any, access: sessions.Access, region: str) -> Any:
+    from botocore.config import Config
+
+    options = sessions.client_options(access, region)
+    # Blobs are checked against their names as they are read: once is enough.
+    config = Config(**options["config"], response_checksum_validation="when_required")
+    return sessions.blocking_session(access, session).client("s3", **{**options, "config": config})
+
+
+class _Keeper:
+    """Holds an engine open in a task of its loop: when the loop is shut down the task is cancelled, and closes it."""
+
+    def __init__(self, access: sessions.Access) -> None:
+        self.ready: asyncio.Future[Engine] = asyncio.get_running_loop().create_future()
+        self.retired = asyncio.Event()
+        self._task = asyncio.create_task(self._keep(access), name="cirro-engine")
+
+    async def _keep(self, access: sessions.Access) -> None:
+        try:
+            async with _opened(access) as engine:
+                self.ready.set_result(engine)
+                await self.retired.wait()
+                while engine.watcher.is_busy:
+                    await asyncio.sleep(_IDLE_CHECK_S)
+        except Exception as error:
+            if self.ready.done():
+                log.exception("Closing the connections to AWS failed")
+            else:
+                self.ready.set_exception(error)
+        finally:
+            _retired.discard(self)
+            if not self.ready.done():
+                self.ready.cancel()
+
+    async def aclose(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+_keepers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[sessions.Access, _Keeper]] = WeakKeyDictionary()
+
+
+async def engine_of(access: sessions.Access) -> Engine:
+    """The engine of the running loop for this access; opened if there is none.
+
+    Raises:
+        SettingsError, AccessDenied: It cannot be opened. The next call tries again.
+    """
+    keepers = _keepers.setdefault(asyncio.get_running_loop(), {})
+    keeper = keepers.get(access)
+    if keeper is None:
+        keeper = keepers[access] = _Keeper(access)
+    try:
+        return await asyncio.shield(keeper.ready)
+    except BaseException:
+        if keeper.ready.done() and keepers.get(access) is keeper:
+            del keepers[access]
+        raise
+
+
+def retire(engine: Engine) -> None:
+    """Open a new engine for the next electron, with the credentials that there are by then.
+
+    For credentials that AWS refused: botocore keeps what it once read, the user may mend the file. Waits that are under
+    way end with the old engine.
+    """
+    keepers = _keepers.get(asyncio.get_running_loop(), {})
+    keeper = keepers.get(engine.access)
+    if keeper is not None and keeper.ready.done() and keeper.ready.result() is engine:
+        del keepers[engine.access]
+        _retired.add(keeper)
+        keeper.retired.set()
+
+
+_retired: set[_Keeper] = set()  # Tasks are held weakly by the loop; these must end by themselves.
+
+
+async def close_engines() -> None:
+    """Close all engines of the running loop. A loop that ends does it by itself."""
+    keepers = _keepers.pop(asyncio.get_running_loop(), {})
+    await asyncio.gather(*(keeper.aclose() for keeper in keepers.values()))

@@ -1,0 +1,132 @@
+"""An electron whose results are those of earlier work: it has a ``reused.json`` where others have a call and a job.
+
+Writes that document, and finds the results by it. Which work is the same is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from covalent_cirro.contract.documents import dump_reused, parse_reused
+from covalent_cirro.contract.protocol import (
+    MAX_DOCUMENT_BYTES,
+    Call,
+    Location,
+    Outcome,
+    ProtocolError,
+    Reused,
+    parse_call_uri,
+)
+from covalent_cirro.covalent_server.assets import Node
+from covalent_cirro.covalent_server.status_board import board
+from covalent_cirro.electron.engine.engine import Engine
+from covalent_cirro.electron.result_writer import read_outcome
+from covalent_cirro.electron.reuse.earlier import Earlier, earlier_dispatch
+from covalent_cirro.errors import OutcomeError
+from covalent_cirro.jobs import panel
+from covalent_cirro.jobs.reuse_texts import REUSED, checked_origin, told
+from covalent_cirro.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Taken(NamedTuple):
+    """An electron, or a task group, that needs no job.
+
+    Attributes:
+        place: Its own place, where its ``reused.json`` is.
+        reused: What that says.
+    """
+
+    place: Location
+    reused: Reused
+
+
+def earlier_of(engine: Engine, settings: Settings) -> Earlier | None:
+    """The dispatch that the settings name; `None` where they name none."""
+    if not settings.reuse_from:
+        return None
+    return earlier_dispatch(engine, settings.s3_bucket_name, settings.key_prefix, settings.reuse_from)
+
+
+async def take(engine: Engine, earlier: Earlier, place: Location, call: Call, lattice: str) -> Taken | None:
+    """Take the results of the same work for a call that is not written yet; `None` where there are none.
+
+    Args:
+        engine: The account's.
+        earlier: Where to look.
+        place: Of the call.
+        call: What it would say.
+        lattice: Its lattice's name.
+    """
+    origin = await earlier.find(call)
+    if origin is None:
+        return None
+    reused = Reused(
+        dispatch_id=call.dispatch_id,
+        lattice=lattice,
+        origin=origin.place.call_uri,
+        job_id=origin.outcome.job_id,
+        at=time.time(),
+        nodes=tuple(
+            (task.node_id, task.name, node_id) for task, node_id in zip(call.tasks, origin.node_ids, strict=True)
+        ),
+    )
+    await engine.store.put_document(place.bucket, place.reused_key, dump_reused(reused))
+    return Taken(place, reused)
+
+
+async def begun(engine: Engine, settings: Settings, dispatch_id: str, node: Node) -> Taken | None:
+    """What a server that died had taken for an electron; `None`: nothing."""
+    calls = await engine.store.list_calls(settings.s3_bucket_name, settings.key_prefix, dispatch_id, node.node_id)
+    found = [place for place, names in calls.items() if "reused.json" in names]
+    return Taken(found[-1], await _document(engine, found[-1])) if found else None
+
+
+def show(dispatch_id: str, node_ids: Sequence[int], reused: Reused) -> None:
+    """Tell of it in the server's log and in the UI."""
+    log.info("Electron %s of dispatch %s is %s", list(node_ids), dispatch_id, told(reused))
+    lines = {"job": told(reused), "state": f"{REUSED} since {panel.moment(reused.at)}"}
+    for node_id in node_ids:
+        board().show_panel(dispatch_id, node_id, lines)
+
+
+async def outcome_of(engine: Engine, place: Location) -> tuple[Location, Outcome]:
+    """The outcome of the work that was taken, with this dispatch's node ids, and the place that its references are of.
+
+    Args:
+        engine: The account's.
+        place: The electron's own place. What leads elsewhere stands in its document, and was written by a server.
+
+    Raises:
+        OutcomeError: The document or the outcome is not there any more, or not right.
+    """
+    reused = await _document(engine, place)
+    origin = parse_call_uri(reused.origin)
+    outcome = await read_outcome(engine.store, engine.batch.job, origin)
+    if outcome is None:
+        raise OutcomeError(
+            f"The results of {reused.origin}, which were to be reused, have expired meanwhile. Dispatch again: what is "
+            "gone is computed."
+        )
+    own = {origin_id: node_id for node_id, _, origin_id in reused.nodes}
+    if {each.node_id for each in outcome.results} != own.keys() or not outcome.succeeded:
+        raise OutcomeError(f"The outcome of {reused.origin} is not the one that was to be reused; it was refused.")
+    results = tuple(each._replace(node_id=own[each.node_id]) for each in outcome.results)
+    return origin, outcome._replace(results=results)
+
+
+async def _document(engine: Engine, place: Location) -> Reused:
+    where = f"s3://{place.bucket}/{place.reused_key}"
+    data = await engine.store.get_document(place.bucket, place.reused_key, MAX_DOCUMENT_BYTES)
+    if data is None:
+        raise OutcomeError(f"{where} is not there: no results were taken for this electron, or it has expired.")
+    try:
+        reused = parse_reused(data)
+        checked_origin(place, reused)
+    except ProtocolError as error:
+        raise OutcomeError(f"{where} was refused: {error}") from error
+    return reused

@@ -1,0 +1,258 @@
+"""The list of an account's electrons: a row for each job, and for each call that AWS Batch no longer knows a job of.
+
+Pure: which rows there are, what each says, and in which order they are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from covalent_cirro.contract.protocol import Failure, Location, Outcome, Reused
+from covalent_cirro.history.hosts import Host
+from covalent_cirro.history.queue_places import Turn
+from covalent_cirro.history.records import ENDED, RUNNING, Record
+from covalent_cirro.jobs import further_tries
+from covalent_cirro.jobs import states as jobs
+from covalent_cirro.jobs.reuse_texts import REUSED, told
+from covalent_cirro.jobs.states import JobState
+
+WITHOUT_JOB = "-"
+"""State of a call without job and outcome."""
+
+NOBODY_KNOWS = (
+    "AWS Batch knows no job of it, and there is no outcome: it was not submitted, or AWS has forgotten it (ended jobs "
+    "are kept for at least 7 days)"
+)
+
+SUBMITTED_WITHIN_S = 120.0
+"""A call without job and outcome that is younger is taken to be on its way to AWS Batch."""
+
+
+class Row(NamedTuple):
+    """One electron's job.
+
+    Attributes:
+        dispatch_id: The dispatch.
+        lattice: Its name; empty where it is not known.
+        node_id: The node.
+        electron: Its name.
+        state: AWS's word; `WITHOUT_JOB` where there is no job to tell.
+        since: Epoch seconds since when it is in this state; `None` where nobody knows.
+        why: What it waits for and what to change, or why it failed, in one line; mostly empty.
+        reason: Of a job that waits, the name of why (`waiting.reasons.Why`); mostly empty.
+        position: Of a job that waits, its place in its queue from 1; `None` where nobody knows.
+        attempt: The attempt that runs or was the last; 0 where none has begun.
+        attempts_allowed: How often AWS Batch may start it; `None` where nobody knows.
+        queue: Name of the queue; empty where AWS Batch has forgotten the job.
+        where: Type and zone of the instance that it runs on or ran on; empty where nobody knows.
+        memory_mib: Memory that it asked for.
+        used_bytes: Most memory that it used; `None` before its end.
+        job_id: Id of the job; empty where there is none.
+        call_id: Id of its call; empty where nobody knows.
+        tried: Rows of the jobs before it that came to nothing, and that we submitted again as this one, oldest first.
+    """
+
+    dispatch_id: str
+    lattice: str
+    node_id: int
+    electron: str
+    state: str
+    since: float | None
+    why: str
+    reason: str
+    position: int | None
+    attempt: int
+    attempts_allowed: int | None
+    queue: str
+    where: str
+    memory_mib: int | None
+    used_bytes: int | None
+    job_id: str
+    call_id: str
+    tried: tuple[Row, ...] = ()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it will not change any more."""
+        return self.state in (*ENDED, REUSED)
+
+
+def row_of_job(
+    record: Record,
+    outcome: Outcome | None,
+    waits: Turn | None = None,
+    host: Host | None = None,
+    problem: str = "",
+) -> Row:
+    """The row of a job.
+
+    Args:
+        record: What AWS Batch says.
+        outcome: What the job left, if it has ended and left one.
+        waits: Why it waits, if it does and that is known.
+        host: What it runs on, if it does and that is known.
+        problem: Why an outcome that is there cannot be read; mostly empty.
+    """
+    return Row(
+        dispatch_id=record.dispatch_id,
+        lattice=record.lattice,
+        node_id=record.node_id,
+        electron=record.electron,
+        state=record.state,
+        since=record.since,
+        why="; ".join(each for each in (_why(record, outcome, waits), _one_line(problem)) if each),
+        reason="" if waits is None else waits.reason.why.value,
+        position=None if waits is None else waits.place,
+        attempt=record.attempt,
+        attempts_allowed=record.detail.max_attempts or None,
+        queue=record.detail.queue,
+        where=str(host or "") if outcome is None else _where(outcome),
+        memory_mib=record.detail.memory_mib or None,
+        used_bytes=None if outcome is None else outcome.usage.peak_memory_bytes,
+        job_id=record.job_id,
+        call_id="" if record.call is None else record.call.call_id,
+    )
+
+
+def row_of_call(place: Location, electron: str, outcome: Outcome | None, now: float, problem: str = "") -> Row:
+    """The row of a call whose job AWS Batch does not know: from what lies in S3, or why that cannot be read."""
+    is_new = now - place.made_at < SUBMITTED_WITHIN_S
+    state, since, why = WITHOUT_JOB, None, "is being submitted" if is_new else NOBODY_KNOWS
+    if outcome is not None:
+        state = JobState.SUCCEEDED.value if outcome.succeeded else JobState.FAILED.value
+        since, why = outcome.times.get("stored"), _failure_line(outcome)
+    if problem:
+        why = _one_line(problem)
+    limit = None if outcome is None else outcome.usage.memory_limit_bytes
+    return Row(
+        dispatch_id=place.dispatch_id,
+        lattice="",
+        node_id=place.node_id,
+        electron=electron,
+        state=state,
+        since=since,
+        why=why,
+        reason="",
+        position=None,
+        attempt=0 if outcome is None else outcome.attempt,
+        attempts_allowed=None,
+        queue="",
+        where="" if outcome is None else _where(outcome),
+        memory_mib=None if limit is None else limit // (1024 * 1024),
+        used_bytes=None if outcome is None else outcome.usage.peak_memory_bytes,
+        job_id="" if outcome is None else outcome.job_id,
+        call_id=place.call_id,
+    )
+
+
+def row_of_reused(place: Location, reused: Reused) -> Row:
+    """The row of an electron that has the results of an earlier job, which stands in for its own."""
+    return Row(
+        dispatch_id=place.dispatch_id,
+        lattice=reused.lattice,
+        node_id=place.node_id,
+        electron=reused.nodes[0][1],
+        state=REUSED,
+        since=reused.at,
+        why=told(reused),
+        reason="",
+        position=None,
+        attempt=0,
+        attempts_allowed=None,
+        queue="",
+        where="",
+        memory_mib=None,
+        used_bytes=None,
+        job_id=reused.job_id,
+        call_id=place.call_id,
+    )
+
+
+def folded(rows: Iterable[Row]) -> list[Row]:
+    """One row for all tries of an electron: the last one's, which says what came of those before."""
+    by_call: dict[str, list[Row]] = {}
+    found: list[Row] = []
+    for row in rows:
+        (by_call.setdefault(row.call_id, []) if row.call_id else found).append(row)
+    for *earlier, last in further_tries.chains(by_call):
+        before = tuple(row for call_id in earlier for row in by_call[call_id])
+        found += [_after(row, before) for row in by_call[last]]
+    return found
+
+
+def _after(row: Row, before: tuple[Row, ...]) -> Row:
+    if not before:
+        return row
+    was = before[-1]
+    had = f"{was.memory_mib} MiB, queue {was.queue}" if was.memory_mib else f"queue {was.queue or 'not known'}"
+    said = f"try {len(before) + 1}; try {len(before)} ({had}): {was.why.partition('; try ')[0]}"
+    why = "is being submitted again" if row.state == WITHOUT_JOB else row.why
+    return row._replace(tried=before, why=f"{why}; {said}" if why else said)
+
+
+def ordered(rows: Iterable[Row]) -> list[Row]:
+    """What runs first, then what waits, then what has ended; the longest running and the latest ended first."""
+
+    def key(row: Row) -> tuple[int, float, str, int, str]:
+        since = row.since or 0.0
+        if row.state in RUNNING:
+            return (0, since, row.dispatch_id, row.node_id, row.job_id)
+        if row.has_ended or row.state == WITHOUT_JOB:
+            return (2, -since, row.dispatch_id, row.node_id, row.job_id)
+        return (1, since, row.dispatch_id, row.node_id, row.job_id)
+
+    return sorted(rows, key=key)
+
+
+def counts(rows: Iterable[Row]) -> dict[str, int]:
+    """How many rows are in each state, in the order of a job's life."""
+    found: dict[str, int] = {}
+    for row in rows:
+        found[row.state] = found.get(row.state, 0) + 1
+    states = [state.value for state in JobState]
+    return dict(sorted(found.items(), key=lambda item: states.index(item[0]) if item[0] in states else len(states)))
+
+
+def row_document(row: Row) -> Mapping[str, object]:
+    """The row for programs."""
+    return {**row._asdict(), "tried": [row_document(each) for each in row.tried]}
+
+
+def failure_of(outcome: Outcome) -> Failure | None:
+    """The failure that ended a call: the first of its electrons that did not merely wait for another."""
+    failures = [result.failure for result in outcome.results if result.failure is not None]
+    return next((each for each in failures if each.kind != "not_run"), failures[0] if failures else None)
+
+
+def _failure_line(outcome: Outcome) -> str:
+    failure = failure_of(outcome)
+    return "" if failure is None else _one_line(failure.message)
+
+
+def _where(outcome: Outcome) -> str:
+    return " ".join(outcome.host[key] for key in ("instance_type", "zone") if outcome.host.get(key))
+
+
+def _why(record: Record, outcome: Outcome | None, waits: Turn | None) -> str:
+    if outcome is not None and not outcome.succeeded:
+        return _failure_line(outcome)
+    detail = record.detail
+    if record.state == JobState.FAILED.value:
+        if jobs.was_cancelled_by_us(detail):
+            return _one_line(detail.status_reason)
+        words = (detail.reason, record.attempts[-1].status_reason if record.attempts else "", detail.status_reason)
+        return _one_line(next((each for each in words if each), "no reason given"))
+    if record.has_ended:
+        return ""
+    if detail.terminated:
+        return "is being stopped"
+    if waits is not None:
+        return str(waits)
+    if record.attempts and not record.has_machine:
+        return _one_line(detail.status_reason or f"again: {record.attempts[-1].status_reason}")
+    return _one_line(detail.status_reason)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

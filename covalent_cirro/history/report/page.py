@@ -1,0 +1,264 @@
+"""A report as one HTML page that needs nothing else: no script, no font, no picture from anywhere.
+
+Turns facts into words, figures and shapes for the template; it must not know where they are from. The
+template lies beside it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import math
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import jinja2
+
+from covalent_cirro.history.report import Report, costs, timeline
+from covalent_cirro.history.report.costs import Line, Total
+from covalent_cirro.history.report.facts import Run
+from covalent_cirro.history.report.sizing import Size
+from covalent_cirro.history.report.timeline import Segment
+from covalent_cirro.jobs.reuse_texts import REUSED
+from covalent_cirro.settings import MIB_PER_GB
+
+WIDTH = 1000.0
+"""Units that a timeline is wide; the browser stretches it."""
+
+LEAST_WIDTH = 1.5
+"""Units that a piece is wide at least, so that it is seen."""
+
+TICKS = 4
+STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
+"""Distances of two ticks that are easy to read."""
+
+THOUSANDTH = 0.001
+
+
+def page(report: Report) -> str:
+    """The page, as HTML."""
+    return _template().render(
+        report=report,
+        title=report.lattice or f"dispatch {report.dispatch_id[:8]}",
+        made_at=moment(report.at),
+        tiles=_tiles(report),
+        legend=[(kind, what) for kind, what in timeline.KINDS.items() if _has(report, kind)],
+        ticks=_ticks(report),
+        rows=[_row(report, run, segments) for run, segments in zip(report.runs, report.segments, strict=True)],
+        sizes=[_size(size) for size in report.sizes],
+        nodes=[_node(report, node_id, total) for node_id, total in report.nodes.items()],
+        total=report.total,
+        lost=[_attempt(line) for line in report.lines if line.attempt.lost],
+        prices=_prices(report.lines),
+        not_in_it=costs.NOT_IN_IT,
+        notes=report.notes,
+        usd=usd,
+        duration=duration,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _template() -> jinja2.Template:
+    source = importlib.resources.files("covalent_cirro.history.report").joinpath("page.html").read_text("utf-8")
+    # Names of electrons are whatever somebody wrote: all that is not ours is escaped.
+    made = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return made.from_string(source)
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def usd(amount: float | None) -> str:
+    """Money: cents from a dollar on, below it two or three digits that count; a question mark for what nobody knows."""
+    if amount is None:
+        return "?"
+    if amount <= 0 or amount >= 1:
+        return f"${amount:,.2f}" if amount > 0 else "$0"
+    digits = 3 if amount >= THOUSANDTH else 2
+    return f"${amount:.{digits - 1 - math.floor(math.log10(amount))}f}"
+
+
+def duration(seconds: float) -> str:
+    """A time that passed, in two units at most."""
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def moment(at: float | None) -> str:
+    """A moment, in UTC: a page is read elsewhere than it was made."""
+    return "?" if at is None else datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def memory(mib: float | None) -> str:
+    """An amount of memory in the unit of the option ``memory``, where 1 GB is 1,024 MiB."""
+    if mib is None:
+        return "?"
+    return f"{mib:.0f} MiB" if mib < MIB_PER_GB else f"{mib / MIB_PER_GB:.3g} GB"
+
+
+# --- parts of the page ------------------------------------------------------------------------------------------------
+
+
+def _tiles(report: Report) -> list[dict[str, str]]:
+    total = report.total
+    about = "" if total.exact else "≈ "
+    lost = f"{usd(total.lost_usd)} of it for lost attempts" if total.lost else "no attempt lost its instance"
+    unknown = f"; {total.unknown} of {total.attempts} attempts without a price" if total.unknown else ""
+    nodes = len({run.node_id for run in report.runs})
+    how = [f"{report.failed} failed"] if report.failed else ["none failed"]
+    how += [f"{report.running} under way"] if report.running else []
+    how += [f"{report.reused} reused"] if report.reused else []
+    began_at, ended_at = report.began_at, report.ended_at
+    took = "?" if began_at is None or ended_at is None else duration(ended_at - began_at)
+    ran, waited = (_sum(report, kind) for kind in (timeline.RUN, timeline.QUEUE))
+    return [
+        {"name": "Cost", "value": f"{about}{usd(total.usd)}", "more": lost + unknown},
+        {"name": "From call to end", "value": took, "more": moment(began_at)},
+        {"name": "Electrons", "value": str(nodes), "more": ", ".join(how)},
+        {"name": "Ran", "value": duration(ran), "more": f"all electrons together; they waited {duration(waited)}"},
+    ]
+
+
+def _sum(report: Report, kind: str) -> float:
+    return sum(each.seconds for segments in report.segments for each in segments if each.kind == kind)
+
+
+def _has(report: Report, kind: str) -> bool:
+    return any(each.kind == kind for segments in report.segments for each in segments)
+
+
+def _span(report: Report) -> tuple[float, float]:
+    began_at, ended_at = report.began_at or 0.0, report.ended_at or 0.0
+    return began_at, max(ended_at - began_at, 0.001)
+
+
+def _ticks(report: Report) -> list[dict[str, Any]]:
+    _, seconds = _span(report)
+    step = next(
+        (each for each in STEPS_S if seconds / each <= TICKS), STEPS_S[-1] * -(-seconds // (STEPS_S[-1] * TICKS))
+    )
+    count = int(seconds / step)
+    return [
+        {"at": round(100 * i * step / seconds, 3), "text": duration(i * step) if i else "0"} for i in range(count + 1)
+    ]
+
+
+def _row(report: Report, run: Run, segments: Sequence[Segment]) -> dict[str, Any]:
+    began_at, seconds = _span(report)
+    pieces = []
+    for each in segments:
+        width = max(LEAST_WIDTH, WIDTH * each.seconds / seconds)
+        x = min(WIDTH * (each.began_at - began_at) / seconds, WIDTH - width)
+        title = f"{each.kind} {duration(each.seconds)}"
+        pieces.append({"kind": each.kind, "x": round(max(0.0, x), 2), "width": round(width, 2), "title": title})
+    told = ", ".join(str(piece["title"]) for piece in pieces) or (
+        f"reused from job {run.job_id}" if run.state == REUSED else "nothing is known of its time"
+    )
+    name = run.name if run.number == 1 else f"{run.name}, try {run.number}"
+    return {"name": name, "node_id": run.node_id, "state": run.state, "pieces": pieces, "told": told}
+
+
+def _size(size: Size) -> dict[str, Any]:
+    asked, wanted = size.asked, size.next
+    return {
+        "name": size.name,
+        "runs": size.runs,
+        "bars": [
+            _bar("vCPU", size.used_vcpus, asked.vcpus, _figure(size.used_vcpus), str(asked.vcpus)),
+            _bar(
+                "memory", size.used_memory_mib, asked.memory_mib, memory(size.used_memory_mib), memory(asked.memory_mib)
+            ),
+            *([_gpu_bar(size)] if asked.gpus else []),
+        ],
+        "options": size.options,
+        "changes": wanted != asked,
+        "why": size.why,
+    }
+
+
+def _gpu_bar(size: Size) -> dict[str, Any]:
+    details = []
+    if size.gpu_utilization is not None:
+        details.append(f"{size.gpu_utilization:.0f} % busy")
+    if size.gpu_memory_mib is not None:
+        details.append(memory(size.gpu_memory_mib))
+    used = "?" if size.used_gpus is None else str(size.used_gpus)
+    told = f"{used} ({', '.join(details)})" if details else used
+    return _bar("GPU", size.used_gpus, size.asked.gpus, told, str(size.asked.gpus))
+
+
+def _bar(name: str, used: float | None, asked: float, used_text: str, asked_text: str) -> dict[str, Any]:
+    part = 0.0 if used is None or not asked else used / asked
+    return {
+        "name": name,
+        "width": round(min(100.0, 100.0 * part), 1),
+        "over": part > 1,
+        "text": f"{used_text} of {asked_text}",
+    }
+
+
+def _figure(value: float | None) -> str:
+    return "?" if value is None else f"{value:.1f}"
+
+
+def _node(report: Report, node_id: int, total: Total) -> dict[str, Any]:
+    runs = [run for run in report.runs if run.node_id == node_id]
+    mine = [line for line in report.lines if line.node_id == node_id]
+    machines = dict.fromkeys(machine(line) for line in mine)
+    return {
+        "node_id": node_id,
+        "name": runs[-1].name,
+        "state": runs[-1].state,
+        "jobs": len(runs),
+        "attempts": total.attempts,
+        "lost": total.lost,
+        "ran": duration(sum(line.seconds for line in mine)),
+        "machines": list(machines),
+        "shares": list(dict.fromkeys("?" if line.share is None else f"{line.share:.0%}" for line in mine)),
+        "usd": ("" if total.exact else "≈ ") + (usd(total.usd) if total.unknown < total.attempts else "?"),
+    }
+
+
+def machine(line: Line) -> str:
+    """What an attempt ran on: type, market and zone, as far as they are known."""
+    of = line.attempt.machine
+    words = [of.instance_type or "unknown type", of.market, of.zone]
+    return " ".join(word for word in words if word) + (" (assumed)" if of.assumed and of.instance_type else "")
+
+
+def _attempt(line: Line) -> dict[str, Any]:
+    return {
+        "name": line.name,
+        "node_id": line.node_id,
+        "number": line.attempt.number,
+        "seconds": duration(line.seconds),
+        "usd": usd(line.usd),
+        "machine": machine(line),
+        "reason": line.attempt.reason,
+    }
+
+
+def _prices(lines: Sequence[Line]) -> list[dict[str, str]]:
+    """Each instance type and market, with the least and the most that an hour of it cost."""
+    found: dict[tuple[str, str, str], list[Line]] = {}
+    for line in lines:
+        if line.price is not None:
+            found.setdefault((line.attempt.machine.instance_type, line.price.market, line.price.source), []).append(
+                line
+            )
+    rows = []
+    for (name, market, source), some in sorted(found.items()):
+        hours = sorted(line.price.usd_per_hour for line in some if line.price is not None)
+        dates = sorted(line.price.date for line in some if line.price is not None)
+        between = usd(hours[0]) if usd(hours[0]) == usd(hours[-1]) else f"{usd(hours[0])} to {usd(hours[-1])}"
+        days = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+        rows.append({"name": name, "market": market, "hour": between, "date": days, "source": source})
+    return rows

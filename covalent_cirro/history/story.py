@@ -1,0 +1,381 @@
+"""The whole story of one electron, put together from what AWS Batch and S3 say of it.
+
+Pure: facts go in, a `Story` comes out, and a plain document of it for programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from covalent_cirro.contract import texts
+from covalent_cirro.contract.protocol import Failure, Usage
+from covalent_cirro.history.electron_list import NOBODY_KNOWS, WITHOUT_JOB
+from covalent_cirro.history.find import Attempted, Electron
+from covalent_cirro.history.hosts import Host
+from covalent_cirro.history.queue_places import Turn
+from covalent_cirro.history.records import ENDED, Record
+from covalent_cirro.jobs import console_links, explanations
+from covalent_cirro.jobs import further_tries as tries
+from covalent_cirro.jobs.ends import Evidence
+from covalent_cirro.jobs.reuse_texts import REUSED, told
+from covalent_cirro.jobs.states import JobState
+from covalent_cirro.settings import Settings
+
+TRACEBACK_LINES = 12
+"""Of an error, so many lines are told; `cirro logs` and Covalent have the rest."""
+
+LINE_CHARS = 1000
+"""Of such a line, so many characters."""
+
+MILESTONES = (
+    ("started", "fetched", "fetching function and inputs"),
+    ("fetched", "first_line", "importing, hooks"),
+    ("first_line", "ran", "the electron itself"),
+    ("ran", "stored", "storing the result"),
+)
+"""From and to which time of an outcome (`protocol.Outcome.times`) which part of an attempt lasts."""
+
+
+class Period(NamedTuple):
+    """Some time of an electron's life.
+
+    Attributes:
+        what: What it did: ``"upload"``, ``"waiting"``, ``"attempt 1"``, or a part of the attempt that left the outcome.
+        began_at: Epoch seconds.
+        ended_at: Epoch seconds; `None` for one that lasts.
+        part: Whether it is a part of the period before it.
+    """
+
+    what: str
+    began_at: float
+    ended_at: float | None
+    part: bool = False
+
+
+class Try(NamedTuple):
+    """One attempt of the job.
+
+    Attributes:
+        number: From 1.
+        state: ``"ended"``, or AWS's word for the one that is under way.
+        exit_code: `None` where no container ended.
+        reason: AWS's words, the container's first; empty where there are none.
+        host: Instance, its type and zone, as far as they are known.
+        log_stream: Its CloudWatch stream.
+        log_link: That stream in the AWS console; empty outside AWS.
+    """
+
+    number: int
+    state: str
+    exit_code: int | None
+    reason: str
+    host: str
+    log_stream: str
+    log_link: str
+
+
+class EarlierTry(NamedTuple):
+    """A job before the newest one that came to nothing, and that we submitted again (`jobs/further_tries.py`).
+
+    Attributes:
+        number: From 1.
+        job_id: The job.
+        end: How it ended (`ends.End`).
+        attempts: How often AWS Batch started it.
+        memory_mib, queue: What it had.
+        then: What the next try differs in: ``"8 GB"``, ``"queue cirro-cpu-on-demand"``.
+        reached_bytes: Its largest use of memory; `None` where nobody measured.
+        created_at, ended_at: Epoch seconds; `None` where AWS Batch has forgotten the job.
+    """
+
+    number: int
+    job_id: str
+    end: str
+    attempts: int
+    memory_mib: int
+    queue: str
+    then: str
+    reached_bytes: int | None
+    created_at: float | None
+    ended_at: float | None
+
+
+class Story(NamedTuple):
+    """What is known of one electron. Empty texts and `None`: not known.
+
+    Attributes:
+        dispatch_id, lattice, node_id, electron: Which one it is.
+        state: AWS's word for its newest job; from the outcome where AWS has forgotten it.
+        end: How it ended (`ends.End`); empty while it has not.
+        why: Why it waits or failed, in AWS's or the runner's words.
+        advice: What to do about it, with the figure to set; empty where there is nothing but to read the traceback.
+        error: The first lines of its traceback.
+        periods: Times in each state, in order.
+        attempts: Of the newest job.
+        job_id, queue, definition, image, call_uri, log_group: Where it is.
+        vcpus, memory_mib, gpus, time_limit_s, attempts_allowed: What it asked for.
+        usage: What it used; from the outcome.
+        python, cloudpickle: Versions in its container.
+        exit_code: Of its last container.
+        tried: Tries before the newest job.
+        earlier_jobs: Ids of other jobs of its calls, with their states; mostly none.
+        links: Pages of the AWS console by what they show; none outside AWS.
+    """
+
+    dispatch_id: str
+    lattice: str
+    node_id: int
+    electron: str
+    state: str
+    end: str
+    why: str
+    advice: str
+    error: str
+    periods: tuple[Period, ...]
+    attempts: tuple[Try, ...]
+    job_id: str
+    queue: str
+    definition: str
+    image: str
+    call_uri: str
+    log_group: str
+    vcpus: float | None
+    memory_mib: int | None
+    gpus: int | None
+    time_limit_s: int | None
+    attempts_allowed: int | None
+    usage: Usage | None
+    python: str
+    cloudpickle: str
+    exit_code: int | None
+    tried: tuple[EarlierTry, ...]
+    earlier_jobs: tuple[tuple[str, str], ...]
+    links: dict[str, str]
+
+
+class Site(NamedTuple):
+    """Where the jobs are: region, and partition for the AWS console; the partition is empty outside AWS."""
+
+    region: str
+    partition: str
+
+
+def tell(
+    electron: Electron,
+    settings: Settings,
+    site: Site,
+    *,
+    turn: Turn | None = None,
+    hosts: Mapping[str, Host] | None = None,
+) -> Story:
+    """Put a story together.
+
+    Args:
+        electron: All that is known of it.
+        settings: Of the executor, for what AWS does not tell.
+        site: Where its job is.
+        turn: What its job waits for, if it does and that is known.
+        hosts: What its attempts ran on, as far as that is known, by `records.AttemptRecord.host`.
+    """
+    of, record = electron.newest, electron.record
+    outcome, detail = of.outcome, record.detail if record else None
+    result = next((each for each in outcome.results if each.node_id == electron.node_id), None) if outcome else None
+    # The outcome of an attempt that was not the last: how that one ended is not how it stands now.
+    goes_on = record is not None and not record.has_ended
+    failure = result.failure if result is not None and not goes_on else None
+    state = _state(of, record)
+    evidence = Evidence(detail, failure, outcome.usage if outcome else None, outcome.attempt if outcome else 0)
+    explanation = explanations.explain(evidence, settings, electron.name, electron.node_id, explanations.Place())
+    every = [each for call in electron.calls for each in call.records]
+    tried = _tried(of, every)
+    lines = failure.traceback.strip().splitlines()[:TRACEBACK_LINES] if failure is not None else []
+    return Story(
+        dispatch_id=electron.dispatch_id,
+        lattice=next((each.lattice for each in reversed(every) if each.lattice), ""),
+        node_id=electron.node_id,
+        electron=electron.name,
+        state=state,
+        end=explanation.end.value if state in ENDED else "",
+        why=str(turn.reason) if turn is not None else _why(of, record, failure, state),
+        advice=explanation.next_step if state == JobState.FAILED.value else "",
+        error="\n".join(texts.cut(line, LINE_CHARS) for line in lines),
+        periods=tuple(_periods(of, record)),
+        attempts=tuple(_tries(of, record, site, hosts or {})),
+        job_id=record.job_id if record else outcome.job_id if outcome else "",
+        queue=detail.queue if detail else "",
+        definition=record.definition if record else "",
+        image=detail.image if detail else "",
+        call_uri=of.place.call_uri,
+        log_group=detail.log_group if detail else "",
+        vcpus=detail.vcpus or None if detail else None,
+        memory_mib=detail.memory_mib or None if detail else None,
+        gpus=detail.gpus if detail else None,
+        time_limit_s=detail.time_limit_s or None if detail else None,
+        attempts_allowed=detail.max_attempts or None if detail else None,
+        usage=outcome.usage if outcome else None,
+        python=outcome.python if outcome else "",
+        cloudpickle=outcome.cloudpickle if outcome else "",
+        exit_code=detail.exit_code if detail else None,
+        tried=tried,
+        earlier_jobs=tuple(
+            (each.job_id, each.state)
+            for each in every
+            if each is not record and each.job_id not in {one.job_id for one in tried}
+        ),
+        links=_links(record, site),
+    )
+
+
+def document(story: Story) -> dict[str, Any]:
+    """The story for programs: plain JSON, times in epoch seconds."""
+    return {
+        **story._asdict(),
+        "periods": [period._asdict() for period in story.periods],
+        "attempts": [each._asdict() for each in story.attempts],
+        "usage": None if story.usage is None else {**story.usage._asdict(), "gpus": list(story.usage.gpus)},
+        "tried": [each._asdict() for each in story.tried],
+        "earlier_jobs": [{"job_id": job_id, "state": state} for job_id, state in story.earlier_jobs],
+    }
+
+
+def _tried(of: Attempted, records: list[Record]) -> tuple[EarlierTry, ...]:
+    known = {record.job_id: record.detail for record in records}
+    found = []
+    for number, each in enumerate(of.call.tried if of.call is not None else (), 1):
+        detail = known.get(each.job_id)
+        found.append(
+            EarlierTry(
+                number=number,
+                job_id=each.job_id,
+                end=each.end,
+                attempts=each.attempts,
+                memory_mib=each.memory_mib,
+                queue=each.queue,
+                then=tries.what_next(each),
+                reached_bytes=each.reached_bytes,
+                created_at=detail.created_at if detail is not None else None,
+                ended_at=detail.stopped_at if detail is not None else None,
+            )
+        )
+    return tuple(found)
+
+
+def _state(of: Attempted, record: Record | None) -> str:
+    if of.reused is not None:
+        return REUSED
+    if record is not None:
+        return record.state
+    if of.outcome is None:
+        return WITHOUT_JOB
+    return JobState.SUCCEEDED.value if of.outcome.succeeded else JobState.FAILED.value
+
+
+def _why(of: Attempted, record: Record | None, failure: Failure | None, state: str) -> str:
+    if of.problem and of.outcome is None:
+        return of.problem
+    if of.reused is not None:
+        return told(of.reused)
+    if state == WITHOUT_JOB:
+        return NOBODY_KNOWS
+    said = [failure.message] if failure is not None else []
+    if record is not None and state != JobState.SUCCEEDED.value:
+        last = record.attempts[-1] if record.attempts else None
+        words = (record.detail.status_reason, last.status_reason if last else "", record.detail.reason)
+        aws = "; ".join(dict.fromkeys(each.rstrip(".") for each in words if each))
+        said += [f"AWS Batch says: {aws}."] if aws else []
+        if record.detail.terminated and not record.has_ended:
+            said.append("It is being stopped.")
+    return " ".join([*said, of.problem] if of.problem else said)
+
+
+def _periods(of: Attempted, record: Record | None) -> list[Period]:
+    found: list[Period] = []
+    times = of.outcome.times if of.outcome is not None else {}
+    parts = [
+        Period(what, times[begin], times[end], part=True)
+        for begin, end, what in MILESTONES
+        if begin in times and end in times
+    ]
+    with_parts = of.outcome.attempt if of.outcome is not None else 0
+    if record is None:
+        if "started" in times and "stored" in times:
+            found = [Period(f"attempt {with_parts}", times["started"], times["stored"]), *parts]
+        return found
+    detail = record.detail
+    waits_since = detail.created_at
+    # Clocks of two machines; and the id of a further try (`jobs/further_tries.py`) does not tell when it was made.
+    if waits_since is not None and of.place.made_at <= waits_since and not _is_further_try(of):
+        found.append(Period("upload", of.place.made_at, waits_since))
+    for number, attempt in enumerate(record.attempts, 1):
+        if attempt.began_at is not None:
+            if waits_since is not None:
+                found.append(Period("waiting", waits_since, attempt.began_at))
+            found.append(Period(f"attempt {number}", attempt.began_at, attempt.ended_at))
+            if number == with_parts:
+                started_at = times.get("started", attempt.began_at)
+                if started_at > attempt.began_at:
+                    found.append(Period("starting the container", attempt.began_at, started_at, part=True))
+                found += parts
+        waits_since = attempt.ended_at or waits_since
+    if record.state == JobState.RUNNING.value and detail.started_at is not None:
+        if waits_since is not None:
+            found.append(Period("waiting", waits_since, detail.started_at))
+        found.append(Period(f"attempt {record.attempt}", detail.started_at, None))
+    elif not record.has_ended and waits_since is not None:
+        found.append(Period("waiting", waits_since, None))
+    elif not record.attempts and detail.created_at is not None:
+        found.append(Period("waiting", detail.created_at, detail.stopped_at))
+    return found
+
+
+def _is_further_try(of: Attempted) -> bool:
+    return of.call is None or bool(of.call.tried)
+
+
+def _tries(of: Attempted, record: Record | None, site: Site, hosts: Mapping[str, Host]) -> list[Try]:
+    facts = of.outcome.host if of.outcome is not None else {}
+    known = [facts[key] for key in ("instance_type", "zone", "instance_id") if facts.get(key)]
+    written_by = of.outcome.attempt if of.outcome is not None else 0
+
+    def host(number: int, named: str) -> str:
+        if number == written_by and known:
+            return ", ".join(known)
+        return ", ".join(each for each in hosts[named] if each) if named in hosts else named
+
+    if record is None:
+        return [Try(written_by, "ended", None, "", host(written_by, ""), "", "")] if of.outcome is not None else []
+
+    def link(stream: str) -> str:
+        return console_links.log_url(site.partition, record.log_region or site.region, record.detail.log_group, stream)
+
+    tries = [
+        Try(
+            number=number,
+            state="ended",
+            exit_code=each.exit_code,
+            reason="; ".join(dict.fromkeys(part for part in (each.reason, each.status_reason) if part)),
+            host=host(number, each.host),
+            log_stream=each.log_stream,
+            log_link=link(each.log_stream),
+        )
+        for number, each in enumerate(record.attempts, 1)
+    ]
+    if record.has_machine:
+        stream = record.detail.log_stream if record.state == JobState.RUNNING.value else ""
+        number = record.attempt
+        tries.append(Try(number, record.state, None, "", host(number, record.host), stream, link(stream)))
+    return tries
+
+
+def _links(record: Record | None, site: Site) -> dict[str, str]:
+    if record is None:
+        return {}
+    detail = record.detail
+    found = {
+        "job": console_links.job_url(site.partition, site.region, record.job_id),
+        "log": console_links.log_url(
+            site.partition, record.log_region or site.region, detail.log_group, detail.log_stream
+        ),
+    }
+    return {name: url for name, url in found.items() if url}

@@ -1,0 +1,76 @@
+"""Whether what lies where an outcome belongs is the outcome of that call's own job. Pure.
+
+Any job of a deployment may write outcomes (``infra/roles.yaml``). Which of them the call's own job wrote, its message
+authentication code says, whose key AWS Batch alone tells: no job may ask it. This module must not know who reads an
+outcome, or why.
+"""
+
+from __future__ import annotations
+
+from covalent_cirro.contract.documents import parse_outcome
+from covalent_cirro.contract.protocol import Location, Outcome, ProtocolError
+from covalent_cirro.errors import OutcomeError
+from covalent_cirro.jobs.states import JobDetail
+
+JOBS_KEPT_S = 7 * 24 * 3600.0
+"""AWS Batch tells of a job for at least so long after its end (User Guide, Job states)."""
+
+MAX_ATTEMPTS = 10
+"""Of a job (RetryStrategy)."""
+
+
+def outcome_of(data: bytes, place: Location) -> Outcome:
+    """The outcome of the call at a place.
+
+    Args:
+        data: What lies at its ``outcome_key``, or at one of its ``attempt_key``.
+        place: The call's.
+
+    Raises:
+        OutcomeError: It is malformed, of another format, or of another call.
+    """
+    where = f"s3://{place.bucket}/{place.outcome_key}"
+    try:
+        outcome = parse_outcome(data)
+    except ProtocolError as error:
+        raise OutcomeError(f"The outcome of the job was refused, its form is wrong: {error} ({where})") from error
+    if outcome.call_id != place.call_id:
+        raise OutcomeError(f"The outcome at {where} is of call {outcome.call_id}, not {place.call_id}; it was refused.")
+    return outcome
+
+
+def later_attempts(outcome: Outcome | None, mac_key: str, detail: JobDetail | None) -> range:
+    """Attempts whose own outcomes may stand instead of the one in ``outcome.json``, the latest first.
+
+    Args:
+        outcome: What ``outcome.json`` has; `None` for what is not an outcome of the call.
+        mac_key: The job's.
+        detail: What AWS Batch says of the job; `None` where that is not known.
+    """
+    if outcome is not None and outcome.is_authentic(mac_key):
+        if outcome.is_final:
+            return range(0)
+        first = outcome.attempt + 1
+    else:
+        first = 1
+    last = MAX_ATTEMPTS if detail is None or not detail.is_terminal else min(len(detail.attempts), MAX_ATTEMPTS)
+    return range(last, first - 1, -1)
+
+
+def refused(place: Location, outcome: Outcome, detail: JobDetail | None) -> OutcomeError:
+    """The error about an outcome that no job of the call wrote.
+
+    Args:
+        detail: What AWS Batch says of the job that the outcome names; `None` where it does not know that job.
+    """
+    named = f"job {outcome.job_id!r}" if outcome.job_id else "no job"
+    if detail is None:
+        why = f"it names {named}, which AWS Batch does not know"
+    elif detail.mac_key_of(place) is None:
+        why = f"it names {named}, which is not a job of this call"
+    else:
+        why = f"it names {named}, but was not written with that job's key"
+    return OutcomeError(
+        f"The outcome at s3://{place.bucket}/{place.outcome_key} was refused: {why}. Another job, which may write to "
+        "the bucket, has put it there: look at what ran with the same job role, then dispatch again."
+    )

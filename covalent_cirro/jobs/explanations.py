@@ -1,0 +1,425 @@
+"""What a user reads of an electron that has no result: what happened, what to do, and where to look. Pure.
+
+The most important line comes first. AWS's words are passed on verbatim. Which class of ends it is, `ends.py` says.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from covalent_cirro.jobs import ends
+from covalent_cirro.jobs.ends import End, Evidence
+from covalent_cirro.jobs.states import JobDetail
+from covalent_cirro.settings import MAX_ATTEMPTS, MIB_PER_GB, Settings
+
+LOG_LINES = 15
+"""So many of a log's last lines stand in an explanation."""
+
+LOG_LINE_CHARS = 1000
+"""A longer line is cut here. AWS's own words about a permission, with two ARNs in them, take some 600."""
+
+ATTEMPTS_TOLD = 4
+"""Of so many attempts, the last ones, AWS's words are told."""
+
+_GIB = 1024**3
+
+
+class Explanation(NamedTuple):
+    """What is told of an end.
+
+    Attributes:
+        end: Its class.
+        what: What happened, with the electron's name.
+        next_step: What to do, with the figure to set; empty where there is nothing but to read the traceback.
+        text: All of it, as it is shown.
+    """
+
+    end: End
+    what: str
+    next_step: str
+    text: str
+
+
+class Place(NamedTuple):
+    """Where an electron's job is looked at.
+
+    Attributes:
+        job_url: Its page in the AWS console; empty without one.
+        log_url: That of its log.
+    """
+
+    job_url: str = ""
+    log_url: str = ""
+
+
+def explain(evidence: Evidence, settings: Settings, name: str, node_id: int, place: Place) -> Explanation:
+    """What to tell of an electron that has no result.
+
+    Args:
+        evidence: All that is known.
+        settings: Of its executor, for what AWS does not tell.
+        name: The electron's name; may be empty.
+        node_id: Its node.
+        place: Links, if there are any.
+    """
+    end = ends.end_of(evidence)
+    facts = _facts(evidence, settings, f"{name!r} (node {node_id})" if name else f"The electron of node {node_id}")
+    what, next_step = (part.format(**facts).strip() for part in _TEXTS[end])
+    failure = evidence.failure if not evidence.is_outdated else None
+    sections = [
+        what if not next_step else f"{what}\nTo do: {next_step}",
+        failure.traceback.rstrip() if failure is not None else "",
+        f"The log ends with:\n{evidence.log.rstrip()}" if evidence.log.strip() else "",
+        _where(evidence, settings, place),
+    ]
+    return Explanation(end, what, next_step, "\n\n".join(section for section in sections if section) + "\n")
+
+
+def last_lines(text: str, lines: int = LOG_LINES) -> str:
+    """The end of a log, short enough to read. Of a line that was written over (a progress bar) the last version."""
+    kept = [line.rstrip("\r").rsplit("\r", 1)[-1].rstrip() for line in text.rstrip().split("\n")[-lines:]]
+    cut = [line if len(line) <= LOG_LINE_CHARS else line[: LOG_LINE_CHARS - 1] + "…" for line in kept]
+    return "\n".join(cut).strip("\n")
+
+
+def memory_to_ask_gb(asked_gb: float, reached_bytes: int | None = None) -> float:
+    """``memory`` for the next try of an electron that ran out of it: twice what it had or reached, in half GB."""
+    needed = max(asked_gb, (reached_bytes or 0) / _GIB)
+    return _half_gb_up(needed * 2)
+
+
+def memory_left_to_ask_gb(asked_gb: float, reached_bytes: int | None, memory_max_gb: float | None) -> float | None:
+    """As `memory_to_ask_gb`, within ``memory_max``; `None` where nothing is left up to it, or it is unset."""
+    if memory_max_gb is None or _has_all(asked_gb, memory_max_gb) or (reached_bytes or 0) / _GIB >= memory_max_gb:
+        return None
+    return min(memory_max_gb, memory_to_ask_gb(asked_gb, reached_bytes))
+
+
+def _has_all(memory_gb: float, memory_max_gb: float) -> bool:
+    # In whole MiB, as AWS is asked for it.
+    return int(memory_gb * MIB_PER_GB) >= int(memory_max_gb * MIB_PER_GB)
+
+
+def _half_gb_up(gb: float) -> float:
+    return -(-gb * 2 // 1) / 2
+
+
+def awss_words(detail: JobDetail | None) -> str:
+    """What AWS says of a job's end, verbatim: state, reasons and exit code, of each attempt if there were several."""
+    if detail is None:
+        return "nothing: it keeps jobs that have ended for 7 days or a little longer"
+    parts = [detail.state, detail.status_reason]
+    if len(detail.attempts) > 1:
+        first = max(0, len(detail.attempts) - ATTEMPTS_TOLD)
+        for number, attempt in enumerate(detail.attempts[first:], first + 1):
+            said = _joined([attempt.status_reason, attempt.reason, _exit_code(attempt.exit_code)])
+            parts.append(f"attempt {number}: {said or 'no reason'}")
+    else:
+        parts += [attempt.status_reason for attempt in detail.attempts]
+        parts += [detail.reason, _exit_code(detail.exit_code)]
+    return _joined(parts)
+
+
+def _joined(parts: list[str]) -> str:
+    return "; ".join(dict.fromkeys(part.strip().rstrip(".") for part in parts if part.strip()))
+
+
+def _exit_code(code: int | None) -> str:
+    return "" if code is None else f"exit code {code}"
+
+
+def _where(evidence: Evidence, settings: Settings, place: Place) -> str:
+    detail = evidence.detail
+    group = (detail.log_group if detail is not None else "") or settings.batch_job_log_group_name
+    stream = detail.log_stream if detail is not None else ""
+    attempts = (
+        f", attempt {len(detail.attempts)} of {detail.max_attempts}" if detail and detail.max_attempts > 1 else ""
+    )
+    lines = [
+        f"AWS Batch job {detail.job_id if detail is not None else evidence.job_id or '(id not kept)'} in queue "
+        f"{(detail.queue if detail is not None else '') or settings.queue}{attempts}"
+        + (f", log {group}: {stream}" if stream else ""),
+        f"AWS says: {awss_words(detail) or 'nothing of its end'}",
+        f"Job: {place.job_url}" if place.job_url else "",
+        f"Log: {place.log_url}" if place.log_url else "",
+    ]
+    if evidence.is_outdated and evidence.failure is not None:
+        lines.append(f"Attempt {evidence.attempt} had ended with: {evidence.failure.message.rstrip('.')}")
+    return "\n".join(line for line in lines if line)
+
+
+def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, str]:
+    """What the texts below may name."""
+    detail = evidence.detail if evidence.detail is not None else JobDetail("")
+    failure, usage = evidence.failure, evidence.usage
+    memory_gb = detail.memory_mib / MIB_PER_GB if detail.memory_mib else settings.memory
+    reached = usage.peak_memory_bytes if usage is not None else None
+    next_memory = f"{memory_to_ask_gb(memory_gb, reached):g}"
+    time_limit_s = detail.time_limit_s or settings.time_limit
+    attempts = detail.max_attempts or settings.attempts
+    lost = ends.lost_hosts(detail)
+    ran_s = detail.stopped_at - detail.started_at if detail.stopped_at and detail.started_at else None
+    signal = (failure.signal if failure is not None else "") or _signal(detail.exit_code)
+    message = (failure.message if failure is not None else "") or evidence.problem
+    exit_code = failure.exit_code if failure is not None and failure.exit_code is not None else detail.exit_code
+    gpu = next((gpu for gpu in usage.gpus if gpu.get("memory_bytes")), None) if usage is not None else None
+    return {
+        "electron": electron,
+        "memory": f"{round(memory_gb, 3):g} GB",
+        "reached": f" (it had reached {reached / _GIB:.2f} GB)" if reached else "",
+        "next_memory": next_memory,
+        "more_memory": _more_memory(memory_gb, reached, settings.memory_max, next_memory),
+        "after_lost_hosts": _after_lost_hosts(detail, settings, attempts),
+        "shared_memory": f"{settings.shared_memory_mib / MIB_PER_GB:g} GB",
+        "next_shared_memory": f"{_half_gb_up(settings.shared_memory_mib / MIB_PER_GB * 2):g}",
+        "gpu": f" of {gpu['name']} ({gpu['memory_bytes'] / _GIB:.0f} GB)" if gpu else "",
+        "time_limit": str(time_limit_s),
+        "next_time_limit": str(time_limit_s * 2),
+        "ran": f", after {ran_s:.0f} s" if ran_s else "",
+        "lost": f"{lost} time{'s' if lost != 1 else ''}",
+        "retry": _retry(attempts),
+        "image": detail.image or settings.container_image_uri,
+        "log_group": detail.log_group or settings.batch_job_log_group_name,
+        "queue": detail.queue or settings.queue,
+        "queue_option": settings.queue_option,
+        "job_role": settings.batch_job_role_name,
+        "execution_role": settings.batch_execution_role_name,
+        "agent_role": _agent_role(settings.batch_execution_role_name),
+        "bucket": settings.s3_bucket_name,
+        "job": detail.job_id,
+        "with_exit_code": "" if exit_code is None else f" with exit code {exit_code}",
+        "signal": signal or "a signal",
+        "after_signal": (
+            f"If nobody killed it, memory was short: it had {memory_gb:g} GB; set memory={next_memory}."
+            if signal == "SIGKILL"
+            else "The log's end has the stack of the native code that crashed: try another version of its package."
+        ),
+        "killed_why": f" ({why})" if (why := message.partition(f"was killed by {signal}: ")[2]) else "",
+        "message": message.strip().rstrip("."),
+        "message_after": f": {message.strip().rstrip('.')}" if message.strip() else "",
+        "words": (detail.status_reason or "no reason").strip().rstrip("."),
+    }
+
+
+def _more_memory(had_gb: float, reached: int | None, memory_max: float | None, next_memory: str) -> str:
+    if memory_max is None:
+        return (
+            f"Set memory={next_memory} or more on its executor; with memory_max={next_memory} it is submitted again by "
+            "itself."
+        )
+    if _has_all(had_gb, memory_max):
+        return f"It had all that memory_max={memory_max:g} allows: set memory_max={next_memory} or more, or memory."
+    if (reached or 0) / _GIB >= memory_max:
+        return (
+            f"It had reached more than memory_max={memory_max:g} allows, so that it was not submitted again: set "
+            f"memory_max={next_memory} or more, or memory."
+        )
+    return f"Set memory={next_memory} or more on its executor."
+
+
+def _agent_role(execution_role: str) -> str:
+    """What the ECS agent pulls and logs as: with an execution role, that one alone."""
+    if execution_role:
+        return f"the execution role {execution_role} (with one, the instances' role counts for nothing)"
+    return "the instances' role (no batch_execution_role_name is set)"
+
+
+def _retry(attempts: int) -> str:
+    return f"Set retry_attempts={min(MAX_ATTEMPTS, attempts * 2)}, or use" if attempts < MAX_ATTEMPTS else "Use"
+
+
+def _after_lost_hosts(detail: JobDetail, settings: Settings, attempts: int) -> str:
+    option, queue = settings.on_demand_queue_option, settings.on_demand_queue
+    if queue is not None and detail.queue == queue.rsplit("/", 1)[-1]:
+        return f"Dispatch it again. {queue} is the queue without Spot: look at its instances, should it come again"
+    if queue is not None:
+        return f"{_retry(attempts)} a queue of on-demand instances from the start ({settings.queue_option}={queue!r})"
+    return (
+        f"{_retry(attempts)} a queue of on-demand instances, which `cirro status` names: with {option}=... it goes "
+        f"there by itself when its attempts are used up, with {settings.queue_option}=... from the start"
+    )
+
+
+def _signal(exit_code: int | None) -> str:
+    names = {129: "SIGHUP", 130: "SIGINT", 132: "SIGILL", 134: "SIGABRT", 135: "SIGBUS", 136: "SIGFPE"}
+    names |= {137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM"}
+    return names.get(exit_code or 0, "")
+
+
+_TO_LOOK = "Read the log's end and AWS's words below"
+
+_TEXTS: dict[End, tuple[str, str]] = {
+    End.SUCCEEDED: ("{electron} returned.", ""),
+    # --- the electron's own doing ---
+    End.RAISED: ("{electron} raised {message}", ""),
+    End.HOOK_FAILED: ("{electron} did not run to its end: {message}", "Mend the hook; the log has its output."),
+    End.EXITED: (
+        "{electron} ended without a result: {message}.",
+        "Let it return or raise, instead of ending its process.",
+    ),
+    End.KILLED: (
+        "{electron} was killed by {signal}{killed_why}.",
+        "{after_signal}",
+    ),
+    End.UNPICKLABLE: (
+        "{electron} returned what cannot be sent back: {message}",
+        "Return plain data, arrays or tensors.",
+    ),
+    End.UNREADABLE: (
+        "{electron} could not be started: {message}",
+        "Build the image with the same versions of the packages that its function and inputs come from.",
+    ),
+    End.MISSING_MODULE: ("{electron} could not be started: {message}", "Ship the module in one of these ways."),
+    End.VERSIONS: ("{electron} could not be started: {message}", "Make the versions of both sides equal."),
+    End.NOT_RUN: ("{electron} was not run: {message}", "See the electron that failed first."),
+    # --- it needed more than it had ---
+    End.OUT_OF_MEMORY: (
+        "{electron} ran out of memory: it was killed at its limit of {memory}{reached}.",
+        "{more_memory}",
+    ),
+    End.GPU_OUT_OF_MEMORY: (
+        "{electron} ran out of GPU memory{gpu}: {message}",
+        "Use smaller batches, or a queue of GPUs with more memory; memory= is that of the host, and does not help.",
+    ),
+    End.SHARED_MEMORY_FULL: (
+        "{electron} filled its shared memory, /dev/shm, of {shared_memory}: {message}",
+        "Set shared_memory_gb={next_shared_memory} and memory={next_memory} on its executor, or use fewer DataLoader "
+        "workers.",
+    ),
+    End.DISK_FULL: (
+        "{electron} found the disk of its host full{message_after}.",
+        "Deploy larger disks (cirro deploy --parameter DiskSizeGib=200; the default is 100), or write less.",
+    ),
+    End.TIME_LIMIT: (
+        "{electron} was stopped at its time limit of {time_limit} s{ran}.",
+        "Set time_limit={next_time_limit} or more on its executor.",
+    ),
+    # --- machines ---
+    End.HOST_LOST: (
+        "{electron} lost its host {lost} (a Spot instance reclaimed, or a machine that failed); its attempts are used "
+        "up.",
+        "{after_lost_hosts}.",
+    ),
+    End.AGENT_LOST: (
+        "{electron} lost the ECS agent of its host.",
+        "Dispatch it again; if it comes again, look at memory and disk of the hosts of queue {queue}.",
+    ),
+    End.DOCKER_TIMEOUT: (
+        "{electron} was not started: Docker on its host was too slow.",
+        "Dispatch it again. If it comes again: a smaller image than {image}, or fewer jobs for one host.",
+    ),
+    # --- the image ---
+    End.IMAGE_NOT_FOUND: (
+        "{electron} was not started: there is no image {image}.",
+        "Push it (cirro image push), or set container_image_uri to one that is there; mind tag and region.",
+    ),
+    End.IMAGE_DENIED: (
+        "{electron} was not started: its image may not be read, or is not there: {image}.",
+        "Let {agent_role} read the repository (ecr:BatchGetImage, ecr:GetDownloadUrlForLayer, "
+        "ecr:BatchCheckLayerAvailability, ecr:GetAuthorizationToken), and check the name.",
+    ),
+    End.IMAGE_UNREACHABLE: (
+        "{electron} was not started: the registry of its image did not answer in time: {image}.",
+        "Dispatch it again. If it comes again: check the subnets' route to the registry, and hold the image in ECR.",
+    ),
+    End.IMAGE_ARCHITECTURE: (
+        "{electron} was not started: its image is built for another processor: {image}.",
+        "Build it for the instances of queue {queue} (cirro image build --platform linux/amd64, or linux/arm64).",
+    ),
+    End.IMAGE_PULL: (
+        "{electron} was not started: its image could not be pulled: {image}.",
+        "Check that repository and tag exist, that {agent_role} may read them, and that the instances reach the "
+        "registry.",
+    ),
+    End.IMAGE_WITHOUT_RUNNER: (
+        "{electron} was not started: its image has no `python` with covalent-cirro, cloudpickle and awscrt: {image}.",
+        "Add to the image: RUN pip install --no-deps covalent-cirro && pip install cloudpickle awscrt.",
+    ),
+    # --- the deployment's settings ---
+    End.LOG_GROUP: (
+        "{electron} was not started, because of its log: batch_job_log_group_name={log_group!r}.",
+        "Make the group in this region, and let {agent_role} write to it (logs:CreateLogStream, logs:PutLogEvents).",
+    ),
+    End.ROLE: (
+        "{electron} was not started, because of its roles: batch_job_role_name={job_role!r}, "
+        "batch_execution_role_name={execution_role!r}.",
+        "Both must exist and trust ecs-tasks.amazonaws.com; `cirro doctor` checks it.",
+    ),
+    End.START_FAILED: (
+        "{electron} was not started: its container could not be made or started from {image}.",
+        "Run the image by hand (docker run), and `cirro doctor`; AWS's words below say what was wrong.",
+    ),
+    End.DEFINITION_GONE: (
+        "{electron} was not started: its job definition was deregistered, or is not valid.",
+        "Dispatch it again: a new one is registered.",
+    ),
+    End.OVERRIDES_TOO_LONG: (
+        "{electron} was not started: what was submitted is longer than ECS takes.",
+        "Shorten s3_prefix. If that is not it, please report it: covalent-cirro submits one URI.",
+    ),
+    End.TOO_MANY_TAGS: (
+        "{electron} was not started: its job and its job definition have more tags together than the 50 that ECS "
+        "takes.",
+        "Let what tags jobs and definitions in this account add fewer; covalent-cirro's own are five.",
+    ),
+    End.DEPENDENCY_FAILED: (
+        "{electron} was not started: a job that it depends on failed.",
+        "Find how that job ended, and dispatch again.",
+    ),
+    End.CHILD_FAILED: (
+        "{electron} failed, because jobs of its array failed.",
+        "Find the first child that failed (AWS console: the job's children), and dispatch again.",
+    ),
+    # --- somebody asked for it ---
+    End.CANCELLED: ("{electron} was cancelled in Covalent.", ""),
+    End.STOPPED_BY_ANOTHER: (
+        "{electron} was stopped by somebody else, not from Covalent{ran}: {words}.",
+        "CloudTrail says who called batch:TerminateJob or batch:CancelJob. Dispatch it again.",
+    ),
+    End.STOPPED_BY_QUEUE: (
+        "{electron} waited too long: its queue {queue} cancels what finds no machine: {words}.",
+        "Ask for less (vcpu, memory, num_gpus), or allow more instance types, vCPUs or time (cirro deploy --parameter "
+        "RunnableTimeLimitMinutes=..., 0 is no limit).",
+    ),
+    End.STOPPED: (
+        "{electron} was stopped by SIGTERM{ran}, and AWS does not say why: its host was going away, most likely.",
+        "Dispatch it again. {retry} a queue of on-demand instances, should it come again.",
+    ),
+    # --- between S3, the runner and us ---
+    End.CALL_UNREADABLE: (
+        "{electron} did not run: its job could not read its call in bucket {bucket}.",
+        "Let the job role ({job_role}) read the bucket, and the job reach S3 (`cirro doctor`); the log has S3's words.",
+    ),
+    End.BLOB_LOST: ("{electron} did not run: {message}", "Dispatch it again: what is missing is sent again."),
+    End.RESULT_UNREADABLE: (
+        "{electron} returned, but its result could not be read: {message}.",
+        "Dispatch it again. Nothing but its jobs and this server should write to bucket {bucket}.",
+    ),
+    End.OUTCOME_NOT_STORED: (
+        "{electron} ran, but its result could not be stored in bucket {bucket}.",
+        "Let the job role ({job_role}) write to the bucket, and the job reach S3 (`cirro doctor`); the log has S3's "
+        "words.",
+    ),
+    End.NO_OUTCOME: (
+        "{electron} left no outcome, although its job succeeded in AWS Batch: covalent-cirro's runner did not run.",
+        "Take the ENTRYPOINT out of image {image}, or let it run the command that it is given.",
+    ),
+    End.RUNNER_BROKE: (
+        "{electron} has no result, because covalent-cirro's runner broke: {message}",
+        "Dispatch it again, and please report it with the log.",
+    ),
+    End.LOST: (
+        "{electron} is lost: its job left no outcome, and AWS Batch does not know the job any more.",
+        "Check that account, region and endpoint are those that it was sent to; then dispatch it again.",
+    ),
+    # --- known by their facts only ---
+    End.CONTAINER_ENDED: (
+        "{electron} has no result: its container ended{with_exit_code} before covalent-cirro's runner could tell why.",
+        _TO_LOOK + ". Does the image {image} run by hand (docker run)?",
+    ),
+    End.NEVER_RAN: (
+        "{electron} has no result: its job ended before its container ran: {words}.",
+        _TO_LOOK + ", and run `cirro doctor`.",
+    ),
+}
+"""What happened, and what to do, by class."""

@@ -1,0 +1,192 @@
+"""Whether an electron whose job came to nothing is submitted again by us, and with what: more memory, no Spot. Pure.
+
+Decides from the job's own detail alone, and names the next call by the one before it: a server that was started since
+decides the same, and finds what an earlier one began. Nothing is asked and nothing is sent here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Container, Iterable, Sequence
+from typing import NamedTuple
+
+from covalent_cirro.contract.protocol import Call, Kind, Outcome, Tried
+from covalent_cirro.jobs.ends import End, Evidence, end_of
+from covalent_cirro.jobs.explanations import memory_left_to_ask_gb
+from covalent_cirro.jobs.states import JobDetail, JobState
+from covalent_cirro.settings import MIB_PER_GB, Settings
+
+_TIME_CHARS = 12
+_DIGEST_CHARS = 8
+"""A call's id is its time in ms and 32 bits more, both in hex (`call_writer.new_call_id`)."""
+
+_GIB = 1024**3
+
+
+class Next(NamedTuple):
+    """A further try.
+
+    Attributes:
+        settings: What its job is made from.
+        tried: The try that came to nothing, with what is asked for next.
+    """
+
+    settings: Settings
+    tried: Tried
+
+
+def may_help(detail: JobDetail, settings: Settings) -> bool:
+    """Whether a further try is to be thought of: if not, the outcome need not be read for it."""
+    if detail.state != JobState.FAILED.value or detail.terminated:
+        return False
+    return settings.memory_max is not None or settings.on_demand_queue is not None
+
+
+def evidence_of(detail: JobDetail, outcome: Outcome | None) -> Evidence:
+    """How a call ended: as the first of its electrons that did not merely wait for another."""
+    if outcome is None:
+        return Evidence(detail)
+    failures = [result.failure for result in outcome.results if result.failure is not None]
+    failure = next((each for each in failures if each.kind != Kind.NOT_RUN), None)
+    return Evidence(detail, failure, outcome.usage, outcome.attempt)
+
+
+def next_try(evidence: Evidence, settings: Settings, call_id: str) -> Next | None:
+    """What to submit the electrons of a call with once more; `None`: they are not submitted again.
+
+    A job that somebody ended is not submitted again, whatever else it met.
+
+    Args:
+        evidence: How the call's job ended, from `evidence_of`.
+        settings: Of the executor.
+        call_id: The call.
+    """
+    detail = evidence.detail
+    if detail is None or not may_help(detail, settings):
+        return None
+    end = end_of(evidence)
+    memory_mib = detail.memory_mib or settings.memory_mib
+    queue = settings.on_demand_queue
+    on_demand = queue is not None and is_queue(detail.queue, queue)
+    reached = evidence.usage.peak_memory_bytes if evidence.usage is not None else None
+    next_mib = memory_mib
+    if end == End.OUT_OF_MEMORY:
+        asked_gb = memory_left_to_ask_gb(memory_mib / MIB_PER_GB, reached, settings.memory_max)
+        if asked_gb is None:
+            return None
+        next_mib = int(asked_gb * MIB_PER_GB)
+    elif end == End.HOST_LOST:
+        if queue is None or on_demand:
+            return None
+        on_demand = True
+    else:
+        return None
+    then = dataclasses.replace(settings, memory=next_mib / MIB_PER_GB, on_demand=on_demand)
+    tried = Tried(
+        call_id=call_id,
+        job_id=detail.job_id,
+        end=end.value,
+        attempts=max(1, len(detail.attempts)),
+        memory_mib=memory_mib,
+        queue=detail.queue,
+        reached_bytes=reached,
+        next_memory_mib=next_mib,
+        next_queue=then.queue.rsplit("/", 1)[-1],
+    )
+    return Next(then, tried)
+
+
+def is_queue(name: str, name_or_arn: str) -> bool:
+    """Whether a queue, by its name, is the one that a setting gives by name or ARN."""
+    return name == name_or_arn.rsplit("/", 1)[-1]
+
+
+# --- calls ----------------------------------------------------------------------------------------------------------
+
+
+def next_call_id(call_id: str) -> str:
+    """The id of the call that tries a call again: always the same one, so that nobody has to remember it.
+
+    It is a millisecond younger, and so sorts after it.
+    """
+    begin = int(call_id[:_TIME_CHARS], 16) + 1
+    digest = hashlib.sha256(f"next try of {call_id}".encode()).hexdigest()
+    return f"{begin:0{_TIME_CHARS}x}{digest[:_DIGEST_CHARS]}"
+
+
+def next_call(call: Call, tried: Tried) -> Call:
+    """The call that tries a call again: the same electrons and inputs, nothing of which is sent again."""
+    return call._replace(call_id=next_call_id(call.call_id), tried=(*call.tried, tried))
+
+
+def chains(call_ids: Iterable[str]) -> list[list[str]]:
+    """Calls of one electron, by their ids, with those together that try one another again; each oldest first."""
+    known = set(call_ids)
+    after = {call_id: _next_or_none(call_id) for call_id in known}
+    firsts = sorted(known.difference(after.values()))
+    return [[call_id, *following(call_id, after)] for call_id in firsts]
+
+
+def following(call_id: str, call_ids: Container[str]) -> list[str]:
+    """Of these calls those that try the given one again, oldest first."""
+    found: list[str] = []
+    while (after := _next_or_none(call_id)) in call_ids:
+        found.append(after)
+        call_id = after
+    return found
+
+
+def _next_or_none(call_id: str) -> str:
+    try:
+        return next_call_id(call_id)
+    except ValueError:  # an id of another form, which is nobody's next try
+        return ""
+
+
+# --- what is told ---------------------------------------------------------------------------------------------------
+
+
+def what_happened(tried: Tried) -> str:
+    """``ran out of memory at 4 GB in job ...``, after an electron's name."""
+    if tried.end == End.OUT_OF_MEMORY.value:
+        reached = f" (it had reached {tried.reached_bytes / _GIB:.2f} GB)" if tried.reached_bytes else ""
+        return f"ran out of memory at {_gb(tried.memory_mib)}{reached} in job {tried.job_id}"
+    times = f"{tried.attempts} time{'s' if tried.attempts != 1 else ''}"
+    return f"lost its host {times} in queue {tried.queue}, job {tried.job_id}"
+
+
+def what_next(tried: Tried) -> str:
+    """``8 GB``, or ``queue cirro-cpu-on-demand``: what the next try differs in."""
+    if tried.end == End.OUT_OF_MEMORY.value:
+        return _gb(tried.next_memory_mib)
+    return f"queue {tried.next_queue}"
+
+
+def summary(tried: Sequence[Tried]) -> str:
+    """All earlier tries in one line; empty without any."""
+    return "; ".join(f"{what_happened(each)}; now {what_next(each)}" for each in tried)
+
+
+def lines(tried: Sequence[Tried]) -> str:
+    """A line for each earlier try, for the electron's stderr: what it needed, and what would save the try next time."""
+    told = []
+    for number, each in enumerate(tried, 1):
+        if each.end == End.OUT_OF_MEMORY.value:
+            saves = f"memory={_figure(each.next_memory_mib)} on its executor"
+        else:
+            saves = f"batch_queue={each.next_queue!r} (with GPUs: batch_gpu_queue) on its executor"
+        told.append(
+            f"covalent-cirro: try {number} {what_happened(each)}; submitted again with {what_next(each)}. "
+            f"Next time, {saves} saves this try.\n"
+        )
+    return "".join(told)
+
+
+def _gb(mib: int) -> str:
+    return f"{_figure(mib)} GB"
+
+
+def _figure(mib: int) -> str:
+    """An amount of memory as the option ``memory`` takes it."""
+    return f"{round(mib / MIB_PER_GB, 3):g}"

@@ -1,0 +1,260 @@
+"""Whether jobs can run in an image, by what it says of itself in ECR: the name, the manifest, the labels. Pure.
+
+It must not know how these are fetched (`aws/image_labels.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from covalent_cirro.contract.protocol import (
+    FORMAT,
+    LABEL_CLOUDPICKLE,
+    LABEL_FORMAT,
+    LABEL_PYTHON,
+    LABEL_RUNNER,
+    same_cloudpickle,
+    same_python,
+)
+
+STOCK_IMAGE = "public.ecr.aws/covalent/covalent-executor-base"
+"""The stock plugin's image, without its tag: its default, and so the default of ``container_image_uri``."""
+
+ARCHITECTURE = "amd64"
+"""Of the instances in the compute environments of a deployment (AWS calls it x86_64)."""
+
+VERSION_LABELS = {
+    "python": LABEL_PYTHON,
+    "cloudpickle": LABEL_CLOUDPICKLE,
+    "runner": LABEL_RUNNER,
+    "call_format": LABEL_FORMAT,
+}
+"""Versions of an image, named as in `Facts`, and the labels that tell them."""
+
+MANIFEST_TYPES = (
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.index.v1+json",
+)
+"""What ECR may answer with: images, and lists of images for several processors."""
+
+TAGS_SHOWN = 10
+
+_ECR = re.compile(r"(?P<registry>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
+_ECR_DUAL_STACK = re.compile(
+    r"(?P<registry>\d{12})\.dkr-ecr\.(?P<region>[a-z0-9-]+)\.on\.(?:aws|(?P<cn>amazonwebservices\.com\.cn))(?=/)"
+)
+"""ECR's hosts for IPv4 and IPv6. The ECS agent logs in at ``dkr.ecr`` hosts, with credentials that Docker's containerd
+store holds for no other (aws/amazon-ecs-agent#4829, #5106)."""
+_NAME = re.compile(
+    r"(?P<host>[^/@]+)/(?P<repository>[^:@]+)(?::(?P<tag>[A-Za-z0-9_][\w.-]*))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+
+
+class EcrImage(NamedTuple):
+    """An image of a private registry of ECR.
+
+    Attributes:
+        registry: The account that has it; `None`: the caller's own.
+        region: Where; `None`: the caller's own.
+        repository: The repository's name.
+        tag: Its tag. Where there is a digest, the digest decides.
+        digest: ``sha256:...``, or `None`.
+    """
+
+    registry: str | None
+    region: str | None
+    repository: str
+    tag: str
+    digest: str | None
+
+    @property
+    def id(self) -> dict[str, str]:
+        """``imageId`` of ECR's API."""
+        return {"imageTag": self.tag} if self.digest is None else {"imageDigest": self.digest}
+
+
+class Facts(NamedTuple):
+    """What an image says of itself. A version is empty where no label tells it.
+
+    Attributes:
+        architecture: ``amd64``, ``arm64``; of an image for several processors without amd64, all of them.
+        python: Version of its Python, ``"3.11"`` or ``"3.11.7"``.
+        cloudpickle: Version of its cloudpickle.
+        runner: Version of its covalent-cirro.
+        call_format: `protocol.FORMAT` of the calls that it understands.
+        entrypoint: What its command is given to.
+    """
+
+    architecture: str
+    python: str = ""
+    cloudpickle: str = ""
+    runner: str = ""
+    call_format: str = ""
+    entrypoint: tuple[str, ...] = ()
+
+
+class Missing(NamedTuple):
+    """ECR has no such image.
+
+    Attributes:
+        why: In AWS's words.
+        tags: Those that the repository has, newest first; `None` where they could not be learnt.
+    """
+
+    why: str
+    tags: tuple[str, ...] | None
+
+
+class Pickled(NamedTuple):
+    """What an electron was pickled with: versions of Python and of cloudpickle, empty where unknown."""
+
+    python: str
+    cloudpickle: str
+
+
+def ecr_image(uri: str, own_host: str) -> EcrImage | None:
+    """The image of a private registry that a URI names; `None` for any other, which ECR's API does not know.
+
+    Args:
+        uri: ``host/repository[:tag][@digest]``.
+        own_host: Host and port of the AWS endpoint that is used: an emulated ECR has its images there.
+    """
+    name = _NAME.fullmatch(uri.strip())
+    if name is None:
+        return None
+    private = _ECR.fullmatch(name["host"])
+    if private is None and name["host"] != own_host:
+        return None
+    registry, region = (None, None) if private is None else (private["registry"], private["region"])
+    return EcrImage(registry, region, name["repository"], name["tag"] or "latest", name["digest"])
+
+
+class Contents(NamedTuple):
+    """What a manifest points to.
+
+    Attributes:
+        config: Digest of the image's configuration; `None` for a list of images.
+        child: Of a list, the digest of the image to look at; `None` if none is for `ARCHITECTURE`.
+        architectures: Of a list, what its images are for.
+    """
+
+    config: str | None = None
+    child: str | None = None
+    architectures: tuple[str, ...] = ()
+
+
+def contents(manifest: str) -> Contents:
+    """Read a manifest.
+
+    Raises:
+        ValueError, KeyError, TypeError: It has another form.
+    """
+    document = json.loads(manifest)
+    if "manifests" not in document:
+        return Contents(config=str(document["config"]["digest"]))
+    images: dict[str, str] = {}
+    for each in document["manifests"]:
+        platform: Mapping[str, Any] = each.get("platform") or {}
+        # What a build says of itself is listed as an image for the platform unknown/unknown (BuildKit, attestations).
+        if platform.get("os", "linux") == "linux":
+            images.setdefault(str(platform.get("architecture", "")), str(each["digest"]))
+    return Contents(child=images.get(ARCHITECTURE), architectures=tuple(sorted(images)))
+
+
+def facts(configuration: bytes) -> Facts:
+    """What a configuration (OCI Image Specification) says.
+
+    Raises:
+        ValueError, TypeError, AttributeError: It has another form.
+    """
+    document = json.loads(configuration)
+    config: Mapping[str, Any] = document.get("config") or {}
+    labels: Mapping[str, Any] = config.get("Labels") or {}
+    entrypoint: Sequence[Any] = config.get("Entrypoint") or ()
+    return Facts(
+        architecture=str(document.get("architecture") or ""),
+        python=str(labels.get(LABEL_PYTHON, "")),
+        cloudpickle=str(labels.get(LABEL_CLOUDPICKLE, "")),
+        runner=str(labels.get(LABEL_RUNNER, "")),
+        call_format=str(labels.get(LABEL_FORMAT, "")),
+        entrypoint=tuple(map(str, entrypoint)),
+    )
+
+
+def refused_by_name(uri: str) -> str | None:
+    """Why no job can run in an image, where its URI alone tells; `None` otherwise."""
+    uri = uri.strip()
+    if re.split("[:@]", uri, maxsplit=1)[0] == STOCK_IMAGE:
+        return (
+            f"container_image_uri={uri!r} is the stock plugin's image, which is used where no other is set. It has no "
+            "covalent-cirro in it: a job would be paid for and fail. `cirro image push` makes an image and sets "
+            "container_image_uri to it; or set it to an image of yours that has covalent-cirro."
+        )
+    dual_stack = _ECR_DUAL_STACK.match(uri)
+    if dual_stack is not None:
+        registry, region, suffix = dual_stack["registry"], dual_stack["region"], ".cn" if dual_stack["cn"] else ""
+        same = f"{registry}.dkr.ecr.{region}.amazonaws.com{suffix}{uri[dual_stack.end() :]}"
+        return (
+            f"container_image_uri={uri!r} names ECR by its dual-stack host, at which the ECS agent does not log in: "
+            f"the image would not be pulled. It is the same image as {same!r}: set that."
+        )
+    return None
+
+
+def why_not(uri: str, found: Facts | Missing, pickled: Pickled) -> str | None:
+    """Why a job with this image cannot run what was pickled so, or `None`. What nothing is known of is no reason.
+
+    Args:
+        uri: ``container_image_uri``, for the message.
+        found: What ECR says of it.
+        pickled: What the electron was pickled with.
+    """
+    if isinstance(found, Missing):
+        return f"container_image_uri={uri!r} does not exist: AWS said {found.why}. {_there(found.tags)}"
+    if found.architecture not in ("", ARCHITECTURE):
+        return (
+            f"container_image_uri={uri!r} is for {found.architecture}, the instances are {ARCHITECTURE}: it would end "
+            f"with `exec format error`. Build and push it for them: `cirro image push`, or "
+            f"`docker build --platform linux/{ARCHITECTURE}` and `docker push`."
+        )
+    if found.call_format.isdigit() and int(found.call_format) != FORMAT:
+        newer = int(found.call_format) > FORMAT
+        remedy = "Update covalent-cirro where the Covalent server runs" if newer else "Build and push the image anew"
+        return (
+            f"container_image_uri={uri!r} has covalent-cirro {found.runner or 'of another version'}, which understands "
+            f"calls of format {found.call_format}; the one here writes format {FORMAT}. {remedy}: both sides need the "
+            "same minor version of covalent-cirro."
+        )
+    if found.python and pickled.python and not same_python(found.python, pickled.python):
+        theirs, ours = _minor(found.python), _minor(pickled.python)
+        return (
+            f"container_image_uri={uri!r} has Python {found.python}, the electron was pickled by Python "
+            f"{pickled.python}: a pickled function is read only by the same minor version. Use an image with Python "
+            f"{ours} (`cirro image push --python {ours}`), or dispatch from Python {theirs}."
+        )
+    if found.cloudpickle and pickled.cloudpickle and not same_cloudpickle(found.cloudpickle, pickled.cloudpickle):
+        return (
+            f"container_image_uri={uri!r} has cloudpickle {found.cloudpickle}, the electron was pickled by "
+            f"cloudpickle {pickled.cloudpickle}: another major version does not read it. Build the image with "
+            f"cloudpickle=={pickled.cloudpickle}, or install cloudpickle=={found.cloudpickle} where you dispatch."
+        )
+    return None
+
+
+def _there(tags: tuple[str, ...] | None) -> str:
+    push = "`cirro image push` pushes one and sets container_image_uri."
+    if tags is None:
+        return push
+    if not tags:
+        return f"The repository has no tagged image. {push}"
+    more = f" and {len(tags) - TAGS_SHOWN} more" if len(tags) > TAGS_SHOWN else ""
+    return f"The repository has the tags {', '.join(tags[:TAGS_SHOWN])}{more}. Set one of them, or push: {push}"
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])

@@ -1,0 +1,273 @@
+"""Which EC2 instances a compute environment may start, and whether an electron fits on them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding, Where
+from covalent_cirro.jobs.queues import Environment
+
+USABLE_MEMORY, KERNEL_MEMORY_MIB = 0.97, 300
+"""Of an instance's memory, what is left for jobs: less 3 %, which is all that counts on large ones (meta-pytorch/torchx
+#645), and less what firmware and kernel take of any, which leaves small ones 0.93 (Karpenter, vmMemoryOverheadPercent,
+takes 0.075 off them). AWS promises no figure: an r5d.xlarge has 31,672 of 32,768 MiB (ASFHyP3/hyp3#582)."""
+
+RESERVED_MEMORY_MIB = 32
+"""``ECS_RESERVED_MEMORY`` on AWS Batch's default AMI (User Guide, Memory management)."""
+
+BUNDLES: dict[str, tuple[str, ...]] = {
+    "default_x86_64": ("m6i", "c6i", "r6i", "c7i"),
+    "optimal": ("m6i", "c6i", "r6i", "c7i"),
+    "default_arm64": ("m6g", "c6g", "r6g", "c7g"),
+}
+"""Families behind AWS Batch's own names (Batch API Reference, ComputeResource, instanceTypes)."""
+
+LEAST_DISK_GIB = 50
+"""Room for the system of a GPU instance and an image with CUDA. An instance whose disk is smaller than the snapshot of
+its machine image does not start (EC2 API Reference, EbsBlockDevice, VolumeSize), and that of AWS's GPU images grows."""
+
+ZONES_WANTED = 2
+"""Spot capacity and single zones come and go: with one zone a queue stands still when it runs dry."""
+
+FILTER_VALUES = 200
+"""Values of one filter (EC2 User Guide, List and filter your resources: up to 200)."""
+
+
+def usable_memory_mib(memory_mib: int) -> int:
+    """What jobs can have of an instance's memory."""
+    return max(0, int(memory_mib * USABLE_MEMORY) - KERNEL_MEMORY_MIB - RESERVED_MEMORY_MIB)
+
+
+class InstanceType(NamedTuple):
+    """An EC2 instance type, as EC2 describes it.
+
+    Attributes:
+        name: ``"g5.xlarge"``.
+        vcpus: Its vCPUs.
+        memory_mib: All of its memory.
+        gpus: NVIDIA GPUs; others are of no use to AWS Batch.
+        architecture: ``"x86_64"`` or ``"arm64"``.
+    """
+
+    name: str
+    vcpus: int
+    memory_mib: int
+    gpus: int
+    architecture: str
+
+    @property
+    def usable_memory_mib(self) -> int:
+        """What one job can ask for at most."""
+        return usable_memory_mib(self.memory_mib)
+
+
+class Need(NamedTuple):
+    """What one electron asks for."""
+
+    vcpus: int
+    memory_mib: int
+    gpus: int
+
+    def __str__(self) -> str:
+        gpus = f" and {self.gpus} GPU{'s' if self.gpus > 1 else ''}" if self.gpus else ""
+        return f"{self.vcpus} vCPU, {self.memory_mib} MiB{gpus}"
+
+    def fits(self, kind: InstanceType) -> bool:
+        """Whether an instance of this type can run it."""
+        return self.vcpus <= kind.vcpus and self.memory_mib <= kind.usable_memory_mib and self.gpus <= kind.gpus
+
+
+def disk(size_gib: int, where: Where) -> Finding:
+    """Whether the disks of instances have room for the system of a GPU instance."""
+    if size_gib < LEAST_DISK_GIB:
+        return Finding(
+            "disk",
+            "",
+            FAILURE,
+            f"the instances' disks have {size_gib} GiB: one for GPUs may not start, and an image with CUDA not fit",
+            f"`{where.cirro('deploy')} --parameter DiskSizeGib=100`",
+        )
+    return Finding("disk", "", OK, f"the instances' disks have {size_gib} GiB")
+
+
+def patterns(names: Iterable[str]) -> list[str]:
+    """What to filter ``instance-type`` by, for the ``instanceTypes`` of a compute environment.
+
+    Sizes stay; a family becomes ``family.*``, a bundle those of its families.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        for each in BUNDLES.get(name, (name,)):
+            found[each if "." in each else f"{each}.*"] = None
+    return list(found)
+
+
+def filters(names: Iterable[str]) -> list[list[str]]:
+    """`patterns` in as many lists as DescribeInstanceTypes needs calls."""
+    wanted = patterns(names)
+    return [wanted[begin : begin + FILTER_VALUES] for begin in range(0, len(wanted), FILTER_VALUES)]
+
+
+def parse_instance_type(described: Mapping[str, Any]) -> InstanceType:
+    """One entry of DescribeInstanceTypes' ``InstanceTypes``."""
+    gpus = described.get("GpuInfo", {}).get("Gpus", [])
+    architectures = described["ProcessorInfo"]["SupportedArchitectures"]
+    return InstanceType(
+        name=described["InstanceType"],
+        vcpus=int(described["VCpuInfo"]["DefaultVCpus"]),
+        memory_mib=int(described["MemoryInfo"]["SizeInMiB"]),
+        gpus=sum(int(gpu["Count"]) for gpu in gpus if gpu.get("Manufacturer") == "NVIDIA"),
+        architecture=next((each for each in architectures if each != "i386"), ""),
+    )
+
+
+def of_environment(names: Iterable[str], known: Mapping[str, InstanceType]) -> list[InstanceType]:
+    """The types that a compute environment may start, smallest first; families come without their metal sizes."""
+    found: dict[str, InstanceType] = {}
+    for pattern in patterns(names):
+        if pattern in known:
+            found[pattern] = known[pattern]
+        family = pattern.removesuffix("*")
+        if family != pattern:
+            found.update(
+                (name, kind) for name, kind in known.items() if name.startswith(family) and not _is_metal(name)
+            )
+    return sorted(found.values(), key=lambda kind: (kind.gpus, kind.vcpus, kind.memory_mib, kind.name))
+
+
+def missing(names: Iterable[str], known: Mapping[str, InstanceType]) -> list[str]:
+    """Those of a compute environment's ``instanceTypes`` that the region has nothing of."""
+    return [name for name in names if not of_environment([name], known)]
+
+
+def zones_with(kinds: Iterable[InstanceType], offered: Mapping[str, frozenset[str]], zones: Iterable[str]) -> list[str]:
+    """Those of the zones in which at least one of the types is offered.
+
+    Args:
+        kinds: Instance types.
+        offered: By type, the zones of the region that have it.
+        zones: Zones of the subnets.
+    """
+    anywhere: set[str] = set()
+    for kind in kinds:
+        anywhere |= offered.get(kind.name, frozenset())
+    return sorted(anywhere & set(zones))
+
+
+def shortfall(need: Need, kinds: Sequence[InstanceType]) -> str:
+    """Why an electron fits none of these types: what it asks for beside the most of each that there is."""
+    if not kinds:
+        return "there is no instance type"
+    most = Need(
+        max(kind.vcpus for kind in kinds),
+        max(kind.usable_memory_mib for kind in kinds),
+        max(kind.gpus for kind in kinds),
+    )
+    over = [
+        f"{asked} {unit} of at most {there}"
+        for asked, there, unit in (
+            (need.vcpus, most.vcpus, "vCPU"),
+            (need.memory_mib, most.memory_mib, "MiB of memory"),
+            (need.gpus, most.gpus, "GPU"),
+        )
+        if asked > there
+    ]
+    return "it asks for " + ", ".join(over) if over else "no single type has all of it together"
+
+
+def _is_metal(name: str) -> bool:
+    return ".metal" in name
+
+
+# --- findings ---------------------------------------------------------------------------------------------------------
+
+
+def instance_types(
+    environment: Environment,
+    known: Mapping[str, InstanceType],
+    offered: Mapping[str, frozenset[str]],
+    zones: Iterable[str],
+    where: Where,
+) -> Finding:
+    """Whether a region has what a compute environment asks for, in enough of its zones.
+
+    Args:
+        environment: The compute environment.
+        known: The region's instance types by name; at least those that the environment may start.
+        offered: By type, the zones of the region that have it.
+        zones: Zones of the environment's subnets.
+        where: The deployment.
+    """
+    id, name = "instance_types", environment.name
+    parameter = "GpuInstanceTypes" if any(kind.gpus for kind in known.values()) else "CpuInstanceTypes"
+    remedy = f"Give others: `{where.cirro('deploy')} --parameter {parameter}=...`"
+    absent = missing(environment.instance_types, known)
+    kinds = of_environment(environment.instance_types, known)
+    if not kinds:
+        return Finding(id, name, FAILURE, f"{where.region} has no {', '.join(absent)}", remedy)
+    own_zones = sorted(set(zones))
+    there = zones_with(kinds, offered, own_zones)
+    if not there:
+        told = f"{', '.join(environment.instance_types)} are not offered in its zones {', '.join(own_zones)}"
+        return Finding(id, name, FAILURE, told, remedy)
+    if absent:
+        return Finding(id, name, WARNING, f"{where.region} has no {', '.join(absent)}; it has the others", remedy)
+    if len(there) < ZONES_WANTED:
+        told = f"only {there[0]} of its zones has {', '.join(environment.instance_types)}"
+        return Finding(
+            id, name, WARNING, f"{told}: when it runs dry, jobs wait", f"{remedy}, or more zones: --parameter Zones=3."
+        )
+    return Finding(id, name, OK, f"{len(kinds)} types of {', '.join(environment.instance_types)} in {', '.join(there)}")
+
+
+def fit(
+    queue: str,
+    need: Need,
+    environments: Sequence[tuple[Environment, Sequence[InstanceType]]],
+    image_architecture: str,
+    where: Where,
+) -> Finding:
+    """Whether some instance behind a queue is large enough for what an electron asks for.
+
+    Args:
+        queue: Name of the queue.
+        need: What the electron asks for.
+        environments: The queue's compute environments, each with the types it may start.
+        image_architecture: Of the electron's image; empty where that is not known.
+        where: The deployment.
+    """
+    wants = f"an electron with {need}"
+    kinds = [kind for _, each in environments for kind in each]
+    fitting = [kind for kind in kinds if need.fits(kind)]
+    if not fitting:
+        return Finding(
+            "fit",
+            queue,
+            FAILURE,
+            f"{wants} fits on no instance behind {queue}: {shortfall(need, kinds)} (the system keeps some "
+            "of the memory: 7 % of 8 GiB, 4 % of 64 GiB)",
+            "Ask for less, or deploy larger instance types: it would stay RUNNABLE for ever.",
+        )
+    most = max(environment.max_vcpus for environment, _ in environments)
+    if need.vcpus > most:
+        return Finding(
+            "fit",
+            queue,
+            FAILURE,
+            f"{wants} needs more vCPUs than the compute environments behind {queue} may have ({most})",
+            f"Ask for less, or raise their maximum: `{where.cirro('deploy')} --parameter ...MaxVcpus=...`",
+        )
+    built = [kind for kind in fitting if image_architecture in ("", kind.architecture)]
+    if not built:
+        machines = ", ".join(sorted({kind.architecture for kind in fitting}))
+        return Finding(
+            "fit",
+            queue,
+            FAILURE,
+            f"the image is for {image_architecture}, the instances behind {queue} are {machines}: "
+            "its program would not start (exec format error)",
+            "`cirro image build --platform ...`, then `cirro image push`.",
+        )
+    least = min(built, key=lambda kind: (kind.gpus, kind.vcpus, kind.memory_mib))
+    return Finding("fit", queue, OK, f"{wants} fits on {len(built)} types behind {queue}, from {least.name}")

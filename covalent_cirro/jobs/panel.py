@@ -1,0 +1,65 @@
+"""What the panel of an electron in the Covalent UI shows of its job while that is under way, and after it. Pure.
+
+``problem`` is what is in the way: while that keeps us from seeing the job, there are no other lines. They are put
+before the executor's attributes, of which the UI shows the first 200 characters, one attribute a line;
+`view.describe_jobs` has it show all of them as the electron's description.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from covalent_cirro.contract import texts
+from covalent_cirro.jobs import console_links
+from covalent_cirro.jobs.states import JobDetail, JobState
+
+PROBLEM = "problem"
+"""Name of the line that says what is in the way."""
+
+KEYS = (PROBLEM, "job", "state", "attempt", "waits_for", "tried", "last_attempt", "log", "log_link", "job_link")
+"""Names of the lines, in their order. No option of the executor may have one of them."""
+
+_WAITS_FOR = {
+    JobState.SUBMITTED.value: "AWS Batch to look at it",
+    JobState.PENDING.value: "the jobs that it depends on",
+    JobState.RUNNABLE.value: "a machine; one that has to be started takes 2 to 5 minutes",
+    JobState.STARTING.value: "its machine to pull the image and start the container",
+}
+
+
+def moment(epoch_s: float) -> str:
+    """A time as people read it; in UTC, since the server's zone is not the reader's."""
+    return datetime.fromtimestamp(epoch_s, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def lines(
+    detail: JobDetail, since: float, *, partition: str, region: str, waits_for: str = "", tried: str = ""
+) -> dict[str, str]:
+    """The lines of a job, by their names; those without a value are left out.
+
+    Args:
+        detail: What AWS says of the job.
+        since: Since when it is in its state, epoch seconds.
+        partition, region: For links; no region for an account that the AWS console does not show.
+        waits_for: What it waits for, where that is known better than by its state.
+        tried: What came of earlier tries (`further_tries.summary`).
+    """
+    ended = detail.is_terminal
+    finished = len(detail.attempts)
+    number = max(1, min(finished if ended else finished + 1, max(detail.max_attempts, finished)))
+    last = detail.attempts[-1] if detail.attempts and not ended else None
+    log = f"{detail.log_group}: {detail.log_stream}" if detail.log_stream else ""
+    partition = console_links.partition_of(region)
+    found = {
+        PROBLEM: "",
+        "job": f"{detail.job_id} in queue {detail.queue}",
+        "state": f"{detail.state} since {moment(since)}",
+        "attempt": f"{number} of at most {detail.max_attempts}" if detail.max_attempts else str(number),
+        "waits_for": "" if ended else waits_for or _WAITS_FOR.get(detail.state, ""),
+        "tried": tried,
+        "last_attempt": (last.reason or last.status_reason) if last else "",
+        "log": log,
+        "log_link": console_links.log_url(partition, region, detail.log_group, detail.log_stream),
+        "job_link": console_links.job_url(partition, region, detail.job_id),
+    }
+    return {key: texts.valid(found[key]) for key in KEYS if found[key]}

@@ -1,0 +1,138 @@
+"""Findings about job queues and compute environments, as AWS Batch describes them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding, Where
+from covalent_cirro.settings import SECTION
+
+
+class Queue(NamedTuple):
+    """A job queue, as DescribeJobQueues has it; ``environments`` are ARNs in their order."""
+
+    name: str
+    arn: str
+    state: str
+    status: str
+    reason: str
+    environments: tuple[str, ...]
+
+
+class Environment(NamedTuple):
+    """A compute environment, as DescribeComputeEnvironments has it.
+
+    Attributes:
+        kind: ``"EC2"``, ``"SPOT"``, ``"FARGATE"``...; empty where it is not managed by AWS Batch.
+        vcpus: What AWS Batch wants running now.
+        max_vcpus: The most it may start.
+        instance_types: Sizes, families and bundles.
+        instance_profile: ARN or name.
+        cluster: ARN of its ECS cluster.
+    """
+
+    name: str
+    arn: str
+    state: str
+    status: str
+    reason: str
+    kind: str
+    vcpus: int
+    max_vcpus: int
+    instance_types: tuple[str, ...]
+    subnets: tuple[str, ...]
+    instance_profile: str
+    cluster: str
+
+    @property
+    def spot(self) -> bool:
+        """Whether its instances are Spot instances."""
+        return self.kind == "SPOT"
+
+    @property
+    def has_instances(self) -> bool:
+        """Whether it starts EC2 instances of types that we can look up."""
+        return self.kind in ("EC2", "SPOT")
+
+
+def parse_queue(described: Mapping[str, Any]) -> Queue:
+    """One entry of DescribeJobQueues' ``jobQueues``."""
+    order = sorted(described["computeEnvironmentOrder"], key=lambda each: int(each["order"]))
+    return Queue(
+        name=described["jobQueueName"],
+        arn=described["jobQueueArn"],
+        state=described["state"],
+        status=described.get("status", ""),
+        reason=described.get("statusReason", ""),
+        environments=tuple(each["computeEnvironment"] for each in order),
+    )
+
+
+def parse_environment(described: Mapping[str, Any]) -> Environment:
+    """One entry of DescribeComputeEnvironments' ``computeEnvironments``."""
+    resources = described.get("computeResources") or {}
+    return Environment(
+        name=described["computeEnvironmentName"],
+        arn=described["computeEnvironmentArn"],
+        state=described.get("state", "ENABLED"),
+        status=described.get("status", ""),
+        reason=described.get("statusReason", ""),
+        kind=resources.get("type", ""),
+        vcpus=int(resources.get("desiredvCpus") or 0),
+        max_vcpus=int(resources.get("maxvCpus") or 0),
+        instance_types=tuple(resources.get("instanceTypes") or ()),
+        subnets=tuple(resources.get("subnets") or ()),
+        instance_profile=resources.get("instanceRole") or "",
+        cluster=described.get("ecsClusterArn") or "",
+    )
+
+
+def queue(setting: str, name: str, found: Queue | None, others: Sequence[str], where: Where) -> Finding:
+    """Whether jobs can be submitted to a queue, and are looked at there.
+
+    Args:
+        setting: What names the queue: ``"batch_queue"``, or an output of the deployment.
+        name: Its name or ARN.
+        found: The queue; `None` where there is none.
+        others: Names of the queues that there are.
+        where: The deployment.
+    """
+    if found is None:
+        there = f"there are: {', '.join(others)}" if others else "there is none"
+        return Finding(
+            "queue",
+            name,
+            FAILURE,
+            f"{setting}: it does not exist in {where.region}; {there}",
+            f"`{where.cirro('deploy')}` makes it; or set {setting} in [{SECTION}] to one that exists.",
+        )
+    return _batch_object("queue", "job-queue", found.name, setting, found.state, found.status, found.reason, where)
+
+
+def environment(found: Environment, where: Where) -> Finding:
+    """Whether a compute environment can start instances."""
+    about = f"{found.kind or 'unmanaged'}, up to {found.max_vcpus} vCPUs"
+    return _batch_object(
+        "environment", "compute-environment", found.name, about, found.state, found.status, found.reason, where
+    )
+
+
+def _batch_object(
+    id: str, noun: str, name: str, about: str, state: str, status: str, reason: str, where: Where
+) -> Finding:
+    words = f": {reason}" if reason else ""
+    if status in ("CREATING", "UPDATING"):
+        return Finding(id, name, WARNING, f"{about}: {status}{words}", "Wait until it is VALID, then look again.")
+    if status != "VALID":
+        return Finding(
+            id,
+            name,
+            FAILURE,
+            f"{about}: {status}{words}",
+            f"Mend what the reason names, then `{where.cirro('deploy')}`; if that does nothing, `cirro destroy` first.",
+        )
+    if state != "ENABLED":
+        enable = where.aws(f"batch update-{noun} --{noun} {name} --state ENABLED")
+        return Finding(id, name, FAILURE, f"{about}: {state}{words}", f"`{enable}`")
+    return Finding(id, name, OK, f"{about}: VALID and ENABLED")

@@ -1,0 +1,77 @@
+"""What to do about a job that waits: the command that changes a setting of its queue. Pure.
+
+A queue that `cirro deploy` made is changed by `cirro deploy`, any other by the AWS CLI. It must not know why a job
+waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from covalent_cirro.jobs.findings import Where
+from covalent_cirro.jobs.queues import Environment
+
+OWN_QUEUES = {
+    "-gpu-on-demand": "Gpu",
+    "-cpu-on-demand": "Cpu",
+    "-gpu": "Gpu",
+    "-cpu": "Cpu",
+}
+"""How names of a deployment's queues end, and how the parameters of their machines begin (``infra/compute.yaml``)."""
+
+
+def deployment_of(queue: str, region: str, profile: str | None) -> Where | None:
+    """The deployment that a queue is of, by its name; `None` for a queue that `cirro deploy` did not make."""
+    name = queue.rpartition("/")[2]
+    for end in OWN_QUEUES:
+        if name.endswith(end) and len(name) > len(end):
+            return Where(name.removesuffix(end), region, profile)
+    return None
+
+
+class Remedies:
+    """Remedies for a queue, each a sentence without its full stop but for `doctor`'s.
+
+    Args:
+        queue: Its name.
+        region, profile: For the commands.
+    """
+
+    def __init__(self, queue: str, region: str, profile: str | None) -> None:
+        self._queue = queue
+        self._deployment = deployment_of(queue, region, profile)
+        self._where = self._deployment or Where(queue, region, profile)
+
+    def enable(self, environment: Environment) -> str:
+        """Enable a compute environment."""
+        command = f"batch update-compute-environment --compute-environment {environment.name} --state ENABLED"
+        return f"Enable it: `{self._where.aws(command)}`"
+
+    def doctor(self) -> str:
+        """Look for the cause."""
+        if self._deployment is None:
+            return "`cirro doctor` looks for the cause."
+        return f"`{self._deployment.cirro('doctor')}` looks for the cause."
+
+    def _parameter(self) -> str:
+        return next(begin for end, begin in OWN_QUEUES.items() if self._queue.endswith(end))
+
+    def more_types(self, which: str = "more") -> str:
+        """Give the queue ``which`` instance types."""
+        if self._deployment is None:
+            return f"Give the compute environments {which} instance types"
+        command = self._deployment.cirro(f"deploy --parameter {self._parameter()}InstanceTypes=...")
+        return f"Give it {which} instance types: `{command}`"
+
+    def more_vcpus(self, environments: Sequence[Environment], vcpus: int) -> str:
+        """The command that raises the maximum of the largest of these, to ``vcpus``."""
+        one = max(environments, key=lambda each: each.max_vcpus, default=None)
+        if self._deployment is not None:
+            kind = "Spot" if one is not None and one.spot else "OnDemand"
+            command = self._deployment.cirro(f"deploy --parameter {self._parameter()}{kind}MaxVcpus={vcpus}")
+        else:
+            name = one.name if one is not None else "..."
+            command = self._where.aws(
+                f"batch update-compute-environment --compute-environment {name} --compute-resources maxvCpus={vcpus}"
+            )
+        return f"Raise the maximum: `{command}`"

@@ -1,0 +1,205 @@
+"""States of an AWS Batch job, and what DescribeJobs says of one; what its end means is `ends.py`'s matter.
+
+A state or a text that is not known here is not an error: it is passed on as it is.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from covalent_cirro.contract.protocol import CALL_PARAMETER, Location, ProtocolError, parse_call_argument
+
+
+class JobState(str, enum.Enum):
+    """AWS Batch's seven states (User Guide, Job states). States may be skipped between two looks."""
+
+    SUBMITTED = "SUBMITTED"
+    """In the queue, not yet seen by the scheduler."""
+    PENDING = "PENDING"
+    """Waits for a job it depends on; the parent of an array stays here while its children run."""
+    RUNNABLE = "RUNNABLE"
+    """Ready, waits for a machine. Can last for ever."""
+    STARTING = "STARTING"
+    """Has a machine; the image is pulled and the container made."""
+    RUNNING = "RUNNING"
+    """The container runs."""
+    SUCCEEDED = "SUCCEEDED"
+    """The container ended with exit code 0."""
+    FAILED = "FAILED"
+    """All attempts failed, or the job was cancelled or terminated."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job will not change any more."""
+        return self in (JobState.SUCCEEDED, JobState.FAILED)
+
+
+CANCEL_REASON = "Cancelled in Covalent"
+"""How the reason begins that we give to TerminateJob; DescribeJobs gives it back as the status reason."""
+
+
+class Attempt(NamedTuple):
+    """One finished attempt. `None`: AWS did not say."""
+
+    exit_code: int | None = None
+    reason: str = ""
+    status_reason: str = ""
+    log_stream: str = ""
+
+
+class JobDetail(NamedTuple):
+    """What DescribeJobs says of one job. What it leaves out is empty, `None` or 0.
+
+    Attributes:
+        job_id: Its id.
+        name: Its name.
+        state: AWS's word; not always a `JobState`, should AWS add one.
+        status_reason: Why it is in this state; empty where AWS gives none.
+        exit_code: That of the latest container; `None` if none ended.
+        reason: The latest container's reason, ``"OutOfMemoryError: ..."``.
+        log_stream: CloudWatch stream of the latest container; empty before RUNNING.
+        created_at, started_at, stopped_at: Epoch seconds; `None` where not reached.
+        attempts: Finished attempts, oldest first.
+        terminated: Somebody asked for its end.
+        queue: Name of its job queue.
+        image: Of its container.
+        log_group: CloudWatch group of its logs.
+        memory_mib, vcpus, gpus: What it asked for.
+        time_limit_s: Of an attempt.
+        max_attempts: Of its retry strategy.
+        argument: `protocol.call_argument` of a job of an executor; empty for other jobs.
+    """
+
+    job_id: str
+    name: str = ""
+    state: str = ""
+    status_reason: str = ""
+    exit_code: int | None = None
+    reason: str = ""
+    log_stream: str = ""
+    created_at: float | None = None
+    started_at: float | None = None
+    stopped_at: float | None = None
+    attempts: tuple[Attempt, ...] = ()
+    terminated: bool = False
+    queue: str = ""
+    image: str = ""
+    log_group: str = ""
+    memory_mib: int = 0
+    vcpus: float = 0.0
+    gpus: int = 0
+    time_limit_s: int = 0
+    max_attempts: int = 0
+    argument: str = ""
+
+    def mac_key_of(self, place: Location) -> str | None:
+        """The key with which outcomes of a call are authenticated, if the job was submitted for that call."""
+        try:
+            call, mac_key = parse_call_argument(self.argument)
+        except ProtocolError:
+            return None
+        return mac_key if call == place else None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job has ended. An unknown state counts as not ended."""
+        return self.state in (JobState.SUCCEEDED.value, JobState.FAILED.value)
+
+
+def _seconds(milliseconds: object) -> float | None:
+    # AWS sends 0 or nothing for a time that has not come.
+    return milliseconds / 1000 if isinstance(milliseconds, (int, float)) and milliseconds else None
+
+
+def parse_job(job: Mapping[str, Any]) -> JobDetail:
+    """One entry of DescribeJobs' ``jobs``. Every member but the id may be missing."""
+    container = job.get("container") or {}
+    attempts = []
+    for attempt in job.get("attempts") or ():
+        of = attempt.get("container") or {}
+        attempts.append(
+            Attempt(
+                exit_code=of.get("exitCode"),
+                reason=of.get("reason") or "",
+                status_reason=attempt.get("statusReason") or "",
+                log_stream=of.get("logStreamName") or "",
+            )
+        )
+    last = attempts[-1] if attempts else None
+    asked = {str(entry.get("type")): entry.get("value") for entry in container.get("resourceRequirements") or ()}
+    log = (container.get("logConfiguration") or {}).get("options") or {}
+    return JobDetail(
+        job_id=job["jobId"],
+        name=job.get("jobName") or "",
+        state=str(job.get("status") or ""),
+        status_reason=job.get("statusReason") or "",
+        exit_code=container.get("exitCode", last.exit_code if last else None),
+        reason=container.get("reason") or (last.reason if last else ""),
+        log_stream=container.get("logStreamName") or (last.log_stream if last else ""),
+        created_at=_seconds(job.get("createdAt")),
+        started_at=_seconds(job.get("startedAt")),
+        stopped_at=_seconds(job.get("stoppedAt")),
+        attempts=tuple(attempts),
+        terminated=bool(job.get("isTerminated") or job.get("isCancelled")),
+        queue=str(job.get("jobQueue") or "").rsplit("/", 1)[-1],
+        image=str(container.get("image") or ""),
+        log_group=str(log.get("awslogs-group") or ""),
+        memory_mib=int(_number(asked.get("MEMORY"))),
+        vcpus=_number(asked.get("VCPU")),
+        gpus=int(_number(asked.get("GPU"))),
+        time_limit_s=int(_number((job.get("timeout") or {}).get("attemptDurationSeconds"))),
+        max_attempts=int(_number((job.get("retryStrategy") or {}).get("attempts"))),
+        argument=str((job.get("parameters") or {}).get(CALL_PARAMETER) or ""),
+    )
+
+
+def _number(value: object) -> float:
+    # A resource's value is a string (API model, ResourceRequirement).
+    try:
+        found = float(str(value))
+    except ValueError:
+        return 0.0
+    return found if math.isfinite(found) else 0.0
+
+
+def dump_detail(detail: JobDetail) -> dict[str, Any]:
+    """The detail as plain JSON, for what is kept or passed on; `load_detail` reads it."""
+    return {**detail._asdict(), "attempts": [attempt._asdict() for attempt in detail.attempts]}
+
+
+def load_detail(value: object) -> JobDetail | None:
+    """What `dump_detail` wrote; `None` if it is nothing of the kind.
+
+    Anybody who reaches the Covalent server can send one: a field of a wrong type is left out.
+    """
+    fields = _known(value, JobDetail(""))
+    if not fields.get("job_id"):
+        return None
+    assert isinstance(value, Mapping)
+    attempts = value.get("attempts")
+    found = [Attempt(**_known(entry, Attempt())) for entry in attempts] if isinstance(attempts, (list, tuple)) else []
+    return JobDetail(**{**fields, "attempts": tuple(found)})
+
+
+_NUMBERS = frozenset({"exit_code", "created_at", "started_at", "stopped_at"})
+"""Fields that are a number where they are not `None`."""
+
+
+def _known(value: object, like: JobDetail | Attempt) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {}
+    found: dict[str, Any] = {}
+    for name, default in like._asdict().items():
+        kind: Any = (int, float) if name in _NUMBERS or isinstance(default, float) else type(default)
+        given = value.get(name)
+        if isinstance(given, kind) and isinstance(given, bool) == isinstance(default, bool):
+            found[name] = given
+    return found
+
+
+def was_cancelled_by_us(detail: JobDetail) -> bool:
+    """Whether the job ended because Covalent asked for it."""
+    return detail.state == JobState.FAILED.value and detail.status_reason.startswith(CANCEL_REASON)

@@ -1,0 +1,374 @@
+"""Why a job waits for a machine: from what AWS says of its queue to a reason. Pure; what to change is `remedies`'s.
+
+AWS's own reason goes first and is passed on verbatim; it is given only to the job at the head of a queue (User Guide,
+Jobs stuck in RUNNABLE), so all others are explained from what stands before them and what their queue may start.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from covalent_cirro.jobs.findings import span
+from covalent_cirro.jobs.machines import InstanceType, Need, of_environment, shortfall
+from covalent_cirro.jobs.queues import Environment, Queue
+from covalent_cirro.jobs.remedies import Remedies
+
+DEADLINE_S = 600.0
+"""A job may wait this long before anybody asks why: an instance takes 2 to 5 minutes from nothing to its first job."""
+
+SCALING_DEADLINES = 2
+"""So many deadlines an instance that AWS Batch wants may take to join its cluster; where none does for half an hour AWS
+calls the compute environment INVALID (User Guide, Troubleshooting, INVALID compute environment)."""
+
+FRONT_JOBS = 100
+"""RUNNABLE jobs that GetJobQueueSnapshot shows (Batch API Reference)."""
+
+
+class Why(str, enum.Enum):
+    """The reasons. Their values are stable, for programs."""
+
+    NO_TYPE_FITS = "no_instance_type_fits"
+    MAX_VCPUS_BELOW_JOB = "max_vcpus_below_job"
+    NO_CAPACITY = "no_capacity"
+    INSTANCE_REFUSED = "instance_refused"
+    SERVICE_ROLE = "service_role"
+    QUEUE_GONE = "queue_gone"
+    QUEUE_INVALID = "queue_invalid"
+    ENVIRONMENT_INVALID = "environment_invalid"
+    ENVIRONMENT_DISABLED = "environment_disabled"
+    ENVIRONMENT_UPDATING = "environment_updating"
+    BEHIND_STUCK_JOB = "behind_stuck_job"
+    MAX_VCPUS_REACHED = "max_vcpus_reached"
+    SCALING_UP = "scaling_up"
+    INSTANCES_DO_NOT_JOIN = "instances_do_not_join"
+    NO_INSTANCE = "no_instance_started"
+    BEHIND_OTHERS = "behind_others"
+    AWS_SAYS = "aws_says"
+    NOT_LEARNT = "not_learnt"
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether somebody has to do something; else the job only has to wait."""
+        return self not in (
+            Why.ENVIRONMENT_UPDATING,
+            Why.MAX_VCPUS_REACHED,
+            Why.SCALING_UP,
+            Why.BEHIND_OTHERS,
+            Why.NOT_LEARNT,
+        )
+
+
+_AWS_REASONS = {
+    "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT": Why.NO_TYPE_FITS,
+    "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE": Why.MAX_VCPUS_BELOW_JOB,
+    "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY": Why.NO_CAPACITY,
+    "MISCONFIGURATION:EC2_INSTANCE_CONFIGURATION_UNSUPPORTED": Why.INSTANCE_REFUSED,
+    "MISCONFIGURATION:SERVICE_ROLE_PERMISSIONS": Why.SERVICE_ROLE,
+    "ACTION_REQUIRED": Why.ENVIRONMENT_INVALID,
+}
+"""What AWS's reasons begin with (User Guide, Jobs stuck in RUNNABLE). ``UNDETERMINED`` says that AWS does not know."""
+
+_FOR_WAITING = ("CAPACITY:", "MISCONFIGURATION:", "ACTION_REQUIRED", "UNDETERMINED")
+
+
+def aws_reason(status_reason: str) -> str:
+    """A statusReason as far as it says why a job waits: after a retry it is that of the attempt before."""
+    return status_reason if status_reason.startswith(_FOR_WAITING) else ""
+
+
+class Waiting(NamedTuple):
+    """A job that waits.
+
+    Attributes:
+        job_id: Its id.
+        need: What it asks for.
+        status_reason: AWS's.
+        since: When it began to wait, epoch seconds.
+    """
+
+    job_id: str
+    need: Need
+    status_reason: str
+    since: float
+
+
+class Place(NamedTuple):
+    """A RUNNABLE job in its queue, and since when it is at its place, epoch seconds."""
+
+    job_id: str
+    since: float
+
+
+class Seen(NamedTuple):
+    """What AWS says of a queue. `None`: it was not to be learnt.
+
+    Attributes:
+        queue: The queue; `None` where there is none of this name, or ``denied`` says why it is not known.
+        environments: Those behind it, in their order.
+        types: Instance types by name, at least those of the environments.
+        running: Jobs that have a machine, up to a page of them.
+        front: Up to `FRONT_JOBS` jobs in the order in which they will start.
+        head_reason: AWS's reason for the first of them, where it has one.
+        denied: Calls that the credentials may not make: ``"batch:ListJobs"``.
+    """
+
+    queue: Queue | None
+    environments: tuple[Environment, ...]
+    types: Mapping[str, InstanceType] | None
+    running: int | None
+    front: tuple[Place, ...] | None
+    head_reason: str
+    denied: tuple[str, ...] = ()
+
+
+class Reason(NamedTuple):
+    """Why a job waits.
+
+    Attributes:
+        why: The reason.
+        seen: What was seen.
+        words: AWS's own, verbatim; empty where it gave none.
+        remedy: What to change; empty where waiting is all there is to do.
+        position: Its place in the queue; empty where that is not known.
+    """
+
+    why: Why
+    seen: str
+    words: str = ""
+    remedy: str = ""
+    position: str = ""
+
+    def __str__(self) -> str:
+        words = f"AWS Batch says: {self.words.rstrip('.')}." if self.words else ""
+        seen = f"{self.seen[:1].upper()}{self.seen[1:]}."
+        return " ".join(part for part in (seen, words, self.position, self.remedy) if part)
+
+
+def explain(
+    job: Waiting,
+    seen: Seen,
+    queue: str,
+    region: str,
+    profile: str | None,
+    now: float,
+    deadline_s: float = DEADLINE_S,
+) -> Reason:
+    """Work out why a job waits.
+
+    Args:
+        job: The job.
+        seen: What AWS says of its queue.
+        queue: The queue, as the setting names it.
+        region, profile: For the commands of remedies.
+        now: Epoch seconds.
+        deadline_s: How long a job at the head of a queue may wait without anything being wrong.
+    """
+    return _Case(job, seen, queue.rpartition("/")[2], region, profile, now, deadline_s).reason()
+
+
+class _Case:
+    """One job and its queue."""
+
+    def __init__(
+        self,
+        job: Waiting,
+        seen: Seen,
+        queue: str,
+        region: str,
+        profile: str | None,
+        now: float,
+        deadline_s: float,
+    ) -> None:
+        self.job, self.seen, self.queue, self.now, self.deadline_s = job, seen, queue, now, deadline_s
+        self.remedies = Remedies(queue, region, profile)
+        self.words = aws_reason(job.status_reason)
+        self.usable = [each for each in seen.environments if each.state == "ENABLED" and each.status == "VALID"]
+
+    def reason(self) -> Reason:
+        why, seen, remedy = self._by_aws() or self._not_learnt() or self._broken() or self._too_large() or self._turn()
+        return Reason(why, seen, self.words, remedy, self._position())
+
+    def _not_learnt(self) -> tuple[Why, str, str] | None:
+        if self.seen.queue is not None or not self.seen.denied:
+            return None
+        return (
+            Why.NOT_LEARNT,
+            f"why was not to be learnt: the server's credentials may not call {', '.join(self.seen.denied)}",
+            "The managed policy for submitters that `cirro deploy` makes allows it.",
+        )
+
+    # --- what AWS says ---
+
+    def _by_aws(self) -> tuple[Why, str, str] | None:
+        for begin, why in _AWS_REASONS.items():
+            if self.words.startswith(begin):
+                return self._told(why)
+        if self.words and not self.words.startswith("UNDETERMINED"):
+            return Why.AWS_SAYS, f"the job is blocked in {self.queue}", self.remedies.doctor()
+        return None
+
+    def _told(self, why: Why) -> tuple[Why, str, str]:
+        """A reason that AWS gave, with our figures."""
+        if why is Why.NO_CAPACITY:
+            spot = all(each.spot for each in self.usable)
+            return (
+                why,
+                f"EC2 has no {'Spot ' if spot else ''}capacity now for the instance types behind {self.queue}",
+                f"Capacity may come back by itself. {self.remedies.more_types()}"
+                + (", or use the on-demand queue." if spot else "."),
+            )
+        if why is Why.INSTANCE_REFUSED:
+            return why, f"EC2 refused the instances' configuration behind {self.queue}", self.remedies.doctor()
+        if why is Why.SERVICE_ROLE:
+            return why, f"AWS Batch's service role may not start instances for {self.queue}", self.remedies.doctor()
+        if why is Why.ENVIRONMENT_INVALID:
+            return (self.seen.queue and self._broken()) or (
+                why,
+                f"the compute environments behind {self.queue} are INVALID",
+                self.remedies.doctor(),
+            )
+        # Facts of a moment later may not show it any more; AWS's words stand.
+        if why is Why.NO_TYPE_FITS:
+            return self._no_type_fits(self._kinds(self.usable))
+        return self._max_below_job(self.usable)
+
+    # --- what cannot work ---
+
+    def _broken(self) -> tuple[Why, str, str] | None:
+        queue = self.seen.queue
+        if queue is None:
+            return Why.QUEUE_GONE, f"there is no queue {self.queue} any more", self.remedies.doctor()
+        if queue.status == "INVALID":
+            return Why.QUEUE_INVALID, f"queue {self.queue} is INVALID: {queue.reason}", self.remedies.doctor()
+        if self.usable:
+            return None
+        said = "; ".join(
+            f"{each.name} is {each.status if each.status != 'VALID' else each.state}"
+            + (f" ({each.reason})" if each.reason and each.status != "VALID" else "")
+            for each in self.seen.environments
+        )
+        said = f"no compute environment behind {self.queue} can start instances: {said or 'it has none'}"
+        statuses = {each.status for each in self.seen.environments}
+        if "UPDATING" in statuses or "CREATING" in statuses:
+            return Why.ENVIRONMENT_UPDATING, said, "Wait until it is VALID."
+        disabled = [each for each in self.seen.environments if each.status == "VALID"]
+        if disabled:
+            return Why.ENVIRONMENT_DISABLED, said, f"{self.remedies.enable(disabled[0])}."
+        return Why.ENVIRONMENT_INVALID, said, self.remedies.doctor()
+
+    def _too_large(self) -> tuple[Why, str, str] | None:
+        need = self.job.need
+        fitting = [each for each in self.usable if self._fits(each)]
+        if not fitting:
+            return self._no_type_fits(self._kinds(self.usable))
+        if all(need.vcpus > each.max_vcpus for each in fitting):
+            return self._max_below_job(fitting)
+        return None
+
+    def _fits(self, environment: Environment) -> bool:
+        if not environment.has_instances:
+            return not self.job.need.gpus  # Fargate has none; an unmanaged one is its owner's
+        kinds = self._kinds([environment])
+        return kinds is None or any(self.job.need.fits(kind) for kind in kinds)
+
+    def _kinds(self, environments: Sequence[Environment]) -> list[InstanceType] | None:
+        if self.seen.types is None:
+            return None
+        return [kind for each in environments for kind in of_environment(each.instance_types, self.seen.types)]
+
+    def _no_type_fits(self, kinds: Sequence[InstanceType] | None) -> tuple[Why, str, str]:
+        lacks = "" if kinds is None else f": {shortfall(self.job.need, kinds)}"
+        # AWS may know better than our table of types that none fits; then there is nothing to name.
+        if kinds is not None and any(self.job.need.fits(kind) for kind in kinds):
+            lacks = ""
+        return (
+            Why.NO_TYPE_FITS,
+            f"the job's {self.job.need} fit on no instance type behind {self.queue}{lacks}",
+            "Ask for less (vcpu, memory, num_gpus; a machine's system keeps up to 7 % of its memory), or "
+            + _lower(self.remedies.more_types("larger"))
+            + ".",
+        )
+
+    def _max_below_job(self, environments: Sequence[Environment]) -> tuple[Why, str, str]:
+        most = max((each.max_vcpus for each in environments), default=0)
+        return (
+            Why.MAX_VCPUS_BELOW_JOB,
+            f"the job asks for {self.job.need.vcpus} vCPU; the compute environments behind {self.queue} may have "
+            f"{most}",
+            f"Ask for less (vcpu), or {_lower(self.remedies.more_vcpus(environments, self.job.need.vcpus))}.",
+        )
+
+    # --- whose turn it is ---
+
+    def _turn(self) -> tuple[Why, str, str]:
+        place = self._place()
+        head = aws_reason(self.seen.head_reason)
+        front = self.seen.front
+        if front and place != 0 and any(head.startswith(begin) for begin in _AWS_REASONS):
+            return (
+                Why.BEHIND_STUCK_JOB,
+                f"AWS Batch starts jobs in order, and the first in {self.queue}, {front[0].job_id}, gets no machine: "
+                f"{head.rstrip('.')}",
+                "Stop that job, or mend what it waits for.",
+            )
+        need, running = self.job.need, self.seen.running
+        able = [each for each in self.usable if self._fits(each) and need.vcpus <= each.max_vcpus]
+        wanted = sum(each.vcpus for each in able)
+        if running != 0 and all(each.vcpus + need.vcpus > each.max_vcpus for each in able):
+            most = sum(each.max_vcpus for each in able)
+            jobs = "" if running is None else f" by {running}{'+' if running >= FRONT_JOBS else ''} jobs"
+            return (
+                Why.MAX_VCPUS_REACHED,
+                f"all of the {most} vCPUs that {self.queue} may have are in use{jobs}",
+                "It starts when one of them ends. "
+                f"To run more at once, {_lower(self.remedies.more_vcpus(able, 2 * most))}.",
+            )
+        waited_s = self.now - (self.job.since if not front or place is None else front[place].since)
+        if running == 0 and wanted:
+            if waited_s < SCALING_DEADLINES * self.deadline_s:
+                return Why.SCALING_UP, f"AWS Batch is starting instances behind {self.queue}, {wanted} vCPUs so far", ""
+            return (
+                Why.INSTANCES_DO_NOT_JOIN,
+                f"AWS Batch has wanted {wanted} vCPUs behind {self.queue} for {span(waited_s)}, and no job got one: "
+                "instances that do not start, do not reach ECS (a subnet without a way out, security group, instance "
+                "profile), or are too small once their system has its part",
+                self.remedies.doctor(),
+            )
+        if place or (place is None and front):
+            return (
+                Why.BEHIND_OTHERS,
+                f"other jobs are before it in {self.queue}, and AWS Batch starts jobs in order",
+                "",
+            )
+        if waited_s < self.deadline_s and place == 0:
+            return Why.SCALING_UP, f"it is the next one in {self.queue}, since {span(waited_s)}", ""
+        most = sum(each.max_vcpus for each in able)
+        return (
+            Why.NO_INSTANCE,
+            f"EC2 gave no instance to {self.queue} for {span(waited_s)}, though it may have {most} vCPUs and has "
+            f"{wanted or 'none'}: the account's quota of vCPUs (0 for GPUs in new accounts), or no capacity",
+            f"{self.remedies.doctor()} {self.remedies.more_types()}.",
+        )
+
+    def _place(self) -> int | None:
+        """How many jobs are before it; `None` where that is not known."""
+        for index, each in enumerate(self.seen.front or ()):
+            if each.job_id == self.job.job_id:
+                return index
+        return None
+
+    def _position(self) -> str:
+        front, place = self.seen.front, self._place()
+        if place is not None:
+            return f"It is number {place + 1} in the queue."
+        if front is not None and len(front) >= FRONT_JOBS:
+            return f"It is behind the first {FRONT_JOBS} in the queue."
+        if front is None and self.seen.queue is not None and self.seen.denied:
+            return f"Its place in the queue is not known ({', '.join(self.seen.denied)} is not allowed)."
+        return ""
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]

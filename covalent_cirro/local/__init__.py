@@ -1,0 +1,1 @@
+"""AWS and Covalent on a laptop: the local stack."""

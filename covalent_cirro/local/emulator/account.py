@@ -1,0 +1,379 @@
+"""What an emulated account may have, and its region offers: vCPU quotas, cost tags, instance types; IAM's simulator.
+
+Answers the calls that moto lacks, or answers for another account than ours. It must not know HTTP servers.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import gzip
+import importlib.util
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+from xml.sax.saxutils import escape
+
+from covalent_cirro.local.emulator import moto_aws, prices
+from covalent_cirro.local.emulator.batch.batch import Batch
+from covalent_cirro.local.emulator.batch.batch_api import Answer
+from covalent_cirro.local.emulator.batch.model import Json
+from covalent_cirro.local.emulator.formation import new_account
+from covalent_cirro.local.emulator.formation.new_account import NewAccount
+from covalent_cirro.local.emulator.http.operations import Operation
+from covalent_cirro.local.emulator.iam import policies
+
+ON_DEMAND, SPOT = "Running On-Demand {} instances", "All {} Spot Instance Requests"
+
+QUOTA_NAMES = {
+    "L-1216C47A": ON_DEMAND.format("Standard (A, C, D, H, I, M, R, T, Z)"),
+    "L-34B43A08": SPOT.format("Standard (A, C, D, H, I, M, R, T, Z)"),
+    "L-DB2E81BA": ON_DEMAND.format("G and VT"),
+    "L-3819A6DF": SPOT.format("G and VT"),
+    "L-417A185B": ON_DEMAND.format("P"),
+    "L-7212CCBC": SPOT.format("P4, P3 and P2"),
+    "L-C4BD4855": SPOT.format("P5"),
+    "L-7295265B": ON_DEMAND.format("X"),
+    "L-E3A00192": SPOT.format("X"),
+}
+"""EC2's quotas of vCPUs (AWS General Reference, Amazon EC2 instance type quotas)."""
+
+ENOUGH_VCPUS = 1000.0
+"""An account that asked for more: what it has of each quota until somebody sets another value."""
+
+NEW_ACCOUNT_VCPUS = {"L-1216C47A": 5.0, "L-34B43A08": 5.0}
+"""AWS's defaults; all others are 0 (AWS General Reference, Amazon EC2 instance type quotas)."""
+
+IAM_XMLNS = "https://iam.amazonaws.com/doc/2010-05-08/"
+
+
+class Account:
+    """An emulated account's standing. All of it can be set at any time.
+
+    Args:
+        account: Its number.
+        batch: The Batch of a region.
+        of: The standing of any account by its number: moto holds those of all emulators of a process.
+
+    Attributes:
+        quotas: vCPUs by quota code; `None`: as AWS has it by default.
+        cost_tags: ``"Active"`` or ``"Inactive"`` by tag key.
+        absent_types: By pattern of instance types, the zones that have none of them; none means the whole region.
+        new: What it lacks on its first day.
+    """
+
+    def __init__(
+        self, account: Callable[[], str], batch: Callable[[str], Batch], of: Callable[[str], Account | None]
+    ) -> None:
+        self._account = account
+        self._batch = batch
+        self._of = of
+        self.quotas: dict[str, float | None] = dict.fromkeys(QUOTA_NAMES, ENOUGH_VCPUS)
+        self.cost_tags: dict[str, str] = {}
+        self.absent_types: dict[str, list[str]] = {}
+        self.new = NewAccount()
+
+    def settings(self, changes: Json) -> Json:
+        """Set what is given, and tell all: the emulator's own route.
+
+        Raises:
+            ValueError: An unknown key.
+        """
+        known = ("quotas", "cost_tags", "absent_types", "new")
+        for key, value in changes.items():
+            if key not in known:
+                raise ValueError(f"unknown key {key!r}; known are {', '.join(known)}")
+            if key == "new":
+                self.new = self.new.changed(value)
+                continue
+            mine = getattr(self, key)
+            if key != "quotas":
+                mine.clear()
+            mine.update(value)
+        return {**{key: getattr(self, key) for key in known}, "new": self.new.settings()}
+
+    def answer(self, asked: Operation, region: str, body: Callable[[], bytes]) -> Answer | None:
+        """The answer to a call that is ours to answer; `None` for all others."""
+        if asked.service == "ec2" and asked.name.startswith("DescribeInstanceType"):
+            install_instance_types(self._of)
+        call: Any = CALLS.get((asked.service, asked.name))
+        return None if call is None else call(self, region, body)
+
+    # --- Service Quotas ---------------------------------------------------------------------------------------------
+
+    def _quota(self, region: str, code: str, value: float) -> Json:
+        return {
+            "ServiceCode": "ec2",
+            "ServiceName": "Amazon Elastic Compute Cloud (Amazon EC2)",
+            "QuotaArn": f"arn:aws:servicequotas:{region}:{self._account()}:ec2/{code}",
+            "QuotaCode": code,
+            "QuotaName": QUOTA_NAMES[code],
+            "Value": value,
+            "Unit": "None",
+            "Adjustable": True,
+            "GlobalQuota": False,
+        }
+
+    def get_service_quota(self, region: str, body: Callable[[], bytes]) -> Answer:
+        """GetServiceQuota, of EC2's vCPUs."""
+        code = json.loads(body())["QuotaCode"]
+        value = self.quotas.get(code)
+        return _no_such_quota() if value is None else _json(200, {"Quota": self._quota(region, code, value)})
+
+    def get_default_quota(self, region: str, body: Callable[[], bytes]) -> Answer:
+        """GetAWSDefaultServiceQuota, of EC2's vCPUs."""
+        code = json.loads(body())["QuotaCode"]
+        if code not in QUOTA_NAMES:
+            return _no_such_quota()
+        return _json(200, {"Quota": self._quota(region, code, NEW_ACCOUNT_VCPUS.get(code, 0.0))})
+
+    def list_service_quotas(self, region: str, body: Callable[[], bytes]) -> Answer:
+        """ListServiceQuotas: those of EC2's vCPUs, on one page."""
+        if json.loads(body())["ServiceCode"] != "ec2":
+            return _no_such_quota()
+        quotas = [self._quota(region, code, value) for code, value in self.quotas.items() if value is not None]
+        return _json(200, {"Quotas": quotas})
+
+    # --- Cost Explorer ----------------------------------------------------------------------------------------------
+
+    def list_cost_tags(self, region: str, body: Callable[[], bytes]) -> Answer:
+        """ListCostAllocationTags, by key."""
+        wanted = json.loads(body()).get("TagKeys")
+        tags = [
+            {"TagKey": key, "Type": "UserDefined", "Status": status}
+            for key, status in self.cost_tags.items()
+            if wanted is None or key in wanted
+        ]
+        return _json(200, {"CostAllocationTags": tags})
+
+    # --- ECS --------------------------------------------------------------------------------------------------------
+
+    def describe_clusters(self, region: str, body: Callable[[], bytes]) -> Answer | None:
+        """DescribeClusters, of those that AWS Batch made; `None` where none of them is."""
+        batch = self._batch(region)
+        made = []
+        with batch.lock:
+            for each in batch.fleet.environments.values():
+                name = f"{each.name}_Batch_{each.uuid}"
+                arn = f"arn:aws:ecs:{region}:{self._account()}:cluster/{name}"
+                hosts = batch.fleet.of(each)
+                made.append(
+                    {
+                        "clusterArn": arn,
+                        "clusterName": name,
+                        "status": "ACTIVE",
+                        "registeredContainerInstancesCount": sum(host.ready_at <= batch.now() for host in hosts),
+                        "runningTasksCount": sum(len(host.jobs) for host in hosts),
+                        "pendingTasksCount": 0,
+                        "activeServicesCount": 0,
+                    }
+                )
+        wanted = json.loads(body() or b"{}").get("clusters") or []
+        found = [each for each in made if {each["clusterArn"], each["clusterName"]} & set(wanted)]
+        return _json(200, {"clusters": found, "failures": []}) if found else None
+
+    def describe_container_instances(self, region: str, body: Callable[[], bytes]) -> Answer:
+        """DescribeContainerInstances: instances of AWS Batch's clusters that have not gone."""
+        asked = json.loads(body() or b"{}")
+        cluster = str(asked.get("cluster") or "default").rpartition("/")[2]
+        wanted = [str(each).rpartition("/")[2] for each in asked.get("containerInstances") or []]
+        batch = self._batch(region)
+        with batch.lock:
+            hosts = {host.arn.rpartition("/")[2]: host for host in batch.fleet.hosts.values()}
+        there = {each: hosts[each] for each in wanted if each in hosts and f"/{cluster}/" in hosts[each].arn}
+        found = [
+            {
+                "containerInstanceArn": host.arn,
+                "ec2InstanceId": host.instance_id,
+                "status": "DRAINING" if host.draining else "ACTIVE",
+                "attributes": [
+                    {"name": "ecs.instance-type", "value": host.instance_type},
+                    {"name": "ecs.availability-zone", "value": f"{region}a"},
+                ],
+            }
+            for host in there.values()
+        ]
+        missing = [{"arn": each, "reason": "MISSING"} for each in wanted if each not in there]
+        return _json(200, {"containerInstances": found, "failures": missing})
+
+    # --- prices -----------------------------------------------------------------------------------------------------
+
+    def get_products(self, region: str, body: Callable[[], bytes]) -> Answer:
+        """GetProducts, of EC2's instances."""
+        return _json(200, prices.get_products(json.loads(body())))
+
+    def describe_spot_prices(self, region: str, body: Callable[[], bytes]) -> Answer:
+        """DescribeSpotPriceHistory, up to now."""
+        asked = prices.parse_asked(dict(parse_qsl(body().decode())), time.time())
+        offers = {name: self.zones_of(region, name) for name in asked.instance_types or _offers(region)}
+        return Answer(200, [("Content-Type", "text/xml")], prices.spot_history(asked, offers).encode())
+
+    # --- the first day ----------------------------------------------------------------------------------------------
+
+    def create_linked_role(self, region: str, body: Callable[[], bytes]) -> Answer | None:
+        """CreateServiceLinkedRole."""
+        made = new_account.create_linked_role(self._account(), body())
+        return None if made is None else Answer(made[0], [("Content-Type", "text/xml")], made[1])
+
+    def describe_endpoint_services(self, region: str, body: Callable[[], bytes]) -> Answer:
+        """DescribeVpcEndpointServices."""
+        zones = moto_aws.zones(region)
+        told = new_account.describe_endpoint_services(self.new, region, zones, body())
+        return Answer(200, [("Content-Type", "text/xml")], told)
+
+    # --- IAM's simulator --------------------------------------------------------------------------------------------
+
+    def simulate(self, region: str, body: Callable[[], bytes]) -> Answer:
+        """SimulatePrincipalPolicy: each action on each resource. The account's administrator may do all."""
+        given = dict(parse_qsl(body().decode()))
+        source = given["PolicySourceArn"]
+        who = moto_aws.principal_named(self._account(), source)
+        if who is None and not source.endswith(":user/moto"):
+            text = f"The entity {source} cannot be found."
+            return _iam_answer(
+                404, f"<Error><Type>Sender</Type><Code>NoSuchEntity</Code><Message>{text}</Message></Error>"
+            )
+        context = _context(given)
+        results = []
+        for action in _members(given, "ActionNames"):
+            decided = []
+            for resource in _members(given, "ResourceArns") or ["*"]:
+                decision = "allowed"
+                if who is not None:
+                    denial = policies.decide(who, policies.Access(action, resource, context))
+                    if denial is not None:
+                        decision = "explicitDeny" if denial.explicit else "implicitDeny"
+                decided.append((resource, decision))
+            specific = "".join(
+                f"<member><EvalResourceName>{escape(resource)}</EvalResourceName>"
+                f"<EvalResourceDecision>{decision}</EvalResourceDecision></member>"
+                for resource, decision in decided
+            )
+            whole = next((decision for _, decision in decided if decision != "allowed"), "allowed")
+            results.append(
+                f"<member><EvalActionName>{escape(action)}</EvalActionName><EvalDecision>{whole}</EvalDecision>"
+                f"<ResourceSpecificResults>{specific}</ResourceSpecificResults></member>"
+            )
+        return _iam_answer(
+            200,
+            f"<SimulatePrincipalPolicyResult><IsTruncated>false</IsTruncated><EvaluationResults>{''.join(results)}"
+            "</EvaluationResults></SimulatePrincipalPolicyResult>",
+        )
+
+    # --- instance types ---------------------------------------------------------------------------------------------
+
+    def zones_of(self, region: str, name: str) -> set[str]:
+        """The zones of a region that have an instance type."""
+        zones = set(_offers(region).get(name, ()))
+        for pattern, absent in self.absent_types.items():
+            if fnmatch.fnmatchcase(name, pattern):
+                zones = zones - set(absent) if absent else set()
+        return zones
+
+
+CALLS: dict[tuple[str, str], Callable[[Account, str, Callable[[], bytes]], Answer | None]] = {
+    ("servicequotas", "GetServiceQuota"): Account.get_service_quota,
+    ("servicequotas", "GetAWSDefaultServiceQuota"): Account.get_default_quota,
+    ("servicequotas", "ListServiceQuotas"): Account.list_service_quotas,
+    ("ce", "ListCostAllocationTags"): Account.list_cost_tags,
+    ("ecs", "DescribeClusters"): Account.describe_clusters,
+    ("ecs", "DescribeContainerInstances"): Account.describe_container_instances,
+    ("pricing", "GetProducts"): Account.get_products,
+    ("ec2", "DescribeSpotPriceHistory"): Account.describe_spot_prices,
+    ("ec2", "DescribeVpcEndpointServices"): Account.describe_endpoint_services,
+    ("iam", "CreateServiceLinkedRole"): Account.create_linked_role,
+    ("iam", "SimulatePrincipalPolicy"): Account.simulate,
+}
+
+
+@functools.lru_cache(maxsize=8)
+def _offers(region: str) -> dict[str, tuple[str, ...]]:
+    """By instance type, the zones of a region that have it: moto's table, without importing moto."""
+    spec = importlib.util.find_spec("moto")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent / "ec2" / "resources" / "instance_type_offerings" / "availability-zone"
+    path = folder / f"{region}.json.gz"
+    if not path.exists():
+        return {}
+    found: dict[str, list[str]] = {}
+    with gzip.open(path) as file:
+        for offer in json.load(file):
+            found.setdefault(offer["InstanceType"], []).append(offer["Location"])
+    return {name: tuple(zones) for name, zones in found.items()}
+
+
+def install_instance_types(account_of: Callable[[str], Account | None]) -> None:
+    """Have moto's EC2 describe what a region has, not all there is, and take wildcards. Nothing the second time.
+
+    Args:
+        account_of: The standing of an account by its number.
+    """
+    with moto_aws.IMPORTING:
+        from moto.ec2.models import instance_types as module
+
+        backends: Any = module
+        if getattr(backends, "cirro_installed", False):
+            return
+        backends.cirro_installed = True
+        describe = backends.InstanceTypeBackend.describe_instance_types
+
+        def describe_instance_types(self: Any, instance_types: Any = None, filters: Any = None) -> Any:
+            account, region = account_of(self.account_id), self.region_name
+            found = describe(self, instance_types, filters)
+            return [each for each in found if account is None or account.zones_of(region, each["InstanceType"])]
+
+        def describe_offerings(self: Any, location_type: str | None = None, filters: Any = None) -> Any:
+            account, region = account_of(self.account_id), self.region_name
+            offers = []
+            for name in _offers(region):
+                zones = sorted(account.zones_of(region, name) if account is not None else _offers(region)[name])
+                places = zones if location_type == "availability-zone" else [region][: len(zones)]
+                offers += [{"InstanceType": name, "Location": place} for place in places]
+            return [
+                {**offer, "LocationType": location_type or "region"}
+                for offer in offers
+                if all(
+                    any(fnmatch.fnmatchcase(offer[_FILTERED[key]], value) for value in values)
+                    for key, values in (filters or {}).items()
+                )
+            ]
+
+        backends.InstanceTypeBackend.describe_instance_types = describe_instance_types
+        backends.InstanceTypeOfferingBackend.describe_instance_type_offerings = describe_offerings
+
+
+_FILTERED = {"instance-type": "InstanceType", "location": "Location"}
+
+
+def _members(given: dict[str, str], name: str) -> list[str]:
+    numbered = ((key.removeprefix(f"{name}.member."), value) for key, value in given.items())
+    return [value for key, value in sorted((pair for pair in numbered if pair[0].isdigit()), key=lambda p: int(p[0]))]
+
+
+def _context(given: dict[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    prefix, suffix = "ContextEntries.member.", ".ContextKeyName"
+    for key, name in given.items():
+        if key.startswith(prefix) and key.endswith(suffix):
+            found[name] = _members(given, f"{key.removesuffix(suffix)}.ContextKeyValues")
+    return found
+
+
+def _json(status: int, value: Json) -> Answer:
+    return Answer(status, [("Content-Type", "application/x-amz-json-1.1")], json.dumps(value).encode())
+
+
+def _no_such_quota() -> Answer:
+    return _json(
+        400,
+        {"__type": "NoSuchResourceException", "Message": "The request failed because the specified quota is unknown."},
+    )
+
+
+def _iam_answer(status: int, inner: str) -> Answer:
+    name = "SimulatePrincipalPolicyResponse" if status == 200 else "ErrorResponse"
+    return Answer(status, [("Content-Type", "text/xml")], f'<{name} xmlns="{IAM_XMLNS}">{inner}</{name}>'.encode())

@@ -1,0 +1,113 @@
+"""What the ECS agent does before a container starts, with the job's execution role: image pull and log stream.
+
+When IAM is enforced, it asks whether the role may, and fails in AWS's words. It must not know how a container runs.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from covalent_cirro.local.emulator import moto_aws
+from covalent_cirro.local.emulator.attempts import logs
+from covalent_cirro.local.emulator.attempts.attempts import StartFailed
+from covalent_cirro.local.emulator.batch.model import Attempt, Job
+from covalent_cirro.local.emulator.iam.policies import Access, NotEvaluated
+
+Refused = Callable[[str, str, Access], "str | None"]
+"""``refused(role_arn, session, access)`` gives AWS's words, or `None` if the role may."""
+
+_ECR = re.compile(r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com/(?P<name>[^:@]+)")
+PULL = ("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:BatchCheckLayerAvailability")
+"""ECR User Guide, IAM permissions for pulling images."""
+
+
+@dataclass(frozen=True)
+class Agent:
+    """The agent of all instances of one region.
+
+    Attributes:
+        account: The account.
+        region: The region.
+        registry: Host and port of the emulated registry; images there are ECR's.
+        clock: Epoch seconds, for what is logged.
+        refused: Says whether a role may; `None` where IAM is not enforced.
+    """
+
+    account: str
+    region: str
+    registry: str
+    clock: Callable[[], float]
+    refused: Refused | None
+
+    def pull(self, job: Job, attempt: Attempt) -> None:
+        """Log in to the registry and see the image, if it is one of ECR. Nothing is pulled here.
+
+        Raises:
+            StartFailed: The role may not. Logging in: OvertureMaps/overture-tiles#20; pulling: the text is ECR's, as
+                docker passes it on (unverified).
+        """
+        repository = self._repository(job.container["image"])
+        if repository is None:
+            return
+        said = self._ask(job, attempt, Access("ecr:GetAuthorizationToken"))
+        if said is not None:
+            raise StartFailed(f"CannotPullECRContainerError: AccessDeniedException: {said}")
+        for action in PULL:
+            said = self._ask(job, attempt, Access(action, repository))
+            if said is not None:
+                raise StartFailed(f"CannotPullContainerError: Error response from daemon: denied: {said}")
+
+    def open_log(self, job: Job, attempt: Attempt) -> logs.LogStream | None:
+        """The stream of the attempt; `None` if nothing is to be written: another log driver, or the role may not write.
+
+        The log driver fails to start without its stream, and drops what it may not send (docker, awslogs driver).
+
+        Raises:
+            StartFailed: The group does not exist, or the role may not make the stream
+                (Rayraegah/terraform-aws-hasura#25, prakhar1989/docker-curriculum#260).
+        """
+        if attempt.log_stream is None:
+            return None
+        group, its_region, create = logs.target(job.container)
+        region = its_region or self.region
+        stream = f"arn:aws:logs:{region}:{self.account}:log-group:{group}:log-stream:{attempt.log_stream}"
+        said = self._ask(job, attempt, Access("logs:CreateLogStream", stream))
+        if said is not None:
+            raise StartFailed(f"{logs.NO_STREAM}AccessDeniedException: {said} request id: {uuid.uuid4()}")
+        name = attempt.log_stream
+        opened = logs.LogStream(self.account, region, group, name, create_group=create, clock=self.clock)
+        said = self._ask(job, attempt, Access("logs:PutLogEvents", stream))
+        return opened if said is None else None
+
+    def _repository(self, image: str) -> str | None:
+        found = _ECR.match(image)
+        if found is not None:
+            return f"arn:aws:ecr:{found['region']}:{found['account']}:repository/{found['name']}"
+        host, _, name = image.partition("/")
+        if host != self.registry:
+            return None
+        return f"arn:aws:ecr:{self.region}:{self.account}:repository/{re.split('[:@]', name)[0]}"
+
+    def _ask(self, job: Job, attempt: Attempt, access: Access) -> str | None:
+        if self.refused is None:
+            return None
+        role, session = self._role(job, attempt)
+        try:
+            return None if role is None else self.refused(role, session, access)
+        except NotEvaluated as error:
+            text = f"CannotStartContainerError: the emulator cannot decide {access.action}: {error}"
+            raise StartFailed(text) from None
+
+    def _role(self, job: Job, attempt: Attempt) -> tuple[str | None, str]:
+        """The role that the agent uses, and its session's name: without an execution role it is the instance's own.
+
+        Source: ECS agent, README: ECS_ENABLE_AWSLOGS_EXECUTIONROLE_OVERRIDE, which ecs-init sets.
+        """
+        execution = job.container.get("executionRoleArn")
+        if execution:
+            return execution, attempt.task_id
+        profile = str(attempt.host.environment.resources.get("instanceRole") or "")
+        return (moto_aws.role_of_instances(self.account, profile) if profile else None), attempt.host.instance_id

@@ -1,0 +1,38 @@
+"""Which attempt that failed is followed by another: AWS Batch's retry strategies. Pure.
+
+It must not know states, hosts or time: an attempt's end and the strategy are all that counts.
+"""
+
+from __future__ import annotations
+
+from covalent_cirro.local.emulator.batch.model import Attempt, Json
+
+
+def matches(pattern: str, value: str | None) -> bool:
+    """Whether a pattern of ``evaluateOnExit`` matches: whole, or as a prefix before a final ``*``.
+
+    An absent value is matched by ``*`` only.
+    """
+    if pattern.endswith("*"):
+        return (value or "").startswith(pattern[:-1]) if pattern != "*" else True
+    return pattern == value
+
+
+def wants_retry(retry: Json, attempt: Attempt) -> bool:
+    """Whether the job's retry strategy gives it another attempt.
+
+    The first entry of ``evaluateOnExit`` whose every condition matches decides; with no match the job is retried
+    (API model, RetryStrategy).
+    """
+    if attempt.number >= int(retry.get("attempts", 1)):
+        return False
+    exit_code = None if attempt.exit_code is None else str(attempt.exit_code)
+    for entry in retry.get("evaluateOnExit", []):
+        conditions = (
+            ("onStatusReason", attempt.status_reason),
+            ("onReason", attempt.reason),
+            ("onExitCode", exit_code),
+        )
+        if all(key not in entry or matches(entry[key], value) for key, value in conditions):
+            return str(entry["action"]).upper() == "RETRY"
+    return True

@@ -1,0 +1,396 @@
+"""Decides what happens to jobs: states, dependencies, placement, retries, stops. No threads, no clock, no I/O.
+
+Every method takes the time and returns nothing; what must be done in the world is appended to `Scheduler.actions`,
+which the caller takes and carries out ("decide, return, then act").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from covalent_cirro.local.emulator.batch import shares
+from covalent_cirro.local.emulator.batch.actions import Action, Changed, Kill, Launch, Stop
+from covalent_cirro.local.emulator.batch.hosts import Fleet
+from covalent_cirro.local.emulator.batch.model import (
+    ACTIVE,
+    FAILED,
+    PENDING,
+    RUNNABLE,
+    RUNNING,
+    STARTING,
+    SUBMITTED,
+    SUCCEEDED,
+    Attempt,
+    Host,
+    Job,
+    JobQueue,
+    Timing,
+)
+from covalent_cirro.local.emulator.batch.retries import wants_retry
+
+ESSENTIAL_EXITED = "Essential container in task exited"
+"""``statusReason`` of an attempt whose container exited (ECS Developer Guide, stopped task errors)."""
+TIMED_OUT = "Job attempt duration exceeded timeout"
+DEPENDENCY_FAILED = "Dependent Job failed"
+CHILD_FAILED = "Array Child Job failed"
+OVERRIDES_LIMIT = 8192
+"""Characters of the overrides' JSON (ECS API Reference, RunTask.overrides)."""
+OVERRIDES_TOO_LONG = f"Container Overrides length must be at most {OVERRIDES_LIMIT}"
+
+
+def _forever() -> float:
+    return float("inf")
+
+
+@dataclass
+class Scheduler:
+    """The state of all jobs of one account and region.
+
+    Attributes:
+        fleet: Hosts and how to get more.
+        timing: Durations.
+        new_attempt: Makes an attempt of a job on a host, with ids and the log stream's name.
+        stuck: Emulated blockage: a reason for a job to stay RUNNABLE, or `None`.
+        queues: By ARN.
+        jobs: By id, children included.
+        actions: What to do in the world, oldest first.
+        next_due: When `advance` must be called again if nothing else happens.
+    """
+
+    fleet: Fleet
+    timing: Timing
+    new_attempt: Callable[[Job, Host, list[str]], Attempt]
+    stuck: Callable[[Job], str | None] = lambda job: None
+    queues: dict[str, JobQueue] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    actions: list[Action] = field(default_factory=list)
+    next_due: float = field(default_factory=_forever)
+    _dependents: dict[str, list[Job]] = field(default_factory=dict)
+    _fresh: list[Job] = field(default_factory=list)
+    _booked: dict[str, Job] = field(default_factory=dict)
+    _active: dict[str, Job] = field(default_factory=dict)
+    _ended: dict[str, Job] = field(default_factory=dict)
+    _news: list[Job] = field(default_factory=list)
+
+    # --- what happens to jobs ---------------------------------------------------------------------------------------
+
+    def submit(self, job: Job) -> None:
+        """Take a job, with its children if it is an array's parent."""
+        self.jobs[job.id] = job
+        for child in job.children:
+            self.jobs[child.id] = child
+            job.summary[child.status] += 1
+        self._fresh.append(job)
+
+    def started(self, job: Job, attempt: Attempt, now: float) -> None:
+        """The attempt's process runs."""
+        if job.attempt is not attempt or job.status != STARTING:
+            return
+        attempt.started_at = now
+        job.started_at = now
+        self._set(job, RUNNING, now)
+
+    def stopped(self, job: Job, attempt: Attempt, now: float) -> None:
+        """The attempt ended; its exit code and reasons are already noted on it."""
+        if job.attempt is not attempt:
+            return
+        attempt.stopped_at = now
+        attempt.host.give_back(job, attempt.gpus, now)
+        if attempt.host.single_use:
+            self.fleet.release(attempt.host)
+        job.attempt = None
+        job.attempts.append(attempt)
+        self._active.pop(job.id, None)
+        if attempt.stopping == "terminate":
+            self._end(job, FAILED, job.stop_reason, now)
+        elif attempt.stopping == "timeout":
+            self._end(job, FAILED, TIMED_OUT, now)
+        elif attempt.exit_code == 0:
+            self._end(job, SUCCEEDED, attempt.status_reason, now)
+        elif wants_retry(job.retry, attempt):
+            job.status_reason = attempt.status_reason
+            job.runnable_at = now
+            job.queue.runnable.insert(0, job)
+            self._set(job, RUNNABLE, now)
+        else:
+            self._end(job, FAILED, attempt.status_reason, now)
+
+    def cancel(self, job: Job, reason: str, now: float) -> None:
+        """CancelJob: jobs that are not STARTING yet end; others go on."""
+        self._ask_to_stop(job, reason, now, terminate=False)
+
+    def terminate(self, job: Job, reason: str, now: float) -> None:
+        """TerminateJob: running jobs are stopped too."""
+        self._ask_to_stop(job, reason, now, terminate=True)
+
+    def lose(self, host: Host, now: float) -> None:
+        """The instance goes, with all that runs on it."""
+        for job in list(host.jobs.values()):
+            attempt = job.attempt
+            if job.place is not None:
+                job.place = None
+                del self._booked[job.id]
+            elif attempt is not None and attempt.host is host:
+                attempt.lost = True
+                attempt.exit_code = None
+                attempt.reason = None
+                attempt.status_reason = f"Host EC2 (instance {host.instance_id}) terminated."
+                self.actions.append(Kill(job, attempt))
+                self.stopped(job, attempt, now)
+        self.fleet.release(host)
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def advance(self, now: float) -> None:
+        """Do all that is due and set `next_due`."""
+        self.next_due = float("inf")
+        self._time_out(now)
+        self._update_environments(now)
+        self._evaluate(now)
+        for queue in sorted(self.queues.values(), key=lambda queue: -queue.priority):
+            self._place(queue, now)
+        self._due(self.fleet.settle(now, self.timing.scaled(self.timing.idle_s)))
+        self._expire(now)
+
+    def _due(self, at: float) -> None:
+        self.next_due = min(self.next_due, at)
+
+    def _time_out(self, now: float) -> None:
+        for job in list(self._active.values()):
+            attempt = job.attempt
+            if attempt is None or attempt.started_at is None or job.timeout_s is None or attempt.stopping:
+                continue
+            at = attempt.started_at + self.timing.scaled(job.timeout_s)
+            if at <= now:
+                attempt.stopping = "timeout"
+                self.actions.append(Stop(job, attempt))
+            else:
+                self._due(at)
+
+    def _update_environments(self, now: float) -> None:
+        """What an infrastructure update does to jobs on old instances: they run until their time is over."""
+        for environment in self.fleet.environments.values():
+            if environment.jobs_end_at is None:
+                continue
+            if environment.jobs_end_at > now:
+                self._due(environment.jobs_end_at)
+                continue
+            for host in [host for host in self.fleet.of(environment) if host.outdated]:
+                self.lose(host, now)
+        self.fleet.end_updates()
+
+    def _evaluate(self, now: float) -> None:
+        fresh, self._fresh = self._fresh, []
+        for job in fresh:
+            at = job.created_at + self.timing.scaled(self.timing.submitted_s)
+            if at > now:
+                self._fresh.append(job)
+                self._due(at)
+            elif job.status == SUBMITTED:
+                self._accept(job, now)
+
+    def _accept(self, job: Job, now: float) -> None:
+        for needed, waiting in self._dependencies(job):
+            if needed.status == FAILED:
+                job.waits_for.add("failed")
+            elif needed.status != SUCCEEDED:
+                waiting.waits_for.add(needed.id)
+                self._dependents.setdefault(needed.id, []).append(waiting)
+        if job.children:
+            self._set(job, PENDING, now)
+            for child in job.children:
+                child.waits_for |= job.waits_for
+                for needed_id in job.waits_for - {"failed"}:
+                    self._dependents.setdefault(needed_id, []).append(child)
+                self._ready_or_pending(child, now)
+        else:
+            self._ready_or_pending(job, now)
+
+    def _dependencies(self, job: Job) -> Iterator[tuple[Job, Job]]:
+        """Pairs (needed, waiting) of a job and of its children."""
+        for entry in job.depends_on:
+            kind, needed = entry.get("type"), self.jobs.get(entry.get("jobId", ""))
+            if kind == "SEQUENTIAL" and needed is None:
+                yield from zip(job.children, job.children[1:], strict=False)
+            elif needed is not None and kind == "N_TO_N" and job.children and needed.children:
+                yield from zip(needed.children, job.children, strict=False)
+            elif needed is not None:
+                yield needed, job
+
+    def _ready_or_pending(self, job: Job, now: float) -> None:
+        if job.terminal:
+            return
+        if "failed" in job.waits_for:
+            self._end(job, FAILED, job.stop_reason or DEPENDENCY_FAILED, now)
+        elif job.waits_for:
+            if job.status != PENDING:
+                self._set(job, PENDING, now)
+        elif job.stop_reason is not None:
+            self._end(job, FAILED, job.stop_reason, now)
+        elif job.overrides_size > OVERRIDES_LIMIT:
+            self._end(job, FAILED, OVERRIDES_TOO_LONG, now)
+        else:
+            job.runnable_at = now
+            job.queue.runnable.append(job)
+            self._set(job, RUNNABLE, now)
+
+    def _place(self, queue: JobQueue, now: float) -> None:
+        """Start what can start, in order. The first job that finds no place stops those behind it (FIFO)."""
+        policy = self.fleet.policies.get(queue.policy_arn or "")
+        for job in [each for each in self._booked.values() if each.queue is queue]:
+            assert job.place is not None
+            if job.place[0].ready_at <= now:
+                self._start(job, now)
+            else:
+                self._due(job.place[0].ready_at)
+        while True:
+            # Lazily: of 10,000 that wait, only the first is looked at.
+            waiting = (each for each in queue.runnable if each.place is None)
+            first = next(waiting, None)
+            if first is None:
+                return
+            job = first if policy is None else shares.first([first, *waiting], self._active.values(), policy.fairshare)
+            reason = self.stuck(job)
+            host = None
+            if reason is None:
+                host, reason = self.fleet.place(job, queue, now)
+            if host is None:
+                self._block(job, reason, now)
+                return
+            job.place = (host, host.take(job))
+            self._booked[job.id] = job
+            if host.ready_at <= now:
+                self._start(job, now)
+            else:
+                self._block(job, None, now)
+                self._due(host.ready_at)
+
+    def _start(self, job: Job, now: float) -> None:
+        assert job.place is not None
+        host, gpus = job.place
+        job.place = None
+        del self._booked[job.id]
+        job.queue.runnable.remove(job)
+        job.attempt = self.new_attempt(job, host, gpus)
+        job.status_reason = None
+        self._active[job.id] = job
+        self._set(job, STARTING, now)
+        self.actions.append(Launch(job, job.attempt))
+
+    def _leave_queue(self, job: Job, now: float) -> None:
+        job.queue.runnable.remove(job)
+        if job.place is not None:
+            host, gpus = job.place
+            job.place = None
+            del self._booked[job.id]
+            host.give_back(job, gpus, now)
+
+    def _block(self, job: Job, reason: str | None, now: float) -> None:
+        if reason != job.status_reason and (reason is not None or job.attempts == []):
+            job.status_reason = reason
+            if reason is not None:
+                self.actions.append(Changed(job, job.status, blocked=True))
+        if reason is None or job.runnable_at is None:
+            return
+        for action in job.queue.body.get("jobStateTimeLimitActions", []):
+            if not reason.startswith(action["reason"]):
+                continue
+            at = job.runnable_at + self.timing.scaled(action["maxTimeSeconds"])
+            if at > now:
+                self._due(at)
+                continue
+            self._leave_queue(job, now)
+            text = f"Canceled by JobStateTimeLimit action due to reason: {action['reason']}"
+            self._end(job, FAILED, text, now)
+            self._due(now)
+            return
+
+    def _expire(self, now: float) -> None:
+        expiry = self.timing.scaled(self.timing.expiry_s)
+        while self._ended:
+            job = next(iter(self._ended.values()))  # the one that ended first
+            at = (job.stopped_at or now) + expiry
+            if at > now:
+                self._due(at)
+                return
+            del self._ended[job.id]
+            if job.parent is None:
+                for each in (job, *job.children):
+                    self.jobs.pop(each.id, None)
+
+    # --- states -----------------------------------------------------------------------------------------------------
+
+    def _set(self, job: Job, status: str, now: float) -> None:
+        before, job.status = job.status, status
+        parent = job.parent
+        if parent is not None:
+            parent.summary[before] -= 1
+            parent.summary[status] += 1
+            parent.summary_at = now
+        self.actions.append(Changed(job, status))
+
+    def _end(self, job: Job, status: str, reason: str | None, now: float) -> None:
+        job.status_reason = reason
+        job.stopped_at = now
+        self._set(job, status, now)
+        self._ended[job.id] = job
+        self._news.append(job)
+        if len(self._news) > 1:
+            return  # the loop below, further up the stack, gets to it: a chain of 10,000 jobs must not recurse
+        while self._news:
+            self._tell(self._news[0], now)
+            self._news.pop(0)
+
+    def _tell(self, job: Job, now: float) -> None:
+        """A job ended: those that wait for it, and its array, learn of it."""
+        for waiting in self._dependents.pop(job.id, []):
+            waiting.waits_for.discard(job.id)
+            if job.status == FAILED:
+                waiting.waits_for.add("failed")
+            # An array's children wait for the same job by themselves.
+            if not waiting.children and waiting.status in (SUBMITTED, PENDING):
+                self._ready_or_pending(waiting, now)
+        parent = job.parent
+        if parent is None or parent.terminal:
+            return
+        if parent.summary[SUCCEEDED] + parent.summary[FAILED] == len(parent.children):
+            failed = parent.summary[FAILED] > 0
+            reason = (parent.stop_reason or CHILD_FAILED) if failed else None
+            self._end(parent, FAILED if failed else SUCCEEDED, reason, now)
+
+    def _ask_to_stop(self, job: Job, reason: str, now: float, *, terminate: bool) -> None:
+        if job.terminal:
+            return
+        if not terminate and job.status in ACTIVE:
+            return  # CancelJob does nothing to these, and says 200 all the same
+        if job.stop_reason is None:
+            job.stop_reason = reason
+        if terminate:
+            job.terminated = True
+        else:
+            job.cancelled = True
+        if job.children:
+            for child in job.children:
+                self._ask_to_stop(child, reason, now, terminate=terminate)
+        elif job.status == RUNNABLE:
+            self._leave_queue(job, now)
+            self._end(job, FAILED, job.stop_reason, now)
+        elif job.status in ACTIVE and job.attempt is not None and job.attempt.stopping is None:
+            job.attempt.stopping = "terminate"
+            self.actions.append(Stop(job, job.attempt))
+        # SUBMITTED: when it is evaluated; PENDING: once its dependencies are done (API model, CancelJob).
+
+    # --- queries ----------------------------------------------------------------------------------------------------
+
+    def not_done(self, queue: JobQueue) -> Iterable[Job]:
+        """Jobs of a queue that are not terminal, parents included."""
+        return [job for job in self.jobs.values() if job.queue is queue and not job.terminal]
+
+    def counts(self) -> dict[str, int]:
+        """Jobs by state; array parents are not counted, their children are."""
+        counts: dict[str, int] = {}
+        for job in list(self.jobs.values()):
+            if not job.children:
+                counts[job.status] = counts.get(job.status, 0) + 1
+        return counts

@@ -1,0 +1,1 @@
+"""The emulated ECR: repositories, images, and the registry that Docker speaks to."""

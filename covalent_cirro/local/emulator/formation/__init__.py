@@ -1,0 +1,1 @@
+"""The emulated CloudFormation: stacks, change sets, and the resources that they make."""

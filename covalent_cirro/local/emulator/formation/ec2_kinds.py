@@ -1,0 +1,225 @@
+"""CloudFormation resources of EC2 that moto does by half: attributes, tags, rules, versions, endpoints, and deletion.
+
+As `kinds`, which has those of other services; it must not know stacks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from covalent_cirro.local.emulator.batch.model import Json
+from covalent_cirro.local.emulator.batch.validation import Refused
+from covalent_cirro.local.emulator.formation.stack_resource import Mended, Place, true
+
+
+class LaunchTemplate(Mended):
+    """``AWS::EC2::LaunchTemplate``."""
+
+    name_property = "LaunchTemplateName"
+    create_only = ("LaunchTemplateName",)
+    deletion = ("ec2", "delete_launch_template", "LaunchTemplateId")
+
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
+        """A changed one is a new version."""
+        if before is not None:
+            from moto.ec2.utils import parse_user_data
+
+            data = properties["LaunchTemplateData"]
+            resource.create_version({**data, "UserData": parse_user_data(data.get("UserData"))}, "")
+
+
+class SecurityGroup(Mended):
+    """``AWS::EC2::SecurityGroup``."""
+
+    name_property = "GroupName"
+    create_only = ("GroupName", "GroupDescription", "VpcId")
+    deletion = ("ec2", "delete_security_group", "GroupId")
+
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
+        """Its rules; those for egress in the place of the one that EC2 gives to each new group."""
+        ec2, group = at.api("ec2"), resource.physical_resource_id
+        if before is None and "VpcId" in properties:
+            ec2.describe_vpcs(VpcIds=[properties["VpcId"]])  # moto takes one that does not exist
+        egress = properties.get("SecurityGroupEgress")
+        if egress is not None:
+            now = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissionsEgress"]
+            if now:
+                ec2.revoke_security_group_egress(GroupId=group, IpPermissions=now)
+            ec2.authorize_security_group_egress(GroupId=group, IpPermissions=[permission(rule) for rule in egress])
+        if before is None:
+            return  # moto has set the rules for ingress
+        was, should = (each.get("SecurityGroupIngress") or [] for each in (before, properties))
+        if gone := [permission(rule) for rule in was if rule not in should]:
+            ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=gone)
+        if new := [permission(rule) for rule in should if rule not in was]:
+            ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=new)
+
+
+def permission(rule: Json) -> Json:
+    """A rule of a security group in the form of EC2's API."""
+    made: Json = {"IpProtocol": str(rule["IpProtocol"])}
+    for field in ("FromPort", "ToPort"):
+        if field in rule:
+            made[field] = int(rule[field])
+    if "CidrIp" in rule:
+        made["IpRanges"] = [{"CidrIp": rule["CidrIp"], "Description": rule.get("Description", "")}]
+    for field in ("DestinationSecurityGroupId", "SourceSecurityGroupId"):
+        if field in rule:
+            made["UserIdGroupPairs"] = [{"GroupId": rule[field]}]
+    return made
+
+
+class _Tagged(Mended):
+    """What has tags that moto leaves out."""
+
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
+        """Tags."""
+        tags = properties.get("Tags")
+        if tags:
+            at.api("ec2").create_tags(Resources=[resource.physical_resource_id], Tags=tags)
+
+
+class InternetGateway(_Tagged):
+    """``AWS::EC2::InternetGateway``."""
+
+    deletion = ("ec2", "delete_internet_gateway", "InternetGatewayId")
+
+
+class Vpc(_Tagged):
+    """``AWS::EC2::VPC``."""
+
+    create_only = ("CidrBlock", "Ipv4IpamPoolId", "Ipv4NetmaskLength", "VpcEncryptionControl")
+    deletion = ("ec2", "delete_vpc", "VpcId")
+
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
+        """DNS, and tags."""
+        super().complete(resource, properties, before, at)
+        for name in ("EnableDnsSupport", "EnableDnsHostnames"):
+            if name in properties:
+                at.api("ec2").modify_vpc_attribute(
+                    VpcId=resource.physical_resource_id, **{name: {"Value": true(properties[name])}}
+                )
+
+
+class Subnet(_Tagged):
+    """``AWS::EC2::Subnet``."""
+
+    create_only = (
+        *("AvailabilityZone", "AvailabilityZoneId", "CidrBlock", "Ipv4IpamPoolId", "Ipv4NetmaskLength"),
+        *("Ipv6IpamPoolId", "Ipv6Native", "Ipv6NetmaskLength", "OutpostArn", "VpcId"),
+    )
+    deletion = ("ec2", "delete_subnet", "SubnetId")
+
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
+        """Public addresses, and tags."""
+        super().complete(resource, properties, before, at)
+        if "MapPublicIpOnLaunch" in properties:
+            at.api("ec2").modify_subnet_attribute(
+                SubnetId=resource.physical_resource_id,
+                MapPublicIpOnLaunch={"Value": true(properties["MapPublicIpOnLaunch"])},
+            )
+
+
+class RouteTable(_Tagged):
+    """``AWS::EC2::RouteTable``."""
+
+    create_only = ("VpcId",)
+    deletion = ("ec2", "delete_route_table", "RouteTableId")
+
+
+class Endpoint(_Tagged):
+    """``AWS::EC2::VPCEndpoint``."""
+
+    create_only = (
+        *("DnsOptions/PrivateDnsPreference", "DnsOptions/PrivateDnsSpecifiedDomains", "ResourceConfigurationArn"),
+        *("ServiceName", "ServiceNetworkArn", "ServiceRegion", "VpcEndpointType", "VpcId"),
+    )
+
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
+        """Tags; and in a changed one its route tables, subnets and groups. Not each zone has each service."""
+        super().complete(resource, properties, before, at)
+        if properties.get("VpcEndpointType") == "Interface":
+            subnets = at.api("ec2").describe_subnets(SubnetIds=properties["SubnetIds"])["Subnets"]
+            zones = sorted({each["AvailabilityZone"] for each in subnets})
+            refused = at.new.no_endpoint(properties["ServiceName"], zones)
+            if refused is not None:
+                raise Refused(refused)
+        if before is None:
+            return
+        changes: Json = {}
+        for name in ("RouteTableIds", "SubnetIds", "SecurityGroupIds"):
+            was, should = (each.get(name) or [] for each in (before, properties))
+            changes[f"Add{name}"] = [each for each in should if each not in was]
+            changes[f"Remove{name}"] = [each for each in was if each not in should]
+        at.api("ec2").modify_vpc_endpoint(VpcEndpointId=resource.physical_resource_id, **changes)
+
+    def remove(self, resource: Any, properties: Json, at: Place) -> None:
+        """Delete it, with its interfaces and routes: moto leaves them, and it as ``deleted``; EC2 forgets it."""
+        from moto.ec2.models import ec2_backends
+
+        ec2 = ec2_backends[at.account][at.region]
+        found = ec2.vpc_end_points.pop(resource.physical_resource_id, None)
+        if found is None:
+            return
+        for interface in found.network_interface_ids:
+            ec2.enis.pop(interface, None)
+        for table in ec2.route_tables.values():
+            for name in [name for name, route in table._routes.items() if route.gateway is found]:
+                del table._routes[name]
+
+
+class Association(Mended):
+    """``AWS::EC2::SubnetRouteTableAssociation``."""
+
+    create_only = ("RouteTableId", "SubnetId")
+
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
+        """Associate them: moto notes what was asked for, and leaves the subnet with the VPC's main table."""
+        at.api("ec2").associate_route_table(RouteTableId=properties["RouteTableId"], SubnetId=properties["SubnetId"])
+
+    def remove(self, resource: Any, properties: Json, at: Place) -> None:
+        """Undo it."""
+        ec2 = at.api("ec2")
+        tables = ec2.describe_route_tables(Filters=[{"Name": "association.subnet-id", "Values": [resource.subnet_id]}])
+        for table in tables["RouteTables"]:
+            for each in table["Associations"]:
+                if each.get("SubnetId") == resource.subnet_id:
+                    ec2.disassociate_route_table(AssociationId=each["RouteTableAssociationId"])
+
+
+class Route(Mended):
+    """``AWS::EC2::Route``."""
+
+    create_only = ("DestinationCidrBlock", "DestinationIpv6CidrBlock", "DestinationPrefixListId", "RouteTableId")
+
+    def remove(self, resource: Any, properties: Json, at: Place) -> None:
+        """Delete it."""
+        at.api("ec2").delete_route(
+            RouteTableId=properties["RouteTableId"], DestinationCidrBlock=properties["DestinationCidrBlock"]
+        )
+
+
+class GatewayAttachment(Mended):
+    """``AWS::EC2::VPCGatewayAttachment``."""
+
+    create_only = ("VpcId",)
+
+    def remove(self, resource: Any, properties: Json, at: Place) -> None:
+        """Detach it."""
+        at.api("ec2").detach_internet_gateway(
+            InternetGatewayId=properties["InternetGatewayId"], VpcId=properties["VpcId"]
+        )
+
+
+NETWORK: dict[str, type[Mended]] = {
+    "AWS::EC2::LaunchTemplate": LaunchTemplate,
+    "AWS::EC2::SecurityGroup": SecurityGroup,
+    "AWS::EC2::VPC": Vpc,
+    "AWS::EC2::Subnet": Subnet,
+    "AWS::EC2::InternetGateway": InternetGateway,
+    "AWS::EC2::RouteTable": RouteTable,
+    "AWS::EC2::Route": Route,
+    "AWS::EC2::SubnetRouteTableAssociation": Association,
+    "AWS::EC2::VPCGatewayAttachment": GatewayAttachment,
+    "AWS::EC2::VPCEndpoint": Endpoint,
+}

@@ -1,0 +1,60 @@
+"""The emulators that are open in this process, by account: what moto's code, which knows accounts only, asks for."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from covalent_cirro.local.emulator.account import Account
+    from covalent_cirro.local.emulator.batch.batch import Batch
+    from covalent_cirro.local.emulator.ecr.images import Images
+    from covalent_cirro.local.emulator.ecr.registry import Tokens
+
+FIRST_ACCOUNT = 123456789012
+"""The first emulator of a process has this account; one that is opened beside it has the next."""
+
+_lock = threading.Lock()
+_emulators: dict[str, OpenEmulator] = {}
+
+
+class OpenEmulator(Protocol):
+    """What is asked of an emulator by its account (`emulator.Emulator`)."""
+
+    endpoint_url: str
+    images: Images
+    tokens: Tokens
+    standing: Account
+
+    def batch(self, region: str) -> Batch:
+        """The AWS Batch of a region."""
+
+    def client(self, service: str, **options: Any) -> Any:
+        """A boto3 client."""
+
+
+def add(emulator: OpenEmulator) -> str:
+    """Give an emulator the first account that is free."""
+    with _lock:
+        number = FIRST_ACCOUNT
+        while str(number) in _emulators:
+            number += 1
+        _emulators[str(number)] = emulator
+    return str(number)
+
+
+def remove(account: str) -> None:
+    """Free the account of an emulator that closes."""
+    with _lock:
+        _emulators.pop(account, None)
+
+
+def of(account: str) -> OpenEmulator | None:
+    """The open emulator that has this account."""
+    return _emulators.get(account)
+
+
+def account_of(account: str) -> Account | None:
+    """Quotas and instance types of the open emulator that has this account."""
+    emulator = of(account)
+    return None if emulator is None else emulator.standing

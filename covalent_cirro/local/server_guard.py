@@ -1,0 +1,89 @@
+"""Stands before a Covalent server of the loopback, which asks nobody who he is, and whose UI opens a shell.
+
+An ASGI application around the server's own. It knows HTTP's headers and whose a connection is, nothing of Covalent.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from covalent_cirro.local import peers, web_pages
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+POLICY_VIOLATION = 1008
+"""Why a websocket is refused (RFC 6455, 7.4.1)."""
+
+log = logging.getLogger(__name__)
+
+
+class Guard:
+    """Lets through what this user's own programs send, and the pages of the server itself.
+
+    Refused, for HTTP and websockets alike: what a web page of another origin makes a browser send (`web_pages`), and
+    connections of another user of this machine, root apart. The second holds on Linux only; where the system cannot
+    tell whose a connection is, the log says so once. No answer lets a page of another origin read it.
+
+    Args:
+        app: What stands behind.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._users = {os.geteuid(), 0}
+        self._knows_users = peers.can_tell()
+        if not self._knows_users:
+            log.warning("This system does not tell whose a connection is: other users of it reach this server")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or take one websocket."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        refused = web_pages.refusal(*(_header(scope, name) for name in (b"host", b"origin", b"sec-fetch-site")))
+        refused = refused or self._stranger(scope)
+        if refused is None:
+            await self._app(scope, receive, _unreadable_elsewhere(send))
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": ""})
+        else:
+            body = json.dumps({"detail": refused}).encode()
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+            await send({"type": "http.response.start", "status": 403, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+    def _stranger(self, scope: Scope) -> str | None:
+        if not self._knows_users:
+            return None
+        try:
+            uid = peers.owner(tuple(scope["client"]), tuple(scope["server"]))
+        except peers.CannotTell as error:  # it could at the start: nobody gets in because it is busy now
+            return f"It is not known who sent this: {error}. Try again."
+        if uid in self._users:
+            return None
+        who = "the user who sent this is not known" if uid is None else f"uid {uid} sent this"
+        return f"This server is for uid {os.geteuid()} only; {who}."
+
+
+def _header(scope: Scope, sought: bytes) -> str | None:
+    """A header's value; those of several, with commas between, which no sound request has for these."""
+    values = [value.decode("latin-1") for name, value in scope["headers"] if name.lower() == sought]
+    return ",".join(values) if values else None
+
+
+def _unreadable_elsewhere(send: Send) -> Send:
+    async def without(message: MutableMapping[str, Any]) -> None:
+        if "headers" in message:
+            named = [(name.decode("latin-1"), value) for name, value in message["headers"]]
+            kept = [(name.encode("latin-1"), value) for name, value in web_pages.without_permissions(named)]
+            message = {**message, "headers": kept}
+        await send(message)
+
+    return without

@@ -1,0 +1,139 @@
+"""The document that makes a checkpoint: which files it has, and where their bytes lie. Written last.
+
+Pure: values in, JSON out, and back. Knows neither S3 nor the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NamedTuple
+
+from covalent_cirro.contract.protocol import CHECKPOINT_FORMAT, MAX_DOCUMENT_BYTES
+
+MAX_FILES = 20_000
+"""More files than this are not a checkpoint's: each is a request to S3 of its own."""
+
+_NAME = re.compile(r"[0-9a-f]{16,64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class NotAnIndex(ValueError):
+    """A document that is not the index of a checkpoint."""
+
+
+class Owner(NamedTuple):
+    """Who wrote a checkpoint.
+
+    Attributes:
+        job_id: AWS_BATCH_JOB_ID.
+        attempt: Number of the attempt, over all tries.
+        started: Epoch seconds of the runner's start: of two that write at the same time, the later one is right.
+    """
+
+    job_id: str
+    attempt: int
+    started: float
+
+
+class File(NamedTuple):
+    """A file.
+
+    Attributes:
+        name: Under which its bytes are stored; empty for an empty file.
+        sha256: Digest of its bytes.
+        size: How many.
+        mode: Permission bits.
+        mtime_ns: Time of its last change.
+    """
+
+    name: str
+    sha256: str
+    size: int
+    mode: int
+    mtime_ns: int
+
+
+class Index(NamedTuple):
+    """A checkpoint. Paths are relative to the folder.
+
+    Attributes:
+        owner: Who wrote it.
+        files: By path.
+        links: Targets of symbolic links, by path.
+        folders: All folders.
+    """
+
+    owner: Owner
+    files: dict[str, File]
+    links: dict[str, str]
+    folders: tuple[str, ...]
+
+    @property
+    def names(self) -> set[str]:
+        """Names of all that is stored for it."""
+        return {file.name for file in self.files.values() if file.name}
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files.values())
+
+
+def dump(index: Index) -> bytes:
+    """The document."""
+    body = {
+        "format": CHECKPOINT_FORMAT,
+        "owner": index.owner._asdict(),
+        "files": {path: list(file) for path, file in index.files.items()},
+        "links": index.links,
+        "folders": index.folders,
+    }
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def parse(data: bytes) -> Index:
+    """The checkpoint that a document describes.
+
+    Raises:
+        NotAnIndex: It is none, is of another format, or has a path that leads out of the folder.
+    """
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise NotAnIndex(f"the checkpoint's index has {len(data)} bytes, more than {MAX_DOCUMENT_BYTES}")
+    try:
+        body = json.loads(data)
+        if body["format"] != CHECKPOINT_FORMAT:
+            raise NotAnIndex(
+                f"the checkpoint has format {body['format']!r}, this runner understands {CHECKPOINT_FORMAT}: use the "
+                "image that wrote it, or dispatch the electron anew"
+            )
+        owner = body["owner"]
+        found = Index(
+            Owner(str(owner["job_id"]), int(owner["attempt"]), float(owner["started"])),
+            {_path(path): _file(entry) for path, entry in body["files"].items()},
+            {_path(path): str(target) for path, target in body["links"].items()},
+            tuple(_path(path) for path in body["folders"]),
+        )
+    except NotAnIndex:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise NotAnIndex(f"the checkpoint's index cannot be read: {error!r}") from error
+    for link in found.links:
+        # Else what is restored below it would be written somewhere else.
+        if any(path.startswith(link + "/") for path in (*found.files, *found.links, *found.folders)):
+            raise NotAnIndex(f"the checkpoint has files below the link {link!r}")
+    return found
+
+
+def _path(path: Any) -> str:
+    if not isinstance(path, str) or not path or "\0" in path or {"", ".", ".."} & set(path.split("/")):
+        raise NotAnIndex(f"{path!r} is not a path inside of the checkpoint's folder")
+    return path
+
+
+def _file(entry: Any) -> File:
+    name, sha256, size, mode, mtime_ns = entry
+    numbers = all(isinstance(number, int) and 0 <= number < 2**63 for number in (size, mode, mtime_ns))
+    if not numbers or not _SHA256.fullmatch(sha256) or not (_NAME.fullmatch(name) if size else name == ""):
+        raise NotAnIndex(f"{entry!r} is not a file of a checkpoint")
+    return File(name, sha256, size, mode & 0o7777, mtime_ns)

@@ -1,0 +1,71 @@
+"""What an outcome means: exit codes, and failures of processes in plain words.
+
+Pure: values in, values out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from covalent_cirro.contract.limits import ALL_TAILS_BYTES
+from covalent_cirro.contract.protocol import LOG_TAIL_BYTES, ExitCode, Failure, Kind, Log, NodeResult, Task
+from covalent_cirro.runner.process import Ended
+
+_CODES = {Kind.FETCH: ExitCode.FETCH, Kind.VERSIONS: ExitCode.VERSIONS, Kind.TERMINATED: ExitCode.TERMINATED}
+_SIGNALS = {
+    "SIGSEGV": "a segmentation fault in native code; stderr has Python's stack",
+    "SIGBUS": "a bus error, often /dev/shm being full: more shared memory helps",
+    "SIGABRT": "native code aborted; stderr says why",
+    "SIGFPE": "an arithmetic fault in native code; stderr has Python's stack",
+    "SIGILL": "an instruction that this machine's processor does not have",
+    "SIGKILL": "by somebody else, or for want of memory on the host",
+}
+_GIB = 1024**3
+
+
+def exit_code(results: Iterable[NodeResult]) -> int:
+    """The runner's exit code: that of the first failure, or success."""
+    for result in results:
+        if result.failure is not None and result.failure.kind != Kind.NOT_RUN:
+            return _CODES.get(result.failure.kind, ExitCode.RAISED)
+    return ExitCode.OK
+
+
+def tail_bytes(electrons: int) -> int:
+    """What the outcome of so many electrons has room for of each stream that one of them prints."""
+    return min(LOG_TAIL_BYTES, ALL_TAILS_BYTES // (2 * electrons))
+
+
+def all_failed(tasks: Iterable[Task], failures: Mapping[int, Failure], reason: str) -> tuple[NodeResult, ...]:
+    """Results of a call in which nothing ran: some tasks have a failure of their own, the rest were not run."""
+    not_run = Failure(Kind.NOT_RUN, reason)
+    return tuple(NodeResult(task.node_id, None, failures.get(task.node_id, not_run), Log(), Log()) for task in tasks)
+
+
+def died(ended: Ended, task: str, out_of_memory: bool, limit_bytes: int | None) -> Failure:
+    """The failure of an electron whose process ended without a result."""
+    if out_of_memory and ended.signal == "SIGKILL":
+        limit = f" of {limit_bytes / _GIB:.2f} GiB" if limit_bytes is not None else ""
+        message = (
+            f"{task!r} ran out of memory: the kernel killed its process at the container's limit{limit} (largest "
+            f"process: {ended.max_rss_bytes / _GIB:.2f} GiB). Ask for more with memory=..."
+        )
+        return Failure(Kind.OUT_OF_MEMORY, message, signal=ended.signal)
+    if ended.signal:
+        known = _SIGNALS.get(ended.signal)
+        message = f"the process of {task!r} was killed by {ended.signal}" + (f": {known}" if known else "")
+        return Failure(Kind.KILLED, message, signal=ended.signal)
+    message = f"the process of {task!r} ended with exit code {ended.exit_code} before there was a result (os._exit?)"
+    return Failure(Kind.EXITED, message, exit_code=ended.exit_code)
+
+
+def terminated(task: str, found: Failure | None) -> Failure:
+    """The failure of an electron that SIGTERM stopped; keeps the traceback of what it raised on that."""
+    message = f"{task!r} was stopped by SIGTERM before it was done: time limit, cancel, or its host going away (Spot)"
+    return Failure(
+        Kind.TERMINATED,
+        message,
+        traceback=found.traceback if found is not None else "",
+        exit_code=found.exit_code if found is not None else None,
+        signal=found.signal if found is not None else "",
+    )

@@ -1,0 +1,224 @@
+"""Reads one small object from S3 with the standard library alone, so that the electron need not wait for awscrt.
+
+Importing awscrt takes longer than all else that a job does before its electron's first line, and the first thing that
+is wanted is a single small document. This asks for it where that is easy: credentials in the environment or from the
+container's own endpoint, a direct connection, and a plain 200. In every other case it gives up without a word:
+`client.py` then asks again, with every source of credentials, retries, and errors that say what to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from covalent_cirro.contract.protocol import MAX_DOCUMENT_BYTES
+from covalent_cirro.runner.s3.answers import Answer, Endpoint
+
+_TIMEOUT_S = 3.0
+_CHUNK = 64 * 1024
+_MAX_HEAD_BYTES = 64 * 1024
+_EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
+
+_ECS_HOST = "169.254.170.2"
+"""Where ``AWS_CONTAINER_CREDENTIALS_RELATIVE_URI`` is asked for (ECS Developer Guide, "Task IAM role")."""
+
+_CREDENTIAL_HOSTS = frozenset({_ECS_HOST, "169.254.170.23", "fd00:ec2::23", "127.0.0.1", "::1", "localhost"})
+"""The only hosts that ``AWS_CONTAINER_CREDENTIALS_FULL_URI`` may name over http, and that are shown the token (AWS SDKs
+and Tools Reference Guide, "Container credential provider")."""
+
+_NOT_HERE = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "AWS_CA_BUNDLE")
+"""With one of these set, in capitals or not, the way to S3 is not a plain one."""
+
+_PROFILE_FILES = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
+"""Where awscrt looks for profiles, which it prefers to the container's credentials."""
+
+
+class Credentials(NamedTuple):
+    """A key to sign with.
+
+    Attributes:
+        key_id: Access key id.
+        secret: Secret access key.
+        token: Session token; empty for a long-lived key.
+    """
+
+    key_id: str
+    secret: str
+    token: str
+
+
+class QuickGet:
+    """Reads small objects, or does not.
+
+    Args:
+        endpoint: Where S3 is.
+        environ: Credentials, and what stands in the way.
+    """
+
+    def __init__(self, endpoint: Endpoint, environ: Mapping[str, str]) -> None:
+        self._endpoint = endpoint
+        self._environ = environ
+        self._credentials: Credentials | None = None
+        self._usable = not any(environ.get(name) or environ.get(name.lower()) for name in _NOT_HERE)
+
+    def get(self, bucket: str, key: str) -> Answer | None:
+        """The object; `None` where it takes more than this to get it, or to tell why not. Never raises.
+
+        Waits about `_TIMEOUT_S` at most for the credentials, and as long for the object, beyond what DNS takes. After a
+        failure nothing more is tried.
+        """
+        if self._usable:
+            try:
+                return self._get(bucket, key)
+            except Exception:
+                # Whatever it is: awscrt meets it again, and has the words for it.
+                self._usable = False
+        return None
+
+    def _get(self, bucket: str, key: str) -> Answer:
+        if self._credentials is None:
+            self._credentials = find_credentials(self._environ)
+        host, path = self._endpoint.address(bucket, key)
+        headers = sign(self._credentials, self._endpoint.region, host, path, time.time())
+        answer = _fetch(host, path, headers, tls=not self._endpoint.plain)
+        if "content-length" not in answer.headers:
+            raise ValueError("a body that may be cut short")
+        return answer
+
+
+def find_credentials(environ: Mapping[str, str]) -> Credentials:
+    """Credentials from the environment or the container's endpoint, in the order of awscrt's chain.
+
+    Raises:
+        LookupError: There may be others, elsewhere.
+        OSError, ValueError, KeyError: The endpoint did not answer as it should.
+    """
+    key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
+    if key_id and secret:
+        return Credentials(key_id, secret, environ.get("AWS_SESSION_TOKEN", ""))
+    files = (os.path.expanduser(environ.get(name) or usual) for name, usual in _PROFILE_FILES.items())
+    if environ.get("AWS_PROFILE") or environ.get("AWS_WEB_IDENTITY_TOKEN_FILE") or any(map(os.path.exists, files)):
+        raise LookupError("these come before the container's")
+    relative, full = (environ.get(f"AWS_CONTAINER_CREDENTIALS_{kind}_URI") for kind in ("RELATIVE", "FULL"))
+    if relative and not relative.startswith("/"):
+        raise ValueError("not a relative URI")
+    uri = urlsplit(f"http://{_ECS_HOST}{relative}" if relative else full or "")
+    if uri.scheme != "http" or uri.hostname not in _CREDENTIAL_HOSTS or "@" in uri.netloc:
+        raise LookupError("no endpoint that may be asked without TLS")
+    token = environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")
+    if file := environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"):
+        with open(file, encoding="ascii") as opened:
+            token = opened.read().strip()
+    path = (uri.path or "/") + (f"?{uri.query}" if uri.query else "")
+    given = json.loads(_fetch(uri.netloc, path, {"authorization": token} if token else {}).body)
+    found = Credentials(given["AccessKeyId"], given["SecretAccessKey"], given.get("Token") or "")
+    if not all(isinstance(part, str) for part in found):
+        raise ValueError("not credentials")
+    return found
+
+
+def sign(credentials: Credentials, region: str, host: str, path: str, now: float) -> dict[str, str]:
+    """The headers of a GET of an object, without ``host``, signed with AWS Signature Version 4.
+
+    Args:
+        credentials: What to sign with.
+        region: The bucket's.
+        host: As it is sent.
+        path: As it is sent, so percent-encoded; no query. S3 alone does not want it encoded a second time (IAM User
+            Guide, "Create a signed AWS API request").
+        now: Epoch seconds.
+    """
+    at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    scope = f"{at[:8]}/{region}/s3/aws4_request"
+    headers = {"host": host, "x-amz-content-sha256": _EMPTY_SHA256, "x-amz-date": at}
+    if credentials.token:
+        headers["x-amz-security-token"] = credentials.token
+    names = ";".join(headers)  # sorted, as they must be
+    lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
+    canonical = f"GET\n{path}\n\n{lines}\n{names}\n{_EMPTY_SHA256}"
+    to_sign = f"AWS4-HMAC-SHA256\n{at}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    key = f"AWS4{credentials.secret}".encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
+    headers["authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={credentials.key_id}/{scope}, SignedHeaders={names}, Signature={signature}"
+    )
+    del headers["host"]
+    return headers
+
+
+def _fetch(netloc: str, path: str, headers: Mapping[str, str], *, tls: bool = False) -> Answer:
+    """One GET on a connection of its own.
+
+    HTTP/1.0, so that the body comes in one piece: up to ``Content-Length``, or to the end of the connection.
+
+    Raises:
+        OSError: No connection, or not in time.
+        ValueError: Anything but a 200 with a whole body of at most `MAX_DOCUMENT_BYTES`.
+    """
+    lines = [f"GET {path} HTTP/1.0", *(f"{name}: {value}" for name, value in {"host": netloc, **headers}.items())]
+    if not all(line.isascii() and line.isprintable() for line in lines) or " " in path:
+        raise ValueError("what would not stay in its line")
+    parts = urlsplit(f"//{netloc}")
+    deadline = time.monotonic() + _TIMEOUT_S
+    connection = _connect(parts.hostname or "", parts.port or (443 if tls else 80), deadline)
+    try:
+        if tls:
+            import ssl
+
+            context = ssl.create_default_context()
+            connection = context.wrap_socket(connection, server_hostname=parts.hostname)
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        received, body_at, size = bytearray(), 0, MAX_DOCUMENT_BYTES + 1
+        found: dict[str, str] = {}
+        while not body_at or len(received) - body_at < size:
+            connection.settimeout(_left_s(deadline))
+            chunk = connection.recv(_CHUNK)
+            if not chunk:
+                break
+            received += chunk
+            if not body_at and (end := received.find(b"\r\n\r\n")) >= 0:
+                body_at = end + 4
+                found = _parse_head(bytes(received[:end]))
+                size = int(found.get("content-length", size))
+            if len(received) - body_at > (MAX_DOCUMENT_BYTES if body_at else _MAX_HEAD_BYTES):
+                raise ValueError("too long")
+    finally:
+        connection.close()
+    body = bytes(received[body_at:])
+    if not body_at or len(body) != int(found.get("content-length", len(body))):
+        raise ValueError("cut short")
+    return Answer(body, found)
+
+
+def _connect(host: str, port: int, deadline: float) -> socket.socket:
+    """Connect to the first address that answers. They share the time: S3 has many, and none answers without a route."""
+    failed = OSError("no address")
+    for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        try:
+            return socket.create_connection((str(address[0]), port), _left_s(deadline))
+        except OSError as error:
+            failed = error
+    raise failed
+
+
+def _left_s(deadline: float) -> float:
+    return max(0.001, deadline - time.monotonic())
+
+
+def _parse_head(head: bytes) -> dict[str, str]:
+    status, *lines = head.decode("latin-1").split("\r\n")
+    if status.split(" ")[1:2] != ["200"]:
+        raise ValueError("not a plain 200")
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if "transfer-encoding" in headers or "content-encoding" in headers:
+        raise ValueError("encoded")
+    return headers

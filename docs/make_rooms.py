@@ -1,0 +1,108 @@
+"""Draws the rooms of the package into docs/architecture.md, from the imports: ``python docs/make_rooms.py``.
+
+A room is a file or a folder that lies directly in ``covalent_cirro``. `FLOORS` says which rooms may import which: a
+room imports from lower floors only. ``tests/unit/test_layers.py`` checks that by the same functions.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "covalent_cirro"
+PAGE = ROOT / "docs" / "architecture.md"
+BEGIN, END = "<!-- rooms: made by docs/make_rooms.py -->", "<!-- end of rooms -->"
+
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("cli", "emulator"),
+    ("history", "local"),
+    ("deployment",),
+    ("cirro",),
+    ("electron",),
+    ("aws", "covalent_server", "checkpoint"),
+    ("jobs", "runner"),
+    ("contract", "settings", "local_files", "private"),
+    ("errors",),
+)
+"""From the top to the bottom."""
+
+
+def modules() -> dict[str, Path]:
+    """The path of each module, by its name without ``covalent_cirro.``; the package itself is left out."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        if parts:
+            found[".".join(parts)] = path
+    return found
+
+
+def imported_names(tree: ast.Module) -> Iterator[str]:
+    """Full names of what a module imports when it runs, wherever in it; an import for type checking is none."""
+    for_types = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports() -> dict[str, set[str]]:
+    """By module of ours, the other modules of ours that it imports."""
+    known = modules()
+    found: dict[str, set[str]] = {}
+    for module, path in known.items():
+        names = [
+            name.removeprefix("covalent_cirro.")
+            for name in imported_names(ast.parse(path.read_text()))
+            if name.startswith("covalent_cirro.")
+        ]
+        found[module] = {name if name in known else name.rpartition(".")[0] for name in names} - {module, ""}
+    return found
+
+
+def room(module: str) -> str:
+    """The room of a module."""
+    return module.partition(".")[0]
+
+
+def arrows(of: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """By room, the other rooms that it imports from."""
+    found: dict[str, set[str]] = {room(module): set() for module in of}
+    for module, others in of.items():
+        found[room(module)] |= {room(other) for other in others} - {room(module)}
+    return found
+
+
+def drawing() -> str:
+    """The floors, and a table of what each room is and imports."""
+    found = arrows(imports())
+    lines = ["```text", *("    ".join(floor) for floor in FLOORS), "```", "", "| room | what it is | imports |"]
+    lines.append("| --- | --- | --- |")
+    order = [each for floor in FLOORS for each in floor]
+    for name in order:
+        path = PACKAGE / name / "__init__.py" if (PACKAGE / name).is_dir() else PACKAGE / f"{name}.py"
+        said = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0].replace("``", "`")
+        below = ", ".join(f"`{each}`" for each in order if each in found[name])
+        lines.append(f"| `{path.relative_to(PACKAGE).parts[0]}` | {said} | {below} |")
+    return "\n".join(lines)
+
+
+def page(text: str) -> str:
+    """The page with its drawing made anew."""
+    head, rest = text.split(BEGIN)
+    return f"{head}{BEGIN}\n\n{drawing()}\n\n{END}{rest.split(END)[1]}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text()))
