@@ -13,7 +13,7 @@ from covalent_cirro.aws import sessions
 from covalent_cirro.errors import AccessDenied
 from covalent_cirro.jobs.machines import InstanceType, filters, parse_instance_type
 from covalent_cirro.jobs.queues import Environment, parse_environment, parse_queue
-from covalent_cirro.jobs.waiting import FRONT_JOBS, Place, Seen
+from covalent_cirro.jobs.waiting import FRONT_JOBS, QueuePosition, QueueSnapshot
 
 TYPES_KEPT_S = 3600.0
 """A region's instance types hardly ever change."""
@@ -37,7 +37,7 @@ class Capacity:
         self._clock = clock
         self._types: dict[tuple[str, ...], tuple[float, dict[str, InstanceType]]] = {}
 
-    async def look(self, queue: str) -> Seen:
+    async def look(self, queue: str) -> QueueSnapshot:
         """Ask about a queue: six calls at most, and one more an hour. What may not be asked is left out.
 
         Raises:
@@ -49,15 +49,15 @@ class Capacity:
             found = parse_queue(described) if described else None
             environments = await self._environments(found.environments) if found else ()
         except AccessDenied as error:
-            return Seen(None, (), None, None, None, "", (error.operation,))
+            return QueueSnapshot(None, (), None, None, None, "", (error.operation,))
         if found is None:
-            return Seen(None, (), None, None, None, "")
+            return QueueSnapshot(None, (), None, None, None, "")
         names = sorted({name for each in environments if each.has_instances for name in each.instance_types})
         types = await self._allowed(self._instance_types(tuple(names)), denied)
         running = await self._allowed(self._running(queue), denied)
         front = await self._allowed(self._front(queue), denied)
         head = await self._allowed(self._reason(front[0].job_id), denied) if front else ""
-        return Seen(found, environments, types, running, front, head or "", tuple(denied))
+        return QueueSnapshot(found, environments, types, running, front, head or "", tuple(denied))
 
     async def _allowed(self, asked: Awaitable[Any], denied: list[str]) -> Any:
         try:
@@ -105,12 +105,12 @@ class Capacity:
                 return len(response["jobSummaryList"])
         return 0
 
-    async def _front(self, queue: str) -> tuple[Place, ...]:
+    async def _front(self, queue: str) -> tuple[QueuePosition, ...]:
         with self._errors("batch:GetJobQueueSnapshot", queue):
             response = await self._batch.get_job_queue_snapshot(jobQueue=queue)
         jobs = (response.get("frontOfQueue") or {}).get("jobs") or ()
         return tuple(
-            Place(str(each["jobArn"]).rpartition("/")[2], (each.get("earliestTimeAtPosition") or 0) / 1000)
+            QueuePosition(str(each["jobArn"]).rpartition("/")[2], (each.get("earliestTimeAtPosition") or 0) / 1000)
             for each in jobs
         )
 

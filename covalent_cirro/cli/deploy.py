@@ -21,7 +21,7 @@ from covalent_cirro.covalent_server.config import Recorded
 from covalent_cirro.deployment import Deployed
 from covalent_cirro.deployment.change_sets import Change
 from covalent_cirro.deployment.plans import PartPlan, Plan
-from covalent_cirro.deployment.running_jobs import CHOICES, END, REFUSE, WAIT, Found
+from covalent_cirro.deployment.running_jobs import CHOICES, END, REFUSE, WAIT, AffectedJobs
 from covalent_cirro.deployment.stack_events import StackEvent
 from covalent_cirro.errors import SettingsError
 
@@ -106,7 +106,7 @@ def ask(plan: Plan, *, again: bool, yes: bool, as_json: bool) -> bool:
     return render.confirm("Make these changes?")
 
 
-def ask_about_jobs(found: Found, *, as_json: bool) -> str:
+def ask_about_jobs(found: AffectedJobs, *, as_json: bool) -> str:
     """What is to be done about jobs that run; refuse where nobody is there to answer."""
     if as_json or not render.interactive():
         return REFUSE

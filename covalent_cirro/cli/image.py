@@ -21,7 +21,7 @@ from covalent_cirro.deployment.images.build import Built
 from covalent_cirro.deployment.images.docker_engine import DockerEngine
 from covalent_cirro.deployment.images.recipe import DEVICES, PLATFORMS, PYTHON, PYTHONS, Recipe
 from covalent_cirro.deployment.images.repository import PushedImage, Repository
-from covalent_cirro.jobs.image_rules import VERSION_LABELS, Facts
+from covalent_cirro.jobs.image_rules import VERSION_LABELS, ImageFacts
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -189,7 +189,7 @@ def _show(built: Built) -> None:
         render.warning(warning)
 
 
-def _listed(repository: Repository, found: PushedImage, told: Facts | None, uri: str) -> dict[str, Any]:
+def _listed(repository: Repository, found: PushedImage, told: ImageFacts | None, uri: str) -> dict[str, Any]:
     return {
         "uri": f"{repository.uri}@{found.digest}",
         "digest": found.digest,

@@ -12,14 +12,14 @@ from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import MIB, DispatchName, lasting, memory, moment
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.contract.protocol import Usage
-from covalent_cirro.history import checkpoints, find
+from covalent_cirro.history import find, saved_checkpoints
 from covalent_cirro.history.account import open_account
-from covalent_cirro.history.checkpoints import Checkpoint
-from covalent_cirro.history.hosts import Hosts
+from covalent_cirro.history.instances import Instances
 from covalent_cirro.history.names import Wanted
 from covalent_cirro.history.queue_places import Turns
 from covalent_cirro.history.report import Report, cost_document, of_electron
 from covalent_cirro.history.report.page import duration, machine, usd
+from covalent_cirro.history.saved_checkpoints import SavedCheckpoint
 from covalent_cirro.history.story import Site, Story, document, tell
 
 
@@ -36,9 +36,9 @@ def show(target: Target, electron: Wanted, as_json: bool) -> None:
         found = find.electron(account, electron)
         site, record = Site(account.region, account.partition), found.record
         turn = Turns(account).of([record]).get(record.job_id) if record else None
-        hosts = Hosts(account).of_attempts(record) if record else {}
+        hosts = Instances(account).of_attempts(record) if record else {}
         story = tell(found, account.settings, site, turn=turn, hosts=hosts)
-        saved = checkpoints.latest(account, found)
+        saved = saved_checkpoints.latest(account, found)
         cost = of_electron(account, found)
     if as_json:
         checkpoint = None if saved is None else saved._asdict()
@@ -47,7 +47,7 @@ def show(target: Target, electron: Wanted, as_json: bool) -> None:
         _show(story, saved, cost, time.time())
 
 
-def _show(story: Story, saved: Checkpoint | None, cost: Report, now: float) -> None:
+def _show(story: Story, saved: SavedCheckpoint | None, cost: Report, now: float) -> None:
     of = f" of {story.lattice}" if story.lattice else ""
     render.heading(f"{story.electron}{of}, {story.dispatch_id}:{story.node_id}")
     render.facts(_facts(story, saved, cost))
@@ -142,14 +142,14 @@ def _cost(cost: Report) -> str:
     return "; ".join(parts)
 
 
-def _checkpoint(saved: Checkpoint | None) -> str:
+def _checkpoint(saved: SavedCheckpoint | None) -> str:
     if saved is None:
         return ""
     files = "1 file" if saved.files == 1 else f"{saved.files} files"
     return f"{moment(saved.saved_at)}, {files}, {memory(saved.stored_bytes / MIB)}: {saved.uri}"
 
 
-def _facts(story: Story, saved: Checkpoint | None, cost: Report) -> Iterator[tuple[str, str]]:
+def _facts(story: Story, saved: SavedCheckpoint | None, cost: Report) -> Iterator[tuple[str, str]]:
     rows: tuple[tuple[str, Any], ...] = (
         ("state", story.state + (f" ({story.end.replace('_', ' ')})" if story.end else "")),
         ("why", story.why),

@@ -39,7 +39,7 @@ Client = Callable[[str], Any]
 """Makes a boto3 client of a service, or gives the one that was made."""
 
 
-class Job(NamedTuple):
+class ActiveJob(NamedTuple):
     """A job that has not ended.
 
     Attributes:
@@ -74,7 +74,7 @@ class Holdings:
     keep_data: bool
     stacks: tuple[Stack, ...]
     resources: tuple[Resource, ...]
-    jobs: tuple[Job, ...]
+    jobs: tuple[ActiveJob, ...]
     buckets: tuple[Contents, ...]
     repositories: tuple[Contents, ...]
     clusters: tuple[str, ...]
@@ -207,7 +207,7 @@ def _described(client: Client, operation: str, key: str, names: list[str]) -> It
             yield from getattr(client("batch"), operation)(**{key: some})[key]
 
 
-def jobs(client: Client, queues: Iterable[str], states: Iterable[str] = ACTIVE_STATES) -> Iterator[Job]:
+def jobs(client: Client, queues: Iterable[str], states: Iterable[str] = ACTIVE_STATES) -> Iterator[ActiveJob]:
     """The jobs in the queues that have not ended, in all states or some."""
     batch = client("batch")
     for queue in queues:
@@ -215,7 +215,7 @@ def jobs(client: Client, queues: Iterable[str], states: Iterable[str] = ACTIVE_S
             with translated(batch, "batch:ListJobs", queue):
                 for page in batch.get_paginator("list_jobs").paginate(jobQueue=queue, jobStatus=state):
                     for each in page["jobSummaryList"]:
-                        yield Job(each["jobId"], state)
+                        yield ActiveJob(each["jobId"], state)
 
 
 def _definitions(client: Client, name: str, roles: list[str]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from covalent_cirro.history import archive, batch_jobs, find
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.archive import Kept
 from covalent_cirro.history.electron_list import Row, folded, ordered, row_of_call, row_of_job, row_of_reused
-from covalent_cirro.history.hosts import Hosts
+from covalent_cirro.history.instances import Instances
 from covalent_cirro.history.queue_places import Turns
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.authentic_outcomes import refused
@@ -62,7 +62,7 @@ class Board:
         self._electrons: dict[Location, str] = {}
         self._reusing = reusing
         self._reused: dict[Location, Reused] = {}
-        self._hosts = Hosts(account)
+        self._hosts = Instances(account)
         self._turns = Turns(account, clock=clock)
         self._looked_at: float | None = None
         self._calls = 0

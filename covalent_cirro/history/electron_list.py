@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from covalent_cirro.contract.protocol import Failure, Location, Outcome, Reused
-from covalent_cirro.history.hosts import Host
+from covalent_cirro.history.instances import Instance
 from covalent_cirro.history.queue_places import Turn
 from covalent_cirro.history.records import ENDED, RUNNING, Record
 from covalent_cirro.jobs import further_tries
@@ -82,7 +82,7 @@ def row_of_job(
     record: Record,
     outcome: Outcome | None,
     waits: Turn | None = None,
-    host: Host | None = None,
+    host: Instance | None = None,
     problem: str = "",
 ) -> Row:
     """The row of a job.

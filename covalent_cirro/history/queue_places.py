@@ -17,7 +17,7 @@ from covalent_cirro.history.account import Account
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.machines import Need
 from covalent_cirro.jobs.states import JobState
-from covalent_cirro.jobs.waiting import Reason, Seen, Waiting, Why, explain
+from covalent_cirro.jobs.waiting import QueueSnapshot, Reason, Waiting, Why, explain
 
 EVERY_S = 10.0
 """Between two looks at a queue: each is five or six calls, however many jobs wait in it."""
@@ -50,7 +50,7 @@ class Turns:
         self._account = account
         self._clock = clock
         self._capacity: Capacity | None = None
-        self._seen: dict[str, tuple[float, Seen | None]] = {}
+        self._seen: dict[str, tuple[float, QueueSnapshot | None]] = {}
 
     def of(self, records: Iterable[Record]) -> dict[str, Turn]:
         """Why the jobs that are RUNNABLE wait, by their ids. Those that AWS does not let one learn are left out."""
@@ -65,7 +65,7 @@ class Turns:
                     found[record.job_id] = turn
         return found
 
-    def _turn(self, record: Record, seen: Seen, gone: set[str]) -> Turn:
+    def _turn(self, record: Record, seen: QueueSnapshot, gone: set[str]) -> Turn:
         """The queue may have been looked at before the jobs: those of them that are ``gone`` do not count."""
         detail, now = record.detail, self._clock()
         need = Need(int(detail.vcpus), detail.memory_mib, detail.gpus)
@@ -74,7 +74,7 @@ class Turns:
         front = [each.job_id for each in seen.front or () if each.job_id not in gone]
         return Turn(reason, front.index(detail.job_id) + 1 if detail.job_id in front else None)
 
-    def _look(self, queue: str) -> Seen | None:
+    def _look(self, queue: str) -> QueueSnapshot | None:
         looked_at, seen = self._seen.get(queue, (float("-inf"), None))
         if self._clock() - looked_at >= EVERY_S:
             with contextlib.suppress(CirroError):  # throttled: what was seen before will do until the next look

@@ -40,7 +40,7 @@ class Explanation(NamedTuple):
     text: str
 
 
-class Place(NamedTuple):
+class JobLinks(NamedTuple):
     """Where an electron's job is looked at.
 
     Attributes:
@@ -52,7 +52,7 @@ class Place(NamedTuple):
     log_url: str = ""
 
 
-def explain(evidence: Evidence, settings: Settings, name: str, node_id: int, place: Place) -> Explanation:
+def explain(evidence: Evidence, settings: Settings, name: str, node_id: int, place: JobLinks) -> Explanation:
     """What to tell of an electron that has no result.
 
     Args:
@@ -128,7 +128,7 @@ def _exit_code(code: int | None) -> str:
     return "" if code is None else f"exit code {code}"
 
 
-def _where(evidence: Evidence, settings: Settings, place: Place) -> str:
+def _where(evidence: Evidence, settings: Settings, place: JobLinks) -> str:
     detail = evidence.detail
     group = (detail.log_group if detail is not None else "") or settings.batch_job_log_group_name
     stream = detail.log_stream if detail is not None else ""

@@ -94,14 +94,14 @@ class Waiting(NamedTuple):
     since: float
 
 
-class Place(NamedTuple):
+class QueuePosition(NamedTuple):
     """A RUNNABLE job in its queue, and since when it is at its place, epoch seconds."""
 
     job_id: str
     since: float
 
 
-class Seen(NamedTuple):
+class QueueSnapshot(NamedTuple):
     """What AWS says of a queue. `None`: it was not to be learnt.
 
     Attributes:
@@ -118,7 +118,7 @@ class Seen(NamedTuple):
     environments: tuple[Environment, ...]
     types: Mapping[str, InstanceType] | None
     running: int | None
-    front: tuple[Place, ...] | None
+    front: tuple[QueuePosition, ...] | None
     head_reason: str
     denied: tuple[str, ...] = ()
 
@@ -148,7 +148,7 @@ class Reason(NamedTuple):
 
 def explain(
     job: Waiting,
-    seen: Seen,
+    seen: QueueSnapshot,
     queue: str,
     region: str,
     profile: str | None,
@@ -174,7 +174,7 @@ class _Case:
     def __init__(
         self,
         job: Waiting,
-        seen: Seen,
+        seen: QueueSnapshot,
         queue: str,
         region: str,
         profile: str | None,

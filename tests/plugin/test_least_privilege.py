@@ -34,7 +34,7 @@ from covalent_cirro.electron.engine.engine import engine_of, retire
 from covalent_cirro.errors import AccessDenied, ImageError, PollFailed
 from covalent_cirro.history import find
 from covalent_cirro.history.account import Account as History
-from covalent_cirro.history.hosts import Hosts
+from covalent_cirro.history.instances import Instances
 from covalent_cirro.history.records import parse_record
 from covalent_cirro.local.emulator import Emulator, Timing
 from tests import last_words
@@ -364,7 +364,7 @@ async def _sees_machines(account: Account, executor: Make) -> None:
     assert record is not None
     try:
         with History(access_of(made.settings), "cirro", made.settings) as history:
-            if not Hosts(history).of([record]):
+            if not Instances(history).of([record]):
                 account.submitter("ecs").describe_container_instances(cluster=cluster, containerInstances=[host])
     finally:
         await made.cancel(where, job_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from covalent_cirro.deployment.doctor.account import Clients
+from covalent_cirro.deployment.doctor.account_facts import Clients
 from covalent_cirro.deployment.doctor.verdicts.network import Subnet
 from covalent_cirro.jobs.machines import InstanceType, filters, parse_instance_type
 from covalent_cirro.jobs.queues import Environment, Queue, parse_environment, parse_queue

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.deployment import stacks
 from covalent_cirro.deployment.doctor import capacity
-from covalent_cirro.deployment.doctor.account import Clients
+from covalent_cirro.deployment.doctor.account_facts import Clients
 from covalent_cirro.deployment.doctor.capacity import ACTIVE_STATES, TERMINAL_STATES, Count
 from covalent_cirro.deployment.plans import BUDGET, STACKS, stack_name
 from covalent_cirro.deployment.stacks import Stack

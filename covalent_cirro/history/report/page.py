@@ -17,7 +17,7 @@ import jinja2
 
 from covalent_cirro.history.report import Report, costs, timeline
 from covalent_cirro.history.report.costs import Line, Total
-from covalent_cirro.history.report.facts import Run
+from covalent_cirro.history.report.runs import Run
 from covalent_cirro.history.report.sizing import Size
 from covalent_cirro.history.report.timeline import Segment
 from covalent_cirro.jobs.reuse_texts import REUSED

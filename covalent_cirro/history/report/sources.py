@@ -17,13 +17,13 @@ from covalent_cirro.history import archive, find
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.archive import Kept
 from covalent_cirro.history.find import Electron
-from covalent_cirro.history.hosts import Host, Hosts, Place, places
+from covalent_cirro.history.instances import ContainerInstance, Instance, Instances, places
 from covalent_cirro.history.records import Record
 from covalent_cirro.history.report.costs import Offer, need_of
-from covalent_cirro.history.report.facts import (
+from covalent_cirro.history.report.runs import (
     NO_CAPACITY,
-    Capacity,
     Machine,
+    QueueMachines,
     Run,
     run_of_call,
     run_of_job,
@@ -142,11 +142,11 @@ def gather_electron(account: Account, electron: Electron, *, clock: Callable[[],
     return _with_prices(account, electron.dispatch_id, records, runs, notes, clock())
 
 
-def _hosts(account: Account, records: Iterable[Record]) -> dict[Place, Host]:
-    return Hosts(account).at(place for record in records for place in places(record))
+def _hosts(account: Account, records: Iterable[Record]) -> dict[ContainerInstance, Instance]:
+    return Instances(account).at(place for record in records for place in places(record))
 
 
-def _seen_on(run: Run, record: Record, hosts: Mapping[Place, Host]) -> Run:
+def _seen_on(run: Run, record: Record, hosts: Mapping[ContainerInstance, Instance]) -> Run:
     """The run, with what ECS says of where attempts ran whose outcome does not tell, or is not there yet."""
     named, attempts = places(record), []
     for each in run.attempts:
@@ -202,7 +202,7 @@ def _forgotten(account: Account, kept: Kept, outcome: Outcome | None, called_at:
 # --- what queues run on -----------------------------------------------------------------------------------------------
 
 
-def _capacities(account: Account, queues: Iterable[str], notes: list[str]) -> dict[str, Capacity]:
+def _capacities(account: Account, queues: Iterable[str], notes: list[str]) -> dict[str, QueueMachines]:
     try:
         found = environments(account, queues)
     except CirroError as error:
@@ -233,11 +233,11 @@ def environments(account: Account, queues: Iterable[str]) -> dict[str, list[Envi
     return {queue.name: [by_arn[arn] for arn in queue.environments if arn in by_arn] for queue in parsed}
 
 
-def capacity(found: list[Environment]) -> Capacity:
+def capacity(found: list[Environment]) -> QueueMachines:
     """What jobs of a queue run on, from its compute environments."""
     markets = {MARKETS.get(each.kind, "") for each in found}
     first = found[0].instance_types if found else ()
-    return Capacity(
+    return QueueMachines(
         market_of_cluster={each.cluster.rpartition("/")[2]: MARKETS.get(each.kind, "") for each in found},
         market=markets.pop() if len(markets) == 1 else "",
         kinds=of_environment(first, shipped().types),

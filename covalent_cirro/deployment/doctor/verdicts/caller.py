@@ -15,7 +15,7 @@ EXPIRY_WARNING_S = 3600
 """A dispatch of an hour is nothing unusual, and credentials of a login do not renew themselves."""
 
 
-class Identity(NamedTuple):
+class Caller(NamedTuple):
     """Who AWS takes us for.
 
     Attributes:
@@ -37,7 +37,7 @@ _NOT_RENEWED = frozenset({"sso", "env", "custom-process", "login"})
 """Credentials that somebody has to renew; those of an instance or a container renew themselves."""
 
 
-def credentials(identity: Identity, where: Where) -> Finding:
+def credentials(identity: Caller, where: Where) -> Finding:
     """Whose they are, and for how long."""
     seen = f"account {identity.account}, {identity.arn}, from {identity.method}"
     if identity.expires_in_s is not None:

@@ -23,7 +23,7 @@ def is_piece_of_a_line(message: str) -> bool:
     return len(message) > EVENT_BYTES // 4 and len(message.encode()) >= EVENT_BYTES
 
 
-class Events:
+class LogEvents:
     """The events of one attempt's stream in CloudWatch, oldest first, each once.
 
     Attributes:

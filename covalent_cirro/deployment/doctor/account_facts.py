@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from covalent_cirro.aws import sessions
 from covalent_cirro.aws.sessions import Access, translate
-from covalent_cirro.deployment.doctor.verdicts.account import Identity
+from covalent_cirro.deployment.doctor.verdicts.caller import Caller
 from covalent_cirro.deployment.doctor.verdicts.data import Security, tls_only
 from covalent_cirro.errors import AwsError, CirroError, NotFound
 
@@ -77,7 +77,7 @@ class Refusal(NamedTuple):
     clock_ahead_s: float | None
 
 
-def identity(clients: Clients) -> Identity | Refusal:
+def identity(clients: Clients) -> Caller | Refusal:
     """Who AWS takes us for, and what time it is there."""
     began = time.time()
     try:
@@ -88,7 +88,7 @@ def identity(clients: Clients) -> Identity | Refusal:
     except CirroError as error:
         response = getattr(error.__cause__, "response", None) or {}
         return Refusal(error, _ahead(response, began))
-    return Identity(
+    return Caller(
         account=str(answer["Account"]),
         arn=str(answer["Arn"]),
         method=str(getattr(signer, "method", None) or "the environment"),
