@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections import Counter
 from typing import Any
 
 import click
 
-from covalent_cirro.aws import sessions
+from covalent_cirro.aws.clients import Clients
 from covalent_cirro.cli import render
 from covalent_cirro.cli.deploy import show_event
 from covalent_cirro.cli.options import Target, json_option, target_options
@@ -30,7 +29,7 @@ def destroy(target: Target, keep_data: bool, yes: bool, as_json: bool) -> None:
     Says what there is and asks, stops the jobs, empties and deletes, and looks whether anything is left. One that was
     deleted by half is finished.
     """
-    client = functools.cache(lambda service: sessions.client(target.access, service))
+    client = Clients(target.access)
     found = holdings.survey(client, target.stack_name, keep_data=keep_data)
     if not as_json:
         _show_holdings(found)

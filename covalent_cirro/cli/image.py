@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from covalent_cirro import deployment
-from covalent_cirro.aws import sessions
+from covalent_cirro.aws.clients import Clients
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.covalent_server import config
@@ -162,8 +162,9 @@ def _recipe(given: dict[str, Any]) -> Recipe:
 
 
 def _repository(target: Target) -> Repository:
-    outputs = deployment.outputs(sessions.client(target.access, "cloudformation"), target.stack_name)
-    return image_push.repository_of(outputs, sessions.client(target.access, "ecr"), target.access)
+    client = Clients(target.access)
+    outputs = deployment.outputs(client("cloudformation"), target.stack_name)
+    return image_push.repository_of(outputs, client("ecr"), target.access)
 
 
 def _described(built: Built) -> dict[str, Any]:

@@ -18,12 +18,11 @@ from covalent_cirro.deployment.plans import STACKS, TAG, stack_name
 from covalent_cirro.deployment.stack_events import FIRST_POLL_S, LONGEST_POLL_S
 from covalent_cirro.deployment.stacks import Resource, Stack, access_of_client
 from covalent_cirro.errors import AwsError
+from covalent_cirro.jobs.states import ACTIVE_STATES
+from covalent_cirro.jobs.tags import MADE_BY
 
 STORAGE = "storage"
 """The part that holds data."""
-
-ACTIVE_STATES = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
-"""States of a job that has not ended."""
 
 MAX_DESCRIBED = 100
 """Queues, compute environments, clusters and definitions in one Describe call (Batch and ECS API References)."""
@@ -32,8 +31,7 @@ PROOF_PATIENCE_S = 60.0
 """What is deleted is still listed for a while: the tagging API follows the services at a distance."""
 
 DEFINITION_PREFIX = "cirro-"
-MADE_BY = {"cirro:made-by": "covalent-cirro"}
-"""What tells the job definitions of executors (`definitions`)."""
+"""How names of the job definitions of executors begin (`electron/engine/definitions.py`)."""
 
 Client = Callable[[str], Any]
 """Makes a boto3 client of a service, or gives the one that was made."""

@@ -73,7 +73,7 @@ class Board:
         Raises:
             AccessDenied, AwsError: AWS refused or could not be reached.
         """
-        before, began = self._account.calls, self._clock()
+        before, began = self._account.clients.calls, self._clock()
         found = self._first() if self._looked_at is None else self._next(self._looked_at)
         self._records |= {record.job_id: record for record in found}
         if self._dispatch_id is not None and (self._looked_at is None or self._reusing or self._reused):
@@ -98,7 +98,7 @@ class Board:
             if place not in called
         ]
         rows += [row_of_reused(place, reused) for place, reused in self._reused.items()]
-        self._calls = self._account.calls - before
+        self._calls = self._account.clients.calls - before
         return ordered(folded(rows))
 
     @property

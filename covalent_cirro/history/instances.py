@@ -74,7 +74,7 @@ class Instances:
                 self._known[cluster, str(each["containerInstanceArn"]).rpartition("/")[2]] = _host(each)
 
     def _described(self, cluster: str, ids: list[str]) -> list[dict[str, Any]]:
-        ecs = self._account.client("ecs")
+        ecs = self._account.clients("ecs")
         try:
             answer = self._account.ask(
                 "ecs:DescribeContainerInstances",

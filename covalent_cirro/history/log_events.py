@@ -39,7 +39,7 @@ class LogEvents:
         self._account = account
         self._stream = stream
         self._group = record.detail.log_group or account.settings.batch_job_log_group_name
-        self._client = account.client("logs", record.log_region or None)
+        self._client = account.clients("logs", record.log_region or None)
         self._token: dict[str, str] = {}
         self._is_at_end = False
 

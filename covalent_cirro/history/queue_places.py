@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-from covalent_cirro.aws.capacity import Capacity
 from covalent_cirro.errors import CirroError
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.records import Record
@@ -49,7 +48,6 @@ class Turns:
     def __init__(self, account: Account, *, clock: Callable[[], float] = time.time) -> None:
         self._account = account
         self._clock = clock
-        self._capacity: Capacity | None = None
         self._seen: dict[str, tuple[float, QueueSnapshot | None]] = {}
 
     def of(self, records: Iterable[Record]) -> dict[str, Turn]:
@@ -78,44 +76,6 @@ class Turns:
         looked_at, seen = self._seen.get(queue, (float("-inf"), None))
         if self._clock() - looked_at >= EVERY_S:
             with contextlib.suppress(CirroError):  # throttled: what was seen before will do until the next look
-                seen = asyncio.run(self._capacities().look(queue))
+                seen = asyncio.run(self._account.capacity.look(queue))
             self._seen[queue] = (self._clock(), seen)
         return seen
-
-    def _capacities(self) -> Capacity:
-        if self._capacity is None:
-            account = self._account
-
-            async def ec2() -> Any:
-                return _Awaited(account, account.client("ec2"))
-
-            self._capacity = Capacity(_Awaited(account, account.client("batch")), ec2, account.access)
-        return self._capacity
-
-
-class _Awaited:
-    """A boto3 client whose calls are awaited, as those of the server's clients are."""
-
-    def __init__(self, account: Account, client: Any) -> None:
-        self._account = account
-        self._client = client
-
-    def __getattr__(self, operation: str) -> Any:
-        async def call(**request: Any) -> Any:
-            self._account.calls += 1
-            return getattr(self._client, operation)(**request)
-
-        return call
-
-    def get_paginator(self, operation: str) -> Any:
-        """Its pages, one after the other."""
-        return _AwaitedPages(self._client.get_paginator(operation))
-
-
-class _AwaitedPages:
-    def __init__(self, paginator: Any) -> None:
-        self._paginator = paginator
-
-    async def paginate(self, **request: Any) -> AsyncIterator[Any]:
-        for page in self._paginator.paginate(**request):
-            yield page

@@ -25,6 +25,7 @@ from click.testing import CliRunner
 from covalent._shared_files import TaskRuntimeError
 
 from covalent_cirro import CirroBatchExecutor, deployment
+from covalent_cirro.aws.clients import Clients
 from covalent_cirro.aws.prices import Prices
 from covalent_cirro.aws.sessions import access_of
 from covalent_cirro.cli import main
@@ -372,7 +373,7 @@ async def _sees_machines(account: Account, executor: Make) -> None:
 
 async def _reads_prices(account: Account, executor: Make) -> None:
     """A report takes the table of the package for what may not be asked; here that is said to the test."""
-    prices = Prices(access_of(executor().settings), account.emulator.region)
+    prices = Prices(Clients(access_of(executor().settings)), account.emulator.region)
     prices.on_demand(["m6i.large"])
     now = time.time()
     history = prices.spot(["m6i.large"], now - 3600, now)

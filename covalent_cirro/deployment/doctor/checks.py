@@ -32,6 +32,7 @@ from covalent_cirro.errors import AccessDenied, AwsError, NotFound, SettingsErro
 from covalent_cirro.jobs import machines, queues
 from covalent_cirro.jobs.findings import FAILURE, OK, Finding
 from covalent_cirro.jobs.image_rules import ImageFacts, Pickled
+from covalent_cirro.jobs.tags import DISPATCH_TAG
 from covalent_cirro.settings import SECTION
 
 Findings = Iterable[Finding]
@@ -301,7 +302,7 @@ def permissions(facts: DeploymentFacts) -> Findings:
         (["batch:RegisterJobDefinition"], [definition.rpartition(":")[0]], {}),
         (["batch:DescribeJobs", *roles.ON_ANYTHING], ["*"], {}),
         (["batch:GetJobQueueSnapshot"], queues, {}),
-        (["batch:TerminateJob"], [arn("batch", "job/1")], {"aws:ResourceTag/covalent:dispatch": "1"}),
+        (["batch:TerminateJob"], [arn("batch", "job/1")], {f"aws:ResourceTag/{DISPATCH_TAG}": "1"}),
         (["ecs:DescribeContainerInstances"], [arn("ecs", "container-instance/1/2")], {}),
         (["logs:GetLogEvents"], [streams], {}),
     ]

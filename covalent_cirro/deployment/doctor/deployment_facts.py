@@ -5,6 +5,7 @@ Knows which gateway has a fact; what it means is `health`'s.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import threading
 from collections.abc import Callable
@@ -12,11 +13,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from covalent_cirro.aws.capacity import Capacity
+from covalent_cirro.aws.clients import Clients
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.covalent_server import config
 from covalent_cirro.deployment import stacks, zones
-from covalent_cirro.deployment.doctor import account_facts, capacity, server_facts
-from covalent_cirro.deployment.doctor.account_facts import Clients, Refusal
+from covalent_cirro.deployment.doctor import account_facts, server_facts, subnet_facts
+from covalent_cirro.deployment.doctor.account_facts import Refusal
 from covalent_cirro.deployment.doctor.verdicts.caller import Caller
 from covalent_cirro.deployment.doctor.verdicts.network import Subnet
 from covalent_cirro.deployment.doctor.verdicts.server import InstalledVersions, Server
@@ -93,6 +96,7 @@ class DeploymentFacts:
             endpoint_url=access.endpoint_url or given.get("endpoint_url"),
         )
         self.clients = Clients(self.access)
+        self.capacity = Capacity(self.clients.awaited, self.access)
 
     @once
     def where(self) -> Where:
@@ -173,7 +177,7 @@ class DeploymentFacts:
     @once
     def all_queues(self) -> list[Queue]:
         """Every queue of the account and region."""
-        return capacity.queues(self.clients)
+        return asyncio.run(self.capacity.queues())
 
     @once
     def wanted_queues(self) -> dict[str, str]:
@@ -205,7 +209,7 @@ class DeploymentFacts:
     def environments(self) -> list[Environment]:
         """The compute environments behind `found_queues`, each once."""
         arns = {arn: None for queue in self.found_queues() for arn in queue.environments}
-        return capacity.environments(self.clients, list(arns))
+        return asyncio.run(self.capacity.environments(list(arns)))
 
     @once
     def _type_names(self) -> list[str]:
@@ -215,7 +219,7 @@ class DeploymentFacts:
     @once
     def instance_types(self) -> dict[str, InstanceType]:
         """The region's instance types that `environments` may start."""
-        return capacity.instance_types(self.clients, self._type_names())
+        return asyncio.run(self.capacity.instance_types(self._type_names()))
 
     @once
     def offered_zones(self) -> dict[str, frozenset[str]]:
@@ -225,7 +229,7 @@ class DeploymentFacts:
     @once
     def subnets(self) -> dict[str, Subnet]:
         """The subnets of `environments` that exist, by id."""
-        return capacity.subnets(self.clients, [subnet for each in self.environments() for subnet in each.subnets])
+        return subnet_facts.subnets(self.clients, [subnet for each in self.environments() for subnet in each.subnets])
 
     @once
     def image_place(self) -> EcrImage | None:
