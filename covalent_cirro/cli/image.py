@@ -21,6 +21,7 @@ from covalent_cirro.deployment.images.build import Built
 from covalent_cirro.deployment.images.docker_engine import DockerEngine
 from covalent_cirro.deployment.images.recipe import DEVICES, PLATFORMS, PYTHON, PYTHONS, Recipe
 from covalent_cirro.deployment.images.repository import PushedImage, Repository
+from covalent_cirro.jobs.formatting import megabytes
 from covalent_cirro.jobs.image_rules import VERSION_LABELS, ImageFacts
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -143,7 +144,7 @@ def listing(target: Target, as_json: bool) -> None:
                 "*" if row["used"] else "",
                 ", ".join(row["tags"]) or "-",
                 row["digest"].removeprefix("sha256:")[:12],
-                f"{row['size_bytes'] / 1e6:.0f} MB",
+                megabytes(row["size_bytes"]),
                 f"{datetime.fromisoformat(row['pushed_at']):%Y-%m-%d %H:%M}",
                 *(row["versions"][name] or "-" for name in ("python", "cloudpickle", "runner")),
                 _scan(row["scan"]),
@@ -184,7 +185,7 @@ def _show(built: Built) -> None:
     render.done(
         f"{built.reference} {'is built' if built.changed else 'is here already: nothing has changed'} (Python "
         f"{versions['python']}, cloudpickle {versions['cloudpickle']}, runner {versions['runner']}, "
-        f"{built.image.size_bytes / 1e6:.0f} MB unpacked)"
+        f"{megabytes(built.image.size_bytes)} unpacked)"
     )
     for warning in built.warnings:
         render.warning(warning)

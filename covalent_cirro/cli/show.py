@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from covalent_cirro.cli import render
-from covalent_cirro.cli.electrons import MIB, DispatchName, lasting, memory, moment
+from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.contract.protocol import Usage
 from covalent_cirro.history import find, saved_checkpoints
@@ -18,9 +18,10 @@ from covalent_cirro.history.instances import Instances
 from covalent_cirro.history.names import Wanted
 from covalent_cirro.history.queue_places import Turns
 from covalent_cirro.history.report import Report, cost_document, of_electron
-from covalent_cirro.history.report.page import duration, machine, usd
+from covalent_cirro.history.report.page import machine
 from covalent_cirro.history.saved_checkpoints import SavedCheckpoint
 from covalent_cirro.history.story import Site, Story, document, tell
+from covalent_cirro.jobs.formatting import MIB, duration, elapsed, memory, moment, usd
 
 
 @click.command()
@@ -59,7 +60,7 @@ def _show(story: Story, saved: SavedCheckpoint | None, cost: Report, now: float)
                 (
                     f"  {period.what}" if period.part else period.what,
                     moment(period.began_at),
-                    lasting((period.ended_at or now) - period.began_at) + ("" if period.ended_at else ", so far"),
+                    elapsed((period.ended_at or now) - period.began_at) + ("" if period.ended_at else ", so far"),
                 )
                 for period in story.periods
             ),
@@ -180,7 +181,7 @@ def _asked(story: Story) -> str:
         "" if story.vcpus is None else f"{story.vcpus:g} vCPU",
         "" if story.memory_mib is None else memory(story.memory_mib),
         f"{story.gpus} GPU" if story.gpus else "",
-        "" if story.time_limit_s is None else f"{lasting(story.time_limit_s)} an attempt",
+        "" if story.time_limit_s is None else f"{elapsed(story.time_limit_s)} an attempt",
         "" if story.attempts_allowed is None else f"up to {story.attempts_allowed} attempts",
     ]
     return ", ".join(part for part in parts if part)

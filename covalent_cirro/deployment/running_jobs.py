@@ -15,6 +15,7 @@ from covalent_cirro.deployment.change_sets import Change
 from covalent_cirro.deployment.holdings import Client, translated
 from covalent_cirro.deployment.stack_events import Watch
 from covalent_cirro.errors import StackError
+from covalent_cirro.jobs.formatting import counted
 
 REFUSE, WAIT, END = "refuse", "wait", "end"
 CHOICES = (REFUSE, WAIT, END)
@@ -55,7 +56,7 @@ class AffectedJobs(NamedTuple):
     def __str__(self) -> str:
         """``"2 jobs run (1 RUNNING, 1 STARTING)"``."""
         count = self.states.total()
-        told = ", ".join(f"{many} {state}" for state, many in sorted(self.states.items()))
+        told = counted(dict(sorted(self.states.items())))
         return f"{count} job{'' if count == 1 else 's'} run{'s' if count == 1 else ''} ({told})"
 
 

@@ -14,6 +14,7 @@ from covalent_cirro.history.queue_places import Turn
 from covalent_cirro.history.records import ENDED, RUNNING, Record
 from covalent_cirro.jobs import further_tries
 from covalent_cirro.jobs import states as jobs
+from covalent_cirro.jobs.formatting import MIB
 from covalent_cirro.jobs.reuse_texts import REUSED, told
 from covalent_cirro.jobs.states import JobState
 
@@ -139,7 +140,7 @@ def row_of_call(place: Location, electron: str, outcome: Outcome | None, now: fl
         attempts_allowed=None,
         queue="",
         where="" if outcome is None else _where(outcome),
-        memory_mib=None if limit is None else limit // (1024 * 1024),
+        memory_mib=None if limit is None else limit // MIB,
         used_bytes=None if outcome is None else outcome.usage.peak_memory_bytes,
         job_id="" if outcome is None else outcome.job_id,
         call_id=place.call_id,

@@ -68,7 +68,7 @@ def _answer(url: str, body: bytes, status: int = 200) -> AWSResponse:
     return AWSResponse(url, status, {"content-type": "application/json"}, Raw())
 
 
-# --- what stands behind queues, by clients whose calls are awaited -------------------------------------------------------
+# --- what stands behind queues, by clients whose calls are awaited ----------------------------------------------------
 
 
 class Batch:

@@ -24,7 +24,7 @@ from covalent_cirro.deployment.doctor.verdicts.network import ENDPOINTS, Subnet
 from covalent_cirro.deployment.doctor.verdicts.server import InstalledVersions, Server
 from covalent_cirro.deployment.doctor.verdicts.stack_states import StackState
 from covalent_cirro.jobs import machines, queues
-from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding, Where, span
+from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding, Where
 from covalent_cirro.jobs.image_rules import ImageFacts, Pickled
 from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.jobs.queues import Environment, Queue
@@ -41,12 +41,6 @@ def test_commands_name_deployment_region_and_profile() -> None:
     assert WHERE.cirro("deploy") == "cirro deploy --stack-name cirro --region eu-west-1"
     assert PROFILED.cirro("deploy") == "cirro deploy --stack-name mine --region eu-west-1 --profile work"
     assert PROFILED.aws("s3 ls") == "aws s3 ls --region eu-west-1 --profile work"
-
-
-@pytest.mark.parametrize(("seconds", "told"), [(-5, "0 min"), (59, "1 min"), (3599, "1 h 0 min"), (5400, "1 h 30 min")])
-def test_durations_are_told_in_hours_and_minutes(seconds: float, told: str) -> None:
-    """Never less than nothing."""
-    assert span(seconds) == told
 
 
 # --- account ----------------------------------------------------------------------------------------------------------

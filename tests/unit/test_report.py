@@ -491,29 +491,3 @@ def test_a_dispatch_without_any_fact_is_still_a_page() -> None:
     for made in (report_of(), report_of(nothing)):
         parsed(page.page(made))
         assert document(made)["cost"]["usd"] == 0
-
-
-@pytest.mark.parametrize(
-    ("amount", "text"),
-    [(None, "?"), (0, "$0"), (1234.5, "$1,234.50"), (0.113, "$0.113"), (0.04591, "$0.0459"), (0.0000095, "$0.0000095")],
-)
-def test_money_is_written_with_the_digits_that_count(amount: float | None, text: str) -> None:
-    """Cents for dollars, and enough digits for an electron of a second."""
-    assert page.usd(amount) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.012, "12 ms"),
-        (0.1, "0.1 s"),
-        (9.96, "10 s"),
-        (59.96, "1 min"),
-        (61, "1 min 1 s"),
-        (3600, "1 h"),
-        (3720, "1 h 2 min"),
-    ],
-)
-def test_durations_are_written_in_two_units(seconds: float, text: str) -> None:
-    """The way that people read them."""
-    assert page.duration(seconds) == text

@@ -19,8 +19,6 @@ from covalent_cirro.jobs.states import JobState
 UNKNOWN_STATE = "UNKNOWN"
 """Of a call that AWS Batch knows no job of, and that left no outcome."""
 
-MIB = 1024 * 1024
-
 
 class Machine(NamedTuple):
     """Where an attempt ran.

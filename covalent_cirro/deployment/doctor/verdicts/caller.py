@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding, Where, span
+from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding, Where
+from covalent_cirro.jobs.formatting import minutes
 from covalent_cirro.settings import SECTION
 
 CLOCK_WARNING_S, CLOCK_FAILURE_S = 60, 300
@@ -41,7 +42,7 @@ def credentials(identity: Caller, where: Where) -> Finding:
     """Whose they are, and for how long."""
     seen = f"account {identity.account}, {identity.arn}, from {identity.method}"
     if identity.expires_in_s is not None:
-        seen += f", for another {span(identity.expires_in_s)}"
+        seen += f", for another {minutes(identity.expires_in_s)}"
         if identity.expires_in_s < EXPIRY_WARNING_S and identity.method in _NOT_RENEWED:
             how = "aws sso login" + (f" --profile {where.profile}" if where.profile else "")
             return Finding(
