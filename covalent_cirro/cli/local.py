@@ -14,6 +14,7 @@ import click
 
 from covalent_cirro.cli import render
 from covalent_cirro.errors import CirroError
+from covalent_cirro.jobs.formatting import counted
 from covalent_cirro.local.stack import Playground
 
 NOT_RUNNING = 3
@@ -89,12 +90,12 @@ def status(as_json: bool, state_dir: Path) -> None:
     if as_json:
         render.document(asdict(now))
     else:
-        counts = [f"{count} {state}" for state, count in now.jobs.items() if count]
+        counts = {state: count for state, count in now.jobs.items() if count}
         render.facts(
             [
                 ("emulated AWS", now.endpoint_url or "does not run"),
                 ("deployment", now.deployment or "not made"),
-                ("jobs", ", ".join(counts) or "none"),
+                ("jobs", counted(counts) or "none"),
                 ("Covalent UI", now.server_url or "does not run"),
             ]
         )

@@ -33,6 +33,7 @@ from covalent_cirro.electron.reuse.taking import Taken
 from covalent_cirro.errors import AccessDenied, CirroError, LocalFileError, NotFound
 from covalent_cirro.jobs import states
 from covalent_cirro.jobs.image_rules import Pickled
+from covalent_cirro.jobs.tags import DISPATCH_TAG, ELECTRON_TAG, LATTICE_TAG, NODE_TAG
 from covalent_cirro.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -186,10 +187,10 @@ async def submit(
                 attempts=settings.attempts,
                 timeout_s=settings.time_limit,
                 tags={
-                    "covalent:dispatch": tag_value(call.dispatch_id),
-                    "covalent:lattice": tag_value(group.lattice or "-"),
-                    "covalent:electron": tag_value(first.name or "-"),
-                    "covalent:node": str(first.node_id),
+                    DISPATCH_TAG: tag_value(call.dispatch_id),
+                    LATTICE_TAG: tag_value(group.lattice or "-"),
+                    ELECTRON_TAG: tag_value(first.name or "-"),
+                    NODE_TAG: str(first.node_id),
                 },
             ),
             asked_before=asked_before,

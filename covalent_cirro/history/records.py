@@ -13,12 +13,7 @@ from covalent_cirro.aws.batch import REPLACED, job_tail
 from covalent_cirro.contract.protocol import CALL_PARAMETER, Location, ProtocolError, parse_call_argument
 from covalent_cirro.jobs import states
 from covalent_cirro.jobs.states import JobDetail, JobState
-
-DISPATCH_TAG = "covalent:dispatch"
-LATTICE_TAG = "covalent:lattice"
-ELECTRON_TAG = "covalent:electron"
-NODE_TAG = "covalent:node"
-"""Tags of every job of an executor (`electron/send.py`): they tell it from the jobs of others in the same queue."""
+from covalent_cirro.jobs.tags import DISPATCH_TAG, ELECTRON_TAG, LATTICE_TAG, NODE_TAG
 
 RUNNING = (JobState.RUNNING.value, JobState.STARTING.value)
 """States in which a job has a machine, and costs."""

@@ -37,6 +37,12 @@ class JobState(str, enum.Enum):
         return self in (JobState.SUCCEEDED, JobState.FAILED)
 
 
+ACTIVE_STATES = tuple(state.value for state in JobState if not state.is_terminal)
+"""States of a job that has not ended, in the order in which a job takes them."""
+
+TERMINAL_STATES = tuple(state.value for state in JobState if state.is_terminal)
+"""States of a job that has ended."""
+
 CANCEL_REASON = "Cancelled in Covalent"
 """How the reason begins that we give to TerminateJob; DescribeJobs gives it back as the status reason."""
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from covalent_cirro.contract.protocol import RUNNER_COMMAND
+from covalent_cirro.jobs.tags import MADE_BY
 from covalent_cirro.settings import Settings
 
 T = TypeVar("T")
@@ -67,7 +68,7 @@ def build_definition(settings: Settings, *, region: str, job_role_arn: str, exec
         "platformCapabilities": ["EC2"],
         "containerProperties": container,
         "propagateTags": True,
-        "tags": {"cirro:made-by": "covalent-cirro"},
+        "tags": dict(MADE_BY),
     }
     return {"jobDefinitionName": f"{settings.batch_job_definition_name}-{digest(body)}", **body}
 

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from covalent_cirro.aws import sessions
+from covalent_cirro.aws import clients, sessions
 from covalent_cirro.aws.batch import MAX_TERMINATED, BatchGateway
 from covalent_cirro.aws.capacity import Capacity
 from covalent_cirro.aws.image_labels import ImageVersions, fetch
@@ -118,22 +118,26 @@ async def _opened(access: sessions.Access) -> AsyncIterator[Engine]:
             # A client made without credentials would stay without them when the user has set them.
             raise NoCredentialsError
         partition = await asyncio.to_thread(_partition, session, region)
-    options = _with_config(sessions.client_options(access, region))
+    make = functools.partial(clients.asynchronous, session, access, region=region)
     async with contextlib.AsyncExitStack() as stack:
         with sessions.translate("making clients", access=access):
-            s3 = await stack.enter_async_context(session.create_client("s3", **options))
-            batch = await stack.enter_async_context(session.create_client("batch", **options))
-            once = _with_config(sessions.client_options(access, region, attempts=1))
-            submit = await stack.enter_async_context(session.create_client("batch", **once))
-            sts = await stack.enter_async_context(session.create_client("sts", **options))
-            logs = await stack.enter_async_context(session.create_client("logs", **options))
-        store = Store(s3, functools.partial(_blocking_s3, session, access, region), access, patience_s=STORE_PATIENCE_S)
+            s3 = await stack.enter_async_context(make("s3"))
+            batch = await stack.enter_async_context(make("batch"))
+            submit = await stack.enter_async_context(make("batch", attempts=1))
+            sts = await stack.enter_async_context(make("sts"))
+            logs = await stack.enter_async_context(make("logs"))
+        blocking_s3 = functools.partial(clients.blocking_s3, session, access, region)
+        store = Store(s3, blocking_s3, access, patience_s=STORE_PATIENCE_S)
         stack.callback(store.close)
         later = await stack.enter_async_context(contextlib.AsyncExitStack())
         images = ImageVersions(_clients("ecr", session, access, region, later), fetch, _host(batch), access)
         stack.push_async_callback(images.aclose)
         gateway = BatchGateway(batch, submit, access)
-        ec2 = functools.partial(_clients("ec2", session, access, region, later), None)
+        ec2 = _clients("ec2", session, access, region, later)
+
+        async def behind_queues(service: str) -> Any:
+            return batch if service == "batch" else await ec2(None)
+
         console_region = region if console_links.is_aws(str(batch.meta.endpoint_url)) else ""
         engine = Engine(
             access,
@@ -142,7 +146,7 @@ async def _opened(access: sessions.Access) -> AsyncIterator[Engine]:
             store,
             gateway,
             images,
-            Capacity(batch, ec2, access),
+            Capacity(behind_queues, access),
             console_region=console_region,
             sts=sts,
             logs=logs,
@@ -156,20 +160,19 @@ def _clients(
     service: str, session: Any, access: sessions.Access, own_region: str, stack: contextlib.AsyncExitStack
 ) -> Callable[[str | None], Awaitable[Any]]:
     """A service's clients by region, each made when it is first asked for: most engines need one, many need none."""
-    clients: dict[str, asyncio.Future[Any]] = {}
+    made: dict[str, asyncio.Future[Any]] = {}
 
     async def make(region: str) -> Any:
-        # Two tries: a look at an image, or at what there is, is not worth waiting for.
-        options = _with_config(sessions.client_options(access, region, attempts=2))
         loader = session.get_component("data_loader")
         await asyncio.to_thread(loader.load_service_model, service, "service-2")
-        return await stack.enter_async_context(session.create_client(service, **options))
+        # Two tries: a look at an image, or at what there is, is not worth waiting for.
+        return await stack.enter_async_context(clients.asynchronous(session, access, service, region, attempts=2))
 
     async def client(region: str | None) -> Any:
         where = region or own_region
-        if where not in clients or (clients[where].done() and clients[where].exception() is not None):
-            clients[where] = asyncio.ensure_future(make(where))
-        return await asyncio.shield(clients[where])
+        if where not in made or (made[where].done() and made[where].exception() is not None):
+            made[where] = asyncio.ensure_future(make(where))
+        return await asyncio.shield(made[where])
 
     return client
 
@@ -179,26 +182,11 @@ def _host(client: Any) -> str:
     return urlsplit(str(client.meta.endpoint_url)).netloc
 
 
-def _with_config(options: dict[str, Any]) -> dict[str, Any]:
-    from aiobotocore.config import AioConfig
-
-    return {**options, "config": AioConfig(**options["config"])}
-
-
 def _partition(session: Any, region: str) -> str:
     try:
         return str(session.get_partition_for_region(region))
     except Exception:  # an unknown region is AWS's to refuse, at the call
         return "aws"
-
-
-def _blocking_s3(session: Any, access: sessions.Access, region: str) -> Any:
-    from botocore.config import Config
-
-    options = sessions.client_options(access, region)
-    # Blobs are checked against their names as they are read: once is enough.
-    config = Config(**options["config"], response_checksum_validation="when_required")
-    return sessions.blocking_session(access, session).client("s3", **{**options, "config": config})
 
 
 class _Keeper:

@@ -5,6 +5,7 @@ Knows which gateway has a fact; what it means is `health`'s.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import threading
 from collections.abc import Callable
@@ -12,14 +13,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from covalent_cirro.aws.capacity import Capacity
+from covalent_cirro.aws.clients import Clients
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.covalent_server import config
 from covalent_cirro.deployment import stacks, zones
-from covalent_cirro.deployment.doctor import account, capacity, server_facts
-from covalent_cirro.deployment.doctor.account import Clients, Refusal
-from covalent_cirro.deployment.doctor.verdicts.account import Identity
+from covalent_cirro.deployment.doctor import account_facts, server_facts, subnet_facts
+from covalent_cirro.deployment.doctor.account_facts import Refusal
+from covalent_cirro.deployment.doctor.verdicts.caller import Caller
 from covalent_cirro.deployment.doctor.verdicts.network import Subnet
-from covalent_cirro.deployment.doctor.verdicts.server import Server, Versions
+from covalent_cirro.deployment.doctor.verdicts.server import InstalledVersions, Server
 from covalent_cirro.deployment.images import repository as images
 from covalent_cirro.deployment.plans import BUDGET, STACKS
 from covalent_cirro.deployment.plans import stack_name as name_of_stack
@@ -27,8 +30,7 @@ from covalent_cirro.deployment.stacks import Stack
 from covalent_cirro.errors import AccessDenied, ImageError, NotFound, StackError
 from covalent_cirro.jobs import image_rules
 from covalent_cirro.jobs.findings import Where
-from covalent_cirro.jobs.image_rules import EcrImage, Missing
-from covalent_cirro.jobs.image_rules import Facts as ImageFacts
+from covalent_cirro.jobs.image_rules import EcrImage, ImageFacts, MissingImage
 from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.jobs.queues import Environment, Queue
 from covalent_cirro.settings import BY_NAME, MIB_PER_GB, Settings, problem, resolve
@@ -48,7 +50,7 @@ class Asked(NamedTuple):
 
 
 def once(ask: Callable[[Any], T]) -> Callable[[Any], T]:
-    """Asked once for each `Facts`; other threads wait for the answer, and get the same error where it was one."""
+    """Have a method called once for each `DeploymentFacts`; other threads wait and get the same answer or error."""
 
     @functools.wraps(ask)
     def answer(self: Any) -> T:
@@ -67,7 +69,7 @@ def once(ask: Callable[[Any], T]) -> Callable[[Any], T]:
     return answer
 
 
-class Facts:
+class DeploymentFacts:
     """What there is to know about one deployment.
 
     Args:
@@ -94,6 +96,7 @@ class Facts:
             endpoint_url=access.endpoint_url or given.get("endpoint_url"),
         )
         self.clients = Clients(self.access)
+        self.capacity = Capacity(self.clients.awaited, self.access)
 
     @once
     def where(self) -> Where:
@@ -101,15 +104,15 @@ class Facts:
         return Where(self.stack_name, self.clients.region, self.access.profile)
 
     @once
-    def identity(self) -> Identity | Refusal:
+    def identity(self) -> Caller | Refusal:
         """The caller."""
-        return account.identity(self.clients)
+        return account_facts.identity(self.clients)
 
     @property
-    def caller(self) -> Identity:
+    def caller(self) -> Caller:
         """The caller, where it is known: in checks that need ``credentials``."""
         identity = self.identity()
-        assert isinstance(identity, Identity)
+        assert isinstance(identity, Caller)
         return identity
 
     # --- the deployment ---------------------------------------------------------------------------------------------
@@ -174,7 +177,7 @@ class Facts:
     @once
     def all_queues(self) -> list[Queue]:
         """Every queue of the account and region."""
-        return capacity.queues(self.clients)
+        return asyncio.run(self.capacity.queues())
 
     @once
     def wanted_queues(self) -> dict[str, str]:
@@ -206,7 +209,7 @@ class Facts:
     def environments(self) -> list[Environment]:
         """The compute environments behind `found_queues`, each once."""
         arns = {arn: None for queue in self.found_queues() for arn in queue.environments}
-        return capacity.environments(self.clients, list(arns))
+        return asyncio.run(self.capacity.environments(list(arns)))
 
     @once
     def _type_names(self) -> list[str]:
@@ -216,7 +219,7 @@ class Facts:
     @once
     def instance_types(self) -> dict[str, InstanceType]:
         """The region's instance types that `environments` may start."""
-        return capacity.instance_types(self.clients, self._type_names())
+        return asyncio.run(self.capacity.instance_types(self._type_names()))
 
     @once
     def offered_zones(self) -> dict[str, frozenset[str]]:
@@ -226,7 +229,7 @@ class Facts:
     @once
     def subnets(self) -> dict[str, Subnet]:
         """The subnets of `environments` that exist, by id."""
-        return capacity.subnets(self.clients, [subnet for each in self.environments() for subnet in each.subnets])
+        return subnet_facts.subnets(self.clients, [subnet for each in self.environments() for subnet in each.subnets])
 
     @once
     def image_place(self) -> EcrImage | None:
@@ -234,7 +237,7 @@ class Facts:
         return image_rules.ecr_image(self.settings().container_image_uri, urlsplit(self.clients.endpoint_url).netloc)
 
     @once
-    def image(self) -> ImageFacts | Missing | None:
+    def image(self) -> ImageFacts | MissingImage | None:
         """What ECR says of the image; `None` where that has no form that is known.
 
         Raises:
@@ -253,16 +256,16 @@ class Facts:
                 found = images.find(repository, at.tag)
                 if found is None:
                     tags = tuple(tag for each in images.listing(repository) for tag in each.tags)
-                    return Missing(f"no image has the tag {at.tag!r}", tags)
+                    return MissingImage(f"no image has the tag {at.tag!r}", tags)
                 digest = found.digest
             return images.facts(repository, [digest]).get(digest)
         except (NotFound, ImageError) as error:
-            return Missing(str(error), None)
+            return MissingImage(str(error), None)
 
     # --- Covalent ---------------------------------------------------------------------------------------------------
 
     @once
-    def here(self) -> Versions:
+    def here(self) -> InstalledVersions:
         """What this Python has installed."""
         return server_facts.here()
 

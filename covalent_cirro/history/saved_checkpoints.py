@@ -9,7 +9,7 @@ from covalent_cirro.history.account import Account
 from covalent_cirro.history.find import Electron
 
 
-class Checkpoint(NamedTuple):
+class SavedCheckpoint(NamedTuple):
     """A checkpoint that is whole: its index is there.
 
     Attributes:
@@ -25,7 +25,7 @@ class Checkpoint(NamedTuple):
     uri: str
 
 
-def latest(account: Account, electron: Electron) -> Checkpoint | None:
+def latest(account: Account, electron: Electron) -> SavedCheckpoint | None:
     """The checkpoint that the next attempt begins with; `None` where there is none. One ListObjectsV2 for each call."""
     for call in reversed(electron.calls):
         base = call.place.checkpoint_key(electron.node_id, "")
@@ -33,5 +33,5 @@ def latest(account: Account, electron: Electron) -> Checkpoint | None:
         found = archive.objects(account, call.place.bucket, base)
         if index in found:
             files = [size for key, (size, _) in found.items() if key.startswith(f"{base}files/")]
-            return Checkpoint(found[index][1], len(files), sum(files), f"s3://{call.place.bucket}/{index}")
+            return SavedCheckpoint(found[index][1], len(files), sum(files), f"s3://{call.place.bucket}/{index}")
     return None

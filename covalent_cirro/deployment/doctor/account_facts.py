@@ -5,23 +5,17 @@ Asks and gives facts in our words; what they mean is `health`'s. Changes nothing
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import email.utils
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from covalent_cirro.aws import sessions
-from covalent_cirro.aws.sessions import Access, translate
-from covalent_cirro.deployment.doctor.verdicts.account import Identity
+from covalent_cirro.aws.clients import Clients
+from covalent_cirro.deployment.doctor.verdicts.caller import Caller
 from covalent_cirro.deployment.doctor.verdicts.data import Security, tls_only
 from covalent_cirro.errors import AwsError, CirroError, NotFound
-
-COST_REGION = "us-east-1"
-"""Cost Explorer's only endpoint (AWS General Reference, Billing and Cost Management)."""
 
 PROBE = b"written and deleted by cirro doctor\n"
 
@@ -31,40 +25,6 @@ class Role(NamedTuple):
 
     arn: str
     trust: Mapping[str, Any]
-
-
-class Clients:
-    """boto3 clients of one account and region, each made once. Safe for threads."""
-
-    def __init__(self, access: Access) -> None:
-        self.access = access
-        self._lock = threading.Lock()
-        self._clients: dict[tuple[str, str | None], Any] = {}
-
-    def __call__(self, service: str, region: str | None = None) -> Any:
-        """The client of a service."""
-        with self._lock:
-            if (service, region) not in self._clients:
-                self._clients[service, region] = sessions.client(self.access, service, region=region)
-            return self._clients[service, region]
-
-    @property
-    def region(self) -> str:
-        """The region that calls go to."""
-        return str(self("sts").meta.region_name)
-
-    @property
-    def endpoint_url(self) -> str:
-        """Where calls go: the emulator has its images at the same address."""
-        return str(self("sts").meta.endpoint_url)
-
-    @contextlib.contextmanager
-    def asking(self, operation: str, of: str = "") -> Iterator[Any]:
-        """A client for one operation, ``"batch:DescribeJobQueues"``, whose errors become ours."""
-        service = operation.partition(":")[0]
-        names = {"servicequotas": "service-quotas"}
-        with translate(operation, access=self.access, of=of):
-            yield self(names.get(service, service), COST_REGION if service == "ce" else None)
 
 
 # --- the caller -------------------------------------------------------------------------------------------------------
@@ -77,7 +37,7 @@ class Refusal(NamedTuple):
     clock_ahead_s: float | None
 
 
-def identity(clients: Clients) -> Identity | Refusal:
+def identity(clients: Clients) -> Caller | Refusal:
     """Who AWS takes us for, and what time it is there."""
     began = time.time()
     try:
@@ -88,7 +48,7 @@ def identity(clients: Clients) -> Identity | Refusal:
     except CirroError as error:
         response = getattr(error.__cause__, "response", None) or {}
         return Refusal(error, _ahead(response, began))
-    return Identity(
+    return Caller(
         account=str(answer["Account"]),
         arn=str(answer["Arn"]),
         method=str(getattr(signer, "method", None) or "the environment"),

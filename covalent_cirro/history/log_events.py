@@ -23,7 +23,7 @@ def is_piece_of_a_line(message: str) -> bool:
     return len(message) > EVENT_BYTES // 4 and len(message.encode()) >= EVENT_BYTES
 
 
-class Events:
+class LogEvents:
     """The events of one attempt's stream in CloudWatch, oldest first, each once.
 
     Attributes:
@@ -39,7 +39,7 @@ class Events:
         self._account = account
         self._stream = stream
         self._group = record.detail.log_group or account.settings.batch_job_log_group_name
-        self._client = account.client("logs", record.log_region or None)
+        self._client = account.clients("logs", record.log_region or None)
         self._token: dict[str, str] = {}
         self._is_at_end = False
 

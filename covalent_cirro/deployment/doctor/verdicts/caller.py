@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding, Where, span
+from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding, Where
+from covalent_cirro.jobs.formatting import minutes
 from covalent_cirro.settings import SECTION
 
 CLOCK_WARNING_S, CLOCK_FAILURE_S = 60, 300
@@ -15,7 +16,7 @@ EXPIRY_WARNING_S = 3600
 """A dispatch of an hour is nothing unusual, and credentials of a login do not renew themselves."""
 
 
-class Identity(NamedTuple):
+class Caller(NamedTuple):
     """Who AWS takes us for.
 
     Attributes:
@@ -37,11 +38,11 @@ _NOT_RENEWED = frozenset({"sso", "env", "custom-process", "login"})
 """Credentials that somebody has to renew; those of an instance or a container renew themselves."""
 
 
-def credentials(identity: Identity, where: Where) -> Finding:
+def credentials(identity: Caller, where: Where) -> Finding:
     """Whose they are, and for how long."""
     seen = f"account {identity.account}, {identity.arn}, from {identity.method}"
     if identity.expires_in_s is not None:
-        seen += f", for another {span(identity.expires_in_s)}"
+        seen += f", for another {minutes(identity.expires_in_s)}"
         if identity.expires_in_s < EXPIRY_WARNING_S and identity.method in _NOT_RENEWED:
             how = "aws sso login" + (f" --profile {where.profile}" if where.profile else "")
             return Finding(

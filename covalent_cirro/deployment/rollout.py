@@ -31,7 +31,7 @@ BUDGET_REMEDY = (
 """Billing and Cost Management User Guide, Overview of managing access permissions."""
 
 
-class Run:
+class Rollout:
     """One deployment while it is planned and carried out. Change sets that were not executed go when it ends.
 
     Args:
@@ -73,7 +73,7 @@ class Run:
         self._linked_roles: tuple[str, ...] = ()
         self._roles_made_at = 0.0
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Rollout:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

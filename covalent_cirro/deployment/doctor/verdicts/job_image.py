@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from covalent_cirro.jobs import image_rules
 from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding
-from covalent_cirro.jobs.image_rules import Facts, Missing, Pickled
+from covalent_cirro.jobs.image_rules import ImageFacts, MissingImage, Pickled
 
 MAKE = "`cirro image push` builds an image that is right, pushes it and sets container_image_uri."
 
@@ -26,7 +26,7 @@ def unknown(uri: str) -> Finding:
     )
 
 
-def image(uri: str, found: Facts | Missing | None, pickled: Pickled, runner: str | None) -> Finding:
+def image(uri: str, found: ImageFacts | MissingImage | None, pickled: Pickled, runner: str | None) -> Finding:
     """Whether an image can run what is dispatched from here.
 
     Args:
@@ -38,7 +38,7 @@ def image(uri: str, found: Facts | Missing | None, pickled: Pickled, runner: str
     if found is None:
         return Finding("image", uri, FAILURE, "what ECR has there is no image of programs", MAKE)
     reason = image_rules.why_not(uri, found, pickled)
-    if reason is not None or isinstance(found, Missing):
+    if reason is not None or isinstance(found, MissingImage):
         return Finding("image", uri, FAILURE, reason or "it does not exist", MAKE)
     if not found.python:
         return Finding(

@@ -19,8 +19,6 @@ from covalent_cirro.jobs.states import JobState
 UNKNOWN_STATE = "UNKNOWN"
 """Of a call that AWS Batch knows no job of, and that left no outcome."""
 
-MIB = 1024 * 1024
-
 
 class Machine(NamedTuple):
     """Where an attempt ran.
@@ -38,7 +36,7 @@ class Machine(NamedTuple):
     assumed: bool = False
 
 
-class Attempt(NamedTuple):
+class BilledAttempt(NamedTuple):
     """One attempt that had a container.
 
     Attributes:
@@ -87,7 +85,7 @@ class Run(NamedTuple):
     need: Need | None
     called_at: float | None
     created_at: float | None
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[BilledAttempt, ...]
     usage: Usage | None
     times: Mapping[str, float]
     out_of_memory: bool = False
@@ -110,7 +108,7 @@ class Run(NamedTuple):
         return self.attempts[-1].ended_at if self.attempts else None
 
 
-class Capacity(NamedTuple):
+class QueueMachines(NamedTuple):
     """What a queue's jobs run on.
 
     Attributes:
@@ -124,10 +122,10 @@ class Capacity(NamedTuple):
     kinds: Sequence[InstanceType]
 
 
-NO_CAPACITY = Capacity({}, "", ())
+NO_CAPACITY = QueueMachines({}, "", ())
 
 
-def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None, capacity: Capacity) -> Run:
+def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None, capacity: QueueMachines) -> Run:
     """The run that AWS Batch describes.
 
     Args:
@@ -149,10 +147,10 @@ def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None,
         its_own = told if outcome is not None and outcome.attempt == number else Machine()
         machine = _machine(its_own, told, each.cluster, need, capacity)
         lost = each.status_reason.startswith(HOST_LOST)
-        attempts.append(Attempt(number, began_at, ended_at, lost, each.reason or each.status_reason, machine))
+        attempts.append(BilledAttempt(number, began_at, ended_at, lost, each.reason or each.status_reason, machine))
     if record.state == JobState.RUNNING.value and detail.started_at is not None:
         machine = _machine(Machine(), told, record.cluster, need, capacity)
-        attempts.append(Attempt(len(spans) + 1, detail.started_at, None, False, "", machine))
+        attempts.append(BilledAttempt(len(spans) + 1, detail.started_at, None, False, "", machine))
     return Run(
         node_id=record.node_id,
         name=record.electron,
@@ -176,9 +174,11 @@ def run_of_call(node_id: int, name: str, call_id: str, outcome: Outcome | None, 
         return Run(node_id, name, "", call_id, UNKNOWN_STATE, "", None, called_at, None, (), None, {})
     times = _times(outcome)
     began_at, ended_at = times.get("started"), times.get("stored")
-    attempts: tuple[Attempt, ...] = ()
+    attempts: tuple[BilledAttempt, ...] = ()
     if began_at is not None:
-        attempts = (Attempt(outcome.attempt, began_at, max(began_at, ended_at or began_at), False, "", _told(outcome)),)
+        attempts = (
+            BilledAttempt(outcome.attempt, began_at, max(began_at, ended_at or began_at), False, "", _told(outcome)),
+        )
     return Run(
         node_id=node_id,
         name=name,
@@ -219,7 +219,7 @@ def _told(outcome: Outcome) -> Machine:
     return Machine(host.get("instance_type", ""), host.get("zone", ""), market)
 
 
-def _machine(told: Machine, of_the_last: Machine, cluster: str, need: Need | None, capacity: Capacity) -> Machine:
+def _machine(told: Machine, of_the_last: Machine, cluster: str, need: Need | None, capacity: QueueMachines) -> Machine:
     market = told.market or capacity.market_of_cluster.get(cluster) or capacity.market or of_the_last.market
     if told.instance_type:
         return told._replace(market=market)
