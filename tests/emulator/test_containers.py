@@ -24,8 +24,8 @@ from covalent_cirro.deployment.images.docker_engine import DockerEngine
 from covalent_cirro.deployment.images.recipe import Recipe
 from covalent_cirro.errors import EmulatorError, ImageError
 from covalent_cirro.local.emulator import Emulator, Timing
-from covalent_cirro.local.emulator.attempts.attempts import OUT_OF_MEMORY, Spec
-from covalent_cirro.local.emulator.attempts.containers import LABEL, Containers, options
+from covalent_cirro.local.emulator.attempts.container_runtime import LABEL, ContainerRuntime, options
+from covalent_cirro.local.emulator.attempts.runtime import OUT_OF_MEMORY, AttemptSpec
 from covalent_cirro.local.stack import Playground
 from tests.access import PROFILE, credentials_file
 from tests.emulator.conftest import SCALE, Aws
@@ -45,7 +45,7 @@ _nodes = itertools.count()
 
 def test_what_a_container_is_asked_for() -> None:
     """Memory without swap, shared memory, host network, user, limits, GPUs, mounts."""
-    spec = Spec(
+    spec = AttemptSpec(
         task_id="t",
         image="image",
         command=["a", "b"],
@@ -96,7 +96,7 @@ def test_no_engine_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     """With what to do."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     with pytest.raises(EmulatorError, match="no Docker engine answers"):
-        Containers.connect()
+        ContainerRuntime.connect()
 
 
 def test_the_local_stack_needs_an_engine_for_containers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from covalent_cirro import private
 from covalent_cirro.errors import CirroError
-from covalent_cirro.local.emulator import keys, moto_aws
+from covalent_cirro.local.emulator import keys
 from covalent_cirro.local.emulator.batch.model import Timing
 from covalent_cirro.local.emulator.emulator import REGION, Emulator
+from covalent_cirro.local.emulator.moto_internals.loading import preload
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     note = asked.state_dir / "emulator.json"
     write_note(note, emulator)
-    threading.Thread(target=moto_aws.preload, name="preload", daemon=True).start()
+    threading.Thread(target=preload, name="preload", daemon=True).start()
     try:
         os.read(told_to_stop, 1)
     finally:

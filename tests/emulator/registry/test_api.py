@@ -9,7 +9,7 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
-from covalent_cirro.local.emulator.ecr.image_lifecycle import Aged, expired
+from covalent_cirro.local.emulator.ecr.image_lifecycle import ImageAge, expired
 from covalent_cirro.local.emulator.ecr.images import OCI_MANIFEST, Rules
 from tests.emulator.conftest import Aws
 from tests.emulator.registry.conftest import details, files, new_names
@@ -191,10 +191,10 @@ def test_the_repositorys_lifecycle_policy_is_applied_at_a_push(registry: Pushes,
 
 
 IMAGES = [
-    Aged("old", ("v1",), 1_000.0, 1),
-    Aged("middle", ("v2", "latest"), 2_000.0, 2),
-    Aged("loose", (), 2_000.0, 3),
-    Aged("new", ("test-1",), 90_000.0, 4),
+    ImageAge("old", ("v1",), 1_000.0, 1),
+    ImageAge("middle", ("v2", "latest"), 2_000.0, 2),
+    ImageAge("loose", (), 2_000.0, 3),
+    ImageAge("new", ("test-1",), 90_000.0, 4),
 ]
 
 

@@ -28,7 +28,7 @@ ONE_SEND_BYTES = 1 << 16
 log = logging.getLogger("covalent_cirro.local.emulator")
 
 
-class Cut(Exception):
+class ConnectionCut(Exception):
     """The connection is closed without a (whole) answer."""
 
 
@@ -128,7 +128,7 @@ class _Connection(BaseHTTPRequestHandler):
                 close = getattr(parts, "close", None)
                 if close is not None:
                     close()
-        except Cut:
+        except ConnectionCut:
             self.close_connection = True
             with contextlib.suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
@@ -275,7 +275,7 @@ class Server:
     """Serves an application on the loopback until closed.
 
     Args:
-        application: WSGI application; it may raise `Cut`.
+        application: WSGI application; it may raise `ConnectionCut`.
         port: 0 takes a free one.
 
     Raises:
