@@ -15,7 +15,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-che
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help sweep down status test check bench faults install clean
+.PHONY: help sweep down status test check docs bench faults install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-8s %s\n", $$1, $$2 }'
@@ -36,11 +36,16 @@ down: ## Stop what `make sweep` left running, and remove its data
 test: $(VENV)/.dev $(VENV)/.tools ## Run all tests; ARGS="-k name" goes to pytest
 	@PATH="$(abspath $(VENV))/tools:$$PATH" $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: $(VENV)/.dev ## Format, lint, types and layers
+check: $(VENV)/.dev ## Format, lint, types, layers and the site of the documentation
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/unit/test_layers.py
+	@$(MAKE) --no-print-directory docs
+
+# From nothing each time: Sphinx tells a page's warnings only when it reads that page.
+docs: $(VENV)/.dev ## Build the site of the documentation into build/site; a warning or a dead link is an error
+	@$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going --conf-dir docs --doctree-dir build/doctrees . build/site
 
 bench: $(VENV)/.dev ## Run the stock plugin and this one side by side; writes benchmarks/RESULTS.md
 	@$(BIN)/python benchmarks/run.py $(ARGS)
@@ -70,7 +75,7 @@ $(VENV)/.run: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "installing what tests and checks need"
-	@$(INSTALL) -e '.[emulator,examples,test,check]'
+	@$(INSTALL) -e '.[emulator,examples,test,check,docs]'
 	@touch $@
 
 # Command lines that tests run. Each is in an environment of its own: each wants another botocore than the rest.
