@@ -205,9 +205,11 @@ def test_a_compute_environment_is_refused(aws: Any, change: dict[str, Any], text
 
 def test_a_bundle_of_instance_types_is_known(aws: Any) -> None:
     """``default_x86_64`` and ``optimal``, and families of GPU machines."""
-    aws.environment(instanceTypes=["default_x86_64"])
-    aws.environment(instanceTypes=["optimal"])
-    aws.environment(instanceTypes=["g4dn", "g5"])
+    for given in (["default_x86_64"], ["optimal"], ["g4dn", "g5"]):
+        made = aws.environment(instanceTypes=given)
+        found = aws.batch.describe_compute_environments(computeEnvironments=[made])["computeEnvironments"]
+        assert [(each["status"], each["computeResources"]["instanceTypes"]) for each in found] == [("VALID", given)]
+        assert aws.done(aws.submit("true", queue=aws.queue(made)))["status"] == "SUCCEEDED"
 
 
 def test_errors_have_awss_form(aws: Any) -> None:
