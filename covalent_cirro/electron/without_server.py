@@ -23,7 +23,7 @@ from covalent_cirro.contract.documents import parse_call
 from covalent_cirro.contract.protocol import MAX_DOCUMENT_BYTES, Call, Location, node_base
 from covalent_cirro.covalent_server.assets import Group, Node
 from covalent_cirro.electron import cache_folder
-from covalent_cirro.electron.call_writer import Spec, Written, pickled_by, write_call
+from covalent_cirro.electron.call_writer import ElectronSpec, Written, pickled_by, write_call
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.launches import Launch
 from covalent_cirro.electron.patience import until_mended
@@ -80,7 +80,7 @@ async def upload(
                 python=platform.python_version(),
                 covalent="",
             )
-            spec = Spec(
+            spec = ElectronSpec(
                 node_id,
                 list(range(first, first + len(args))),
                 dict(zip(kwargs, range(first + len(args), first + len(args) + len(kwargs)), strict=True)),

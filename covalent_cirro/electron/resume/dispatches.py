@@ -20,7 +20,7 @@ from covalent_cirro.electron import launches
 log = logging.getLogger(__name__)
 
 
-class Plan(NamedTuple):
+class WorkLeft(NamedTuple):
     """What is left of a dispatch.
 
     Attributes:
@@ -38,7 +38,7 @@ class Plan(NamedTuple):
     reopened: list[int]
 
 
-def plan(graph: Graph) -> Plan:
+def plan(graph: Graph) -> WorkLeft:
     """Work out what is left of a dispatch from the statuses of its nodes."""
     members: dict[int, list[RunNode]] = {}
     for node in graph.nodes.values():
@@ -63,7 +63,7 @@ def plan(graph: Graph) -> Plan:
         reopened = [node.node_id for node in graph.nodes.values() if node.name.startswith(POSTPROCESS_PREFIX)]
         groups = sorted({graph.nodes[node_id].group_id for node_id in reopened})
         unresolved = len(reopened)
-    return Plan(pending, groups, unresolved, sublattices, reopened)
+    return WorkLeft(pending, groups, unresolved, sublattices, reopened)
 
 
 def foreign(graph: Graph) -> list[RunNode]:
@@ -88,7 +88,7 @@ async def resume(dispatches: Sequence[Dispatch]) -> list[Resumed]:
 
     Counters of all are set before anything runs: the end of one may be an input of another.
     """
-    plans: list[tuple[Dispatch, Graph, Plan, Mapping[int, Sequence[int]]]] = []
+    plans: list[tuple[Dispatch, Graph, WorkLeft, Mapping[int, Sequence[int]]]] = []
     for dispatch in dispatches:
         graph = await asyncio.to_thread(covalent_runs.read, dispatch.dispatch_id)
         left = plan(graph)
@@ -102,7 +102,7 @@ async def resume(dispatches: Sequence[Dispatch]) -> list[Resumed]:
     return [await _go_on(dispatch.dispatch_id, graph, left, order) for dispatch, graph, left, order in plans]
 
 
-async def _go_on(dispatch_id: str, graph: Graph, left: Plan, order: Mapping[int, Sequence[int]]) -> Resumed:
+async def _go_on(dispatch_id: str, graph: Graph, left: WorkLeft, order: Mapping[int, Sequence[int]]) -> Resumed:
     under_way = [node for node in graph.nodes.values() if node.group_id in left.groups and not node.has_ended]
     doomed = [node.node_id for node in under_way if node.cancel_requested]
     if doomed:

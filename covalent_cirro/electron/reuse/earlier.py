@@ -40,7 +40,7 @@ REMEMBERED_BLOBS = 64
 REMEMBERED_SCANS = 10_000
 
 
-class Origin(NamedTuple):
+class ReusableCall(NamedTuple):
     """A call whose results can be taken.
 
     Attributes:
@@ -59,7 +59,7 @@ class _Done(NamedTuple):
     node_ids: tuple[int, ...]
 
 
-class Earlier:
+class EarlierDispatch:
     """The calls of one dispatch that left an outcome. One for each engine and dispatch (`earlier_dispatch`)."""
 
     def __init__(
@@ -113,14 +113,14 @@ class Earlier:
             self._seen |= {place.base for place in news}
             self._listed_at = self._clock()
 
-    async def find(self, call: Call) -> Origin | None:
+    async def find(self, call: Call) -> ReusableCall | None:
         """Results of the same work that are there whole; `None` where it has to be computed."""
         await self.load()
         key = await self._key(call)
         for done in reversed(self._by_key.get(key, ())):
             why_not, outcome = await self._usable(done)
             if outcome is not None:
-                return Origin(done.place, done.node_ids, outcome)
+                return ReusableCall(done.place, done.node_ids, outcome)
             log.info("The work of %s is done again: %s", done.place.call_uri, why_not)
         return None
 
@@ -210,13 +210,13 @@ class Earlier:
             return any(marker in ref.data for marker in CLASS_MARKERS)
         if ref in self._scans:
             return self._scans[ref]
-        scan = _Scan()
+        scan = _MarkerScan()
         async with self._reads:
             await self._store.read_into(ref, place.bucket, place.prefix, scan.begin)
         return _remember(self._scans, ref, scan.found, REMEMBERED_SCANS)
 
 
-class _Scan:
+class _MarkerScan:
     """Looks for the markers in a stream, also where one lies across two pieces of it."""
 
     def __init__(self) -> None:
@@ -241,15 +241,15 @@ def _remember(memory: OrderedDict[Blob, T], blob: Blob, value: T, most: int) -> 
     return value
 
 
-_earlier: WeakKeyDictionary[Engine, OrderedDict[tuple[str, str, str], Earlier]] = WeakKeyDictionary()
+_earlier: WeakKeyDictionary[Engine, OrderedDict[tuple[str, str, str], EarlierDispatch]] = WeakKeyDictionary()
 
 
-def earlier_dispatch(engine: Engine, bucket: str, prefix: str, dispatch_id: str) -> Earlier:
+def earlier_dispatch(engine: Engine, bucket: str, prefix: str, dispatch_id: str) -> EarlierDispatch:
     """The calls of a dispatch, read once for all electrons of an engine. The least recently used go."""
     known = _earlier.setdefault(engine, OrderedDict())
     where = (bucket, prefix, dispatch_id)
     if where not in known:
-        known[where] = Earlier(engine.store, engine.batch.job, bucket, prefix, dispatch_id)
+        known[where] = EarlierDispatch(engine.store, engine.batch.job, bucket, prefix, dispatch_id)
     known.move_to_end(where)
     while len(known) > REMEMBERED_DISPATCHES:
         known.popitem(last=False)
