@@ -87,6 +87,8 @@ CHANGELOG
 CONTRIBUTING
 SECURITY
 docs/architecture
+docs/electron
+docs/data-in-s3
 docs/decisions/README
 ```
 """

@@ -1,9 +1,9 @@
 """A pickle of a list or dict whose parts are whole pickles of their own, written and read without opening a part.
 
-Pure; knows file objects only, and nothing of ``.tobj`` files. For whoever loads it, it is an ordinary pickle: each part
-is a call of `pickle.loads` on the part's bytes. Lists in lists are one such pickle, not pickles in pickles: whoever
-loads it holds the bytes of one part beside the object, and who reads the format (`read`, `load`) not even that. In the
-opcodes of `pickletools`::
+Pure; knows file objects only, and must not know ``.tobj`` files. `pickle.load` reads it as an ordinary pickle: a part
+is a call of `pickle.loads` on the part's bytes. Lists in lists are one such pickle, not pickles in pickles, so that
+loading holds the bytes of one part beside the object; `read` and `load` hold not even those. In the opcodes of
+`pickletools`::
 
     PROTO 4, GLOBAL 'pickle loads', BINPUT 0, POP, value, STOP
     value:  EMPTY_LIST (value APPEND)*  |  EMPTY_DICT (value value SETITEM)*  |  part
@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeAlias, cast
 PRELUDE = b"\x80\x04cpickle\nloads\nq\x000"
 
 MAX_DEPTH = 100
-"""Lists in lists in lists. One that is deeper is a part like any other."""
+"""Levels of lists in lists. A deeper list is a part."""
 
 _COPY_BYTES = 1024 * 1024
 
@@ -33,9 +33,9 @@ class Part(NamedTuple):
     """A pickle inside a pickle.
 
     Attributes:
-        source: What the reader of the file called it: its path, say.
-        offset: Where the part's first byte is in it.
-        size: Bytes.
+        source: Name of the file that the part is in, as `read` was given it: its path, for example.
+        offset: Position of the part's first byte in the file.
+        size: Number of bytes.
     """
 
     source: str
@@ -44,7 +44,7 @@ class Part(NamedTuple):
 
 
 class Pairs(list[tuple[Any, Any]]):
-    """A dict, as its keys and values in the order in which they are set."""
+    """A dict, as pairs of keys and values in the order in which they are set."""
 
 
 Value: TypeAlias = "Part | Pairs | list[Value]"
@@ -58,8 +58,8 @@ def write(value: Value, to: Callable[[bytes], object], copy: Callable[[Part], No
 
     Args:
         value: The value.
-        to: Takes bytes.
-        copy: Gives the bytes of a part to ``to``.
+        to: Called with bytes to write.
+        copy: Called with a part; it must pass the part's bytes to ``to``.
     """
     to(PRELUDE)
     _write(value, to, copy)
@@ -85,7 +85,7 @@ def _write(value: Value, to: Callable[[bytes], object], copy: Callable[[Part], N
 
 
 def size_of(value: Value) -> int:
-    """About how many bytes the pickle of a value will have."""
+    """Approximate size of the pickle of a value, in bytes."""
     if isinstance(value, Part):
         return value.size + len(_PART + _CALL) + 8
     inner = [one for pair in value for one in pair] if isinstance(value, Pairs) else value
@@ -96,11 +96,11 @@ def size_of(value: Value) -> int:
 
 
 def read(file: BinaryIO, source: str = "") -> Value | None:
-    """What a pickle is made of, if it has this format; `None` for any other.
+    """Read the structure of a pickle of this format; `None` for any other pickle.
 
     Args:
-        file: At the beginning of the pickle; seekable. Parts are skipped.
-        source: For the parts.
+        file: A seekable file, at the beginning of the pickle. Parts are skipped.
+        source: Name of the file, for `Part.source`.
     """
     start = file.tell()
     if file.read(len(PRELUDE)) != PRELUDE:
@@ -114,7 +114,7 @@ def read(file: BinaryIO, source: str = "") -> Value | None:
 
 
 class _OtherPickle(Exception):
-    """An opcode where none of this format is."""
+    """The pickle has an opcode that this format does not have there."""
 
 
 def _read(file: BinaryIO, end: int, source: str) -> Value:
@@ -164,7 +164,7 @@ def _part(file: BinaryIO, end: int, source: str) -> Part:
 
 
 def load(value: Value, part: Callable[[Part], Any]) -> Any:
-    """The object that a value is, with what ``part`` makes of its parts."""
+    """The object of a value; ``part`` makes the objects of its parts."""
     if isinstance(value, Part):
         return part(value)
     if isinstance(value, Pairs):
@@ -173,7 +173,7 @@ def load(value: Value, part: Callable[[Part], Any]) -> Any:
 
 
 class PartFile(io.RawIOBase):
-    """The bytes of a part of an open pickle as a file of its own. Wrap it in an `io.BufferedReader`; close neither."""
+    """The bytes of a part of an open pickle, as a file. Wrap it in an `io.BufferedReader`; close neither."""
 
     def __init__(self, file: BinaryIO, part: Part) -> None:
         self._file = file
@@ -181,11 +181,11 @@ class PartFile(io.RawIOBase):
         file.seek(part.offset)
 
     def readable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read what fits, up to the part's end."""
+        """Read as many bytes as fit, up to the end of the part."""
         with memoryview(buffer) as whole, whole[: self._left] as room:
             count = self._file.readinto(room)  # type: ignore[attr-defined]  # of all files that are buffered
         self._left -= count
@@ -193,7 +193,7 @@ class PartFile(io.RawIOBase):
 
 
 def copy(file: BinaryIO, part: Part, to: Callable[[bytes], object]) -> None:
-    """Give the bytes of a part of an open pickle to ``to``, a megabyte at a time.
+    """Pass the bytes of a part of an open pickle to ``to``, a megabyte at a time.
 
     Raises:
         EOFError: The file ends before the part does.

@@ -1,4 +1,4 @@
-"""Puts the user's local packages, which travel as zips, first on ``sys.path``. Knows nothing of what is in them."""
+"""Extracts the user's local packages, which come as zips, and puts them first on ``sys.path``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from covalent_cirro.runner import failures
 
 
 def install(packages: list[tuple[str, Callable[[], BinaryIO]]], folder: str) -> Failure | None:
-    """Extract packages (name, and what opens the zip) into a folder and import from it first.
+    """Extract packages (name, and a function that opens the zip) into a folder, and put it first on ``sys.path``.
 
     Subprocesses of the electron find them too, through PYTHONPATH. Modules in a folder that is no package are found
     by their own names as well, as if it were the folder of a script: after all others, so that none takes the place of
     a module that libraries mean.
 
     Returns:
-        Why it cannot be done; `None` when it is.
+        Why they cannot be extracted; `None` on success.
     """
     if not packages:
         return None

@@ -51,6 +51,12 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(there), f"{page.name} links to {target}#{anchor}"
 
 
+def test_the_architecture_fits_on_one_screen() -> None:
+    """Without the source of the drawing, about sixty lines; what is more has a page of its own."""
+    text = re.sub(r"```mermaid.*?```", "", (ROOT / "docs" / "architecture.md").read_text(), flags=re.DOTALL)
+    assert len(text.splitlines()) <= 70
+
+
 def test_the_table_of_options_is_the_codes() -> None:
     """docs/make_settings.py has been run."""
     spec = importlib.util.spec_from_file_location("make_settings", ROOT / "docs" / "make_settings.py")

@@ -1,7 +1,7 @@
 """Checkpoints in S3: fetches one whole, stores one so that it appears at once or not at all, deletes what it replaces.
 
-Bytes lie under names drawn at random, and the index, written last, says which of them make the checkpoint: whoever is
-killed in between leaves the last whole one. Knows S3 and a folder; not when to store, nor for whom.
+Files are stored under random names. The index is written last and names the files of the checkpoint, so an attempt that
+is killed before leaves the last complete checkpoint. Knows S3 and a folder; it must not know when to store.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _NAME_BYTES = 16
 
 
 class Damaged(Exception):
-    """What is stored is not what the index says."""
+    """A stored file is not the one that the index names."""
 
 
 class Overtaken(Exception):
-    """Another attempt wrote the index meanwhile; `CheckpointStore.stored` is its checkpoint now."""
+    """Another attempt wrote the index meanwhile; `CheckpointStore.stored` is the checkpoint of that attempt now."""
 
 
 class Superseded(Exception):
-    """The attempt that wrote the index is a later one: this one must store nothing more."""
+    """A later attempt has written the index: this attempt must store nothing more."""
 
 
 class CheckpointStore:
@@ -40,10 +40,10 @@ class CheckpointStore:
 
     Args:
         client: S3.
-        bucket: Where.
-        key: Key of ``index.json`` or ``files/<name>``, given that.
+        bucket: Name of the bucket.
+        key: Returns the key of ``index.json`` or ``files/<name>``.
         owner: This attempt.
-        wait: Waits for a request; raises `answers.S3Error`, also when there is no time left.
+        wait: Waits for a request. Raises `answers.S3Error`, also when no time is left.
 
     Attributes:
         stored: The checkpoint that is in S3, as far as this attempt knows; `None` without one.
@@ -68,7 +68,7 @@ class CheckpointStore:
         self._etag = ""
 
     def restore(self, folder: str) -> Index | None:
-        """Fetch the checkpoint into a folder that is not there yet; it appears when it is whole.
+        """Fetch the checkpoint into a folder that does not exist yet. The folder appears when it is complete.
 
         Returns:
             What was fetched; `None` if there is no checkpoint. The folder is made in any case.
@@ -84,7 +84,7 @@ class CheckpointStore:
                 if self.stored is not None:
                     self._fetch(self.stored, beside)
             except answers.NotThere:
-                # An earlier attempt that is not dead after all has written another one, and deleted this.
+                # An earlier attempt that still runs has written another checkpoint and deleted the files of this one.
                 if tries_left == 0:
                     raise
                 continue
@@ -96,7 +96,7 @@ class CheckpointStore:
         try:
             answer = self._wait(self._client.get(self._bucket, self._key("index.json")))
         except (answers.NotThere, answers.Refused):
-            # Without s3:ListBucket, 403 is how S3 says that there is none.
+            # Without s3:ListBucket, S3 answers 403 for an object that does not exist.
             self.stored, self._etag = None, ""
         else:
             self.stored, self._etag = parse(answer.body), answer.etag
@@ -138,26 +138,26 @@ class CheckpointStore:
     @staticmethod
     def _finish(local: str, file: File) -> None:
         os.chmod(local, file.mode)
-        # Who looks for the latest file by its time finds the same one.
+        # Programs that look for the latest file by its time must find the same one.
         os.utime(local, ns=(file.mtime_ns, file.mtime_ns))
 
     def store(
         self, files: Mapping[str, File], links: Mapping[str, str], folders: Iterable[str], sources: Mapping[str, str]
     ) -> Index:
-        """Make these files the checkpoint.
+        """Store these files as the checkpoint.
 
         Args:
-            files: By path; those without a name have to be sent.
-            links: Targets by path.
+            files: Files by path; those without a name have to be sent.
+            links: Targets of symbolic links, by path.
             folders: All folders.
-            sources: Where the bytes of the files without a name lie. No empty ones: they need no bytes.
+            sources: Local paths of the files without a name. Empty files are left out: they need no bytes.
 
         Returns:
             What is stored now.
 
         Raises:
-            Overtaken, Superseded: Another attempt was there first.
-            s3.S3Error: It could not be stored, or there is no time left. The last whole checkpoint is still there.
+            Overtaken, Superseded: Another attempt wrote the index first.
+            s3.S3Error: It could not be stored, or no time is left. The last complete checkpoint is still in S3.
         """
         sent = {files[path].sha256: os.urandom(_NAME_BYTES).hex() for path in sources}
         named = {
@@ -171,7 +171,7 @@ class CheckpointStore:
             committing = True
             self._commit(index)
         except (answers.S3Error, Overtaken, Superseded) as error:
-            if not committing or not isinstance(error, answers.S3Error):  # else the index may be there all the same
+            if not committing or not isinstance(error, answers.S3Error):  # else S3 may have the index
                 with contextlib.suppress(answers.S3Error):
                     self._delete(sent.values())
             raise
@@ -199,7 +199,7 @@ class CheckpointStore:
         except answers.S3Error as error:
             if error.status not in (404, 409, 412):
                 raise
-            # Another attempt, or our own PUT came through although its answer did not.
+            # Another attempt wrote it, or our own PUT succeeded although its answer was lost.
             self._read()
             if self.stored != index:
                 owner = None if self.stored is None else self.stored.owner
@@ -210,10 +210,10 @@ class CheckpointStore:
             self.stored, self._etag = index, answer.etag
 
     def remove(self) -> None:
-        """Delete the checkpoint: nobody will need it again.
+        """Delete the checkpoint: no attempt will need it again.
 
         Raises:
-            s3.S3Error: Not all of it; the bucket's lifecycle rule takes the rest.
+            s3.S3Error: Some files could not be deleted; the bucket's lifecycle rule deletes them.
         """
         if self.stored is not None:
             self._wait(self._client.delete(self._bucket, self._key("index.json")))

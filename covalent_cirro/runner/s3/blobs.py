@@ -1,6 +1,6 @@
-"""Blobs: bytes in S3 under their own SHA-256, checked when fetched, stored once, compressed where that helps.
+"""Blobs: bytes in S3 under their own SHA-256, checked when fetched, stored once, compressed if that makes them smaller.
 
-Knows S3 and files; nothing of what the bytes mean.
+Knows S3 and files; it must not know what the bytes mean.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _CHUNK = 1024 * 1024
 _SAMPLE_BYTES = 64 * 1024
 _SAMPLES = 8
 _WORTHWHILE = 0.9
-_ZLIB_LEVEL = 1  # most of the gain at several times the speed of the default level
-_TRIES = 5  # each of them as many as the client makes by itself
+_ZLIB_LEVEL = 1  # nearly as small as the default level, and several times as fast
+_TRIES = 5  # each with as many parallel parts as the client makes by itself
 _PAUSE_S = 0.5
 _FLUSHES = 16  # a random byte each: 128 bits
 _FRESH_S = 24 * 3600.0
@@ -31,20 +31,20 @@ _FRESH_S = 24 * 3600.0
 
 
 class BlobError(Exception):
-    """A blob that is missing, or does not have the bytes that its name says."""
+    """A blob is missing, or has other bytes than its name says."""
 
 
 class Wait(Protocol):
-    """How to wait for a request: with a deadline, or giving up when the job is being stopped."""
+    """Waits for a request: with a deadline, or until the job is being stopped."""
 
     def __call__(self, pending: Pending) -> answers.Answer: ...
 
 
 def fetch(client: Client, bucket: str, prefix: str, blobs: Iterable[Blob], folder: str, wait: Wait) -> dict[Blob, str]:
-    """Fetch blobs side by side, each once; check and decode them.
+    """Fetch blobs in parallel, each once; check and decode them.
 
     Returns:
-        Where the decoded bytes of each lie.
+        Path of the decoded bytes of each blob.
 
     Raises:
         BlobError: The first one that is missing, cut short, changed, or longer than it says. The message names it.
@@ -91,7 +91,7 @@ def decode(blob: Blob, stored: str, path: str) -> str:
         try:
             while not decoder.eof:
                 chunk = decoder.unconsumed_tail or source.read(_CHUNK)
-                # Bounded: a small blob must not fill the disk, whatever it says of itself.
+                # Bounded: a small blob must not fill the disk, whatever size its reference claims.
                 data = decoder.decompress(chunk, _CHUNK)
                 size += len(data)
                 if size > blob.raw_size:
@@ -111,7 +111,7 @@ def encode(path: str) -> tuple[Blob, str]:
     """Choose how to store a file: as it is, or compressed to a file beside it.
 
     Returns:
-        The blob, and the path of its stored bytes.
+        The blob, and the path of the bytes to store.
     """
     raw_size = os.path.getsize(path)
     if not _compresses(path, raw_size):
@@ -120,12 +120,12 @@ def encode(path: str) -> tuple[Blob, str]:
 
 
 def encode_anew(path: str) -> tuple[Blob, str]:
-    """Encode a file so that its stored bytes, and so its name, are no other's: nobody can have put something there.
+    """Encode a file to stored bytes that nobody can guess, so that its name is not taken in S3.
 
-    A zlib stream may be flushed at any point; where this one is, is drawn at random (RFC 1950, RFC 1951).
+    A zlib stream may be flushed at any point; this one is flushed at random points (RFC 1950, RFC 1951).
 
     Returns:
-        The blob, and the path of its stored bytes.
+        The blob, and the path of the bytes to store.
     """
     raw_size = os.path.getsize(path)
     level = _ZLIB_LEVEL if _compresses(path, raw_size) else 0
@@ -155,7 +155,7 @@ def _compressed(path: str, level: int, flush_after: Iterable[int] = ()) -> tuple
 
 
 def _compresses(path: str, size: int) -> bool:
-    """Whether samples from all over the file become clearly smaller."""
+    """Whether samples of the file become clearly smaller."""
     before = after = 0
     with open(path, "rb") as file:
         for i in range(_SAMPLES):
@@ -169,11 +169,11 @@ def _compresses(path: str, size: int) -> bool:
 def store(client: Client, bucket: str, prefix: str, path: str, now: float, wait: Wait) -> Blob:
     """Store a file as a blob, unless it is there already.
 
-    Nothing is written over: the job role may not. Where the blob's place is taken, by other bytes or by a blob that may
-    expire soon, the file is stored under another name.
+    No object is overwritten: the job role does not allow it. If the key has other bytes, or a blob that may expire
+    soon, the file is stored under another name.
 
     Args:
-        now: Epoch seconds, to tell whether the one that is there is young enough.
+        now: Time in epoch seconds, to tell whether a blob that exists is young enough.
 
     Raises:
         s3.S3Error: It could not be stored.
@@ -186,15 +186,15 @@ def store(client: Client, bucket: str, prefix: str, path: str, now: float, wait:
 
 
 def _store(client: Client, bucket: str, prefix: str, blob: Blob, stored: str, now: float, wait: Wait) -> bool:
-    """Store a blob under its name; False if something else is there."""
+    """Store a blob under its name; False if another object has that key."""
     key = blob_key(prefix, blob.sha256)
 
     def is_there() -> bool | None:
-        """Whether the blob is there, whole and young; `None` if nothing is."""
+        """Whether the blob is in S3, complete and young; `None` if the key does not exist."""
         try:
             there = wait(client.head(bucket, key)).headers
         except (answers.NotThere, answers.Refused):
-            # A role that may only put objects is told 403 here; if it may not do that either, the PUT says so.
+            # A role that may only put objects gets 403 here; if it may not do that either, the PUT fails.
             return None
         return _is_whole(there, blob, stored) and _is_fresh(there.get("last-modified"), now)
 
@@ -204,7 +204,7 @@ def _store(client: Client, bucket: str, prefix: str, blob: Blob, stored: str, no
     try:
         _put(client, bucket, key, stored, blob, wait)
     except answers.ConditionFailed:
-        # Another job stored the same meanwhile, or our own PUT came through although its answer did not.
+        # Another job stored the same blob, or our own PUT succeeded although its answer was lost.
         return bool(is_there())
     return True
 
@@ -217,7 +217,7 @@ def _put(client: Client, bucket: str, key: str, stored: str, blob: Blob, wait: W
         except answers.OutOfTime:
             raise
         except answers.S3Error as error:
-            # What was computed is not given up for a bad moment of S3's: 409 is what awscrt does not try again.
+            # A result is not lost because S3 was busy: awscrt does not retry a 409.
             passes = error.status is None or error.status == 409 or error.status >= 500
             if not passes or tries_left == 0:
                 raise
@@ -225,7 +225,7 @@ def _put(client: Client, bucket: str, key: str, stored: str, blob: Blob, wait: W
 
 
 def _is_whole(headers: Mapping[str, str], blob: Blob, stored: str) -> bool:
-    """Whether S3 computed the blob's digest of what it has."""
+    """Whether S3's own checksum of the object is the blob's digest."""
     checksum = headers.get("x-amz-checksum-sha256", "")
     if headers.get("content-length") != str(blob.size):
         return False

@@ -51,18 +51,18 @@ _CONNECT_TIMEOUT_MS = 5_000
 
 
 class Pending:
-    """A request under way, in awscrt's own threads."""
+    """A request in progress, in awscrt's threads."""
 
     def __init__(self, where: tuple[str, str, str], request: Any, answer: dict[str, Any]) -> None:
         self._where = where
         self._answer = answer
-        # awscrt drops a request that nobody holds. Held here and not by `answer`, which awscrt holds in turn: that
+        # awscrt drops a request without references. It is kept here, not by `answer`, which awscrt refers to: that
         # circle, half of it native, would never be freed, nor the body with it.
         self._request = request
         self.future: Future[Any] = request.finished_future
 
     def out_of_time(self) -> OutOfTime:
-        """The error for one that is not waited for any longer."""
+        """The error for a request that is not waited for any longer."""
         bucket, key, operation = self._where
         return OutOfTime(f"S3 {operation} of s3://{bucket}/{key} took more time than was left", "OutOfTime", None)
 
@@ -75,7 +75,7 @@ class Pending:
 
         Raises:
             S3Error: It failed; the message names bucket, key, operation, and what to check.
-            TimeoutError: Not yet.
+            TimeoutError: It has not ended yet.
         """
         from concurrent.futures import TimeoutError as NotYet
 
@@ -94,7 +94,7 @@ class Client:
     """S3 for one process.
 
     Args:
-        endpoint: Where it is.
+        endpoint: Endpoint of S3.
         environ: ``AWS_CA_BUNDLE``, ``AWS_MAX_ATTEMPTS``. The credential chain reads the process's own environment.
         memory_bytes: The container's memory limit; more memory allows more connections. `None`: unknown.
     """
@@ -131,30 +131,30 @@ class Client:
         )
 
     def get(self, bucket: str, key: str) -> Pending:
-        """Begin to read an object into memory: one GET up to `PART_BYTES`."""
+        """Start to read an object into memory: one GET up to `PART_BYTES`."""
         return self._begin("GET", "GetObject", bucket, key)
 
     def get_file(self, bucket: str, key: str, path: str) -> Pending:
-        """Begin to read an object into a file, large ones in parallel ranges. The file appears when it is done."""
+        """Start to read an object into a file, a large one in parallel ranges. The file appears when it is complete."""
         return self._begin("GET", "GetObject", bucket, key, recv_filepath=path)
 
     def head(self, bucket: str, key: str) -> Pending:
-        """Begin to ask for an object's headers, its checksum among them."""
+        """Start to read an object's headers, its checksum included."""
         return self._begin("HEAD", "HeadObject", bucket, key, headers={"x-amz-checksum-mode": "ENABLED"})
 
     def put(self, bucket: str, key: str, data: bytes, condition: Mapping[str, str] | None = None) -> Pending:
-        """Begin to write an object in a single PUT, where a condition (``{"If-None-Match": "*"}``) holds for it all."""
+        """Start to write an object in one PUT, so that a condition (``{"If-None-Match": "*"}``) holds for all of it."""
         headers = {"Content-Length": str(len(data)), "Content-Type": "application/octet-stream", **(condition or {})}
         return self._begin("PUT", "PutObject", bucket, key, headers=headers, body=io.BytesIO(data), single=True)
 
     def put_file(
         self, bucket: str, key: str, path: str, sha256: str = "", condition: Mapping[str, str] | None = None
     ) -> Pending:
-        """Begin to write an object from a file, one above `PART_BYTES` in parallel parts of it.
+        """Start to write an object from a file, one of more than `PART_BYTES` in parallel parts.
 
         Args:
-            sha256: Its digest, which S3 is to check and to keep (`checksums.py`).
-            condition: As of `put`. Of parts, it goes with CompleteMultipartUpload (seen with awscrt 0.38.1).
+            sha256: SHA-256 of the file, in hex, which S3 checks and keeps (`checksums.py`).
+            condition: As in `put`. For parts, it is sent with CompleteMultipartUpload (seen with awscrt 0.38.1).
         """
         size = os.path.getsize(path)
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream", **(condition or {})}
@@ -166,7 +166,7 @@ class Client:
         return self._begin("PUT", "PutObject", bucket, key, headers=headers, send_filepath=path, **options)
 
     def delete(self, bucket: str, key: str) -> Pending:
-        """Begin to delete an object; one that is not there is no error."""
+        """Start to delete an object; it is no error if the object does not exist."""
         return self._begin("DELETE", "DeleteObject", bucket, key)
 
     def _begin(

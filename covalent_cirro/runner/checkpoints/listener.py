@@ -1,7 +1,7 @@
-"""Where an electron asks for its checkpoint: a socket that waits for it, and the flag that says that its host goes.
+"""Listens for an electron's requests about its checkpoint, and sets the flag that says that its host is going away.
 
-All that costs an electron that never asks: what is behind the door is loaded when it is first knocked at. Knows sockets
-and threads; nothing of S3.
+An electron that sends no request costs one socket and one thread: `keeper.py` is imported at the first request. This
+module knows sockets and threads; it must not know S3.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _ASKED_S = 5.0
 _MAX_ASKED_BYTES = 64
 
 
-class Place(NamedTuple):
-    """Where things are.
+class CheckpointPlace(NamedTuple):
+    """Which electron a checkpoint belongs to, and where it is stored.
 
     Attributes:
-        control: The folder by which the electron's process speaks to the runner (`protocol.CHECKPOINT_VARIABLE`).
-        location: The call; of a further try, the first one's.
-        node_id: The electron.
-        job_id: AWS_BATCH_JOB_ID.
-        attempt: Number of the attempt, over all tries.
+        control: The folder that the electron's process and the runner share (`protocol.CHECKPOINT_VARIABLE`).
+        location: Location of the call; for a further try, of the first try's call.
+        node_id: Node id of the electron.
+        job_id: Value of AWS_BATCH_JOB_ID.
+        attempt: Number of the attempt, from 1, counted over all tries.
         started: Epoch seconds of the runner's start.
     """
 
@@ -44,20 +44,20 @@ class Place(NamedTuple):
     started: float
 
 
-class CheckpointDoor:
-    """The door of one electron of the call.
+class CheckpointListener:
+    """Answers the checkpoint requests of one electron of the call.
 
     Args:
-        control: A folder that is made (`protocol.CHECKPOINT_VARIABLE`).
-        open_it: Makes the checkpoint, given what raises the flag; called once, in a thread.
+        control: The folder to create (`protocol.CHECKPOINT_VARIABLE`).
+        make_checkpoint: Makes the checkpoint; its argument sets the flag. Called once, in a thread.
 
     Raises:
         OSError: The folder or the socket could not be made.
     """
 
-    def __init__(self, control: str, open_it: Callable[[Callable[[], None]], Checkpoint]) -> None:
+    def __init__(self, control: str, make_checkpoint: Callable[[Callable[[], None]], Checkpoint]) -> None:
         self._control = control
-        self._open_it = open_it
+        self._make_checkpoint = make_checkpoint
         self._lock = threading.Lock()
         self._checkpoint: Checkpoint | None = None
         self._ended = False
@@ -67,12 +67,12 @@ class CheckpointDoor:
 
     @property
     def used(self) -> bool:
-        """Whether the electron has asked for anything."""
+        """Whether the electron has sent a request."""
         return self._checkpoint is not None
 
     @property
     def host_goes_at(self) -> float | None:
-        """Epoch seconds at which EC2 takes the host back; `None` without a notice."""
+        """Time in epoch seconds at which EC2 takes the host back; `None` without a notice."""
         return None if self._checkpoint is None else self._checkpoint.host_goes_at
 
     @property
@@ -81,7 +81,7 @@ class CheckpointDoor:
         return "" if self._checkpoint is None else self._checkpoint.fetch_failed
 
     def host_goes(self) -> None:
-        """Raise the flag. Safe in a signal handler: no lock is taken."""
+        """Set the flag. Safe in a signal handler: it takes no lock."""
         with contextlib.suppress(OSError):
             path = os.path.join(self._control, protocol.CHECKPOINT_GOING)
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
@@ -89,7 +89,7 @@ class CheckpointDoor:
             self._checkpoint.hurry()
 
     def finish(self, *, succeeded: bool, orderly: bool) -> None:
-        """The electron is done, or its process is dead (`Checkpoint.finish`)."""
+        """Stop listening: the electron has ended, or its process has died (`Checkpoint.finish`)."""
         self._ended = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -98,7 +98,7 @@ class CheckpointDoor:
             self._checkpoint.finish(succeeded=succeeded, orderly=orderly)
 
     def remove(self) -> None:
-        """The call has succeeded for good: nobody will resume from this."""
+        """Delete the checkpoint: the call has succeeded, so no attempt will need it."""
         if self._checkpoint is not None:
             self._checkpoint.remove()
 
@@ -123,7 +123,7 @@ class CheckpointDoor:
             try:
                 with self._lock:
                     if self._checkpoint is None:
-                        self._checkpoint = self._open_it(self.host_goes)
+                        self._checkpoint = self._make_checkpoint(self.host_goes)
                         if os.path.exists(os.path.join(self._control, protocol.CHECKPOINT_GOING)):
                             self._checkpoint.hurry()
                 answer = self._checkpoint.answer(asked.decode("ascii", "replace").strip())
