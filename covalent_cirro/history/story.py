@@ -176,7 +176,7 @@ def tell(
         settings: Of the executor, for what AWS does not tell.
         site: Where its job is.
         turn: What its job waits for, if it does and that is known.
-        hosts: What its attempts ran on, as far as that is known, by `records.AttemptRecord.host`.
+        hosts: What its attempts ran on, as far as that is known, by `states.Attempt.host`.
     """
     of, record = electron.newest, electron.record
     outcome, detail = of.outcome, record.detail if record else None

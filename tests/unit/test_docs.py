@@ -57,7 +57,7 @@ def test_the_architecture_fits_on_one_screen() -> None:
     assert len(text.splitlines()) <= 70
 
 
-def test_the_table_of_options_is_the_codes() -> None:
+def test_the_options_are_the_same_in_the_table_and_in_the_executors_signature_and_docstring() -> None:
     """docs/make_settings.py has been run."""
     spec = importlib.util.spec_from_file_location("make_settings", ROOT / "docs" / "make_settings.py")
     assert spec is not None
@@ -67,6 +67,9 @@ def test_the_table_of_options_is_the_codes() -> None:
     text = (ROOT / "docs" / "settings.md").read_text()
     assert made.page(text) == text
     assert all(f"`{option.name}`" in text for option in OPTIONS)
+    source = (ROOT / "covalent_cirro" / "cirro.py").read_text()
+    assert made.executor(source) == source
+    assert all(f"        {option.name}: " in source for option in OPTIONS)
 
 
 def test_make_targets_in_the_documents_exist() -> None:
