@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import BinaryIO, NamedTuple, cast
 
 from covalent_cirro.contract import nested, tobj
-from covalent_cirro.contract.nested import Pairs, Part, Value
+from covalent_cirro.contract.nested import Pairs, PickledPart, Value
 from covalent_cirro.contract.protocol import STRING_BYTES
 from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.electron.call_writer import ElectronSpec
@@ -118,9 +118,9 @@ def _item(of: _Unopened, key_path: str) -> _Unopened | None:
             if known is None:  # it might be equal to anything
                 return None
             index = at if type(known) is type(key) and known == key else index
-    elif not isinstance(value, (Part, Pairs)) and isinstance(key, int) and -len(value) <= key < len(value):
+    elif not isinstance(value, (PickledPart, Pairs)) and isinstance(key, int) and -len(value) <= key < len(value):
         index = key % len(value)
-    if index is None or isinstance(value, Part):
+    if index is None or isinstance(value, PickledPart):
         return None
     return _Unopened(value[index][1] if isinstance(value, Pairs) else value[index], of.item_text(index))
 
@@ -146,7 +146,7 @@ def _read(path: str) -> _Unopened:
                 if pickle.read(1) != b".":
                     raise tobj.TobjError("its pickle is cut short")
                 pickle.seek(0)
-                return _Unopened(Part(path, 0, size), repr(text) if _text_at(pickle.read(32), size) else text)
+                return _Unopened(PickledPart(path, 0, size), repr(text) if _text_at(pickle.read(32), size) else text)
     except tobj.TobjError as error:
         raise tobj.TobjError(f"{path}: {error}") from error
 
@@ -163,7 +163,7 @@ def _text_at(begin: bytes, size: int) -> int:
 
 
 def _literal_of(value: Value) -> int | str | None:
-    if not isinstance(value, Part) or value.size > _KEY_BYTES:
+    if not isinstance(value, PickledPart) or value.size > _KEY_BYTES:
         return None
     with _open(value.source) as pickle:
         pickle.seek(value.offset)
@@ -196,7 +196,7 @@ def _write(path: str, known: _Unopened) -> WrittenFile:
         out = Measured(file)
         text = known.text.encode("utf-8", "backslashreplace")[:STRING_BYTES].decode("utf-8", "ignore").encode()
         doc = ""
-        if isinstance(value, Part):
+        if isinstance(value, PickledPart):
             text = _string(sources.open(value.source), value) or text
         else:
             doc = (dict if isinstance(value, Pairs) else list).__doc__ or ""
@@ -204,10 +204,10 @@ def _write(path: str, known: _Unopened) -> WrittenFile:
         fields = tobj.header_fields("", doc, version, _cloudpickle_version())
         writer = tobj.Writer(cast(BinaryIO, out), {**fields, _ITEMS: _first(known.items)}, text)
 
-        def copy(part: Part) -> None:
+        def copy(part: PickledPart) -> None:
             nested.copy(sources.open(part.source), part, writer.write)
 
-        if isinstance(value, Part):
+        if isinstance(value, PickledPart):
             copy(value)
         else:
             nested.write(value, writer.write, copy)
@@ -215,7 +215,7 @@ def _write(path: str, known: _Unopened) -> WrittenFile:
         return out.measured()
 
 
-def _string(file: BinaryIO, part: Part) -> bytes | None:
+def _string(file: BinaryIO, part: PickledPart) -> bytes | None:
     """The text of a part that is a string, whole: Covalent reads data out of what it shows of a string."""
     file.seek(part.offset)
     at = _text_at(file.read(32), part.size)

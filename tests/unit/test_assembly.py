@@ -352,7 +352,7 @@ def test_a_large_part_is_not_held(tmp_path: Path) -> None:
     with tobj.pickle_file(open(tmp_path / "output", "rb")) as file:
         found = nested.read(file)
     assert isinstance(found, list)
-    assert [part.size for part in found if isinstance(part, nested.Part)] == [len(cloudpickle.dumps(value))] * 2
+    assert [part.size for part in found if isinstance(part, nested.PickledPart)] == [len(cloudpickle.dumps(value))] * 2
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)

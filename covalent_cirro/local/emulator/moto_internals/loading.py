@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from covalent_cirro.errors import EmulatorError
+from covalent_cirro.local.emulator.http.server import HEADER_NAMES
 from covalent_cirro.local.emulator.moto_internals import WRITTEN_FOR
 
 PARTITION = "aws"
@@ -70,7 +71,9 @@ def replace(owner: Any, name: str, new: Any) -> None:
     Raises:
         EmulatorError: moto has no such attribute: this is not the version that the emulator was written for.
     """
-    full_name = ".".join(filter(None, (getattr(owner, "__module__", None), owner.__name__.rpartition(".")[2], name)))
+    full_name = (
+        f"{owner.__module__}.{owner.__qualname__}.{name}" if isinstance(owner, type) else f"{owner.__name__}.{name}"
+    )
     # A property may take the place of an attribute that only instances have: their `__init__` sets it.
     if not hasattr(owner, name) and name not in _set_by_init(owner):
         raise EmulatorError(
@@ -122,6 +125,7 @@ class MotoApplication:
                 application: Any = DomainDispatcherApplication(create_backend_app)
                 application.lock = IMPORTING  # the application imports a service at the first request to it
                 self._application = application
+        environ["moto.preserved_header_names"] = environ.get(HEADER_NAMES, {})
         return self._application(environ, start)
 
 

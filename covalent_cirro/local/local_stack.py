@@ -22,7 +22,7 @@ from covalent_cirro.covalent_server import plain_paths
 from covalent_cirro.errors import CirroError, EmulatorError, HostError
 from covalent_cirro.local import covalent_process, processes
 from covalent_cirro.local.emulator import keys
-from covalent_cirro.local.processes import Identity
+from covalent_cirro.local.processes import ProcessIdentity
 from covalent_cirro.local.state_folder import REGION, Service, State, StateFolder
 
 EMULATOR, COVALENT, LOGS = "emulator", "covalent", "logs"
@@ -72,7 +72,7 @@ class Status:
     jobs: Mapping[str, int]
 
 
-class Playground:
+class LocalStack:
     """The local stack of one state folder.
 
     Args:
@@ -344,7 +344,7 @@ class Playground:
     # --- processes and their environment ------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _ended_on_failure(self, identity: Identity) -> Iterator[None]:
+    def _ended_on_failure(self, identity: ProcessIdentity) -> Iterator[None]:
         try:
             yield
         except BaseException:

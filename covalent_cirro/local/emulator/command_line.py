@@ -104,7 +104,3 @@ def forget_note(path: Path) -> None:
             path.unlink()
     except (OSError, ValueError, KeyError):
         pass
-
-
-if __name__ == "__main__":
-    sys.exit(main())
