@@ -16,7 +16,7 @@ from covalent_cirro.runner.checkpoints.index import File, Index, NotAnIndex, Own
 from covalent_cirro.runner.s3 import answers
 
 if TYPE_CHECKING:
-    from covalent_cirro.runner.s3.client import Client, Pending
+    from covalent_cirro.runner.s3.s3_client import Client, Pending
 
 _SIDE_BY_SIDE = 32
 _RESTORE_TRIES = 3

@@ -16,7 +16,7 @@ from covalent_cirro.contract.protocol import Blob, blob_key
 from covalent_cirro.runner.s3 import answers
 
 if TYPE_CHECKING:
-    from covalent_cirro.runner.s3.client import Client, Pending
+    from covalent_cirro.runner.s3.s3_client import Client, Pending
 
 _CHUNK = 1024 * 1024
 _SAMPLE_BYTES = 64 * 1024
