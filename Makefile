@@ -22,7 +22,7 @@ PYTEST = PATH="$(abspath $(VENV))/tools:$$PATH" PYTHONDONTWRITEBYTECODE= $(BIN)/
 .NOTPARALLEL:
 # Folders of tests/, each of which can be run alone: `make test-unit`.
 PARTS = unit runner emulator security plugin cli covalent faults images benchmarks aws
-.PHONY: help sweep down status test $(PARTS:%=test-%) check bench faults install clean
+.PHONY: help sweep down status test $(PARTS:%=test-%) check docs bench faults install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-9s %s\n", $$1, $$2 }'
@@ -50,11 +50,16 @@ $(PARTS:%=test-%): test-%: $(VENV)/.dev
 # What runs these command lines; without them, their tests skip.
 test-unit test-cli test-emulator: $(VENV)/.tools
 
-check: $(VENV)/.dev ## Format, lint, types and layers
+check: $(VENV)/.dev ## Format, lint, types, layers and the site of the documentation
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/unit/test_layers.py
+	@$(MAKE) --no-print-directory docs
+
+# From nothing each time: Sphinx tells a page's warnings only when it reads that page.
+docs: $(VENV)/.dev ## Build the site of the documentation into build/site; a warning or a dead link is an error
+	@$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going --conf-dir docs --doctree-dir build/doctrees . build/site
 
 bench: $(VENV)/.dev ## Run the stock plugin and this one side by side; writes benchmarks/RESULTS.md
 	@$(BIN)/python benchmarks/run.py $(ARGS)
@@ -84,7 +89,7 @@ $(VENV)/.run: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "installing what tests and checks need"
-	@$(INSTALL) -e '.[emulator,examples,test,check]'
+	@$(INSTALL) -e '.[emulator,examples,test,check,docs]'
 	@touch $@
 
 # Command lines that tests run. Each is in an environment of its own: each wants another botocore than the rest.

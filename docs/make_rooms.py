@@ -90,17 +90,43 @@ def arrows(of: Mapping[str, set[str]]) -> dict[str, set[str]]:
     return found
 
 
+def circles(of: Mapping[str, set[str]]) -> list[set[str]]:
+    """Sets of modules each of which imports each other one, directly or by way of others; the largest first."""
+    reach = {module: reached(module, of) for module in of}
+    found = {frozenset(other for other in reach[module] if module in reach[other]) | {module} for module in of}
+    return sorted((set(each) for each in found if len(each) > 1), key=len, reverse=True)
+
+
+def reached(start: str, of: Mapping[str, set[str]]) -> set[str]:
+    """All that a module or room imports, directly or by way of others."""
+    found, left = set[str](), [start]
+    while left:
+        new = of.get(left.pop(), set()) - found
+        found |= new
+        left += new
+    return found
+
+
+def shortened(of: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """The arrows without those that a longer way also goes: from a to c where a imports b, which imports c."""
+    return {name: below - {far for near in below for far in reached(near, of)} for name, below in of.items()}
+
+
 def drawing() -> str:
-    """The floors, and a table of what each room is and imports."""
+    """A Mermaid diagram of the rooms, and a table of what each room is and imports."""
     found = arrows(imports())
-    lines = ["```text", *("    ".join(floor) for floor in FLOORS), "```", "", "| room | what it is | imports |"]
-    lines.append("| --- | --- | --- |")
     order = [each for floor in FLOORS for each in floor]
+
+    def names(rooms: set[str], between: str) -> str:
+        return between.join(each for each in order if each in rooms)
+
+    lines = ["```mermaid", "flowchart TD"]
+    lines += [f"    {name} --> {names(below, ' & ')}" for name in order if (below := shortened(found)[name])]
+    lines += ["```", "", "| room | what it is | imports |", "| --- | --- | --- |"]
     for name in order:
         path = PACKAGE / name / "__init__.py" if (PACKAGE / name).is_dir() else PACKAGE / f"{name}.py"
-        said = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0].replace("``", "`")
-        below = ", ".join(f"`{each}`" for each in order if each in found[name])
-        lines.append(f"| `{path.relative_to(PACKAGE).parts[0]}` | {said} | {below} |")
+        purpose = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0].replace("``", "`")
+        lines.append(f"| `{path.relative_to(PACKAGE).parts[0]}` | {purpose} | {names(found[name], ', ')} |")
     return "\n".join(lines)
 
 

@@ -29,7 +29,7 @@ POLL_S = 0.05
 T = TypeVar("T")
 
 
-class Identity(NamedTuple):
+class ProcessIdentity(NamedTuple):
     """A process, told from a later one with the same pid.
 
     Attributes:
@@ -41,7 +41,7 @@ class Identity(NamedTuple):
     started: float
 
 
-def start(command: Sequence[str], *, log: Path, environment: Mapping[str, str], folder: Path) -> Identity:
+def start(command: Sequence[str], *, log: Path, environment: Mapping[str, str], folder: Path) -> ProcessIdentity:
     """Start a command in a session of its own, so that it outlives this process and the terminal.
 
     Files that it makes, and its log, are for this user only.
@@ -68,15 +68,15 @@ def start(command: Sequence[str], *, log: Path, environment: Mapping[str, str], 
             umask=private.UMASK,
         )
     process.returncode = 0  # Not ours to wait for: silences Popen's warning when the object goes.
-    return Identity(process.pid, psutil.Process(process.pid).create_time())
+    return ProcessIdentity(process.pid, psutil.Process(process.pid).create_time())
 
 
-def is_alive(identity: Identity) -> bool:
+def is_alive(identity: ProcessIdentity) -> bool:
     """Whether that very process still runs. One that ended as a child of ours is reaped on the way."""
     return _find(identity) is not None
 
 
-def ends_within(identity: Identity, limit_s: float) -> bool:
+def ends_within(identity: ProcessIdentity, limit_s: float) -> bool:
     """Whether a process ends by itself within so many seconds; waits for it."""
     deadline = time.monotonic() + limit_s
     while (alive := is_alive(identity)) and time.monotonic() < deadline:
@@ -84,7 +84,7 @@ def ends_within(identity: Identity, limit_s: float) -> bool:
     return not alive
 
 
-def end(identity: Identity, *, patience_s: float) -> bool:
+def end(identity: ProcessIdentity, *, patience_s: float) -> bool:
     """End a process and every process it started, and wait until they are gone.
 
     The process gets SIGTERM and ``patience_s`` seconds to end its children itself. Whatever is left then gets SIGKILL.
@@ -111,7 +111,7 @@ def end(identity: Identity, *, patience_s: float) -> bool:
 
 
 def wait_for(
-    probe: Callable[[], T | None], identity: Identity, log: Path, limit_s: float, error: type[CirroError]
+    probe: Callable[[], T | None], identity: ProcessIdentity, log: Path, limit_s: float, error: type[CirroError]
 ) -> T:
     """Wait until a process that was started is of use.
 
@@ -153,7 +153,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _find(identity: Identity) -> psutil.Process | None:
+def _find(identity: ProcessIdentity) -> psutil.Process | None:
     try:
         process = psutil.Process(identity.pid)
         if abs(process.create_time() - identity.started) > SAME_START_S:

@@ -16,7 +16,7 @@ from typing import Any
 from covalent_cirro import private
 from covalent_cirro.errors import EmulatorError
 from covalent_cirro.local import processes
-from covalent_cirro.local.processes import Identity
+from covalent_cirro.local.processes import ProcessIdentity
 
 FORMAT = 1
 """Version of the state file."""
@@ -45,9 +45,9 @@ class Service:
     log: str
 
     @property
-    def identity(self) -> Identity:
+    def identity(self) -> ProcessIdentity:
         """What tells the process from all others."""
-        return Identity(self.pid, self.started)
+        return ProcessIdentity(self.pid, self.started)
 
     @property
     def running(self) -> bool:

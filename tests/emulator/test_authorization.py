@@ -18,9 +18,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from covalent_cirro.local.emulator import Emulator, Timing
-from covalent_cirro.local.emulator.http.callers import UNKNOWN
+from covalent_cirro.local.emulator.http.authentication import UNKNOWN
 from covalent_cirro.local.emulator.http.operations import Operation
-from covalent_cirro.local.emulator.iam.iam import Iam
+from covalent_cirro.local.emulator.iam.enforcement import IamEnforcement
 
 ONCE = Config(retries={"mode": "standard", "total_max_attempts": 1}, signature_version="v4")
 TRUST = json.dumps({"Statement": [{"Effect": "Allow", "Principal": {"Service": "ecs-tasks.amazonaws.com"}}]})
@@ -273,7 +273,7 @@ def test_who_is_asking(account: Account) -> None:
 def test_a_key_whose_session_is_gone_is_nobodys(account: Account) -> None:
     """Not the administrator's, as the emulator's own key is: a job's key outlives what IAM and STS know of it."""
     emulator = account.emulator
-    iam = Iam(emulator.account, emulator.region, emulator.batch, True, emulator.key.ids)
+    iam = IamEnforcement(emulator.account, emulator.region, emulator.batch, True, emulator.key.ids)
 
     def refused_to(access_key: str) -> Any:
         return iam.refusal(Operation("batch", "ListJobs", "us-east-1", access_key), {}, bytes)

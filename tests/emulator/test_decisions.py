@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from covalent_cirro.deployment.template_functions import TemplateError
 from covalent_cirro.local.emulator.batch import lookup
 from covalent_cirro.local.emulator.batch.actions import Kill, Launch, Stop
-from covalent_cirro.local.emulator.batch.hosts import Fleet, expand
+from covalent_cirro.local.emulator.batch.fleet import Fleet, expand
 from covalent_cirro.local.emulator.batch.model import (
     Attempt,
     ComputeEnvironment,
@@ -24,7 +25,7 @@ from covalent_cirro.local.emulator.batch.model import (
 )
 from covalent_cirro.local.emulator.batch.retries import matches
 from covalent_cirro.local.emulator.batch.scheduler import Scheduler
-from covalent_cirro.local.emulator.formation import template
+from covalent_cirro.local.emulator.formation.template_checks import order
 
 _numbers = itertools.count()
 
@@ -203,13 +204,13 @@ def test_pages_together_are_the_list(items: list[int], limit: int) -> None:
 def test_an_order_puts_each_after_what_it_needs(needs: dict[str, list[str]]) -> None:
     """Unless there is a circle."""
     try:
-        order = template.order({name: {"DependsOn": needed} for name, needed in needs.items()})
-    except template.Invalid:
+        found = order({name: {"DependsOn": needed} for name, needed in needs.items()})
+    except TemplateError:
         return
     for name, needed in needs.items():
         for each in needed:
             if each in needs and each != name:
-                assert order.index(each) < order.index(name)
+                assert found.index(each) < found.index(name)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from covalent_cirro.local.emulator.formation import template
+from covalent_cirro.deployment.template_functions import TemplateError
+from covalent_cirro.local.emulator.formation.template_checks import order
 from tests.emulator.formation_stacks import Stacks
 
 BATCH: dict[str, Any] = {
@@ -332,8 +333,8 @@ def test_parameters_are_checked(stacks: Stacks, parameters: dict[str, str], text
 
 def test_a_circle_is_refused() -> None:
     """With the names that are in it."""
-    with pytest.raises(template.Invalid, match=r"Circular dependency between resources: \[A, B\]"):
-        template.order({"A": {"Properties": {"X": {"Ref": "B"}}}, "B": {"DependsOn": ["A"]}})
+    with pytest.raises(TemplateError, match=r"Circular dependency between resources: \[A, B\]"):
+        order({"A": {"Properties": {"X": {"Ref": "B"}}}, "B": {"DependsOn": ["A"]}})
 
 
 def test_references_of_all_kinds_make_an_order() -> None:
@@ -345,7 +346,7 @@ def test_references_of_all_kinds_make_an_order() -> None:
         "B": {"P": {"Fn::GetAtt": ["A", "Arn"]}},
         "A": {},
     }
-    assert template.order(bodies) == ["A", "B", "C", "D", "E"]
+    assert order(bodies) == ["A", "B", "C", "D", "E"]
 
 
 def test_roles_need_a_capability(stacks: Stacks) -> None:

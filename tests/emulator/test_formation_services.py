@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
-from covalent_cirro.local.emulator.formation import formation, kinds
+from covalent_cirro.local.emulator.formation import batch_kinds, service_kinds
 from tests.emulator.formation_stacks import Stacks
 
 ACCOUNT = "123456789012"
@@ -23,7 +23,10 @@ def stacks(aws: Any) -> Stacks:
 
 # --- what makes another resource -----------------------------------------------------------------------------------
 
-KINDS: dict[str, Any] = {kind.kind: kind for kind in (*formation.OWN, *kinds.LACKING)} | kinds.MENDED
+KINDS: dict[str, Any] = {
+    **{kind.kind: kind for kind in (*batch_kinds.KINDS, *service_kinds.KINDS)},
+    **service_kinds.COMPLETED,
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -36,7 +39,7 @@ def test_what_never_changes_is_what_the_registry_says(kind: str) -> None:
 def test_what_a_compute_environment_changes_in_place_is_what_the_registry_says() -> None:
     """With ReplaceComputeEnvironment false."""
     schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", "AWS::Batch::ComputeEnvironment").schema
-    ours = {f"/properties/{path}" for path in formation.ComputeEnvironment.in_place_on_request}
+    ours = {f"/properties/{path}" for path in batch_kinds.ComputeEnvironmentResource.in_place_on_request}
     assert ours == set(schema["conditionalCreateOnlyProperties"])
 
 

@@ -68,7 +68,7 @@ def _needs(*pairs: tuple[str, str]) -> dict[str, Any]:
 )
 def test_submit_job_is_refused(change: dict[str, Any], text: str) -> None:
     """Each limit of SubmitJob, one beyond it."""
-    with pytest.raises(validation.Refused, match=re.escape(text)):
+    with pytest.raises(validation.ServiceError, match=re.escape(text)):
         validation.submit_job({**SUBMIT, **change}, 100)
 
 
@@ -137,13 +137,13 @@ def test_overrides_of_more_than_8192_characters_fail_late(aws: Any) -> None:
 )
 def test_a_definition_is_refused(change: dict[str, Any], text: str) -> None:
     """Each rule of RegisterJobDefinition."""
-    with pytest.raises(validation.Refused, match=re.escape(text)):
+    with pytest.raises(validation.ServiceError, match=re.escape(text)):
         validation.register_job_definition({**REGISTER, **change}, 100)
 
 
 def test_a_definition_of_more_than_24_kib_is_refused() -> None:
     """Service quota."""
-    with pytest.raises(validation.Refused, match="less than 24 KiB, got 25 KiB"):
+    with pytest.raises(validation.ServiceError, match="less than 24 KiB, got 25 KiB"):
         validation.register_job_definition(REGISTER, 24 * 1024 + 1)
 
 

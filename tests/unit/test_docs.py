@@ -51,7 +51,13 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(there), f"{page.name} links to {target}#{anchor}"
 
 
-def test_the_table_of_options_is_the_codes() -> None:
+def test_the_architecture_fits_on_one_screen() -> None:
+    """Without the source of the drawing, about sixty lines; what is more has a page of its own."""
+    text = re.sub(r"```mermaid.*?```", "", (ROOT / "docs" / "architecture.md").read_text(), flags=re.DOTALL)
+    assert len(text.splitlines()) <= 70
+
+
+def test_the_options_are_the_same_in_the_table_and_in_the_executors_signature_and_docstring() -> None:
     """docs/make_settings.py has been run."""
     spec = importlib.util.spec_from_file_location("make_settings", ROOT / "docs" / "make_settings.py")
     assert spec is not None
@@ -61,6 +67,9 @@ def test_the_table_of_options_is_the_codes() -> None:
     text = (ROOT / "docs" / "settings.md").read_text()
     assert made.page(text) == text
     assert all(f"`{option.name}`" in text for option in OPTIONS)
+    source = (ROOT / "covalent_cirro" / "cirro.py").read_text()
+    assert made.executor(source) == source
+    assert all(f"        {option.name}: " in source for option in OPTIONS)
 
 
 def test_make_targets_in_the_documents_exist() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import secrets
 import shutil
 import tempfile
@@ -15,24 +14,26 @@ from typing import Any
 
 from covalent_cirro import private
 from covalent_cirro.errors import EmulatorError
-from covalent_cirro.local.emulator import keys, moto_aws, open_emulators
+from covalent_cirro.local.emulator import keys, open_emulators
 from covalent_cirro.local.emulator.account import Account
-from covalent_cirro.local.emulator.attempts.credentials import Tasks
-from covalent_cirro.local.emulator.attempts.runs import runtime
-from covalent_cirro.local.emulator.batch.batch import Batch
+from covalent_cirro.local.emulator.attempts.attempt_threads import runtime
+from covalent_cirro.local.emulator.attempts.tasks import Tasks
 from covalent_cirro.local.emulator.batch.batch_api import DEFAULT_LIMITS, Limits
 from covalent_cirro.local.emulator.batch.model import Json, Timing
-from covalent_cirro.local.emulator.ecr.images import Images, Rules
+from covalent_cirro.local.emulator.batch.service import Batch
+from covalent_cirro.local.emulator.context import EmulatorContext
+from covalent_cirro.local.emulator.ecr.images import Images, RepositoryRules
 from covalent_cirro.local.emulator.ecr.registry import USER, Registry, Tokens
 from covalent_cirro.local.emulator.faults import Faults
-from covalent_cirro.local.emulator.http.callers import Callers
-from covalent_cirro.local.emulator.http.calls import Calls
-from covalent_cirro.local.emulator.http.control import Control, is_tasks, status
-from covalent_cirro.local.emulator.http.front import Front
-from covalent_cirro.local.emulator.http.server import Application, Environ, Server, StartResponse
-from covalent_cirro.local.emulator.iam.iam import Iam
+from covalent_cirro.local.emulator.http.authentication import Authentication
+from covalent_cirro.local.emulator.http.call_counts import CallCounts
+from covalent_cirro.local.emulator.http.control_routes import ControlRoutes, is_tasks, status
+from covalent_cirro.local.emulator.http.request_router import RequestRouter
+from covalent_cirro.local.emulator.http.server import Server
+from covalent_cirro.local.emulator.iam.enforcement import IamEnforcement
 from covalent_cirro.local.emulator.keys import Key
-from covalent_cirro.local.emulator.setting import Setting
+from covalent_cirro.local.emulator.moto_internals import loading, moto_iam, moto_s3
+from covalent_cirro.local.emulator.moto_internals.loading import MotoApplication
 
 REGION = "us-east-1"
 REGISTRY = "registry"
@@ -53,7 +54,7 @@ class Emulator:
         timing: Durations; ``Timing(scale=0.01)`` makes a time limit of a minute 0.6 s.
         limits: Calls a second by Batch operation, above which AWS Batch throttles.
         quota_vcpus: vCPUs of all emulated instances together, like EC2's quota; `None` for no limit.
-        iam: Check each call against the policies of its caller (`iam.Iam` says who that is).
+        iam: Check each call against the policies of its caller (`iam.IamEnforcement` says who that is).
         image_commands: By image, what its ``ENTRYPOINT`` and ``CMD`` would run: a process has no image to ask.
 
     Attributes:
@@ -84,7 +85,7 @@ class Emulator:
         self.port = port
         self.key = Key("", "")
         self.web_identity = secrets.token_urlsafe(30)
-        self.calls = Calls()
+        self.calls = CallCounts()
         self.limits = Limits(DEFAULT_LIMITS if limits is None else limits)
         self.faults = Faults(changed=self._faults_changed)
         self.tasks = Tasks(self._assume)
@@ -97,11 +98,11 @@ class Emulator:
         self.state_dir = Path(tempfile.mkdtemp(prefix="cirro-emulator-")) if state_dir is None else Path(state_dir)
         self.images = Images(self.state_dir / REGISTRY, self._repository_rules, lambda: self.account)
         self.tokens = Tokens()
-        self.standing = Account(lambda: self.account, self.batch, open_emulators.account_of)
+        self.standing = Account(lambda: self.account, self.batch)
         self._batches: dict[str, Batch] = {}
         self._lock = threading.RLock()
         self._server: Server | None = None
-        self._setting: Setting | None = None
+        self._context: EmulatorContext | None = None
         self._session: Any = None
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -114,15 +115,15 @@ class Emulator:
         engine = runtime(
             self.state_dir / "jobs", docker=self._docker, image_commands=self.image_commands, login=self._login
         )
-        front = Front(
+        front = RequestRouter(
             account="",
             region=self.region,
-            moto=_Moto(),
+            moto=MotoApplication([moto_s3.install]),
             registry=Registry(self.images, self.tokens, lambda: self.endpoint_url),
             batch=self.batch,
-            callers=Callers(self.key, self._secret_of, self.web_identity),
+            callers=Authentication(self.key, self._secret_of, self.web_identity),
             is_tasks=is_tasks,
-            control=Control(
+            control=ControlRoutes(
                 self.region,
                 lambda: dict(self._batches),
                 self.faults,
@@ -134,7 +135,7 @@ class Emulator:
             ),
             job_of=self.tasks.job_of,
             standing=self.standing,
-            install=_install,
+            install=_replace_in_moto,
             faults=self.faults,
             calls=self.calls,
             limits=self.limits,
@@ -149,8 +150,8 @@ class Emulator:
         self.port = self._server.port
         self.endpoint_url = f"http://127.0.0.1:{self.port}"
         self.account = front.account = open_emulators.add(self)
-        front.iam = iam = Iam(self.account, self.region, self.batch, self._enforces_iam, self.key.ids)
-        self._setting = Setting(
+        front.iam = iam = IamEnforcement(self.account, self.region, self.batch, self._enforces_iam, self.key.ids)
+        self._context = EmulatorContext(
             account=self.account,
             endpoint_url=self.endpoint_url,
             runtime=engine,
@@ -178,12 +179,12 @@ class Emulator:
         atexit.unregister(self.close)
         for batch in batches:
             batch.close()
-        assert self._setting is not None
-        self._setting.runtime.close()
+        assert self._context is not None
+        self._context.runtime.close()
         server.close()
         open_emulators.remove(self.account)
         if forget:
-            moto_aws.forget_account(self.account)
+            loading.forget_account(self.account)
         self.images.close()
         shutil.rmtree(self.state_dir if self._own_dir else self.state_dir / "jobs", ignore_errors=True)
 
@@ -201,10 +202,10 @@ class Emulator:
         """The AWS Batch of a region, made when first asked for."""
         name = region or self.region
         with self._lock:
-            if self._setting is None:
+            if self._context is None:
                 raise EmulatorError("the emulator is not running: call start() first")
             if name not in self._batches:
-                self._batches[name] = Batch(self._setting, name)
+                self._batches[name] = Batch(self._context, name)
             return self._batches[name]
 
     def client(self, service: str, **options: Any) -> Any:
@@ -227,10 +228,10 @@ class Emulator:
         return status(dict(self._batches))
 
     def _secret_of(self, access_key: str) -> str | None:
-        return self.tasks.secret_of(access_key) or moto_aws.secret_of(self.account, access_key)
+        return self.tasks.secret_of(access_key) or moto_iam.secret_of(self.account, access_key)
 
     def _assume(self, role_arn: str, session: str, duration_s: int) -> Json:
-        return moto_aws.assume_role(self.account, self.region, role_arn, session, duration_s)
+        return moto_iam.assume_role(self.account, self.region, role_arn, session, duration_s)
 
     def _login(self, image: str) -> dict[str, str] | None:
         """What the ECS agent logs in with to pull an image; `None` for one of another registry."""
@@ -238,49 +239,23 @@ class Emulator:
             return None
         return {"username": USER, "password": self.tokens.issue(self.region).password}
 
-    def _repository_rules(self, region: str, name: str) -> Rules | None:
-        from covalent_cirro.local.emulator.ecr import ecr
+    def _repository_rules(self, region: str, name: str) -> RepositoryRules | None:
+        from covalent_cirro.local.emulator.moto_internals import moto_ecr
 
-        return ecr.rules(self.account, region, name)
+        return moto_ecr.rules(self.account, region, name)
 
     def _faults_changed(self) -> None:
         for batch in list(self._batches.values()):
             batch.faults_changed()
 
 
-def _install(service: str) -> None:
-    """Put our own code into a service of moto's, before it is first called."""
+def _replace_in_moto(service: str) -> None:
+    """Replace what moto does in a service, before that is first called."""
     if service in ("cloudformation", "ecr"):
-        from covalent_cirro.local.emulator.ecr import ecr
+        from covalent_cirro.local.emulator.moto_internals import moto_ecr
 
-        ecr.install()
+        moto_ecr.install()
     if service == "cloudformation":
-        from covalent_cirro.local.emulator.formation import stack_install
+        from covalent_cirro.local.emulator.moto_internals import moto_cloudformation
 
-        stack_install.install()
-
-
-class _Moto:
-    """moto's application, imported when first called."""
-
-    def __init__(self) -> None:
-        self._application: Application | None = None
-
-    def __call__(self, environ: Environ, start: StartResponse) -> Any:
-        if self._application is None:
-            with moto_aws.IMPORTING:
-                os.environ.setdefault("MOTO_S3_DEFAULT_KEY_BUFFER_SIZE", str(1 << 20))
-                moto_aws.preload()
-                from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-
-                from covalent_cirro.local.emulator.http.s3_objects import count_parts, share_reads
-                from covalent_cirro.local.emulator.iam.bucket_policies import leave_to_iam
-
-                share_reads()
-                count_parts()
-                leave_to_iam()
-                application: Any = DomainDispatcherApplication(create_backend_app)
-                application.lock = moto_aws.IMPORTING  # it imports a service when that is first called
-                self._application = application
-        assert self._application is not None
-        return self._application(environ, start)
+        moto_cloudformation.install()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from covalent_cirro.local.emulator.account import Account
-    from covalent_cirro.local.emulator.batch.batch import Batch
+    from covalent_cirro.local.emulator.batch.service import Batch
     from covalent_cirro.local.emulator.ecr.images import Images
     from covalent_cirro.local.emulator.ecr.registry import Tokens
 

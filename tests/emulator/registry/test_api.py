@@ -9,8 +9,8 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
-from covalent_cirro.local.emulator.ecr.image_lifecycle import Aged, expired
-from covalent_cirro.local.emulator.ecr.images import OCI_MANIFEST, Rules
+from covalent_cirro.local.emulator.ecr.image_lifecycle import ImageAge, expired
+from covalent_cirro.local.emulator.ecr.images import OCI_MANIFEST, RepositoryRules
 from tests.emulator.conftest import Aws
 from tests.emulator.registry.conftest import details, files, new_names
 from tests.pushed_images import Pushes, digest_of
@@ -191,10 +191,10 @@ def test_the_repositorys_lifecycle_policy_is_applied_at_a_push(registry: Pushes,
 
 
 IMAGES = [
-    Aged("old", ("v1",), 1_000.0, 1),
-    Aged("middle", ("v2", "latest"), 2_000.0, 2),
-    Aged("loose", (), 2_000.0, 3),
-    Aged("new", ("test-1",), 90_000.0, 4),
+    ImageAge("old", ("v1",), 1_000.0, 1),
+    ImageAge("middle", ("v2", "latest"), 2_000.0, 2),
+    ImageAge("loose", (), 2_000.0, 3),
+    ImageAge("new", ("test-1",), 90_000.0, 4),
 ]
 
 
@@ -245,15 +245,15 @@ def test_what_a_lifecycle_policy_expires(rules: list[dict[str, Any]], gone: list
 @pytest.mark.parametrize(
     ("rules", "tag", "fixed"),
     [
-        (Rules(), "one", False),
-        (Rules("IMMUTABLE"), "one", True),
-        (Rules("IMMUTABLE_WITH_EXCLUSION", ("latest*",)), "latest-1", False),
-        (Rules("IMMUTABLE_WITH_EXCLUSION", ("latest*",)), "v1", True),
-        (Rules("MUTABLE_WITH_EXCLUSION", ("v*",)), "v1", True),
-        (Rules("MUTABLE_WITH_EXCLUSION", ("v*",)), "one", False),
+        (RepositoryRules(), "one", False),
+        (RepositoryRules("IMMUTABLE"), "one", True),
+        (RepositoryRules("IMMUTABLE_WITH_EXCLUSION", ("latest*",)), "latest-1", False),
+        (RepositoryRules("IMMUTABLE_WITH_EXCLUSION", ("latest*",)), "v1", True),
+        (RepositoryRules("MUTABLE_WITH_EXCLUSION", ("v*",)), "v1", True),
+        (RepositoryRules("MUTABLE_WITH_EXCLUSION", ("v*",)), "one", False),
     ],
 )
-def test_which_tags_cannot_move(rules: Rules, tag: str, fixed: bool) -> None:
+def test_which_tags_cannot_move(rules: RepositoryRules, tag: str, fixed: bool) -> None:
     """imageTagMutability, with its exclusions."""
     assert rules.fixes(tag) is fixed
 

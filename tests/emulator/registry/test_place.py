@@ -125,7 +125,7 @@ def test_the_emulator_starts_without_any_of_it(tmp_path: Path) -> None:
         "import sys\n"
         "from covalent_cirro.local.emulator import Emulator\n"
         f"with Emulator(state_dir={str(tmp_path / 'state')!r}):\n"
-        "    print({'moto', 'moto.ecr', 'docker', 'covalent_cirro.local.emulator.ecr.ecr'} & set(sys.modules))\n"
+        "    print({'moto', 'moto.ecr', 'docker', 'covalent_cirro.local.emulator.ecr.ecr_api'} & set(sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"

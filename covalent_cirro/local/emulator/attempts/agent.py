@@ -10,13 +10,13 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from covalent_cirro.local.emulator import moto_aws
-from covalent_cirro.local.emulator.attempts import logs
-from covalent_cirro.local.emulator.attempts.attempts import StartFailed
+from covalent_cirro.local.emulator.attempts import job_log_stream
+from covalent_cirro.local.emulator.attempts.runtime import StartFailed
 from covalent_cirro.local.emulator.batch.model import Attempt, Job
 from covalent_cirro.local.emulator.iam.policies import Access, NotEvaluated
+from covalent_cirro.local.emulator.moto_internals import moto_iam
 
-Refused = Callable[[str, str, Access], "str | None"]
+RoleRefusal = Callable[[str, str, Access], "str | None"]
 """``refused(role_arn, session, access)`` gives AWS's words, or `None` if the role may."""
 
 _ECR = re.compile(r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com/(?P<name>[^:@]+)")
@@ -40,7 +40,7 @@ class Agent:
     region: str
     registry: str
     clock: Callable[[], float]
-    refused: Refused | None
+    refused: RoleRefusal | None
 
     def pull(self, job: Job, attempt: Attempt) -> None:
         """Log in to the registry and see the image, if it is one of ECR. Nothing is pulled here.
@@ -60,7 +60,7 @@ class Agent:
             if said is not None:
                 raise StartFailed(f"CannotPullContainerError: Error response from daemon: denied: {said}")
 
-    def open_log(self, job: Job, attempt: Attempt) -> logs.LogStream | None:
+    def open_log(self, job: Job, attempt: Attempt) -> job_log_stream.LogStream | None:
         """The stream of the attempt; `None` if nothing is to be written: another log driver, or the role may not write.
 
         The log driver fails to start without its stream, and drops what it may not send (docker, awslogs driver).
@@ -71,14 +71,14 @@ class Agent:
         """
         if attempt.log_stream is None:
             return None
-        group, its_region, create = logs.target(job.container)
+        group, its_region, create = job_log_stream.target(job.container)
         region = its_region or self.region
         stream = f"arn:aws:logs:{region}:{self.account}:log-group:{group}:log-stream:{attempt.log_stream}"
         said = self._ask(job, attempt, Access("logs:CreateLogStream", stream))
         if said is not None:
-            raise StartFailed(f"{logs.NO_STREAM}AccessDeniedException: {said} request id: {uuid.uuid4()}")
+            raise StartFailed(f"{job_log_stream.NO_STREAM}AccessDeniedException: {said} request id: {uuid.uuid4()}")
         name = attempt.log_stream
-        opened = logs.LogStream(self.account, region, group, name, create_group=create, clock=self.clock)
+        opened = job_log_stream.LogStream(self.account, region, group, name, create_group=create, clock=self.clock)
         said = self._ask(job, attempt, Access("logs:PutLogEvents", stream))
         return opened if said is None else None
 
@@ -110,4 +110,4 @@ class Agent:
         if execution:
             return execution, attempt.task_id
         profile = str(attempt.host.environment.resources.get("instanceRole") or "")
-        return (moto_aws.role_of_instances(self.account, profile) if profile else None), attempt.host.instance_id
+        return (moto_iam.role_of_instances(self.account, profile) if profile else None), attempt.host.instance_id

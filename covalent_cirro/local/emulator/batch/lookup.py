@@ -7,9 +7,9 @@ import binascii
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from covalent_cirro.local.emulator.batch.batch import Batch
 from covalent_cirro.local.emulator.batch.model import ComputeEnvironment, JobDefinition, JobQueue, SchedulingPolicy
-from covalent_cirro.local.emulator.batch.validation import Refused
+from covalent_cirro.local.emulator.batch.service import Batch
+from covalent_cirro.local.emulator.batch.validation import ServiceError
 
 Item = TypeVar("Item")
 
@@ -22,7 +22,7 @@ def queue(batch: Batch, name: str) -> JobQueue:
     """
     arn = name if name.startswith("arn:") else batch.arn("job-queue", name)
     if arn not in batch.scheduler.queues:
-        raise Refused(f"JobQueue {name} does not exist")
+        raise ServiceError(f"JobQueue {name} does not exist")
     return batch.scheduler.queues[arn]
 
 
@@ -34,7 +34,7 @@ def environment(batch: Batch, name: str) -> ComputeEnvironment:
     """
     arn = name if name.startswith("arn:") else batch.arn("compute-environment", name)
     if arn not in batch.fleet.environments:
-        raise Refused(f"ComputeEnvironment {name} does not exist")
+        raise ServiceError(f"ComputeEnvironment {name} does not exist")
     return batch.fleet.environments[arn]
 
 
@@ -45,7 +45,7 @@ def policy(batch: Batch, arn: str) -> SchedulingPolicy:
         Refused: There is none.
     """
     if arn not in batch.fleet.policies:
-        raise Refused(f"SchedulingPolicy {arn} does not exist")
+        raise ServiceError(f"SchedulingPolicy {arn} does not exist")
     return batch.fleet.policies[arn]
 
 
@@ -66,10 +66,10 @@ def definition(batch: Batch, name: str) -> JobDefinition:
     if revision is not None:
         found = [each for each in found if each.revision == revision]
     if not found:
-        raise Refused(f"JobDefinition {name} does not exist")
+        raise ServiceError(f"JobDefinition {name} does not exist")
     active = [each for each in found if each.status == "ACTIVE"]
     if not active:
-        raise Refused(f"JobDefinition {name} is INACTIVE: a job can only be submitted with an ACTIVE one")
+        raise ServiceError(f"JobDefinition {name} is INACTIVE: a job can only be submitted with an ACTIVE one")
     return active[-1]
 
 
@@ -86,10 +86,10 @@ def page(
         try:
             last = base64.urlsafe_b64decode(token.encode()).decode()
         except (binascii.Error, UnicodeDecodeError):
-            raise Refused(f"Invalid nextToken {token}") from None
+            raise ServiceError(f"Invalid nextToken {token}") from None
         start = next((i for i, item in enumerate(items, start=1) if key(item) == last), -1)
         if start < 0:
-            raise Refused(f"Invalid nextToken {token}")
+            raise ServiceError(f"Invalid nextToken {token}")
     shown = items[start : start + limit]
     more = start + limit < len(items) and len(shown) > 0
     return shown, base64.urlsafe_b64encode(key(shown[-1]).encode()).decode() if more else None

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from covalent_cirro.local.emulator.batch import shares
+from covalent_cirro.local.emulator.batch import fair_shares
 from covalent_cirro.local.emulator.batch.actions import Action, Changed, Kill, Launch, Stop
-from covalent_cirro.local.emulator.batch.hosts import Fleet
+from covalent_cirro.local.emulator.batch.fleet import Fleet
 from covalent_cirro.local.emulator.batch.model import (
     ACTIVE,
     FAILED,
@@ -250,7 +250,11 @@ class Scheduler:
             first = next(waiting, None)
             if first is None:
                 return
-            job = first if policy is None else shares.first([first, *waiting], self._active.values(), policy.fairshare)
+            job = (
+                first
+                if policy is None
+                else fair_shares.first([first, *waiting], self._active.values(), policy.fairshare)
+            )
             reason = self.stuck(job)
             host = None
             if reason is None:

@@ -16,7 +16,7 @@ from covalent_cirro.local.emulator.batch.model import Json
 DAY_S = 86400.0
 
 
-class Aged(NamedTuple):
+class ImageAge(NamedTuple):
     """What a policy looks at: digest, tags, epoch seconds of the push, and what tells two pushes of a second apart."""
 
     digest: str
@@ -25,7 +25,7 @@ class Aged(NamedTuple):
     number: int
 
 
-def expired(images: Iterable[Aged], policy_text: str, now: float) -> list[str]:
+def expired(images: Iterable[ImageAge], policy_text: str, now: float) -> list[str]:
     """Digests that a policy expires. A rule of a lower number decides first, and alone, on what it selects."""
     left = sorted(images, key=lambda image: (image.pushed_at, image.number), reverse=True)
     gone: list[str] = []

@@ -1,6 +1,7 @@
 """Repositories' images of the emulated ECR: what is there, with which tags, and what goes when something is deleted.
 
-What moto knows of a repository comes in as `Rules`. It must not know HTTP or moto; refusals have ECR's error codes.
+What is set for a repository comes in as `RepositoryRules`. This module must not know HTTP or moto; refusals have ECR's
+error codes.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from covalent_cirro.local.emulator.batch.model import Json
-from covalent_cirro.local.emulator.ecr.image_lifecycle import Aged, expired, wildcard
-from covalent_cirro.local.emulator.ecr.layers import Layers, Refused, Upload
+from covalent_cirro.local.emulator.ecr.image_lifecycle import ImageAge, expired, wildcard
+from covalent_cirro.local.emulator.ecr.layers import EcrError, Layers, Upload
 
 MAX_MANIFEST_BYTES = 4 << 20
 """What a registry takes at least (OCI Distribution, Pushing manifests), and this one at most."""
@@ -34,7 +35,7 @@ TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 """OCI Distribution, Pulling manifests."""
 
 
-class Rules(NamedTuple):
+class RepositoryRules(NamedTuple):
     """What is set for a repository.
 
     Attributes:
@@ -109,7 +110,7 @@ class Images:
     def __init__(
         self,
         folder: Path,
-        rules: Callable[[str, str], Rules | None],
+        rules: Callable[[str, str], RepositoryRules | None],
         account: Callable[[], str],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -127,16 +128,16 @@ class Images:
         """A repository that exists.
 
         Raises:
-            Refused: RepositoryNotFound.
+            EcrError: RepositoryNotFound.
         """
         self._existing(region, name)
         with self._lock:
             return self._repositories.setdefault((region, name), Repository(name, region))
 
-    def _existing(self, region: str, name: str) -> Rules:
+    def _existing(self, region: str, name: str) -> RepositoryRules:
         rules = self._rules(region, name)
         if rules is None:
-            raise Refused("RepositoryNotFound", f"The repository {self._place(name)} does not exist")
+            raise EcrError("RepositoryNotFound", f"The repository {self._place(name)} does not exist")
         return rules
 
     def _place(self, name: str) -> str:
@@ -165,7 +166,7 @@ class Images:
         """An upload that was begun.
 
         Raises:
-            Refused: UploadNotFound.
+            EcrError: UploadNotFound.
         """
         return self._layers.upload((region, name), upload_id)
 
@@ -177,7 +178,7 @@ class Images:
         """Make an upload a blob; returns its digest.
 
         Raises:
-            Refused: Its digest is another; the upload is gone then.
+            EcrError: Its digest is another; the upload is gone then.
         """
         repository = self.repository(region, name)
         with self._lock:
@@ -199,12 +200,12 @@ class Images:
         """Where a blob lies, and its size.
 
         Raises:
-            Refused: LayersNotFound.
+            EcrError: LayersNotFound.
         """
         size = self.repository(region, name).blobs.get(digest)
         if size is None:
             text = f"Layers with digests '[{digest}]' could not be found in the repository {self._place(name)}"
-            raise Refused("LayersNotFound", text)
+            raise EcrError("LayersNotFound", text)
         return self._layers.path(digest), size
 
     def _free(self, digests: Iterable[str]) -> None:
@@ -220,15 +221,15 @@ class Images:
         """Take a manifest. Returns the image, and whether anything is new: the image, or its tag.
 
         Raises:
-            Refused: It is malformed, what it names is missing, its digest is another, or its tag may not move.
+            EcrError: It is malformed, what it names is missing, its digest is another, or its tag may not move.
         """
         repository = self.repository(region, name)
         parsed = _parse(manifest, media_type)
         found = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
         if digest not in (None, found):
-            raise Refused("ImageDigestDoesNotMatch", f"The manifest has digest {found}, not {digest}.")
+            raise EcrError("ImageDigestDoesNotMatch", f"The manifest has digest {found}, not {digest}.")
         if tag is not None and TAG.fullmatch(tag) is None:
-            raise Refused("InvalidParameter", f"{tag!r} is not a tag.")
+            raise EcrError("InvalidParameter", f"{tag!r} is not a tag.")
         rules = self._existing(region, name)
         with self._lock:
             holder = None if tag is None else repository.tagged(tag)
@@ -237,7 +238,7 @@ class Images:
                     f"The image tag '{tag}' already exists in the '{name}' repository and cannot be overwritten "
                     "because the tag is immutable."
                 )
-                raise Refused("ImageTagAlreadyExists", text)
+                raise EcrError("ImageTagAlreadyExists", text)
             image = repository.images.get(found)
             new = image is None or (tag is not None and tag not in image.tags)
             if image is None:
@@ -255,14 +256,14 @@ class Images:
     def _made(self, repository: Repository, manifest: bytes, parsed: _Parsed, digest: str) -> Image:
         missing = sorted(set(parsed.blobs) - set(repository.blobs))
         if missing:
-            raise Refused(
+            raise EcrError(
                 "LayersNotFound",
                 f"Layers with digests '[{', '.join(missing)}]' required for pushing image into repository with name "
                 f"'{repository.name}' in the registry with id '{self._account()}' do not exist",
             )
         absent = sorted(set(parsed.children) - set(repository.images))
         if absent:
-            raise Refused(
+            raise EcrError(
                 "ReferencedImagesNotFound",
                 f"Images with digests '[{', '.join(absent)}]' required for pushing image into repository with name "
                 f"'{repository.name}' in the registry with id '{self._account()}' do not exist",
@@ -282,7 +283,7 @@ class Images:
 
     def _expire(self, repository: Repository, policy: str) -> None:
         aged = [
-            Aged(image.digest, tuple(image.tags), image.pushed_at, image.number)
+            ImageAge(image.digest, tuple(image.tags), image.pushed_at, image.number)
             for image in repository.images.values()
             # What an index lists stays as long as the index (User Guide, Lifecycle policies).
             if repository.parent(image.digest) is None
@@ -298,7 +299,7 @@ class Images:
         """An image by tag, digest, or both.
 
         Raises:
-            Refused: ImageNotFound.
+            EcrError: ImageNotFound.
         """
         repository = self.repository(region, name)
         with self._lock:
@@ -310,7 +311,7 @@ class Images:
                     f"The image with imageId {{imageDigest:'{digest or 'null'}', imageTag:'{tag or 'null'}'}} does not "
                     f"exist within the repository {self._place(name)}"
                 )
-                raise Refused("ImageNotFound", text)
+                raise EcrError("ImageNotFound", text)
             return image
 
     def pulled(self, image: Image) -> None:
@@ -330,7 +331,7 @@ class Images:
             The image ids that are gone.
 
         Raises:
-            Refused: ImageNotFound, or ImageReferencedByManifestList.
+            EcrError: ImageNotFound, or ImageReferencedByManifestList.
         """
         repository = self.repository(region, name)
         with self._lock:
@@ -341,7 +342,7 @@ class Images:
             parent = repository.parent(image.digest)
             if parent is not None:
                 text = f"Requested image referenced by manifest list: [{parent.digest}]"
-                raise Refused("ImageReferencedByManifestList", text)
+                raise EcrError("ImageReferencedByManifestList", text)
             self._remove(repository, image)
             return [{"imageDigest": image.digest, "imageTag": each} for each in image.tags] or [
                 {"imageDigest": image.digest}
@@ -369,7 +370,7 @@ def _parse(manifest: bytes, media_type: str | None) -> _Parsed:
         said = document.get("mediaType")
         kind = media_type or said
         if said is not None and said != kind:
-            raise Refused("InvalidParameter", f"The manifest says that it is {said}, the request that it is {kind}.")
+            raise EcrError("InvalidParameter", f"The manifest says that it is {said}, the request that it is {kind}.")
         if kind in MULTIPLE:
             children = tuple(str(each["digest"]) for each in document["manifests"])
             return _Parsed(kind, (), children, document.get("artifactType"))
@@ -378,5 +379,5 @@ def _parse(manifest: bytes, media_type: str | None) -> _Parsed:
             blobs = tuple(str(each["digest"]) for each in parts if not each.get("urls"))
             return _Parsed(kind, blobs, (), document["config"].get("mediaType"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Refused("InvalidParameter", f"The image manifest is malformed: {error!r}") from None
-    raise Refused("InvalidParameter", f"The image manifest's media type {kind!r} is not supported.")
+        raise EcrError("InvalidParameter", f"The image manifest is malformed: {error!r}") from None
+    raise EcrError("InvalidParameter", f"The image manifest's media type {kind!r} is not supported.")

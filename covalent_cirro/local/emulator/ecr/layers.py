@@ -20,11 +20,11 @@ PIECE_BYTES = 1 << 20
 DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
 """The digests that ECR has."""
 
-Place = tuple[str, str]
+RepositoryKey = tuple[str, str]
 """Region and name of a repository."""
 
 
-class Refused(Exception):
+class EcrError(Exception):
     """What ECR does not do; ``code`` is ECR's name for it, without the ``Exception`` at its end."""
 
     def __init__(self, code: str, text: str) -> None:
@@ -48,11 +48,13 @@ class Upload:
         """Take all that ``read`` gives; returns how much is there now.
 
         Raises:
-            Refused: ``start`` is not where the last part ended.
+            EcrError: ``start`` is not where the last part ended.
         """
         with self.lock:
             if start is not None and start != self.size:
-                raise Refused("InvalidLayerPart", f"The part begins at {start}, the last one ended before {self.size}.")
+                raise EcrError(
+                    "InvalidLayerPart", f"The part begins at {start}, the last one ended before {self.size}."
+                )
             with self.path.open("r+b") as file:
                 file.seek(self.size)
                 while data := read(PIECE_BYTES):
@@ -72,58 +74,58 @@ class Layers:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._uploads: dict[tuple[Place, str], Upload] = {}
+        self._uploads: dict[tuple[RepositoryKey, str], Upload] = {}
 
-    def begin(self, place: Place) -> Upload:
+    def begin(self, repository: RepositoryKey) -> Upload:
         """A new upload."""
         for name in ("uploads", "blobs"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
         upload = Upload(self._folder / "uploads")
         with self._lock:
-            self._uploads[place, upload.id] = upload
+            self._uploads[repository, upload.id] = upload
         return upload
 
-    def upload(self, place: Place, upload_id: str) -> Upload:
+    def upload(self, repository: RepositoryKey, upload_id: str) -> Upload:
         """An upload that was begun.
 
         Raises:
-            Refused: UploadNotFound.
+            EcrError: UploadNotFound.
         """
-        found = self._uploads.get((place, upload_id))
+        found = self._uploads.get((repository, upload_id))
         if found is None:
-            text = f"Upload with id '{upload_id}' could not be found for the repository with name '{place[1]}'"
-            raise Refused("UploadNotFound", text)
+            text = f"Upload with id '{upload_id}' could not be found for the repository with name '{repository[1]}'"
+            raise EcrError("UploadNotFound", text)
         return found
 
-    def drop(self, place: Place, upload_id: str) -> None:
+    def drop(self, repository: RepositoryKey, upload_id: str) -> None:
         """Forget an upload, and what came of it."""
-        upload = self.upload(place, upload_id)
+        upload = self.upload(repository, upload_id)
         with self._lock:
-            self._uploads.pop((place, upload_id), None)
+            self._uploads.pop((repository, upload_id), None)
         upload.path.unlink(missing_ok=True)
 
-    def drop_all(self, place: Place) -> None:
+    def drop_all(self, repository: RepositoryKey) -> None:
         """Forget all uploads of a repository."""
-        for key in [key for key in list(self._uploads) if key[0] == place]:
-            with contextlib.suppress(Refused):
+        for key in [key for key in list(self._uploads) if key[0] == repository]:
+            with contextlib.suppress(EcrError):
                 self.drop(*key)
 
-    def finish(self, place: Place, upload_id: str, digest: str | None) -> tuple[str, int]:
+    def finish(self, repository: RepositoryKey, upload_id: str, digest: str | None) -> tuple[str, int]:
         """Make an upload a layer; returns its digest and size.
 
         Raises:
-            Refused: It has another digest than ``digest``; it is gone then.
+            EcrError: It has another digest than ``digest``; it is gone then.
         """
-        upload = self.upload(place, upload_id)
+        upload = self.upload(repository, upload_id)
         if not upload.lock.acquire(blocking=False):
-            raise Refused("InvalidLayer", f"Another request still writes to upload '{upload_id}'.")
+            raise EcrError("InvalidLayer", f"Another request still writes to upload '{upload_id}'.")
         try:
             found = f"sha256:{upload.hash.hexdigest()}"
             if digest not in (None, found):
-                self.drop(place, upload_id)
-                raise Refused("InvalidLayer", f"The layer has digest {found}, not {digest}.")
+                self.drop(repository, upload_id)
+                raise EcrError("InvalidLayer", f"The layer has digest {found}, not {digest}.")
             with self._lock:
-                self._uploads.pop((place, upload_id), None)
+                self._uploads.pop((repository, upload_id), None)
             os.replace(upload.path, self.path(found))
         finally:
             upload.lock.release()

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlencode
 
-from covalent_cirro.local.emulator.batch.batch_api import Answer
 from covalent_cirro.local.emulator.ecr.images import MAX_MANIFEST_BYTES, Image, Images
-from covalent_cirro.local.emulator.ecr.layers import DIGEST, PIECE_BYTES, Refused, Upload
+from covalent_cirro.local.emulator.ecr.layers import DIGEST, PIECE_BYTES, EcrError, Upload
+from covalent_cirro.local.emulator.http.answers import Answer
 from covalent_cirro.local.emulator.http.server import Environ, StartResponse
 
 SERVICE = "registry"
@@ -190,8 +190,8 @@ class Registry:
                 if isinstance(made, _File):
                     return self._blob(environ, start, *made)
                 return _give(start, made, bodiless=method == "HEAD")
-        except Refused as refused:
-            return _give(start, refusal(refused), bodiless=method == "HEAD")
+        except EcrError as error:
+            return _give(start, refusal(error), bodiless=method == "HEAD")
         return _give(start, _error(404, "NAME_UNKNOWN", f"there is no {path}"), bodiless=method == "HEAD")
 
     def _challenge(self) -> Answer:
@@ -217,9 +217,9 @@ class Registry:
         media_type = environ.get("CONTENT_TYPE") or None
         try:
             image, _ = self._images.put(region, name, manifest, media_type, **_named(reference))
-        except Refused as refused:
-            if refused.code == "LayersNotFound":
-                return _error(400, "MANIFEST_BLOB_UNKNOWN", refused.text)
+        except EcrError as error:
+            if error.code == "LayersNotFound":
+                return _error(400, "MANIFEST_BLOB_UNKNOWN", error.text)
             raise
         return Answer(201, [("Location", f"/v2/{name}/manifests/{image.digest}"), *_docker(image)], b"")
 
@@ -259,7 +259,7 @@ class Registry:
         found = self._images.upload(region, name, upload)
         digest = _query(environ).get("digest", "")
         if DIGEST.fullmatch(digest) is None:
-            raise Refused("InvalidLayer", f"{digest!r} is not a SHA-256 digest.")
+            raise EcrError("InvalidLayer", f"{digest!r} is not a SHA-256 digest.")
         found.append(environ["wsgi.input"].read)
         return self._finished(region, name, found, digest)
 
@@ -340,10 +340,10 @@ def _pieces(path: Path, begin: int, end: int) -> Iterator[bytes]:
             yield data
 
 
-def refusal(refused: Refused) -> Answer:
+def refusal(error: EcrError) -> Answer:
     """A refusal in the specification's words."""
-    status, code = _ERRORS.get(refused.code, (400, "UNSUPPORTED"))
-    return _error(status, code, refused.text)
+    status, code = _ERRORS.get(error.code, (400, "UNSUPPORTED"))
+    return _error(status, code, error.text)
 
 
 def _error(status: int, code: str, text: str) -> Answer:

@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
-from covalent_cirro.local.emulator import moto_aws
+from covalent_cirro.local.emulator.http.answers import Answer, xml_answer
+from covalent_cirro.local.emulator.moto_internals import moto_iam
 
 LINKED_ROLES = {
     "ecs.amazonaws.com": "AWSServiceRoleForECS",
@@ -81,7 +82,7 @@ class NewAccount:
 
     def no_environment(self, account: str) -> str | None:
         """Why no compute environment can be made; `None`: it can."""
-        if self.linked_roles_needed and not moto_aws.has_role(account, LINKED_ROLES["ecs.amazonaws.com"]):
+        if self.linked_roles_needed and not moto_iam.has_role(account, LINKED_ROLES["ecs.amazonaws.com"]):
             return NO_LINKED_ROLE
         return None
 
@@ -103,27 +104,24 @@ class NewAccount:
 # --- calls ------------------------------------------------------------------------------------------------------------
 
 
-def create_linked_role(account: str, body: bytes) -> tuple[int, bytes] | None:
+def create_linked_role(account: str, body: bytes) -> Answer | None:
     """CreateServiceLinkedRole; `None` for a service of which moto has the name right."""
     service = dict(parse_qsl(body.decode()))["AWSServiceName"]
     name = LINKED_ROLES.get(service)
     if name is None:
         return None
-    if moto_aws.has_role(account, name):
+    if moto_iam.has_role(account, name):
         text = f"Service role name {name} has been taken in this account, please try a different suffix."
-        return 400, _xml(
-            "ErrorResponse",
-            IAM_XMLNS,
-            f"<Error><Type>Sender</Type><Code>InvalidInput</Code><Message>{text}</Message></Error>",
-        )
+        error = f"<Error><Type>Sender</Type><Code>InvalidInput</Code><Message>{text}</Message></Error>"
+        return _xml("ErrorResponse", IAM_XMLNS, error, 400)
     trust = json.dumps(
         {"Statement": [{"Effect": "Allow", "Principal": {"Service": [service]}, "Action": ["sts:AssumeRole"]}]}
     )
     path = f"/aws-service-role/{service}/"
-    arn, role_id = moto_aws.make_role(account, name, path, trust)
+    arn, role_id = moto_iam.make_role(account, name, path, trust)
     role = {"Path": path, "RoleName": name, "RoleId": role_id, "Arn": arn, "AssumeRolePolicyDocument": trust}
     told = "".join(f"<{key}>{escape(value)}</{key}>" for key, value in role.items())
-    return 200, _xml(
+    return _xml(
         "CreateServiceLinkedRoleResponse",
         IAM_XMLNS,
         f"<CreateServiceLinkedRoleResult><Role>{told}<CreateDate>2026-01-01T00:00:00Z</CreateDate></Role>"
@@ -131,7 +129,7 @@ def create_linked_role(account: str, body: bytes) -> tuple[int, bytes] | None:
     )
 
 
-def describe_endpoint_services(standing: NewAccount, region: str, zones: list[str], body: bytes) -> bytes:
+def describe_endpoint_services(standing: NewAccount, region: str, zones: list[str], body: bytes) -> Answer:
     """DescribeVpcEndpointServices, of the services that are asked for by name."""
     given = dict(parse_qsl(body.decode()))
     asked = [value for key, value in given.items() if key.startswith(("ServiceName.", "Filter.1.Value."))]
@@ -148,5 +146,5 @@ def describe_endpoint_services(standing: NewAccount, region: str, zones: list[st
     return _xml("DescribeVpcEndpointServicesResponse", EC2_XMLNS, inner)
 
 
-def _xml(name: str, namespace: str, inner: str) -> bytes:
-    return f'<{name} xmlns="{namespace}">{inner}</{name}>'.encode()
+def _xml(name: str, namespace: str, inner: str, status: int = 200) -> Answer:
+    return xml_answer(f'<{name} xmlns="{namespace}">{inner}</{name}>', status)

@@ -13,11 +13,12 @@ from typing import Any, ClassVar, NamedTuple
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from covalent_cirro.local.emulator import open_emulators
-from covalent_cirro.local.emulator.batch.batch import Batch
 from covalent_cirro.local.emulator.batch.model import Json
-from covalent_cirro.local.emulator.batch.validation import Refused
+from covalent_cirro.local.emulator.batch.service import Batch
+from covalent_cirro.local.emulator.batch.validation import ServiceError
 from covalent_cirro.local.emulator.formation.new_account import NewAccount
 from covalent_cirro.local.emulator.keys import OWN_ID
+from covalent_cirro.local.emulator.moto_internals import moto_stacks
 
 
 @functools.lru_cache(maxsize=32)
@@ -27,7 +28,7 @@ def _client(service: str, account: str, region: str, endpoint_url: str) -> Any:
     return emulator.client(service, region_name=region, endpoint_url=endpoint_url, aws_access_key_id=OWN_ID)
 
 
-class Place(NamedTuple):
+class StackLocation(NamedTuple):
     """Where a stack is."""
 
     account: str
@@ -113,13 +114,13 @@ def refuse_same_name(name_property: str | None, before: Json, now: Json) -> None
     """
     name = None if name_property is None else now.get(name_property)
     if name is not None and name == before.get(str(name_property)):
-        raise Refused(
+        raise ServiceError(
             "CloudFormation cannot update a stack when a custom-named resource requires replacing. Rename "
             f"{name} and update the stack again."
         )
 
 
-class Resource:
+class StackResource:
     """A kind of our own.
 
     Attributes:
@@ -145,7 +146,7 @@ class Resource:
     # --- of each kind -------------------------------------------------------------------------------------------------
 
     @classmethod
-    def make(cls, name: str, properties: Json, at: Place) -> str:
+    def make(cls, name: str, properties: Json, at: StackLocation) -> str:
         """Make one; returns its physical id."""
         raise NotImplementedError
 
@@ -155,12 +156,12 @@ class Resource:
         return differ(cls.create_only, before, now)
 
     @classmethod
-    def change(cls, physical_id: str, properties: Json, at: Place) -> str:
+    def change(cls, physical_id: str, properties: Json, at: StackLocation) -> str:
         """Change one in place; returns its physical id."""
         raise NotImplementedError
 
     @classmethod
-    def remove(cls, physical_id: str, at: Place) -> None:
+    def remove(cls, physical_id: str, at: StackLocation) -> None:
         """Delete one; one that is gone already is no error."""
         raise NotImplementedError
 
@@ -184,30 +185,28 @@ class Resource:
     def get_cfn_attribute(self, attribute: str) -> str:
         """An attribute."""
         if attribute not in self.attributes:
-            from moto.cloudformation.exceptions import UnformattedGetAttTemplateException
-
-            raise UnformattedGetAttTemplateException
+            raise moto_stacks.unknown_attribute()
         return self.physical_resource_id
 
     @classmethod
     def create_from_cloudformation_json(
         cls, resource_name: str, cloudformation_json: Json, account_id: str, region_name: str, **_: Any
-    ) -> Resource:
+    ) -> StackResource:
         """Make it."""
         properties = cloudformation_json.get("Properties", {})
-        return cls(cls.make(resource_name, properties, Place(account_id, region_name)), properties)
+        return cls(cls.make(resource_name, properties, StackLocation(account_id, region_name)), properties)
 
     @classmethod
     def update_from_cloudformation_json(
         cls,
-        original_resource: Resource,
+        original_resource: StackResource,
         new_resource_name: str,
         cloudformation_json: Json,
         account_id: str,
         region_name: str,
-    ) -> Resource:
+    ) -> StackResource:
         """Change it in place, or make one that replaces it."""
-        at, before = Place(account_id, region_name), original_resource.properties
+        at, before = StackLocation(account_id, region_name), original_resource.properties
         properties = cloudformation_json.get("Properties", {})
         if cls.replaces(before, properties):
             refuse_same_name(cls.name_property, before, properties)
@@ -219,10 +218,10 @@ class Resource:
 
     def delete(self, account_id: str, region_name: str) -> None:
         """Delete it."""
-        self.remove(self.physical_resource_id, Place(account_id, region_name))
+        self.remove(self.physical_resource_id, StackLocation(account_id, region_name))
 
 
-class Mended:
+class MotoResource:
     """moto's kind, completed after it was made, changed in place, and deleted with an error where AWS has one.
 
     Attributes:
@@ -243,7 +242,7 @@ class Mended:
 
     # --- of each kind -------------------------------------------------------------------------------------------------
 
-    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
         """Set what moto leaves out.
 
         Args:
@@ -253,7 +252,7 @@ class Mended:
             at: Where.
         """
 
-    def remove(self, resource: Any, properties: Json, at: Place) -> None:
+    def remove(self, resource: Any, properties: Json, at: StackLocation) -> None:
         """Delete it."""
         service, operation, parameter = self.deletion
         getattr(at.api(service), operation)(**{parameter: resource.physical_resource_id})
@@ -267,7 +266,7 @@ class Mended:
         made = self.base.create_from_cloudformation_json(
             resource_name, cloudformation_json, account_id, region_name, **more
         )
-        at, properties = Place(account_id, region_name), cloudformation_json.get("Properties", {})
+        at, properties = StackLocation(account_id, region_name), cloudformation_json.get("Properties", {})
         try:
             self.complete(made, properties, None, at)
         except Exception:
@@ -294,10 +293,10 @@ class Mended:
             )
             replacement.cirro_leaves_old = True
             return replacement
-        self.complete(original_resource, properties, before, Place(account_id, region_name))
+        self.complete(original_resource, properties, before, StackLocation(account_id, region_name))
         original_resource.cirro_properties = properties
         return original_resource
 
     def delete_resource(self, resource: Any, account: str, region: str) -> None:
         """Delete it."""
-        self.remove(resource, resource.cirro_properties, Place(account, region))
+        self.remove(resource, resource.cirro_properties, StackLocation(account, region))

@@ -25,10 +25,13 @@ DRAIN_BYTES = 1 << 20
 ONE_SEND_BYTES = 1 << 16
 """Headers and a body up to this size leave in one piece."""
 
+HEADER_NAMES = "cirro.header_names"
+"""Key of the environment: names of headers with an underscore as the client wrote them, by their key."""
+
 log = logging.getLogger("covalent_cirro.local.emulator")
 
 
-class Cut(Exception):
+class ConnectionCut(Exception):
     """The connection is closed without a (whole) answer."""
 
 
@@ -128,7 +131,7 @@ class _Connection(BaseHTTPRequestHandler):
                 close = getattr(parts, "close", None)
                 if close is not None:
                     close()
-        except Cut:
+        except ConnectionCut:
             self.close_connection = True
             with contextlib.suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
@@ -188,7 +191,7 @@ class _Connection(BaseHTTPRequestHandler):
         for name, value in self.headers.items():
             key = name.upper().replace("-", "_")
             if "_" in name:
-                # WSGI cannot tell these from those with a hyphen; S3's metadata can, and moto looks here.
+                # WSGI cannot tell these from those with a hyphen; S3's metadata can.
                 if not name.lower().startswith("x-amz-meta-"):
                     continue
                 names[f"HTTP_{key}"] = name
@@ -197,7 +200,7 @@ class _Connection(BaseHTTPRequestHandler):
                 if key in environ:
                     value = f"{environ[key]},{value}"
             environ[key] = value
-        environ["moto.preserved_header_names"] = names
+        environ[HEADER_NAMES] = names
         return environ
 
 
@@ -275,7 +278,7 @@ class Server:
     """Serves an application on the loopback until closed.
 
     Args:
-        application: WSGI application; it may raise `Cut`.
+        application: WSGI application; it may raise `ConnectionCut`.
         port: 0 takes a free one.
 
     Raises:
