@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from docs.make_rooms import FLOORS, PACKAGE, PAGE, arrows, circles, imported_names, imports, modules, page, room
+from docs.make_rooms import FLOORS, PACKAGE, PAGE, arrows, circles, imported_names, imports, modules, page, room, trees
 
 MODULES = modules()
-TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
+TREES = trees()
 IMPORTS = imports()
 
 IMPORT_THE_RUNNER = {"checkpoint", "local"}
