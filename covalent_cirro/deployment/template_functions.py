@@ -333,7 +333,8 @@ def references(value: Any, path: str = "") -> Iterator[Reference]:
                     if not literal and found not in variables:
                         name, _, attribute = found.partition(".")
                         yield Reference(path, name, attribute)
-                yield from references(variables, path)
+                for variable in variables.values():
+                    yield from references(variable, path)
             else:
                 yield from references(each, path if key.startswith("Fn::") else f"{path}/{key}")
 

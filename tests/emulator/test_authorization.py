@@ -480,5 +480,5 @@ def test_nothing_is_checked_unless_it_is_asked_for(tmp_path: Path) -> None:
         iam = emulator.client("iam")
         iam.create_user(UserName="ada")
         ada = User(emulator, "ada", iam.create_access_key(UserName="ada")["AccessKey"])
-        ada.client("batch").describe_jobs(jobs=["x"])
-        ada.client("s3").list_buckets()
+        assert ada.client("batch").describe_jobs(jobs=["x"])["jobs"] == []
+        assert ada.client("s3").list_buckets()["Buckets"] == []

@@ -1,4 +1,4 @@
-"""The emulators that are open in this process, by account: what moto's code, which knows accounts only, asks for."""
+"""The emulators that are open in this process, by account. Code that moto calls knows the account only."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from covalent_cirro.local.emulator.ecr.registry import Tokens
 
 FIRST_ACCOUNT = 123456789012
-"""The first emulator of a process has this account; one that is opened beside it has the next."""
+"""Account of the first emulator of a process; each further one that is open at the same time has the next number."""
 
 _lock = threading.Lock()
 _emulators: dict[str, OpenEmulator] = {}
 
 
 class OpenEmulator(Protocol):
-    """What is asked of an emulator by its account (`emulator.Emulator`)."""
+    """What is used of an emulator that was found by its account (`emulator.Emulator`)."""
 
     endpoint_url: str
     images: Images

@@ -1,4 +1,4 @@
-"""Finds what a request names, as AWS does: by name, by ARN, by revision; and cuts lists into pages. Changes nothing."""
+"""Finds resources by the name, ARN or revision in a request, and cuts lists into pages. Changes nothing."""
 
 from __future__ import annotations
 
@@ -76,10 +76,11 @@ def definition(batch: Batch, name: str) -> JobDefinition:
 def page(
     items: Sequence[Item], key: Callable[[Item], str], limit: int, token: str | None
 ) -> tuple[Sequence[Item], str | None]:
-    """One page of a list, and the token of the next. A token names the last item shown, so new items shift nothing.
+    """One page of a list, and the token of the next. The token names the last item of the page, so
+    that new items do not shift the next page.
 
     Raises:
-        Refused: Not a token of ours.
+        ServiceError: The token was not made here.
     """
     start = 0
     if token:
