@@ -1,6 +1,6 @@
 """Replaces what moto's CloudFormation does with templates, stacks, change sets and types of resources.
 
-What takes moto's place is in `formation`; this module only says what it takes the place of.
+The replacements themselves are in `formation`; this module connects them with moto.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STEADY = frozenset(("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPL
 
 @once
 def install() -> None:
-    """Replace all of it."""
+    """Replace everything."""
     from moto.cloudformation import models, parsing, responses
 
     _replace_templates(parsing, models)
@@ -218,7 +218,7 @@ def _check_capabilities(response: Any) -> None:
 
 
 def _replace_kinds(parsing: Any) -> None:
-    """The class of a type of resources is looked for in `formation` first."""
+    """Use the classes of `formation` for types of resources, and moto's for all others."""
     own: dict[str, Any] = {each.kind: each for each in (*batch_kinds.KINDS, *service_kinds.KINDS)}
     class_of_moto, name_property_of_moto = parsing.resource_class_from_type, parsing.resource_name_property_from_type
     completed: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""A stack of moto's CloudFormation, under the names that the stack engine uses for it, whatever moto calls them.
+"""A stack of moto's CloudFormation, with names of our own for what the stack engine uses of it.
 
 moto answers the API and generates names and ids; it makes resources in no order and knows no events of resources. This
 module must not know in which order resources are made, nor what follows from a failure (`formation.stack_engine`).
@@ -65,7 +65,7 @@ def change_set_id(backend: Any, name: str) -> str:
 
 
 class StackNames:
-    """What the names in the template of a stack stand for (`template_functions.Names`).
+    """Values of the names in the template of a stack (`template_functions.Names`).
 
     Args:
         resource_map: moto's map of the stack's parameters and resources.
@@ -131,7 +131,7 @@ def evaluated(value: Any, names: Names) -> Any:
 
 @dataclass
 class MadeResources:
-    """What a stack has made, kept at moto's map of its resources.
+    """The resources that a stack has made; an attribute of moto's map of its resources.
 
     Attributes:
         order: Logical ids, in the order in which they were made.
@@ -170,7 +170,7 @@ class MotoStack:
     def __init__(self, stack: Any) -> None:
         self.raw = stack
 
-    # --- what it is -------------------------------------------------------------------------------------------------
+    # --- properties -------------------------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
@@ -249,8 +249,8 @@ class MotoStack:
         """The physical id of a resource; ``""`` where it has none, or was not made."""
         return str(getattr(self._map._parsed_resources.get(name), "physical_resource_id", None) or "")
 
-    def borrow_resources(self, of: MotoStack) -> None:
-        """Have references to resources mean those that another stack made."""
+    def use_resources(self, of: MotoStack) -> None:
+        """Evaluate references with the resources that another stack has made."""
         for name in of.made.order:
             self._map._parsed_resources[name] = of.resource(name)
 
@@ -312,13 +312,13 @@ class MotoStack:
         return before, after
 
     def drop(self, name: str) -> Any:
-        """Have a resource be no longer the stack's; returns it."""
+        """Remove a resource from the stack, without deleting it; returns it."""
         resource = self._map._parsed_resources.pop(name, None)
         self.made.forget(name)
         return resource
 
     def delete_resource(self, resource: Any, body: Json) -> None:
-        """Delete a resource of a type of which moto knows how."""
+        """Delete a resource of a type that moto can delete."""
         self._map._delete_resource(resource, body)
 
     @property
@@ -331,14 +331,14 @@ class MotoStack:
         """The region."""
         return str(self._map._region_name)
 
-    # --- changes of it ----------------------------------------------------------------------------------------------
+    # --- changes ----------------------------------------------------------------------------------------------------
 
     def tag_resources(self) -> None:
-        """Have each new resource bear the stack's name and id."""
+        """Tag each new resource with the stack's name and id."""
         self._map.tags.update({"aws:cloudformation:stack-name": self.name, "aws:cloudformation:stack-id": self.id})
 
     def load(self, text: Any, given: dict[str, Any]) -> None:
-        """Have another template and other values of parameters; nothing is made yet.
+        """Set another template and other values of parameters; nothing is made yet.
 
         Raises:
             Exception: `validation_error`: a value, a rule or a condition is not possible.
@@ -357,13 +357,13 @@ class MotoStack:
         resource_map.load()
 
     def take_over(self, other: MotoStack) -> None:
-        """Have the template, parameters, tags and resources of another stack."""
+        """Take template, parameters, tags and resources of another stack."""
         for name in ("template", "template_dict", "parameters", "description", "tags", "resource_map", "output_map"):
             setattr(self.raw, name, getattr(other.raw, name))
 
     def keep_outputs(self) -> None:
         """Evaluate the outputs now: they are what the stack shows until a change of it is over."""
-        self.raw.outputs  # noqa: B018  (read for what reading it does)
+        self.raw.outputs  # noqa: B018  (reading it evaluates them)
 
     def renew_outputs(self) -> None:
         """Show the outputs of the template as it is now."""
@@ -378,13 +378,13 @@ class MotoStack:
     # --- events -----------------------------------------------------------------------------------------------------
 
     def set_status(self, status: str, reason: str | None = None, *, event: bool = True) -> None:
-        """Set its status, and say so in an event."""
+        """Set its status, and add an event of it."""
         self.raw.status = status
         if event:
             self._add_event(self.name, self.id, "AWS::CloudFormation::Stack", status, reason)
 
     def add_resource_event(self, name: str, status: str, reason: str | None = None) -> None:
-        """Say in an event what became of a resource."""
+        """Add an event of a resource."""
         body = self.bodies.get(name) or self.made.bodies.get(name) or {}
         self._add_event(name, self.physical_id(name), body.get("Type", ""), status, reason)
 
@@ -455,7 +455,7 @@ def unregistered_stack(
 
 
 def reserve_stack(backend: Any, name: str, stack_id: str) -> MotoStack:
-    """Make the stack that a change set of type CREATE is for: it has a name, and nothing else."""
+    """Make the stack of a change set of type CREATE: it has a name and no template."""
     from moto.cloudformation.models import Stack
 
     made = MotoStack(Stack(stack_id, name, {}, {}, backend.account_id, backend.region_name))
