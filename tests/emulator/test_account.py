@@ -30,7 +30,7 @@ def code_of(error: pytest.ExceptionInfo[ClientError]) -> str:
 
 
 def test_quotas_are_ample_until_they_are_set(aws: Any, standing: Any) -> None:
-    """One value for a quota; `None` is AWS's default, which GetServiceQuota does not tell."""
+    """One value for a quota; `None` is AWS's default, which GetServiceQuota does not have."""
     quotas = aws.client("service-quotas")
     asked = {"ServiceCode": "ec2", "QuotaCode": "L-DB2E81BA"}
     assert quotas.get_service_quota(**asked)["Quota"]["Value"] == 1000.0
@@ -90,7 +90,7 @@ def test_a_region_has_what_it_has(aws: Any, standing: Any) -> None:
 
 
 def test_the_simulator_decides_as_iam_does(aws: Any) -> None:
-    """Each action on each resource, with context; the administrator may do all, and nobody else is there."""
+    """Each action on each resource, with context; the administrator may do everything; other names are unknown."""
     aws.iam.create_user(UserName="simulated")
     statement = {
         "Effect": "Allow",
@@ -130,7 +130,7 @@ def test_clusters_of_compute_environments(aws: Any) -> None:
 
 
 def test_cost_tags(aws: Any, standing: Any) -> None:
-    """A tag is unknown until somebody makes it known."""
+    """A cost tag is unknown until it is set."""
     explorer = aws.client("ce")
     assert explorer.list_cost_allocation_tags(TagKeys=["t"])["CostAllocationTags"] == []
     standing.settings({"cost_tags": {"t": "Active"}})

@@ -180,7 +180,7 @@ def test_a_queue_needs_its_environments_and_they_cannot_go_before_it(aws: Any) -
 
 
 def test_a_fair_share_queue_takes_turns(aws: Any) -> None:
-    """A share that uses nothing goes before one that has jobs running, though it came later."""
+    """A job of a share that uses nothing starts before one of a share with running jobs, even if it came later."""
     policy = aws.batch.create_scheduling_policy(name=aws.name("policy"), fairsharePolicy={})["arn"]
     environment = aws.environment(maxvCpus=4, instanceTypes=["m6i.large"])
     queue = aws.queue(environment, schedulingPolicyArn=policy)

@@ -19,7 +19,7 @@ from covalent_cirro.local.emulator.formation import stack_engine, stack_resource
 from covalent_cirro.local.emulator.formation.batch_kinds import ComputeEnvironmentResource
 from covalent_cirro.local.emulator.formation.stack_resource import MotoResource, StackResource, differ
 from covalent_cirro.local.emulator.formation.template_checks import order
-from covalent_cirro.local.emulator.moto_internals import moto_stacks
+from covalent_cirro.local.emulator.moto_internals import moto_stacks, moto_templates
 from covalent_cirro.local.emulator.moto_internals.moto_stacks import MotoStack, parameter_values
 
 NO_CHANGES = "The submitted information didn't contain changes. Submit different information to create a change set."
@@ -96,18 +96,20 @@ def create(backend: Any, request: Json) -> ChangeSet:
         request: The parameters of the request.
 
     Raises:
-        Exception: `moto_stacks.validation_error`: the stack is in no status for it, or the template is refused.
+        Exception: `moto_templates.validation_error`: the stack is in no status for it, or the template is refused.
     """
     name, kind = request["StackName"], request.get("ChangeSetType", "UPDATE")
     new_id = moto_stacks.change_set_id(backend, request["ChangeSetName"])
     stack = moto_stacks.find_stack(backend, name)
     if kind == "UPDATE":
         if stack is None or stack.status in NEW:
-            raise moto_stacks.validation_error(f"Stack [{name}] does not exist")
+            raise moto_templates.validation_error(f"Stack [{name}] does not exist")
         if UPDATABLE.fullmatch(stack.status) is None:
-            raise moto_stacks.validation_error(f"Stack:{stack.id} is in {stack.status} state and can not be updated.")
+            raise moto_templates.validation_error(
+                f"Stack:{stack.id} is in {stack.status} state and can not be updated."
+            )
     elif stack is not None and stack.status not in NEW:
-        raise moto_stacks.validation_error(
+        raise moto_templates.validation_error(
             f"Stack [{name}] already exists and cannot be created again with the changeSet "
             f"[{request['ChangeSetName']}]."
         )
@@ -149,7 +151,7 @@ def find(backend: Any, name_or_id: str, stack_name: str | None = None) -> Change
         ):
             found: ChangeSet = each
             return found
-    raise moto_stacks.api_error("ChangeSetNotFound", f"ChangeSet [{name_or_id}] does not exist")
+    raise moto_templates.api_error("ChangeSetNotFound", f"ChangeSet [{name_or_id}] does not exist")
 
 
 def delete(backend: Any, name_or_id: str, stack_name: str | None = None) -> None:
@@ -161,7 +163,7 @@ def execute(backend: Any, name_or_id: str, stack_name: str | None = None) -> Non
     """ExecuteChangeSet: all change sets of the stack are deleted. What waits for AWS Batch goes on after the answer."""
     change_set = find(backend, name_or_id, stack_name)
     if change_set.execution_status != "AVAILABLE":
-        raise moto_stacks.api_error(
+        raise moto_templates.api_error(
             "InvalidChangeSetStatus",
             f"ChangeSet [{change_set.change_set_id}] cannot be executed in its current status of [{change_set.status}]",
         )

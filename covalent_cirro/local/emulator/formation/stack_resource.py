@@ -19,7 +19,7 @@ from covalent_cirro.local.emulator.batch.service import Batch
 from covalent_cirro.local.emulator.batch.validation import ServiceError
 from covalent_cirro.local.emulator.formation.new_account import NewAccount
 from covalent_cirro.local.emulator.keys import OWN_ID
-from covalent_cirro.local.emulator.moto_internals import moto_stacks
+from covalent_cirro.local.emulator.moto_internals import moto_templates
 
 
 @functools.lru_cache(maxsize=32)
@@ -186,7 +186,7 @@ class StackResource:
     def get_cfn_attribute(self, attribute: str) -> str:
         """The value of an attribute."""
         if attribute not in self.attributes:
-            raise moto_stacks.unknown_attribute()
+            raise moto_templates.unknown_attribute()
         return self.physical_resource_id
 
     @classmethod

@@ -192,7 +192,7 @@ class _Connection(BaseHTTPRequestHandler):
         for name, value in self.headers.items():
             key = name.upper().replace("-", "_")
             if "_" in name:
-                # WSGI cannot tell these from those with a hyphen; S3's metadata can.
+                # In WSGI these have the same key as those with a hyphen; in S3's metadata they differ.
                 if not name.lower().startswith("x-amz-meta-"):
                     continue
                 names[f"HTTP_{key}"] = name

@@ -142,7 +142,7 @@ def forget_account(account: str) -> None:
         for backend in list(backends[account].values()):
             try:
                 backend.reset()
-            except Exception:  # the backend goes in the next line, with all that it holds
+            except Exception:  # the next statement removes the backend
                 log.debug("moto's %s cannot be reset", type(backend).__name__, exc_info=True)
         del backends[account]
     if "moto.s3.models" in sys.modules:

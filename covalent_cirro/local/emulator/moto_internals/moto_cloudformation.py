@@ -21,10 +21,10 @@ from covalent_cirro.local.emulator.formation import (
     template_checks,
 )
 from covalent_cirro.local.emulator.moto_internals.loading import once, replace
-from covalent_cirro.local.emulator.moto_internals.moto_stacks import (
-    MadeResources,
-    MotoStack,
+from covalent_cirro.local.emulator.moto_internals.moto_stacks import MadeResources, MotoStack
+from covalent_cirro.local.emulator.moto_internals.moto_templates import (
     StackNames,
+    api_error,
     evaluated,
     validation_error,
 )
@@ -57,7 +57,7 @@ def _replace_templates(parsing: Any, models: Any) -> None:
         make_map(self, *args, **kwargs)
 
     def get_item(self: Any, name: str) -> Any:
-        # moto makes a resource when somebody looks at it. Here only the thread of the stack engine makes any: a
+        # moto makes a resource at the first access to it. Here only the thread of the stack engine makes any: a
         # DescribeStacks meanwhile must not make the same resource a second time.
         is_maker = self.cirro_made.maker == threading.get_ident()
         if name in self._parsed_resources or is_maker or name not in self._resource_json_map:
@@ -155,7 +155,7 @@ def _replace_operations(models: Any, responses: Any) -> None:
         self: Any, name: str, template: str, role_arn: str | None, parameters: list[Json], tags: Any
     ) -> Any:
         stack = self.get_stack(name)
-        before = MotoStack(stack).parameter_values()  # a default that nobody gave is a value too
+        before = MotoStack(stack).parameter_values()  # a default is a value too
         given = {
             each["ParameterKey"]: before.get(each["ParameterKey"], "")
             if each.get("UsePreviousValue")
@@ -207,14 +207,10 @@ def _change_set_names(response: Any) -> tuple[Any, Any]:
 
 
 def _check_capabilities(response: Any) -> None:
-    from moto.cloudformation.exceptions import CloudFormationError
-
     body = response._get_param("TemplateBody") or ""
     given = response._get_param("Capabilities", []) or []
     if "AWS::IAM::" in body and not {"CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"} & set(given):
-        error: Any = CloudFormationError("Requires capabilities : [CAPABILITY_IAM]")
-        error.code = "InsufficientCapabilitiesException"
-        raise error
+        raise api_error("InsufficientCapabilitiesException", "Requires capabilities : [CAPABILITY_IAM]")
 
 
 def _replace_kinds(parsing: Any) -> None:

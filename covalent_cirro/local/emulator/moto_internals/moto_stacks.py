@@ -13,36 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from covalent_cirro.deployment.template_functions import Names, TemplateError, as_text, evaluate
+from covalent_cirro.deployment.template_functions import as_text
 from covalent_cirro.local.emulator.batch.model import Json
-
-ZONE_LETTERS = "abc"
-"""``Fn::GetAZs`` gives a zone for each letter, in every region."""
-
-
-def validation_error(text: str) -> Exception:
-    """The error that CloudFormation answers as ``ValidationError``, with HTTP status 400."""
-    from moto.cloudformation.exceptions import ValidationError
-
-    error: Exception = ValidationError(message=text)
-    return error
-
-
-def api_error(code: str, text: str) -> Exception:
-    """The error that CloudFormation answers with a code of its own, with HTTP status 400."""
-    from moto.cloudformation.exceptions import CloudFormationError
-
-    error: Any = CloudFormationError(text)
-    error.code = code
-    return error  # type: ignore[no-any-return]
-
-
-def unknown_attribute() -> Exception:
-    """The error that a resource raises for an attribute that it does not have."""
-    from moto.cloudformation.exceptions import UnformattedGetAttTemplateException
-
-    error: Exception = UnformattedGetAttTemplateException()
-    return error
+from covalent_cirro.local.emulator.moto_internals.moto_templates import StackNames, evaluated
 
 
 def resource_class(kind: str) -> Any:
@@ -64,71 +37,6 @@ def change_set_id(backend: Any, name: str) -> str:
     return str(generate_changeset_id(name, backend.region_name, backend.account_id))
 
 
-class StackNames:
-    """Values of the names in the template of a stack (`template_functions.Names`).
-
-    Args:
-        resource_map: moto's map of the stack's parameters and resources.
-    """
-
-    def __init__(self, resource_map: Any) -> None:
-        self._map = resource_map
-
-    def ref(self, name: str) -> Any:
-        """A parameter's value, or a resource's physical id."""
-        found = self._map[name]
-        return getattr(found, "physical_resource_id", found)
-
-    def attribute(self, resource: str, attribute: str) -> Any:
-        """A resource's attribute. One that moto does not implement is left as the function that asks for it."""
-        from moto.cloudformation.exceptions import UnformattedGetAttTemplateException
-
-        found = self._map.get(resource)
-        if found is None:
-            raise TemplateError(f"Template error: instance of Fn::GetAtt references undefined resource {resource}")
-        try:
-            return found.get_cfn_attribute(attribute)
-        except NotImplementedError:
-            return {"Fn::GetAtt": [resource, attribute]}
-        except UnformattedGetAttTemplateException as error:
-            raise TemplateError(error.description.format(resource, attribute)) from error
-
-    def condition(self, name: str) -> bool:
-        """Whether a condition holds; rules are checked before there is any."""
-        conditions = getattr(self._map, "lazy_condition_map", {})
-        if name not in conditions:
-            raise TemplateError(f"Template validation error: condition {name} does not exist")
-        return bool(conditions[name])
-
-    def mapping(self, name: str) -> Any:
-        """A mapping. What ``AWS::Include`` brings into one, moto keeps beside it."""
-        found = self._map[name]
-        return self._map if "Fn::Transform" in found else found
-
-    def exported(self, name: str) -> Any:
-        """The value that another stack exports."""
-        found = [each.value for each in self._map.cross_stack_resources.values() if each.name == name]
-        if not found:
-            raise TemplateError(f"No export named {name} found.")
-        return found[0]
-
-    def zones(self, region: str) -> list[str]:
-        """Three zones of each region."""
-        return [f"{region or self._map._region_name}{letter}" for letter in ZONE_LETTERS]
-
-
-def evaluated(value: Any, names: Names) -> Any:
-    """A value of a template with its references and functions replaced by what they come to.
-
-    Raises:
-        Exception: `validation_error`: the template has a mistake.
-    """
-    try:
-        return evaluate(value, names)
-    except TemplateError as error:
-        raise validation_error(str(error)) from error
-
-
 @dataclass
 class MadeResources:
     """The resources that a stack has made; an attribute of moto's map of its resources.
@@ -136,8 +44,8 @@ class MadeResources:
     Attributes:
         order: Logical ids, in the order in which they were made.
         bodies: By logical id, what the template said of the resource when it was made or changed last.
-        properties: By logical id, its properties then, evaluated; `None` after a change that failed: nobody knows what
-            the resource has, so that the next change sets everything anew.
+        properties: By logical id, its properties then, evaluated; `None` after a change that failed, when it
+            is not known what the resource has: the next change sets all of it.
         maker: The thread that makes a resource now: moto would make one in any thread that looks at it.
     """
 
@@ -341,7 +249,7 @@ class MotoStack:
         """Set another template and other values of parameters; nothing is made yet.
 
         Raises:
-            Exception: `validation_error`: a value, a rule or a condition is not possible.
+            Exception: `moto_templates.validation_error`: a value, a rule or a condition is not possible.
         """
         stack, resource_map = self.raw, self._map
         stack.template = text
@@ -435,7 +343,7 @@ def unregistered_stack(
         tags: Of the stack.
 
     Raises:
-        Exception: `validation_error`: CloudFormation refuses template or parameters at once.
+        Exception: `moto_templates.validation_error`: CloudFormation refuses template or parameters at once.
     """
     from moto.cloudformation.models import Stack
     from moto.cloudformation.utils import generate_stack_id
