@@ -1,4 +1,4 @@
-"""The emulated ECR together with the rest of the emulator: regions, faults, other services, and a job of a pushed image."""
+"""The emulated ECR within the emulator: regions, faults, other services, and a job of a pushed image."""
 
 from __future__ import annotations
 
