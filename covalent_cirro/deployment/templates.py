@@ -82,7 +82,7 @@ def body(name: str) -> str:
 
 @functools.cache
 def load(name: str) -> Template:
-    """A template as CloudFormation reads it."""
+    """A parsed template. The result is shared: do not change it."""
     return parse(body(name))
 
 

@@ -130,6 +130,8 @@ def test_what_depends_on_an_unknown_value_is_unknown(value: Any) -> None:
         {"Fn::If": ["Undeclared", "yes", "no"]},
         {"Fn::FindInMap": ["Sizes", "eu-west-1", "Tiny"]},
         {"Fn::Join": "-"},
+        {"Fn::Join": ["-", {"Ref": "Name"}]},
+        {"Fn::Select": [0, {"Ref": "Name"}]},
         {"Fn::Split": [1]},
     ],
 )
