@@ -30,7 +30,7 @@ class Place:
 
     def lacks(self, **what: Any) -> None:
         """Set what the account lacks (`emulator.new_account`)."""
-        self.emulator.standing.settings({"new": what})
+        self.emulator.account_settings.update({"new": what})
 
     def deploy(self, parameters: dict[str, object] | None = None, **more: Any) -> deployment.Deployed:
         """Make a deployment, or change it."""
@@ -81,7 +81,7 @@ def here(emulator: Emulator) -> Iterator[Place]:
     place = Place(emulator)
     yield place
     place.lacks(linked_roles_needed=False, billing_access=True, absent_endpoints={})
-    emulator.standing.settings({"absent_types": {}})
+    emulator.account_settings.update({"absent_types": {}})
     assert place.destroy().left == ()
     assert place.budgets() == []
     for role in place.roles():
@@ -205,7 +205,7 @@ def test_a_zone_without_an_endpoint_fails_where_nobody_looks(here: Place) -> Non
 def test_a_new_network_is_in_zones_that_have_what_it_needs(here: Place) -> None:
     """Endpoints in the first two, and the more instance types the better; it stays there whatever happens later."""
     here.lacks(absent_endpoints={"ecs-agent": ["us-east-1a"]})
-    here.emulator.standing.settings({"absent_types": {"*": ["us-east-1b"], "g5.*": ["us-east-1c"]}})
+    here.emulator.account_settings.update({"absent_types": {"*": ["us-east-1b"], "g5.*": ["us-east-1c"]}})
     here.deploy({"Subnets": "private", "CpuInstanceTypes": "m6i,c6i"})
     chosen = here.zones()
     assert chosen == ["us-east-1d", "us-east-1f", "us-east-1c"]
@@ -224,7 +224,7 @@ def test_subnets_of_an_earlier_version_stay_where_they_are(here: Place) -> None:
     """It knew their number alone."""
     here.deploy({"Zones": 3})
     before = deployment.outputs(here.clients("cloudformation"), here.name)["SubnetIds"]
-    here.emulator.standing.settings({"absent_types": {"*": ["us-east-1a"]}})
+    here.emulator.account_settings.update({"absent_types": {"*": ["us-east-1a"]}})
     assert here.deploy().changed is False
     assert deployment.outputs(here.clients("cloudformation"), here.name)["SubnetIds"] == before
 

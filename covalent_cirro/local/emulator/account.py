@@ -69,7 +69,7 @@ class Account:
         self.absent_types: dict[str, list[str]] = {}
         self.new = NewAccount()
 
-    def settings(self, changes: Json) -> Json:
+    def update(self, changes: Json) -> Json:
         """Set the values that are given, and return all: the route ``/_cirro/account``.
 
         Raises:

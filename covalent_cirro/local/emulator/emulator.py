@@ -99,7 +99,7 @@ class Emulator:
         self.state_dir = Path(tempfile.mkdtemp(prefix="cirro-emulator-")) if state_dir is None else Path(state_dir)
         self.images = Images(self.state_dir / REGISTRY, self._repository_rules, lambda: self.account)
         self.tokens = Tokens()
-        self.standing = Account(lambda: self.account, self.batch)
+        self.account_settings = Account(lambda: self.account, self.batch)
         self._batches: dict[str, Batch] = {}
         self._lock = threading.RLock()
         self._server: Server | None = None
@@ -116,7 +116,7 @@ class Emulator:
         engine = runtime(
             self.state_dir / "jobs", docker=self._docker, image_commands=self.image_commands, login=self._login
         )
-        front = RequestRouter(
+        router = RequestRouter(
             account="",
             region=self.region,
             moto=MotoApplication([moto_s3.install]),
@@ -132,17 +132,17 @@ class Emulator:
                 self.limits,
                 self.tasks,
                 self.image_commands,
-                self.standing,
+                self.account_settings,
             ),
             job_of=self.tasks.job_of,
-            standing=self.standing,
+            account_settings=self.account_settings,
             install=_replace_in_moto,
             faults=self.faults,
             calls=self.calls,
             limits=self.limits,
         )
         try:
-            self._server = Server(front, self.port)
+            self._server = Server(router, self.port)
         except OSError as error:
             raise EmulatorError(
                 f"the emulator cannot listen on 127.0.0.1:{self.port}: {error.strerror}; take another port, or 0 for a "
@@ -150,8 +150,8 @@ class Emulator:
             ) from error
         self.port = self._server.port
         self.endpoint_url = f"http://127.0.0.1:{self.port}"
-        self.account = front.account = open_emulators.add(self)
-        front.iam = iam = IamEnforcement(self.account, self.region, self.batch, self._enforces_iam, self.key.ids)
+        self.account = router.account = open_emulators.add(self)
+        router.iam = iam = IamEnforcement(self.account, self.region, self.batch, self._enforces_iam, self.key.ids)
         self._context = EmulatorContext(
             account=self.account,
             endpoint_url=self.endpoint_url,

@@ -24,7 +24,7 @@ class OpenEmulator(Protocol):
     endpoint_url: str
     images: Images
     tokens: Tokens
-    standing: Account
+    account_settings: Account
 
     def batch(self, region: str) -> Batch:
         """The AWS Batch of a region."""
@@ -57,4 +57,4 @@ def of(account: str) -> OpenEmulator | None:
 def account_of(account: str) -> Account | None:
     """Quotas and instance types of the open emulator that has this account."""
     emulator = of(account)
-    return None if emulator is None else emulator.standing
+    return None if emulator is None else emulator.account_settings

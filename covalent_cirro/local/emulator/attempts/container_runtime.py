@@ -62,8 +62,8 @@ class ContainerAttempt:
         self._output = output
         self._ended = ended
         self._timer: threading.Timer | None = None
-        self._pump = threading.Thread(target=self._read, name=f"output-{container.short_id}", daemon=True)
-        self._pump.start()
+        self._reader = threading.Thread(target=self._read, name=f"output-{container.short_id}", daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         from docker.utils.socket import SocketError
@@ -92,7 +92,7 @@ class ContainerAttempt:
         try:
             kills = self._memory.kills_at_the_end()
             code = int(self._container.wait()["StatusCode"])
-            self._pump.join(timeout=OUTPUT_S)
+            self._reader.join(timeout=OUTPUT_S)
             self._container.reload()
             killed = bool(kills) or bool(self._container.attrs["State"].get("OOMKilled"))
             return Exit(code, OUT_OF_MEMORY if killed else None)

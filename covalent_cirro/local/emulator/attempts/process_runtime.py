@@ -88,8 +88,8 @@ class ProcessAttempt:
         self._folder = folder
         self._output = output
         self._timer: threading.Timer | None = None
-        self._pump = threading.Thread(target=self._read, name=f"output-{spec.task_id[:8]}", daemon=True)
-        self._pump.start()
+        self._reader = threading.Thread(target=self._read, name=f"output-{spec.task_id[:8]}", daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -136,8 +136,8 @@ class ProcessAttempt:
         if self._timer is not None:
             self._timer.cancel()
         self._kill_descendants()
-        self._pump.join(timeout=2.0)  # a descendant that was not seen may keep the pipe open
-        if self._pump.is_alive() and self._process.stdout is not None:
+        self._reader.join(timeout=2.0)  # a descendant that was not seen may keep the pipe open
+        if self._reader.is_alive() and self._process.stdout is not None:
             os.set_blocking(self._process.stdout.fileno(), False)
         elif self._process.stdout is not None:
             self._process.stdout.close()

@@ -129,14 +129,14 @@ def create_linked_role(account: str, body: bytes) -> Answer | None:
     )
 
 
-def describe_endpoint_services(standing: NewAccount, region: str, zones: list[str], body: bytes) -> Answer:
+def describe_endpoint_services(new: NewAccount, region: str, zones: list[str], body: bytes) -> Answer:
     """DescribeVpcEndpointServices, for the services that the request names."""
     given = dict(parse_qsl(body.decode()))
     asked = [value for key, value in given.items() if key.startswith(("ServiceName.", "Filter.1.Value."))]
     details = "".join(
         f"<item><serviceName>{escape(name)}</serviceName><serviceType><item><serviceType>Interface</serviceType></item>"
         "</serviceType><availabilityZoneSet>"
-        + "".join(f"<item>{zone}</item>" for zone in standing.endpoint_zones(name.split(".", 3)[-1], zones))
+        + "".join(f"<item>{zone}</item>" for zone in new.endpoint_zones(name.split(".", 3)[-1], zones))
         + "</availabilityZoneSet></item>"
         for name in asked
         if name.startswith(f"com.amazonaws.{region}.")

@@ -46,7 +46,7 @@ class StackLocation(NamedTuple):
         """What a new account lacks."""
         emulator = open_emulators.of(self.account)
         assert emulator is not None, f"no emulator has account {self.account}"
-        return emulator.standing.new
+        return emulator.account_settings.new
 
     @property
     def batch(self) -> Batch:

@@ -95,7 +95,7 @@ class ControlRoutes:
     limits: Limits
     tasks: Tasks
     image_commands: dict[str, list[str]]
-    standing: Account
+    account_settings: Account
 
     def __call__(self, method: str, path: str, query: str, body: bytes) -> Answer:
         """One request."""
@@ -148,7 +148,7 @@ class ControlRoutes:
         return json_answer(self.image_commands)
 
     def _account(self, method: str, rest: str, query: str, body: Any) -> Answer:
-        return json_answer(self.standing.settings(body if method == "PUT" else {}))
+        return json_answer(self.account_settings.update(body if method == "PUT" else {}))
 
     def _hosts(self, method: str, rest: str, query: str, body: Any) -> Answer:
         for batch in self.batches().values():

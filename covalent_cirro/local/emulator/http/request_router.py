@@ -68,7 +68,7 @@ class RequestRouter:
         control: Answers requests under ``/_cirro/``.
         is_tasks: Whether a path under ``/_cirro/`` is one that only a task knows.
         job_of: Gives the job that an access key was given to; `None` where there is none.
-        standing: Quotas and instance types of the account.
+        account_settings: Quotas and instance types of the account.
         install: Replaces what moto does in a service, before its first call.
         iam: Refuses what policies do not allow; `None` before the account is known.
     """
@@ -85,7 +85,7 @@ class RequestRouter:
     faults: Faults
     calls: CallCounts
     limits: Limits
-    standing: Account
+    account_settings: Account
     install: Callable[[str], None]
     iam: IamEnforcement | None = None
     _answers: ChangedAnswers = field(default_factory=ChangedAnswers)
@@ -209,7 +209,7 @@ class RequestRouter:
             return _give(answer._replace(body=self._answers.change(asked.name, answer.body, faults)), start)
         if asked.service == registry.SERVICE:
             return self.registry(environ, start)
-        own = self.standing.answer(asked, asked.region or self.region, lambda: _whole_body(environ))
+        own = self.account_settings.answer(asked, asked.region or self.region, lambda: _whole_body(environ))
         if own is not None:
             return _give(own, start)
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = self.account
