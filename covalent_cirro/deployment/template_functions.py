@@ -162,9 +162,7 @@ def _if(argument: Any, names: Names) -> Any:
 
 def _join(argument: Any, names: Names) -> Any:
     delimiter, parts = argument[0], evaluate(argument[1], names)
-    if parts is UNKNOWN:
-        return UNKNOWN
-    return str(delimiter).join(as_text(each) for each in parts)
+    return UNKNOWN if parts is UNKNOWN else str(delimiter).join(as_text(each) for each in _list(parts))
 
 
 def _split(argument: Any, names: Names) -> Any:
@@ -176,8 +174,13 @@ def _select(argument: Any, names: Names) -> Any:
     index, parts = evaluate(argument[0], names), evaluate(argument[1], names)
     if index is UNKNOWN or parts is UNKNOWN:
         return UNKNOWN
-    # A list may come as text from an output or a parameter of type String.
-    return (split_list(parts) if isinstance(parts, str) else parts)[int(index)]
+    return _list(parts)[int(index)]
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list")
+    return value
 
 
 def _sub(argument: Any, names: Names) -> Any:
@@ -333,7 +336,8 @@ def references(value: Any, path: str = "") -> Iterator[Reference]:
                     if not literal and found not in variables:
                         name, _, attribute = found.partition(".")
                         yield Reference(path, name, attribute)
-                yield from references(variables, path)
+                for variable in variables.values():
+                    yield from references(variable, path)
             else:
                 yield from references(each, path if key.startswith("Fn::") else f"{path}/{key}")
 

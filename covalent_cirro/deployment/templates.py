@@ -1,6 +1,6 @@
-"""The templates that are installed with this package: their parameters, rules, conditions and resources, read here.
+"""Reads the templates of this package: their parameters, rules, conditions and resources.
 
-What CloudFormation decides at the end is decided alike here, before anything is asked of AWS. It must not know AWS.
+Rules and conditions are evaluated as CloudFormation does, before AWS is asked. This module must not call AWS.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Foreseen(NamedTuple):
     """A resource that a template makes.
 
     Attributes:
-        logical_id: Its name in the template.
-        resource_type: ``"AWS::EC2::VPC"``.
-        certain: False where a condition depends on a value that is not known yet.
+        logical_id: Name in the template.
+        resource_type: Type, ``"AWS::EC2::VPC"``.
+        certain: False where its condition depends on a value that is not known yet.
     """
 
     logical_id: str
@@ -70,7 +70,7 @@ def body(name: str) -> str:
         name: File name without ``.yaml``.
 
     Raises:
-        StackError: There is no such template.
+        StackError: The template does not exist.
     """
     folder = importlib.resources.files("covalent_cirro.infra")
     files = [entry.name for entry in folder.iterdir()]
@@ -82,7 +82,7 @@ def body(name: str) -> str:
 
 @functools.cache
 def load(name: str) -> Template:
-    """A template as CloudFormation reads it."""
+    """A parsed template. The result is shared: do not change it."""
     return parse(body(name))
 
 
@@ -113,7 +113,7 @@ def parameters(template: Template) -> dict[str, Mapping[str, Any]]:
 
 
 def possible(declaration: Mapping[str, Any]) -> str:
-    """What values a parameter takes, in words; empty where any will do."""
+    """Possible values of a parameter, in words; empty where any value is possible."""
     if "AllowedValues" in declaration:
         return "one of " + ", ".join(as_text(each) for each in declaration["AllowedValues"])
     if "ConstraintDescription" in declaration:
@@ -127,16 +127,16 @@ def possible(declaration: Mapping[str, Any]) -> str:
 
 
 def is_possible(declaration: Mapping[str, Any], value: str) -> bool:
-    """Whether CloudFormation would take a value; of a list each part must do."""
+    """Whether CloudFormation accepts a value; in a list, each item must be possible (User Guide, Parameters)."""
     return parameter_mistake("", declaration, value) is None
 
 
 def broken_rules(template: Template, values: Mapping[str, str]) -> list[str]:
-    """What the template's rules say against the values, in their own words.
+    """Descriptions of the template's rules that the values break.
 
     Args:
         template: The template.
-        values: Of its parameters, as far as they are known; a rule that needs another is left to CloudFormation.
+        values: Known values of its parameters; CloudFormation checks a rule that needs another value.
     """
     return [broken.text for broken in template_functions.broken_rules(template, ParameterNames(template, values))]
 
@@ -149,7 +149,7 @@ def foresee(template: Template, values: Mapping[str, str]) -> list[Foreseen]:
 
     Args:
         template: The template.
-        values: Of its parameters, as far as they are known.
+        values: Known values of its parameters.
     """
     names = ParameterNames(template, values)
     foreseen = []

@@ -1,7 +1,7 @@
 """The local stack: an emulated AWS, a deployment in it and a Covalent server, as processes of this machine.
 
-Knows what has to run for one state folder; nothing of the command line, nor of the state file's form. Two folders never
-share a process, a port or a file.
+Two state folders never share a process, a port or a file. It must not know the command line, nor the form of the state
+file.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ DEPLOYMENT = "cirro"
 """Name of the deployment in the emulated account."""
 
 IMAGE = "cirro-runner"
-"""The image of the jobs: docker/README.md makes it where they are containers; a process has no use for it."""
+"""The image of jobs that are containers (docker/README.md makes it); jobs that are processes do not use it."""
 
 EMULATOR_START_S = 90.0
 SERVER_START_S = 180.0
-"""Seconds until a process has to answer; several times what a slow, busy machine with two cores takes."""
+"""Seconds until a process has to answer; several times the time on a slow, busy machine with two cores."""
 
 STOP_PATIENCE_S = 10.0
-"""Seconds that a process gets to end its own children after SIGTERM."""
+"""Seconds after SIGTERM in which a process can end its own children."""
 
 ENDING_S = 1.0
-"""Seconds in which a process that no longer answers may still turn out to be ending."""
+"""Seconds in which a process that no longer answers may still end."""
 
 PORT_TRIES = 3
 """A port that was free can be taken before the server listens on it."""
@@ -50,7 +50,7 @@ PORT_TRIES = 3
 JOB_STATES = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING", "SUCCEEDED", "FAILED")
 
 Say = Callable[[str], None]
-"""Told each step, in a few words."""
+"""Called with each step, in a few words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +58,8 @@ class Status:
     """What runs now.
 
     Attributes:
-        endpoint_url: Of the emulated AWS; `None` where it does not run.
-        server_url: Of the Covalent server and its UI; `None` where it does not run.
+        endpoint_url: URL of the emulated AWS; `None` where it does not run.
+        server_url: URL of the Covalent server and its UI; `None` where it does not run.
         deployment: Name of the deployment; `None` where there is none yet.
         settings: The executor's settings for it.
         jobs: Number of jobs by state, over all queues; all seven states.
@@ -76,7 +76,7 @@ class LocalStack:
     """The local stack of one state folder.
 
     Args:
-        state_dir: The folder. It need not exist; one with other things in it is refused by `up`.
+        state_dir: The folder. It need not exist; `up` refuses one with other files in it.
     """
 
     def __init__(self, state_dir: Path) -> None:
@@ -99,15 +99,15 @@ class LocalStack:
         """Start what does not run yet; a second call changes nothing.
 
         Args:
-            server: With a Covalent server.
+            server: Start a Covalent server, too.
             vcpus: vCPUs of the emulated account's CPU instances; unset: as many as this machine has cores. Read when
                 the deployment is made, that is when the emulator starts.
             docker: Run jobs as containers of their images, on the Docker engine of this machine, instead of as
                 processes. Read when the emulator starts.
-            say: Told each step.
+            say: Called with each step.
 
         Raises:
-            EmulatorError: The emulator did not start, or the folder holds something else.
+            EmulatorError: The emulator did not start, or the folder has other files in it.
             HostError: The Covalent server did not start.
             StackError, AwsError: The deployment could not be made.
         """
@@ -149,7 +149,7 @@ class LocalStack:
         return True
 
     def status(self) -> Status:
-        """What runs now. Asks the emulator for its jobs.
+        """What runs now, and the number of jobs of the emulator.
 
         Raises:
             EmulatorError: The state file is of another version, or the emulator runs but does not answer.
@@ -164,7 +164,7 @@ class LocalStack:
             try:
                 jobs |= self._jobs(state)
             except EmulatorError:
-                if processes.ends_within(emulator.identity, ENDING_S):  # it was ending while we asked
+                if processes.ends_within(emulator.identity, ENDING_S):  # it was ending during the call
                     return self.status()
                 raise
         return Status(
@@ -178,7 +178,7 @@ class LocalStack:
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """An environment in which AWS is the emulator, and Covalent is the server of this folder.
 
-        No AWS or Covalent variable of ``base`` stays: neither a real account nor another Covalent can be meant.
+        The AWS and Covalent variables of ``base`` are removed: neither a real account nor another Covalent is used.
         Programs of this Python's environment come first on the path.
 
         Args:
@@ -204,7 +204,7 @@ class LocalStack:
     # --- the emulator and its deployment ------------------------------------------------------------------------------
 
     def _start_emulator(self, state: State, say: Say, docker: bool) -> State:
-        for service in (state.server, state.emulator):  # A server of the emulator that is gone knows its old port.
+        for service in (state.server, state.emulator):  # the server has the port of the emulator that ended
             if service is not None:
                 processes.end(service.identity, patience_s=STOP_PATIENCE_S)
         say("starting the emulator")
@@ -231,13 +231,13 @@ class LocalStack:
         from covalent_cirro import deployment
 
         client = self._client(state, "cloudformation")
-        # On-demand instances come on top of Spot ones: 1 leaves their queue usable and adds next to nothing.
+        # On-demand instances are additional to Spot ones: 1 vCPU keeps their queue usable and adds next to nothing.
         parameters = {"CpuSpotMaxVcpus": vcpus, "CpuOnDemandMaxVcpus": 1}
         try:
             done = deployment.deploy(client, DEPLOYMENT, parameters)
         except CirroError:
             raise
-        except Exception as error:  # not an answer of AWS's: the emulator itself broke
+        except Exception as error:  # no answer of an AWS service: the emulator itself failed
             assert state.emulator is not None
             log = Path(state.emulator.log)
             raise EmulatorError(
@@ -278,7 +278,7 @@ class LocalStack:
 
     @property
     def key(self) -> keys.Key:
-        """The key of the emulator, which must have started.
+        """The access key of the emulator, which must have started.
 
         Raises:
             EmulatorError: There is none.
@@ -313,7 +313,7 @@ class LocalStack:
         plain_paths.make(self.state_dir / COVALENT)
         for tries_left in reversed(range(PORT_TRIES)):
             log.unlink(missing_ok=True)
-            # Clients that wait for a dispatch of a server that died find the next one at the same place.
+            # Clients that wait for a dispatch of a server that ended find the new one at the same port.
             port = old_port or processes.free_port()
             old_port = None
             covalent_process.write_config(self.covalent_dir, port=port, executors={"cirro": dict(state.settings)})
@@ -334,7 +334,7 @@ class LocalStack:
                 with self._ended_on_failure(identity):
                     processes.wait_for(answers, identity, log, SERVER_START_S, HostError)
             except HostError:
-                # Anywhere in it: a server that has to end at once may say more after that.
+                # Anywhere in the log: a server that ends at once may write more after that.
                 if tries_left and "address already in use" in log.read_text(errors="replace"):
                     continue
                 raise
@@ -352,7 +352,7 @@ class LocalStack:
             raise
 
     def _clean(self, base: Mapping[str, str]) -> dict[str, str]:
-        """``base`` without anything of AWS and Covalent, and with this Python's programs first."""
+        """``base`` without variables of AWS and Covalent, and with this Python's programs first."""
         kept = {key: value for key, value in base.items() if not key.startswith(("AWS_", "COVALENT_"))}
         kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
         return kept
@@ -365,7 +365,7 @@ class LocalStack:
             "AWS_ENDPOINT_URL": state.emulator.url,
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_SHARED_CREDENTIALS_FILE": str(self.credentials),
-            # The user's own profiles stay out of this; the file need not exist.
+            # Without the user's own profiles; the file need not exist.
             "AWS_CONFIG_FILE": str(self.state_dir / "aws-config"),
         }
 

@@ -143,7 +143,7 @@ def containers_of(engine: Any, task_arn: str) -> list[Any]:
 
 @needs_engine
 def test_a_job_runs_in_its_image(batch: Aws) -> None:
-    """Its exit code, its variables, its user's folder, its lines in CloudWatch; and then it is gone."""
+    """Its exit code, its variables, its user's folder, its lines in CloudWatch; and then it is removed."""
     script = "echo hi; echo $COLOUR in $PWD >&2; touch here && echo $AWS_BATCH_JOB_ID; echo $(id -u); exit 5"
     definition = batch.definition("sh", "-c", script, image=IMAGE, environment=[{"name": "COLOUR", "value": "blue"}])
     job = batch.done(batch.submit(definition=definition))
@@ -203,7 +203,7 @@ def test_137_is_not_always_memory(batch: Aws) -> None:
 
 @needs_engine
 def test_terminate_is_sigterm_then_sigkill(batch: Aws, poll: Any) -> None:
-    """The process sees the first, and goes on until the grace is over."""
+    """The process gets the first, and runs until the grace period is over."""
     script = "trap 'echo asked' TERM; echo ready; while true; do sleep 0.1; done"
     job_id = batch.submit(definition=batch.definition("sh", "-c", script, image=IMAGE))
     job = batch.reach(job_id, "RUNNING")

@@ -93,7 +93,7 @@ def test_what_moto_drops_is_there(aws: Any, stacks: Stacks) -> None:
 
 
 def test_a_bucket_that_is_not_empty_stops_the_deletion(aws: Any, stacks: Stacks) -> None:
-    """All else goes; emptied, the bucket goes too."""
+    """All else is deleted; once it is empty, the bucket too."""
     stacks.create(BUCKET)
     outputs = stacks.outputs()
     aws.s3.put_object(Bucket=outputs["Bucket"], Key="k", Body=b"x")
@@ -168,7 +168,7 @@ def network(port: int = 443, *, both: bool = False, vpc: str = "First") -> dict[
 
 
 def test_rules_of_a_group_and_subnets_of_an_endpoint_change_in_place(aws: Any, stacks: Stacks) -> None:
-    """Both keep their ids; a rule that is gone is gone."""
+    """Both keep their ids; a rule that the template lacks is removed."""
     assert stacks.create(network()) == "CREATE_COMPLETE"
     before = stacks.outputs()
     assert stacks.update(network(8443, both=True)) == "UPDATE_COMPLETE"
@@ -200,7 +200,7 @@ def test_a_group_cannot_move_to_another_vpc(aws: Any, stacks: Stacks) -> None:
 
 
 def budget(amount: int = 50, address: str = "a@example.org", **more: Any) -> dict[str, Any]:
-    """A budget that tells one address."""
+    """A budget that notifies one address."""
     notification = {
         "NotificationType": "ACTUAL",
         "ComparisonOperator": "GREATER_THAN",
@@ -235,7 +235,7 @@ def names(aws: Any) -> set[str]:
 
 
 def test_a_budget_comes_changes_and_goes(aws: Any, stacks: Stacks) -> None:
-    """Its limit in place; whom it tells by another one."""
+    """Its limit in place; the address by a replacement."""
     before = names(aws)
     assert stacks.create(budget()) == "CREATE_COMPLETE"
     first = stacks.outputs()["Budget"]

@@ -1,6 +1,6 @@
-"""What an emulated account may have, and its region offers: vCPU quotas, cost tags, instance types; IAM's simulator.
+"""Quotas, cost tags and instance types of an emulated account, and the calls about them; also IAM's policy simulator.
 
-Answers the calls that moto lacks, or answers for another account than ours. It must not know HTTP servers.
+Answers calls that moto lacks, or that it answers without regard to this account. It must not know HTTP servers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ QUOTA_NAMES = {
 """EC2's quotas of vCPUs (AWS General Reference, Amazon EC2 instance type quotas)."""
 
 ENOUGH_VCPUS = 1000.0
-"""An account that asked for more: what it has of each quota until somebody sets another value."""
+"""Value of each quota until another one is set: that of an account whose quotas were raised."""
 
 NEW_ACCOUNT_VCPUS = {"L-1216C47A": 5.0, "L-34B43A08": 5.0}
 """AWS's defaults; all others are 0 (AWS General Reference, Amazon EC2 instance type quotas)."""
@@ -48,17 +48,17 @@ IAM_XMLNS = "https://iam.amazonaws.com/doc/2010-05-08/"
 
 
 class Account:
-    """An emulated account's standing. All of it can be set at any time.
+    """Limits and offers of an emulated account. They can be set at any time.
 
     Args:
-        account: Its number.
-        batch: The Batch of a region.
+        account: Gives its number, which is known once the emulator has started.
+        batch: Gives the AWS Batch of a region.
 
     Attributes:
         quotas: vCPUs by quota code; `None`: as AWS has it by default.
         cost_tags: ``"Active"`` or ``"Inactive"`` by tag key.
-        absent_types: By pattern of instance types, the zones that have none of them; none means the whole region.
-        new: What it lacks on its first day.
+        absent_types: By pattern of instance types, the zones that lack them; an empty list stands for all zones.
+        new: What a new account lacks.
     """
 
     def __init__(self, account: Callable[[], str], batch: Callable[[str], Batch]) -> None:
@@ -69,8 +69,8 @@ class Account:
         self.absent_types: dict[str, list[str]] = {}
         self.new = NewAccount()
 
-    def settings(self, changes: Json) -> Json:
-        """Set what is given, and tell all: the emulator's own route.
+    def update(self, changes: Json) -> Json:
+        """Set the values that are given, and return all: the route ``/_cirro/account``.
 
         Raises:
             ValueError: An unknown key.
@@ -89,7 +89,7 @@ class Account:
         return {**{key: getattr(self, key) for key in known}, "new": self.new.settings()}
 
     def answer(self, asked: Operation, region: str, body: Callable[[], bytes]) -> Answer | None:
-        """The answer to a call that is ours to answer; `None` for all others."""
+        """The answer to a call of `CALLS`; `None` for other calls, which moto answers."""
         if asked.service == "ec2" and asked.name.startswith("DescribeInstanceType"):
             moto_ec2.install()
         call: Any = CALLS.get((asked.service, asked.name))
@@ -169,7 +169,7 @@ class Account:
         return aws_json_answer({"clusters": found, "failures": []}) if found else None
 
     def describe_container_instances(self, region: str, body: Callable[[], bytes]) -> Answer:
-        """DescribeContainerInstances: instances of AWS Batch's clusters that have not gone."""
+        """DescribeContainerInstances: instances of AWS Batch's clusters that run."""
         asked = json.loads(body() or b"{}")
         cluster = str(asked.get("cluster") or "default").rpartition("/")[2]
         wanted = [str(each).rpartition("/")[2] for each in asked.get("containerInstances") or []]
@@ -204,7 +204,7 @@ class Account:
         offers = {name: self.zones_of(region, name) for name in asked.instance_types or moto_ec2.offers(region)}
         return xml_answer(price_api.spot_history(asked, offers))
 
-    # --- the first day ----------------------------------------------------------------------------------------------
+    # --- new accounts -----------------------------------------------------------------------------------------------
 
     def create_linked_role(self, region: str, body: Callable[[], bytes]) -> Answer | None:
         """CreateServiceLinkedRole."""

@@ -41,11 +41,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run until told to stop; the exit status is 0, or 1 if it could not start."""
+    """Run until SIGTERM or SIGINT; the exit status is 0, or 1 if the emulator could not start."""
     asked = _arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.umask(private.UMASK)
-    told_to_stop = _signal_pipe()
+    stop_signal = _signal_pipe()
     emulator = Emulator(
         asked.port,
         asked.state_dir,
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     write_note(note, emulator)
     threading.Thread(target=preload, name="preload", daemon=True).start()
     try:
-        os.read(told_to_stop, 1)
+        os.read(stop_signal, 1)
     finally:
         emulator.close(forget=False)
         forget_note(note)
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
 def _signal_pipe() -> int:
     """A descriptor that becomes readable at SIGTERM or SIGINT.
 
-    The system may hand a signal to any thread; a main thread that waits for a lock does not learn of it then.
+    The system may deliver a signal to any thread; a main thread that waits for a lock does not react to it then.
     """
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
@@ -85,7 +85,7 @@ def _signal_pipe() -> int:
 
 
 def write_note(path: Path, emulator: Emulator) -> None:
-    """Say where the emulator answers, in one step: a reader sees all of it or nothing."""
+    """Write where the emulator answers, in one step: a reader sees the whole note or none."""
     facts = {
         "pid": os.getpid(),
         "port": emulator.port,
@@ -98,7 +98,7 @@ def write_note(path: Path, emulator: Emulator) -> None:
 
 
 def forget_note(path: Path) -> None:
-    """Remove the note, unless another emulator has written its own meanwhile."""
+    """Remove the note, unless another emulator has written its own note meanwhile."""
     try:
         if json.loads(path.read_text())["pid"] == os.getpid():
             path.unlink()

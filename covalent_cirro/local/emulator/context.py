@@ -1,4 +1,4 @@
-"""What all regions of one emulator share. Plain data; it must not know what is made of it."""
+"""What all regions of one emulator share. Data; it must not know what is done with it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from covalent_cirro.local.emulator.faults import Faults
 
 @dataclass(frozen=True)
 class EmulatorContext:
-    """What all Batches of one emulator share.
+    """What the AWS Batch of each region of an emulator uses.
 
     Attributes:
-        account: The account.
-        endpoint_url: Where jobs reach the emulated AWS.
+        account: Number of the account.
+        endpoint_url: URL by which jobs reach the emulated AWS.
         runtime: Runs attempts.
-        faults: Faults asked for.
+        faults: Faults that are set.
         tasks: Credentials and metadata of tasks.
         timing: Durations.
         quota_vcpus: vCPUs of all hosts together; `None` for no limit.
         clock: Epoch seconds.
-        role_refused: AWS's words if a role that the ECS agent uses may not do something; `None`: IAM is not enforced.
+        role_refused: Whether a role that the ECS agent uses may do something; `None`: policies are not checked.
     """
 
     account: str

@@ -1,4 +1,4 @@
-"""Puts the emulated AWS together: one port, moto behind it, our AWS Batch, and an end that leaves nothing running."""
+"""Puts the emulated AWS together: one port for AWS Batch, moto and the registry. Its end leaves nothing running."""
 
 from __future__ import annotations
 
@@ -43,27 +43,28 @@ REGISTRY = "registry"
 class Emulator:
     """An emulated AWS in this process, answering on a free loopback port from `start` to `close`.
 
-    moto keeps its state for the whole process, by account: emulators open at the same time get accounts of their own,
-    and `close` forgets all of the account. Bucket names are shared, as among the accounts of AWS.
+    moto keeps its state for the whole process, by account: each emulator that is open gets an account of its own, and
+    `close` removes the state of that account. Bucket names are shared, as among the accounts of AWS.
 
     Args:
         port: 0 takes a free one.
-        state_dir: Where jobs have their working folders; `None` makes a folder that goes at the end.
+        state_dir: Folder of jobs' working folders, the key and images; `None` makes one, and `close` removes it.
         region: The region of requests that name none.
         docker: Run jobs as containers of their images instead of as processes.
         timing: Durations; ``Timing(scale=0.01)`` makes a time limit of a minute 0.6 s.
         limits: Calls a second by Batch operation, above which AWS Batch throttles.
         quota_vcpus: vCPUs of all emulated instances together, like EC2's quota; `None` for no limit.
-        iam: Check each call against the policies of its caller (`iam.IamEnforcement` says who that is).
-        image_commands: By image, what its ``ENTRYPOINT`` and ``CMD`` would run: a process has no image to ask.
+        iam: Check each call against the policies of its caller (`iam.enforcement`).
+        image_commands: By image, the command of its ``ENTRYPOINT`` and ``CMD``, for jobs that are processes.
 
     Attributes:
-        key: What signs calls (`keys.Key`), from `start` on; in the file `credentials` of the state folder.
-        web_identity: The token with which STS's AssumeRoleWithWebIdentity takes a caller for a CI service.
+        key: The access key that signs calls (`keys.Key`), after `start`; the file `credentials` of the state folder has
+            it.
+        web_identity: The token with which STS's AssumeRoleWithWebIdentity accepts a caller as a CI service.
 
     Raises:
         EmulatorError: The port is taken, or no Docker engine answers.
-        NotPrivate: The state folder is also another user's.
+        NotPrivate: Another user can reach the state folder.
     """
 
     def __init__(
@@ -98,24 +99,24 @@ class Emulator:
         self.state_dir = Path(tempfile.mkdtemp(prefix="cirro-emulator-")) if state_dir is None else Path(state_dir)
         self.images = Images(self.state_dir / REGISTRY, self._repository_rules, lambda: self.account)
         self.tokens = Tokens()
-        self.standing = Account(lambda: self.account, self.batch)
+        self.account_settings = Account(lambda: self.account, self.batch)
         self._batches: dict[str, Batch] = {}
         self._lock = threading.RLock()
         self._server: Server | None = None
         self._context: EmulatorContext | None = None
         self._session: Any = None
 
-    # --- life -------------------------------------------------------------------------------------------------------
+    # --- start and end ----------------------------------------------------------------------------------------------
 
     def start(self) -> Emulator:
-        """Answer from now on."""
+        """Begin to answer."""
         for folder in (self.state_dir, self.state_dir / "jobs"):
             private.folder(folder)
         self.key = keys.key_of(self.state_dir)
         engine = runtime(
             self.state_dir / "jobs", docker=self._docker, image_commands=self.image_commands, login=self._login
         )
-        front = RequestRouter(
+        router = RequestRouter(
             account="",
             region=self.region,
             moto=MotoApplication([moto_s3.install]),
@@ -131,17 +132,17 @@ class Emulator:
                 self.limits,
                 self.tasks,
                 self.image_commands,
-                self.standing,
+                self.account_settings,
             ),
             job_of=self.tasks.job_of,
-            standing=self.standing,
+            account_settings=self.account_settings,
             install=_replace_in_moto,
             faults=self.faults,
             calls=self.calls,
             limits=self.limits,
         )
         try:
-            self._server = Server(front, self.port)
+            self._server = Server(router, self.port)
         except OSError as error:
             raise EmulatorError(
                 f"the emulator cannot listen on 127.0.0.1:{self.port}: {error.strerror}; take another port, or 0 for a "
@@ -149,8 +150,8 @@ class Emulator:
             ) from error
         self.port = self._server.port
         self.endpoint_url = f"http://127.0.0.1:{self.port}"
-        self.account = front.account = open_emulators.add(self)
-        front.iam = iam = IamEnforcement(self.account, self.region, self.batch, self._enforces_iam, self.key.ids)
+        self.account = router.account = open_emulators.add(self)
+        router.iam = iam = IamEnforcement(self.account, self.region, self.batch, self._enforces_iam, self.key.ids)
         self._context = EmulatorContext(
             account=self.account,
             endpoint_url=self.endpoint_url,
@@ -166,10 +167,10 @@ class Emulator:
         return self
 
     def close(self, *, forget: bool = True) -> None:
-        """End all jobs with their descendants, stop to answer. Does nothing the second time.
+        """End all jobs with their descendants, and answer no more. Does nothing the second time.
 
         Args:
-            forget: Drop all that moto holds of the account; a process that ends anyway need not.
+            forget: Remove what moto holds of the account; a process that ends anyway need not do that.
         """
         with self._lock:
             server, self._server = self._server, None
@@ -209,7 +210,7 @@ class Emulator:
             return self._batches[name]
 
     def client(self, service: str, **options: Any) -> Any:
-        """A boto3 client of this AWS, with its key. Needs boto3."""
+        """A boto3 client of this AWS, with its key."""
         import boto3
 
         given: dict[str, Any] = {
@@ -234,7 +235,7 @@ class Emulator:
         return moto_iam.assume_role(self.account, self.region, role_arn, session, duration_s)
 
     def _login(self, image: str) -> dict[str, str] | None:
-        """What the ECS agent logs in with to pull an image; `None` for one of another registry."""
+        """User and password with which the ECS agent pulls an image; `None` for an image of another registry."""
         if image.partition("/")[0] != self.endpoint_url.partition("://")[2]:
             return None
         return {"username": USER, "password": self.tokens.issue(self.region).password}
@@ -250,7 +251,7 @@ class Emulator:
 
 
 def _replace_in_moto(service: str) -> None:
-    """Replace what moto does in a service, before that is first called."""
+    """Replace what moto does in a service, before the first call of that service."""
     if service in ("cloudformation", "ecr"):
         from covalent_cirro.local.emulator.moto_internals import moto_ecr
 

@@ -1,4 +1,4 @@
-"""Events of jobs to EventBridge, in order, on a thread of their own; best effort. It must not know jobs."""
+"""Sends events of jobs to EventBridge, in order, from a thread of their own. It must not know jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Event = tuple[str, list[str], str]
 
 
 class EventSender:
-    """Sends events of one region. Costs nothing until the first is published."""
+    """Sends events of one region. Its thread starts with the first event."""
 
     def __init__(self, account: str, region: str) -> None:
         self._account = account
@@ -43,5 +43,5 @@ class EventSender:
             detail_type, resources, detail = event
             try:
                 moto_events.put_event(self._account, self._region, detail_type, resources, detail)
-            except Exception:  # a target that fails is the rule's affair, as on AWS
+            except Exception:  # an event whose target fails is dropped, as on AWS
                 log.debug("event for %s", resources, exc_info=True)

@@ -1,6 +1,6 @@
-"""What faults do to bytes: objects that are stored damaged, answers of AWS Batch that repeat or lag behind.
+"""What faults change in bodies: objects are stored damaged, answers of AWS Batch repeat jobs or show them outdated.
 
-It must not know when a fault strikes, nor what the objects are.
+It must not know when a fault hits, nor what the objects are.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from covalent_cirro.local.emulator.http.s3_bodies import BytesBody
 from covalent_cirro.local.emulator.http.server import Environ
 
 JOBS = {"DescribeJobs": "jobs", "ListJobs": "jobSummaryList"}
-"""Where the jobs stand in an answer."""
+"""By operation, the key of the answer that has the jobs."""
 
 
 def damage(environ: Environ, fault: Fault) -> None:
-    """Change an upload's body, which was taken from the network already; S3 finds nothing wrong with it."""
+    """Change the body of an upload, which was read from the network already; its checksums are removed with it."""
     data: bytes = environ["wsgi.input"].read()
     if fault.pattern is not None:
         data = re.sub(fault.pattern.encode(), fault.replacement.encode(), data)
@@ -35,7 +35,7 @@ def damage(environ: Environ, fault: Fault) -> None:
 
 
 class ChangedAnswers:
-    """Answers of AWS Batch about jobs, changed by the faults ``repeat`` and ``stale``. Safe for threads.
+    """Changes answers of AWS Batch about jobs for the faults ``repeat`` and ``stale``. Safe for threads.
 
     Args:
         seed: Of the order in which repeated jobs come.
@@ -47,7 +47,7 @@ class ChangedAnswers:
         self._earlier: dict[tuple[str, str], Any] = {}
 
     def change(self, operation: str, body: bytes, faults: Mapping[str, Fault]) -> bytes:
-        """The answer's body as the faults want it; as it is, where it holds no jobs."""
+        """The body of an answer, changed by the faults; unchanged where it has no jobs."""
         where = JOBS.get(operation)
         if where is None or not faults.keys() & {"repeat", "stale"}:
             return body
@@ -63,7 +63,7 @@ class ChangedAnswers:
         return json.dumps(answer).encode()
 
     def _outdated(self, operation: str, job: Any) -> Any:
-        """The job as it was when this was asked before; as it is now, the first time."""
+        """The job as the answer before showed it; the first time, as it is."""
         key = (operation, job["jobId"])
         earlier, self._earlier[key] = self._earlier.get(key, job), job
         return earlier

@@ -1,7 +1,7 @@
-"""What instances cost in an emulated account: the Price List API and the Spot price history, in the form of AWS's own.
+"""The Price List API and the Spot price history of the emulated EC2, in AWS's form.
 
-On-demand prices are those of the package's table, in every region; Spot prices go up and down below them, the same each
-time they are asked for. moto answers the first with an error, and the second with one price of 2006.
+On-demand prices are those of the package's table, in every region. Spot prices are below them and change with time; for
+one time they are always the same. moto answers the first API with an error, the second with one price of 2006.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from covalent_cirro.jobs.machines import InstanceType
 from covalent_cirro.local.emulator.batch.model import Json
 
 STEP_S = 6 * 3600
-"""A Spot price holds so long here; AWS's change a few times a day."""
+"""How long a Spot price is valid here; AWS's change a few times a day."""
 
 LEAST_SHARE, MOST_SHARE = 0.30, 0.60
-"""Of the on-demand price, what Spot costs here."""
+"""Lowest and highest Spot price, as a share of the on-demand price."""
 
 MAX_PAGE = 1000
 """Entries of a page of the Spot price history (EC2 API Reference, DescribeSpotPriceHistory, MaxResults)."""
@@ -38,7 +38,7 @@ _SAMPLES = {"OnDemand": "JRTCKXETXF", "Hrs": "6YS6EN2CT7"}
 
 
 class SpotPriceQuery(NamedTuple):
-    """A page of the Spot price history that is asked for. Times are epoch seconds."""
+    """A request for a page of the Spot price history. Times are epoch seconds."""
 
     instance_types: Sequence[str]
     zones: Sequence[str]
@@ -130,7 +130,7 @@ def _product(kind: InstanceType, region: str) -> Json:
 
 
 def spot_price(instance_type: str, zone: str, at: float) -> float | None:
-    """What Spot costs here at a moment, in US dollars an hour; `None` for a type that has no price."""
+    """The Spot price of an instance type at a time, in US dollars an hour; `None` for a type that has no price."""
     on_demand = shipped().usd_per_hour.get(instance_type)
     if on_demand is None:
         return None
@@ -139,10 +139,10 @@ def spot_price(instance_type: str, zone: str, at: float) -> float | None:
 
 
 def spot_changes(asked: SpotPriceQuery, offers: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, str, float, float]]:
-    """Type, zone, time and price of each change, the newest first; also the last one before the time asked for.
+    """Type, zone, time and price of each change, the newest first; also the last one before the start of the query.
 
     Args:
-        asked: What is asked for.
+        asked: The request.
         offers: By instance type, the zones that have it.
     """
     if asked.descriptions and DESCRIPTION not in asked.descriptions:

@@ -1,4 +1,4 @@
-"""What ECR's own API shows of what was pushed to the emulated one, and how it goes away."""
+"""What ECR's own API shows of the images that were pushed, and how they are deleted."""
 
 from __future__ import annotations
 
@@ -131,15 +131,15 @@ def test_a_pushed_image_can_be_scanned(registry: Pushes, repository: str) -> Non
     assert registry.ecr.describe_image_scan_findings(**image)["imageScanStatus"]["status"] == "COMPLETE"
 
 
-# --- what goes --------------------------------------------------------------------------------------------------------
+# --- what is deleted --------------------------------------------------------------------------------------------------
 
 
 def test_a_deleted_image_frees_what_only_it_had(aws: Aws, registry: Pushes, repository: str) -> None:
     """A layer that another image has stays."""
     registry.image(repository, "one", layers=[b"common layer", b"layer of one"])
     two = registry.image(repository, "two", layers=[b"common layer", b"layer of two"])
-    gone = registry.ecr.batch_delete_image(repositoryName=repository, imageIds=[{"imageTag": "one"}])
-    assert [each["imageTag"] for each in gone["imageIds"]] == ["one"]
+    deleted = registry.ecr.batch_delete_image(repositoryName=repository, imageIds=[{"imageTag": "one"}])
+    assert [each["imageTag"] for each in deleted["imageIds"]] == ["one"]
     assert digest_of(b"layer of one") not in files(aws)
     assert {digest_of(b"common layer"), digest_of(b"layer of two")} <= files(aws)
     assert registry("GET", f"{repository}/manifests/one").status == 404
@@ -147,24 +147,24 @@ def test_a_deleted_image_frees_what_only_it_had(aws: Aws, registry: Pushes, repo
 
 
 def test_one_of_two_tags_goes_alone(registry: Pushes, repository: str) -> None:
-    """The image goes with its last tag, or by its digest."""
+    """The image is deleted with its last tag, or by its digest."""
     digest = registry.image(repository, "one")
     registry.image(repository, "two")
     registry.ecr.batch_delete_image(repositoryName=repository, imageIds=[{"imageTag": "one"}])
     (detail,) = details(registry, repository)
     assert detail["imageTags"] == ["two"]
-    gone = registry.ecr.batch_delete_image(repositoryName=repository, imageIds=[{"imageDigest": digest}])
-    assert gone["imageIds"] == [{"imageDigest": digest, "imageTag": "two"}]
+    deleted = registry.ecr.batch_delete_image(repositoryName=repository, imageIds=[{"imageDigest": digest}])
+    assert deleted["imageIds"] == [{"imageDigest": digest, "imageTag": "two"}]
     assert details(registry, repository) == []
 
 
 def test_a_repository_with_images_goes_by_force_only(aws: Aws, registry: Pushes, repository: str) -> None:
     """With its layers; one of the same name begins empty."""
-    registry.image(repository, "one", layers=[b"layer of a repository that goes"])
+    registry.image(repository, "one", layers=[b"layer of a repository that is deleted"])
     with pytest.raises(registry.ecr.exceptions.RepositoryNotEmptyException):
         registry.ecr.delete_repository(repositoryName=repository)
     registry.ecr.delete_repository(repositoryName=repository, force=True)
-    assert digest_of(b"layer of a repository that goes") not in files(aws)
+    assert digest_of(b"layer of a repository that is deleted") not in files(aws)
     assert registry("GET", f"{repository}/manifests/one").errors == ["NAME_UNKNOWN"]
     registry.repository(repository)
     assert details(registry, repository) == []
@@ -199,7 +199,7 @@ IMAGES = [
 
 
 @pytest.mark.parametrize(
-    ("rules", "gone"),
+    ("rules", "expected"),
     [
         ([{"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 1}], ["loose", "middle", "old"]),
         ([{"tagStatus": "untagged", "countType": "imageCountMoreThan", "countNumber": 0}], ["loose"]),
@@ -236,10 +236,10 @@ IMAGES = [
         ),
     ],
 )
-def test_what_a_lifecycle_policy_expires(rules: list[dict[str, Any]], gone: list[str]) -> None:
+def test_what_a_lifecycle_policy_expires(rules: list[dict[str, Any]], expected: list[str]) -> None:
     """Rules in the order of their priority, newest images kept."""
     policy = {"rules": [{"rulePriority": n, "selection": rule} for n, rule in enumerate(rules, 1)]}
-    assert expired(IMAGES, json.dumps(policy), now=88_000.0) == gone
+    assert expired(IMAGES, json.dumps(policy), now=88_000.0) == expected
 
 
 @pytest.mark.parametrize(

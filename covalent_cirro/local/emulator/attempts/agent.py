@@ -1,6 +1,6 @@
-"""What the ECS agent does before a container starts, with the job's execution role: image pull and log stream.
+"""What the ECS agent does with the job's execution role before a container starts: image pull and log stream.
 
-When IAM is enforced, it asks whether the role may, and fails in AWS's words. It must not know how a container runs.
+Where policies are checked, it fails in AWS's words if the role may not do so. It must not know how a container runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from covalent_cirro.local.emulator.iam.policies import Access, NotEvaluated
 from covalent_cirro.local.emulator.moto_internals import moto_iam
 
 RoleRefusal = Callable[[str, str, Access], "str | None"]
-"""``refused(role_arn, session, access)`` gives AWS's words, or `None` if the role may."""
+"""``refused(role_arn, session, access)`` gives the reason in AWS's words; `None` if the role may."""
 
 _ECR = re.compile(r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com/(?P<name>[^:@]+)")
 PULL = ("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:BatchCheckLayerAvailability")
@@ -29,11 +29,11 @@ class Agent:
     """The agent of all instances of one region.
 
     Attributes:
-        account: The account.
+        account: Number of the account.
         region: The region.
         registry: Host and port of the emulated registry; images there are ECR's.
-        clock: Epoch seconds, for what is logged.
-        refused: Says whether a role may; `None` where IAM is not enforced.
+        clock: Gives epoch seconds, for events of the log.
+        refused: Whether a role may do something; `None` where policies are not checked.
     """
 
     account: str
@@ -43,25 +43,25 @@ class Agent:
     refused: RoleRefusal | None
 
     def pull(self, job: Job, attempt: Attempt) -> None:
-        """Log in to the registry and see the image, if it is one of ECR. Nothing is pulled here.
+        """Check that the role may pull the image, if it is one of ECR. The runtime pulls it.
 
         Raises:
             StartFailed: The role may not. Logging in: OvertureMaps/overture-tiles#20; pulling: the text is ECR's, as
-                docker passes it on (unverified).
+                docker shows it (unverified).
         """
         repository = self._repository(job.container["image"])
         if repository is None:
             return
-        said = self._ask(job, attempt, Access("ecr:GetAuthorizationToken"))
-        if said is not None:
-            raise StartFailed(f"CannotPullECRContainerError: AccessDeniedException: {said}")
+        reason = self._ask(job, attempt, Access("ecr:GetAuthorizationToken"))
+        if reason is not None:
+            raise StartFailed(f"CannotPullECRContainerError: AccessDeniedException: {reason}")
         for action in PULL:
-            said = self._ask(job, attempt, Access(action, repository))
-            if said is not None:
-                raise StartFailed(f"CannotPullContainerError: Error response from daemon: denied: {said}")
+            reason = self._ask(job, attempt, Access(action, repository))
+            if reason is not None:
+                raise StartFailed(f"CannotPullContainerError: Error response from daemon: denied: {reason}")
 
     def open_log(self, job: Job, attempt: Attempt) -> job_log_stream.LogStream | None:
-        """The stream of the attempt; `None` if nothing is to be written: another log driver, or the role may not write.
+        """The log stream of the attempt; `None` with another log driver, or if the role may not write.
 
         The log driver fails to start without its stream, and drops what it may not send (docker, awslogs driver).
 
@@ -74,13 +74,13 @@ class Agent:
         group, its_region, create = job_log_stream.target(job.container)
         region = its_region or self.region
         stream = f"arn:aws:logs:{region}:{self.account}:log-group:{group}:log-stream:{attempt.log_stream}"
-        said = self._ask(job, attempt, Access("logs:CreateLogStream", stream))
-        if said is not None:
-            raise StartFailed(f"{job_log_stream.NO_STREAM}AccessDeniedException: {said} request id: {uuid.uuid4()}")
+        reason = self._ask(job, attempt, Access("logs:CreateLogStream", stream))
+        if reason is not None:
+            raise StartFailed(f"{job_log_stream.NO_STREAM}AccessDeniedException: {reason} request id: {uuid.uuid4()}")
         name = attempt.log_stream
         opened = job_log_stream.LogStream(self.account, region, group, name, create_group=create, clock=self.clock)
-        said = self._ask(job, attempt, Access("logs:PutLogEvents", stream))
-        return opened if said is None else None
+        reason = self._ask(job, attempt, Access("logs:PutLogEvents", stream))
+        return opened if reason is None else None
 
     def _repository(self, image: str) -> str | None:
         found = _ECR.match(image)
@@ -102,7 +102,7 @@ class Agent:
             raise StartFailed(text) from None
 
     def _role(self, job: Job, attempt: Attempt) -> tuple[str | None, str]:
-        """The role that the agent uses, and its session's name: without an execution role it is the instance's own.
+        """The role that the agent uses, and its session's name: without an execution role that of the instance.
 
         Source: ECS agent, README: ECS_ENABLE_AWSLOGS_EXECUTIONROLE_OVERRIDE, which ecs-init sets.
         """

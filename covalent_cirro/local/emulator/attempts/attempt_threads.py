@@ -1,7 +1,7 @@
-"""Attempts as they run: each in a thread of its own, from STARTING to the end that the scheduler is told.
+"""Runs attempts, each in a thread of its own, from STARTING to its end.
 
-Does what ECS does with a task once it is placed, in AWS's words where it fails. It must not know queues, nor what
-follows from an end: that is the scheduler's to decide.
+Does what ECS does with a task that has a host; reasons of failures are in AWS's words. The scheduler decides what
+follows from an end. This module must not know queues.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NO_ROLE = (
     "ECS was unable to assume the role '{}' that was provided for this task. Please verify that the role being passed "
     "has the proper trust relationship and permissions and that your IAM user has permissions to pass this role."
 )
-"""What ECS says (ECS Developer Guide, troubleshooting)."""
+"""The reason that ECS gives (ECS Developer Guide, troubleshooting)."""
 
 log = logging.getLogger("covalent_cirro.local.emulator")
 
@@ -35,9 +35,9 @@ class AttemptThreads:
     Args:
         context: What all regions share.
         region: The region.
-        lock: Guards the scheduler and all that is told to it.
-        scheduler: Is told of starts and ends.
-        advance: Lets what follows from them happen; called with `lock` held.
+        lock: Guards the scheduler.
+        scheduler: Gets starts and ends.
+        advance: Carries out what follows from them; called with `lock` held.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class AttemptThreads:
         ).start()
 
     def stop(self, attempt: Attempt) -> None:
-        """SIGTERM, the grace, SIGKILL; one that has not begun to run is stopped when it does."""
+        """SIGTERM, SIGKILL after the grace period; an attempt that does not run yet is stopped once it does."""
         running = self._running.get(attempt.task_id)
         if running is not None:
             running.stop(self._context.timing.scaled(self._context.timing.grace_s))
 
     def kill(self, attempt: Attempt) -> None:
-        """SIGKILL; one that has not begun to run is killed when it does."""
+        """SIGKILL; an attempt that does not run yet is killed once it does."""
         running = self._running.get(attempt.task_id)
         if running is not None:
             running.kill()
@@ -89,7 +89,7 @@ class AttemptThreads:
             ended = self._run(job, attempt)
         except StartFailed as error:
             failed = error
-        except Exception as error:  # the emulator's own mistake must not leave a job running for ever
+        except Exception as error:  # a mistake in the emulator must not leave a job RUNNING for ever
             log.exception("attempt %s of job %s", attempt.number, job.id)
             failed = StartFailed(f"CannotStartContainerError: the emulator failed: {error!r}")
         with self._lock:
@@ -152,7 +152,7 @@ class AttemptThreads:
         return ended
 
     def _catch_up(self, attempt: Attempt, running: RunningAttempt) -> None:
-        """What was decided while the process was being started."""
+        """Stop or kill an attempt as it was decided while it was started."""
         if attempt.lost or self._closed:
             running.kill()
         elif attempt.stopping:
@@ -166,9 +166,12 @@ def runtime(
     image_commands: Mapping[str, Sequence[str]],
     login: Callable[[str], Mapping[str, str] | None],
 ) -> Runtime:
-    """Processes, which take an image's own command from ``image_commands``; or containers if asked for.
+    """The runtime of attempts: processes, or containers with ``docker``.
 
     Args:
+        folder: Where processes have their working folders.
+        docker: Run attempts as containers.
+        image_commands: By image, the command of a process whose job has none.
         login: User and password for an image of the emulated ECR; `None` for any other.
 
     Raises:

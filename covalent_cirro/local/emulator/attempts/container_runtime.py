@@ -1,6 +1,6 @@
 """Runs an attempt as a container of its real image, on the Docker engine of this machine. It must not know jobs.
 
-The network is the host's, so that the emulated AWS, which answers on the loopback, has the same address inside.
+The network is the host's: the emulated AWS answers on the loopback, and has the same address in the container.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from covalent_cirro.local.emulator.attempts.container_memory import MemoryWatch
 from covalent_cirro.local.emulator.attempts.runtime import OUT_OF_MEMORY, AttemptSpec, Exit, StartFailed
 
 LABEL = "covalent-cirro-emulator"
-"""On every container made here, with the task's id."""
+"""Label of every container that is made here; its value is the task's id."""
 CLOSE_S = 60.0
 """How long `ContainerRuntime.close` waits until all containers are removed."""
 CONNECTIONS = 1024
-"""Connections to the engine that are kept: each container that runs has two."""
+"""Connections to the engine that are kept open: each container that runs needs two."""
 OUTPUT_S = 10.0
-"""How long the end of the output may come after the end of the container."""
+"""How long the output may go on after the container has ended."""
 PODMAN = "Podman Engine"
-"""The component by which an engine says that it is podman (GET /version)."""
+"""Name of the component by which podman is recognized (GET /version)."""
 DAEMON = "Error response from daemon: "
-"""How Docker's client, which the ECS agent uses, begins what the engine said."""
+"""What Docker's client, which the ECS agent uses, puts before a message of the engine."""
 
 Login = Callable[[str], "Mapping[str, str] | None"]
 """User and password for an image of the emulated ECR; `None` for any other."""
@@ -42,7 +42,7 @@ log = logging.getLogger("covalent_cirro.local.emulator")
 
 
 def _no_login(image: str) -> None:
-    """Every image is of another registry."""
+    """No login: every image is of another registry."""
 
 
 class ContainerAttempt:
@@ -62,18 +62,18 @@ class ContainerAttempt:
         self._output = output
         self._ended = ended
         self._timer: threading.Timer | None = None
-        self._pump = threading.Thread(target=self._read, name=f"output-{container.short_id}", daemon=True)
-        self._pump.start()
+        self._reader = threading.Thread(target=self._read, name=f"output-{container.short_id}", daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         from docker.utils.socket import SocketError
 
-        with contextlib.suppress(OSError, SocketError):  # the engine has gone
+        with contextlib.suppress(OSError, SocketError):  # the engine ended
             for data in self._stream:
                 self._output(data)
 
     def stop(self, grace_s: float) -> None:
-        """SIGTERM to PID 1, SIGKILL after the grace."""
+        """SIGTERM to PID 1, SIGKILL after the grace period."""
         if self._timer is not None:
             return
         self._signal("SIGTERM")
@@ -82,23 +82,23 @@ class ContainerAttempt:
         self._timer.start()
 
     def kill(self) -> None:
-        """SIGKILL to all of it."""
+        """SIGKILL to the container."""
         self._signal("SIGKILL")
 
     def wait(self) -> Exit:
-        """Block until it ended; then it is removed."""
+        """Block until the container ended; remove it then."""
         import docker.errors
 
         try:
             kills = self._memory.kills_at_the_end()
             code = int(self._container.wait()["StatusCode"])
-            self._pump.join(timeout=OUTPUT_S)
+            self._reader.join(timeout=OUTPUT_S)
             self._container.reload()
             killed = bool(kills) or bool(self._container.attrs["State"].get("OOMKilled"))
             return Exit(code, OUT_OF_MEMORY if killed else None)
         except docker.errors.APIError as error:
             if isinstance(error, docker.errors.NotFound) or "no such container" in _said(error).lower():
-                return Exit(137)  # somebody, or the guard, removed it while it ran
+                return Exit(137)  # it was removed while it ran, by the guard or by a person
             raise
         finally:
             if self._timer is not None:
@@ -119,9 +119,9 @@ class ContainerRuntime:
     """Runs attempts as containers. Made by `connect`.
 
     Attributes:
-        client: Of the engine.
-        login: For images of the emulated ECR.
-        owner: Tells this emulator's containers from those of another, as the label `OWNER`.
+        client: Client of the engine.
+        login: Gives user and password for images of the emulated ECR.
+        owner: Id of this emulator: the label `OWNER` of its containers.
     """
 
     client: Any
@@ -138,7 +138,7 @@ class ContainerRuntime:
         """Connect to the engine that the environment names (``DOCKER_HOST``, or the usual socket).
 
         Raises:
-            EmulatorError: None answers.
+            EmulatorError: No engine answers.
         """
         import docker.errors
 
@@ -158,12 +158,12 @@ class ContainerRuntime:
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
-        if made._guard.wait() != 0:  # it goes on as nobody's child
+        if made._guard.wait() != 0:  # its child goes on, without a parent
             raise EmulatorError(f"the guard of the containers does not start: exit code {made._guard.returncode}")
         return made
 
     def start(self, spec: AttemptSpec, output: Callable[[bytes], None]) -> ContainerAttempt:
-        """Pull the image if it is not there, create, start (`attempts.Runtime.start`)."""
+        """Pull the image if the engine lacks it, create the container, start it (`runtime.Runtime.start`)."""
         self._pull(spec.image)
         asked = options(spec)
         asked["labels"][OWNER] = self.owner
@@ -186,7 +186,7 @@ class ContainerRuntime:
         return attempt
 
     def close(self) -> None:
-        """Kill and remove all that runs."""
+        """Kill and remove all containers."""
         with self._lock:
             self._closed = True
             running = list(self._running.values())
@@ -210,11 +210,12 @@ class ContainerRuntime:
 
         login = self.login(image)
         try:
-            if login is None:  # of the emulated ECR it is always asked for, as by the ECS agent: a tag may have moved
+            # An image of the emulated ECR is always pulled, as by the ECS agent: a tag may have moved.
+            if login is None:
                 with contextlib.suppress(docker.errors.ImageNotFound):
                     self.client.images.get(image)
                     return
-            # The engine answers 200 before it knows: what went wrong is a line of the answer.
+            # The engine answers 200 before it pulls: a failure is a line of the answer.
             for line in _pulling(self.client.api, image, login):
                 if line.get("error"):
                     raise StartFailed(f"CannotPullContainerError: {DAEMON}{line['error']}")
@@ -230,9 +231,9 @@ class ContainerRuntime:
             raise StartFailed(f"CannotCreateContainerError: {DAEMON}{_said(error)}") from None
         memory = MemoryWatch(container.id)
         try:
-            # Before the start, and not by the engine's log, of which podman's loses the end.
+            # Attached before the start, and not by the engine's log: that of podman loses the end.
             stream = container.attach(stream=True, stdout=True, stderr=True)
-            memory.begin(_pid(container))  # podman has PID 1 wait already; Docker makes it at the start
+            memory.begin(_pid(container))  # podman has made PID 1 already; Docker makes it at the start
             container.start()
             memory.begin(_pid(container))
         except docker.errors.DockerException as error:
@@ -248,8 +249,8 @@ def _pulling(api: Any, image: str, login: Mapping[str, str] | None) -> Iterable[
             image, stream=True, decode=True, auth_config=None if login is None else dict(login)
         )
         return lines
-    # The emulated ECR speaks plain HTTP. Docker takes that on the loopback; podman's form of Docker's pull cannot be
-    # asked to, its own can: `tlsVerify` (podman API, libpod/images/pull).
+    # The emulated ECR speaks HTTP without TLS. Docker accepts that on the loopback. podman does so only in its own form
+    # of the call, with `tlsVerify` (podman API, libpod/images/pull).
     from docker.auth import encode_header
 
     answer = api.post(
@@ -276,12 +277,14 @@ def _remove(container: Any) -> None:
     import docker.errors
     import requests
 
-    with contextlib.suppress(docker.errors.DockerException, requests.RequestException):  # it is gone, or going
+    with contextlib.suppress(
+        docker.errors.DockerException, requests.RequestException
+    ):  # it was removed, or is being removed
         container.remove(force=True, v=True)
 
 
 def options(spec: AttemptSpec) -> dict[str, Any]:
-    """What the Docker SDK is asked for. Pure."""
+    """The options of the container, as the Docker SDK has them. Pure."""
     from docker.types import DeviceRequest, LogConfig, Ulimit
 
     linux = spec.options.get("linuxParameters") or {}
@@ -289,13 +292,13 @@ def options(spec: AttemptSpec) -> dict[str, Any]:
         "environment": spec.environment,
         "network_mode": "host",
         "mem_limit": f"{spec.memory_mib}m",
-        # No swap unless it is asked for: ECS's machines have none (API model, LinuxParameters.maxSwap).
+        # No swap by default: ECS's instances have none (API model, LinuxParameters.maxSwap).
         "memswap_limit": f"{spec.memory_mib + int(linux.get('maxSwap') or 0)}m",
         "labels": {LABEL: spec.task_id},
         "init": bool(linux.get("initProcessEnabled")),
         "privileged": bool(spec.options.get("privileged")),
         "read_only": bool(spec.options.get("readonlyRootFilesystem")),
-        # The output goes to CloudWatch; nobody reads the engine's own copy.
+        # The output goes to CloudWatch Logs; a copy at the engine is not read.
         "log_config": LogConfig(type="none"),
         "detach": True,
     }
@@ -323,7 +326,7 @@ def options(spec: AttemptSpec) -> dict[str, Any]:
 
 
 def _binds(spec: AttemptSpec) -> list[str]:
-    """``/host:/container:ro``; a volume without a path of the host is one that goes with the container."""
+    """``/host:/container:ro``; a volume without a path of the host is removed with the container."""
     sources = {each["name"]: (each.get("host") or {}).get("sourcePath") for each in spec.options.get("volumes") or []}
     binds = []
     for point in spec.options["mountPoints"]:

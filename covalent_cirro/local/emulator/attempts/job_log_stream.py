@@ -1,4 +1,4 @@
-"""An attempt's output, line by line into its CloudWatch log stream. It must not know how the attempt runs."""
+"""Writes an attempt's output, line by line, to its stream in CloudWatch Logs. It must not know how the attempt runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_STREAM = (
     "CannotStartContainerError: Error response from daemon: failed to create task for container: failed to initialize "
     "logging driver: failed to create Cloudwatch log stream: "
 )
-"""What comes before the reason of CloudWatch Logs when a container's log driver cannot start."""
+"""Text before the reason of CloudWatch Logs when a container's log driver cannot start."""
 EVENTS_PER_PUT = 10_000
 """API model, PutLogEvents."""
 
@@ -37,15 +37,15 @@ def target(container: Json) -> tuple[str, str | None, bool]:
 
 
 class LogStream:
-    """Receives bytes, writes events. Opening it fails as the log driver does when the group is missing.
+    """Takes bytes, writes events. Without the group it cannot be opened, as the log driver then fails.
 
     Args:
-        account: Of the group.
-        region: Of the group.
-        group: The group.
-        stream: The stream, made here.
-        create_group: Make the group if it is not there.
-        clock: Epoch seconds.
+        account: Account of the group.
+        region: Region of the group.
+        group: Name of the group.
+        stream: Name of the stream, which is made.
+        create_group: Make the group if there is none.
+        clock: Gives epoch seconds.
 
     Raises:
         StartFailed: The group does not exist.
@@ -71,7 +71,7 @@ class LogStream:
             raise StartFailed(f"{NO_STREAM}{text}") from None
 
     def write(self, data: bytes) -> None:
-        """Take output as it comes; whole lines are events at once."""
+        """Take output; each whole line becomes an event at once."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         while len(self._rest) > EVENT_BYTES:
             lines.append(self._rest[:EVENT_BYTES])
@@ -79,7 +79,7 @@ class LogStream:
         self._put(lines)
 
     def close(self) -> None:
-        """The last line may lack its end."""
+        """Write the last line, which may have no line end."""
         if self._rest:
             self._put([self._rest])
             self._rest = b""

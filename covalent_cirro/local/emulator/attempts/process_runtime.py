@@ -1,7 +1,7 @@
 """Runs an attempt as a process of this machine: its own session, working folder, environment and memory limit.
 
-It stands in for a container, and tells nothing of the emulator's own environment to the job; it must not know jobs.
-On Linux a `reaper` above the process sees to it that nothing outlives it; elsewhere all that was seen of it is killed.
+It takes the place of a container: the job gets nothing of the emulator's own environment. On Linux a `reaper` above the
+process ends all its descendants with it; elsewhere those that were seen are killed. It must not know jobs.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from covalent_cirro.local.emulator.attempts.process_table import ProcessEntry
 from covalent_cirro.local.emulator.attempts.runtime import OUT_OF_MEMORY, AttemptSpec, Exit, StartFailed, scratch
 
 START_S = 10.0
-"""A process is there after a few milliseconds; nobody waits longer for one when all is to end."""
+"""How long `ProcessRuntime.close` waits for processes that are being started; one needs a few milliseconds."""
 UMASK = 0o022
-"""That of a container, whatever the emulator's own is: jobs also write into folders of the user's."""
+"""The umask of a container, whatever that of the emulator is: jobs also write into folders of the user."""
 WATCH_S = 0.1
-"""How often memory is looked at, at most."""
+"""Shortest time between two measurements of memory."""
 KEPT_VARIABLES = frozenset(
     (
         *("LANG", "LANGUAGE", "TZ", "TERM", "USER", "LOGNAME", "SHELL", "TMPDIR"),
@@ -36,8 +36,8 @@ KEPT_VARIABLES = frozenset(
         *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"),
     )
 )
-"""What a job sees of this machine's environment, with ``LC_*``, ``PIP_*`` and ``UV_*``. A container sees none of it;
-a process needs these to find its libraries and the network."""
+"""Variables of this machine that a job gets, with ``LC_*``, ``PIP_*`` and ``UV_*``. A container gets none of them; a
+process needs them to find its libraries and the network."""
 KEPT_PREFIXES = ("LC_", "PIP_", "UV_")
 
 REAPED = sys.platform.startswith("linux")
@@ -48,7 +48,7 @@ def base_environment(folder: Path) -> dict[str, str]:
     """The environment of a process before AWS's and the job's variables.
 
     ``python`` is this interpreter. HOME is the working folder, as in a container that starts from its image; the
-    user's AWS files are out of reach (botocore would prefer them to the job's role), pip and its cache are not.
+    user's AWS files are not found there (botocore would prefer them to the job's role), pip's settings and cache are.
     """
     home = Path.home()
     kept = {key: value for key, value in os.environ.items() if key in KEPT_VARIABLES or key.startswith(KEPT_PREFIXES)}
@@ -72,8 +72,8 @@ class ProcessAttempt:
     """A process that runs, with all its descendants. Made by `ProcessRuntime.start`.
 
     Attributes:
-        pid: Of the process, or of the reaper above it.
-        descendants: All that were seen below, by pid.
+        pid: Process id of the process, or of the reaper above it.
+        descendants: All descendants that were seen, by pid.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class ProcessAttempt:
         self._folder = folder
         self._output = output
         self._timer: threading.Timer | None = None
-        self._pump = threading.Thread(target=self._read, name=f"output-{spec.task_id[:8]}", daemon=True)
-        self._pump.start()
+        self._reader = threading.Thread(target=self._read, name=f"output-{spec.task_id[:8]}", daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -104,7 +104,7 @@ class ProcessAttempt:
             self._output(data)
 
     def stop(self, grace_s: float) -> None:
-        """SIGTERM to the process, as to a container's PID 1; SIGKILL to all of it after the grace."""
+        """SIGTERM to the process, as to a container's PID 1; SIGKILL to all descendants after the grace period."""
         if self._timer is not None or self.ended.is_set():
             return
         self._signal(signal.SIGTERM)
@@ -113,7 +113,7 @@ class ProcessAttempt:
         self._timer.start()
 
     def kill(self) -> None:
-        """SIGKILL to all of it."""
+        """SIGKILL to the process and all its descendants."""
         if REAPED:
             self._signal(reaper.KILL)
         elif not self.ended.is_set():
@@ -121,14 +121,14 @@ class ProcessAttempt:
         self._kill_descendants()
 
     def kill_for_memory(self) -> None:
-        """What the kernel does to a container that needs more than its limit."""
+        """Kill the process as the kernel kills a container that exceeds its memory limit."""
         if not self.ended.is_set():
             self._out_of_memory = True
             self.kill()
 
     def wait(self) -> Exit:
-        """Block until the process ended; what it left behind dies with it, as in a container."""
-        if not REAPED and hasattr(os, "waitid"):  # leaves the pid taken: its group's number cannot be another's yet
+        """Block until the process ended; its descendants are killed then, as in a container."""
+        if not REAPED and hasattr(os, "waitid"):  # keeps the pid in use, so that no other group has its number
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             self._kill_group()
         code = self._process.wait()
@@ -136,8 +136,8 @@ class ProcessAttempt:
         if self._timer is not None:
             self._timer.cancel()
         self._kill_descendants()
-        self._pump.join(timeout=2.0)  # a descendant that nobody saw may hold the pipe open
-        if self._pump.is_alive() and self._process.stdout is not None:
+        self._reader.join(timeout=2.0)  # a descendant that was not seen may keep the pipe open
+        if self._reader.is_alive() and self._process.stdout is not None:
             os.set_blocking(self._process.stdout.fileno(), False)
         elif self._process.stdout is not None:
             self._process.stdout.close()
@@ -147,7 +147,7 @@ class ProcessAttempt:
         return Exit(code if code >= 0 else 128 - code)
 
     def _signal(self, number: int) -> None:
-        # Not by Popen, which would first ask whether it has ended, and take its end from `wait`.
+        # Not by Popen, which would first poll the process, and so take its exit code from `wait`.
         if not self.ended.is_set():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
@@ -166,8 +166,8 @@ class ProcessRuntime:
     """Runs attempts as processes.
 
     Attributes:
-        folder: Where their working folders are made; each goes when its attempt ended.
-        image_commands: By image, the command of a job that brings none of its own.
+        folder: Folder of their working folders; each is removed when its attempt ended.
+        image_commands: By image, the command of a job that has none.
     """
 
     folder: Path
@@ -184,7 +184,7 @@ class ProcessRuntime:
         environment = {**base_environment(folder), **spec.environment}
         environment.setdefault("AWS_CONFIG_FILE", str(folder / ".aws" / "config"))
         environment.setdefault("AWS_SHARED_CREDENTIALS_FILE", str(folder / ".aws" / "credentials"))
-        # A container sees only the GPUs that it was given; a process would see them all.
+        # A container sees only its GPUs; a process would see all GPUs of the machine.
         environment.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, spec.gpus)))
         if spec.disk_full_s is not None:
             environment = full_disk.fill(folder, spec.disk_full_s, environment)
@@ -225,7 +225,7 @@ class ProcessRuntime:
         return attempt
 
     def close(self) -> None:
-        """Kill all that runs, and what is being started just now."""
+        """Kill all attempts, also those that are being started."""
         with self._change:
             self._closed = True
             self._change.notify_all()
@@ -235,7 +235,7 @@ class ProcessRuntime:
             attempt.kill()
 
     def _watch_memory(self) -> None:
-        """One look at the process table serves all attempts; nobody looks while nothing runs."""
+        """Measure memory: one reading of the process table for all attempts, none while nothing runs."""
         while True:
             with self._change:
                 ended = [pid for pid, attempt in self._attempts.items() if attempt.ended.is_set()]
@@ -247,7 +247,7 @@ class ProcessRuntime:
                     return
                 attempts = list(self._attempts.values())
             before = time.perf_counter()
-            _look(attempts)
+            _check_memory(attempts)
             cost = time.perf_counter() - before
             with self._change:
                 if not self._closed:
@@ -276,17 +276,17 @@ def _run(command: list[str], folder: Path, environment: Mapping[str, str]) -> su
 
     if not REAPED:
         return start(command)
-    told, report = os.pipe()
+    reported, report = os.pipe()
     try:
-        # Without the job's variables, site packages and start-up files: none of them is meant for it.
+        # Isolated: the job's variables, site packages and start-up files are not for the reaper.
         process = start([sys.executable, "-I", "-S", reaper.__file__, str(report), *command], (report,))
     except BaseException:
-        os.close(told)
+        os.close(reported)
         raise
     finally:
         os.close(report)
-    with open(told, "rb") as file:
-        number = file.read()  # until the command runs: it closes the other end
+    with open(reported, "rb") as file:
+        number = file.read()  # returns once the command runs, which closes the other end
     if number:
         assert process.stdout is not None
         process.stdout.close()
@@ -295,13 +295,13 @@ def _run(command: list[str], folder: Path, environment: Mapping[str, str]) -> su
     return process
 
 
-def _look(attempts: list[ProcessAttempt]) -> None:
+def _check_memory(attempts: list[ProcessAttempt]) -> None:
     processes = process_table.table()
     for attempt in attempts:
         below = process_table.descendants(attempt.pid, processes)
         attempt.descendants.update((seen.pid, seen) for seen in below)
         alive = [*(() if REAPED else (attempt.pid,)), *(seen.pid for seen in below)]
-        # Resident sizes count shared pages for each process: enough to see that all is well, and cheap.
+        # Resident sizes count shared pages for each process: an upper bound that costs little.
         resident = sum(processes[pid].resident_bytes for pid in alive if pid in processes)
         if resident > attempt.limit and process_table.memory_bytes(alive, processes) > attempt.limit:
             attempt.kill_for_memory()

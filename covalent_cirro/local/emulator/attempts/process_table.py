@@ -1,6 +1,6 @@
-"""The machine's processes: parents, memory, and a way to kill exactly the one that was seen. Knows nothing of jobs.
+"""The machine's processes: parents, memory, and a way to kill a process that was seen, and no later one of its pid.
 
-On Linux it reads ``/proc`` itself, a tenth of psutil's cost; elsewhere it asks psutil.
+On Linux it reads ``/proc``, at a tenth of psutil's cost; elsewhere it uses psutil. It must not know jobs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class ProcessEntry(NamedTuple):
-    """A process at one moment; ``started`` tells it from a later one with the same pid."""
+    """A process at one moment; ``started`` distinguishes it from a later one with the same pid."""
 
     pid: int
     parent: int
@@ -53,7 +53,7 @@ def descendants(of: int, processes: dict[int, ProcessEntry]) -> list[ProcessEntr
 
 
 def kill(seen: ProcessEntry) -> None:
-    """SIGKILL to this very process, if it still is there."""
+    """SIGKILL to this process, if it still runs; not to a later one with its pid."""
     now = _read(seen.pid) if _LINUX else _psutil_table().get(seen.pid)
     if now is not None and now.started == seen.started:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -61,7 +61,7 @@ def kill(seen: ProcessEntry) -> None:
 
 
 def memory_bytes(pids: Iterable[int], processes: dict[int, ProcessEntry]) -> int:
-    """Memory of processes together, shared pages counted once where the system tells (proportional set size)."""
+    """Memory of processes together; shared pages count once where the system knows them (proportional set size)."""
     total = 0
     for pid in pids:
         resident = processes[pid].resident_bytes if pid in processes else 0

@@ -1,6 +1,6 @@
-"""One attempt as something that runs: what it is given, how it ends, and what a runtime for it must offer.
+"""What a runtime of attempts gets and returns: what to run, how it ended, why it did not start.
 
-The contract between the service and `processes` or `containers`; it must not know jobs, queues or AWS's states.
+`process_runtime` and `container_runtime` implement it. It must not know jobs, queues or states of AWS Batch.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class StartFailed(Exception):
     """The container could not be started.
 
     Attributes:
-        reason: The container's reason, ``CannotStartContainerError: ...``; `None` if it never came to be.
-        status_reason: The attempt's.
+        reason: Reason of the container, such as ``CannotStartContainerError: ...``; `None` if there never was one.
+        status_reason: Status reason of the attempt.
     """
 
     def __init__(self, reason: str | None, status_reason: str = START_FAILED) -> None:
@@ -36,7 +36,7 @@ class StartFailed(Exception):
 
 @dataclass(frozen=True)
 class Exit:
-    """How an attempt ended: its exit code (128 + n for signal n), and the container's reason if there is one."""
+    """How an attempt ended: its exit code (128 + n for signal n), and the container's reason; `None` without one."""
 
     code: int
     reason: str | None = None
@@ -47,15 +47,15 @@ class AttemptSpec:
     """What to run.
 
     Attributes:
-        task_id: Names the working folder.
-        image: The container's image; a process has none.
-        command: Program and arguments; empty for the image's own.
+        task_id: Id of the ECS task, and name of the working folder.
+        image: Image of the container.
+        command: Program and arguments; empty: those of the image.
         environment: All variables that AWS and the job set.
         memory_mib: Hard limit.
         shm_mib: ``/dev/shm``, for containers.
         gpus: Indices of GPUs of this machine to show, if it has any.
-        options: ``containerProperties``, for what only a container can do.
-        disk_full_s: After so many seconds its disk is full, for processes; `None`: it never is.
+        options: ``containerProperties`` of the job, which containers apply.
+        disk_full_s: Seconds after which the disk of a process is full; `None`: it never is.
     """
 
     task_id: str
@@ -73,10 +73,10 @@ class RunningAttempt(Protocol):
     """An attempt that runs."""
 
     def stop(self, grace_s: float) -> None:
-        """SIGTERM now, SIGKILL to all of it after the grace; returns at once."""
+        """SIGTERM now, SIGKILL to all its processes after the grace period; returns at once."""
 
     def kill(self) -> None:
-        """SIGKILL to all of it."""
+        """SIGKILL to all its processes."""
 
     def wait(self) -> Exit:
         """Block until it ended and all of its output was delivered."""
@@ -86,7 +86,7 @@ class Runtime(Protocol):
     """Starts attempts."""
 
     def start(self, spec: AttemptSpec, output: Callable[[bytes], None]) -> RunningAttempt:
-        """Start; ``output`` gets stdout and stderr as they come, in one stream, from one thread.
+        """Start an attempt; ``output`` gets stdout and stderr as they are written, in one stream, from one thread.
 
         Raises:
             StartFailed: It could not be started.
@@ -97,7 +97,7 @@ class Runtime(Protocol):
 
 
 def scratch(folder: Path, task_id: str) -> Path:
-    """The working folder of an attempt, made."""
+    """Make the working folder of an attempt."""
     path = folder / task_id
     path.mkdir(parents=True, exist_ok=True)
     return path

@@ -1,6 +1,6 @@
-"""What a job is given at its start: AWS's variables, and credentials of its role by the way that ECS uses.
+"""What a job gets from ECS: AWS's variables, and credentials of its role by the endpoint that ECS has for them.
 
-The only room that knows which access keys belong to jobs; it must not know how a job runs.
+Only this module knows which access keys belong to jobs. It must not know how a job runs.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from covalent_cirro.local.emulator.batch.model import Attempt, Job, Json
 
 DURATION_S = 6 * 3600
-"""How long a task's credentials hold; the ECS agent renews them in time, and so does a new request here."""
+"""How long a task's credentials are valid. The ECS agent renews them before; here each new task gets new ones."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one task is and may."""
+    """An ECS task: one attempt of a job, and the role that it has."""
 
     job: Job
     attempt: Attempt
@@ -28,7 +28,7 @@ class Task:
 
 
 class Tasks:
-    """Tasks that run, by their endpoint ids: for credentials, metadata, and to tell jobs' calls from others.
+    """Tasks that run, by their endpoint ids: their credentials and metadata, and which access keys are theirs.
 
     Args:
         assume: ``assume(role_arn, session_name, duration_s)`` gives credentials in ECS's form.
@@ -42,12 +42,12 @@ class Tasks:
         self._issued: dict[str, Json] = {}
 
     def add(self, task: Task) -> None:
-        """The task starts."""
+        """Add a task that starts."""
         with self._lock:
             self._tasks[task.attempt.endpoint_id] = task
 
     def remove(self, endpoint_id: str) -> None:
-        """The task ended; its keys stay known as a job's."""
+        """Remove a task that ended; its access keys stay known as a job's."""
         with self._lock:
             self._tasks.pop(endpoint_id, None)
             self._issued.pop(endpoint_id, None)
@@ -92,9 +92,9 @@ class Tasks:
         if task is None:
             return None
         host = task.attempt.host
-        if path == "spot/instance-action" and host.goes_at is not None:
+        if path == "spot/instance-action" and host.interrupted_at is not None:
             # EC2 User Guide, Spot Instance interruption notices.
-            at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(host.goes_at))
+            at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(host.interrupted_at))
             return json.dumps({"action": "terminate", "time": at})
         return {
             "instance-id": host.instance_id,
@@ -105,18 +105,18 @@ class Tasks:
         }.get(path)
 
     def job_of(self, access_key: str | None) -> Job | None:
-        """The job that the key was given to; `None` for anybody else's."""
+        """The job that an access key was given to; `None` for any other key."""
         found = self._jobs.get(access_key or "")
         return None if found is None else found[0]
 
     def secret_of(self, access_key: str) -> str | None:
-        """The secret of a key that was given to a job; `None` for anybody else's."""
+        """The secret of an access key that was given to a job; `None` for any other key."""
         found = self._jobs.get(access_key)
         return None if found is None else found[1]
 
 
 def command(job: Job) -> list[str]:
-    """The job's command with its parameters in the place of ``Ref::name``; an unknown name stays as it is."""
+    """The job's command, with ``Ref::name`` replaced by the parameter; an unknown name is not replaced."""
 
     def value(match: re.Match[str]) -> str:
         return job.parameters.get(match[1], match[0])

@@ -1,6 +1,6 @@
-"""Whose turn it is in a queue with a scheduling policy: fair shares. Pure.
+"""Which job of a queue with a scheduling policy starts next: fair shares. Pure.
 
-It must not know hosts or time; a queue without a policy starts its jobs in order, and needs none of this.
+A queue without a policy starts its jobs in order. It must not know hosts or time.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Capacity: compute environments grow and shrink emulated instances, and jobs are placed on them.
 
-Decisions on the data of `model`, with EC2's instance types (moto's table) as facts; it must not know processes.
+Decides on the data of `model` and the table of EC2's instance types. It must not know processes.
 """
 
 from __future__ import annotations
@@ -97,8 +97,9 @@ class Fleet:
         account: For ARNs.
         boot_s: Seconds here until a new host is ready.
         quota_vcpus: vCPUs of all hosts together, as EC2's quota; `None` for no limit. A job over it just waits.
-        no_capacity: Emulated lack of capacity: whether a compute environment gets no instance for a job now.
-        drains: Whether the ECS agent of a compute environment's new instances drains them at a Spot notice.
+        no_capacity: Whether a fault keeps a compute environment from an instance for a job now.
+        drains: Whether the ECS agent of a compute environment's new instances drains them at a Spot interruption
+            notice.
         environments: By ARN.
         policies: Scheduling policies by ARN.
         hosts: By instance id.
@@ -115,14 +116,14 @@ class Fleet:
     hosts: dict[str, Host] = field(default_factory=dict)
 
     def place(self, job: Job, queue: JobQueue, now: float) -> tuple[Host | None, str | None]:
-        """A host for the job, which may still be booting, or why there is none (`None`: it only has to wait)."""
+        """A host for the job, which may still boot; or why there is none, with `None` if the job only has to wait."""
         needs = job.needs
         environments = [self.environments[arn] for arn in queue.order if arn in self.environments]
         usable = [environment for environment in environments if environment.usable]
         if not usable:
             invalid = all(environment.status == "INVALID" for environment in environments)
             return None, ALL_INVALID if invalid else None
-        for environment in usable:  # first what is there, then what can be had
+        for environment in usable:  # existing hosts first, then new ones
             host = self._existing(environment, needs, now)
             if host is not None:
                 return host, None
@@ -135,7 +136,7 @@ class Fleet:
         return None, None if None in reasons else reasons[0]
 
     def settle(self, now: float, idle_s: float) -> float:
-        """Let idle hosts go, keep ``minvCpus`` warm; returns when to look again."""
+        """Terminate idle hosts, keep ``minvCpus`` running; returns the time at which this has to be called again."""
         due = float("inf")
         for environment in self.environments.values():
             if environment.fargate:
@@ -157,11 +158,11 @@ class Fleet:
         return due
 
     def replace(self, environment: ComputeEnvironment, jobs_end_at: float) -> None:
-        """An update of its infrastructure begins: instances without a job go, others once their jobs have ended.
+        """Begin an update of the infrastructure: terminate instances without a job now, others after their jobs.
 
         Args:
             environment: The compute environment.
-            jobs_end_at: Epoch seconds at which jobs that have not ended are.
+            jobs_end_at: Epoch seconds at which jobs that still run are ended.
         """
         for host in self.of(environment):
             if host.jobs:
@@ -172,7 +173,7 @@ class Fleet:
             environment.status, environment.jobs_end_at = "UPDATING", jobs_end_at
 
     def end_updates(self) -> None:
-        """Instances whose jobs have ended go; compute environments that have no old instance any more are VALID."""
+        """Terminate old instances without a job; compute environments that have no old instance left become VALID."""
         for environment in self.environments.values():
             if environment.jobs_end_at is None:
                 continue
@@ -188,12 +189,12 @@ class Fleet:
         return [host for host in self.hosts.values() if host.environment is environment]
 
     def release(self, host: Host) -> None:
-        """The host is no more."""
+        """Terminate a host."""
         self.hosts.pop(host.instance_id, None)
 
     def _existing(self, environment: ComputeEnvironment, needs: Needs, now: float) -> Host | None:
         fitting = [host for host in self.of(environment) if host.takes_jobs and host.fits(needs)]
-        # Ready before booting; then the fullest, so that others fall idle and go; GPUs are kept for those who ask.
+        # Ready before booting; then the fullest, so that others become idle; GPUs are kept for jobs that need them.
         return min(
             fitting,
             key=lambda host: (max(host.ready_at, now), len(host.gpu_ids) > needs.gpus, -host.used_vcpus),
@@ -219,7 +220,7 @@ class Fleet:
         if needs.vcpus > environment.max_vcpus:
             return None, MAX_VCPUS_TOO_SMALL
         if have + needs.vcpus > environment.max_vcpus:
-            return None, None  # AWS may go over maxvCpus by one instance, and so do we
+            return None, None  # AWS may exceed maxvCpus by one instance, and so does this
         size = needs.vcpus if environment.fargate else kind.vcpus
         if self.quota_vcpus is not None:
             used = sum(host.vcpus for host in self.hosts.values())

@@ -1,4 +1,4 @@
-"""The operations on jobs: submit, describe, list, cancel, terminate, snapshot. Requests already have their shape."""
+"""The operations on jobs: submit, describe, list, cancel, terminate, snapshot. `shapes` has checked their requests."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def _of_definition(of: JobDefinition, value: str, like: Callable[[str, str], boo
 
 
 def cancel_job(batch: Batch, request: Json) -> Json:
-    """CancelJob: says 200 whatever the job's state is, and for unknown jobs too."""
+    """CancelJob: the answer is 200 in every state of the job, and for an unknown job."""
     validation.reason(request["reason"])
     with batch.lock:
         job = batch.scheduler.jobs.get(_job_id(request["jobId"]))
@@ -193,7 +193,7 @@ def cancel_job(batch: Batch, request: Json) -> Json:
 
 
 def terminate_job(batch: Batch, request: Json) -> Json:
-    """TerminateJob: says 200 whatever the job's state is, and for unknown jobs too."""
+    """TerminateJob: the answer is 200 in every state of the job, and for an unknown job."""
     validation.reason(request["reason"])
     with batch.lock:
         job = batch.scheduler.jobs.get(_job_id(request["jobId"]))

@@ -1,4 +1,4 @@
-"""Finds what a request names, as AWS does: by name, by ARN, by revision; and cuts lists into pages. Changes nothing."""
+"""Finds resources by the name, ARN or revision in a request, and cuts lists into pages. Changes nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def queue(batch: Batch, name: str) -> JobQueue:
     """A job queue by name or ARN.
 
     Raises:
-        Refused: There is none.
+        ServiceError: There is none.
     """
     arn = name if name.startswith("arn:") else batch.arn("job-queue", name)
     if arn not in batch.scheduler.queues:
@@ -30,7 +30,7 @@ def environment(batch: Batch, name: str) -> ComputeEnvironment:
     """A compute environment by name or ARN.
 
     Raises:
-        Refused: There is none.
+        ServiceError: There is none.
     """
     arn = name if name.startswith("arn:") else batch.arn("compute-environment", name)
     if arn not in batch.fleet.environments:
@@ -42,7 +42,7 @@ def policy(batch: Batch, arn: str) -> SchedulingPolicy:
     """A scheduling policy by ARN.
 
     Raises:
-        Refused: There is none.
+        ServiceError: There is none.
     """
     if arn not in batch.fleet.policies:
         raise ServiceError(f"SchedulingPolicy {arn} does not exist")
@@ -60,7 +60,7 @@ def definition(batch: Batch, name: str) -> JobDefinition:
     """The definition that a job can be submitted with: the one named, or the latest that is ACTIVE.
 
     Raises:
-        Refused: There is none, or it is INACTIVE.
+        ServiceError: There is none, or it is INACTIVE.
     """
     found, revision = revisions(batch, name)
     if revision is not None:
@@ -76,10 +76,11 @@ def definition(batch: Batch, name: str) -> JobDefinition:
 def page(
     items: Sequence[Item], key: Callable[[Item], str], limit: int, token: str | None
 ) -> tuple[Sequence[Item], str | None]:
-    """One page of a list, and the token of the next. A token names the last item shown, so new items shift nothing.
+    """One page of a list, and the token of the next. The token names the last item of the page, so
+    that new items do not shift the next page.
 
     Raises:
-        Refused: Not a token of ours.
+        ServiceError: The token was not made here.
     """
     start = 0
     if token:

@@ -1,6 +1,6 @@
-"""The operations on definitions, compute environments, queues, policies and tags. Requests already have their shape.
+"""The operations on definitions, compute environments, queues, policies and tags. `shapes` has checked their requests.
 
-CloudFormation (`formation`) makes its resources through the same functions as the API.
+CloudFormation makes its resources by the same functions (`formation.batch_kinds`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from covalent_cirro.local.emulator.batch.service import Batch
 from covalent_cirro.local.emulator.batch.validation import ServiceError
 
 PAGE = 100
-"""Results of the Describe calls of this room (API model, maxResults)."""
+"""Results of the Describe operations of this module (API model, maxResults)."""
 MAX_QUEUES = 50
 """User Guide, Service quotas: job queues."""
 MAX_COMPUTE_ENVIRONMENTS = 50
@@ -35,7 +35,7 @@ Item = TypeVar("Item")
 
 
 def register_job_definition(batch: Batch, request: Json, size: int) -> Json:
-    """RegisterJobDefinition: revision + 1, whatever was there before."""
+    """RegisterJobDefinition: the number of revisions of that name, plus 1."""
     validation.register_job_definition(request, size)
     lists = ("command", "volumes", "environment", "mountPoints", "ulimits", "resourceRequirements", "secrets")
     container = {**{key: [] for key in lists}, **request["containerProperties"]}
@@ -57,7 +57,7 @@ def register_job_definition(batch: Batch, request: Json, size: int) -> Json:
 
 
 def deregister_job_definition(batch: Batch, request: Json) -> Json:
-    """DeregisterJobDefinition: it becomes INACTIVE; jobs that use it go on."""
+    """DeregisterJobDefinition: the revision becomes INACTIVE; jobs that use it go on."""
     with batch.lock:
         found, revision = lookup.revisions(batch, request["jobDefinition"])
         named = [each for each in found if each.revision == revision]
@@ -123,13 +123,13 @@ JOB_EXECUTION_TIMEOUT_MINUTES = 30
 
 
 def update_compute_environment(batch: Batch, request: Json) -> Json:
-    """UpdateComputeEnvironment. Where instances have to be others, it is UPDATING until the old ones have no job."""
+    """UpdateComputeEnvironment. Where instances have to be replaced, it is UPDATING until the old ones have no job."""
     validation.state(request.get("state"))
     with batch.lock:
         environment = lookup.environment(batch, request["computeEnvironment"])
         _refuse_while_updating(environment, "update")
         asked = request.get("computeResources") or {}
-        # An order of the update, not a property of what is updated.
+        # What the update is to do, not a property of the compute environment.
         changed = {**environment.resources, **{k: v for k, v in asked.items() if k != "updateToLatestImageVersion"}}
         validation.compute_resources(changed)
         replaces = any(changed.get(key) != environment.resources.get(key) for key in INFRASTRUCTURE)

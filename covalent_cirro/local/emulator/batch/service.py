@@ -1,7 +1,7 @@
-"""The emulated AWS Batch of one account and region: its jobs, its time, and the faults that it was asked for.
+"""The emulated AWS Batch of one account and region: its jobs, its timer, and the faults that hit them.
 
-Decisions are `scheduler`'s, attempts are `runs`'s and shapes are `describe`'s. Every change of state happens under one
-lock, and what follows from it at once in the same call: nothing polls. It must not know HTTP.
+`scheduler` decides, `attempt_threads` runs attempts, `describe` has the form of answers. Every change of state happens
+under one lock, and what follows from it happens in the same call: nothing polls. It must not know HTTP.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ INVALID = (
 
 @dataclass
 class Batch:
-    """AWS Batch of one region. `lock` guards all that is reachable from here."""
+    """AWS Batch of one region. `lock` guards its state and that of everything it refers to."""
 
     context: EmulatorContext
     region: str
@@ -60,7 +60,7 @@ class Batch:
             fleet=self.fleet, timing=context.timing, new_attempt=self._new_attempt, stuck=self._stuck
         )
         self.events = EventSender(context.account, self.region)
-        self._runs = AttemptThreads(context, self.region, self.lock, self.scheduler, self.advance)
+        self._attempts = AttemptThreads(context, self.region, self.lock, self.scheduler, self.advance)
         self._wake = threading.Condition(self.lock)
         self._changed = threading.Condition(self.lock)
         self._closed = False
@@ -80,7 +80,7 @@ class Batch:
     # --- jobs -------------------------------------------------------------------------------------------------------
 
     def submit(self, job: Job, array_size: int | None) -> None:
-        """Take a job that was accepted; makes an array's children."""
+        """Take a job that was accepted; make the children of an array."""
         with self.lock:
             if array_size is not None:
                 job.array_size = array_size
@@ -113,7 +113,7 @@ class Batch:
         )
 
     def shown(self, job_id: str) -> Job | None:
-        """The job, unless it is unknown, forgotten, or hidden for now by a fault."""
+        """The job; `None` where it is unknown, expired, or hidden for now by a fault."""
         job = self.scheduler.jobs.get(job_id)
         if job is None or not self.hidden:
             return job
@@ -135,7 +135,7 @@ class Batch:
     # --- time and action --------------------------------------------------------------------------------------------
 
     def advance(self) -> None:
-        """Let all follow that follows from a change, now. Call with `lock` held."""
+        """Carry out everything that follows from a change. Call with `lock` held."""
         if self._closed:
             return
         self.scheduler.advance(self.now())
@@ -147,12 +147,12 @@ class Batch:
         self._changed.notify_all()
 
     def updated(self, environment: ComputeEnvironment, timeout_s: float) -> bool:
-        """Wait until a compute environment is no longer UPDATING; whether that was so in time."""
+        """Wait until a compute environment is no longer UPDATING; returns whether that happened in time."""
         with self.lock:
             return self._changed.wait_for(lambda: self._closed or environment.status != "UPDATING", timeout_s)
 
     def faults_changed(self) -> None:
-        """A fault came or went: hosts may be lost, compute environments INVALID, blocked jobs may go on."""
+        """Faults were added or ended: hosts may be lost, compute environments INVALID, blocked jobs may go on."""
         with self.lock:
             for environment in self.fleet.environments.values():
                 fault = self.context.faults.holding("invalid", environment.arn, environment=environment.name)
@@ -165,11 +165,12 @@ class Batch:
             self.advance()
 
     def lose_host(self, instance_id: str, notice_s: float | None = None) -> None:
-        """The instance goes, with all that runs on it.
+        """Terminate an instance, with the attempts on it.
 
         Args:
             instance_id: Of the instance.
-            notice_s: So long before, from now, Spot's notice is in its metadata; `None`: it goes at once, without.
+            notice_s: Seconds from now until it is terminated; until then its metadata has a Spot interruption notice.
+                `None`: it is terminated at once, without a notice.
 
         Raises:
             KeyError: No such instance.
@@ -184,12 +185,12 @@ class Batch:
             self.advance()
 
     def close(self) -> None:
-        """Stop deciding and end every attempt."""
+        """Make no more decisions, and end every attempt."""
         with self.lock:
             self._closed = True
             self._wake.notify_all()
             self._changed.notify_all()
-        self._runs.close()
+        self._attempts.close()
         self._timer.join(timeout=5)
         self.events.close()
 
@@ -209,11 +210,11 @@ class Batch:
 
     def _act(self, action: Action) -> None:
         if isinstance(action, Launch):
-            self._runs.launch(action.job, action.attempt)
+            self._attempts.launch(action.job, action.attempt)
         elif isinstance(action, Stop):
-            self._runs.stop(action.attempt)
+            self._attempts.stop(action.attempt)
         elif isinstance(action, Kill):
-            self._runs.kill(action.attempt)
+            self._attempts.kill(action.attempt)
         elif isinstance(action, Changed):
             if not action.job.children:
                 self._maybe_lose_host(action.job, action.status)
@@ -236,7 +237,7 @@ class Batch:
         self._later(fault.seconds, self._lose, host)
 
     def lose_host_of(self, job: Job) -> None:
-        """The job's instance goes, if it has one."""
+        """Terminate the instance of a job, if it has one."""
         with self.lock:
             host = self._host_of(job)
             if host is not None:
@@ -244,13 +245,13 @@ class Batch:
 
     @staticmethod
     def _host_of(job: Job) -> Host | None:
-        """The host that it runs on, or that boots for it."""
+        """The host that the job runs on, or that boots for it."""
         if job.attempt is not None:
             return job.attempt.host
         return None if job.place is None else job.place[0]
 
     def _give_notice(self, host: Host, notice_s: float) -> None:
-        host.goes_at = self.now() + notice_s
+        host.interrupted_at = self.now() + notice_s
 
     @staticmethod
     def _later(seconds: float, what: Callable[..., None], *args: object) -> None:

@@ -1,7 +1,6 @@
-"""What AWS Batch accepts: pure checks of requests, with AWS's own limits. It must not know what exists already.
+"""Checks of requests to AWS Batch, with AWS's limits. Pure. It must not know which resources exist.
 
-AWS wraps the text of every refusal as `ServiceError` does. Where AWS's exact words are not known, ours say which field,
-which value and which range.
+Where AWS's exact text is not known, the text here says which field, which value and which range.
 """
 
 from __future__ import annotations
@@ -62,10 +61,10 @@ _FARGATE_MIB: dict[str, Iterable[int]] = {
 
 
 class ServiceError(Exception):
-    """AWS says no.
+    """A service refuses a request, as AWS would.
 
     Attributes:
-        text: Why, without AWS's wrapping.
+        text: The reason, without the text that AWS puts around it.
         code: ``ClientException``, unless another is given.
         status: HTTP status.
     """
@@ -81,7 +80,7 @@ def submit_job(request: Json, size: int) -> None:
     """A SubmitJob request of ``size`` bytes.
 
     Raises:
-        Refused: AWS would not take it.
+        ServiceError: AWS would not take it.
     """
     if size > SUBMIT_BYTES:
         raise ServiceError(f"Job size must be less than {SUBMIT_BYTES // 1024} KiB, got {-(-size // 1024)} KiB")
@@ -127,7 +126,7 @@ def register_job_definition(request: Json, size: int) -> None:
     """A RegisterJobDefinition request of ``size`` bytes.
 
     Raises:
-        Refused: AWS would not take it, or the emulator cannot run it.
+        ServiceError: AWS would not take it, or the emulator cannot run it.
     """
     if size > DEFINITION_BYTES:
         raise ServiceError(

@@ -1,4 +1,4 @@
-"""Repositories' images of the emulated ECR: what is there, with which tags, and what goes when something is deleted.
+"""The images of the emulated ECR: which each repository has, with which tags, and what a deletion removes.
 
 What is set for a repository comes in as `RepositoryRules`. This module must not know HTTP or moto; refusals have ECR's
 error codes.
@@ -49,7 +49,7 @@ class RepositoryRules(NamedTuple):
     lifecycle: str | None = None
 
     def fixes(self, tag: str) -> bool:
-        """Whether a tag stays where it is once it is there."""
+        """Whether a tag cannot be moved to another image."""
         excluded = any(wildcard(pattern, tag) for pattern in self.filters)
         return self.mutability.startswith("IMMUTABLE") != excluded
 
@@ -62,8 +62,8 @@ class Image:
         blobs: Digests of its configuration and layers.
         children: Digests of the images that an index lists.
         size: Bytes of its blobs; of an index, those of its largest image.
-        number: Counts pushes.
-        scan: What moto knows of scans.
+        number: Number of the push: later ones have greater numbers.
+        scan: moto's object with the results of scans; `None` before the first.
     """
 
     digest: str
@@ -82,7 +82,7 @@ class Image:
 
 @dataclass
 class Repository:
-    """What is in one repository: sizes of blobs, and images, by digest."""
+    """The contents of one repository: sizes of blobs, and images, by digest."""
 
     name: str
     region: str
@@ -102,9 +102,9 @@ class Images:
     """All images of one emulator. Safe for threads.
 
     Args:
-        folder: Where layers lie, made when the first comes.
-        rules: What is set for a repository by region and name; `None` where there is no such repository.
-        account: The registry's id.
+        folder: Folder of the layers, made with the first one.
+        rules: Gives what is set for a repository, by region and name; `None` where there is no such repository.
+        account: Gives the id of the registry.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Images:
     # --- repositories -----------------------------------------------------------------------------------------------
 
     def repository(self, region: str, name: str) -> Repository:
-        """A repository that exists.
+        """A repository.
 
         Raises:
             EcrError: RepositoryNotFound.
@@ -144,7 +144,7 @@ class Images:
         return f"with name '{name}' in the registry with id '{self._account()}'"
 
     def drop_repository(self, region: str, name: str) -> None:
-        """Forget a repository that was deleted, and free what only it had."""
+        """Remove the contents of a repository that was deleted."""
         with self._lock:
             dropped = self._repositories.pop((region, name), None)
             self._layers.drop_all((region, name))
@@ -163,7 +163,7 @@ class Images:
         return self._layers.begin((region, name))
 
     def upload(self, region: str, name: str, upload_id: str) -> Upload:
-        """An upload that was begun.
+        """An upload that has begun.
 
         Raises:
             EcrError: UploadNotFound.
@@ -171,14 +171,14 @@ class Images:
         return self._layers.upload((region, name), upload_id)
 
     def cancel(self, region: str, name: str, upload_id: str) -> None:
-        """Drop an upload."""
+        """Remove an upload."""
         self._layers.drop((region, name), upload_id)
 
     def finish(self, region: str, name: str, upload_id: str, digest: str | None) -> str:
         """Make an upload a blob; returns its digest.
 
         Raises:
-            EcrError: Its digest is another; the upload is gone then.
+            EcrError: Its digest is another; the upload is removed then.
         """
         repository = self.repository(region, name)
         with self._lock:
@@ -187,7 +187,7 @@ class Images:
         return found
 
     def mount(self, region: str, name: str, digest: str, source: str) -> bool:
-        """Have a blob of another repository in this one too; False where the other has none."""
+        """Add a blob of another repository to this one; False where the other lacks it."""
         repository = self.repository(region, name)
         with self._lock:
             other = self._repositories.get((region, source))
@@ -197,7 +197,7 @@ class Images:
         return True
 
     def blob(self, region: str, name: str, digest: str) -> tuple[Path, int]:
-        """Where a blob lies, and its size.
+        """The file of a blob, and its size.
 
         Raises:
             EcrError: LayersNotFound.
@@ -218,10 +218,11 @@ class Images:
     def put(
         self, region: str, name: str, manifest: bytes, media_type: str | None, *, tag: str | None, digest: str | None
     ) -> tuple[Image, bool]:
-        """Take a manifest. Returns the image, and whether anything is new: the image, or its tag.
+        """Add a manifest. Returns the image, and whether anything is new: the image, or its tag.
 
         Raises:
-            EcrError: It is malformed, what it names is missing, its digest is another, or its tag may not move.
+            EcrError: The manifest is malformed, something that it names is missing, its digest is another, or its
+                tag cannot be moved.
         """
         repository = self.repository(region, name)
         parsed = _parse(manifest, media_type)
@@ -248,7 +249,7 @@ class Images:
                 if holder is not None:
                     holder.tags.remove(tag)
                 image.tags.append(tag)
-            # Without a tag it may be a part of an index that is still to come.
+            # Without a tag it may be part of an index that is pushed later.
             if rules.lifecycle and new and tag is not None:
                 self._expire(repository, rules.lifecycle)
         return image, new
@@ -315,7 +316,7 @@ class Images:
             return image
 
     def pulled(self, image: Image) -> None:
-        """Note that somebody fetched its manifest."""
+        """Note that its manifest was fetched."""
         image.pulled_at = self._clock()
 
     def all(self, region: str, name: str) -> list[Image]:
@@ -325,10 +326,10 @@ class Images:
             return list(repository.images.values())
 
     def delete(self, region: str, name: str, *, tag: str | None = None, digest: str | None = None) -> list[Json]:
-        """Delete an image by digest, or take away its tag, and it with the last one.
+        """Delete an image by digest; or by a tag, which removes the image with its last tag.
 
         Returns:
-            The image ids that are gone.
+            The image ids that were removed.
 
         Raises:
             EcrError: ImageNotFound, or ImageReferencedByManifestList.

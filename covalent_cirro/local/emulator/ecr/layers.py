@@ -1,6 +1,6 @@
-"""Layers of images as files, each once, under the digest of what is in it, and the uploads that become layers.
+"""Layers of images as files that are named by their digests, and the uploads that become layers.
 
-It must not know repositories' rules or images. Refusals have ECR's error codes.
+It must not know rules of repositories, nor images. Refusals have ECR's error codes.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 PIECE_BYTES = 1 << 20
-"""Layers pass through memory in pieces of this size."""
+"""Layers are read and written in pieces of this size."""
 DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
-"""The digests that ECR has."""
+"""The form of ECR's digests."""
 
 RepositoryKey = tuple[str, str]
 """Region and name of a repository."""
 
 
 class EcrError(Exception):
-    """What ECR does not do; ``code`` is ECR's name for it, without the ``Exception`` at its end."""
+    """ECR refuses a request; ``code`` is ECR's error code, without the ``Exception`` at its end."""
 
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
@@ -34,7 +34,7 @@ class EcrError(Exception):
 
 
 class Upload:
-    """A blob on its way into a file. One request at a time writes to it."""
+    """A blob that is being uploaded to a file. One request at a time writes to it."""
 
     def __init__(self, folder: Path) -> None:
         self.id = str(uuid.uuid4())
@@ -45,7 +45,7 @@ class Upload:
         self.path.touch()
 
     def append(self, read: Callable[[int], bytes], start: int | None = None) -> int:
-        """Take all that ``read`` gives; returns how much is there now.
+        """Append all that ``read`` gives; returns the size of the upload after that.
 
         Raises:
             EcrError: ``start`` is not where the last part ended.
@@ -68,7 +68,7 @@ class Layers:
     """The files of one registry. Safe for threads.
 
     Args:
-        folder: Made when the first upload begins.
+        folder: Folder of the files, made when the first upload begins.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -86,7 +86,7 @@ class Layers:
         return upload
 
     def upload(self, repository: RepositoryKey, upload_id: str) -> Upload:
-        """An upload that was begun.
+        """An upload that has begun.
 
         Raises:
             EcrError: UploadNotFound.
@@ -98,14 +98,14 @@ class Layers:
         return found
 
     def drop(self, repository: RepositoryKey, upload_id: str) -> None:
-        """Forget an upload, and what came of it."""
+        """Remove an upload and its file."""
         upload = self.upload(repository, upload_id)
         with self._lock:
             self._uploads.pop((repository, upload_id), None)
         upload.path.unlink(missing_ok=True)
 
     def drop_all(self, repository: RepositoryKey) -> None:
-        """Forget all uploads of a repository."""
+        """Remove all uploads of a repository."""
         for key in [key for key in list(self._uploads) if key[0] == repository]:
             with contextlib.suppress(EcrError):
                 self.drop(*key)
@@ -114,7 +114,7 @@ class Layers:
         """Make an upload a layer; returns its digest and size.
 
         Raises:
-            EcrError: It has another digest than ``digest``; it is gone then.
+            EcrError: The upload has another digest than ``digest``; it is removed then.
         """
         upload = self.upload(repository, upload_id)
         if not upload.lock.acquire(blocking=False):
@@ -132,7 +132,7 @@ class Layers:
         return found, upload.size
 
     def path(self, digest: str) -> Path:
-        """Where a layer lies."""
+        """The file of a layer."""
         return self._folder / "blobs" / digest.removeprefix("sha256:")
 
     def remove(self, digests: Iterable[str]) -> None:
@@ -141,5 +141,5 @@ class Layers:
             self.path(digest).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove all."""
+        """Remove all files."""
         shutil.rmtree(self._folder, ignore_errors=True)

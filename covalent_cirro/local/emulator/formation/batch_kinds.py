@@ -1,6 +1,6 @@
-"""CloudFormation resources of AWS Batch, made through its own API; and which kinds of resources moto is to ask us for.
+"""CloudFormation's types of AWS Batch, made by the functions of its API.
 
-`kinds` has those of other services. It must not know stacks: order, events and rollback are `stack_engine`'s.
+`service_kinds` has those of other services. It must not know stacks: order, events and rollback are `stack_engine`'s.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def request(operation: str, properties: Json, **more: Any) -> Json:
     """The request of an operation from a resource's properties.
 
     Raises:
-        Refused: It does not have the operation's shape.
+        ServiceError: It does not have the operation's shape.
     """
     shape = shapes.operation(operation).input_shape
     made: Json = {**to_api(shape, properties), **more}
@@ -88,7 +88,7 @@ class ComputeEnvironmentResource(StackResource):
 
     @classmethod
     def replaces(cls, before: Json, now: Json) -> bool:
-        """What never changes, and without ReplaceComputeEnvironment false most of the rest."""
+        """Properties that cannot be changed; and most others, unless ReplaceComputeEnvironment is false."""
         in_place = not true(now.get("ReplaceComputeEnvironment", True))
         return differ(cls.create_only if in_place else cls.create_only + cls.in_place_on_request, before, now)
 

@@ -1,7 +1,7 @@
-"""Change sets of the emulated CloudFormation: what would change, told before anything does, as AWS tells it.
+"""Change sets of the emulated CloudFormation: what would change, in AWS's form, before anything changes.
 
-moto compares the texts of templates, whatever their conditions and parameters. `stack_install` puts these functions in
-the place of moto's. What a stack or a resource does is `stack_engine`'s and `formation`'s.
+moto compares the texts of templates, whatever their conditions and parameters; it calls the functions here instead
+(`moto_internals.moto_cloudformation`). `stack_engine` carries out changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from covalent_cirro.local.emulator.formation import stack_engine, stack_resource
 from covalent_cirro.local.emulator.formation.batch_kinds import ComputeEnvironmentResource
 from covalent_cirro.local.emulator.formation.stack_resource import MotoResource, StackResource, differ
 from covalent_cirro.local.emulator.formation.template_checks import order
-from covalent_cirro.local.emulator.moto_internals import moto_stacks
+from covalent_cirro.local.emulator.moto_internals import moto_stacks, moto_templates
 from covalent_cirro.local.emulator.moto_internals.moto_stacks import MotoStack, parameter_values
 
 NO_CHANGES = "The submitted information didn't contain changes. Submit different information to create a change set."
@@ -28,14 +28,14 @@ NEW, UPDATABLE = ("REVIEW_IN_PROGRESS",), re.compile(r"(CREATE|UPDATE|UPDATE_ROL
 
 @dataclass
 class ChangeSet:
-    """A change set; its attributes are named as moto's API serializes them.
+    """A change set; its attributes have the names by which moto serializes them.
 
     Attributes:
         change_set_type: ``"CREATE"`` or ``"UPDATE"``.
         template: Text of the template.
-        values: Of its parameters, as text.
-        given_tags: Of the stack.
-        changes: In the form of the API.
+        values: Values of its parameters, as text.
+        given_tags: Tags of the stack.
+        changes: Changes in the form of the API.
     """
 
     change_set_id: str
@@ -57,7 +57,7 @@ class ChangeSet:
         """The answer of DescribeChangeSet.
 
         Args:
-            with_paths: IncludePropertyValues was asked for: details say where in a property they are.
+            with_paths: IncludePropertyValues is true: details have the path within a property.
         """
         shown: Json = {
             "ChangeSetId": self.change_set_id,
@@ -96,18 +96,20 @@ def create(backend: Any, request: Json) -> ChangeSet:
         request: The parameters of the request.
 
     Raises:
-        Exception: `moto_stacks.validation_error`: the stack is in no status for it, or the template is refused.
+        Exception: `moto_templates.validation_error`: the stack is in no status for it, or the template is refused.
     """
     name, kind = request["StackName"], request.get("ChangeSetType", "UPDATE")
     new_id = moto_stacks.change_set_id(backend, request["ChangeSetName"])
     stack = moto_stacks.find_stack(backend, name)
     if kind == "UPDATE":
         if stack is None or stack.status in NEW:
-            raise moto_stacks.validation_error(f"Stack [{name}] does not exist")
+            raise moto_templates.validation_error(f"Stack [{name}] does not exist")
         if UPDATABLE.fullmatch(stack.status) is None:
-            raise moto_stacks.validation_error(f"Stack:{stack.id} is in {stack.status} state and can not be updated.")
+            raise moto_templates.validation_error(
+                f"Stack:{stack.id} is in {stack.status} state and can not be updated."
+            )
     elif stack is not None and stack.status not in NEW:
-        raise moto_stacks.validation_error(
+        raise moto_templates.validation_error(
             f"Stack [{name}] already exists and cannot be created again with the changeSet "
             f"[{request['ChangeSetName']}]."
         )
@@ -142,26 +144,26 @@ def create(backend: Any, request: Json) -> ChangeSet:
 
 
 def find(backend: Any, name_or_id: str, stack_name: str | None = None) -> ChangeSet:
-    """A change set by its ARN, or by its name and its stack's."""
+    """A change set by its ARN, or by its name and the name of its stack."""
     for each in backend.change_sets.values():
         if each.change_set_id == name_or_id or (
             each.change_set_name == name_or_id and stack_name in (each.stack_name, each.stack_id)
         ):
             found: ChangeSet = each
             return found
-    raise moto_stacks.api_error("ChangeSetNotFound", f"ChangeSet [{name_or_id}] does not exist")
+    raise moto_templates.api_error("ChangeSetNotFound", f"ChangeSet [{name_or_id}] does not exist")
 
 
 def delete(backend: Any, name_or_id: str, stack_name: str | None = None) -> None:
-    """DeleteChangeSet. The stack that it made stays."""
+    """DeleteChangeSet. A stack that it reserved is not deleted."""
     del backend.change_sets[find(backend, name_or_id, stack_name).change_set_id]
 
 
 def execute(backend: Any, name_or_id: str, stack_name: str | None = None) -> None:
-    """ExecuteChangeSet: it and all others of the stack go. What has to wait for AWS Batch goes on after the answer."""
+    """ExecuteChangeSet: all change sets of the stack are deleted. What waits for AWS Batch goes on after the answer."""
     change_set = find(backend, name_or_id, stack_name)
     if change_set.execution_status != "AVAILABLE":
-        raise moto_stacks.api_error(
+        raise moto_templates.api_error(
             "InvalidChangeSetStatus",
             f"ChangeSet [{change_set.change_set_id}] cannot be executed in its current status of [{change_set.status}]",
         )
@@ -226,7 +228,7 @@ def _additions(planned: MotoStack) -> list[Json]:
 def _changes(stack: MotoStack, planned: MotoStack) -> list[Json]:
     """What an update does: what is new, what has other properties, what refers to what changes, what is removed."""
     made = stack.made
-    planned.borrow_resources(stack)
+    planned.use_resources(stack)
     bodies = {name: body for name, body in planned.bodies.items() if planned.is_wanted(body)}
     changes: dict[str, Json] = {}
     for name in order(bodies):
@@ -275,7 +277,7 @@ def _static(before: Json, now: Json) -> list[Json]:
 
 
 def _paths(path: str, before: Any, now: Any) -> Iterator[str]:
-    """Where two values of a property differ: keys of maps, as a whole what is none."""
+    """The paths at which two values of a property differ: by keys of maps; other values as a whole."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {**before, **now}:
             yield from _paths(f"{path}/{key}", before.get(key), now.get(key))
@@ -284,7 +286,7 @@ def _paths(path: str, before: Any, now: Any) -> Iterator[str]:
 
 
 def _dynamic(body: Json, changes: dict[str, Json]) -> list[Json]:
-    """Properties that refer to what is new, may get another id, or has another attribute then."""
+    """Properties that refer to a resource that is new, may get another id, or may get other attributes."""
     details = []
     for name, value in (body.get("Properties") or {}).items():
         for path, resource, attribute in references(value, f"/Properties/{name}"):
@@ -303,7 +305,7 @@ def _dynamic(body: Json, changes: dict[str, Json]) -> list[Json]:
 
 
 def _replacement(old_body: Json, body: Json, before: Json, after: Json, details: list[Json]) -> str:
-    """Whether a new resource takes the place of the old one; Conditional where AWS knows only when it does it."""
+    """Whether a new resource replaces the old one; Conditional where AWS knows that only when it updates it."""
     if body["Type"] != old_body["Type"]:
         return "True"
     model = moto_stacks.resource_class(body["Type"])

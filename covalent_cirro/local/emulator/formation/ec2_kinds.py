@@ -1,6 +1,6 @@
-"""CloudFormation resources of EC2 that moto does by half: attributes, tags, rules, versions, endpoints, and deletion.
+"""CloudFormation's types of EC2 that moto makes incompletely: attributes, tags, rules, versions, endpoints, deletion.
 
-As `kinds`, which has those of other services; it must not know stacks.
+It must not know stacks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class LaunchTemplateResource(MotoResource):
     deletion = ("ec2", "delete_launch_template", "LaunchTemplateId")
 
     def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
-        """A changed one is a new version."""
+        """Make a new version for a change."""
         if before is not None:
             moto_ec2.add_launch_template_version(resource, properties["LaunchTemplateData"])
 
@@ -34,10 +34,10 @@ class SecurityGroupResource(MotoResource):
     deletion = ("ec2", "delete_security_group", "GroupId")
 
     def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
-        """Its rules; those for egress in the place of the one that EC2 gives to each new group."""
+        """Set its rules; those for egress replace the one that EC2 gives each new group."""
         ec2, group = at.api("ec2"), resource.physical_resource_id
         if before is None and "VpcId" in properties:
-            ec2.describe_vpcs(VpcIds=[properties["VpcId"]])  # moto takes one that does not exist
+            ec2.describe_vpcs(VpcIds=[properties["VpcId"]])  # moto accepts a VPC that does not exist
         egress = properties.get("SecurityGroupEgress")
         if egress is not None:
             now = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissionsEgress"]
@@ -68,10 +68,10 @@ def permission(rule: Json) -> Json:
 
 
 class _Tagged(MotoResource):
-    """What has tags that moto leaves out."""
+    """A type whose tags moto leaves out."""
 
     def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
-        """Tags."""
+        """Set its tags."""
         tags = properties.get("Tags")
         if tags:
             at.api("ec2").create_tags(Resources=[resource.physical_resource_id], Tags=tags)
@@ -90,7 +90,7 @@ class VpcResource(_Tagged):
     deletion = ("ec2", "delete_vpc", "VpcId")
 
     def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
-        """DNS, and tags."""
+        """Set DNS and tags."""
         super().complete(resource, properties, before, at)
         for name in ("EnableDnsSupport", "EnableDnsHostnames"):
             if name in properties:
@@ -109,7 +109,7 @@ class SubnetResource(_Tagged):
     deletion = ("ec2", "delete_subnet", "SubnetId")
 
     def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
-        """Public addresses, and tags."""
+        """Set public addresses and tags."""
         super().complete(resource, properties, before, at)
         if "MapPublicIpOnLaunch" in properties:
             at.api("ec2").modify_subnet_attribute(
@@ -134,7 +134,7 @@ class VpcEndpointResource(_Tagged):
     )
 
     def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
-        """Tags; and in a changed one its route tables, subnets and groups. Not each zone has each service."""
+        """Set tags; after a change, route tables, subnets and groups. Refuse a zone without the service."""
         super().complete(resource, properties, before, at)
         if properties.get("VpcEndpointType") == "Interface":
             subnets = at.api("ec2").describe_subnets(SubnetIds=properties["SubnetIds"])["Subnets"]
@@ -162,11 +162,11 @@ class RouteTableAssociationResource(MotoResource):
     create_only = ("RouteTableId", "SubnetId")
 
     def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
-        """Associate them: moto notes what was asked for, and leaves the subnet with the VPC's main table."""
+        """Associate them: moto makes the resource, but leaves the subnet with the VPC's main table."""
         at.api("ec2").associate_route_table(RouteTableId=properties["RouteTableId"], SubnetId=properties["SubnetId"])
 
     def remove(self, resource: Any, properties: Json, at: StackLocation) -> None:
-        """Undo it."""
+        """Disassociate them."""
         ec2 = at.api("ec2")
         tables = ec2.describe_route_tables(Filters=[{"Name": "association.subnet-id", "Values": [resource.subnet_id]}])
         for table in tables["RouteTables"]:

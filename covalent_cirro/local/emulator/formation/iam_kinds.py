@@ -1,7 +1,4 @@
-"""CloudFormation resources of IAM that moto does by half, and those that it lacks.
-
-As `kinds`, which has those of other services; it must not know stacks.
-"""
+"""CloudFormation's types of IAM that moto makes incompletely, or not at all. It must not know stacks."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ class RoleResource(MotoResource):
     create_only = ("Path", "RoleName")
 
     def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
-        """Trust, inline and managed policies as they should be now."""
+        """Set trust policy, inline and managed policies."""
         iam, name = at.api("iam"), resource.name
         trust = document_text(properties["AssumeRolePolicyDocument"])
         iam.update_assume_role_policy(RoleName=name, PolicyDocument=trust)
@@ -40,7 +37,7 @@ class RoleResource(MotoResource):
             iam.detach_role_policy(RoleName=name, PolicyArn=arn)
 
     def remove(self, resource: Any, properties: Json, at: StackLocation) -> None:
-        """Delete it, with what hangs on it."""
+        """Delete it, with its inline policies and attachments."""
         iam, name = at.api("iam"), resource.name
         for each in iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
             iam.detach_role_policy(RoleName=name, PolicyArn=each["PolicyArn"])
@@ -50,7 +47,7 @@ class RoleResource(MotoResource):
 
 
 def document_text(document: Json | str) -> str:
-    """A policy as IAM's API wants it: CloudFormation takes text too, where a template makes keys from parameters."""
+    """A policy as text for IAM's API. A template may have text too, where it makes keys from parameters."""
     return document if isinstance(document, str) else json.dumps(document)
 
 
@@ -61,7 +58,7 @@ class ManagedPolicyResource(MotoResource):
     create_only = ("Description", "ManagedPolicyName", "Path")
 
     def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
-        """A changed one has a new default version; the one before goes."""
+        """Make a new default version of a changed policy, and delete the one before."""
         if before is None:
             return
         iam, arn = at.api("iam"), resource.arn
@@ -107,7 +104,7 @@ class OidcProviderResource(StackResource):
 
     @classmethod
     def make(cls, name: str, properties: Json, at: StackLocation) -> str:
-        """Create it; an account has one for an issuer."""
+        """Make it; an account has at most one for an issuer."""
         made = at.api("iam").create_open_id_connect_provider(
             Url=properties["Url"],
             ClientIDList=properties.get("ClientIdList") or [],
@@ -118,7 +115,7 @@ class OidcProviderResource(StackResource):
 
     @classmethod
     def change(cls, physical_id: str, properties: Json, at: StackLocation) -> str:
-        """Its tags. moto cannot change audiences."""
+        """Set its tags. moto cannot change audiences."""
         iam = at.api("iam")
         now = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=physical_id)["ClientIDList"]
         if set(now) != set(properties.get("ClientIdList") or []):

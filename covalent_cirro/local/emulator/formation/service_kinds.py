@@ -1,7 +1,7 @@
-"""CloudFormation resources of S3, ECR, Logs, SQS and Budgets that moto does by half, and those that it lacks.
+"""CloudFormation's types of S3, ECR, Logs, SQS and Budgets that moto makes incompletely, or not at all.
 
-Each is set through its service's own API; those of EC2 are in `ec2_kinds`, of IAM in `iam_kinds`. It must not
-know stacks.
+They are set by the API of their service. `ec2_kinds` has those of EC2, `iam_kinds` those of IAM. It must not know
+stacks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class BucketResource(MotoResource):
     create_only = ("BucketName", "BucketNamePrefix", "BucketNamespace")
 
     def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
-        """Lifecycle, public access, ownership, versioning."""
+        """Set lifecycle, public access, ownership and versioning."""
         s3, name = at.api("s3"), resource.name
         rules = (properties.get("LifecycleConfiguration") or {}).get("Rules") or []
         if rules:
@@ -79,13 +79,13 @@ class RepositoryResource(MotoResource):
     def create_from_cloudformation_json(
         self, resource_name: str, cloudformation_json: Json, account_id: str, region_name: str, **more: Any
     ) -> Any:
-        """Names that CloudFormation makes up are in lower case, as ECR wants them."""
+        """Generated names are in lower case: ECR accepts no others."""
         return super().create_from_cloudformation_json(
             resource_name.lower(), cloudformation_json, account_id, region_name, **more
         )
 
     def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
-        """Lifecycle policy, scanning, tags that cannot move, encryption and tags of the repository."""
+        """Set lifecycle policy, scanning, immutable tags, encryption and tags of the repository."""
         ecr, name = at.api("ecr"), resource.physical_resource_id
         policy = (properties.get("LifecyclePolicy") or {}).get("LifecyclePolicyText")
         if policy:
@@ -121,7 +121,7 @@ class LogGroupResource(MotoResource):
     deletion = ("logs", "delete_log_group", "logGroupName")
 
     def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
-        """Retention."""
+        """Set retention."""
         logs, name = at.api("logs"), resource.physical_resource_id
         if properties.get("RetentionInDays"):
             logs.put_retention_policy(logGroupName=name, retentionInDays=int(properties["RetentionInDays"]))
@@ -144,7 +144,7 @@ class BucketPolicyResource(StackResource):
 
     @classmethod
     def change(cls, physical_id: str, properties: Json, at: StackLocation) -> str:
-        """Set it anew."""
+        """Set it again."""
         return cls.make("", properties, at)
 
     @classmethod
@@ -168,12 +168,12 @@ class QueuePolicyResource(StackResource):
 
     @classmethod
     def change(cls, physical_id: str, properties: Json, at: StackLocation) -> str:
-        """Set it anew."""
+        """Set it again."""
         return cls.make(physical_id, properties, at)
 
     @classmethod
     def remove(cls, physical_id: str, at: StackLocation) -> None:
-        """Nothing: it goes with its queues."""
+        """Do nothing: a deleted queue has no policy."""
 
 
 class BudgetResource(StackResource):
@@ -184,7 +184,7 @@ class BudgetResource(StackResource):
 
     @classmethod
     def make(cls, name: str, properties: Json, at: StackLocation) -> str:
-        """Make one, of the name that the template or CloudFormation gives."""
+        """Make a budget with the name of the template, or else a generated one."""
         refused = at.new.no_budget(at.account, name)
         if refused is not None:
             raise ServiceError(refused)
@@ -197,7 +197,7 @@ class BudgetResource(StackResource):
 
     @classmethod
     def change(cls, physical_id: str, properties: Json, at: StackLocation) -> str:
-        """Make it anew, of the same name: moto lacks UpdateBudget."""
+        """Delete it and make it again with the same name: moto lacks UpdateBudget."""
         cls.remove(physical_id, at)
         return cls.make(physical_id, properties, at)
 

@@ -13,7 +13,7 @@ from covalent_cirro.deployment.template_functions import TemplateError
 from covalent_cirro.local.emulator.batch.model import Json
 from covalent_cirro.local.emulator.formation.stack_resource import MotoResource
 from covalent_cirro.local.emulator.formation.template_checks import order
-from covalent_cirro.local.emulator.moto_internals import moto_stacks
+from covalent_cirro.local.emulator.moto_internals import moto_stacks, moto_templates
 from covalent_cirro.local.emulator.moto_internals.moto_stacks import MotoStack, parameter_values
 
 DELETE_PASSES = 3
@@ -119,7 +119,7 @@ def update(stack: MotoStack, text: str, given: dict[str, Any], tags: dict[str, s
     wanted = stack.parsed(text)
     unchanged = wanted == stack.template and parameter_values(wanted, given) == stack.parameter_values()
     if unchanged and tags in (None, stack.tags):
-        raise moto_stacks.validation_error("No updates are to be performed.")
+        raise moto_templates.validation_error("No updates are to be performed.")
     try:
         stack.load(text, given)
     except Exception:

@@ -1,6 +1,6 @@
-"""Finds out whether a caller is who it says: by the signature of an AWS call, or by the emulator's key itself.
+"""Checks who a request comes from: by the signature of an AWS call, or by the emulator's key itself.
 
-It must not know what a caller may do (`iam`), nor how a refusal is written.
+It must not know what a caller may do (`iam.enforcement`), nor the form of a refusal.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Refusal(NamedTuple):
     Attributes:
         kind: ``unsigned``, ``unknown`` (key), ``signature`` (of another secret), ``denied`` (by a policy), or
             ``not evaluated``.
-        text: AWS's words.
+        text: The reason, in AWS's words.
     """
 
     kind: str
@@ -43,12 +43,12 @@ WRONG = Refusal(
 
 @dataclass(frozen=True)
 class Authentication:
-    """Who may call an emulator at all: whoever has its key, its jobs, and the users and roles of its IAM.
+    """Accepts calls with the emulator's key, the keys of its jobs, and those of users and roles of its IAM.
 
     Attributes:
         key: The emulator's.
-        secret_of: The secret of a key that a job, IAM or STS was given; `None` for nobody's.
-        web_identity: The one token that stands for the identity of a CI service: its call is the only unsigned one.
+        secret_of: Gives the secret of an access key of a job, IAM or STS; `None` for an unknown key.
+        web_identity: The token that identifies a CI service. A call with it is the only one that needs no signature.
     """
 
     key: Key
@@ -58,7 +58,7 @@ class Authentication:
     def refusal(
         self, asked: Operation, signature: Signature | None, environ: Environ, body: Callable[[], bytes]
     ) -> Refusal | None:
-        """Why an AWS call is not believed to be its caller's; `None` if it is."""
+        """Why an AWS call is refused; `None`: it comes from the caller that it names."""
         if signature is None:
             return None if self._is_identified(asked, body) else UNSIGNED
         own = signature.access_key in self.key.ids
@@ -68,7 +68,7 @@ class Authentication:
         return None if signatures.holds(signature, environ, secret, body, now=time.time()) else WRONG
 
     def has_key(self, environ: Environ) -> bool:
-        """Whether a request that is no AWS call brings the emulator's key (HTTP Basic, RFC 7617)."""
+        """Whether a request that is no AWS call has the emulator's key (HTTP Basic, RFC 7617)."""
         given: str = environ.get("HTTP_AUTHORIZATION", "")
         return hmac.compare_digest(given.encode("latin-1", "replace"), self.key.basic.encode())
 

@@ -1,4 +1,4 @@
-"""Counts the calls that came in: how often, and how many bytes, apart for jobs and for all others."""
+"""Counts calls and bytes, separately for jobs and for all other callers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 
 CALLERS = ("client", "job")
-"""``job``: signed with the credentials of a job's role; ``client``: everything else."""
+"""``job``: calls that are signed with the credentials of a job's role; ``client``: all others."""
 
 
 class CallCounts:
@@ -17,7 +17,7 @@ class CallCounts:
         self._counts: dict[tuple[str, str], list[int]] = {}
 
     def add(self, caller: str, operation: str, bytes_in: int, bytes_out: int) -> None:
-        """One call; ``operation`` is ``"s3:PutObject"``, bytes are those of the bodies."""
+        """Count one call; ``operation`` is such as ``"s3:PutObject"``, bytes are those of the bodies."""
         with self._lock:
             entry = self._counts.setdefault((caller, operation), [0, 0, 0])
             entry[0] += 1
@@ -25,7 +25,7 @@ class CallCounts:
             entry[2] += bytes_out
 
     def reset(self) -> None:
-        """Begin at zero."""
+        """Set all counts to zero."""
         with self._lock:
             self._counts.clear()
 

@@ -1,21 +1,21 @@
-"""The emulator's own routes under ``/_cirro/``: calls, faults, limits, status; and what tasks ask for.
+"""The emulator's own routes under ``/_cirro/``: calls, faults, limits, status; credentials and metadata of tasks.
 
 | route | what it does |
 | --- | --- |
-| ``GET /_cirro/health`` | 200 once it answers |
+| ``GET /_cirro/health`` | 200 once the emulator answers |
 | ``GET /_cirro/status`` | queues, jobs by state, hosts, of every region in use |
 | ``GET /_cirro/calls[?caller=job|client]`` | ``{"s3:PutObject": {"count", "bytes_in", "bytes_out"}}`` |
-| ``DELETE /_cirro/calls`` | counts from zero |
+| ``DELETE /_cirro/calls`` | sets all counts to zero |
 | ``GET, PUT, DELETE /_cirro/faults`` | lists, adds (one or ``{"faults": [...]}``, fields of `faults.Fault`), clears |
 | ``GET, PUT /_cirro/limits`` | calls a second by Batch operation |
 | ``GET, PUT /_cirro/images`` | ``{image: [program, argument...]}``: what a job without a command runs, as a process |
 | ``GET, PUT /_cirro/account`` | vCPU quotas, cost tags, instance types that are absent (`account.Account`) |
-| ``DELETE /_cirro/hosts/<instance id>[?notice_s=n]`` | the instance is lost now, or n seconds after Spot's notice |
+| ``DELETE /_cirro/hosts/<instance id>[?notice_s=n]`` | terminates it now, or n seconds after a Spot notice |
 | ``GET /_cirro/credentials/<endpoint_id>`` | credentials of a task's role, as the ECS agent gives them |
 | ``GET /_cirro/metadata/<endpoint_id>`` | the task's container, as in ECS's task metadata version 4 |
 | ``/_cirro/instance/<endpoint_id>/latest/...`` | the instance metadata service of the task's host |
 
-The last three are a task's own (`model.Attempt.endpoint_id`); the others are for who has the emulator's key.
+The last three are for tasks, which know their ``endpoint_id`` (`model.Attempt`); the others need the emulator's key.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TASKS = ("/_cirro/credentials/", "/_cirro/metadata/", "/_cirro/instance/")
 
 
 def is_tasks(path: str) -> bool:
-    """Whether a route is one that a task knows by what it was told, and nobody else does."""
+    """Whether a route is one of those for tasks."""
     return path.startswith(TASKS)
 
 
@@ -86,7 +86,7 @@ def status(batches: dict[str, Batch]) -> Json:
 
 @dataclass
 class ControlRoutes:
-    """Answers the emulator's own routes."""
+    """Answers requests to the emulator's own routes."""
 
     region: str
     batches: Callable[[], dict[str, Batch]]
@@ -95,7 +95,7 @@ class ControlRoutes:
     limits: Limits
     tasks: Tasks
     image_commands: dict[str, list[str]]
-    standing: Account
+    account_settings: Account
 
     def __call__(self, method: str, path: str, query: str, body: bytes) -> Answer:
         """One request."""
@@ -148,7 +148,7 @@ class ControlRoutes:
         return json_answer(self.image_commands)
 
     def _account(self, method: str, rest: str, query: str, body: Any) -> Answer:
-        return json_answer(self.standing.settings(body if method == "PUT" else {}))
+        return json_answer(self.account_settings.update(body if method == "PUT" else {}))
 
     def _hosts(self, method: str, rest: str, query: str, body: Any) -> Answer:
         for batch in self.batches().values():

@@ -1,7 +1,7 @@
-"""The one application behind the port: our AWS Batch, moto for the rest, and between them counting and faults.
+"""The WSGI application of the emulator: gives each request to AWS Batch, the registry, moto or its own routes.
 
-Nothing is looked at that a web page sent, or that nobody signed. Routes under ``/_cirro/`` are the emulator's own
-(`control`). It must not know what services do with a request.
+It refuses what a web page sent and what is not signed, counts calls, and applies faults. It must not know what services
+do with a request.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from covalent_cirro.local.emulator.iam.enforcement import IamEnforcement
 from covalent_cirro.local.emulator.keys import OWN_ID
 
 REASONS = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 409: "Conflict", 429: "Too Many Requests"}
-SIGNATURE_HOLDS_S = 300
-"""AWS refuses what is signed earlier or later than this (IAM User Guide, Signature Version 4)."""
+SIGNATURE_VALID_S = 300
+"""AWS refuses a request that was signed further in the past or future (IAM User Guide, Signature Version 4)."""
 LOCKS = 64
-"""Conditional writes to one key go one after another; so many keys at once."""
+"""Number of locks: conditional writes to one key happen one after another."""
 WRITES = frozenset(("PutObject", "CompleteMultipartUpload", "CopyObject", "DeleteObject"))
 XML_SERVICES = frozenset(("s3", "sts", "iam", "ec2", "cloudformation"))
 OWN_ROUTES = ("/_cirro/", "/moto-api/")
-"""The emulator's own, and moto's pages: no AWS calls. Who asks brings the emulator's key, or is a task that asks for
-what is its own."""
+"""The emulator's own routes and moto's pages, which are no AWS calls. Requests to them need the emulator's key; those
+of a task for its credentials and metadata need none."""
 NO_FAULTS: Mapping[str, Fault] = MappingProxyType({})
 WRONG_DIGEST = "The digest you specified did not match what we received."
 CUT_AFTER_BYTES = 64
-"""A connection that is cut during its answer has sent so much of the body."""
+"""How much of the body is sent before a connection is cut during its answer."""
 
 
 @dataclass
@@ -59,17 +59,17 @@ class RequestRouter:
     """WSGI application.
 
     Attributes:
-        account: All callers belong to it.
+        account: Number of the account that all callers belong to.
         region: For requests that name none.
         moto: moto's application.
         registry: Images of the emulated ECR (`registry.Registry`).
-        batch: The Batch of a region, made when first asked for.
-        callers: Who may call at all.
+        batch: Gives the AWS Batch of a region.
+        callers: Checks who a request comes from.
         control: Answers requests under ``/_cirro/``.
-        is_tasks: Whether a path under ``/_cirro/`` is one that a task knows, and nobody else.
-        job_of: The job that an access key was given to, if any.
-        standing: Quotas and instance types of the account.
-        install: Puts our own code into a service of moto's, before it is called.
+        is_tasks: Whether a path under ``/_cirro/`` is one that only a task knows.
+        job_of: Gives the job that an access key was given to; `None` where there is none.
+        account_settings: Quotas and instance types of the account.
+        install: Replaces what moto does in a service, before its first call.
         iam: Refuses what policies do not allow; `None` before the account is known.
     """
 
@@ -85,7 +85,7 @@ class RequestRouter:
     faults: Faults
     calls: CallCounts
     limits: Limits
-    standing: Account
+    account_settings: Account
     install: Callable[[str], None]
     iam: IamEnforcement | None = None
     _answers: ChangedAnswers = field(default_factory=ChangedAnswers)
@@ -98,11 +98,11 @@ class RequestRouter:
         refused = web_pages.refusal(*(environ.get(f"HTTP_{name}") for name in ("HOST", "ORIGIN", "SEC_FETCH_SITE")))
         if refused is not None:
             return _give(json_answer({"message": refused}, 403), start)
-        if path.startswith(registry.LAYERS):  # such a URL is signed
+        if path.startswith(registry.LAYERS):  # the URL has a signature
             return self.registry(environ, start)
         if f"{path}/".startswith(OWN_ROUTES):
             return self._own(environ, start)
-        if registry.serves(environ):  # it asks for a token
+        if registry.serves(environ):  # the registry asks for a token
             name = registry.operation(environ["REQUEST_METHOD"], path)
             return self._counted(environ, Operation(registry.SERVICE, name, None, None), start)
         signature = signatures.of(environ)
@@ -117,7 +117,8 @@ class RequestRouter:
     def _own(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if not self.is_tasks(path) and not self.callers.has_key(environ):
-            return _give(json_answer({"message": f"{path} is for who has the key of this emulator"}, 403), start)
+            refused = f"{path} needs the key of this emulator as user and password"
+            return _give(json_answer({"message": refused}, 403), start)
         if not path.startswith("/_cirro/"):
             return self.moto(environ, start)
         body = environ["wsgi.input"].read()
@@ -188,7 +189,7 @@ class RequestRouter:
         try:
             request = json.loads(_whole_body(environ) or b"{}")
             jobs = [request.get("jobName"), request.get("jobId"), *request.get("jobs", ())]
-        except (ValueError, AttributeError, TypeError):  # malformed: it is refused later
+        except (ValueError, AttributeError, TypeError):  # malformed: AWS Batch refuses it later
             return []
         return [each for each in jobs if isinstance(each, str)]
 
@@ -208,7 +209,7 @@ class RequestRouter:
             return _give(answer._replace(body=self._answers.change(asked.name, answer.body, faults)), start)
         if asked.service == registry.SERVICE:
             return self.registry(environ, start)
-        own = self.standing.answer(asked, asked.region or self.region, lambda: _whole_body(environ))
+        own = self.account_settings.answer(asked, asked.region or self.region, lambda: _whole_body(environ))
         if own is not None:
             return _give(own, start)
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = self.account
@@ -223,7 +224,7 @@ class RequestRouter:
             return self.moto(environ, start)
         if "damage" in faults:
             damage(environ, faults["damage"])
-        # moto looks whether the key is there and then writes: two conditional writers could both win.
+        # moto looks whether the key exists, and then writes: without a lock two conditional writes could both succeed.
         lock = self._locks[zlib.crc32(environ["PATH_INFO"].encode("latin-1")) % LOCKS]
         with lock:
             return self.moto(environ, start)
@@ -248,7 +249,7 @@ def _give(answer: Answer, start: StartResponse) -> Iterable[bytes]:
 
 
 def _without_permissions(start: StartResponse) -> StartResponse:
-    """Answers that no page of another origin may read, whatever moto says."""
+    """Remove the headers by which moto lets pages of other origins read its answers."""
 
     def without(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         return start(status, web_pages.without_permissions(headers), exc_info)
@@ -257,7 +258,7 @@ def _without_permissions(start: StartResponse) -> StartResponse:
 
 
 def _dated(start: StartResponse, epoch_s: float) -> StartResponse:
-    """Answers that say another time."""
+    """Give answers another time in the header ``Date``."""
 
     def dated(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         kept = [(name, value) for name, value in headers if name.lower() != "date"]
@@ -286,7 +287,7 @@ def _fault_answer(faults: dict[str, Fault], service: str) -> Answer | None:
         query = service in XML_SERVICES
         code = "ExpiredToken" if query else "ExpiredTokenException"
         return _error(service, 403 if query else 400, code, "The security token included in the request is expired")
-    if "clock" in faults and abs(faults["clock"].seconds) > SIGNATURE_HOLDS_S:
+    if "clock" in faults and abs(faults["clock"].seconds) > SIGNATURE_VALID_S:
         if service == "s3":
             return _error(
                 service,
@@ -309,11 +310,12 @@ def _fault_answer(faults: dict[str, Fault], service: str) -> Answer | None:
 
 
 UNKNOWN_KEYS = {"s3": "InvalidAccessKeyId", "ec2": "AuthFailure", "batch": "UnrecognizedClientException"}
-"""How services call a key that is nobody's; the others say InvalidClientTokenId or UnrecognizedClientException."""
+"""Error code for an unknown access key, by service; other services: InvalidClientTokenId, or
+UnrecognizedClientException where they speak JSON."""
 
 
 def _refusal_answer(service: str, refusal: Refusal) -> Answer:
-    """A refusal as the service's protocol has it; 400 in the JSON protocols of Logs and ECR, 403 elsewhere."""
+    """A refusal in the form of the service's protocol; status 400 in the JSON protocols of Logs and ECR, else 403."""
     query = service in XML_SERVICES
     if refusal.kind == "not evaluated":
         return _error(service, 501, "NotImplemented", refusal.text)

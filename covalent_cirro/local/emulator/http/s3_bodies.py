@@ -15,11 +15,11 @@ from covalent_cirro.local.emulator.http.server import Environ
 
 
 class WrongDigest(Exception):
-    """The body does not have the checksum that came with it; ``str`` is the S3 error code."""
+    """The body does not have the checksum that its request names; ``str`` is the S3 error code."""
 
 
 class BytesBody:
-    """A body that was read already; gives it away in one piece, without a copy."""
+    """A body that was read already; a read of all of it makes no copy."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -39,11 +39,11 @@ class BytesBody:
 
 
 def take_body(environ: Environ) -> None:
-    """Read an upload's body, undo ``aws-chunked``, check its checksums, and put it back plain.
+    """Read the body of an upload, decode ``aws-chunked``, check its checksums, and put the decoded body in its place.
 
     Raises:
         WrongDigest: ``BadDigest`` or ``IncompleteBody``.
-        ConnectionError: The client broke off.
+        ConnectionError: The client closed the connection within the body.
     """
     streaming = environ.get("HTTP_X_AMZ_CONTENT_SHA256", "").startswith("STREAMING-")
     encodings = [each.strip() for each in environ.get("HTTP_CONTENT_ENCODING", "").split(",") if each.strip()]
@@ -62,7 +62,7 @@ def take_body(environ: Environ) -> None:
     environ.pop("HTTP_TRANSFER_ENCODING", None)
     environ["CONTENT_LENGTH"] = str(len(data))
     if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
-        environ["CONTENT_TYPE"] = "binary/octet-stream"  # moto would parse the object as a form, for ever
+        environ["CONTENT_TYPE"] = "binary/octet-stream"  # else moto parses the object as a form, without an end
     _check(environ, data)
     environ["wsgi.input"] = BytesBody(data)
 

@@ -1,6 +1,6 @@
-"""Refuses what a caller's policies do not allow: finds who calls, what the request needs, and decides.
+"""Refuses requests that the policies of their caller do not allow.
 
-It must not know how an answer is written, nor what services do with a request.
+It must not know the form of answers, nor what services do with a request.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ ALLOW_ALL = '{"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}'
 class IamEnforcement:
     """IAM of one account.
 
-    Keys that IAM or STS gave out, jobs' among them, are their user or role. The emulator's own key is the account's
-    administrator, who may do all that no bucket's policy denies. That a caller has the key it names was found out
-    before (`callers`).
+    The caller is the user or role that IAM or STS made the access key for; the key of a job is its role's. The
+    emulator's own key is the account's administrator, who may do everything that no bucket policy denies. Before, the
+    signature was checked (`http.authentication`).
 
     Attributes:
-        account: The account.
+        account: Number of the account.
         region: For requests that name none.
-        batch: The Batch of a region.
-        enforced: Whether callers are told apart; where not, each is the administrator.
+        batch: Gives the AWS Batch of a region.
+        enforced: Whether policies are checked; if not, each caller is the administrator.
         own: Ids of the emulator's own key.
     """
 
@@ -46,7 +46,7 @@ class IamEnforcement:
         who: Principal | None = None
         if self.enforced and asked.access_key and asked.access_key not in self.own:
             who = moto_iam.principal(self.account, asked.access_key)
-            if who is None:  # its user or session is gone
+            if who is None:  # its user or session was deleted
                 return UNKNOWN
         if who is None:
             if asked.service != "s3":
@@ -67,7 +67,7 @@ class IamEnforcement:
         return None
 
     def role_refused(self, role_arn: str, session: str, access: Access) -> str | None:
-        """AWS's words if a role's session may not, as the ECS agent asks for a task; `None` if it may.
+        """Why a session of a role, which the ECS agent uses, may not do something, in AWS's words; `None` if it may.
 
         Raises:
             NotEvaluated: A policy of the role has what is not evaluated here.
@@ -84,5 +84,5 @@ class IamEnforcement:
 
 
 def _common(access: Access, region: str) -> policies.Context:
-    """The loopback stands in for TLS: what AWS asks of a connection's safety is taken as given."""
+    """Condition keys of every request. A connection over the loopback counts as one with TLS."""
     return {"aws:SecureTransport": ["true"], "aws:RequestedRegion": [region], **access.context}

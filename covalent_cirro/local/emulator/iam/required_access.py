@@ -1,7 +1,7 @@
-"""What one request asks of IAM: actions, the ARNs of resources, and condition keys.
+"""Which actions on which resources a request needs to be allowed, with its condition keys.
 
-It knows the words of the Service Authorization Reference (2026), and no policies or principals. Where AWS was seen to
-do otherwise than the reference says, what was seen holds, and stands here with its source.
+Source: Service Authorization Reference (2026). Where AWS was seen to do otherwise, this module does so, and names
+the source. It must not know policies or principals.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from covalent_cirro.local.emulator.http.server import Environ
 from covalent_cirro.local.emulator.iam.policies import Access, Context
 
 TASKS = "ecs-tasks.amazonaws.com"
-"""Whom a job definition's roles are passed to (Batch User Guide, IAM execution role)."""
+"""The service that a job definition's roles are passed to (Batch User Guide, IAM execution role)."""
 
 
 class Request(NamedTuple):
-    """A request, and what there is to look up about it.
+    """A request, and where to look up what it names.
 
     Attributes:
         environ: Its method, path, query and headers.
-        body: Reads its body, as often as wanted.
-        account: Of the caller.
-        region: That it goes to.
-        batch: The Batch of that region.
-        missing: Whether an S3 bucket is there that has no such key.
+        body: Reads its body; it can be called more than once.
+        account: Account of the caller.
+        region: Region of the request.
+        batch: AWS Batch of that region.
+        missing: Whether an S3 bucket exists and has no such key.
     """
 
     environ: Environ
@@ -56,7 +56,7 @@ class Request(NamedTuple):
 
 
 def accesses(asked: Operation, request: Request) -> list[Access]:
-    """All that the caller must be allowed, in the order in which AWS refuses."""
+    """What the caller must be allowed to do, in the order in which AWS checks it."""
     if asked.service == "batch":
         return _batch(asked.name, request)
     if asked.service == "s3":
@@ -71,9 +71,9 @@ def accesses(asked: Operation, request: Request) -> list[Access]:
 
 
 ALWAYS_ALLOWED = frozenset(("sts:GetCallerIdentity", "sts:GetSessionToken"))
-"""Need no permission (STS API Reference)."""
+"""Actions that need no permission (STS API Reference)."""
 PREFIXES = {"monitoring": "cloudwatch", "tagging": "tag"}
-"""Services whose actions begin otherwise than their requests are signed."""
+"""Prefix of the actions of a service, where it is not the name by which its requests are signed."""
 
 
 def _parameters(request: Request) -> Json:
@@ -91,7 +91,7 @@ def _parameters(request: Request) -> Json:
 
 _BY_JOB = {"CancelJob": "CancelJob", "TerminateJob": "TerminateJob"}
 _BY_JOBS = {"CancelJobs": "CancelJob", "TerminateJobs": "TerminateJob"}
-"""Bulk calls have no action of their own. AWS refuses each job by itself; here one that is refused refuses all."""
+"""Bulk calls have no action of their own. AWS refuses each job separately; here one refused job refuses the call."""
 _BY_NAME = {
     "CreateComputeEnvironment": ("compute-environment", "computeEnvironmentName"),
     "UpdateComputeEnvironment": ("compute-environment", "computeEnvironment"),
@@ -117,7 +117,7 @@ def _batch(name: str, request: Request) -> list[Access]:
     try:
         given = dict(json.loads(request.body() or b"{}"))
     except ValueError:
-        given = {}  # the service says what is wrong with it
+        given = {}  # malformed: AWS Batch refuses it
     found = batch_api.route(environ["REQUEST_METHOD"], environ["PATH_INFO"])
     given.update(found[1] if found is not None else {})
     tags: dict[str, str] = given.get("tags") or {}
@@ -149,7 +149,7 @@ def _batch(name: str, request: Request) -> list[Access]:
 
 
 def _submit_job(batch: Batch, given: Json, asked: Context) -> list[Access]:
-    """Definition and queue, as the User Guide has it ("Resource: Restrict to a job queue").
+    """SubmitJob needs the definition and the queue (User Guide, "Resource: Restrict to a job queue").
 
     The reference has ``job`` among the required resource types as well; policies without it work (aws/aws-cdk,
     BatchSubmitJob). With tags, the same two are asked for ``batch:TagResource`` too: AWS was seen to name the
@@ -242,10 +242,10 @@ _ON_BUCKET = {
     "GetBucketCors": "GetBucketCORS",
     "PutBucketCors": "PutBucketCORS",
 }
-"""Where the action is not called as the operation is."""
+"""Action by operation, where their names differ."""
 _VERSIONED = {"GetObject": "GetObjectVersion", "DeleteObject": "DeleteObjectVersion"}
 _NO_OBJECT_YET = frozenset(("CreateMultipartUpload", "UploadPart", "UploadPartCopy"))
-"""They take no conditional header, so ``s3:ObjectCreationOperation`` tells them apart (S3 User Guide, Enforce
+"""Operations without conditional headers; for them ``s3:ObjectCreationOperation`` is false (S3 User Guide, Enforce
 conditional writes on Amazon S3 buckets)."""
 _HEADER_KEYS = {
     "s3:if-none-match": "HTTP_IF_NONE_MATCH",
@@ -264,7 +264,7 @@ def _s3(name: str, request: Request) -> list[Access]:
     if name == "ListBuckets":
         return [Access("s3:ListAllMyBuckets")]
     if name == "DeleteObjects":
-        # AWS refuses key by key, inside its answer; here one key that is refused refuses all.
+        # AWS refuses each key separately, inside its answer; here one refused key refuses the call.
         return [Access("s3:DeleteObject", f"arn:aws:s3:::{bucket}/{each}") for each in _keys(request.body())]
     if name not in _ON_OBJECT:
         names = {f"s3:{each}": [query[each]] for each in ("prefix", "delimiter", "max-keys") if each in query}
@@ -286,7 +286,7 @@ def _s3(name: str, request: Request) -> list[Access]:
         from_bucket, _, from_key = source.partition("/")
         read = (from_bucket, from_key)
     if read is not None and request.missing(*read):
-        # Who may not list is not told that there is no such key: 403 for 404, without s3:prefix (S3 API, GetObject).
+        # Without s3:ListBucket the answer is 403, not 404, with no condition key s3:prefix (S3 API, GetObject).
         needed.append(Access("s3:ListBucket", f"arn:aws:s3:::{read[0]}"))
     return needed
 
@@ -299,7 +299,7 @@ def _keys(body: bytes) -> list[str]:
 
 
 def _logs(name: str, given: Json, request: Request) -> list[str]:
-    """Streams by their ARN; groups by that of a stream without a name, as AWS writes it (mweagle/Sparta#7)."""
+    """ARN of a stream; for a group, that of a stream without a name, as AWS writes it (mweagle/Sparta#7)."""
     group = given.get("logGroupName") or str(given.get("logGroupIdentifier", "")).rpartition("log-group:")[2]
     if name == "DescribeLogGroups":
         return [request.arn("logs", "log-group::log-stream:")]
@@ -349,4 +349,4 @@ RESOURCES: dict[str, Callable[[str, Any, Request], list[str]]] = {
     "iam": _iam,
     "sts": _sts,
 }
-"""Services whose resources are told apart; an action of any other service is asked for on ``*``."""
+"""By service, the resources of a request; an action of any other service is on ``*``."""

@@ -1,4 +1,4 @@
-"""Imports moto, replaces its attributes, gives its WSGI application, and forgets what it holds of an account.
+"""Imports moto, replaces its attributes, gives its WSGI application, and removes what it holds of an account.
 
 moto's backends live in this process, so that everything here is a plain call. Nothing is imported before it is needed:
 moto takes seconds.
@@ -66,7 +66,7 @@ def replace(owner: Any, name: str, new: Any) -> None:
     Args:
         owner: The class or module.
         name: Name of the attribute.
-        new: What takes its place.
+        new: The new value.
 
     Raises:
         EmulatorError: moto has no such attribute: this is not the version that the emulator was written for.
@@ -130,7 +130,7 @@ class MotoApplication:
 
 
 def forget_account(account: str) -> None:
-    """Drop all that moto holds of an account."""
+    """Remove everything that moto holds of an account."""
     if "moto.core.base_backend" not in sys.modules:
         return
     preload()
@@ -142,7 +142,7 @@ def forget_account(account: str) -> None:
         for backend in list(backends[account].values()):
             try:
                 backend.reset()
-            except Exception:  # the backend goes in the next line, with all that it holds
+            except Exception:  # the next statement removes the backend
                 log.debug("moto's %s cannot be reset", type(backend).__name__, exc_info=True)
         del backends[account]
     if "moto.s3.models" in sys.modules:

@@ -1,6 +1,6 @@
 """Replaces what moto's CloudFormation does with templates, stacks, change sets and types of resources.
 
-What takes moto's place is in `formation`; this module only says what it takes the place of.
+The replacements themselves are in `formation`; this module connects them with moto.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from covalent_cirro.local.emulator.formation import (
     template_checks,
 )
 from covalent_cirro.local.emulator.moto_internals.loading import once, replace
-from covalent_cirro.local.emulator.moto_internals.moto_stacks import (
-    MadeResources,
-    MotoStack,
+from covalent_cirro.local.emulator.moto_internals.moto_stacks import MadeResources, MotoStack
+from covalent_cirro.local.emulator.moto_internals.moto_templates import (
     StackNames,
+    api_error,
     evaluated,
     validation_error,
 )
@@ -35,7 +35,7 @@ STEADY = frozenset(("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPL
 
 @once
 def install() -> None:
-    """Replace all of it."""
+    """Replace everything."""
     from moto.cloudformation import models, parsing, responses
 
     _replace_templates(parsing, models)
@@ -57,7 +57,7 @@ def _replace_templates(parsing: Any, models: Any) -> None:
         make_map(self, *args, **kwargs)
 
     def get_item(self: Any, name: str) -> Any:
-        # moto makes a resource when somebody looks at it. Here only the thread of the stack engine makes any: a
+        # moto makes a resource at the first access to it. Here only the thread of the stack engine makes any: a
         # DescribeStacks meanwhile must not make the same resource a second time.
         is_maker = self.cirro_made.maker == threading.get_ident()
         if name in self._parsed_resources or is_maker or name not in self._resource_json_map:
@@ -155,7 +155,7 @@ def _replace_operations(models: Any, responses: Any) -> None:
         self: Any, name: str, template: str, role_arn: str | None, parameters: list[Json], tags: Any
     ) -> Any:
         stack = self.get_stack(name)
-        before = MotoStack(stack).parameter_values()  # a default that nobody gave is a value too
+        before = MotoStack(stack).parameter_values()  # a default is a value too
         given = {
             each["ParameterKey"]: before.get(each["ParameterKey"], "")
             if each.get("UsePreviousValue")
@@ -207,18 +207,14 @@ def _change_set_names(response: Any) -> tuple[Any, Any]:
 
 
 def _check_capabilities(response: Any) -> None:
-    from moto.cloudformation.exceptions import CloudFormationError
-
     body = response._get_param("TemplateBody") or ""
     given = response._get_param("Capabilities", []) or []
     if "AWS::IAM::" in body and not {"CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"} & set(given):
-        error: Any = CloudFormationError("Requires capabilities : [CAPABILITY_IAM]")
-        error.code = "InsufficientCapabilitiesException"
-        raise error
+        raise api_error("InsufficientCapabilitiesException", "Requires capabilities : [CAPABILITY_IAM]")
 
 
 def _replace_kinds(parsing: Any) -> None:
-    """The class of a type of resources is looked for in `formation` first."""
+    """Use the classes of `formation` for types of resources, and moto's for all others."""
     own: dict[str, Any] = {each.kind: each for each in (*batch_kinds.KINDS, *service_kinds.KINDS)}
     class_of_moto, name_property_of_moto = parsing.resource_class_from_type, parsing.resource_name_property_from_type
     completed: dict[str, Any] = {}

@@ -84,7 +84,7 @@ def add_launch_template_version(template: Any, data: Json) -> None:
 def remove_vpc_endpoint(account: str, region: str, endpoint_id: str) -> None:
     """Remove a VPC endpoint with its network interfaces and routes. Does nothing where there is none.
 
-    moto's own deletion leaves interfaces and routes, and the endpoint in the state ``deleted``; in EC2 it is gone.
+    moto's own deletion leaves interfaces and routes, and the endpoint in the state ``deleted``; in EC2 it is removed.
     """
     from moto.ec2.models import ec2_backends
 

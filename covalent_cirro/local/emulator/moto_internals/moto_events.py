@@ -10,12 +10,12 @@ from covalent_cirro.local.emulator.moto_internals.loading import IMPORTING, once
 
 
 def wants_events() -> bool:
-    """Whether anybody ever used EventBridge here: otherwise no rule can exist."""
+    """Whether EventBridge was ever called in this process: otherwise no rule can exist."""
     return "moto.events.models" in sys.modules
 
 
 def put_event(account: str, region: str, detail_type: str, resources: list[str], detail: str) -> None:
-    """An event of source ``aws.batch`` on the default bus."""
+    """Put an event of source ``aws.batch`` on the default bus."""
     with IMPORTING:
         from moto.events.models import events_backends
     install()

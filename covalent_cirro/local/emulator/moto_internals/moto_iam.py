@@ -11,7 +11,7 @@ from covalent_cirro.local.emulator.moto_internals.loading import PARTITION, prel
 
 
 def assume_role(account: str, region: str, role_arn: str, session: str, duration_s: int) -> Json:
-    """Temporary credentials of a role, as the ECS agent hands them to a container."""
+    """Temporary credentials of a role, in the form in which the ECS agent gives them to a container."""
     preload()
     from moto.sts.models import sts_backends
 
@@ -53,7 +53,7 @@ def task_role_works(account: str, role_arn: str) -> bool:
 
 
 def secret_of(account: str, access_key: str) -> str | None:
-    """The secret of an access key that IAM or STS gave out; `None` for nobody's."""
+    """The secret of an access key of IAM or STS; `None` for an unknown key."""
     preload()
     from moto.iam.models import iam_backends
     from moto.sts.models import sts_backends
@@ -69,7 +69,7 @@ def secret_of(account: str, access_key: str) -> str | None:
 
 
 def principal(account: str, access_key: str) -> Principal | None:
-    """The user or role session that IAM or STS gave an access key to, with their policies; `None` for nobody's."""
+    """The user or role session that has an access key, with its policies; `None` for an unknown key."""
     preload()
     from moto.iam.models import iam_backends
     from moto.sts.models import sts_backends
@@ -85,7 +85,7 @@ def principal(account: str, access_key: str) -> Principal | None:
 
 
 def principal_named(account: str, arn: str) -> Principal | None:
-    """A user or a role by its own ARN, with its policies; `None` if IAM has neither."""
+    """A user or a role by its ARN, with its policies; `None` if IAM has neither."""
     preload()
     from moto.iam.models import iam_backends
 
@@ -98,7 +98,7 @@ def principal_named(account: str, arn: str) -> Principal | None:
 
 
 def role_session(account: str, role_arn: str, session: str, policy: str | None = None) -> Principal:
-    """A session of a role, with the role's policies as they are now; one of a role that is gone has none."""
+    """A session of a role, with the role's policies as they are now; a role that was deleted has none."""
     preload()
     from moto.iam.models import iam_backends
 

@@ -1,4 +1,4 @@
-"""A stack of moto's CloudFormation, under the names that the stack engine uses for it, whatever moto calls them.
+"""A stack of moto's CloudFormation, with names of our own for what the stack engine uses of it.
 
 moto answers the API and generates names and ids; it makes resources in no order and knows no events of resources. This
 module must not know in which order resources are made, nor what follows from a failure (`formation.stack_engine`).
@@ -13,36 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from covalent_cirro.deployment.template_functions import Names, TemplateError, as_text, evaluate
+from covalent_cirro.deployment.template_functions import as_text
 from covalent_cirro.local.emulator.batch.model import Json
-
-ZONE_LETTERS = "abc"
-"""``Fn::GetAZs`` gives a zone for each letter, in every region."""
-
-
-def validation_error(text: str) -> Exception:
-    """The error that CloudFormation answers as ``ValidationError``, with HTTP status 400."""
-    from moto.cloudformation.exceptions import ValidationError
-
-    error: Exception = ValidationError(message=text)
-    return error
-
-
-def api_error(code: str, text: str) -> Exception:
-    """The error that CloudFormation answers with a code of its own, with HTTP status 400."""
-    from moto.cloudformation.exceptions import CloudFormationError
-
-    error: Any = CloudFormationError(text)
-    error.code = code
-    return error  # type: ignore[no-any-return]
-
-
-def unknown_attribute() -> Exception:
-    """The error that a resource raises for an attribute that it does not have."""
-    from moto.cloudformation.exceptions import UnformattedGetAttTemplateException
-
-    error: Exception = UnformattedGetAttTemplateException()
-    return error
+from covalent_cirro.local.emulator.moto_internals.moto_templates import StackNames, evaluated
 
 
 def resource_class(kind: str) -> Any:
@@ -64,80 +37,15 @@ def change_set_id(backend: Any, name: str) -> str:
     return str(generate_changeset_id(name, backend.region_name, backend.account_id))
 
 
-class StackNames:
-    """What the names in the template of a stack stand for (`template_functions.Names`).
-
-    Args:
-        resource_map: moto's map of the stack's parameters and resources.
-    """
-
-    def __init__(self, resource_map: Any) -> None:
-        self._map = resource_map
-
-    def ref(self, name: str) -> Any:
-        """A parameter's value, or a resource's physical id."""
-        found = self._map[name]
-        return getattr(found, "physical_resource_id", found)
-
-    def attribute(self, resource: str, attribute: str) -> Any:
-        """A resource's attribute. One that moto does not implement is left as the function that asks for it."""
-        from moto.cloudformation.exceptions import UnformattedGetAttTemplateException
-
-        found = self._map.get(resource)
-        if found is None:
-            raise TemplateError(f"Template error: instance of Fn::GetAtt references undefined resource {resource}")
-        try:
-            return found.get_cfn_attribute(attribute)
-        except NotImplementedError:
-            return {"Fn::GetAtt": [resource, attribute]}
-        except UnformattedGetAttTemplateException as error:
-            raise TemplateError(error.description.format(resource, attribute)) from error
-
-    def condition(self, name: str) -> bool:
-        """Whether a condition holds; rules are checked before there is any."""
-        conditions = getattr(self._map, "lazy_condition_map", {})
-        if name not in conditions:
-            raise TemplateError(f"Template validation error: condition {name} does not exist")
-        return bool(conditions[name])
-
-    def mapping(self, name: str) -> Any:
-        """A mapping. What ``AWS::Include`` brings into one, moto keeps beside it."""
-        found = self._map[name]
-        return self._map if "Fn::Transform" in found else found
-
-    def exported(self, name: str) -> Any:
-        """The value that another stack exports."""
-        found = [each.value for each in self._map.cross_stack_resources.values() if each.name == name]
-        if not found:
-            raise TemplateError(f"No export named {name} found.")
-        return found[0]
-
-    def zones(self, region: str) -> list[str]:
-        """Three zones of each region."""
-        return [f"{region or self._map._region_name}{letter}" for letter in ZONE_LETTERS]
-
-
-def evaluated(value: Any, names: Names) -> Any:
-    """A value of a template with its references and functions replaced by what they come to.
-
-    Raises:
-        Exception: `validation_error`: the template has a mistake.
-    """
-    try:
-        return evaluate(value, names)
-    except TemplateError as error:
-        raise validation_error(str(error)) from error
-
-
 @dataclass
 class MadeResources:
-    """What a stack has made, kept at moto's map of its resources.
+    """The resources that a stack has made; an attribute of moto's map of its resources.
 
     Attributes:
         order: Logical ids, in the order in which they were made.
         bodies: By logical id, what the template said of the resource when it was made or changed last.
-        properties: By logical id, its properties then, evaluated; `None` after a change that failed: nobody knows what
-            the resource has, so that the next change sets everything anew.
+        properties: By logical id, its properties then, evaluated; `None` after a change that failed, when it
+            is not known what the resource has: the next change sets all of it.
         maker: The thread that makes a resource now: moto would make one in any thread that looks at it.
     """
 
@@ -170,7 +78,7 @@ class MotoStack:
     def __init__(self, stack: Any) -> None:
         self.raw = stack
 
-    # --- what it is -------------------------------------------------------------------------------------------------
+    # --- properties -------------------------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
@@ -249,8 +157,8 @@ class MotoStack:
         """The physical id of a resource; ``""`` where it has none, or was not made."""
         return str(getattr(self._map._parsed_resources.get(name), "physical_resource_id", None) or "")
 
-    def borrow_resources(self, of: MotoStack) -> None:
-        """Have references to resources mean those that another stack made."""
+    def use_resources(self, of: MotoStack) -> None:
+        """Evaluate references with the resources that another stack has made."""
         for name in of.made.order:
             self._map._parsed_resources[name] = of.resource(name)
 
@@ -312,13 +220,13 @@ class MotoStack:
         return before, after
 
     def drop(self, name: str) -> Any:
-        """Have a resource be no longer the stack's; returns it."""
+        """Remove a resource from the stack, without deleting it; returns it."""
         resource = self._map._parsed_resources.pop(name, None)
         self.made.forget(name)
         return resource
 
     def delete_resource(self, resource: Any, body: Json) -> None:
-        """Delete a resource of a type of which moto knows how."""
+        """Delete a resource of a type that moto can delete."""
         self._map._delete_resource(resource, body)
 
     @property
@@ -331,17 +239,17 @@ class MotoStack:
         """The region."""
         return str(self._map._region_name)
 
-    # --- changes of it ----------------------------------------------------------------------------------------------
+    # --- changes ----------------------------------------------------------------------------------------------------
 
     def tag_resources(self) -> None:
-        """Have each new resource bear the stack's name and id."""
+        """Tag each new resource with the stack's name and id."""
         self._map.tags.update({"aws:cloudformation:stack-name": self.name, "aws:cloudformation:stack-id": self.id})
 
     def load(self, text: Any, given: dict[str, Any]) -> None:
-        """Have another template and other values of parameters; nothing is made yet.
+        """Set another template and other values of parameters; nothing is made yet.
 
         Raises:
-            Exception: `validation_error`: a value, a rule or a condition is not possible.
+            Exception: `moto_templates.validation_error`: a value, a rule or a condition is not possible.
         """
         stack, resource_map = self.raw, self._map
         stack.template = text
@@ -357,13 +265,13 @@ class MotoStack:
         resource_map.load()
 
     def take_over(self, other: MotoStack) -> None:
-        """Have the template, parameters, tags and resources of another stack."""
+        """Take template, parameters, tags and resources of another stack."""
         for name in ("template", "template_dict", "parameters", "description", "tags", "resource_map", "output_map"):
             setattr(self.raw, name, getattr(other.raw, name))
 
     def keep_outputs(self) -> None:
         """Evaluate the outputs now: they are what the stack shows until a change of it is over."""
-        self.raw.outputs  # noqa: B018  (read for what reading it does)
+        self.raw.outputs  # noqa: B018  (reading it evaluates them)
 
     def renew_outputs(self) -> None:
         """Show the outputs of the template as it is now."""
@@ -378,13 +286,13 @@ class MotoStack:
     # --- events -----------------------------------------------------------------------------------------------------
 
     def set_status(self, status: str, reason: str | None = None, *, event: bool = True) -> None:
-        """Set its status, and say so in an event."""
+        """Set its status, and add an event of it."""
         self.raw.status = status
         if event:
             self._add_event(self.name, self.id, "AWS::CloudFormation::Stack", status, reason)
 
     def add_resource_event(self, name: str, status: str, reason: str | None = None) -> None:
-        """Say in an event what became of a resource."""
+        """Add an event of a resource."""
         body = self.bodies.get(name) or self.made.bodies.get(name) or {}
         self._add_event(name, self.physical_id(name), body.get("Type", ""), status, reason)
 
@@ -435,7 +343,7 @@ def unregistered_stack(
         tags: Of the stack.
 
     Raises:
-        Exception: `validation_error`: CloudFormation refuses template or parameters at once.
+        Exception: `moto_templates.validation_error`: CloudFormation refuses template or parameters at once.
     """
     from moto.cloudformation.models import Stack
     from moto.cloudformation.utils import generate_stack_id
@@ -455,7 +363,7 @@ def unregistered_stack(
 
 
 def reserve_stack(backend: Any, name: str, stack_id: str) -> MotoStack:
-    """Make the stack that a change set of type CREATE is for: it has a name, and nothing else."""
+    """Make the stack of a change set of type CREATE: it has a name and no template."""
     from moto.cloudformation.models import Stack
 
     made = MotoStack(Stack(stack_id, name, {}, {}, backend.account_id, backend.region_name))

@@ -1,4 +1,4 @@
-"""How the emulated ECR stands in the emulator: regions, faults, other services, and a job of a pushed image."""
+"""The emulated ECR within the emulator: regions, faults, other services, and a job of a pushed image."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_images_are_gone_with_the_emulator(tmp_path: Path) -> None:
 
 
 def test_the_emulator_starts_without_any_of_it(tmp_path: Path) -> None:
-    """moto is imported when it is first asked for something: its ECR costs nobody time who has no image."""
+    """moto is imported at the first call that needs it, its ECR at the first call about images."""
     code = (
         "import sys\n"
         "from covalent_cirro.local.emulator import Emulator\n"
