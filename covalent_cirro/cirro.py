@@ -15,15 +15,16 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from covalent._shared_files import TaskCancelledError, TaskRuntimeError
 from covalent._shared_files.config import get_config
 from covalent._shared_files.util_classes import RESULT_STATUS
 from covalent.executor.base import AsyncBaseExecutor
 
 from covalent_cirro import settings as options_table
+from covalent_cirro.electron.errors_for_covalent import as_cirro_error
+from covalent_cirro.electron.stock_methods import StockMethods
 from covalent_cirro.errors import CirroError
 from covalent_cirro.jobs import panel
 from covalent_cirro.settings import SECTION, Settings
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from covalent_cirro.electron.handover import JobHandle
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 EXECUTOR_PLUGIN_NAME = "CirroBatchExecutor"
 
@@ -55,7 +54,7 @@ def _stock_executor() -> Any:
 _Base: Any = _stock_executor() or AsyncBaseExecutor
 
 
-class CirroBatchExecutor(_Base):  # type: ignore[misc]
+class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
     """Runs electrons as AWS Batch jobs. Takes every option of the stock ``AWSBatchExecutor``, with the same meaning.
 
     An option that is not given has the value of ``[executors.cirro]`` in Covalent's config, else its default
@@ -119,7 +118,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         """Make the stock class the base, if it was only half imported when this module was imported."""
         stock = _stock_executor()
         if stock is not None and stock not in CirroBatchExecutor.__mro__:
-            CirroBatchExecutor.__bases__ = (stock,)
+            CirroBatchExecutor.__bases__ = (StockMethods, stock)
             # ABCMeta keeps earlier results of `isinstance` until a class is registered.
             stock.register(CirroBatchExecutor)
         made: CirroBatchExecutor = super().__new__(cls)
@@ -244,7 +243,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
 
         self._launch = Launch(task_group_metadata["dispatch_id"], task_group_metadata["node_ids"])
         try:
-            sent = await _as_cirro_error(submission.send(self._launch, self.settings, task_specs, self._keep_handle))
+            sent = await as_cirro_error(submission.send(self._launch, self.settings, task_specs, self._keep_handle))
             return handover.dump_sent(sent)
         except BaseException:
             self._launch.close()
@@ -270,7 +269,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         try:
             sent = handover.load_sent(data)
             return handover.dump_polled(
-                await _as_cirro_error(polling.poll(self._launch, self.settings, sent, self._keep_handle))
+                await as_cirro_error(polling.poll(self._launch, self.settings, sent, self._keep_handle))
             )
         finally:
             self._launch.close()
@@ -307,7 +306,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         from covalent_cirro.electron import receive as reception
 
         polled = handover.load_polled(data)
-        received = await _as_cirro_error(reception.receive(self.settings, dispatch_id, node_ids, polled))
+        received = await as_cirro_error(reception.receive(self.settings, dispatch_id, node_ids, polled))
         return [
             TaskUpdate(
                 dispatch_id=dispatch_id,
@@ -356,83 +355,6 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
             except Exception:
                 log.exception("The handle of job %s is not stored", handle)
 
-    # --- the stock class's own methods ---
-
-    async def run(
-        self, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], task_metadata: dict[str, Any]
-    ) -> Any:
-        """Run a function as a job and return its result, without a Covalent server.
-
-        The result is unpickled in the caller's process. Covalent's server never calls this method: it calls `send`. A
-        caller that stops waiting (Ctrl-C, a timeout) ends the job: nobody is left who wants its result.
-
-        Args:
-            function: The function; it is pickled by value where cloudpickle does so.
-            args: Positional arguments.
-            kwargs: Keyword arguments.
-            task_metadata: ``dispatch_id`` and ``node_id``, under which the call is stored in S3.
-
-        Raises:
-            TaskRuntimeError: The job failed; the message has the traceback, or why there is none.
-            TaskCancelledError: The job was cancelled.
-        """
-        from covalent_cirro.electron import without_server
-
-        settings = self.settings
-        written = await _as_cirro_error(without_server.upload(settings, function, args, kwargs, task_metadata))
-        submitting = asyncio.ensure_future(_as_cirro_error(without_server.submit(settings, written)))
-        try:
-            job = await asyncio.shield(submitting)
-        except asyncio.CancelledError:
-            await self.cancel(task_metadata, (await submitting).job_id)
-            raise
-        ended = await _as_cirro_error(without_server.wait(settings, written.call, job))
-        found = await _as_cirro_error(without_server.fetch(settings, written.call, ended))
-        print(found.stdout, end="", file=self.task_stdout)
-        print(found.stderr, end="", file=self.task_stderr)
-        if found.error:
-            print(found.error, end="", file=self.task_stderr)
-            raise TaskRuntimeError(found.error)
-        return found.value
-
-    async def _submit(
-        self, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], task_metadata: dict[str, Any]
-    ) -> str:
-        await self._upload_task(function, args, kwargs, task_metadata)
-        return await self.submit_task(task_metadata, {})
-
-    async def _upload_task(
-        self, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], task_metadata: dict[str, Any]
-    ) -> None:
-        from covalent_cirro.electron import without_server
-
-        await _as_cirro_error(without_server.upload(self.settings, function, args, kwargs, task_metadata))
-
-    async def submit_task(self, task_metadata: dict[str, Any], identity: dict[str, Any]) -> str:
-        """Submit the job of the newest call of an electron, and return the Batch job id. ``identity`` is not used."""
-        from covalent_cirro.electron import without_server
-
-        return await _as_cirro_error(without_server.submit_newest(self.settings, task_metadata))
-
-    async def get_status(self, job_id: str) -> tuple[str, int]:
-        """The status of a job, as AWS Batch names it, and the exit code; -1 where there is none."""
-        from covalent_cirro.electron import without_server
-
-        return await _as_cirro_error(without_server.status(self.settings, job_id))
-
-    async def query_result(self, task_metadata: dict[str, Any]) -> tuple[Any, str, str]:
-        """Result, stdout and stderr of an electron whose job has ended.
-
-        Raises:
-            TaskRuntimeError: The electron failed, or its job has not ended.
-        """
-        from covalent_cirro.electron import without_server
-
-        found = await _as_cirro_error(without_server.fetch_newest(self.settings, task_metadata))
-        if found.error:
-            raise TaskRuntimeError(found.error)
-        return found.value, found.stdout, found.stderr
-
 
 def _section() -> Mapping[str, Any]:
     """``[executors.cirro]`` of the config of this process; empty where there is none."""
@@ -454,17 +376,6 @@ def _status(one: Any) -> Any:
     if one.completed:
         return RESULT_STATUS.COMPLETED
     return RESULT_STATUS.CANCELLED if one.cancelled else RESULT_STATUS.FAILED
-
-
-async def _as_cirro_error(work: Awaitable[T]) -> T:
-    """Do work for Covalent, which shows ``str(error)`` and nothing else: any other error becomes a `CirroError`."""
-    try:
-        return await work
-    except (CirroError, TaskCancelledError):
-        raise
-    except Exception as error:
-        log.exception("Unexpected error")
-        raise CirroError(f"Unexpected {type(error).__name__} in covalent-cirro: {error or 'no message'}") from error
 
 
 def _register() -> None:
