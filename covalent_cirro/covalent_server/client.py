@@ -219,7 +219,7 @@ def error(dispatch_id: str) -> str:
     """The error of a dispatch that failed: a line for each node that failed, with the first paragraph of its error."""
     from covalent._results_manager import results_manager
 
-    told = []
+    lines = []
     with _answered(), tempfile.TemporaryDirectory() as folder:
         found = results_manager.get_result_manager(dispatch_id, folder)
         for node in found._manifest["lattice"]["transport_graph"]["nodes"]:
@@ -227,8 +227,8 @@ def error(dispatch_id: str) -> str:
                 for key in ("error", "stderr"):
                     found.download_node_asset(node["id"], key)
                 paths = [results_manager.get_node_asset_path(folder, node["id"], key) for key in ("error", "stderr")]
-                told.append(f"{node['metadata']['name']} (node {node['id']}): {_why(*paths)}")
-    return "\n".join(told) or str(found.result_object.error or "")
+                lines.append(f"{node['metadata']['name']} (node {node['id']}): {_why(*paths)}")
+    return "\n".join(lines) or str(found.result_object.error or "")
 
 
 def _why(error: str, stderr: str) -> str:

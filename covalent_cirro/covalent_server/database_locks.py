@@ -23,11 +23,11 @@ PATIENCE_S = 60.0
 PAUSE_S = 0.1
 """Pause before the next try: SQLite does not wait itself where that could be a deadlock."""
 
-TOLD_EVERY_S = 10.0
+LOG_EVERY_S = 10.0
 """Pause between two lines in the log about locks, however many statements wait."""
 
-_told_at = float("-inf")
-_telling = threading.Lock()
+_logged_at = float("-inf")
+_logging = threading.Lock()
 
 
 def wait_everywhere() -> None:
@@ -71,7 +71,7 @@ class _PatientCursor(sqlite3.Cursor):
 def _patiently(connection: sqlite3.Connection, work: Callable[[], T]) -> T:
     """Repeat work while the database is locked. SQLite itself waits for some seconds each time."""
     begin = time.monotonic()
-    changes, is_told = connection.total_changes, False
+    changes, is_logged = connection.total_changes, False
     while True:
         try:
             done = work()
@@ -80,10 +80,10 @@ def _patiently(connection: sqlite3.Connection, work: Callable[[], T]) -> T:
             # A statement that has changed rows already must not change them twice.
             if not _is_locked(error) or waited_s > PATIENCE_S or connection.total_changes != changes:
                 raise
-            is_told = _tell(connection, waited_s) or is_told
+            is_logged = _log_wait(connection, waited_s) or is_logged
             time.sleep(PAUSE_S)
             continue
-        if is_told:
+        if is_logged:
             log.warning("The database was locked for %.0f s; nothing was lost", time.monotonic() - begin)
         return done
 
@@ -93,12 +93,12 @@ def _is_locked(error: sqlite3.OperationalError) -> bool:
     return str(error).startswith(("database is locked", "database table is locked"))
 
 
-def _tell(connection: sqlite3.Connection, waited_s: float) -> bool:
-    global _told_at
-    with _telling:
-        if time.monotonic() - _told_at < TOLD_EVERY_S:
+def _log_wait(connection: sqlite3.Connection, waited_s: float) -> bool:
+    global _logged_at
+    with _logging:
+        if time.monotonic() - _logged_at < LOG_EVERY_S:
             return False
-        _told_at = time.monotonic()
+        _logged_at = time.monotonic()
     log.warning(
         "Another program has locked %s (a backup?): waiting for it, %.0f s by now and at most %.0f s",
         _path(connection),

@@ -214,7 +214,7 @@ def load_polled(data: object) -> Polled:
         )
     except ProtocolError as error:
         raise OutcomeError(
-            f"Covalent was told that electrons ended, but not in the form of this plugin: {error}. It was refused."
+            f"Covalent got the end of electrons in another form than this plugin's: {error}. It was refused."
         ) from error
 
 

@@ -178,7 +178,7 @@ def _end(group: Group, node_id: int, failure: Failure | None, files: Mapping[str
 
 
 def received(ends: Sequence[HostNodeEnd]) -> list[Received]:
-    """The ends of nodes, as those of electrons are told to Covalent."""
+    """The ends of nodes in the form of those of electrons."""
     return [
         Received(end.node_id, end.completed, dict(end.files), End.SUCCEEDED if end.completed else End.RAISED)
         for end in ends

@@ -65,7 +65,7 @@ REQUEST = "request.json"
 _TAIL_BYTES = 2000
 
 _slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
-_told_of: set[str] = set()
+_logged: set[str] = set()
 
 
 class NodeRun(NamedTuple):
@@ -235,7 +235,7 @@ def _read(folder: str, node_ids: Sequence[int], broken: BrokenProcess) -> list[N
         ]
         if [each.node_id for each in found] != list(node_ids):
             raise ValueError("it is about other nodes")
-        _tell_of(outcome["sandbox"])
+        _log_missing_protection(outcome["sandbox"])
     except FileNotFoundError:
         return broken
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -253,11 +253,11 @@ def _failure(value: Any) -> Failure | None:
     return failure
 
 
-def _tell_of(shut_in: Mapping[str, bool]) -> None:
+def _log_missing_protection(shut_in: Mapping[str, bool]) -> None:
     """Log once what the kernel of this host cannot keep from the process."""
     for what in ("files", "network"):
-        if shut_in.get(what) is not True and what not in _told_of:
-            _told_of.add(what)
+        if shut_in.get(what) is not True and what not in _logged:
+            _logged.add(what)
             log.warning(
                 "This host's kernel cannot keep the processes that open results from %s (docs/security.md): %s",
                 "the server's files" if what == "files" else "the network",

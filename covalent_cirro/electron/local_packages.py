@@ -62,7 +62,7 @@ def locate(item: str) -> Path:
             folders = ", ".join(map(str, found))
             raise SettingsError(
                 f"local_packages has {item!r}, which Python finds in {len(found)} folders: {folders}. Name those that "
-                "are to travel by their paths."
+                "are to be packed by their paths."
             )
         return found[0].resolve()
     if inner or spec.origin is None or not spec.origin.endswith(".py"):
@@ -111,7 +111,7 @@ def _files_of(folder: Path, name: str, above: tuple[Path, ...]) -> Iterator[tupl
         if real in above:
             raise SettingsError(
                 f"local_packages: {entry} leads to {real}, in which it lies itself: packing it would have no end. "
-                "Remove the link, or name the folders that are to travel one by one."
+                "Remove the link, or name the folders that are to be packed one by one."
             )
         yield from _files_of(entry, f"{name}/{entry.name}", (*above, real))
 

@@ -172,7 +172,7 @@ async def _ask_batch(engine: Engine, ended: EndedJob, outcome: Outcome | None) -
     except CirroError as error:
         if outcome is None:
             raise
-        log.info("The error of job %s is told without what AWS Batch knows of the job: %s", job_id, error)
+        log.info("The error of job %s has nothing that AWS Batch knows of the job: %s", job_id, error)
         return None
 
 
@@ -223,8 +223,10 @@ class _Explainer:
             problem=problem,
             job_id=self._job_id,
         )
-        told = explain(evidence, self._settings, node.name, node.node_id, self._place)
-        return told._replace(text=f"{told.text}\n{self._note}\n") if self._note else told
+        explanation = explain(evidence, self._settings, node.name, node.node_id, self._place)
+        if not self._note:
+            return explanation
+        return explanation._replace(text=f"{explanation.text}\n{self._note}\n")
 
 
 def links(engine: Engine, settings: Settings, detail: JobDetail | None) -> Place:

@@ -37,7 +37,7 @@ class _Waiter:
     job: Waiting
     queue: str
     tell: Tell
-    told: Reason | None = None
+    last_reason: Reason | None = None
 
 
 class Waits:
@@ -82,7 +82,7 @@ class Waits:
             tell: Called, on the loop, with the reason once the deadline is over, and with each other one after it.
         """
         before = self._waiters.get(job.job_id)
-        self._waiters[job.job_id] = _Waiter(job, queue, tell, before.told if before is not None else None)
+        self._waiters[job.job_id] = _Waiter(job, queue, tell, before.last_reason if before is not None else None)
         if before is not None and before.job.status_reason != job.status_reason:
             self._looked.pop(queue, None)  # AWS said something new: not to be kept for a minute
         self._news.set()
@@ -135,8 +135,8 @@ class Waits:
             if each.queue != queue or now - each.job.since < self._deadline_s:
                 continue
             reason = explain(each.job, seen, queue, self._region, self._profile, now, self._deadline_s)
-            if reason != each.told:
-                each.told = reason
+            if reason != each.last_reason:
+                each.last_reason = reason
                 each.tell(reason)
             fresh.setdefault(reason.why, []).append((each.job.job_id, reason))
         logged = self._logged.setdefault(queue, set())

@@ -175,7 +175,7 @@ class _JobWait:
     def __init__(self, ended: asyncio.Future[JobDetail], on_state: Callable[[JobDetail], None] | None) -> None:
         self.ended = ended
         self._on_state = on_state
-        self._told: tuple[object, ...] | None = None
+        self._shown: tuple[object, ...] | None = None
 
     def tell(self, detail: JobDetail) -> None:
         if self.ended.done():
@@ -183,8 +183,8 @@ class _JobWait:
         news = (detail.state, detail.status_reason, detail.log_stream, len(detail.attempts))
         if detail.is_terminal:
             self.ended.set_result(detail)
-        elif news != self._told:
-            self._told = news
+        elif news != self._shown:
+            self._shown = news
             if self._on_state is not None:
                 self._on_state(detail)
 
