@@ -7,18 +7,26 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	&& echo $$python && break; done)
 VENV ?= .venv
 STATE ?= .cirro
-PROCESSES ?= 2
+# Of tests at the same time: twice the cores, because most of a test's time is spent waiting for jobs and servers.
+PROCESSES ?= $(shell python3 -c 'import os; print(2 * len(os.sched_getaffinity(0)))' 2>/dev/null || echo 4)
 ARGS ?=
 # Absolute, so that what is run finds its way whatever its folder is.
 BIN := $(abspath $(VENV))/bin
 INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 
+# Hundreds of processes import this package while the tests run: without its bytecode, each would compile it anew.
+PYTEST = PATH="$(abspath $(VENV))/tools:$$PATH" PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest \
+	--numprocesses $(PROCESSES) --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help sweep down status test check docs bench faults install clean
+# Folders of tests/, each of which can be run alone: `make test-unit`.
+PARTS = unit runner emulator security plugin cli covalent faults images benchmarks aws
+.PHONY: help sweep down status test $(PARTS:%=test-%) check docs bench faults install clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-9s %s\n", $$1, $$2 }'
+	@printf 'make test-X   Run one part of the tests, X is one of: $(PARTS)\n'
 
 sweep: $(VENV)/.run ## Train a sweep as AWS Batch jobs on an emulated AWS, from nothing; ARGS="--output DIR" goes to it
 	@$(BIN)/cirro local up --server --state-dir $(STATE)
@@ -34,7 +42,13 @@ down: ## Stop what `make sweep` left running, and remove its data
 	@if [ -x $(BIN)/cirro ]; then $(BIN)/cirro local down --state-dir $(STATE); else echo "nothing is installed"; fi
 
 test: $(VENV)/.dev $(VENV)/.tools ## Run all tests; ARGS="-k name" goes to pytest
-	@PATH="$(abspath $(VENV))/tools:$$PATH" $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+$(PARTS:%=test-%): test-%: $(VENV)/.dev
+	@$(PYTEST) tests/$* $(ARGS)
+
+# What runs these command lines; without them, their tests skip.
+test-unit test-cli test-emulator: $(VENV)/.tools
 
 check: $(VENV)/.dev ## Format, lint, types, layers and the site of the documentation
 	@$(BIN)/ruff format --check .
@@ -84,9 +98,10 @@ AWSCLI_VERSION = 1.46.3
 $(VENV)/.tools: Makefile | $(VENV)/bin/python
 	@echo "installing checkov, which looks through the templates, and the AWS CLI, which the documentation uses"
 	@mkdir -p $(VENV)/tools
-	@for tool in checkov==$(CHECKOV_VERSION) awscli==$(AWSCLI_VERSION); do \
-		home=$(VENV)/tools/$${tool%%==*}-environment && $(BIN)/python -m venv $$home \
-		&& $$home/bin/python -m pip install --quiet --quiet --disable-pip-version-check $$tool || exit 1; done
+	@install() { \
+		home=$(VENV)/tools/$${1%%==*}-environment && $(BIN)/python -m venv --without-pip $$home \
+		&& $(BIN)/python -m pip --python $$home/bin/python install --no-compile --quiet --quiet --disable-pip-version-check $$1; }; \
+		install checkov==$(CHECKOV_VERSION) & checkov=$$!; install awscli==$(AWSCLI_VERSION) & wait $$! && wait $$checkov
 	@ln -sf checkov-environment/bin/checkov $(VENV)/tools/checkov
 	@ln -sf awscli-environment/bin/aws $(VENV)/tools/aws
 	@touch $@

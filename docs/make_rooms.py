@@ -7,6 +7,7 @@ room imports from lower floors only. ``tests/unit/test_layers.py`` checks that b
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -40,32 +41,37 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@functools.lru_cache(maxsize=1)
+def trees() -> dict[str, ast.Module]:
+    """The syntax tree of each module."""
+    return {module: ast.parse(path.read_text()) for module, path in modules().items()}
+
+
 def imported_names(tree: ast.Module) -> Iterator[str]:
     """Full names of what a module imports when it runs, wherever in it; an import for type checking is none."""
-    for_types = {
-        id(child)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for child in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if id(node) in for_types:
-            continue
+    left: list[ast.AST] = [tree]
+    while left:
+        node = left.pop()
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif not isinstance(node, ast.expr) and not _is_for_types(node):  # no expression has a statement in it
+            left += ast.iter_child_nodes(node)
 
 
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+
+
+@functools.lru_cache(maxsize=1)
 def imports() -> dict[str, set[str]]:
     """By module of ours, the other modules of ours that it imports."""
-    known = modules()
+    known = trees()
     found: dict[str, set[str]] = {}
-    for module, path in known.items():
+    for module, tree in known.items():
         names = [
-            name.removeprefix("covalent_cirro.")
-            for name in imported_names(ast.parse(path.read_text()))
-            if name.startswith("covalent_cirro.")
+            name.removeprefix("covalent_cirro.") for name in imported_names(tree) if name.startswith("covalent_cirro.")
         ]
         found[module] = {name if name in known else name.rpartition(".")[0] for name in names} - {module, ""}
     return found

@@ -32,6 +32,9 @@ MAX_TAG_VALUE = 256
 MAX_REASON = 1024
 """Characters of TerminateJob's reason."""
 
+MAX_DESCRIBED = 100
+"""Ids in a DescribeJobs request (Batch API Reference, DescribeJobs)."""
+
 MAX_TERMINATED = 50
 """Ids in a TerminateJobs request (API model, TerminateJobsRequest)."""
 

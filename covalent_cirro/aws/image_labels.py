@@ -14,9 +14,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from covalent_cirro.aws import sessions
+from covalent_cirro.aws.single_flight import SingleFlight
 from covalent_cirro.errors import AwsError, CirroError, ImageError
 from covalent_cirro.jobs import image_rules
-from covalent_cirro.jobs.image_rules import EcrImage, Facts, Missing, Pickled
+from covalent_cirro.jobs.image_rules import EcrImage, ImageFacts, MissingImage, Pickled
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ MAX_LISTED = 1000
 
 
 class _Known(NamedTuple):
-    found: Facts | Missing | None  # None: the look failed
+    found: ImageFacts | MissingImage | None  # None: the look failed
     at: float
     for_ever: bool
     digest: str | None = None  # of the manifest that the tag names
@@ -74,8 +75,8 @@ class ImageVersions:
         self._access = access
         self._clock = clock
         self._known: dict[str, _Known] = {}
-        self._by_digest: dict[str, Facts] = {}
-        self._looks: dict[str, asyncio.Task[_Known]] = {}
+        self._by_digest: dict[str, ImageFacts] = {}
+        self._looks = SingleFlight[str, _Known]()
         self._told: set[str] = set()
 
     async def require(self, uri: str, pickled: Pickled) -> None:
@@ -94,7 +95,7 @@ class ImageVersions:
         if reason is not None and known.age_s(self._clock()) > REFUSED_FRESH_S:
             reason = self._reason(uri, await self._look(uri, image), pickled)
         elif known.age_s(self._clock()) > (FAILED_S if known.found is None else FRESH_S):
-            self._begin(uri, image)
+            self._looks.start(uri, lambda: self._looked(uri, image))
         if reason is not None:
             raise ImageError(reason)
 
@@ -115,27 +116,17 @@ class ImageVersions:
 
     async def aclose(self) -> None:
         """End looks that are under way."""
-        looks = list(self._looks.values())
-        for look in looks:
-            look.cancel()
-        await asyncio.gather(*looks, return_exceptions=True)
+        await self._looks.aclose()
 
     @staticmethod
     def _reason(uri: str, known: _Known, pickled: Pickled) -> str | None:
         return None if known.found is None else image_rules.why_not(uri, known.found, pickled)
 
     async def _look(self, uri: str, image: EcrImage) -> _Known:
-        return await asyncio.shield(self._begin(uri, image))
-
-    def _begin(self, uri: str, image: EcrImage) -> asyncio.Task[_Known]:
-        look = self._looks.get(uri)
-        if look is None:
-            look = self._looks[uri] = asyncio.create_task(self._looked(uri, image), name="cirro-image")
-            look.add_done_callback(lambda _: self._looks.pop(uri, None))
-        return look
+        return await self._looks.run(uri, lambda: self._looked(uri, image))
 
     async def _looked(self, uri: str, image: EcrImage) -> _Known:
-        found: Facts | Missing | None = None
+        found: ImageFacts | MissingImage | None = None
         digest: str | None = None
         try:
             found, digest = await asyncio.wait_for(self._ask(image), LOOK_S)
@@ -147,13 +138,13 @@ class ImageVersions:
                     "container_image_uri=%r is used unchecked, since ECR could not be asked for it: %s", uri, why
                 )
         known = self._known[uri] = _Known(
-            found, self._clock(), image.digest is not None and isinstance(found, Facts), digest
+            found, self._clock(), image.digest is not None and isinstance(found, ImageFacts), digest
         )
         return known
 
     # --- ECR --------------------------------------------------------------------------------------------------------
 
-    async def _ask(self, image: EcrImage) -> tuple[Facts | Missing, str | None]:
+    async def _ask(self, image: EcrImage) -> tuple[ImageFacts | MissingImage, str | None]:
         client = await self._client(image.region)
         try:
             answer = await self._call(
@@ -161,25 +152,25 @@ class ImageVersions:
             )
         except AwsError as error:
             if error.code == "RepositoryNotFoundException":
-                return Missing(_words(error), None), None
+                return MissingImage(_words(error), None), None
             raise
         if not answer["images"]:
             failure = (answer.get("failures") or [{}])[0]
             why = f"{failure.get('failureCode')}: {failure.get('failureReason')}"
             if failure.get("failureCode") != "ImageNotFound":
                 raise AwsError(f"AWS said {why}", operation="ecr:BatchGetImage", code=str(failure.get("failureCode")))
-            return Missing(why, await self._tags(client, image)), None
+            return MissingImage(why, await self._tags(client, image)), None
         entry = answer["images"][0]
         digest = str(entry["imageId"]["imageDigest"])
         if digest not in self._by_digest:
             self._by_digest[digest] = await self._read(client, image, entry["imageManifest"])
         return self._by_digest[digest], digest
 
-    async def _read(self, client: Any, image: EcrImage, manifest: str) -> Facts:
+    async def _read(self, client: Any, image: EcrImage, manifest: str) -> ImageFacts:
         contents = image_rules.contents(manifest)
         if contents.config is None:
             if contents.child is None:
-                return Facts(" and ".join(contents.architectures))
+                return ImageFacts(" and ".join(contents.architectures))
             answer = await self._call(
                 client.batch_get_image,
                 image,

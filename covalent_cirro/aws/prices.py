@@ -14,10 +14,10 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from covalent_cirro.aws import sessions
-from covalent_cirro.aws.sessions import Access
+from covalent_cirro.aws.clients import Clients
+from covalent_cirro.aws.sessions import translate
 from covalent_cirro.errors import CirroError
 from covalent_cirro.jobs.machines import InstanceType
 
@@ -192,7 +192,7 @@ class Prices:
     """Prices of one region, asked of AWS once each. What AWS does not tell is taken from the shipped table.
 
     Args:
-        access: Whose credentials, and where.
+        clients: Clients of the account that asks.
         region: The region of the instances.
 
     Attributes:
@@ -200,12 +200,11 @@ class Prices:
         notes: Why prices are not AWS's own, in words for people; empty where all are.
     """
 
-    def __init__(self, access: Access, region: str) -> None:
-        self._access = access
+    def __init__(self, clients: Clients, region: str) -> None:
+        self._clients = clients
         self.region = region
         self.notes: list[str] = []
         self._on_demand: dict[str, Price | None] = {}
-        self._pricing: Any = None
         self._silent = False
 
     def on_demand(self, instance_types: Iterable[str]) -> dict[str, Price]:
@@ -230,10 +229,9 @@ class Prices:
         }
         filters = [{"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in wanted.items()]
         try:
-            if self._pricing is None:
-                self._pricing = sessions.client(self._access, "pricing", region=PRICING_REGION)
-            with sessions.translate("pricing:GetProducts", access=self._access, of=instance_type):
-                pages = self._pricing.get_paginator("get_products").paginate(
+            pricing = self._clients("pricing", PRICING_REGION)
+            with translate("pricing:GetProducts", access=self._clients.access, of=instance_type):
+                pages = pricing.get_paginator("get_products").paginate(
                     ServiceCode="AmazonEC2", Filters=filters, FormatVersion="aws_v1"
                 )
                 documents = [document for page in pages for document in page["PriceList"]]
@@ -256,8 +254,8 @@ class Prices:
         if start < time.time() - HISTORY_DAYS * DAY_S:
             self.notes.append(f"EC2 tells Spot prices of the last {HISTORY_DAYS} days only: older ones are not exact.")
         try:
-            client = sessions.client(self._access, "ec2", region=self.region)
-            with sessions.translate("ec2:DescribeSpotPriceHistory", access=self._access, of=", ".join(wanted)):
+            client = self._clients("ec2", self.region)
+            with translate("ec2:DescribeSpotPriceHistory", access=self._clients.access, of=", ".join(wanted)):
                 pages = client.get_paginator("describe_spot_price_history").paginate(
                     InstanceTypes=wanted,
                     ProductDescriptions=list(PRODUCT_DESCRIPTIONS),

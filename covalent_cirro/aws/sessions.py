@@ -1,4 +1,4 @@
-"""The AWS edge: sessions, clients, retries, and AWS's errors turned into ours. Knows nothing of electrons.
+"""Sessions of AWS's SDKs, retries, and AWS's errors turned into ours. Knows nothing of electrons.
 
 Nothing here touches the process's environment: profile, credentials file, region and endpoint belong to one executor.
 """
@@ -23,20 +23,13 @@ from covalent_cirro.settings import Settings
 if TYPE_CHECKING:
     import boto3
     from aiobotocore.session import AioSession
+    from botocore.session import Session
 
 T = TypeVar("T")
 S = TypeVar("S")
 
 DEFAULT_REGION = "us-east-1"
 """Where neither the executor nor AWS's chain names a region: the stock plugin's default."""
-
-CONNECT_TIMEOUT_S = 10
-READ_TIMEOUT_S = 60
-ATTEMPTS = 5
-"""Tries of one call in all. Set here, because botocore changed its default in 1.44 (legacy: 5, standard: 3)."""
-
-POOL_CONNECTIONS = 64
-"""Connections a client may hold; botocore's 10 would make a wide sweep queue up."""
 
 UNREACHABLE_PATIENCE_S = 30.0
 """How long an endpoint that cannot be connected to at all is tried again: rather a wrong name than a bad moment."""
@@ -179,6 +172,17 @@ def async_session(access: Access) -> AioSession:
     return _open(AioSession, access)
 
 
+def botocore_session(access: Access) -> Session:
+    """A session for clients whose calls block.
+
+    Raises:
+        NoCredentials: The credentials file is not there, or lacks the profile.
+    """
+    import botocore.session
+
+    return _open(botocore.session.Session, access)
+
+
 def blocking_session(access: Access, beside: AioSession) -> boto3.Session:
     """A boto3 session for bulk bytes in threads, with the same credentials.
 
@@ -186,53 +190,16 @@ def blocking_session(access: Access, beside: AioSession) -> boto3.Session:
         beside: The session of the control calls; its loaded service models are shared (13 MB otherwise).
     """
     import boto3
-    import botocore.session
 
-    core = _open(botocore.session.Session, access)
+    core = botocore_session(access)
     core.register_component("data_loader", beside.get_component("data_loader"))
     return boto3.Session(botocore_session=core, region_name=region_of(core, access))
-
-
-def client(access: Access, service: str, *, region: str | None = None) -> Any:
-    """A boto3 client for commands, which wait for each call.
-
-    Args:
-        access: Whose account and where.
-        service: Name of the service in boto3: ``"cloudformation"``.
-        region: Another region than that of ``access``.
-
-    Raises:
-        SettingsError: The profile or the credentials file does not exist, or the region is malformed.
-    """
-    import botocore.session
-    from botocore.config import Config
-
-    with translate(f"{service}: making a client", access=access):
-        core = _open(botocore.session.Session, access)
-        options = client_options(access, region or region_of(core, access))
-        return core.create_client(service, **{**options, "config": Config(**options["config"])})
 
 
 def region_of(session: Any, access: Access) -> str:
     """The executor's region, else AWS's chain, else `DEFAULT_REGION`."""
     # AWS_REGION is what containers and newer SDKs have; botocore itself reads AWS_DEFAULT_REGION only.
     return access.region or session.get_config_variable("region") or os.environ.get("AWS_REGION") or DEFAULT_REGION
-
-
-def client_options(access: Access, region: str, *, attempts: int = ATTEMPTS) -> dict[str, Any]:
-    """Keywords for ``create_client``: the same retries and timeouts everywhere, whatever botocore's defaults are."""
-    return {
-        "region_name": region,
-        "endpoint_url": access.endpoint_url,
-        "config": {
-            "retries": {"mode": "standard", "total_max_attempts": attempts},
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "read_timeout": READ_TIMEOUT_S,
-            "max_pool_connections": POOL_CONNECTIONS,
-            "signature_version": "v4",
-            "user_agent_extra": "covalent-cirro",
-        },
-    }
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ Shows what `deployment` plans and does, and asks before it does it.
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import click
 
 from covalent_cirro import deployment
-from covalent_cirro.aws import sessions
+from covalent_cirro.aws.clients import Clients
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.covalent_server import config
@@ -21,7 +20,7 @@ from covalent_cirro.covalent_server.config import Recorded
 from covalent_cirro.deployment import Deployed
 from covalent_cirro.deployment.change_sets import Change
 from covalent_cirro.deployment.plans import PartPlan, Plan
-from covalent_cirro.deployment.running_jobs import CHOICES, END, REFUSE, WAIT, Found
+from covalent_cirro.deployment.running_jobs import CHOICES, END, REFUSE, WAIT, AffectedJobs
 from covalent_cirro.deployment.stack_events import StackEvent
 from covalent_cirro.errors import SettingsError
 
@@ -55,7 +54,7 @@ def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes
     cirro deploy --parameter GpuInstanceTypes=g5,g6 --parameter GpuSpotMaxVcpus=128
     """
     parameters = _parameters(given)
-    client = functools.cache(lambda service: sessions.client(target.access, service))
+    client = Clients(target.access)
     shown: list[Plan] = []
 
     def confirm(plan: Plan) -> bool:
@@ -106,7 +105,7 @@ def ask(plan: Plan, *, again: bool, yes: bool, as_json: bool) -> bool:
     return render.confirm("Make these changes?")
 
 
-def ask_about_jobs(found: Found, *, as_json: bool) -> str:
+def ask_about_jobs(found: AffectedJobs, *, as_json: bool) -> str:
     """What is to be done about jobs that run; refuse where nobody is there to answer."""
     if as_json or not render.interactive():
         return REFUSE

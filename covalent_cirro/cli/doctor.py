@@ -11,6 +11,7 @@ from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.deployment.doctor import Asked, examine
 from covalent_cirro.jobs.findings import FAILURE, LEVELS
+from covalent_cirro.jobs.formatting import counted
 
 
 @click.command(epilog="Exit codes: 0 no failure, though there may be warnings; 1 at least one failure.")
@@ -34,8 +35,8 @@ def doctor(target: Target, vcpu: int | None, memory: float | None, gpus: int | N
         render.document({"findings": [finding._asdict() for finding in findings], "counts": _counts(findings)})
     else:
         render.findings(findings)
-        counted = ", ".join(f"{count} {level}" for level, count in _counts(findings).items() if count)
-        render.line(f"\n{counted}")
+        counts = {level: count for level, count in _counts(findings).items() if count}
+        render.line(f"\n{counted(counts)}")
     if any(finding.level == FAILURE for finding in findings):
         sys.exit(1)
 

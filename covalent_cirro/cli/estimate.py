@@ -10,8 +10,8 @@ from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.history.account import open_account
 from covalent_cirro.history.report import costs
 from covalent_cirro.history.report.costs import Estimate, Offer
-from covalent_cirro.history.report.page import duration, usd
 from covalent_cirro.history.report.sources import offers
+from covalent_cirro.jobs.formatting import duration, usd
 from covalent_cirro.jobs.machines import Need
 from covalent_cirro.settings import MIB_PER_GB
 

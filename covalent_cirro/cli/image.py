@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from covalent_cirro import deployment
-from covalent_cirro.aws import sessions
+from covalent_cirro.aws.clients import Clients
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.covalent_server import config
@@ -21,7 +21,8 @@ from covalent_cirro.deployment.images.build import Built
 from covalent_cirro.deployment.images.docker_engine import DockerEngine
 from covalent_cirro.deployment.images.recipe import DEVICES, PLATFORMS, PYTHON, PYTHONS, Recipe
 from covalent_cirro.deployment.images.repository import PushedImage, Repository
-from covalent_cirro.jobs.image_rules import VERSION_LABELS, Facts
+from covalent_cirro.jobs.formatting import megabytes
+from covalent_cirro.jobs.image_rules import VERSION_LABELS, ImageFacts
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -143,7 +144,7 @@ def listing(target: Target, as_json: bool) -> None:
                 "*" if row["used"] else "",
                 ", ".join(row["tags"]) or "-",
                 row["digest"].removeprefix("sha256:")[:12],
-                f"{row['size_bytes'] / 1e6:.0f} MB",
+                megabytes(row["size_bytes"]),
                 f"{datetime.fromisoformat(row['pushed_at']):%Y-%m-%d %H:%M}",
                 *(row["versions"][name] or "-" for name in ("python", "cloudpickle", "runner")),
                 _scan(row["scan"]),
@@ -162,8 +163,9 @@ def _recipe(given: dict[str, Any]) -> Recipe:
 
 
 def _repository(target: Target) -> Repository:
-    outputs = deployment.outputs(sessions.client(target.access, "cloudformation"), target.stack_name)
-    return image_push.repository_of(outputs, sessions.client(target.access, "ecr"), target.access)
+    client = Clients(target.access)
+    outputs = deployment.outputs(client("cloudformation"), target.stack_name)
+    return image_push.repository_of(outputs, client("ecr"), target.access)
 
 
 def _described(built: Built) -> dict[str, Any]:
@@ -183,13 +185,13 @@ def _show(built: Built) -> None:
     render.done(
         f"{built.reference} {'is built' if built.changed else 'is here already: nothing has changed'} (Python "
         f"{versions['python']}, cloudpickle {versions['cloudpickle']}, runner {versions['runner']}, "
-        f"{built.image.size_bytes / 1e6:.0f} MB unpacked)"
+        f"{megabytes(built.image.size_bytes)} unpacked)"
     )
     for warning in built.warnings:
         render.warning(warning)
 
 
-def _listed(repository: Repository, found: PushedImage, told: Facts | None, uri: str) -> dict[str, Any]:
+def _listed(repository: Repository, found: PushedImage, told: ImageFacts | None, uri: str) -> dict[str, Any]:
     return {
         "uri": f"{repository.uri}@{found.digest}",
         "digest": found.digest,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import click
 
 from covalent_cirro.cli import render
-from covalent_cirro.cli.electrons import MIB, DispatchName, counted, lasting, memory
+from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.errors import AwsError
 from covalent_cirro.history import find
@@ -18,6 +18,7 @@ from covalent_cirro.history.account import open_account
 from covalent_cirro.history.board import Board
 from covalent_cirro.history.electron_list import Row, counts, row_document
 from covalent_cirro.history.names import SHORT, Wanted
+from covalent_cirro.jobs.formatting import MIB, counted, elapsed, memory
 
 HEADERS = ("electron", "lattice", "node", "state", "attempt", "where", "memory", "")
 
@@ -131,7 +132,7 @@ def _cells(rows: Sequence[Row], now: float) -> list[tuple[str, ...]]:
 def _state(row: Row, now: float) -> str:
     if row.since is None:
         return row.state
-    return f"{row.state} {lasting(now - row.since)}" + (" ago" if row.has_ended else "")
+    return f"{row.state} {elapsed(now - row.since)}" + (" ago" if row.has_ended else "")
 
 
 def _attempt(row: Row) -> str:

@@ -57,7 +57,7 @@ def note(text: str) -> None:
     _err.print(_text(text, "dim", console=_err))
 
 
-_raw = {False: terminal.Stream(), True: terminal.Stream()}
+_raw = {False: terminal.HarmlessStream(), True: terminal.HarmlessStream()}
 """By whether it goes to stderr."""
 
 

@@ -12,7 +12,8 @@ from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.history.account import open_account
 from covalent_cirro.history.names import Wanted
 from covalent_cirro.history.report import Report, document, make
-from covalent_cirro.history.report.page import duration, page, usd
+from covalent_cirro.history.report.page import page
+from covalent_cirro.jobs.formatting import duration, usd
 
 
 @click.command()

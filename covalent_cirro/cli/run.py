@@ -8,7 +8,7 @@ import time
 import click
 
 from covalent_cirro.cli import render
-from covalent_cirro.cli.electrons import DispatchName, counted
+from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.jobs import rows_as_table
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.covalent_server import client
@@ -18,6 +18,7 @@ from covalent_cirro.history.account import open_account
 from covalent_cirro.history.board import Board
 from covalent_cirro.history.electron_list import Row, counts
 from covalent_cirro.history.names import SHORT, Wanted
+from covalent_cirro.jobs.formatting import counted
 from covalent_cirro.jobs.reuse_texts import REUSED
 from covalent_cirro.jobs.states import JobState
 

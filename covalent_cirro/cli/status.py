@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from covalent_cirro.aws.capacity import JobCount
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.deployment.doctor.capacity import Count
 from covalent_cirro.deployment.doctor.overview import EnvironmentView, Overview, QueueView, look
 from covalent_cirro.deployment.plans import stack_name
 
@@ -106,5 +106,5 @@ def _document(seen: Overview) -> dict[str, Any]:
     }
 
 
-def _count(count: Count | None) -> dict[str, Any] | None:
+def _count(count: JobCount | None) -> dict[str, Any] | None:
     return None if count is None else count._asdict()

@@ -14,11 +14,11 @@ from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.errors import Declined
-from covalent_cirro.history import stop as stopping
+from covalent_cirro.history import stopping
 from covalent_cirro.history.account import Account, open_account
 from covalent_cirro.history.names import SHORT, Wanted
 from covalent_cirro.history.records import Record
-from covalent_cirro.history.stop import Stopped
+from covalent_cirro.history.stopping import Stopped
 
 SHOWN = 50
 """Jobs that are named one by one; of more, the rest is counted."""

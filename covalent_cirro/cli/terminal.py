@@ -51,7 +51,7 @@ def plain(text: str) -> str:
     return " ".join(_CONTROL.sub("", text).replace("\b", "").split())
 
 
-class Stream:
+class HarmlessStream:
     """Text that comes in pieces: a control sequence may be torn between two of them."""
 
     def __init__(self) -> None:

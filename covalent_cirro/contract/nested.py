@@ -29,7 +29,7 @@ _LIST, _APPEND, _DICT, _SETITEM, _STOP = b"]", b"a", b"}", b"s", b"."
 _PART, _CALL = b"h\x00\x8e", b"\x85R"
 
 
-class Part(NamedTuple):
+class PickledPart(NamedTuple):
     """A pickle inside a pickle.
 
     Attributes:
@@ -47,13 +47,13 @@ class Pairs(list[tuple[Any, Any]]):
     """A dict, as pairs of keys and values in the order in which they are set."""
 
 
-Value: TypeAlias = "Part | Pairs | list[Value]"
+Value: TypeAlias = "PickledPart | Pairs | list[Value]"
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def write(value: Value, to: Callable[[bytes], object], copy: Callable[[Part], None]) -> None:
+def write(value: Value, to: Callable[[bytes], object], copy: Callable[[PickledPart], None]) -> None:
     """Write a whole pickle of a value.
 
     Args:
@@ -66,8 +66,8 @@ def write(value: Value, to: Callable[[bytes], object], copy: Callable[[Part], No
     to(_STOP)
 
 
-def _write(value: Value, to: Callable[[bytes], object], copy: Callable[[Part], None]) -> None:
-    if isinstance(value, Part):
+def _write(value: Value, to: Callable[[bytes], object], copy: Callable[[PickledPart], None]) -> None:
+    if isinstance(value, PickledPart):
         to(_PART + value.size.to_bytes(8, "little"))
         copy(value)
         to(_CALL)
@@ -86,7 +86,7 @@ def _write(value: Value, to: Callable[[bytes], object], copy: Callable[[Part], N
 
 def size_of(value: Value) -> int:
     """Approximate size of the pickle of a value, in bytes."""
-    if isinstance(value, Part):
+    if isinstance(value, PickledPart):
         return value.size + len(_PART + _CALL) + 8
     inner = [one for pair in value for one in pair] if isinstance(value, Pairs) else value
     return len(PRELUDE) + sum(map(size_of, inner))
@@ -100,7 +100,7 @@ def read(file: BinaryIO, source: str = "") -> Value | None:
 
     Args:
         file: A seekable file, at the beginning of the pickle. Parts are skipped.
-        source: Name of the file, for `Part.source`.
+        source: Name of the file, for `PickledPart.source`.
     """
     start = file.tell()
     if file.read(len(PRELUDE)) != PRELUDE:
@@ -150,7 +150,7 @@ def _read(file: BinaryIO, end: int, source: str) -> Value:
     return stack[0]
 
 
-def _part(file: BinaryIO, end: int, source: str) -> Part:
+def _part(file: BinaryIO, end: int, source: str) -> PickledPart:
     if file.read(len(_PART) - 1) != _PART[1:]:
         raise _OtherPickle
     size = int.from_bytes(file.read(8), "little")
@@ -160,12 +160,12 @@ def _part(file: BinaryIO, end: int, source: str) -> Part:
     file.seek(offset + size)
     if file.read(len(_CALL)) != _CALL:
         raise _OtherPickle
-    return Part(source, offset, size)
+    return PickledPart(source, offset, size)
 
 
-def load(value: Value, part: Callable[[Part], Any]) -> Any:
+def load(value: Value, part: Callable[[PickledPart], Any]) -> Any:
     """The object of a value; ``part`` makes the objects of its parts."""
-    if isinstance(value, Part):
+    if isinstance(value, PickledPart):
         return part(value)
     if isinstance(value, Pairs):
         return {load(key, part): load(each, part) for key, each in value}
@@ -175,7 +175,7 @@ def load(value: Value, part: Callable[[Part], Any]) -> Any:
 class PartFile(io.RawIOBase):
     """The bytes of a part of an open pickle, as a file. Wrap it in an `io.BufferedReader`; close neither."""
 
-    def __init__(self, file: BinaryIO, part: Part) -> None:
+    def __init__(self, file: BinaryIO, part: PickledPart) -> None:
         self._file = file
         self._left = part.size
         file.seek(part.offset)
@@ -192,7 +192,7 @@ class PartFile(io.RawIOBase):
         return int(count)
 
 
-def copy(file: BinaryIO, part: Part, to: Callable[[bytes], object]) -> None:
+def copy(file: BinaryIO, part: PickledPart, to: Callable[[bytes], object]) -> None:
     """Pass the bytes of a part of an open pickle to ``to``, a megabyte at a time.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from covalent_cirro.deployment import plans, stacks
 from covalent_cirro.deployment.holdings import Client
 from covalent_cirro.deployment.plans import DEFAULT_NAME, PARTS, Plan, stack_name
-from covalent_cirro.deployment.run import Run
+from covalent_cirro.deployment.rollout import Rollout
 from covalent_cirro.deployment.running_jobs import REFUSE, Choose, RunningJobs
 from covalent_cirro.deployment.stack_events import TIMEOUT_S, StackEvent, Watch
 from covalent_cirro.deployment.stacks import settings_from_outputs
@@ -89,7 +89,7 @@ def deploy(
     given = plans.check(name, parameters or {})
     watch = Watch(client, on_event, timeout_s=timeout_s, sleep=sleep, clock=clock)
     jobs = RunningJobs(clients, on_running_jobs, watch, say)
-    with Run(client, name, given, clients=clients, watch=watch, jobs=jobs, confirm=confirm, say=say) as run:
+    with Rollout(client, name, given, clients=clients, watch=watch, jobs=jobs, confirm=confirm, say=say) as run:
         plan = run.plan()
         if not plan.changes_anything:
             return Deployed(name, run.outputs, changed=False, problems=tuple(run.problems))

@@ -18,12 +18,11 @@ from covalent_cirro.deployment.plans import STACKS, TAG, stack_name
 from covalent_cirro.deployment.stack_events import FIRST_POLL_S, LONGEST_POLL_S
 from covalent_cirro.deployment.stacks import Resource, Stack, access_of_client
 from covalent_cirro.errors import AwsError
+from covalent_cirro.jobs.states import ACTIVE_STATES
+from covalent_cirro.jobs.tags import MADE_BY
 
 STORAGE = "storage"
 """The part that holds data."""
-
-ACTIVE_STATES = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
-"""States of a job that has not ended."""
 
 MAX_DESCRIBED = 100
 """Queues, compute environments, clusters and definitions in one Describe call (Batch and ECS API References)."""
@@ -32,14 +31,13 @@ PROOF_PATIENCE_S = 60.0
 """What is deleted is still listed for a while: the tagging API follows the services at a distance."""
 
 DEFINITION_PREFIX = "cirro-"
-MADE_BY = {"cirro:made-by": "covalent-cirro"}
-"""What tells the job definitions of executors (`definitions`)."""
+"""How names of the job definitions of executors begin (`electron/engine/definitions.py`)."""
 
 Client = Callable[[str], Any]
 """Makes a boto3 client of a service, or gives the one that was made."""
 
 
-class Job(NamedTuple):
+class ActiveJob(NamedTuple):
     """A job that has not ended.
 
     Attributes:
@@ -74,7 +72,7 @@ class Holdings:
     keep_data: bool
     stacks: tuple[Stack, ...]
     resources: tuple[Resource, ...]
-    jobs: tuple[Job, ...]
+    jobs: tuple[ActiveJob, ...]
     buckets: tuple[Contents, ...]
     repositories: tuple[Contents, ...]
     clusters: tuple[str, ...]
@@ -207,7 +205,7 @@ def _described(client: Client, operation: str, key: str, names: list[str]) -> It
             yield from getattr(client("batch"), operation)(**{key: some})[key]
 
 
-def jobs(client: Client, queues: Iterable[str], states: Iterable[str] = ACTIVE_STATES) -> Iterator[Job]:
+def jobs(client: Client, queues: Iterable[str], states: Iterable[str] = ACTIVE_STATES) -> Iterator[ActiveJob]:
     """The jobs in the queues that have not ended, in all states or some."""
     batch = client("batch")
     for queue in queues:
@@ -215,7 +213,7 @@ def jobs(client: Client, queues: Iterable[str], states: Iterable[str] = ACTIVE_S
             with translated(batch, "batch:ListJobs", queue):
                 for page in batch.get_paginator("list_jobs").paginate(jobQueue=queue, jobStatus=state):
                     for each in page["jobSummaryList"]:
-                        yield Job(each["jobId"], state)
+                        yield ActiveJob(each["jobId"], state)
 
 
 def _definitions(client: Client, name: str, roles: list[str]) -> Iterator[str]:

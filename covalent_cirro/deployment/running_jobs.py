@@ -15,6 +15,7 @@ from covalent_cirro.deployment.change_sets import Change
 from covalent_cirro.deployment.holdings import Client, translated
 from covalent_cirro.deployment.stack_events import Watch
 from covalent_cirro.errors import StackError
+from covalent_cirro.jobs.formatting import counted
 
 REFUSE, WAIT, END = "refuse", "wait", "end"
 CHOICES = (REFUSE, WAIT, END)
@@ -39,7 +40,7 @@ KEEPS_INSTANCES = (
 environments: all others are infrastructure updates)."""
 
 
-class Found(NamedTuple):
+class AffectedJobs(NamedTuple):
     """Jobs that run where instances are about to be replaced.
 
     Attributes:
@@ -55,11 +56,11 @@ class Found(NamedTuple):
     def __str__(self) -> str:
         """``"2 jobs run (1 RUNNING, 1 STARTING)"``."""
         count = self.states.total()
-        told = ", ".join(f"{many} {state}" for state, many in sorted(self.states.items()))
+        told = counted(dict(sorted(self.states.items())))
         return f"{count} job{'' if count == 1 else 's'} run{'s' if count == 1 else ''} ({told})"
 
 
-Choose = Callable[[Found], str]
+Choose = Callable[[AffectedJobs], str]
 """Says what is to be done about jobs that run, one of `CHOICES`."""
 
 
@@ -97,7 +98,7 @@ class RunningJobs:
         self._say = say
         self._choice = ""
 
-    def ask(self, changes: Sequence[Change], minutes: int) -> Found | None:
+    def ask(self, changes: Sequence[Change], minutes: int) -> AffectedJobs | None:
         """Look for jobs that changes would meet, and ask what is to be done about them; `None` if there are none.
 
         Args:
@@ -144,14 +145,14 @@ class RunningJobs:
             self._watch.rest(POLL_S)
             found = self._look(changes, minutes)
 
-    def _look(self, changes: Sequence[Change], minutes: int) -> Found | None:
+    def _look(self, changes: Sequence[Change], minutes: int) -> AffectedJobs | None:
         environments = replaced(changes)
         if self._client is None or not environments:
             return None
         queues = _queues_on(self._client, {each.physical_id for each in environments})
         found = {job.job_id: job.state for job in holdings.jobs(self._client, queues, STATES)}  # one may have moved on
         states = Counter(found.values())
-        return Found(states, tuple(each.logical_id for each in environments), minutes) if states else None
+        return AffectedJobs(states, tuple(each.logical_id for each in environments), minutes) if states else None
 
 
 def _queues_on(client: Client, environments: set[str]) -> list[str]:

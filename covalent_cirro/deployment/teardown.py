@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from covalent_cirro.aws.batch import MAX_TERMINATED
 from covalent_cirro.deployment import emptying, stacks
 from covalent_cirro.deployment.holdings import (
     STORAGE,
@@ -23,9 +24,6 @@ from covalent_cirro.deployment.holdings import (
 from covalent_cirro.deployment.plans import stack_name
 from covalent_cirro.deployment.stack_events import FIRST_POLL_S, LONGEST_POLL_S, TIMEOUT_S, StackEvent, Watch
 from covalent_cirro.deployment.stacks import Stack
-
-MAX_TERMINATED_JOBS = 50
-"""Jobs in one TerminateJobs call (AWS Batch API Reference, TerminateJobs)."""
 
 JOBS_TIMEOUT_S = 300.0
 """How long terminated jobs may take to end: each has 30 s after SIGTERM. Their queue's deletion waits for the rest."""
@@ -95,7 +93,7 @@ def _stop_jobs(
         fresh = [job for job in left if job not in asked]
         if fresh:
             say(f"terminating {len(fresh)} jobs")
-        for some in chunks(fresh, MAX_TERMINATED_JOBS):
+        for some in chunks(fresh, MAX_TERMINATED):
             with translated(batch, "batch:TerminateJobs"):
                 answer = batch.terminate_jobs(jobs=some, reason=REASON)
             # A job that could not be terminated is tried again at the next look.

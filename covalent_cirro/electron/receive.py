@@ -24,7 +24,7 @@ from covalent_cirro.electron.send import engine_for
 from covalent_cirro.errors import CirroError, OutcomeError
 from covalent_cirro.jobs import console_links, further_tries
 from covalent_cirro.jobs.ends import Evidence
-from covalent_cirro.jobs.explanations import Explanation, Place, explain
+from covalent_cirro.jobs.explanations import Explanation, JobLinks, explain
 from covalent_cirro.jobs.states import JobDetail, load_detail
 from covalent_cirro.settings import Settings
 
@@ -137,12 +137,12 @@ class _Explainer:
         return told._replace(text=f"{told.text}\n{self._note}\n") if self._note else told
 
 
-def links(engine: Engine, settings: Settings, detail: JobDetail | None) -> Place:
+def links(engine: Engine, settings: Settings, detail: JobDetail | None) -> JobLinks:
     """Where a job is looked at in the AWS console; nowhere if it is an emulator's."""
     if detail is None or not console_links.is_aws(str(engine.logs.meta.endpoint_url)):
-        return Place()
+        return JobLinks()
     group = detail.log_group or settings.batch_job_log_group_name
-    return Place(
+    return JobLinks(
         console_links.job_url(engine.partition, engine.region, detail.job_id),
         console_links.log_url(engine.partition, engine.region, group, detail.log_stream),
     )

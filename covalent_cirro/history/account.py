@@ -1,18 +1,20 @@
-"""Where electrons are looked for: one account's clients, and the bucket, queues and log group of an executor there.
+"""Where electrons are looked for: an account, and the bucket, queues and log group of an executor there.
 
-Everything is asked patiently: a throttled call is made again, more slowly. It must not know jobs or what a call says.
+A call that AWS throttles is made again, more slowly. This module must not know jobs, nor what a call says.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import tenacity
 
 from covalent_cirro.aws import sessions
+from covalent_cirro.aws.capacity import Capacity
+from covalent_cirro.aws.clients import Clients
 from covalent_cirro.aws.sessions import Access, translate
 from covalent_cirro.contract.protocol import Location
 from covalent_cirro.covalent_server import config
@@ -45,13 +47,14 @@ class Queues(NamedTuple):
 
 
 class Account:
-    """Clients of one account, each made once, and what an executor there is set to. Safe for threads; close it.
+    """An account, and what an executor there is set to. Safe for threads; close it.
 
     Attributes:
         access: Credentials and region.
         deployment: Name of the deployment.
         settings: The executor's.
-        calls: How many calls were made.
+        clients: Clients of AWS's services.
+        capacity: What stands behind job queues.
         names: Of electron and lattice, by the call that has them, as far as they were looked up.
     """
 
@@ -66,11 +69,10 @@ class Account:
         self.access = access
         self.deployment = deployment
         self.settings = settings
-        self.calls = 0
+        self.clients = Clients(access)
+        self.capacity = Capacity(self.clients.awaited, access)
         self.names: dict[Location, tuple[str, str] | None] = {}
         self._patience_s = patience_s
-        self._lock = threading.Lock()
-        self._clients: dict[tuple[str, str | None], Any] = {}
         self._queues: Queues | None = None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="cirro-history")
 
@@ -83,20 +85,13 @@ class Account:
     @property
     def region(self) -> str:
         """The region that calls go to."""
-        return str(self.client("batch").meta.region_name)
+        return self.clients.region
 
     @property
     def partition(self) -> str:
         """``"aws"`` or another partition of AWS; empty where calls go to another endpoint, which has no console."""
-        meta = self.client("batch").meta
+        meta = self.clients("batch").meta
         return str(meta.partition) if console_links.is_aws(str(meta.endpoint_url)) else ""
-
-    def client(self, service: str, region: str | None = None) -> Any:
-        """The boto3 client of a service."""
-        with self._lock:
-            if (service, region) not in self._clients:
-                self._clients[service, region] = sessions.client(self.access, service, region=region)
-            return self._clients[service, region]
 
     def ask(self, operation: str, call: Callable[[], T], of: str = "") -> T:
         """Make a call, again and more slowly while AWS throttles or fails.
@@ -116,10 +111,16 @@ class Account:
             reraise=True,
         ):
             with attempt, translate(operation, access=self.access, of=of):
-                with self._lock:
-                    self.calls += 1
                 return call()
         raise AssertionError("tenacity returns or raises")
+
+    def wait_for(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make a call that is awaited, again and more slowly while AWS throttles or fails. Not for an event loop.
+
+        Raises:
+            AccessDenied, NotFound, AwsError: As `ask`.
+        """
+        return asyncio.run(sessions.patiently(call, self._patience_s))
 
     def each(self, call: Callable[[T], U], of: list[T]) -> list[U]:
         """What a call gives for each of many, several at a time, in their order. Not to be used inside itself."""
@@ -147,22 +148,16 @@ class Account:
         return self.queues.ours
 
     def _find_queues(self) -> Queues:
-        batch = self.client("batch")
         settings = self.settings
         own = [settings.batch_queue, settings.batch_gpu_queue]
         own += [settings.batch_on_demand_queue, settings.batch_gpu_on_demand_queue]
         configured = [_name(queue) for queue in own if queue]
 
-        def listed() -> list[dict[str, Any]]:
-            return [
-                queue for page in batch.get_paginator("describe_job_queues").paginate() for queue in page["jobQueues"]
-            ]
-
         try:
-            found = self.ask("batch:DescribeJobQueues", listed)
+            found = self.wait_for(self.capacity.queues)
         except AccessDenied:
             return Queues(tuple(dict.fromkeys(configured)), ())
-        names = [str(each["jobQueueName"]) for each in found]
+        names = [each.name for each in found]
         ours = {*configured, *(f"{self.deployment}-{kind}" for kind in QUEUE_KINDS)}
         return Queues(tuple(name for name in names if name in ours), tuple(name for name in names if name not in ours))
 
@@ -196,7 +191,7 @@ def open_account(access: Access, deployment: str) -> Account:
 
 
 def _settings_of(access: Access, deployment: str) -> dict[str, Any]:
-    formation = sessions.client(access, "cloudformation")
+    formation = Clients(access)("cloudformation")
     found = [stacks.find(formation, stack_name(deployment, part)) for part in PARTS]
     outputs = {key: value for stack in found if stack for key, value in stack.outputs.items()}
     if not outputs:

@@ -171,7 +171,7 @@ def read(account: Account, bucket: str, key: str, limit: int) -> bytes | None:
     Raises:
         TooLarge: It has more than ``limit`` bytes.
     """
-    s3 = account.client("s3")
+    s3 = account.clients("s3")
 
     def get() -> bytes:
         answer = s3.get_object(Bucket=bucket, Key=key)
@@ -190,7 +190,7 @@ def read(account: Account, bucket: str, key: str, limit: int) -> bytes | None:
 
 
 def _pages(account: Account, prefix: str, bucket: str | None = None, **request: str) -> Iterator[dict]:  # type: ignore[type-arg]
-    s3, bucket = account.client("s3"), bucket or account.settings.s3_bucket_name
+    s3, bucket = account.clients("s3"), bucket or account.settings.s3_bucket_name
     token: dict[str, str] = {}
     while True:
         page = account.ask(

@@ -8,21 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from covalent_cirro.aws.batch import MAX_REASON
+from covalent_cirro.aws.batch import MAX_DESCRIBED, MAX_REASON, MAX_TERMINATED
 from covalent_cirro.contract.protocol import Location
 from covalent_cirro.errors import AccessDenied, AwsError, CirroError, NotFound
 from covalent_cirro.history import archive
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.names import JobName, parse_job_name
 from covalent_cirro.history.records import Record, parse_record
-
-MAX_DESCRIBED = 100
-"""Jobs in one DescribeJobs call (Batch API Reference, DescribeJobs)."""
-
-MAX_TERMINATED = 50
-"""Jobs in one TerminateJobs call (Batch API Reference, TerminateJobs)."""
-
-ACTIVE_STATES = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
+from covalent_cirro.jobs.states import ACTIVE_STATES
 
 
 class Listed(NamedTuple):
@@ -74,7 +67,7 @@ def named(account: Account, queues: Sequence[str], name: str) -> list[Listed]:
 
 def describe(account: Account, job_ids: Iterable[str]) -> list[Record]:
     """What AWS Batch knows of electrons' jobs, 100 in a call. Unknown ids, and jobs of others, are left out."""
-    batch, ids = account.client("batch"), list(dict.fromkeys(job_ids))
+    batch, ids = account.clients("batch"), list(dict.fromkeys(job_ids))
 
     def some(chunk: list[str]) -> list[Record]:
         answer = account.ask("batch:DescribeJobs", lambda: batch.describe_jobs(jobs=chunk))
@@ -122,7 +115,7 @@ def terminate(account: Account, job_ids: Sequence[str], reason: str) -> dict[str
 
 
 def _terminate(account: Account, job_ids: list[str], reason: str) -> dict[str, str]:
-    batch, reason = account.client("batch"), reason[:MAX_REASON]
+    batch, reason = account.clients("batch"), reason[:MAX_REASON]
     left = job_ids
     if len(job_ids) > 1 and hasattr(batch, "terminate_jobs"):
         try:
@@ -147,7 +140,7 @@ def _terminate(account: Account, job_ids: list[str], reason: str) -> dict[str, s
 
 
 def _listed(account: Account, queue: str, wanted: Callable[[JobName], bool], **request: Any) -> list[Listed]:
-    batch = account.client("batch")
+    batch = account.clients("batch")
     found: list[Listed] = []
     token: dict[str, str] = {}
     while True:

@@ -14,7 +14,7 @@ from covalent_cirro.history import archive, batch_jobs, find
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.archive import Kept
 from covalent_cirro.history.electron_list import Row, folded, ordered, row_of_call, row_of_job, row_of_reused
-from covalent_cirro.history.hosts import Hosts
+from covalent_cirro.history.instances import Instances
 from covalent_cirro.history.queue_places import Turns
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.authentic_outcomes import refused
@@ -62,7 +62,7 @@ class Board:
         self._electrons: dict[Location, str] = {}
         self._reusing = reusing
         self._reused: dict[Location, Reused] = {}
-        self._hosts = Hosts(account)
+        self._hosts = Instances(account)
         self._turns = Turns(account, clock=clock)
         self._looked_at: float | None = None
         self._calls = 0
@@ -73,7 +73,7 @@ class Board:
         Raises:
             AccessDenied, AwsError: AWS refused or could not be reached.
         """
-        before, began = self._account.calls, self._clock()
+        before, began = self._account.clients.calls, self._clock()
         found = self._first() if self._looked_at is None else self._next(self._looked_at)
         self._records |= {record.job_id: record for record in found}
         if self._dispatch_id is not None and (self._looked_at is None or self._reusing or self._reused):
@@ -98,7 +98,7 @@ class Board:
             if place not in called
         ]
         rows += [row_of_reused(place, reused) for place, reused in self._reused.items()]
-        self._calls = self._account.calls - before
+        self._calls = self._account.clients.calls - before
         return ordered(folded(rows))
 
     @property

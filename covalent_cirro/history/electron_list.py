@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from covalent_cirro.contract.protocol import Failure, Location, Outcome, Reused
-from covalent_cirro.history.hosts import Host
+from covalent_cirro.history.instances import Instance
 from covalent_cirro.history.queue_places import Turn
 from covalent_cirro.history.records import ENDED, RUNNING, Record
 from covalent_cirro.jobs import further_tries
 from covalent_cirro.jobs import states as jobs
+from covalent_cirro.jobs.formatting import MIB
 from covalent_cirro.jobs.reuse_texts import REUSED, told
 from covalent_cirro.jobs.states import JobState
 
@@ -82,7 +83,7 @@ def row_of_job(
     record: Record,
     outcome: Outcome | None,
     waits: Turn | None = None,
-    host: Host | None = None,
+    host: Instance | None = None,
     problem: str = "",
 ) -> Row:
     """The row of a job.
@@ -139,7 +140,7 @@ def row_of_call(place: Location, electron: str, outcome: Outcome | None, now: fl
         attempts_allowed=None,
         queue="",
         where="" if outcome is None else _where(outcome),
-        memory_mib=None if limit is None else limit // (1024 * 1024),
+        memory_mib=None if limit is None else limit // MIB,
         used_bytes=None if outcome is None else outcome.usage.peak_memory_bytes,
         job_id="" if outcome is None else outcome.job_id,
         call_id=place.call_id,

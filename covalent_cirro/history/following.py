@@ -11,9 +11,9 @@ from covalent_cirro.contract.log_parts import STDERR, STDOUT
 from covalent_cirro.contract.protocol import Location, Log
 from covalent_cirro.history import archive, find
 from covalent_cirro.history.account import Account
-from covalent_cirro.history.events import Events, as_printed, is_piece_of_a_line
 from covalent_cirro.history.find import Electron
 from covalent_cirro.history.growing import GrowingLine
+from covalent_cirro.history.log_events import LogEvents, as_printed, is_piece_of_a_line
 from covalent_cirro.history.output import BOTH, Piece, as_piece, heading, read, read_part, result_of
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.log_text import LogText
@@ -156,7 +156,7 @@ class _Tail:
         self, account: Account, record: Record, stream: str, attempt: int, place: Location, clock: Callable[[], float]
     ) -> None:
         self._account = account
-        self._events = Events(account, record, stream)
+        self._events = LogEvents(account, record, stream)
         self._attempt = attempt
         self._place = place
         self._clock = clock

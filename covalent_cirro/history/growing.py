@@ -14,7 +14,7 @@ from covalent_cirro.contract.protocol import Location
 from covalent_cirro.errors import AccessDenied, NotFound, TooLarge
 from covalent_cirro.history import archive
 from covalent_cirro.history.account import Account
-from covalent_cirro.history.events import EVENT_BYTES, Events, is_piece_of_a_line
+from covalent_cirro.history.log_events import EVENT_BYTES, LogEvents, is_piece_of_a_line
 
 ENOUGH_BYTES = 2 * EVENT_BYTES
 """Of a longer line CloudWatch has the beginning: it is not looked for further back."""
@@ -40,7 +40,7 @@ class GrowingLine:
         self._prefix = place.log_key(f"{attempt:02d}/{stream}.")
         self._newest = ""
 
-    def is_newer_than(self, events: Events) -> bool:
+    def is_newer_than(self, events: LogEvents) -> bool:
         """Whether there is a text that cannot be part of a line that CloudWatch has: that came before it was stored."""
         return bool(self.text) and self.stored_at >= events.ingested_at
 

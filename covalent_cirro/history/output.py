@@ -15,9 +15,9 @@ from covalent_cirro.contract.protocol import Location, Log, NodeResult
 from covalent_cirro.errors import AccessDenied, TooLarge
 from covalent_cirro.history import archive
 from covalent_cirro.history.account import Account
-from covalent_cirro.history.events import Events, as_printed
 from covalent_cirro.history.find import Attempted, Electron
 from covalent_cirro.history.growing import GrowingLine
+from covalent_cirro.history.log_events import LogEvents, as_printed
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.log_text import Bit, LogText, without_parts
 
@@ -86,7 +86,7 @@ def _of_result(account: Account, place: Location, attempt: int, result: NodeResu
 def _of_attempt(account: Account, of: Attempted, record: Record | None, attempt: int) -> Iterator[Piece]:
     """An attempt without an outcome: by CloudWatch, which has it to the last line; else by what it stored."""
     if record is not None and attempt <= len(record.log_streams) and record.log_streams[attempt - 1]:
-        events = Events(account, record, record.log_streams[attempt - 1])
+        events = LogEvents(account, record, record.log_streams[attempt - 1])
         seen = False
         for messages in events.rest():
             seen = True

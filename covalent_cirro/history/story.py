@@ -12,7 +12,7 @@ from covalent_cirro.contract import texts
 from covalent_cirro.contract.protocol import Failure, Usage
 from covalent_cirro.history.electron_list import NOBODY_KNOWS, WITHOUT_JOB
 from covalent_cirro.history.find import Attempted, Electron
-from covalent_cirro.history.hosts import Host
+from covalent_cirro.history.instances import Instance
 from covalent_cirro.history.queue_places import Turn
 from covalent_cirro.history.records import ENDED, Record
 from covalent_cirro.jobs import console_links, explanations
@@ -167,7 +167,7 @@ def tell(
     site: Site,
     *,
     turn: Turn | None = None,
-    hosts: Mapping[str, Host] | None = None,
+    hosts: Mapping[str, Instance] | None = None,
 ) -> Story:
     """Put a story together.
 
@@ -176,7 +176,7 @@ def tell(
         settings: Of the executor, for what AWS does not tell.
         site: Where its job is.
         turn: What its job waits for, if it does and that is known.
-        hosts: What its attempts ran on, as far as that is known, by `records.AttemptRecord.host`.
+        hosts: What its attempts ran on, as far as that is known, by `states.Attempt.host`.
     """
     of, record = electron.newest, electron.record
     outcome, detail = of.outcome, record.detail if record else None
@@ -186,7 +186,7 @@ def tell(
     failure = result.failure if result is not None and not goes_on else None
     state = _state(of, record)
     evidence = Evidence(detail, failure, outcome.usage if outcome else None, outcome.attempt if outcome else 0)
-    explanation = explanations.explain(evidence, settings, electron.name, electron.node_id, explanations.Place())
+    explanation = explanations.explain(evidence, settings, electron.name, electron.node_id, explanations.JobLinks())
     every = [each for call in electron.calls for each in call.records]
     tried = _tried(of, every)
     lines = failure.traceback.strip().splitlines()[:TRACEBACK_LINES] if failure is not None else []
@@ -333,7 +333,7 @@ def _is_further_try(of: Attempted) -> bool:
     return of.call is None or bool(of.call.tried)
 
 
-def _tries(of: Attempted, record: Record | None, site: Site, hosts: Mapping[str, Host]) -> list[Try]:
+def _tries(of: Attempted, record: Record | None, site: Site, hosts: Mapping[str, Instance]) -> list[Try]:
     facts = of.outcome.host if of.outcome is not None else {}
     known = [facts[key] for key in ("instance_type", "zone", "instance_id") if facts.get(key)]
     written_by = of.outcome.attempt if of.outcome is not None else 0

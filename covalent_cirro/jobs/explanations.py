@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from covalent_cirro.jobs import ends
 from covalent_cirro.jobs.ends import End, Evidence
+from covalent_cirro.jobs.formatting import GIB
 from covalent_cirro.jobs.states import JobDetail
 from covalent_cirro.settings import MAX_ATTEMPTS, MIB_PER_GB, Settings
 
@@ -20,8 +21,6 @@ LOG_LINE_CHARS = 1000
 
 ATTEMPTS_TOLD = 4
 """Of so many attempts, the last ones, AWS's words are told."""
-
-_GIB = 1024**3
 
 
 class Explanation(NamedTuple):
@@ -40,7 +39,7 @@ class Explanation(NamedTuple):
     text: str
 
 
-class Place(NamedTuple):
+class JobLinks(NamedTuple):
     """Where an electron's job is looked at.
 
     Attributes:
@@ -52,7 +51,7 @@ class Place(NamedTuple):
     log_url: str = ""
 
 
-def explain(evidence: Evidence, settings: Settings, name: str, node_id: int, place: Place) -> Explanation:
+def explain(evidence: Evidence, settings: Settings, name: str, node_id: int, place: JobLinks) -> Explanation:
     """What to tell of an electron that has no result.
 
     Args:
@@ -84,13 +83,13 @@ def last_lines(text: str, lines: int = LOG_LINES) -> str:
 
 def memory_to_ask_gb(asked_gb: float, reached_bytes: int | None = None) -> float:
     """``memory`` for the next try of an electron that ran out of it: twice what it had or reached, in half GB."""
-    needed = max(asked_gb, (reached_bytes or 0) / _GIB)
+    needed = max(asked_gb, (reached_bytes or 0) / GIB)
     return _half_gb_up(needed * 2)
 
 
 def memory_left_to_ask_gb(asked_gb: float, reached_bytes: int | None, memory_max_gb: float | None) -> float | None:
     """As `memory_to_ask_gb`, within ``memory_max``; `None` where nothing is left up to it, or it is unset."""
-    if memory_max_gb is None or _has_all(asked_gb, memory_max_gb) or (reached_bytes or 0) / _GIB >= memory_max_gb:
+    if memory_max_gb is None or _has_all(asked_gb, memory_max_gb) or (reached_bytes or 0) / GIB >= memory_max_gb:
         return None
     return min(memory_max_gb, memory_to_ask_gb(asked_gb, reached_bytes))
 
@@ -128,7 +127,7 @@ def _exit_code(code: int | None) -> str:
     return "" if code is None else f"exit code {code}"
 
 
-def _where(evidence: Evidence, settings: Settings, place: Place) -> str:
+def _where(evidence: Evidence, settings: Settings, place: JobLinks) -> str:
     detail = evidence.detail
     group = (detail.log_group if detail is not None else "") or settings.batch_job_log_group_name
     stream = detail.log_stream if detail is not None else ""
@@ -166,13 +165,13 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
     return {
         "electron": electron,
         "memory": f"{round(memory_gb, 3):g} GB",
-        "reached": f" (it had reached {reached / _GIB:.2f} GB)" if reached else "",
+        "reached": f" (it had reached {reached / GIB:.2f} GB)" if reached else "",
         "next_memory": next_memory,
         "more_memory": _more_memory(memory_gb, reached, settings.memory_max, next_memory),
         "after_lost_hosts": _after_lost_hosts(detail, settings, attempts),
         "shared_memory": f"{settings.shared_memory_mib / MIB_PER_GB:g} GB",
         "next_shared_memory": f"{_half_gb_up(settings.shared_memory_mib / MIB_PER_GB * 2):g}",
-        "gpu": f" of {gpu['name']} ({gpu['memory_bytes'] / _GIB:.0f} GB)" if gpu else "",
+        "gpu": f" of {gpu['name']} ({gpu['memory_bytes'] / GIB:.0f} GB)" if gpu else "",
         "time_limit": str(time_limit_s),
         "next_time_limit": str(time_limit_s * 2),
         "ran": f", after {ran_s:.0f} s" if ran_s else "",
@@ -209,7 +208,7 @@ def _more_memory(had_gb: float, reached: int | None, memory_max: float | None, n
         )
     if _has_all(had_gb, memory_max):
         return f"It had all that memory_max={memory_max:g} allows: set memory_max={next_memory} or more, or memory."
-    if (reached or 0) / _GIB >= memory_max:
+    if (reached or 0) / GIB >= memory_max:
         return (
             f"It had reached more than memory_max={memory_max:g} allows, so that it was not submitted again: set "
             f"memory_max={next_memory} or more, or memory."

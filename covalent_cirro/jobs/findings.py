@@ -41,9 +41,3 @@ class Where(NamedTuple):
         """A command of ours."""
         profile = f" --profile {self.profile}" if self.profile else ""
         return f"cirro {command} --stack-name {self.stack_name} --region {self.region}{profile}"
-
-
-def span(seconds: float) -> str:
-    """A duration in hours and minutes."""
-    minutes = max(0, round(seconds / 60))
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -14,14 +14,13 @@ from typing import NamedTuple
 from covalent_cirro.contract.protocol import Call, Kind, Outcome, Tried
 from covalent_cirro.jobs.ends import End, Evidence, end_of
 from covalent_cirro.jobs.explanations import memory_left_to_ask_gb
+from covalent_cirro.jobs.formatting import GIB, option_memory
 from covalent_cirro.jobs.states import JobDetail, JobState
 from covalent_cirro.settings import MIB_PER_GB, Settings
 
 _TIME_CHARS = 12
 _DIGEST_CHARS = 8
 """A call's id is its time in ms and 32 bits more, both in hex (`call_writer.new_call_id`)."""
-
-_GIB = 1024**3
 
 
 class Next(NamedTuple):
@@ -150,8 +149,8 @@ def _next_or_none(call_id: str) -> str:
 def what_happened(tried: Tried) -> str:
     """``ran out of memory at 4 GB in job ...``, after an electron's name."""
     if tried.end == End.OUT_OF_MEMORY.value:
-        reached = f" (it had reached {tried.reached_bytes / _GIB:.2f} GB)" if tried.reached_bytes else ""
-        return f"ran out of memory at {_gb(tried.memory_mib)}{reached} in job {tried.job_id}"
+        reached = f" (it had reached {tried.reached_bytes / GIB:.2f} GB)" if tried.reached_bytes else ""
+        return f"ran out of memory at {option_memory(tried.memory_mib)} GB{reached} in job {tried.job_id}"
     times = f"{tried.attempts} time{'s' if tried.attempts != 1 else ''}"
     return f"lost its host {times} in queue {tried.queue}, job {tried.job_id}"
 
@@ -159,7 +158,7 @@ def what_happened(tried: Tried) -> str:
 def what_next(tried: Tried) -> str:
     """``8 GB``, or ``queue cirro-cpu-on-demand``: what the next try differs in."""
     if tried.end == End.OUT_OF_MEMORY.value:
-        return _gb(tried.next_memory_mib)
+        return f"{option_memory(tried.next_memory_mib)} GB"
     return f"queue {tried.next_queue}"
 
 
@@ -173,7 +172,7 @@ def lines(tried: Sequence[Tried]) -> str:
     told = []
     for number, each in enumerate(tried, 1):
         if each.end == End.OUT_OF_MEMORY.value:
-            saves = f"memory={_figure(each.next_memory_mib)} on its executor"
+            saves = f"memory={option_memory(each.next_memory_mib)} on its executor"
         else:
             saves = f"batch_queue={each.next_queue!r} (with GPUs: batch_gpu_queue) on its executor"
         told.append(
@@ -181,12 +180,3 @@ def lines(tried: Sequence[Tried]) -> str:
             f"Next time, {saves} saves this try.\n"
         )
     return "".join(told)
-
-
-def _gb(mib: int) -> str:
-    return f"{_figure(mib)} GB"
-
-
-def _figure(mib: int) -> str:
-    """An amount of memory as the option ``memory`` takes it."""
-    return f"{round(mib / MIB_PER_GB, 3):g}"

@@ -32,7 +32,7 @@ VERSION_LABELS = {
     "runner": LABEL_RUNNER,
     "call_format": LABEL_FORMAT,
 }
-"""Versions of an image, named as in `Facts`, and the labels that tell them."""
+"""Versions of an image, named as in `ImageFacts`, and the labels that tell them."""
 
 MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -78,7 +78,7 @@ class EcrImage(NamedTuple):
         return {"imageTag": self.tag} if self.digest is None else {"imageDigest": self.digest}
 
 
-class Facts(NamedTuple):
+class ImageFacts(NamedTuple):
     """What an image says of itself. A version is empty where no label tells it.
 
     Attributes:
@@ -98,7 +98,7 @@ class Facts(NamedTuple):
     entrypoint: tuple[str, ...] = ()
 
 
-class Missing(NamedTuple):
+class MissingImage(NamedTuple):
     """ECR has no such image.
 
     Attributes:
@@ -134,7 +134,7 @@ def ecr_image(uri: str, own_host: str) -> EcrImage | None:
     return EcrImage(registry, region, name["repository"], name["tag"] or "latest", name["digest"])
 
 
-class Contents(NamedTuple):
+class Manifest(NamedTuple):
     """What a manifest points to.
 
     Attributes:
@@ -148,7 +148,7 @@ class Contents(NamedTuple):
     architectures: tuple[str, ...] = ()
 
 
-def contents(manifest: str) -> Contents:
+def contents(manifest: str) -> Manifest:
     """Read a manifest.
 
     Raises:
@@ -156,17 +156,17 @@ def contents(manifest: str) -> Contents:
     """
     document = json.loads(manifest)
     if "manifests" not in document:
-        return Contents(config=str(document["config"]["digest"]))
+        return Manifest(config=str(document["config"]["digest"]))
     images: dict[str, str] = {}
     for each in document["manifests"]:
         platform: Mapping[str, Any] = each.get("platform") or {}
         # What a build says of itself is listed as an image for the platform unknown/unknown (BuildKit, attestations).
         if platform.get("os", "linux") == "linux":
             images.setdefault(str(platform.get("architecture", "")), str(each["digest"]))
-    return Contents(child=images.get(ARCHITECTURE), architectures=tuple(sorted(images)))
+    return Manifest(child=images.get(ARCHITECTURE), architectures=tuple(sorted(images)))
 
 
-def facts(configuration: bytes) -> Facts:
+def facts(configuration: bytes) -> ImageFacts:
     """What a configuration (OCI Image Specification) says.
 
     Raises:
@@ -176,7 +176,7 @@ def facts(configuration: bytes) -> Facts:
     config: Mapping[str, Any] = document.get("config") or {}
     labels: Mapping[str, Any] = config.get("Labels") or {}
     entrypoint: Sequence[Any] = config.get("Entrypoint") or ()
-    return Facts(
+    return ImageFacts(
         architecture=str(document.get("architecture") or ""),
         python=str(labels.get(LABEL_PYTHON, "")),
         cloudpickle=str(labels.get(LABEL_CLOUDPICKLE, "")),
@@ -206,7 +206,7 @@ def refused_by_name(uri: str) -> str | None:
     return None
 
 
-def why_not(uri: str, found: Facts | Missing, pickled: Pickled) -> str | None:
+def why_not(uri: str, found: ImageFacts | MissingImage, pickled: Pickled) -> str | None:
     """Why a job with this image cannot run what was pickled so, or `None`. What nothing is known of is no reason.
 
     Args:
@@ -214,7 +214,7 @@ def why_not(uri: str, found: Facts | Missing, pickled: Pickled) -> str | None:
         found: What ECR says of it.
         pickled: What the electron was pickled with.
     """
-    if isinstance(found, Missing):
+    if isinstance(found, MissingImage):
         return f"container_image_uri={uri!r} does not exist: AWS said {found.why}. {_there(found.tags)}"
     if found.architecture not in ("", ARCHITECTURE):
         return (

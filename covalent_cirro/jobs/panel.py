@@ -7,10 +7,9 @@ before the executor's attributes, of which the UI shows the first 200 characters
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
-
 from covalent_cirro.contract import texts
 from covalent_cirro.jobs import console_links
+from covalent_cirro.jobs.formatting import moment_utc
 from covalent_cirro.jobs.states import JobDetail, JobState
 
 PROBLEM = "problem"
@@ -25,11 +24,6 @@ _WAITS_FOR = {
     JobState.RUNNABLE.value: "a machine; one that has to be started takes 2 to 5 minutes",
     JobState.STARTING.value: "its machine to pull the image and start the container",
 }
-
-
-def moment(epoch_s: float) -> str:
-    """A time as people read it; in UTC, since the server's zone is not the reader's."""
-    return datetime.fromtimestamp(epoch_s, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def lines(
@@ -53,7 +47,7 @@ def lines(
     found = {
         PROBLEM: "",
         "job": f"{detail.job_id} in queue {detail.queue}",
-        "state": f"{detail.state} since {moment(since)}",
+        "state": f"{detail.state} since {moment_utc(since)}",
         "attempt": f"{number} of at most {detail.max_attempts}" if detail.max_attempts else str(number),
         "waits_for": "" if ended else waits_for or _WAITS_FOR.get(detail.state, ""),
         "tried": tried,

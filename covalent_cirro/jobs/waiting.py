@@ -10,7 +10,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from covalent_cirro.jobs.findings import span
+from covalent_cirro.jobs.formatting import minutes
 from covalent_cirro.jobs.machines import InstanceType, Need, of_environment, shortfall
 from covalent_cirro.jobs.queues import Environment, Queue
 from covalent_cirro.jobs.remedies import Remedies
@@ -94,14 +94,14 @@ class Waiting(NamedTuple):
     since: float
 
 
-class Place(NamedTuple):
+class QueuePosition(NamedTuple):
     """A RUNNABLE job in its queue, and since when it is at its place, epoch seconds."""
 
     job_id: str
     since: float
 
 
-class Seen(NamedTuple):
+class QueueSnapshot(NamedTuple):
     """What AWS says of a queue. `None`: it was not to be learnt.
 
     Attributes:
@@ -118,7 +118,7 @@ class Seen(NamedTuple):
     environments: tuple[Environment, ...]
     types: Mapping[str, InstanceType] | None
     running: int | None
-    front: tuple[Place, ...] | None
+    front: tuple[QueuePosition, ...] | None
     head_reason: str
     denied: tuple[str, ...] = ()
 
@@ -148,7 +148,7 @@ class Reason(NamedTuple):
 
 def explain(
     job: Waiting,
-    seen: Seen,
+    seen: QueueSnapshot,
     queue: str,
     region: str,
     profile: str | None,
@@ -174,7 +174,7 @@ class _Case:
     def __init__(
         self,
         job: Waiting,
-        seen: Seen,
+        seen: QueueSnapshot,
         queue: str,
         region: str,
         profile: str | None,
@@ -331,7 +331,7 @@ class _Case:
                 return Why.SCALING_UP, f"AWS Batch is starting instances behind {self.queue}, {wanted} vCPUs so far", ""
             return (
                 Why.INSTANCES_DO_NOT_JOIN,
-                f"AWS Batch has wanted {wanted} vCPUs behind {self.queue} for {span(waited_s)}, and no job got one: "
+                f"AWS Batch has wanted {wanted} vCPUs behind {self.queue} for {minutes(waited_s)}, and no job got one: "
                 "instances that do not start, do not reach ECS (a subnet without a way out, security group, instance "
                 "profile), or are too small once their system has its part",
                 self.remedies.doctor(),
@@ -343,11 +343,11 @@ class _Case:
                 "",
             )
         if waited_s < self.deadline_s and place == 0:
-            return Why.SCALING_UP, f"it is the next one in {self.queue}, since {span(waited_s)}", ""
+            return Why.SCALING_UP, f"it is the next one in {self.queue}, since {minutes(waited_s)}", ""
         most = sum(each.max_vcpus for each in able)
         return (
             Why.NO_INSTANCE,
-            f"EC2 gave no instance to {self.queue} for {span(waited_s)}, though it may have {most} vCPUs and has "
+            f"EC2 gave no instance to {self.queue} for {minutes(waited_s)}, though it may have {most} vCPUs and has "
             f"{wanted or 'none'}: the account's quota of vCPUs (0 for GPUs in new accounts), or no capacity",
             f"{self.remedies.doctor()} {self.remedies.more_types()}.",
         )

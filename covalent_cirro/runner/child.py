@@ -40,7 +40,7 @@ def serve(parent: int, requests: int, replies: int) -> int:
         return 1
     reply(event="hello", cloudpickle=cloudpickle.__version__)
 
-    from covalent_cirro.runner import local_packages, tasks
+    from covalent_cirro.runner import package_path, tasks
     from covalent_cirro.runner.results import Packed
 
     me, folder, streams = os.getpid(), os.getcwd(), (os.dup(1), os.dup(2))
@@ -49,7 +49,7 @@ def serve(parent: int, requests: int, replies: int) -> int:
         os.environ[CHECKPOINT_VARIABLE] = request["checkpoint"]
         os.environ[ATTEMPT_VARIABLE] = str(request["attempt"])
         task = request["task"]
-        failure = local_packages.install(
+        failure = package_path.install(
             [(package["name"], _opener(package["archive"])) for package in request["packages"]],
             os.path.join(request["folder"], "packages"),
         )

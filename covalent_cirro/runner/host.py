@@ -44,7 +44,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import cloudpickle
 
 from covalent_cirro.contract import nested, protocol, tobj
-from covalent_cirro.contract.nested import Part
+from covalent_cirro.contract.nested import PickledPart
 from covalent_cirro.contract.protocol import Failure, Kind
 from covalent_cirro.runner import placeholders, sandbox, tasks
 from covalent_cirro.runner.results import Packed
@@ -162,10 +162,10 @@ class _Reading:
         with source() as file:
             value = nested.read(file)
             if value is None:
-                value = Part("", 0, file.seek(0, os.SEEK_END))
+                value = PickledPart("", 0, file.seek(0, os.SEEK_END))
             return nested.load(value, lambda part: self._part(source, file, part))
 
-    def _part(self, source: tasks.Open, file: BinaryIO, part: Part) -> Any:
+    def _part(self, source: tasks.Open, file: BinaryIO, part: PickledPart) -> Any:
         try:
             return tasks.load_part(file, part)
         except _DAMAGE:
@@ -181,7 +181,7 @@ class _Reading:
             return placeholders.Result(f"a result that {self._name!r} is given", why, lambda: _bytes(source, part))
 
 
-def _bytes(source: tasks.Open, part: Part) -> bytes:
+def _bytes(source: tasks.Open, part: PickledPart) -> bytes:
     with source() as file:
         file.seek(part.offset)
         return file.read(part.size)

@@ -17,7 +17,7 @@ from covalent_cirro.runner import exits
 from covalent_cirro.runner.s3 import answers
 
 if TYPE_CHECKING:
-    from covalent_cirro.runner.s3.client import Client
+    from covalent_cirro.runner.s3.s3_client import Client
 
 _TRIES = 5
 _CONFLICT_PAUSE_S = 0.3

@@ -26,7 +26,7 @@ from covalent_cirro.runner.process import ElectronProcess, Ended
 from covalent_cirro.runner.s3.answers import S3Error
 
 if TYPE_CHECKING:
-    from covalent_cirro.runner.s3.client import Pending
+    from covalent_cirro.runner.s3.s3_client import Pending
 
 _READ_BYTES = 256 * 1024
 _MAX_UPLOADS = 4

@@ -37,13 +37,13 @@ from covalent_cirro.contract.protocol import (
 from covalent_cirro.runner import exits, requests, usage
 from covalent_cirro.runner.process import ElectronProcess, listen_to_stops
 from covalent_cirro.runner.pump import Limits, Pump
-from covalent_cirro.runner.s3 import answers, blobs
+from covalent_cirro.runner.s3 import answers, blob_transfer
 from covalent_cirro.runner.s3.quick_get import QuickGet
 
 if TYPE_CHECKING:
     from covalent_cirro.runner.checkpoints.keeper import Checkpoint
     from covalent_cirro.runner.checkpoints.listener import CheckpointListener
-    from covalent_cirro.runner.s3.client import Client, Pending
+    from covalent_cirro.runner.s3.s3_client import Client, Pending
 
 _STORE_MARGIN_S = 4.0
 """Seconds before SIGKILL that are reserved for the outcome: outputs that are not stored by then are abandoned."""
@@ -176,7 +176,7 @@ class Supervisor:
     def _client(self) -> Client:
         """The S3 client, made at its first use, which is after the fork: it starts threads."""
         if self._loaded is None:
-            from covalent_cirro.runner.s3.client import Client
+            from covalent_cirro.runner.s3.s3_client import Client
 
             self._loaded = Client(self._endpoint, self._environ, self._memory.limit_bytes())
         return self._loaded
@@ -203,8 +203,10 @@ class Supervisor:
             self._interrupt = True
             self._check_stop()
             try:
-                paths = blobs.fetch(client, self._where.bucket, self._where.prefix, needed, self._folder, self._wait)
-            except (blobs.BlobError, OSError) as error:
+                paths = blob_transfer.fetch(
+                    client, self._where.bucket, self._where.prefix, needed, self._folder, self._wait
+                )
+            except (blob_transfer.BlobError, OSError) as error:
                 failure = Failure(Kind.FETCH, str(error))
                 return exits.all_failed(call.tasks, {task.node_id: failure for task in call.tasks}, "")
             finally:
@@ -349,7 +351,7 @@ class Supervisor:
             self._inlined += size
             with open(path, "rb") as file:
                 return Inline(file.read())
-        return blobs.store(self._client, self._where.bucket, self._where.prefix, path, time.time(), self._wait)
+        return blob_transfer.store(self._client, self._where.bucket, self._where.prefix, path, time.time(), self._wait)
 
     def _publish(self, call: Call, results: tuple[NodeResult, ...]) -> int:
         """Store the outcome, once. Returns the exit code of the outcome that is in S3 in the end."""

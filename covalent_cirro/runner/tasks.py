@@ -56,7 +56,7 @@ def unpickle(source: Open) -> Any:
         return main_module.load(file)
 
 
-def load_part(file: BinaryIO, part: nested.Part) -> Any:
+def load_part(file: BinaryIO, part: nested.PickledPart) -> Any:
     """Unpickle a part of an open pickle."""
     return main_module.load(cast(BinaryIO, io.BufferedReader(nested.PartFile(file, part))))
 

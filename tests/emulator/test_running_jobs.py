@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from covalent_cirro import deployment
 from covalent_cirro.deployment import holdings, teardown
-from covalent_cirro.deployment.running_jobs import END, POLL_S, WAIT, Found
+from covalent_cirro.deployment.running_jobs import END, POLL_S, WAIT, AffectedJobs
 from covalent_cirro.errors import StackError
 from covalent_cirro.local.emulator import Emulator, Timing
 from tests.emulator.conftest import Aws
@@ -102,7 +102,7 @@ def test_jobs_that_do_not_end_in_time_lose_their_instance(aws: Aws) -> None:
 
 @pytest.mark.parametrize("resources", [{"maxvCpus": 32}, {"minvCpus": 2}, {"instanceTypes": ["m6i.large"]}])
 def test_other_updates_leave_the_instances(aws: Aws, resources: dict[str, Any]) -> None:
-    """More room, or what is as it was."""
+    """More vCPUs, or no change."""
     name = aws.environment(instanceTypes=["m6i.large"])
     job_id = runs_on(aws, aws.queue(name))
     aws.batch.update_compute_environment(computeEnvironment=name, computeResources=resources)
@@ -197,10 +197,10 @@ def test_changes_that_leave_the_instances_ask_nobody(aws: Aws, here: Deployment)
 
 def test_jobs_are_waited_for(aws: Aws, here: Deployment) -> None:
     """The change begins once none runs, however long that takes."""
-    asked: list[Found] = []
+    asked: list[AffectedJobs] = []
     slept: list[float] = []
 
-    def choose(found: Found) -> str:
+    def choose(found: AffectedJobs) -> str:
         asked.append(found)
         return WAIT
 
@@ -217,16 +217,16 @@ def test_jobs_are_waited_for(aws: Aws, here: Deployment) -> None:
     assert [found.states for found in asked] == [{"RUNNING": 1}]
     assert len(slept) == 3
     assert here.instance_types == ["m6i.2xlarge"]
-    told = [words for words in here.said if words.startswith("waiting until no job runs")]
-    assert told == ["waiting until no job runs on instances that are replaced: 1 job runs (1 RUNNING)"]
+    waits = [words for words in here.said if words.startswith("waiting until no job runs")]
+    assert waits == ["waiting until no job runs on instances that are replaced: 1 job runs (1 RUNNING)"]
 
 
 def test_jobs_are_ended_after_the_minutes_that_the_user_gives(aws: Aws, here: Deployment) -> None:
     """AWS Batch does it; then the deployment is as it was asked for."""
     given = {**LARGER, "JobExecutionTimeoutMinutes": 1}
-    asked: list[Found] = []
+    asked: list[AffectedJobs] = []
 
-    def choose(found: Found) -> str:
+    def choose(found: AffectedJobs) -> str:
         asked.append(found)
         return END
 

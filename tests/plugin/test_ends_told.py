@@ -38,7 +38,7 @@ from covalent_cirro.electron.receive import links, write_ends
 from covalent_cirro.electron.send import engine_for
 from covalent_cirro.errors import OutcomeError
 from covalent_cirro.jobs.ends import End
-from covalent_cirro.jobs.explanations import Place
+from covalent_cirro.jobs.explanations import JobLinks
 from covalent_cirro.jobs.states import Attempt, JobDetail, dump_detail
 from covalent_cirro.local.emulator import Timing
 from covalent_cirro.local.emulator.faults import Faults
@@ -324,7 +324,7 @@ def test_job_and_log_are_linked_on_aws_and_not_on_an_emulator(executor: Make) ->
     settings = executor().settings
     job = JobDetail("1234", log_stream="cirro/default/1")
 
-    def linked(endpoint_url: str) -> Place:
+    def linked(endpoint_url: str) -> JobLinks:
         meta = SimpleNamespace(endpoint_url=endpoint_url)
         engine: Any = SimpleNamespace(partition="aws", region="eu-west-1", logs=SimpleNamespace(meta=meta))
         return links(engine, settings, job)
@@ -332,7 +332,7 @@ def test_job_and_log_are_linked_on_aws_and_not_on_an_emulator(executor: Make) ->
     found = linked("https://logs.eu-west-1.amazonaws.com")
     assert found.job_url.endswith("#jobs/detail/1234")
     assert found.log_url.endswith(f"{settings.batch_job_log_group_name}/log-events/cirro$252Fdefault$252F1")
-    assert linked("http://127.0.0.1:5000") == Place()
+    assert linked("http://127.0.0.1:5000") == JobLinks()
 
 
 async def test_what_is_not_told_of_a_job_is_asked_of_aws(executor: Make, metadata: dict[str, Any]) -> None:

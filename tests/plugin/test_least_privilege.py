@@ -25,6 +25,7 @@ from click.testing import CliRunner
 from covalent._shared_files import TaskRuntimeError
 
 from covalent_cirro import CirroBatchExecutor, deployment
+from covalent_cirro.aws.clients import Clients
 from covalent_cirro.aws.prices import Prices
 from covalent_cirro.aws.sessions import access_of
 from covalent_cirro.cli import main
@@ -34,7 +35,7 @@ from covalent_cirro.electron.engine.engine import engine_of, retire
 from covalent_cirro.errors import AccessDenied, ImageError, PollFailed
 from covalent_cirro.history import find
 from covalent_cirro.history.account import Account as History
-from covalent_cirro.history.hosts import Hosts
+from covalent_cirro.history.instances import Instances
 from covalent_cirro.history.records import parse_record
 from covalent_cirro.local.emulator import Emulator, Timing
 from tests import last_words
@@ -364,7 +365,7 @@ async def _sees_machines(account: Account, executor: Make) -> None:
     assert record is not None
     try:
         with History(access_of(made.settings), "cirro", made.settings) as history:
-            if not Hosts(history).of([record]):
+            if not Instances(history).of([record]):
                 account.submitter("ecs").describe_container_instances(cluster=cluster, containerInstances=[host])
     finally:
         await made.cancel(where, job_id)
@@ -372,7 +373,7 @@ async def _sees_machines(account: Account, executor: Make) -> None:
 
 async def _reads_prices(account: Account, executor: Make) -> None:
     """A report takes the table of the package for what may not be asked; here that is said to the test."""
-    prices = Prices(access_of(executor().settings), account.emulator.region)
+    prices = Prices(Clients(access_of(executor().settings)), account.emulator.region)
     prices.on_demand(["m6i.large"])
     now = time.time()
     history = prices.spot(["m6i.large"], now - 3600, now)

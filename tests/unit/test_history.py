@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covalent_cirro.aws.batch import job_name
-from covalent_cirro.cli.electrons import lasting, memory
 from covalent_cirro.contract.protocol import Failure, Kind, Log, NodeResult, Outcome, Usage, location
 from covalent_cirro.electron.call_writer import new_call_id
 from covalent_cirro.errors import NoSuchElectron
@@ -333,20 +332,6 @@ def test_a_document_is_plain_json() -> None:
 
 
 # --- words ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.04, "0.0 s"), (0.4, "0.4 s"), (42.9, "42 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (529200, "6 d 3 h")],
-)
-def test_durations(seconds: float, text: str) -> None:
-    """As people say them."""
-    assert lasting(seconds) == text
-
-
-def test_sizes() -> None:
-    """Of memory."""
-    assert [memory(512), memory(1024), memory(3840)] == ["512 MiB", "1 GiB", "3.75 GiB"]
 
 
 def test_a_deployments_queues_have_the_names_that_are_looked_for() -> None:

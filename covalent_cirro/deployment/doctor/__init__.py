@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.deployment.doctor.checks import CHECKS, Check, Skip
-from covalent_cirro.deployment.doctor.facts import Asked, Facts
+from covalent_cirro.deployment.doctor.deployment_facts import Asked, DeploymentFacts
 from covalent_cirro.errors import AccessDenied, AwsError, CirroError
 from covalent_cirro.jobs.findings import FAILURE, SKIPPED, WARNING, Finding
 
@@ -47,7 +47,7 @@ def examine(
     Returns:
         What was found, in the order of the checks.
     """
-    facts = Facts(access, stack_name, asked or Asked())
+    facts = DeploymentFacts(access, stack_name, asked or Asked())
     with ThreadPoolExecutor(THREADS, thread_name_prefix="doctor") as pool:
         results: dict[str, Future[list[Finding]]] = {}
         for check in checks:
@@ -55,7 +55,7 @@ def examine(
         return [finding for result in results.values() for finding in result.result()]
 
 
-def _carry_out(check: Check, facts: Facts, needs: Sequence[Future[list[Finding]]]) -> list[Finding]:
+def _carry_out(check: Check, facts: DeploymentFacts, needs: Sequence[Future[list[Finding]]]) -> list[Finding]:
     for need in needs:
         broken = next((each for each in need.result() if each.level in (FAILURE, SKIPPED)), None)
         if broken is not None:

@@ -12,19 +12,27 @@ from typing import NamedTuple
 from covalent_cirro.covalent_server import config as covalent_config
 from covalent_cirro.covalent_server import plain_paths
 from covalent_cirro.deployment import plans
-from covalent_cirro.deployment.doctor import account
-from covalent_cirro.deployment.doctor.account import Refusal
-from covalent_cirro.deployment.doctor.facts import Facts
-from covalent_cirro.deployment.doctor.verdicts import account as of_account
-from covalent_cirro.deployment.doctor.verdicts import data, image, network, quotas, roles, server, stack
+from covalent_cirro.deployment.doctor import account_facts
+from covalent_cirro.deployment.doctor.account_facts import Refusal
+from covalent_cirro.deployment.doctor.deployment_facts import DeploymentFacts
+from covalent_cirro.deployment.doctor.verdicts import (
+    caller,
+    data,
+    job_image,
+    network,
+    quotas,
+    roles,
+    server,
+    stack_states,
+)
 from covalent_cirro.deployment.plans import BUDGET, TAG, wants_budget
 from covalent_cirro.deployment.plans import stack_name as name_of_stack
 from covalent_cirro.electron.engine.definitions import LOG_STREAM_PREFIX
 from covalent_cirro.errors import AccessDenied, AwsError, NotFound, SettingsError
 from covalent_cirro.jobs import machines, queues
 from covalent_cirro.jobs.findings import FAILURE, OK, Finding
-from covalent_cirro.jobs.image_rules import Facts as ImageFacts
-from covalent_cirro.jobs.image_rules import Pickled
+from covalent_cirro.jobs.image_rules import ImageFacts, Pickled
+from covalent_cirro.jobs.tags import DISPATCH_TAG
 from covalent_cirro.settings import SECTION
 
 Findings = Iterable[Finding]
@@ -40,7 +48,7 @@ class Check(NamedTuple):
     """
 
     id: str
-    look: Callable[[Facts], Findings]
+    look: Callable[[DeploymentFacts], Findings]
     needs: tuple[str, ...] = ("credentials",)
 
 
@@ -51,53 +59,53 @@ class Skip(Exception):
 # --- account ----------------------------------------------------------------------------------------------------------
 
 
-def credentials(facts: Facts) -> Findings:
+def credentials(facts: DeploymentFacts) -> Findings:
     """Whose they are, and for how long."""
     identity = facts.identity()
     if isinstance(identity, Refusal):
         return [
             Finding("credentials", "", FAILURE, str(identity.error), "`aws configure` or `aws sso login` sets them.")
         ]
-    return [of_account.credentials(identity, facts.where())]
+    return [caller.credentials(identity, facts.where())]
 
 
-def clock(facts: Facts) -> Findings:
+def clock(facts: DeploymentFacts) -> Findings:
     """This machine's clock."""
     identity = facts.identity()
     if isinstance(identity, Refusal) and identity.clock_ahead_s is None:
         raise Skip("AWS did not answer")
-    return [of_account.clock(identity.clock_ahead_s)]
+    return [caller.clock(identity.clock_ahead_s)]
 
 
-def region(facts: Facts) -> Findings:
+def region(facts: DeploymentFacts) -> Findings:
     """Where the executor goes, and where the deployment is."""
-    return [of_account.region(facts.settings().region or facts.where().region, facts.where().region)]
+    return [caller.region(facts.settings().region or facts.where().region, facts.where().region)]
 
 
-def cost_tag(facts: Facts) -> Findings:
+def cost_tag(facts: DeploymentFacts) -> Findings:
     """Whether the budget counts anything."""
     # Once it was a part of the compute stack, and is until the next deploy.
     holders = [facts.stacks().get(part) for part in (BUDGET, "compute")]
     if not any(holder is not None and wants_budget(holder.parameters) for holder in holders):
         raise Skip("the deployment has no budget")
-    return [of_account.cost_tag(TAG, account.cost_tag_status(facts.clients, TAG), facts.where())]
+    return [caller.cost_tag(TAG, account_facts.cost_tag_status(facts.clients, TAG), facts.where())]
 
 
 # --- deployment -------------------------------------------------------------------------------------------------------
 
 
-def stacks(facts: Facts) -> Findings:
+def stacks(facts: DeploymentFacts) -> Findings:
     """The four stacks."""
     states = [
-        stack.StackState(part, found.name, found.status, found.reason, found.changed_at)
+        stack_states.StackState(part, found.name, found.status, found.reason, found.changed_at)
         if found is not None
-        else stack.StackState(part, name_of_stack(facts.stack_name, part), "", "", "")
+        else stack_states.StackState(part, name_of_stack(facts.stack_name, part), "", "", "")
         for part, found in facts.stacks().items()
     ]
-    return [stack.stacks(states, facts.where())]
+    return [stack_states.stacks(states, facts.where())]
 
 
-def settings(facts: Facts) -> Findings:
+def settings(facts: DeploymentFacts) -> Findings:
     """Whether the executor can be made from the config at all."""
     problems = facts.settings_problems
     try:
@@ -110,19 +118,19 @@ def settings(facts: Facts) -> Findings:
     return [Finding("settings", "", OK, f"[{SECTION}] in {covalent_config.config_path()} is valid; {facts.need()}")]
 
 
-def config(facts: Facts) -> Findings:
+def config(facts: DeploymentFacts) -> Findings:
     """What the config says, beside what the deployment gives."""
     facts.stacks()  # may be refused
     wanted = facts.deployed_settings()
     if not wanted:
         raise Skip("the deployment does not give all settings")
-    return [stack.drift(facts.section, wanted, facts.where())]
+    return [stack_states.drift(facts.section, wanted, facts.where())]
 
 
 # --- what jobs run on -------------------------------------------------------------------------------------------------
 
 
-def queue(facts: Facts) -> Findings:
+def queue(facts: DeploymentFacts) -> Findings:
     """Each queue that electrons may go to."""
     others = [each.name for each in facts.all_queues()]
     return [
@@ -131,26 +139,26 @@ def queue(facts: Facts) -> Findings:
     ]
 
 
-def environment(facts: Facts) -> Findings:
+def environment(facts: DeploymentFacts) -> Findings:
     """Each compute environment behind those queues."""
     return [queues.environment(each, facts.where()) for each in _environments(facts)]
 
 
-def _environments(facts: Facts) -> list[queues.Environment]:
+def _environments(facts: DeploymentFacts) -> list[queues.Environment]:
     found = facts.environments()
     if not found:
         raise Skip("no queue has a compute environment")
     return found
 
 
-def _with_instances(facts: Facts) -> list[queues.Environment]:
+def _with_instances(facts: DeploymentFacts) -> list[queues.Environment]:
     found = [each for each in _environments(facts) if each.has_instances]
     if not found:
         raise Skip("no compute environment starts EC2 instances itself")
     return found
 
 
-def instance_types(facts: Facts) -> Findings:
+def instance_types(facts: DeploymentFacts) -> Findings:
     """Whether the region has the types that they name."""
     environments = _with_instances(facts)
     subnets = facts.subnets()
@@ -166,7 +174,7 @@ def instance_types(facts: Facts) -> Findings:
     ]
 
 
-def fit(facts: Facts) -> Findings:
+def fit(facts: DeploymentFacts) -> Findings:
     """Whether an electron fits, on each queue that it would use."""
     known = facts.instance_types()
     environments = {each.arn: each for each in _with_instances(facts)}
@@ -175,7 +183,7 @@ def fit(facts: Facts) -> Findings:
     except AwsError:  # told by `image`
         found_image = None
     architecture = found_image.architecture if isinstance(found_image, ImageFacts) else ""
-    architecture = image.MACHINES.get(architecture, architecture)
+    architecture = job_image.MACHINES.get(architecture, architecture)
     found = []
     for each in facts.queues_of_electron():
         behind = [environments[arn] for arn in each.environments if arn in environments]
@@ -187,7 +195,7 @@ def fit(facts: Facts) -> Findings:
     return found
 
 
-def disk(facts: Facts) -> Findings:
+def disk(facts: DeploymentFacts) -> Findings:
     """Whether GPU instances have room for their system."""
     compute = facts.stacks().get("compute")
     parameters = {} if compute is None else compute.parameters
@@ -196,7 +204,7 @@ def disk(facts: Facts) -> Findings:
     return [machines.disk(int(parameters["DiskSizeGib"]), facts.where())]
 
 
-def quota(facts: Facts) -> Findings:
+def quota(facts: DeploymentFacts) -> Findings:
     """Whether the account may start what the compute environments want."""
     known = facts.instance_types()
     wanted = quotas.demands(
@@ -205,10 +213,12 @@ def quota(facts: Facts) -> Findings:
     )
     if not wanted:
         raise Skip("no quota is known for their instance types")
-    return [quotas.quota(each, account.vcpu_quota(facts.clients, each.quota.code), facts.where()) for each in wanted]
+    return [
+        quotas.quota(each, account_facts.vcpu_quota(facts.clients, each.quota.code), facts.where()) for each in wanted
+    ]
 
 
-def net(facts: Facts) -> Findings:
+def net(facts: DeploymentFacts) -> Findings:
     """Whether instances reach the services that run jobs."""
     subnets = facts.subnets()
     return [
@@ -224,12 +234,12 @@ def net(facts: Facts) -> Findings:
 # --- roles ------------------------------------------------------------------------------------------------------------
 
 
-def job_role(facts: Facts) -> Findings:
+def job_role(facts: DeploymentFacts) -> Findings:
     """The role of the containers."""
     return [_task_role(facts, "job_role", facts.settings().batch_job_role_name)]
 
 
-def execution_role(facts: Facts) -> Findings:
+def execution_role(facts: DeploymentFacts) -> Findings:
     """The role of the ECS agent."""
     name = facts.settings().batch_execution_role_name
     if not name:
@@ -237,10 +247,10 @@ def execution_role(facts: Facts) -> Findings:
     return [_task_role(facts, "execution_role", name)]
 
 
-def _task_role(facts: Facts, id: str, name: str) -> Finding:
+def _task_role(facts: DeploymentFacts, id: str, name: str) -> Finding:
     where = facts.where()
     try:
-        found = account.role(facts.clients, name)
+        found = account_facts.role(facts.clients, name)
     except NotFound as error:
         return Finding(id, name, FAILURE, str(error), f"`{where.cirro('deploy')}` makes it.")
     return roles.trust(
@@ -248,12 +258,12 @@ def _task_role(facts: Facts, id: str, name: str) -> Finding:
     )
 
 
-def instance_role(facts: Facts) -> Findings:
+def instance_role(facts: DeploymentFacts) -> Findings:
     """The role of the instances, of each instance profile."""
     where, found = facts.where(), []
     for profile in {each.instance_profile: None for each in _with_instances(facts)}:
         try:
-            role = account.role_of_profile(facts.clients, profile)
+            role = account_facts.role_of_profile(facts.clients, profile)
         except NotFound as error:
             remedy = f"`{where.cirro('deploy')}` makes it."
             found.append(Finding("instance_role", profile, FAILURE, str(error), remedy))
@@ -273,12 +283,12 @@ def instance_role(facts: Facts) -> Findings:
     return found
 
 
-def permissions(facts: Facts) -> Findings:
+def permissions(facts: DeploymentFacts) -> Findings:
     """Whether the caller may do what a Covalent server does; and what it goes on without, if it may not do all."""
     caller, settings, where = facts.caller, facts.settings(), facts.where()
     partition = caller.arn.split(":")[1]
     names = [name for name in (settings.batch_job_role_name, settings.batch_execution_role_name) if name]
-    passed = [account.role(facts.clients, name).arn for name in names]
+    passed = [account_facts.role(facts.clients, name).arn for name in names]
 
     def arn(service: str, resource: str) -> str:
         return f"arn:{partition}:{service}:{where.region}:{caller.account}:{resource}"
@@ -292,7 +302,7 @@ def permissions(facts: Facts) -> Findings:
         (["batch:RegisterJobDefinition"], [definition.rpartition(":")[0]], {}),
         (["batch:DescribeJobs", *roles.ON_ANYTHING], ["*"], {}),
         (["batch:GetJobQueueSnapshot"], queues, {}),
-        (["batch:TerminateJob"], [arn("batch", "job/1")], {"aws:ResourceTag/covalent:dispatch": "1"}),
+        (["batch:TerminateJob"], [arn("batch", "job/1")], {f"aws:ResourceTag/{DISPATCH_TAG}": "1"}),
         (["ecs:DescribeContainerInstances"], [arn("ecs", "container-instance/1/2")], {}),
         (["logs:GetLogEvents"], [streams], {}),
     ]
@@ -302,7 +312,7 @@ def permissions(facts: Facts) -> Findings:
         repository = f"arn:{partition}:ecr:{region}:{owner}:repository/{pulled.repository}"
         questions.append((["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:DescribeImages"], [repository], {}))
     try:
-        denied = account.denied(facts.clients, caller.arn, questions)
+        denied = account_facts.denied(facts.clients, caller.arn, questions)
     except AccessDenied:
         raise
     except AwsError as error:  # the root user and federated users cannot be simulated
@@ -313,23 +323,23 @@ def permissions(facts: Facts) -> Findings:
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
-def bucket(facts: Facts) -> Findings:
+def bucket(facts: DeploymentFacts) -> Findings:
     """The bucket."""
     name = facts.settings().s3_bucket_name
     try:
-        found = account.bucket_region(facts.clients, name)
+        found = account_facts.bucket_region(facts.clients, name)
     except (NotFound, AccessDenied) as error:
         remedy = f"`{facts.where().cirro('deploy')}` makes one and sets s3_bucket_name; see `config` above."
         return [Finding("bucket", name, FAILURE, str(error), remedy)]
     return [data.bucket(name, found, facts.where().region)]
 
 
-def bucket_write(facts: Facts) -> Findings:
+def bucket_write(facts: DeploymentFacts) -> Findings:
     """Whether objects can be written under the prefix, read and deleted."""
     settings = facts.settings()
     name, prefix = settings.s3_bucket_name, settings.key_prefix
     try:
-        account.write_probe(facts.clients, name, prefix)
+        account_facts.write_probe(facts.clients, name, prefix)
     except AccessDenied as error:
         policy = facts.outputs().get("SubmitterPolicy", "that of the deployment for submitters")
         remedy = f"Allow it: attach the policy {policy} to {facts.caller.arn}."
@@ -337,73 +347,73 @@ def bucket_write(facts: Facts) -> Findings:
     return [Finding("bucket_write", f"{name}/{prefix}", OK, "an object was written, read and deleted")]
 
 
-def bucket_security(facts: Facts) -> Findings:
+def bucket_security(facts: DeploymentFacts) -> Findings:
     """How the bucket is closed."""
     name = facts.settings().s3_bucket_name
-    return [data.bucket_security(name, account.bucket_security(facts.clients, name))]
+    return [data.bucket_security(name, account_facts.bucket_security(facts.clients, name))]
 
 
-def log_group(facts: Facts) -> Findings:
+def log_group(facts: DeploymentFacts) -> Findings:
     """The log group of the jobs."""
     name = facts.settings().batch_job_log_group_name
     try:
-        days = account.log_retention_days(facts.clients, name)
+        days = account_facts.log_retention_days(facts.clients, name)
     except NotFound as error:
         remedy = f"`{facts.where().cirro('deploy')}` makes it: without it no job starts."
         return [Finding("log_group", name, FAILURE, str(error), remedy)]
     return [data.log_group(name, days, facts.where())]
 
 
-def job_image(facts: Facts) -> Findings:
+def image(facts: DeploymentFacts) -> Findings:
     """The image of the jobs."""
     uri = facts.settings().container_image_uri
     place = facts.image_place()
     if place is None:
-        return [image.unknown(uri)]
+        return [job_image.unknown(uri)]
     if place.registry not in (None, facts.caller.account):
         raise Skip(f"{uri} is in the registry of another account")
     here = facts.here()
     pickled = Pickled(here.python, here.cloudpickle or "")
-    return [image.image(uri, facts.image(), pickled, here.cirro)]
+    return [job_image.image(uri, facts.image(), pickled, here.cirro)]
 
 
 # --- Covalent ---------------------------------------------------------------------------------------------------------
 
 
-def covalent(facts: Facts) -> Findings:
+def covalent(facts: DeploymentFacts) -> Findings:
     """The Covalent beside us."""
     quoted = {name: path for name, path in covalent_config.folders().items() if not plain_paths.is_plain(path)}
     return [server.covalent(facts.here()), *server.folders(quoted, str(covalent_config.config_path()))]
 
 
-def covalent_server(facts: Facts) -> Findings:
+def covalent_server(facts: DeploymentFacts) -> Findings:
     """The Covalent server."""
     return [server.running(facts.server())]
 
 
-def _running(facts: Facts) -> server.Server:
+def _running(facts: DeploymentFacts) -> server.Server:
     found = facts.server()
     if not found.answers:
         raise Skip("no Covalent server answers")
     return found
 
 
-def server_plugin(facts: Facts) -> Findings:
+def server_plugin(facts: DeploymentFacts) -> Findings:
     """Whether it has this plugin."""
     return [server.plugin(_running(facts))]
 
 
-def server_versions(facts: Facts) -> Findings:
+def server_versions(facts: DeploymentFacts) -> Findings:
     """Whether both sides read what the other writes."""
     return [server.versions(facts.here(), _running(facts))]
 
 
-def server_config(facts: Facts) -> Findings:
+def server_config(facts: DeploymentFacts) -> Findings:
     """Whether both read the same config."""
     return [server.config(_running(facts), str(covalent_config.config_path()))]
 
 
-def server_environment(facts: Facts) -> Findings:
+def server_environment(facts: DeploymentFacts) -> Findings:
     """Whether both mean the same account."""
     given = [name for name, value in facts.section.items() if value not in (None, "")]
     return [server.environment(_running(facts), os.environ, given)]
@@ -431,7 +441,7 @@ CHECKS: tuple[Check, ...] = (
     Check("bucket_write", bucket_write, needs=("bucket",)),
     Check("bucket_security", bucket_security, needs=("bucket",)),
     Check("log_group", log_group, needs=("credentials", "settings")),
-    Check("image", job_image, needs=("credentials", "settings")),
+    Check("image", image, needs=("credentials", "settings")),
     Check("cost_tag", cost_tag, needs=("credentials", "stacks")),
     Check("covalent", covalent, needs=()),
     Check("server", covalent_server, needs=()),

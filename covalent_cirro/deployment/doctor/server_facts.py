@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from covalent_cirro.covalent_server import config
-from covalent_cirro.deployment.doctor.verdicts.server import AWS_VARIABLES, Server, Versions
+from covalent_cirro.deployment.doctor.verdicts.server import AWS_VARIABLES, InstalledVersions, Server
 
 DEFAULT_ADDRESS, DEFAULT_PORT = "localhost", 48008
 """Covalent 0.240's (``covalent/_shared_files/defaults.py``)."""
@@ -45,12 +45,12 @@ print(json.dumps({"python": "%d.%d.%d" % sys.version_info[:3], "covalent": versi
     "cirro": version("covalent-cirro"), "cloudpickle": version("cloudpickle"),
     "plugin": any(p.name == "cirro" for p in points), "installed_at": at}))
 """
-"""Asks an interpreter for its `Versions`. Imports nothing of what it asks for."""
+"""Asks an interpreter for its `InstalledVersions`. Imports nothing of what it asks for."""
 
 
-def here() -> Versions:
+def here() -> InstalledVersions:
     """What this interpreter has."""
-    return _versions(sys.executable, os.environ) or Versions(
+    return _versions(sys.executable, os.environ) or InstalledVersions(
         ".".join(map(str, sys.version_info[:3])), None, None, None, plugin=False, installed_at=None
     )
 
@@ -129,7 +129,7 @@ def _interpreter(process: psutil.Process) -> str:
     return str(called) if called.exists() else process.exe()
 
 
-def _versions(python: str, environment: Mapping[str, str]) -> Versions | None:
+def _versions(python: str, environment: Mapping[str, str]) -> InstalledVersions | None:
     kept = {name: environment[name] for name in ("PATH", "PYTHONPATH", "PYTHONHOME", "HOME") if name in environment}
     try:
         done = subprocess.run(
@@ -142,6 +142,6 @@ def _versions(python: str, environment: Mapping[str, str]) -> Versions | None:
             check=True,
         )
         told: dict[str, Any] = json.loads(done.stdout.decode().strip().splitlines()[-1])
-        return Versions(**told)
+        return InstalledVersions(**told)
     except (OSError, subprocess.SubprocessError, ValueError, IndexError, TypeError):
         return None

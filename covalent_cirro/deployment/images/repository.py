@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from covalent_cirro.aws.sessions import Access, translate
 from covalent_cirro.errors import AwsError, ImageError, NotFound
 from covalent_cirro.jobs import image_rules
-from covalent_cirro.jobs.image_rules import Facts
+from covalent_cirro.jobs.image_rules import ImageFacts
 
 MAX_CONFIG_BYTES = 4 << 20
 """A larger configuration of an image is not read: a well-formed one has some kilobytes."""
@@ -128,7 +128,7 @@ def listing(repository: Repository) -> list[PushedImage]:
     return sorted(found, key=lambda image: image.pushed_at, reverse=True)
 
 
-def facts(repository: Repository, digests: list[str]) -> dict[str, Facts]:
+def facts(repository: Repository, digests: list[str]) -> dict[str, ImageFacts]:
     """What images say of themselves, by digest; of a list of images, the one for the deployment's machines.
 
     What is no image of programs (a chart, a signature) is left out.
@@ -142,12 +142,12 @@ def facts(repository: Repository, digests: list[str]) -> dict[str, Facts]:
         return {digest: found for digest, found in zip(digests, read, strict=True) if found is not None}
 
 
-def _facts(repository: Repository, digest: str) -> Facts | None:
+def _facts(repository: Repository, digest: str) -> ImageFacts | None:
     try:
         contents = image_rules.contents(_manifest(repository, digest))
         if contents.config is None:
             if contents.child is None:
-                return Facts(" and ".join(contents.architectures))
+                return ImageFacts(" and ".join(contents.architectures))
             contents = image_rules.contents(_manifest(repository, contents.child))
         with _translated("GetDownloadUrlForLayer", repository):
             url = repository.client.get_download_url_for_layer(

@@ -15,10 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from covalent_cirro.aws import sessions
+from covalent_cirro.aws import clients, sessions
 from covalent_cirro.aws.batch import MAX_TERMINATED, BatchGateway
 from covalent_cirro.aws.capacity import Capacity
 from covalent_cirro.aws.image_labels import ImageVersions, fetch
+from covalent_cirro.aws.single_flight import SingleFlight
 from covalent_cirro.aws.store import Store
 from covalent_cirro.covalent_server import view
 from covalent_cirro.electron.engine.definitions import Definitions
@@ -86,15 +87,13 @@ class Engine:
         self.console_region = console_region
         self.logs = logs
         self._sts = sts
-        self._account: asyncio.Future[str] | None = None
+        self._account = SingleFlight[str, str](keep=True)
 
     async def role_arn(self, name_or_arn: str) -> str:
         """The ARN of a role given by name or by ARN. Asks STS once for the account."""
         if not name_or_arn or name_or_arn.startswith("arn:"):
             return name_or_arn
-        if self._account is None or (self._account.done() and self._account.exception() is not None):
-            self._account = asyncio.ensure_future(self._ask_account())
-        account = await asyncio.shield(self._account)
+        account = await self._account.run("", self._ask_account)
         return f"arn:{self.partition}:iam::{account}:role/{name_or_arn}"
 
     async def _ask_account(self) -> str:
@@ -118,22 +117,26 @@ async def _opened(access: sessions.Access) -> AsyncIterator[Engine]:
             # A client made without credentials would stay without them when the user has set them.
             raise NoCredentialsError
         partition = await asyncio.to_thread(_partition, session, region)
-    options = _with_config(sessions.client_options(access, region))
+    make = functools.partial(clients.asynchronous, session, access, region=region)
     async with contextlib.AsyncExitStack() as stack:
         with sessions.translate("making clients", access=access):
-            s3 = await stack.enter_async_context(session.create_client("s3", **options))
-            batch = await stack.enter_async_context(session.create_client("batch", **options))
-            once = _with_config(sessions.client_options(access, region, attempts=1))
-            submit = await stack.enter_async_context(session.create_client("batch", **once))
-            sts = await stack.enter_async_context(session.create_client("sts", **options))
-            logs = await stack.enter_async_context(session.create_client("logs", **options))
-        store = Store(s3, functools.partial(_blocking_s3, session, access, region), access, patience_s=STORE_PATIENCE_S)
+            s3 = await stack.enter_async_context(make("s3"))
+            batch = await stack.enter_async_context(make("batch"))
+            submit = await stack.enter_async_context(make("batch", attempts=1))
+            sts = await stack.enter_async_context(make("sts"))
+            logs = await stack.enter_async_context(make("logs"))
+        blocking_s3 = functools.partial(clients.blocking_s3, session, access, region)
+        store = Store(s3, blocking_s3, access, patience_s=STORE_PATIENCE_S)
         stack.callback(store.close)
         later = await stack.enter_async_context(contextlib.AsyncExitStack())
         images = ImageVersions(_clients("ecr", session, access, region, later), fetch, _host(batch), access)
         stack.push_async_callback(images.aclose)
         gateway = BatchGateway(batch, submit, access)
-        ec2 = functools.partial(_clients("ec2", session, access, region, later), None)
+        ec2 = _clients("ec2", session, access, region, later)
+
+        async def behind_queues(service: str) -> Any:
+            return batch if service == "batch" else await ec2(None)
+
         console_region = region if console_links.is_aws(str(batch.meta.endpoint_url)) else ""
         engine = Engine(
             access,
@@ -142,7 +145,7 @@ async def _opened(access: sessions.Access) -> AsyncIterator[Engine]:
             store,
             gateway,
             images,
-            Capacity(batch, ec2, access),
+            Capacity(behind_queues, access),
             console_region=console_region,
             sts=sts,
             logs=logs,
@@ -156,20 +159,17 @@ def _clients(
     service: str, session: Any, access: sessions.Access, own_region: str, stack: contextlib.AsyncExitStack
 ) -> Callable[[str | None], Awaitable[Any]]:
     """A service's clients by region, each made when it is first asked for: most engines need one, many need none."""
-    clients: dict[str, asyncio.Future[Any]] = {}
+    made = SingleFlight[str, Any](keep=True)
 
     async def make(region: str) -> Any:
-        # Two tries: a look at an image, or at what there is, is not worth waiting for.
-        options = _with_config(sessions.client_options(access, region, attempts=2))
         loader = session.get_component("data_loader")
         await asyncio.to_thread(loader.load_service_model, service, "service-2")
-        return await stack.enter_async_context(session.create_client(service, **options))
+        # Two tries: a look at an image, or at what there is, is not worth waiting for.
+        return await stack.enter_async_context(clients.asynchronous(session, access, service, region, attempts=2))
 
     async def client(region: str | None) -> Any:
         where = region or own_region
-        if where not in clients or (clients[where].done() and clients[where].exception() is not None):
-            clients[where] = asyncio.ensure_future(make(where))
-        return await asyncio.shield(clients[where])
+        return await made.run(where, lambda: make(where))
 
     return client
 
@@ -179,26 +179,11 @@ def _host(client: Any) -> str:
     return urlsplit(str(client.meta.endpoint_url)).netloc
 
 
-def _with_config(options: dict[str, Any]) -> dict[str, Any]:
-    from aiobotocore.config import AioConfig
-
-    return {**options, "config": AioConfig(**options["config"])}
-
-
 def _partition(session: Any, region: str) -> str:
     try:
         return str(session.get_partition_for_region(region))
     except Exception:  # an unknown region is AWS's to refuse, at the call
         return "aws"
-
-
-def _blocking_s3(session: Any, access: sessions.Access, region: str) -> Any:
-    from botocore.config import Config
-
-    options = sessions.client_options(access, region)
-    # Blobs are checked against their names as they are read: once is enough.
-    config = Config(**options["config"], response_checksum_validation="when_required")
-    return sessions.blocking_session(access, session).client("s3", **{**options, "config": config})
 
 
 class _Keeper:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from covalent_cirro.errors import AwsError
-from covalent_cirro.jobs.waiting import DEADLINE_S, Reason, Seen, Waiting, Why, explain
+from covalent_cirro.jobs.waiting import DEADLINE_S, QueueSnapshot, Reason, Waiting, Why, explain
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Waits:
 
     def __init__(
         self,
-        look: Callable[[str], Awaitable[Seen]],
+        look: Callable[[str], Awaitable[QueueSnapshot]],
         *,
         region: str,
         profile: str | None,
@@ -128,7 +128,7 @@ class Waits:
             first[each.queue] = min(first.get(each.queue, float("inf")), each.job.since + self._deadline_s)
         return {queue: max(at, self._looked.get(queue, 0.0) + self._every_s) for queue, at in first.items()}
 
-    def _explain(self, queue: str, seen: Seen) -> None:
+    def _explain(self, queue: str, seen: QueueSnapshot) -> None:
         now = self._clock()
         fresh: dict[Why, list[tuple[str, Reason]]] = {}
         for each in list(self._waiters.values()):

@@ -13,7 +13,7 @@ from covalent_cirro.history.account import Account
 from covalent_cirro.history.find import Electron
 from covalent_cirro.history.report import costs, sizing, timeline
 from covalent_cirro.history.report.costs import Line, Total
-from covalent_cirro.history.report.facts import Run
+from covalent_cirro.history.report.runs import Run
 from covalent_cirro.history.report.sizing import Size
 from covalent_cirro.history.report.sources import Gathered, gather, gather_electron
 from covalent_cirro.history.report.timeline import Segment

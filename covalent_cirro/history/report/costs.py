@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from covalent_cirro.aws.prices import Price
-from covalent_cirro.history.report.facts import Attempt, Machine, Run
+from covalent_cirro.history.report.runs import BilledAttempt, Machine, Run
 from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.settings import Settings
 
@@ -60,7 +60,7 @@ class Line(NamedTuple):
     node_id: int
     name: str
     job_id: str
-    attempt: Attempt
+    attempt: BilledAttempt
     share: float | None
     seconds: float
     price: Price | None

@@ -9,7 +9,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from covalent_cirro.history.report.facts import MIB, Run
+from covalent_cirro.history.report.runs import Run
+from covalent_cirro.jobs.formatting import MIB
 from covalent_cirro.jobs.machines import Need
 from covalent_cirro.settings import MIB_PER_GB, MIN_MEMORY_MIB
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from covalent_cirro.aws.prices import ON_DEMAND, SPOT, Price, Prices, SpotHistory, shipped, shipped_price
 from covalent_cirro.contract.protocol import Outcome, call_made_at
@@ -17,13 +17,13 @@ from covalent_cirro.history import archive, find
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.archive import Kept
 from covalent_cirro.history.find import Electron
-from covalent_cirro.history.hosts import Host, Hosts, Place, places
+from covalent_cirro.history.instances import ContainerInstance, Instance, Instances, places
 from covalent_cirro.history.records import Record
 from covalent_cirro.history.report.costs import Offer, need_of
-from covalent_cirro.history.report.facts import (
+from covalent_cirro.history.report.runs import (
     NO_CAPACITY,
-    Capacity,
     Machine,
+    QueueMachines,
     Run,
     run_of_call,
     run_of_job,
@@ -31,7 +31,7 @@ from covalent_cirro.history.report.facts import (
 )
 from covalent_cirro.jobs import further_tries
 from covalent_cirro.jobs.machines import InstanceType, Need, of_environment
-from covalent_cirro.jobs.queues import Environment, Queue, parse_environment, parse_queue
+from covalent_cirro.jobs.queues import Environment
 
 SPOT_BEFORE_S = 24 * 3600.0
 """Spot prices are asked for from so long before the first attempt: a price holds until the next one."""
@@ -142,11 +142,11 @@ def gather_electron(account: Account, electron: Electron, *, clock: Callable[[],
     return _with_prices(account, electron.dispatch_id, records, runs, notes, clock())
 
 
-def _hosts(account: Account, records: Iterable[Record]) -> dict[Place, Host]:
-    return Hosts(account).at(place for record in records for place in places(record))
+def _hosts(account: Account, records: Iterable[Record]) -> dict[ContainerInstance, Instance]:
+    return Instances(account).at(place for record in records for place in places(record))
 
 
-def _seen_on(run: Run, record: Record, hosts: Mapping[Place, Host]) -> Run:
+def _seen_on(run: Run, record: Record, hosts: Mapping[ContainerInstance, Instance]) -> Run:
     """The run, with what ECS says of where attempts ran whose outcome does not tell, or is not there yet."""
     named, attempts = places(record), []
     for each in run.attempts:
@@ -168,7 +168,7 @@ def _with_prices(
     account: Account, dispatch_id: str, records: list[Record], runs: list[Run], notes: list[str], now: float
 ) -> Gathered:
     runs.sort(key=lambda run: (run.began_at or 0.0, run.node_id, run.number, run.job_id))
-    prices = Prices(account.access, account.region)
+    prices = Prices(account.clients, account.region)
     price_of = pricing(prices, runs, now)
     lattice = next((record.lattice for record in records if record.lattice), "")
     return Gathered(
@@ -202,42 +202,20 @@ def _forgotten(account: Account, kept: Kept, outcome: Outcome | None, called_at:
 # --- what queues run on -----------------------------------------------------------------------------------------------
 
 
-def _capacities(account: Account, queues: Iterable[str], notes: list[str]) -> dict[str, Capacity]:
+def _capacities(account: Account, queues: Iterable[str], notes: list[str]) -> dict[str, QueueMachines]:
     try:
-        found = environments(account, queues)
+        found = account.wait_for(lambda: account.capacity.environments_of(queues))
     except CirroError as error:
         notes.append(f"What queues run on could not be seen: {error}")
         return {}
-    return {name: capacity(each) for name, each in found.items()}
+    return {name: queue_machines(each) for name, each in found.items()}
 
 
-def environments(account: Account, queues: Iterable[str]) -> dict[str, list[Environment]]:
-    """By the name of a queue, the compute environments behind it in their order.
-
-    Raises:
-        AccessDenied, AwsError: AWS refused.
-    """
-    names = sorted(set(queues) - {""})
-    if not names:
-        return {}
-    batch = account.client("batch")
-    asked: dict[str, Any] = {"jobQueues": names}
-    found = account.ask("batch:DescribeJobQueues", lambda: batch.describe_job_queues(**asked)["jobQueues"])
-    parsed: list[Queue] = [parse_queue(each) for each in found]
-    arns = sorted({arn for queue in parsed for arn in queue.environments})
-    described = account.ask(
-        "batch:DescribeComputeEnvironments",
-        lambda: batch.describe_compute_environments(computeEnvironments=arns)["computeEnvironments"] if arns else [],
-    )
-    by_arn = {each.arn: each for each in map(parse_environment, described)}
-    return {queue.name: [by_arn[arn] for arn in queue.environments if arn in by_arn] for queue in parsed}
-
-
-def capacity(found: list[Environment]) -> Capacity:
+def queue_machines(found: list[Environment]) -> QueueMachines:
     """What jobs of a queue run on, from its compute environments."""
     markets = {MARKETS.get(each.kind, "") for each in found}
     first = found[0].instance_types if found else ()
-    return Capacity(
+    return QueueMachines(
         market_of_cluster={each.cluster.rpartition("/")[2]: MARKETS.get(each.kind, "") for each in found},
         market=markets.pop() if len(markets) == 1 else "",
         kinds=of_environment(first, shipped().types),
@@ -288,8 +266,8 @@ def offers(account: Account, need: Need | None = None) -> tuple[list[Offer], lis
     settings = account.settings
     queue = settings.batch_gpu_queue if wanted.gpus and settings.batch_gpu_queue else settings.batch_queue
     name = queue.rpartition("/")[2]
-    prices = Prices(account.access, account.region)
-    found = environments(account, [name])
+    prices = Prices(account.clients, account.region)
+    found = account.wait_for(lambda: account.capacity.environments_of([name]))
     if name not in found:
         raise StackError(
             f"with {account.access.named()}, region {account.region} has no job queue {name!r}. Give the --profile, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from covalent_cirro.history.report.facts import Run
+from covalent_cirro.history.report.runs import Run
 
 UPLOAD = "upload"
 QUEUE = "queue"

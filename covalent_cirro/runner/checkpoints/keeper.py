@@ -18,15 +18,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from covalent_cirro.runner.checkpoints import files as checkpoint_files
+from covalent_cirro.runner.checkpoints.checkpoint_store import CheckpointStore, Damaged, Overtaken, Superseded
 from covalent_cirro.runner.checkpoints.files import Changed, Scan, Seen
 from covalent_cirro.runner.checkpoints.index import MAX_FILES, File, NotAnIndex, Owner
 from covalent_cirro.runner.checkpoints.spot import SpotWatch
-from covalent_cirro.runner.checkpoints.store import CheckpointStore, Damaged, Overtaken, Superseded
 from covalent_cirro.runner.s3 import answers
 
 if TYPE_CHECKING:
     from covalent_cirro.runner.checkpoints.listener import CheckpointPlace
-    from covalent_cirro.runner.s3.client import Client, Pending
+    from covalent_cirro.runner.s3.s3_client import Client, Pending
 
 INTERVAL_S = 10.0
 """The runner stores a checkpoint by itself this long after the last one, or `_SHARE` times as long as that

@@ -26,7 +26,7 @@ _GIVEN_BY = {
 """Settings with which the executor does not ask the environment for a variable's part."""
 
 
-class Versions(NamedTuple):
+class InstalledVersions(NamedTuple):
     """What one Python has installed; `None` where it does not have it.
 
     Attributes:
@@ -67,12 +67,12 @@ class Server(NamedTuple):
     local: bool = True
     started: float | None = None
     python: str = ""
-    versions: Versions | None = None
+    versions: InstalledVersions | None = None
     config: str = ""
     environment: Mapping[str, str] = {}
 
 
-def covalent(here: Versions) -> Finding:
+def covalent(here: InstalledVersions) -> Finding:
     """Whether the Covalent here is one that the plugin understands, and knows the plugin."""
     install = f"`pip install 'covalent>={SUPPORTED},<0.241' covalent-cirro`"
     if here.covalent is None:
@@ -139,7 +139,7 @@ def plugin(server: Server) -> Finding:
     )
 
 
-def versions(here: Versions, server: Server) -> Finding:
+def versions(here: InstalledVersions, server: Server) -> Finding:
     """Whether client and server can read what the other writes."""
     there = server.versions
     if there is None:
