@@ -1,6 +1,7 @@
 """Sessions of AWS's SDKs, retries, and AWS's errors turned into ours. Knows nothing of electrons.
 
-Nothing here touches the process's environment: profile, credentials file, region and endpoint belong to one executor.
+This module changes nothing in the process's environment: profile, credentials file, region and endpoint belong to one
+executor.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 DEFAULT_REGION = "us-east-1"
-"""Where neither the executor nor AWS's chain names a region: the stock plugin's default."""
+"""The region where neither the executor nor AWS's chain names one; the stock plugin has the same default."""
 
 UNREACHABLE_PATIENCE_S = 30.0
-"""How long an endpoint that cannot be connected to at all is tried again: rather a wrong name than a bad moment."""
+"""Seconds for which a call to an unreachable endpoint is repeated: most likely its name is wrong."""
 
 _UNREACHABLE = frozenset({"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "SSLError"})
 
@@ -73,10 +74,10 @@ _UNKNOWN_KEY = frozenset(
     }
 )
 SIGNATURE_HOLDS_S = 300
-"""AWS refuses what is signed earlier or later than this (IAM User Guide, Elements of a Signature Version 4 request)."""
+"""AWS refuses a signature further off (IAM User Guide, Elements of a Signature Version 4 request)."""
 
 _OTHER_CLOCK = ("Signature expired", "Signature not yet current")
-"""How services other than S3 begin when the two clocks differ (IAM User Guide, Troubleshoot Signature Version 4)."""
+"""Messages about wrong clocks of services other than S3 (IAM User Guide, Troubleshoot Signature Version 4)."""
 
 _MISSING = frozenset({"NoSuchBucket", "NoSuchKey", "404", "NotFound", "ResourceNotFoundException", "NoSuchEntity"})
 
@@ -88,7 +89,7 @@ _NOT_IN_FILES = ("ec2-credentials-file", "boto-config", "container-role", "iam-r
 
 
 class Access(NamedTuple):
-    """Which account, how: what one set of clients is made for. Equal values share an engine."""
+    """Which account is used, with which credentials and endpoint. Equal values share an engine."""
 
     profile: str | None
     credentials: str | None
@@ -102,7 +103,7 @@ class Access(NamedTuple):
 
 
 def access_of(settings: Settings) -> Access:
-    """The part of the settings that picks account, region and endpoint; "" means AWS's own chain."""
+    """The settings that choose account, region and endpoint; an empty setting leaves the choice to AWS's own chain."""
     return Access(
         profile=settings.profile or None,
         credentials=settings.credentials or None,
@@ -112,11 +113,11 @@ def access_of(settings: Settings) -> Access:
 
 
 def _open(kind: Callable[..., S], access: Access) -> S:
-    """A session of botocore's or aiobotocore's: the one place where it is settled whose calls ours are.
+    """A session of botocore or aiobotocore. Only this function decides which credentials calls are signed with.
 
-    A credentials file that is named wins over all that the environment says, and nothing stands in for a profile that
-    it lacks: the wrong account would be the worst of ends. Without one, a profile that is named wins over keys in the
-    environment, which is botocore's own rule.
+    A named credentials file wins over everything in the environment, and nothing replaces a profile that the file
+    lacks: a call to the wrong account would be worse than none. Without such a file, a named profile wins over keys in
+    the environment, as in botocore.
 
     Raises:
         NoCredentials: The file is not there, or has no such profile.
@@ -137,7 +138,7 @@ def _open(kind: Callable[..., S], access: Access) -> S:
         )
     chain = session.get_component("credential_provider")
     if "aws_access_key_id" in own.get(profile, {}):
-        # Not a role or an SSO session that the user's other file gives a profile of this name.
+        # Without this, a role or SSO session of the same name in the user's config file would be used.
         chain.providers = [chain.get_provider(_KEYS_OF_FILE)]
     else:
         for elsewhere in _NOT_IN_FILES:
@@ -154,7 +155,7 @@ def _sections(path: str) -> dict[str, dict[str, str]]:
 
     place = os.path.expanduser(os.path.expandvars(path))
     try:
-        with open(place, "rb"):  # botocore takes one that may not be read for an empty one
+        with open(place, "rb"):  # botocore takes an unreadable file for an empty one
             found: dict[str, dict[str, str]] = raw_config_parse(place, parse_subsections=False)
             return found
     except (OSError, ConfigNotFound, ConfigParseError) as error:
@@ -166,7 +167,7 @@ def _sections(path: str) -> dict[str, dict[str, str]]:
 
 
 def async_session(access: Access) -> AioSession:
-    """A session for control calls on the event loop. Imports aiobotocore: call it off the loop the first time."""
+    """A session for calls on the event loop. It imports aiobotocore: call it the first time in a thread."""
     from aiobotocore.session import AioSession
 
     return _open(AioSession, access)
@@ -187,7 +188,7 @@ def blocking_session(access: Access, beside: AioSession) -> boto3.Session:
     """A boto3 session for bulk bytes in threads, with the same credentials.
 
     Args:
-        beside: The session of the control calls; its loaded service models are shared (13 MB otherwise).
+        beside: The session for calls on the event loop; both share its service models, which saves 13 MB.
     """
     import boto3
 
@@ -197,8 +198,8 @@ def blocking_session(access: Access, beside: AioSession) -> boto3.Session:
 
 
 def region_of(session: Any, access: Access) -> str:
-    """The executor's region, else AWS's chain, else `DEFAULT_REGION`."""
-    # AWS_REGION is what containers and newer SDKs have; botocore itself reads AWS_DEFAULT_REGION only.
+    """The executor's region, else that of AWS's chain, else `DEFAULT_REGION`."""
+    # Containers and newer SDKs set AWS_REGION; botocore reads AWS_DEFAULT_REGION only.
     return access.region or session.get_config_variable("region") or os.environ.get("AWS_REGION") or DEFAULT_REGION
 
 
@@ -349,7 +350,7 @@ def _from_client_error(error: Any, operation: str, access: Access, of: str) -> A
 
 
 def _is_other_time(error: Any) -> bool:
-    """Whether the answer was sent at a time at which AWS does not take signatures of now."""
+    """Whether the answer's time differs so much from this machine's that AWS refuses signatures made here."""
     sent = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
     try:
         return abs(parsedate_to_datetime(sent).timestamp() - time.time()) > SIGNATURE_HOLDS_S
@@ -358,11 +359,11 @@ def _is_other_time(error: Any) -> bool:
 
 
 async def patiently(call: Callable[[], Awaitable[T]], patience_s: float) -> T:
-    """Call again while AWS throttles, fails or cannot be reached: slower each time, up to 20 s apart, with jitter.
+    """Repeat a call while AWS throttles, fails or cannot be reached, with growing random pauses of up to 20 s.
 
     Raises:
-        AwsError: The last one, once ``patience_s`` have passed, or `UNREACHABLE_PATIENCE_S` without a connection; one
-            that is not retryable at once.
+        AwsError: At once, if the error is not retryable; else the last error, once ``patience_s`` or, without a
+            connection, `UNREACHABLE_PATIENCE_S` have passed.
     """
 
     def is_enough(state: tenacity.RetryCallState) -> bool:

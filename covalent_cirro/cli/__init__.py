@@ -1,4 +1,4 @@
-"""The command ``cirro``: one file a command, one renderer. Commands parse, call and show; they decide nothing."""
+"""The command ``cirro``: a file for each command, and one renderer. Commands parse options, call and show results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from covalent_cirro.errors import CirroError
 
 
 class _Cirro(click.Group):
-    """Turns our errors into one message and exit code 1: a traceback helps nobody who typed a command."""
+    """Shows a `CirroError` as a message without a traceback, and ends with exit code 1."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         terminal.prepare()

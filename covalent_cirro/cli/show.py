@@ -1,4 +1,4 @@
-"""``cirro show``: the whole story of one electron. Shows what `history.stories` puts together."""
+"""``cirro show``: all facts about one electron. Shows the stories of `history.story`, and costs."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from covalent_cirro.jobs.formatting import MIB, duration, elapsed, memory, momen
 @json_option
 @target_options
 def show(target: Target, electron: Wanted, as_json: bool) -> None:
-    """Tell all that is known of one electron: times, attempts, what it asked for, used and cost, why it waits, failed.
+    """Show all facts about one electron: times, attempts, what it asked for, used and cost, and why it waits or failed.
 
-    From AWS Batch while that knows its job, and from what it left in S3. Needs no Covalent server.
+    The facts are from AWS Batch, as long as it knows the job, and from S3. Needs no Covalent server.
     """
     with open_account(target.access, target.stack_name) as account:
         found = find.electron(account, electron)

@@ -1,6 +1,6 @@
-"""The templates that are installed with this package: their parameters, rules, conditions and resources, read here.
+"""Reads the templates of this package: their parameters, rules, conditions and resources.
 
-What CloudFormation decides at the end is decided alike here, before anything is asked of AWS. It must not know AWS.
+Rules and conditions are evaluated as CloudFormation does, before AWS is asked. This module must not call AWS.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Foreseen(NamedTuple):
     """A resource that a template makes.
 
     Attributes:
-        logical_id: Its name in the template.
-        resource_type: ``"AWS::EC2::VPC"``.
-        certain: False where a condition depends on a value that is not known yet.
+        logical_id: Name in the template.
+        resource_type: Type, ``"AWS::EC2::VPC"``.
+        certain: False where its condition depends on a value that is not known yet.
     """
 
     logical_id: str
@@ -65,7 +65,7 @@ def body(name: str) -> str:
         name: File name without ``.yaml``.
 
     Raises:
-        StackError: There is no such template.
+        StackError: The template does not exist.
     """
     folder = importlib.resources.files("covalent_cirro.infra")
     files = [entry.name for entry in folder.iterdir()]
@@ -77,7 +77,7 @@ def body(name: str) -> str:
 
 @functools.cache
 def load(name: str) -> Template:
-    """A template as CloudFormation reads it. Shared: do not change it."""
+    """A parsed template. The result is shared: do not change it."""
     loaded: Template = yaml.load(body(name), _Loader)  # noqa: S506  (a SafeLoader, of our own files)
     return loaded
 
@@ -98,7 +98,7 @@ def as_text(value: object) -> str:
 
 
 def possible(declaration: Mapping[str, Any]) -> str:
-    """What values a parameter takes, in words; empty where any will do."""
+    """Possible values of a parameter, in words; empty where any value is possible."""
     if "AllowedValues" in declaration:
         return "one of " + ", ".join(as_text(each) for each in declaration["AllowedValues"])
     if "ConstraintDescription" in declaration:
@@ -112,7 +112,7 @@ def possible(declaration: Mapping[str, Any]) -> str:
 
 
 def is_possible(declaration: Mapping[str, Any], value: str) -> bool:
-    """Whether CloudFormation would take a value; of a list each part must do (User Guide, Parameters)."""
+    """Whether CloudFormation accepts a value; in a list, each item must be possible (User Guide, Parameters)."""
     if len(value) > MAX_VALUE_CHARS:
         return False
     listed = "List" in declaration["Type"]
@@ -142,11 +142,11 @@ def _part_is_possible(declaration: Mapping[str, Any], value: str) -> bool:
 
 
 def broken_rules(template: Template, values: Mapping[str, str]) -> list[str]:
-    """What the template's rules say against the values, in their own words.
+    """Descriptions of the template's rules that the values break.
 
     Args:
         template: The template.
-        values: Of its parameters, as far as they are known; a rule that needs another is left to CloudFormation.
+        values: Known values of its parameters; CloudFormation checks a rule that needs another value.
     """
     broken = []
     for rule in (template.get("Rules") or {}).values():
@@ -168,7 +168,7 @@ def foresee(template: Template, values: Mapping[str, str]) -> list[Foreseen]:
 
     Args:
         template: The template.
-        values: Of its parameters, as far as they are known.
+        values: Known values of its parameters.
     """
     conditions = template.get("Conditions") or {}
     foreseen = []
@@ -180,7 +180,7 @@ def foresee(template: Template, values: Mapping[str, str]) -> list[Foreseen]:
 
 
 def _holds(value: Any, values: Mapping[str, str], conditions: Mapping[str, Any]) -> bool | None:
-    """Whether a condition holds; `None` where that depends on what is not known here."""
+    """Whether a condition holds; `None` where that depends on an unknown value."""
     if not (isinstance(value, dict) and len(value) == 1):
         return value if isinstance(value, bool) else None
     function, argument = next(iter(value.items()))
@@ -200,7 +200,7 @@ def _holds(value: Any, values: Mapping[str, str], conditions: Mapping[str, Any])
 
 
 def _value(value: Any, values: Mapping[str, str]) -> str | None:
-    """A value as text; `None` where it is not known here."""
+    """A value as text; `None` where it is not known."""
     if not isinstance(value, dict):
         return as_text(value)
     function, argument = next(iter(value.items()))
@@ -220,7 +220,7 @@ def _value(value: Any, values: Mapping[str, str]) -> str | None:
 
 
 def _values(value: Any, values: Mapping[str, str]) -> list[str] | None:
-    """A list of values as text; `None` where one of them is not known here."""
+    """A list of values as text; `None` where one of them is not known."""
     if isinstance(value, list):
         found = [_value(each, values) for each in value]
         return None if None in found else [each for each in found if each is not None]

@@ -1,6 +1,6 @@
-"""The whole story of one electron, put together from what AWS Batch and S3 say of it.
+"""The history of one electron, from what AWS Batch and S3 say of it.
 
-Pure: facts go in, a `Story` comes out, and a plain document of it for programs.
+Pure: it makes a `Story` from facts, and a JSON document from a `Story`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from covalent_cirro.jobs.states import JobState
 from covalent_cirro.settings import Settings
 
 TRACEBACK_LINES = 12
-"""Of an error, so many lines are told; `cirro logs` and Covalent have the rest."""
+"""Lines of a traceback that are shown; `cirro logs` and Covalent have all."""
 
 LINE_CHARS = 1000
-"""Of such a line, so many characters."""
+"""Characters after which such a line is cut."""
 
 MILESTONES = (
     ("started", "fetched", "fetching function and inputs"),
@@ -34,16 +34,16 @@ MILESTONES = (
     ("first_line", "ran", "the electron itself"),
     ("ran", "stored", "storing the result"),
 )
-"""From and to which time of an outcome (`protocol.Outcome.times`) which part of an attempt lasts."""
+"""Parts of an attempt, with the times (`protocol.Outcome.times`) at which each begins and ends."""
 
 
 class Period(NamedTuple):
-    """Some time of an electron's life.
+    """A period between an electron's call and its end.
 
     Attributes:
-        what: What it did: ``"upload"``, ``"waiting"``, ``"attempt 1"``, or a part of the attempt that left the outcome.
+        what: ``"upload"``, ``"waiting"``, ``"attempt 1"``, or a part of the attempt that wrote the outcome.
         began_at: Epoch seconds.
-        ended_at: Epoch seconds; `None` for one that lasts.
+        ended_at: Epoch seconds; `None` for a period that goes on.
         part: Whether it is a part of the period before it.
     """
 
@@ -59,11 +59,11 @@ class Try(NamedTuple):
     Attributes:
         number: From 1.
         state: ``"ended"``, or AWS's word for the one that is under way.
-        exit_code: `None` where no container ended.
-        reason: AWS's words, the container's first; empty where there are none.
-        host: Instance, its type and zone, as far as they are known.
-        log_stream: Its CloudWatch stream.
-        log_link: That stream in the AWS console; empty outside AWS.
+        exit_code: Exit code of the container; `None` where no container ended.
+        reason: The container's reason and AWS's, in AWS's words; empty without them.
+        host: Instance with type and zone, as far as they are known.
+        log_stream: CloudWatch stream of its log.
+        log_link: URL of that stream in the AWS console; empty outside AWS.
     """
 
     number: int
@@ -76,17 +76,17 @@ class Try(NamedTuple):
 
 
 class EarlierTry(NamedTuple):
-    """A job before the newest one that came to nothing, and that we submitted again (`jobs/further_tries.py`).
+    """An earlier job of the electron that failed and was submitted again (`jobs/further_tries.py`).
 
     Attributes:
-        number: From 1.
-        job_id: The job.
-        end: How it ended (`ends.End`).
-        attempts: How often AWS Batch started it.
-        memory_mib, queue: What it had.
-        then: What the next try differs in: ``"8 GB"``, ``"queue cirro-cpu-on-demand"``.
-        reached_bytes: Its largest use of memory; `None` where nobody measured.
-        created_at, ended_at: Epoch seconds; `None` where AWS Batch has forgotten the job.
+        number: Number of the try, from 1.
+        job_id: Id of the job.
+        end: Kind of its end (`ends.End`).
+        attempts: How often AWS Batch started the job.
+        memory_mib, queue: Memory and queue of the job.
+        then: How the next try differs: ``"8 GB"``, ``"queue cirro-cpu-on-demand"``.
+        reached_bytes: Most memory that it used; `None` where it was not measured.
+        created_at, ended_at: Epoch seconds; `None` where AWS Batch does not know the job any more.
     """
 
     number: int
@@ -105,22 +105,22 @@ class Story(NamedTuple):
     """What is known of one electron. Empty texts and `None`: not known.
 
     Attributes:
-        dispatch_id, lattice, node_id, electron: Which one it is.
-        state: AWS's word for its newest job; from the outcome where AWS has forgotten it.
-        end: How it ended (`ends.End`); empty while it has not.
+        dispatch_id, lattice, node_id, electron: Ids and names of the electron.
+        state: State of its newest job in AWS's word; from the outcome where AWS does not know the job any more.
+        end: Kind of its end (`ends.End`); empty before the end.
         why: Why it waits or failed, in AWS's or the runner's words.
-        advice: What to do about it, with the figure to set; empty where there is nothing but to read the traceback.
+        advice: What to do, with the figure to set; empty where the traceback says all.
         error: The first lines of its traceback.
-        periods: Times in each state, in order.
-        attempts: Of the newest job.
-        job_id, queue, definition, image, call_uri, log_group: Where it is.
-        vcpus, memory_mib, gpus, time_limit_s, attempts_allowed: What it asked for.
-        usage: What it used; from the outcome.
+        periods: Its periods, in order.
+        attempts: Attempts of the newest job.
+        job_id, queue, definition, image, call_uri, log_group: Names and ids of the newest job.
+        vcpus, memory_mib, gpus, time_limit_s, attempts_allowed: What the newest job asked for.
+        usage: What it used, from the outcome.
         python, cloudpickle: Versions in its container.
-        exit_code: Of its last container.
-        tried: Tries before the newest job.
-        earlier_jobs: Ids of other jobs of its calls, with their states; mostly none.
-        links: Pages of the AWS console by what they show; none outside AWS.
+        exit_code: Exit code of its last container.
+        tried: Earlier tries.
+        earlier_jobs: Ids and states of other jobs of its calls; mostly none.
+        links: URLs in the AWS console by what they show; empty outside AWS.
     """
 
     dispatch_id: str
@@ -155,7 +155,7 @@ class Story(NamedTuple):
 
 
 class Site(NamedTuple):
-    """Where the jobs are: region, and partition for the AWS console; the partition is empty outside AWS."""
+    """Region of the jobs, and its partition for links to the AWS console; the partition is empty outside AWS."""
 
     region: str
     partition: str
@@ -169,19 +169,19 @@ def tell(
     turn: Turn | None = None,
     hosts: Mapping[str, Instance] | None = None,
 ) -> Story:
-    """Put a story together.
+    """Make a story.
 
     Args:
-        electron: All that is known of it.
-        settings: Of the executor, for what AWS does not tell.
-        site: Where its job is.
-        turn: What its job waits for, if it does and that is known.
-        hosts: What its attempts ran on, as far as that is known, by `records.AttemptRecord.host`.
+        electron: The electron.
+        settings: The executor's settings, for what AWS does not say.
+        site: Region of its job.
+        turn: What its job waits for, if it waits and the reason is known.
+        hosts: Instances of its attempts, as far as they are known, by `records.AttemptRecord.host`.
     """
     of, record = electron.newest, electron.record
     outcome, detail = of.outcome, record.detail if record else None
     result = next((each for each in outcome.results if each.node_id == electron.node_id), None) if outcome else None
-    # The outcome of an attempt that was not the last: how that one ended is not how it stands now.
+    # While the job goes on, the outcome is that of an earlier attempt, whose failure does not count.
     goes_on = record is not None and not record.has_ended
     failure = result.failure if result is not None and not goes_on else None
     state = _state(of, record)

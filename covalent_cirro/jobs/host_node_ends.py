@@ -1,4 +1,4 @@
-"""What a user reads of a node of Covalent's own that failed on the server's host: what happened, what to do. Pure."""
+"""What a user reads about one of Covalent's own nodes that failed on the server's host. Pure."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ SHUT_IN = (
 )
 
 _REFUSED = re.compile(r"PermissionError|\[Errno 13\]|MemoryError")
-"""What the sandbox's refusals look like, and its limit of memory."""
+"""Errors that the sandbox causes by refusing access, or by its limit of memory."""
 
 _NOT_OPENED = "covalent_cirro.runner.placeholders.NotOpened: "
 
 
 class Told(NamedTuple):
-    """What is told.
+    """What a user reads.
 
     Attributes:
         line: What happened and what to do, in one line.
-        text: All of it, with the traceback.
+        text: The whole text, with the traceback.
     """
 
     line: str
@@ -36,7 +36,7 @@ class Told(NamedTuple):
 
 
 def told(failure: Failure, name: str, node_id: int) -> Told:
-    """What to tell of a node that has no output."""
+    """Explain why a node has no output."""
     what, next_step = _what(failure, f"{name!r} (node {node_id})")
     what = what.strip().rstrip(".") + "."
     sections = [f"{what}\nTo do: {next_step}" if next_step else what, failure.traceback.rstrip()]

@@ -1,7 +1,7 @@
-"""AWS actions that an executor does without where a policy does not allow them, and what that costs. Pure.
+"""AWS actions that an executor does without where a policy does not allow them, and what is lost then. Pure.
 
-The stock plugin's documentation prints a policy that lacks them: whoever changes the class's name and nothing else
-still runs electrons. `batch.py` logs the cost once, and `cirro doctor` tells it before.
+The policy in the stock plugin's documentation lacks them: a user of that plugin who changes only the executor's class
+can still run electrons. `aws/batch.py` logs once what is lost, and `cirro doctor` reports it.
 """
 
 from __future__ import annotations
@@ -29,4 +29,4 @@ COSTS = {
     "ecr:GetDownloadUrlForLayer": "an image that cannot run an electron is not refused before it is paid for",
     "ecr:DescribeImages": "the tags that a repository has are not told where one is missing",
 }
-"""By action, what goes on differently without it."""
+"""By action, what is lost without it."""

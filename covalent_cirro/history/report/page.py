@@ -1,7 +1,6 @@
-"""A report as one HTML page that needs nothing else: no script, no font, no picture from anywhere.
+"""A report as one HTML page without scripts, and without fonts or pictures from other servers.
 
-Turns facts into words, figures and shapes for the template; it must not know where they are from. The
-template lies beside it.
+It turns facts into texts and shapes for the template ``page.html``; it must not know where the facts come from.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from covalent_cirro.jobs.formatting import duration, gigabytes, moment_utc, usd
 from covalent_cirro.jobs.reuse_texts import REUSED
 
 WIDTH = 1000.0
-"""Units that a timeline is wide; the browser stretches it."""
+"""Width of a timeline in units, which the browser scales."""
 
 LEAST_WIDTH = 1.5
-"""Units that a piece is wide at least, so that it is seen."""
+"""Least width of a segment in units, so that it can be seen."""
 
 TICKS = 4
 STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
-"""Distances of two ticks that are easy to read."""
+"""Distances of two ticks, in seconds."""
 
 
 def page(report: Report) -> str:
@@ -57,7 +56,7 @@ def page(report: Report) -> str:
 @functools.lru_cache(maxsize=1)
 def _template() -> jinja2.Template:
     source = importlib.resources.files("covalent_cirro.history.report").joinpath("page.html").read_text("utf-8")
-    # Names of electrons are whatever somebody wrote: all that is not ours is escaped.
+    # Names of electrons may be any text: autoescape makes them harmless.
     made = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return made.from_string(source)
 
@@ -190,7 +189,7 @@ def _node(report: Report, node_id: int, total: Total) -> dict[str, Any]:
 
 
 def machine(line: Line) -> str:
-    """What an attempt ran on: type, market and zone, as far as they are known."""
+    """Type, market and zone of the instance of an attempt, as far as they are known."""
     of = line.attempt.machine
     words = [of.instance_type or "unknown type", of.market, of.zone]
     return " ".join(word for word in words if word) + (" (assumed)" if of.assumed and of.instance_type else "")
@@ -209,7 +208,7 @@ def _attempt(line: Line) -> dict[str, Any]:
 
 
 def _prices(lines: Sequence[Line]) -> list[dict[str, str]]:
-    """Each instance type and market, with the least and the most that an hour of it cost."""
+    """For each instance type and market, the least and the highest price of an hour."""
     found: dict[tuple[str, str, str], list[Line]] = {}
     for line in lines:
         if line.price is not None:
