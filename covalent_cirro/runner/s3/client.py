@@ -44,7 +44,9 @@ from covalent_cirro.runner.s3.answers import Answer, Endpoint, OutOfTime, explai
 _CONNECTIONS = 8
 _CONNECTIONS_LARGE = 32
 _LARGE_MEMORY_BYTES = 8 * 1024**3
-_MAX_ATTEMPTS = 7  # with awscrt's pauses of at most 0.5 s, 1 s, 2 s, ... 16 s: about 15 s on average
+_MAX_ATTEMPTS = 12
+"""With awscrt's pauses of at most 0.5 s, 1 s, 2 s, ... 16 s, 20 s, 20 s: about a minute on average. A job that gives up
+costs its electron; at seven attempts, with every third call answered by 500, one job in some hundreds did."""
 _CONNECT_TIMEOUT_MS = 5_000
 
 
