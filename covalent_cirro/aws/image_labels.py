@@ -32,9 +32,6 @@ FAILED_S = 600.0
 LOOK_S = 10.0
 """A lookup that takes longer counts as failed: electrons do not wait for an ECR that does not answer."""
 
-MAX_CONFIG_BYTES = 4 << 20
-"""A larger configuration is not read: a well-formed one has some kilobytes."""
-
 MAX_LISTED = 1000
 """Images in one answer of DescribeImages (ECR API Reference, maxResults)."""
 
@@ -188,7 +185,7 @@ class ImageVersions:
             )
             contents = image_rules.contents(answer["images"][0]["imageManifest"])
         answer = await self._call(client.get_download_url_for_layer, image, layerDigest=contents.config)
-        data = await self._fetch(answer["downloadUrl"], MAX_CONFIG_BYTES)
+        data = await self._fetch(answer["downloadUrl"], image_rules.MAX_CONFIG_BYTES)
         if f"sha256:{hashlib.sha256(data).hexdigest()}" != contents.config:
             raise ValueError(f"the configuration of the image does not have its digest {contents.config}")
         return image_rules.facts(data)

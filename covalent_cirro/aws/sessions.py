@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -100,6 +100,18 @@ class Access(NamedTuple):
         """The settings as the user wrote them, for messages."""
         parts = [f"{key}={value!r}" for key, value in self._asdict().items() if value]
         return ", ".join(parts) or "AWS's usual chain (environment, config files, instance role)"
+
+    def completed(self, section: Mapping[str, object]) -> Access:
+        """This access, with the executor's settings for what is `None`.
+
+        Args:
+            section: Section ``[executors.cirro]`` of Covalent's config. Its credentials file is not used where this
+                access names a profile, which may be another account's.
+        """
+        given = {name: value for name in self._fields if isinstance(value := section.get(name), str) and value}
+        if self.profile:
+            given.pop("credentials", None)
+        return Access(*(own or given.get(name) for name, own in self._asdict().items()))
 
 
 def access_of(settings: Settings) -> Access:

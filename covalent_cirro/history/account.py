@@ -5,16 +5,14 @@ A call that AWS throttles is made again, more slowly. This module must not know 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import tenacity
 
-from covalent_cirro.aws import sessions
 from covalent_cirro.aws.capacity import Capacity
-from covalent_cirro.aws.clients import Clients
+from covalent_cirro.aws.clients import Clients, run_blocking
 from covalent_cirro.aws.sessions import Access, translate
 from covalent_cirro.contract.protocol import Location
 from covalent_cirro.covalent_server import config
@@ -22,6 +20,7 @@ from covalent_cirro.deployment import stacks
 from covalent_cirro.deployment.plans import PARTS, stack_name
 from covalent_cirro.errors import AccessDenied, AwsError, StackError
 from covalent_cirro.jobs import console_links
+from covalent_cirro.jobs.remedies import OWN_QUEUES
 from covalent_cirro.settings import BY_NAME, Settings, resolve
 
 T = TypeVar("T")
@@ -35,7 +34,7 @@ PATIENCE_S = 60.0
 
 LONGEST_PAUSE_S = 10.0
 
-QUEUE_KINDS = ("cpu", "cpu-on-demand", "gpu", "gpu-on-demand")
+QUEUE_KINDS = tuple(end.removeprefix("-") for end in OWN_QUEUES)
 """Kinds of queues. A queue's name is that of its deployment and its kind (``infra/compute.yaml``)."""
 
 
@@ -114,14 +113,6 @@ class Account:
                 return call()
         raise AssertionError("tenacity returns or raises")
 
-    def wait_for(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call that is awaited, and repeat it while AWS throttles or fails. Not to be used in an event loop.
-
-        Raises:
-            AccessDenied, NotFound, AwsError: As `ask`.
-        """
-        return asyncio.run(sessions.patiently(call, self._patience_s))
-
     def each(self, call: Callable[[T], U], of: list[T]) -> list[U]:
         """Results of a call for each item, in their order; `THREADS` run at a time. Not to be used inside ``call``."""
         return list(self._threads.map(call, of))
@@ -154,7 +145,7 @@ class Account:
         configured = [_name(queue) for queue in own if queue]
 
         try:
-            found = self.wait_for(self.capacity.queues)
+            found = self.ask("batch:DescribeJobQueues", lambda: run_blocking(self.capacity.queues()))
         except AccessDenied:
             return Queues(tuple(dict.fromkeys(configured)), ())
         names = [each.name for each in found]
@@ -176,13 +167,7 @@ def open_account(access: Access, deployment: str) -> Account:
         AccessDenied, AwsError: The stacks cannot be read.
     """
     section = {key: value for key, value in config.executor_section().items() if key in BY_NAME}
-    given = {key: str(section.get(key) or "") or None for key in ("profile", "credentials", "region", "endpoint_url")}
-    settled = Access(
-        profile=access.profile or given["profile"],
-        credentials=access.credentials or (None if access.profile else given["credentials"]),
-        region=access.region or given["region"],
-        endpoint_url=access.endpoint_url or given["endpoint_url"],
-    )
+    settled = access.completed(section)
     last = config.last_deploy()
     if last is not None and deployment != last.stack_name:
         section = _settings_of(settled, deployment)

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from covalent_cirro.aws.clients import run_blocking
 from covalent_cirro.errors import CirroError
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.records import Record
@@ -76,6 +76,6 @@ class Turns:
         looked_at, seen = self._seen.get(queue, (float("-inf"), None))
         if self._clock() - looked_at >= EVERY_S:
             with contextlib.suppress(CirroError):  # throttled: the earlier answer is used until the next look
-                seen = asyncio.run(self._account.capacity.look(queue))
+                seen = run_blocking(self._account.capacity.look(queue))
             self._seen[queue] = (self._clock(), seen)
         return seen

@@ -42,6 +42,9 @@ MANIFEST_TYPES = (
 )
 """Media types that ECR may answer with: images, and lists of images for several architectures."""
 
+MAX_CONFIG_BYTES = 4 << 20
+"""Bytes of an image's configuration that are read, at most: a well-formed one has some kilobytes."""
+
 TAGS_SHOWN = 10
 
 _ECR = re.compile(r"(?P<registry>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")

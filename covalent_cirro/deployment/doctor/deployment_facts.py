@@ -5,7 +5,6 @@ Knows which gateway has a fact; `verdicts` decides what a fact means.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import threading
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from covalent_cirro.aws.capacity import Capacity
-from covalent_cirro.aws.clients import Clients
+from covalent_cirro.aws.clients import Clients, run_blocking
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.covalent_server import config
 from covalent_cirro.deployment import stacks, zones
@@ -84,17 +83,7 @@ class DeploymentFacts:
         self._answers: dict[str, Future[Any]] = {}
         self._asked = {key: value for key, value in asked._asdict().items() if value is not None}
         self.section = config.executor_section()
-        given = {
-            key: value
-            for key in ("profile", "credentials", "region", "endpoint_url")
-            if (value := self.section.get(key)) and isinstance(value, str)
-        }
-        self.access = Access(
-            profile=access.profile or given.get("profile"),
-            credentials=access.credentials or (None if access.profile else given.get("credentials")),
-            region=access.region or given.get("region"),
-            endpoint_url=access.endpoint_url or given.get("endpoint_url"),
-        )
+        self.access = access.completed(self.section)
         self.clients = Clients(self.access)
         self.capacity = Capacity(self.clients.awaited, self.access)
 
@@ -177,7 +166,7 @@ class DeploymentFacts:
     @once
     def all_queues(self) -> list[Queue]:
         """Every queue of the account and region."""
-        return asyncio.run(self.capacity.queues())
+        return run_blocking(self.capacity.queues())
 
     @once
     def wanted_queues(self) -> dict[str, str]:
@@ -209,7 +198,7 @@ class DeploymentFacts:
     def environments(self) -> list[Environment]:
         """The compute environments of `found_queues`, each once."""
         arns = {arn: None for queue in self.found_queues() for arn in queue.environments}
-        return asyncio.run(self.capacity.environments(list(arns)))
+        return run_blocking(self.capacity.environments(list(arns)))
 
     @once
     def _type_names(self) -> list[str]:
@@ -219,7 +208,7 @@ class DeploymentFacts:
     @once
     def instance_types(self) -> dict[str, InstanceType]:
         """The region's instance types that `environments` may start."""
-        return asyncio.run(self.capacity.instance_types(self._type_names()))
+        return run_blocking(self.capacity.instance_types(self._type_names()))
 
     @once
     def offered_zones(self) -> dict[str, frozenset[str]]:

@@ -5,12 +5,11 @@ It asks for all facts at the same time. This module must not know the terminal.
 
 from __future__ import annotations
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from covalent_cirro.aws.capacity import Capacity, JobCount
-from covalent_cirro.aws.clients import Clients
+from covalent_cirro.aws.clients import Clients, run_blocking
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.deployment import stacks
 from covalent_cirro.deployment.plans import BUDGET, STACKS, stack_name
@@ -76,7 +75,7 @@ def look(access: Access, name: str) -> Overview:
     capacity = Capacity(clients.awaited, access)
     formation, region = clients("cloudformation"), clients.region
     with ThreadPoolExecutor(THREADS, thread_name_prefix="status") as pool:
-        all_queues = pool.submit(lambda: asyncio.run(capacity.queues()))
+        all_queues = pool.submit(lambda: run_blocking(capacity.queues()))
         found = pool.map(lambda part: stacks.find(formation, stack_name(name, part)), STACKS)
         there = {
             part: None if stack is None or stack.is_empty_shell else stack
@@ -93,7 +92,7 @@ def look(access: Access, name: str) -> Overview:
             for state in (*ACTIVE_STATES, *TERMINAL_STATES)
         }
         arns = {arn: None for queue in queues for arn in queue.environments}
-        environments = asyncio.run(capacity.environments(list(arns)))
+        environments = run_blocking(capacity.environments(list(arns)))
         instances = _instances(capacity, [each.cluster for each in environments if each.cluster])
         return Overview(
             name=name,
@@ -112,13 +111,13 @@ def look(access: Access, name: str) -> Overview:
 
 def _count(capacity: Capacity, queue: str, state: str) -> JobCount | None:
     try:
-        return asyncio.run(capacity.count_jobs(queue, state))
+        return run_blocking(capacity.count_jobs(queue, state))
     except AccessDenied:
         return None
 
 
 def _instances(capacity: Capacity, clusters: list[str]) -> dict[str, int] | None:
     try:
-        return asyncio.run(capacity.instances(clusters))
+        return run_blocking(capacity.instances(clusters))
     except AccessDenied:
         return None

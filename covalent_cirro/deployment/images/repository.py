@@ -18,9 +18,6 @@ from covalent_cirro.errors import AwsError, ImageError, NotFound
 from covalent_cirro.jobs import image_rules
 from covalent_cirro.jobs.image_rules import ImageFacts
 
-MAX_CONFIG_BYTES = 4 << 20
-"""Bytes of an image's configuration that are read, at most: a well-formed one has some kilobytes."""
-
 CONFIG_TIMEOUT_S = 30
 AT_A_TIME = 8
 PAGE = 100
@@ -154,7 +151,7 @@ def _facts(repository: Repository, digest: str) -> ImageFacts | None:
                 repositoryName=repository.name, layerDigest=contents.config
             )["downloadUrl"]
             with urllib.request.urlopen(url, timeout=CONFIG_TIMEOUT_S) as answer:  # noqa: S310  (ECR's own address)
-                return image_rules.facts(answer.read(MAX_CONFIG_BYTES))
+                return image_rules.facts(answer.read(image_rules.MAX_CONFIG_BYTES))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

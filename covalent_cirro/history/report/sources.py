@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from covalent_cirro.aws.clients import run_blocking
 from covalent_cirro.aws.prices import ON_DEMAND, SPOT, Price, Prices, SpotHistory, shipped, shipped_price
 from covalent_cirro.contract.protocol import Outcome, call_made_at
 from covalent_cirro.errors import AccessDenied, CallError, CirroError, StackError
@@ -204,11 +205,18 @@ def _forgotten(account: Account, kept: Kept, outcome: Outcome | None, called_at:
 
 def _capacities(account: Account, queues: Iterable[str], notes: list[str]) -> dict[str, QueueMachines]:
     try:
-        found = account.wait_for(lambda: account.capacity.environments_of(queues))
+        found = _environments(account, queues)
     except CirroError as error:
         notes.append(f"What queues run on could not be seen: {error}")
         return {}
     return {name: queue_machines(each) for name, each in found.items()}
+
+
+def _environments(account: Account, queues: Iterable[str]) -> dict[str, list[Environment]]:
+    names = list(queues)
+    return account.ask(
+        "batch:DescribeComputeEnvironments", lambda: run_blocking(account.capacity.environments_of(names))
+    )
 
 
 def queue_machines(found: list[Environment]) -> QueueMachines:
@@ -267,7 +275,7 @@ def offers(account: Account, need: Need | None = None) -> tuple[list[Offer], lis
     queue = settings.batch_gpu_queue if wanted.gpus and settings.batch_gpu_queue else settings.batch_queue
     name = queue.rpartition("/")[2]
     prices = Prices(account.clients, account.region)
-    found = account.wait_for(lambda: account.capacity.environments_of([name]))
+    found = _environments(account, [name])
     if name not in found:
         raise StackError(
             f"with {account.access.named()}, region {account.region} has no job queue {name!r}. Give the --profile, "
