@@ -252,7 +252,7 @@ class Prices:
         if not wanted:
             return SpotHistory(())
         if start < time.time() - HISTORY_DAYS * DAY_S:
-            self.notes.append(f"EC2 tells Spot prices of the last {HISTORY_DAYS} days only: older ones are not exact.")
+            self.notes.append(f"EC2 has Spot prices of the last {HISTORY_DAYS} days only: older ones are not exact.")
         try:
             client = self._clients("ec2", self.region)
             with translate("ec2:DescribeSpotPriceHistory", access=self._clients.access, of=", ".join(wanted)):
@@ -264,7 +264,7 @@ class Prices:
                 )
                 found = [each for page in pages for each in page["SpotPriceHistory"]]
         except (CirroError, ValueError) as error:
-            self.notes.append(f"Spot prices could not be learnt, on-demand prices stand for them: {error}")
+            self.notes.append(f"Spot prices could not be read, on-demand prices replace them: {error}")
             return SpotHistory(())
         return SpotHistory(
             SpotChange(

@@ -102,7 +102,9 @@ def ask(plan: Plan, *, again: bool, yes: bool, as_json: bool) -> bool:
     if yes:
         return True
     if as_json or not render.interactive():
-        raise click.UsageError("nobody is there to say yes to these changes: give --yes. Nothing was changed.")
+        raise click.UsageError(
+            "without a terminal nobody can be asked about these changes: give --yes. Nothing was changed."
+        )
     return render.confirm("Make these changes?")
 
 

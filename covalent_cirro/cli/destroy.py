@@ -49,7 +49,7 @@ def destroy(target: Target, keep_data: bool, yes: bool, as_json: bool) -> None:
 
 def _ask(found: Holdings, as_json: bool) -> None:
     if as_json or not render.interactive():
-        raise click.UsageError("nobody is there to say yes to this: give --yes. Nothing was deleted.")
+        raise click.UsageError("without a terminal nobody can be asked: give --yes. Nothing was deleted.")
     if found.loses_data:
         sure = render.confirm_by_typing(f"There is no way back. Type the deployment's name ({found.name})", found.name)
     else:

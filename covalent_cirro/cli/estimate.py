@@ -63,7 +63,7 @@ def estimate(
         for note in notes:
             render.line(note)
     if found is None:
-        render.failure(f"an electron with {need} fits on no instance behind its queue; `cirro doctor` tells which")
+        render.failure(f"an electron with {need} fits on no instance of its queue; `cirro doctor` shows why")
         raise SystemExit(FITS_NOWHERE)
 
 

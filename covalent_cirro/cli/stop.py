@@ -68,7 +68,7 @@ def _ask(account: Account, running: list[Record], as_json: bool) -> None:
     if not running:
         return
     if as_json or not render.interactive():
-        raise click.UsageError("nobody is there to say yes to this: give --yes. Nothing was stopped.")
+        raise click.UsageError("without a terminal nobody can be asked: give --yes. Nothing was stopped.")
     dispatches = len({record.dispatch_id for record in running})
     render.alert(
         f"{len(running)} jobs of {dispatches} dispatch{'es' if dispatches > 1 else ''} in "

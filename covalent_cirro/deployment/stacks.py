@@ -177,7 +177,9 @@ def get(client: Any, stack_id: str) -> Stack:
     """
     stack = find(client, stack_id)
     if stack is None:
-        raise StackError(f"stack {stack_id} has vanished while it was waited for: somebody deleted it. Deploy again.")
+        raise StackError(
+            f"stack {stack_id} does not exist any more: somebody deleted it while it was waited for. Deploy again."
+        )
     return stack
 
 

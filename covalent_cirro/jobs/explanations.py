@@ -189,7 +189,7 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
         "with_exit_code": "" if exit_code is None else f" with exit code {exit_code}",
         "signal": signal or "a signal",
         "after_signal": (
-            f"If nobody killed it, memory was short: it had {memory_gb:g} GB; set memory={next_memory}."
+            f"If nobody killed it, memory was full: it had {memory_gb:g} GB; set memory={next_memory}."
             if signal == "SIGKILL"
             else "The log's end has the stack of the native code that crashed: try another version of its package."
         ),
@@ -230,7 +230,7 @@ def _retry(attempts: int) -> str:
 def _after_lost_hosts(detail: JobDetail, settings: Settings, attempts: int) -> str:
     option, queue = settings.on_demand_queue_option, settings.on_demand_queue
     if queue is not None and detail.queue == queue.rsplit("/", 1)[-1]:
-        return f"Dispatch it again. {queue} is the queue without Spot: look at its instances, should it come again"
+        return f"Dispatch it again. {queue} is the queue without Spot: if it happens again, check its instances"
     if queue is not None:
         return f"{_retry(attempts)} a queue of on-demand instances from the start ({settings.queue_option}={queue!r})"
     return (
@@ -301,16 +301,16 @@ _TEXTS: dict[End, tuple[str, str]] = {
     ),
     End.AGENT_LOST: (
         "{electron} lost the ECS agent of its host.",
-        "Dispatch it again; if it comes again, look at memory and disk of the hosts of queue {queue}.",
+        "Dispatch it again; if it happens again, check memory and disk of the hosts of queue {queue}.",
     ),
     End.DOCKER_TIMEOUT: (
         "{electron} was not started: Docker on its host was too slow.",
-        "Dispatch it again. If it comes again: a smaller image than {image}, or fewer jobs for one host.",
+        "Dispatch it again. If it happens again: use a smaller image than {image}, or fewer jobs for one host.",
     ),
     # --- the image ---
     End.IMAGE_NOT_FOUND: (
         "{electron} was not started: there is no image {image}.",
-        "Push it (cirro image push), or set container_image_uri to one that is there; mind tag and region.",
+        "Push it (cirro image push), or set container_image_uri to an image that exists; check tag and region.",
     ),
     End.IMAGE_DENIED: (
         "{electron} was not started: its image may not be read, or is not there: {image}.",
@@ -319,7 +319,7 @@ _TEXTS: dict[End, tuple[str, str]] = {
     ),
     End.IMAGE_UNREACHABLE: (
         "{electron} was not started: the registry of its image did not answer in time: {image}.",
-        "Dispatch it again. If it comes again: check the subnets' route to the registry, and hold the image in ECR.",
+        "Dispatch it again. If it happens again: check the subnets' route to the registry, and keep the image in ECR.",
     ),
     End.IMAGE_ARCHITECTURE: (
         "{electron} was not started: its image is built for another processor: {image}.",
@@ -382,7 +382,7 @@ _TEXTS: dict[End, tuple[str, str]] = {
     ),
     End.STOPPED: (
         "{electron} was stopped by SIGTERM{ran}, and AWS does not say why: its host was going away, most likely.",
-        "Dispatch it again. {retry} a queue of on-demand instances, should it come again.",
+        "Dispatch it again. {retry} a queue of on-demand instances, if it happens again.",
     ),
     # --- between S3, the runner and us ---
     End.CALL_UNREADABLE: (

@@ -62,7 +62,7 @@ def credentials(identity: Caller, where: Where) -> Finding:
 def clock(ahead_s: float | None) -> Finding:
     """Whether this machine's clock agrees with AWS's."""
     if ahead_s is None:
-        return Finding("clock", "", WARNING, "AWS's answer told no time", "Check that this machine's clock is right.")
+        return Finding("clock", "", WARNING, "AWS's answer has no time", "Check that this machine's clock is right.")
     off_s = abs(ahead_s)
     seen = f"{off_s:.0f} s {'ahead of' if ahead_s > 0 else 'behind'} AWS's"
     remedy = "Set this machine's clock (NTP): AWS refuses what is signed more than five minutes off."
