@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from covalent_cirro.local import processes
-from covalent_cirro.local.stack import Playground
+from covalent_cirro.local.local_stack import LocalStack
 from covalent_cirro.local.state_folder import REGION
 
 HERE = Path(__file__).parent
@@ -85,7 +85,7 @@ class Lab:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._playground = Playground(folder / "state")
+        self._playground = LocalStack(folder / "state")
         self.settings: Mapping[str, Any] = {}
         self.endpoint_url = ""
 

@@ -57,33 +57,44 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
     0, "" and False are values. Making one costs nothing and touches nothing: no AWS call, no file, no variable.
 
     Args:
-        credentials: Path of an AWS credentials file.
-        profile: AWS profile.
+        credentials: Path of an AWS credentials file on the Covalent server.
+        profile: AWS profile whose credentials and region are used.
         region: AWS region.
-        s3_bucket_name: Bucket for calls, outcomes, logs and blobs.
-        batch_queue: Job queue, by name or ARN.
-        batch_execution_role_name: Role of the ECS agent, by name or ARN; "" for none.
-        batch_job_role_name: Role of the container, by name or ARN.
-        batch_job_log_group_name: CloudWatch log group of the jobs.
-        vcpu: vCPUs, from 1.
-        memory: GB (1024 MiB).
-        num_gpus: GPUs, from 0.
-        retry_attempts: Starts in all, when hosts are lost; 0 to 10.
-        time_limit: Seconds for an attempt, from 60.
-        poll_freq: Seconds between two looks at the job, at most.
-        cache_dir: Folder on the server for what is on its way; below Covalent's own unless set.
-        container_image_uri: Image of the job. One of ECR that cannot run the electron is refused by `send`.
-        endpoint_url: Endpoint for all AWS services.
-        s3_prefix: What keys begin with.
-        batch_gpu_queue: Job queue for electrons with GPUs.
-        batch_job_definition_name: What names of job definitions begin with.
-        shared_memory_gb: Size of /dev/shm in GB, for PyTorch's DataLoader.
-        local_packages: Your own packages that travel with the electron: import names or paths.
-        memory_max: GB up to which an electron that ran out of memory is submitted again with more.
-        batch_on_demand_queue: Job queue where it is submitted again when it lost its Spot hosts.
-        batch_gpu_on_demand_queue: The same for electrons with GPUs.
-        reuse_from: Id of an earlier dispatch, whose results are taken where they are of the same work.
-        on_server_stop: "keep" or "cancel" the running job when the Covalent server is stopped.
+        s3_bucket_name: Bucket for calls, outcomes, logs and blobs. Default: 'covalent-batch-job-resources'.
+        batch_queue: Job queue, by name or ARN. Default: 'covalent-batch-queue'.
+        batch_execution_role_name: Role of the ECS agent, by name or ARN; "" for none. Default: 'ecsTaskExecutionRole'.
+        batch_job_role_name: Role of the container, by name or ARN: reads and writes the bucket. Default:
+            'covalent-batch-job-role'.
+        batch_job_log_group_name: CloudWatch log group of the jobs. Default: 'covalent-batch-job-logs'.
+        vcpu: vCPUs of the job: a whole number from 1. Default: 2.
+        memory: Memory of the job in GB (1024 MiB): a number from 0.125 GB (128 MiB), in which the runner just starts.
+            Default: 3.75.
+        num_gpus: GPUs of the job: a whole number from 0. Default: 0.
+        retry_attempts: How often AWS Batch may start the job in all, when its host is lost or cannot start it: a whole
+            number from 0 to 10. Default: 3.
+        time_limit: Seconds after which an attempt is stopped (SIGTERM, 30 s, SIGKILL): a whole number of seconds from
+            60, AWS's least. Default: 300.
+        poll_freq: Seconds between two looks at a job, at most: a number of seconds from 0. Default: 10.
+        cache_dir: Folder on the Covalent server for files that are sent to S3.
+        container_image_uri: Image of the job: with Python, cloudpickle, awscrt and covalent-cirro. `cirro image push`
+            makes one and sets it. Default: 'public.ecr.aws/covalent/covalent-executor-base:stable'.
+        endpoint_url: Endpoint for all AWS services, such as an emulator's.
+        s3_prefix: What keys in the bucket begin with; "" for nothing. Default: 'cirro'.
+        batch_gpu_queue: Job queue for electrons with num_gpus from 1, by name or ARN.
+        batch_job_definition_name: What the names of job definitions begin with. Default: 'cirro'.
+        shared_memory_gb: Size of /dev/shm in GB, which PyTorch's DataLoader needs: a number of GB above 0.
+        local_packages: Your own packages or modules, which are sent to the job with the electron: import names, or
+            paths on the server.
+        memory_max: Most GB with which an electron that ran out of memory is submitted again, each time with twice as
+            much: a number from 0.125 GB, and not less than memory.
+        batch_on_demand_queue: Job queue without Spot, by name or ARN: an electron that lost its host in all its
+            attempts is submitted again, to it.
+        batch_gpu_on_demand_queue: Job queue without Spot for electrons with num_gpus from 1, used like
+            batch_on_demand_queue.
+        reuse_from: Dispatch whose results are taken where they are of the same work: same function, inputs, hooks,
+            packages and image.
+        on_server_stop: What happens to a running job when the Covalent server is stopped: "keep", and the next server
+            goes on with it; or "cancel", with the whole dispatch. Default: 'keep'.
 
     Raises:
         SettingsError: An unknown option, a wrong type or an impossible need, with the valid names or range.

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from covalent_cirro.aws import sessions
+from covalent_cirro.aws.single_flight import SingleFlight
 from covalent_cirro.errors import AwsError, CirroError, ImageError
 from covalent_cirro.jobs import image_rules
 from covalent_cirro.jobs.image_rules import EcrImage, ImageFacts, MissingImage, Pickled
@@ -72,7 +73,7 @@ class ImageVersions:
         self._clock = clock
         self._known: dict[str, _Known] = {}
         self._by_digest: dict[str, ImageFacts] = {}
-        self._looks: dict[str, asyncio.Task[_Known]] = {}
+        self._looks = SingleFlight[str, _Known]()
         self._told: set[str] = set()
 
     async def require(self, uri: str, pickled: Pickled) -> None:
@@ -91,7 +92,7 @@ class ImageVersions:
         if reason is not None and known.age_s(self._clock()) > REFUSED_FRESH_S:
             reason = self._reason(uri, await self._look(uri, image), pickled)
         elif known.age_s(self._clock()) > (FAILED_S if known.found is None else FRESH_S):
-            self._begin(uri, image)
+            self._looks.start(uri, lambda: self._looked(uri, image))
         if reason is not None:
             raise ImageError(reason)
 
@@ -112,24 +113,14 @@ class ImageVersions:
 
     async def aclose(self) -> None:
         """Cancel lookups that are under way."""
-        looks = list(self._looks.values())
-        for look in looks:
-            look.cancel()
-        await asyncio.gather(*looks, return_exceptions=True)
+        await self._looks.aclose()
 
     @staticmethod
     def _reason(uri: str, known: _Known, pickled: Pickled) -> str | None:
         return None if known.found is None else image_rules.why_not(uri, known.found, pickled)
 
     async def _look(self, uri: str, image: EcrImage) -> _Known:
-        return await asyncio.shield(self._begin(uri, image))
-
-    def _begin(self, uri: str, image: EcrImage) -> asyncio.Task[_Known]:
-        look = self._looks.get(uri)
-        if look is None:
-            look = self._looks[uri] = asyncio.create_task(self._looked(uri, image), name="cirro-image")
-            look.add_done_callback(lambda _: self._looks.pop(uri, None))
-        return look
+        return await self._looks.run(uri, lambda: self._looked(uri, image))
 
     async def _looked(self, uri: str, image: EcrImage) -> _Known:
         found: ImageFacts | MissingImage | None = None

@@ -19,6 +19,7 @@ from typing import IO, Any, TypeVar
 
 from covalent_cirro.aws import sessions
 from covalent_cirro.aws.blobs import CHUNK_BYTES, Source, Staged, decode, stage
+from covalent_cirro.aws.single_flight import SingleFlight
 from covalent_cirro.contract import checksums
 from covalent_cirro.contract.protocol import INLINE_BYTES, Blob, Inline, Location, Ref, blob_key, calls_among, node_base
 from covalent_cirro.errors import AwsError, DigestMismatch, NotFound, TooLarge
@@ -62,7 +63,7 @@ class Store:
         self._threads = ThreadPoolExecutor(TRANSFER_THREADS, thread_name_prefix="cirro-store")
         self._digests: OrderedDict[tuple[object, ...], Blob] = OrderedDict()
         self._seen: OrderedDict[tuple[str, str], float] = OrderedDict()
-        self._in_flight: dict[tuple[object, ...], asyncio.Future[Any]] = {}
+        self._in_flight = SingleFlight[tuple[object, ...], Any]()
 
     def close(self) -> None:
         """End the threads. Transfers under way run to their end."""
@@ -159,7 +160,7 @@ class Store:
         if blob is None or not await self._renewed(blob, bucket, prefix):
             if allowed is not None:
                 await allowed()
-            blob = await self._once(identity, lambda: self._stage_and_send(source, bucket, prefix, folder))
+            blob = await self._in_flight.run(identity, lambda: self._stage_and_send(source, bucket, prefix, folder))
             self._remember(self._digests, identity, blob)
         return blob
 
@@ -167,7 +168,7 @@ class Store:
         staged = await self._in_thread(stage, source, folder)
         try:
             key = blob_key(prefix, staged.blob.sha256)
-            await self._once((bucket, key), lambda: self._send(staged, bucket, prefix))
+            await self._in_flight.run((bucket, key), lambda: self._send(staged, bucket, prefix))
         finally:
             await self._in_thread(os.unlink, staged.path)
         return staged.blob
@@ -356,21 +357,6 @@ class Store:
 
     async def _in_thread(self, call: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
-
-    async def _once(self, key: tuple[object, ...], work: Callable[[], Awaitable[T]]) -> T:
-        """Do work once for all callers with one key. It goes on if the first caller is cancelled: others wait."""
-        future = self._in_flight.get(key)
-        if future is None:
-            future = asyncio.ensure_future(work())
-            self._in_flight[key] = future
-            future.add_done_callback(lambda done: self._forget(key, done))
-        result: T = await asyncio.shield(future)
-        return result
-
-    def _forget(self, key: tuple[object, ...], done: asyncio.Future[Any]) -> None:
-        self._in_flight.pop(key, None)
-        if not done.cancelled():
-            done.exception()  # Marks the error as retrieved: all callers may have been cancelled.
 
     @staticmethod
     def _remember(memory: OrderedDict[Any, Any], key: object, value: object) -> None:

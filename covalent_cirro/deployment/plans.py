@@ -11,6 +11,7 @@ from typing import NamedTuple
 from covalent_cirro.deployment import templates
 from covalent_cirro.deployment.change_sets import Change
 from covalent_cirro.deployment.stacks import Stack
+from covalent_cirro.deployment.template_functions import as_text
 from covalent_cirro.errors import SettingsError
 
 BUDGET = "budget"
@@ -150,7 +151,7 @@ def parameters() -> dict[str, Parameter]:
             default = declaration.get("Default")
             found[name] = Parameter(
                 name,
-                None if default is None else templates.as_text(default),
+                None if default is None else as_text(default),
                 templates.possible(declaration),
                 str(declaration.get("Description", "")),
                 (*(found[name].parts if name in found else ()), part),
@@ -170,7 +171,7 @@ def check(name: str, wanted: Mapping[str, object]) -> dict[str, str]:
             that is wrong, and what is possible.
     """
     known = parameters()
-    given = {key: templates.as_text(value) for key, value in wanted.items() if value is not None}
+    given = {key: as_text(value) for key, value in wanted.items() if value is not None}
     wrong = []
     naming = templates.parameters(templates.load(PARTS[0]))[NAME_PARAMETER]
     if not templates.is_possible(naming, name):
@@ -230,7 +231,7 @@ def values_of(
         elif stack is not None and key in stack.parameters:
             known[key] = stack.parameters[key]
         elif "Default" in declaration:
-            known[key] = templates.as_text(declaration["Default"])
+            known[key] = as_text(declaration["Default"])
     return known
 
 
@@ -298,7 +299,7 @@ def changed_parameters(
         if key == NAME_PARAMETER or key in links or key not in values:
             continue
         default = declaration.get("Default")
-        before = None if default is None else templates.as_text(default)
+        before = None if default is None else as_text(default)
         if stack is not None:
             before = stack.parameters.get(key, before)
         if before != values[key]:

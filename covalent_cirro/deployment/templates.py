@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
-import re
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import yaml  # type: ignore[import-untyped]
 
+from covalent_cirro.deployment import template_functions
+from covalent_cirro.deployment.template_functions import ParameterNames, TemplateError, as_text, parameter_mistake
 from covalent_cirro.errors import StackError
 
 Template = Mapping[str, Any]
@@ -20,11 +22,7 @@ Template = Mapping[str, Any]
 MAX_TEMPLATE_BYTES = 51_200
 """Largest template sent without a bucket (CloudFormation API Reference, CreateChangeSet, TemplateBody)."""
 
-MAX_VALUE_CHARS = 4096
-"""Longest value of a parameter (CloudFormation User Guide, quotas)."""
-
-
-_SUBSTITUTED = re.compile(r"\$\{([A-Za-z0-9]+)\}")
+_TIMESTAMP = "tag:yaml.org,2002:timestamp"
 
 
 class Foreseen(NamedTuple):
@@ -42,12 +40,19 @@ class Foreseen(NamedTuple):
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML with CloudFormation's short forms, ``!Ref x`` for ``{"Ref": "x"}``."""
+    """YAML with CloudFormation's short forms, ``!Ref x`` for ``{"Ref": "x"}``; a date is text, as there."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (yaml's own form)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 def _short_form(loader: Any, suffix: str, node: Any) -> Any:
     if isinstance(node, yaml.ScalarNode):
         value: Any = loader.construct_scalar(node)
+        if suffix == "GetAtt":
+            value = value.split(".", 1)
     elif isinstance(node, yaml.SequenceNode):
         value = loader.construct_sequence(node, deep=True)
     else:
@@ -78,8 +83,25 @@ def body(name: str) -> str:
 @functools.cache
 def load(name: str) -> Template:
     """A parsed template. The result is shared: do not change it."""
-    loaded: Template = yaml.load(body(name), _Loader)  # noqa: S506  (a SafeLoader, of our own files)
-    return loaded
+    return parse(body(name))
+
+
+def parse(text: str) -> dict[str, Any]:
+    """A template as CloudFormation reads it, from YAML or JSON.
+
+    Raises:
+        TemplateError: The text is neither.
+    """
+    try:
+        parsed: Any = json.loads(text)
+    except ValueError:
+        try:
+            parsed = yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader)
+        except yaml.YAMLError as error:
+            raise TemplateError(f"Template format error: the template is not well-formed: {error}") from error
+    if not isinstance(parsed, dict):
+        raise TemplateError("Template format error: unsupported structure.")
+    return parsed
 
 
 # --- parameters and rules -----------------------------------------------------------------------------------------
@@ -88,13 +110,6 @@ def load(name: str) -> Template:
 def parameters(template: Template) -> dict[str, Mapping[str, Any]]:
     """The declarations of its parameters, by name."""
     return dict(template.get("Parameters") or {})
-
-
-def as_text(value: object) -> str:
-    """A parameter's value as CloudFormation has it: text, lists with commas."""
-    if isinstance(value, (list, tuple)):
-        return ",".join(as_text(each) for each in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def possible(declaration: Mapping[str, Any]) -> str:
@@ -113,32 +128,7 @@ def possible(declaration: Mapping[str, Any]) -> str:
 
 def is_possible(declaration: Mapping[str, Any], value: str) -> bool:
     """Whether CloudFormation accepts a value; in a list, each item must be possible (User Guide, Parameters)."""
-    if len(value) > MAX_VALUE_CHARS:
-        return False
-    listed = "List" in declaration["Type"]
-    return (
-        all(_part_is_possible(declaration, part.strip()) for part in value.split(","))
-        if listed
-        else (_part_is_possible(declaration, value))
-    )
-
-
-def _part_is_possible(declaration: Mapping[str, Any], value: str) -> bool:
-    allowed = declaration.get("AllowedValues")
-    if allowed is not None and value not in [as_text(each) for each in allowed]:
-        return False
-    pattern = declaration.get("AllowedPattern")
-    if pattern is not None and re.fullmatch(pattern, value) is None:
-        return False
-    if not int(declaration.get("MinLength", 0)) <= len(value) <= int(declaration.get("MaxLength", MAX_VALUE_CHARS)):
-        return False
-    if declaration["Type"] in ("Number", "List<Number>"):
-        try:
-            number = float(value)
-        except ValueError:
-            return False
-        return float(declaration.get("MinValue", "-inf")) <= number <= float(declaration.get("MaxValue", "inf"))
-    return True
+    return parameter_mistake("", declaration, value) is None
 
 
 def broken_rules(template: Template, values: Mapping[str, str]) -> list[str]:
@@ -148,16 +138,7 @@ def broken_rules(template: Template, values: Mapping[str, str]) -> list[str]:
         template: The template.
         values: Known values of its parameters; CloudFormation checks a rule that needs another value.
     """
-    broken = []
-    for rule in (template.get("Rules") or {}).values():
-        if "RuleCondition" in rule and _holds(rule["RuleCondition"], values, {}) is not True:
-            continue
-        broken += [
-            str(each.get("AssertDescription", each["Assert"]))
-            for each in rule["Assertions"]
-            if _holds(each["Assert"], values, {}) is False
-        ]
-    return broken
+    return [broken.text for broken in template_functions.broken_rules(template, ParameterNames(template, values))]
 
 
 # --- conditions and resources -------------------------------------------------------------------------------------
@@ -170,63 +151,10 @@ def foresee(template: Template, values: Mapping[str, str]) -> list[Foreseen]:
         template: The template.
         values: Known values of its parameters.
     """
-    conditions = template.get("Conditions") or {}
+    names = ParameterNames(template, values)
     foreseen = []
-    for name, resource in template["Resources"].items():
-        made = True if "Condition" not in resource else _holds({"Condition": resource["Condition"]}, values, conditions)
+    for logical_id, resource in template["Resources"].items():
+        made = names.condition(resource["Condition"]) if "Condition" in resource else True
         if made is not False:
-            foreseen.append(Foreseen(name, resource["Type"], made is True))
+            foreseen.append(Foreseen(logical_id, resource["Type"], made is True))
     return foreseen
-
-
-def _holds(value: Any, values: Mapping[str, str], conditions: Mapping[str, Any]) -> bool | None:
-    """Whether a condition holds; `None` where that depends on an unknown value."""
-    if not (isinstance(value, dict) and len(value) == 1):
-        return value if isinstance(value, bool) else None
-    function, argument = next(iter(value.items()))
-    if function == "Condition":
-        return _holds(conditions[argument], values, conditions) if argument in conditions else None
-    if function == "Fn::Equals":
-        left, right = (_value(each, values) for each in argument)
-        return None if left is None or right is None else left == right
-    if function == "Fn::Not":
-        inner = _holds(argument[0], values, conditions)
-        return None if inner is None else not inner
-    if function in ("Fn::And", "Fn::Or"):
-        parts = [_holds(each, values, conditions) for each in argument]
-        decisive = function == "Fn::Or"
-        return decisive if decisive in parts else None if None in parts else not decisive
-    return None
-
-
-def _value(value: Any, values: Mapping[str, str]) -> str | None:
-    """A value as text; `None` where it is not known."""
-    if not isinstance(value, dict):
-        return as_text(value)
-    function, argument = next(iter(value.items()))
-    if function == "Ref":
-        return values.get(argument)
-    if function == "Fn::Join":
-        parts = _values(argument[1], values)
-        return None if parts is None else str(argument[0]).join(parts)
-    if function == "Fn::Sub" and isinstance(argument, str):
-        names = set(_SUBSTITUTED.findall(argument))
-        known = names <= values.keys()
-        return _SUBSTITUTED.sub(lambda found: values[found[1]], argument) if known else None
-    if function == "Fn::Select":
-        parts = _values(argument[1], values)
-        return None if parts is None else parts[int(argument[0])]
-    return None
-
-
-def _values(value: Any, values: Mapping[str, str]) -> list[str] | None:
-    """A list of values as text; `None` where one of them is not known."""
-    if isinstance(value, list):
-        found = [_value(each, values) for each in value]
-        return None if None in found else [each for each in found if each is not None]
-    function, argument = next(iter(value.items()))
-    if function == "Fn::Split":
-        joined = _value(argument[1], values)
-        return None if joined is None else joined.split(argument[0])
-    joined = _value(value, values)
-    return None if joined is None else joined.split(",")

@@ -20,11 +20,11 @@ from collections.abc import Mapping, Sequence
 from typing import BinaryIO, NamedTuple, cast
 
 from covalent_cirro.contract import nested, tobj
-from covalent_cirro.contract.nested import Pairs, Part, Value
+from covalent_cirro.contract.nested import Pairs, PickledPart, Value
 from covalent_cirro.contract.protocol import STRING_BYTES
 from covalent_cirro.covalent_server.assets import Node
-from covalent_cirro.electron.call_writer import Spec
-from covalent_cirro.electron.result_writer import File, Measured, replacing
+from covalent_cirro.electron.call_writer import ElectronSpec
+from covalent_cirro.electron.result_writer import Measured, WrittenFile, replacing
 
 _INDEX = re.compile(r"(\.__getitem__|\[\d+\])$")
 """How names of nodes end that are ``x[key]``, or one of ``a, b = x``."""
@@ -47,7 +47,7 @@ _SCAN_BYTES = 4096
 _COPY_BYTES = 1024 * 1024
 
 
-def assemble(node: Node, spec: Spec, inputs: Mapping[int, str]) -> File | None:
+def assemble(node: Node, spec: ElectronSpec, inputs: Mapping[int, str]) -> WrittenFile | None:
     """Write the output of a node that needs nobody's code; `None`: it does, and nothing is written.
 
     Args:
@@ -76,7 +76,7 @@ def assemble(node: Node, spec: Spec, inputs: Mapping[int, str]) -> File | None:
     return None
 
 
-class _Known(NamedTuple):
+class _Unopened(NamedTuple):
     """What is known of an object without opening it.
 
     Attributes:
@@ -94,20 +94,20 @@ class _Known(NamedTuple):
         return self.items[index] if index < len(self.items) else UNOPENED
 
 
-def _list_of(items: Sequence[_Known]) -> _Known:
+def _list_of(items: Sequence[_Unopened]) -> _Unopened:
     texts = [item.text for item in items]
-    return _Known([item.value for item in items], f"[{', '.join(texts)}]", texts)
+    return _Unopened([item.value for item in items], f"[{', '.join(texts)}]", texts)
 
 
-def _dict_of(keys: _Known, values: _Known) -> _Known | None:
+def _dict_of(keys: _Unopened, values: _Unopened) -> _Unopened | None:
     if type(keys.value) is not list or type(values.value) is not list or len(keys.value) != len(values.value):
         return None
     texts = [values.item_text(index) for index in range(len(values.value))]
     shown = ", ".join(f"{keys.item_text(index)}: {text}" for index, text in enumerate(texts))
-    return _Known(Pairs(zip(keys.value, values.value, strict=True)), f"{{{shown}}}", texts)
+    return _Unopened(Pairs(zip(keys.value, values.value, strict=True)), f"{{{shown}}}", texts)
 
 
-def _item(of: _Known, key_path: str) -> _Known | None:
+def _item(of: _Unopened, key_path: str) -> _Unopened | None:
     """``of[key]``, where it can be told without unpickling."""
     with _open(key_path) as pickle:
         key = _literal(pickle.read(_KEY_BYTES + 1))
@@ -118,11 +118,11 @@ def _item(of: _Known, key_path: str) -> _Known | None:
             if known is None:  # it might be equal to anything
                 return None
             index = at if type(known) is type(key) and known == key else index
-    elif not isinstance(value, (Part, Pairs)) and isinstance(key, int) and -len(value) <= key < len(value):
+    elif not isinstance(value, (PickledPart, Pairs)) and isinstance(key, int) and -len(value) <= key < len(value):
         index = key % len(value)
-    if index is None or isinstance(value, Part):
+    if index is None or isinstance(value, PickledPart):
         return None
-    return _Known(value[index][1] if isinstance(value, Pairs) else value[index], of.item_text(index))
+    return _Unopened(value[index][1] if isinstance(value, Pairs) else value[index], of.item_text(index))
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def _open(path: str) -> BinaryIO:
     return tobj.pickle_file(open(path, "rb"))
 
 
-def _read(path: str) -> _Known:
+def _read(path: str) -> _Unopened:
     try:
         with open(path, "rb") as file:
             header = tobj.read_header(file)
@@ -140,13 +140,13 @@ def _read(path: str) -> _Known:
             with io.BufferedReader(tobj.PickleFile(file, header), _SCAN_BYTES) as pickle:
                 value = nested.read(pickle, path)
                 if value is not None:
-                    return _Known(value, text, header.fields.get(_ITEMS) or ())
+                    return _Unopened(value, text, header.fields.get(_ITEMS) or ())
                 size = pickle.seek(0, os.SEEK_END)
                 pickle.seek(max(0, size - 1))
                 if pickle.read(1) != b".":
                     raise tobj.TobjError("its pickle is cut short")
                 pickle.seek(0)
-                return _Known(Part(path, 0, size), repr(text) if _text_at(pickle.read(32), size) else text)
+                return _Unopened(PickledPart(path, 0, size), repr(text) if _text_at(pickle.read(32), size) else text)
     except tobj.TobjError as error:
         raise tobj.TobjError(f"{path}: {error}") from error
 
@@ -163,7 +163,7 @@ def _text_at(begin: bytes, size: int) -> int:
 
 
 def _literal_of(value: Value) -> int | str | None:
-    if not isinstance(value, Part) or value.size > _KEY_BYTES:
+    if not isinstance(value, PickledPart) or value.size > _KEY_BYTES:
         return None
     with _open(value.source) as pickle:
         pickle.seek(value.offset)
@@ -190,13 +190,13 @@ def _literal(pickle: bytes) -> int | str | None:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def _write(path: str, known: _Known) -> File:
+def _write(path: str, known: _Unopened) -> WrittenFile:
     value = known.value
     with replacing(path, tobj.encoded_size(nested.size_of(value))) as file, _Sources() as sources:
         out = Measured(file)
         text = known.text.encode("utf-8", "backslashreplace")[:STRING_BYTES].decode("utf-8", "ignore").encode()
         doc = ""
-        if isinstance(value, Part):
+        if isinstance(value, PickledPart):
             text = _string(sources.open(value.source), value) or text
         else:
             doc = (dict if isinstance(value, Pairs) else list).__doc__ or ""
@@ -204,10 +204,10 @@ def _write(path: str, known: _Known) -> File:
         fields = tobj.header_fields("", doc, version, _cloudpickle_version())
         writer = tobj.Writer(cast(BinaryIO, out), {**fields, _ITEMS: _first(known.items)}, text)
 
-        def copy(part: Part) -> None:
+        def copy(part: PickledPart) -> None:
             nested.copy(sources.open(part.source), part, writer.write)
 
-        if isinstance(value, Part):
+        if isinstance(value, PickledPart):
             copy(value)
         else:
             nested.write(value, writer.write, copy)
@@ -215,7 +215,7 @@ def _write(path: str, known: _Known) -> File:
         return out.measured()
 
 
-def _string(file: BinaryIO, part: Part) -> bytes | None:
+def _string(file: BinaryIO, part: PickledPart) -> bytes | None:
     """The text of a part that is a string, whole: Covalent reads data out of what it shows of a string."""
     file.seek(part.offset)
     at = _text_at(file.read(32), part.size)
@@ -236,7 +236,7 @@ def _first(texts: Sequence[str], room: int = STRING_BYTES) -> list[str]:
     return found
 
 
-def _copy(source: str, path: str) -> File:
+def _copy(source: str, path: str) -> WrittenFile:
     with open(source, "rb") as file:
         tobj.read_header(file)
         file.seek(0)

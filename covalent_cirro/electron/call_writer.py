@@ -40,7 +40,7 @@ from covalent_cirro.settings import Settings
 _EMPTY_HOOKS = frozenset({b"{}", b"", b"null"})
 
 
-class Spec(NamedTuple):
+class ElectronSpec(NamedTuple):
     """Which nodes' outputs are an electron's arguments: Covalent's ``TaskSpec``."""
 
     node_id: int
@@ -70,7 +70,7 @@ def new_call_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(4)}"
 
 
-async def pickled_by(group: Group, specs: Sequence[Spec]) -> Pickled:
+async def pickled_by(group: Group, specs: Sequence[ElectronSpec]) -> Pickled:
     """What the functions of a task group were pickled with."""
     header = await asyncio.to_thread(_header, group.nodes[specs[0].node_id].paths["function"])
     return Pickled(header.python_version or group.python, header.cloudpickle_version)
@@ -81,7 +81,7 @@ async def write_call(
     settings: Settings,
     dispatch_id: str,
     group: Group,
-    specs: Sequence[Spec],
+    specs: Sequence[ElectronSpec],
     pickled: Pickled,
     *,
     covalent: str,
@@ -110,7 +110,7 @@ async def prepare_call(
     settings: Settings,
     dispatch_id: str,
     group: Group,
-    specs: Sequence[Spec],
+    specs: Sequence[ElectronSpec],
     pickled: Pickled,
     *,
     covalent: str,
@@ -143,7 +143,7 @@ async def prepare_call(
     folder = await asyncio.to_thread(cache_folder.scratch, settings.cache_dir)
     put = _Puts(store, folder, place, allowed)
 
-    async def task(spec: Spec) -> Task:
+    async def task(spec: ElectronSpec) -> Task:
         node = group.nodes[spec.node_id]
 
         async def argument(node_id: int) -> Input:

@@ -19,7 +19,7 @@ from covalent_cirro.covalent_server import assets, config, dispatches
 from covalent_cirro.covalent_server.assets import OURS
 from covalent_cirro.covalent_server.dispatches import POSTPROCESS_PREFIX, RunNode
 from covalent_cirro.electron import cache_folder
-from covalent_cirro.electron.call_writer import Spec
+from covalent_cirro.electron.call_writer import ElectronSpec
 from covalent_cirro.electron.host_nodes import Elsewhere
 from covalent_cirro.electron.launches import Launch
 from covalent_cirro.electron.result_writer import write_text
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 _PACKAGES = "local_packages"
 
 
-class Origin(NamedTuple):
+class InputElectron(NamedTuple):
     """An electron that gave what a node opens.
 
     Attributes:
@@ -46,7 +46,7 @@ class Origin(NamedTuple):
 
 
 async def send(
-    launch: Launch, given: Settings, specs: Sequence[Spec], done: Elsewhere, keep_handle: KeepHandle
+    launch: Launch, given: Settings, specs: Sequence[ElectronSpec], done: Elsewhere, keep_handle: KeepHandle
 ) -> tuple[Settings, dict[str, Any]]:
     """Submit the job of a task group of host nodes.
 
@@ -118,7 +118,7 @@ def _texts(deps: Mapping[str, Any], kind: str, name: str) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def _origins(dispatch_id: str, node_ids: Sequence[int]) -> tuple[list[Origin], Mapping[str, Any]]:
+def _origins(dispatch_id: str, node_ids: Sequence[int]) -> tuple[list[InputElectron], Mapping[str, Any]]:
     """The electrons that gave what nodes open, and the options of the nodes' own executor."""
     nodes = dispatches.read(dispatch_id).nodes
     found: dict[tuple[str, int], RunNode] = {}
@@ -128,7 +128,7 @@ def _origins(dispatch_id: str, node_ids: Sequence[int]) -> tuple[list[Origin], M
     origins = []
     for (of, node_id), node in found.items():
         path = assets.load_group(of, [node_id], ()).nodes[node_id].paths.get("hooks")
-        origins.append(Origin(node.name, _set_options(node), _deps(path)))
+        origins.append(InputElectron(node.name, _set_options(node), _deps(path)))
     return origins, _set_options(nodes[node_ids[0]])
 
 

@@ -22,10 +22,10 @@ from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group
 from covalent_cirro.covalent_server.dispatches import POSTPROCESS_PREFIX
 from covalent_cirro.electron import assembly, host_process, log_files
-from covalent_cirro.electron.call_writer import Spec
-from covalent_cirro.electron.host_process import Broken, Ended
+from covalent_cirro.electron.call_writer import ElectronSpec
+from covalent_cirro.electron.host_process import BrokenProcess, NodeRun
 from covalent_cirro.electron.launches import Launch
-from covalent_cirro.electron.result_writer import File, Received, measure, take_file, write_text
+from covalent_cirro.electron.result_writer import Received, WrittenFile, measure, take_file, write_text
 from covalent_cirro.errors import LocalFileError
 from covalent_cirro.jobs import host_node_ends
 from covalent_cirro.jobs.ends import End
@@ -41,7 +41,7 @@ class Elsewhere(NamedTuple):
     why: str
 
 
-async def run(launch: Launch, specs: Sequence[Spec], folder: str) -> dict[str, Any] | Elsewhere:
+async def run(launch: Launch, specs: Sequence[ElectronSpec], folder: str) -> dict[str, Any] | Elsewhere:
     """Run a task group of host nodes to its end, in files of Covalent's own.
 
     Args:
@@ -81,7 +81,7 @@ async def run(launch: Launch, specs: Sequence[Spec], folder: str) -> dict[str, A
     # Nodes that hand on what they cannot open need Covalent itself, which the image of a job may not have.
     for_jobs = not any(task["hands_on"] for task in tasks)
     async with host_process.run(launch, tasks, assets.check_version(), folder) as ended:
-        if isinstance(ended, Broken):
+        if isinstance(ended, BrokenProcess):
             for path in (folder, *(node.paths["output"] for node in group.nodes.values())):
                 local_files.require_room(path)  # a full disk is waited for, and says so
             killed = ended.code == -signal.SIGKILL
@@ -100,7 +100,7 @@ def _lacks(failure: Failure) -> str:
     return f"it has no module {failure.module!r}" if failure.kind == Kind.MISSING_MODULE else failure.message
 
 
-def _assembled(group: Group, spec: Spec, files: Mapping[int, str]) -> dict[str, Any] | None:
+def _assembled(group: Group, spec: ElectronSpec, files: Mapping[int, str]) -> dict[str, Any] | None:
     """The entry of a node that needs nobody's code; `None`: it does."""
     node = group.nodes[spec.node_id]
     with local_files.told(node.paths["output"]):
@@ -108,7 +108,7 @@ def _assembled(group: Group, spec: Spec, files: Mapping[int, str]) -> dict[str, 
     return None if output is None else _entry(group, spec.node_id, None, {"output": output})
 
 
-def _task(group: Group, spec: Spec, files: Mapping[int, str]) -> dict[str, Any]:
+def _task(group: Group, spec: ElectronSpec, files: Mapping[int, str]) -> dict[str, Any]:
     """The task of ``covalent_cirro.runner.host``, which says what each member means."""
     node = group.nodes[spec.node_id]
 
@@ -125,7 +125,7 @@ def _task(group: Group, spec: Spec, files: Mapping[int, str]) -> dict[str, Any]:
     }
 
 
-def _taken(group: Group, ended: Sequence[Ended]) -> list[dict[str, Any]]:
+def _taken(group: Group, ended: Sequence[NodeRun]) -> list[dict[str, Any]]:
     """The entries of nodes that a process ran."""
     entries = []
     for each in ended:
@@ -141,13 +141,13 @@ def _taken(group: Group, ended: Sequence[Ended]) -> list[dict[str, Any]]:
     return entries
 
 
-def _take_log(source: str, path: str) -> File:
+def _take_log(source: str, path: str) -> WrittenFile:
     take_file(source, path)
     log_files.make_valid(path)  # Covalent's client takes nothing but UTF-8
     return measure(path)
 
 
-def _failed(group: Group, specs: Sequence[Spec], failure: Failure) -> list[dict[str, Any]]:
+def _failed(group: Group, specs: Sequence[ElectronSpec], failure: Failure) -> list[dict[str, Any]]:
     """The entries of nodes of which the first has failed."""
     first, *others = specs
     not_run = Failure(Kind.NOT_RUN, "an earlier node of the same task group failed")
@@ -157,7 +157,7 @@ def _failed(group: Group, specs: Sequence[Spec], failure: Failure) -> list[dict[
     ]
 
 
-def _entry(group: Group, node_id: int, failure: Failure | None, files: Mapping[str, File]) -> dict[str, Any]:
+def _entry(group: Group, node_id: int, failure: Failure | None, files: Mapping[str, WrittenFile]) -> dict[str, Any]:
     """What is kept of a node until `received`; writes what Covalent shows beside the output."""
     node = group.nodes[node_id]
     told = None if failure is None else host_node_ends.told(failure, node.name, node_id)
@@ -179,7 +179,7 @@ def received(entries: Sequence[Mapping[str, Any]]) -> list[Received]:
         Received(
             entry["node_id"],
             entry["completed"],
-            {key: File(int(size), str(sha1)) for key, (size, sha1) in entry["files"].items()},
+            {key: WrittenFile(int(size), str(sha1)) for key, (size, sha1) in entry["files"].items()},
             End.SUCCEEDED if entry["completed"] else End.RAISED,
         )
         for entry in entries

@@ -68,7 +68,7 @@ _slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKe
 _told_of: set[str] = set()
 
 
-class Ended(NamedTuple):
+class NodeRun(NamedTuple):
     """How a node ended in the process.
 
     Attributes:
@@ -88,7 +88,7 @@ class Ended(NamedTuple):
         return os.path.join(self.folder, f"{self.node_id}.{key}")
 
 
-class Broken(NamedTuple):
+class BrokenProcess(NamedTuple):
     """A process that left no outcome.
 
     Attributes:
@@ -103,7 +103,7 @@ class Broken(NamedTuple):
 @contextlib.asynccontextmanager
 async def run(
     launch: Launch, tasks: Sequence[Mapping[str, Any]], covalent: str, folder: str
-) -> AsyncIterator[list[Ended] | Broken]:
+) -> AsyncIterator[list[NodeRun] | BrokenProcess]:
     """Run nodes in a process; their files are there until the context ends.
 
     Args:
@@ -122,7 +122,7 @@ async def run(
         local_files.require_room(folder)
         with tempfile.TemporaryDirectory(prefix="cirro-host-", dir=folder, ignore_cleanup_errors=True) as place:
             request = {"format": FORMAT, "dispatch_id": launch.dispatch_id, "covalent": covalent, "tasks": list(tasks)}
-            folder, broken = "", Broken(0, "")
+            folder, broken = "", BrokenProcess(0, "")
             for start in range(STARTS):
                 # Anew each time: what a process leaves must not meet the next one before that has shut itself in.
                 folder = os.path.join(place, f"work-{start}")
@@ -167,7 +167,7 @@ def environment(folder: str, server: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-async def _process(launch: Launch, place: str, folder: str) -> Broken:
+async def _process(launch: Launch, place: str, folder: str) -> BrokenProcess:
     """Run the request; returns what is left to say of a process that did not do its work.
 
     Args:
@@ -212,7 +212,7 @@ async def _process(launch: Launch, place: str, folder: str) -> Broken:
         launch.on_cancel = None
         kill()  # what it left behind, or all of it, if the wait was cancelled
         os.close(parent)
-    return Broken(process.returncode or 0, await asyncio.to_thread(_tail, said))
+    return BrokenProcess(process.returncode or 0, await asyncio.to_thread(_tail, said))
 
 
 def _tail(path: str) -> str:
@@ -224,13 +224,13 @@ def _tail(path: str) -> str:
         return ""
 
 
-def _read(folder: str, node_ids: Sequence[int], broken: Broken) -> list[Ended] | Broken:
+def _read(folder: str, node_ids: Sequence[int], broken: BrokenProcess) -> list[NodeRun] | BrokenProcess:
     """What the process left. Code that is not to be trusted ran in it: its outcome is read as such."""
     try:
         with open_untrusted(os.path.join(folder, "outcome.json")) as file:
             outcome = json.loads(file.read(MAX_DOCUMENT_BYTES))
         found = [
-            Ended(each["node_id"], _failure(each["failure"]), bool(each["elsewhere"]), folder)
+            NodeRun(each["node_id"], _failure(each["failure"]), bool(each["elsewhere"]), folder)
             for each in outcome["results"]
         ]
         if [each.node_id for each in found] != list(node_ids):

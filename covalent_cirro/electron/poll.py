@@ -20,7 +20,7 @@ from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group, StatusChange
 from covalent_cirro.covalent_server.status_board import board
 from covalent_cirro.electron import cache_folder, host_failures, host_jobs, host_nodes
-from covalent_cirro.electron.call_writer import Spec, Written
+from covalent_cirro.electron.call_writer import ElectronSpec, Written
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.host_nodes import Elsewhere
 from covalent_cirro.electron.launches import Launch
@@ -66,7 +66,7 @@ async def poll(launch: Launch, settings: Settings, data: Any, keep_handle: KeepH
     if "host" in data:
         settings, data = await until_mended(
             what,
-            lambda: _on_host(launch, settings, [Spec(*spec) for spec in data["host"]], keep_handle),
+            lambda: _on_host(launch, settings, [ElectronSpec(*spec) for spec in data["host"]], keep_handle),
             of=LocalFileError,
             then="It goes on as soon as this is put right.",
             sleep=lambda seconds: launch.unless_cancelled(asyncio.sleep(seconds)),
@@ -91,7 +91,7 @@ async def poll(launch: Launch, settings: Settings, data: Any, keep_handle: KeepH
 
 
 async def _on_host(
-    launch: Launch, settings: Settings, specs: Sequence[Spec], keep_handle: KeepHandle
+    launch: Launch, settings: Settings, specs: Sequence[ElectronSpec], keep_handle: KeepHandle
 ) -> tuple[Settings, dict[str, Any]]:
     """Run host nodes, or submit a job for what only a job can do; gives the settings and the data of either."""
     done = await host_nodes.run(launch, specs, await asyncio.to_thread(cache_folder.scratch, settings.cache_dir))

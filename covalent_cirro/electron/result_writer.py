@@ -35,7 +35,7 @@ SMALL_BYTES = 64 * 1024
 """An outcome up to this size is read on the event loop: 4 ms at the worst, 0.2 ms as they are."""
 
 
-class File(NamedTuple):
+class WrittenFile(NamedTuple):
     """A file that was written, as Covalent's database wants it: size in bytes and SHA-1."""
 
     size: int
@@ -54,7 +54,7 @@ class Received(NamedTuple):
 
     node_id: int
     completed: bool
-    files: dict[str, File]
+    files: dict[str, WrittenFile]
     end: End = End.SUCCEEDED
 
     @property
@@ -205,7 +205,7 @@ async def write_failure(
 
 async def _write_log(
     store: Store, place: Location, log: Log, path: str, before: str = "", *, whole: bool = True
-) -> File:
+) -> WrittenFile:
     if not log.parts:
         text = log_files.as_text(without_parts(log)) if whole else ""
         return await asyncio.to_thread(write_text, path, before + text)
@@ -215,7 +215,7 @@ async def _write_log(
     return await asyncio.to_thread(measure, path)
 
 
-async def _write_output(store: Store, place: Location, outcome: Outcome, output: Output, path: str) -> File:
+async def _write_output(store: Store, place: Location, outcome: Outcome, output: Output, path: str) -> WrittenFile:
     fields = tobj.header_fields(output.name, output.doc, outcome.python, outcome.cloudpickle)
     if isinstance(output.pickle, Inline) and isinstance(output.string, Inline):
         return await asyncio.to_thread(_write_inline, path, fields, output.string.data, output.pickle.data)
@@ -259,7 +259,7 @@ class _Plain:
         """Nothing is left over."""
 
 
-def _write_inline(path: str, fields: dict[str, object], string: bytes, data: bytes) -> File:
+def _write_inline(path: str, fields: dict[str, object], string: bytes, data: bytes) -> WrittenFile:
     with replacing(path, len(string) + tobj.encoded_size(len(data))) as file:
         writer = tobj.Writer(file, fields, string)
         writer.write(data)
@@ -267,7 +267,7 @@ def _write_inline(path: str, fields: dict[str, object], string: bytes, data: byt
     return measure(path)
 
 
-def write_text(path: str, text: str) -> File:
+def write_text(path: str, text: str) -> WrittenFile:
     """Replace a log or error file."""
     data = text.encode("utf-8", errors="replace")
     with replacing(path, len(data)) as file:
@@ -275,16 +275,16 @@ def write_text(path: str, text: str) -> File:
     return measure(path)
 
 
-def measure(path: str) -> File:
+def measure(path: str) -> WrittenFile:
     """Size and SHA-1 of a file, read in pieces."""
     digest = hashlib.sha1(usedforsecurity=False)  # Covalent's choice (``_object_store/local.py``)
     with local_files.told(path), open(path, "rb") as file:
         while chunk := file.read(1024 * 1024):
             digest.update(chunk)
-        return File(file.tell(), digest.hexdigest())
+        return WrittenFile(file.tell(), digest.hexdigest())
 
 
-def take_file(source: str, path: str) -> File:
+def take_file(source: str, path: str) -> WrittenFile:
     """Copy a file that code which is not to be trusted has left, to a place where it is believed to be what it says.
 
     Raises:
@@ -328,9 +328,9 @@ class Measured:
         self._size += len(data)
         return self._file.write(data)
 
-    def measured(self) -> File:
+    def measured(self) -> WrittenFile:
         """What was written."""
-        return File(self._size, self._digest.hexdigest())
+        return WrittenFile(self._size, self._digest.hexdigest())
 
 
 @contextlib.contextmanager

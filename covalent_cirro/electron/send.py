@@ -22,7 +22,7 @@ from covalent_cirro.contract.protocol import CALL_PARAMETER, call_argument
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group
 from covalent_cirro.covalent_server.status_board import board
-from covalent_cirro.electron.call_writer import Spec, Written, pickled_by, prepare_call, store_call
+from covalent_cirro.electron.call_writer import ElectronSpec, Written, pickled_by, prepare_call, store_call
 from covalent_cirro.electron.engine.definitions import Allowed, build_definition, everything
 from covalent_cirro.electron.engine.engine import Engine, engine_of, retire
 from covalent_cirro.electron.launches import Launch, find, is_expected
@@ -68,7 +68,7 @@ async def send(launch: Launch, settings: Settings, task_specs: Sequence[Any], ke
 
 async def _send(launch: Launch, settings: Settings, task_specs: Sequence[Any], keep_handle: KeepHandle) -> Any:
     """`send`, which raises where there is no room. May be begun again until the job is submitted."""
-    specs = [Spec(spec.electron_id, spec.args, spec.kwargs) for spec in task_specs]
+    specs = [ElectronSpec(spec.electron_id, spec.args, spec.kwargs) for spec in task_specs]
     inputs = [node_id for spec in specs for node_id in (*spec.args, *spec.kwargs.values())]
     group = await asyncio.to_thread(assets.load_group, launch.dispatch_id, launch.node_ids, inputs)
     if all(node.is_host_node for node in group.nodes.values()):
@@ -77,7 +77,7 @@ async def _send(launch: Launch, settings: Settings, task_specs: Sequence[Any], k
 
 
 async def send_job(
-    launch: Launch, settings: Settings, group: Group, specs: Sequence[Spec], keep_handle: KeepHandle
+    launch: Launch, settings: Settings, group: Group, specs: Sequence[ElectronSpec], keep_handle: KeepHandle
 ) -> dict[str, Any]:
     """Store what a task group needs and submit its job, whatever its nodes are; see `send`."""
     async with engine_for(settings) as engine:

@@ -23,7 +23,7 @@ from covalent_cirro.contract.documents import parse_call
 from covalent_cirro.contract.protocol import MAX_DOCUMENT_BYTES, Call, Location, node_base
 from covalent_cirro.covalent_server.assets import Group, Node
 from covalent_cirro.electron import cache_folder
-from covalent_cirro.electron.call_writer import Spec, Written, pickled_by, write_call
+from covalent_cirro.electron.call_writer import ElectronSpec, Written, pickled_by, write_call
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.launches import Launch
 from covalent_cirro.electron.patience import until_mended
@@ -43,7 +43,7 @@ from covalent_cirro.settings import Settings
 log = logging.getLogger(__name__)
 
 
-class Ended(NamedTuple):
+class EndedJob(NamedTuple):
     """A job that has ended."""
 
     cancelled: bool
@@ -80,7 +80,7 @@ async def upload(
                 python=platform.python_version(),
                 covalent="",
             )
-            spec = Spec(
+            spec = ElectronSpec(
                 node_id,
                 list(range(first, first + len(args))),
                 dict(zip(kwargs, range(first + len(args), first + len(args) + len(kwargs)), strict=True)),
@@ -123,7 +123,7 @@ async def submit(settings: Settings, metadata: dict[str, Any]) -> str:
         return await submit_call(engine, settings, Written(place, call, ()), definition, _no_group())
 
 
-async def wait(settings: Settings, job_id: str, metadata: dict[str, Any] | None = None) -> Ended:
+async def wait(settings: Settings, job_id: str, metadata: dict[str, Any] | None = None) -> EndedJob:
     """Wait for a job.
 
     Args:
@@ -146,12 +146,12 @@ async def wait(settings: Settings, job_id: str, metadata: dict[str, Any] | None 
         launch.close()
 
 
-async def _wait_for_one(settings: Settings, job_id: str) -> Ended:
+async def _wait_for_one(settings: Settings, job_id: str) -> EndedJob:
     async with engine_for(settings) as engine:
         return await _wait_for_job(engine, settings, job_id)
 
 
-async def _wait_for_job(engine: Engine, settings: Settings, job_id: str) -> Ended:
+async def _wait_for_job(engine: Engine, settings: Settings, job_id: str) -> EndedJob:
     try:
         detail = await engine.watcher.wait(
             job_id,
@@ -159,13 +159,13 @@ async def _wait_for_job(engine: Engine, settings: Settings, job_id: str) -> Ende
             on_state=lambda now: explain_wait(engine, now, since(now, time.time())),
         )
     except JobLost:
-        return Ended(False, {"job_id": job_id, "gone": True})
+        return EndedJob(False, {"job_id": job_id, "gone": True})
     finally:
         engine.waits.leave(job_id)
-    return Ended(states.was_cancelled_by_us(detail), ending(detail, settings), detail)
+    return EndedJob(states.was_cancelled_by_us(detail), ending(detail, settings), detail)
 
 
-async def _wait_for_tries(launch: Launch, settings: Settings, metadata: dict[str, Any]) -> Ended:
+async def _wait_for_tries(launch: Launch, settings: Settings, metadata: dict[str, Any]) -> EndedJob:
     """Wait for the job of a launch and those of further tries. May be begun again at any time."""
     async with engine_for(settings) as engine:
         place = await _newest(engine, settings, metadata)
@@ -210,7 +210,7 @@ async def status(settings: Settings, job_id: str) -> tuple[str, int]:
     return found[0].state, -1 if found[0].exit_code is None else found[0].exit_code
 
 
-async def result(settings: Settings, metadata: dict[str, Any], ended: Ended | None) -> Found:
+async def result(settings: Settings, metadata: dict[str, Any], ended: EndedJob | None) -> Found:
     """Fetch and unpickle what the newest call of an electron left."""
     node_id = int(metadata["node_id"])
     async with engine_for(settings) as engine:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from covalent_cirro.aws.batch import REPLACED, job_tail
 from covalent_cirro.contract.protocol import CALL_PARAMETER, Location, ProtocolError, parse_call_argument
 from covalent_cirro.jobs import states
-from covalent_cirro.jobs.states import JobDetail, JobState
+from covalent_cirro.jobs.states import Attempt, JobDetail, JobState
 from covalent_cirro.jobs.tags import DISPATCH_TAG, ELECTRON_TAG, LATTICE_TAG, NODE_TAG
 
 RUNNING = (JobState.RUNNING.value, JobState.STARTING.value)
@@ -22,30 +22,6 @@ ENDED = (JobState.SUCCEEDED.value, JobState.FAILED.value)
 
 _NODE = re.compile(r"[0-9]{1,9}")
 _DISPATCH = re.compile(r"[^/\s]{1,64}")
-_INSTANCE = re.compile(r"\bi-[0-9a-f]{8,17}\b")
-
-
-class AttemptRecord(NamedTuple):
-    """One attempt of a job that has ended.
-
-    Attributes:
-        began_at, ended_at: Epoch seconds; `None` where AWS gives none: it never ran.
-        exit_code: Its exit code; `None` where no container ended.
-        reason: The container's reason.
-        status_reason: AWS's reason: ``"Host EC2 (instance i-0123) terminated."``
-        log_stream: Its CloudWatch stream; empty where it never ran.
-        host: The instance, where AWS names it; else the end of the container instance's ARN.
-        cluster: Name of the ECS cluster of its compute environment; empty where it never had an instance.
-    """
-
-    began_at: float | None
-    ended_at: float | None
-    exit_code: int | None
-    reason: str
-    status_reason: str
-    log_stream: str
-    host: str
-    cluster: str = ""
 
 
 class Record(NamedTuple):
@@ -60,9 +36,8 @@ class Record(NamedTuple):
         call: Where its call is; `None` where the job's parameter is not the URI of one.
         definition: ``name:revision``.
         log_region: Region of the log group; empty for the job's own.
-        host: Of the attempt that runs, as `AttemptRecord.host`.
-        cluster: Of the latest attempt, as `AttemptRecord.cluster`.
-        attempts: Attempts that have ended, oldest first.
+        host: Of the attempt that runs, as `states.Attempt.host`.
+        cluster: Of the latest attempt, as `states.Attempt.cluster`.
     """
 
     detail: JobDetail
@@ -74,7 +49,6 @@ class Record(NamedTuple):
     definition: str
     log_region: str
     host: str
-    attempts: tuple[AttemptRecord, ...]
     cluster: str = ""
 
     @property
@@ -86,6 +60,11 @@ class Record(NamedTuple):
     def job_id(self) -> str:
         """Its id."""
         return self.detail.job_id
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Attempts that have ended, oldest first."""
+        return self.detail.attempts
 
     @property
     def state(self) -> str:
@@ -138,6 +117,7 @@ def parse_record(described: Mapping[str, Any]) -> Record | None:
         return None
     container = described.get("container") or {}
     log = (container.get("logConfiguration") or {}).get("options") or {}
+    instance_arn = str(container.get("containerInstanceArn") or "")
     lattice = str(tags.get(LATTICE_TAG) or "")
     return Record(
         detail=states.parse_job(described),
@@ -148,9 +128,8 @@ def parse_record(described: Mapping[str, Any]) -> Record | None:
         call=call,
         definition=str(described.get("jobDefinition") or "").rpartition("/")[2],
         log_region=str(log.get("awslogs-region") or ""),
-        host=_host("", str(container.get("containerInstanceArn") or "")),
-        attempts=tuple(_attempt(each) for each in described.get("attempts") or ()),
-        cluster=_cluster(container.get("containerInstanceArn")),
+        host=states.host_of(instance_arn),
+        cluster=states.cluster_of(instance_arn),
     )
 
 
@@ -164,39 +143,8 @@ def _tags(described: Mapping[str, Any], call: Location | None) -> Mapping[str, A
     return {DISPATCH_TAG: call.dispatch_id, NODE_TAG: str(call.node_id), ELECTRON_TAG: electron}
 
 
-def _attempt(of: Mapping[str, Any]) -> AttemptRecord:
-    container = of.get("container") or {}
-    status_reason = str(of.get("statusReason") or "")
-    return AttemptRecord(
-        began_at=_seconds(of.get("startedAt")),
-        ended_at=_seconds(of.get("stoppedAt")),
-        exit_code=container.get("exitCode"),
-        reason=str(container.get("reason") or ""),
-        status_reason=status_reason,
-        log_stream=str(container.get("logStreamName") or ""),
-        host=_host(status_reason, str(container.get("containerInstanceArn") or "")),
-        cluster=_cluster(container.get("containerInstanceArn")),
-    )
-
-
-def _host(status_reason: str, instance_arn: str) -> str:
-    named = _INSTANCE.search(status_reason)
-    return named[0] if named else instance_arn.rpartition("/")[2]
-
-
-def _cluster(instance_arn: object) -> str:
-    """From ``arn:aws:ecs:<region>:<account>:container-instance/<cluster>/<id>``."""
-    parts = str(instance_arn or "").split("/")
-    return parts[1] if len(parts) == 3 else ""
-
-
 def _call(argument: object) -> Location | None:
     try:
         return parse_call_argument(str(argument))[0]
     except ProtocolError:
         return None
-
-
-def _seconds(milliseconds: object) -> float | None:
-    # AWS sends 0 or nothing for a time that has not come.
-    return milliseconds / 1000 if isinstance(milliseconds, (int, float)) and milliseconds else None

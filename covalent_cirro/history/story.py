@@ -176,7 +176,7 @@ def tell(
         settings: The executor's settings, for what AWS does not say.
         site: Region of its job.
         turn: What its job waits for, if it waits and the reason is known.
-        hosts: Instances of its attempts, as far as they are known, by `records.AttemptRecord.host`.
+        hosts: Instances of its attempts, as far as they are known, by `states.Attempt.host`.
     """
     of, record = electron.newest, electron.record
     outcome, detail = of.outcome, record.detail if record else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -37,6 +38,8 @@ class JobState(str, enum.Enum):
         return self in (JobState.SUCCEEDED, JobState.FAILED)
 
 
+_INSTANCE = re.compile(r"\bi-[0-9a-f]{8,17}\b")
+
 ACTIVE_STATES = tuple(state.value for state in JobState if not state.is_terminal)
 """States of a job that has not ended, in the order in which a job takes them."""
 
@@ -48,12 +51,26 @@ CANCEL_REASON = "Cancelled in Covalent"
 
 
 class Attempt(NamedTuple):
-    """One finished attempt. `None`: AWS did not say."""
+    """One attempt of a job that has ended.
+
+    Attributes:
+        exit_code: Exit code of the container; `None` where no container ended.
+        reason: The container's reason, ``"OutOfMemoryError: ..."``.
+        status_reason: AWS's reason, ``"Host EC2 (instance i-0123) terminated."``
+        log_stream: CloudWatch stream of the container; empty where it never ran.
+        began_at, ended_at: Epoch seconds; `None` where AWS gives none: the container never ran.
+        host: Id of the EC2 instance where AWS names it, else the end of the container instance's ARN; empty for none.
+        cluster: Name of the ECS cluster of the compute environment; empty where the attempt never had an instance.
+    """
 
     exit_code: int | None = None
     reason: str = ""
     status_reason: str = ""
     log_stream: str = ""
+    began_at: float | None = None
+    ended_at: float | None = None
+    host: str = ""
+    cluster: str = ""
 
 
 class JobDetail(NamedTuple):
@@ -123,17 +140,7 @@ def _seconds(milliseconds: object) -> float | None:
 def parse_job(job: Mapping[str, Any]) -> JobDetail:
     """One entry of DescribeJobs' ``jobs``. Every member but the id may be missing."""
     container = job.get("container") or {}
-    attempts = []
-    for attempt in job.get("attempts") or ():
-        of = attempt.get("container") or {}
-        attempts.append(
-            Attempt(
-                exit_code=of.get("exitCode"),
-                reason=of.get("reason") or "",
-                status_reason=attempt.get("statusReason") or "",
-                log_stream=of.get("logStreamName") or "",
-            )
-        )
+    attempts = [_parse_attempt(attempt) for attempt in job.get("attempts") or ()]
     last = attempts[-1] if attempts else None
     asked = {str(entry.get("type")): entry.get("value") for entry in container.get("resourceRequirements") or ()}
     log = (container.get("logConfiguration") or {}).get("options") or {}
@@ -160,6 +167,34 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
         max_attempts=int(_number((job.get("retryStrategy") or {}).get("attempts"))),
         argument=str((job.get("parameters") or {}).get(CALL_PARAMETER) or ""),
     )
+
+
+def _parse_attempt(attempt: Mapping[str, Any]) -> Attempt:
+    container = attempt.get("container") or {}
+    status_reason = str(attempt.get("statusReason") or "")
+    instance_arn = str(container.get("containerInstanceArn") or "")
+    named = _INSTANCE.search(status_reason)
+    return Attempt(
+        exit_code=container.get("exitCode"),
+        reason=str(container.get("reason") or ""),
+        status_reason=status_reason,
+        log_stream=str(container.get("logStreamName") or ""),
+        began_at=_seconds(attempt.get("startedAt")),
+        ended_at=_seconds(attempt.get("stoppedAt")),
+        host=named[0] if named else host_of(instance_arn),
+        cluster=cluster_of(instance_arn),
+    )
+
+
+def host_of(instance_arn: str) -> str:
+    """The id in ``arn:aws:ecs:<region>:<account>:container-instance/<cluster>/<id>``; empty for an empty ARN."""
+    return instance_arn.rpartition("/")[2]
+
+
+def cluster_of(instance_arn: str) -> str:
+    """The cluster in ``arn:aws:ecs:<region>:<account>:container-instance/<cluster>/<id>``; empty where it has none."""
+    parts = instance_arn.split("/")
+    return parts[1] if len(parts) == 3 else ""
 
 
 def _number(value: object) -> float:
@@ -190,7 +225,7 @@ def load_detail(value: object) -> JobDetail | None:
     return JobDetail(**{**fields, "attempts": tuple(found)})
 
 
-_NUMBERS = frozenset({"exit_code", "created_at", "started_at", "stopped_at"})
+_NUMBERS = frozenset({"exit_code", "created_at", "started_at", "stopped_at", "began_at", "ended_at"})
 """Fields that are a number where they are not `None`."""
 
 

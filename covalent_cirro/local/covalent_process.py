@@ -1,6 +1,6 @@
 """A Covalent server with its own config, data, logs and port: the config file it needs, and the process that serves it.
 
-Knows Covalent 0.240's files, environment variables and web application; nothing of AWS.
+It knows the files, environment variables and web application of Covalent 0.240. It must not know AWS.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Any
 from covalent_cirro import private
 
 ADDRESS = "127.0.0.1"
-"""The server of the local stack listens here only: whoever reaches it can run code."""
+"""The server of the local stack listens at this address only: who can call it can run code."""
 
 
 def url_of(port: int) -> str:
-    """Where a server on this port is, without a slash at the end."""
+    """URL of a server on this port, without a slash at the end."""
     return f"http://{ADDRESS}:{port}"
 
 
 def answers(port: int) -> bool | None:
-    """`True` where a server answers on this port, be it with an error; `None` where none does (yet)."""
+    """`True` where a server answers on this port, also with an error; `None` where none does yet."""
     try:
         with urllib.request.urlopen(f"{url_of(port)}/api/v1/dispatches/list?count=1", timeout=10):  # noqa: S310
             return True
@@ -38,7 +38,7 @@ def answers(port: int) -> bool | None:
 
 
 def write_config(folder: Path, *, port: int, executors: Mapping[str, Mapping[str, Any]]) -> Path:
-    """Write the ``covalent.conf`` of a server that keeps everything it has under one folder.
+    """Write the ``covalent.conf`` of a server that keeps all its files in one folder.
 
     Every path that Covalent would put under the home folder is set, so that neither the server nor a client with this
     config touches another Covalent of the same user. The default executor is ``local``: there is no Dask cluster.
@@ -86,15 +86,15 @@ def write_config(folder: Path, *, port: int, executors: Mapping[str, Mapping[str
 
 
 def client_environment(folder: Path) -> dict[str, str]:
-    """The variables with which ``import covalent`` finds this server, and no other."""
+    """The environment variables with which ``import covalent`` finds this server, and no other."""
     return {"COVALENT_CONFIG_DIR": str(folder), "COVALENT_DISABLE_DASK": "1"}
 
 
 def server_environment(folder: Path) -> dict[str, str]:
-    """The variables of the server's own process.
+    """The environment variables of the server's own process.
 
-    The counters of running dispatches go into a file instead of a temporary one that dies with the server: dispatches
-    can then go on after a crash (``covalent_dispatcher/_core/dispatcher_modules/caches.py``).
+    Counters of running dispatches are kept in this folder, not in a temporary file that is lost with the server:
+    dispatches can then go on after a crash (``covalent_dispatcher/_core/dispatcher_modules/caches.py``).
     """
     return {
         **client_environment(folder),
@@ -121,10 +121,10 @@ def main(port: int) -> None:
     server_life.arm()
     from covalent_ui.api.main import app
 
-    app.add_middleware(Guard)  # the last one that is added is asked first
-    # uvicorn takes the word of whoever comes from the loopback for who he is (X-Forwarded-For).
+    app.add_middleware(Guard)  # the one that was added last gets requests first
+    # By default uvicorn believes what clients on the loopback say about their address (X-Forwarded-For).
     os.environ["FORWARDED_ALLOW_IPS"] = ""
-    # Covalent's app.py finds its web pages, and uvicorn finds app.py, through the working folder.
+    # Covalent's app.py finds its web pages, and uvicorn finds app.py, in the working folder.
     web = Path(next(iter(covalent_ui.__path__)))
     os.chdir(web)
     sys.path.insert(0, str(web))

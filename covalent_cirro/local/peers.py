@@ -1,7 +1,7 @@
-"""Whose process is at the other end of a connection over the loopback. Knows Linux's sockets, nothing of HTTP.
+"""Which user owns the other end of a connection over the loopback, on Linux. It must not know HTTP.
 
-Source: sock_diag(7): the kernel is asked for one socket, which takes microseconds however many there are.
-``/proc/net/tcp`` says the same, in milliseconds.
+Source: sock_diag(7): the kernel looks up one socket in microseconds, however many there are. ``/proc/net/tcp`` has the
+same, but takes milliseconds.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Address = tuple[str, int]
 
 
 class CannotTell(Exception):
-    """The system did not answer, or has no way to ask."""
+    """The system does not say who owns a socket."""
 
 
 def can_tell() -> bool:
-    """Whether this system answers at all, be it that there is no such socket."""
+    """Whether this system says who owns a socket."""
     try:
         owner(("127.0.0.1", 0), ("127.0.0.1", 0))
     except CannotTell:
@@ -47,7 +47,7 @@ def owner(client: Address, server: Address) -> int | None:
         server: Address and port of the end that listened.
 
     Returns:
-        The uid. `None`: there is no such socket, or no process has it any more, so that nobody owns it.
+        The uid. `None`: there is no such socket, or no process has it open.
 
     Raises:
         CannotTell: This is not Linux, or its kernel has no ``inet_diag``.
@@ -74,8 +74,8 @@ def owner(client: Address, server: Address) -> int | None:
         raise CannotTell(f"the kernel does not say who owns a socket: {os.strerror(number)}")
     family, _, _, _, identity, _, _, _, uid, inode = _ANSWER.unpack_from(answer, _NLMSG.size)
     found = _ID.unpack(identity)
-    # A socket for IPv6 that speaks IPv4 has the address in its last four bytes.
+    # A socket for IPv6 with an IPv4 address has that in its last four bytes.
     where = slice(12, 16) if family == socket.AF_INET6 else slice(0, 4)
     if (found[0], found[1], found[2][where], found[3][where]) != (source_port, target_port, source, target):
-        return None  # the kernel found a socket that listens on the client's port: the client's own is gone
+        return None  # the kernel found a socket that listens on the client's port: the client's own is closed
     return int(uid) if inode else None  # without a process the kernel says root

@@ -1,6 +1,6 @@
-"""Background processes of this machine: start one in its own session, know it again later, end it and its children.
+"""Background processes of this machine: starts one in its own session, finds it again, ends it with its children.
 
-Knows pids, signals and log files; nothing of what the processes are.
+It must not know what the processes are for.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from covalent_cirro import private
 from covalent_cirro.errors import CirroError
 
 SAME_START_S = 2.0
-"""A process with our pid that started this much earlier or later is another one: the kernel gives pids out again."""
+"""A process with the pid that started this much earlier or later is another one: the kernel uses pids again."""
 
 POLL_S = 0.05
-"""Seconds between two looks at a process that is about to answer, or to end."""
+"""Seconds between two checks of a process that starts or ends."""
 
 T = TypeVar("T")
 
 
-class Identity(NamedTuple):
-    """A process, told from a later one with the same pid.
+class ProcessIdentity(NamedTuple):
+    """What identifies a process, also after its pid was used again.
 
     Attributes:
         pid: Process id.
@@ -41,14 +41,14 @@ class Identity(NamedTuple):
     started: float
 
 
-def start(command: Sequence[str], *, log: Path, environment: Mapping[str, str], folder: Path) -> Identity:
+def start(command: Sequence[str], *, log: Path, environment: Mapping[str, str], folder: Path) -> ProcessIdentity:
     """Start a command in a session of its own, so that it outlives this process and the terminal.
 
-    Files that it makes, and its log, are for this user only.
+    Only this user can read files that it makes, and its log.
 
     Args:
         command: Program and arguments.
-        log: File that its stdout and stderr are added to; made with its folder where missing.
+        log: File that its stdout and stderr are appended to; made with its folder if there is none.
         environment: Its whole environment.
         folder: Its working folder.
 
@@ -67,27 +67,27 @@ def start(command: Sequence[str], *, log: Path, environment: Mapping[str, str], 
             start_new_session=True,
             umask=private.UMASK,
         )
-    process.returncode = 0  # Not ours to wait for: silences Popen's warning when the object goes.
-    return Identity(process.pid, psutil.Process(process.pid).create_time())
+    process.returncode = 0  # It outlives this object: without this, Popen warns when the object is deleted.
+    return ProcessIdentity(process.pid, psutil.Process(process.pid).create_time())
 
 
-def is_alive(identity: Identity) -> bool:
-    """Whether that very process still runs. One that ended as a child of ours is reaped on the way."""
+def is_alive(identity: ProcessIdentity) -> bool:
+    """Whether the process still runs. A child of this process that has ended is reaped."""
     return _find(identity) is not None
 
 
-def ends_within(identity: Identity, limit_s: float) -> bool:
-    """Whether a process ends by itself within so many seconds; waits for it."""
+def ends_within(identity: ProcessIdentity, limit_s: float) -> bool:
+    """Wait at most ``limit_s`` seconds for the end of a process; returns whether it has ended."""
     deadline = time.monotonic() + limit_s
     while (alive := is_alive(identity)) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     return not alive
 
 
-def end(identity: Identity, *, patience_s: float) -> bool:
-    """End a process and every process it started, and wait until they are gone.
+def end(identity: ProcessIdentity, *, patience_s: float) -> bool:
+    """End a process and every process it started, and wait for their end.
 
-    The process gets SIGTERM and ``patience_s`` seconds to end its children itself. Whatever is left then gets SIGKILL.
+    The process gets SIGTERM and ``patience_s`` seconds to end its children itself; then all that still run get SIGKILL.
 
     Returns:
         False where it had ended before.
@@ -111,16 +111,16 @@ def end(identity: Identity, *, patience_s: float) -> bool:
 
 
 def wait_for(
-    probe: Callable[[], T | None], identity: Identity, log: Path, limit_s: float, error: type[CirroError]
+    probe: Callable[[], T | None], identity: ProcessIdentity, log: Path, limit_s: float, error: type[CirroError]
 ) -> T:
-    """Wait until a process that was started is of use.
+    """Wait until a process that was started is ready.
 
     Args:
-        probe: Gives something as soon as it is, and `None` before; called every `POLL_S` seconds.
+        probe: Gives `None` until the process is ready, then the result; called every `POLL_S` seconds.
         identity: The process.
         log: Its log, whose end goes into the error.
         limit_s: Seconds to wait.
-        error: What to raise.
+        error: Class of the error to raise.
 
     Raises:
         CirroError: ``error``: the process ended by itself, or the time is over.
@@ -132,13 +132,13 @@ def wait_for(
         if found is not None and not ended:
             return found
         if ended or time.monotonic() > deadline:
-            what = "ended by itself" if ended else f"was of no use within {limit_s:.0f} s"
+            what = "ended by itself" if ended else f"was not ready within {limit_s:.0f} s"
             raise error(f"the process of {log.stem} (pid {identity.pid}) {what}. The end of {log}:\n{log_end(log)}")
         time.sleep(POLL_S)
 
 
 def log_end(path: Path, lines: int = 15) -> str:
-    """The last lines of a log, for an error message; says so where there is none."""
+    """The last lines of a log, for an error message; a note where there is no log."""
     try:
         text = path.read_text(errors="replace")
     except OSError:
@@ -147,13 +147,13 @@ def log_end(path: Path, lines: int = 15) -> str:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listened on a moment ago."""
+    """A TCP port of the loopback that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _find(identity: Identity) -> psutil.Process | None:
+def _find(identity: ProcessIdentity) -> psutil.Process | None:
     try:
         process = psutil.Process(identity.pid)
         if abs(process.create_time() - identity.started) > SAME_START_S:

@@ -1,6 +1,6 @@
-"""Stands before a Covalent server of the loopback, which asks nobody who he is, and whose UI opens a shell.
+"""Refuses requests of other users and of web pages to a Covalent server, which has no login and opens shells.
 
-An ASGI application around the server's own. It knows HTTP's headers and whose a connection is, nothing of Covalent.
+An ASGI application around the server's own. It must not know Covalent.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 POLICY_VIOLATION = 1008
-"""Why a websocket is refused (RFC 6455, 7.4.1)."""
+"""Code with which a websocket is refused (RFC 6455, 7.4.1)."""
 
 log = logging.getLogger(__name__)
 
 
 class Guard:
-    """Lets through what this user's own programs send, and the pages of the server itself.
+    """Passes requests of this user's programs and of the server's own pages to the server.
 
-    Refused, for HTTP and websockets alike: what a web page of another origin makes a browser send (`web_pages`), and
-    connections of another user of this machine, root apart. The second holds on Linux only; where the system cannot
-    tell whose a connection is, the log says so once. No answer lets a page of another origin read it.
+    It refuses, for HTTP and websockets, what a web page of another origin makes a browser send (`web_pages`), and on
+    Linux the connections of other users of this machine, except root. Where the system does not say who owns a
+    connection, the log has a warning. No answer has headers that let a page of another origin read it.
 
     Args:
-        app: What stands behind.
+        app: The server's application.
     """
 
     def __init__(self, app: App) -> None:
@@ -40,7 +40,7 @@ class Guard:
         self._users = {os.geteuid(), 0}
         self._knows_users = peers.can_tell()
         if not self._knows_users:
-            log.warning("This system does not tell whose a connection is: other users of it reach this server")
+            log.warning("This system does not say which user owns a connection: its other users can use this server")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or take one websocket."""
@@ -48,7 +48,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         refused = web_pages.refusal(*(_header(scope, name) for name in (b"host", b"origin", b"sec-fetch-site")))
-        refused = refused or self._stranger(scope)
+        refused = refused or self._other_user(scope)
         if refused is None:
             await self._app(scope, receive, _unreadable_elsewhere(send))
         elif scope["type"] == "websocket":
@@ -59,12 +59,12 @@ class Guard:
             await send({"type": "http.response.start", "status": 403, "headers": headers})
             await send({"type": "http.response.body", "body": body})
 
-    def _stranger(self, scope: Scope) -> str | None:
+    def _other_user(self, scope: Scope) -> str | None:
         if not self._knows_users:
             return None
         try:
             uid = peers.owner(tuple(scope["client"]), tuple(scope["server"]))
-        except peers.CannotTell as error:  # it could at the start: nobody gets in because it is busy now
+        except peers.CannotTell as error:  # it could at the start; a busy system must not let others in
             return f"It is not known who sent this: {error}. Try again."
         if uid in self._users:
             return None
@@ -73,7 +73,7 @@ class Guard:
 
 
 def _header(scope: Scope, sought: bytes) -> str | None:
-    """A header's value; those of several, with commas between, which no sound request has for these."""
+    """A header's value; several values with commas between them, which is no valid value of these headers."""
     values = [value.decode("latin-1") for name, value in scope["headers"] if name.lower() == sought]
     return ",".join(values) if values else None
 

@@ -1,6 +1,6 @@
-"""The folder of a local stack, with the file that says what was started.
+"""The state folder of a local stack, and the state file in it that says what was started.
 
-It must not know how anything is started, nor what else lies in the folder.
+It must not know how processes are started, nor what else is in the folder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from covalent_cirro import private
 from covalent_cirro.errors import EmulatorError
 from covalent_cirro.local import processes
-from covalent_cirro.local.processes import Identity
+from covalent_cirro.local.processes import ProcessIdentity
 
 FORMAT = 1
 """Version of the state file."""
@@ -25,7 +25,7 @@ STATE_FILE = "local.json"
 LOCK = "lock"
 
 REGION = "us-east-1"
-"""Of the emulated account, unless the emulator says another."""
+"""Region of the emulated account, unless the emulator names another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +33,9 @@ class Service:
     """A process of the local stack.
 
     Attributes:
-        pid: Its pid, which is also its process group and session.
-        started: Its start, seconds since the epoch; tells it from a later process with the same pid.
-        url: Where it answers; empty while it starts.
+        pid: Process id, and id of its process group and session.
+        started: Its start, seconds since the epoch; distinguishes it from a later process with the same pid.
+        url: URL at which it answers; empty while it starts.
         log: File with its stdout and stderr.
     """
 
@@ -45,9 +45,9 @@ class Service:
     log: str
 
     @property
-    def identity(self) -> Identity:
-        """What tells the process from all others."""
-        return Identity(self.pid, self.started)
+    def identity(self) -> ProcessIdentity:
+        """What identifies the process."""
+        return ProcessIdentity(self.pid, self.started)
 
     @property
     def running(self) -> bool:
@@ -62,7 +62,7 @@ class State:
     Attributes:
         emulator: The emulated AWS.
         server: The Covalent server.
-        settings: Settings of the executor that the deployment gave; empty before it is made.
+        settings: Settings of the executor for the deployment; empty before that is made.
         region: AWS region.
     """
 
@@ -84,7 +84,7 @@ class StateFolder:
 
     @property
     def in_use(self) -> bool:
-        """Whether something was started for it that was not taken down.
+        """Whether something was started for it and not ended by ``down``.
 
         Raises:
             NotPrivate: The folder is another user's.
@@ -96,23 +96,23 @@ class StateFolder:
         return (self.path / STATE_FILE).exists()
 
     def require_ours(self) -> None:
-        """See that nothing of somebody else's lies here.
+        """Check that the folder has no other files than those of a local stack.
 
         Raises:
-            EmulatorError: Something does.
+            EmulatorError: It has.
             NotPrivate: The folder itself is another user's.
         """
         if not self.in_use and self.path.exists():
             others = [entry.name for entry in self.path.iterdir() if entry.name != LOCK]
             if others:
                 raise EmulatorError(
-                    f"{self.path} holds other things ({', '.join(sorted(others)[:3])}) and no local stack: "
+                    f"{self.path} holds other files ({', '.join(sorted(others)[:3])}) and no local stack: "
                     "nothing was started. Name an empty or a new folder with --state-dir."
                 )
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else changes the state meanwhile; makes the folder, or takes it from all other users.
+        """Keep other processes from changing the state meanwhile. Makes the folder, or takes it from all other users.
 
         Raises:
             NotPrivate: It is another user's.
@@ -127,7 +127,8 @@ class StateFolder:
 
         Raises:
             EmulatorError: It is damaged, or of another version.
-            NotPrivate: The folder is another user's: what he wrote would choose who gets our pickles and what we end.
+            NotPrivate: The folder is another user's: that user would choose which server gets pickles, and which
+                processes are ended.
         """
         with contextlib.suppress(FileNotFoundError):
             private.require_ours(self.path)
@@ -149,7 +150,7 @@ class StateFolder:
             ) from error
 
     def write(self, state: State) -> State:
-        """Write the state file, in one step; returns the state."""
+        """Write the state file in one step; returns the state."""
         private.write(self.path / STATE_FILE, json.dumps({"format": FORMAT, **asdict(state)}, indent=2))
         return state
 

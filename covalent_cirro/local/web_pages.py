@@ -1,8 +1,8 @@
-"""What a web page may not send to a server that listens on this machine's loopback. Pure.
+"""Which requests of web pages a server on this machine's loopback refuses. Pure.
 
-The browser of the user reaches the loopback, and so does every page that it shows: with a request that needs no
-permission (a form, a POST of ``text/plain``, a websocket), or by a name of the page's own that leads to 127.0.0.1 (DNS
-rebinding). The emulator and the Covalent server of a local stack ask here before they look at a request.
+Every page in the user's browser can send requests to the loopback: those that need no permission (a form, a POST of
+``text/plain``, a websocket), or by a name of its own that stands for 127.0.0.1 (DNS rebinding). The emulator and the
+Covalent server of a local stack check each request here first.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE)
-"""Names of the loopback that no name server gives to anybody else. The port may be another one: SSH forwards any port
-to ours, and no page can choose the ``Host`` of its requests."""
+"""Names that always stand for the loopback. The port may be another one: SSH can forward any port to the server's, and
+no page can choose the ``Host`` of its requests."""
 
 _OWN_SITES = frozenset({"same-origin", "none"})
 """``none``: the user typed the address (W3C, Fetch Metadata Request Headers, 2.2)."""
 
 
 def refusal(host: str | None, origin: str | None, fetch_site: str | None) -> str | None:
-    """Why a request is refused whoever signed it; `None` where no page of another origin sent it.
+    """Why a request is refused, also with a valid signature; `None` where no page of another origin sent it.
 
     Programs send neither ``Origin`` nor ``Sec-Fetch-Site``; a browser sends the first with everything but plain GETs,
     and the second with everything.

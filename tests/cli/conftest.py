@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from covalent_cirro.cli import main
-from covalent_cirro.local.stack import Playground
+from covalent_cirro.local.local_stack import LocalStack
 
 
 @pytest.fixture
@@ -42,9 +42,9 @@ def program() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @pytest.fixture(scope="module")
-def emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """A local stack without a Covalent server, for tests that only look at it."""
-    playground = Playground(tmp_path_factory.mktemp("emulated") / "state")
+    playground = LocalStack(tmp_path_factory.mktemp("emulated") / "state")
     try:
         playground.up(vcpus=2)
         yield playground

@@ -144,13 +144,13 @@ def test_a_failed_call_is_told_and_leaves_no_change_set(aws: Emulator, cirro: Ci
 
 def test_a_budget_that_cannot_be_made_is_told_last_with_exit_code_1(aws: Emulator, cirro: Cirro) -> None:
     """All else is made and recorded: it is ready."""
-    aws.standing.settings({"new": {"billing_access": False}})
+    aws.account_settings.update({"new": {"billing_access": False}})
     given = ("--parameter", "MonthlyBudgetUsd=50", "--parameter", "BudgetEmail=ada@example.org")
     try:
         told = cirro("deploy", "--yes", *given)
         document = json.loads(cirro("deploy", "--yes", "--json").stdout)
     finally:
-        aws.standing.settings({"new": {"billing_access": True}})
+        aws.account_settings.update({"new": {"billing_access": True}})
     assert told.exit_code == 1
     assert "the deployment 'cirro' is ready" in told.stdout
     assert "error: the budget is not as it should be: " in told.stderr

@@ -14,7 +14,7 @@ from click.testing import Result
 
 from covalent_cirro.deployment.plans import PARTS, stack_name
 from covalent_cirro.local.emulator import keys
-from covalent_cirro.local.stack import DEPLOYMENT, JOB_STATES, Playground
+from covalent_cirro.local.local_stack import DEPLOYMENT, JOB_STATES, LocalStack
 from tests.access import ask
 
 Cirro = Callable[..., Result]
@@ -23,12 +23,12 @@ Program = Callable[..., subprocess.CompletedProcess[str]]
 PRINT_ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
 
 
-def client(playground: Playground, service: str):  # type: ignore[no-untyped-def]
+def client(playground: LocalStack, service: str):  # type: ignore[no-untyped-def]
     """A boto3 client of the emulated AWS."""
     return playground.client(service)
 
 
-def test_status_says_what_runs(emulated: Playground, cirro: Cirro) -> None:
+def test_status_says_what_runs(emulated: LocalStack, cirro: Cirro) -> None:
     """The table has the endpoint and the stack; exit code 0."""
     result = cirro("local", "status", "--state-dir", emulated.state_dir)
     assert result.exit_code == 0
@@ -36,7 +36,7 @@ def test_status_says_what_runs(emulated: Playground, cirro: Cirro) -> None:
     assert DEPLOYMENT in result.output
 
 
-def test_status_for_programs(emulated: Playground, cirro: Cirro) -> None:
+def test_status_for_programs(emulated: LocalStack, cirro: Cirro) -> None:
     """``--json`` gives the executor's settings and a count for each of the seven states."""
     document = json.loads(cirro("local", "status", "--json", "--state-dir", emulated.state_dir).output)
     assert list(document["jobs"]) == list(JOB_STATES)
@@ -45,7 +45,7 @@ def test_status_for_programs(emulated: Playground, cirro: Cirro) -> None:
     assert document["server_url"] is None
 
 
-def test_up_again_changes_nothing(emulated: Playground, cirro: Cirro) -> None:
+def test_up_again_changes_nothing(emulated: LocalStack, cirro: Cirro) -> None:
     """A second ``up`` keeps the process, and says that it runs already."""
     before = emulated.read()
     result = cirro("local", "up", "--state-dir", emulated.state_dir)
@@ -54,7 +54,7 @@ def test_up_again_changes_nothing(emulated: Playground, cirro: Cirro) -> None:
     assert emulated.read() == before
 
 
-def test_a_deployment_is_made_with_cloudformation(emulated: Playground) -> None:
+def test_a_deployment_is_made_with_cloudformation(emulated: LocalStack) -> None:
     """What ``up`` made are the stacks of a deployment, whose queues take jobs."""
     stacks = client(emulated, "cloudformation").describe_stacks()["Stacks"]
     assert {(each["StackName"], each["StackStatus"]) for each in stacks} == {
@@ -64,7 +64,7 @@ def test_a_deployment_is_made_with_cloudformation(emulated: Playground) -> None:
     assert {"ENABLED"} == {queue["state"] for queue in queues}
 
 
-def test_exec_points_at_the_local_stack(emulated: Playground, program: Program) -> None:
+def test_exec_points_at_the_local_stack(emulated: LocalStack, program: Program) -> None:
     """The command sees the emulator as its AWS, and nothing of the caller's account, profile or Covalent."""
     result = program(
         *("local", "exec", "--state-dir", emulated.state_dir, "--", "python", "-c", PRINT_ENVIRONMENT),
@@ -83,7 +83,7 @@ def test_exec_points_at_the_local_stack(emulated: Playground, program: Program) 
     )
 
 
-def test_exec_hands_on_arguments_and_exit_code(emulated: Playground, program: Program) -> None:
+def test_exec_hands_on_arguments_and_exit_code(emulated: LocalStack, program: Program) -> None:
     """Options of the command stay its own, and its exit code is that of ``exec``."""
     script = "import sys; print(sys.argv[1:]); sys.exit(42)"
     result = program(
@@ -93,16 +93,16 @@ def test_exec_hands_on_arguments_and_exit_code(emulated: Playground, program: Pr
     assert result.stdout == "['--json', '-h', '--', 'x']\n"
 
 
-def test_exec_of_a_program_that_does_not_exist(emulated: Playground, cirro: Cirro) -> None:
+def test_exec_of_a_program_that_does_not_exist(emulated: LocalStack, cirro: Cirro) -> None:
     """Exit code 127, as a shell has it."""
     result = cirro("local", "exec", "--state-dir", emulated.state_dir, "--", "no-such-program")
     assert result.exit_code == 127
     assert "no-such-program" in result.stderr
 
 
-def test_two_folders_never_meet(emulated: Playground, tmp_path: Path, cirro: Cirro) -> None:
+def test_two_folders_never_meet(emulated: LocalStack, tmp_path: Path, cirro: Cirro) -> None:
     """A second folder has an emulator of its own, and ending it leaves the first one alone."""
-    other = Playground(tmp_path / "other")
+    other = LocalStack(tmp_path / "other")
     try:
         assert cirro("local", "up", "--state-dir", other.state_dir).exit_code == 0
         assert other.status().endpoint_url != emulated.status().endpoint_url
@@ -118,7 +118,7 @@ def test_two_folders_never_meet(emulated: Playground, tmp_path: Path, cirro: Cir
 
 def test_down_ends_the_jobs_too(tmp_path: Path, cirro: Cirro) -> None:
     """After ``down`` neither the emulator nor the process of a job that ran is left, and the folder is gone."""
-    playground = Playground(tmp_path / "state")
+    playground = LocalStack(tmp_path / "state")
     try:
         playground.up(vcpus=2)
         pid_file = tmp_path / "pid"
@@ -150,7 +150,7 @@ def test_down_ends_the_jobs_too(tmp_path: Path, cirro: Cirro) -> None:
 
 def test_up_after_the_emulator_was_killed(tmp_path: Path) -> None:
     """``status`` sees that it is gone, and ``up`` starts another with a fresh stack."""
-    playground = Playground(tmp_path / "state")
+    playground = LocalStack(tmp_path / "state")
     try:
         playground.up(vcpus=2)
         emulator = playground.read().emulator

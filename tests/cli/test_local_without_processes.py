@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from covalent_cirro.local.stack import Playground
+from covalent_cirro.local.local_stack import LocalStack
 from covalent_cirro.local.state_folder import STATE_FILE
 
 Cirro = Callable[..., Result]
@@ -86,7 +86,7 @@ def test_an_emulator_that_cannot_start(cirro: Cirro, tmp_path: Path, monkeypatch
     assert result.exit_code == 1
     assert "ended by itself" in result.stderr
     assert "no space left on device" in result.stderr
-    assert Playground(state_dir).status().endpoint_url is None
+    assert LocalStack(state_dir).status().endpoint_url is None
     assert cirro("local", "down", "--state-dir", state_dir).exit_code == 0
     assert not state_dir.exists()
 

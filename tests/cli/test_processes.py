@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from covalent_cirro.local import processes
-from covalent_cirro.local.processes import Identity
+from covalent_cirro.local.processes import ProcessIdentity
 
 STUBBORN_PARENT = """
 import pathlib, signal, subprocess, sys, time
@@ -22,14 +22,14 @@ time.sleep(600)
 """
 
 
-def start(tmp_path: Path, *command: str) -> Identity:
+def start(tmp_path: Path, *command: str) -> ProcessIdentity:
     """Start a Python process with a log in ``tmp_path``."""
     return processes.start(
         [sys.executable, *command], log=tmp_path / "logs" / "log", environment=os.environ, folder=tmp_path
     )
 
 
-def wait_until_ended(identity: Identity) -> None:
+def wait_until_ended(identity: ProcessIdentity) -> None:
     """Wait until a process that ends by itself has done so."""
     deadline = time.monotonic() + 90
     while processes.is_alive(identity):

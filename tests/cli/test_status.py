@@ -147,7 +147,7 @@ def test_many_jobs_are_counted_up_to_a_limit(
     emulator: Emulator, cirro: Callable[..., Result], batch: Any, faults: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A queue may hold millions: the count stops after some pages, sooner for jobs that have ended."""
-    monkeypatch.setattr("covalent_cirro.local.emulator.batch.jobs.LIST_JOBS", 2)
+    monkeypatch.setattr("covalent_cirro.local.emulator.batch.job_operations.LIST_JOBS", 2)
     faults.add("stuck", job="many")
     many = definition(emulator, "many", "true")
     ids = [

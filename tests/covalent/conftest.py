@@ -18,7 +18,7 @@ from covalent._shared_files.config import _config_manager
 
 from covalent_cirro.electron.engine.waits import DEADLINE_VARIABLE
 from covalent_cirro.local import covalent_process
-from covalent_cirro.local.stack import Playground
+from covalent_cirro.local.local_stack import LocalStack
 
 VCPUS = 16
 """Jobs of one vCPU at a time: more than the machine has cores, because most test electrons hardly compute."""
@@ -47,7 +47,7 @@ class Stack:
         emulator_log: File with what the emulator printed.
     """
 
-    playground: Playground
+    playground: LocalStack
     endpoint_url: str
     server_url: str
     settings: Mapping[str, Any]
@@ -80,7 +80,7 @@ def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """What `stack` gives, once for all tests of a process."""
     folder = tmp_path_factory.mktemp("stack")
     (folder / "cache").mkdir()
-    playground = Playground(folder / "my lab é" / "state")  # a folder as people have it, which Covalent cannot use
+    playground = LocalStack(folder / "my lab é" / "state")  # a folder as people have it, which Covalent cannot use
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(DEADLINE_VARIABLE, str(WAITING_DEADLINE_S))
@@ -124,7 +124,7 @@ def stack(running_stack: Stack) -> Iterator[Stack]:
 
     The server's process has AWS credentials and the endpoint in its environment; the test's process has neither, so
     use ``stack.client("batch")``. State is shared by all tests: make no claim about how many jobs or objects there
-    are in all, and undo what you break. A test that must restart or break a process makes a `Playground` of its own.
+    are in all, and undo what you break. A test that must restart or break a process makes a `LocalStack` of its own.
     """
     where = {"address": covalent_process.ADDRESS, "port": int(running_stack.server_url.rpartition(":")[2])}
     changes = {"dispatcher": where, "user_interface": where, "executors": {"cirro": dict(running_stack.settings)}}

@@ -20,7 +20,7 @@ import pytest
 
 from covalent_cirro.electron.cache_folder import PREFIX
 from covalent_cirro.local import processes
-from covalent_cirro.local.stack import Playground
+from covalent_cirro.local.local_stack import LocalStack
 from tests.access import ask
 
 pytestmark = [pytest.mark.covalent, pytest.mark.timeout(400)]
@@ -102,7 +102,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.playground = Playground(folder / "state")
+        self.playground = LocalStack(folder / "state")
         self.children: list[psutil.Process] = []
         self.start()
         self.endpoint_url = str(self.playground.status().endpoint_url)
@@ -113,7 +113,7 @@ class World:
         self.url = self.playground.up(server=True, vcpus=12).server_url
 
     @property
-    def server(self) -> processes.Identity:
+    def server(self) -> processes.ProcessIdentity:
         """The server's process."""
         state = self.playground.read()
         assert state.server is not None

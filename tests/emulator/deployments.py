@@ -1,4 +1,4 @@
-"""A deployment of a test: the four stacks made as somebody makes them by hand; and all that an account has."""
+"""A deployment of a test: the four stacks, made one by one as by hand; and everything that an account has."""
 
 from __future__ import annotations
 

@@ -16,12 +16,12 @@ from tests.access import control
 
 
 @pytest.fixture
-def standing(aws: Any) -> Iterator[Any]:
-    """The account's standing, as it was afterwards."""
-    standing = aws.emulator.standing
-    before = {key: dict(value) for key, value in standing.settings({}).items()}
-    yield standing
-    standing.settings(before)
+def account_settings(aws: Any) -> Iterator[Any]:
+    """The account's settings, which are restored afterwards."""
+    account_settings = aws.emulator.account_settings
+    before = {key: dict(value) for key, value in account_settings.update({}).items()}
+    yield account_settings
+    account_settings.update(before)
 
 
 def code_of(error: pytest.ExceptionInfo[ClientError]) -> str:
@@ -29,32 +29,32 @@ def code_of(error: pytest.ExceptionInfo[ClientError]) -> str:
     return str(error.value.response["Error"]["Code"])
 
 
-def test_quotas_are_ample_until_they_are_set(aws: Any, standing: Any) -> None:
-    """One value for a quota; `None` is AWS's default, which GetServiceQuota does not tell."""
+def test_quotas_are_ample_until_they_are_set(aws: Any, account_settings: Any) -> None:
+    """One value for a quota; `None` is AWS's default, which GetServiceQuota does not have."""
     quotas = aws.client("service-quotas")
     asked = {"ServiceCode": "ec2", "QuotaCode": "L-DB2E81BA"}
     assert quotas.get_service_quota(**asked)["Quota"]["Value"] == 1000.0
-    standing.settings({"quotas": {"L-DB2E81BA": 4.0}})
+    account_settings.update({"quotas": {"L-DB2E81BA": 4.0}})
     found = quotas.get_service_quota(**asked)["Quota"]
     assert (found["Value"], found["QuotaName"]) == (4.0, "Running On-Demand G and VT instances")
-    standing.settings({"quotas": {"L-DB2E81BA": None}})
+    account_settings.update({"quotas": {"L-DB2E81BA": None}})
     with pytest.raises(ClientError) as error:
         quotas.get_service_quota(**asked)
     assert code_of(error) == "NoSuchResourceException"
     assert quotas.get_aws_default_service_quota(**asked)["Quota"]["Value"] == 0.0
 
 
-def test_quotas_are_listed(aws: Any, standing: Any) -> None:
+def test_quotas_are_listed(aws: Any, account_settings: Any) -> None:
     """Those of EC2's vCPUs."""
-    standing.settings({"quotas": {"L-1216C47A": 5.0}})
+    account_settings.update({"quotas": {"L-1216C47A": 5.0}})
     found = aws.client("service-quotas").list_service_quotas(ServiceCode="ec2")["Quotas"]
     assert {each["QuotaCode"]: each["Value"] for each in found}["L-1216C47A"] == 5.0
 
 
-def test_standing_can_be_set_over_http(aws: Any, standing: Any) -> None:
+def test_the_settings_can_be_set_over_http(aws: Any, account_settings: Any) -> None:
     """As the emulator's other routes; an unknown key is refused."""
     assert control(aws.emulator, "account", {"quotas": {"L-1216C47A": 0.0}})["quotas"]["L-1216C47A"] == 0.0
-    assert standing.quotas["L-1216C47A"] == 0.0
+    assert account_settings.quotas["L-1216C47A"] == 0.0
     with pytest.raises(urllib.error.HTTPError, match="400"):
         control(aws.emulator, "account", {"quota": {}})
 
@@ -77,20 +77,20 @@ def zones(aws: Any, pattern: str) -> set[str]:
     return {each["Location"] for each in offers}
 
 
-def test_a_region_has_what_it_has(aws: Any, standing: Any) -> None:
+def test_a_region_has_what_it_has(aws: Any, account_settings: Any) -> None:
     """Patterns are taken; a region describes its own types only; some can be taken away, everywhere or by zone."""
     assert "g5.xlarge" in types(aws, "g5.*")
     assert types(aws, "p4d*", "af-south-1") == set()
     assert {"us-east-1a", "us-east-1b"} < zones(aws, "g5.*")
-    standing.settings({"absent_types": {"g5.*": ["us-east-1a"]}})
+    account_settings.update({"absent_types": {"g5.*": ["us-east-1a"]}})
     assert "us-east-1a" not in zones(aws, "g5.*")
     assert "g5.xlarge" in types(aws, "g5.*")
-    standing.settings({"absent_types": {"g5.*": []}})
+    account_settings.update({"absent_types": {"g5.*": []}})
     assert (zones(aws, "g5.*"), types(aws, "g5.*")) == (set(), set())
 
 
 def test_the_simulator_decides_as_iam_does(aws: Any) -> None:
-    """Each action on each resource, with context; the administrator may do all, and nobody else is there."""
+    """Each action on each resource, with context; the administrator may do everything; other names are unknown."""
     aws.iam.create_user(UserName="simulated")
     statement = {
         "Effect": "Allow",
@@ -129,11 +129,11 @@ def test_clusters_of_compute_environments(aws: Any) -> None:
     assert (cluster["registeredContainerInstancesCount"], cluster["runningTasksCount"]) == (0, 0)
 
 
-def test_cost_tags(aws: Any, standing: Any) -> None:
-    """A tag is unknown until somebody makes it known."""
+def test_cost_tags(aws: Any, account_settings: Any) -> None:
+    """A cost tag is unknown until it is set."""
     explorer = aws.client("ce")
     assert explorer.list_cost_allocation_tags(TagKeys=["t"])["CostAllocationTags"] == []
-    standing.settings({"cost_tags": {"t": "Active"}})
+    account_settings.update({"cost_tags": {"t": "Active"}})
     assert explorer.list_cost_allocation_tags(TagKeys=["t"])["CostAllocationTags"][0]["Status"] == "Active"
 
 

@@ -18,9 +18,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from covalent_cirro.local.emulator import Emulator, Timing
-from covalent_cirro.local.emulator.http.callers import UNKNOWN
+from covalent_cirro.local.emulator.http.authentication import UNKNOWN
 from covalent_cirro.local.emulator.http.operations import Operation
-from covalent_cirro.local.emulator.iam.iam import Iam
+from covalent_cirro.local.emulator.iam.enforcement import IamEnforcement
 
 ONCE = Config(retries={"mode": "standard", "total_max_attempts": 1}, signature_version="v4")
 TRUST = json.dumps({"Statement": [{"Effect": "Allow", "Principal": {"Service": "ecs-tasks.amazonaws.com"}}]})
@@ -254,12 +254,12 @@ def test_what_a_call_needs(account: Account, name: str) -> None:
 
 
 def test_who_is_asking(account: Account) -> None:
-    """Users have their policies; the emulator's own key is the administrator's; others are nobody's."""
-    nobody = account.user()
-    assert nobody.client("sts").get_caller_identity()["Arn"].endswith(f"user/{nobody.name}")
-    code, message, status = refused(lambda: nobody.client("batch").describe_jobs(jobs=["x"]))
+    """Users have their policies; the emulator's own key is the administrator's; other keys are unknown."""
+    powerless = account.user()
+    assert powerless.client("sts").get_caller_identity()["Arn"].endswith(f"user/{powerless.name}")
+    code, message, status = refused(lambda: powerless.client("batch").describe_jobs(jobs=["x"]))
     assert (code, status) == ("AccessDeniedException", 403)
-    assert message.startswith(f"User: arn:aws:iam::{account.emulator.account}:user/{nobody.name} is not authorized")
+    assert message.startswith(f"User: arn:aws:iam::{account.emulator.account}:user/{powerless.name} is not authorized")
     unknown = {"config": ONCE, "aws_access_key_id": "AKIA" + "Q" * 16}
     assert refused(lambda: account.emulator.client("s3", **unknown).list_buckets())[0] == "InvalidAccessKeyId"
     assert refused(lambda: account.emulator.client("batch", **unknown).list_jobs(jobQueue="queue"))[0] == (
@@ -273,7 +273,7 @@ def test_who_is_asking(account: Account) -> None:
 def test_a_key_whose_session_is_gone_is_nobodys(account: Account) -> None:
     """Not the administrator's, as the emulator's own key is: a job's key outlives what IAM and STS know of it."""
     emulator = account.emulator
-    iam = Iam(emulator.account, emulator.region, emulator.batch, True, emulator.key.ids)
+    iam = IamEnforcement(emulator.account, emulator.region, emulator.batch, True, emulator.key.ids)
 
     def refused_to(access_key: str) -> Any:
         return iam.refusal(Operation("batch", "ListJobs", "us-east-1", access_key), {}, bytes)
@@ -368,7 +368,7 @@ def test_every_part_of_a_large_object_is_a_write(account: Account) -> None:
 
 
 def test_roles_of_a_definition_are_passed(account: Account) -> None:
-    """iam:PassRole on each, to ecs-tasks and to nobody else."""
+    """iam:PassRole on each, to ecs-tasks and to no other service."""
     register = allow("batch:RegisterJobDefinition")
     body = account.definition("passing", jobRoleArn=account.role)
     service = {"iam:PassedToService": "ecs-tasks.amazonaws.com"}
@@ -475,10 +475,10 @@ def test_the_emulators_own_process_checks_when_it_is_told_to(tmp_path: Path, pol
 
 
 def test_nothing_is_checked_unless_it_is_asked_for(tmp_path: Path) -> None:
-    """Without ``iam=True`` a user without policies may do all, as before."""
+    """Without ``iam=True`` a user without policies may do everything."""
     with Emulator(state_dir=tmp_path) as emulator:
         iam = emulator.client("iam")
         iam.create_user(UserName="ada")
         ada = User(emulator, "ada", iam.create_access_key(UserName="ada")["AccessKey"])
-        ada.client("batch").describe_jobs(jobs=["x"])
-        ada.client("s3").list_buckets()
+        assert ada.client("batch").describe_jobs(jobs=["x"])["jobs"] == []
+        assert ada.client("s3").list_buckets()["Buckets"] == []

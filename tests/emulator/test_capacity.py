@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,13 +67,15 @@ def test_the_second_environment_takes_what_the_first_cannot(aws: Any) -> None:
     assert [aws.log(aws.done(job_id)) for job_id in jobs] == [[small], [large]]
 
 
-def test_a_gpu_job_gets_gpus_of_its_own(aws: Any) -> None:
-    """Two jobs on one machine with four GPUs do not share one."""
+def test_a_gpu_job_gets_gpus_of_its_own(aws: Any, tmp_path: Path) -> None:
+    """Two jobs that run at the same time on one instance with four GPUs do not share one."""
     queue = aws.queue(aws.environment(maxvCpus=48, instanceTypes=["g5.12xlarge"]))
-    definition = aws.definition("sh", "-c", "echo $NVIDIA_VISIBLE_DEVICES; sleep 0.3", gpus=2)
-    jobs = [aws.done(aws.submit(queue=queue, definition=definition)) for _ in range(2)]
-    pinned = [aws.log(job)[0].split(",") for job in jobs]
-    assert all(len(each) == 2 and each[0].startswith("GPU-") for each in pinned)
+    meet = f"touch {tmp_path}/$AWS_BATCH_JOB_ID; while [ $(ls {tmp_path} | wc -l) -lt 2 ]; do sleep 0.02; done"
+    definition = aws.definition("sh", "-c", f"{meet}; echo $NVIDIA_VISIBLE_DEVICES", gpus=2)
+    jobs = [aws.submit(queue=queue, definition=definition) for _ in range(2)]
+    gpus = [gpu for job_id in jobs for gpu in aws.log(aws.done(job_id))[0].split(",")]
+    assert len(set(gpus)) == 4
+    assert {gpu.partition("-")[0] for gpu in gpus} == {"GPU"}
 
 
 def test_gpus_are_not_shared_at_the_same_time(aws: Any) -> None:
@@ -177,7 +180,7 @@ def test_a_queue_needs_its_environments_and_they_cannot_go_before_it(aws: Any) -
 
 
 def test_a_fair_share_queue_takes_turns(aws: Any) -> None:
-    """A share that uses nothing goes before one that has jobs running, though it came later."""
+    """A job of a share that uses nothing starts before one of a share with running jobs, even if it came later."""
     policy = aws.batch.create_scheduling_policy(name=aws.name("policy"), fairsharePolicy={})["arn"]
     environment = aws.environment(maxvCpus=4, instanceTypes=["m6i.large"])
     queue = aws.queue(environment, schedulingPolicyArn=policy)

@@ -1,4 +1,4 @@
-"""Change sets of the emulated CloudFormation: they tell what would change, and until they are executed nothing does."""
+"""Change sets of the emulated CloudFormation: they show what an execution would change."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def test_parameters_are_told_as_they_were_given(sets: ChangeSets) -> None:
     """A list is text with commas, in the change set as in the stack, and is kept as it is."""
     made = sets.make("CREATE", Types="m7i,c7i")
     assert made["Parameters"] == [{"ParameterKey": "Types", "ParameterValue": "m7i,c7i"}]
-    told = {each["ParameterKey"]: each["ParameterValue"] for each in sets.execute(made)["Parameters"]}
-    assert told == {"Max": "8", "Types": "m7i,c7i", "Kind": "ECS"}
+    shown = {each["ParameterKey"]: each["ParameterValue"] for each in sets.execute(made)["Parameters"]}
+    assert shown == {"Max": "8", "Types": "m7i,c7i", "Kind": "ECS"}
     again = sets.make("UPDATE", Types=None)
     assert again["Status"] == "FAILED"
     assert "didn't contain changes" in again["StatusReason"]
@@ -126,7 +126,7 @@ def test_parameters_are_told_as_they_were_given(sets: ChangeSets) -> None:
 
 
 def test_an_update_tells_what_becomes_of_each_resource(sets: ChangeSets) -> None:
-    """In place; perhaps in place, as CloudFormation does not look at the compute environment's own word; or gone."""
+    """In place; perhaps in place, as CloudFormation does not look at ReplaceComputeEnvironment; or deleted."""
     sets.execute(sets.make("CREATE"))
     assert short(sets.make("UPDATE", Max="16")) == {"Environment": ("Modify", "False")}
     assert short(sets.make("UPDATE", Types="c7i")) == {"Environment": ("Modify", "Conditional")}
@@ -191,7 +191,7 @@ def test_what_cannot_be_done_is_refused_at_once(sets: ChangeSets) -> None:
 
 
 def test_a_failed_creation_is_rolled_back_and_has_to_be_deleted(sets: ChangeSets) -> None:
-    """As one of CreateStack's; it cannot be updated, and its name is free once it is gone."""
+    """As one of CreateStack's; it cannot be updated, and its name is free once it is deleted."""
     assert sets.execute(sets.make("CREATE", Types="zz9"))["StackStatus"] == "ROLLBACK_COMPLETE"
     with pytest.raises(ClientError, match="ROLLBACK_COMPLETE state and can not be updated"):
         sets.make("UPDATE", Types="m6i")

@@ -175,7 +175,7 @@ def test_a_role_reaches_one_repository_only(emulator: Emulator, roles: dict[str,
 
 
 def test_a_second_repository(emulator: Emulator, roles: dict[str, str]) -> None:
-    """An account has one provider of GitHub: a second stack takes its ARN, makes none, and leaves it when it goes."""
+    """An account has one provider of GitHub: a second stack takes its ARN, and deletes nothing of it."""
     iam = emulator.client("iam")
     before = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
     (there,) = [each["Arn"] for each in before if each["Arn"].endswith(GITHUB)]
@@ -195,7 +195,7 @@ def test_a_second_repository(emulator: Emulator, roles: dict[str, str]) -> None:
 def docker(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment in which `docker` works, with a registry on the loopback that has no TLS.
 
-    Docker takes such a one as it is; podman has to be told, which its Docker API has no words for. Its API also loses
+    Docker takes such a registry by default; podman needs an option that its Docker API lacks. Its API also loses
     the exit code of `docker run --rm`.
     """
     docker, podman = shutil.which("docker"), shutil.which("podman")

@@ -24,9 +24,9 @@ from covalent_cirro.deployment.images.docker_engine import DockerEngine
 from covalent_cirro.deployment.images.recipe import Recipe
 from covalent_cirro.errors import EmulatorError, ImageError
 from covalent_cirro.local.emulator import Emulator, Timing
-from covalent_cirro.local.emulator.attempts.attempts import OUT_OF_MEMORY, Spec
-from covalent_cirro.local.emulator.attempts.containers import LABEL, Containers, options
-from covalent_cirro.local.stack import Playground
+from covalent_cirro.local.emulator.attempts.container_runtime import LABEL, ContainerRuntime, options
+from covalent_cirro.local.emulator.attempts.runtime import OUT_OF_MEMORY, AttemptSpec
+from covalent_cirro.local.local_stack import LocalStack
 from tests.access import PROFILE, credentials_file
 from tests.emulator.conftest import SCALE, Aws
 
@@ -45,7 +45,7 @@ _nodes = itertools.count()
 
 def test_what_a_container_is_asked_for() -> None:
     """Memory without swap, shared memory, host network, user, limits, GPUs, mounts."""
-    spec = Spec(
+    spec = AttemptSpec(
         task_id="t",
         image="image",
         command=["a", "b"],
@@ -96,13 +96,13 @@ def test_no_engine_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     """With what to do."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     with pytest.raises(EmulatorError, match="no Docker engine answers"):
-        Containers.connect()
+        ContainerRuntime.connect()
 
 
 def test_the_local_stack_needs_an_engine_for_containers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """``cirro local up --docker`` without one says so, instead of running jobs as processes."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
-    playground = Playground(tmp_path / "state")
+    playground = LocalStack(tmp_path / "state")
     try:
         with pytest.raises(EmulatorError, match="no Docker engine answers"):
             playground.up(docker=True)
@@ -143,7 +143,7 @@ def containers_of(engine: Any, task_arn: str) -> list[Any]:
 
 @needs_engine
 def test_a_job_runs_in_its_image(batch: Aws) -> None:
-    """Its exit code, its variables, its user's folder, its lines in CloudWatch; and then it is gone."""
+    """Its exit code, its variables, its user's folder, its lines in CloudWatch; and then it is removed."""
     script = "echo hi; echo $COLOUR in $PWD >&2; touch here && echo $AWS_BATCH_JOB_ID; echo $(id -u); exit 5"
     definition = batch.definition("sh", "-c", script, image=IMAGE, environment=[{"name": "COLOUR", "value": "blue"}])
     job = batch.done(batch.submit(definition=definition))
@@ -203,7 +203,7 @@ def test_137_is_not_always_memory(batch: Aws) -> None:
 
 @needs_engine
 def test_terminate_is_sigterm_then_sigkill(batch: Aws, poll: Any) -> None:
-    """The process sees the first, and goes on until the grace is over."""
+    """The process gets the first, and runs until the grace period is over."""
     script = "trap 'echo asked' TERM; echo ready; while true; do sleep 0.1; done"
     job_id = batch.submit(definition=batch.definition("sh", "-c", script, image=IMAGE))
     job = batch.reach(job_id, "RUNNING")
@@ -258,7 +258,7 @@ def test_a_command_that_does_not_exist(batch: Aws) -> None:
 @needs_engine
 def test_a_lost_emulator_leaves_no_container(engine: Any, image: str, tmp_path: Path, poll: Any) -> None:
     """Killed, it can do nothing itself."""
-    playground = Playground(tmp_path / "state")
+    playground = LocalStack(tmp_path / "state")
     try:
         playground.up(docker=True, vcpus=2)
         task_arn = submit_sleeper(playground)
@@ -279,7 +279,7 @@ def test_the_end_of_the_local_stack_is_the_end_of_its_containers(engine: Any, im
     try:
         up = subprocess.run([*cirro, "up", "--docker", "--vcpus", "2", *state], capture_output=True, text=True)
         assert up.returncode == 0, up.stderr
-        task_arn = submit_sleeper(Playground(tmp_path / "state"))
+        task_arn = submit_sleeper(LocalStack(tmp_path / "state"))
         assert len(containers_of(engine, task_arn)) == 1
     finally:
         down = subprocess.run([*cirro, "down", *state], capture_output=True, text=True)
@@ -287,7 +287,7 @@ def test_the_end_of_the_local_stack_is_the_end_of_its_containers(engine: Any, im
     assert containers_of(engine, task_arn) == []
 
 
-def submit_sleeper(playground: Playground) -> str:
+def submit_sleeper(playground: LocalStack) -> str:
     """A job of a local stack that runs for long; the ARN of its attempt's task."""
     state = playground.read()
     client = playground.client("batch")

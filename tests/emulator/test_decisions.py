@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from covalent_cirro.deployment.template_functions import TemplateError
 from covalent_cirro.local.emulator.batch import lookup
 from covalent_cirro.local.emulator.batch.actions import Kill, Launch, Stop
-from covalent_cirro.local.emulator.batch.hosts import Fleet, expand
+from covalent_cirro.local.emulator.batch.fleet import Fleet, expand
 from covalent_cirro.local.emulator.batch.model import (
     Attempt,
     ComputeEnvironment,
@@ -24,13 +25,13 @@ from covalent_cirro.local.emulator.batch.model import (
 )
 from covalent_cirro.local.emulator.batch.retries import matches
 from covalent_cirro.local.emulator.batch.scheduler import Scheduler
-from covalent_cirro.local.emulator.formation import template
+from covalent_cirro.local.emulator.formation.template_checks import order
 
 _numbers = itertools.count()
 
 
-class World:
-    """A scheduler, and the world that carries out what it decides, one step at a time."""
+class Simulation:
+    """A scheduler, and what carries out its decisions, one step at a time."""
 
     def __init__(
         self, timing: Timing, max_vcpus: int = 4, types: tuple[str, ...] = ("m6i.large",), **more: Any
@@ -76,99 +77,99 @@ class World:
 
 def test_a_job_waits_for_its_instance_to_boot() -> None:
     """And the scheduler says when to look again."""
-    world = World(Timing(boot_s=60))
-    job = world.job()
+    simulation = Simulation(Timing(boot_s=60))
+    job = simulation.job()
     assert job.status == "RUNNABLE"
-    assert world.scheduler.next_due == world.now + 60
-    world.go(59)
+    assert simulation.scheduler.next_due == simulation.now + 60
+    simulation.go(59)
     assert job.status == "RUNNABLE"
-    world.go(1)
+    simulation.go(1)
     assert job.status == "RUNNING"
 
 
 def test_a_second_job_gets_an_instance_of_its_own_meanwhile() -> None:
     """What boots for one is not promised to another."""
-    world = World(Timing(boot_s=60))
-    first, second, third = world.job(), world.job(), world.job()
-    assert len(world.fleet.hosts) == 2
-    world.go(60)
+    simulation = Simulation(Timing(boot_s=60))
+    first, second, third = simulation.job(), simulation.job(), simulation.job()
+    assert len(simulation.fleet.hosts) == 2
+    simulation.go(60)
     assert [job.status for job in (first, second, third)] == ["RUNNING", "RUNNING", "RUNNABLE"]
-    world.end(first, 0)
+    simulation.end(first, 0)
     assert third.status == "RUNNING"
 
 
 def test_a_cancelled_job_gives_back_what_boots_for_it() -> None:
     """The next one takes it."""
-    world = World(Timing(boot_s=60), max_vcpus=2)
-    first = world.job()
-    world.scheduler.cancel(first, "no", world.now)
-    second = world.job()
-    assert len(world.fleet.hosts) == 1
-    world.go(60)
+    simulation = Simulation(Timing(boot_s=60), max_vcpus=2)
+    first = simulation.job()
+    simulation.scheduler.cancel(first, "no", simulation.now)
+    second = simulation.job()
+    assert len(simulation.fleet.hosts) == 1
+    simulation.go(60)
     assert (first.status, second.status) == ("FAILED", "RUNNING")
 
 
 def test_an_instance_goes_when_it_was_idle_long_enough() -> None:
     """Not before, and not while it has a job."""
-    world = World(Timing(boot_s=0, idle_s=60))
-    job = world.job()
-    world.go(1000)
-    world.end(job, 0)
-    assert world.scheduler.next_due == world.now + 60
-    world.go(59)
-    assert len(world.fleet.hosts) == 1
-    world.go(1)
-    assert len(world.fleet.hosts) == 0
+    simulation = Simulation(Timing(boot_s=0, idle_s=60))
+    job = simulation.job()
+    simulation.go(1000)
+    simulation.end(job, 0)
+    assert simulation.scheduler.next_due == simulation.now + 60
+    simulation.go(59)
+    assert len(simulation.fleet.hosts) == 1
+    simulation.go(1)
+    assert len(simulation.fleet.hosts) == 0
 
 
 def test_a_time_limit_is_counted_from_the_start_of_the_attempt() -> None:
     """Waiting does not count; each attempt has all of it."""
-    world = World(Timing(boot_s=500))
-    job = world.job(timeout_s=60, retry={"attempts": 2})
-    world.go(500)
-    world.go(59)
-    world.end(job, 1)
-    assert [each for each in world.go(59) if isinstance(each, Stop)] == []
-    assert [each.job for each in world.go(1) if isinstance(each, Stop)] == [job]
+    simulation = Simulation(Timing(boot_s=500))
+    job = simulation.job(timeout_s=60, retry={"attempts": 2})
+    simulation.go(500)
+    simulation.go(59)
+    simulation.end(job, 1)
+    assert [each for each in simulation.go(59) if isinstance(each, Stop)] == []
+    assert [each.job for each in simulation.go(1) if isinstance(each, Stop)] == [job]
 
 
 def test_a_terminal_job_is_forgotten_after_seven_days() -> None:
     """With an array's children."""
-    world = World(Timing(boot_s=0))
-    job = world.job()
-    world.end(job, 0)
-    world.go(7 * 24 * 3600 - 1)
-    assert job.id in world.scheduler.jobs
-    world.go(1)
-    assert world.scheduler.jobs == {}
+    simulation = Simulation(Timing(boot_s=0))
+    job = simulation.job()
+    simulation.end(job, 0)
+    simulation.go(7 * 24 * 3600 - 1)
+    assert job.id in simulation.scheduler.jobs
+    simulation.go(1)
+    assert simulation.scheduler.jobs == {}
 
 
 def test_a_lost_host_frees_what_was_booked_on_it() -> None:
     """Its jobs are killed; those without a retry are FAILED."""
-    world = World(Timing(boot_s=0), types=("m6i.xlarge",))
-    jobs = [world.job() for _ in range(2)]
-    (host,) = world.fleet.hosts.values()
-    world.scheduler.lose(host, world.now)
-    assert [each.job for each in world.go() if isinstance(each, Kill)] == jobs
+    simulation = Simulation(Timing(boot_s=0), types=("m6i.xlarge",))
+    jobs = [simulation.job() for _ in range(2)]
+    (host,) = simulation.fleet.hosts.values()
+    simulation.scheduler.lose(host, simulation.now)
+    assert [each.job for each in simulation.go() if isinstance(each, Kill)] == jobs
     assert {job.status for job in jobs} == {"FAILED"}
     assert all(job.attempts[0].exit_code is None for job in jobs)
-    assert world.fleet.hosts == {}
+    assert simulation.fleet.hosts == {}
 
 
 def test_a_quota_is_over_all_environments() -> None:
     """Jobs above it wait, without a reason, as for EC2's vCPU quota."""
-    world = World(Timing(boot_s=0), max_vcpus=100, quota_vcpus=4)
-    jobs = [world.job() for _ in range(3)]
+    simulation = Simulation(Timing(boot_s=0), max_vcpus=100, quota_vcpus=4)
+    jobs = [simulation.job() for _ in range(3)]
     assert [job.status for job in jobs] == ["RUNNING", "RUNNING", "RUNNABLE"]
     assert jobs[2].status_reason is None
 
 
 def test_submitted_and_starting_can_take_time() -> None:
     """For tests that want to see these states."""
-    world = World(Timing(boot_s=0, submitted_s=5))
-    job = world.job()
+    simulation = Simulation(Timing(boot_s=0, submitted_s=5))
+    job = simulation.job()
     assert job.status == "SUBMITTED"
-    world.go(5)
+    simulation.go(5)
     assert job.status == "RUNNING"
 
 
@@ -203,13 +204,13 @@ def test_pages_together_are_the_list(items: list[int], limit: int) -> None:
 def test_an_order_puts_each_after_what_it_needs(needs: dict[str, list[str]]) -> None:
     """Unless there is a circle."""
     try:
-        order = template.order({name: {"DependsOn": needed} for name, needed in needs.items()})
-    except template.Invalid:
+        found = order({name: {"DependsOn": needed} for name, needed in needs.items()})
+    except TemplateError:
         return
     for name, needed in needs.items():
         for each in needed:
             if each in needs and each != name:
-                assert order.index(each) < order.index(name)
+                assert found.index(each) < found.index(name)
 
 
 @pytest.mark.parametrize(

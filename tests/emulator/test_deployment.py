@@ -47,7 +47,7 @@ def client(emulator: Emulator) -> Callable[[str], Any]:
 
 @pytest.fixture
 def name(client: Callable[[str], Any]) -> Iterator[str]:
-    """A name for a deployment, which is gone when the test is over."""
+    """A name for a deployment, which is deleted when the test is over."""
     name = next(_names)
     yield name
     destroy(client, name)
@@ -220,10 +220,10 @@ def test_a_failed_creation_keeps_the_stacks_before_and_goes_on_from_there(
     assert "--parameter CpuInstanceTypes" in str(failed.value)
     assert f"The other stacks stay ({name}-network, {name}-storage, {name}-roles)" in str(failed.value)
     assert stack_status(client, name)["compute"] == "ROLLBACK_COMPLETE"
-    told: list[StackEvent] = []
-    mended = deployment.deploy(cloudformation, name, {"CpuInstanceTypes": "m7i"}, on_event=told.append)
-    assert mended.settings["batch_queue"] == f"{name}-cpu"
-    assert {event.stack_name for event in told} == {f"{name}-compute"}
+    events: list[StackEvent] = []
+    repaired = deployment.deploy(cloudformation, name, {"CpuInstanceTypes": "m7i"}, on_event=events.append)
+    assert repaired.settings["batch_queue"] == f"{name}-cpu"
+    assert {event.stack_name for event in events} == {f"{name}-compute"}
 
 
 def test_what_was_asked_for_is_kept_through_a_failed_creation(client: Callable[[str], Any], name: str) -> None:
@@ -281,7 +281,7 @@ def test_no_change_asks_nothing_and_leaves_no_change_set(client: Callable[[str],
 
 
 def refuse(plan: Plan) -> bool:
-    """Somebody who should not have been asked."""
+    """A question that should not have been asked."""
     raise AssertionError(f"asked about {plan}")
 
 
@@ -339,16 +339,16 @@ def test_an_output_that_changes_is_passed_on_and_asked_about(client: Callable[[s
 
 def test_events_are_told_in_order(client: Callable[[str], Any], name: str) -> None:
     """From the first stack's beginning to the last one's end, each resource made after what it stands on."""
-    told: list[StackEvent] = []
-    deployment.deploy(client("cloudformation"), name, on_event=told.append)
-    made = [event.logical_id for event in told if event.status == "CREATE_COMPLETE"]
+    events: list[StackEvent] = []
+    deployment.deploy(client("cloudformation"), name, on_event=events.append)
+    made = [event.logical_id for event in events if event.status == "CREATE_COMPLETE"]
     assert [each for each in made if each.startswith(name)] == [f"{name}-{part}" for part in plans.PARTS]
     assert made.index("Vpc") < made.index("SubnetA") < made.index("CpuSpotEnvironment") < made.index("CpuQueue")
-    assert len({event.event_id for event in told}) == len(told)
+    assert len({event.event_id for event in events}) == len(events)
 
 
 def test_stacks_are_tagged_with_the_deployment(client: Callable[[str], Any], name: str) -> None:
-    """For the bill; tags that somebody else put on a stack stay."""
+    """For the bill; tags that other tools put on a stack stay."""
     cloudformation = client("cloudformation")
     deployment.deploy(cloudformation, name)
     stack = f"{name}-compute"
@@ -428,7 +428,7 @@ def test_data_can_be_kept_and_is_found_again(client: Callable[[str], Any], name:
 
 
 def test_a_deployment_that_was_deleted_by_half_is_finished(client: Callable[[str], Any], name: str) -> None:
-    """The stack that could not be deleted for its data goes too, whatever is gone already."""
+    """The stack that could not be deleted because of its data is deleted too, whatever was deleted before."""
     cloudformation, s3 = client("cloudformation"), client("s3")
     before = what_is_there(client)
     made = deployment.deploy(cloudformation, name)

@@ -80,7 +80,7 @@ def test_a_full_disk(aws: Any, faults: Any) -> None:
 
 @pytest.mark.parametrize("state", ["STARTING", "RUNNING"])
 def test_a_host_is_lost_in_a_state(aws: Any, faults: Any, state: str) -> None:
-    """The first attempt dies with it, the second goes on elsewhere."""
+    """The first attempt ends with it, the second runs on another host."""
     faults.add("lose_host", job=f"lost-{state}", state=state, count=1)
     job = aws.done(
         aws.submit(
@@ -106,7 +106,7 @@ def test_the_host_that_boots_for_a_job_is_lost(aws: Any, faults: Any) -> None:
 
 
 def test_a_host_is_lost_right_after_a_call_of_its_job(aws: Any, faults: Any) -> None:
-    """The call was carried out, and nobody got its answer."""
+    """The call was carried out, but its answer was not received."""
     bucket = aws.bucket()
     faults.add("lose_host", service="s3", operation="PutObject", key="/last", count=1)
     script = (

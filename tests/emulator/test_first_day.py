@@ -30,7 +30,7 @@ class Place:
 
     def lacks(self, **what: Any) -> None:
         """Set what the account lacks (`emulator.new_account`)."""
-        self.emulator.standing.settings({"new": what})
+        self.emulator.account_settings.update({"new": what})
 
     def deploy(self, parameters: dict[str, object] | None = None, **more: Any) -> deployment.Deployed:
         """Make a deployment, or change it."""
@@ -81,7 +81,7 @@ def here(emulator: Emulator) -> Iterator[Place]:
     place = Place(emulator)
     yield place
     place.lacks(linked_roles_needed=False, billing_access=True, absent_endpoints={})
-    emulator.standing.settings({"absent_types": {}})
+    emulator.account_settings.update({"absent_types": {}})
     assert place.destroy().left == ()
     assert place.budgets() == []
     for role in place.roles():
@@ -101,7 +101,7 @@ def test_without_its_roles_a_new_account_has_no_compute_environment(here: Place)
 
 
 def test_the_roles_that_an_account_lacks_are_made_first(here: Place) -> None:
-    """They are shown with the plan, made once, and stay when the deployment goes."""
+    """They are shown with the plan, made once, and stay when the deployment is deleted."""
     here.lacks(linked_roles_needed=True)
     here.clients("iam").create_service_linked_role(AWSServiceName="spot.amazonaws.com")
     assert here.deploy().changed
@@ -117,7 +117,7 @@ def test_the_roles_that_an_account_lacks_are_made_first(here: Place) -> None:
 
 
 def test_a_budget_that_may_not_be_made_does_not_take_the_deployment_down(here: Place) -> None:
-    """The rest stands, the reason is told with the remedy; and the next try makes it."""
+    """The rest is made, the reason is shown with the remedy, and the next try makes it."""
     here.lacks(billing_access=False)
     made = here.deploy(BUDGET)
     assert [here.stacks()[part] for part in PARTS] == ["CREATE_COMPLETE"] * 4
@@ -134,7 +134,7 @@ def test_a_budget_that_may_not_be_made_does_not_take_the_deployment_down(here: P
 
 
 def test_who_gives_up_on_a_budget_says_so(here: Place) -> None:
-    """What is left of the try goes."""
+    """What is left of the try is deleted."""
     here.lacks(billing_access=False)
     here.deploy(BUDGET)
     assert here.deploy({"MonthlyBudgetUsd": 0}).problems == ()
@@ -173,7 +173,7 @@ def with_its_budget_in_compute(place: Place) -> None:
 
 
 def test_the_budget_of_an_earlier_version_moves_to_its_own_stack(here: Place) -> None:
-    """With its limit and its reader, though nobody gives them again; there is one in the end."""
+    """With its limit and its address, without giving them again; there is one budget in the end."""
     with_its_budget_in_compute(here)
     assert here.deploy().problems == ()
     assert here.budgets() == [50.0]
@@ -205,7 +205,7 @@ def test_a_zone_without_an_endpoint_fails_where_nobody_looks(here: Place) -> Non
 def test_a_new_network_is_in_zones_that_have_what_it_needs(here: Place) -> None:
     """Endpoints in the first two, and the more instance types the better; it stays there whatever happens later."""
     here.lacks(absent_endpoints={"ecs-agent": ["us-east-1a"]})
-    here.emulator.standing.settings({"absent_types": {"*": ["us-east-1b"], "g5.*": ["us-east-1c"]}})
+    here.emulator.account_settings.update({"absent_types": {"*": ["us-east-1b"], "g5.*": ["us-east-1c"]}})
     here.deploy({"Subnets": "private", "CpuInstanceTypes": "m6i,c6i"})
     chosen = here.zones()
     assert chosen == ["us-east-1d", "us-east-1f", "us-east-1c"]
@@ -215,7 +215,7 @@ def test_a_new_network_is_in_zones_that_have_what_it_needs(here: Place) -> None:
 
 
 def test_the_users_zones_and_number_are_taken_as_they_are(here: Place) -> None:
-    """Nobody knows better."""
+    """There is no other information."""
     here.deploy({"Zones": "us-east-1f,us-east-1b"})
     assert here.zones() == ["us-east-1f", "us-east-1b"]
 
@@ -224,7 +224,7 @@ def test_subnets_of_an_earlier_version_stay_where_they_are(here: Place) -> None:
     """It knew their number alone."""
     here.deploy({"Zones": 3})
     before = deployment.outputs(here.clients("cloudformation"), here.name)["SubnetIds"]
-    here.emulator.standing.settings({"absent_types": {"*": ["us-east-1a"]}})
+    here.emulator.account_settings.update({"absent_types": {"*": ["us-east-1a"]}})
     assert here.deploy().changed is False
     assert deployment.outputs(here.clients("cloudformation"), here.name)["SubnetIds"] == before
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from covalent_cirro.local.emulator.formation import template
+from covalent_cirro.deployment.template_functions import TemplateError
+from covalent_cirro.local.emulator.formation.template_checks import order
 from tests.emulator.formation_stacks import Stacks
 
 BATCH: dict[str, Any] = {
@@ -128,7 +129,7 @@ def test_a_stack_gives_a_batch_that_runs_jobs(aws: Any, stacks: Stacks) -> None:
 
 
 def test_resources_are_made_after_what_they_refer_to(stacks: Stacks) -> None:
-    """And each tells its story in events."""
+    """Each has its events."""
     stacks.create(BATCH)
     assert [status for status, _ in stacks.events("Queue")] == ["CREATE_IN_PROGRESS", "CREATE_COMPLETE"]
     events = stacks.client.describe_stack_events(StackName=stacks.name)["StackEvents"][::-1]
@@ -140,7 +141,7 @@ def test_resources_are_made_after_what_they_refer_to(stacks: Stacks) -> None:
 
 
 def test_who_describes_a_stack_meanwhile_makes_nothing(stacks: Stacks, monkeypatch: pytest.MonkeyPatch) -> None:
-    """moto makes a resource when somebody looks at it; a second subnet of the same addresses failed deployments."""
+    """moto makes a resource at the first access to it; a second subnet of the same addresses failed deployments."""
     from moto.ec2.models.subnets import Subnet
 
     began, looked, made = threading.Event(), threading.Event(), []
@@ -224,7 +225,7 @@ def test_an_update_changes_in_place_what_can_be(aws: Any, stacks: Stacks) -> Non
 
 
 def test_an_update_replaces_what_must_be(aws: Any, stacks: Stacks) -> None:
-    """A new environment, the queue moves to it, then the old one goes."""
+    """A new environment is made, the queue uses it, then the old one is deleted."""
     stacks.create(BATCH)
     before = stacks.outputs()
     assert stacks.update(_changed("Machines.Properties.Tags", {"TeamName": "b"})) == "UPDATE_COMPLETE"
@@ -268,7 +269,7 @@ def test_nothing_to_update_is_an_error(stacks: Stacks) -> None:
 
 
 def test_a_failed_creation_is_rolled_back(aws: Any, stacks: Stacks) -> None:
-    """The event says which resource and why; what was made is gone."""
+    """The event says which resource and why; what was made is deleted."""
     body = _changed("Job.Properties.Timeout", {"AttemptDurationSeconds": 1})
     body["Resources"]["Job"]["DependsOn"] = "Queue"
     assert stacks.create(body) == "ROLLBACK_COMPLETE"
@@ -332,8 +333,8 @@ def test_parameters_are_checked(stacks: Stacks, parameters: dict[str, str], text
 
 def test_a_circle_is_refused() -> None:
     """With the names that are in it."""
-    with pytest.raises(template.Invalid, match=r"Circular dependency between resources: \[A, B\]"):
-        template.order({"A": {"Properties": {"X": {"Ref": "B"}}}, "B": {"DependsOn": ["A"]}})
+    with pytest.raises(TemplateError, match=r"Circular dependency between resources: \[A, B\]"):
+        order({"A": {"Properties": {"X": {"Ref": "B"}}}, "B": {"DependsOn": ["A"]}})
 
 
 def test_references_of_all_kinds_make_an_order() -> None:
@@ -345,7 +346,7 @@ def test_references_of_all_kinds_make_an_order() -> None:
         "B": {"P": {"Fn::GetAtt": ["A", "Arn"]}},
         "A": {},
     }
-    assert template.order(bodies) == ["A", "B", "C", "D", "E"]
+    assert order(bodies) == ["A", "B", "C", "D", "E"]
 
 
 def test_roles_need_a_capability(stacks: Stacks) -> None:

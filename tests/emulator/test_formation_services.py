@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
-from covalent_cirro.local.emulator.formation import formation, kinds
+from covalent_cirro.local.emulator.formation import batch_kinds, service_kinds
 from tests.emulator.formation_stacks import Stacks
 
 ACCOUNT = "123456789012"
@@ -23,7 +23,10 @@ def stacks(aws: Any) -> Stacks:
 
 # --- what makes another resource -----------------------------------------------------------------------------------
 
-KINDS: dict[str, Any] = {kind.kind: kind for kind in (*formation.OWN, *kinds.LACKING)} | kinds.MENDED
+KINDS: dict[str, Any] = {
+    **{kind.kind: kind for kind in (*batch_kinds.KINDS, *service_kinds.KINDS)},
+    **service_kinds.COMPLETED,
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -36,7 +39,7 @@ def test_what_never_changes_is_what_the_registry_says(kind: str) -> None:
 def test_what_a_compute_environment_changes_in_place_is_what_the_registry_says() -> None:
     """With ReplaceComputeEnvironment false."""
     schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", "AWS::Batch::ComputeEnvironment").schema
-    ours = {f"/properties/{path}" for path in formation.ComputeEnvironment.in_place_on_request}
+    ours = {f"/properties/{path}" for path in batch_kinds.ComputeEnvironmentResource.in_place_on_request}
     assert ours == set(schema["conditionalCreateOnlyProperties"])
 
 
@@ -90,7 +93,7 @@ def test_what_moto_drops_is_there(aws: Any, stacks: Stacks) -> None:
 
 
 def test_a_bucket_that_is_not_empty_stops_the_deletion(aws: Any, stacks: Stacks) -> None:
-    """All else goes; emptied, the bucket goes too."""
+    """All else is deleted; once it is empty, the bucket too."""
     stacks.create(BUCKET)
     outputs = stacks.outputs()
     aws.s3.put_object(Bucket=outputs["Bucket"], Key="k", Body=b"x")
@@ -165,7 +168,7 @@ def network(port: int = 443, *, both: bool = False, vpc: str = "First") -> dict[
 
 
 def test_rules_of_a_group_and_subnets_of_an_endpoint_change_in_place(aws: Any, stacks: Stacks) -> None:
-    """Both keep their ids; a rule that is gone is gone."""
+    """Both keep their ids; a rule that the template lacks is removed."""
     assert stacks.create(network()) == "CREATE_COMPLETE"
     before = stacks.outputs()
     assert stacks.update(network(8443, both=True)) == "UPDATE_COMPLETE"
@@ -197,7 +200,7 @@ def test_a_group_cannot_move_to_another_vpc(aws: Any, stacks: Stacks) -> None:
 
 
 def budget(amount: int = 50, address: str = "a@example.org", **more: Any) -> dict[str, Any]:
-    """A budget that tells one address."""
+    """A budget that notifies one address."""
     notification = {
         "NotificationType": "ACTUAL",
         "ComparisonOperator": "GREATER_THAN",
@@ -232,7 +235,7 @@ def names(aws: Any) -> set[str]:
 
 
 def test_a_budget_comes_changes_and_goes(aws: Any, stacks: Stacks) -> None:
-    """Its limit in place; whom it tells by another one."""
+    """Its limit in place; the address by a replacement."""
     before = names(aws)
     assert stacks.create(budget()) == "CREATE_COMPLETE"
     first = stacks.outputs()["Budget"]

@@ -114,7 +114,7 @@ def test_what_a_job_leaves_running_dies_with_it(aws: Any, poll: Any, tmp_path: P
         f"while not os.path.exists({str(seen)!r}): time.sleep(0.02)\n"
     )
     job_id = aws.submit("python", "-c", script)
-    attempts = aws.emulator.batch().setting.runtime._attempts
+    attempts = aws.emulator.batch().context.runtime._attempts
     poll(lambda: told.exists() and told.read_text().endswith("."), "the child")
     pid = int(told.read_text().rstrip("."))
     poll(lambda: any(pid in each.descendants for each in list(attempts.values())), "the child to be seen")

@@ -12,7 +12,7 @@ NOW = datetime.datetime.now(datetime.timezone.utc)
 
 
 def test_products_are_filtered_and_paged(aws: Aws) -> None:
-    """All filters must match; pages follow each other until all is told."""
+    """All filters must match; the pages together have all products."""
     pricing = aws.client("pricing")
     wanted = {"regionCode": "eu-west-1", "operatingSystem": "Linux", "tenancy": "Shared", "vcpu": "4", "gpu": "1"}
     filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in wanted.items()]

@@ -102,7 +102,7 @@ def test_jobs_that_do_not_end_in_time_lose_their_instance(aws: Aws) -> None:
 
 @pytest.mark.parametrize("resources", [{"maxvCpus": 32}, {"minvCpus": 2}, {"instanceTypes": ["m6i.large"]}])
 def test_other_updates_leave_the_instances(aws: Aws, resources: dict[str, Any]) -> None:
-    """More room, or what is as it was."""
+    """More vCPUs, or no change."""
     name = aws.environment(instanceTypes=["m6i.large"])
     job_id = runs_on(aws, aws.queue(name))
     aws.batch.update_compute_environment(computeEnvironment=name, computeResources=resources)
@@ -217,8 +217,8 @@ def test_jobs_are_waited_for(aws: Aws, here: Deployment) -> None:
     assert [found.states for found in asked] == [{"RUNNING": 1}]
     assert len(slept) == 3
     assert here.instance_types == ["m6i.2xlarge"]
-    told = [words for words in here.said if words.startswith("waiting until no job runs")]
-    assert told == ["waiting until no job runs on instances that are replaced: 1 job runs (1 RUNNING)"]
+    waits = [words for words in here.said if words.startswith("waiting until no job runs")]
+    assert waits == ["waiting until no job runs on instances that are replaced: 1 job runs (1 RUNNING)"]
 
 
 def test_jobs_are_ended_after_the_minutes_that_the_user_gives(aws: Aws, here: Deployment) -> None:

@@ -100,11 +100,11 @@ def test_a_checksum_is_kept_and_told_by_head(aws: Any) -> None:
     of_whole = base64.b64encode(hashlib.sha256(b"".join(parts)).digest()).decode()
     of_parts = f"{base64.b64encode(hashlib.sha256(b''.join(digests)).digest()).decode()}-2"
 
-    def told(key: str) -> str:
+    def checksum(key: str) -> str:
         return str(aws.s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")["ChecksumSHA256"])
 
     aws.s3.put_object(Bucket=bucket, Key="whole", Body=b"".join(parts), ChecksumSHA256=of_whole)
-    assert told("whole") == of_whole
+    assert checksum("whole") == of_whole
     upload = aws.s3.create_multipart_upload(Bucket=bucket, Key="parts", ChecksumAlgorithm="SHA256")["UploadId"]
     done = []
     for number, part in enumerate(parts, 1):
@@ -112,9 +112,9 @@ def test_a_checksum_is_kept_and_told_by_head(aws: Any) -> None:
         answer = aws.s3.upload_part(**where, Body=part, ChecksumAlgorithm="SHA256")
         done.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": answer["ChecksumSHA256"]})
     aws.s3.complete_multipart_upload(Bucket=bucket, Key="parts", UploadId=upload, MultipartUpload={"Parts": done})
-    assert told("parts") == of_parts
+    assert checksum("parts") == of_parts
     aws.s3.copy_object(Bucket=bucket, Key="copy", CopySource=f"{bucket}/parts", ChecksumAlgorithm="SHA256")
-    assert told("copy") == of_whole
+    assert checksum("copy") == of_whole
 
 
 def test_a_wrong_checksum_is_refused(aws: Any) -> None:

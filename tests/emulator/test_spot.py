@@ -1,4 +1,4 @@
-"""Spot: a host that EC2 takes back gets more jobs for two minutes, unless its ECS agent was told to drain it."""
+"""Spot: a host that EC2 interrupts gets more jobs for two minutes, unless its ECS agent drains it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DRAINS = ARCHIVE.format(value="true")
 
 
 def environment(aws: Any, data: str | None) -> str:
-    """A compute environment whose instances have room for four jobs, and this user data."""
+    """A compute environment whose instances have capacity for four jobs, and this user data."""
     name = aws.name("template")
     given = {} if data is None else {"UserData": base64.b64encode(data.encode()).decode()}
     aws.client("ec2").create_launch_template(

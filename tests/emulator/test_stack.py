@@ -1,6 +1,6 @@
 """The templates of ``infra/`` on the emulated AWS, each in each of its modes: made, changed in place, and deleted.
 
-They are deployed here as somebody does it by hand: an output of one is the parameter of the same name of a later one.
+They are deployed here one by one, as by hand: an output of one is the parameter of the same name of a later one.
 """
 
 from __future__ import annotations

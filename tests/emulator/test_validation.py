@@ -68,7 +68,7 @@ def _needs(*pairs: tuple[str, str]) -> dict[str, Any]:
 )
 def test_submit_job_is_refused(change: dict[str, Any], text: str) -> None:
     """Each limit of SubmitJob, one beyond it."""
-    with pytest.raises(validation.Refused, match=re.escape(text)):
+    with pytest.raises(validation.ServiceError, match=re.escape(text)):
         validation.submit_job({**SUBMIT, **change}, 100)
 
 
@@ -137,13 +137,13 @@ def test_overrides_of_more_than_8192_characters_fail_late(aws: Any) -> None:
 )
 def test_a_definition_is_refused(change: dict[str, Any], text: str) -> None:
     """Each rule of RegisterJobDefinition."""
-    with pytest.raises(validation.Refused, match=re.escape(text)):
+    with pytest.raises(validation.ServiceError, match=re.escape(text)):
         validation.register_job_definition({**REGISTER, **change}, 100)
 
 
 def test_a_definition_of_more_than_24_kib_is_refused() -> None:
     """Service quota."""
-    with pytest.raises(validation.Refused, match="less than 24 KiB, got 25 KiB"):
+    with pytest.raises(validation.ServiceError, match="less than 24 KiB, got 25 KiB"):
         validation.register_job_definition(REGISTER, 24 * 1024 + 1)
 
 
@@ -205,9 +205,11 @@ def test_a_compute_environment_is_refused(aws: Any, change: dict[str, Any], text
 
 def test_a_bundle_of_instance_types_is_known(aws: Any) -> None:
     """``default_x86_64`` and ``optimal``, and families of GPU machines."""
-    aws.environment(instanceTypes=["default_x86_64"])
-    aws.environment(instanceTypes=["optimal"])
-    aws.environment(instanceTypes=["g4dn", "g5"])
+    for given in (["default_x86_64"], ["optimal"], ["g4dn", "g5"]):
+        made = aws.environment(instanceTypes=given)
+        found = aws.batch.describe_compute_environments(computeEnvironments=[made])["computeEnvironments"]
+        assert [(each["status"], each["computeResources"]["instanceTypes"]) for each in found] == [("VALID", given)]
+        assert aws.done(aws.submit("true", queue=aws.queue(made)))["status"] == "SUCCEEDED"
 
 
 def test_errors_have_awss_form(aws: Any) -> None:

@@ -25,7 +25,7 @@ from covalent_cirro.local import processes
 from covalent_cirro.local.emulator.attempts.full_disk import fill_when
 from covalent_cirro.local.emulator.batch.model import STATES, TERMINAL
 from covalent_cirro.local.emulator.keys import OWN_ID
-from covalent_cirro.local.stack import REGION, Playground
+from covalent_cirro.local.local_stack import REGION, LocalStack
 from tests import access
 from tests.faults import lattices
 from tests.faults.lattices import GATE, Execution
@@ -94,7 +94,7 @@ class World:
         self.folder = folder
         self._vcpus = vcpus
         self._spent: list[dict[str, Any]] = []
-        self.playground = Playground(folder / "state")
+        self.playground = LocalStack(folder / "state")
         self.disk_is_full = folder / "disk is full"
         """While there is this file, the server's disk has no room for another file that Python writes."""
         is_full = f"os.path.exists({str(self.disk_is_full)!r}) and not os.path.exists(path)"

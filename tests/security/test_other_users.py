@@ -19,8 +19,8 @@ from covalent_cirro import private
 from covalent_cirro.errors import CirroError
 from covalent_cirro.local import peers
 from covalent_cirro.local.emulator import Emulator
+from covalent_cirro.local.local_stack import LocalStack
 from covalent_cirro.local.server_guard import Guard
-from covalent_cirro.local.stack import Playground
 from covalent_cirro.private import NotPrivate
 
 NOBODY = 65534
@@ -207,7 +207,7 @@ def loose_umask() -> Iterator[None]:
 
 def test_all_of_a_local_stack_is_its_users(tmp_path: Path, loose_umask: None) -> None:
     """Folders 0700 and files 0600, those that the emulator makes among them, whatever the umask is."""
-    playground = Playground(tmp_path / "state")
+    playground = LocalStack(tmp_path / "state")
     try:
         playground.up(vcpus=1)
         assert open_to_others(playground.state_dir) == []
@@ -238,7 +238,7 @@ def test_another_users_folder_is_refused(tmp_path: Path, command: str) -> None:
     folder.mkdir()
     (folder / "local.json").write_text('{"format": 1, "emulator": null, "server": null}')
     os.chown(folder, NOBODY, NOBODY)
-    act = getattr(Playground(folder), command)
+    act = getattr(LocalStack(folder), command)
     with pytest.raises(NotPrivate, match=rf"{folder} belongs to user 'nobody', not to user 'root'"):
         act({}) if command == "environment" else act()
     assert sorted(path.name for path in folder.iterdir()) == ["local.json"]
@@ -253,7 +253,7 @@ def test_what_another_user_put_into_our_folder_is_refused(tmp_path: Path) -> Non
     folder.chmod(0o777)
     (folder / "local.json").write_text("{}")
     os.chown(folder / "local.json", NOBODY, NOBODY)
-    playground = Playground(folder)
+    playground = LocalStack(folder)
     for _ in range(2):
         with pytest.raises(NotPrivate, match=r"local\.json belongs to"):
             playground.down()

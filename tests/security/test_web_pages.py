@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from covalent_cirro.local.stack import Playground
+from covalent_cirro.local.local_stack import LocalStack
 from tests.access import ask
 from tests.security.test_other_users import open_to_others
 
@@ -108,9 +108,9 @@ async ({emulator, server, touched}) => {
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """A local stack as ``cirro local up --server`` makes it."""
-    playground = Playground(tmp_path_factory.mktemp("stack") / "state")
+    playground = LocalStack(tmp_path_factory.mktemp("stack") / "state")
     try:
         playground.up(server=True, vcpus=1)
         yield playground
@@ -147,7 +147,7 @@ def browser() -> Iterator[Browser]:
         made.close()
 
 
-def addresses(stack: Playground, name: str = "127.0.0.1") -> tuple[str, str]:
+def addresses(stack: LocalStack, name: str = "127.0.0.1") -> tuple[str, str]:
     """Where emulator and server are, by a name of this machine."""
     status = stack.status()
     ports = [urlsplit(str(url)).port for url in (status.endpoint_url, status.server_url)]
@@ -156,7 +156,7 @@ def addresses(stack: Playground, name: str = "127.0.0.1") -> tuple[str, str]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "evil.example"])
 def test_a_foreign_page_reaches_neither(
-    stack: Playground, browser: Browser, foreign_port: int, tmp_path: Path, host: str
+    stack: LocalStack, browser: Browser, foreign_port: int, tmp_path: Path, host: str
 ) -> None:
     """Not by a simple POST, a form, a read, a preflight or a websocket; nor from another port of this machine."""
     emulator, server = addresses(stack)
@@ -179,7 +179,7 @@ def test_a_foreign_page_reaches_neither(
         assert set(statuses) == {403}, answers
 
 
-def test_a_name_that_leads_here_opens_nothing(stack: Playground, browser: Browser) -> None:
+def test_a_name_that_leads_here_opens_nothing(stack: LocalStack, browser: Browser) -> None:
     """DNS rebinding: the page's own name, which now means this machine, is a foreign ``Host``."""
     for address in addresses(stack, "evil.example"):
         page = browser.new_page()
@@ -191,7 +191,7 @@ def test_a_name_that_leads_here_opens_nothing(stack: Playground, browser: Browse
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
-def test_the_servers_own_pages_work(stack: Playground, browser: Browser, name: str, dispatch_id: str) -> None:
+def test_the_servers_own_pages_work(stack: LocalStack, browser: Browser, name: str, dispatch_id: str) -> None:
     """The list, a dispatch's graph and the terminal's websocket; nothing that the UI asks for is refused."""
     _, server = addresses(stack, name)
     page = browser.new_page()
@@ -208,7 +208,7 @@ def test_the_servers_own_pages_work(stack: Playground, browser: Browser, name: s
 
 
 @pytest.fixture(scope="module")
-def dispatch_id(stack: Playground) -> str:
+def dispatch_id(stack: LocalStack) -> str:
     """A dispatch that a program of the user's made: Covalent's client sends no header that a browser does."""
     done = subprocess.run(
         [sys.executable, "-c", DISPATCH],
@@ -253,7 +253,7 @@ def _terminal_opens(page: Page, server: str) -> bool:
         ("GET", "/docs"),
     ],
 )
-def test_every_route_of_the_server_refuses(stack: Playground, method: str, path: str, headers: dict[str, str]) -> None:
+def test_every_route_of_the_server_refuses(stack: LocalStack, method: str, path: str, headers: dict[str, str]) -> None:
     """With no header that would let the page read why."""
     status, answered, body = send(stack, method, path, {"Access-Control-Request-Method": "PUT", **headers})
     assert status == 403
@@ -261,7 +261,7 @@ def test_every_route_of_the_server_refuses(stack: Playground, method: str, path:
     assert not [name for name in answered if name.startswith("access-control-")]
 
 
-def test_no_answer_of_the_server_may_be_read_by_a_page(stack: Playground) -> None:
+def test_no_answer_of_the_server_may_be_read_by_a_page(stack: LocalStack) -> None:
     """Its own page's requests are answered without such headers: Covalent and socket.io allow every origin."""
     _, server = addresses(stack)
     for path in ("/api/v1/dispatches/list?count=1", "/socket.io/?EIO=4&transport=polling"):
@@ -270,13 +270,13 @@ def test_no_answer_of_the_server_may_be_read_by_a_page(stack: Playground) -> Non
         assert not [name for name in answered if name.startswith("access-control-")]
 
 
-def test_the_server_believes_no_proxy(stack: Playground) -> None:
+def test_the_server_believes_no_proxy(stack: LocalStack) -> None:
     """Who says that somebody else sent him is still himself: another user could name a connection of ours."""
     asked = {"X-Forwarded-For": "127.0.0.1:1"}  # nobody's: whoever is taken for that is refused
     assert send(stack, "GET", "/api/v1/dispatches/list?count=1", asked)[0] == 200
 
 
-def test_what_the_server_wrote_is_its_users(stack: Playground, dispatch_id: str) -> None:
+def test_what_the_server_wrote_is_its_users(stack: LocalStack, dispatch_id: str) -> None:
     """Config, database, results and logs of the local stack: 0600, in folders that are 0700.
 
     The user's own programs make files with their own umask, within those folders.
@@ -287,7 +287,7 @@ def test_what_the_server_wrote_is_its_users(stack: Playground, dispatch_id: str)
     assert [entry for entry in open_to_others(stack.state_dir) if not entry.startswith(by_client)] == []
 
 
-def send(stack: Playground, method: str, path: str, headers: dict[str, str]) -> tuple[int, list[str], bytes]:
+def send(stack: LocalStack, method: str, path: str, headers: dict[str, str]) -> tuple[int, list[str], bytes]:
     """Status, names of headers in lower case, and body of an answer of the Covalent server."""
     _, server = addresses(stack)
     connection = http.client.HTTPConnection(urlsplit(server).netloc, timeout=60)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import ast
 import configparser
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from docs.make_rooms import FLOORS, PACKAGE, PAGE, arrows, imported_names, imports, modules, page, room
+from docs.make_rooms import FLOORS, PACKAGE, PAGE, arrows, circles, imported_names, imports, modules, page, room, trees
 
 MODULES = modules()
-TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
+TREES = trees()
 IMPORTS = imports()
 
 IMPORT_THE_RUNNER = {"checkpoint", "local"}
@@ -87,28 +87,12 @@ def test_imports_point_downward(name: str) -> None:
 
 def test_no_files_import_each_other_in_a_circle() -> None:
     """Anywhere, also within a room."""
-    assert [circle for circle in circles(IMPORTS) if len(circle) > 1] == []
+    assert circles(IMPORTS) == []
 
 
 def test_a_circle_is_found() -> None:
     """Of three, and of a module that imports itself by way of its package."""
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})[0] == {"a", "b", "c"}
-
-
-def circles(of: Mapping[str, set[str]]) -> list[set[str]]:
-    """Sets of modules each of which reaches each other one, the largest first."""
-
-    def reached(start: str) -> set[str]:
-        found, left = set[str](), [start]
-        while left:
-            new = of.get(left.pop(), set()) - found
-            found |= new
-            left += new
-        return found
-
-    reach = {module: reached(module) for module in of}
-    found = {frozenset(other for other in reach[module] if module in reach[other]) | {module} for module in of}
-    return sorted((set(each) for each in found), key=len, reverse=True)
 
 
 def test_the_runner_imports_the_contract_only() -> None:
@@ -218,3 +202,107 @@ def test_every_folder_is_a_package() -> None:
 def folders() -> Iterator[Path]:
     """Folders of the package that have modules."""
     yield from {path.parent for path in PACKAGE.rglob("*.py")}
+
+
+# --- one meaning for one name ------------------------------------------------------------------------------------
+
+EMULATOR = "local.emulator."
+"""The emulator has names of its own: AWS's nouns, which the rest of the package has from the other side."""
+
+
+def class_names(inside_emulator: bool) -> list[tuple[str, str]]:
+    """Public classes as pairs (name, module)."""
+    return [
+        (node.name, module)
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if module.startswith(EMULATOR) == inside_emulator
+        and isinstance(node, ast.ClassDef)
+        and not node.name.startswith("_")
+    ]
+
+
+def module_names(inside_emulator: bool) -> list[tuple[str, str]]:
+    """Files as pairs (name, module). A file of `cli` has the name of its command, ``__init__`` that of its folder."""
+    return [
+        (path.stem, module)
+        for module, path in MODULES.items()
+        if module.startswith(EMULATOR) == inside_emulator and room(module) != "cli" and not path.stem.startswith("__")
+    ]
+
+
+def same(names: list[tuple[str, str]]) -> dict[str, list[str]]:
+    """The names that occur more than once, with the modules that they occur in."""
+    found: dict[str, list[str]] = {}
+    for name, module in sorted(names):
+        found.setdefault(name, []).append(module)
+    return {name: where for name, where in found.items() if len(where) > 1}
+
+
+def test_a_name_with_two_meanings_is_found() -> None:
+    """With the places that it has them in."""
+    assert same([("Plan", "a"), ("Run", "a"), ("Plan", "b.c")]) == {"Plan": ["a", "b.c"]}
+
+
+def test_a_class_name_has_one_meaning_in_the_emulator() -> None:
+    """A class of the data model is not also one of a stack's resources."""
+    assert same(class_names(inside_emulator=True)) == {}
+
+
+def test_a_file_name_has_one_meaning_in_the_emulator() -> None:
+    """Whoever reads one in a traceback knows where it is."""
+    assert same(module_names(inside_emulator=True)) == {}
+
+
+def test_a_class_name_has_one_meaning_outside_the_emulator() -> None:
+    """Whoever reads one in an annotation knows what it is."""
+    assert same(class_names(inside_emulator=False)) == {}
+
+
+def test_a_file_name_has_one_meaning_outside_the_emulator() -> None:
+    """Commands are called as what they show; beside them, no two modules have one name."""
+    assert same(module_names(inside_emulator=False)) == {}
+
+
+# --- moto --------------------------------------------------------------------------------------------------------
+
+MOTO_INTERNALS = "local.emulator.moto_internals"
+OF_MOTO = {"_parsed_resources", "_resource_json_map", "resource_map", "lazy_condition_map", "cloudformation_backend"}
+"""Attributes of moto's stacks, which are reached without an import."""
+
+
+def reaches_into_moto(tree: ast.Module) -> set[str]:
+    """What in a module imports moto, looks for its files or version, or uses what only moto's objects have."""
+    found = {name for name in imported_names(tree) if name.partition(".")[0] == "moto"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"moto(\.\w+)*", node.value):
+            found.add(f"{node.value!r} in line {node.lineno}")
+        if isinstance(node, ast.Attribute) and node.attr in OF_MOTO:
+            found.add(f"{node.attr} in line {node.lineno}")
+    return found
+
+
+def test_one_place_reaches_into_moto() -> None:
+    """What changes with a version of moto is changed there."""
+    found = {module: reaches_into_moto(tree) for module, tree in TREES.items() if not module.startswith(MOTO_INTERNALS)}
+    assert {module: how for module, how in found.items() if how} == {}
+
+
+def test_that_place_does() -> None:
+    """Each of its modules but the one that only imports others."""
+    modules_of_moto = [module for module in TREES if module.startswith(f"{MOTO_INTERNALS}.")]
+    assert [module for module in modules_of_moto if not reaches_into_moto(TREES[module])] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import moto",
+        "def f():\n    from moto.s3.models import s3_backends",
+        "importlib.util.find_spec('moto')",
+        "stack.resource_map.load()",
+    ],
+)
+def test_reaching_into_moto_is_found(code: str) -> None:
+    """However it is written."""
+    assert reaches_into_moto(ast.parse(code))

@@ -5,17 +5,15 @@ The name is the digest of what the definition says, so that equal needs share on
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
+from covalent_cirro.aws.single_flight import SingleFlight
 from covalent_cirro.contract.protocol import RUNNER_COMMAND
 from covalent_cirro.jobs.tags import MADE_BY
 from covalent_cirro.settings import Settings
-
-T = TypeVar("T")
 
 Allowed = Callable[[], Awaitable[None]]
 
@@ -93,8 +91,8 @@ class Definitions:
     ) -> None:
         self._find = find
         self._register = register
-        self._found: dict[str, asyncio.Future[str | None]] = {}
-        self._registered: dict[str, asyncio.Future[str]] = {}
+        self._found = SingleFlight[str, str | None](keep=True)
+        self._registered = SingleFlight[str, str](keep=True)
 
     async def ensure(self, body: Mapping[str, Any], allowed: Allowed = everything) -> str:
         """``name:revision`` of an ACTIVE definition with this body.
@@ -104,27 +102,14 @@ class Definitions:
             allowed: Awaited before one is registered; what it raises is raised.
         """
         name = body["jobDefinitionName"]
-        found = await self._once(self._found, name, lambda: self._find(name))
+        found = await self._found.run(name, lambda: self._find(name))
         if found is not None:
             return found
         await allowed()
-        return await self._once(self._registered, name, lambda: self._register(body))
+        return await self._registered.run(name, lambda: self._register(body))
 
     def forget(self, revision: str) -> None:
         """Look again next time: AWS said that this revision is not there any more."""
         name = revision.rsplit(":", 1)[0]
-        self._found.pop(name, None)
-        self._registered.pop(name, None)
-
-    @staticmethod
-    async def _once(known: dict[str, asyncio.Future[T]], name: str, ask: Callable[[], Awaitable[T]]) -> T:
-        future = known.get(name)
-        if future is None:
-            future = known[name] = asyncio.ensure_future(ask())
-            future.add_done_callback(lambda done: _drop_failed(known, name, done))
-        return await asyncio.shield(future)
-
-
-def _drop_failed(known: dict[str, asyncio.Future[T]], name: str, done: asyncio.Future[T]) -> None:
-    if done.cancelled() or done.exception() is not None:
-        known.pop(name, None)
+        self._found.forget(name)
+        self._registered.forget(name)

@@ -19,6 +19,7 @@ from covalent_cirro.aws import clients, sessions
 from covalent_cirro.aws.batch import MAX_TERMINATED, BatchGateway
 from covalent_cirro.aws.capacity import Capacity
 from covalent_cirro.aws.image_labels import ImageVersions, fetch
+from covalent_cirro.aws.single_flight import SingleFlight
 from covalent_cirro.aws.store import Store
 from covalent_cirro.covalent_server import view
 from covalent_cirro.electron.engine.definitions import Definitions
@@ -86,15 +87,13 @@ class Engine:
         self.console_region = console_region
         self.logs = logs
         self._sts = sts
-        self._account: asyncio.Future[str] | None = None
+        self._account = SingleFlight[str, str](keep=True)
 
     async def role_arn(self, name_or_arn: str) -> str:
         """The ARN of a role given by name or by ARN. Asks STS once for the account."""
         if not name_or_arn or name_or_arn.startswith("arn:"):
             return name_or_arn
-        if self._account is None or (self._account.done() and self._account.exception() is not None):
-            self._account = asyncio.ensure_future(self._ask_account())
-        account = await asyncio.shield(self._account)
+        account = await self._account.run("", self._ask_account)
         return f"arn:{self.partition}:iam::{account}:role/{name_or_arn}"
 
     async def _ask_account(self) -> str:
@@ -160,7 +159,7 @@ def _clients(
     service: str, session: Any, access: sessions.Access, own_region: str, stack: contextlib.AsyncExitStack
 ) -> Callable[[str | None], Awaitable[Any]]:
     """A service's clients by region, each made when it is first asked for: most engines need one, many need none."""
-    made: dict[str, asyncio.Future[Any]] = {}
+    made = SingleFlight[str, Any](keep=True)
 
     async def make(region: str) -> Any:
         loader = session.get_component("data_loader")
@@ -170,9 +169,7 @@ def _clients(
 
     async def client(region: str | None) -> Any:
         where = region or own_region
-        if where not in made or (made[where].done() and made[where].exception() is not None):
-            made[where] = asyncio.ensure_future(make(where))
-        return await asyncio.shield(made[where])
+        return await made.run(where, lambda: make(where))
 
     return client
 

@@ -38,7 +38,7 @@ class Watcher:
         self._clock = clock
         self._sleep = sleep
         self._watchlist = Watchlist()
-        self._waits: dict[str, list[_Wait]] = {}
+        self._waits: dict[str, list[_JobWait]] = {}
         self._looking: asyncio.Task[None] | None = None
         self._last_call = float("-inf")
 
@@ -68,7 +68,7 @@ class Watcher:
         Source:
             AWS Batch API Reference, DescribeJobs: "A list of up to 100 job IDs."
         """
-        wait = _Wait(asyncio.get_running_loop().create_future(), on_state)
+        wait = _JobWait(asyncio.get_running_loop().create_future(), on_state)
         self._waits.setdefault(job_id, []).append(wait)
         if job_id not in self._watchlist:
             self._watchlist.add(job_id, self._clock(), ceiling_s)
@@ -163,7 +163,7 @@ class Watcher:
                 wait.fail(error)
 
 
-class _Wait:
+class _JobWait:
     """One caller of `Watcher.wait`."""
 
     def __init__(self, ended: asyncio.Future[JobDetail], on_state: Callable[[JobDetail], None] | None) -> None:

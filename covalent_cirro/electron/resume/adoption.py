@@ -27,7 +27,7 @@ SETTLE_S = 5.0
 this. AWS's answers may also be seconds behind: it promises no order between SubmitJob and what is listed."""
 
 
-class Earlier(NamedTuple):
+class EarlierCall(NamedTuple):
     """What was begun for an electron.
 
     Attributes:
@@ -46,7 +46,7 @@ class Earlier(NamedTuple):
         return list(self.written.keys) if self.written is not None else [self.place.call_key]
 
 
-async def find(engine: Engine, settings: Settings, dispatch_id: str, node: Node) -> Earlier | None:
+async def find(engine: Engine, settings: Settings, dispatch_id: str, node: Node) -> EarlierCall | None:
     """What was begun for an electron before; `None`: nothing that can be used.
 
     Args:
@@ -70,14 +70,14 @@ async def find(engine: Engine, settings: Settings, dispatch_id: str, node: Node)
         for place in places:
             found = await _job_of(engine, settings, dispatch_id, node, place, place.call_id in further)
             if found is not None:
-                return Earlier(place, found, await read(engine, place))
+                return EarlierCall(place, found, await read(engine, place))
     written = await read(engine, places[0])
-    return None if written is None else Earlier(places[0], None, written)
+    return None if written is None else EarlierCall(places[0], None, written)
 
 
 async def _newest_try(
     engine: Engine, settings: Settings, dispatch_id: str, node: Node, place: Location, job_id: str
-) -> Earlier:
+) -> EarlierCall:
     """The last of the tries that follow a call whose job is there, as far as they have jobs.
 
     One without a job is left out: who waits for the job before it comes to submitting it again, under the same name.
@@ -92,8 +92,8 @@ async def _newest_try(
             if found is None and "outcome.json" in calls[each]:
                 found = ""
             if found is not None:
-                return Earlier(each, found, await read(engine, each))
-    return Earlier(place, job_id, await read(engine, place))
+                return EarlierCall(each, found, await read(engine, each))
+    return EarlierCall(place, job_id, await read(engine, place))
 
 
 def _from_handle(handle: Any) -> tuple[Location, str] | None:

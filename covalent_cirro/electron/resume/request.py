@@ -31,7 +31,7 @@ MAX_DISPATCHES = 10_000
 TIMEOUT_S = 30.0
 
 
-class Answer(NamedTuple):
+class ResumeAnswer(NamedTuple):
     """What became of a dispatch.
 
     Attributes:
@@ -52,7 +52,7 @@ class Answer(NamedTuple):
         return self.state not in ("refused", "failed")
 
 
-def resume(dispatch_ids: Sequence[str]) -> list[Answer]:
+def resume(dispatch_ids: Sequence[str]) -> list[ResumeAnswer]:
     """Have the server go on with these dispatches; none: with all that are unfinished.
 
     Raises:
@@ -67,14 +67,14 @@ def _unfinished(address: str) -> list[str]:
     return [each["dispatch_id"] for each in _ask(f"{address}?{query}")["dispatches"]]
 
 
-def _resume_one(address: str, dispatch_id: str) -> Answer:
+def _resume_one(address: str, dispatch_id: str) -> ResumeAnswer:
     manifest = _ask(f"{address}/{urllib.parse.quote(dispatch_id, safe='')}")
     nodes = manifest["lattice"]["transport_graph"]["nodes"]
     executors = {node["id"]: node["metadata"]["executor"] for node in nodes}
     # Covalent asks the executor of the node that has the task group's number.
     ours = [node["id"] for node in nodes if executors.get(node["metadata"]["task_group_id"]) == OURS]
     if not ours:
-        return Answer(dispatch_id, "refused", 0, "it has no electron on CirroBatchExecutor")
+        return ResumeAnswer(dispatch_id, "refused", 0, "it has no electron on CirroBatchExecutor")
     token = secrets.token_hex(8)
     _ask(f"{address}/{dispatch_id}/electrons/{ours[0]}/job", {REQUEST: token})
     path = answer_path(token)
@@ -84,9 +84,9 @@ def _resume_one(address: str, dispatch_id: str) -> Answer:
             said = json.loads(path.read_text())
             with contextlib.suppress(OSError):
                 path.unlink()
-            return Answer(dispatch_id, said["state"], int(said.get("electrons") or 0), said["why"])
+            return ResumeAnswer(dispatch_id, said["state"], int(said.get("electrons") or 0), said["why"])
         time.sleep(LOOK_S)
-    return Answer(
+    return ResumeAnswer(
         dispatch_id,
         "failed",
         0,

@@ -30,7 +30,7 @@ from covalent_cirro.covalent_server import dispatches as covalent_runs
 from covalent_cirro.covalent_server.assets import OURS
 from covalent_cirro.covalent_server.dispatches import UNFINISHED, RunNode
 from covalent_cirro.electron import cache_folder
-from covalent_cirro.electron.resume import dispatches
+from covalent_cirro.electron.resume import unfinished as dispatches
 from covalent_cirro.settings import SECTION
 
 log = logging.getLogger(__name__)

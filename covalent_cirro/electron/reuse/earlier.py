@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
+from covalent_cirro.aws.single_flight import SingleFlight
 from covalent_cirro.aws.store import Store
 from covalent_cirro.contract.documents import parse_call, parse_reused
 from covalent_cirro.contract.protocol import MAX_DOCUMENT_BYTES, Blob, Call, Location, Outcome, ProtocolError, Ref
@@ -40,7 +41,7 @@ REMEMBERED_BLOBS = 64
 REMEMBERED_SCANS = 10_000
 
 
-class Origin(NamedTuple):
+class ReusableCall(NamedTuple):
     """A call whose results can be taken.
 
     Attributes:
@@ -59,7 +60,7 @@ class _Done(NamedTuple):
     node_ids: tuple[int, ...]
 
 
-class Earlier:
+class EarlierDispatch:
     """The calls of one dispatch that left an outcome. One for each engine and dispatch (`earlier_dispatch`)."""
 
     def __init__(
@@ -78,49 +79,50 @@ class Earlier:
         self._by_key: dict[str, list[_Done]] = {}
         self._seen: set[str] = set()
         self._listed_at: float | None = None
-        self._listing = asyncio.Lock()
+        self._loading = SingleFlight[str, None]()
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._contents: OrderedDict[Blob, bytes] = OrderedDict()
         self._scans: OrderedDict[Blob, bool] = OrderedDict()
 
     async def load(self) -> None:
-        """Read what was not read yet; nothing within `FRESH_S` of the last time.
+        """Read the calls that were not read yet, unless that was done within `FRESH_S`.
 
         Raises:
             SettingsError: The bucket has nothing of such a dispatch.
             AccessDenied, AwsError: It cannot be read.
         """
-        async with self._listing:  # all electrons of a dispatch ask at once
-            if self._listed_at is not None and self._clock() - self._listed_at < FRESH_S:
-                return
-            calls = await self._store.list_calls(self._bucket, self._prefix, self._dispatch_id)
-            if not calls:
-                raise SettingsError(
-                    f"reuse_from={self._dispatch_id!r}: s3://{self._bucket}/{self._prefix}jobs/{self._dispatch_id}/ is "
-                    "empty, so no electron of such a dispatch ran as a job with this bucket and prefix, or all have "
-                    "expired. Nothing was computed. Give the whole id of an earlier dispatch (`cirro jobs --all` lists "
-                    "them), or unset reuse_from."
-                )
-            news = [
-                place
-                for place, names in calls.items()
-                if place.base not in self._seen and ({"call.json", "outcome.json"} <= names or "reused.json" in names)
-            ]
-            found = await asyncio.gather(*(self._work_at(place, "reused.json" in calls[place]) for place in news))
-            for each in found:  # in the order of calls: what was made last is taken first
-                if each is not None:
-                    self._by_key.setdefault(each[0], []).append(each[1])
-            self._seen |= {place.base for place in news}
-            self._listed_at = self._clock()
+        if self._listed_at is None or self._clock() - self._listed_at >= FRESH_S:
+            await self._loading.run("", self._load)
 
-    async def find(self, call: Call) -> Origin | None:
+    async def _load(self) -> None:
+        calls = await self._store.list_calls(self._bucket, self._prefix, self._dispatch_id)
+        if not calls:
+            raise SettingsError(
+                f"reuse_from={self._dispatch_id!r}: s3://{self._bucket}/{self._prefix}jobs/{self._dispatch_id}/ is "
+                "empty, so no electron of such a dispatch ran as a job with this bucket and prefix, or all have "
+                "expired. Nothing was computed. Give the whole id of an earlier dispatch (`cirro jobs --all` lists "
+                "them), or unset reuse_from."
+            )
+        news = [
+            place
+            for place, names in calls.items()
+            if place.base not in self._seen and ({"call.json", "outcome.json"} <= names or "reused.json" in names)
+        ]
+        found = await asyncio.gather(*(self._work_at(place, "reused.json" in calls[place]) for place in news))
+        for each in found:  # in the order of calls: what was made last is taken first
+            if each is not None:
+                self._by_key.setdefault(each[0], []).append(each[1])
+        self._seen |= {place.base for place in news}
+        self._listed_at = self._clock()
+
+    async def find(self, call: Call) -> ReusableCall | None:
         """Results of the same work that are there whole; `None` where it has to be computed."""
         await self.load()
         key = await self._key(call)
         for done in reversed(self._by_key.get(key, ())):
             why_not, outcome = await self._usable(done)
             if outcome is not None:
-                return Origin(done.place, done.node_ids, outcome)
+                return ReusableCall(done.place, done.node_ids, outcome)
             log.info("The work of %s is done again: %s", done.place.call_uri, why_not)
         return None
 
@@ -210,13 +212,13 @@ class Earlier:
             return any(marker in ref.data for marker in CLASS_MARKERS)
         if ref in self._scans:
             return self._scans[ref]
-        scan = _Scan()
+        scan = _MarkerScan()
         async with self._reads:
             await self._store.read_into(ref, place.bucket, place.prefix, scan.begin)
         return _remember(self._scans, ref, scan.found, REMEMBERED_SCANS)
 
 
-class _Scan:
+class _MarkerScan:
     """Looks for the markers in a stream, also where one lies across two pieces of it."""
 
     def __init__(self) -> None:
@@ -241,15 +243,15 @@ def _remember(memory: OrderedDict[Blob, T], blob: Blob, value: T, most: int) -> 
     return value
 
 
-_earlier: WeakKeyDictionary[Engine, OrderedDict[tuple[str, str, str], Earlier]] = WeakKeyDictionary()
+_earlier: WeakKeyDictionary[Engine, OrderedDict[tuple[str, str, str], EarlierDispatch]] = WeakKeyDictionary()
 
 
-def earlier_dispatch(engine: Engine, bucket: str, prefix: str, dispatch_id: str) -> Earlier:
+def earlier_dispatch(engine: Engine, bucket: str, prefix: str, dispatch_id: str) -> EarlierDispatch:
     """The calls of a dispatch, read once for all electrons of an engine. The least recently used go."""
     known = _earlier.setdefault(engine, OrderedDict())
     where = (bucket, prefix, dispatch_id)
     if where not in known:
-        known[where] = Earlier(engine.store, engine.batch.job, bucket, prefix, dispatch_id)
+        known[where] = EarlierDispatch(engine.store, engine.batch.job, bucket, prefix, dispatch_id)
     known.move_to_end(where)
     while len(known) > REMEMBERED_DISPATCHES:
         known.popitem(last=False)

@@ -64,7 +64,7 @@ def describe(data: bytes) -> Described:
     """
     try:
         root, effects, size = _read(data)
-        writer = _Writer(budget=_EXTRA_VISITS * (size + 10))
+        writer = _DigestWriter(budget=_EXTRA_VISITS * (size + 10))
         writer.write(root)
         for effect in effects:
             writer.write(effect)
@@ -91,7 +91,7 @@ _MARK = _Object("mark")
 
 def _read(data: bytes) -> tuple[Any, list[_Object], int]:
     """The object that a pickle makes, what is done on the way to objects that are dropped, and how many there are."""
-    machine = _Machine()
+    machine = _StackMachine()
     try:
         for opcode, argument, _ in pickletools.genops(data):
             if opcode.name == "STOP":
@@ -106,7 +106,7 @@ def _read(data: bytes) -> tuple[Any, list[_Object], int]:
     raise Unreadable("it has no end")
 
 
-class _Machine:
+class _StackMachine:
     """A pickle's stack and memo, holding descriptions of objects instead of objects."""
 
     def __init__(self) -> None:
@@ -176,7 +176,7 @@ class _Machine:
             self.effects.append(dropped)
 
 
-def _called(machine: _Machine, _: Any) -> None:
+def _called(machine: _StackMachine, _: Any) -> None:
     """A call; of a pickle inside a pickle (`nested.py`), what that says."""
     function, arguments = machine.last(2)
     if _is_unpickling(function, arguments):
@@ -199,25 +199,25 @@ def _is_unpickling(function: Any, arguments: Any) -> bool:
     )
 
 
-def _calls(kind: str, number: int) -> Callable[[_Machine, Any], None]:
-    def call(machine: _Machine, _: Any) -> None:
+def _calls(kind: str, number: int) -> Callable[[_StackMachine, Any], None]:
+    def call(machine: _StackMachine, _: Any) -> None:
         machine.make(kind, machine.last(number))
 
     return call
 
 
-def _unmarked(machine: _Machine, _: Any) -> None:
+def _unmarked(machine: _StackMachine, _: Any) -> None:
     machine.since_mark()
 
 
-def _added(what: str, number: int) -> Callable[[_Machine, Any], None]:
-    def added(machine: _Machine, _: Any) -> None:
+def _added(what: str, number: int) -> Callable[[_StackMachine, Any], None]:
+    def added(machine: _StackMachine, _: Any) -> None:
         machine.add(what, machine.last(number) if number else machine.since_mark())
 
     return added
 
 
-_INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
+_INSTRUCTIONS: dict[str, Callable[[_StackMachine, Any], None]] = {
     "PROTO": lambda machine, _: None,
     "FRAME": lambda machine, _: None,
     "MARK": lambda machine, _: machine.stack.append(_MARK),
@@ -255,10 +255,10 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
 # --- telling ----------------------------------------------------------------------------------------------------------
 
 
-class _Writer:
+class _DigestWriter:
     """Hashes an object and all that it consists of, in the order of its content."""
 
-    def __init__(self, budget: int, shared: _Writer | None = None) -> None:
+    def __init__(self, budget: int, shared: _DigestWriter | None = None) -> None:
         self.classes: dict[str, int] = {}
         self._hash = hashlib.sha256()
         self._numbers: dict[int, int] = {}
@@ -306,7 +306,7 @@ class _Writer:
         value = self._value(element)
         if value is not None:
             return value
-        alone = _Writer(0, shared=self)
+        alone = _DigestWriter(0, shared=self)
         alone.write(element)
         return alone.digest()
 

@@ -24,7 +24,7 @@ from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.covalent_server.status_board import board
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.result_writer import read_outcome
-from covalent_cirro.electron.reuse.earlier import Earlier, earlier_dispatch
+from covalent_cirro.electron.reuse.earlier import EarlierDispatch, earlier_dispatch
 from covalent_cirro.errors import OutcomeError
 from covalent_cirro.jobs.formatting import moment_utc
 from covalent_cirro.jobs.reuse_texts import REUSED, checked_origin, told
@@ -45,14 +45,14 @@ class Taken(NamedTuple):
     reused: Reused
 
 
-def earlier_of(engine: Engine, settings: Settings) -> Earlier | None:
+def earlier_of(engine: Engine, settings: Settings) -> EarlierDispatch | None:
     """The dispatch that the settings name; `None` where they name none."""
     if not settings.reuse_from:
         return None
     return earlier_dispatch(engine, settings.s3_bucket_name, settings.key_prefix, settings.reuse_from)
 
 
-async def take(engine: Engine, earlier: Earlier, place: Location, call: Call, lattice: str) -> Taken | None:
+async def take(engine: Engine, earlier: EarlierDispatch, place: Location, call: Call, lattice: str) -> Taken | None:
     """Take the results of the same work for a call that is not written yet; `None` where there are none.
 
     Args:

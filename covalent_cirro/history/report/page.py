@@ -8,9 +8,7 @@ from __future__ import annotations
 import functools
 import importlib.resources
 from collections.abc import Sequence
-from typing import Any
-
-import jinja2
+from typing import TYPE_CHECKING, Any
 
 from covalent_cirro.history.report import Report, costs, timeline
 from covalent_cirro.history.report.costs import Line, Total
@@ -19,6 +17,9 @@ from covalent_cirro.history.report.sizing import Size
 from covalent_cirro.history.report.timeline import Segment
 from covalent_cirro.jobs.formatting import duration, gigabytes, moment_utc, usd
 from covalent_cirro.jobs.reuse_texts import REUSED
+
+if TYPE_CHECKING:
+    import jinja2
 
 WIDTH = 1000.0
 """Width of a timeline in units, which the browser scales."""
@@ -55,6 +56,8 @@ def page(report: Report) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _template() -> jinja2.Template:
+    import jinja2  # only for a page: the commands that write times and money import this file too
+
     source = importlib.resources.files("covalent_cirro.history.report").joinpath("page.html").read_text("utf-8")
     # Names of electrons may be any text: autoescape makes them harmless.
     made = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -1,6 +1,18 @@
-"""An emulated AWS on a laptop: moto for S3, IAM, Logs and others, and an AWS Batch of our own that really runs jobs.
+"""An emulated AWS on a laptop: moto for S3, IAM, Logs and others, and an AWS Batch that really runs jobs.
 
-Imports nothing by itself (PEP 562): ``from covalent_cirro.local.emulator import Emulator`` costs what it uses.
+| where | what |
+| --- | --- |
+| `emulator` | puts everything together; `command_line` runs it as a process |
+| `http/` | the server, which calls it gets, who may call, and the emulator's own routes |
+| `batch/` | AWS Batch: its data, the scheduler, the operations of its API |
+| `attempts/` | attempts of jobs as processes or containers, with their logs and credentials |
+| `formation/` | CloudFormation: stacks, change sets, types of resources |
+| `ecr/` | ECR: the registry and the operations on images |
+| `iam/` | signatures, policies, and what each request needs |
+| `moto_internals/` | all that reads or changes moto |
+| `account`, `price_api`, `faults`, `keys` | quotas and other calls that moto lacks; prices; faults on demand; the key |
+
+The package itself imports nothing before `Emulator` or `Timing` is used (PEP 562).
 """
 
 from __future__ import annotations

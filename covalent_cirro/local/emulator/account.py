@@ -1,30 +1,27 @@
-"""What an emulated account may have, and its region offers: vCPU quotas, cost tags, instance types; IAM's simulator.
+"""Quotas, cost tags and instance types of an emulated account, and the calls about them; also IAM's policy simulator.
 
-Answers the calls that moto lacks, or answers for another account than ours. It must not know HTTP servers.
+Answers calls that moto lacks, or that it answers without regard to this account. It must not know HTTP servers.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import functools
-import gzip
-import importlib.util
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
-from covalent_cirro.local.emulator import moto_aws, prices
-from covalent_cirro.local.emulator.batch.batch import Batch
-from covalent_cirro.local.emulator.batch.batch_api import Answer
+from covalent_cirro.local.emulator import price_api
 from covalent_cirro.local.emulator.batch.model import Json
+from covalent_cirro.local.emulator.batch.service import Batch
 from covalent_cirro.local.emulator.formation import new_account
 from covalent_cirro.local.emulator.formation.new_account import NewAccount
+from covalent_cirro.local.emulator.http.answers import Answer, aws_json_answer, xml_answer
 from covalent_cirro.local.emulator.http.operations import Operation
 from covalent_cirro.local.emulator.iam import policies
+from covalent_cirro.local.emulator.moto_internals import moto_ec2, moto_iam
 
 ON_DEMAND, SPOT = "Running On-Demand {} instances", "All {} Spot Instance Requests"
 
@@ -42,7 +39,7 @@ QUOTA_NAMES = {
 """EC2's quotas of vCPUs (AWS General Reference, Amazon EC2 instance type quotas)."""
 
 ENOUGH_VCPUS = 1000.0
-"""An account that asked for more: what it has of each quota until somebody sets another value."""
+"""Value of each quota until another one is set: that of an account whose quotas were raised."""
 
 NEW_ACCOUNT_VCPUS = {"L-1216C47A": 5.0, "L-34B43A08": 5.0}
 """AWS's defaults; all others are 0 (AWS General Reference, Amazon EC2 instance type quotas)."""
@@ -51,33 +48,29 @@ IAM_XMLNS = "https://iam.amazonaws.com/doc/2010-05-08/"
 
 
 class Account:
-    """An emulated account's standing. All of it can be set at any time.
+    """Limits and offers of an emulated account. They can be set at any time.
 
     Args:
-        account: Its number.
-        batch: The Batch of a region.
-        of: The standing of any account by its number: moto holds those of all emulators of a process.
+        account: Gives its number, which is known once the emulator has started.
+        batch: Gives the AWS Batch of a region.
 
     Attributes:
         quotas: vCPUs by quota code; `None`: as AWS has it by default.
         cost_tags: ``"Active"`` or ``"Inactive"`` by tag key.
-        absent_types: By pattern of instance types, the zones that have none of them; none means the whole region.
-        new: What it lacks on its first day.
+        absent_types: By pattern of instance types, the zones that lack them; an empty list stands for all zones.
+        new: What a new account lacks.
     """
 
-    def __init__(
-        self, account: Callable[[], str], batch: Callable[[str], Batch], of: Callable[[str], Account | None]
-    ) -> None:
+    def __init__(self, account: Callable[[], str], batch: Callable[[str], Batch]) -> None:
         self._account = account
         self._batch = batch
-        self._of = of
         self.quotas: dict[str, float | None] = dict.fromkeys(QUOTA_NAMES, ENOUGH_VCPUS)
         self.cost_tags: dict[str, str] = {}
         self.absent_types: dict[str, list[str]] = {}
         self.new = NewAccount()
 
-    def settings(self, changes: Json) -> Json:
-        """Set what is given, and tell all: the emulator's own route.
+    def update(self, changes: Json) -> Json:
+        """Set the values that are given, and return all: the route ``/_cirro/account``.
 
         Raises:
             ValueError: An unknown key.
@@ -96,9 +89,9 @@ class Account:
         return {**{key: getattr(self, key) for key in known}, "new": self.new.settings()}
 
     def answer(self, asked: Operation, region: str, body: Callable[[], bytes]) -> Answer | None:
-        """The answer to a call that is ours to answer; `None` for all others."""
+        """The answer to a call of `CALLS`; `None` for other calls, which moto answers."""
         if asked.service == "ec2" and asked.name.startswith("DescribeInstanceType"):
-            install_instance_types(self._of)
+            moto_ec2.install()
         call: Any = CALLS.get((asked.service, asked.name))
         return None if call is None else call(self, region, body)
 
@@ -121,21 +114,21 @@ class Account:
         """GetServiceQuota, of EC2's vCPUs."""
         code = json.loads(body())["QuotaCode"]
         value = self.quotas.get(code)
-        return _no_such_quota() if value is None else _json(200, {"Quota": self._quota(region, code, value)})
+        return _no_such_quota() if value is None else aws_json_answer({"Quota": self._quota(region, code, value)})
 
     def get_default_quota(self, region: str, body: Callable[[], bytes]) -> Answer:
         """GetAWSDefaultServiceQuota, of EC2's vCPUs."""
         code = json.loads(body())["QuotaCode"]
         if code not in QUOTA_NAMES:
             return _no_such_quota()
-        return _json(200, {"Quota": self._quota(region, code, NEW_ACCOUNT_VCPUS.get(code, 0.0))})
+        return aws_json_answer({"Quota": self._quota(region, code, NEW_ACCOUNT_VCPUS.get(code, 0.0))})
 
     def list_service_quotas(self, region: str, body: Callable[[], bytes]) -> Answer:
         """ListServiceQuotas: those of EC2's vCPUs, on one page."""
         if json.loads(body())["ServiceCode"] != "ec2":
             return _no_such_quota()
         quotas = [self._quota(region, code, value) for code, value in self.quotas.items() if value is not None]
-        return _json(200, {"Quotas": quotas})
+        return aws_json_answer({"Quotas": quotas})
 
     # --- Cost Explorer ----------------------------------------------------------------------------------------------
 
@@ -147,7 +140,7 @@ class Account:
             for key, status in self.cost_tags.items()
             if wanted is None or key in wanted
         ]
-        return _json(200, {"CostAllocationTags": tags})
+        return aws_json_answer({"CostAllocationTags": tags})
 
     # --- ECS --------------------------------------------------------------------------------------------------------
 
@@ -173,10 +166,10 @@ class Account:
                 )
         wanted = json.loads(body() or b"{}").get("clusters") or []
         found = [each for each in made if {each["clusterArn"], each["clusterName"]} & set(wanted)]
-        return _json(200, {"clusters": found, "failures": []}) if found else None
+        return aws_json_answer({"clusters": found, "failures": []}) if found else None
 
     def describe_container_instances(self, region: str, body: Callable[[], bytes]) -> Answer:
-        """DescribeContainerInstances: instances of AWS Batch's clusters that have not gone."""
+        """DescribeContainerInstances: instances of AWS Batch's clusters that run."""
         asked = json.loads(body() or b"{}")
         cluster = str(asked.get("cluster") or "default").rpartition("/")[2]
         wanted = [str(each).rpartition("/")[2] for each in asked.get("containerInstances") or []]
@@ -197,32 +190,30 @@ class Account:
             for host in there.values()
         ]
         missing = [{"arn": each, "reason": "MISSING"} for each in wanted if each not in there]
-        return _json(200, {"containerInstances": found, "failures": missing})
+        return aws_json_answer({"containerInstances": found, "failures": missing})
 
     # --- prices -----------------------------------------------------------------------------------------------------
 
     def get_products(self, region: str, body: Callable[[], bytes]) -> Answer:
         """GetProducts, of EC2's instances."""
-        return _json(200, prices.get_products(json.loads(body())))
+        return aws_json_answer(price_api.get_products(json.loads(body())))
 
     def describe_spot_prices(self, region: str, body: Callable[[], bytes]) -> Answer:
         """DescribeSpotPriceHistory, up to now."""
-        asked = prices.parse_asked(dict(parse_qsl(body().decode())), time.time())
-        offers = {name: self.zones_of(region, name) for name in asked.instance_types or _offers(region)}
-        return Answer(200, [("Content-Type", "text/xml")], prices.spot_history(asked, offers).encode())
+        asked = price_api.parse_asked(dict(parse_qsl(body().decode())), time.time())
+        offers = {name: self.zones_of(region, name) for name in asked.instance_types or moto_ec2.offers(region)}
+        return xml_answer(price_api.spot_history(asked, offers))
 
-    # --- the first day ----------------------------------------------------------------------------------------------
+    # --- new accounts -----------------------------------------------------------------------------------------------
 
     def create_linked_role(self, region: str, body: Callable[[], bytes]) -> Answer | None:
         """CreateServiceLinkedRole."""
-        made = new_account.create_linked_role(self._account(), body())
-        return None if made is None else Answer(made[0], [("Content-Type", "text/xml")], made[1])
+        return new_account.create_linked_role(self._account(), body())
 
     def describe_endpoint_services(self, region: str, body: Callable[[], bytes]) -> Answer:
         """DescribeVpcEndpointServices."""
-        zones = moto_aws.zones(region)
-        told = new_account.describe_endpoint_services(self.new, region, zones, body())
-        return Answer(200, [("Content-Type", "text/xml")], told)
+        zones = moto_ec2.zones(region)
+        return new_account.describe_endpoint_services(self.new, region, zones, body())
 
     # --- IAM's simulator --------------------------------------------------------------------------------------------
 
@@ -230,7 +221,7 @@ class Account:
         """SimulatePrincipalPolicy: each action on each resource. The account's administrator may do all."""
         given = dict(parse_qsl(body().decode()))
         source = given["PolicySourceArn"]
-        who = moto_aws.principal_named(self._account(), source)
+        who = moto_iam.principal_named(self._account(), source)
         if who is None and not source.endswith(":user/moto"):
             text = f"The entity {source} cannot be found."
             return _iam_answer(
@@ -267,7 +258,7 @@ class Account:
 
     def zones_of(self, region: str, name: str) -> set[str]:
         """The zones of a region that have an instance type."""
-        zones = set(_offers(region).get(name, ()))
+        zones = set(moto_ec2.offers(region).get(name, ()))
         for pattern, absent in self.absent_types.items():
             if fnmatch.fnmatchcase(name, pattern):
                 zones = zones - set(absent) if absent else set()
@@ -289,66 +280,6 @@ CALLS: dict[tuple[str, str], Callable[[Account, str, Callable[[], bytes]], Answe
 }
 
 
-@functools.lru_cache(maxsize=8)
-def _offers(region: str) -> dict[str, tuple[str, ...]]:
-    """By instance type, the zones of a region that have it: moto's table, without importing moto."""
-    spec = importlib.util.find_spec("moto")
-    assert spec is not None
-    assert spec.origin is not None
-    folder = Path(spec.origin).parent / "ec2" / "resources" / "instance_type_offerings" / "availability-zone"
-    path = folder / f"{region}.json.gz"
-    if not path.exists():
-        return {}
-    found: dict[str, list[str]] = {}
-    with gzip.open(path) as file:
-        for offer in json.load(file):
-            found.setdefault(offer["InstanceType"], []).append(offer["Location"])
-    return {name: tuple(zones) for name, zones in found.items()}
-
-
-def install_instance_types(account_of: Callable[[str], Account | None]) -> None:
-    """Have moto's EC2 describe what a region has, not all there is, and take wildcards. Nothing the second time.
-
-    Args:
-        account_of: The standing of an account by its number.
-    """
-    with moto_aws.IMPORTING:
-        from moto.ec2.models import instance_types as module
-
-        backends: Any = module
-        if getattr(backends, "cirro_installed", False):
-            return
-        backends.cirro_installed = True
-        describe = backends.InstanceTypeBackend.describe_instance_types
-
-        def describe_instance_types(self: Any, instance_types: Any = None, filters: Any = None) -> Any:
-            account, region = account_of(self.account_id), self.region_name
-            found = describe(self, instance_types, filters)
-            return [each for each in found if account is None or account.zones_of(region, each["InstanceType"])]
-
-        def describe_offerings(self: Any, location_type: str | None = None, filters: Any = None) -> Any:
-            account, region = account_of(self.account_id), self.region_name
-            offers = []
-            for name in _offers(region):
-                zones = sorted(account.zones_of(region, name) if account is not None else _offers(region)[name])
-                places = zones if location_type == "availability-zone" else [region][: len(zones)]
-                offers += [{"InstanceType": name, "Location": place} for place in places]
-            return [
-                {**offer, "LocationType": location_type or "region"}
-                for offer in offers
-                if all(
-                    any(fnmatch.fnmatchcase(offer[_FILTERED[key]], value) for value in values)
-                    for key, values in (filters or {}).items()
-                )
-            ]
-
-        backends.InstanceTypeBackend.describe_instance_types = describe_instance_types
-        backends.InstanceTypeOfferingBackend.describe_instance_type_offerings = describe_offerings
-
-
-_FILTERED = {"instance-type": "InstanceType", "location": "Location"}
-
-
 def _members(given: dict[str, str], name: str) -> list[str]:
     numbered = ((key.removeprefix(f"{name}.member."), value) for key, value in given.items())
     return [value for key, value in sorted((pair for pair in numbered if pair[0].isdigit()), key=lambda p: int(p[0]))]
@@ -363,17 +294,11 @@ def _context(given: dict[str, str]) -> dict[str, list[str]]:
     return found
 
 
-def _json(status: int, value: Json) -> Answer:
-    return Answer(status, [("Content-Type", "application/x-amz-json-1.1")], json.dumps(value).encode())
-
-
 def _no_such_quota() -> Answer:
-    return _json(
-        400,
-        {"__type": "NoSuchResourceException", "Message": "The request failed because the specified quota is unknown."},
-    )
+    text = "The request failed because the specified quota is unknown."
+    return aws_json_answer({"__type": "NoSuchResourceException", "Message": text}, 400)
 
 
 def _iam_answer(status: int, inner: str) -> Answer:
     name = "SimulatePrincipalPolicyResponse" if status == 200 else "ErrorResponse"
-    return Answer(status, [("Content-Type", "text/xml")], f'<{name} xmlns="{IAM_XMLNS}">{inner}</{name}>'.encode())
+    return xml_answer(f'<{name} xmlns="{IAM_XMLNS}">{inner}</{name}>', status)

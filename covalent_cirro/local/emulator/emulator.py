@@ -1,9 +1,8 @@
-"""Puts the emulated AWS together: one port, moto behind it, our AWS Batch, and an end that leaves nothing running."""
+"""Puts the emulated AWS together: one port for AWS Batch, moto and the registry. Its end leaves nothing running."""
 
 from __future__ import annotations
 
 import atexit
-import os
 import secrets
 import shutil
 import tempfile
@@ -15,24 +14,26 @@ from typing import Any
 
 from covalent_cirro import private
 from covalent_cirro.errors import EmulatorError
-from covalent_cirro.local.emulator import keys, moto_aws, open_emulators
+from covalent_cirro.local.emulator import keys, open_emulators
 from covalent_cirro.local.emulator.account import Account
-from covalent_cirro.local.emulator.attempts.credentials import Tasks
-from covalent_cirro.local.emulator.attempts.runs import runtime
-from covalent_cirro.local.emulator.batch.batch import Batch
+from covalent_cirro.local.emulator.attempts.attempt_threads import runtime
+from covalent_cirro.local.emulator.attempts.tasks import Tasks
 from covalent_cirro.local.emulator.batch.batch_api import DEFAULT_LIMITS, Limits
 from covalent_cirro.local.emulator.batch.model import Json, Timing
-from covalent_cirro.local.emulator.ecr.images import Images, Rules
+from covalent_cirro.local.emulator.batch.service import Batch
+from covalent_cirro.local.emulator.context import EmulatorContext
+from covalent_cirro.local.emulator.ecr.images import Images, RepositoryRules
 from covalent_cirro.local.emulator.ecr.registry import USER, Registry, Tokens
 from covalent_cirro.local.emulator.faults import Faults
-from covalent_cirro.local.emulator.http.callers import Callers
-from covalent_cirro.local.emulator.http.calls import Calls
-from covalent_cirro.local.emulator.http.control import Control, is_tasks, status
-from covalent_cirro.local.emulator.http.front import Front
-from covalent_cirro.local.emulator.http.server import Application, Environ, Server, StartResponse
-from covalent_cirro.local.emulator.iam.iam import Iam
+from covalent_cirro.local.emulator.http.authentication import Authentication
+from covalent_cirro.local.emulator.http.call_counts import CallCounts
+from covalent_cirro.local.emulator.http.control_routes import ControlRoutes, is_tasks, status
+from covalent_cirro.local.emulator.http.request_router import RequestRouter
+from covalent_cirro.local.emulator.http.server import Server
+from covalent_cirro.local.emulator.iam.enforcement import IamEnforcement
 from covalent_cirro.local.emulator.keys import Key
-from covalent_cirro.local.emulator.setting import Setting
+from covalent_cirro.local.emulator.moto_internals import loading, moto_iam, moto_s3
+from covalent_cirro.local.emulator.moto_internals.loading import MotoApplication
 
 REGION = "us-east-1"
 REGISTRY = "registry"
@@ -42,27 +43,28 @@ REGISTRY = "registry"
 class Emulator:
     """An emulated AWS in this process, answering on a free loopback port from `start` to `close`.
 
-    moto keeps its state for the whole process, by account: emulators open at the same time get accounts of their own,
-    and `close` forgets all of the account. Bucket names are shared, as among the accounts of AWS.
+    moto keeps its state for the whole process, by account: each emulator that is open gets an account of its own, and
+    `close` removes the state of that account. Bucket names are shared, as among the accounts of AWS.
 
     Args:
         port: 0 takes a free one.
-        state_dir: Where jobs have their working folders; `None` makes a folder that goes at the end.
+        state_dir: Folder of jobs' working folders, the key and images; `None` makes one, and `close` removes it.
         region: The region of requests that name none.
         docker: Run jobs as containers of their images instead of as processes.
         timing: Durations; ``Timing(scale=0.01)`` makes a time limit of a minute 0.6 s.
         limits: Calls a second by Batch operation, above which AWS Batch throttles.
         quota_vcpus: vCPUs of all emulated instances together, like EC2's quota; `None` for no limit.
-        iam: Check each call against the policies of its caller (`iam.Iam` says who that is).
-        image_commands: By image, what its ``ENTRYPOINT`` and ``CMD`` would run: a process has no image to ask.
+        iam: Check each call against the policies of its caller (`iam.enforcement`).
+        image_commands: By image, the command of its ``ENTRYPOINT`` and ``CMD``, for jobs that are processes.
 
     Attributes:
-        key: What signs calls (`keys.Key`), from `start` on; in the file `credentials` of the state folder.
-        web_identity: The token with which STS's AssumeRoleWithWebIdentity takes a caller for a CI service.
+        key: The access key that signs calls (`keys.Key`), after `start`; the file `credentials` of the state folder has
+            it.
+        web_identity: The token with which STS's AssumeRoleWithWebIdentity accepts a caller as a CI service.
 
     Raises:
         EmulatorError: The port is taken, or no Docker engine answers.
-        NotPrivate: The state folder is also another user's.
+        NotPrivate: Another user can reach the state folder.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Emulator:
         self.port = port
         self.key = Key("", "")
         self.web_identity = secrets.token_urlsafe(30)
-        self.calls = Calls()
+        self.calls = CallCounts()
         self.limits = Limits(DEFAULT_LIMITS if limits is None else limits)
         self.faults = Faults(changed=self._faults_changed)
         self.tasks = Tasks(self._assume)
@@ -97,32 +99,32 @@ class Emulator:
         self.state_dir = Path(tempfile.mkdtemp(prefix="cirro-emulator-")) if state_dir is None else Path(state_dir)
         self.images = Images(self.state_dir / REGISTRY, self._repository_rules, lambda: self.account)
         self.tokens = Tokens()
-        self.standing = Account(lambda: self.account, self.batch, open_emulators.account_of)
+        self.account_settings = Account(lambda: self.account, self.batch)
         self._batches: dict[str, Batch] = {}
         self._lock = threading.RLock()
         self._server: Server | None = None
-        self._setting: Setting | None = None
+        self._context: EmulatorContext | None = None
         self._session: Any = None
 
-    # --- life -------------------------------------------------------------------------------------------------------
+    # --- start and end ----------------------------------------------------------------------------------------------
 
     def start(self) -> Emulator:
-        """Answer from now on."""
+        """Begin to answer."""
         for folder in (self.state_dir, self.state_dir / "jobs"):
             private.folder(folder)
         self.key = keys.key_of(self.state_dir)
         engine = runtime(
             self.state_dir / "jobs", docker=self._docker, image_commands=self.image_commands, login=self._login
         )
-        front = Front(
+        router = RequestRouter(
             account="",
             region=self.region,
-            moto=_Moto(),
+            moto=MotoApplication([moto_s3.install]),
             registry=Registry(self.images, self.tokens, lambda: self.endpoint_url),
             batch=self.batch,
-            callers=Callers(self.key, self._secret_of, self.web_identity),
+            callers=Authentication(self.key, self._secret_of, self.web_identity),
             is_tasks=is_tasks,
-            control=Control(
+            control=ControlRoutes(
                 self.region,
                 lambda: dict(self._batches),
                 self.faults,
@@ -130,17 +132,17 @@ class Emulator:
                 self.limits,
                 self.tasks,
                 self.image_commands,
-                self.standing,
+                self.account_settings,
             ),
             job_of=self.tasks.job_of,
-            standing=self.standing,
-            install=_install,
+            account_settings=self.account_settings,
+            install=_replace_in_moto,
             faults=self.faults,
             calls=self.calls,
             limits=self.limits,
         )
         try:
-            self._server = Server(front, self.port)
+            self._server = Server(router, self.port)
         except OSError as error:
             raise EmulatorError(
                 f"the emulator cannot listen on 127.0.0.1:{self.port}: {error.strerror}; take another port, or 0 for a "
@@ -148,9 +150,9 @@ class Emulator:
             ) from error
         self.port = self._server.port
         self.endpoint_url = f"http://127.0.0.1:{self.port}"
-        self.account = front.account = open_emulators.add(self)
-        front.iam = iam = Iam(self.account, self.region, self.batch, self._enforces_iam, self.key.ids)
-        self._setting = Setting(
+        self.account = router.account = open_emulators.add(self)
+        router.iam = iam = IamEnforcement(self.account, self.region, self.batch, self._enforces_iam, self.key.ids)
+        self._context = EmulatorContext(
             account=self.account,
             endpoint_url=self.endpoint_url,
             runtime=engine,
@@ -165,10 +167,10 @@ class Emulator:
         return self
 
     def close(self, *, forget: bool = True) -> None:
-        """End all jobs with their descendants, stop to answer. Does nothing the second time.
+        """End all jobs with their descendants, and answer no more. Does nothing the second time.
 
         Args:
-            forget: Drop all that moto holds of the account; a process that ends anyway need not.
+            forget: Remove what moto holds of the account; a process that ends anyway need not do that.
         """
         with self._lock:
             server, self._server = self._server, None
@@ -178,12 +180,12 @@ class Emulator:
         atexit.unregister(self.close)
         for batch in batches:
             batch.close()
-        assert self._setting is not None
-        self._setting.runtime.close()
+        assert self._context is not None
+        self._context.runtime.close()
         server.close()
         open_emulators.remove(self.account)
         if forget:
-            moto_aws.forget_account(self.account)
+            loading.forget_account(self.account)
         self.images.close()
         shutil.rmtree(self.state_dir if self._own_dir else self.state_dir / "jobs", ignore_errors=True)
 
@@ -201,14 +203,14 @@ class Emulator:
         """The AWS Batch of a region, made when first asked for."""
         name = region or self.region
         with self._lock:
-            if self._setting is None:
+            if self._context is None:
                 raise EmulatorError("the emulator is not running: call start() first")
             if name not in self._batches:
-                self._batches[name] = Batch(self._setting, name)
+                self._batches[name] = Batch(self._context, name)
             return self._batches[name]
 
     def client(self, service: str, **options: Any) -> Any:
-        """A boto3 client of this AWS, with its key. Needs boto3."""
+        """A boto3 client of this AWS, with its key."""
         import boto3
 
         given: dict[str, Any] = {
@@ -227,60 +229,34 @@ class Emulator:
         return status(dict(self._batches))
 
     def _secret_of(self, access_key: str) -> str | None:
-        return self.tasks.secret_of(access_key) or moto_aws.secret_of(self.account, access_key)
+        return self.tasks.secret_of(access_key) or moto_iam.secret_of(self.account, access_key)
 
     def _assume(self, role_arn: str, session: str, duration_s: int) -> Json:
-        return moto_aws.assume_role(self.account, self.region, role_arn, session, duration_s)
+        return moto_iam.assume_role(self.account, self.region, role_arn, session, duration_s)
 
     def _login(self, image: str) -> dict[str, str] | None:
-        """What the ECS agent logs in with to pull an image; `None` for one of another registry."""
+        """User and password with which the ECS agent pulls an image; `None` for an image of another registry."""
         if image.partition("/")[0] != self.endpoint_url.partition("://")[2]:
             return None
         return {"username": USER, "password": self.tokens.issue(self.region).password}
 
-    def _repository_rules(self, region: str, name: str) -> Rules | None:
-        from covalent_cirro.local.emulator.ecr import ecr
+    def _repository_rules(self, region: str, name: str) -> RepositoryRules | None:
+        from covalent_cirro.local.emulator.moto_internals import moto_ecr
 
-        return ecr.rules(self.account, region, name)
+        return moto_ecr.rules(self.account, region, name)
 
     def _faults_changed(self) -> None:
         for batch in list(self._batches.values()):
             batch.faults_changed()
 
 
-def _install(service: str) -> None:
-    """Put our own code into a service of moto's, before it is first called."""
+def _replace_in_moto(service: str) -> None:
+    """Replace what moto does in a service, before the first call of that service."""
     if service in ("cloudformation", "ecr"):
-        from covalent_cirro.local.emulator.ecr import ecr
+        from covalent_cirro.local.emulator.moto_internals import moto_ecr
 
-        ecr.install()
+        moto_ecr.install()
     if service == "cloudformation":
-        from covalent_cirro.local.emulator.formation import stack_install
+        from covalent_cirro.local.emulator.moto_internals import moto_cloudformation
 
-        stack_install.install()
-
-
-class _Moto:
-    """moto's application, imported when first called."""
-
-    def __init__(self) -> None:
-        self._application: Application | None = None
-
-    def __call__(self, environ: Environ, start: StartResponse) -> Any:
-        if self._application is None:
-            with moto_aws.IMPORTING:
-                os.environ.setdefault("MOTO_S3_DEFAULT_KEY_BUFFER_SIZE", str(1 << 20))
-                moto_aws.preload()
-                from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-
-                from covalent_cirro.local.emulator.http.s3_objects import count_parts, share_reads
-                from covalent_cirro.local.emulator.iam.bucket_policies import leave_to_iam
-
-                share_reads()
-                count_parts()
-                leave_to_iam()
-                application: Any = DomainDispatcherApplication(create_backend_app)
-                application.lock = moto_aws.IMPORTING  # it imports a service when that is first called
-                self._application = application
-        assert self._application is not None
-        return self._application(environ, start)
+        moto_cloudformation.install()

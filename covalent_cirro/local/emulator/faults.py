@@ -1,4 +1,4 @@
-"""Faults that somebody asked for: which call or job they hit, how often, how long. Not how they are done."""
+"""Faults that are set: which call or job each hits, how often, how long. It must not know what a fault does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JOB_KINDS = ("describe_omits", "stuck", "image_pull", "disk_full", "lose_host", 
 KINDS = REQUEST_KINDS + JOB_KINDS
 
 LOSE_HOST = "lose_host"
-"""The only kind that is of both: with an ``operation``, it strikes after that call of a job."""
+"""The only kind that is a fault of both: with an ``operation``, it hits after that call of a job."""
 
 ERRORS = {
     403: ("AccessDenied", "Access Denied"),
@@ -31,7 +31,7 @@ HOST_STATES = ("RUNNABLE", "STARTING", "RUNNING")
 """States of a job that has a host, or for which one boots."""
 
 STRUCK_KEPT = 10_000
-"""So many names of what a fault of a call hit are kept."""
+"""How many names of jobs and objects are kept for each fault (``struck``)."""
 
 _ids = itertools.count(1)
 
@@ -48,10 +48,10 @@ class Fault:
         job: Prefix of the job's name.
         environment: Name of the compute environment, for ``no_capacity`` and ``invalid``.
         key: Part of the object's path (``/<bucket>/<key>``), for calls of S3.
-        count: It hits this often and is then spent; `None` is without limit.
-        probability: Chance that it hits, for each call or job.
-        above_per_s: Hits only what comes faster than this, evenly spread over time.
-        duration_s: It ends this long after it was asked for.
+        count: How often it hits; `None`: without limit.
+        probability: Probability that it hits, for each call or job.
+        above_per_s: It hits only calls above this rate, in calls a second.
+        duration_s: It ends this long after it was set.
         status: HTTP status of ``error``: one of `ERRORS`.
         code: Error code of ``throttle``, ``error`` and ``conflict``, where it is not the usual one of the service; of
             ``bulk_error``, where it is not ``ThrottlingException`` (API model, TerminateJobsErrorDetail).
@@ -59,15 +59,15 @@ class Fault:
             before the answer.
         seconds: ``slow``: wait before the call. ``describe_omits``: how long a new job is not shown.
             ``lose_host``: how long the job is in its state before. ``disk_full``: how long the attempt runs before.
-            ``clock``: how far AWS's clock is ahead of ours; beyond five minutes it refuses the signature.
-        state: ``lose_host``: the job's state when its host goes. In RUNNABLE it is the host that boots for it.
-        notice_s: ``lose_host``: Spot's notice is in the host's metadata this long before; `None`: there is none.
+            ``clock``: how far AWS's clock is ahead; above five minutes it refuses the signature.
+        state: ``lose_host``: the job's state when its host is terminated. In RUNNABLE it is the host that boots for it.
+        notice_s: ``lose_host``: how long before a Spot notice is in the host's metadata; `None`: there is no notice.
         bytes_per_s: ``slow``: speed of the answer's body.
-        reason: ``stuck``, ``invalid``: the statusReason. ``image_pull``: what follows ``CannotPullContainerError: ``.
+        reason: ``stuck``, ``invalid``: the statusReason. ``image_pull``: the text after ``CannotPullContainerError: ``.
             ``bulk_error``: its message.
         pattern: ``damage``: a regular expression; what it matches in the object is stored as ``replacement``.
         replacement: See ``pattern``.
-        size: ``damage``: the object is stored with so many bytes, cut off or filled up with blanks.
+        size: ``damage``: the object is stored with this many bytes, cut off or filled up with blanks.
     """
 
     kind: str
@@ -111,20 +111,20 @@ class Fault:
 
     @property
     def is_of_a_call(self) -> bool:
-        """Whether a call sets it off; else something that happens to a job."""
+        """Whether it hits calls; else it hits jobs or compute environments."""
         return self.kind in REQUEST_KINDS or (self.kind == LOSE_HOST and self.operation is not None)
 
 
 FIELDS = frozenset(each.name for each in fields(Fault)) - {"id", "hits", "until", "allowed_at", "held", "struck"}
-"""What a request may set."""
+"""Fields that a request may set."""
 
 
 class Faults:
-    """The faults that are asked for now; oldest first, the first that matches hits. Safe for threads.
+    """The faults that are set. Of those that match, the oldest hits. Safe for threads.
 
     Args:
-        clock: Seconds, for ``duration_s``.
-        seed: Of the draws for ``probability``.
+        clock: Gives seconds, for ``duration_s``.
+        seed: Seed of the random numbers for ``probability``.
         changed: Called after faults were added or cleared.
     """
 
@@ -141,7 +141,7 @@ class Faults:
         self._faults: list[Fault] = []
 
     def add(self, kind: str, **settings: Any) -> int:
-        """Ask for a fault; the keywords are the fields of `Fault`. Returns its id.
+        """Set a fault; the keywords are the fields of `Fault`. Returns its id.
 
         Raises:
             ValueError: An unknown kind or keyword.
@@ -158,13 +158,13 @@ class Faults:
         return fault.id
 
     def clear(self, fault_id: int | None = None) -> None:
-        """End a fault, or all."""
+        """Remove a fault, or all."""
         with self._lock:
             self._faults = [fault for fault in self._faults if fault_id is not None and fault.id != fault_id]
         self._changed()
 
     def all(self) -> list[dict[str, Any]]:
-        """All faults, spent ones included, with how often each hit, and what."""
+        """All faults, with how often each has hit, and which jobs and objects."""
         with self._lock:
             return [
                 {**asdict(fault), "held": sorted(fault.held), "struck": sorted(fault.struck)} for fault in self._faults
@@ -173,12 +173,12 @@ class Faults:
     def take_request(
         self, service: str, operation: str, caller: str, path: str = "", about: Callable[[], Iterable[str]] = tuple
     ) -> list[Fault]:
-        """The faults that hit this call: at most one of each kind. Their counts go down.
+        """The faults that hit this call: at most one of each kind. They count as hit.
 
         Args:
-            service, operation, caller: Of the call, as in `Fault`.
-            path: Of the request.
-            about: Names jobs and objects that the call is about, for ``struck``.
+            service, operation, caller: Those of the call, as in `Fault`.
+            path: Path of the request.
+            about: Gives names of jobs and objects of the call, for ``struck``.
         """
         if not self._faults:
             return []
@@ -196,14 +196,14 @@ class Faults:
                 ):
                     hit[fault.kind] = fault
         if hit:
-            names = list(about())  # may have to wait for the request's body
+            names = list(about())  # outside the lock: it may wait for the body of the request
             with self._lock:
                 for fault in hit.values():
                     fault.struck.update(names[: max(0, STRUCK_KEPT - len(fault.struck))])
         return list(hit.values())
 
     def take_job(self, kind: str, job: str = "", environment: str = "", state: str | None = None) -> Fault | None:
-        """The fault of this kind that hits this job or compute environment, or `None`. Its count goes down."""
+        """The fault of this kind that hits this job or compute environment, or `None`. It counts as hit."""
         if not self._faults:
             return None
         with self._lock:
@@ -221,7 +221,7 @@ class Faults:
         return None
 
     def holding(self, kind: str, key: str, job: str = "", environment: str = "") -> Fault | None:
-        """As `take_job`, for a fault that lasts: once it hit ``key`` it holds it until it ends, and counts once."""
+        """As `take_job`, for a fault that lasts: once it has hit ``key``, it does so until it ends, and counts once."""
         if not self._faults:
             return None
         with self._lock:

@@ -1,6 +1,7 @@
-"""The key of an emulator: made anew for each state folder, in a file that only its user reads. Knows no requests.
+"""The access key of an emulator: each state folder has its own, in a file that only its user can read.
 
-The file is a credentials file of AWS's, so that every SDK finds the key by ``AWS_SHARED_CREDENTIALS_FILE``.
+The file is a credentials file of AWS's, so that every SDK finds the key by ``AWS_SHARED_CREDENTIALS_FILE``. This module
+must not know requests.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class Key(NamedTuple):
     """An access key.
 
     Attributes:
-        id: Access key id: 20 characters, as AWS's have. Told in every request, so no secret.
-        secret: Secret access key: signs requests, and never travels.
+        id: Access key id: 20 characters, as AWS's have. Every request has it: it is no secret.
+        secret: Secret access key, which signs requests; no request has it.
     """
 
     id: str
@@ -36,7 +37,7 @@ class Key(NamedTuple):
 
     @property
     def ids(self) -> frozenset[str]:
-        """Ids that go with its secret: its own, and that of the emulator's calls to itself."""
+        """Ids that are used with its secret: its own, and that of the emulator's calls to itself."""
         return frozenset((self.id, OWN_ID))
 
     @property
@@ -49,12 +50,12 @@ def key_of(folder: Path) -> Key:
     """The key of a state folder; a new one where the folder has none.
 
     Raises:
-        EmulatorError: What is in the place of the file is no key.
+        EmulatorError: The file of that name holds no key.
     """
     path = folder / FILE
     if path.exists():
         return read(path)
-    # 75 and 240 bits of chance.
+    # 75 and 240 random bits.
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
     key = Key("CIRRO" + "".join(secrets.choice(letters) for _ in range(15)), secrets.token_urlsafe(30))
     private.write(path, f"[{_SECTION}]\naws_access_key_id = {key.id}\naws_secret_access_key = {key.secret}\n")

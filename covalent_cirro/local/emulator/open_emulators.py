@@ -1,4 +1,4 @@
-"""The emulators that are open in this process, by account: what moto's code, which knows accounts only, asks for."""
+"""The emulators that are open in this process, by account. Code that moto calls knows the account only."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from covalent_cirro.local.emulator.account import Account
-    from covalent_cirro.local.emulator.batch.batch import Batch
+    from covalent_cirro.local.emulator.batch.service import Batch
     from covalent_cirro.local.emulator.ecr.images import Images
     from covalent_cirro.local.emulator.ecr.registry import Tokens
 
 FIRST_ACCOUNT = 123456789012
-"""The first emulator of a process has this account; one that is opened beside it has the next."""
+"""Account of the first emulator of a process; each further one that is open at the same time has the next number."""
 
 _lock = threading.Lock()
 _emulators: dict[str, OpenEmulator] = {}
 
 
 class OpenEmulator(Protocol):
-    """What is asked of an emulator by its account (`emulator.Emulator`)."""
+    """What is used of an emulator that was found by its account (`emulator.Emulator`)."""
 
     endpoint_url: str
     images: Images
     tokens: Tokens
-    standing: Account
+    account_settings: Account
 
     def batch(self, region: str) -> Batch:
         """The AWS Batch of a region."""
@@ -57,4 +57,4 @@ def of(account: str) -> OpenEmulator | None:
 def account_of(account: str) -> Account | None:
     """Quotas and instance types of the open emulator that has this account."""
     emulator = of(account)
-    return None if emulator is None else emulator.standing
+    return None if emulator is None else emulator.account_settings

@@ -40,7 +40,7 @@ class World:
             self.client("cloudformation"), "cirro", {"MonthlyBudgetUsd": 100, "BudgetEmail": "a@example.org"}
         )
         self.outputs, self.settings = self.deployed.outputs, self.deployed.settings
-        emulator.standing.cost_tags[TAG] = "Active"
+        emulator.account_settings.cost_tags[TAG] = "Active"
         covalent_config.record(self.settings, stack_name="cirro", region=REGION, profile="")
         covalent_config.set_image(self.image())
         self.queue = self.client("batch").describe_job_queues(jobQueues=["cirro-cpu"])["jobQueues"][0]
@@ -162,15 +162,15 @@ class World:
             iam.update_assume_role_policy(RoleName=role, PolicyDocument=json.dumps(before))
 
     @contextlib.contextmanager
-    def standing(self, **changes: Any) -> Iterator[None]:
+    def account_settings(self, **changes: Any) -> Iterator[None]:
         """Other quotas, cost tags or instance types of the account."""
-        standing = self.emulator.standing
-        before = {key: dict(getattr(standing, key)) for key in changes}
-        standing.settings(changes)
+        account_settings = self.emulator.account_settings
+        before = {key: dict(getattr(account_settings, key)) for key in changes}
+        account_settings.update(changes)
         try:
             yield
         finally:
-            standing.settings(before)
+            account_settings.update(before)
 
 
 def needed(ids: tuple[str, ...]) -> list[Check]:

@@ -115,10 +115,10 @@ def asked(**asked: Any) -> Callable[[World], Any]:
     return broken
 
 
-def standing(**changes: Any) -> Callable[[World], Any]:
+def account_settings(**changes: Any) -> Callable[[World], Any]:
     @contextlib.contextmanager
     def broken(world: World) -> Iterator[dict[str, Any]]:
-        with world.standing(**changes):
+        with world.account_settings(**changes):
             yield {}
 
     return broken
@@ -317,17 +317,22 @@ BREAKAGES: list[tuple[str, str, Callable[[World], Any], str]] = [
     ("queue", FAILURE, config(batch_queue="gone"), "does not exist"),
     ("environment", FAILURE, environment_disabled, "DISABLED"),
     ("environment", FAILURE, environment_invalid, "none of the instances joined the underlying ECS Cluster"),
-    ("instance_types", FAILURE, standing(absent_types={"g4dn.*": [], "g5.*": []}), "has no g4dn, g5"),
-    ("instance_types", WARNING, standing(absent_types={"g5.*": []}), "has no g5"),
-    ("instance_types", FAILURE, standing(absent_types={"g*": [f"{REGION}{z}" for z in "abc"]}), "not offered"),
-    ("instance_types", WARNING, standing(absent_types={"g*": [f"{REGION}{z}" for z in "ab"]}), "only us-east-1c"),
+    ("instance_types", FAILURE, account_settings(absent_types={"g4dn.*": [], "g5.*": []}), "has no g4dn, g5"),
+    ("instance_types", WARNING, account_settings(absent_types={"g5.*": []}), "has no g5"),
+    ("instance_types", FAILURE, account_settings(absent_types={"g*": [f"{REGION}{z}" for z in "abc"]}), "not offered"),
+    (
+        "instance_types",
+        WARNING,
+        account_settings(absent_types={"g*": [f"{REGION}{z}" for z in "ab"]}),
+        "only us-east-1c",
+    ),
     ("fit", FAILURE, asked(memory=4000), "MiB of memory of at most"),
     ("fit", FAILURE, asked(num_gpus=9), "9 GPU of at most 8"),
     ("fit", FAILURE, image("arm64"), "exec format error"),
     ("disk", FAILURE, small_disks, "have 30 GiB"),
-    ("quota", FAILURE, standing(quotas={"L-3819A6DF": 0.0}), "All G and VT Spot Instance Requests: 0 vCPUs"),
-    ("quota", FAILURE, standing(quotas={"L-DB2E81BA": None}), "Running On-Demand G and VT instances: 0 vCPUs"),
-    ("quota", WARNING, standing(quotas={"L-34B43A08": 64.0}), "may want 256"),
+    ("quota", FAILURE, account_settings(quotas={"L-3819A6DF": 0.0}), "All G and VT Spot Instance Requests: 0 vCPUs"),
+    ("quota", FAILURE, account_settings(quotas={"L-DB2E81BA": None}), "Running On-Demand G and VT instances: 0 vCPUs"),
+    ("quota", WARNING, account_settings(quotas={"L-34B43A08": 64.0}), "may want 256"),
     ("network", FAILURE, no_route, "no route out"),
     ("network", FAILURE, no_public_address, "no public address"),
     ("job_role", FAILURE, trust("BatchJobRoleName", **OTHER_SERVICE), "does not trust ecs-tasks"),
@@ -359,8 +364,8 @@ BREAKAGES: list[tuple[str, str, Callable[[World], Any], str]] = [
     ("image", FAILURE, image(format="99"), "format 99"),
     ("image", WARNING, image(runner="0.0.1"), "covalent-cirro 0.0.1"),
     ("image", WARNING, config(container_image_uri="docker.io/mine/runner:1"), "not in a private ECR registry"),
-    ("cost_tag", WARNING, standing(cost_tags={}), "does not know it yet"),
-    ("cost_tag", WARNING, standing(cost_tags={TAG: "Inactive"}), "Inactive"),
+    ("cost_tag", WARNING, account_settings(cost_tags={}), "does not know it yet"),
+    ("cost_tag", WARNING, account_settings(cost_tags={TAG: "Inactive"}), "Inactive"),
     ("covalent", FAILURE, python_without_covalent, "not installed"),
 ]
 

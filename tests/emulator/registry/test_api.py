@@ -1,4 +1,4 @@
-"""What ECR's own API shows of what was pushed to the emulated one, and how it goes away."""
+"""What ECR's own API shows of the images that were pushed, and how they are deleted."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
-from covalent_cirro.local.emulator.ecr.image_lifecycle import Aged, expired
-from covalent_cirro.local.emulator.ecr.images import OCI_MANIFEST, Rules
+from covalent_cirro.local.emulator.ecr.image_lifecycle import ImageAge, expired
+from covalent_cirro.local.emulator.ecr.images import OCI_MANIFEST, RepositoryRules
 from tests.emulator.conftest import Aws
 from tests.emulator.registry.conftest import details, files, new_names
 from tests.pushed_images import Pushes, digest_of
@@ -131,15 +131,15 @@ def test_a_pushed_image_can_be_scanned(registry: Pushes, repository: str) -> Non
     assert registry.ecr.describe_image_scan_findings(**image)["imageScanStatus"]["status"] == "COMPLETE"
 
 
-# --- what goes --------------------------------------------------------------------------------------------------------
+# --- what is deleted --------------------------------------------------------------------------------------------------
 
 
 def test_a_deleted_image_frees_what_only_it_had(aws: Aws, registry: Pushes, repository: str) -> None:
     """A layer that another image has stays."""
     registry.image(repository, "one", layers=[b"common layer", b"layer of one"])
     two = registry.image(repository, "two", layers=[b"common layer", b"layer of two"])
-    gone = registry.ecr.batch_delete_image(repositoryName=repository, imageIds=[{"imageTag": "one"}])
-    assert [each["imageTag"] for each in gone["imageIds"]] == ["one"]
+    deleted = registry.ecr.batch_delete_image(repositoryName=repository, imageIds=[{"imageTag": "one"}])
+    assert [each["imageTag"] for each in deleted["imageIds"]] == ["one"]
     assert digest_of(b"layer of one") not in files(aws)
     assert {digest_of(b"common layer"), digest_of(b"layer of two")} <= files(aws)
     assert registry("GET", f"{repository}/manifests/one").status == 404
@@ -147,24 +147,24 @@ def test_a_deleted_image_frees_what_only_it_had(aws: Aws, registry: Pushes, repo
 
 
 def test_one_of_two_tags_goes_alone(registry: Pushes, repository: str) -> None:
-    """The image goes with its last tag, or by its digest."""
+    """The image is deleted with its last tag, or by its digest."""
     digest = registry.image(repository, "one")
     registry.image(repository, "two")
     registry.ecr.batch_delete_image(repositoryName=repository, imageIds=[{"imageTag": "one"}])
     (detail,) = details(registry, repository)
     assert detail["imageTags"] == ["two"]
-    gone = registry.ecr.batch_delete_image(repositoryName=repository, imageIds=[{"imageDigest": digest}])
-    assert gone["imageIds"] == [{"imageDigest": digest, "imageTag": "two"}]
+    deleted = registry.ecr.batch_delete_image(repositoryName=repository, imageIds=[{"imageDigest": digest}])
+    assert deleted["imageIds"] == [{"imageDigest": digest, "imageTag": "two"}]
     assert details(registry, repository) == []
 
 
 def test_a_repository_with_images_goes_by_force_only(aws: Aws, registry: Pushes, repository: str) -> None:
     """With its layers; one of the same name begins empty."""
-    registry.image(repository, "one", layers=[b"layer of a repository that goes"])
+    registry.image(repository, "one", layers=[b"layer of a repository that is deleted"])
     with pytest.raises(registry.ecr.exceptions.RepositoryNotEmptyException):
         registry.ecr.delete_repository(repositoryName=repository)
     registry.ecr.delete_repository(repositoryName=repository, force=True)
-    assert digest_of(b"layer of a repository that goes") not in files(aws)
+    assert digest_of(b"layer of a repository that is deleted") not in files(aws)
     assert registry("GET", f"{repository}/manifests/one").errors == ["NAME_UNKNOWN"]
     registry.repository(repository)
     assert details(registry, repository) == []
@@ -191,15 +191,15 @@ def test_the_repositorys_lifecycle_policy_is_applied_at_a_push(registry: Pushes,
 
 
 IMAGES = [
-    Aged("old", ("v1",), 1_000.0, 1),
-    Aged("middle", ("v2", "latest"), 2_000.0, 2),
-    Aged("loose", (), 2_000.0, 3),
-    Aged("new", ("test-1",), 90_000.0, 4),
+    ImageAge("old", ("v1",), 1_000.0, 1),
+    ImageAge("middle", ("v2", "latest"), 2_000.0, 2),
+    ImageAge("loose", (), 2_000.0, 3),
+    ImageAge("new", ("test-1",), 90_000.0, 4),
 ]
 
 
 @pytest.mark.parametrize(
-    ("rules", "gone"),
+    ("rules", "expected"),
     [
         ([{"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 1}], ["loose", "middle", "old"]),
         ([{"tagStatus": "untagged", "countType": "imageCountMoreThan", "countNumber": 0}], ["loose"]),
@@ -236,24 +236,24 @@ IMAGES = [
         ),
     ],
 )
-def test_what_a_lifecycle_policy_expires(rules: list[dict[str, Any]], gone: list[str]) -> None:
+def test_what_a_lifecycle_policy_expires(rules: list[dict[str, Any]], expected: list[str]) -> None:
     """Rules in the order of their priority, newest images kept."""
     policy = {"rules": [{"rulePriority": n, "selection": rule} for n, rule in enumerate(rules, 1)]}
-    assert expired(IMAGES, json.dumps(policy), now=88_000.0) == gone
+    assert expired(IMAGES, json.dumps(policy), now=88_000.0) == expected
 
 
 @pytest.mark.parametrize(
     ("rules", "tag", "fixed"),
     [
-        (Rules(), "one", False),
-        (Rules("IMMUTABLE"), "one", True),
-        (Rules("IMMUTABLE_WITH_EXCLUSION", ("latest*",)), "latest-1", False),
-        (Rules("IMMUTABLE_WITH_EXCLUSION", ("latest*",)), "v1", True),
-        (Rules("MUTABLE_WITH_EXCLUSION", ("v*",)), "v1", True),
-        (Rules("MUTABLE_WITH_EXCLUSION", ("v*",)), "one", False),
+        (RepositoryRules(), "one", False),
+        (RepositoryRules("IMMUTABLE"), "one", True),
+        (RepositoryRules("IMMUTABLE_WITH_EXCLUSION", ("latest*",)), "latest-1", False),
+        (RepositoryRules("IMMUTABLE_WITH_EXCLUSION", ("latest*",)), "v1", True),
+        (RepositoryRules("MUTABLE_WITH_EXCLUSION", ("v*",)), "v1", True),
+        (RepositoryRules("MUTABLE_WITH_EXCLUSION", ("v*",)), "one", False),
     ],
 )
-def test_which_tags_cannot_move(rules: Rules, tag: str, fixed: bool) -> None:
+def test_which_tags_cannot_move(rules: RepositoryRules, tag: str, fixed: bool) -> None:
     """imageTagMutability, with its exclusions."""
     assert rules.fixes(tag) is fixed
 

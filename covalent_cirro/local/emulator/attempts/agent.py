@@ -1,6 +1,6 @@
-"""What the ECS agent does before a container starts, with the job's execution role: image pull and log stream.
+"""What the ECS agent does with the job's execution role before a container starts: image pull and log stream.
 
-When IAM is enforced, it asks whether the role may, and fails in AWS's words. It must not know how a container runs.
+Where policies are checked, it fails in AWS's words if the role may not do so. It must not know how a container runs.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from covalent_cirro.local.emulator import moto_aws
-from covalent_cirro.local.emulator.attempts import logs
-from covalent_cirro.local.emulator.attempts.attempts import StartFailed
+from covalent_cirro.local.emulator.attempts import job_log_stream
+from covalent_cirro.local.emulator.attempts.runtime import StartFailed
 from covalent_cirro.local.emulator.batch.model import Attempt, Job
 from covalent_cirro.local.emulator.iam.policies import Access, NotEvaluated
+from covalent_cirro.local.emulator.moto_internals import moto_iam
 
-Refused = Callable[[str, str, Access], "str | None"]
-"""``refused(role_arn, session, access)`` gives AWS's words, or `None` if the role may."""
+RoleRefusal = Callable[[str, str, Access], "str | None"]
+"""``refused(role_arn, session, access)`` gives the reason in AWS's words; `None` if the role may."""
 
 _ECR = re.compile(r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com/(?P<name>[^:@]+)")
 PULL = ("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:BatchCheckLayerAvailability")
@@ -29,39 +29,39 @@ class Agent:
     """The agent of all instances of one region.
 
     Attributes:
-        account: The account.
+        account: Number of the account.
         region: The region.
         registry: Host and port of the emulated registry; images there are ECR's.
-        clock: Epoch seconds, for what is logged.
-        refused: Says whether a role may; `None` where IAM is not enforced.
+        clock: Gives epoch seconds, for events of the log.
+        refused: Whether a role may do something; `None` where policies are not checked.
     """
 
     account: str
     region: str
     registry: str
     clock: Callable[[], float]
-    refused: Refused | None
+    refused: RoleRefusal | None
 
     def pull(self, job: Job, attempt: Attempt) -> None:
-        """Log in to the registry and see the image, if it is one of ECR. Nothing is pulled here.
+        """Check that the role may pull the image, if it is one of ECR. The runtime pulls it.
 
         Raises:
             StartFailed: The role may not. Logging in: OvertureMaps/overture-tiles#20; pulling: the text is ECR's, as
-                docker passes it on (unverified).
+                docker shows it (unverified).
         """
         repository = self._repository(job.container["image"])
         if repository is None:
             return
-        said = self._ask(job, attempt, Access("ecr:GetAuthorizationToken"))
-        if said is not None:
-            raise StartFailed(f"CannotPullECRContainerError: AccessDeniedException: {said}")
+        reason = self._ask(job, attempt, Access("ecr:GetAuthorizationToken"))
+        if reason is not None:
+            raise StartFailed(f"CannotPullECRContainerError: AccessDeniedException: {reason}")
         for action in PULL:
-            said = self._ask(job, attempt, Access(action, repository))
-            if said is not None:
-                raise StartFailed(f"CannotPullContainerError: Error response from daemon: denied: {said}")
+            reason = self._ask(job, attempt, Access(action, repository))
+            if reason is not None:
+                raise StartFailed(f"CannotPullContainerError: Error response from daemon: denied: {reason}")
 
-    def open_log(self, job: Job, attempt: Attempt) -> logs.LogStream | None:
-        """The stream of the attempt; `None` if nothing is to be written: another log driver, or the role may not write.
+    def open_log(self, job: Job, attempt: Attempt) -> job_log_stream.LogStream | None:
+        """The log stream of the attempt; `None` with another log driver, or if the role may not write.
 
         The log driver fails to start without its stream, and drops what it may not send (docker, awslogs driver).
 
@@ -71,16 +71,16 @@ class Agent:
         """
         if attempt.log_stream is None:
             return None
-        group, its_region, create = logs.target(job.container)
+        group, its_region, create = job_log_stream.target(job.container)
         region = its_region or self.region
         stream = f"arn:aws:logs:{region}:{self.account}:log-group:{group}:log-stream:{attempt.log_stream}"
-        said = self._ask(job, attempt, Access("logs:CreateLogStream", stream))
-        if said is not None:
-            raise StartFailed(f"{logs.NO_STREAM}AccessDeniedException: {said} request id: {uuid.uuid4()}")
+        reason = self._ask(job, attempt, Access("logs:CreateLogStream", stream))
+        if reason is not None:
+            raise StartFailed(f"{job_log_stream.NO_STREAM}AccessDeniedException: {reason} request id: {uuid.uuid4()}")
         name = attempt.log_stream
-        opened = logs.LogStream(self.account, region, group, name, create_group=create, clock=self.clock)
-        said = self._ask(job, attempt, Access("logs:PutLogEvents", stream))
-        return opened if said is None else None
+        opened = job_log_stream.LogStream(self.account, region, group, name, create_group=create, clock=self.clock)
+        reason = self._ask(job, attempt, Access("logs:PutLogEvents", stream))
+        return opened if reason is None else None
 
     def _repository(self, image: str) -> str | None:
         found = _ECR.match(image)
@@ -102,7 +102,7 @@ class Agent:
             raise StartFailed(text) from None
 
     def _role(self, job: Job, attempt: Attempt) -> tuple[str | None, str]:
-        """The role that the agent uses, and its session's name: without an execution role it is the instance's own.
+        """The role that the agent uses, and its session's name: without an execution role that of the instance.
 
         Source: ECS agent, README: ECS_ENABLE_AWSLOGS_EXECUTIONROLE_OVERRIDE, which ecs-init sets.
         """
@@ -110,4 +110,4 @@ class Agent:
         if execution:
             return execution, attempt.task_id
         profile = str(attempt.host.environment.resources.get("instanceRole") or "")
-        return (moto_aws.role_of_instances(self.account, profile) if profile else None), attempt.host.instance_id
+        return (moto_iam.role_of_instances(self.account, profile) if profile else None), attempt.host.instance_id

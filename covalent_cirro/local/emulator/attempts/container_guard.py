@@ -1,7 +1,7 @@
-"""Removes the containers of an emulator that has gone, however it went. It must know nothing else of the emulator.
+"""Removes the containers of an emulator that has ended, also of one that was killed.
 
-A program, run with ``python -m`` and the owner's name. It waits until its standard input ends, which it does even when
-the emulator is killed, and closes its standard output when no container is left.
+A program, run with ``python -m`` and the owner's id. It waits until its standard input ends, which happens even when
+the emulator is killed, and closes its standard output when no container is left. It must not know the emulator.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import time
 OWNER = "covalent-cirro-emulator.owner"
 """Label of every container, with the id of the emulator that made it."""
 LATE_S = 0.5
-"""The emulator's last request may still make a container after it has gone: look again until nothing came so long."""
+"""The emulator's last request may make a container after the emulator has ended: the guard ends when it has found none
+for this long."""
 TRIES_S = 120.0
-"""An engine that does not answer so long is not asked any more."""
+"""How long the guard tries to reach an engine that does not answer."""
 
 
 def main(owner: str) -> int:
@@ -25,7 +26,7 @@ def main(owner: str) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     if os.fork():
-        # Whoever ends the emulator with all of its children does not find a grandchild that has lost its parent.
+        # A program that ends the emulator with all its children does not find a grandchild without a parent.
         os._exit(0)
     import docker.errors
     import requests
@@ -40,7 +41,7 @@ def main(owner: str) -> int:
     while time.monotonic() < give_up:
         try:
             found = client.containers.list(all=True, filters={"label": f"{OWNER}={owner}"}, sparse=True)
-            for container in found:  # first all end, which is quick
+            for container in found:  # first kill all of them, which is quick
                 with contextlib.suppress(docker.errors.APIError):
                     container.kill()
             for container in found:

@@ -1,8 +1,8 @@
-"""Whether the kernel killed processes of a container for want of memory, as the kernel counts it on this machine.
+"""Whether the kernel killed processes of a container because they exceeded its memory limit.
 
-Not every engine tells: podman 4.3 leaves ``State.OOMKilled`` false with cgroup v1. The count goes with the container's
-cgroup, some 50 ms after its last process, so it is read at the end of PID 1. Nothing is told where the engine is on
-another machine or in a virtual one. It must not know what runs in the container.
+Not every engine says so: podman 4.3 leaves ``State.OOMKilled`` false with cgroup v1. The kernel's count vanishes with
+the container's cgroup, some 50 ms after its last process, so it is read at the end of PID 1. There is no count where
+the engine is on another machine or in a virtual one. It must not know what runs in the container.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from covalent_cirro.runner.usage import Cgroup, find_cgroup
 
 
 class MemoryWatch:
-    """What is known of one container.
+    """Counts the kernel's kills in one container.
 
     Args:
-        container_id: The engine's whole id.
+        container_id: The whole id that the engine gave it.
     """
 
     def __init__(self, container_id: str) -> None:
@@ -29,14 +29,14 @@ class MemoryWatch:
     def begin(self, pid: int) -> None:
         """Watch from now on, if this machine sees PID 1 of the container as ``pid``. A second call does nothing."""
         cgroup = find_cgroup(own=f"/proc/{pid}/cgroup")
-        # An engine in a virtual machine counts its own pids: only the container's id tells that this is the one.
+        # An engine in a virtual machine has pids of its own: only the id of the container identifies its cgroup.
         if self._process < 0 and self._id in cgroup.events and hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):  # it has ended already
                 self._process = os.pidfd_open(pid)
                 self._cgroup = cgroup
 
     def kills_at_the_end(self) -> int | None:
-        """Block until PID 1 ended; how many processes were killed, or `None`, at once, if nobody here can tell."""
+        """Block until PID 1 ended; returns how many processes were killed. Without a count `None`, at once."""
         if self._process < 0:
             return None
         select.select([self._process], [], [])

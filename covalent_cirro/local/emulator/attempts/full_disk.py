@@ -1,6 +1,6 @@
-"""A disk that is full, for processes, which have none of their own: Python in them gets ENOSPC where it would write.
+"""Emulates a full disk for processes, which have no disk of their own: Python in them gets ENOSPC where it would write.
 
-It must not know jobs, nor when the fault is asked for.
+It must not know jobs, nor when the fault hits.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ def _full(event, args, root={root!r}):
 
 sys.addaudithook(_full)
 """
-"""Every process of Python runs it at its start (docs.python.org, site: sitecustomize), and its children inherit it."""
+"""Every Python process runs it at its start (docs.python.org, site: sitecustomize); its children inherit it."""
 
 
 def fill(folder: Path, after_s: float, environment: Mapping[str, str]) -> dict[str, str]:
-    """Make the disk of a process full: its working folder, and ``TMPDIR``, which is put below it.
+    """Make the disk of a process full: its working folder, and ``TMPDIR``, which becomes a folder in it.
 
     Args:
         folder: Its working folder.
-        after_s: Seconds from now on in which there still is space.
+        after_s: Seconds from now until it is full.
         environment: Its environment.
 
     Returns:

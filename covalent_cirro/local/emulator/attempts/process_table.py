@@ -1,6 +1,6 @@
-"""The machine's processes: parents, memory, and a way to kill exactly the one that was seen. Knows nothing of jobs.
+"""The machine's processes: parents, memory, and a way to kill a process that was seen, and no later one of its pid.
 
-On Linux it reads ``/proc`` itself, a tenth of psutil's cost; elsewhere it asks psutil.
+On Linux it reads ``/proc``, at a tenth of psutil's cost; elsewhere it uses psutil. It must not know jobs.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _LINUX = sys.platform.startswith("linux")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-class Seen(NamedTuple):
-    """A process at one moment; ``started`` tells it from a later one with the same pid."""
+class ProcessEntry(NamedTuple):
+    """A process at one moment; ``started`` distinguishes it from a later one with the same pid."""
 
     pid: int
     parent: int
@@ -25,7 +25,7 @@ class Seen(NamedTuple):
     resident_bytes: int
 
 
-def table() -> dict[int, Seen]:
+def table() -> dict[int, ProcessEntry]:
     """All processes by pid."""
     if not _LINUX:
         return _psutil_table()
@@ -38,12 +38,12 @@ def table() -> dict[int, Seen]:
     return found
 
 
-def descendants(of: int, processes: dict[int, Seen]) -> list[Seen]:
+def descendants(of: int, processes: dict[int, ProcessEntry]) -> list[ProcessEntry]:
     """All below a process, nearest first; itself is not among them."""
-    children: dict[int, list[Seen]] = {}
+    children: dict[int, list[ProcessEntry]] = {}
     for seen in processes.values():
         children.setdefault(seen.parent, []).append(seen)
-    found: list[Seen] = []
+    found: list[ProcessEntry] = []
     todo = [of]
     while todo:
         below = children.get(todo.pop(0), [])
@@ -52,16 +52,16 @@ def descendants(of: int, processes: dict[int, Seen]) -> list[Seen]:
     return found
 
 
-def kill(seen: Seen) -> None:
-    """SIGKILL to this very process, if it still is there."""
+def kill(seen: ProcessEntry) -> None:
+    """SIGKILL to this process, if it still runs; not to a later one with its pid."""
     now = _read(seen.pid) if _LINUX else _psutil_table().get(seen.pid)
     if now is not None and now.started == seen.started:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(seen.pid, signal.SIGKILL)
 
 
-def memory_bytes(pids: Iterable[int], processes: dict[int, Seen]) -> int:
-    """Memory of processes together, shared pages counted once where the system tells (proportional set size)."""
+def memory_bytes(pids: Iterable[int], processes: dict[int, ProcessEntry]) -> int:
+    """Memory of processes together; shared pages count once where the system knows them (proportional set size)."""
     total = 0
     for pid in pids:
         resident = processes[pid].resident_bytes if pid in processes else 0
@@ -74,7 +74,7 @@ def memory_bytes(pids: Iterable[int], processes: dict[int, Seen]) -> int:
     return total
 
 
-def _read(pid: int) -> Seen | None:
+def _read(pid: int) -> ProcessEntry | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read()
@@ -82,15 +82,15 @@ def _read(pid: int) -> Seen | None:
         return None
     # "pid (name) state ppid ...": the name may hold spaces and parentheses, so count from its end (proc(5)).
     fields = text[text.rindex(b")") + 2 :].split()
-    return Seen(pid, int(fields[1]), float(fields[19]), int(fields[21]) * _PAGE)
+    return ProcessEntry(pid, int(fields[1]), float(fields[19]), int(fields[21]) * _PAGE)
 
 
-def _psutil_table() -> dict[int, Seen]:
+def _psutil_table() -> dict[int, ProcessEntry]:
     import psutil
 
     found = {}
     for process in psutil.process_iter(["pid", "ppid", "create_time", "memory_info"]):
         info = process.info
         resident = 0 if info["memory_info"] is None else info["memory_info"].rss
-        found[info["pid"]] = Seen(info["pid"], info["ppid"] or 0, info["create_time"] or 0.0, resident)
+        found[info["pid"]] = ProcessEntry(info["pid"], info["ppid"] or 0, info["create_time"] or 0.0, resident)
     return found

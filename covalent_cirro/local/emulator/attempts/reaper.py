@@ -1,11 +1,11 @@
-"""What a container is to its processes, for a job that is one of this machine: none of them outlives the first.
+"""Ends all descendants of a process when the process ends, as the end of PID 1 does in a container.
 
-A program of its own, run by its path: ``python -I -S reaper.py <fd> <command...>``. It runs the command as its child,
-and is given every descendant that loses its parent (prctl(2), PR_SET_CHILD_SUBREAPER), whatever session, group or
-environment that has made for itself. When the child ends, it kills all that is left, and ends with the child's exit
-code. The child dies with it.
+A program, run by its path: ``python -I -S reaper.py <fd> <command...>``. It runs the command as its child, and becomes
+the parent of every descendant that loses its own (prctl(2), PR_SET_CHILD_SUBREAPER), whatever the session, group or
+environment of that descendant. When the child ends, it kills all processes that are left, and ends with the child's
+exit code. The child is killed when the reaper ends.
 
-SIGTERM goes on to the child; SIGUSR1 kills it. The number of an error with which the command could not be run is
+It passes SIGTERM to the child; SIGUSR1 kills the child. If the command cannot be run, the number of the error is
 written to the file descriptor. Linux only.
 """
 
@@ -24,10 +24,10 @@ PR_SET_CHILD_SUBREAPER = 36
 """linux/prctl.h."""
 
 LAST_S = 10.0
-"""A process that SIGKILL does not end in this time hangs in the kernel: nobody waits longer for it."""
+"""How long to wait for processes after SIGKILL: one that lasts longer is blocked in the kernel."""
 
 KILL = signal.SIGUSR1
-"""Asks for the end of all."""
+"""The signal that ends all processes."""
 
 
 def main(report: int, command: list[str]) -> int:
@@ -48,18 +48,18 @@ def main(report: int, command: list[str]) -> int:
         pid, status = os.wait()
         if pid == child:
             break
-    signal.pthread_sigmask(signal.SIG_BLOCK, asked)  # its number may be another's from now on
+    signal.pthread_sigmask(signal.SIG_BLOCK, asked)  # from now on another process may have its pid
     _end_all()
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
 def _become(report: int, command: list[str], asked: set[signal.Signals]) -> None:
-    """In the child: run the command, or tell why not."""
+    """In the child: run the command, or report why it cannot be run."""
     try:
         os.setsid()
         os.set_inheritable(report, False)
-        # Python ignores these two for itself; the command gets them as everybody does.
+        # Python ignores these two signals; the command gets the default.
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, asked)
@@ -76,7 +76,7 @@ def _signal(pid: int, number: int) -> None:
 
 
 def _end_all() -> None:
-    """Kill all that is left, generation by generation: who loses its parent becomes our child."""
+    """Kill all processes that are left: a descendant that loses its parent becomes a child of this process."""
     until = time.monotonic() + LAST_S
     while time.monotonic() < until:
         for pid in _children():

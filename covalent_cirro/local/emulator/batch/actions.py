@@ -1,6 +1,6 @@
-"""What the scheduler decided and somebody has to do in the world: start an attempt, stop it, tell of a change.
+"""What the scheduler decided and `service` has to carry out: start an attempt, stop it, publish a change of state.
 
-Plain data; it must not know why something was decided, nor how it is done.
+It must not know why something was decided, nor how it is carried out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Stop:
-    """SIGTERM, the grace, SIGKILL."""
+    """SIGTERM to the attempt, SIGKILL after the grace period."""
 
     job: Job
     attempt: Attempt
@@ -28,7 +28,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Kill:
-    """SIGKILL to all of the attempt at once: its host is gone."""
+    """SIGKILL to all processes of the attempt at once: its host was terminated."""
 
     job: Job
     attempt: Attempt
@@ -36,7 +36,7 @@ class Kill:
 
 @dataclass(frozen=True)
 class Changed:
-    """The job's state changed: an event. ``blocked`` marks a queue's head that got a reason for being stuck."""
+    """The job's state changed; ``blocked``: it is the first of its queue and got a reason why it cannot start."""
 
     job: Job
     status: str

@@ -10,13 +10,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qs
 
-from covalent_cirro.local.emulator.batch import jobs, resources, shapes
-from covalent_cirro.local.emulator.batch.batch import Batch
+from covalent_cirro.local.emulator.batch import job_operations, resource_operations, shapes
 from covalent_cirro.local.emulator.batch.model import Json
-from covalent_cirro.local.emulator.batch.validation import Refused
+from covalent_cirro.local.emulator.batch.service import Batch
+from covalent_cirro.local.emulator.batch.validation import ServiceError
+from covalent_cirro.local.emulator.http.answers import Answer
 
 DEFAULT_LIMITS = {"SubmitJob": 50.0}
 """Calls a second (User Guide, Service quotas); for other operations AWS publishes none."""
@@ -30,42 +31,34 @@ def _plain(function: Callable[[Batch, Json], Json]) -> Call:
 
 
 OPERATIONS: dict[str, Call] = {
-    "SubmitJob": jobs.submit_job,
-    "RegisterJobDefinition": resources.register_job_definition,
-    "DescribeJobs": _plain(jobs.describe_jobs),
-    "ListJobs": _plain(jobs.list_jobs),
-    "CancelJob": _plain(jobs.cancel_job),
-    "CancelJobs": _plain(jobs.cancel_jobs),
-    "TerminateJob": _plain(jobs.terminate_job),
-    "TerminateJobs": _plain(jobs.terminate_jobs),
-    "GetJobQueueSnapshot": _plain(jobs.get_job_queue_snapshot),
-    "DeregisterJobDefinition": _plain(resources.deregister_job_definition),
-    "DescribeJobDefinitions": _plain(resources.describe_job_definitions),
-    "CreateComputeEnvironment": _plain(resources.create_compute_environment),
-    "UpdateComputeEnvironment": _plain(resources.update_compute_environment),
-    "DeleteComputeEnvironment": _plain(resources.delete_compute_environment),
-    "DescribeComputeEnvironments": _plain(resources.describe_compute_environments),
-    "CreateJobQueue": _plain(resources.create_job_queue),
-    "UpdateJobQueue": _plain(resources.update_job_queue),
-    "DeleteJobQueue": _plain(resources.delete_job_queue),
-    "DescribeJobQueues": _plain(resources.describe_job_queues),
-    "CreateSchedulingPolicy": _plain(resources.create_scheduling_policy),
-    "UpdateSchedulingPolicy": _plain(resources.update_scheduling_policy),
-    "DeleteSchedulingPolicy": _plain(resources.delete_scheduling_policy),
-    "DescribeSchedulingPolicies": _plain(resources.describe_scheduling_policies),
-    "ListSchedulingPolicies": _plain(resources.list_scheduling_policies),
-    "TagResource": _plain(resources.tag_resource),
-    "UntagResource": _plain(resources.untag_resource),
-    "ListTagsForResource": _plain(resources.list_tags_for_resource),
+    "SubmitJob": job_operations.submit_job,
+    "RegisterJobDefinition": resource_operations.register_job_definition,
+    "DescribeJobs": _plain(job_operations.describe_jobs),
+    "ListJobs": _plain(job_operations.list_jobs),
+    "CancelJob": _plain(job_operations.cancel_job),
+    "CancelJobs": _plain(job_operations.cancel_jobs),
+    "TerminateJob": _plain(job_operations.terminate_job),
+    "TerminateJobs": _plain(job_operations.terminate_jobs),
+    "GetJobQueueSnapshot": _plain(job_operations.get_job_queue_snapshot),
+    "DeregisterJobDefinition": _plain(resource_operations.deregister_job_definition),
+    "DescribeJobDefinitions": _plain(resource_operations.describe_job_definitions),
+    "CreateComputeEnvironment": _plain(resource_operations.create_compute_environment),
+    "UpdateComputeEnvironment": _plain(resource_operations.update_compute_environment),
+    "DeleteComputeEnvironment": _plain(resource_operations.delete_compute_environment),
+    "DescribeComputeEnvironments": _plain(resource_operations.describe_compute_environments),
+    "CreateJobQueue": _plain(resource_operations.create_job_queue),
+    "UpdateJobQueue": _plain(resource_operations.update_job_queue),
+    "DeleteJobQueue": _plain(resource_operations.delete_job_queue),
+    "DescribeJobQueues": _plain(resource_operations.describe_job_queues),
+    "CreateSchedulingPolicy": _plain(resource_operations.create_scheduling_policy),
+    "UpdateSchedulingPolicy": _plain(resource_operations.update_scheduling_policy),
+    "DeleteSchedulingPolicy": _plain(resource_operations.delete_scheduling_policy),
+    "DescribeSchedulingPolicies": _plain(resource_operations.describe_scheduling_policies),
+    "ListSchedulingPolicies": _plain(resource_operations.list_scheduling_policies),
+    "TagResource": _plain(resource_operations.tag_resource),
+    "UntagResource": _plain(resource_operations.untag_resource),
+    "ListTagsForResource": _plain(resource_operations.list_tags_for_resource),
 }
-
-
-class Answer(NamedTuple):
-    """An HTTP answer."""
-
-    status: int
-    headers: list[tuple[str, str]]
-    body: bytes
 
 
 class Limits:
@@ -122,10 +115,10 @@ def operation(method: str, path: str) -> str | None:
 
 def throttled() -> Answer:
     """What AWS says to too many calls."""
-    return failure(Refused("Too Many Requests", code="TooManyRequestsException", status=429))
+    return failure(ServiceError("Too Many Requests", code="TooManyRequestsException", status=429))
 
 
-def failure(refused: Refused) -> Answer:
+def failure(refused: ServiceError) -> Answer:
     """An error as AWS writes it: REST-JSON, with its code in a header."""
     request_id = str(uuid.uuid4())
     text = refused.text
@@ -143,13 +136,13 @@ def call(batch: Batch, limits: Limits, method: str, path: str, query: str, body:
     """Answer one request."""
     found = route(method, path)
     if found is None:
-        return failure(Refused(f"{method} {path} is not an operation of AWS Batch", status=404))
+        return failure(ServiceError(f"{method} {path} is not an operation of AWS Batch", status=404))
     name, parameters = found
     if not limits.allow(name):
         return throttled()
     try:
         result = _call(batch, name, parameters, query, body)
-    except Refused as refused:
+    except ServiceError as refused:
         return failure(refused)
     headers = [("Content-Type", "application/json"), ("x-amzn-RequestId", str(uuid.uuid4()))]
     return Answer(200, headers, json.dumps(result).encode())
@@ -157,18 +150,18 @@ def call(batch: Batch, limits: Limits, method: str, path: str, query: str, body:
 
 def _call(batch: Batch, name: str, parameters: dict[str, str], query: str, body: bytes) -> Json:
     if name not in OPERATIONS:
-        raise Refused(f"{name} is not emulated")
+        raise ServiceError(f"{name} is not emulated")
     try:
         request: Any = json.loads(body) if body.strip() else {}
     except ValueError as error:
-        raise Refused(f"Unable to parse the request: {error}") from None
+        raise ServiceError(f"Unable to parse the request: {error}") from None
     if not isinstance(request, dict):
-        raise Refused("The request must be an object")
+        raise ServiceError("The request must be an object")
     request.update(parameters)
     if name == "UntagResource":
         request["tagKeys"] = parse_qs(query).get("tagKeys", [])
     mistake = shapes.mistake(shapes.operation(name).input_shape, request)
     if mistake is not None:
-        raise Refused(mistake)
+        raise ServiceError(mistake)
     given = {key: value for key, value in request.items() if value is not None}
     return OPERATIONS[name](batch, given, len(body))

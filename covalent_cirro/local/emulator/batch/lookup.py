@@ -1,4 +1,4 @@
-"""Finds what a request names, as AWS does: by name, by ARN, by revision; and cuts lists into pages. Changes nothing."""
+"""Finds resources by the name, ARN or revision in a request, and cuts lists into pages. Changes nothing."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import binascii
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from covalent_cirro.local.emulator.batch.batch import Batch
 from covalent_cirro.local.emulator.batch.model import ComputeEnvironment, JobDefinition, JobQueue, SchedulingPolicy
-from covalent_cirro.local.emulator.batch.validation import Refused
+from covalent_cirro.local.emulator.batch.service import Batch
+from covalent_cirro.local.emulator.batch.validation import ServiceError
 
 Item = TypeVar("Item")
 
@@ -18,11 +18,11 @@ def queue(batch: Batch, name: str) -> JobQueue:
     """A job queue by name or ARN.
 
     Raises:
-        Refused: There is none.
+        ServiceError: There is none.
     """
     arn = name if name.startswith("arn:") else batch.arn("job-queue", name)
     if arn not in batch.scheduler.queues:
-        raise Refused(f"JobQueue {name} does not exist")
+        raise ServiceError(f"JobQueue {name} does not exist")
     return batch.scheduler.queues[arn]
 
 
@@ -30,11 +30,11 @@ def environment(batch: Batch, name: str) -> ComputeEnvironment:
     """A compute environment by name or ARN.
 
     Raises:
-        Refused: There is none.
+        ServiceError: There is none.
     """
     arn = name if name.startswith("arn:") else batch.arn("compute-environment", name)
     if arn not in batch.fleet.environments:
-        raise Refused(f"ComputeEnvironment {name} does not exist")
+        raise ServiceError(f"ComputeEnvironment {name} does not exist")
     return batch.fleet.environments[arn]
 
 
@@ -42,10 +42,10 @@ def policy(batch: Batch, arn: str) -> SchedulingPolicy:
     """A scheduling policy by ARN.
 
     Raises:
-        Refused: There is none.
+        ServiceError: There is none.
     """
     if arn not in batch.fleet.policies:
-        raise Refused(f"SchedulingPolicy {arn} does not exist")
+        raise ServiceError(f"SchedulingPolicy {arn} does not exist")
     return batch.fleet.policies[arn]
 
 
@@ -60,36 +60,37 @@ def definition(batch: Batch, name: str) -> JobDefinition:
     """The definition that a job can be submitted with: the one named, or the latest that is ACTIVE.
 
     Raises:
-        Refused: There is none, or it is INACTIVE.
+        ServiceError: There is none, or it is INACTIVE.
     """
     found, revision = revisions(batch, name)
     if revision is not None:
         found = [each for each in found if each.revision == revision]
     if not found:
-        raise Refused(f"JobDefinition {name} does not exist")
+        raise ServiceError(f"JobDefinition {name} does not exist")
     active = [each for each in found if each.status == "ACTIVE"]
     if not active:
-        raise Refused(f"JobDefinition {name} is INACTIVE: a job can only be submitted with an ACTIVE one")
+        raise ServiceError(f"JobDefinition {name} is INACTIVE: a job can only be submitted with an ACTIVE one")
     return active[-1]
 
 
 def page(
     items: Sequence[Item], key: Callable[[Item], str], limit: int, token: str | None
 ) -> tuple[Sequence[Item], str | None]:
-    """One page of a list, and the token of the next. A token names the last item shown, so new items shift nothing.
+    """One page of a list, and the token of the next. The token names the last item of the page, so
+    that new items do not shift the next page.
 
     Raises:
-        Refused: Not a token of ours.
+        ServiceError: The token was not made here.
     """
     start = 0
     if token:
         try:
             last = base64.urlsafe_b64decode(token.encode()).decode()
         except (binascii.Error, UnicodeDecodeError):
-            raise Refused(f"Invalid nextToken {token}") from None
+            raise ServiceError(f"Invalid nextToken {token}") from None
         start = next((i for i, item in enumerate(items, start=1) if key(item) == last), -1)
         if start < 0:
-            raise Refused(f"Invalid nextToken {token}")
+            raise ServiceError(f"Invalid nextToken {token}")
     shown = items[start : start + limit]
     more = start + limit < len(items) and len(shown) > 0
     return shown, base64.urlsafe_b64encode(key(shown[-1]).encode()).decode() if more else None

@@ -1,6 +1,6 @@
 """What the emulated AWS Batch knows: jobs, attempts, queues, compute environments, definitions, hosts.
 
-Plain data with its own small laws (a job's resources, an array's summary); it must not know HTTP, processes or moto.
+Data, and what follows from it alone (a job's resources, an array's summary). It must not know HTTP, processes or moto.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Timing:
 
     Attributes:
         scale: Factor on every duration below and on the time limits of jobs; 0.01 makes a minute 0.6 s.
-        boot_s: From asking for an instance until it takes jobs. AWS needs minutes.
+        boot_s: From the request for an instance until it takes jobs. AWS needs minutes.
         submitted_s: Time that a job stays SUBMITTED.
         starting_s: Time that a job stays STARTING: the image pull.
-        idle_s: An instance without a job goes after this long.
+        idle_s: An instance without a job is terminated after this long.
         grace_s: Between SIGTERM and SIGKILL (User Guide, Job timeouts).
-        expiry_s: A terminal job is forgotten after this long (User Guide, Job states: at least 7 days).
+        expiry_s: DescribeJobs no longer knows a terminal job after this long (User Guide, Job states: at least 7 days).
     """
 
     scale: float = 1.0
@@ -57,7 +57,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Needs:
-    """What one attempt occupies.
+    """What one attempt occupies on its instance.
 
     Attributes:
         vcpus: Fractions only on Fargate.
@@ -110,7 +110,7 @@ class SchedulingPolicy:
 
 @dataclass
 class ComputeEnvironment:
-    """Where capacity comes from; ``resources`` is its ``computeResources``.
+    """A compute environment; ``resources`` is its ``computeResources``.
 
     Attributes:
         jobs_end_at: While it is UPDATING, epoch seconds at which jobs on its old instances are ended.
@@ -175,10 +175,10 @@ class Host:
         idle_since: When its last job ended; `None` while it has one.
         gpu_ids: All its GPUs.
         free_gpus: Those that no job holds.
-        single_use: A Fargate "host": made for one job.
-        outdated: Its compute environment has been given other instances since: it takes no more jobs.
-        drains: Its ECS agent takes no more jobs once there is such a notice.
-        goes_at: Epoch seconds at which EC2 has said that it takes a Spot instance back; `None` without a notice.
+        single_use: It stands for a Fargate task: it is made for one job.
+        outdated: An update of its compute environment replaces it: it takes no more jobs.
+        drains: Its ECS agent takes no more jobs after a Spot interruption notice.
+        interrupted_at: Epoch seconds in its Spot interruption notice, at which EC2 terminates it; `None` without one.
     """
 
     instance_id: str
@@ -192,7 +192,7 @@ class Host:
     single_use: bool = False
     outdated: bool = False
     drains: bool = False
-    goes_at: float | None = None
+    interrupted_at: float | None = None
     used_vcpus: float = 0.0
     used_memory_mib: int = 0
     free_gpus: list[str] = field(default_factory=list)
@@ -211,10 +211,10 @@ class Host:
     @property
     def draining(self) -> bool:
         """Whether ECS places nothing more on it (ECS Developer Guide, Spot Instance draining)."""
-        return self.drains and self.goes_at is not None
+        return self.drains and self.interrupted_at is not None
 
     def fits(self, needs: Needs) -> bool:
-        """Whether what is free is enough."""
+        """Whether it has enough free capacity."""
         return (
             self.used_vcpus + needs.vcpus <= self.vcpus
             and self.used_memory_mib + needs.memory_mib <= self.memory_mib
@@ -223,7 +223,7 @@ class Host:
         )
 
     def take(self, job: Job) -> list[str]:
-        """Occupy for a job; returns the ids of its GPUs."""
+        """Reserve capacity for a job; returns the ids of its GPUs."""
         needs = job.needs
         self.used_vcpus += needs.vcpus
         self.used_memory_mib += needs.memory_mib
@@ -233,7 +233,7 @@ class Host:
         return gpus
 
     def give_back(self, job: Job, gpus: list[str], now: float) -> None:
-        """End of `take`."""
+        """Free the capacity that `take` reserved."""
         if self.jobs.pop(job.id, None) is None:
             return
         self.used_vcpus -= job.needs.vcpus
@@ -245,13 +245,13 @@ class Host:
 
 @dataclass
 class Attempt:
-    """One try at running a job. Times are epoch seconds.
+    """One attempt of a job. Times are epoch seconds.
 
     Attributes:
-        task_id: 32 hex digits, the ECS task's id; new for each attempt. Its ARN and its log stream tell it.
-        endpoint_id: Names the routes of the task itself, those of its credentials among them; told to the task only.
-        stopping: Why it is being ended (``timeout`` or ``terminate``), once that was decided.
-        lost: Its host went: it has no exit code.
+        task_id: 32 hex digits, the ECS task's id; new for each attempt, and part of the name of its log stream.
+        endpoint_id: Secret part of the URLs of the task's credentials and metadata; only the task gets it.
+        stopping: Why it is being stopped (``timeout`` or ``terminate``); `None` while it is not.
+        lost: Its host was terminated: it has no exit code.
     """
 
     number: int

@@ -1,6 +1,6 @@
-"""Which attempt that failed is followed by another: AWS Batch's retry strategies. Pure.
+"""Whether a failed attempt is followed by another one: AWS Batch's retry strategies. Pure.
 
-It must not know states, hosts or time: an attempt's end and the strategy are all that counts.
+Only the end of the attempt and the strategy decide. It must not know states, hosts or time.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from covalent_cirro.local.emulator.batch.model import Attempt, Json
 
 
 def matches(pattern: str, value: str | None) -> bool:
-    """Whether a pattern of ``evaluateOnExit`` matches: whole, or as a prefix before a final ``*``.
+    """Whether a pattern of ``evaluateOnExit`` matches: the whole value, or its beginning before a final ``*``.
 
     An absent value is matched by ``*`` only.
     """

@@ -1,7 +1,7 @@
 """Decides what happens to jobs: states, dependencies, placement, retries, stops. No threads, no clock, no I/O.
 
-Every method takes the time and returns nothing; what must be done in the world is appended to `Scheduler.actions`,
-which the caller takes and carries out ("decide, return, then act").
+Every method takes the time and returns nothing; what has to be done is appended to `Scheduler.actions`, which the
+caller carries out after the method has returned.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from covalent_cirro.local.emulator.batch import shares
+from covalent_cirro.local.emulator.batch import fair_shares
 from covalent_cirro.local.emulator.batch.actions import Action, Changed, Kill, Launch, Stop
-from covalent_cirro.local.emulator.batch.hosts import Fleet
+from covalent_cirro.local.emulator.batch.fleet import Fleet
 from covalent_cirro.local.emulator.batch.model import (
     ACTIVE,
     FAILED,
@@ -51,10 +51,10 @@ class Scheduler:
         fleet: Hosts and how to get more.
         timing: Durations.
         new_attempt: Makes an attempt of a job on a host, with ids and the log stream's name.
-        stuck: Emulated blockage: a reason for a job to stay RUNNABLE, or `None`.
+        stuck: The reason why a fault keeps a job RUNNABLE; `None`: no fault does.
         queues: By ARN.
         jobs: By id, children included.
-        actions: What to do in the world, oldest first.
+        actions: What has to be carried out, oldest first.
         next_due: When `advance` must be called again if nothing else happens.
     """
 
@@ -71,7 +71,7 @@ class Scheduler:
     _booked: dict[str, Job] = field(default_factory=dict)
     _active: dict[str, Job] = field(default_factory=dict)
     _ended: dict[str, Job] = field(default_factory=dict)
-    _news: list[Job] = field(default_factory=list)
+    _newly_ended: list[Job] = field(default_factory=list)
 
     # --- what happens to jobs ---------------------------------------------------------------------------------------
 
@@ -92,7 +92,7 @@ class Scheduler:
         self._set(job, RUNNING, now)
 
     def stopped(self, job: Job, attempt: Attempt, now: float) -> None:
-        """The attempt ended; its exit code and reasons are already noted on it."""
+        """The attempt ended; it has its exit code and reasons already."""
         if job.attempt is not attempt:
             return
         attempt.stopped_at = now
@@ -125,7 +125,7 @@ class Scheduler:
         self._ask_to_stop(job, reason, now, terminate=True)
 
     def lose(self, host: Host, now: float) -> None:
-        """The instance goes, with all that runs on it."""
+        """Terminate an instance, with the attempts on it."""
         for job in list(host.jobs.values()):
             attempt = job.attempt
             if job.place is not None:
@@ -169,7 +169,7 @@ class Scheduler:
                 self._due(at)
 
     def _update_environments(self, now: float) -> None:
-        """What an infrastructure update does to jobs on old instances: they run until their time is over."""
+        """End jobs that an infrastructure update let run on old instances, once their time is over."""
         for environment in self.fleet.environments.values():
             if environment.jobs_end_at is None:
                 continue
@@ -236,7 +236,7 @@ class Scheduler:
             self._set(job, RUNNABLE, now)
 
     def _place(self, queue: JobQueue, now: float) -> None:
-        """Start what can start, in order. The first job that finds no place stops those behind it (FIFO)."""
+        """Start the jobs that can start, in order. The first one that gets no host blocks all after it (FIFO)."""
         policy = self.fleet.policies.get(queue.policy_arn or "")
         for job in [each for each in self._booked.values() if each.queue is queue]:
             assert job.place is not None
@@ -245,12 +245,16 @@ class Scheduler:
             else:
                 self._due(job.place[0].ready_at)
         while True:
-            # Lazily: of 10,000 that wait, only the first is looked at.
+            # A generator: of 10,000 jobs that wait, only the first is looked at.
             waiting = (each for each in queue.runnable if each.place is None)
             first = next(waiting, None)
             if first is None:
                 return
-            job = first if policy is None else shares.first([first, *waiting], self._active.values(), policy.fairshare)
+            job = (
+                first
+                if policy is None
+                else fair_shares.first([first, *waiting], self._active.values(), policy.fairshare)
+            )
             reason = self.stuck(job)
             host = None
             if reason is None:
@@ -335,20 +339,20 @@ class Scheduler:
         job.stopped_at = now
         self._set(job, status, now)
         self._ended[job.id] = job
-        self._news.append(job)
-        if len(self._news) > 1:
-            return  # the loop below, further up the stack, gets to it: a chain of 10,000 jobs must not recurse
-        while self._news:
-            self._tell(self._news[0], now)
-            self._news.pop(0)
+        self._newly_ended.append(job)
+        if len(self._newly_ended) > 1:
+            return  # the loop below, in a caller of this call, gets to it: a chain of 10,000 jobs must not recurse
+        while self._newly_ended:
+            self._notify_dependents(self._newly_ended[0], now)
+            self._newly_ended.pop(0)
 
-    def _tell(self, job: Job, now: float) -> None:
-        """A job ended: those that wait for it, and its array, learn of it."""
+    def _notify_dependents(self, job: Job, now: float) -> None:
+        """A job ended: go on with the jobs that wait for it, and with its array."""
         for waiting in self._dependents.pop(job.id, []):
             waiting.waits_for.discard(job.id)
             if job.status == FAILED:
                 waiting.waits_for.add("failed")
-            # An array's children wait for the same job by themselves.
+            # The children of an array are in the list of those that wait, too.
             if not waiting.children and waiting.status in (SUBMITTED, PENDING):
                 self._ready_or_pending(waiting, now)
         parent = job.parent

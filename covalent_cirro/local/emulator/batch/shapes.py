@@ -1,6 +1,6 @@
-"""botocore's own service model of AWS Batch: which operations there are, and whether a request has its shape.
+"""botocore's service model of AWS Batch: its operations, and whether a request has the shape of its operation.
 
-Knows the model's words only; what values mean is `validation`'s.
+What the values of a request mean, `validation` checks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def service_model() -> ServiceModel:
 
 
 class Route(NamedTuple):
-    """How an operation is called over HTTP; ``path`` holds its parameters as named groups."""
+    """Method and path of an operation; the groups of ``path`` are named as its parameters."""
 
     operation: str
     method: str
@@ -55,9 +55,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def mistake(shape: Shape | None, value: Any, path: str = "") -> str | None:
-    """The first thing about a request that its shape does not allow, or `None`.
+    """The first part of a request that its shape does not allow; `None` where there is none.
 
-    Enumerations are not looked at: AWS adds values, and what a value means is checked where it is used.
+    Enumerations are not checked: AWS adds values, and what a value means is checked where it is used.
     """
     if shape is None:
         return None

@@ -1,7 +1,7 @@
-"""What an instance's user data tells its ECS agent. Pure.
+"""Settings of the ECS agent in the user data of an instance. Pure.
 
 AWS Batch joins the user data of a launch template with its own, so it has to be a MIME multi-part archive (User Guide,
-Use Amazon EC2 launch templates); of other user data nothing takes effect here.
+Use Amazon EC2 launch templates); other user data has no effect here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _SETTING = re.compile(r"^\s*(?:echo\s+)?[\"']?(ECS_[A-Z0-9_]+)=([^\s\"'>]*)", re
 
 
 def drains(user_data: str) -> bool:
-    """Whether the agent drains its instance at a Spot notice; it does not by itself (ECS agent, README)."""
+    """Whether the agent drains its instance at a Spot notice; by default it does not (ECS agent, README)."""
     return agent_settings(user_data).get("ECS_ENABLE_SPOT_INSTANCE_DRAINING", "").lower() == "true"
 
 

@@ -1,7 +1,6 @@
-"""What AWS Batch accepts: pure checks of requests, with AWS's own limits. It must not know what exists already.
+"""Checks of requests to AWS Batch, with AWS's limits. Pure. It must not know which resources exist.
 
-AWS wraps the text of every refusal as `Refused` does. Where AWS's exact words are not known, ours say which field,
-which value and which range.
+Where AWS's exact text is not known, the text here says which field, which value and which range.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from covalent_cirro.local.emulator.batch.hosts import expand
+from covalent_cirro.local.emulator.batch.fleet import expand
 from covalent_cirro.local.emulator.batch.model import Json
 
 JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -61,11 +60,11 @@ _FARGATE_MIB: dict[str, Iterable[int]] = {
 """API model, ResourceRequirement: the pairs that Fargate knows."""
 
 
-class Refused(Exception):
-    """AWS says no.
+class ServiceError(Exception):
+    """A service refuses a request, as AWS would.
 
     Attributes:
-        text: Why, without AWS's wrapping.
+        text: The reason, without the text that AWS puts around it.
         code: ``ClientException``, unless another is given.
         status: HTTP status.
     """
@@ -81,81 +80,82 @@ def submit_job(request: Json, size: int) -> None:
     """A SubmitJob request of ``size`` bytes.
 
     Raises:
-        Refused: AWS would not take it.
+        ServiceError: AWS would not take it.
     """
     if size > SUBMIT_BYTES:
-        raise Refused(f"Job size must be less than {SUBMIT_BYTES // 1024} KiB, got {-(-size // 1024)} KiB")
+        raise ServiceError(f"Job size must be less than {SUBMIT_BYTES // 1024} KiB, got {-(-size // 1024)} KiB")
     name = request["jobName"]
     if JOB_NAME.fullmatch(name) is None:
-        raise Refused("Job name should match valid pattern")
+        raise ServiceError("Job name should match valid pattern")
     retry_strategy(request.get("retryStrategy"))
     timeout(request.get("timeout"))
     tags(request.get("tags"))
     array = request.get("arrayProperties")
-    if array is not None and array.get("size") not in ARRAY_SIZES:
-        raise Refused(f"Array size must be between {ARRAY_SIZES[0]} and {ARRAY_SIZES[-1]}, got {array.get('size')}")
+    size = ARRAY_SIZES[0] if array is None else array.get("size")
+    if size not in ARRAY_SIZES:
+        raise ServiceError(f"Array size must be between {ARRAY_SIZES[0]} and {ARRAY_SIZES[-1]}, got {size}")
     dependencies = request.get("dependsOn") or []
     if len(dependencies) > MAX_DEPENDENCIES:
-        raise Refused(f"Too many dependencies specified on the job. Maximum is {MAX_DEPENDENCIES}.")
+        raise ServiceError(f"Too many dependencies specified on the job. Maximum is {MAX_DEPENDENCIES}.")
     for entry in dependencies:
         kind, needed = entry.get("type"), entry.get("jobId")
         if kind not in (None, "N_TO_N", "SEQUENTIAL"):
-            raise Refused(f"Dependency type {kind} is not valid: use N_TO_N or SEQUENTIAL")
+            raise ServiceError(f"Dependency type {kind} is not valid: use N_TO_N or SEQUENTIAL")
         if kind == "SEQUENTIAL" and needed is None and array is None:
-            raise Refused("A SEQUENTIAL dependency without a job ID is only valid for array jobs")
+            raise ServiceError("A SEQUENTIAL dependency without a job ID is only valid for array jobs")
         if kind == "N_TO_N" and array is None:
-            raise Refused("An N_TO_N dependency is only valid for array jobs")
+            raise ServiceError("An N_TO_N dependency is only valid for array jobs")
         if kind != "SEQUENTIAL" and not needed:
-            raise Refused("A dependency must name a job ID")
+            raise ServiceError("A dependency must name a job ID")
     priority = request.get("schedulingPriorityOverride")
     if priority is not None and not 0 <= priority <= 9999:
-        raise Refused("schedulingPriorityOverride must be between 0 and 9999")
+        raise ServiceError("schedulingPriorityOverride must be between 0 and 9999")
     share = request.get("shareIdentifier")
     if share is not None and re.fullmatch(r"[A-Za-z0-9]{1,255}", share) is None:
-        raise Refused("shareIdentifier must be 1 to 255 alphanumeric characters")
+        raise ServiceError("shareIdentifier must be 1 to 255 alphanumeric characters")
     overrides = request.get("containerOverrides") or {}
     environment(overrides.get("environment"))
     if any(part == "" for part in overrides.get("command") or []):
-        raise Refused("The command of a container override must not have an empty string")
+        raise ServiceError("The command of a container override must not have an empty string")
     for field in ("nodeOverrides", "eksPropertiesOverride", "ecsPropertiesOverride"):
         if request.get(field):
-            raise Refused(f"{field} is not emulated; use containerOverrides")
+            raise ServiceError(f"{field} is not emulated; use containerOverrides")
 
 
 def register_job_definition(request: Json, size: int) -> None:
     """A RegisterJobDefinition request of ``size`` bytes.
 
     Raises:
-        Refused: AWS would not take it, or the emulator cannot run it.
+        ServiceError: AWS would not take it, or the emulator cannot run it.
     """
     if size > DEFINITION_BYTES:
-        raise Refused(
+        raise ServiceError(
             f"Job definition size must be less than {DEFINITION_BYTES // 1024} KiB, got {-(-size // 1024)} KiB"
         )
     resource_name("jobDefinitionName", request["jobDefinitionName"])
     if request["type"] not in ("container", "multinode"):
-        raise Refused(f"Job definition type {request['type']} is not valid")
+        raise ServiceError(f"Job definition type {request['type']} is not valid")
     for field in ("nodeProperties", "eksProperties", "ecsProperties"):
         if request.get(field):
-            raise Refused(f"{field} is not emulated; use containerProperties")
+            raise ServiceError(f"{field} is not emulated; use containerProperties")
     container = request.get("containerProperties")
     if request["type"] != "container" or not container:
-        raise Refused("containerProperties must be provided for a job definition of type container")
+        raise ServiceError("containerProperties must be provided for a job definition of type container")
     platforms = request.get("platformCapabilities") or ["EC2"]
     if len(platforms) != 1 or platforms[0] not in ("EC2", "FARGATE"):
-        raise Refused(f"platformCapabilities must be one of EC2, FARGATE, got {platforms}")
+        raise ServiceError(f"platformCapabilities must be one of EC2, FARGATE, got {platforms}")
     retry_strategy(request.get("retryStrategy"))
     timeout(request.get("timeout"))
     tags(request.get("tags"))
     if not container.get("image"):
-        raise Refused("Container image must not be null or empty")
+        raise ServiceError("Container image must not be null or empty")
     environment(container.get("environment"))
     resources(container, fargate=platforms[0] == "FARGATE")
     if platforms[0] == "FARGATE" and not container.get("executionRoleArn"):
-        raise Refused("Container executionRoleArn is required for Fargate jobs")
+        raise ServiceError("Container executionRoleArn is required for Fargate jobs")
     shared = (container.get("linuxParameters") or {}).get("sharedMemorySize")
     if shared is not None and shared < 1:
-        raise Refused(f"sharedMemorySize must be at least 1 MiB, got {shared}")
+        raise ServiceError(f"sharedMemorySize must be at least 1 MiB, got {shared}")
 
 
 def resources(container: Json, *, fargate: bool = False) -> None:
@@ -163,32 +163,32 @@ def resources(container: Json, *, fargate: bool = False) -> None:
     values: dict[str, str] = {}
     for entry in container.get("resourceRequirements") or []:
         if entry["type"] in values:
-            raise Refused(f"resourceRequirements has {entry['type']} more than once")
+            raise ServiceError(f"resourceRequirements has {entry['type']} more than once")
         values[entry["type"]] = entry["value"]
     for kind, deprecated in (("VCPU", "vcpus"), ("MEMORY", "memory")):
         if kind in values and container.get(deprecated):
-            raise Refused(
+            raise ServiceError(
                 "This value was submitted in a deprecated key and may conflict with the value provided by the job "
                 "definition's resource requirements."
             )
         if kind not in values and container.get(deprecated):
             values[kind] = str(container[deprecated])
         if kind not in values:
-            raise Refused(f"resourceRequirements must specify {kind}")
+            raise ServiceError(f"resourceRequirements must specify {kind}")
     unknown = sorted(set(values) - {"VCPU", "MEMORY", "GPU"})
     if unknown:
-        raise Refused(f"Resource type {unknown[0]} is not valid: use VCPU, MEMORY or GPU")
+        raise ServiceError(f"Resource type {unknown[0]} is not valid: use VCPU, MEMORY or GPU")
     if fargate:
         allowed = _FARGATE_MIB.get(f"{float(values['VCPU']):g}" if _decimal(values["VCPU"]) else "")
         if "GPU" in values:
-            raise Refused("GPU is not supported for Fargate jobs")
+            raise ServiceError("GPU is not supported for Fargate jobs")
         if allowed is None or not values["MEMORY"].isdigit() or int(values["MEMORY"]) not in allowed:
-            raise Refused(f"Fargate has no size of {values['VCPU']} vCPU with {values['MEMORY']} MiB")
+            raise ServiceError(f"Fargate has no size of {values['VCPU']} vCPU with {values['MEMORY']} MiB")
         return
     for kind, least in (("VCPU", 1), ("MEMORY", MIN_MEMORY_MIB), ("GPU", 1)):
         value = values.get(kind, str(least))
         if not value.isdigit() or int(value) < least:
-            raise Refused(f"Value of {kind} must be a whole number of at least {least}, got {value!r}")
+            raise ServiceError(f"Value of {kind} must be a whole number of at least {least}, got {value!r}")
 
 
 def retry_strategy(retry: Json | None) -> None:
@@ -197,15 +197,15 @@ def retry_strategy(retry: Json | None) -> None:
         return
     attempts = retry.get("attempts")
     if attempts is not None and not 1 <= attempts <= MAX_ATTEMPTS:
-        raise Refused(f"Retry attempts must be between 1 and {MAX_ATTEMPTS}, got {attempts}")
+        raise ServiceError(f"Retry attempts must be between 1 and {MAX_ATTEMPTS}, got {attempts}")
     entries = retry.get("evaluateOnExit") or []
     if entries and attempts is None:
-        raise Refused("evaluateOnExit requires attempts")
+        raise ServiceError("evaluateOnExit requires attempts")
     if len(entries) > MAX_EVALUATE_ON_EXIT:
-        raise Refused(f"evaluateOnExit must have at most {MAX_EVALUATE_ON_EXIT} entries, got {len(entries)}")
+        raise ServiceError(f"evaluateOnExit must have at most {MAX_EVALUATE_ON_EXIT} entries, got {len(entries)}")
     for entry in entries:
         if str(entry["action"]).upper() not in ("RETRY", "EXIT"):
-            raise Refused(f"evaluateOnExit action {entry['action']} is not valid: use RETRY or EXIT")
+            raise ServiceError(f"evaluateOnExit action {entry['action']} is not valid: use RETRY or EXIT")
         for field, allowed in (
             ("onStatusReason", _REASON_PATTERN),
             ("onReason", _REASON_PATTERN),
@@ -213,14 +213,14 @@ def retry_strategy(retry: Json | None) -> None:
         ):
             pattern = entry.get(field)
             if pattern is not None and (len(pattern) > 512 or allowed.fullmatch(pattern) is None):
-                raise Refused(f"evaluateOnExit {field} {pattern!r} has characters that are not allowed")
+                raise ServiceError(f"evaluateOnExit {field} {pattern!r} has characters that are not allowed")
 
 
 def timeout(value: Json | None) -> None:
     """A ``timeout``."""
     seconds = None if value is None else value.get("attemptDurationSeconds")
     if seconds is not None and seconds < MIN_TIMEOUT_S:
-        raise Refused(f"Timeout attemptDurationSeconds must be at least {MIN_TIMEOUT_S} seconds, got {seconds}")
+        raise ServiceError(f"Timeout attemptDurationSeconds must be at least {MIN_TIMEOUT_S} seconds, got {seconds}")
 
 
 def tags(values: dict[str, str] | None) -> None:
@@ -228,31 +228,31 @@ def tags(values: dict[str, str] | None) -> None:
     if values is None:
         return
     if len(values) > MAX_TAGS:
-        raise Refused(f"A resource can have at most {MAX_TAGS} tags, got {len(values)}")
+        raise ServiceError(f"A resource can have at most {MAX_TAGS} tags, got {len(values)}")
     for key, value in values.items():
         if not 1 <= len(key) <= 128 or key.lower().startswith("aws:") or _TAG.fullmatch(key) is None:
-            raise Refused(f"Tag key {key!r} is not valid")
+            raise ServiceError(f"Tag key {key!r} is not valid")
         if len(value) > 256 or _TAG.fullmatch(value) is None:
-            raise Refused(f"The value of tag {key!r} is not valid")
+            raise ServiceError(f"The value of tag {key!r} is not valid")
 
 
 def environment(entries: list[Json] | None) -> None:
     """Environment variables of a container."""
     for entry in entries or []:
         if str(entry.get("name", "")).startswith("AWS_BATCH"):
-            raise Refused(f"Environment variable {entry['name']} must not start with AWS_BATCH: it is reserved")
+            raise ServiceError(f"Environment variable {entry['name']} must not start with AWS_BATCH: it is reserved")
 
 
 def resource_name(field: str, name: str) -> None:
     """The name of a definition, a queue, a compute environment or a policy."""
     if RESOURCE_NAME.fullmatch(name) is None:
-        raise Refused(f"{field} {name!r} must be 1 to 128 letters, digits, hyphens and underscores")
+        raise ServiceError(f"{field} {name!r} must be 1 to 128 letters, digits, hyphens and underscores")
 
 
 def reason(text: str) -> None:
     """The reason of a cancel or a terminate."""
     if not text or len(text) > MAX_REASON:
-        raise Refused(f"reason must have 1 to {MAX_REASON} characters")
+        raise ServiceError(f"reason must have 1 to {MAX_REASON} characters")
 
 
 def create_compute_environment(request: Json) -> None:
@@ -261,7 +261,7 @@ def create_compute_environment(request: Json) -> None:
     state(request.get("state"))
     tags(request.get("tags"))
     if request["type"] != "MANAGED" or not request.get("computeResources"):
-        raise Refused("Only MANAGED compute environments with computeResources are emulated")
+        raise ServiceError("Only MANAGED compute environments with computeResources are emulated")
     compute_resources(request["computeResources"])
 
 
@@ -269,29 +269,29 @@ def compute_resources(of: Json) -> None:
     """The ``computeResources`` of a compute environment, new or as they would be after an update."""
     kind = of["type"]
     if kind not in ("EC2", "SPOT", "FARGATE", "FARGATE_SPOT"):
-        raise Refused(f"computeResources.type {kind} is not valid or not emulated")
+        raise ServiceError(f"computeResources.type {kind} is not valid or not emulated")
     if of["maxvCpus"] < 1 or of["maxvCpus"] < of.get("minvCpus", 0):
-        raise Refused("maxvCpus must be at least 1, and at least minvCpus")
+        raise ServiceError("maxvCpus must be at least 1, and at least minvCpus")
     if not of.get("subnets"):
-        raise Refused("computeResources.subnets must not be empty")
+        raise ServiceError("computeResources.subnets must not be empty")
     if kind.startswith("FARGATE"):
         if of.get("instanceTypes") or of.get("instanceRole") or of.get("minvCpus"):
-            raise Refused("instanceTypes, instanceRole and minvCpus are not valid for Fargate")
+            raise ServiceError("instanceTypes, instanceRole and minvCpus are not valid for Fargate")
         if not of.get("securityGroupIds"):
-            raise Refused("computeResources.securityGroupIds is required for Fargate")
+            raise ServiceError("computeResources.securityGroupIds is required for Fargate")
         return
     if not of.get("instanceRole"):
-        raise Refused("computeResources.instanceRole is required")
+        raise ServiceError("computeResources.instanceRole is required")
     if not of.get("securityGroupIds") and not of.get("launchTemplate"):
-        raise Refused("computeResources needs securityGroupIds, or a launchTemplate that has them")
+        raise ServiceError("computeResources needs securityGroupIds, or a launchTemplate that has them")
     if kind == "SPOT" and of.get("allocationStrategy") in (None, "BEST_FIT") and not of.get("spotIamFleetRole"):
-        raise Refused("spotIamFleetRole is required for the allocation strategy BEST_FIT")
+        raise ServiceError("spotIamFleetRole is required for the allocation strategy BEST_FIT")
     try:
         expand(tuple(of.get("instanceTypes") or ()))
     except KeyError as error:
-        raise Refused(f"Instance type {error.args[0]} is not valid") from None
+        raise ServiceError(f"Instance type {error.args[0]} is not valid") from None
     if not of.get("instanceTypes"):
-        raise Refused("computeResources.instanceTypes must not be empty")
+        raise ServiceError("computeResources.instanceTypes must not be empty")
 
 
 def job_queue(request: Json) -> None:
@@ -300,23 +300,23 @@ def job_queue(request: Json) -> None:
     state(request.get("state"))
     tags(request.get("tags"))
     if not 0 <= request["priority"] <= 1000:
-        raise Refused(f"priority must be between 0 and 1000, got {request['priority']}")
+        raise ServiceError(f"priority must be between 0 and 1000, got {request['priority']}")
     order = request.get("computeEnvironmentOrder") or []
     if not 1 <= len(order) <= MAX_ENVIRONMENTS:
-        raise Refused(f"computeEnvironmentOrder must have 1 to {MAX_ENVIRONMENTS} entries, got {len(order)}")
+        raise ServiceError(f"computeEnvironmentOrder must have 1 to {MAX_ENVIRONMENTS} entries, got {len(order)}")
     if len({entry["order"] for entry in order}) != len(order):
-        raise Refused("computeEnvironmentOrder has an order more than once")
+        raise ServiceError("computeEnvironmentOrder has an order more than once")
     for action in request.get("jobStateTimeLimitActions") or []:
         if action["state"] != "RUNNABLE" or action["action"] not in ("CANCEL", "TERMINATE"):
-            raise Refused("jobStateTimeLimitActions must have state RUNNABLE and action CANCEL")
+            raise ServiceError("jobStateTimeLimitActions must have state RUNNABLE and action CANCEL")
         if not 600 <= action["maxTimeSeconds"] <= 86400:
-            raise Refused(f"maxTimeSeconds must be between 600 and 86400, got {action['maxTimeSeconds']}")
+            raise ServiceError(f"maxTimeSeconds must be between 600 and 86400, got {action['maxTimeSeconds']}")
 
 
 def state(value: str | None) -> None:
     """The state of a queue or a compute environment."""
     if value not in (None, "ENABLED", "DISABLED"):
-        raise Refused(f"state {value} is not valid: use ENABLED or DISABLED")
+        raise ServiceError(f"state {value} is not valid: use ENABLED or DISABLED")
 
 
 def overrides_size(container_overrides: Json) -> int:

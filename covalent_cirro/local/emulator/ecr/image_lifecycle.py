@@ -16,8 +16,8 @@ from covalent_cirro.local.emulator.batch.model import Json
 DAY_S = 86400.0
 
 
-class Aged(NamedTuple):
-    """What a policy looks at: digest, tags, epoch seconds of the push, and what tells two pushes of a second apart."""
+class ImageAge(NamedTuple):
+    """What a policy decides on. Two pushes of one second differ in ``number``; times are epoch seconds."""
 
     digest: str
     tags: tuple[str, ...]
@@ -25,8 +25,8 @@ class Aged(NamedTuple):
     number: int
 
 
-def expired(images: Iterable[Aged], policy_text: str, now: float) -> list[str]:
-    """Digests that a policy expires. A rule of a lower number decides first, and alone, on what it selects."""
+def expired(images: Iterable[ImageAge], policy_text: str, now: float) -> list[str]:
+    """Digests that a policy expires. Rules are applied by number; each decides alone on the images that it selects."""
     left = sorted(images, key=lambda image: (image.pushed_at, image.number), reverse=True)
     gone: list[str] = []
     rules: list[Json] = json.loads(policy_text).get("rules", [])
@@ -58,5 +58,5 @@ def _selects(selection: Json, tags: Sequence[str]) -> bool:
 
 
 def wildcard(pattern: str, text: str) -> bool:
-    """Whether ``*`` of a pattern, for any characters, makes it the text."""
+    """Whether a text matches a pattern, in which ``*`` stands for any characters."""
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text) is not None

@@ -1,6 +1,7 @@
-"""Repositories' images of the emulated ECR: what is there, with which tags, and what goes when something is deleted.
+"""The images of the emulated ECR: which each repository has, with which tags, and what a deletion removes.
 
-What moto knows of a repository comes in as `Rules`. It must not know HTTP or moto; refusals have ECR's error codes.
+What is set for a repository comes in as `RepositoryRules`. This module must not know HTTP or moto; refusals have ECR's
+error codes.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from covalent_cirro.local.emulator.batch.model import Json
-from covalent_cirro.local.emulator.ecr.image_lifecycle import Aged, expired, wildcard
-from covalent_cirro.local.emulator.ecr.layers import Layers, Refused, Upload
+from covalent_cirro.local.emulator.ecr.image_lifecycle import ImageAge, expired, wildcard
+from covalent_cirro.local.emulator.ecr.layers import EcrError, Layers, Upload
 
 MAX_MANIFEST_BYTES = 4 << 20
 """What a registry takes at least (OCI Distribution, Pushing manifests), and this one at most."""
@@ -34,7 +35,7 @@ TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 """OCI Distribution, Pulling manifests."""
 
 
-class Rules(NamedTuple):
+class RepositoryRules(NamedTuple):
     """What is set for a repository.
 
     Attributes:
@@ -48,7 +49,7 @@ class Rules(NamedTuple):
     lifecycle: str | None = None
 
     def fixes(self, tag: str) -> bool:
-        """Whether a tag stays where it is once it is there."""
+        """Whether a tag cannot be moved to another image."""
         excluded = any(wildcard(pattern, tag) for pattern in self.filters)
         return self.mutability.startswith("IMMUTABLE") != excluded
 
@@ -61,8 +62,8 @@ class Image:
         blobs: Digests of its configuration and layers.
         children: Digests of the images that an index lists.
         size: Bytes of its blobs; of an index, those of its largest image.
-        number: Counts pushes.
-        scan: What moto knows of scans.
+        number: Number of the push: later ones have greater numbers.
+        scan: moto's object with the results of scans; `None` before the first.
     """
 
     digest: str
@@ -81,7 +82,7 @@ class Image:
 
 @dataclass
 class Repository:
-    """What is in one repository: sizes of blobs, and images, by digest."""
+    """The contents of one repository: sizes of blobs, and images, by digest."""
 
     name: str
     region: str
@@ -101,15 +102,15 @@ class Images:
     """All images of one emulator. Safe for threads.
 
     Args:
-        folder: Where layers lie, made when the first comes.
-        rules: What is set for a repository by region and name; `None` where there is no such repository.
-        account: The registry's id.
+        folder: Folder of the layers, made with the first one.
+        rules: Gives what is set for a repository, by region and name; `None` where there is no such repository.
+        account: Gives the id of the registry.
     """
 
     def __init__(
         self,
         folder: Path,
-        rules: Callable[[str, str], Rules | None],
+        rules: Callable[[str, str], RepositoryRules | None],
         account: Callable[[], str],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -124,26 +125,26 @@ class Images:
     # --- repositories -----------------------------------------------------------------------------------------------
 
     def repository(self, region: str, name: str) -> Repository:
-        """A repository that exists.
+        """A repository.
 
         Raises:
-            Refused: RepositoryNotFound.
+            EcrError: RepositoryNotFound.
         """
         self._existing(region, name)
         with self._lock:
             return self._repositories.setdefault((region, name), Repository(name, region))
 
-    def _existing(self, region: str, name: str) -> Rules:
+    def _existing(self, region: str, name: str) -> RepositoryRules:
         rules = self._rules(region, name)
         if rules is None:
-            raise Refused("RepositoryNotFound", f"The repository {self._place(name)} does not exist")
+            raise EcrError("RepositoryNotFound", f"The repository {self._place(name)} does not exist")
         return rules
 
     def _place(self, name: str) -> str:
         return f"with name '{name}' in the registry with id '{self._account()}'"
 
     def drop_repository(self, region: str, name: str) -> None:
-        """Forget a repository that was deleted, and free what only it had."""
+        """Remove the contents of a repository that was deleted."""
         with self._lock:
             dropped = self._repositories.pop((region, name), None)
             self._layers.drop_all((region, name))
@@ -162,22 +163,22 @@ class Images:
         return self._layers.begin((region, name))
 
     def upload(self, region: str, name: str, upload_id: str) -> Upload:
-        """An upload that was begun.
+        """An upload that has begun.
 
         Raises:
-            Refused: UploadNotFound.
+            EcrError: UploadNotFound.
         """
         return self._layers.upload((region, name), upload_id)
 
     def cancel(self, region: str, name: str, upload_id: str) -> None:
-        """Drop an upload."""
+        """Remove an upload."""
         self._layers.drop((region, name), upload_id)
 
     def finish(self, region: str, name: str, upload_id: str, digest: str | None) -> str:
         """Make an upload a blob; returns its digest.
 
         Raises:
-            Refused: Its digest is another; the upload is gone then.
+            EcrError: Its digest is another; the upload is removed then.
         """
         repository = self.repository(region, name)
         with self._lock:
@@ -186,7 +187,7 @@ class Images:
         return found
 
     def mount(self, region: str, name: str, digest: str, source: str) -> bool:
-        """Have a blob of another repository in this one too; False where the other has none."""
+        """Add a blob of another repository to this one; False where the other lacks it."""
         repository = self.repository(region, name)
         with self._lock:
             other = self._repositories.get((region, source))
@@ -196,15 +197,15 @@ class Images:
         return True
 
     def blob(self, region: str, name: str, digest: str) -> tuple[Path, int]:
-        """Where a blob lies, and its size.
+        """The file of a blob, and its size.
 
         Raises:
-            Refused: LayersNotFound.
+            EcrError: LayersNotFound.
         """
         size = self.repository(region, name).blobs.get(digest)
         if size is None:
             text = f"Layers with digests '[{digest}]' could not be found in the repository {self._place(name)}"
-            raise Refused("LayersNotFound", text)
+            raise EcrError("LayersNotFound", text)
         return self._layers.path(digest), size
 
     def _free(self, digests: Iterable[str]) -> None:
@@ -217,18 +218,19 @@ class Images:
     def put(
         self, region: str, name: str, manifest: bytes, media_type: str | None, *, tag: str | None, digest: str | None
     ) -> tuple[Image, bool]:
-        """Take a manifest. Returns the image, and whether anything is new: the image, or its tag.
+        """Add a manifest. Returns the image, and whether anything is new: the image, or its tag.
 
         Raises:
-            Refused: It is malformed, what it names is missing, its digest is another, or its tag may not move.
+            EcrError: The manifest is malformed, something that it names is missing, its digest is another, or its
+                tag cannot be moved.
         """
         repository = self.repository(region, name)
         parsed = _parse(manifest, media_type)
         found = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
         if digest not in (None, found):
-            raise Refused("ImageDigestDoesNotMatch", f"The manifest has digest {found}, not {digest}.")
+            raise EcrError("ImageDigestDoesNotMatch", f"The manifest has digest {found}, not {digest}.")
         if tag is not None and TAG.fullmatch(tag) is None:
-            raise Refused("InvalidParameter", f"{tag!r} is not a tag.")
+            raise EcrError("InvalidParameter", f"{tag!r} is not a tag.")
         rules = self._existing(region, name)
         with self._lock:
             holder = None if tag is None else repository.tagged(tag)
@@ -237,7 +239,7 @@ class Images:
                     f"The image tag '{tag}' already exists in the '{name}' repository and cannot be overwritten "
                     "because the tag is immutable."
                 )
-                raise Refused("ImageTagAlreadyExists", text)
+                raise EcrError("ImageTagAlreadyExists", text)
             image = repository.images.get(found)
             new = image is None or (tag is not None and tag not in image.tags)
             if image is None:
@@ -247,7 +249,7 @@ class Images:
                 if holder is not None:
                     holder.tags.remove(tag)
                 image.tags.append(tag)
-            # Without a tag it may be a part of an index that is still to come.
+            # Without a tag it may be part of an index that is pushed later.
             if rules.lifecycle and new and tag is not None:
                 self._expire(repository, rules.lifecycle)
         return image, new
@@ -255,14 +257,14 @@ class Images:
     def _made(self, repository: Repository, manifest: bytes, parsed: _Parsed, digest: str) -> Image:
         missing = sorted(set(parsed.blobs) - set(repository.blobs))
         if missing:
-            raise Refused(
+            raise EcrError(
                 "LayersNotFound",
                 f"Layers with digests '[{', '.join(missing)}]' required for pushing image into repository with name "
                 f"'{repository.name}' in the registry with id '{self._account()}' do not exist",
             )
         absent = sorted(set(parsed.children) - set(repository.images))
         if absent:
-            raise Refused(
+            raise EcrError(
                 "ReferencedImagesNotFound",
                 f"Images with digests '[{', '.join(absent)}]' required for pushing image into repository with name "
                 f"'{repository.name}' in the registry with id '{self._account()}' do not exist",
@@ -282,7 +284,7 @@ class Images:
 
     def _expire(self, repository: Repository, policy: str) -> None:
         aged = [
-            Aged(image.digest, tuple(image.tags), image.pushed_at, image.number)
+            ImageAge(image.digest, tuple(image.tags), image.pushed_at, image.number)
             for image in repository.images.values()
             # What an index lists stays as long as the index (User Guide, Lifecycle policies).
             if repository.parent(image.digest) is None
@@ -298,7 +300,7 @@ class Images:
         """An image by tag, digest, or both.
 
         Raises:
-            Refused: ImageNotFound.
+            EcrError: ImageNotFound.
         """
         repository = self.repository(region, name)
         with self._lock:
@@ -310,11 +312,11 @@ class Images:
                     f"The image with imageId {{imageDigest:'{digest or 'null'}', imageTag:'{tag or 'null'}'}} does not "
                     f"exist within the repository {self._place(name)}"
                 )
-                raise Refused("ImageNotFound", text)
+                raise EcrError("ImageNotFound", text)
             return image
 
     def pulled(self, image: Image) -> None:
-        """Note that somebody fetched its manifest."""
+        """Note that its manifest was fetched."""
         image.pulled_at = self._clock()
 
     def all(self, region: str, name: str) -> list[Image]:
@@ -324,13 +326,13 @@ class Images:
             return list(repository.images.values())
 
     def delete(self, region: str, name: str, *, tag: str | None = None, digest: str | None = None) -> list[Json]:
-        """Delete an image by digest, or take away its tag, and it with the last one.
+        """Delete an image by digest; or by a tag, which removes the image with its last tag.
 
         Returns:
-            The image ids that are gone.
+            The image ids that were removed.
 
         Raises:
-            Refused: ImageNotFound, or ImageReferencedByManifestList.
+            EcrError: ImageNotFound, or ImageReferencedByManifestList.
         """
         repository = self.repository(region, name)
         with self._lock:
@@ -341,7 +343,7 @@ class Images:
             parent = repository.parent(image.digest)
             if parent is not None:
                 text = f"Requested image referenced by manifest list: [{parent.digest}]"
-                raise Refused("ImageReferencedByManifestList", text)
+                raise EcrError("ImageReferencedByManifestList", text)
             self._remove(repository, image)
             return [{"imageDigest": image.digest, "imageTag": each} for each in image.tags] or [
                 {"imageDigest": image.digest}
@@ -369,7 +371,7 @@ def _parse(manifest: bytes, media_type: str | None) -> _Parsed:
         said = document.get("mediaType")
         kind = media_type or said
         if said is not None and said != kind:
-            raise Refused("InvalidParameter", f"The manifest says that it is {said}, the request that it is {kind}.")
+            raise EcrError("InvalidParameter", f"The manifest says that it is {said}, the request that it is {kind}.")
         if kind in MULTIPLE:
             children = tuple(str(each["digest"]) for each in document["manifests"])
             return _Parsed(kind, (), children, document.get("artifactType"))
@@ -378,5 +380,5 @@ def _parse(manifest: bytes, media_type: str | None) -> _Parsed:
             blobs = tuple(str(each["digest"]) for each in parts if not each.get("urls"))
             return _Parsed(kind, blobs, (), document["config"].get("mediaType"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Refused("InvalidParameter", f"The image manifest is malformed: {error!r}") from None
-    raise Refused("InvalidParameter", f"The image manifest's media type {kind!r} is not supported.")
+        raise EcrError("InvalidParameter", f"The image manifest is malformed: {error!r}") from None
+    raise EcrError("InvalidParameter", f"The image manifest's media type {kind!r} is not supported.")

@@ -1,6 +1,6 @@
-"""Layers of images as files, each once, under the digest of what is in it, and the uploads that become layers.
+"""Layers of images as files that are named by their digests, and the uploads that become layers.
 
-It must not know repositories' rules or images. Refusals have ECR's error codes.
+It must not know rules of repositories, nor images. Refusals have ECR's error codes.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 PIECE_BYTES = 1 << 20
-"""Layers pass through memory in pieces of this size."""
+"""Layers are read and written in pieces of this size."""
 DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
-"""The digests that ECR has."""
+"""The form of ECR's digests."""
 
-Place = tuple[str, str]
+RepositoryKey = tuple[str, str]
 """Region and name of a repository."""
 
 
-class Refused(Exception):
-    """What ECR does not do; ``code`` is ECR's name for it, without the ``Exception`` at its end."""
+class EcrError(Exception):
+    """ECR refuses a request; ``code`` is ECR's error code, without the ``Exception`` at its end."""
 
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
@@ -34,7 +34,7 @@ class Refused(Exception):
 
 
 class Upload:
-    """A blob on its way into a file. One request at a time writes to it."""
+    """A blob that is being uploaded to a file. One request at a time writes to it."""
 
     def __init__(self, folder: Path) -> None:
         self.id = str(uuid.uuid4())
@@ -45,14 +45,16 @@ class Upload:
         self.path.touch()
 
     def append(self, read: Callable[[int], bytes], start: int | None = None) -> int:
-        """Take all that ``read`` gives; returns how much is there now.
+        """Append all that ``read`` gives; returns the size of the upload after that.
 
         Raises:
-            Refused: ``start`` is not where the last part ended.
+            EcrError: ``start`` is not where the last part ended.
         """
         with self.lock:
             if start is not None and start != self.size:
-                raise Refused("InvalidLayerPart", f"The part begins at {start}, the last one ended before {self.size}.")
+                raise EcrError(
+                    "InvalidLayerPart", f"The part begins at {start}, the last one ended before {self.size}."
+                )
             with self.path.open("r+b") as file:
                 file.seek(self.size)
                 while data := read(PIECE_BYTES):
@@ -66,71 +68,71 @@ class Layers:
     """The files of one registry. Safe for threads.
 
     Args:
-        folder: Made when the first upload begins.
+        folder: Folder of the files, made when the first upload begins.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._uploads: dict[tuple[Place, str], Upload] = {}
+        self._uploads: dict[tuple[RepositoryKey, str], Upload] = {}
 
-    def begin(self, place: Place) -> Upload:
+    def begin(self, repository: RepositoryKey) -> Upload:
         """A new upload."""
         for name in ("uploads", "blobs"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
         upload = Upload(self._folder / "uploads")
         with self._lock:
-            self._uploads[place, upload.id] = upload
+            self._uploads[repository, upload.id] = upload
         return upload
 
-    def upload(self, place: Place, upload_id: str) -> Upload:
-        """An upload that was begun.
+    def upload(self, repository: RepositoryKey, upload_id: str) -> Upload:
+        """An upload that has begun.
 
         Raises:
-            Refused: UploadNotFound.
+            EcrError: UploadNotFound.
         """
-        found = self._uploads.get((place, upload_id))
+        found = self._uploads.get((repository, upload_id))
         if found is None:
-            text = f"Upload with id '{upload_id}' could not be found for the repository with name '{place[1]}'"
-            raise Refused("UploadNotFound", text)
+            text = f"Upload with id '{upload_id}' could not be found for the repository with name '{repository[1]}'"
+            raise EcrError("UploadNotFound", text)
         return found
 
-    def drop(self, place: Place, upload_id: str) -> None:
-        """Forget an upload, and what came of it."""
-        upload = self.upload(place, upload_id)
+    def drop(self, repository: RepositoryKey, upload_id: str) -> None:
+        """Remove an upload and its file."""
+        upload = self.upload(repository, upload_id)
         with self._lock:
-            self._uploads.pop((place, upload_id), None)
+            self._uploads.pop((repository, upload_id), None)
         upload.path.unlink(missing_ok=True)
 
-    def drop_all(self, place: Place) -> None:
-        """Forget all uploads of a repository."""
-        for key in [key for key in list(self._uploads) if key[0] == place]:
-            with contextlib.suppress(Refused):
+    def drop_all(self, repository: RepositoryKey) -> None:
+        """Remove all uploads of a repository."""
+        for key in [key for key in list(self._uploads) if key[0] == repository]:
+            with contextlib.suppress(EcrError):
                 self.drop(*key)
 
-    def finish(self, place: Place, upload_id: str, digest: str | None) -> tuple[str, int]:
+    def finish(self, repository: RepositoryKey, upload_id: str, digest: str | None) -> tuple[str, int]:
         """Make an upload a layer; returns its digest and size.
 
         Raises:
-            Refused: It has another digest than ``digest``; it is gone then.
+            EcrError: The upload has another digest than ``digest``; it is removed then.
         """
-        upload = self.upload(place, upload_id)
+        upload = self.upload(repository, upload_id)
         if not upload.lock.acquire(blocking=False):
-            raise Refused("InvalidLayer", f"Another request still writes to upload '{upload_id}'.")
+            raise EcrError("InvalidLayer", f"Another request still writes to upload '{upload_id}'.")
         try:
             found = f"sha256:{upload.hash.hexdigest()}"
             if digest not in (None, found):
-                self.drop(place, upload_id)
-                raise Refused("InvalidLayer", f"The layer has digest {found}, not {digest}.")
+                self.drop(repository, upload_id)
+                raise EcrError("InvalidLayer", f"The layer has digest {found}, not {digest}.")
             with self._lock:
-                self._uploads.pop((place, upload_id), None)
+                self._uploads.pop((repository, upload_id), None)
             os.replace(upload.path, self.path(found))
         finally:
             upload.lock.release()
         return found, upload.size
 
     def path(self, digest: str) -> Path:
-        """Where a layer lies."""
+        """The file of a layer."""
         return self._folder / "blobs" / digest.removeprefix("sha256:")
 
     def remove(self, digests: Iterable[str]) -> None:
@@ -139,5 +141,5 @@ class Layers:
             self.path(digest).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove all."""
+        """Remove all files."""
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlencode
 
-from covalent_cirro.local.emulator.batch.batch_api import Answer
 from covalent_cirro.local.emulator.ecr.images import MAX_MANIFEST_BYTES, Image, Images
-from covalent_cirro.local.emulator.ecr.layers import DIGEST, PIECE_BYTES, Refused, Upload
+from covalent_cirro.local.emulator.ecr.layers import DIGEST, PIECE_BYTES, EcrError, Upload
+from covalent_cirro.local.emulator.http.answers import Answer
 from covalent_cirro.local.emulator.http.server import Environ, StartResponse
 
 SERVICE = "registry"
@@ -29,12 +29,12 @@ SERVICE = "registry"
 USER = "AWS"
 """The user name that goes with a token (ECR API Reference, GetAuthorizationToken)."""
 TOKEN_LIFE_S = 12 * 3600.0
-"""How long a token holds (ECR API Reference, GetAuthorizationToken)."""
+"""How long a token is valid (ECR API Reference, GetAuthorizationToken)."""
 LAYERS = "/_cirro/layers/"
 """Layers by a URL that needs no headers, as S3's presigned ones: ``<LAYERS><region>/<digest>?repository=<name>``, with
-the time until which it holds, and a signature."""
+the time until which it is valid, and a signature."""
 LAYER_LIFE_S = 3600
-"""How long such a URL holds. AWS does not say; its S3 URLs hold for an hour unless asked otherwise."""
+"""How long such a URL is valid. AWS does not say; its URLs of S3 are valid for an hour by default."""
 JSON = "application/json; charset=utf-8"
 TAGS = 1000
 """Tags in one answer, at most."""
@@ -89,7 +89,7 @@ _REASONS = {
 
 
 class Token(NamedTuple):
-    """What ``ecr:GetAuthorizationToken`` gave: good for the repositories of a region, until an epoch second."""
+    """A token of ``ecr:GetAuthorizationToken``, valid for the repositories of a region, until an epoch second."""
 
     password: str
     region: str
@@ -97,7 +97,7 @@ class Token(NamedTuple):
 
 
 class Tokens:
-    """The passwords that the registry takes, and the URLs that need none. Safe for threads."""
+    """The passwords that the registry accepts, and the URLs that need none. Safe for threads."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -106,7 +106,7 @@ class Tokens:
         self._secret = secrets.token_bytes()
 
     def issue(self, region: str) -> Token:
-        """A new one."""
+        """Make a new token."""
         now = self._clock()
         token = Token(secrets.token_urlsafe(48), region, now + TOKEN_LIFE_S)
         with self._lock:
@@ -115,14 +115,14 @@ class Tokens:
         return token
 
     def layer_url(self, endpoint_url: str, region: str, repository: str, digest: str) -> str:
-        """Where a blob can be fetched without headers."""
+        """A URL by which a blob can be fetched without headers."""
         until = str(int(self._clock() + LAYER_LIFE_S))
         signature = self._sign(region, repository, digest, until)
         query = urlencode({"repository": repository, "until": until, "signature": signature})
         return f"{endpoint_url}{LAYERS}{region}/{digest}?{query}"
 
     def holds(self, region: str, repository: str, digest: str, query: Mapping[str, str]) -> bool:
-        """Whether `layer_url` gave such a URL, and its time is not over."""
+        """Whether `layer_url` made a URL with this query, and it has not expired."""
         until = query.get("until", "")
         expected = self._sign(region, repository, digest, until)
         genuine = hmac.compare_digest(expected.encode(), query.get("signature", "").encode())
@@ -156,9 +156,9 @@ class Registry:
     """WSGI application for ``/v2/`` and `LAYERS`.
 
     Args:
-        images: What it shows.
-        tokens: Who may.
-        endpoint_url: Its own.
+        images: The images.
+        tokens: The tokens that it accepts.
+        endpoint_url: Gives its own URL.
     """
 
     def __init__(self, images: Images, tokens: Tokens, endpoint_url: Callable[[], str]) -> None:
@@ -190,8 +190,8 @@ class Registry:
                 if isinstance(made, _File):
                     return self._blob(environ, start, *made)
                 return _give(start, made, bodiless=method == "HEAD")
-        except Refused as refused:
-            return _give(start, refusal(refused), bodiless=method == "HEAD")
+        except EcrError as error:
+            return _give(start, refusal(error), bodiless=method == "HEAD")
         return _give(start, _error(404, "NAME_UNKNOWN", f"there is no {path}"), bodiless=method == "HEAD")
 
     def _challenge(self) -> Answer:
@@ -217,9 +217,9 @@ class Registry:
         media_type = environ.get("CONTENT_TYPE") or None
         try:
             image, _ = self._images.put(region, name, manifest, media_type, **_named(reference))
-        except Refused as refused:
-            if refused.code == "LayersNotFound":
-                return _error(400, "MANIFEST_BLOB_UNKNOWN", refused.text)
+        except EcrError as error:
+            if error.code == "LayersNotFound":
+                return _error(400, "MANIFEST_BLOB_UNKNOWN", error.text)
             raise
         return Answer(201, [("Location", f"/v2/{name}/manifests/{image.digest}"), *_docker(image)], b"")
 
@@ -234,7 +234,7 @@ class Registry:
         more = urlencode({"n": count, "last": left[count - 1]})
         return answer._replace(headers=[*answer.headers, ("Link", f'</v2/{name}/tags/list?{more}>; rel="next"')])
 
-    # --- blobs up ---------------------------------------------------------------------------------------------------
+    # --- uploads ----------------------------------------------------------------------------------------------------
 
     def _begin_upload(self, environ: Environ, region: str, name: str) -> Answer:
         query = _query(environ)
@@ -259,7 +259,7 @@ class Registry:
         found = self._images.upload(region, name, upload)
         digest = _query(environ).get("digest", "")
         if DIGEST.fullmatch(digest) is None:
-            raise Refused("InvalidLayer", f"{digest!r} is not a SHA-256 digest.")
+            raise EcrError("InvalidLayer", f"{digest!r} is not a SHA-256 digest.")
         found.append(environ["wsgi.input"].read)
         return self._finished(region, name, found, digest)
 
@@ -270,7 +270,7 @@ class Registry:
     def _finished(self, region: str, name: str, upload: Upload, digest: str) -> Answer:
         return _created(name, self._images.finish(region, name, upload.id, digest))
 
-    # --- blobs down -------------------------------------------------------------------------------------------------
+    # --- downloads --------------------------------------------------------------------------------------------------
 
     def _get_blob(self, environ: Environ, region: str, name: str, digest: str) -> _File:
         return _File(*self._images.blob(region, name, digest), digest)
@@ -340,10 +340,10 @@ def _pieces(path: Path, begin: int, end: int) -> Iterator[bytes]:
             yield data
 
 
-def refusal(refused: Refused) -> Answer:
-    """A refusal in the specification's words."""
-    status, code = _ERRORS.get(refused.code, (400, "UNSUPPORTED"))
-    return _error(status, code, refused.text)
+def refusal(error: EcrError) -> Answer:
+    """The answer to a refused request, as the specification has it."""
+    status, code = _ERRORS.get(error.code, (400, "UNSUPPORTED"))
+    return _error(status, code, error.text)
 
 
 def _error(status: int, code: str, text: str) -> Answer:

@@ -1,6 +1,6 @@
-"""CloudFormation resources of EC2 that moto does by half: attributes, tags, rules, versions, endpoints, and deletion.
+"""CloudFormation's types of EC2 that moto makes incompletely: attributes, tags, rules, versions, endpoints, deletion.
 
-As `kinds`, which has those of other services; it must not know stacks.
+It must not know stacks.
 """
 
 from __future__ import annotations
@@ -8,38 +8,36 @@ from __future__ import annotations
 from typing import Any
 
 from covalent_cirro.local.emulator.batch.model import Json
-from covalent_cirro.local.emulator.batch.validation import Refused
-from covalent_cirro.local.emulator.formation.stack_resource import Mended, Place, true
+from covalent_cirro.local.emulator.batch.validation import ServiceError
+from covalent_cirro.local.emulator.formation.stack_resource import MotoResource, StackLocation, true
+from covalent_cirro.local.emulator.moto_internals import moto_ec2
 
 
-class LaunchTemplate(Mended):
+class LaunchTemplateResource(MotoResource):
     """``AWS::EC2::LaunchTemplate``."""
 
     name_property = "LaunchTemplateName"
     create_only = ("LaunchTemplateName",)
     deletion = ("ec2", "delete_launch_template", "LaunchTemplateId")
 
-    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
-        """A changed one is a new version."""
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
+        """Make a new version for a change."""
         if before is not None:
-            from moto.ec2.utils import parse_user_data
-
-            data = properties["LaunchTemplateData"]
-            resource.create_version({**data, "UserData": parse_user_data(data.get("UserData"))}, "")
+            moto_ec2.add_launch_template_version(resource, properties["LaunchTemplateData"])
 
 
-class SecurityGroup(Mended):
+class SecurityGroupResource(MotoResource):
     """``AWS::EC2::SecurityGroup``."""
 
     name_property = "GroupName"
     create_only = ("GroupName", "GroupDescription", "VpcId")
     deletion = ("ec2", "delete_security_group", "GroupId")
 
-    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
-        """Its rules; those for egress in the place of the one that EC2 gives to each new group."""
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
+        """Set its rules; those for egress replace the one that EC2 gives each new group."""
         ec2, group = at.api("ec2"), resource.physical_resource_id
         if before is None and "VpcId" in properties:
-            ec2.describe_vpcs(VpcIds=[properties["VpcId"]])  # moto takes one that does not exist
+            ec2.describe_vpcs(VpcIds=[properties["VpcId"]])  # moto accepts a VPC that does not exist
         egress = properties.get("SecurityGroupEgress")
         if egress is not None:
             now = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissionsEgress"]
@@ -69,30 +67,30 @@ def permission(rule: Json) -> Json:
     return made
 
 
-class _Tagged(Mended):
-    """What has tags that moto leaves out."""
+class _Tagged(MotoResource):
+    """A type whose tags moto leaves out."""
 
-    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
-        """Tags."""
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
+        """Set its tags."""
         tags = properties.get("Tags")
         if tags:
             at.api("ec2").create_tags(Resources=[resource.physical_resource_id], Tags=tags)
 
 
-class InternetGateway(_Tagged):
+class InternetGatewayResource(_Tagged):
     """``AWS::EC2::InternetGateway``."""
 
     deletion = ("ec2", "delete_internet_gateway", "InternetGatewayId")
 
 
-class Vpc(_Tagged):
+class VpcResource(_Tagged):
     """``AWS::EC2::VPC``."""
 
     create_only = ("CidrBlock", "Ipv4IpamPoolId", "Ipv4NetmaskLength", "VpcEncryptionControl")
     deletion = ("ec2", "delete_vpc", "VpcId")
 
-    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
-        """DNS, and tags."""
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
+        """Set DNS and tags."""
         super().complete(resource, properties, before, at)
         for name in ("EnableDnsSupport", "EnableDnsHostnames"):
             if name in properties:
@@ -101,7 +99,7 @@ class Vpc(_Tagged):
                 )
 
 
-class Subnet(_Tagged):
+class SubnetResource(_Tagged):
     """``AWS::EC2::Subnet``."""
 
     create_only = (
@@ -110,8 +108,8 @@ class Subnet(_Tagged):
     )
     deletion = ("ec2", "delete_subnet", "SubnetId")
 
-    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
-        """Public addresses, and tags."""
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
+        """Set public addresses and tags."""
         super().complete(resource, properties, before, at)
         if "MapPublicIpOnLaunch" in properties:
             at.api("ec2").modify_subnet_attribute(
@@ -120,14 +118,14 @@ class Subnet(_Tagged):
             )
 
 
-class RouteTable(_Tagged):
+class RouteTableResource(_Tagged):
     """``AWS::EC2::RouteTable``."""
 
     create_only = ("VpcId",)
     deletion = ("ec2", "delete_route_table", "RouteTableId")
 
 
-class Endpoint(_Tagged):
+class VpcEndpointResource(_Tagged):
     """``AWS::EC2::VPCEndpoint``."""
 
     create_only = (
@@ -135,15 +133,15 @@ class Endpoint(_Tagged):
         *("ServiceName", "ServiceNetworkArn", "ServiceRegion", "VpcEndpointType", "VpcId"),
     )
 
-    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
-        """Tags; and in a changed one its route tables, subnets and groups. Not each zone has each service."""
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
+        """Set tags; after a change, route tables, subnets and groups. Refuse a zone without the service."""
         super().complete(resource, properties, before, at)
         if properties.get("VpcEndpointType") == "Interface":
             subnets = at.api("ec2").describe_subnets(SubnetIds=properties["SubnetIds"])["Subnets"]
             zones = sorted({each["AvailabilityZone"] for each in subnets})
             refused = at.new.no_endpoint(properties["ServiceName"], zones)
             if refused is not None:
-                raise Refused(refused)
+                raise ServiceError(refused)
         if before is None:
             return
         changes: Json = {}
@@ -153,32 +151,22 @@ class Endpoint(_Tagged):
             changes[f"Remove{name}"] = [each for each in was if each not in should]
         at.api("ec2").modify_vpc_endpoint(VpcEndpointId=resource.physical_resource_id, **changes)
 
-    def remove(self, resource: Any, properties: Json, at: Place) -> None:
-        """Delete it, with its interfaces and routes: moto leaves them, and it as ``deleted``; EC2 forgets it."""
-        from moto.ec2.models import ec2_backends
-
-        ec2 = ec2_backends[at.account][at.region]
-        found = ec2.vpc_end_points.pop(resource.physical_resource_id, None)
-        if found is None:
-            return
-        for interface in found.network_interface_ids:
-            ec2.enis.pop(interface, None)
-        for table in ec2.route_tables.values():
-            for name in [name for name, route in table._routes.items() if route.gateway is found]:
-                del table._routes[name]
+    def remove(self, resource: Any, properties: Json, at: StackLocation) -> None:
+        """Delete it, with its interfaces and routes."""
+        moto_ec2.remove_vpc_endpoint(at.account, at.region, resource.physical_resource_id)
 
 
-class Association(Mended):
+class RouteTableAssociationResource(MotoResource):
     """``AWS::EC2::SubnetRouteTableAssociation``."""
 
     create_only = ("RouteTableId", "SubnetId")
 
-    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
-        """Associate them: moto notes what was asked for, and leaves the subnet with the VPC's main table."""
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
+        """Associate them: moto makes the resource, but leaves the subnet with the VPC's main table."""
         at.api("ec2").associate_route_table(RouteTableId=properties["RouteTableId"], SubnetId=properties["SubnetId"])
 
-    def remove(self, resource: Any, properties: Json, at: Place) -> None:
-        """Undo it."""
+    def remove(self, resource: Any, properties: Json, at: StackLocation) -> None:
+        """Disassociate them."""
         ec2 = at.api("ec2")
         tables = ec2.describe_route_tables(Filters=[{"Name": "association.subnet-id", "Values": [resource.subnet_id]}])
         for table in tables["RouteTables"]:
@@ -187,39 +175,39 @@ class Association(Mended):
                     ec2.disassociate_route_table(AssociationId=each["RouteTableAssociationId"])
 
 
-class Route(Mended):
+class RouteResource(MotoResource):
     """``AWS::EC2::Route``."""
 
     create_only = ("DestinationCidrBlock", "DestinationIpv6CidrBlock", "DestinationPrefixListId", "RouteTableId")
 
-    def remove(self, resource: Any, properties: Json, at: Place) -> None:
+    def remove(self, resource: Any, properties: Json, at: StackLocation) -> None:
         """Delete it."""
         at.api("ec2").delete_route(
             RouteTableId=properties["RouteTableId"], DestinationCidrBlock=properties["DestinationCidrBlock"]
         )
 
 
-class GatewayAttachment(Mended):
+class GatewayAttachmentResource(MotoResource):
     """``AWS::EC2::VPCGatewayAttachment``."""
 
     create_only = ("VpcId",)
 
-    def remove(self, resource: Any, properties: Json, at: Place) -> None:
+    def remove(self, resource: Any, properties: Json, at: StackLocation) -> None:
         """Detach it."""
         at.api("ec2").detach_internet_gateway(
             InternetGatewayId=properties["InternetGatewayId"], VpcId=properties["VpcId"]
         )
 
 
-NETWORK: dict[str, type[Mended]] = {
-    "AWS::EC2::LaunchTemplate": LaunchTemplate,
-    "AWS::EC2::SecurityGroup": SecurityGroup,
-    "AWS::EC2::VPC": Vpc,
-    "AWS::EC2::Subnet": Subnet,
-    "AWS::EC2::InternetGateway": InternetGateway,
-    "AWS::EC2::RouteTable": RouteTable,
-    "AWS::EC2::Route": Route,
-    "AWS::EC2::SubnetRouteTableAssociation": Association,
-    "AWS::EC2::VPCGatewayAttachment": GatewayAttachment,
-    "AWS::EC2::VPCEndpoint": Endpoint,
+NETWORK: dict[str, type[MotoResource]] = {
+    "AWS::EC2::LaunchTemplate": LaunchTemplateResource,
+    "AWS::EC2::SecurityGroup": SecurityGroupResource,
+    "AWS::EC2::VPC": VpcResource,
+    "AWS::EC2::Subnet": SubnetResource,
+    "AWS::EC2::InternetGateway": InternetGatewayResource,
+    "AWS::EC2::RouteTable": RouteTableResource,
+    "AWS::EC2::Route": RouteResource,
+    "AWS::EC2::SubnetRouteTableAssociation": RouteTableAssociationResource,
+    "AWS::EC2::VPCGatewayAttachment": GatewayAttachmentResource,
+    "AWS::EC2::VPCEndpoint": VpcEndpointResource,
 }

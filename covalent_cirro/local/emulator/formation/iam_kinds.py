@@ -1,7 +1,4 @@
-"""CloudFormation resources of IAM that moto does by half, and those that it lacks.
-
-As `kinds`, which has those of other services; it must not know stacks.
-"""
+"""CloudFormation's types of IAM that moto makes incompletely, or not at all. It must not know stacks."""
 
 from __future__ import annotations
 
@@ -9,18 +6,18 @@ import json
 from typing import Any
 
 from covalent_cirro.local.emulator.batch.model import Json
-from covalent_cirro.local.emulator.batch.validation import Refused
-from covalent_cirro.local.emulator.formation.stack_resource import Mended, Place, Resource
+from covalent_cirro.local.emulator.batch.validation import ServiceError
+from covalent_cirro.local.emulator.formation.stack_resource import MotoResource, StackLocation, StackResource
 
 
-class Role(Mended):
+class RoleResource(MotoResource):
     """``AWS::IAM::Role``."""
 
     name_property = "RoleName"
     create_only = ("Path", "RoleName")
 
-    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
-        """Trust, inline and managed policies as they should be now."""
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
+        """Set trust policy, inline and managed policies."""
         iam, name = at.api("iam"), resource.name
         trust = document_text(properties["AssumeRolePolicyDocument"])
         iam.update_assume_role_policy(RoleName=name, PolicyDocument=trust)
@@ -39,8 +36,8 @@ class Role(Mended):
         for arn in (was - managed) & attached:
             iam.detach_role_policy(RoleName=name, PolicyArn=arn)
 
-    def remove(self, resource: Any, properties: Json, at: Place) -> None:
-        """Delete it, with what hangs on it."""
+    def remove(self, resource: Any, properties: Json, at: StackLocation) -> None:
+        """Delete it, with its inline policies and attachments."""
         iam, name = at.api("iam"), resource.name
         for each in iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
             iam.detach_role_policy(RoleName=name, PolicyArn=each["PolicyArn"])
@@ -50,18 +47,18 @@ class Role(Mended):
 
 
 def document_text(document: Json | str) -> str:
-    """A policy as IAM's API wants it: CloudFormation takes text too, where a template makes keys from parameters."""
+    """A policy as text for IAM's API. A template may have text too, where it makes keys from parameters."""
     return document if isinstance(document, str) else json.dumps(document)
 
 
-class ManagedPolicy(Mended):
+class ManagedPolicyResource(MotoResource):
     """``AWS::IAM::ManagedPolicy``."""
 
     name_property = "ManagedPolicyName"
     create_only = ("Description", "ManagedPolicyName", "Path")
 
-    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
-        """A changed one has a new default version; the one before goes."""
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
+        """Make a new default version of a changed policy, and delete the one before."""
         if before is None:
             return
         iam, arn = at.api("iam"), resource.arn
@@ -71,7 +68,7 @@ class ManagedPolicy(Mended):
             if not version["IsDefaultVersion"]:
                 iam.delete_policy_version(PolicyArn=arn, VersionId=version["VersionId"])
 
-    def remove(self, resource: Any, properties: Json, at: Place) -> None:
+    def remove(self, resource: Any, properties: Json, at: StackLocation) -> None:
         """Detach it everywhere, then delete it."""
         iam = at.api("iam")
         users = iam.list_entities_for_policy(PolicyArn=resource.arn)
@@ -84,13 +81,13 @@ class ManagedPolicy(Mended):
         iam.delete_policy(PolicyArn=resource.arn)
 
 
-class InstanceProfile(Mended):
+class InstanceProfileResource(MotoResource):
     """``AWS::IAM::InstanceProfile``."""
 
     name_property = "InstanceProfileName"
     create_only = ("InstanceProfileName", "Path")
 
-    def remove(self, resource: Any, properties: Json, at: Place) -> None:
+    def remove(self, resource: Any, properties: Json, at: StackLocation) -> None:
         """Delete it."""
         iam, name = at.api("iam"), resource.physical_resource_id
         for role in iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]:
@@ -98,7 +95,7 @@ class InstanceProfile(Mended):
         iam.delete_instance_profile(InstanceProfileName=name)
 
 
-class OidcProvider(Resource):
+class OidcProviderResource(StackResource):
     """``AWS::IAM::OIDCProvider``."""
 
     kind = "AWS::IAM::OIDCProvider"
@@ -106,8 +103,8 @@ class OidcProvider(Resource):
     create_only = ("Url",)
 
     @classmethod
-    def make(cls, name: str, properties: Json, at: Place) -> str:
-        """Create it; an account has one for an issuer."""
+    def make(cls, name: str, properties: Json, at: StackLocation) -> str:
+        """Make it; an account has at most one for an issuer."""
         made = at.api("iam").create_open_id_connect_provider(
             Url=properties["Url"],
             ClientIDList=properties.get("ClientIdList") or [],
@@ -117,24 +114,24 @@ class OidcProvider(Resource):
         return str(made["OpenIDConnectProviderArn"])
 
     @classmethod
-    def change(cls, physical_id: str, properties: Json, at: Place) -> str:
-        """Its tags. moto cannot change audiences."""
+    def change(cls, physical_id: str, properties: Json, at: StackLocation) -> str:
+        """Set its tags. moto cannot change audiences."""
         iam = at.api("iam")
         now = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=physical_id)["ClientIDList"]
         if set(now) != set(properties.get("ClientIdList") or []):
-            raise Refused("another ClientIdList of an OIDC provider is not emulated")
+            raise ServiceError("another ClientIdList of an OIDC provider is not emulated")
         if properties.get("Tags"):
             iam.tag_open_id_connect_provider(OpenIDConnectProviderArn=physical_id, Tags=properties["Tags"])
         return physical_id
 
     @classmethod
-    def remove(cls, physical_id: str, at: Place) -> None:
+    def remove(cls, physical_id: str, at: StackLocation) -> None:
         """Delete it."""
         at.api("iam").delete_open_id_connect_provider(OpenIDConnectProviderArn=physical_id)
 
 
-IAM: dict[str, type[Mended]] = {
-    "AWS::IAM::Role": Role,
-    "AWS::IAM::ManagedPolicy": ManagedPolicy,
-    "AWS::IAM::InstanceProfile": InstanceProfile,
+IAM: dict[str, type[MotoResource]] = {
+    "AWS::IAM::Role": RoleResource,
+    "AWS::IAM::ManagedPolicy": ManagedPolicyResource,
+    "AWS::IAM::InstanceProfile": InstanceProfileResource,
 }

@@ -1,6 +1,6 @@
-"""What an account lacks on its first day, and a zone for ever: service-linked roles, access to billing, endpoints.
+"""What a new account lacks: service-linked roles, access to billing; and which zones lack which VPC endpoint services.
 
-Answers the calls about it, and says what CloudFormation is refused for its sake. It must not know HTTP servers.
+Answers calls about them, and refuses resources that need them. It must not know HTTP servers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
-from covalent_cirro.local.emulator import moto_aws
+from covalent_cirro.local.emulator.http.answers import Answer, xml_answer
+from covalent_cirro.local.emulator.moto_internals import moto_iam
 
 LINKED_ROLES = {
     "ecs.amazonaws.com": "AWSServiceRoleForECS",
@@ -22,7 +23,7 @@ LINKED_ROLES = {
     "spotfleet.amazonaws.com": "AWSServiceRoleForEC2SpotFleet",
     "autoscaling.amazonaws.com": "AWSServiceRoleForAutoScaling",
 }
-"""Names that moto does not have right (service documentation, using service-linked roles)."""
+"""Names of service-linked roles, where moto has others (service documentation, using service-linked roles)."""
 
 NO_LINKED_ROLE = (
     'Resource handler returned message: "Invalid request provided: CreateCluster Invalid Request: Unable to assume the '
@@ -34,7 +35,7 @@ NO_BILLING = (
     "User: arn:aws:iam::{}:user/ada is not authorized to perform: budgets:ModifyBudget on resource: "
     "arn:aws:budgets::{}:budget/{} (Service: Budgets, Status Code: 400)"
 )
-"""The form of IAM's refusals; that of Budgets without access to billing is not known."""
+"""In the form of IAM's refusals; the exact text of Budgets without access to billing is not known."""
 
 IAM_XMLNS = "https://iam.amazonaws.com/doc/2010-05-08/"
 EC2_XMLNS = "http://ec2.amazonaws.com/doc/2016-11-15/"
@@ -42,12 +43,12 @@ EC2_XMLNS = "http://ec2.amazonaws.com/doc/2016-11-15/"
 
 @dataclass
 class NewAccount:
-    """What may be lacking. All of it can be set at any time.
+    """What may be lacking. It can be set at any time.
 
     Attributes:
-        linked_roles_needed: A compute environment needs the service-linked role of ECS. Otherwise nobody looks.
-        billing_access: IAM users and roles see billing: root has allowed it.
-        absent_endpoints: By pattern of services (``"ecs-agent"``), the zones that have no endpoint of it.
+        linked_roles_needed: A compute environment needs the service-linked role of ECS; otherwise that is not checked.
+        billing_access: IAM users and roles have access to billing, which the root user has to allow.
+        absent_endpoints: By pattern of services (``"ecs-agent"``), the zones that lack their endpoint.
     """
 
     linked_roles_needed: bool = False
@@ -55,11 +56,11 @@ class NewAccount:
     absent_endpoints: dict[str, list[str]] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
-        """All of it, by name."""
+        """All values, by name."""
         return dataclasses.asdict(self)
 
     def changed(self, changes: dict[str, Any]) -> NewAccount:
-        """With some of it set.
+        """A copy with some values changed.
 
         Raises:
             ValueError: An unknown key.
@@ -71,26 +72,26 @@ class NewAccount:
         return NewAccount(**{**known, **changes})
 
     def endpoint_zones(self, service: str, zones: list[str]) -> list[str]:
-        """Those of the zones that have an endpoint of a service."""
+        """The zones that have an endpoint of a service, of those given."""
         absent = {
             zone for pattern, of in self.absent_endpoints.items() if fnmatch.fnmatch(service, pattern) for zone in of
         }
         return [zone for zone in zones if zone not in absent]
 
-    # --- what CloudFormation is refused -----------------------------------------------------------------------------
+    # --- what is refused --------------------------------------------------------------------------------------------
 
     def no_environment(self, account: str) -> str | None:
-        """Why no compute environment can be made; `None`: it can."""
-        if self.linked_roles_needed and not moto_aws.has_role(account, LINKED_ROLES["ecs.amazonaws.com"]):
+        """Why a compute environment cannot be made; `None`: it can."""
+        if self.linked_roles_needed and not moto_iam.has_role(account, LINKED_ROLES["ecs.amazonaws.com"]):
             return NO_LINKED_ROLE
         return None
 
     def no_budget(self, account: str, name: str) -> str | None:
-        """Why no budget can be made or changed; `None`: it can."""
+        """Why a budget cannot be made or changed; `None`: it can."""
         return None if self.billing_access else NO_BILLING.format(account, account, name)
 
     def no_endpoint(self, service_name: str, zones: list[str]) -> str | None:
-        """Why no interface endpoint can be made in subnets of these zones; `None`: it can."""
+        """Why an interface endpoint cannot be made in subnets of these zones; `None`: it can."""
         there = self.endpoint_zones(service_name.split(".", 3)[-1], zones)
         if there == zones:
             return None
@@ -103,42 +104,39 @@ class NewAccount:
 # --- calls ------------------------------------------------------------------------------------------------------------
 
 
-def create_linked_role(account: str, body: bytes) -> tuple[int, bytes] | None:
-    """CreateServiceLinkedRole; `None` for a service of which moto has the name right."""
+def create_linked_role(account: str, body: bytes) -> Answer | None:
+    """CreateServiceLinkedRole; `None` for a service whose role moto names correctly."""
     service = dict(parse_qsl(body.decode()))["AWSServiceName"]
     name = LINKED_ROLES.get(service)
     if name is None:
         return None
-    if moto_aws.has_role(account, name):
+    if moto_iam.has_role(account, name):
         text = f"Service role name {name} has been taken in this account, please try a different suffix."
-        return 400, _xml(
-            "ErrorResponse",
-            IAM_XMLNS,
-            f"<Error><Type>Sender</Type><Code>InvalidInput</Code><Message>{text}</Message></Error>",
-        )
+        error = f"<Error><Type>Sender</Type><Code>InvalidInput</Code><Message>{text}</Message></Error>"
+        return _xml("ErrorResponse", IAM_XMLNS, error, 400)
     trust = json.dumps(
         {"Statement": [{"Effect": "Allow", "Principal": {"Service": [service]}, "Action": ["sts:AssumeRole"]}]}
     )
     path = f"/aws-service-role/{service}/"
-    arn, role_id = moto_aws.make_role(account, name, path, trust)
+    arn, role_id = moto_iam.make_role(account, name, path, trust)
     role = {"Path": path, "RoleName": name, "RoleId": role_id, "Arn": arn, "AssumeRolePolicyDocument": trust}
-    told = "".join(f"<{key}>{escape(value)}</{key}>" for key, value in role.items())
-    return 200, _xml(
+    members = "".join(f"<{key}>{escape(value)}</{key}>" for key, value in role.items())
+    return _xml(
         "CreateServiceLinkedRoleResponse",
         IAM_XMLNS,
-        f"<CreateServiceLinkedRoleResult><Role>{told}<CreateDate>2026-01-01T00:00:00Z</CreateDate></Role>"
+        f"<CreateServiceLinkedRoleResult><Role>{members}<CreateDate>2026-01-01T00:00:00Z</CreateDate></Role>"
         "</CreateServiceLinkedRoleResult>",
     )
 
 
-def describe_endpoint_services(standing: NewAccount, region: str, zones: list[str], body: bytes) -> bytes:
-    """DescribeVpcEndpointServices, of the services that are asked for by name."""
+def describe_endpoint_services(new: NewAccount, region: str, zones: list[str], body: bytes) -> Answer:
+    """DescribeVpcEndpointServices, for the services that the request names."""
     given = dict(parse_qsl(body.decode()))
     asked = [value for key, value in given.items() if key.startswith(("ServiceName.", "Filter.1.Value."))]
     details = "".join(
         f"<item><serviceName>{escape(name)}</serviceName><serviceType><item><serviceType>Interface</serviceType></item>"
         "</serviceType><availabilityZoneSet>"
-        + "".join(f"<item>{zone}</item>" for zone in standing.endpoint_zones(name.split(".", 3)[-1], zones))
+        + "".join(f"<item>{zone}</item>" for zone in new.endpoint_zones(name.split(".", 3)[-1], zones))
         + "</availabilityZoneSet></item>"
         for name in asked
         if name.startswith(f"com.amazonaws.{region}.")
@@ -148,5 +146,5 @@ def describe_endpoint_services(standing: NewAccount, region: str, zones: list[st
     return _xml("DescribeVpcEndpointServicesResponse", EC2_XMLNS, inner)
 
 
-def _xml(name: str, namespace: str, inner: str) -> bytes:
-    return f'<{name} xmlns="{namespace}">{inner}</{name}>'.encode()
+def _xml(name: str, namespace: str, inner: str, status: int = 200) -> Answer:
+    return xml_answer(f'<{name} xmlns="{namespace}">{inner}</{name}>', status)

@@ -1,352 +1,215 @@
-"""Makes, changes and deletes stacks as CloudFormation does, inside moto's CloudFormation: order, events, rollback.
+"""Makes, changes and deletes stacks as CloudFormation does: order, events, rollback, and what is left behind.
 
-moto answers the API and resolves references; it makes resources in no order, knows no events of resources and turns a
-failure into an HTTP 500. `stack_install` puts the functions here in the place of moto's. What a resource is, is
-`formation`'s.
+moto's CloudFormation calls the functions here in the place of its own (`moto_internals.moto_cloudformation`). What a
+resource is, `stack_resource` and the modules of kinds say.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
-import threading
-import warnings
 from typing import Any
 
+from covalent_cirro.deployment.template_functions import TemplateError
 from covalent_cirro.local.emulator.batch.model import Json
-from covalent_cirro.local.emulator.formation import template
-from covalent_cirro.local.emulator.formation.stack_resource import Mended
+from covalent_cirro.local.emulator.formation.stack_resource import MotoResource
+from covalent_cirro.local.emulator.formation.template_checks import order
+from covalent_cirro.local.emulator.moto_internals import moto_stacks, moto_templates
+from covalent_cirro.local.emulator.moto_internals.moto_stacks import MotoStack, parameter_values
 
 DELETE_PASSES = 3
-"""A resource that cannot be deleted is tried again after the others, so often."""
+"""How often a resource that cannot be deleted is tried again, each time after all others."""
+
+Obsolete = tuple[str, Any, Json]
+"""A resource that the template no longer wants: logical id, resource and body."""
 
 log = logging.getLogger("covalent_cirro.local.emulator")
 
 
-class Failed(Exception):
-    """A resource could not be made, changed or deleted; ``str`` is the reason that its event tells."""
+class ResourceFailed(Exception):
+    """A resource could not be made, changed or deleted; ``str`` is the reason that the stack's event gives."""
 
 
 # --- one resource -----------------------------------------------------------------------------------------------------
 
 
-def _event(stack: Any, name: str, status: str, reason: str | None = None) -> None:
-    from moto.cloudformation.models import Event
-
-    resource_map = stack.resource_map
-    resource = resource_map._parsed_resources.get(name)
-    body = resource_map._resource_json_map.get(name) or resource_map.cirro_bodies.get(name) or {}
-    stack.events.append(
-        Event(
-            stack_id=stack.stack_id,
-            stack_name=stack.name,
-            logical_resource_id=name,
-            physical_resource_id=_physical_id(resource) or "",
-            resource_type=body.get("Type", ""),
-            resource_status=status,
-            resource_status_reason=reason,
-            resource_properties=None,
-        )
-    )
-
-
-def _physical_id(resource: Any) -> str | None:
-    found = getattr(resource, "physical_resource_id", None)
-    return None if found is None else str(found)
-
-
 def _reason(error: Exception) -> str:
     for attribute in ("text", "message", "description"):
-        said = getattr(error, attribute, None)
-        if isinstance(said, str) and said:
-            return said
-    return str(error) if isinstance(error, (Failed, template.Invalid)) else f"{type(error).__name__}: {error}"
+        reason = getattr(error, attribute, None)
+        if isinstance(reason, str) and reason:
+            return reason
+    return str(error) if isinstance(error, (ResourceFailed, TemplateError)) else f"{type(error).__name__}: {error}"
 
 
-def resolved(resource_map: Any, body: Json) -> Any:
-    """A resource's properties, with references and functions replaced by their values."""
-    from moto.cloudformation import parsing
-
-    return parsing.clean_json(copy.deepcopy(body.get("Properties", {})), resource_map)
-
-
-def active(resource_map: Any, body: Json) -> bool:
-    """Whether a resource's condition holds."""
-    name = body.get("Condition")
-    return name is None or bool(resource_map.lazy_condition_map[name])
-
-
-def _make(stack: Any, name: str) -> None:
-    resource_map = stack.resource_map
-    body = resource_map._resource_json_map[name]
-    _event(stack, name, "CREATE_IN_PROGRESS")
+def _make(stack: MotoStack, name: str) -> None:
+    stack.add_resource_event(name, "CREATE_IN_PROGRESS")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            resource_map.cirro_maker = threading.get_ident()
-            try:
-                resource = resource_map[name]
-            finally:
-                resource_map.cirro_maker = None
-        if resource is None:
-            raise Failed(f"{body['Type']} is not emulated")
+        if not stack.make(name):
+            raise ResourceFailed(f"{stack.bodies[name]['Type']} is not emulated")
     except Exception as error:
         log.debug("creating %s", name, exc_info=True)
-        _event(stack, name, "CREATE_FAILED", _reason(error))
-        raise Failed(f"The following resource(s) failed to create: [{name}].") from error
-    _remember(resource_map, name, body)
-    _event(stack, name, "CREATE_COMPLETE")
+        stack.add_resource_event(name, "CREATE_FAILED", _reason(error))
+        raise ResourceFailed(f"The following resource(s) failed to create: [{name}].") from error
+    stack.add_resource_event(name, "CREATE_COMPLETE")
 
 
-def _remember(resource_map: Any, name: str, body: Json) -> None:
-    resource_map.cirro_bodies[name] = body
-    resource_map.cirro_resolved[name] = resolved(resource_map, body)
-    if name not in resource_map.cirro_order:
-        resource_map.cirro_order.append(name)
-
-
-def _change(stack: Any, name: str) -> tuple[Any, Json] | None:
-    """Bring a resource up to date; returns the old one, with its body, where it was replaced and is still there."""
-    from moto.cloudformation import parsing
-
-    resource_map = stack.resource_map
-    body = resource_map._resource_json_map[name]
-    old_body = resource_map.cirro_bodies[name]
-    if body["Type"] == old_body["Type"] and resolved(resource_map, body) == resource_map.cirro_resolved[name]:
-        resource_map.cirro_bodies[name] = body
+def _change(stack: MotoStack, name: str) -> Obsolete | None:
+    """Bring a resource up to date; returns the old one where it was replaced and still exists."""
+    body, old_body = stack.bodies[name], stack.made.bodies[name]
+    if body["Type"] == old_body["Type"] and stack.properties(body) == stack.made.properties[name]:
+        stack.made.bodies[name] = body
         return None
-    old = resource_map._parsed_resources[name]
-    _event(stack, name, "UPDATE_IN_PROGRESS")
+    stack.add_resource_event(name, "UPDATE_IN_PROGRESS")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            new = _updated(resource_map, name, copy.deepcopy(body), old, parsing)
+        changed = stack.change(name)
+        if changed is None:
+            raise ResourceFailed(f"Updates of {body['Type']} are not emulated")
     except Exception as error:
         log.debug("updating %s", name, exc_info=True)
-        _event(stack, name, "UPDATE_FAILED", _reason(error))
-        resource_map.cirro_resolved[name] = None  # nobody knows what it has now: the rollback sets it anew
-        raise Failed(f"The following resource(s) failed to update: [{name}].") from error
-    resource_map._parsed_resources[name] = new
-    _remember(resource_map, name, body)
-    _event(stack, name, "UPDATE_COMPLETE")
-    left = new is not old and getattr(new, "cirro_leaves_old", False)
-    return (old, old_body) if left else None
+        stack.add_resource_event(name, "UPDATE_FAILED", _reason(error))
+        stack.made.properties[name] = None
+        raise ResourceFailed(f"The following resource(s) failed to update: [{name}].") from error
+    stack.add_resource_event(name, "UPDATE_COMPLETE")
+    before, after = changed
+    is_left = after is not before and getattr(after, "cirro_leaves_old", False)
+    return (name, before, old_body) if is_left else None
 
 
-def _updated(resource_map: Any, name: str, body: Json, old: Any, parsing: Any) -> Any:
-    model, resolved, new_name = parsing.parse_resource_and_generate_name(name, body, resource_map)
-    account, region = resource_map._account_id, resource_map._region_name
-    if hasattr(model.update_from_cloudformation_json, "__isabstractmethod__"):
-        raise Failed(f"Updates of {body['Type']} are not emulated")
-    new = model.update_from_cloudformation_json(
-        original_resource=old,
-        new_resource_name=new_name,
-        cloudformation_json=resolved,
-        account_id=account,
-        region_name=region,
-    )
-    if new is None:
-        return old
-    new.cf_resource_type = body["Type"]
-    new.logical_resource_id = name
-    return new
-
-
-def _delete(resource_map: Any, resource: Any, body: Json) -> None:
-    from moto.cloudformation import parsing
-
-    model: Any = parsing.resource_class_from_type(body["Type"])
-    account, region = resource_map._account_id, resource_map._region_name
-    if isinstance(model, Mended):
-        model.delete_resource(resource, account, region)
+def _delete(stack: MotoStack, resource: Any, body: Json) -> None:
+    model = moto_stacks.resource_class(body["Type"])
+    if isinstance(model, MotoResource):
+        model.delete_resource(resource, stack.account, stack.region)
     else:
-        resource_map._delete_resource(resource, body)
+        stack.delete_resource(resource, body)
 
 
 # --- one stack --------------------------------------------------------------------------------------------------------
 
 
-def create(stack: Any) -> None:
+def create(stack: MotoStack) -> None:
     """Make all resources, or none."""
-    resource_map = stack.resource_map
-    stack.status = "CREATE_IN_PROGRESS"
-    resource_map.tags.update(
-        {"aws:cloudformation:stack-name": stack.name, "aws:cloudformation:stack-id": stack.stack_id}
-    )
+    stack.set_status("CREATE_IN_PROGRESS", event=False)
+    stack.tag_resources()
     try:
-        for name in template.order(resource_map._resource_json_map):
-            if active(resource_map, resource_map._resource_json_map[name]):
+        for name in order(stack.bodies):
+            if stack.is_wanted(stack.bodies[name]):
                 _make(stack, name)
-    except (Failed, template.Invalid) as error:
-        _status(stack, "ROLLBACK_IN_PROGRESS", f"{error} Rollback requested by user.")
-        left = _remove(stack, list(resource_map.cirro_order), keep_retained=False)
-        _no_outputs(stack)
-        _status(stack, "ROLLBACK_FAILED" if left else "ROLLBACK_COMPLETE")
+    except (ResourceFailed, TemplateError) as error:
+        stack.set_status("ROLLBACK_IN_PROGRESS", f"{error} Rollback requested by user.")
+        left = _remove(stack, list(stack.made.order), keep_retained=False)
+        stack.drop_outputs()
+        stack.set_status("ROLLBACK_FAILED" if left else "ROLLBACK_COMPLETE")
         return
-    _status(stack, "CREATE_COMPLETE")
+    stack.set_status("CREATE_COMPLETE")
 
 
-def update(stack: Any, body: str, role_arn: str | None = None, parameters: Any = None, tags: Any = None) -> None:
-    """Change the stack to a template and parameters, or leave it as it was."""
-    from moto.cloudformation.exceptions import ValidationError
+def update(stack: MotoStack, text: str, given: dict[str, Any], tags: dict[str, str] | None) -> None:
+    """Change the stack to a template and parameters, or leave it as it was.
 
-    stack.outputs  # noqa: B018  (read now: they are what is told of them until the update is over)
-    before = (stack.template, stack.parameters)
-    wanted = stack.parse_template(body)
-    given = stack.parameters if parameters is None else parameters
-    unchanged = wanted == stack.template_dict and parameter_values(wanted, given) == parameter_values(
-        stack.template_dict, before[1]
-    )
+    Args:
+        stack: The stack.
+        text: Text of the template.
+        given: Values of its parameters.
+        tags: Tags of the stack; `None` keeps them.
+
+    Raises:
+        Exception: CloudFormation's ``ValidationError``: nothing would change, or template or parameters are refused.
+    """
+    stack.keep_outputs()
+    before = (stack.text, stack.given)
+    wanted = stack.parsed(text)
+    unchanged = wanted == stack.template and parameter_values(wanted, given) == stack.parameter_values()
     if unchanged and tags in (None, stack.tags):
-        raise ValidationError(message="No updates are to be performed.")
+        raise moto_templates.validation_error("No updates are to be performed.")
     try:
-        _load(stack, body, given)
+        stack.load(text, given)
     except Exception:
-        _load(stack, *before)
+        stack.load(*before)
         raise
-    stack.events.append(_stack_event(stack, "UPDATE_IN_PROGRESS", "User Initiated"))
-    stack.status = "UPDATE_IN_PROGRESS"
+    stack.set_status("UPDATE_IN_PROGRESS", "User Initiated")
     try:
         obsolete = _apply(stack)
-    except (Failed, template.Invalid) as error:
-        _status(stack, "UPDATE_ROLLBACK_IN_PROGRESS", str(error))
-        _load(stack, *before)
+    except (ResourceFailed, TemplateError) as error:
+        stack.set_status("UPDATE_ROLLBACK_IN_PROGRESS", str(error))
+        stack.load(*before)
         try:
             obsolete = _apply(stack)
-        except (Failed, template.Invalid) as worse:
-            _status(stack, "UPDATE_ROLLBACK_FAILED", str(worse))
+        except (ResourceFailed, TemplateError) as worse:
+            stack.set_status("UPDATE_ROLLBACK_FAILED", str(worse))
             return
         _clean_up(stack, obsolete)
-        _status(stack, "UPDATE_ROLLBACK_COMPLETE")
+        stack.set_status("UPDATE_ROLLBACK_COMPLETE")
         return
-    _status(stack, "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
+    stack.set_status("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
     _clean_up(stack, obsolete)
-    stack.output_map = stack._create_output_map()
+    stack.renew_outputs()
     if tags is not None:
         stack.tags = tags
-    _status(stack, "UPDATE_COMPLETE")
+    stack.set_status("UPDATE_COMPLETE")
 
 
-def delete(stack: Any) -> None:
+def delete(stack: MotoStack) -> None:
     """Delete what the stack made, last made first."""
-    _status(stack, "DELETE_IN_PROGRESS", "User Initiated")
-    left = _remove(stack, list(stack.resource_map.cirro_order), keep_retained=True)
+    stack.set_status("DELETE_IN_PROGRESS", "User Initiated")
+    left = _remove(stack, list(stack.made.order), keep_retained=True)
     if left:
-        _status(stack, "DELETE_FAILED", f"The following resource(s) failed to delete: [{', '.join(left)}].")
+        stack.set_status("DELETE_FAILED", f"The following resource(s) failed to delete: [{', '.join(left)}].")
         return
-    _no_outputs(stack)
-    _status(stack, "DELETE_COMPLETE")
+    stack.drop_outputs()
+    stack.set_status("DELETE_COMPLETE")
 
 
-def _no_outputs(stack: Any) -> None:
-    from moto.cloudformation.parsing import OutputMap
-
-    stack.output_map = OutputMap(stack.resource_map, {"Outputs": {}}, stack.stack_id)
-
-
-def parameter_values(body: Json, given: dict[str, Any]) -> dict[str, str]:
-    """The values of a template's parameters, given ones and defaults."""
-    slots = body.get("Parameters") or {}
-    return {name: template.text(given.get(name, slot.get("Default"))) for name, slot in slots.items()}
-
-
-def _load(stack: Any, body: Any, parameters: Any) -> None:
-    stack.template = body
-    stack._parse_template()
-    stack.parameters = parameters
-    stack.description = stack.template_dict.get("Description")
-    resource_map = stack.resource_map
-    resource_map._template = stack.template_dict
-    resource_map._resource_json_map = stack.template_dict["Resources"]
-    resource_map.input_parameters = parameters
-    for name in list(resource_map.resolved_parameters):
-        resource_map._parsed_resources.pop(name, None)
-    resource_map.resolved_parameters = {}
-    resource_map.load()
-
-
-def _apply(stack: Any) -> list[tuple[str, Any, Json]]:
-    """Make and change what the template asks for; returns what is no longer wanted, oldest first."""
-    resource_map = stack.resource_map
-    bodies = resource_map._resource_json_map
-    obsolete: list[tuple[str, Any, Json]] = []
+def _apply(stack: MotoStack) -> list[Obsolete]:
+    """Make and change what the template asks for; returns what it no longer wants, oldest first."""
+    obsolete: list[Obsolete] = []
     wanted = []
-    for name in template.order(bodies):
-        if not active(resource_map, bodies[name]):
+    for name in order(stack.bodies):
+        if not stack.is_wanted(stack.bodies[name]):
             continue
         wanted.append(name)
-        if name in resource_map.cirro_order:
+        if name in stack.made.order:
             old = _change(stack, name)
             if old is not None:
-                obsolete.append((name, *old))
+                obsolete.append(old)
         else:
             _make(stack, name)
-    for name in [each for each in resource_map.cirro_order if each not in wanted]:
-        obsolete.append((name, resource_map._parsed_resources.pop(name), resource_map.cirro_bodies[name]))
-        _forget(resource_map, name)
+    for name in [each for each in stack.made.order if each not in wanted]:
+        body = stack.made.bodies[name]
+        obsolete.append((name, stack.drop(name), body))
     return obsolete
 
 
-def _forget(resource_map: Any, name: str) -> None:
-    resource_map.cirro_order.remove(name)
-    resource_map.cirro_bodies.pop(name, None)
-    resource_map.cirro_resolved.pop(name, None)
-
-
-def _clean_up(stack: Any, obsolete: list[tuple[str, Any, Json]]) -> None:
-    """Failures here leave a resource behind and do not fail the stack, as on AWS."""
+def _clean_up(stack: MotoStack, obsolete: list[Obsolete]) -> None:
+    """Delete what is no longer wanted. A failure leaves a resource behind and does not fail the stack, as on AWS."""
     for name, resource, body in reversed(obsolete):
-        replaced = name in stack.resource_map.cirro_order
+        replaced = name in stack.made.order
         if body.get("UpdateReplacePolicy" if replaced else "DeletionPolicy") == "Retain":
             continue
         try:
-            _delete(stack.resource_map, resource, body)
-            _event(stack, name, "DELETE_COMPLETE")
+            _delete(stack, resource, body)
+            stack.add_resource_event(name, "DELETE_COMPLETE")
         except Exception as error:
-            _event(stack, name, "DELETE_FAILED", _reason(error))
+            log.debug("deleting %s", name, exc_info=True)
+            stack.add_resource_event(name, "DELETE_FAILED", _reason(error))
 
 
-def _remove(stack: Any, names: list[str], *, keep_retained: bool) -> list[str]:
+def _remove(stack: MotoStack, names: list[str], *, keep_retained: bool) -> list[str]:
     """Delete resources, last made first; returns those that are left."""
-    resource_map = stack.resource_map
     left = list(reversed(names))
     for final in [*[False] * (DELETE_PASSES - 1), True]:
         tried, left = left, []
         for name in tried:
-            body = resource_map.cirro_bodies[name]
-            resource = resource_map._parsed_resources[name]
+            body = stack.made.bodies[name]
             if keep_retained and body.get("DeletionPolicy") == "Retain":
-                _event(stack, name, "DELETE_SKIPPED")
+                stack.add_resource_event(name, "DELETE_SKIPPED")
             else:
                 try:
-                    _delete(resource_map, resource, body)
+                    _delete(stack, stack.resource(name), body)
                 except Exception as error:
                     left.append(name)
                     if final:
                         log.debug("deleting %s", name, exc_info=True)
-                        _event(stack, name, "DELETE_FAILED", _reason(error))
+                        stack.add_resource_event(name, "DELETE_FAILED", _reason(error))
                     continue
-                _event(stack, name, "DELETE_COMPLETE")
-            resource_map._parsed_resources.pop(name, None)
-            _forget(resource_map, name)
+                stack.add_resource_event(name, "DELETE_COMPLETE")
+            stack.drop(name)
     return list(reversed(left))
-
-
-def _stack_event(stack: Any, status: str, reason: str | None) -> Any:
-    from moto.cloudformation.models import Event
-
-    return Event(
-        stack_id=stack.stack_id,
-        stack_name=stack.name,
-        logical_resource_id=stack.name,
-        physical_resource_id=stack.stack_id,
-        resource_type="AWS::CloudFormation::Stack",
-        resource_status=status,
-        resource_status_reason=reason,
-        resource_properties=None,
-    )
-
-
-def _status(stack: Any, status: str, reason: str | None = None) -> None:
-    stack.status = status
-    stack.events.append(_stack_event(stack, status, reason))

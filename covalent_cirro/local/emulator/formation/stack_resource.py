@@ -1,6 +1,7 @@
-"""What a resource of a stack is to moto's CloudFormation: our own kinds, and moto's that are completed here.
+"""Base classes for the types of resources: those that are made here, and those of moto that are completed here.
 
-Both are changed in place unless a property changes that makes a new one. It must not know stacks, nor any one kind.
+Both are changed in place, unless a property has changed that needs a replacement. It must not know stacks, nor any one
+type.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import Any, ClassVar, NamedTuple
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from covalent_cirro.local.emulator import open_emulators
-from covalent_cirro.local.emulator.batch.batch import Batch
 from covalent_cirro.local.emulator.batch.model import Json
-from covalent_cirro.local.emulator.batch.validation import Refused
+from covalent_cirro.local.emulator.batch.service import Batch
+from covalent_cirro.local.emulator.batch.validation import ServiceError
 from covalent_cirro.local.emulator.formation.new_account import NewAccount
 from covalent_cirro.local.emulator.keys import OWN_ID
+from covalent_cirro.local.emulator.moto_internals import moto_templates
 
 
 @functools.lru_cache(maxsize=32)
@@ -27,24 +29,24 @@ def _client(service: str, account: str, region: str, endpoint_url: str) -> Any:
     return emulator.client(service, region_name=region, endpoint_url=endpoint_url, aws_access_key_id=OWN_ID)
 
 
-class Place(NamedTuple):
-    """Where a stack is."""
+class StackLocation(NamedTuple):
+    """Account and region of a stack."""
 
     account: str
     region: str
 
     def api(self, service: str) -> Any:
-        """A client of a service; its calls are signed with `OWN_ID`: neither counted nor hit by faults."""
+        """A client of a service. Its calls have the key id `OWN_ID`: they are not counted, and no fault hits them."""
         emulator = open_emulators.of(self.account)
         assert emulator is not None, f"no emulator has account {self.account}"
         return _client(service, self.account, self.region, emulator.endpoint_url)
 
     @property
     def new(self) -> NewAccount:
-        """What the account lacks."""
+        """What a new account lacks."""
         emulator = open_emulators.of(self.account)
         assert emulator is not None, f"no emulator has account {self.account}"
-        return emulator.standing.new
+        return emulator.account_settings.new
 
     @property
     def batch(self) -> Batch:
@@ -55,11 +57,11 @@ class Place(NamedTuple):
 
 
 waits = threading.local()
-"""Of a thread that carries out a change set: ``begin`` is called when it begins to wait for AWS."""
+"""``begin``: in a thread that executes a change set, what to call when a resource begins to wait for AWS Batch."""
 
 
 def begin_to_wait() -> None:
-    """What is done from now on takes its time: who asked for it gets the answer now."""
+    """Have the call that executes a change set answered now: the rest takes long."""
     getattr(waits, "begin", lambda: None)()
 
 
@@ -69,9 +71,9 @@ def true(value: Any) -> bool:
 
 
 def to_api(shape: Shape | None, value: Any) -> Any:
-    """A property in the form of the API: its key's case, and its type, are those of the operation's shape.
+    """A property in the form of the API: the case of its keys and its type are those of the operation's shape.
 
-    Keys that the shape lacks are left out; keys of maps (tags, options, parameters) stay as they are.
+    Keys that the shape lacks are left out; keys of maps (tags, options, parameters) are not changed.
     """
     if isinstance(shape, StructureShape) and isinstance(value, dict):
         members = {name.lower(): (name, member) for name, member in shape.members.items()}
@@ -94,7 +96,7 @@ def to_api(shape: Shape | None, value: Any) -> Any:
 
 
 def differ(keys: tuple[str, ...], before: Json, now: Json) -> bool:
-    """Whether one of the properties is another now; ``"A/B"`` is property B of property A."""
+    """Whether one of the properties has changed; ``"A/B"`` is property B of property A."""
 
     def at(properties: Json, path: str) -> Any:
         found: Any = properties
@@ -106,27 +108,27 @@ def differ(keys: tuple[str, ...], before: Json, now: Json) -> bool:
 
 
 def refuse_same_name(name_property: str | None, before: Json, now: Json) -> None:
-    """A replacement stands beside the old one for a while, so it cannot bear the same name.
+    """Refuse a replacement with the name of the old resource, since both exist for a while.
 
     Raises:
-        Refused: The template names it, as before.
+        ServiceError: The template names it as before.
     """
     name = None if name_property is None else now.get(name_property)
     if name is not None and name == before.get(str(name_property)):
-        raise Refused(
+        raise ServiceError(
             "CloudFormation cannot update a stack when a custom-named resource requires replacing. Rename "
             f"{name} and update the stack again."
         )
 
 
-class Resource:
-    """A kind of our own.
+class StackResource:
+    """A type of resources that is made here.
 
     Attributes:
-        kind: ``"AWS::Batch::JobQueue"``.
-        name_property: The property that names it, if there is one.
-        attributes: What ``Fn::GetAtt`` gives; each is what ``Ref`` gives.
-        create_only: Properties that never change: another value makes another resource (registry schema).
+        kind: Name of the type, such as ``"AWS::Batch::JobQueue"``.
+        name_property: The property that names it; `None` if there is none.
+        attributes: Attributes for ``Fn::GetAtt``; each has the value that ``Ref`` gives.
+        create_only: Properties that cannot be changed: another value needs a replacement (registry schema).
     """
 
     kind: ClassVar[str]
@@ -136,35 +138,35 @@ class Resource:
     cf_resource_type: str
     logical_resource_id: str
     cirro_leaves_old = True
-    """A replacement is beside the old one, which the stack deletes once nothing uses it."""
+    """After a replacement the old resource still exists; the stack deletes it once nothing uses it."""
 
     def __init__(self, physical_resource_id: str, properties: Json) -> None:
         self.physical_resource_id = physical_resource_id
         self.properties = properties
 
-    # --- of each kind -------------------------------------------------------------------------------------------------
+    # --- what each type defines ---------------------------------------------------------------------------------------
 
     @classmethod
-    def make(cls, name: str, properties: Json, at: Place) -> str:
-        """Make one; returns its physical id."""
+    def make(cls, name: str, properties: Json, at: StackLocation) -> str:
+        """Make a resource; returns its physical id."""
         raise NotImplementedError
 
     @classmethod
     def replaces(cls, before: Json, now: Json) -> bool:
-        """Whether the new properties need a new one."""
+        """Whether the new properties need a replacement."""
         return differ(cls.create_only, before, now)
 
     @classmethod
-    def change(cls, physical_id: str, properties: Json, at: Place) -> str:
-        """Change one in place; returns its physical id."""
+    def change(cls, physical_id: str, properties: Json, at: StackLocation) -> str:
+        """Change a resource in place; returns its physical id."""
         raise NotImplementedError
 
     @classmethod
-    def remove(cls, physical_id: str, at: Place) -> None:
-        """Delete one; one that is gone already is no error."""
+    def remove(cls, physical_id: str, at: StackLocation) -> None:
+        """Delete a resource; it is no error if it does not exist."""
         raise NotImplementedError
 
-    # --- what moto asks for -------------------------------------------------------------------------------------------
+    # --- what moto calls ----------------------------------------------------------------------------------------------
 
     @classmethod
     def cloudformation_type(cls) -> str:
@@ -178,36 +180,34 @@ class Resource:
 
     @classmethod
     def has_cfn_attr(cls, attribute: str) -> bool:
-        """Whether ``Fn::GetAtt`` knows the attribute."""
+        """Whether there is such an attribute."""
         return attribute in cls.attributes
 
     def get_cfn_attribute(self, attribute: str) -> str:
-        """An attribute."""
+        """The value of an attribute."""
         if attribute not in self.attributes:
-            from moto.cloudformation.exceptions import UnformattedGetAttTemplateException
-
-            raise UnformattedGetAttTemplateException
+            raise moto_templates.unknown_attribute()
         return self.physical_resource_id
 
     @classmethod
     def create_from_cloudformation_json(
         cls, resource_name: str, cloudformation_json: Json, account_id: str, region_name: str, **_: Any
-    ) -> Resource:
-        """Make it."""
+    ) -> StackResource:
+        """Make a resource."""
         properties = cloudformation_json.get("Properties", {})
-        return cls(cls.make(resource_name, properties, Place(account_id, region_name)), properties)
+        return cls(cls.make(resource_name, properties, StackLocation(account_id, region_name)), properties)
 
     @classmethod
     def update_from_cloudformation_json(
         cls,
-        original_resource: Resource,
+        original_resource: StackResource,
         new_resource_name: str,
         cloudformation_json: Json,
         account_id: str,
         region_name: str,
-    ) -> Resource:
-        """Change it in place, or make one that replaces it."""
-        at, before = Place(account_id, region_name), original_resource.properties
+    ) -> StackResource:
+        """Change a resource in place, or make its replacement."""
+        at, before = StackLocation(account_id, region_name), original_resource.properties
         properties = cloudformation_json.get("Properties", {})
         if cls.replaces(before, properties):
             refuse_same_name(cls.name_property, before, properties)
@@ -218,17 +218,17 @@ class Resource:
         return changed
 
     def delete(self, account_id: str, region_name: str) -> None:
-        """Delete it."""
-        self.remove(self.physical_resource_id, Place(account_id, region_name))
+        """Delete the resource."""
+        self.remove(self.physical_resource_id, StackLocation(account_id, region_name))
 
 
-class Mended:
-    """moto's kind, completed after it was made, changed in place, and deleted with an error where AWS has one.
+class MotoResource:
+    """A type of resources that moto makes: completed after that, changed in place, and deleted by an API call.
 
     Attributes:
-        name_property: The property that names it, if there is one.
-        create_only: Properties that never change, as `Resource.create_only`.
-        deletion: Service, operation and parameter of the call that deletes it by its physical id.
+        name_property: The property that names it; `None` if there is none.
+        create_only: Properties that cannot be changed, as `StackResource.create_only`.
+        deletion: Service, operation and parameter of the call that deletes a resource by its physical id.
     """
 
     name_property: ClassVar[str | None] = None
@@ -241,33 +241,33 @@ class Mended:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.base, name)
 
-    # --- of each kind -------------------------------------------------------------------------------------------------
+    # --- what each type defines ---------------------------------------------------------------------------------------
 
-    def complete(self, resource: Any, properties: Json, before: Json | None, at: Place) -> None:
+    def complete(self, resource: Any, properties: Json, before: Json | None, at: StackLocation) -> None:
         """Set what moto leaves out.
 
         Args:
-            resource: moto's.
-            properties: As they should be.
-            before: As they were; `None` for a new one, which has what moto made of them.
-            at: Where.
+            resource: moto's object.
+            properties: Its properties, evaluated.
+            before: Those that it had before; `None` for a new resource.
+            at: Account and region.
         """
 
-    def remove(self, resource: Any, properties: Json, at: Place) -> None:
-        """Delete it."""
+    def remove(self, resource: Any, properties: Json, at: StackLocation) -> None:
+        """Delete the resource."""
         service, operation, parameter = self.deletion
         getattr(at.api(service), operation)(**{parameter: resource.physical_resource_id})
 
-    # --- what moto asks for, and `stack_engine` -----------------------------------------------------------------------
+    # --- what moto and `stack_engine` call ----------------------------------------------------------------------------
 
     def create_from_cloudformation_json(
         self, resource_name: str, cloudformation_json: Json, account_id: str, region_name: str, **more: Any
     ) -> Any:
-        """moto makes it, `complete` sets the rest. Where that fails, nothing is left of it."""
+        """Have moto make a resource, and complete it. If that fails, the resource is deleted."""
         made = self.base.create_from_cloudformation_json(
             resource_name, cloudformation_json, account_id, region_name, **more
         )
-        at, properties = Place(account_id, region_name), cloudformation_json.get("Properties", {})
+        at, properties = StackLocation(account_id, region_name), cloudformation_json.get("Properties", {})
         try:
             self.complete(made, properties, None, at)
         except Exception:
@@ -285,7 +285,7 @@ class Mended:
         account_id: str,
         region_name: str,
     ) -> Any:
-        """Set anew all that can be changed, or make one that replaces it."""
+        """Set all properties that can be changed, or make a replacement."""
         before, properties = original_resource.cirro_properties, cloudformation_json.get("Properties", {})
         if differ(self.create_only, before, properties):
             refuse_same_name(self.name_property, before, properties)
@@ -294,10 +294,10 @@ class Mended:
             )
             replacement.cirro_leaves_old = True
             return replacement
-        self.complete(original_resource, properties, before, Place(account_id, region_name))
+        self.complete(original_resource, properties, before, StackLocation(account_id, region_name))
         original_resource.cirro_properties = properties
         return original_resource
 
     def delete_resource(self, resource: Any, account: str, region: str) -> None:
-        """Delete it."""
-        self.remove(resource, resource.cirro_properties, Place(account, region))
+        """Delete the resource."""
+        self.remove(resource, resource.cirro_properties, StackLocation(account, region))

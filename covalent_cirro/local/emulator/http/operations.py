@@ -1,4 +1,4 @@
-"""Names the AWS operation that an HTTP request is: service, operation, region, caller's key. Pure."""
+"""Finds the AWS operation of an HTTP request: service, operation, region, caller's key. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class Operation(NamedTuple):
-    """What a request asks for. ``access_key`` is `None` for an unsigned one."""
+    """The operation of a request. ``access_key`` is `None` where the request is not signed."""
 
     service: str
     name: str

@@ -1,6 +1,6 @@
-"""A small HTTP/1.1 server for one WSGI application: a thread a connection, connections kept alive, bodies streamed.
+"""A small HTTP/1.1 server for one WSGI application: one thread for each connection, kept alive, bodies streamed.
 
-werkzeug's server closes every connection, which costs a client a new one for each call. It must not know AWS.
+werkzeug's server closes every connection, so that a client needs a new one for each call. It must not know AWS.
 """
 
 from __future__ import annotations
@@ -21,26 +21,30 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 BACKLOG = 512
 DRAIN_BYTES = 1 << 20
-"""A body that the application left unread is read up to here to keep the connection, else the connection closes."""
+"""A body that the application did not read is read up to this size to keep the connection; if it is larger, the
+connection closes."""
 ONE_SEND_BYTES = 1 << 16
-"""Headers and a body up to this size leave in one piece."""
+"""Headers and a body up to this size are sent together."""
+
+HEADER_NAMES = "cirro.header_names"
+"""Key of the environment: names of headers with an underscore as the client wrote them, by their key."""
 
 log = logging.getLogger("covalent_cirro.local.emulator")
 
 
-class Cut(Exception):
+class ConnectionCut(Exception):
     """The connection is closed without a (whole) answer."""
 
 
 class Body:
-    """A request's body of known length. A client that breaks off is an error, not an end."""
+    """A request's body of known length. A connection that ends within it is an error, not the end of the body."""
 
     def __init__(self, file: IO[bytes], length: int) -> None:
         self._file = file
         self.left = length
 
     def read(self, size: int | None = -1) -> bytes:
-        """Up to ``size`` bytes; all of it without one. One allocation: a large body is not held twice."""
+        """Up to ``size`` bytes; all without a size. One allocation: a large body is not in memory twice."""
         wanted = self.left if size is None or size < 0 else min(size, self.left)
         if wanted == 0:
             return b""
@@ -114,7 +118,7 @@ class _Connection(BaseHTTPRequestHandler):
     server: Any
 
     def do_GET(self) -> None:
-        """All methods are the application's."""
+        """Give the request to the application, whatever its method."""
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
         length = int(self.headers.get("Content-Length") or 0)
         source: Any = self.rfile
@@ -128,7 +132,7 @@ class _Connection(BaseHTTPRequestHandler):
                 close = getattr(parts, "close", None)
                 if close is not None:
                     close()
-        except Cut:
+        except ConnectionCut:
             self.close_connection = True
             with contextlib.suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
@@ -188,7 +192,7 @@ class _Connection(BaseHTTPRequestHandler):
         for name, value in self.headers.items():
             key = name.upper().replace("-", "_")
             if "_" in name:
-                # WSGI cannot tell these from those with a hyphen; S3's metadata can, and moto looks here.
+                # In WSGI these have the same key as those with a hyphen; in S3's metadata they differ.
                 if not name.lower().startswith("x-amz-meta-"):
                     continue
                 names[f"HTTP_{key}"] = name
@@ -197,12 +201,12 @@ class _Connection(BaseHTTPRequestHandler):
                 if key in environ:
                     value = f"{environ[key]},{value}"
             environ[key] = value
-        environ["moto.preserved_header_names"] = names
+        environ[HEADER_NAMES] = names
         return environ
 
 
 class _Answer:
-    """An answer on its way."""
+    """The answer to one request, as it is sent."""
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
@@ -275,7 +279,7 @@ class Server:
     """Serves an application on the loopback until closed.
 
     Args:
-        application: WSGI application; it may raise `Cut`.
+        application: WSGI application; it may raise `ConnectionCut`.
         port: 0 takes a free one.
 
     Raises:
@@ -298,7 +302,7 @@ class Server:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop to listen and close every connection."""
+        """Stop listening, and close every connection."""
         with self._lock:
             self._closed = True
             connections = list(self._open)

@@ -1,9 +1,9 @@
-"""IAM's decision on one action: policy documents, and what a request says of itself, give allowed or denied. Pure.
+"""Decides whether policies allow an action, from policy documents and the condition keys of the request. Pure.
 
-It must not know where documents come from, nor which actions a request needs (`authorization`).
+It must not know where documents come from, nor which actions a request needs (`required_access`).
 
 Source: IAM User Guide, Policy evaluation logic; JSON policy elements: Condition operators, multivalued context keys.
-What is not evaluated here is an error that says so (`NotEvaluated`), never a silent answer.
+An element that is not evaluated here is an error (`NotEvaluated`), never a decision.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 Context = Mapping[str, Sequence[str]]
-"""Condition keys of a request with their values. A key that the request does not have is not there."""
+"""Condition keys of a request with their values. A key that the request does not have is left out."""
 
 
 class NotEvaluated(Exception):
@@ -26,7 +26,7 @@ class NotEvaluated(Exception):
 
 
 class Access(NamedTuple):
-    """One action on one resource: what is allowed or denied.
+    """One action on one resource, which is allowed or denied.
 
     Attributes:
         action: ``batch:SubmitJob``.
@@ -41,16 +41,16 @@ class Access(NamedTuple):
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks, and the policies that are theirs, as JSON.
+    """A caller, with its policies as JSON.
 
     Attributes:
         arn: Of the user, or of the role's session.
-        names: The ARNs by which a resource-based policy can name them: a session's role as well.
-        account: Their account.
+        names: ARNs by which a resource-based policy can name the caller: of the session, and of its role.
+        account: The caller's account.
         identity: Identity-based policies: inline, attached, and those of groups.
         boundary: The permissions boundary, or `None`.
         session: The policy that a session was assumed with, or `None`.
-        context: Condition keys of whatever they ask.
+        context: Condition keys of all requests of the caller.
     """
 
     arn: str
@@ -63,17 +63,17 @@ class Principal:
 
 
 class Denial(NamedTuple):
-    """Why it is denied: by which kind of policy, and whether a statement says Deny or none says Allow."""
+    """Why an action is denied: the kind of policy, and whether a statement has Deny (explicit) or none has Allow."""
 
     kind: str
     explicit: bool
 
 
 def decide(who: Principal, access: Access, resource_policies: Iterable[str] = ()) -> Denial | None:
-    """`None` if the principal may; else why not. An explicit deny wins, then an allow is needed.
+    """Why a principal may not do something; `None` if it may. An explicit deny decides; else an allow is needed.
 
-    An allow of a resource-based policy of the same account is enough, as AWS has it for users and, if it names the
-    session or everybody, for roles' sessions.
+    An allow of a resource-based policy of the same account is enough for users and, if the policy names the session or
+    everybody, for sessions of roles, as in AWS.
 
     Raises:
         NotEvaluated: A statement that applies has an element that is not evaluated here.
@@ -98,7 +98,7 @@ def decide(who: Principal, access: Access, resource_policies: Iterable[str] = ()
 
 
 def explain(who: Principal, access: Access, denial: Denial, *, quoted: bool = False) -> str:
-    """AWS's words (IAM User Guide, Troubleshoot access denied error messages); S3 quotes the resource."""
+    """A denial in AWS's words (IAM User Guide, Troubleshoot access denied error messages); S3 quotes the resource."""
     resource = f'"{access.resource}"' if quoted else access.resource
     article = "an " if denial.kind.startswith("identity") else "a "
     why = (
@@ -149,7 +149,7 @@ def _names(statement: Mapping[str, Any], who: Principal) -> bool:
         raise NotEvaluated("the element NotPrincipal of a resource-based policy is not evaluated here")
     principal = statement.get("Principal")
     given = _list(principal.get("AWS", [])) if isinstance(principal, Mapping) else _list(principal or [])
-    # Naming the account leaves it to the identity-based policies to allow; a deny holds for all of the account.
+    # An Allow for the account leaves the decision to identity-based policies; a Deny for it is for all its principals.
     account = {who.account, f"arn:aws:iam::{who.account}:root"} if statement["Effect"] == "Deny" else set()
     return any(each == "*" or each in who.names or each in account for each in given)
 
@@ -184,7 +184,7 @@ def _condition(operator: str, wanted: list[str], actual: list[str] | None) -> bo
     if matches is None:
         raise NotEvaluated(f"the condition operator {operator} is not evaluated here")
     if not actual:
-        # Nothing to match: all of no values match, none of them does, and "not equal" holds for a key that is absent.
+        # The key is absent: ForAllValues holds for no values, ForAnyValue does not, and "not equal" holds.
         return optional or (quantifier == "ForAllValues") or (negated and quantifier == "")
     each = [any(matches(value, pattern) for pattern in wanted) != negated for value in actual]
     return any(each) if quantifier == "ForAnyValue" or not (quantifier or negated) else all(each)

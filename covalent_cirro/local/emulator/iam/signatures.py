@@ -1,7 +1,7 @@
 """AWS Signature Version 4 of a request: which key it names, and whether it was made with that key's secret. Pure.
 
 Source: IAM User Guide, "Create a signed AWS API request"; S3 API Reference, "Authenticating requests". It must not know
-services; S3 is named because it alone does not have its paths encoded a second time.
+services, except that the paths of S3 are not encoded a second time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _AT = "%Y%m%dT%H%M%SZ"
 
 
 class Signature(NamedTuple):
-    """What a request says of its signature.
+    """The signature of a request, and what the request says about it.
 
     Attributes:
         access_key: Id of the key.
@@ -34,7 +34,7 @@ class Signature(NamedTuple):
         names: The headers that are signed.
         value: The signature, in hex.
         at: Its time, as in ``X-Amz-Date``.
-        expires_s: How long a presigned URL holds; `None`: the signature is in a header.
+        expires_s: How long a presigned URL is valid; `None`: the signature is in a header.
     """
 
     access_key: str
@@ -56,9 +56,9 @@ class Signature(NamedTuple):
 
 
 def of(environ: Environ) -> Signature | None:
-    """The signature of a request, in its headers or its query; `None` if it has none, half of one, or two.
+    """The signature of a request, in its headers or its query; `None` if it has none, an incomplete one, or two.
 
-    Of two, one part of the emulator could check the one and another part believe the other.
+    Two are refused: one part of the emulator could check the first, and another part use the second.
     """
     authorization = environ.get("HTTP_AUTHORIZATION", "")
     header = _HEADER.fullmatch(authorization)
@@ -84,7 +84,7 @@ def of(environ: Environ) -> Signature | None:
 
 
 def holds(signature: Signature, environ: Environ, secret: str, body: Callable[[], bytes], *, now: float) -> bool:
-    """Whether a request, as it came, was signed with a secret. That it came in time is asked of presigned URLs only.
+    """Whether a request was signed with a secret. Only for presigned URLs the time is checked.
 
     Args:
         signature: What `of` found.

@@ -1,0 +1,103 @@
+"""What a runtime of attempts gets and returns: what to run, how it ended, why it did not start.
+
+`process_runtime` and `container_runtime` implement it. It must not know jobs, queues or states of AWS Batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from covalent_cirro.local.emulator.batch.model import Json
+
+START_FAILED = "Task failed to start"
+"""``statusReason`` of an attempt whose container did not start (ECS Developer Guide, stopped task errors)."""
+OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
+"""``container.reason`` (ECS agent, agent/dockerclient/dockerapi/errors.go)."""
+REASON_LENGTH = 255
+"""The ECS agent cuts reasons here (API model, AttemptContainerDetail.reason)."""
+
+
+class StartFailed(Exception):
+    """The container could not be started.
+
+    Attributes:
+        reason: Reason of the container, such as ``CannotStartContainerError: ...``; `None` if there never was one.
+        status_reason: Status reason of the attempt.
+    """
+
+    def __init__(self, reason: str | None, status_reason: str = START_FAILED) -> None:
+        super().__init__(reason or status_reason)
+        self.reason = None if reason is None else reason[:REASON_LENGTH]
+        self.status_reason = status_reason
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How an attempt ended: its exit code (128 + n for signal n), and the container's reason; `None` without one."""
+
+    code: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class AttemptSpec:
+    """What to run.
+
+    Attributes:
+        task_id: Id of the ECS task, and name of the working folder.
+        image: Image of the container.
+        command: Program and arguments; empty: those of the image.
+        environment: All variables that AWS and the job set.
+        memory_mib: Hard limit.
+        shm_mib: ``/dev/shm``, for containers.
+        gpus: Indices of GPUs of this machine to show, if it has any.
+        options: ``containerProperties`` of the job, which containers apply.
+        disk_full_s: Seconds after which the disk of a process is full; `None`: it never is.
+    """
+
+    task_id: str
+    image: str
+    command: list[str]
+    environment: dict[str, str]
+    memory_mib: int
+    shm_mib: int | None = None
+    gpus: tuple[int, ...] = ()
+    options: Json = field(default_factory=dict)
+    disk_full_s: float | None = None
+
+
+class RunningAttempt(Protocol):
+    """An attempt that runs."""
+
+    def stop(self, grace_s: float) -> None:
+        """SIGTERM now, SIGKILL to all its processes after the grace period; returns at once."""
+
+    def kill(self) -> None:
+        """SIGKILL to all its processes."""
+
+    def wait(self) -> Exit:
+        """Block until it ended and all of its output was delivered."""
+
+
+class Runtime(Protocol):
+    """Starts attempts."""
+
+    def start(self, spec: AttemptSpec, output: Callable[[bytes], None]) -> RunningAttempt:
+        """Start an attempt; ``output`` gets stdout and stderr as they are written, in one stream, from one thread.
+
+        Raises:
+            StartFailed: It could not be started.
+        """
+
+    def close(self) -> None:
+        """End all that runs."""
+
+
+def scratch(folder: Path, task_id: str) -> Path:
+    """Make the working folder of an attempt."""
+    path = folder / task_id
+    path.mkdir(parents=True, exist_ok=True)
+    return path
