@@ -11,12 +11,12 @@ from typing import NamedTuple
 from covalent_cirro.contract.protocol import Failure, Location, Outcome, Reused
 from covalent_cirro.history.instances import Instance
 from covalent_cirro.history.queue_places import Turn
-from covalent_cirro.history.records import ENDED, RUNNING, Record
+from covalent_cirro.history.records import RUNNING, Record
 from covalent_cirro.jobs import further_tries
 from covalent_cirro.jobs import states as jobs
 from covalent_cirro.jobs.formatting import MIB
-from covalent_cirro.jobs.reuse_texts import REUSED, told
-from covalent_cirro.jobs.states import JobState
+from covalent_cirro.jobs.reuse_texts import REUSED, origin_text
+from covalent_cirro.jobs.states import TERMINAL_STATES, JobState
 
 WITHOUT_JOB = "-"
 """State of a call without a job and without an outcome."""
@@ -76,7 +76,7 @@ class Row(NamedTuple):
     @property
     def has_ended(self) -> bool:
         """Whether it will not change any more."""
-        return self.state in (*ENDED, REUSED)
+        return self.state in (*TERMINAL_STATES, REUSED)
 
 
 def row_of_job(
@@ -156,7 +156,7 @@ def row_of_reused(place: Location, reused: Reused) -> Row:
         electron=reused.nodes[0][1],
         state=REUSED,
         since=reused.at,
-        why=told(reused),
+        why=origin_text(reused),
         reason="",
         position=None,
         attempt=0,

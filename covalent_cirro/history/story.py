@@ -14,12 +14,12 @@ from covalent_cirro.history.electron_list import NOBODY_KNOWS, WITHOUT_JOB
 from covalent_cirro.history.find import Attempted, Electron
 from covalent_cirro.history.instances import Instance
 from covalent_cirro.history.queue_places import Turn
-from covalent_cirro.history.records import ENDED, Record
+from covalent_cirro.history.records import Record
 from covalent_cirro.jobs import console_links, explanations
 from covalent_cirro.jobs import further_tries as tries
 from covalent_cirro.jobs.ends import Evidence
-from covalent_cirro.jobs.reuse_texts import REUSED, told
-from covalent_cirro.jobs.states import JobState
+from covalent_cirro.jobs.reuse_texts import REUSED, origin_text
+from covalent_cirro.jobs.states import TERMINAL_STATES, JobState
 from covalent_cirro.settings import Settings
 
 TRACEBACK_LINES = 12
@@ -196,7 +196,7 @@ def tell(
         node_id=electron.node_id,
         electron=electron.name,
         state=state,
-        end=explanation.end.value if state in ENDED else "",
+        end=explanation.end.value if state in TERMINAL_STATES else "",
         why=str(turn.reason) if turn is not None else _why(of, record, failure, state),
         advice=explanation.next_step if state == JobState.FAILED.value else "",
         error="\n".join(texts.cut(line, LINE_CHARS) for line in lines),
@@ -275,7 +275,7 @@ def _why(of: Attempted, record: Record | None, failure: Failure | None, state: s
     if of.problem and of.outcome is None:
         return of.problem
     if of.reused is not None:
-        return told(of.reused)
+        return origin_text(of.reused)
     if state == WITHOUT_JOB:
         return NOBODY_KNOWS
     said = [failure.message] if failure is not None else []

@@ -23,7 +23,7 @@ _REFUSED = re.compile(r"PermissionError|\[Errno 13\]|MemoryError")
 _NOT_OPENED = "covalent_cirro.runner.placeholders.NotOpened: "
 
 
-class Told(NamedTuple):
+class NodeExplanation(NamedTuple):
     """What a user reads.
 
     Attributes:
@@ -35,12 +35,12 @@ class Told(NamedTuple):
     text: str
 
 
-def told(failure: Failure, name: str, node_id: int) -> Told:
+def explain(failure: Failure, name: str, node_id: int) -> NodeExplanation:
     """Explain why a node has no output."""
     what, next_step = _what(failure, f"{name!r} (node {node_id})")
     what = what.strip().rstrip(".") + "."
     sections = [f"{what}\nTo do: {next_step}" if next_step else what, failure.traceback.rstrip()]
-    return Told(f"{what} {next_step}".strip(), "\n\n".join(each for each in sections if each) + "\n")
+    return NodeExplanation(f"{what} {next_step}".strip(), "\n\n".join(each for each in sections if each) + "\n")
 
 
 def _what(failure: Failure, node: str) -> tuple[str, str]:

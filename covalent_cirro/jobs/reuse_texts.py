@@ -8,7 +8,7 @@ REUSED = "REUSED"
 """State of an electron that has the results of an earlier job, and no job of its own."""
 
 
-def told(reused: Reused) -> str:
+def origin_text(reused: Reused) -> str:
     """Which job the results come from, in a few words."""
     try:
         origin = parse_call_uri(reused.origin)
