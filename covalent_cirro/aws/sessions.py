@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import tenacity
 
 from covalent_cirro import local_files
-from covalent_cirro.aws import foreign_answers, setup
+from covalent_cirro.aws import foreign_answers, setting_sources
 from covalent_cirro.errors import AccessDenied, AwsError, NoCredentials, NotFound, SettingsError, Unsigned
 from covalent_cirro.settings import Settings
 
@@ -247,17 +247,17 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
         ) from error
     except bc.ProfileNotFound as error:
         raise NoCredentials(
-            f"{setup.profile(access.profile)}: {error}. `aws configure list-profiles` lists those of this machine; "
-            "the Covalent server reads the files of the user it runs as."
+            f"{setting_sources.profile(access.profile)}: {error}. `aws configure list-profiles` lists those of this "
+            "machine; the Covalent server reads the files of the user it runs as."
         ) from error
     except (bc.NoCredentialsError, bc.PartialCredentialsError, bc.CredentialRetrievalError) as error:
-        program = setup.credential_process(error, access.profile)
+        program = setting_sources.credential_process(error, access.profile)
         raise Unsigned(
             f"{operation}{about} found no credentials with {access.named()}: {error}. "
             + (
                 program
                 or "Set profile= or credentials=, or AWS_PROFILE or AWS_ACCESS_KEY_ID where the Covalent server is "
-                f"started; with SSO, run `{setup.login(access.profile)}`."
+                f"started; with SSO, run `{setting_sources.login(access.profile)}`."
             ),
             operation=operation,
             code=type(error).__name__,
@@ -265,14 +265,16 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
     except (bc.TokenRetrievalError, bc.UnauthorizedSSOTokenError, bc.SSOTokenLoadError) as error:
         raise Unsigned(
             f"{operation}{about}: the SSO session of {access.named()} cannot be used: {error}. Run "
-            f"`{setup.login(access.profile)}`.",
+            f"`{setting_sources.login(access.profile)}`.",
             operation=operation,
             code=type(error).__name__,
         ) from error
     except (bc.InvalidRegionError, bc.NoRegionError) as error:
-        raise SettingsError(f"{setup.region(access.region)}: {error}. Set region= to one such as eu-west-1.") from error
+        raise SettingsError(
+            f"{setting_sources.region(access.region)}: {error}. Set region= to one such as eu-west-1."
+        ) from error
     except (bc.ConnectionError, bc.HTTPClientError, bc.IncompleteReadError, BrokenBody, _TIMEOUT, OSError) as error:
-        program = setup.credential_process(error, access.profile)
+        program = setting_sources.credential_process(error, access.profile)
         if program:
             raise Unsigned(
                 f"{operation}{about} found no credentials with {access.named()}: {error}. {program}",
@@ -291,10 +293,10 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
             retryable=True,
         ) from error
     except (bc.BotoCoreError, ValueError) as error:
-        endpoint = setup.endpoint(error, access.endpoint_url)
+        endpoint = setting_sources.endpoint(error, access.endpoint_url)
         if endpoint:
             raise SettingsError(f"{operation}{about}: {endpoint}") from error
-        program = setup.credential_process(error, access.profile)
+        program = setting_sources.credential_process(error, access.profile)
         if program:
             raise Unsigned(
                 f"{operation}{about} found no credentials with {access.named()}: {program}",
@@ -320,7 +322,7 @@ def _from_client_error(error: Any, operation: str, access: Access, of: str) -> A
     if code == "RequestTimeTooSkewed" or words.startswith(_OTHER_CLOCK) or (status == 403 and _is_other_time(error)):
         return Unsigned(f"{said} Set this machine's clock (NTP).", operation=operation, code=code)
     if code in _EXPIRED:
-        login = setup.login(access.profile)
+        login = setting_sources.login(access.profile)
         return Unsigned(
             f"{said} The credentials of {access.named()} have expired: renew them (`{login}`).",
             operation=operation,

@@ -9,7 +9,7 @@ import click
 
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.deployment.doctor import Asked, examine
+from covalent_cirro.deployment.doctor import RequestedResources, examine
 from covalent_cirro.jobs.findings import FAILURE, LEVELS
 from covalent_cirro.jobs.formatting import counted
 
@@ -31,7 +31,7 @@ def doctor(target: Target, vcpu: int | None, memory: float | None, gpus: int | N
 
     Changes nothing, except that one object is written into the bucket and deleted.
     """
-    asked = Asked(vcpu=vcpu, memory=memory, num_gpus=gpus)
+    asked = RequestedResources(vcpu=vcpu, memory=memory, num_gpus=gpus)
     with render.steps(quiet=as_json) as say:
         say(f"looking at deployment {target.stack_name!r}")
         findings = examine(target.access, target.stack_name, asked)

@@ -26,7 +26,7 @@ WHY_CHARACTERS = 100
 """Characters of a reason in the list, at most; `cirro show` has all of it."""
 
 
-class Shown(NamedTuple):
+class JobTable(NamedTuple):
     """A table of rows, and the reasons why jobs wait, each once for all jobs that it applies to."""
 
     headers: tuple[str, ...]
@@ -92,7 +92,7 @@ def _watch(board: Board, *, one_dispatch: bool) -> None:
             time.sleep(board.pause_s)
 
 
-def rows_as_table(rows: Sequence[Row], *, one_dispatch: bool) -> Shown:
+def rows_as_table(rows: Sequence[Row], *, one_dispatch: bool) -> JobTable:
     """Headers and cells of a table, without empty columns, and for one dispatch without its lattice."""
     cells = _cells(rows, time.time())
     shown = [
@@ -100,7 +100,7 @@ def rows_as_table(rows: Sequence[Row], *, one_dispatch: bool) -> Shown:
         for i, header in enumerate(HEADERS)
         if not header or (any(row[i] for row in cells) and not (one_dispatch and header == "lattice"))
     ]
-    return Shown(tuple(HEADERS[i] for i in shown), [tuple(row[i] for i in shown) for row in cells], _reasons(rows))
+    return JobTable(tuple(HEADERS[i] for i in shown), [tuple(row[i] for i in shown) for row in cells], _reasons(rows))
 
 
 def _reasons(rows: Sequence[Row]) -> list[str]:

@@ -16,7 +16,7 @@ from covalent_cirro.history import find, saved_checkpoints
 from covalent_cirro.history.account import open_account
 from covalent_cirro.history.instances import Instances
 from covalent_cirro.history.names import Wanted
-from covalent_cirro.history.queue_places import Turns
+from covalent_cirro.history.queue_places import JobWaits
 from covalent_cirro.history.report import Report, cost_document, of_electron
 from covalent_cirro.history.report.page import machine
 from covalent_cirro.history.saved_checkpoints import SavedCheckpoint
@@ -36,7 +36,7 @@ def show(target: Target, electron: Wanted, as_json: bool) -> None:
     with open_account(target.access, target.stack_name) as account:
         found = find.electron(account, electron)
         site, record = Site(account.region, account.partition), found.record
-        turn = Turns(account).of([record]).get(record.job_id) if record else None
+        turn = JobWaits(account).of([record]).get(record.job_id) if record else None
         hosts = Instances(account).of_attempts(record) if record else {}
         story = tell(found, account.settings, site, turn=turn, hosts=hosts)
         saved = saved_checkpoints.latest(account, found)

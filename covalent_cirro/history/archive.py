@@ -32,7 +32,7 @@ T = TypeVar("T")
 JOBS = "jobs/"
 
 
-class Kept(NamedTuple):
+class StoredCall(NamedTuple):
     """One call in S3.
 
     Attributes:
@@ -57,10 +57,10 @@ def dispatches(account: Account, beginning: str) -> list[str]:
     return found
 
 
-def calls(account: Account, dispatch_id: str, node_id: int | None = None) -> list[Kept]:
+def calls(account: Account, dispatch_id: str, node_id: int | None = None) -> list[StoredCall]:
     """Calls of a dispatch or of a node, oldest first for each node: a ListObjectsV2 for each 1,000 objects."""
     return [
-        Kept(
+        StoredCall(
             place=place,
             node_id=place.node_id,
             has_outcome="outcome.json" in names,

@@ -18,7 +18,7 @@ from covalent_cirro.history.records import Record, parse_record
 from covalent_cirro.jobs.states import ACTIVE_STATES
 
 
-class Listed(NamedTuple):
+class ListedJob(NamedTuple):
     """What ListJobs says of a job whose name is that of an electron's job."""
 
     job_id: str
@@ -26,10 +26,10 @@ class Listed(NamedTuple):
     created_at: float
 
 
-def active(account: Account, queues: Sequence[str]) -> list[Listed]:
+def active(account: Account, queues: Sequence[str]) -> list[ListedJob]:
     """Jobs that have not ended: a ListJobs for each queue and state, and for each 1,000 jobs more."""
 
-    def of(queue_and_state: tuple[str, str]) -> list[Listed]:
+    def of(queue_and_state: tuple[str, str]) -> list[ListedJob]:
         queue, state = queue_and_state
         return _listed(account, queue, lambda name: True, jobStatus=state)
 
@@ -39,7 +39,7 @@ def active(account: Account, queues: Sequence[str]) -> list[Listed]:
 
 def created_since(
     account: Account, queues: Sequence[str], since: float, wanted: Callable[[JobName], bool] = lambda name: True
-) -> list[Listed]:
+) -> list[ListedJob]:
     """Jobs in any state that were created after a time: a ListJobs for each queue, and for each 100 jobs more.
 
     Args:
@@ -50,16 +50,16 @@ def created_since(
     """
     value = str(max(0, int(since * 1000)))
 
-    def of(queue: str) -> list[Listed]:
+    def of(queue: str) -> list[ListedJob]:
         return _listed(account, queue, wanted, filters=[{"name": "AFTER_CREATED_AT", "values": [value]}])
 
     return _distinct(account.each(of, list(queues)))
 
 
-def named(account: Account, queues: Sequence[str], name: str) -> list[Listed]:
+def named(account: Account, queues: Sequence[str], name: str) -> list[ListedJob]:
     """Jobs in any state whose name begins with ``name``: a ListJobs for each queue."""
 
-    def of(queue: str) -> list[Listed]:
+    def of(queue: str) -> list[ListedJob]:
         return _listed(account, queue, lambda _: True, filters=[{"name": "JOB_NAME", "values": [f"{name}*"]}])
 
     return _distinct(account.each(of, list(queues)))
@@ -139,9 +139,9 @@ def _terminate(account: Account, job_ids: list[str], reason: str) -> dict[str, s
     return refused
 
 
-def _listed(account: Account, queue: str, wanted: Callable[[JobName], bool], **request: Any) -> list[Listed]:
+def _listed(account: Account, queue: str, wanted: Callable[[JobName], bool], **request: Any) -> list[ListedJob]:
     batch = account.clients("batch")
-    found: list[Listed] = []
+    found: list[ListedJob] = []
     token: dict[str, str] = {}
     while True:
         page = account.ask(
@@ -152,13 +152,13 @@ def _listed(account: Account, queue: str, wanted: Callable[[JobName], bool], **r
         for each in page["jobSummaryList"]:
             name = parse_job_name(each["jobName"])
             if name is not None and wanted(name):
-                found.append(Listed(each["jobId"], name, (each.get("createdAt") or 0) / 1000))
+                found.append(ListedJob(each["jobId"], name, (each.get("createdAt") or 0) / 1000))
         if not page.get("nextToken"):
             return found
         token = {"nextToken": page["nextToken"]}
 
 
-def _distinct(pages: Iterable[list[Listed]]) -> list[Listed]:
+def _distinct(pages: Iterable[list[ListedJob]]) -> list[ListedJob]:
     """Each job once: a job that changed its state between two calls is in both answers."""
     return list({each.job_id: each for page in pages for each in page}.values())
 

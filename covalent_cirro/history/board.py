@@ -12,10 +12,10 @@ from covalent_cirro.contract.protocol import Location, Outcome, Reused
 from covalent_cirro.errors import AccessDenied, NotFound
 from covalent_cirro.history import archive, batch_jobs, find
 from covalent_cirro.history.account import Account
-from covalent_cirro.history.archive import Kept
+from covalent_cirro.history.archive import StoredCall
 from covalent_cirro.history.electron_list import Row, folded, ordered, row_of_call, row_of_job, row_of_reused
 from covalent_cirro.history.instances import Instances
-from covalent_cirro.history.queue_places import Turns
+from covalent_cirro.history.queue_places import JobWaits
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.authentic_outcomes import refused
 
@@ -58,12 +58,12 @@ class Board:
         self._records: dict[str, Record] = {}
         self._outcomes: dict[Location | str, Outcome | None] = {}  # by job id; by place, of jobs that are forgotten
         self._problems: dict[Location | str, str] = {}
-        self._kept: list[Kept] = []
+        self._kept: list[StoredCall] = []
         self._electrons: dict[Location, str] = {}
         self._reusing = reusing
         self._reused: dict[Location, Reused] = {}
         self._hosts = Instances(account)
-        self._turns = Turns(account, clock=clock)
+        self._turns = JobWaits(account, clock=clock)
         self._looked_at: float | None = None
         self._calls = 0
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from covalent_cirro.contract.protocol import Failure, Location, Outcome, Reused
 from covalent_cirro.history.instances import Instance
-from covalent_cirro.history.queue_places import Turn
+from covalent_cirro.history.queue_places import JobWait
 from covalent_cirro.history.records import RUNNING, Record
 from covalent_cirro.jobs import further_tries
 from covalent_cirro.jobs import states as jobs
@@ -82,7 +82,7 @@ class Row(NamedTuple):
 def row_of_job(
     record: Record,
     outcome: Outcome | None,
-    waits: Turn | None = None,
+    waits: JobWait | None = None,
     host: Instance | None = None,
     problem: str = "",
 ) -> Row:
@@ -235,7 +235,7 @@ def _where(outcome: Outcome) -> str:
     return " ".join(outcome.host[key] for key in ("instance_type", "zone") if outcome.host.get(key))
 
 
-def _why(record: Record, outcome: Outcome | None, waits: Turn | None) -> str:
+def _why(record: Record, outcome: Outcome | None, waits: JobWait | None) -> str:
     if outcome is not None and not outcome.succeeded:
         return _failure_line(outcome)
     detail = record.detail

@@ -14,8 +14,8 @@ from covalent_cirro.contract.protocol import Call, Location, Outcome, ProtocolEr
 from covalent_cirro.errors import AccessDenied, CallError, NoSuchElectron, OutcomeError
 from covalent_cirro.history import archive, batch_jobs
 from covalent_cirro.history.account import Account
-from covalent_cirro.history.archive import Kept
-from covalent_cirro.history.batch_jobs import Listed
+from covalent_cirro.history.archive import StoredCall
+from covalent_cirro.history.batch_jobs import ListedJob
 from covalent_cirro.history.names import SHORT, JobName, Wanted, choose, listed
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.authentic_outcomes import refused
@@ -27,7 +27,7 @@ CLOCKS_APART_S = 300.0
 """Greatest difference of the server's clock, which is in a call's id, and AWS's, which is in a job."""
 
 
-class Attempted(NamedTuple):
+class CallHistory(NamedTuple):
     """One call of an electron, with its jobs and its outcome.
 
     Attributes:
@@ -60,10 +60,10 @@ class Electron(NamedTuple):
 
     dispatch_id: str
     node_id: int
-    calls: tuple[Attempted, ...]
+    calls: tuple[CallHistory, ...]
 
     @property
-    def newest(self) -> Attempted:
+    def newest(self) -> CallHistory:
         """The call that counts."""
         return self.calls[-1]
 
@@ -111,7 +111,7 @@ def created_since(account: Account, since: float, dispatch_id: str | None) -> li
     return _mine(batch_jobs.describe(account, (each.job_id for each in found)), dispatch_id)
 
 
-def jobs_of(account: Account, dispatch_id: str, kept: Iterable[Kept]) -> list[Record]:
+def jobs_of(account: Account, dispatch_id: str, kept: Iterable[StoredCall]) -> list[Record]:
     """Jobs of a dispatch in the deployment's queues; in other queues too, if a call has no job in these.
 
     Args:
@@ -197,15 +197,15 @@ def again(account: Account, known: Electron) -> Electron:
     return known._replace(calls=(*earlier, newest._replace(records=_by_age(records) or newest.records)))
 
 
-def _read(account: Account, kept: Kept) -> Attempted:
+def _read(account: Account, kept: StoredCall) -> CallHistory:
     outcome, problem = None, ""
     if kept.has_outcome:
         outcome, problem = outcome_or_problem(account, kept.place)
     call, no_call = call_or_problem(account, kept.place)
-    return Attempted(kept.place, call, outcome, problem or no_call, kept.parts, ())
+    return CallHistory(kept.place, call, outcome, problem or no_call, kept.parts, ())
 
 
-def _ended_since(account: Account, of: Attempted) -> Attempted:
+def _ended_since(account: Account, of: CallHistory) -> CallHistory:
     """The call with the outcome that its job wrote after S3 was read, and before AWS Batch was asked."""
     if of.outcome is not None or (of.problem and of.call is not None) or not of.records or not of.records[-1].has_ended:
         return of
@@ -213,7 +213,7 @@ def _ended_since(account: Account, of: Attempted) -> Attempted:
     return of._replace(outcome=outcome, problem=problem or of.problem, parts=archive.parts(account, of.place))
 
 
-def _own(account: Account, of: Attempted) -> Attempted:
+def _own(account: Account, of: CallHistory) -> CallHistory:
     """The call with the outcome that one of its jobs wrote; without a job that AWS Batch knows, as it is."""
     if of.outcome is None or not of.records:
         return of
@@ -225,14 +225,14 @@ def _own(account: Account, of: Attempted) -> Attempted:
     return of._replace(outcome=None, problem=str(refused(of.place, of.outcome, detail)))
 
 
-def _origin(account: Account, place: Location, reused: Reused) -> Attempted:
+def _origin(account: Account, place: Location, reused: Reused) -> CallHistory:
     """The earlier call whose results an electron has, with the node ids of the electron."""
     own = {origin_id: node_id for node_id, _, origin_id in reused.nodes}
     names = {node_id: name for node_id, name, _ in reused.nodes}
     try:
         origin = checked_origin(place, reused)
     except ProtocolError as error:
-        return Attempted(place, None, None, str(error), (), (), reused)
+        return CallHistory(place, None, None, str(error), (), (), reused)
     outcome, problem = outcome_or_problem(account, origin)
     call, no_call = call_or_problem(account, origin)
     records = batch_jobs.describe(account, [reused.job_id])
@@ -243,7 +243,7 @@ def _origin(account: Account, place: Location, reused: Reused) -> Attempted:
         tasks = [task._replace(node_id=own.get(task.node_id, task.node_id)) for task in call.tasks]
         call = call._replace(tasks=tuple(task._replace(name=names.get(task.node_id, task.name)) for task in tasks))
     parts = archive.parts(account, origin)
-    return Attempted(origin, call, outcome, problem or no_call, parts, _by_age(records), reused)
+    return CallHistory(origin, call, outcome, problem or no_call, parts, _by_age(records), reused)
 
 
 def outcome_or_problem(account: Account, place: Location) -> tuple[Outcome | None, str]:
@@ -262,7 +262,7 @@ def call_or_problem(account: Account, place: Location) -> tuple[Call | None, str
         return None, str(error)
 
 
-def _in_a_group(account: Account, dispatch_id: str, node_id: int) -> list[Kept]:
+def _in_a_group(account: Account, dispatch_id: str, node_id: int) -> list[StoredCall]:
     """Calls of the task group of a node, whose keys have the node of the group's first electron."""
     every = archive.calls(account, dispatch_id)
     calls = account.each(lambda each: call_or_problem(account, each.place)[0], every)
@@ -273,7 +273,7 @@ def _in_a_group(account: Account, dispatch_id: str, node_id: int) -> list[Kept]:
     ]
 
 
-def _jobs_of_calls(account: Account, dispatch_id: str, calls: Iterable[Attempted]) -> tuple[Record, ...]:
+def _jobs_of_calls(account: Account, dispatch_id: str, calls: Iterable[CallHistory]) -> tuple[Record, ...]:
     """The calls' jobs: by the id in the outcome, and by a search for the name that the call determines."""
     ids: list[str] = []
     for each in calls:
@@ -283,7 +283,7 @@ def _jobs_of_calls(account: Account, dispatch_id: str, calls: Iterable[Attempted
     return _by_age(batch_jobs.describe(account, ids))
 
 
-def _named(account: Account, dispatch_id: str, of: Attempted) -> list[Listed]:
+def _named(account: Account, dispatch_id: str, of: CallHistory) -> list[ListedJob]:
     if of.call is None or not of.call.tasks:
         return []
     first = of.call.tasks[0]
@@ -294,7 +294,7 @@ def _named(account: Account, dispatch_id: str, of: Attempted) -> list[Listed]:
     return found
 
 
-def _elsewhere(account: Account, records: list[Record]) -> list[Attempted]:
+def _elsewhere(account: Account, records: list[Record]) -> list[CallHistory]:
     """Calls in another bucket or under another prefix, whose jobs name them."""
     places = list(dict.fromkeys(record.call for record in _by_age(records) if record.call is not None))
     made = []
@@ -306,7 +306,7 @@ def _elsewhere(account: Account, records: list[Record]) -> list[Attempted]:
         except AccessDenied as error:
             names, outcome, problem, call, no_call = (), None, str(error), None, ""
         mine = tuple(record for record in _by_age(records) if record.call == place)
-        made.append(Attempted(place, call, outcome, problem or no_call, names, mine))
+        made.append(CallHistory(place, call, outcome, problem or no_call, names, mine))
     return made
 
 

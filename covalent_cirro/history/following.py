@@ -12,7 +12,7 @@ from covalent_cirro.contract.protocol import Location, Log
 from covalent_cirro.history import archive, find
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.find import Electron
-from covalent_cirro.history.growing import GrowingLine
+from covalent_cirro.history.growing_line import GrowingLine
 from covalent_cirro.history.log_events import LogEvents, as_printed, is_piece_of_a_line
 from covalent_cirro.history.output import BOTH, Piece, as_piece, heading, read, read_part, result_of
 from covalent_cirro.history.records import Record

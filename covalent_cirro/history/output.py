@@ -15,8 +15,8 @@ from covalent_cirro.contract.protocol import Location, Log, NodeResult
 from covalent_cirro.errors import AccessDenied, TooLarge
 from covalent_cirro.history import archive
 from covalent_cirro.history.account import Account
-from covalent_cirro.history.find import Attempted, Electron
-from covalent_cirro.history.growing import GrowingLine
+from covalent_cirro.history.find import CallHistory, Electron
+from covalent_cirro.history.growing_line import GrowingLine
 from covalent_cirro.history.log_events import LogEvents, as_printed
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.log_text import Bit, LogText, without_parts
@@ -71,7 +71,7 @@ def result_of(electron: Electron) -> NodeResult | None:
     return next((result for result in results if result.node_id == electron.node_id), None)
 
 
-def _last_attempt(of: Attempted) -> int:
+def _last_attempt(of: CallHistory) -> int:
     record = of.records[-1] if of.records else None
     in_parts = max((part.attempt for name in of.parts if (part := log_parts.parse(name))), default=0)
     return max(0 if record is None else record.attempt, of.outcome.attempt if of.outcome else 0, in_parts)
@@ -83,7 +83,7 @@ def _of_result(account: Account, place: Location, attempt: int, result: NodeResu
         yield from (as_piece(attempt, stream, bit) for bit in bits)
 
 
-def _of_attempt(account: Account, of: Attempted, record: Record | None, attempt: int) -> Iterator[Piece]:
+def _of_attempt(account: Account, of: CallHistory, record: Record | None, attempt: int) -> Iterator[Piece]:
     """The log of an attempt without an outcome: from CloudWatch, which has all lines; else from stored parts."""
     if record is not None and attempt <= len(record.log_streams) and record.log_streams[attempt - 1]:
         events = LogEvents(account, record, record.log_streams[attempt - 1])

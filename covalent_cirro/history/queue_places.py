@@ -22,7 +22,7 @@ EVERY_S = 10.0
 """Seconds between two looks at a queue: each takes five or six calls, however many jobs wait in the queue."""
 
 
-class Turn(NamedTuple):
+class JobWait(NamedTuple):
     """What a job waits for.
 
     Attributes:
@@ -37,7 +37,7 @@ class Turn(NamedTuple):
         return str(self.reason._replace(position=""))
 
 
-class Turns:
+class JobWaits:
     """What the jobs in the queues of an account wait for.
 
     Args:
@@ -50,7 +50,7 @@ class Turns:
         self._clock = clock
         self._seen: dict[str, tuple[float, QueueSnapshot | None]] = {}
 
-    def of(self, records: Iterable[Record]) -> dict[str, Turn]:
+    def of(self, records: Iterable[Record]) -> dict[str, JobWait]:
         """Why RUNNABLE jobs wait, by job id. Jobs whose reason the credentials do not allow to learn are left out."""
         records = list(records)
         gone = {each.job_id for each in records if each.state != JobState.RUNNABLE.value}
@@ -63,14 +63,14 @@ class Turns:
                     found[record.job_id] = turn
         return found
 
-    def _turn(self, record: Record, seen: QueueSnapshot, gone: set[str]) -> Turn:
+    def _turn(self, record: Record, seen: QueueSnapshot, gone: set[str]) -> JobWait:
         """What a job waits for. Jobs in ``gone`` have left the queue since it was looked at, and do not count."""
         detail, now = record.detail, self._clock()
         need = Need(int(detail.vcpus), detail.memory_mib, detail.gpus)
         job = Waiting(detail.job_id, need, detail.status_reason, record.since or now)
         reason = explain(job, seen, detail.queue, self._account.region, self._account.access.profile, now)
         front = [each.job_id for each in seen.front or () if each.job_id not in gone]
-        return Turn(reason, front.index(detail.job_id) + 1 if detail.job_id in front else None)
+        return JobWait(reason, front.index(detail.job_id) + 1 if detail.job_id in front else None)
 
     def _look(self, queue: str) -> QueueSnapshot | None:
         looked_at, seen = self._seen.get(queue, (float("-inf"), None))

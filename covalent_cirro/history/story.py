@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from covalent_cirro.contract import texts
 from covalent_cirro.contract.protocol import Failure, Usage
 from covalent_cirro.history.electron_list import NOBODY_KNOWS, WITHOUT_JOB
-from covalent_cirro.history.find import Attempted, Electron
+from covalent_cirro.history.find import CallHistory, Electron
 from covalent_cirro.history.instances import Instance
-from covalent_cirro.history.queue_places import Turn
+from covalent_cirro.history.queue_places import JobWait
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs import console_links, explanations
 from covalent_cirro.jobs import further_tries as tries
@@ -53,7 +53,7 @@ class Period(NamedTuple):
     part: bool = False
 
 
-class Try(NamedTuple):
+class StoryAttempt(NamedTuple):
     """One attempt of the job.
 
     Attributes:
@@ -133,7 +133,7 @@ class Story(NamedTuple):
     advice: str
     error: str
     periods: tuple[Period, ...]
-    attempts: tuple[Try, ...]
+    attempts: tuple[StoryAttempt, ...]
     job_id: str
     queue: str
     definition: str
@@ -166,7 +166,7 @@ def tell(
     settings: Settings,
     site: Site,
     *,
-    turn: Turn | None = None,
+    turn: JobWait | None = None,
     hosts: Mapping[str, Instance] | None = None,
 ) -> Story:
     """Make a story.
@@ -239,7 +239,7 @@ def document(story: Story) -> dict[str, Any]:
     }
 
 
-def _tried(of: Attempted, records: list[Record]) -> tuple[EarlierTry, ...]:
+def _tried(of: CallHistory, records: list[Record]) -> tuple[EarlierTry, ...]:
     known = {record.job_id: record.detail for record in records}
     found = []
     for number, each in enumerate(of.call.tried if of.call is not None else (), 1):
@@ -261,7 +261,7 @@ def _tried(of: Attempted, records: list[Record]) -> tuple[EarlierTry, ...]:
     return tuple(found)
 
 
-def _state(of: Attempted, record: Record | None) -> str:
+def _state(of: CallHistory, record: Record | None) -> str:
     if of.reused is not None:
         return REUSED
     if record is not None:
@@ -271,7 +271,7 @@ def _state(of: Attempted, record: Record | None) -> str:
     return JobState.SUCCEEDED.value if of.outcome.succeeded else JobState.FAILED.value
 
 
-def _why(of: Attempted, record: Record | None, failure: Failure | None, state: str) -> str:
+def _why(of: CallHistory, record: Record | None, failure: Failure | None, state: str) -> str:
     if of.problem and of.outcome is None:
         return of.problem
     if of.reused is not None:
@@ -289,7 +289,7 @@ def _why(of: Attempted, record: Record | None, failure: Failure | None, state: s
     return " ".join([*said, of.problem] if of.problem else said)
 
 
-def _periods(of: Attempted, record: Record | None) -> list[Period]:
+def _periods(of: CallHistory, record: Record | None) -> list[Period]:
     found: list[Period] = []
     times = of.outcome.times if of.outcome is not None else {}
     parts = [
@@ -329,11 +329,11 @@ def _periods(of: Attempted, record: Record | None) -> list[Period]:
     return found
 
 
-def _is_further_try(of: Attempted) -> bool:
+def _is_further_try(of: CallHistory) -> bool:
     return of.call is None or bool(of.call.tried)
 
 
-def _tries(of: Attempted, record: Record | None, site: Site, hosts: Mapping[str, Instance]) -> list[Try]:
+def _tries(of: CallHistory, record: Record | None, site: Site, hosts: Mapping[str, Instance]) -> list[StoryAttempt]:
     facts = of.outcome.host if of.outcome is not None else {}
     known = [facts[key] for key in ("instance_type", "zone", "instance_id") if facts.get(key)]
     written_by = of.outcome.attempt if of.outcome is not None else 0
@@ -344,13 +344,17 @@ def _tries(of: Attempted, record: Record | None, site: Site, hosts: Mapping[str,
         return ", ".join(each for each in hosts[named] if each) if named in hosts else named
 
     if record is None:
-        return [Try(written_by, "ended", None, "", host(written_by, ""), "", "")] if of.outcome is not None else []
+        return (
+            [StoryAttempt(written_by, "ended", None, "", host(written_by, ""), "", "")]
+            if of.outcome is not None
+            else []
+        )
 
     def link(stream: str) -> str:
         return console_links.log_url(site.partition, record.log_region or site.region, record.detail.log_group, stream)
 
     tries = [
-        Try(
+        StoryAttempt(
             number=number,
             state="ended",
             exit_code=each.exit_code,
@@ -364,7 +368,7 @@ def _tries(of: Attempted, record: Record | None, site: Site, hosts: Mapping[str,
     if record.has_machine:
         stream = record.detail.log_stream if record.state == JobState.RUNNING.value else ""
         number = record.attempt
-        tries.append(Try(number, record.state, None, "", host(number, record.host), stream, link(stream)))
+        tries.append(StoryAttempt(number, record.state, None, "", host(number, record.host), stream, link(stream)))
     return tries
 
 

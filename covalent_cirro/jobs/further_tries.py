@@ -23,7 +23,7 @@ _DIGEST_CHARS = 8
 """A call's id is its time in ms and 32 random bits, both in hex (`call_writer.new_call_id`)."""
 
 
-class Next(NamedTuple):
+class NextTry(NamedTuple):
     """A further try.
 
     Attributes:
@@ -51,7 +51,7 @@ def evidence_of(detail: JobDetail, outcome: Outcome | None) -> Evidence:
     return Evidence(detail, failure, outcome.usage, outcome.attempt)
 
 
-def next_try(evidence: Evidence, settings: Settings, call_id: str) -> Next | None:
+def next_try(evidence: Evidence, settings: Settings, call_id: str) -> NextTry | None:
     """The next try of a call's electrons; `None` if they are not submitted again.
 
     A job that somebody terminated is not submitted again.
@@ -93,7 +93,7 @@ def next_try(evidence: Evidence, settings: Settings, call_id: str) -> Next | Non
         next_memory_mib=next_mib,
         next_queue=then.queue.rsplit("/", 1)[-1],
     )
-    return Next(then, tried)
+    return NextTry(then, tried)
 
 
 def is_queue(name: str, name_or_arn: str) -> bool:

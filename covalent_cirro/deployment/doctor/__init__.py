@@ -11,11 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.deployment.doctor.checks import CHECKS, Check, Skip
-from covalent_cirro.deployment.doctor.deployment_facts import Asked, DeploymentFacts
+from covalent_cirro.deployment.doctor.deployment_facts import DeploymentFacts, RequestedResources
 from covalent_cirro.errors import AccessDenied, AwsError, CirroError
 from covalent_cirro.jobs.findings import FAILURE, SKIPPED, WARNING, Finding
 
-__all__ = ["Asked", "Finding", "examine"]
+__all__ = ["Finding", "RequestedResources", "examine"]
 
 THREADS = 12
 """Checks at the same time. Nearly all their time is waiting for AWS, or for checks that began before them."""
@@ -30,7 +30,7 @@ _IAM_ACTIONS = {
 def examine(
     access: Access,
     stack_name: str,
-    asked: Asked | None = None,
+    asked: RequestedResources | None = None,
     *,
     checks: Sequence[Check] = CHECKS,
 ) -> list[Finding]:
@@ -47,7 +47,7 @@ def examine(
     Returns:
         The findings, in the order of the checks.
     """
-    facts = DeploymentFacts(access, stack_name, asked or Asked())
+    facts = DeploymentFacts(access, stack_name, asked or RequestedResources())
     with ThreadPoolExecutor(THREADS, thread_name_prefix="doctor") as pool:
         results: dict[str, Future[list[Finding]]] = {}
         for check in checks:

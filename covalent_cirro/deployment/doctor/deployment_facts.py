@@ -40,7 +40,7 @@ QUEUES = ("batch_queue", "batch_gpu_queue", "batch_on_demand_queue", "batch_gpu_
 """Settings that name a queue."""
 
 
-class Asked(NamedTuple):
+class RequestedResources(NamedTuple):
     """What an electron will ask for; `None` for what the executor's settings say. ``memory`` is in GB."""
 
     vcpu: int | None = None
@@ -77,7 +77,7 @@ class DeploymentFacts:
         asked: What an electron will ask for.
     """
 
-    def __init__(self, access: Access, stack_name: str, asked: Asked) -> None:
+    def __init__(self, access: Access, stack_name: str, asked: RequestedResources) -> None:
         self.stack_name = stack_name
         self._lock = threading.Lock()
         self._answers: dict[str, Future[Any]] = {}

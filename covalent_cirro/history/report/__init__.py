@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.find import Electron
 from covalent_cirro.history.report import costs, sizing, timeline
-from covalent_cirro.history.report.costs import Line, Total
+from covalent_cirro.history.report.costs import CostLine, CostTotal
 from covalent_cirro.history.report.runs import Run
-from covalent_cirro.history.report.sizing import Size
-from covalent_cirro.history.report.sources import Gathered, gather, gather_electron
+from covalent_cirro.history.report.sizing import SizeProposal
+from covalent_cirro.history.report.sources import ReportFacts, gather, gather_electron
 from covalent_cirro.history.report.timeline import Segment
 from covalent_cirro.jobs.reuse_texts import REUSED
 from covalent_cirro.jobs.states import JobState
@@ -47,10 +47,10 @@ class Report(NamedTuple):
     at: float
     runs: tuple[Run, ...]
     segments: tuple[tuple[Segment, ...], ...]
-    sizes: tuple[Size, ...]
-    lines: tuple[Line, ...]
-    total: Total
-    nodes: Mapping[int, Total]
+    sizes: tuple[SizeProposal, ...]
+    lines: tuple[CostLine, ...]
+    total: CostTotal
+    nodes: Mapping[int, CostTotal]
     notes: tuple[str, ...]
 
     @property
@@ -103,7 +103,7 @@ def of_electron(account: Account, electron: Electron, *, clock: Callable[[], flo
     return compute(gather_electron(account, electron, clock=clock))
 
 
-def compute(found: Gathered) -> Report:
+def compute(found: ReportFacts) -> Report:
     """Compute a report from facts."""
     lines = costs.lines(found.runs, found.kinds, found.price_of, found.at)
     return Report(
@@ -123,7 +123,7 @@ def compute(found: Gathered) -> Report:
 
 def document(report: Report) -> dict[str, Any]:
     """The report for programs. Times are epoch seconds, money is US dollars; `None` is unknown."""
-    by_job: dict[tuple[int, str], list[Line]] = {}
+    by_job: dict[tuple[int, str], list[CostLine]] = {}
     for line in report.lines:
         by_job.setdefault((line.node_id, line.job_id), []).append(line)
     return {
@@ -176,7 +176,7 @@ def _cost(report: Report) -> dict[str, Any]:
     return {**report.total._asdict(), "currency": "USD", "not_included": list(costs.NOT_IN_IT)}
 
 
-def _line(line: Line) -> dict[str, Any]:
+def _line(line: CostLine) -> dict[str, Any]:
     attempt = line.attempt
     return {
         "attempt": attempt.number,

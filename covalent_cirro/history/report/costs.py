@@ -41,7 +41,7 @@ def share(need: Need, kind: InstanceType) -> float:
     return min(1.0, max(0.0, *parts))
 
 
-class Line(NamedTuple):
+class CostLine(NamedTuple):
     """The cost of an attempt.
 
     Attributes:
@@ -65,7 +65,7 @@ class Line(NamedTuple):
     exact: bool
 
 
-def lines(runs: Iterable[Run], kinds: Mapping[str, InstanceType], price_of: PriceOf, now: float) -> list[Line]:
+def lines(runs: Iterable[Run], kinds: Mapping[str, InstanceType], price_of: PriceOf, now: float) -> list[CostLine]:
     """The cost of each attempt, including attempts that failed.
 
     Args:
@@ -86,11 +86,11 @@ def lines(runs: Iterable[Run], kinds: Mapping[str, InstanceType], price_of: Pric
             )
             usd = None if part is None or price is None else price.usd_per_hour * part * seconds / HOUR_S
             exact = usd is not None and price is not None and price.exact and not attempt.machine.assumed
-            found.append(Line(run.node_id, run.name, run.job_id, attempt, part, seconds, price, usd, exact))
+            found.append(CostLine(run.node_id, run.name, run.job_id, attempt, part, seconds, price, usd, exact))
     return found
 
 
-class Total(NamedTuple):
+class CostTotal(NamedTuple):
     """A sum of lines.
 
     Attributes:
@@ -112,10 +112,10 @@ class Total(NamedTuple):
     exact: bool
 
 
-def total(found: Sequence[Line]) -> Total:
+def total(found: Sequence[CostLine]) -> CostTotal:
     """The sum of lines."""
     lost = [each for each in found if each.attempt.lost]
-    return Total(
+    return CostTotal(
         usd=math.fsum(each.usd or 0.0 for each in found),
         lost_usd=math.fsum(each.usd or 0.0 for each in lost),
         attempts=len(found),
@@ -126,9 +126,9 @@ def total(found: Sequence[Line]) -> Total:
     )
 
 
-def by_node(found: Iterable[Line]) -> dict[int, Total]:
+def by_node(found: Iterable[CostLine]) -> dict[int, CostTotal]:
     """The sum of each node, by its id."""
-    grouped: dict[int, list[Line]] = {}
+    grouped: dict[int, list[CostLine]] = {}
     for each in found:
         grouped.setdefault(each.node_id, []).append(each)
     return {node_id: total(some) for node_id, some in sorted(grouped.items())}

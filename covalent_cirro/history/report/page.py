@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from covalent_cirro.history.report import Report, costs, timeline
-from covalent_cirro.history.report.costs import Line, Total
+from covalent_cirro.history.report.costs import CostLine, CostTotal
 from covalent_cirro.history.report.runs import Run
-from covalent_cirro.history.report.sizing import Size
+from covalent_cirro.history.report.sizing import SizeProposal
 from covalent_cirro.history.report.timeline import Segment
 from covalent_cirro.jobs.formatting import duration, gigabytes, moment_utc, usd
 from covalent_cirro.jobs.reuse_texts import REUSED
@@ -126,7 +126,7 @@ def _row(report: Report, run: Run, segments: Sequence[Segment]) -> dict[str, Any
     return {"name": name, "node_id": run.node_id, "state": run.state, "pieces": pieces, "told": told}
 
 
-def _size(size: Size) -> dict[str, Any]:
+def _size(size: SizeProposal) -> dict[str, Any]:
     asked, wanted = size.asked, size.next
     return {
         "name": size.name,
@@ -148,7 +148,7 @@ def _size(size: Size) -> dict[str, Any]:
     }
 
 
-def _gpu_bar(size: Size) -> dict[str, Any]:
+def _gpu_bar(size: SizeProposal) -> dict[str, Any]:
     details = []
     if size.gpu_utilization is not None:
         details.append(f"{size.gpu_utilization:.0f} % busy")
@@ -173,7 +173,7 @@ def _figure(value: float | None) -> str:
     return "?" if value is None else f"{value:.1f}"
 
 
-def _node(report: Report, node_id: int, total: Total) -> dict[str, Any]:
+def _node(report: Report, node_id: int, total: CostTotal) -> dict[str, Any]:
     runs = [run for run in report.runs if run.node_id == node_id]
     mine = [line for line in report.lines if line.node_id == node_id]
     machines = dict.fromkeys(machine(line) for line in mine)
@@ -191,14 +191,14 @@ def _node(report: Report, node_id: int, total: Total) -> dict[str, Any]:
     }
 
 
-def machine(line: Line) -> str:
+def machine(line: CostLine) -> str:
     """Type, market and zone of the instance of an attempt, as far as they are known."""
     of = line.attempt.machine
     words = [of.instance_type or "unknown type", of.market, of.zone]
     return " ".join(word for word in words if word) + (" (assumed)" if of.assumed and of.instance_type else "")
 
 
-def _attempt(line: Line) -> dict[str, Any]:
+def _attempt(line: CostLine) -> dict[str, Any]:
     return {
         "name": line.name,
         "node_id": line.node_id,
@@ -210,9 +210,9 @@ def _attempt(line: Line) -> dict[str, Any]:
     }
 
 
-def _prices(lines: Sequence[Line]) -> list[dict[str, str]]:
+def _prices(lines: Sequence[CostLine]) -> list[dict[str, str]]:
     """For each instance type and market, the least and the highest price of an hour."""
-    found: dict[tuple[str, str, str], list[Line]] = {}
+    found: dict[tuple[str, str, str], list[CostLine]] = {}
     for line in lines:
         if line.price is not None:
             found.setdefault((line.attempt.machine.instance_type, line.price.market, line.price.source), []).append(

@@ -34,7 +34,7 @@ IDLE_GPU_SHARE = 0.02
 """Utilization in percent and share of memory up to which a GPU counts as not used."""
 
 
-class Size(NamedTuple):
+class SizeProposal(NamedTuple):
     """What electrons of one name asked for and used.
 
     Attributes:
@@ -68,7 +68,7 @@ class Size(NamedTuple):
         return f"vcpu={self.next.vcpus}, memory={self.next.memory_mib / MIB_PER_GB:g}{gpus}"
 
 
-def sizes(runs: Iterable[Run]) -> list[Size]:
+def sizes(runs: Iterable[Run]) -> list[SizeProposal]:
     """A size for each name and need, in the order of the runs. Runs without measurements are left out."""
     grouped: dict[tuple[str, Need], list[Run]] = {}
     for run in runs:
@@ -77,7 +77,7 @@ def sizes(runs: Iterable[Run]) -> list[Size]:
     return [_size(name, asked, found) for (name, asked), found in grouped.items()]
 
 
-def _size(name: str, asked: Need, runs: Sequence[Run]) -> Size:
+def _size(name: str, asked: Need, runs: Sequence[Run]) -> SizeProposal:
     usages = [run.usage for run in runs if run.usage is not None]
     why: list[str] = []
     peaks = [each.peak_memory_bytes / MIB for each in usages if each.peak_memory_bytes is not None]
@@ -88,7 +88,7 @@ def _size(name: str, asked: Need, runs: Sequence[Run]) -> Size:
     )
     gpus = [[gpu for gpu in each.gpus] for each in usages if each.gpus]
     busy = [sum(_is_busy(gpu) for gpu in each) for each in gpus]
-    return Size(
+    return SizeProposal(
         name=name,
         runs=len(runs),
         asked=asked,

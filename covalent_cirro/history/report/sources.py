@@ -16,7 +16,7 @@ from covalent_cirro.contract.protocol import Outcome, call_made_at
 from covalent_cirro.errors import AccessDenied, CallError, CirroError, StackError
 from covalent_cirro.history import archive, find
 from covalent_cirro.history.account import Account
-from covalent_cirro.history.archive import Kept
+from covalent_cirro.history.archive import StoredCall
 from covalent_cirro.history.find import Electron
 from covalent_cirro.history.instances import ContainerInstance, Instance, Instances, places
 from covalent_cirro.history.records import Record
@@ -44,7 +44,7 @@ MARKETS = {"SPOT": SPOT, "EC2": ON_DEMAND}
 """Markets by the type of a compute environment (Batch API Reference, ComputeResource)."""
 
 
-class Gathered(NamedTuple):
+class ReportFacts(NamedTuple):
     """The facts of a report.
 
     Attributes:
@@ -70,7 +70,7 @@ class Gathered(NamedTuple):
 
 def gather(
     account: Account, wanted: str, node_id: int | None = None, *, clock: Callable[[], float] = time.time
-) -> Gathered:
+) -> ReportFacts:
     """Collect the facts about a dispatch.
 
     Args:
@@ -120,7 +120,7 @@ def gather(
     return _with_prices(account, dispatch_id, records, runs, notes, clock())
 
 
-def gather_electron(account: Account, electron: Electron, *, clock: Callable[[], float] = time.time) -> Gathered:
+def gather_electron(account: Account, electron: Electron, *, clock: Callable[[], float] = time.time) -> ReportFacts:
     """Collect the facts about an electron that was found already."""
     notes: list[str] = []
     records = [record for each in electron.calls for record in each.records]
@@ -167,17 +167,17 @@ def _numbered(call_ids: Iterable[str]) -> tuple[dict[str, int], dict[str, float 
 
 def _with_prices(
     account: Account, dispatch_id: str, records: list[Record], runs: list[Run], notes: list[str], now: float
-) -> Gathered:
+) -> ReportFacts:
     runs.sort(key=lambda run: (run.began_at or 0.0, run.node_id, run.number, run.job_id))
     prices = Prices(account.clients, account.region)
     price_of = pricing(prices, runs, now)
     lattice = next((record.lattice for record in records if record.lattice), "")
-    return Gathered(
+    return ReportFacts(
         dispatch_id, lattice, account.region, tuple(runs), shipped().types, price_of, (*notes, *prices.notes), now
     )
 
 
-def _records(account: Account, dispatch_id: str, kept: list[Kept], notes: list[str]) -> list[Record]:
+def _records(account: Account, dispatch_id: str, kept: list[StoredCall], notes: list[str]) -> list[Record]:
     try:
         return find.jobs_of(account, dispatch_id, kept)
     except AccessDenied as error:
@@ -185,7 +185,7 @@ def _records(account: Account, dispatch_id: str, kept: list[Kept], notes: list[s
         return []
 
 
-def _outcomes(account: Account, kept: list[Kept], notes: list[str]) -> dict[str, Outcome]:
+def _outcomes(account: Account, kept: list[StoredCall], notes: list[str]) -> dict[str, Outcome]:
     there = [each.place for each in kept if each.has_outcome]
     found = account.each(lambda place: find.outcome_or_problem(account, place), there)
     notes += [problem for _, problem in found if problem]
@@ -193,7 +193,9 @@ def _outcomes(account: Account, kept: list[Kept], notes: list[str]) -> dict[str,
     return {place.call_id: outcome for place, (outcome, _) in named if outcome is not None}
 
 
-def _forgotten(account: Account, kept: Kept, outcome: Outcome | None, called_at: float | None, notes: list[str]) -> Run:
+def _forgotten(
+    account: Account, kept: StoredCall, outcome: Outcome | None, called_at: float | None, notes: list[str]
+) -> Run:
     call, problem = find.call_or_problem(account, kept.place)
     notes += [problem] if problem else []
     name = call.tasks[0].name if call is not None and call.tasks else f"node {kept.node_id}"
