@@ -165,7 +165,7 @@ def _failed(group: Group, specs: Sequence[ElectronSpec], failure: Failure) -> li
 def _end(group: Group, node_id: int, failure: Failure | None, files: Mapping[str, WrittenFile]) -> HostNodeEnd:
     """The end of a node. Writes what Covalent shows beside the output: the error, and logs not in ``files``."""
     node = group.nodes[node_id]
-    told = None if failure is None else host_node_ends.told(failure, node.name, node_id)
+    told = None if failure is None else host_node_ends.explain(failure, node.name, node_id)
     texts = {key: write_text(node.paths[key], "") for key in _LOGS if key not in files}
     error = write_text(node.paths["error"], "" if told is None else told.text)
     return HostNodeEnd(

@@ -94,7 +94,7 @@ def test_names_of_functions_are_electrons(name: str) -> None:
 )
 def test_a_failure_says_what_happened_and_what_to_do(failure: Failure, words: list[str]) -> None:
     """The node first; in one line for a table, and whole with its traceback for the error box."""
-    told = host_node_ends.told(failure, ":make.__getitem__", 3)
+    told = host_node_ends.explain(failure, ":make.__getitem__", 3)
     assert told.line.startswith("':make.__getitem__' (node 3) ")
     assert "\n" not in told.line
     for word in words:

@@ -28,7 +28,7 @@ from covalent_cirro.electron.result_writer import read_outcome
 from covalent_cirro.electron.reuse.earlier import EarlierDispatch, earlier_dispatch
 from covalent_cirro.errors import OutcomeError
 from covalent_cirro.jobs.formatting import moment_utc
-from covalent_cirro.jobs.reuse_texts import REUSED, checked_origin, told
+from covalent_cirro.jobs.reuse_texts import REUSED, checked_origin, origin_text
 from covalent_cirro.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -92,8 +92,8 @@ async def begun(engine: Engine, settings: Settings, dispatch_id: str, node: Node
 
 def show(dispatch_id: str, node_ids: Sequence[int], reused: Reused) -> None:
     """Show in the server's log and in the UI that results were reused."""
-    log.info("Electron %s of dispatch %s is %s", list(node_ids), dispatch_id, told(reused))
-    lines = {"job": told(reused), "state": f"{REUSED} since {moment_utc(reused.at)}"}
+    log.info("Electron %s of dispatch %s is %s", list(node_ids), dispatch_id, origin_text(reused))
+    lines = {"job": origin_text(reused), "state": f"{REUSED} since {moment_utc(reused.at)}"}
     for node_id in node_ids:
         board().show_panel(dispatch_id, node_id, lines)
 
