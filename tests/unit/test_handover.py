@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from covalent_cirro.contract.protocol import Tried
@@ -27,6 +27,8 @@ from covalent_cirro.electron.handover import (
 from covalent_cirro.electron.result_writer import WrittenFile
 from covalent_cirro.errors import OutcomeError
 from covalent_cirro.jobs.states import Attempt, JobDetail
+
+ON_A_BUSY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
@@ -81,18 +83,21 @@ polled = st.one_of(
 )
 
 
+@ON_A_BUSY_MACHINE
 @given(sent)
 def test_what_send_returns_is_the_same_after_json(sent: Sent) -> None:
     """Each way, with whatever texts and numbers."""
     assert same(handover.load_sent(json.loads(json.dumps(handover.dump_sent(sent)))), sent)
 
 
+@ON_A_BUSY_MACHINE
 @given(polled)
 def test_what_poll_returns_is_the_same_after_json(polled: Polled) -> None:
     """Each way, with whatever texts and numbers."""
     assert same(handover.load_polled(json.loads(json.dumps(handover.dump_polled(polled)))), polled)
 
 
+@ON_A_BUSY_MACHINE
 @given(st.builds(JobHandle, names, texts, texts))
 def test_a_job_handle_is_the_same_after_covalent_stored_it(handle: JobHandle) -> None:
     """As JSON, in its database."""
