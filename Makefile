@@ -7,18 +7,26 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	&& echo $$python && break; done)
 VENV ?= .venv
 STATE ?= .cirro
-PROCESSES ?= 2
+# Of tests at the same time: twice the cores, because most of a test's time is spent waiting for jobs and servers.
+PROCESSES ?= $(shell python3 -c 'import os; print(2 * len(os.sched_getaffinity(0)))' 2>/dev/null || echo 4)
 ARGS ?=
 # Absolute, so that what is run finds its way whatever its folder is.
 BIN := $(abspath $(VENV))/bin
 INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 
+# Hundreds of processes import this package while the tests run: without its bytecode, each would compile it anew.
+PYTEST = PATH="$(abspath $(VENV))/tools:$$PATH" PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest \
+	--numprocesses $(PROCESSES) --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help sweep down status test check bench faults install clean
+# Folders of tests/, each of which can be run alone: `make test-unit`.
+PARTS = unit runner emulator security plugin cli covalent faults images benchmarks aws
+.PHONY: help sweep down status test $(PARTS:%=test-%) check docs bench faults install clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-9s %s\n", $$1, $$2 }'
+	@printf 'make test-X   Run one part of the tests, X is one of: $(PARTS)\n'
 
 sweep: $(VENV)/.run ## Train a sweep as AWS Batch jobs on an emulated AWS, from nothing; ARGS="--output DIR" goes to it
 	@$(BIN)/cirro local up --server --state-dir $(STATE)
@@ -34,13 +42,24 @@ down: ## Stop what `make sweep` left running, and remove its data
 	@if [ -x $(BIN)/cirro ]; then $(BIN)/cirro local down --state-dir $(STATE); else echo "nothing is installed"; fi
 
 test: $(VENV)/.dev $(VENV)/.tools ## Run all tests; ARGS="-k name" goes to pytest
-	@PATH="$(abspath $(VENV))/tools:$$PATH" $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PYTEST) $(ARGS)
 
-check: $(VENV)/.dev ## Format, lint, types and layers
+$(PARTS:%=test-%): test-%: $(VENV)/.dev
+	@$(PYTEST) tests/$* $(ARGS)
+
+# What runs these command lines; without them, their tests skip.
+test-unit test-cli test-emulator: $(VENV)/.tools
+
+check: $(VENV)/.dev ## Format, lint, types, layers and the site of the documentation
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/unit/test_layers.py
+	@$(MAKE) --no-print-directory docs
+
+# From nothing each time: Sphinx tells a page's warnings only when it reads that page.
+docs: $(VENV)/.dev ## Build the site of the documentation into build/site; a warning or a dead link is an error
+	@$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going --conf-dir docs --doctree-dir build/doctrees . build/site
 
 bench: $(VENV)/.dev ## Run the stock plugin and this one side by side; writes benchmarks/RESULTS.md
 	@$(BIN)/python benchmarks/run.py $(ARGS)
@@ -70,7 +89,7 @@ $(VENV)/.run: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "installing what tests and checks need"
-	@$(INSTALL) -e '.[emulator,examples,test,check]'
+	@$(INSTALL) -e '.[emulator,examples,test,check,docs]'
 	@touch $@
 
 # Command lines that tests run. Each is in an environment of its own: each wants another botocore than the rest.
@@ -79,9 +98,10 @@ AWSCLI_VERSION = 1.46.3
 $(VENV)/.tools: Makefile | $(VENV)/bin/python
 	@echo "installing checkov, which looks through the templates, and the AWS CLI, which the documentation uses"
 	@mkdir -p $(VENV)/tools
-	@for tool in checkov==$(CHECKOV_VERSION) awscli==$(AWSCLI_VERSION); do \
-		home=$(VENV)/tools/$${tool%%==*}-environment && $(BIN)/python -m venv $$home \
-		&& $$home/bin/python -m pip install --quiet --quiet --disable-pip-version-check $$tool || exit 1; done
+	@install() { \
+		home=$(VENV)/tools/$${1%%==*}-environment && $(BIN)/python -m venv --without-pip $$home \
+		&& $(BIN)/python -m pip --python $$home/bin/python install --no-compile --quiet --quiet --disable-pip-version-check $$1; }; \
+		install checkov==$(CHECKOV_VERSION) & checkov=$$!; install awscli==$(AWSCLI_VERSION) & wait $$! && wait $$checkov
 	@ln -sf checkov-environment/bin/checkov $(VENV)/tools/checkov
 	@ln -sf awscli-environment/bin/aws $(VENV)/tools/aws
 	@touch $@

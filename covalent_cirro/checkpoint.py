@@ -1,10 +1,10 @@
-"""What an electron keeps for its next attempt: a folder that survives its host, the attempt's number, a warning.
+"""Checkpoints for electrons: a folder that survives the host, the attempt's number, and a warning before the host goes.
 
-Imported by the user's function, in the container and on a laptop, so it must need nothing but the runner's files: no
-Covalent, no boto3. All that talks to S3 is in the runner's supervisor, another process.
+User functions import this module in the container and on a laptop, so it needs the runner's files only: no Covalent, no
+boto3. The runner's supervisor, another process, makes all requests to S3.
 
-A job's runner looks after the folder only once the electron asks for it; an electron that does not loses no time.
-Outside of a job the same function runs too: a plain local folder, attempt 1, a host that never goes.
+The runner stores the folder only if the electron asks for it; an electron that does not ask loses no time. Outside of a
+job the functions work too: a local folder, attempt 1, and a host that never goes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from covalent_cirro.contract.protocol import ATTEMPT_VARIABLE, CHECKPOINT_GOING,
 from covalent_cirro.errors import CheckpointError
 
 LOCAL_VARIABLE = "CIRRO_CHECKPOINT_FOLDER"
-"""Outside of a job, the folder to use and keep; without it each call of `folder` makes a temporary one."""
+"""Variable with the folder to use outside of a job; without it, each call of `folder` makes a temporary folder."""
 
 _SUPERVISOR_S = 30.0
-"""The runner opens its socket within a fraction of a second after the electron has begun."""
+"""Seconds to wait for the runner's socket, which exists a fraction of a second after the electron's start."""
 _READ_BYTES = 64 * 1024
 
 _folders: dict[str, Path] = {}
@@ -29,20 +29,20 @@ _watched: set[str] = set()
 
 
 def folder() -> Path:
-    """The electron's folder, with all that the last whole checkpoint holds; empty if there is none.
+    """The electron's folder, with all files of the last complete checkpoint; empty if there is no checkpoint.
 
-    The first call fetches the checkpoint from S3 and returns when it is there; further calls, also in subprocesses of
-    the electron, return at once. From then on the runner stores what changes: whenever no file has changed for
-    2 seconds and none is open for writing, at most every 10 s, until `save` is called for the first time. Files that
-    did not change are not sent again. Symbolic links, modes and times are kept.
+    The first call fetches the checkpoint from S3 and returns when all files are there; further calls, also in
+    subprocesses of the electron, return at once. From then on the runner stores changes: when no file has changed for
+    2 s and none is open for writing, at most every 10 s, until `save` is called for the first time. Unchanged files
+    are not sent again. Symbolic links, modes and times are kept.
 
     Returns:
-        An absolute path. Outside of a job: the folder that ``CIRRO_CHECKPOINT_FOLDER`` names; without it a new one
-        each time, removed with the process, so that no training finds the state of another.
+        An absolute path. Outside of a job: the folder that ``CIRRO_CHECKPOINT_FOLDER`` names; without it, a new folder
+        for each call, removed at the end of the process, so that no training finds the state of another one.
 
     Raises:
-        CheckpointError: There is a checkpoint, and it could not be fetched. AWS Batch may retry the job; starting over
-            in silence would pay twice.
+        CheckpointError: There is a checkpoint, and it could not be fetched. AWS Batch may retry the job. Starting over
+            without the checkpoint would pay for the same work twice.
     """
     job = os.environ.get(CHECKPOINT_VARIABLE)
     if job is None:
@@ -53,14 +53,15 @@ def folder() -> Path:
 
 
 def save() -> None:
-    """Store the folder as it is now; returns when it is in S3 and is what the next attempt will find.
+    """Store the folder as it is now; returns when it is in S3, where the next attempt finds it.
 
-    From the first call on, nothing else is stored: it is you who say when the files belong together. Do not write into
-    the folder until it returns. It takes as long as the files that changed take to S3. Outside of a job: nothing.
+    After the first call, the runner stores nothing by itself: only `save` says when the files belong together. Do not
+    write into the folder until `save` returns, which takes as long as the upload of the changed files. Does nothing
+    outside of a job.
 
     Raises:
-        CheckpointError: It could not be stored, with AWS's words; the last whole checkpoint is still there. Or a file
-            changed meanwhile.
+        CheckpointError: The folder could not be stored, with AWS's message, or a file changed meanwhile. The last
+            complete checkpoint is still in S3.
     """
     job = os.environ.get(CHECKPOINT_VARIABLE)
     if job is not None:
@@ -70,18 +71,18 @@ def save() -> None:
 def attempt() -> int:
     """The number of the electron's attempt, from 1; 1 outside of a job.
 
-    It counts on where the electron is submitted again: ``AWS_BATCH_JOB_ATTEMPT`` is that of its latest job alone.
+    If the electron is submitted again, the number goes on; ``AWS_BATCH_JOB_ATTEMPT`` starts at 1 in each job.
     """
     number = os.environ.get(ATTEMPT_VARIABLE, "")
     return int(number) if number.isdigit() and CHECKPOINT_VARIABLE in os.environ else 1
 
 
 def host_is_going() -> bool:
-    """Whether this attempt will be ended soon: store what you have, and go on until it ends.
+    """Whether this attempt will be ended soon. If so, call `save`, and go on until the attempt ends.
 
-    True from EC2's Spot notice on, usually two minutes before the host goes and seen within 5 s, and from SIGTERM on
-    (time limit, cancel, the host's shutdown): then the electron has 15 s before it gets the signal itself, and 20 s in
-    all. It costs a microsecond: ask as often as you like. Always false outside of a job.
+    True from EC2's Spot notice on, which comes usually two minutes before the host goes and is noticed within 5 s, and
+    from SIGTERM on (time limit, cancel, shutdown of the host): then the electron has 15 s before it gets the signal
+    itself, and 20 s in total. A call takes a microsecond. Always false outside of a job.
     """
     job = os.environ.get(CHECKPOINT_VARIABLE)
     if job is None:
@@ -93,10 +94,10 @@ def host_is_going() -> bool:
 
 
 def _ask(job: str, what: str) -> dict[str, Any]:
-    """Have the runner do something; waits until it is done.
+    """Send a request to the runner, and wait for its answer.
 
     Raises:
-        CheckpointError: It could not be done, or the runner is gone.
+        CheckpointError: The runner could not do it, or has ended.
     """
     import json
 
@@ -140,7 +141,7 @@ def _local_folder() -> Path:
     made, owner = tempfile.mkdtemp(prefix="cirro-checkpoint-"), os.getpid()
 
     def remove() -> None:
-        if os.getpid() == owner:  # a forked copy of this process ends too, and the folder is not its own
+        if os.getpid() == owner:  # a forked copy of this process must not remove the folder
             shutil.rmtree(made, ignore_errors=True)
 
     atexit.register(remove)

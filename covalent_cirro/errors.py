@@ -1,28 +1,29 @@
-"""The errors of covalent-cirro. The class names who has to act; the message says what, which id, why, and what to do.
+"""The errors of covalent-cirro. A message says what failed, which id, why, and what to do next.
 
-No I/O. Errors are made at four edges only: `aws/sessions.py` (what AWS said), `local_files.py` (what this machine
-said), `cirro.py` (what Covalent shows), `cli/`.
+Errors of others are converted in four places only: `aws/sessions.py` (AWS), `local_files.py` (the operating system),
+`cirro.py` (to errors that Covalent shows) and `cli/` (to messages of a command).
 """
 
 from __future__ import annotations
 
 
 class CirroError(Exception):
-    """Base of all errors made here. ``str(error)`` is all that Covalent shows of it.
+    """Base of all errors of this package. Covalent shows ``str(error)`` and nothing else.
 
     Attributes:
-        passes: The user can put it right meanwhile: who waits for a job goes on then (`electron/patience.py`).
+        passes: Whether the user can fix the cause while an electron waits, which then goes on
+            (`electron/patience.py`).
     """
 
     passes = False
 
 
 class SettingsError(CirroError, ValueError):
-    """A setting that cannot work: unknown, of a wrong type, or an impossible need. Nothing was paid for."""
+    """A setting is unknown, has a wrong type, or asks for something impossible. Nothing was submitted."""
 
 
 class NoCredentials(SettingsError):
-    """The credentials file or profile that a setting names is not there."""
+    """The credentials file or profile that a setting names does not exist."""
 
     passes = True
 
@@ -31,10 +32,10 @@ class AwsError(CirroError):
     """AWS refused or could not be reached.
 
     Attributes:
-        operation: ``"batch:SubmitJob"``.
-        code: AWS's error code, or the botocore exception's name where no answer came.
-        retryable: Throttled, a server error, or a broken connection: the same call may succeed later.
-        throttled: AWS refused the call for its rate, so it certainly had no effect.
+        operation: Service and operation, ``"batch:SubmitJob"``.
+        code: Error code of AWS, or the name of botocore's exception if no answer came.
+        retryable: Whether the same call may succeed later: throttled, a server error, or a broken connection.
+        throttled: Whether AWS refused the call for its rate, so that the call had no effect.
     """
 
     def __init__(
@@ -52,9 +53,9 @@ class AccessDenied(AwsError):
 
 
 class Unsigned(AccessDenied):
-    """AWS takes no call of ours, whatever it is about: credentials expired or are unknown, or the clock is wrong.
+    """AWS refuses every call: credentials have expired or are unknown, or the clock is wrong.
 
-    Who has nothing to lose fails at once. Who waits for a job goes on (`electron/patience.py`): the user can mend it.
+    Commands fail at once. An electron whose job runs goes on waiting (`electron/patience.py`): the user can fix this.
     """
 
     passes = True
@@ -65,10 +66,10 @@ class NotFound(AwsError):
 
 
 class LocalFileError(CirroError):
-    """A file of this machine could not be written or read: no room, no permission, a fault of the disk.
+    """A file of this machine could not be written or read: no room, no permission, or a fault of the disk.
 
     Attributes:
-        path: The file, or the folder that it was to be in.
+        path: The file, or its folder.
     """
 
     def __init__(self, message: str, *, path: str, passes: bool) -> None:
@@ -78,7 +79,7 @@ class LocalFileError(CirroError):
 
 
 class TooLarge(CirroError):
-    """An object in S3 is larger than a well-formed one of its kind; it was not read."""
+    """An object in S3 is larger than the limit for its kind; it was not read."""
 
     def __init__(self, bucket: str, key: str, size: int, limit: int) -> None:
         super().__init__(
@@ -87,7 +88,7 @@ class TooLarge(CirroError):
 
 
 class DigestMismatch(CirroError):
-    """A stored blob does not have the bytes that its name says."""
+    """A stored blob has other bytes than its name says."""
 
 
 class OutcomeError(CirroError):
@@ -95,23 +96,23 @@ class OutcomeError(CirroError):
 
 
 class CallError(CirroError):
-    """A call, or what stands in its place, is malformed or of another format."""
+    """A call, or the ``reused.json`` in its place, is malformed or of another format."""
 
 
 class JobLost(CirroError):
-    """AWS Batch no longer knows the job, and it left no outcome."""
+    """AWS Batch no longer knows the job, and there is no outcome."""
 
 
 class PollFailed(CirroError):
-    """The state of jobs could not be learnt for too long, or cannot be learnt at all."""
+    """AWS Batch did not answer about jobs for too long, or refuses to."""
 
 
 class HostError(CirroError):
-    """The Covalent server here is not one that this version understands."""
+    """This version does not support the version of the Covalent server."""
 
 
 class StackError(CirroError):
-    """A CloudFormation stack could not be made, or is not one of ours."""
+    """A CloudFormation stack could not be made, or is not one of a deployment."""
 
 
 class EmulatorError(CirroError):
@@ -119,11 +120,11 @@ class EmulatorError(CirroError):
 
 
 class NoSuchElectron(CirroError):
-    """No dispatch or electron has the name that was given, or several have."""
+    """The given name fits no dispatch or electron, or several."""
 
 
 class Declined(CirroError):
-    """Who was asked said no: what was to be done is not done."""
+    """The user answered no: nothing was done."""
 
 
 class ImageError(CirroError):
@@ -131,4 +132,4 @@ class ImageError(CirroError):
 
 
 class CheckpointError(CirroError):
-    """A checkpoint could not be fetched or stored; the last whole one, if there is one, is still there."""
+    """A checkpoint could not be fetched or stored; the last complete one, if there is one, is still in S3."""

@@ -1,7 +1,7 @@
-"""Files of this machine: whether there is room for one, and what went wrong with one, told by its path.
+"""Files of this machine: checks that there is room for a file, and makes errors that name the file.
 
-Everything that is written where the Covalent server runs goes through here, so that a full disk is told as a full disk.
-Knows nothing of S3 and electrons.
+All files on the Covalent server's host are written with these functions, so that an error says that the disk is full
+and which file did not fit. This module must not know S3 or electrons.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import NamedTuple
 from covalent_cirro.errors import LocalFileError
 
 RESERVE_BYTES = 64 * 1024 * 1024
-"""What is left free for Covalent's database, in which every change of an electron's status is a write: a server whose
-disk is full to the last byte fails electrons whose jobs succeeded."""
+"""Bytes that stay free for Covalent's database, which is written at every change of an electron's status: a server
+whose disk is completely full fails electrons whose jobs succeeded."""
 
 RESERVE_SHARE = 20
-"""Of a small file system, a twentieth is left free instead."""
+"""Divisor for a small file system, of which a twentieth stays free instead."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _PASSES = _FULL | {errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE, errno.ENFILE}
-"""What somebody can put right while who waits goes on: room, mounts, permissions, limits."""
+"""Errors that the user can fix while the server waits: room, mounts, permissions, limits."""
 
 _NEVER_NETWORK = _FULL | {errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
-"""No connection fails with these."""
+"""Errors that never come from a network connection."""
 
 _NEXT = {
     errno.ENOSPC: "Make room there (`df -h` and `df -i` show what is left).",
@@ -49,8 +49,8 @@ class Disk(NamedTuple):
     """The file system that a path is on.
 
     Attributes:
-        device: Its number.
-        total: Its size in bytes.
+        device: Device number.
+        total: Size in bytes.
         free: Bytes that this user may still write.
     """
 
@@ -60,15 +60,15 @@ class Disk(NamedTuple):
 
     @property
     def room(self) -> int:
-        """Bytes that may be written without touching the reserve; negative where that is touched already."""
+        """Bytes that may be written without using the reserve; negative if the reserve is in use already."""
         return self.free - min(RESERVE_BYTES, self.total // RESERVE_SHARE)
 
 
 def disk_of(path: str) -> Disk:
-    """The file system that a path is on, or will be once its folders are made.
+    """The file system of a path, which need not exist yet.
 
     Raises:
-        OSError: It cannot be asked.
+        OSError: The file system cannot be read.
     """
     here = os.path.abspath(path)
     while not os.path.lexists(here) and here != os.path.dirname(here):
@@ -78,7 +78,7 @@ def disk_of(path: str) -> Disk:
 
 
 class _Writing(NamedTuple):
-    """A file that is being written: what it will need in all."""
+    """A file that is being written, with the bytes that it will need in total."""
 
     device: int
     path: str
@@ -86,7 +86,7 @@ class _Writing(NamedTuple):
 
     @property
     def left(self) -> int:
-        """Bytes that are still to be written to it."""
+        """Bytes that are still to be written to the file."""
         try:
             return max(0, self.need - os.stat(self.path).st_size)
         except OSError:
@@ -99,15 +99,15 @@ _lock = threading.Lock()
 
 @contextlib.contextmanager
 def room_for(path: str, need: int, *, growing: str = "") -> Iterator[None]:
-    """See that a file of so many bytes has room beside all that are being written, and keep it for the block.
+    """Check that there is room for a file besides all files that are being written, and reserve it for the block.
 
     Args:
         path: The file.
         need: Its size in bytes.
-        growing: The file that becomes ``path`` in the end, if that is another one meanwhile.
+        growing: The temporary file that becomes ``path`` in the end, if there is one.
 
     Raises:
-        LocalFileError: It has none. Nothing was written.
+        LocalFileError: There is no room. Nothing was written.
     """
     with told(path, need=need):
         disk = disk_of(path)
@@ -125,10 +125,10 @@ def room_for(path: str, need: int, *, growing: str = "") -> Iterator[None]:
 
 
 def require_room(path: str, need: int = 0) -> None:
-    """See that so many bytes more can be written where a path is, with the reserve left.
+    """Check that there is room for so many more bytes in the file system of a path, besides the reserve.
 
     Raises:
-        LocalFileError: They cannot.
+        LocalFileError: There is no room.
     """
     with room_for(path, need):
         pass
@@ -136,14 +136,14 @@ def require_room(path: str, need: int = 0) -> None:
 
 @contextlib.contextmanager
 def told(path: str, *, need: int = 0) -> Iterator[None]:
-    """Turn errors of the operating system inside the block into ours. Only files may be touched in it, no network.
+    """Convert an `OSError` inside the block to a `LocalFileError`. The block may use files, but no network.
 
     Args:
         path: The file or folder that the block is about.
-        need: Bytes that are to be written; 0 where that is not known.
+        need: Bytes that are to be written; 0 if that is not known.
 
     Raises:
-        LocalFileError: With the path, what it needs and what there is, the system's own words, and what to do.
+        LocalFileError: It has the path, the bytes that are needed and free, the system's message, and what to do.
     """
     try:
         yield
@@ -152,11 +152,11 @@ def told(path: str, *, need: int = 0) -> Iterator[None]:
 
 
 def error_of(error: OSError, path: str, need: int = 0, promised: int = 0) -> LocalFileError:
-    """Our error for one of the operating system about a file.
+    """Make a `LocalFileError` of an `OSError` about a file.
 
     Args:
-        error: The system's.
-        path: The file, where the error names none.
+        error: The error of the operating system.
+        path: The file, if the error names none.
         need: Bytes that are to be written.
         promised: Bytes that other files which are being written still need.
     """
@@ -181,13 +181,13 @@ def error_of(error: OSError, path: str, need: int = 0, promised: int = 0) -> Loc
 
 
 def in_an_answer(error: BaseException) -> OSError | None:
-    """The error about a file of this machine, or its limits, behind an error of a network library; `None` otherwise.
+    """The `OSError` about a local file or limit inside an error of a network library; `None` if there is none.
 
-    botocore reads what it sends from files, and wraps whatever comes of that as its own (``HTTPClientError``).
+    botocore reads uploads from files, and wraps errors of reading in its own (``HTTPClientError``).
     """
     wrapped = getattr(error, "kwargs", {}).get("error") if not isinstance(error, OSError) else error
     if not isinstance(wrapped, OSError) or isinstance(wrapped, (socket.gaierror, ssl.SSLError, ConnectionError)):
-        return None  # the numbers of the first two are no errno
+        return None  # the first two have numbers that are no errno
     return wrapped if wrapped.errno in _NEVER_NETWORK or wrapped.filename is not None else None
 
 

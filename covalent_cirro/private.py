@@ -1,4 +1,4 @@
-"""Folders and files that nobody but their owner reaches. Knows paths, owners and modes; not what is kept in them."""
+"""Folders and files that only their owner can access. Knows paths, owners and modes; not what the files contain."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from covalent_cirro.errors import CirroError
 FOLDER = 0o700
 FILE = 0o600
 UMASK = 0o077
-"""Of the processes of a local stack."""
+"""Umask of the processes of a local stack."""
 
 
 class NotPrivate(CirroError):
-    """A folder is not only its user's: what lies there could be another user's."""
+    """Another user owns a folder or may write to it, so that its content cannot be trusted."""
 
 
 def folder(path: str | Path) -> Path:
-    """Make a folder with mode 0700, like those above it that are missing, or see that the one that is there is ours.
+    """Make a folder with mode 0700, and missing folders above it; check a folder that exists (`require_ours`).
 
     Raises:
-        NotPrivate: It is a link or a file, belongs to another user, or others may write to it.
-        OSError: It cannot be made.
+        NotPrivate: The path is a link or a file, belongs to another user, or others may write to it.
+        OSError: The folder cannot be made.
     """
     path = Path(path)
     if not _made(path):
@@ -35,32 +35,32 @@ def folder(path: str | Path) -> Path:
 
 
 def own(path: Path) -> None:
-    """Make a folder with mode 0700, or take the one of ours that is there from all other users, with all in it.
+    """Make a folder with mode 0700; remove the rights of other users from a folder that exists, and from all in it.
 
     Raises:
-        NotPrivate: It is a link or a file, or it or what lies in it belongs to another user.
-        OSError: It cannot be made.
+        NotPrivate: The path is a link or a file, or the folder or a file in it belongs to another user.
+        OSError: The folder cannot be made.
     """
     if _made(path):
         return
     mode = stat.S_IMODE(owned(path).st_mode)
     if not mode & UMASK:
         return
-    path.chmod(FOLDER)  # first: nobody puts anything into it while we look
+    path.chmod(FOLDER)  # first, so that nobody adds files during the walk
     try:
         for place, folders, files in os.walk(path):
             for name in (*folders, *files):
                 _tighten(os.path.join(place, name))
     except BaseException:
-        path.chmod(mode)  # so that the next look is at all of it again
+        path.chmod(mode)  # so that the next call checks everything again
         raise
 
 
 def require_ours(path: Path) -> None:
-    """See that a folder that exists is this user's, and that nobody else may write to it.
+    """Check that a folder belongs to this user, and that nobody else may write to it.
 
     Raises:
-        NotPrivate: It is a link or a file, belongs to another user, or others may write to it.
+        NotPrivate: The path is a link or a file, belongs to another user, or others may write to it.
         OSError: It does not exist.
     """
     mode = owned(path).st_mode
@@ -72,10 +72,10 @@ def require_ours(path: Path) -> None:
 
 
 def owned(path: Path) -> os.stat_result:
-    """See that a folder that exists is this user's, whoever else may write to it; returns what is known of it.
+    """Check that a folder belongs to this user, whoever else may write to it; returns its status.
 
     Raises:
-        NotPrivate: It is a link or a file, or belongs to another user.
+        NotPrivate: The path is a link or a file, or belongs to another user.
         OSError: It does not exist.
     """
     found = os.lstat(path)
@@ -89,7 +89,7 @@ def owned(path: Path) -> os.stat_result:
 
 
 def _made(path: Path) -> bool:
-    """Make a folder, and those above it; False: it was there."""
+    """Make a folder, and missing folders above it; False if it exists."""
     try:
         path.mkdir(FOLDER)
     except FileExistsError:
@@ -101,13 +101,13 @@ def _made(path: Path) -> bool:
 
 
 def _tighten(entry: str) -> None:
-    with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+    with contextlib.suppress(FileNotFoundError):  # it was deleted meanwhile
         found = os.lstat(entry)
         if found.st_uid != os.geteuid():
             raise NotPrivate(f"{entry} belongs to {_user(found.st_uid)}: remove it, or name another folder.")
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
             return
-        # By its descriptor: who still has a folder in here open could put a link in the place of the name.
+        # By its descriptor: a process that has a folder in here open could replace the name by a link.
         descriptor = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & ~UMASK)
@@ -116,8 +116,8 @@ def _tighten(entry: str) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file with mode 0600, in one step: a reader sees all of it, or what was there before."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # it has that mode
+    """Write a file with mode 0600, in one step: a reader sees the whole new content, or the old one."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # it makes files with that mode
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)

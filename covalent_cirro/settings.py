@@ -1,7 +1,7 @@
-"""Every option of the executor, once: its default, unit, help and range. Pure; the docs table derives from it.
+"""Every option of the executor, declared once, and the values that a job gets of them. Pure.
 
-An option that nobody set is `None` until `resolve`; 0, "" and False are values. Precedence: the executor's own options,
-then the section ``[executors.cirro]`` of Covalent's config, then the default.
+An option that nobody set is `None` until `resolve`; 0, "" and False are values. The executor's own options come before
+the section ``[executors.cirro]`` of Covalent's config, and the section before the defaults.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numbers
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from covalent_cirro.errors import SettingsError
@@ -51,6 +51,7 @@ class Option:
         help: What it is, with its unit.
         valid: What is accepted, in words, for error messages and the docs.
         accepts: Whether a value of the right kind is possible.
+        is_path: A path object is as good as a text.
         stock: The stock plugin has it too, with the same unit and meaning.
     """
 
@@ -59,243 +60,284 @@ class Option:
     default: Any
     help: str
     valid: str
-    accepts: Callable[[Any], bool] = lambda value: True
-    stock: bool = True
+    accepts: Callable[[Any], bool]
+    is_path: bool
+    stock: bool
 
 
-OPTIONS: tuple[Option, ...] = (
-    Option(
-        name="credentials",
-        kind="text",
+def _option(
+    *,
+    default: Any,
+    help: str,
+    valid: str,
+    accepts: Callable[[Any], bool] = lambda value: True,
+    is_path: bool = False,
+    stock: bool = True,
+) -> Any:
+    """A field of `Settings` that is an option; see `Option`."""
+    return field(
+        default=default, metadata={"help": help, "valid": valid, "accepts": accepts, "is_path": is_path, "stock": stock}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All options with their values: what one electron's job is made from.
+
+    Each option is declared here and nowhere else, with its type, default, help and range. `OPTIONS`, the table in
+    docs/settings.md, and the signature and docstring of `CirroBatchExecutor` are made from it
+    (``python docs/make_settings.py``).
+
+    Attributes:
+        on_demand: The job of a further try (`jobs/further_tries.py`) goes to the on-demand queue. No option.
+    """
+
+    credentials: str | None = _option(
         default=None,
-        help="Path of an AWS credentials file on the Covalent server, which wins over keys and profiles of the "
+        help="Path of an AWS credentials file on the Covalent server. It comes before keys and profiles of the "
         "environment. Its profile is that of the option profile, else default. Unset: AWS's usual chain.",
         valid="a path",
-    ),
-    Option(
-        name="profile",
-        kind="text",
+        is_path=True,
+    )
+    profile: str | None = _option(
         default=None,
-        help="AWS profile whose credentials and region are used. It wins over keys of the environment. Unset: AWS's "
-        "usual chain.",
+        help="AWS profile whose credentials and region are used. It comes before keys of the environment. Unset: "
+        "AWS's usual chain.",
         valid="the name of a profile",
-    ),
-    Option(
-        name="region",
-        kind="text",
+    )
+    region: str | None = _option(
         default=None,
         help="AWS region. Unset: that of the profile or of the environment, else us-east-1.",
         valid='a region such as "eu-west-1"',
         accepts=lambda value: value == "" or _REGION.fullmatch(value) is not None,
-    ),
-    Option(
-        name="s3_bucket_name",
-        kind="text",
+    )
+    s3_bucket_name: str = _option(
         default="covalent-batch-job-resources",
         help="Bucket for calls, outcomes, logs and blobs.",
         valid="the name of a bucket: 3 to 63 lowercase letters, digits, dots and hyphens",
         accepts=lambda value: _BUCKET.fullmatch(value) is not None,
-    ),
-    Option(
-        name="batch_queue",
-        kind="text",
+    )
+    batch_queue: str = _option(
         default="covalent-batch-queue",
         help="Job queue, by name or ARN.",
         valid="the name or ARN of a job queue",
         accepts=lambda value: value.strip() != "",
-    ),
-    Option(
-        name="batch_execution_role_name",
-        kind="text",
+    )
+    batch_execution_role_name: str = _option(
         default="ecsTaskExecutionRole",
         help='Role of the ECS agent, by name or ARN; "" for none.',
         valid="the name or ARN of a role",
-    ),
-    Option(
-        name="batch_job_role_name",
-        kind="text",
+    )
+    batch_job_role_name: str = _option(
         default="covalent-batch-job-role",
         help="Role of the container, by name or ARN: reads and writes the bucket.",
         valid="the name or ARN of a role",
         accepts=lambda value: value.strip() != "",
-    ),
-    Option(
-        name="batch_job_log_group_name",
-        kind="text",
+    )
+    batch_job_log_group_name: str = _option(
         default="covalent-batch-job-logs",
         help="CloudWatch log group of the jobs. It must exist.",
         valid="the name of a log group",
         accepts=lambda value: value.strip() != "",
-    ),
-    Option(
-        name="vcpu",
-        kind="whole",
+    )
+    vcpu: int = _option(
         default=2,
         help="vCPUs of the job.",
         valid="a whole number from 1",
         accepts=lambda value: value >= 1,
-    ),
-    Option(
-        name="memory",
-        kind="number",
+    )
+    memory: float = _option(
         default=3.75,
         help="Memory of the job in GB (1024 MiB). The job is killed when it uses more.",
-        valid=f"a number from {MIN_MEMORY_MIB / MIB_PER_GB} GB ({MIN_MEMORY_MIB} MiB, the least the runner starts in)",
+        valid=f"a number from {MIN_MEMORY_MIB / MIB_PER_GB} GB ({MIN_MEMORY_MIB} MiB), in which the runner just starts",
         accepts=lambda value: int(value * MIB_PER_GB) >= MIN_MEMORY_MIB,
-    ),
-    Option(
-        name="num_gpus",
-        kind="whole",
+    )
+    num_gpus: int = _option(
         default=0,
         help="GPUs of the job. From 1, the job goes to batch_gpu_queue where that is set.",
         valid="a whole number from 0",
         accepts=lambda value: value >= 0,
-    ),
-    Option(
-        name="retry_attempts",
-        kind="whole",
+    )
+    retry_attempts: int = _option(
         default=3,
         help="How often AWS Batch may start the job in all, when its host is lost or cannot start it. "
         "An electron that raised is not started again. 0 and 1 both mean once.",
         valid=f"a whole number from 0 to {MAX_ATTEMPTS}",
         accepts=lambda value: 0 <= value <= MAX_ATTEMPTS,
-    ),
-    Option(
-        name="time_limit",
-        kind="whole",
+    )
+    time_limit: int = _option(
         default=300,
         help="Seconds after which an attempt is stopped (SIGTERM, 30 s, SIGKILL).",
         valid=f"a whole number of seconds from {MIN_TIME_LIMIT_S}, AWS's least",
         accepts=lambda value: value >= MIN_TIME_LIMIT_S,
-    ),
-    Option(
-        name="poll_freq",
-        kind="number",
+    )
+    poll_freq: float = _option(
         default=10,
         help="Seconds between two looks at a job, at most. Jobs are looked at together, young ones every second.",
         valid="a number of seconds from 0",
         accepts=lambda value: value >= 0,
-    ),
-    Option(
-        name="cache_dir",
-        kind="text",
+    )
+    cache_dir: str | None = _option(
         default=None,
-        help="Folder on the Covalent server for what is on its way to S3. It is made for the server's user alone; one "
+        help="Folder on the Covalent server for files that are sent to S3. It is made for the server's user alone; one "
         "that is another user's, or that others may write to, is refused. Unset, or /tmp/covalent, which was the stock "
         "plugin's default: the folder cirro in Covalent's own cache folder (dispatcher.cache_dir).",
         valid="a path",
+        is_path=True,
         accepts=lambda value: value.strip() != "",
-    ),
-    Option(
-        name="container_image_uri",
-        kind="text",
+    )
+    container_image_uri: str = _option(
         default="public.ecr.aws/covalent/covalent-executor-base:stable",
         help="Image of the job: with Python, cloudpickle, awscrt and covalent-cirro. `cirro image push` makes one and "
         "sets it. The default, the stock plugin's, has no covalent-cirro and is refused.",
         valid="the URI of an image",
         accepts=lambda value: value.strip() != "",
-    ),
-    Option(
-        name="endpoint_url",
-        kind="text",
+    )
+    endpoint_url: str | None = _option(
         default=None,
         help="Endpoint for all AWS services, such as an emulator's. Unset: AWS_ENDPOINT_URL, else AWS.",
         valid="a URL with http:// or https://",
         accepts=lambda value: value == "" or _URL.fullmatch(value) is not None,
         stock=False,
-    ),
-    Option(
-        name="s3_prefix",
-        kind="text",
+    )
+    s3_prefix: str = _option(
         default="cirro",
         help='What keys in the bucket begin with; "" for nothing.',
         valid="a key prefix without // or ..",
         accepts=lambda value: "//" not in value and ".." not in value and not value.startswith("/"),
         stock=False,
-    ),
-    Option(
-        name="batch_gpu_queue",
-        kind="text",
+    )
+    batch_gpu_queue: str | None = _option(
         default=None,
         help="Job queue for electrons with num_gpus from 1, by name or ARN. Unset: batch_queue.",
         valid="the name or ARN of a job queue",
         stock=False,
-    ),
-    Option(
-        name="batch_job_definition_name",
-        kind="text",
+    )
+    batch_job_definition_name: str = _option(
         default="cirro",
         help="What the names of job definitions begin with.",
         valid=f"1 to {MAX_NAME_PREFIX} letters, digits, hyphens and underscores",
         accepts=lambda value: len(value) <= MAX_NAME_PREFIX and _DEFINITION_PREFIX.fullmatch(value) is not None,
         stock=False,
-    ),
-    Option(
-        name="shared_memory_gb",
-        kind="number",
+    )
+    shared_memory_gb: float | None = _option(
         default=None,
         help="Size of /dev/shm in GB, which PyTorch's DataLoader needs. Part of memory. Unset: half of memory.",
         valid="a number of GB above 0",
         accepts=lambda value: int(value * MIB_PER_GB) >= 1,
         stock=False,
-    ),
-    Option(
-        name="local_packages",
-        kind="texts",
+    )
+    local_packages: tuple[str, ...] = _option(
         default=(),
-        help="Packages or modules of yours that travel with the electron: import names, or paths on the server.",
+        help="Your own packages or modules, which are sent to the job with the electron: import names, or paths on the "
+        "server.",
         valid="a list of import names or paths",
+        is_path=True,
         accepts=lambda value: all(item.strip() for item in value),
         stock=False,
-    ),
-    Option(
-        name="memory_max",
-        kind="number",
+    )
+    memory_max: float | None = _option(
         default=None,
-        help="GB up to which an electron that ran out of memory is submitted again, with twice as much each time. "
+        help="Most GB with which an electron that ran out of memory is submitted again, each time with twice as much. "
         "Unset: never.",
         valid=f"a number from {MIN_MEMORY_MIB / MIB_PER_GB} GB, and not less than memory",
         accepts=lambda value: int(value * MIB_PER_GB) >= MIN_MEMORY_MIB,
         stock=False,
-    ),
-    Option(
-        name="batch_on_demand_queue",
-        kind="text",
+    )
+    batch_on_demand_queue: str | None = _option(
         default=None,
         help="Job queue without Spot, by name or ARN: an electron that lost its host in all its attempts is submitted "
         "again, to it. Unset: never.",
         valid="the name or ARN of a job queue",
         stock=False,
-    ),
-    Option(
-        name="batch_gpu_on_demand_queue",
-        kind="text",
+    )
+    batch_gpu_on_demand_queue: str | None = _option(
         default=None,
-        help="The same for electrons with num_gpus from 1. Unset: batch_on_demand_queue where batch_gpu_queue is unset "
-        "too, else never.",
+        help="Job queue without Spot for electrons with num_gpus from 1, used like batch_on_demand_queue. Unset: "
+        "batch_on_demand_queue where batch_gpu_queue is unset too, else never.",
         valid="the name or ARN of a job queue",
         stock=False,
-    ),
-    Option(
-        name="reuse_from",
-        kind="text",
+    )
+    reuse_from: str | None = _option(
         default=None,
         help="Dispatch whose results are taken where they are of the same work: same function, inputs, hooks, packages "
         "and image. Unset: every electron is computed.",
         valid="the whole id of an earlier dispatch",
         accepts=lambda value: value == "" or _DISPATCH.fullmatch(value) is not None,
         stock=False,
-    ),
-    Option(
-        name="on_server_stop",
-        kind="text",
+    )
+    on_server_stop: str = _option(
         default="keep",
-        help='What becomes of a running job when the Covalent server is stopped: "keep", and the next server goes on '
+        help='What happens to a running job when the Covalent server is stopped: "keep", and the next server goes on '
         'with it; or "cancel", with the whole dispatch.',
         valid='"keep" or "cancel"',
         accepts=lambda value: value in ("keep", "cancel"),
         stock=False,
-    ),
+    )
+    on_demand: bool = False
+
+    @property
+    def memory_mib(self) -> int:
+        """Memory of the job in MiB."""
+        return int(self.memory * MIB_PER_GB)
+
+    @property
+    def shared_memory_mib(self) -> int:
+        """Size of /dev/shm in MiB. Half of the memory unless set, which is what Linux gives a tmpfs."""
+        if self.shared_memory_gb is None:
+            return max(1, self.memory_mib // 2)
+        return int(self.shared_memory_gb * MIB_PER_GB)
+
+    @property
+    def queue(self) -> str:
+        """The queue that fits what the electron asks for."""
+        return str(getattr(self, self.queue_option))
+
+    @property
+    def queue_option(self) -> str:
+        """The name of the option that `queue` came from, for error messages."""
+        if self.on_demand and self.on_demand_queue:
+            return self.on_demand_queue_option
+        return "batch_gpu_queue" if self.num_gpus and self.batch_gpu_queue else "batch_queue"
+
+    @property
+    def on_demand_queue(self) -> str | None:
+        """The on-demand queue for what the electron asks for; `None` where there is none."""
+        queue: str | None = getattr(self, self.on_demand_queue_option)
+        return queue or None
+
+    @property
+    def on_demand_queue_option(self) -> str:
+        """The name of the option that `on_demand_queue` comes from, set or not."""
+        gpu = self.num_gpus and (self.batch_gpu_on_demand_queue or self.batch_gpu_queue)
+        return "batch_gpu_on_demand_queue" if gpu else "batch_on_demand_queue"
+
+    @property
+    def key_prefix(self) -> str:
+        """What keys begin with: empty, or ends with a slash."""
+        stripped = self.s3_prefix.strip("/")
+        return f"{stripped}/" if stripped else ""
+
+    @property
+    def attempts(self) -> int:
+        """retryStrategy.attempts, from 1."""
+        return max(1, self.retry_attempts)
+
+
+_KINDS = {
+    "str": "text",
+    "str | None": "text",
+    "int": "whole",
+    "float": "number",
+    "float | None": "number",
+    "tuple[str, ...]": "texts",
+}
+"""`Option.kind` by the type of the field."""
+
+OPTIONS: tuple[Option, ...] = tuple(
+    Option(name=each.name, kind=_KINDS[str(each.type)], default=each.default, **each.metadata)
+    for each in fields(Settings)
+    if each.metadata
 )
 
 BY_NAME: dict[str, Option] = {option.name: option for option in OPTIONS}
@@ -354,91 +396,6 @@ def check(options: Mapping[str, object]) -> None:
     problems = [text for name, value in options.items() if (text := problem(name, value))]
     if problems:
         raise SettingsError(" ".join(problems))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """All options with their values: what one electron's job is made from. Fields are documented in `OPTIONS`.
-
-    Attributes:
-        on_demand: Of a further try (`jobs/further_tries.py`): its job goes to the on-demand queue. No option.
-    """
-
-    credentials: str | None
-    profile: str | None
-    region: str | None
-    s3_bucket_name: str
-    batch_queue: str
-    batch_execution_role_name: str
-    batch_job_role_name: str
-    batch_job_log_group_name: str
-    vcpu: int
-    memory: float
-    num_gpus: int
-    retry_attempts: int
-    time_limit: int
-    poll_freq: float
-    cache_dir: str | None
-    container_image_uri: str
-    endpoint_url: str | None
-    s3_prefix: str
-    batch_gpu_queue: str | None
-    batch_job_definition_name: str
-    shared_memory_gb: float | None
-    local_packages: tuple[str, ...]
-    memory_max: float | None
-    batch_on_demand_queue: str | None
-    batch_gpu_on_demand_queue: str | None
-    reuse_from: str | None
-    on_server_stop: str
-    on_demand: bool = False
-
-    @property
-    def memory_mib(self) -> int:
-        """Memory of the job in MiB."""
-        return int(self.memory * MIB_PER_GB)
-
-    @property
-    def shared_memory_mib(self) -> int:
-        """Size of /dev/shm in MiB. Half of the memory unless set, which is what Linux gives a tmpfs."""
-        if self.shared_memory_gb is None:
-            return max(1, self.memory_mib // 2)
-        return int(self.shared_memory_gb * MIB_PER_GB)
-
-    @property
-    def queue(self) -> str:
-        """The queue that fits what the electron asks for."""
-        return str(getattr(self, self.queue_option))
-
-    @property
-    def queue_option(self) -> str:
-        """The name of the option that `queue` came from, for error messages."""
-        if self.on_demand and self.on_demand_queue:
-            return self.on_demand_queue_option
-        return "batch_gpu_queue" if self.num_gpus and self.batch_gpu_queue else "batch_queue"
-
-    @property
-    def on_demand_queue(self) -> str | None:
-        """The on-demand queue for what the electron asks for; `None` where there is none."""
-        queue: str | None = getattr(self, self.on_demand_queue_option)
-        return queue or None
-
-    @property
-    def on_demand_queue_option(self) -> str:
-        """The name of the option that `on_demand_queue` comes from, set or not."""
-        gpu = self.num_gpus and (self.batch_gpu_on_demand_queue or self.batch_gpu_queue)
-        return "batch_gpu_on_demand_queue" if gpu else "batch_on_demand_queue"
-
-    @property
-    def key_prefix(self) -> str:
-        """What keys begin with: empty, or ends with a slash."""
-        stripped = self.s3_prefix.strip("/")
-        return f"{stripped}/" if stripped else ""
-
-    @property
-    def attempts(self) -> int:
-        """retryStrategy.attempts, from 1."""
-        return max(1, self.retry_attempts)
 
 
 def resolve(options: Mapping[str, object], section: Mapping[str, object]) -> Settings:

@@ -20,8 +20,10 @@ def helps(command: click.Command, parent: click.Context | None, name: str) -> It
     context.help_option_names = ["-h", "--help"]
     yield context.command_path, command.get_help(context)
     if isinstance(command, click.Group):
-        for below in sorted(command.commands):
-            yield from helps(command.commands[below], context, below)
+        for below in sorted(command.list_commands(context)):
+            found = command.get_command(context, below)
+            assert found is not None, below
+            yield from helps(found, context, below)
 
 
 def commands() -> str:

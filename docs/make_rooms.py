@@ -7,6 +7,7 @@ room imports from lower floors only. ``tests/unit/test_layers.py`` checks that b
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -40,32 +41,37 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@functools.lru_cache(maxsize=1)
+def trees() -> dict[str, ast.Module]:
+    """The syntax tree of each module."""
+    return {module: ast.parse(path.read_text()) for module, path in modules().items()}
+
+
 def imported_names(tree: ast.Module) -> Iterator[str]:
     """Full names of what a module imports when it runs, wherever in it; an import for type checking is none."""
-    for_types = {
-        id(child)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for child in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if id(node) in for_types:
-            continue
+    left: list[ast.AST] = [tree]
+    while left:
+        node = left.pop()
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif not isinstance(node, ast.expr) and not _is_for_types(node):  # no expression has a statement in it
+            left += ast.iter_child_nodes(node)
 
 
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+
+
+@functools.lru_cache(maxsize=1)
 def imports() -> dict[str, set[str]]:
     """By module of ours, the other modules of ours that it imports."""
-    known = modules()
+    known = trees()
     found: dict[str, set[str]] = {}
-    for module, path in known.items():
+    for module, tree in known.items():
         names = [
-            name.removeprefix("covalent_cirro.")
-            for name in imported_names(ast.parse(path.read_text()))
-            if name.startswith("covalent_cirro.")
+            name.removeprefix("covalent_cirro.") for name in imported_names(tree) if name.startswith("covalent_cirro.")
         ]
         found[module] = {name if name in known else name.rpartition(".")[0] for name in names} - {module, ""}
     return found
@@ -84,17 +90,43 @@ def arrows(of: Mapping[str, set[str]]) -> dict[str, set[str]]:
     return found
 
 
+def circles(of: Mapping[str, set[str]]) -> list[set[str]]:
+    """Sets of modules each of which imports each other one, directly or by way of others; the largest first."""
+    reach = {module: reached(module, of) for module in of}
+    found = {frozenset(other for other in reach[module] if module in reach[other]) | {module} for module in of}
+    return sorted((set(each) for each in found if len(each) > 1), key=len, reverse=True)
+
+
+def reached(start: str, of: Mapping[str, set[str]]) -> set[str]:
+    """All that a module or room imports, directly or by way of others."""
+    found, left = set[str](), [start]
+    while left:
+        new = of.get(left.pop(), set()) - found
+        found |= new
+        left += new
+    return found
+
+
+def shortened(of: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """The arrows without those that a longer way also goes: from a to c where a imports b, which imports c."""
+    return {name: below - {far for near in below for far in reached(near, of)} for name, below in of.items()}
+
+
 def drawing() -> str:
-    """The floors, and a table of what each room is and imports."""
+    """A Mermaid diagram of the rooms, and a table of what each room is and imports."""
     found = arrows(imports())
-    lines = ["```text", *("    ".join(floor) for floor in FLOORS), "```", "", "| room | what it is | imports |"]
-    lines.append("| --- | --- | --- |")
     order = [each for floor in FLOORS for each in floor]
+
+    def names(rooms: set[str], between: str) -> str:
+        return between.join(each for each in order if each in rooms)
+
+    lines = ["```mermaid", "flowchart TD"]
+    lines += [f"    {name} --> {names(below, ' & ')}" for name in order if (below := shortened(found)[name])]
+    lines += ["```", "", "| room | what it is | imports |", "| --- | --- | --- |"]
     for name in order:
         path = PACKAGE / name / "__init__.py" if (PACKAGE / name).is_dir() else PACKAGE / f"{name}.py"
-        said = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0].replace("``", "`")
-        below = ", ".join(f"`{each}`" for each in order if each in found[name])
-        lines.append(f"| `{path.relative_to(PACKAGE).parts[0]}` | {said} | {below} |")
+        purpose = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0].replace("``", "`")
+        lines.append(f"| `{path.relative_to(PACKAGE).parts[0]}` | {purpose} | {names(found[name], ', ')} |")
     return "\n".join(lines)
 
 

@@ -6,13 +6,16 @@ Runs before any test module is imported, because ``import covalent`` reads its f
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import botocore.session
 import pytest
 
 from covalent_cirro.local import covalent_process
@@ -28,6 +31,8 @@ for _name in list(os.environ):
         del os.environ[_name]
 covalent_process.write_config(_folder, port=CLOSED_PORT, executors={})
 os.environ |= covalent_process.client_environment(_folder)
+# Thousands of machine images that an emulated account would have, and that nothing looks for: half a second each time.
+os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
 if os.environ.get("CIRRO_LIVE") != "1":
     os.environ |= {
         "AWS_EC2_METADATA_DISABLED": "true",
@@ -38,7 +43,17 @@ if os.environ.get("CIRRO_LIVE") != "1":
 # Covalent remembers where its config is when it is first imported: here, not in a test that has another one meanwhile.
 import covalent  # noqa: E402, F401
 
+# The models of AWS's services are read once a process, and not once for each of hundreds of sessions.
+botocore.session.create_loader = functools.lru_cache(botocore.session.create_loader)
+
+from tests.work_units import Scheduler  # noqa: E402
+
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
+    """Share the tests out by `tests.work_units`, whatever ``--dist`` says."""
+    return Scheduler(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -1,128 +1,230 @@
-"""The gateway to what a queue's jobs wait for: one look at a queue, its compute environments and what is before them.
+"""The gateway to what stands behind job queues: compute environments, instance types, instances, and the jobs in front.
 
-Asks AWS Batch and EC2 and gives the facts of `jobs/waiting.py`; what they mean is decided there. Changes nothing.
+Asks AWS Batch, ECS and EC2 and gives the facts of `jobs/queues.py`, `jobs/machines.py` and `jobs/waiting.py`; what they
+mean is decided there. Changes nothing. The server hands in aiobotocore's clients, commands `clients.Clients.awaited`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from covalent_cirro.aws import sessions
 from covalent_cirro.errors import AccessDenied
 from covalent_cirro.jobs.machines import InstanceType, filters, parse_instance_type
-from covalent_cirro.jobs.queues import Environment, parse_environment, parse_queue
-from covalent_cirro.jobs.waiting import FRONT_JOBS, Place, Seen
+from covalent_cirro.jobs.queues import Environment, Queue, parse_environment, parse_queue
+from covalent_cirro.jobs.states import ACTIVE_STATES
+from covalent_cirro.jobs.waiting import FRONT_JOBS, QueuePosition, QueueSnapshot
 
 TYPES_KEPT_S = 3600.0
 """A region's instance types hardly ever change."""
 
+CLUSTERS_PER_CALL = 100
+"""Clusters of one DescribeClusters call (ECS API Reference, DescribeClusters)."""
+
+COUNTED_PAGES = 10
+"""Pages of up to 1,000 jobs (ListJobs, maxResults) that are counted in a state; a queue may hold millions."""
+
+
+class JobCount(NamedTuple):
+    """A number of jobs; ``more`` where there are more than were counted."""
+
+    number: int
+    more: bool
+
+    def __str__(self) -> str:
+        return f"{self.number}{'+' if self.more else ''}"
+
 
 class Capacity:
-    """What there is behind the queues of one account and region. Made by `engine.py`, which closes its clients."""
+    """What stands behind the job queues of one account and region.
+
+    Args:
+        client: Gives the client of ``"batch"``, ``"ec2"`` or ``"ecs"``, whose calls are awaited.
+        access: Named in messages.
+        clock: Seconds, monotonic.
+    """
 
     def __init__(
         self,
-        batch: Any,
-        ec2: Callable[[], Awaitable[Any]],
+        client: Callable[[str], Awaitable[Any]],
         access: sessions.Access,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Wrap a client of AWS Batch; ``ec2`` gives one of EC2 when it is first needed."""
-        self._batch = batch
-        self._ec2 = ec2
+        self._client = client
         self._access = access
         self._clock = clock
         self._types: dict[tuple[str, ...], tuple[float, dict[str, InstanceType]]] = {}
 
-    async def look(self, queue: str) -> Seen:
-        """Ask about a queue: six calls at most, and one more an hour. What may not be asked is left out.
+    async def look(self, queue: str) -> QueueSnapshot:
+        """Ask about a queue and the jobs in it: six calls at most, and one more an hour.
+
+        What the credentials do not allow is left out, and named in ``denied``.
 
         Raises:
-            AwsError: Throttled, or out of reach; for later.
+            AwsError: AWS throttles, or cannot be reached; ask again later.
         """
         denied: list[str] = []
         try:
-            described = await self._queue(queue)
-            found = parse_queue(described) if described else None
-            environments = await self._environments(found.environments) if found else ()
+            found = next(iter(await self.queues([queue])), None)
+            environments = await self.environments(found.environments) if found else []
         except AccessDenied as error:
-            return Seen(None, (), None, None, None, "", (error.operation,))
+            return QueueSnapshot(None, (), None, None, None, "", (error.operation,))
         if found is None:
-            return Seen(None, (), None, None, None, "")
+            return QueueSnapshot(None, (), None, None, None, "")
         names = sorted({name for each in environments if each.has_instances for name in each.instance_types})
-        types = await self._allowed(self._instance_types(tuple(names)), denied)
+        types = await self._allowed(self.instance_types(names), denied)
         running = await self._allowed(self._running(queue), denied)
         front = await self._allowed(self._front(queue), denied)
         head = await self._allowed(self._reason(front[0].job_id), denied) if front else ""
-        return Seen(found, environments, types, running, front, head or "", tuple(denied))
+        return QueueSnapshot(found, tuple(environments), types, running, front, head or "", tuple(denied))
 
-    async def _allowed(self, asked: Awaitable[Any], denied: list[str]) -> Any:
+    async def _allowed(self, answer: Awaitable[Any], denied: list[str]) -> Any:
         try:
-            return await asked
+            return await answer
         except AccessDenied as error:
             denied.append(error.operation)
             return None
 
-    async def _queue(self, queue: str) -> dict[str, Any] | None:
-        with self._errors("batch:DescribeJobQueues", queue):
-            response = await self._batch.describe_job_queues(jobQueues=[queue])
-        return next(iter(response["jobQueues"]), None)
+    # --- AWS Batch ----------------------------------------------------------------------------------------------------
 
-    async def _environments(self, arns: tuple[str, ...]) -> tuple[Environment, ...]:
+    async def queues(self, names: Sequence[str] = ()) -> list[Queue]:
+        """Job queues by name or ARN; without names all of the account and region, of which there are at most 50.
+
+        Source of the limit: Batch User Guide, Service quotas.
+
+        Raises:
+            AccessDenied, AwsError: AWS Batch refused or could not be reached.
+        """
+        named: dict[str, Any] = {"jobQueues": list(names)} if names else {}
+        found = await self._pages("batch", "DescribeJobQueues", "jobQueues", ", ".join(names), **named)
+        return [parse_queue(each) for each in found]
+
+    async def environments(self, arns: Sequence[str]) -> list[Environment]:
+        """Compute environments by ARN or name, in this order; those that do not exist are left out.
+
+        Raises:
+            AccessDenied, AwsError: AWS Batch refused or could not be reached.
+        """
         if not arns:
-            return ()
-        with self._errors("batch:DescribeComputeEnvironments", ", ".join(arns)):
-            response = await self._batch.describe_compute_environments(computeEnvironments=list(arns))
-        found = {each.arn: each for each in map(parse_environment, response["computeEnvironments"])}
-        return tuple(found[arn] for arn in arns if arn in found)
+            return []
+        found = await self._pages(
+            *("batch", "DescribeComputeEnvironments", "computeEnvironments", ", ".join(arns)),
+            computeEnvironments=list(arns),
+        )
+        order = {arn: index for index, arn in enumerate(arns)}
+        parsed = [parse_environment(each) for each in found]
+        return sorted(parsed, key=lambda each: order.get(each.arn, order.get(each.name, 0)))
 
-    async def _instance_types(self, names: tuple[str, ...]) -> dict[str, InstanceType]:
-        asked, found = self._types.get(names, (float("-inf"), {}))
-        if self._clock() - asked < TYPES_KEPT_S:
-            return found
-        ec2 = await self._ec2()
-        found = {}
-        for some in filters(names):
-            with self._errors("ec2:DescribeInstanceTypes", ", ".join(some)):
-                pages = ec2.get_paginator("describe_instance_types").paginate(
-                    Filters=[{"Name": "instance-type", "Values": some}]
-                )
-                found.update(
-                    {each["InstanceType"]: parse_instance_type(each) async for page in pages for each in _types(page)}
-                )
-        self._types[names] = (self._clock(), found)
-        return found
+    async def environments_of(self, queues: Iterable[str]) -> dict[str, list[Environment]]:
+        """By the name of a queue, its compute environments in their order; queues that do not exist are left out.
+
+        Raises:
+            AccessDenied, AwsError: AWS Batch refused or could not be reached.
+        """
+        names = sorted(set(queues) - {""})
+        found = await self.queues(names) if names else []
+        described = await self.environments(sorted({arn for queue in found for arn in queue.environments}))
+        by_arn = {each.arn: each for each in described}
+        return {queue.name: [by_arn[arn] for arn in queue.environments if arn in by_arn] for queue in found}
+
+    async def count_jobs(self, queue: str, state: str) -> JobCount:
+        """How many jobs of a queue are in a state; of those that have ended one page, since AWS keeps them for days.
+
+        Raises:
+            AccessDenied, AwsError: AWS Batch refused or could not be reached.
+        """
+        pages_left = COUNTED_PAGES if state in ACTIVE_STATES else 1
+        number, token = 0, None
+        batch = await self._client("batch")
+        while pages_left:
+            following: dict[str, str] = {"nextToken": token} if token else {}
+            with self._errors("batch:ListJobs", f"queue {queue!r}"):
+                page = await batch.list_jobs(jobQueue=queue, jobStatus=state, **following)
+            number += len(page["jobSummaryList"])
+            token = page.get("nextToken")
+            if not token:
+                break
+            pages_left -= 1
+        return JobCount(number, more=bool(token))
 
     async def _running(self, queue: str) -> int:
-        """Jobs that have a machine, at most `FRONT_JOBS`."""
+        """Jobs that have an instance, at most `FRONT_JOBS`."""
+        batch = await self._client("batch")
         for status in ("RUNNING", "STARTING"):
             with self._errors("batch:ListJobs", queue):
-                response = await self._batch.list_jobs(jobQueue=queue, jobStatus=status, maxResults=FRONT_JOBS)
+                response = await batch.list_jobs(jobQueue=queue, jobStatus=status, maxResults=FRONT_JOBS)
             if response["jobSummaryList"]:
                 return len(response["jobSummaryList"])
         return 0
 
-    async def _front(self, queue: str) -> tuple[Place, ...]:
+    async def _front(self, queue: str) -> tuple[QueuePosition, ...]:
+        batch = await self._client("batch")
         with self._errors("batch:GetJobQueueSnapshot", queue):
-            response = await self._batch.get_job_queue_snapshot(jobQueue=queue)
+            response = await batch.get_job_queue_snapshot(jobQueue=queue)
         jobs = (response.get("frontOfQueue") or {}).get("jobs") or ()
         return tuple(
-            Place(str(each["jobArn"]).rpartition("/")[2], (each.get("earliestTimeAtPosition") or 0) / 1000)
+            QueuePosition(str(each["jobArn"]).rpartition("/")[2], (each.get("earliestTimeAtPosition") or 0) / 1000)
             for each in jobs
         )
 
     async def _reason(self, job_id: str) -> str:
+        batch = await self._client("batch")
         with self._errors("batch:DescribeJobs", job_id):
-            response = await self._batch.describe_jobs(jobs=[job_id])
+            response = await batch.describe_jobs(jobs=[job_id])
         return next((str(each.get("statusReason") or "") for each in response["jobs"]), "")
+
+    # --- instances ----------------------------------------------------------------------------------------------------
+
+    async def instances(self, clusters: Sequence[str]) -> dict[str, int]:
+        """By the ARN of its ECS cluster, how many instances a compute environment has now.
+
+        Raises:
+            AccessDenied, AwsError: ECS refused or could not be reached.
+        """
+        found: dict[str, int] = {}
+        ecs = await self._client("ecs")
+        for begin in range(0, len(clusters), CLUSTERS_PER_CALL):
+            with self._errors("ecs:DescribeClusters", ""):
+                response = await ecs.describe_clusters(clusters=list(clusters[begin : begin + CLUSTERS_PER_CALL]))
+            for each in response["clusters"]:
+                found[each["clusterArn"]] = int(each.get("registeredContainerInstancesCount", 0))
+        return found
+
+    async def instance_types(self, names: Iterable[str]) -> dict[str, InstanceType]:
+        """The region's instance types behind sizes, families and bundles; asked once in `TYPES_KEPT_S`.
+
+        Types that the region lacks are left out.
+
+        Raises:
+            AccessDenied, AwsError: EC2 refused or could not be reached.
+        """
+        wanted = tuple(names)
+        asked_at, found = self._types.get(wanted, (float("-inf"), {}))
+        if self._clock() - asked_at < TYPES_KEPT_S:
+            return found
+        found = {}
+        for some in filters(wanted):
+            by_type = [{"Name": "instance-type", "Values": some}]
+            described = await self._pages(
+                "ec2", "DescribeInstanceTypes", "InstanceTypes", ", ".join(some), Filters=by_type
+            )
+            found.update((each["InstanceType"], parse_instance_type(each)) for each in described)
+        self._types[wanted] = (self._clock(), found)
+        return found
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    async def _pages(self, service: str, operation: str, key: str, of: str, **request: Any) -> list[dict[str, Any]]:
+        """The entries under a key of all pages of an operation's answer."""
+        from botocore import xform_name
+
+        client = await self._client(service)
+        with self._errors(f"{service}:{operation}", of):
+            pages = client.get_paginator(xform_name(operation)).paginate(**request)
+            return [each async for page in pages for each in page[key]]
 
     def _errors(self, operation: str, of: str) -> Any:
         return sessions.translate(operation, access=self._access, of=of)
-
-
-def _types(page: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    found: list[dict[str, Any]] = page["InstanceTypes"]
-    return found

@@ -1,33 +1,62 @@
-"""The command ``cirro``: one file a command, one renderer. Commands parse, call and show; they decide nothing."""
+"""The command ``cirro``: a file for each command, and one renderer. Commands parse options, call and show results.
+
+The file of a command is imported when the command is called. ``cirro --help`` and shell completion import click only.
+"""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any
 
 import click
 
 from covalent_cirro import __version__
-from covalent_cirro.cli import render, terminal
-from covalent_cirro.cli.deploy import deploy
-from covalent_cirro.cli.destroy import destroy
-from covalent_cirro.cli.doctor import doctor
-from covalent_cirro.cli.estimate import estimate
-from covalent_cirro.cli.image import image
-from covalent_cirro.cli.jobs import jobs
-from covalent_cirro.cli.local import local
-from covalent_cirro.cli.logs import logs
-from covalent_cirro.cli.report import report
-from covalent_cirro.cli.resume import resume
-from covalent_cirro.cli.run import run
-from covalent_cirro.cli.show import show
-from covalent_cirro.cli.status import status
-from covalent_cirro.cli.stop import stop
+from covalent_cirro.cli import terminal
 from covalent_cirro.errors import CirroError
+
+SUMMARIES = {
+    "deploy": "Create or update everything that electrons need in an AWS account.",
+    "destroy": "Delete a deployment: its jobs, its data and everything that it created in the account.",
+    "doctor": "Check whether an electron would run: account, deployment, image and Covalent server.",
+    "estimate": "Estimate what electrons will cost, before they are submitted.",
+    "image": "Build the images of jobs, push them to the deployment's repository, and list those in it.",
+    "jobs": "List electrons' jobs: first those that run, then those that wait, then those that have ended.",
+    "local": "Run an emulated AWS on this machine, and a Covalent server that uses it.",
+    "logs": "Show what an electron printed: its stdout on stdout, its stderr on stderr.",
+    "report": "Write what a dispatch used and cost, as one HTML page.",
+    "resume": "Go on with dispatches that a Covalent server left unfinished; without DISPATCH, with all of them.",
+    "run": "Dispatch a lattice, and show its electrons until the dispatch has ended.",
+    "show": "Show all facts about one electron: times, attempts, what it asked for, used and cost, and why it waits or "
+    "failed.",
+    "status": "Show stacks, queues and compute environments with their states, jobs and instances.",
+    "stop": "Terminate the jobs of dispatches or electrons, in any state.",
+}
+"""The first sentence of a command's help, by the command's name, which is also that of its file and function."""
 
 
 class _Cirro(click.Group):
-    """Turns our errors into one message and exit code 1: a traceback helps nobody who typed a command."""
+    """Imports a command when it is called, and shows a `CirroError` as a message and exit code 1, no traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        return sorted(SUMMARIES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a name; `None` where it does not exist."""
+        if cmd_name not in SUMMARIES:
+            return None
+        command = getattr(importlib.import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands, as click does, but without importing them."""
+        names = self.list_commands(ctx)
+        limit = formatter.width - 6 - max(map(len, names))  # as click.Group computes it
+        shown = [(name, click.Command(name, help=SUMMARIES[name]).get_short_help_str(limit)) for name in names]
+        with formatter.section("Commands"):
+            formatter.write_dl(shown)
 
     def main(self, *args: Any, **options: Any) -> Any:
         terminal.prepare()
@@ -37,6 +66,8 @@ class _Cirro(click.Group):
         try:
             return super().invoke(ctx)
         except CirroError as error:
+            from covalent_cirro.cli import render
+
             render.failure(str(error))
             sys.exit(1)
         except click.ClickException as error:  # click prints it
@@ -52,19 +83,3 @@ class _Cirro(click.Group):
 @click.version_option(__version__, prog_name="cirro")
 def main() -> None:
     """Run the electrons of a Covalent lattice as AWS Batch jobs."""
-
-
-main.add_command(deploy)
-main.add_command(destroy)
-main.add_command(doctor)
-main.add_command(estimate)
-main.add_command(image)
-main.add_command(local)
-main.add_command(report)
-main.add_command(resume)
-main.add_command(run)
-main.add_command(status)
-main.add_command(jobs)
-main.add_command(logs)
-main.add_command(show)
-main.add_command(stop)

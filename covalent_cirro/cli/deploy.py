@@ -1,11 +1,10 @@
-"""``cirro deploy``: makes a deployment or brings it up to date, and records it in Covalent's config.
+"""``cirro deploy``: creates or updates a deployment, and records it in Covalent's config.
 
-Shows what `deployment` plans and does, and asks before it does it.
+Shows what `deployment` plans, asks the user, and shows what it does.
 """
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import click
 
 from covalent_cirro import deployment
-from covalent_cirro.aws import sessions
+from covalent_cirro.aws.clients import Clients
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.covalent_server import config
@@ -21,7 +20,7 @@ from covalent_cirro.covalent_server.config import Recorded
 from covalent_cirro.deployment import Deployed
 from covalent_cirro.deployment.change_sets import Change
 from covalent_cirro.deployment.plans import PartPlan, Plan
-from covalent_cirro.deployment.running_jobs import CHOICES, END, REFUSE, WAIT, Found
+from covalent_cirro.deployment.running_jobs import CHOICES, END, REFUSE, WAIT, AffectedJobs
 from covalent_cirro.deployment.stack_events import StackEvent
 from covalent_cirro.errors import SettingsError
 
@@ -32,30 +31,31 @@ from covalent_cirro.errors import SettingsError
     "given",
     metavar="NAME=VALUE",
     multiple=True,
-    help="A parameter of the templates; may be repeated. Unset: as in the last deployment, or the default.",
+    help="A parameter of the templates; may be repeated. Unset: the value of the last deployment, or the default.",
 )
 @click.option(
     "--running-jobs",
     type=click.Choice(CHOICES),
-    help="What becomes of jobs that run on instances which are replaced. refuse: change nothing. wait: change it when "
-    "no job runs any more. end: they get JobExecutionTimeoutMinutes (a parameter), then AWS Batch terminates them. "
-    "Unset: ask; refuse where nobody can answer.",
+    help="What to do about jobs that run on instances which are replaced. refuse: change nothing. wait: make the "
+    "changes when no such job runs any more. end: the jobs may run for JobExecutionTimeoutMinutes (a parameter), then "
+    "AWS Batch terminates them. Unset: ask; refuse where nobody can answer.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask whether to make the changes.")
 @target_options
 @json_option
 def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes: bool, as_json: bool) -> None:
-    """Make all that electrons need in an AWS account, or bring it up to date.
+    """Create or update everything that electrons need in an AWS account.
 
-    Shows what will change and asks, then shows what happens. Deploying again changes only what has to change, and goes
-    on where it failed. What it made is written into Covalent's config, except for what you set there yourself.
+    Shows the changes, asks whether to make them, and shows their progress. Deploying again changes only what has to
+    change, and goes on after a failure. The deployment's settings are written into Covalent's config, except for those
+    that you set there yourself.
 
     \b
     cirro deploy --region eu-west-1
     cirro deploy --parameter GpuInstanceTypes=g5,g6 --parameter GpuSpotMaxVcpus=128
     """
     parameters = _parameters(given)
-    client = functools.cache(lambda service: sessions.client(target.access, service))
+    client = Clients(target.access)
     shown: list[Plan] = []
 
     def confirm(plan: Plan) -> bool:
@@ -92,22 +92,24 @@ def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes
 
 
 def ask(plan: Plan, *, again: bool, yes: bool, as_json: bool) -> bool:
-    """Show a plan and ask whether to carry it out.
+    """Show a plan, and ask whether to execute it.
 
     Raises:
-        UsageError: Nobody is there to answer.
+        UsageError: No user can answer.
     """
     if not as_json:
         _show_plan(plan, again)
     if yes:
         return True
     if as_json or not render.interactive():
-        raise click.UsageError("nobody is there to say yes to these changes: give --yes. Nothing was changed.")
+        raise click.UsageError(
+            "without a terminal nobody can be asked about these changes: give --yes. Nothing was changed."
+        )
     return render.confirm("Make these changes?")
 
 
-def ask_about_jobs(found: Found, *, as_json: bool) -> str:
-    """What is to be done about jobs that run; refuse where nobody is there to answer."""
+def ask_about_jobs(found: AffectedJobs, *, as_json: bool) -> str:
+    """Ask what is to be done about running jobs; refuse where no user can answer."""
     if as_json or not render.interactive():
         return REFUSE
     render.alert(f"{found} on instances that this change replaces ({', '.join(found.environments)}).")
@@ -122,7 +124,7 @@ def ask_about_jobs(found: Found, *, as_json: bool) -> str:
 
 
 def show_event(name: str) -> Callable[[StackEvent], None]:
-    """Shows the events of a deployment's stacks."""
+    """A function that shows events of a deployment's stacks."""
 
     def show(event: StackEvent) -> None:
         what = f"{event.logical_id} ({event.resource_type})"
@@ -141,7 +143,7 @@ def _parameters(given: tuple[str, ...]) -> dict[str, str]:
     return parameters
 
 
-# --- what is shown ------------------------------------------------------------------------------------------------
+# --- output -------------------------------------------------------------------------------------------------------
 
 
 def _show_plan(plan: Plan, again: bool) -> None:

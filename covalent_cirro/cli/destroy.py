@@ -1,15 +1,14 @@
-"""``cirro destroy``: deletes a deployment and proves that nothing of it is left. Shows what `teardown` does."""
+"""``cirro destroy``: deletes a deployment, and checks that nothing of it is left. Shows what `teardown` does."""
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections import Counter
 from typing import Any
 
 import click
 
-from covalent_cirro.aws import sessions
+from covalent_cirro.aws.clients import Clients
 from covalent_cirro.cli import render
 from covalent_cirro.cli.deploy import show_event
 from covalent_cirro.cli.options import Target, json_option, target_options
@@ -17,20 +16,21 @@ from covalent_cirro.covalent_server import config
 from covalent_cirro.deployment import holdings, teardown
 from covalent_cirro.deployment.holdings import Holdings, Proof
 from covalent_cirro.errors import Declined
+from covalent_cirro.jobs.formatting import counted, size
 
 
-@click.command(epilog="Exit codes: 0 nothing is left; 1 something is, and is named, or it failed.")
-@click.option("--keep-data", is_flag=True, help="Keep bucket, images and logs: their stack stays, for the next deploy.")
+@click.command(epilog="Exit codes: 0 nothing is left; 1 something is left, which is listed, or it failed.")
+@click.option("--keep-data", is_flag=True, help="Keep bucket, images and logs for the next deploy.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @target_options
 @json_option
 def destroy(target: Target, keep_data: bool, yes: bool, as_json: bool) -> None:
-    """Delete a deployment: its jobs, its data and all that it made in the account.
+    """Delete a deployment: its jobs, its data and everything that it created in the account.
 
-    Says what there is and asks, stops the jobs, empties and deletes, and looks whether anything is left. One that was
-    deleted by half is finished.
+    Shows what will be deleted and asks, terminates the jobs, deletes data and stacks, and checks that nothing is left.
+    After a failure, the next call goes on.
     """
-    client = functools.cache(lambda service: sessions.client(target.access, service))
+    client = Clients(target.access)
     found = holdings.survey(client, target.stack_name, keep_data=keep_data)
     if not as_json:
         _show_holdings(found)
@@ -49,7 +49,7 @@ def destroy(target: Target, keep_data: bool, yes: bool, as_json: bool) -> None:
 
 def _ask(found: Holdings, as_json: bool) -> None:
     if as_json or not render.interactive():
-        raise click.UsageError("nobody is there to say yes to this: give --yes. Nothing was deleted.")
+        raise click.UsageError("without a terminal nobody can be asked: give --yes. Nothing was deleted.")
     if found.loses_data:
         sure = render.confirm_by_typing(f"There is no way back. Type the deployment's name ({found.name})", found.name)
     else:
@@ -68,7 +68,7 @@ def _show_holdings(found: Holdings) -> None:
         ("stacks", ", ".join(stack.name for stack in found.stacks) or "none"),
         (
             "jobs",
-            ", ".join(f"{count} {state}" for state, count in states.items()) + " are terminated" if states else "none",
+            f"{counted(states)} are terminated" if states else "none",
         ),
         *(("bucket", f"{each.name}: {_much(each, 'objects')}") for each in found.buckets),
         *(("images", f"{each.name}: {_much(each, 'images')}") for each in found.repositories),
@@ -81,14 +81,7 @@ def _show_holdings(found: Holdings) -> None:
 
 
 def _much(contents: Any, what: str) -> str:
-    return f"{'' if contents.is_all else 'more than '}{contents.entries:,} {what}, {_size(contents.size_bytes)}"
-
-
-def _size(size_bytes: int) -> str:
-    size, units = float(size_bytes), ["bytes", "KiB", "MiB", "GiB"]
-    while size >= 1024 and len(units) > 1:
-        size, units = size / 1024, units[1:]
-    return f"{size:,.0f} {units[0]}" if units[0] == "bytes" else f"{size:,.1f} {units[0]}"
+    return f"{'' if contents.is_all else 'more than '}{contents.entries:,} {what}, {size(contents.size_bytes)}"
 
 
 def _show_proof(found: Holdings, proof: Proof, forgotten: list[str]) -> None:

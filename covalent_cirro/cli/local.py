@@ -1,4 +1,4 @@
-"""``cirro local``: the local stack, an emulated AWS with or without a Covalent server. Shows what `stack` does."""
+"""``cirro local``: the local stack, an emulated AWS with or without a Covalent server. Shows what `local` does."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 
 from covalent_cirro.cli import render
 from covalent_cirro.errors import CirroError
+from covalent_cirro.jobs.formatting import counted
 from covalent_cirro.local.local_stack import LocalStack
 
 NOT_RUNNING = 3
@@ -33,13 +34,13 @@ def _state_dir(command: Command) -> Command:
         show_default=True,
         envvar="CIRRO_STATE_DIR",
         show_envvar=True,
-        help="Folder with everything the local stack keeps. Each folder is a local stack of its own.",
+        help="Folder with all files of the local stack. Each folder has its own local stack.",
     )(command)
 
 
 @click.group()
 def local() -> None:
-    """An emulated AWS on this machine, and a Covalent server that uses it."""
+    """Run an emulated AWS on this machine, and a Covalent server that uses it."""
 
 
 @local.command()
@@ -47,7 +48,7 @@ def local() -> None:
 @click.option(
     "--vcpus",
     type=click.IntRange(min=1),
-    help="vCPUs of the emulated account, which limit the jobs at a time. Unset: this machine's cores.",
+    help="vCPUs of the emulated account, which limit how many jobs run. Unset: this machine's cores.",
 )
 @click.option(
     "--docker",
@@ -56,7 +57,7 @@ def local() -> None:
 )
 @_state_dir
 def up(server: bool, vcpus: int | None, docker: bool, state_dir: Path) -> None:
-    """Start the emulated AWS and deploy in it. What runs already stays as it is."""
+    """Start the emulated AWS and deploy in it. What runs already is left as it is."""
     playground = LocalStack(state_dir)
     before = playground.status()
     with render.steps() as say:
@@ -89,12 +90,12 @@ def status(as_json: bool, state_dir: Path) -> None:
     if as_json:
         render.document(asdict(now))
     else:
-        counts = [f"{count} {state}" for state, count in now.jobs.items() if count]
+        counts = {state: count for state, count in now.jobs.items() if count}
         render.facts(
             [
                 ("emulated AWS", now.endpoint_url or "does not run"),
                 ("deployment", now.deployment or "not made"),
-                ("jobs", ", ".join(counts) or "none"),
+                ("jobs", counted(counts) or "none"),
                 ("Covalent UI", now.server_url or "does not run"),
             ]
         )
@@ -128,7 +129,7 @@ def run(command: tuple[str, ...], state_dir: Path) -> None:
 
 
 def _called() -> str:
-    """How to call this program again: by its path, where a virtual environment is not activated."""
+    """The command for this program: with its path where the virtual environment is not activated."""
     called = Path(sys.argv[0])
     if called.name != "cirro" or shutil.which("cirro"):
         return "cirro"

@@ -1,4 +1,4 @@
-"""``cirro show``: the whole story of one electron. Shows what `history.stories` puts together."""
+"""``cirro show``: all facts about one electron. Shows the stories of `history.story`, and costs."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Any
 import click
 
 from covalent_cirro.cli import render
-from covalent_cirro.cli.electrons import MIB, DispatchName, lasting, memory, moment
+from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.contract.protocol import Usage
-from covalent_cirro.history import checkpoints, find
+from covalent_cirro.history import find, saved_checkpoints
 from covalent_cirro.history.account import open_account
-from covalent_cirro.history.checkpoints import Checkpoint
-from covalent_cirro.history.hosts import Hosts
+from covalent_cirro.history.instances import Instances
 from covalent_cirro.history.names import Wanted
-from covalent_cirro.history.queue_places import Turns
+from covalent_cirro.history.queue_places import JobWaits
 from covalent_cirro.history.report import Report, cost_document, of_electron
-from covalent_cirro.history.report.page import duration, machine, usd
+from covalent_cirro.history.report.page import machine
+from covalent_cirro.history.saved_checkpoints import SavedCheckpoint
 from covalent_cirro.history.story import Site, Story, document, tell
+from covalent_cirro.jobs.formatting import MIB, duration, elapsed, memory, moment, usd
 
 
 @click.command()
@@ -28,17 +29,17 @@ from covalent_cirro.history.story import Site, Story, document, tell
 @json_option
 @target_options
 def show(target: Target, electron: Wanted, as_json: bool) -> None:
-    """Tell all that is known of one electron: times, attempts, what it asked for, used and cost, why it waits, failed.
+    """Show all facts about one electron: times, attempts, what it asked for, used and cost, and why it waits or failed.
 
-    From AWS Batch while that knows its job, and from what it left in S3. Needs no Covalent server.
+    The facts are from AWS Batch, as long as it knows the job, and from S3. Needs no Covalent server.
     """
     with open_account(target.access, target.stack_name) as account:
         found = find.electron(account, electron)
         site, record = Site(account.region, account.partition), found.record
-        turn = Turns(account).of([record]).get(record.job_id) if record else None
-        hosts = Hosts(account).of_attempts(record) if record else {}
+        turn = JobWaits(account).of([record]).get(record.job_id) if record else None
+        hosts = Instances(account).of_attempts(record) if record else {}
         story = tell(found, account.settings, site, turn=turn, hosts=hosts)
-        saved = checkpoints.latest(account, found)
+        saved = saved_checkpoints.latest(account, found)
         cost = of_electron(account, found)
     if as_json:
         checkpoint = None if saved is None else saved._asdict()
@@ -47,7 +48,7 @@ def show(target: Target, electron: Wanted, as_json: bool) -> None:
         _show(story, saved, cost, time.time())
 
 
-def _show(story: Story, saved: Checkpoint | None, cost: Report, now: float) -> None:
+def _show(story: Story, saved: SavedCheckpoint | None, cost: Report, now: float) -> None:
     of = f" of {story.lattice}" if story.lattice else ""
     render.heading(f"{story.electron}{of}, {story.dispatch_id}:{story.node_id}")
     render.facts(_facts(story, saved, cost))
@@ -59,7 +60,7 @@ def _show(story: Story, saved: Checkpoint | None, cost: Report, now: float) -> N
                 (
                     f"  {period.what}" if period.part else period.what,
                     moment(period.began_at),
-                    lasting((period.ended_at or now) - period.began_at) + ("" if period.ended_at else ", so far"),
+                    elapsed((period.ended_at or now) - period.began_at) + ("" if period.ended_at else ", so far"),
                 )
                 for period in story.periods
             ),
@@ -142,14 +143,14 @@ def _cost(cost: Report) -> str:
     return "; ".join(parts)
 
 
-def _checkpoint(saved: Checkpoint | None) -> str:
+def _checkpoint(saved: SavedCheckpoint | None) -> str:
     if saved is None:
         return ""
     files = "1 file" if saved.files == 1 else f"{saved.files} files"
     return f"{moment(saved.saved_at)}, {files}, {memory(saved.stored_bytes / MIB)}: {saved.uri}"
 
 
-def _facts(story: Story, saved: Checkpoint | None, cost: Report) -> Iterator[tuple[str, str]]:
+def _facts(story: Story, saved: SavedCheckpoint | None, cost: Report) -> Iterator[tuple[str, str]]:
     rows: tuple[tuple[str, Any], ...] = (
         ("state", story.state + (f" ({story.end.replace('_', ' ')})" if story.end else "")),
         ("why", story.why),
@@ -180,7 +181,7 @@ def _asked(story: Story) -> str:
         "" if story.vcpus is None else f"{story.vcpus:g} vCPU",
         "" if story.memory_mib is None else memory(story.memory_mib),
         f"{story.gpus} GPU" if story.gpus else "",
-        "" if story.time_limit_s is None else f"{lasting(story.time_limit_s)} an attempt",
+        "" if story.time_limit_s is None else f"{elapsed(story.time_limit_s)} an attempt",
         "" if story.attempts_allowed is None else f"up to {story.attempts_allowed} attempts",
     ]
     return ", ".join(part for part in parts if part)

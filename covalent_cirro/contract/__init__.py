@@ -1,1 +1,1 @@
-"""What executor and runner say to each other: documents in S3, their keys, their limits. Pure."""
+"""What executor and runner exchange: documents in S3, their keys and their limits. Pure."""

@@ -1,7 +1,7 @@
-"""S3's own SHA-256 of an object, against a blob's name: tells other bytes of the same length without reading them.
+"""S3's own SHA-256 of an object: shows without reading an object whether it has the bytes of a blob.
 
-S3 computes it over what it was sent, and refuses an upload whose checksum is another one (S3 User Guide, "Checking
-object integrity"): who puts other bytes under a blob's name cannot give them its checksum.
+S3 computes the checksum of the bytes that it receives, and refuses an upload with another checksum (S3 User Guide,
+"Checking object integrity"): nobody can store other bytes under a blob's name with the blob's checksum.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import base64
 from typing import BinaryIO
 
 PART_BYTES = 8 * 1024 * 1024
-"""Size of a part of a multipart upload; S3 wants 5 MiB to 5 GiB and at most 10,000 parts (S3 User Guide, "Amazon S3
+"""Size of a part of a multipart upload; S3 allows 5 MiB to 5 GiB and at most 10,000 parts (S3 User Guide, "Amazon S3
 multipart upload limits")."""
 
 MAX_PARTS = 10_000
@@ -19,18 +19,18 @@ _CHUNK = 1024 * 1024
 
 
 def part_bytes(size: int) -> int:
-    """Size of the parts in which an object of ``size`` bytes goes up, from here and from awscrt alike."""
+    """Size of the parts in which the executor and awscrt upload an object of ``size`` bytes."""
     return max(PART_BYTES, -(-size // MAX_PARTS))
 
 
 def of_whole(sha256: str) -> str:
-    """``ChecksumSHA256`` of an object whose bytes have this digest, in hex, if it was sent in one piece."""
+    """``ChecksumSHA256`` of an object that was uploaded in one piece; ``sha256`` is the digest of its bytes, in hex."""
     return base64.b64encode(bytes.fromhex(sha256)).decode()
 
 
 def of_parts(file: BinaryIO, size: int) -> str:
-    """``ChecksumSHA256`` of a file that was sent in parts: that of the parts' digests, and their number."""
-    import hashlib  # the runner's start does without it
+    """``ChecksumSHA256`` of a file that was uploaded in parts: the digest of the parts' digests, and their number."""
+    import hashlib  # not at the top: the runner's start does not need it
 
     left_of_part, parts, part = part_bytes(size), [], hashlib.sha256()
     while chunk := file.read(min(_CHUNK, left_of_part)):
@@ -45,5 +45,5 @@ def of_parts(file: BinaryIO, size: int) -> str:
 
 
 def is_of_parts(checksum: str) -> bool:
-    """Whether S3 has the checksum of an object that was sent in parts, which does not tell its digest."""
+    """Whether the object was uploaded in parts, so that its checksum is not the digest of its bytes."""
     return "-" in checksum

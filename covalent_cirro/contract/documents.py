@@ -1,6 +1,7 @@
-"""The call and the outcome as JSON: written within the limits, and read with every field checked.
+"""Writes the call and the outcome as JSON within the limits, and reads them with every field checked.
 
-Both sides import this file. It does no I/O and needs the standard library only, as `protocol`, which has the shapes.
+Executor and runner import this file. It does no I/O and needs the standard library only, like `protocol`, which has the
+types.
 """
 
 from __future__ import annotations
@@ -72,11 +73,11 @@ def dump_call(call: Call) -> bytes:
 
 
 def dump_outcome(outcome: Outcome, mac_key: str = "") -> bytes:
-    """The bytes of ``outcome.json``: `parse_outcome` takes them whatever the electrons raised, returned and printed.
+    """The bytes of ``outcome.json``. `parse_outcome` accepts them, whatever the electrons raised, returned and printed.
 
     Args:
         outcome: What to write.
-        mac_key: The job's, for the message authentication code of all that stands before it.
+        mac_key: MAC key of the job, for the message authentication code at the end of the document.
     """
     kept = _within_limits(outcome)
     results = []
@@ -99,7 +100,7 @@ def dump_outcome(outcome: Outcome, mac_key: str = "") -> bytes:
         )
     document = {**kept._asdict(), "format": FORMAT, "results": results, "usage": kept.usage._asdict()}
     del document["mac"], document["digest"]
-    # As UTF-8: escaped, a character outside of ASCII takes up to twelve bytes.
+    # Not escaped: an escaped character outside of ASCII takes up to twelve bytes.
     data = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     return data[:-1] + b',"mac":"' + mac(_digest(data[:-1]), mac_key).encode() + b'"}' if mac_key else data
 
@@ -115,7 +116,7 @@ def _digest(data: bytes) -> bytes:
 
 
 def _within_limits(outcome: Outcome) -> Outcome:
-    """The outcome with its texts cut and its numbers within what the reader takes."""
+    """The outcome with texts and numbers within the limits of the reader."""
     outputs = [result.output for result in outcome.results if result.output is not None]
     failures = [result.failure for result in outcome.results if result.failure is not None]
     doc = limits.share((len(each.doc) for each in outputs), limits.DOC_CHARS, limits.ALL_DOCS_CHARS)
@@ -159,12 +160,12 @@ def _within_limits(outcome: Outcome) -> Outcome:
 
 
 def _number(value: float) -> float:
-    """A time that clocks went back for, or that is none: 0."""
+    """The number, or 0 if it is no number from 0 to the limit, as after a clock was set back."""
     return value if math.isfinite(value) and 0 <= value <= limits.MAX_NUMBER else 0.0
 
 
 def _known(value: int | None) -> int | None:
-    """A measure that cannot be is not known."""
+    """The measured number; `None` if it is impossible."""
     return value if value is not None and 0 <= value <= limits.MAX_NUMBER else None
 
 
@@ -257,7 +258,7 @@ def _parse_tried(fields: Fields) -> tuple[Tried, ...]:
         each = Fields(value, f"call.json.tried[{i}]")
         call_id = each.text("call_id")
         if _CALL_ID.fullmatch(call_id) is None:
-            # It becomes part of a key: nothing that leaves the node's own folder.
+            # It becomes part of a key, which must not leave the node's own folder.
             raise ProtocolError(f"{each.path}.call_id is {shown(call_id)}, which is not the id of a call")
         tried.append(
             Tried(
@@ -276,7 +277,7 @@ def _parse_tried(fields: Fields) -> tuple[Tried, ...]:
 
 
 def parse_outcome(data: bytes) -> Outcome:
-    """Read ``outcome.json``. Any job may have written it: texts are cut, anything else that cannot be is refused.
+    """Read ``outcome.json``. Any job may have written it: texts are cut, and any other value beyond a limit is refused.
 
     Raises:
         UnknownFormat: Another format version.
@@ -306,7 +307,7 @@ def parse_outcome(data: bytes) -> Outcome:
                 _parse_gpu(Fields(value, f"outcome.json.usage.gpus[{i}]"))
                 for i, value in enumerate(usage.items("gpus", limits.MAX_GPUS))
             ),
-            oom_kills=usage.maybe_whole("oom_kills"),  # a runner that does not count leaves it out
+            oom_kills=usage.maybe_whole("oom_kills"),  # a runner that does not count them leaves it out
         ),
         python=fields.text("python"),
         cloudpickle=fields.text("cloudpickle"),
@@ -358,10 +359,10 @@ _MAX_EXIT_CODE = 255
 
 
 def _parse_log(fields: Fields, stream: str, attempt: int, last_parts: dict[str, int]) -> Log:
-    """A log whose parts come after all those of the electrons before it, so that none counts twice."""
+    """Read a log whose parts must follow all parts of the electrons before it, so that no part counts twice."""
     parts = fields.items("parts", limits.MAX_PARTS)
     for name in parts:
-        # It becomes a key: nothing that leaves the call's own folder.
+        # It becomes a key, which must not leave the call's own folder.
         part = log_parts.parse(name) if isinstance(name, str) else None
         if part is None:
             raise ProtocolError(f"{fields.path}.parts has {shown(name)}, which is not the name of a part")

@@ -1,6 +1,6 @@
-"""Reads a JSON document field by field: each is of its type and within its limits, or its path is named.
+"""Reads the fields of a JSON document. An error names the path of a field with a wrong type or beyond its limit.
 
-Pure, and the standard library only: both sides read with it.
+Pure, and the standard library only: executor and runner use it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from covalent_cirro.contract.protocol import FORMAT, ProtocolError, UnknownForma
 
 
 class Fields:
-    """A JSON object whose fields are taken out by type; a wrong one names its path."""
+    """A JSON object whose fields are read by type; an error names the path of the field."""
 
     def __init__(self, value: object, path: str) -> None:
         if not isinstance(value, dict):
@@ -29,7 +29,7 @@ class Fields:
         return value
 
     def text(self, key: str, most: int = ID_CHARS) -> str:
-        """A text; a longer one is cut, and half characters are replaced."""
+        """A text. A longer text is cut, and lone surrogates are replaced."""
         return texts.fitted(self._get(key, (str,), "a string"), most)
 
     def whole(self, key: str, most: int = MAX_NUMBER) -> int:
@@ -39,7 +39,7 @@ class Fields:
         return value
 
     def maybe_whole(self, key: str, most: int = MAX_NUMBER) -> int | None:
-        """A whole number from 0, or null, or not there."""
+        """A whole number from 0; `None` if it is null or missing."""
         return None if self._value.get(key) is None else self.whole(key, most)
 
     def number(self, key: str, most: float = MAX_NUMBER) -> float:
@@ -49,11 +49,11 @@ class Fields:
         return float(value)
 
     def maybe_number(self, key: str, most: float = MAX_NUMBER) -> float | None:
-        """A finite number from 0, or null, or not there."""
+        """A finite number from 0; `None` if it is null or missing."""
         return None if self._value.get(key) is None else self.number(key, most)
 
     def _check(self, key: str, value: float, most: float) -> None:
-        # Before it is a float: a whole number of JSON may have more digits than one holds. NaN is not within anything.
+        # Before conversion to a float, which a whole number of JSON may be too large for. NaN fails the comparison.
         if not 0 <= value <= most:
             raise ProtocolError(f"{self.path}.{key} is not a number from 0 to {most:g}")
 
@@ -65,32 +65,32 @@ class Fields:
         return value
 
     def mapping(self, key: str, most: int = MAX_NUMBER) -> dict[str, Any]:
-        """An object whose keys are names."""
+        """An object as a dict."""
         value: dict[str, Any] = self._get(key, (dict,), "an object")
         if len(value) > most:
             raise ProtocolError(f"{self.path}.{key} has {len(value)} entries, at most {most} are possible")
         return value
 
     def inner(self, key: str) -> Fields:
-        """An object."""
+        """An object as `Fields`."""
         return Fields(self._value.get(key), f"{self.path}.{key}")
 
     def raw(self, key: str) -> Any:
-        """Whatever stands there; `None` where nothing does."""
+        """The value as it is, of any type; `None` if it is missing."""
         return self._value.get(key)
 
 
 def shown(value: object) -> str:
-    """A value in a message: it may be anything, and of any length."""
+    """A value for a message; the value may have any type and length."""
     return texts.cut(repr(value), ID_CHARS)
 
 
 def load(data: bytes, document: str, most_bytes: int) -> Fields:
-    """The fields of a document.
+    """Parse a document.
 
     Raises:
-        UnknownFormat: Another format version.
-        ProtocolError: It is too long, or no JSON object.
+        UnknownFormat: The document has another format version.
+        ProtocolError: The document is too long, or no JSON object.
     """
     if len(data) > most_bytes:
         raise ProtocolError(f"{document} has {len(data)} bytes, more than the {most_bytes} of any well-formed one")

@@ -1,4 +1,4 @@
-"""How much a document may say: the side that writes keeps within it, the side that reads refuses or cuts the rest.
+"""Limits of the documents. The writer keeps within them; the reader refuses a document beyond them, or cuts its texts.
 
 Together the limits keep an honest outcome below `MAX_OUTCOME_BYTES`, whatever its electrons print, raise and return:
 in JSON a character takes six bytes at most.
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 MAX_OUTCOME_BYTES = 8 * 1024 * 1024
-"""A larger outcome is refused unread. Python's parser holds the interpreter's lock while it works: at the worst
-(millions of empty lists) 60 ms for each MiB."""
+"""Bytes of an outcome; a larger one is refused unread. Python's parser holds the interpreter's lock while it works: in
+the worst case (millions of empty lists) 60 ms for each MiB."""
 
 MAX_NUMBER = 2**53
 """Bytes, seconds and counts: whole numbers up to this are exact in every reader of JSON (RFC 8259, 6)."""
@@ -22,52 +22,52 @@ MAX_ATTEMPT = 99
 """Number of an attempt; AWS Batch makes 10 at most (Batch API Reference, RetryStrategy)."""
 
 MAX_TASKS = 1000
-"""Electrons of one job, which is a task group of Covalent's."""
+"""Electrons of one job, which runs one task group of Covalent."""
 
 MAX_PARTS = 40_000
 """Parts of one stream's log in one attempt: 80 GB, or four weeks in which something is printed every minute."""
 
 MAX_PART_BYTES = 4 * 1024 * 1024
-"""Of a part; the runner cuts them at 2 MiB and a little more (``runner/logs.py``)."""
+"""Bytes of a part of a log; the runner's parts are a little larger than 2 MiB at most (``runner/logs.py``)."""
 
 MAX_GPUS = 64
 """GPUs of one instance; the largest has 16 (EC2, p2.16xlarge)."""
 
 MAX_FACTS = 32
-"""Entries of what is known of the host, and of the milestones."""
+"""Entries of `Outcome.host` and of `Outcome.times`."""
 
 ID_CHARS = 128
-"""Ids, versions, names of facts and of signals."""
+"""Characters of an id, a version, or the name of a fact or signal."""
 
 FACT_CHARS = 256
-"""What is known of a host or GPU."""
+"""Characters of a fact about a host or GPU."""
 
 ELECTRON_CHARS = 256
-"""Name of an electron or lattice: as many as the value of a tag has (Batch User Guide, Tag restrictions)."""
+"""Characters of the name of an electron or lattice, as of the value of a tag (Batch User Guide, Tag restrictions)."""
 
 NAME_CHARS = 128
-"""Name of a module or a value."""
+"""Characters of the name of a module or a value."""
 
 MESSAGE_CHARS = 2000
-"""Of a failure, in one line."""
+"""Characters of a failure's message, which is one line."""
 
 TRACEBACK_CHARS = 32 * 1024
-"""Of a failure: its beginning and its end."""
+"""Characters of a failure's traceback: its beginning and its end."""
 
 DOC_CHARS = 4096
-"""``__doc__`` of a value."""
+"""Characters of a value's ``__doc__``."""
 
 ALL_MESSAGES_CHARS = 128 * 1024
 ALL_TRACEBACKS_CHARS = 64 * 1024
 ALL_DOCS_CHARS = 64 * 1024
 ALL_TAILS_BYTES = 256 * 1024
-"""Of all electrons of an outcome together. Many have less each (`share`)."""
+"""Totals for all electrons of an outcome. If there are many, each has less (`share`)."""
 
 
 def share(lengths: Iterable[int], each: int, together: int) -> int:
-    """What each of some texts may have, so that none has more than ``each``, nor all of them more than ``together``.
+    """The length that each text may have, so that none is longer than ``each`` and all of them than ``together``.
 
-    What the short ones leave is for the long ones.
+    Length that short texts do not use is for the long ones.
     """
     asked = sorted(min(length, each) for length in lengths)
     left = together

@@ -1,4 +1,4 @@
-"""Parts of an electron's log in S3: how they are named, and in which order they are the text. Pure."""
+"""Parts of an electron's log in S3: their names and their order. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ STDOUT, STDERR = "stdout", "stderr"
 STREAMS = (STDOUT, STDERR)
 
 MAX_INTERVAL_S = 60.0
-"""New text waits at most this long for its part, however long the electron runs."""
+"""Seconds that new text waits at most for its part, however long the electron runs."""
 
 _LONGER = 60
-"""The interval grows to this fraction of the running time: few objects for long jobs, quick news from new ones."""
+"""The interval is the running time divided by this number: few objects for long jobs, quick updates from new ones."""
 
 
 def interval_s(first_s: float, running_s: float) -> float:
@@ -22,12 +22,12 @@ def interval_s(first_s: float, running_s: float) -> float:
 
 
 class Part(NamedTuple):
-    """What the name of a part says. Parts of a stream sort in the order of the text.
+    """The name of a part, parsed. Parts of a stream sort in the order of the text.
 
     Attributes:
-        attempt: AWS_BATCH_JOB_ATTEMPT.
+        attempt: Value of AWS_BATCH_JOB_ATTEMPT.
         stream: `STDOUT` or `STDERR`.
-        number: From 0 in each stream of an attempt, over all electrons of the job.
+        number: Number of the part, from 0, in each stream of an attempt, counted over all electrons of the job.
     """
 
     attempt: int
@@ -36,7 +36,7 @@ class Part(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its name, behind ``log/`` in its key."""
+        """The part of the key behind ``log/``."""
         return f"{self.attempt:02d}/{self.stream}.{self.number:06d}"
 
 
@@ -44,11 +44,11 @@ _NAME = re.compile(r"([0-9]{2})/(stdout|stderr)\.([0-9]{6})")
 
 
 def parse(name: str) -> Part | None:
-    """The part that a name is of; `None` for any other name, which a job may have given to an object of its own."""
+    """Parse a name; `None` if it is not the name of a part, which a job may have given to an object of its own."""
     match = _NAME.fullmatch(name)
     return None if match is None else Part(int(match[1]), match[2], int(match[3]))
 
 
 def ordered(names: Iterable[str]) -> tuple[str, ...]:
-    """Of names of objects those that are of parts, in the order of the text."""
+    """The names of parts among names of objects, in the order of the text."""
     return tuple(sorted(name for name in names if _NAME.fullmatch(name)))

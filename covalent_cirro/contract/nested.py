@@ -1,9 +1,9 @@
 """A pickle of a list or dict whose parts are whole pickles of their own, written and read without opening a part.
 
-Pure; knows file objects only, and nothing of ``.tobj`` files. For whoever loads it, it is an ordinary pickle: each part
-is a call of `pickle.loads` on the part's bytes. Lists in lists are one such pickle, not pickles in pickles: whoever
-loads it holds the bytes of one part beside the object, and who reads the format (`read`, `load`) not even that. In the
-opcodes of `pickletools`::
+Pure; knows file objects only, and must not know ``.tobj`` files. `pickle.load` reads it as an ordinary pickle: a part
+is a call of `pickle.loads` on the part's bytes. Lists in lists are one such pickle, not pickles in pickles, so that
+loading holds the bytes of one part beside the object; `read` and `load` hold not even those. In the opcodes of
+`pickletools`::
 
     PROTO 4, GLOBAL 'pickle loads', BINPUT 0, POP, value, STOP
     value:  EMPTY_LIST (value APPEND)*  |  EMPTY_DICT (value value SETITEM)*  |  part
@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeAlias, cast
 PRELUDE = b"\x80\x04cpickle\nloads\nq\x000"
 
 MAX_DEPTH = 100
-"""Lists in lists in lists. One that is deeper is a part like any other."""
+"""Levels of lists in lists. A deeper list is a part."""
 
 _COPY_BYTES = 1024 * 1024
 
@@ -29,13 +29,13 @@ _LIST, _APPEND, _DICT, _SETITEM, _STOP = b"]", b"a", b"}", b"s", b"."
 _PART, _CALL = b"h\x00\x8e", b"\x85R"
 
 
-class Part(NamedTuple):
+class PickledPart(NamedTuple):
     """A pickle inside a pickle.
 
     Attributes:
-        source: What the reader of the file called it: its path, say.
-        offset: Where the part's first byte is in it.
-        size: Bytes.
+        source: Name of the file that the part is in, as `read` was given it: its path, for example.
+        offset: Position of the part's first byte in the file.
+        size: Number of bytes.
     """
 
     source: str
@@ -44,30 +44,30 @@ class Part(NamedTuple):
 
 
 class Pairs(list[tuple[Any, Any]]):
-    """A dict, as its keys and values in the order in which they are set."""
+    """A dict, as pairs of keys and values in the order in which they are set."""
 
 
-Value: TypeAlias = "Part | Pairs | list[Value]"
+Value: TypeAlias = "PickledPart | Pairs | list[Value]"
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def write(value: Value, to: Callable[[bytes], object], copy: Callable[[Part], None]) -> None:
+def write(value: Value, to: Callable[[bytes], object], copy: Callable[[PickledPart], None]) -> None:
     """Write a whole pickle of a value.
 
     Args:
         value: The value.
-        to: Takes bytes.
-        copy: Gives the bytes of a part to ``to``.
+        to: Called with bytes to write.
+        copy: Called with a part; it must pass the part's bytes to ``to``.
     """
     to(PRELUDE)
     _write(value, to, copy)
     to(_STOP)
 
 
-def _write(value: Value, to: Callable[[bytes], object], copy: Callable[[Part], None]) -> None:
-    if isinstance(value, Part):
+def _write(value: Value, to: Callable[[bytes], object], copy: Callable[[PickledPart], None]) -> None:
+    if isinstance(value, PickledPart):
         to(_PART + value.size.to_bytes(8, "little"))
         copy(value)
         to(_CALL)
@@ -85,8 +85,8 @@ def _write(value: Value, to: Callable[[bytes], object], copy: Callable[[Part], N
 
 
 def size_of(value: Value) -> int:
-    """About how many bytes the pickle of a value will have."""
-    if isinstance(value, Part):
+    """Approximate size of the pickle of a value, in bytes."""
+    if isinstance(value, PickledPart):
         return value.size + len(_PART + _CALL) + 8
     inner = [one for pair in value for one in pair] if isinstance(value, Pairs) else value
     return len(PRELUDE) + sum(map(size_of, inner))
@@ -96,11 +96,11 @@ def size_of(value: Value) -> int:
 
 
 def read(file: BinaryIO, source: str = "") -> Value | None:
-    """What a pickle is made of, if it has this format; `None` for any other.
+    """Read the structure of a pickle of this format; `None` for any other pickle.
 
     Args:
-        file: At the beginning of the pickle; seekable. Parts are skipped.
-        source: For the parts.
+        file: A seekable file, at the beginning of the pickle. Parts are skipped.
+        source: Name of the file, for `PickledPart.source`.
     """
     start = file.tell()
     if file.read(len(PRELUDE)) != PRELUDE:
@@ -114,7 +114,7 @@ def read(file: BinaryIO, source: str = "") -> Value | None:
 
 
 class _OtherPickle(Exception):
-    """An opcode where none of this format is."""
+    """The pickle has an opcode that this format does not have there."""
 
 
 def _read(file: BinaryIO, end: int, source: str) -> Value:
@@ -150,7 +150,7 @@ def _read(file: BinaryIO, end: int, source: str) -> Value:
     return stack[0]
 
 
-def _part(file: BinaryIO, end: int, source: str) -> Part:
+def _part(file: BinaryIO, end: int, source: str) -> PickledPart:
     if file.read(len(_PART) - 1) != _PART[1:]:
         raise _OtherPickle
     size = int.from_bytes(file.read(8), "little")
@@ -160,12 +160,12 @@ def _part(file: BinaryIO, end: int, source: str) -> Part:
     file.seek(offset + size)
     if file.read(len(_CALL)) != _CALL:
         raise _OtherPickle
-    return Part(source, offset, size)
+    return PickledPart(source, offset, size)
 
 
-def load(value: Value, part: Callable[[Part], Any]) -> Any:
-    """The object that a value is, with what ``part`` makes of its parts."""
-    if isinstance(value, Part):
+def load(value: Value, part: Callable[[PickledPart], Any]) -> Any:
+    """The object of a value; ``part`` makes the objects of its parts."""
+    if isinstance(value, PickledPart):
         return part(value)
     if isinstance(value, Pairs):
         return {load(key, part): load(each, part) for key, each in value}
@@ -173,27 +173,27 @@ def load(value: Value, part: Callable[[Part], Any]) -> Any:
 
 
 class PartFile(io.RawIOBase):
-    """The bytes of a part of an open pickle as a file of its own. Wrap it in an `io.BufferedReader`; close neither."""
+    """The bytes of a part of an open pickle, as a file. Wrap it in an `io.BufferedReader`; close neither."""
 
-    def __init__(self, file: BinaryIO, part: Part) -> None:
+    def __init__(self, file: BinaryIO, part: PickledPart) -> None:
         self._file = file
         self._left = part.size
         file.seek(part.offset)
 
     def readable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read what fits, up to the part's end."""
+        """Read as many bytes as fit, up to the end of the part."""
         with memoryview(buffer) as whole, whole[: self._left] as room:
             count = self._file.readinto(room)  # type: ignore[attr-defined]  # of all files that are buffered
         self._left -= count
         return int(count)
 
 
-def copy(file: BinaryIO, part: Part, to: Callable[[bytes], object]) -> None:
-    """Give the bytes of a part of an open pickle to ``to``, a megabyte at a time.
+def copy(file: BinaryIO, part: PickledPart, to: Callable[[bytes], object]) -> None:
+    """Pass the bytes of a part of an open pickle to ``to``, a megabyte at a time.
 
     Raises:
         EOFError: The file ends before the part does.

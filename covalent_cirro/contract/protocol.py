@@ -1,10 +1,10 @@
-"""What executor and runner say to each other: S3 keys, the call, the outcome, exit codes, versions.
+"""The protocol of executor and runner: S3 keys, the call, the outcome, exit codes, versions.
 
-Both sides import this file and nothing of each other. It does no I/O, knows no clock, and needs the standard
-library only: the runner's start depends on how fast it imports.
+Executor and runner import this file, and nothing of each other. It does no I/O, reads no clock, and needs the standard
+library only: the start of the runner waits for its import.
 
 The executor writes one *call* (``call.json``) and submits a job whose only argument is the call's S3 URI. The runner
-answers with one *outcome* (``outcome.json``), written last and once. Bytes too big for those documents are *blobs*.
+writes one *outcome* (``outcome.json``), last and once. Bytes that are too large for these documents are *blobs*.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 FORMAT = 2
-"""Version of both documents. A reader refuses any other and says which side to update."""
+"""Format version of both documents. A reader refuses another version and says which side to update."""
 
 CALL_PARAMETER = "call"
 """The job definition's parameter that holds the call's URI; AWS Batch substitutes ``Ref::call`` in the command."""
@@ -23,19 +23,19 @@ RUNNER_COMMAND = ("python", "-m", "covalent_cirro.runner", f"Ref::{CALL_PARAMETE
 """Command of every job definition."""
 
 INLINE_BYTES = 16 * 1024
-"""A function, hooks, an input or an output up to this size rides inside the document instead of in a blob."""
+"""A function, hooks, an input or an output of up to this many bytes is stored inside the document, not as a blob."""
 
 INLINE_TOTAL_BYTES = 256 * 1024
-"""All that rides inside one document, at most; what comes after goes into blobs."""
+"""Most bytes that are stored inside one document; the rest are blobs."""
 
 LOG_TAIL_BYTES = 32 * 1024
-"""The end of stdout and of stderr that the outcome carries itself, at most."""
+"""Most bytes of the end of stdout, and of stderr, in the outcome itself."""
 
 STRING_BYTES = 10_000
 """``str(result)`` is cut here for display, unless the result is a string (`Output.string`)."""
 
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
-"""A larger call is refused unread: a well-formed one stays far below. An outcome's limit is `limits`'."""
+"""A larger call is refused unread; a well-formed call is far smaller. `limits` has the limit of an outcome."""
 
 STOP_GRACE_S = 30
 """Seconds between SIGTERM and SIGKILL on AWS Batch (User Guide, Job timeouts)."""
@@ -44,16 +44,16 @@ CHECKPOINT_FORMAT = 1
 """Version of a checkpoint's index."""
 
 CHECKPOINT_VARIABLE = "CIRRO_CHECKPOINT"
-"""The electron's environment has it: a folder by which electron and supervisor speak of the checkpoint."""
+"""Variable of the electron's environment: the folder that electron and supervisor share for the checkpoint."""
 
 CHECKPOINT_SOCKET = "socket"
-"""In that folder, where the supervisor listens: ``folder``, ``save`` or ``watch`` and a newline, answered in JSON."""
+"""Socket in that folder. A request is ``folder``, ``save`` or ``watch`` and a newline; the answer is JSON."""
 
 ATTEMPT_VARIABLE = "CIRRO_ATTEMPT"
-"""The electron's environment has it: the number of its attempt, from 1, over all its tries."""
+"""Variable of the electron's environment: the number of its attempt, from 1, counted over all its tries."""
 
 CHECKPOINT_GOING = "going"
-"""In that folder, a file that appears once the attempt is about to be ended."""
+"""File in that folder that exists once the attempt is about to be ended."""
 
 
 LABEL_PYTHON = "covalent-cirro.python"
@@ -70,25 +70,25 @@ LABEL_FORMAT = "covalent-cirro.call-format"
 
 
 class ExitCode:
-    """How the runner's process ends. The outcome says more; these tell what AWS Batch shows by itself."""
+    """Exit codes of the runner's process, which AWS Batch shows. The outcome has the details."""
 
     OK = 0
     """Every electron of the call returned."""
     RAISED = 1
-    """An electron raised, or ended in a way that is its own doing."""
+    """An electron raised, or ended its own process."""
     BAD_CALL = 64
-    """The call could not be read or is not understood: nothing ran, and there may be no outcome."""
+    """The call could not be read or parsed: no electron ran, and there may be no outcome."""
     FETCH = 65
     """A blob could not be fetched, or its digest did not match."""
     VERSIONS = 66
-    """Python, cloudpickle or format versions that cannot work together."""
+    """Versions of Python, cloudpickle or the format do not work together."""
     STORE = 67
     """The outcome could not be written."""
     HOST_GOING = 75
-    """As `TERMINATED`, or the electron left by itself, after EC2's Spot notice: AWS Batch is told to start another
-    attempt (``batch.build_submit``). Only for an electron that uses checkpoints does the runner look for the notice."""
+    """As `TERMINATED`, or the electron ended by itself, after EC2's Spot notice: AWS Batch starts another attempt
+    (``batch.build_submit``). The runner watches for the notice only if an electron uses checkpoints."""
     TERMINATED = 143
-    """SIGTERM arrived: time limit, cancel, or the host is going (128 + 15)."""
+    """SIGTERM arrived: time limit, cancel, or shutdown of the host (128 + 15)."""
 
 
 class Kind:
@@ -103,7 +103,7 @@ class Kind:
     KILLED = "killed"
     """The electron's process was killed by a signal: segfault, abort, SIGKILL by another."""
     OUT_OF_MEMORY = "out_of_memory"
-    """Killed by SIGKILL while the container's own count of out-of-memory kills went up."""
+    """The process was killed by SIGKILL, and the container's count of out-of-memory kills rose."""
     UNPICKLABLE = "unpicklable"
     """The result cannot be pickled."""
     MISSING_MODULE = "missing_module"
@@ -111,31 +111,31 @@ class Kind:
     UNREADABLE = "unreadable"
     """The function or an input cannot be unpickled, for another reason."""
     VERSIONS = "versions"
-    """Python or cloudpickle here cannot read what the other side pickled."""
+    """Python or cloudpickle of the container cannot read the pickle."""
     FETCH = "fetch"
     """A blob is missing, cut short or changed."""
     TERMINATED = "terminated"
-    """SIGTERM came before the electron was done."""
+    """SIGTERM arrived before the electron ended."""
     NOT_RUN = "not_run"
     """An earlier electron of the same task group failed."""
     RUNNER = "runner"
-    """The runner itself broke."""
+    """The runner itself failed."""
 
 
 KINDS = frozenset(value for name, value in vars(Kind).items() if name.isupper())
 
 
 RUN_AGAIN = frozenset({Kind.TERMINATED, Kind.KILLED, Kind.OUT_OF_MEMORY, Kind.FETCH, Kind.RUNNER})
-"""Kinds that another attempt may not meet again: AWS Batch starts one only where the job's retry strategy asks for
-it, so it runs. After any other outcome a further attempt has nothing to do."""
+"""Kinds of failures that need not happen again: a further attempt, which AWS Batch starts if the job's retry strategy
+says so, runs the electrons. After any other outcome a further attempt has nothing to do."""
 
 
 class ProtocolError(ValueError):
-    """A document that does not have the form of this file."""
+    """A document does not have the form that this file defines."""
 
 
 class UnknownFormat(ProtocolError):
-    """A document of another format version.
+    """A document has another format version.
 
     Attributes:
         found: The version in the document; `FORMAT` is the one understood here.
@@ -155,10 +155,10 @@ class UnknownFormat(ProtocolError):
 
 
 class Location(NamedTuple):
-    """Where one call lives: ``s3://bucket/prefix/jobs/<dispatch>/<node>/<call>/``.
+    """Location of a call in S3: ``s3://bucket/prefix/jobs/<dispatch>/<node>/<call>/``.
 
-    The last part is made anew for each call, so that two servers, or a call that is made again, never write
-    over each other; dispatch and node come first, so that all calls of a node are found by listing.
+    The last part is new for each call, so that two servers, or two calls of an electron, do not overwrite each other's
+    objects. Dispatch and node come first, so that a listing finds all calls of a node.
     """
 
     bucket: str
@@ -185,7 +185,7 @@ class Location(NamedTuple):
 
     @property
     def node_base(self) -> str:
-        """What all calls of the node share (`node_base`)."""
+        """Beginning of the keys of all calls of the node (`node_base`)."""
         return self.base[: -len(self.call_id) - 1]
 
     def sibling(self, call_id: str) -> Location:
@@ -198,7 +198,7 @@ class Location(NamedTuple):
 
     @property
     def prefix(self) -> str:
-        """What stands before ``jobs/`` and ``blobs/``: empty, or ends with a slash."""
+        """The part of the key before ``jobs/`` and ``blobs/``: empty, or ends with a slash."""
         return self.base[: self.base.rindex("jobs/")]
 
     @property
@@ -208,7 +208,7 @@ class Location(NamedTuple):
 
     @property
     def dispatch_id(self) -> str:
-        """The dispatch that the call is of."""
+        """Id of the dispatch of the call."""
         return self.base.split("/")[-4]
 
     @property
@@ -218,7 +218,7 @@ class Location(NamedTuple):
 
     @property
     def call_id(self) -> str:
-        """The last part: what tells the calls of a node apart."""
+        """Id of the call: the last part of the location."""
         return self.base.rstrip("/").rsplit("/", 1)[1]
 
     @property
@@ -227,9 +227,9 @@ class Location(NamedTuple):
         return f"s3://{self.bucket}/{self.call_key}"
 
     def attempt_key(self, mac_key: str, attempt: int) -> str:
-        """Key of an attempt's outcome where ``outcome.json`` was there already: nothing is ever written over.
+        """Key of an attempt's outcome if ``outcome.json`` exists already, because no object is overwritten.
 
-        Only who has the call's MAC key can tell the name, so no other job can write there first.
+        The name follows from the call's MAC key, so that no other job can write there first.
         """
         return f"{self.base}attempts/{mac(f'attempt {attempt}'.encode(), mac_key)[:32]}.json"
 
@@ -244,7 +244,7 @@ def blob_key(prefix: str, sha256: str) -> str:
 
 
 def node_base(prefix: str, dispatch_id: str, node_id: int) -> str:
-    """What all calls of a node share: ``<prefix>jobs/<dispatch>/<node>/``."""
+    """Beginning of the keys of all calls of a node: ``<prefix>jobs/<dispatch>/<node>/``."""
     return f"{prefix}jobs/{dispatch_id}/{node_id}/"
 
 
@@ -252,23 +252,23 @@ def node_base(prefix: str, dispatch_id: str, node_id: int) -> str:
 
 
 def call_argument(place: Location, mac_key: str) -> str:
-    """The job's only argument: where its call is, and the key with which its outcome is authenticated.
+    """The job's only argument: the URI of its call, and the key with which its outcome is authenticated.
 
-    All jobs of a deployment may read and write the same bucket, and none may ask AWS Batch anything: what stands in the
-    argument of a job is known to that job, and to those who may describe it.
+    All jobs of a deployment may read and write the same bucket, and none may call AWS Batch: only the job itself, and
+    those who may describe it, know its argument.
 
     Args:
-        place: The call's.
+        place: Location of the call.
         mac_key: 128 random bits in hex.
     """
     return f"{place.call_uri}#{mac_key}"
 
 
 def parse_call_argument(argument: str) -> tuple[Location, str]:
-    """The call and the MAC key of a job; the key is empty in an argument without one.
+    """The location of the call, and the MAC key of the job; the key is empty if the argument has none.
 
     Raises:
-        ProtocolError: Not the argument of a job.
+        ProtocolError: The text is not the argument of a job.
     """
     uri, _, mac_key = argument.rpartition("#")
     return (parse_call_uri(uri), mac_key) if _MAC_KEY.fullmatch(mac_key) else (parse_call_uri(argument), "")
@@ -276,13 +276,13 @@ def parse_call_argument(argument: str) -> tuple[Location, str]:
 
 def mac(data: bytes, mac_key: str) -> str:
     """Message authentication code of some bytes: HMAC-SHA256 (RFC 2104), in hex."""
-    import hmac  # loaded where it is needed: not before an electron runs
+    import hmac  # not at the top: it is not needed before an electron runs
 
     return hmac.digest(mac_key.encode(), data, "sha256").hex()
 
 
 def call_made_at(call_id: str) -> float:
-    """Epoch seconds when a call was made: they are in its id. Of a further try, a millisecond after the try before."""
+    """Time in epoch seconds at which a call was made, from its id; for a further try, 1 ms after the try before."""
     return int(call_id[:12], 16) / 1000
 
 
@@ -292,8 +292,8 @@ def location(bucket: str, prefix: str, dispatch_id: str, node_id: int, call_id: 
 
 
 CALL_ID = re.compile(r"[0-9a-f]{20}")
-"""The id of a call: the time in ms and 32 bits more (`call_writer.new_call_id`, `further_tries.next_call_id`). No
-folder that a job may write to has such a name, so nothing that a job wrote is taken for a call."""
+"""The id of a call: the time in ms and 32 more bits (`call_writer.new_call_id`, `further_tries.next_call_id`). No
+folder that a job may write to has such a name, so that no object of a job is taken for a call."""
 
 _MAC_KEY = re.compile(r"[0-9a-f]{32}")
 _CALL_URI = re.compile(rf"s3://([^/]+)/((?:.*/)?jobs/[^/]+/\d+/{CALL_ID.pattern}/)call\.json")
@@ -301,18 +301,18 @@ _OBJECT = re.compile(rf"(\d+/{CALL_ID.pattern}/)(.+)", re.DOTALL)
 
 
 def calls_among(keys: Iterable[str], bucket: str, prefix: str, dispatch_id: str) -> dict[Location, set[str]]:
-    """The calls of a dispatch that keys belong to, with the names of each one's objects below its own folder.
+    """The calls of a dispatch among listed keys, each with the names of its objects below its own folder.
 
-    A key that belongs to no call is left out.
+    Keys that belong to no call are left out.
 
     Args:
-        keys: What was listed under the dispatch, or under one of its nodes.
-        bucket: Where they are.
+        keys: Keys that were listed under the dispatch, or under one of its nodes.
+        bucket: The bucket of the keys.
         prefix: Empty, or ends with a slash.
         dispatch_id: The whole id.
 
     Returns:
-        In the order of the keys: of one node, the oldest call first.
+        Calls in the order of the keys: for each node, the oldest call first.
     """
     base = f"{prefix}jobs/{dispatch_id}/"
     found: dict[Location, set[str]] = {}
@@ -324,10 +324,10 @@ def calls_among(keys: Iterable[str], bucket: str, prefix: str, dispatch_id: str)
 
 
 def parse_call_uri(uri: str) -> Location:
-    """The location that a job was given.
+    """The location of the call with this URI.
 
     Raises:
-        ProtocolError: Not the URI of a call.
+        ProtocolError: The text is not the URI of a call.
     """
     match = _CALL_URI.fullmatch(uri)
     if match is None:
@@ -346,7 +346,7 @@ class Blob(NamedTuple):
     Attributes:
         sha256: Digest of the stored bytes, hex.
         size: Length of the stored bytes.
-        codec: ``"raw"``, or ``"zlib"`` where compressing helped.
+        codec: ``"raw"``, or ``"zlib"`` if that is smaller.
         raw_size: Length after decoding.
     """
 
@@ -357,7 +357,7 @@ class Blob(NamedTuple):
 
 
 class Inline(NamedTuple):
-    """Bytes that ride in the document itself."""
+    """Bytes in the document itself."""
 
     data: bytes
 
@@ -369,10 +369,10 @@ class NodeOutput(NamedTuple):
 
 
 Ref: TypeAlias = Blob | Inline
-"""Where bytes are."""
+"""Reference to bytes."""
 
 Input: TypeAlias = Blob | Inline | NodeOutput
-"""Where an argument's pickle is."""
+"""Reference to the pickle of an argument."""
 
 
 # --- the call ---------------------------------------------------------------------------------------------------
@@ -382,10 +382,10 @@ class Task(NamedTuple):
     """One electron to run.
 
     Attributes:
-        node_id: Its node in the dispatch.
-        name: Its name, for messages.
+        node_id: Id of its node in the dispatch.
+        name: Name of the electron, for messages.
         function: Pickle of the function (raw, not base64).
-        hooks: Covalent's ``hooks.json`` as it is, or `None` where there are none.
+        hooks: Covalent's ``hooks.json`` as it is; `None` without hooks.
         args: Pickles of the positional arguments.
         kwargs: Pickles of the keyword arguments.
     """
@@ -399,7 +399,7 @@ class Task(NamedTuple):
 
 
 class Package(NamedTuple):
-    """A local package that travels with the call: a zip whose root goes on ``sys.path``.
+    """A local package that is sent with the call: a zip whose root is put on ``sys.path``.
 
     Attributes:
         name: Import name, for messages.
@@ -411,17 +411,17 @@ class Package(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """An earlier try: a call of the same electrons whose job came to nothing, and that was made again by us.
+    """An earlier try: a call of the same electrons whose job failed, and that the executor submitted again.
 
     Attributes:
-        call_id: Its call. The checkpoint of all tries lies under the first one's.
-        job_id: Its job.
-        end: The class of its end (`ends.End`).
-        attempts: How often AWS Batch started it.
-        memory_mib: What it asked for.
+        call_id: Id of its call. The checkpoint of all tries is stored under the first try's call.
+        job_id: Id of its job.
+        end: Value of its end (`ends.End`).
+        attempts: Number of attempts that AWS Batch started.
+        memory_mib: Memory that it asked for, in MiB.
         queue: Name of its queue.
-        reached_bytes: Its largest use of memory; `None` where nobody measured.
-        next_memory_mib: What the next try asks for.
+        reached_bytes: Its peak use of memory, in bytes; `None` if it was not measured.
+        next_memory_mib: Memory that the next try asks for, in MiB.
         next_queue: Name of the next try's queue.
     """
 
@@ -440,16 +440,16 @@ class Call(NamedTuple):
     """What a job is asked to do.
 
     Attributes:
-        call_id: Drawn at random; the outcome repeats it.
-        dispatch_id: The dispatch.
+        call_id: Id of the call, which the outcome repeats.
+        dispatch_id: Id of the dispatch.
         python: Version of the Python that pickled, ``"3.11.7"``.
         cloudpickle: Version of the cloudpickle that pickled.
-        covalent: Version of Covalent on the server, for the remedy where an electron needs Covalent.
+        covalent: Version of Covalent on the server, for messages about an electron that needs Covalent.
         tasks: The electrons, in the order to run them.
         packages: Local packages of the user.
         tried: Earlier tries, oldest first.
-        image: The job's image, with its digest where ECR told it.
-        lattice: Its lattice's name; empty where the server does not tell.
+        image: The job's image, with its digest if ECR knows it.
+        lattice: Name of its lattice; empty if it is not known.
     """
 
     call_id: str
@@ -465,20 +465,20 @@ class Call(NamedTuple):
 
     @property
     def attempts_before(self) -> int:
-        """Attempts of all earlier tries."""
+        """Number of attempts of all earlier tries."""
         return sum(each.attempts for each in self.tried)
 
 
 class Reused(NamedTuple):
-    """What stands in a call's place (``reused.json``) where the results of earlier work are taken instead of a job.
+    """Results of earlier work that are taken instead of a job: ``reused.json``, in the place of call and outcome.
 
     Attributes:
-        dispatch_id: The dispatch that takes them.
-        lattice: Its lattice's name.
-        origin: URI of the call whose job did the work: never another reuse.
-        job_id: That job.
-        at: Epoch seconds when they were taken.
-        nodes: Node and name of each electron, and the node that it has in the origin.
+        dispatch_id: Id of the dispatch that takes the results.
+        lattice: Name of its lattice.
+        origin: URI of the call whose job computed the results; never another reuse.
+        job_id: Id of that job.
+        at: Time at which the results were taken, in epoch seconds.
+        nodes: For each electron its node id, its name, and its node id in the origin.
     """
 
     dispatch_id: str
@@ -509,13 +509,13 @@ class Output(NamedTuple):
 
 
 class Log(NamedTuple):
-    """What an electron wrote to stdout or stderr.
+    """The text that an electron wrote to stdout or stderr.
 
     Attributes:
-        size: Bytes in all.
-        parts: Names of the parts in S3 (`log_parts.Part`), in order; together they are the whole text. Empty when
-            ``tail`` already is.
-        tail: The end, decoded with replacement: `LOG_TAIL_BYTES`, or less of one of many electrons that returned.
+        size: Number of bytes in total.
+        parts: Names of the parts in S3 (`log_parts.Part`), in order; together they are the whole text. Empty if
+            ``tail`` is the whole text.
+        tail: The end, decoded with replacement: `LOG_TAIL_BYTES`, or less for one of many electrons that returned.
     """
 
     size: int = 0
@@ -528,7 +528,7 @@ class Failure(NamedTuple):
 
     Attributes:
         kind: One of `Kind`.
-        message: One line for a person.
+        message: One line for users.
         traceback: The electron's traceback without the runner's own frames; may be empty.
         module: The missing module, for `Kind.MISSING_MODULE`.
         exit_code: Exit status of the electron's process, if it ended by itself without a result.
@@ -554,16 +554,16 @@ class NodeResult(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What the job used, over all its electrons.
+    """Resources that the job used, over all its electrons.
 
     Attributes:
         wall_s: Seconds from the runner's start to the outcome.
         cpu_s: CPU seconds, user and system, of the electrons' processes.
-        peak_memory_bytes: Largest resident size of an electron's process, or the cgroup's peak where it can be read.
-        memory_limit_bytes: The container's limit; `None` where there is none to read.
-        gpus: One entry a GPU: ``{"name", "memory_bytes", "peak_memory_bytes", "utilization"}``; empty without one.
-        oom_kills: Processes that the kernel killed in the container for want of memory while it ran; `None` where the
-            kernel does not tell.
+        peak_memory_bytes: Largest resident size of an electron's process, or the cgroup's peak if it can be read.
+        memory_limit_bytes: Memory limit of the container; `None` if there is none.
+        gpus: For each GPU ``{"name", "memory_bytes", "peak_memory_bytes", "utilization"}``; empty without GPUs.
+        oom_kills: Number of processes that the kernel killed in the container because memory ran out; `None` if the
+            kernel does not count them.
     """
 
     wall_s: float = 0.0
@@ -578,18 +578,18 @@ class Outcome(NamedTuple):
     """How a call ended.
 
     Attributes:
-        call_id: That of the call.
+        call_id: Id of the call.
         attempt: AWS_BATCH_JOB_ATTEMPT, from 1.
         job_id: AWS_BATCH_JOB_ID; empty outside AWS Batch.
         results: One for each task of the call, in the same order.
-        usage: What it used.
+        usage: Resources that the job used.
         python: Version of the runner's Python.
         cloudpickle: Version of the runner's cloudpickle.
-        host: What is known of the machine: ``instance_type``, ``instance_id``, ``zone``, ``hostname``, and
+        host: Facts about the machine: ``instance_type``, ``instance_id``, ``zone``, ``hostname``, and
             ``life_cycle`` (``"spot"`` or ``"on-demand"``, as EC2's metadata service has it).
         times: Epoch seconds by milestone: ``started``, ``fetched``, ``first_line``, ``ran``, ``stored``.
-        mac: Its message authentication code, as it was read (`documents.parse_outcome`).
-        digest: SHA-256 of what that code is of.
+        mac: The message authentication code in the document (`documents.parse_outcome`).
+        digest: SHA-256 of the bytes that the code authenticates.
     """
 
     call_id: str
@@ -605,7 +605,7 @@ class Outcome(NamedTuple):
     digest: bytes = b""
 
     def is_authentic(self, mac_key: str) -> bool:
-        """Whether a job wrote it that has this key. A job that was submitted without a key authenticates nothing."""
+        """Whether the job with this key wrote the outcome. True for a job that was submitted without a key."""
         return not mac_key or mac(self.digest, mac_key) == self.mac
 
     @property
@@ -623,7 +623,7 @@ class Outcome(NamedTuple):
 
 
 def same_python(one: str, other: str) -> bool:
-    """Whether a function that one version of Python pickled is read by the other: cloudpickle writes bytecode."""
+    """Whether one version of Python reads functions that the other pickled: cloudpickle writes bytecode."""
     return one.split(".")[:2] == other.split(".")[:2]
 
 
@@ -633,10 +633,10 @@ def same_cloudpickle(one: str, other: str) -> bool:
 
 
 def version_conflict(pickled_by: Call, python: str, cloudpickle: str) -> str | None:
-    """Why a pickle of the call's versions cannot be read here, or `None`.
+    """Why this Python and cloudpickle cannot read the pickles of the call; `None` if they can.
 
     cloudpickle writes functions as the bytecode of its Python: only the same minor version reads them. Its own format
-    is kept within a major version.
+    is stable within a major version.
     """
     if not same_python(pickled_by.python, python):
         theirs, ours = ".".join(pickled_by.python.split(".")[:2]), ".".join(python.split(".")[:2])

@@ -1,4 +1,4 @@
-"""Text that everybody can take: valid Unicode, and no longer than its place. Pure."""
+"""Makes texts valid Unicode, and cuts them to a length. Pure."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def valid(text: str) -> str:
-    """The text with U+FFFD for each lone surrogate: UTF-8, and so a file, a database or a page, has none."""
+    """The text with U+FFFD for each lone surrogate, which UTF-8 cannot encode."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def fitted(text: str, most: int) -> str:
-    """The text as a document may have it: valid, and in at most so many characters (`cut`)."""
+    """The text for a document: valid, and cut to at most so many characters (`cut`)."""
     return valid(cut(text, most))
 
 
 def cut(text: str, most: int) -> str:
-    """The text in at most so many characters: its beginning and its end, and how much was left out between them."""
+    """The text in at most so many characters: its beginning, how many characters were left out, and its end."""
     if len(text) <= most:
         return text
     bracket, end = ("\n[... ", " ...]\n") if "\n" in text else (" [... ", " ...] ")

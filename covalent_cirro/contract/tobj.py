@@ -1,6 +1,6 @@
-"""Covalent's TransportableObject file (``*.tobj``), read and written in a stream, without unpickling.
+"""Reads and writes Covalent's TransportableObject files (``*.tobj``) as streams, without unpickling.
 
-Knows bytes and file objects only; no S3, no clock. Layout (covalent 0.240 ``_workflow/transportable_object.py``)::
+Knows bytes and file objects only. Layout (covalent 0.240 ``_workflow/transportable_object.py``)::
 
     [0:8]   string_offset, big endian      [16:string_offset]           header, JSON
     [8:16]  data_offset, big endian        [string_offset:data_offset]  str(obj), UTF-8
@@ -19,17 +19,17 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 _OFFSETS_BYTES = 16
 _MAX_HEADER_BYTES = 64 * 1024 * 1024
-# Multiples of 3 and 4: every chunk but the last encodes and decodes by itself, with no padding inside the stream.
+# Multiples of 3 and 4: every chunk but the last is encoded and decoded by itself, without padding in the stream.
 _PICKLE_CHUNK = 3 * 256 * 1024
 _BASE64_CHUNK = 4 * 256 * 1024
 
 
 class TobjError(ValueError):
-    """The file is not a TransportableObject: cut short, or never one."""
+    """The file is not a TransportableObject, or is cut short."""
 
 
 class Header(NamedTuple):
-    """What stands before the pickle.
+    """The part of the file before the pickle.
 
     Attributes:
         fields: The JSON header: ``py_version``, ``cloudpickle_version`` and ``attrs`` (``doc``, ``name``).
@@ -43,12 +43,12 @@ class Header(NamedTuple):
 
     @property
     def python_version(self) -> str:
-        """Python that made the pickle, ``"3.11.7"``; empty if the file does not tell."""
+        """Version of the Python that made the pickle, ``"3.11.7"``; empty if the file does not have it."""
         return str(self.fields.get("py_version") or "")
 
     @property
     def cloudpickle_version(self) -> str:
-        """cloudpickle that made the pickle; empty if the file does not tell."""
+        """Version of the cloudpickle that made the pickle; empty if the file does not have it."""
         return str(self.fields.get("cloudpickle_version") or "")
 
 
@@ -90,7 +90,7 @@ def iter_pickle(file: BinaryIO, header: Header) -> Iterator[bytes]:
 
 
 def pickle_size(file: BinaryIO, header: Header) -> int:
-    """Size of the pickle in bytes, from the size of the file alone (the padding is looked at, the data is not)."""
+    """Size of the pickle in bytes, from the size of the file and its padding; the data is not read."""
     end = file.seek(0, os.SEEK_END)
     encoded = max(0, end - header.data_offset)
     if encoded == 0:
@@ -100,14 +100,14 @@ def pickle_size(file: BinaryIO, header: Header) -> int:
 
 
 def encoded_size(size: int) -> int:
-    """Bytes that a pickle of ``size`` bytes takes in a file: base64 writes 4 for each 3."""
+    """Bytes that a pickle of ``size`` bytes takes in a file: base64 writes 4 bytes for 3."""
     return -(-size // 3) * 4
 
 
 class PickleFile(io.RawIOBase):
-    """The pickle in an open ``.tobj`` file as a file of its own, decoded where it is read. Closing it closes both.
+    """The pickle in an open ``.tobj`` file, as a file that decodes what is read. Closing it closes both files.
 
-    Wrap it in an `io.BufferedReader`: what is skipped is neither read nor decoded.
+    Wrap it in an `io.BufferedReader`: skipped bytes are neither read nor decoded.
 
     Raises:
         TobjError: The base64 is cut short, or broken where it is read.
@@ -136,11 +136,11 @@ class PickleFile(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """Decode what fits."""
+        """Decode as many bytes as fit."""
         end = min(self._at + min(len(buffer), _PICKLE_CHUNK), self._size)
         if end <= self._at:
             return 0
-        group = self._at // 3  # four characters stand for three bytes
+        group = self._at // 3  # four characters encode three bytes
         self._file.seek(self._start + group * 4)
         encoded = self._file.read((-(-end // 3) - group) * 4)
         try:
@@ -152,13 +152,13 @@ class PickleFile(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        """Close both."""
+        """Close both files."""
         self._file.close()
         super().close()
 
 
 def pickle_file(file: BinaryIO) -> BinaryIO:
-    """The pickle in an open ``.tobj`` file, for reading in a stream. Closing it closes both.
+    """Open the pickle in an open ``.tobj`` file for reading as a stream. Closing it closes both files.
 
     Raises:
         TobjError: The file is not a TransportableObject; it is closed.
@@ -180,7 +180,7 @@ def header_fields(name: str, doc: str, python_version: str, cloudpickle_version:
 
 
 def write_head(file: BinaryIO, fields: dict[str, Any], string_size: int) -> None:
-    """Write what stands before ``str(obj)``, which must follow with exactly ``string_size`` bytes."""
+    """Write everything before ``str(obj)``, which must follow with exactly ``string_size`` bytes."""
     header = json.dumps(fields).encode()
     string_offset = _OFFSETS_BYTES + len(header)
     file.write(string_offset.to_bytes(8, "big") + (string_offset + string_size).to_bytes(8, "big") + header)
@@ -200,10 +200,10 @@ class PickleWriter:
         for start in range(0, whole, _PICKLE_CHUNK):
             self._file.write(base64.b64encode(data[start : min(start + _PICKLE_CHUNK, whole)]))
         self._rest = data[whole:]
-        return memoryview(chunk).nbytes  # pickle hands over the buffers of large arrays as they are, without a length
+        return memoryview(chunk).nbytes  # pickle passes the buffers of large arrays as they are, without a length
 
     def close(self) -> None:
-        """Write what is left. The file itself stays open: it is the caller's."""
+        """Write the rest. The file stays open: the caller closes it."""
         if self._rest:
             self._file.write(base64.b64encode(self._rest))
             self._rest = b""

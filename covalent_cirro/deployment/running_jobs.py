@@ -1,7 +1,7 @@
-"""Jobs that run where compute environments are about to get new instances: found, and dealt with as the user says.
+"""Jobs on instances that an update of a compute environment replaces: found, and handled as the user decides.
 
-CloudFormation waits for an update of a compute environment, and AWS Batch for the jobs on its old instances. A job that
-runs longer than CloudFormation waits makes the update fail, and its rollback too: AWS Batch takes no other update then.
+CloudFormation waits for the update of a compute environment, and AWS Batch for the jobs on its old instances. A job
+that runs longer than CloudFormation waits makes the update and its rollback fail: AWS Batch accepts no other update.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from covalent_cirro.deployment.change_sets import Change
 from covalent_cirro.deployment.holdings import Client, translated
 from covalent_cirro.deployment.stack_events import Watch
 from covalent_cirro.errors import StackError
+from covalent_cirro.jobs.formatting import counted
 
 REFUSE, WAIT, END = "refuse", "wait", "end"
 CHOICES = (REFUSE, WAIT, END)
-"""What can be done about jobs that run: change nothing; wait for them first; end those that do not end in time."""
+"""What can be done about running jobs: change nothing; wait for them first; terminate those that run too long."""
 
 CLOUDFORMATION_HOURS = 2
-"""How long CloudFormation waits for one resource (CloudFormation CLI User Guide, resource type schema,
+"""Hours that CloudFormation waits for one resource (CloudFormation CLI User Guide, resource type schema,
 ``handlers.timeoutInMinutes``: 120 where a type says nothing)."""
 
 STATES = ("STARTING", "RUNNING")
@@ -35,17 +36,17 @@ KEEPS_INSTANCES = (
     *("ComputeResources/DesiredvCpus", "ComputeResources/MaxvCpus", "ComputeResources/MinvCpus"),
     *("ReplaceComputeEnvironment", "ServiceRole", "State", "UnmanagedvCpus", "UpdatePolicy"),
 )
-"""Properties of a compute environment that can change under its jobs (AWS Batch User Guide, Updating compute
+"""Properties whose change keeps a compute environment's instances (AWS Batch User Guide, Updating compute
 environments: all others are infrastructure updates)."""
 
 
-class Found(NamedTuple):
-    """Jobs that run where instances are about to be replaced.
+class AffectedJobs(NamedTuple):
+    """Jobs on instances that a change replaces.
 
     Attributes:
-        states: How many are in which state.
-        environments: Logical names of the compute environments.
-        minutes: How long AWS Batch lets them go on once the change begins.
+        states: Number of jobs by state.
+        environments: Logical ids of the compute environments.
+        minutes: Minutes that AWS Batch lets the jobs run once the change begins.
     """
 
     states: Counter[str]
@@ -55,16 +56,16 @@ class Found(NamedTuple):
     def __str__(self) -> str:
         """``"2 jobs run (1 RUNNING, 1 STARTING)"``."""
         count = self.states.total()
-        told = ", ".join(f"{many} {state}" for state, many in sorted(self.states.items()))
+        told = counted(dict(sorted(self.states.items())))
         return f"{count} job{'' if count == 1 else 's'} run{'s' if count == 1 else ''} ({told})"
 
 
-Choose = Callable[[Found], str]
-"""Says what is to be done about jobs that run, one of `CHOICES`."""
+Choose = Callable[[AffectedJobs], str]
+"""Returns what is to be done about running jobs, one of `CHOICES`."""
 
 
 def replaced(changes: Iterable[Change]) -> list[Change]:
-    """The changes of compute environments that take the instances away on which their jobs run."""
+    """The changes of compute environments that replace or delete the instances of their jobs."""
     return [
         change
         for change in changes
@@ -81,13 +82,13 @@ _KEPT = tuple(f"{path}/" for path in KEEPS_INSTANCES)
 
 
 class RunningJobs:
-    """Looks after the jobs that run while a deployment is changed.
+    """Handles jobs that run while a deployment is changed.
 
     Args:
-        client: Makes boto3 clients; `None`: no jobs are looked for.
-        choose: Asked once, when there are any.
-        watch: Whose time stands still while jobs are waited for.
-        say: Told each step, in a few words.
+        client: Makes boto3 clients; `None`: jobs are ignored.
+        choose: Called once, if jobs are affected.
+        watch: Its deadline is moved while jobs are waited for.
+        say: Called with each step, in a few words.
     """
 
     def __init__(self, client: Client | None, choose: Choose, watch: Watch, say: Callable[[str], None]) -> None:
@@ -97,15 +98,15 @@ class RunningJobs:
         self._say = say
         self._choice = ""
 
-    def ask(self, changes: Sequence[Change], minutes: int) -> Found | None:
-        """Look for jobs that changes would meet, and ask what is to be done about them; `None` if there are none.
+    def ask(self, changes: Sequence[Change], minutes: int) -> AffectedJobs | None:
+        """Find jobs that changes affect, and ask what is to be done about them; `None` if there are none.
 
         Args:
-            changes: Of a change set.
+            changes: Changes of a change set.
             minutes: ``JobExecutionTimeoutMinutes`` of the compute environments.
 
         Raises:
-            StackError: Nothing is to be done: the answer was to refuse.
+            StackError: The answer was to change nothing.
             AccessDenied, AwsError: AWS refused or could not be reached.
         """
         found = self._look(changes, minutes)
@@ -123,14 +124,14 @@ class RunningJobs:
         return found
 
     def before(self, changes: Sequence[Change], minutes: int) -> None:
-        """The changes are about to be made: wait for the jobs if that was the answer.
+        """Before changes are made: wait for the jobs they affect, if that was the answer.
 
         Args:
-            changes: Of a change set.
-            minutes: As for `ask`.
+            changes: Changes of a change set.
+            minutes: See `ask`.
 
         Raises:
-            StackError: As `ask`.
+            StackError: See `ask`.
             AccessDenied, AwsError: AWS refused or could not be reached.
         """
         found = self.ask(changes, minutes)
@@ -144,18 +145,18 @@ class RunningJobs:
             self._watch.rest(POLL_S)
             found = self._look(changes, minutes)
 
-    def _look(self, changes: Sequence[Change], minutes: int) -> Found | None:
+    def _look(self, changes: Sequence[Change], minutes: int) -> AffectedJobs | None:
         environments = replaced(changes)
         if self._client is None or not environments:
             return None
         queues = _queues_on(self._client, {each.physical_id for each in environments})
         found = {job.job_id: job.state for job in holdings.jobs(self._client, queues, STATES)}  # one may have moved on
         states = Counter(found.values())
-        return Found(states, tuple(each.logical_id for each in environments), minutes) if states else None
+        return AffectedJobs(states, tuple(each.logical_id for each in environments), minutes) if states else None
 
 
 def _queues_on(client: Client, environments: set[str]) -> list[str]:
-    """Job queues that place jobs on any of these compute environments, by ARN."""
+    """ARNs of the job queues that place jobs on any of the compute environments."""
     batch = client("batch")
     with translated(batch, "batch:DescribeJobQueues"):
         return [

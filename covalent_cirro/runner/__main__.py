@@ -1,7 +1,7 @@
 """What the job definition's command runs: ``python -m covalent_cirro.runner s3://bucket/.../call.json``.
 
-Forks the electron's process first, then loads the supervisor: the two start side by side, and the child never inherits
-a thread. Must not import anything that either side can do without.
+Forks the electron's process first, then imports the supervisor: both start at the same time, and the child inherits no
+thread. It must import nothing that one of the two does not need.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 def main() -> int:
     """Run one call; returns the exit code (`protocol.ExitCode`)."""
     started = time.time()
-    # protocol is imported before the fork: both sides need it, and one import is cheaper than two.
+    # Imported before the fork: both processes need it, and one import is cheaper than two.
     from covalent_cirro.contract import protocol
     from covalent_cirro.runner import process
 
@@ -32,5 +32,5 @@ if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Without the native threads' orderly shutdown, which only costs time: all that matters is stored.
+    # Without an orderly shutdown of the native threads, which would only take time: everything is stored by now.
     os._exit(code)

@@ -1,7 +1,7 @@
-"""The child's side of the electron's process: takes requests from a pipe, runs the tasks, replies with what came out.
+"""The electron's process: reads requests from a pipe, runs the tasks, and replies with their results.
 
-Never touches S3: what it needs lies in local files or comes inline, what it makes goes to local files. The rules of
-running a task are in `tasks.py`.
+It never calls S3: its inputs are local files or inline, and its results go to local files. `tasks.py` has the rules of
+running a task.
 
 A request is ``{"dispatch_id", "covalent", "folder", "checkpoint", "attempt", "packages": [{"name", "archive": REF}],
 "task": {"node_id", "name", "function": REF, "hooks": REF or null, "args": [REF], "kwargs": {name: REF}}}`` with REF
@@ -25,7 +25,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def serve(parent: int, requests: int, replies: int) -> int:
-    """Run tasks until the requests end. Returns the exit code of the process."""
+    """Run tasks until the pipe of requests is closed. Returns the exit code of the process."""
     flush_c = _prepare_process(parent)
 
     def reply(**message: Any) -> None:
@@ -40,7 +40,7 @@ def serve(parent: int, requests: int, replies: int) -> int:
         return 1
     reply(event="hello", cloudpickle=cloudpickle.__version__)
 
-    from covalent_cirro.runner import local_packages, tasks
+    from covalent_cirro.runner import package_path, tasks
     from covalent_cirro.runner.results import Packed
 
     me, folder, streams = os.getpid(), os.getcwd(), (os.dup(1), os.dup(2))
@@ -49,7 +49,7 @@ def serve(parent: int, requests: int, replies: int) -> int:
         os.environ[CHECKPOINT_VARIABLE] = request["checkpoint"]
         os.environ[ATTEMPT_VARIABLE] = str(request["attempt"])
         task = request["task"]
-        failure = local_packages.install(
+        failure = package_path.install(
             [(package["name"], _opener(package["archive"])) for package in request["packages"]],
             os.path.join(request["folder"], "packages"),
         )
@@ -68,7 +68,7 @@ def serve(parent: int, requests: int, replies: int) -> int:
             started=lambda: reply(event="started", time=time.time()),
         )
         if os.getpid() != me:
-            # The electron forked and its copy came back too: one of us is enough.
+            # The electron forked, and its copy returned here too: only one process may reply.
             os._exit(0)
         _flush_streams(flush_c)
         kind = "failure" if isinstance(result, Failure) else "output"
@@ -77,20 +77,20 @@ def serve(parent: int, requests: int, replies: int) -> int:
 
 
 def _prepare_process(parent: int) -> Callable[[], object]:
-    """Set up signals, streams and environment; returns a function that flushes C's stdio."""
+    """Set up signals, streams and environment. Returns a function that flushes the streams of the C library."""
     import faulthandler
     import types
 
     # A fresh main module: the electron must not find the runner's own, and spawned workers must not import it.
     sys.modules["__main__"] = types.ModuleType("__main__")
-    # Covalent reads it as "running inside a dispatch" and would ask its server, which a job cannot reach.
+    # Covalent takes this variable for "inside a dispatch" and would call its server, which a job cannot reach.
     os.environ.pop("COVALENT_DISPATCH_ID", None)
-    # New ones: those of the interpreter's start may believe that they write to a file, not to a pipe.
+    # New objects: those of the interpreter's start may be buffered as for a file, not as for a pipe.
     for name, fd in (("stdout", 1), ("stderr", 2)):
         stream = open(fd, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    # A segfault leaves the Python stack on stderr.
+    # After a segfault, stderr has the Python stack.
     faulthandler.enable()
     try:
         import ctypes
@@ -108,7 +108,7 @@ def _prepare_process(parent: int) -> Callable[[], object]:
 
 
 def _restore_surroundings(folder: str, streams: tuple[int, int]) -> None:
-    """Undo what an earlier electron of the same call did to the folder and the streams."""
+    """Restore the working folder and the streams, which an earlier electron of the call may have changed."""
     os.chdir(folder)
     os.dup2(streams[0], 1)
     os.dup2(streams[1], 2)
@@ -117,7 +117,7 @@ def _restore_surroundings(folder: str, streams: tuple[int, int]) -> None:
 
 def _flush_streams(flush_c: Callable[[], object]) -> None:
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-        # Whatever the electron put there: its output is its own affair.
+        # The electron replaced the stream with an object of its own, which need not work.
         with contextlib.suppress(Exception):
             stream.flush()  # type: ignore[union-attr]
     flush_c()

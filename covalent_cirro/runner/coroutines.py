@@ -1,4 +1,4 @@
-"""Runs what an ``async`` function gave to its end, as `asyncio.run` does for a script."""
+"""Runs the coroutine of an ``async`` function to its end, as `asyncio.run` does in a script."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def finished(value: Any) -> Any:
-    """The value itself; of an ``async`` function, what it returns once it has run in an event loop of its own."""
+    """The value itself; if it is a coroutine, the value that it returns, run in an event loop of its own."""
     if not isinstance(value, Coroutine):
         return value
     import asyncio

@@ -1,7 +1,4 @@
-"""What an outcome means: exit codes, and failures of processes in plain words.
-
-Pure: values in, values out.
-"""
+"""Exit codes of the runner, and failures of the electron's process. Pure."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ def exit_code(results: Iterable[NodeResult]) -> int:
 
 
 def tail_bytes(electrons: int) -> int:
-    """What the outcome of so many electrons has room for of each stream that one of them prints."""
+    """Bytes of each stream's end that the outcome has room for, by the number of electrons."""
     return min(LOG_TAIL_BYTES, ALL_TAILS_BYTES // (2 * electrons))
 
 

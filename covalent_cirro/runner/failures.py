@@ -1,7 +1,7 @@
-"""Turns what an electron raised into a `protocol.Failure`: kind, one line, traceback without the runner's own frames.
+"""Turns an exception of an electron into a `protocol.Failure`: kind, one line, traceback without the runner's frames.
 
-Pure: no I/O beyond the source lines that the traceback module looks up. Nothing here may raise, whatever the
-exception does.
+Pure: no I/O beyond the source lines that the traceback module looks up. Nothing here may raise, whatever
+the methods of the exception do.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from covalent_cirro.contract.protocol import Failure, Kind
 
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _ASYNCIO = os.path.join(os.path.dirname(os.__file__), "asyncio") + os.sep
-"""Between the runner's frames and those of an electron that is async."""
+"""Modules whose frames lie between the runner's and those of an ``async`` electron."""
 
 
 class Stage(NamedTuple):
-    """What was being done when it happened.
+    """The step in which an exception was raised.
 
     Attributes:
-        kind: The `Kind` of an exception that is nothing more special.
-        what: For the message: ``"unpickling argument 2"``.
+        kind: `Kind` of the failure, unless the exception itself has a more specific one.
+        what: Name of the step for the message, ``"unpickling argument 2"``.
     """
 
     kind: str
@@ -31,15 +31,15 @@ class Stage(NamedTuple):
 
 
 class HookFailed(Exception):
-    """A shell command or pip ended with an error. Its output is in the log; a traceback would say nothing."""
+    """A shell command or pip ended with an error. Its output is in the log; a traceback would add nothing."""
 
 
 def explain(error: BaseException, stage: Stage, covalent: str) -> Failure:
-    """The failure that an exception means.
+    """Make the failure of an exception.
 
     Args:
-        error: What was raised.
-        stage: Where.
+        error: The exception.
+        stage: The step in which it was raised.
         covalent: Version of Covalent on the server, for the remedy where Covalent itself is missing.
     """
     traceback = "" if isinstance(error, HookFailed) else format_traceback(error)
@@ -59,9 +59,9 @@ def explain(error: BaseException, stage: Stage, covalent: str) -> Failure:
 
 def _explain_exit(error: SystemExit, stage: Stage, traceback: str) -> Failure:
     code = error.code
-    # As the interpreter does it: None is success, a number is the code, anything else is printed and means 1.
+    # As in the interpreter: None is success, a number is the exit code, anything else is printed and means 1.
     number = 0 if code is None else code if isinstance(code, int) else 1
-    # The system keeps eight bits of it; the interpreter gives it -1 for a number that C's long does not hold.
+    # The system keeps eight bits of the code; the interpreter passes -1 for a number that does not fit a C long.
     exit_code = (number if abs(number) < 2**63 else -1) & 0xFF
     said = "" if code is None or isinstance(code, int) else f" ({_text(code)})"
     where = "the electron" if stage.kind == Kind.RAISED else stage.what
@@ -70,7 +70,7 @@ def _explain_exit(error: SystemExit, stage: Stage, traceback: str) -> Failure:
 
 
 def missing_module(module: str, what: str, covalent: str) -> str:
-    """One line that names a missing module and how to bring it into the container."""
+    """One line that names a missing module and the ways to bring it into the container."""
     top = module.split(".")[0]
     if top == "covalent":
         return (
@@ -97,7 +97,7 @@ def describe(error: BaseException) -> str:
 def format_traceback(error: BaseException) -> str:
     """The traceback with its chained causes, beginning at the first frame that is not the runner's.
 
-    Of a very long one, as a message of megabytes makes it, the beginning and the end.
+    Of a very long text, which a message of megabytes makes, only the beginning and the end.
     """
     import traceback
 
@@ -133,5 +133,5 @@ def _text(value: object) -> str:
 def _one_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = lines[0] if lines else ""
-    # Not every string is valid UTF-8, but every document has to be.
+    # A string may contain lone surrogates; a document has to be valid UTF-8.
     return texts.cut(line.encode("utf-8", "backslashreplace").decode(), MESSAGE_CHARS)

@@ -1,7 +1,7 @@
-"""Carries out Covalent's hooks from ``hooks.json`` without Covalent: deps_bash, deps_pip, call_before, call_after.
+"""Runs Covalent's hooks from ``hooks.json`` without Covalent: deps_bash, deps_pip, call_before, call_after.
 
-Follows covalent 0.240 ``executor/utils/wrappers.py``. Bash and pip are done from their plain attributes, because their
-pickled functions live in Covalent; calls are unpickled and called.
+Follows covalent 0.240 ``executor/utils/wrappers.py``. Bash and pip hooks are run from their plain attributes, because
+their pickled functions need Covalent; calls are unpickled and called.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _FILES_KEYWORD = "files"  # covalent/_workflow/depscall.py RESERVED_RETVAL_KEY__
 
 
 class Hook(NamedTuple):
-    """One thing to do before or after the electron.
+    """A hook to run before or after the electron.
 
     Attributes:
-        stage: For the message if it fails.
-        run: Does it, and returns what Covalent would inject.
+        stage: Name of the step for the message if the hook fails.
+        run: Runs the hook; returns the value that Covalent would inject.
         retval_keyword: Keyword argument that gets the value; empty for none.
     """
 
@@ -37,7 +37,7 @@ class Hook(NamedTuple):
 
 
 def before(hooks: dict[str, Any]) -> Iterator[Hook]:
-    """What comes before the electron, in Covalent's order: bash, pip, then the calls."""
+    """Hooks before the electron, in Covalent's order: bash, pip, then the calls."""
     deps = hooks.get("deps") or {}
     if deps.get("bash"):
         yield Hook(Stage(Kind.HOOK, "deps_bash"), lambda: run_bash(deps["bash"]["attributes"]))
@@ -47,13 +47,13 @@ def before(hooks: dict[str, Any]) -> Iterator[Hook]:
 
 
 def after(hooks: dict[str, Any]) -> Iterator[Hook]:
-    """What comes after the electron. Its values are dropped, as Covalent does."""
+    """Hooks after the electron. Their values are dropped, as Covalent does."""
     yield from _calls(hooks.get("call_after") or [], "call_after")
 
 
 def _calls(entries: list[dict[str, Any]], where: str) -> Iterator[Hook]:
     for i, entry in enumerate(entries):
-        # Covalent takes DepsModule out before a dispatch: the module travels inside the function.
+        # Covalent removes DepsModule before a dispatch: the module is pickled with the function.
         if entry.get("short_name") == "depsmodule":
             continue
         attributes = entry["attributes"]
@@ -80,7 +80,7 @@ def run_bash(attributes: dict[str, Any]) -> None:
     """Run shell commands one after another; their output goes to the electron's streams.
 
     Raises:
-        HookFailed: One ended with an error; those after it are not run.
+        HookFailed: A command ended with an error; the commands after it are not run.
     """
     commands = attributes.get("commands") or []
     for command in [commands] if isinstance(commands, str) else commands:
@@ -130,8 +130,8 @@ def run_pip(attributes: dict[str, Any]) -> None:
 def _find_new_packages() -> None:
     import site
 
-    # pip falls back to the user's folder where it may not write to the main one; if it made that folder just now,
-    # this interpreter does not look there yet.
+    # pip installs into the user's folder if it may not write to the main one. If pip made that folder just now,
+    # this interpreter does not search it yet.
     if site.ENABLE_USER_SITE:
         folder = site.getusersitepackages()
         if folder not in sys.path and os.path.isdir(folder):
@@ -144,7 +144,7 @@ def _ended(code: int) -> str:
 
 
 def _flush() -> None:
-    """So that what the electron wrote so far stands before what the subprocess writes."""
+    """Flush stdout and stderr, so that the subprocess writes after what the electron wrote."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
@@ -153,7 +153,7 @@ def _flush() -> None:
 def keyword_arguments(values: list[tuple[str, Any]]) -> dict[str, Any]:
     """The keyword arguments that call_before injects, from its (retval_keyword, value) pairs in order.
 
-    A keyword that came once gives its value, one that came again gives the list of values; ``files`` is always a list.
+    A keyword that occurs once has its value, one that occurs again a list of values; ``files`` is always a list.
     """
     gathered: dict[str, list[Any]] = {}
     for keyword, value in values:

@@ -1,9 +1,10 @@
 """Runs Covalent's own nodes on the server's host: ``python -m covalent_cirro.runner.host request.json [fd]``.
 
-With a second argument, the number of a pipe, it ends with all that it started when the pipe's other end is closed.
+With a second argument, the number of a pipe, the process ends, with all that it started, when the pipe's other end is
+closed.
 
-The same rules as in the container (`tasks.py`), but in a sandbox (`sandbox.py`) and on local files: it reads what the
-request names, and writes in one folder. Hooks are not run: what a job installs is none of the server's host.
+The rules of a task are those of the container (`tasks.py`), but the process is in a sandbox (`sandbox.py`) and works on
+local files: it reads the files that the request names, and writes in one folder. Hooks are not run: they are for jobs.
 
 The request::
 
@@ -11,18 +12,18 @@ The request::
      "tasks": [{"node_id": 3, "name": ":make.__getattr__", "function": "/path/function.tobj", "hands_on": false,
                 "args": [{"tobj": "/path/results.tobj"}, {"node": 2}], "kwargs": {"key": {"tobj": "..."}}}]}
 
-``{"node": 2}`` is the output of an earlier task of the request. ``hands_on``: what cannot be unpickled here may be
-handed on unopened (`placeholders.py`). In the folder, which exists, each task leaves ``<node_id>.stdout``, ``.stderr``
-and, if it succeeds, ``.output``, a ``.tobj`` file. ``outcome.json`` in it is written last and whole (by rename)::
+``{"node": 2}`` is the output of an earlier task of the request. ``hands_on``: an object that cannot be unpickled here
+may be passed on unopened (`placeholders.py`). In the folder, which exists, each task writes ``<node_id>.stdout``,
+``.stderr`` and, if it succeeds, ``.output``, a ``.tobj`` file. ``outcome.json`` is written last, in one step (rename)::
 
     {"format": 2, "sandbox": {"files": true, "network": true},
      "results": [{"node_id": 3, "failure": `protocol.Failure` as an object, or null, "elsewhere": false}]}
 
-``elsewhere``: it failed for what is not here, a module or memory: a job with the electron's own packages may do it.
+``elsewhere``: it failed because a module or memory is missing here; a job with the electron's packages may succeed.
 Tasks after a failed one are not run (`Kind.NOT_RUN`).
 
-The exit code is 0 once the outcome is written, whatever it says; without an outcome the process was killed, or ended by
-itself, or the request is not one (exit code 64, reason on stderr).
+The exit code is 0 if the outcome was written, whatever it says. Without an outcome the process was killed or ended by
+itself, or the request was malformed (exit code 64, reason on stderr).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import cloudpickle
 
 from covalent_cirro.contract import nested, protocol, tobj
-from covalent_cirro.contract.nested import Part
+from covalent_cirro.contract.nested import PickledPart
 from covalent_cirro.contract.protocol import Failure, Kind
 from covalent_cirro.runner import placeholders, sandbox, tasks
 from covalent_cirro.runner.results import Packed
@@ -56,14 +57,14 @@ OUTCOME = "outcome.json"
 _CHUNK = 1024 * 1024
 
 _OUT_OF_MEMORY = re.compile(r"(\S+\.)?\w*MemoryError\b")
-"""How the message of a `MemoryError` begins, and of NumPy's own."""
+"""Beginnings of the messages of `MemoryError` and of NumPy's subclass of it."""
 
 _DAMAGE = (tobj.TobjError, pickle.UnpicklingError, EOFError)
-"""What bytes raise that no module could read."""
+"""Exceptions for bytes that are damaged: no module could unpickle them."""
 
 
 def main(argv: list[str]) -> int:
-    """Carry out the request in the file ``argv[1]``; returns the exit code."""
+    """Run the tasks of the request in the file ``argv[1]``. Returns the exit code."""
     try:
         path, *parent = argv[1:]
         with open(path, "rb") as file:
@@ -93,13 +94,13 @@ def main(argv: list[str]) -> int:
 
 
 def _files(todo: list[dict[str, Any]]) -> list[str]:
-    """What the tasks read."""
+    """Paths of the files that the tasks read."""
     refs = [ref for task in todo for ref in (*task["args"], *task["kwargs"].values())]
     return [task["function"] for task in todo] + [ref["tobj"] for ref in refs if "tobj" in ref]
 
 
 def _end_with(parent: int) -> None:
-    """End this process group once nobody holds the other end of a pipe."""
+    """Kill this process group when the other end of a pipe is closed."""
     os.set_inheritable(parent, False)
     while os.read(parent, 1):
         pass
@@ -107,7 +108,7 @@ def _end_with(parent: int) -> None:
 
 
 class _Ended(NamedTuple):
-    """How a task ended: its failure, and whether a job may do better."""
+    """How a task ended: its failure, and whether a job may succeed instead."""
 
     failure: Failure | None
     elsewhere: bool = False
@@ -134,7 +135,7 @@ def _run(request: dict[str, Any], task: dict[str, Any], scratch: str) -> _Ended:
         kwargs={key: opener(ref) for key, ref in task["kwargs"].items()},
     )
     if task["hands_on"]:
-        cloudpickle.loads = placeholders.loads  # by which Covalent unpickles the code of a lattice
+        cloudpickle.loads = placeholders.loads  # Covalent unpickles the code of a lattice with it
     reading = _Reading(task["name"], task["hands_on"])
     with _Redirected(named("stdout", task["node_id"]), named("stderr", task["node_id"])):
         ended = tasks.run(job, scratch, started=lambda: None, unpickle=reading)
@@ -149,7 +150,7 @@ class _Reading:
     """Unpickles the function and the arguments of a node.
 
     Attributes:
-        not_here: One of them is whole, but cannot be unpickled on this host.
+        not_here: One of them is undamaged, but cannot be unpickled on this host.
     """
 
     def __init__(self, name: str, hands_on: bool) -> None:
@@ -161,10 +162,10 @@ class _Reading:
         with source() as file:
             value = nested.read(file)
             if value is None:
-                value = Part("", 0, file.seek(0, os.SEEK_END))
+                value = PickledPart("", 0, file.seek(0, os.SEEK_END))
             return nested.load(value, lambda part: self._part(source, file, part))
 
-    def _part(self, source: tasks.Open, file: BinaryIO, part: Part) -> Any:
+    def _part(self, source: tasks.Open, file: BinaryIO, part: PickledPart) -> Any:
         try:
             return tasks.load_part(file, part)
         except _DAMAGE:
@@ -176,18 +177,18 @@ class _Reading:
             why = error
         try:
             return placeholders.load(cast(BinaryIO, io.BufferedReader(nested.PartFile(file, part))))
-        except Exception:  # not only a name is missing, but what the object is made by
+        except Exception:  # the function that makes the object is missing, not only a name
             return placeholders.Result(f"a result that {self._name!r} is given", why, lambda: _bytes(source, part))
 
 
-def _bytes(source: tasks.Open, part: Part) -> bytes:
+def _bytes(source: tasks.Open, part: PickledPart) -> bytes:
     with source() as file:
         file.seek(part.offset)
         return file.read(part.size)
 
 
 class _Redirected:
-    """Sends the process's stdout and stderr to files meanwhile: Python's, native code's and subprocesses'."""
+    """Redirects stdout and stderr of Python, native code and subprocesses to files for a block."""
 
     def __init__(self, stdout: str, stderr: str) -> None:
         self._paths = {1: stdout, 2: stderr}

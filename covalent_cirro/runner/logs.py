@@ -1,6 +1,6 @@
-"""Cuts what an electron writes into a tail and parts, so that neither memory nor the outcome grows with the text.
+"""Splits the output of an electron into parts and a tail, so that memory and outcome do not grow with the text.
 
-Pure: bytes and times go in, parts come out; `supervisor.py` stores them.
+Pure: it takes bytes and times, and returns parts; `pump.py` stores them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PART_BYTES = 2 * 1024 * 1024
 
 
 def cut_text(data: bytes | bytearray) -> int:
-    """Where to cut so that no UTF-8 character is torn: the length, less at most 3 bytes of an unfinished one.
+    """Length of the text without an unfinished UTF-8 character at its end, which has at most 3 bytes.
 
     Bytes that are not UTF-8 are never held back for longer than that.
     """
@@ -30,7 +30,7 @@ class PartNames:
     """Names the parts of one stream, over all electrons of a job.
 
     Attributes:
-        given: How many were asked for.
+        given: Number of names that were returned.
     """
 
     def __init__(self, attempt: int, stream: str) -> None:
@@ -38,7 +38,7 @@ class PartNames:
         self._attempt, self._stream = attempt, stream
 
     def next(self) -> str | None:
-        """The next name; `None` where there are as many parts as an outcome can tell of."""
+        """The next name; `None` after `limits.MAX_PARTS` names."""
         part = Part(self._attempt, self._stream, self.given)
         self.given += 1
         return part.name if part.number < MAX_PARTS else None
@@ -61,14 +61,14 @@ class Stream:
         self._parts: list[str] = []
 
     def feed(self, data: bytes) -> None:
-        """Take in bytes as they were read."""
+        """Add bytes that were read."""
         self.size += len(data)
         self._new += data
         self._tail += data[-LOG_TAIL_BYTES:]
         del self._tail[: max(0, len(self._tail) - LOG_TAIL_BYTES)]
 
     def due_at(self) -> float | None:
-        """When the next part should be cut; `None` while there is nothing new."""
+        """Time at which the next part is due; `None` while there is no new text."""
         if not self._new:
             return None
         if len(self._new) >= PART_BYTES:
@@ -76,7 +76,7 @@ class Stream:
         return self._last_cut + interval_s(self._first_s, self._last_cut - self._began)
 
     def cut(self, now: float) -> bytes:
-        """Take the new text out as a part, which ends between characters; empty if there is none."""
+        """Return the new text as a part that ends between two characters; empty if there is none."""
         self._last_cut = now
         end = cut_text(self._new)
         part = bytes(self._new[:end])
@@ -84,7 +84,7 @@ class Stream:
         return part
 
     def finish(self, tail_bytes: int = LOG_TAIL_BYTES) -> bytes:
-        """Take out what is left for the last part; empty if the tail alone, of so many bytes, is the whole text."""
+        """Return the rest for the last part; empty if the tail of so many bytes is the whole text."""
         if not self._parts and self.size <= tail_bytes:
             return b""
         part = bytes(self._new)
@@ -92,7 +92,7 @@ class Stream:
         return part
 
     def stored(self, name: str) -> None:
-        """Note the name of a part that was taken out, in order."""
+        """Note the name of the part that `cut` or `finish` returned."""
         self._parts.append(name)
 
     def lost(self, name: str) -> None:
@@ -100,10 +100,10 @@ class Stream:
         self._parts.remove(name)
 
     def log(self, tail_bytes: int = LOG_TAIL_BYTES) -> Log:
-        """What the outcome says of it, with a tail of so many bytes at most."""
+        """The entry for the outcome, with a tail of at most so many bytes."""
         tail = bytes(self._tail[-tail_bytes:])
         if self.size > tail_bytes:
-            # The cut may have gone through a character: up to 3 bytes of it are in front.
+            # The tail may begin inside a character: up to 3 bytes of it are at the front.
             start = 0
             while start < min(3, len(tail)) and tail[start] & 0xC0 == 0x80:
                 start += 1

@@ -1,11 +1,11 @@
 """The electron's ``__main__``: where the functions and classes of the user's script are found by their names.
 
-cloudpickle sends them by value, and makes them anew where it reads them. Pools of processes, DataLoaders and
-``torch.save`` use pickle, which sends a name only: ``__main__.f``, or that of a module which `cirro run` made of a
-file. So what comes out of the electron's pickles is put where its name says. Processes that are spawned get it through
-``__main__.__file__``, which `multiprocessing` runs in each of them first: it is written when somebody asks for it.
+cloudpickle sends them by value, and recreates them where it unpickles. Pools of processes, DataLoaders and
+``torch.save`` use pickle, which sends a name only: ``__main__.f``, or the name in a module that `cirro run` made of a
+file. So the functions and classes from the electron's pickles are stored under their names. Spawned processes get them
+through ``__main__.__file__``, which `multiprocessing` runs in each of them first; the file is written when it is read.
 
-Not found by name are functions inside functions, lambdas, and what the electron defines by itself, as in any script.
+Functions inside functions, lambdas, and what the electron itself defines are not found by name, as in any script.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ for _name, _content in _modules.items():
 
 
 class _Main(types.ModuleType):
-    """A ``__main__`` that has a file as soon as there is something for it."""
+    """A ``__main__`` that has a file as soon as it has functions or classes."""
 
     def __getattr__(self, name: str) -> Any:
         if name == "__file__" and _current is not None and _current.main is self and _current.names:
@@ -46,12 +46,12 @@ class _Main(types.ModuleType):
 
 
 class _Names:
-    """The modules of one task, and what was put into them.
+    """The modules of one task, and the names that were put into them.
 
     Attributes:
-        main: Its ``__main__``.
-        others: Modules that are nowhere else in this container, by name.
-        names: What was put into each.
+        main: The task's ``__main__``.
+        others: Modules that do not exist otherwise in this container, by name.
+        names: Names that were put into each module.
     """
 
     def __init__(self, folder: str) -> None:
@@ -62,7 +62,7 @@ class _Names:
         self._written = 0
 
     def keep(self, made: Any) -> None:
-        """Put a function or class where its name says, if nothing of that name is there."""
+        """Put a function or class into the module of its name, unless the module has that name already."""
         module, name = getattr(made, "__module__", None), getattr(made, "__qualname__", None)
         if not isinstance(module, str) or not isinstance(name, str) or not name.isidentifier():
             return
@@ -76,7 +76,7 @@ class _Names:
             import importlib.util
 
             try:
-                # One that can be imported is another module: its own functions were sent by reference.
+                # A module that can be imported is another one: its functions were sent by reference.
                 if "." in name or name in sys.modules or importlib.util.find_spec(name) is not None:
                     return None
             except (ImportError, ValueError):
@@ -84,20 +84,20 @@ class _Names:
             import cloudpickle
 
             module = self.others[name] = sys.modules[name] = types.ModuleType(name)
-            cloudpickle.register_pickle_by_value(module)  # results that have its classes must be read elsewhere
+            cloudpickle.register_pickle_by_value(module)  # so that results can be read elsewhere
         return self.others[name]
 
     def forget(self) -> None:
-        """The task has ended: the next one has names of its own."""
+        """Remove the modules of the task that has ended: the next task has names of its own."""
         import cloudpickle
 
         for name, module in self.others.items():
-            with contextlib.suppress(ValueError):  # the electron did it itself
+            with contextlib.suppress(ValueError):  # the electron removed it already
                 cloudpickle.unregister_pickle_by_value(module)
             sys.modules.pop(name, None)
 
     def written(self) -> str:
-        """The path of a script that makes all of them anew."""
+        """Write a script that recreates all of them; returns its path."""
         import cloudpickle
 
         folder = os.path.join(self._folder, "main")
@@ -120,7 +120,7 @@ def begin(folder: str) -> None:
     """Give the process a new ``__main__``, for a task.
 
     Args:
-        folder: Where its file is written if somebody asks for it.
+        folder: Where its file is written when ``__file__`` is read.
     """
     global _current
     if _current is not None:
@@ -130,7 +130,7 @@ def begin(folder: str) -> None:
 
 
 def load(file: BinaryIO) -> Any:
-    """Unpickle, and keep the functions and classes that come by value where they are found by name."""
+    """Unpickle, and make the functions and classes that were sent by value findable by their names."""
     made: list[Any] = []
     value = _Unpickler(file, made).load()
     if _current is not None:
@@ -149,13 +149,13 @@ class _Unpickler(pickle.Unpickler):
         if module == "cloudpickle.cloudpickle" and name in _MAKERS:
             return self._noting(found)
         if name == "loads" and module in ("pickle", "_pickle"):
-            return lambda data: load(io.BytesIO(data))  # a pickle in a pickle
+            return lambda data: load(io.BytesIO(data))  # a pickle inside a pickle
         return found
 
     def _noting(self, make: Callable[..., Any]) -> Callable[..., Any]:
         def noted(*arguments: Any) -> Any:
             made = make(*arguments)
-            self._made.append(made)  # it gets its name later
+            self._made.append(made)  # cloudpickle sets its name later
             return made
 
         return noted

@@ -1,8 +1,8 @@
-"""What stands, in Covalent's own code on the server's host, for objects that cannot be unpickled there.
+"""Placeholders for objects that cannot be unpickled on the server's host, where Covalent's own nodes run.
 
-A lattice's code hands results on that it never looks at, and names functions that only jobs call. Both need no module
-of theirs: a placeholder is pickled as the object that it stands for. Whoever computes with one is told why that cannot
-be.
+A lattice's code passes results on without using them, and names functions that only jobs call. Neither needs the
+modules of these objects: a placeholder is pickled as the object that it stands for. Computing with a placeholder raises
+`NotOpened`, which says why the object is not there.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ REMEDY = (
 
 
 class NotOpened(Exception):
-    """Something was used on the server's host that can only be handed on there."""
+    """Code used an object on the server's host that can only be passed on there."""
 
 
 class Placeholder:
     """Stands for an object; its pickle is the object's.
 
     Args:
-        what: What it stands for, for people.
-        why: Why it is not there itself.
-        pickled: Gives the object's pickle.
+        what: Name of the object, for messages.
+        why: Why the object cannot be unpickled here.
+        pickled: Returns the object's pickle.
     """
 
     def __init__(self, what: str, why: BaseException, pickled: Callable[[], bytes]) -> None:
         self._cirro = (what, why, pickled)
 
     def __reduce__(self) -> Any:
-        """As the object itself."""
+        """Pickle the object itself."""
         return pickle.loads, (self._cirro[2](),)
 
     def __deepcopy__(self, _: Any) -> Placeholder:
-        """Itself: a copy would be made by opening it."""
+        """The placeholder itself: copying would need the object."""
         return self
 
     def __copy__(self) -> Placeholder:
@@ -54,7 +54,7 @@ class Placeholder:
     __repr__ = __str__
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name.endswith("__"):  # Python, pickle and Covalent ask for what may not be there
+        if name.startswith("__") and name.endswith("__"):  # Python, pickle and Covalent look up optional attributes
             raise AttributeError(name)
         self._refuse(name)
 
@@ -78,7 +78,7 @@ class Missing(Placeholder):
         self.__name__ = full.rpartition(".")[2]
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "workflow_function":  # inspect asks, and Covalent: is it a lattice?
+        if name.startswith("_") or name == "workflow_function":  # Covalent looks for a lattice by it
             raise AttributeError(name)
         return super().__getattr__(name)
 
@@ -86,7 +86,7 @@ class Missing(Placeholder):
         self._refuse("result")
 
     def __bool__(self) -> bool:
-        """It is there, for whoever asks whether a function was given."""
+        """True, for code that checks whether a function was given."""
         return True
 
 
@@ -107,7 +107,7 @@ for _name in (
 
 
 class Result(Placeholder):
-    """Stands for a result. A comparison would be made with the placeholder, and be wrong."""
+    """Stands for a result. Comparing raises: it would compare the placeholder, and be wrong."""
 
     __eq__ = _refusing("__eq__")
     __ne__ = _refusing("__ne__")
@@ -117,7 +117,7 @@ class Result(Placeholder):
 
 
 def _named(module: str, name: str) -> bytes:
-    """The pickle of something that is found by its name: STACK_GLOBAL, or a call of `importlib.import_module`."""
+    """The pickle of an object that is found by its name: STACK_GLOBAL, or a call of `importlib.import_module`."""
 
     def text(of: str) -> bytes:
         data = of.encode()
@@ -140,7 +140,7 @@ def loads(data: bytes) -> Any:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """The object of a name, or what stands for it."""
+        """The object of a name, or a placeholder for it."""
         if (module, name) == ("cloudpickle.cloudpickle", "subimport"):  # a module that is a function's global
             return _import
         try:

@@ -1,6 +1,6 @@
-"""The electron's process, as the supervisor sees it: made by fork, spoken to through pipes, waited for, killed.
+"""The electron's process, for the supervisor: forks it, exchanges messages over pipes, waits for it, kills it.
 
-Knows nothing of S3, calls or logs; the child's side is `child.py`.
+It must not know S3, calls or logs. `child.py` is the code of the forked process.
 
 Pipes: requests (supervisor to child) and replies (child to supervisor) carry one JSON object a line; stdout and stderr
 carry whatever the electron, its C code and its subprocesses write.
@@ -70,13 +70,13 @@ class ElectronProcess:
         return True
 
     def close_requests(self) -> None:
-        """Tell the child that no more requests come: it ends in an orderly way."""
+        """Close the pipe of requests: the child ends in an orderly way."""
         if self._requests >= 0:
             os.close(self._requests)
             self._requests = -1
 
     def read_replies(self) -> list[dict[str, Any]]:
-        """The replies that have arrived in full; never blocks."""
+        """Replies that have arrived completely; never blocks."""
         while True:
             try:
                 chunk = os.read(self.replies, _READ_BYTES)
@@ -89,7 +89,7 @@ class ElectronProcess:
         return [json.loads(line) for line in lines]
 
     def poll(self) -> Ended | None:
-        """Collect the process if it has ended; never blocks."""
+        """Collect the exit status if the process has ended; never blocks."""
         if self.ended is None:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid == self.pid:
@@ -104,11 +104,11 @@ class ElectronProcess:
         return self.ended
 
     def signal_group(self, number: int) -> None:
-        """Send a signal to the child and to all that it started and left in its process group."""
-        # All gone; macOS says EPERM where only zombies are left.
+        """Send a signal to the child and to all processes of its group."""
+        # No process is left; macOS answers EPERM if only zombies are left.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
-        # By its own id where the electron has left the group; never twice, for it may count.
+        # By its own id if the electron has left the group; never twice, because the electron may count signals.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if self.ended is None and os.getpgid(self.pid) != self.pid:
                 os.kill(self.pid, number)
@@ -128,7 +128,7 @@ def fork() -> ElectronProcess:
     stdout_r, stdout_w = os.pipe()
     stderr_r, stderr_w = os.pipe()
     parent = os.getpid()
-    # Held back until the supervisor listens (`listen_to_stops`): as process 1 of a container, a process that neither
+    # Blocked until `listen_to_stops` is called: process 1 of a container that neither
     # blocks nor handles a signal does not get it at all.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     pid = os.fork()
@@ -139,14 +139,14 @@ def fork() -> ElectronProcess:
         _become_child(parent, requests_r, replies_w, stdout_w, stderr_w)
     for fd in (requests_r, replies_w, stdout_w, stderr_w):
         os.close(fd)
-    # Also here, so that a signal to the group that comes at once finds it.
+    # Also here, so that a signal that is sent to the group at once reaches the child.
     with contextlib.suppress(OSError):
         os.setpgid(pid, pid)
     return ElectronProcess(pid, requests_w, replies_r, stdout_r, stderr_r)
 
 
 def listen_to_stops(listener: Callable[[int, FrameType | None], None]) -> None:
-    """Have SIGTERM and SIGINT call ``listener``; one that came since `fork` does so now."""
+    """Have SIGTERM and SIGINT call ``listener``, also for a signal that came since `fork`."""
     for number in _STOPS:
         signal.signal(number, listener)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)

@@ -1,9 +1,8 @@
-"""Publishes the outcome of a call: once, whatever other attempts of the job, or other jobs, do meanwhile.
+"""Stores the outcome of a call exactly once, whatever other attempts of the job, or other jobs, do meanwhile.
 
-Nothing is ever written over, and the job role may not do so either (``infra/roles.yaml``). Where ``outcome.json`` is
-there already, be it an earlier attempt's that may be done better or something that this job did not write, an attempt's
-outcome has a key of its own. It must not know how an electron is run. It is loaded when it is needed, so that no
-electron waits for it.
+No object is ever overwritten, and the job role does not allow it (``infra/roles.yaml``). If ``outcome.json`` exists
+already, from an earlier attempt that may be repeated or from another job, the attempt's outcome gets a key of its own.
+This module must not know how an electron is run. It is imported when it is needed, so that no electron waits for it.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from covalent_cirro.runner import exits
 from covalent_cirro.runner.s3 import answers
 
 if TYPE_CHECKING:
-    from covalent_cirro.runner.s3.client import Client
+    from covalent_cirro.runner.s3.s3_client import Client
 
 _TRIES = 5
 _CONFLICT_PAUSE_S = 0.3
 _ONLY_IF_NEW = {"If-None-Match": "*"}
 
 Get = Callable[[str], bytes | None]
-"""Reads an object of the call's bucket by its key; `None` if there is none."""
+"""Reads an object of the call's bucket by its key; `None` if it does not exist."""
 
 
 class NotStored(Exception):
@@ -33,12 +32,12 @@ class NotStored(Exception):
 
 
 def published(get: Get, where: Location, mac_key: str, attempt: int) -> int | None:
-    """The exit code that an earlier attempt's outcome stands for; `None` if this attempt has to run.
+    """The exit code of an earlier attempt's outcome; `None` if this attempt has to run.
 
     Args:
         get: Reads from the call's bucket.
-        where: The call's place.
-        mac_key: The job's.
+        where: Location of the call.
+        mac_key: MAC key of the job.
         attempt: This attempt, from 1.
 
     Raises:
@@ -54,7 +53,7 @@ def published(get: Get, where: Location, mac_key: str, attempt: int) -> int | No
 
 
 def _own(data: bytes, where: Location, mac_key: str) -> Outcome | None:
-    """The outcome of this call's job, or `None` for anything else."""
+    """The outcome, if this call's job wrote it; `None` otherwise."""
     try:
         outcome = documents.parse_outcome(data)
     except protocol.ProtocolError:
@@ -63,19 +62,19 @@ def _own(data: bytes, where: Location, mac_key: str) -> Outcome | None:
 
 
 def publish(client: Client, where: Location, outcome: Outcome, mac_key: str) -> int | None:
-    """Write the outcome, once.
+    """Store the outcome, once.
 
     Args:
-        client: S3.
-        where: The call's place.
+        client: S3 client.
+        where: Location of the call.
         outcome: The outcome.
-        mac_key: The job's.
+        mac_key: MAC key of the job.
 
     Returns:
-        `None` if it stands; otherwise the exit code of the one that stands in its place.
+        `None` if this outcome was stored; otherwise the exit code of the outcome that was there first.
 
     Raises:
-        NotStored: There is no way.
+        NotStored: S3 took it under no key.
     """
 
     def get(key: str) -> bytes | None:
@@ -89,7 +88,7 @@ def publish(client: Client, where: Location, outcome: Outcome, mac_key: str) -> 
         if _put(client, where.bucket, key, data):
             return None
         there = get(key)
-        if there == data:  # our own PUT came through although its answer did not
+        if there == data:  # our own PUT succeeded although its answer was lost
             return None
         stands = None if there is None else _own(there, where, mac_key)
         if stands is not None and (stands.is_final or stands.attempt >= outcome.attempt):
@@ -100,7 +99,7 @@ def publish(client: Client, where: Location, outcome: Outcome, mac_key: str) -> 
 
 
 def _put(client: Client, bucket: str, key: str, data: bytes) -> bool:
-    """Write an object that is not there; False if it is."""
+    """Write an object that does not exist yet; False if it exists."""
     for tries_left in reversed(range(_TRIES)):
         try:
             client.put(bucket, key, data, _ONLY_IF_NEW).result()

@@ -1,7 +1,7 @@
-"""Runs requests in the electron's process while its output flows: on to the container's streams, and into stored parts.
+"""Sends requests to the electron's process, and copies its output to the container's streams and to parts in S3.
 
-Knows the process and the logs; nothing of calls, blobs or outcomes. One thread, one poll: the native threads of the S3
-client store parts meanwhile.
+Knows the process and the logs; it must not know calls, blobs or outcomes. One thread with one poll; the native threads
+of the S3 client store parts meanwhile.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from covalent_cirro.runner.process import ElectronProcess, Ended
 from covalent_cirro.runner.s3.answers import S3Error
 
 if TYPE_CHECKING:
-    from covalent_cirro.runner.s3.client import Pending
+    from covalent_cirro.runner.s3.s3_client import Pending
 
 _READ_BYTES = 256 * 1024
 _MAX_UPLOADS = 4
@@ -34,20 +34,20 @@ _BACKGROUND_S = 1.0
 _ATOMIC_BYTES = 4096  # Linux PIPE_BUF: a pipe that polls writable takes that much without blocking (pipe(7))
 
 Put = Callable[[str, bytes], "Pending"]
-"""Begins to store a part of the log under its name."""
+"""Starts the upload of a part of the log, under its name."""
 
 Wait = Callable[["Pending"], object]
-"""Waits for a part; raises `S3Error`."""
+"""Waits for the upload of a part; raises `S3Error`."""
 
 
 class Limits(NamedTuple):
-    """How long things may take, in seconds.
+    """Durations, in seconds.
 
     Attributes:
-        log_interval_s: New text is stored as a part after this time at first (`log_parts.interval_s`).
-        grace_s: From the runner's SIGTERM to the electron's, for an electron that uses checkpoints.
-        stop_s: From the runner's SIGTERM to SIGKILL for the electron.
-        exit_s: From the last result to the end of the process: its atexit functions and threads.
+        log_interval_s: Time from new text to its part, at first (`log_parts.interval_s`).
+        grace_s: Time from the runner's SIGTERM to the electron's, for an electron that uses checkpoints.
+        stop_s: Time from the runner's SIGTERM to the electron's SIGKILL.
+        exit_s: Time from the last result to the end of the process: for its atexit functions and threads.
     """
 
     log_interval_s: float = 10.0
@@ -61,11 +61,11 @@ class Pump:
 
     Args:
         process: The electron's process.
-        put: How to store a part.
-        wait: How to wait for it.
+        put: Starts the upload of a part.
+        wait: Waits for an upload.
         attempt: AWS_BATCH_JOB_ATTEMPT, for the names of parts.
-        limits: How long things may take.
-        complain: Says on the container's stderr what went wrong with a log.
+        limits: Durations.
+        complain: Prints on the container's stderr what went wrong with a log.
 
     Attributes:
         terminating: Whether SIGTERM has arrived.
@@ -114,7 +114,7 @@ class Pump:
         """Pass SIGTERM on to the electron and its children; SIGKILL follows after `Limits.stop_s`.
 
         Args:
-            grace: It has other ways to know: it gets the signal after `Limits.grace_s` only, which would end it.
+            grace: The electron has another way to know: send it the signal, which would end it, after `Limits.grace_s`.
         """
         if not self.terminating:
             self.terminating = True
@@ -126,10 +126,10 @@ class Pump:
                 self._process.signal_group(signal.SIGTERM)
 
     def wait_for(self, event: str, seen: Callable[[dict[str, Any]], None] = lambda _: None) -> dict[str, Any] | None:
-        """Let things flow until the child says ``event``; other events are shown to ``seen``.
+        """Copy output until the child sends ``event``; other events are passed to ``seen``.
 
         Returns:
-            The event; `None` if the process ended without it.
+            The event; `None` if the process ended before.
         """
         while True:
             while self._events:
@@ -144,20 +144,20 @@ class Pump:
             self._turn()
 
     def send(self, request: dict[str, Any]) -> None:
-        """Have the child carry out a request: its ``done`` is to be waited for, or its end."""
+        """Send the child a request. The caller waits for its ``done``, or for the end of the process."""
         if not self._process.send(request):
-            # Its end explains it: wait for that.
+            # The end of the process explains the failure: wait for it.
             self._process.close_requests()
 
     def end(self) -> Ended:
-        """Let the process come to its end, by force after `Limits.exit_s`, and sweep up what it left running."""
+        """Wait for the end of the process, kill it after `Limits.exit_s`, and kill the processes that it left."""
         self._process.close_requests()
         if self._kill_at is None:
             self._kill_at = time.monotonic() + self._limits.exit_s
         while self._process.ended is None:
             self._turn()
         self._drain()
-        # What still runs in its group would die with the container; here it also lets go of the pipes.
+        # Processes of its group would end with the container anyway; killing them closes the pipes.
         self._process.signal_group(signal.SIGKILL)
         until = time.monotonic() + _BACKGROUND_S
         while self._fds and time.monotonic() < until:
@@ -165,10 +165,10 @@ class Pump:
         return self._process.ended
 
     def finish_logs(self, tail_bytes: int = LOG_TAIL_BYTES) -> dict[str, Log]:
-        """Store the remainder of the current electron's streams, wait for its parts, and sum up.
+        """Store the rest of the current electron's streams, and wait for its parts.
 
         Args:
-            tail_bytes: Of each stream the outcome itself has room for so many.
+            tail_bytes: Most bytes of each stream that the outcome itself has room for.
         """
         for name, stream in self._streams.items():
             self._upload(name, stream, stream.finish(tail_bytes))
@@ -179,7 +179,7 @@ class Pump:
     # --- the loop ---
 
     def _turn(self, until: float | None = None) -> None:
-        """Wait for something to happen, and deal with it."""
+        """Wait for the next event, and handle it."""
         now = time.monotonic()
         if self._term_at is not None and now >= self._term_at and self._process.ended is None:
             self._term_at = None
@@ -198,7 +198,7 @@ class Pump:
         poll.register(self._wake_r, select.POLLIN)
         if self._replies_open:
             poll.register(self._process.replies, select.POLLIN)
-        # With too much text under way to S3 the electron has to wait: memory must not grow with what it prints.
+        # If too much text is on its way to S3, the electron has to wait: memory must not grow with its output.
         fds = {} if full else {fd: name for name, fd in self._fds.items()}
         for fd in fds:
             poll.register(fd, select.POLLIN)
@@ -212,7 +212,7 @@ class Pump:
                 if happened & select.POLLIN:
                     self._events.extend(self._process.read_replies())
                 else:
-                    # Its death is near, or the electron closed what is not its own; SIGCHLD tells.
+                    # The process is about to end, or the electron closed the pipe; SIGCHLD tells which.
                     self._replies_open = False
             else:
                 self._read(fds[fd])
@@ -226,7 +226,7 @@ class Pump:
                 pass
 
     def _read(self, name: str, most: int = _READ_BYTES) -> int:
-        """Take in what is there, once; returns how much."""
+        """Read once what is available; returns the number of bytes."""
         fd = self._fds[name]
         try:
             data = os.read(fd, min(most, _READ_BYTES))
@@ -241,7 +241,7 @@ class Pump:
         return len(data)
 
     def _drain(self) -> None:
-        """Read what lies in the pipes now: all that was written before the child's last reply, and no more."""
+        """Read what is in the pipes now, which is all that was written before the child's last reply."""
         for name in list(self._fds):
             waiting = array.array("i", [0])
             fcntl.ioctl(self._fds[name], termios.FIONREAD, waiting)
@@ -257,7 +257,7 @@ class Pump:
                     self._upload(name, stream, stream.cut(now))
 
     def _pass_on(self, name: str, data: bytes) -> None:
-        """Write to the container's own stream. A closed one is left alone; a stuck one cannot hold up a stop."""
+        """Write to the container's stream. A closed stream is skipped; a blocked stream does not delay a stop."""
         fd = self._forward.get(name)
         if fd is None:
             return
@@ -290,12 +290,12 @@ class Pump:
         self._uploads.append((pending, stream, part))
 
     def _wake(self, _: object) -> None:
-        # If it is full, the loop is awake anyway.
+        # If the pipe is full, the loop wakes up anyway.
         with contextlib.suppress(OSError):
             os.write(self._wake_w, b"\0")
 
     def _collect(self, block: bool) -> None:
-        """Look after the uploads that are done, or wait for the oldest one."""
+        """Remove uploads that are done, or wait for the oldest one."""
         for upload in list(self._uploads):
             pending, stream, part = upload
             if block or pending.done():

@@ -1,6 +1,6 @@
-"""Builds what the supervisor sends to the child (`child.py` has the form): a task whose bytes are local or inline.
+"""Builds the requests that the supervisor sends to the child (form: `child.py`): a task with local or inline bytes.
 
-Pure: the paths of what was fetched go in, a JSON object comes out.
+Pure: it takes the paths of fetched files and returns a JSON object.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def build(
     Args:
         call: Its call.
         task: The task.
-        paths: Where each blob lies, decoded.
-        outputs: Where the pickle of each earlier task's result lies, by node.
-        folder: Where results go.
-        checkpoint: The folder by which it speaks of its checkpoint (`protocol.CHECKPOINT_VARIABLE`).
-        attempt: Number of the attempt, over all tries.
-        first: Whether it is the first of the call: that one brings the local packages along.
+        paths: Paths of the decoded blobs.
+        outputs: Paths of the pickled results of earlier tasks, by node id.
+        folder: Folder for results.
+        checkpoint: The folder that the electron shares with the runner (`protocol.CHECKPOINT_VARIABLE`).
+        attempt: Number of the attempt, from 1, counted over all tries.
+        first: Whether it is the first request of the call, which has the local packages.
     """
 
     def ref(where: Input) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Packs the value that an electron returned into local files: its pickle, and the text that people see of it.
+"""Writes the value that an electron returned to local files: its pickle, and the text that users see of it.
 
-Must not hold the pickle in memory, and must not let a value's own methods break the job.
+It must not hold the pickle in memory, and an error in the value's own methods must not fail the job.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _CONTAINERS = (bytes, bytearray, list, tuple, set, frozenset, dict)
 
 
 class Packed(NamedTuple):
-    """A result in files.
+    """The files of a result.
 
     Attributes:
         pickle: Path of the pickled value.
-        string: Path of ``str(value)`` in UTF-8, by the rules of `protocol.Output`.
+        string: Path of ``str(value)`` in UTF-8, cut as `protocol.Output` says.
         name: ``value.__name__`` or empty.
         doc: ``value.__doc__`` or empty.
     """
@@ -94,7 +94,7 @@ class _Nowhere:
 
 
 def find_unpicklable(value: Any) -> tuple[str, Any]:
-    """The smallest part of a value that cannot be pickled, as far as a short search finds it, and its path.
+    """Search briefly for the smallest part of a value that cannot be pickled; returns its path and the part.
 
     Returns:
         For example ``("result['model'].lock", <unlocked _thread.lock>)``.
@@ -122,7 +122,7 @@ def find_unpicklable(value: Any) -> tuple[str, Any]:
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """What a value is made of, with the step that leads there."""
+    """The parts of a value, each with the expression that leads to it."""
     if isinstance(value, dict):
         for key, part in list(value.items()):
             yield f"[{_short(key)}]", part
@@ -132,7 +132,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, (set, frozenset)):
         for part in value:
             yield "{…}", part
-    # cloudpickle takes apart what a function closes over; that is where the culprit mostly sits.
+    # cloudpickle pickles a function's closure, where the part that cannot be pickled mostly is.
     closure, code = getattr(value, "__closure__", None), getattr(value, "__code__", None)
     if closure and code:
         for name, cell in zip(code.co_freevars, closure, strict=False):
@@ -157,15 +157,15 @@ def display(value: Any, pickle_bytes: int) -> bytes:
     A large built-in container is abbreviated before it becomes text: ``str`` of a gigabyte of bytes takes four.
     """
     if isinstance(value, str):
-        # Covalent reads data out of it (the archive of a sublattice), so it must be whole.
+        # Covalent parses it (the archive of a sublattice), so it must be whole.
         return str.__str__(value).encode("utf-8", "backslashreplace")
     try:
         large = type(value) in _CONTAINERS and pickle_bytes > _LARGE_PICKLE_BYTES
         text = _abbreviate(value) if large else str(value)
     except BaseException as error:
-        # Only what people would have seen of it is lost; the result itself is whole.
+        # Only the text for users is lost; the result itself is complete.
         text = f"<str() of this {type(value).__qualname__} raised {failures.describe(error)}>"
-    # Cut as characters first: the bytes of a long text need not all be made.
+    # Cut characters before encoding: a long text need not be encoded as a whole.
     return text[:STRING_BYTES].encode("utf-8", "backslashreplace")[:STRING_BYTES].decode("utf-8", "ignore").encode()
 
 
@@ -188,7 +188,7 @@ def _abbreviate(value: Any) -> str:
 
 
 def _attribute(value: Any, name: str, most: int) -> str:
-    """An attribute for Covalent's header if it is a string; some values have other things there, or raise."""
+    """An attribute for Covalent's header, if it is a string; some values have other objects there, or raise."""
     try:
         found = getattr(value, name, "")
     except Exception:

@@ -1,8 +1,8 @@
-"""Takes from this process, and from all that it starts, what unpickling and calling other people's code needs not have.
+"""Restricts this process, and all that it starts, to what unpickling and calling untrusted code needs.
 
-For the process on the server's host (`host.py`); jobs have their container. Needs no rights: Landlock (Linux 5.13,
-landlock(7)) for files, a seccomp filter (seccomp(2)) for sockets and for reaching into other processes, and limits
-(setrlimit(2)). What the kernel does not have is left out and told by `enter`; nothing of it can be taken back later.
+For the process on the server's host (`host.py`); jobs have their container. It needs no privileges: Landlock (Linux
+5.13, landlock(7)) restricts files, a seccomp filter (seccomp(2)) sockets and access to other processes, and limits
+(setrlimit(2)) resources. `enter` reports what the kernel lacks. No restriction can be removed later.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ CPU_S = 3600
 """Seconds of CPU: the largest sublattice takes minutes to build."""
 
 MEMORY_SHARE = 0.75
-"""Of the machine's memory, for the data of one process: what is larger is better opened in a job."""
+"""Share of the machine's memory for the data of one process: a job is the better place for a larger result."""
 
 SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc", "/nix/store", "/proc", "/sys")
-"""What a program of the system may need to read. /proc: Landlock itself keeps other processes' memory, environment and
-files out of reach."""
+"""Paths that programs of the system may need to read. /proc: Landlock itself denies access to memory, environment and
+files of other processes."""
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108
-"""Python's locks between processes are made there, by Covalent itself when it is imported."""
+"""Python's locks between processes are files there; Covalent makes one when it is imported."""
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
@@ -37,14 +37,14 @@ _CAPABILITIES_3 = 0x20080522  # linux/capability.h
 
 
 def enter(read: Iterable[str], write: Iterable[str]) -> dict[str, bool]:
-    """Shut this process in. To be called while it has one thread: the kernel shuts in the calling thread only.
+    """Enter the sandbox. Call it while the process has one thread: the kernel restricts the calling thread only.
 
     Args:
         read: Files and folders that it may read, besides the system's and Python's own.
         write: Folders in which it may do everything.
 
     Returns:
-        ``{"files": ..., "network": ...}``: whether the kernel keeps it from other files, and from the network.
+        ``{"files": ..., "network": ...}``: whether the kernel denies other files, and the network.
     """
     os.umask(0o077)
     _limit()
@@ -64,20 +64,20 @@ def _limit() -> None:
     memory = int(_machine_memory() * MEMORY_SHARE)
     limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_CPU, CPU_S)]
     if memory and sys.platform == "linux":
-        # Data, not address space: threads and libraries reserve much that they never touch.
+        # Data, not address space: threads and libraries reserve much more than they use.
         limits.append((resource.RLIMIT_DATA, memory))
     for which, value in limits:
         _, hard = resource.getrlimit(which)
         with contextlib.suppress(ValueError, OSError):
             low = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(which, (low, low))
-    # Where memory is short all the same, the kernel is to end this process, not the server.
+    # If memory runs out all the same, the kernel is to kill this process, not the server.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
 
 
 def _machine_memory() -> int:
-    """Bytes that this process could have: the machine's, or its container's; 0 where nobody tells."""
+    """Memory that this process could have in bytes, of the machine or its container; 0 if it is not known."""
     try:
         found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     except (ValueError, OSError):
@@ -89,7 +89,7 @@ def _machine_memory() -> int:
 
 
 def _python_paths() -> list[str]:
-    """Where this Python and its modules are. A whole home folder is no such place, even if it is on ``sys.path``."""
+    """Paths of this Python and its modules, without a whole home folder, even if that is on ``sys.path``."""
     home = os.path.expanduser(f"~{_user()}")
     paths = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, *sys.path]
     paths += os.environ.get("LD_LIBRARY_PATH", "").split(":")
@@ -121,10 +121,10 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _TRUNCATE, _IOCTL_DEV = 1 << 14, 1 << 15
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
-"""Rights that can be given on a file; the others are a folder's."""
+"""Rights that can be given for a file; the others can be given for folders only."""
 
 _RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
-"""All rights on files that the kernel knows, by the version of Landlock; from 5 on `_ALL_RIGHTS`."""
+"""All rights on files that the kernel has, by the version of Landlock; from version 5 on `_ALL_RIGHTS`."""
 
 _ALL_RIGHTS = (1 << 16) - 1
 _TCP = 0b11
@@ -160,7 +160,7 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: str, rights: int) -> None:
     try:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
-        return  # what is not there needs no rule
+        return  # a path that does not exist needs no rule
     try:
         if not os.path.isdir(f"/proc/self/fd/{place}"):
             rights &= _OF_FILES
@@ -179,9 +179,9 @@ _X32 = 0x40000000
 
 _NAMES = (
     *("socket", "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd"),
-    # Whoever left the process group would outlive it.
+    # A process that left the process group would outlive it.
     *("setsid", "setpgid"),
-    # It would open sockets by other means.
+    # It can open sockets without the system calls above.
     "io_uring_setup",
 )
 _NUMBERS = {

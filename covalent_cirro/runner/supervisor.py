@@ -1,9 +1,9 @@
-"""The runner's parent: fetches the call and its blobs, has the electrons run, stores what came of it, the outcome last.
+"""The runner's parent process: fetches the call and its blobs, has the electrons run, and stores their results.
 
-The electron waits for what is imported here at the top, and for nothing else: awscrt, which takes longer than all of
-that, is loaded once the electron has its request, unless it is needed before.
+The electron waits for the imports at the top of this file and for no others: awscrt, which takes longer than all of
+them, is imported once the electron has its request, unless it is needed before.
 
-Never unpickles anything, and never lets a payload into a log line. Settings for tests and odd cases are taken from the
+It never unpickles, and never puts a payload into a log line. Tests set these variables of the
 environment: ``CIRRO_LOG_INTERVAL_S``, ``CIRRO_GRACE_S``, ``CIRRO_STOP_S``, ``CIRRO_EXIT_S`` (`pump.Limits`),
 ``CIRRO_CHECKPOINT_INTERVAL_S`` (`keeper.INTERVAL_S`), ``TMPDIR``.
 """
@@ -37,26 +37,26 @@ from covalent_cirro.contract.protocol import (
 from covalent_cirro.runner import exits, requests, usage
 from covalent_cirro.runner.process import ElectronProcess, listen_to_stops
 from covalent_cirro.runner.pump import Limits, Pump
-from covalent_cirro.runner.s3 import answers, blobs
+from covalent_cirro.runner.s3 import answers, blob_transfer
 from covalent_cirro.runner.s3.quick_get import QuickGet
 
 if TYPE_CHECKING:
-    from covalent_cirro.runner.checkpoints.door import CheckpointDoor
     from covalent_cirro.runner.checkpoints.keeper import Checkpoint
-    from covalent_cirro.runner.s3.client import Client, Pending
+    from covalent_cirro.runner.checkpoints.listener import CheckpointListener
+    from covalent_cirro.runner.s3.s3_client import Client, Pending
 
 _STORE_MARGIN_S = 4.0
-"""Before SIGKILL is due, this long is kept for the outcome alone: outputs that are not stored by then are given up."""
+"""Seconds before SIGKILL that are reserved for the outcome: outputs that are not stored by then are abandoned."""
 
 _CHECKPOINT_MARGIN_S = 6.0
-"""Checkpoints are given up earlier, so that logs and outcome find the time that they need."""
+"""Checkpoints are abandoned earlier, to leave time for logs and outcome."""
 
 _STILL_THERE_S = 60.0
-"""A host that runs so long after EC2 was to take it was not taken: the runner waits no longer for its end."""
+"""If the host still runs so long after the time of EC2's notice, EC2 did not take it: the runner stops waiting."""
 
 
 class _Stop(BaseException):
-    """SIGTERM arrived while there was nothing to do but wait."""
+    """SIGTERM arrived while the runner only waited."""
 
 
 def supervise(process: ElectronProcess, argument: str, started: float, environ: Mapping[str, str] = os.environ) -> int:
@@ -64,7 +64,7 @@ def supervise(process: ElectronProcess, argument: str, started: float, environ: 
 
     Args:
         process: The electron's process, waiting for requests.
-        argument: The job's, from `protocol.call_argument`.
+        argument: Argument of the job, from `protocol.call_argument`.
         started: Epoch seconds of the runner's start.
         environ: The environment.
 
@@ -81,7 +81,7 @@ def supervise(process: ElectronProcess, argument: str, started: float, environ: 
 
 
 class Supervisor:
-    """One run of the runner. Its methods come in the order in which they are needed."""
+    """One run of the runner. Its methods are in the order in which they are called."""
 
     def __init__(self, process: ElectronProcess, started: float, environ: Mapping[str, str]) -> None:
         self._process = process
@@ -90,20 +90,20 @@ class Supervisor:
         self._attempt = _whole(environ.get("AWS_BATCH_JOB_ATTEMPT"), 1)
         self._folder = ""
         self._sigterm_at: float | None = None
-        self._interrupt = False  # whether SIGTERM ends at once what is being done
+        self._interrupt = False  # whether SIGTERM interrupts at once
         self._not_stored = False
         self._pump: Pump | None = None
         self._loaded: Client | None = None
         self._inlined = 0
         self._published: int | None = None
-        self._checkpoints: list[CheckpointDoor] = []
+        self._checkpoints: list[CheckpointListener] = []
         listen_to_stops(self._on_sigterm)
         self._memory = usage.Memory({os.getpid(), process.pid, os.getppid()})
 
     def run(self, argument: str) -> int:
-        """Everything; returns the exit code."""
+        """Run the call; returns the exit code."""
         if importlib.util.find_spec("awscrt") is None:
-            # It is imported later, but without it nothing that an electron does could be stored.
+            # It is imported later, but without it no result could be stored.
             raise ModuleNotFoundError("No module named 'awscrt': the container's image needs it", name="awscrt")
         self._interrupt = True
         try:
@@ -139,7 +139,7 @@ class Supervisor:
         except Exception as error:
             import traceback
 
-            # A fault of ours: said in full, for whoever mends it, and in the outcome.
+            # A bug of the runner: its traceback goes to the log, and its message into the outcome.
             traceback.print_exc()
             broken = Failure(Kind.RUNNER, f"the runner broke: {type(error).__name__}: {error}", traceback.format_exc())
             results = exits.all_failed(call.tasks, {task.node_id: broken for task in call.tasks}, "")
@@ -156,7 +156,7 @@ class Supervisor:
         quick = QuickGet(self._endpoint, self._environ)
 
         def get(key: str) -> bytes | None:
-            # Without s3:ListBucket, 403 is how S3 says that there is none.
+            # Without s3:ListBucket, S3 answers 403 for an object that does not exist.
             with contextlib.suppress(answers.NotThere, answers.Refused):
                 return self._read(quick, key)
             return None
@@ -174,9 +174,9 @@ class Supervisor:
 
     @property
     def _client(self) -> Client:
-        """The S3 client, loaded when it is first asked for: the fork is long done, so it may start threads."""
+        """The S3 client, made at its first use, which is after the fork: it starts threads."""
         if self._loaded is None:
-            from covalent_cirro.runner.s3.client import Client
+            from covalent_cirro.runner.s3.s3_client import Client
 
             self._loaded = Client(self._endpoint, self._environ, self._memory.limit_bytes())
         return self._loaded
@@ -199,12 +199,14 @@ class Supervisor:
         paths: dict[Blob, str] = {}
         needed = requests.blobs_of(call)
         if needed:
-            client = self._client  # before the interrupt, which would tear its import
+            client = self._client  # before SIGTERM may interrupt its import
             self._interrupt = True
             self._check_stop()
             try:
-                paths = blobs.fetch(client, self._where.bucket, self._where.prefix, needed, self._folder, self._wait)
-            except (blobs.BlobError, OSError) as error:
+                paths = blob_transfer.fetch(
+                    client, self._where.bucket, self._where.prefix, needed, self._folder, self._wait
+                )
+            except (blob_transfer.BlobError, OSError) as error:
                 failure = Failure(Kind.FETCH, str(error))
                 return exits.all_failed(call.tasks, {task.node_id: failure for task in call.tasks}, "")
             finally:
@@ -234,7 +236,7 @@ class Supervisor:
             )
             pump.send(request)
             if gpus is None:
-                # The electron runs by now: what takes time here costs it none.
+                # The electron runs by now, and does not wait for this.
                 self._host = usage.HostFacts(self._environ)
                 gpus = usage.GpuWatch(self._environ)
                 self._client  # noqa: B018  (loaded by being asked for; the outcome needs it in any case)
@@ -248,7 +250,7 @@ class Supervisor:
             else:
                 answer = self._why_it_died(pump, task)
             if isinstance(answer, Failure) and checkpoint is not None and checkpoint.fetch_failed:
-                # Not the electron's doing, whatever it made of it: another attempt may fare better.
+                # The electron did not cause this, whatever it raised: another attempt may succeed.
                 answer = answer._replace(kind=Kind.FETCH, message=checkpoint.fetch_failed)
             if isinstance(answer, Failure) and (pump.terminating or self._left_its_host(answer)):
                 answer = exits.terminated(task.name, answer)
@@ -257,7 +259,7 @@ class Supervisor:
                 self._ended = pump.end()
             if checkpoint is not None:
                 checkpoint.finish(succeeded=not isinstance(answer, Failure), orderly=done is not None)
-            # The electron that failed is the last that prints: the end of its log is what explains it.
+            # No electron runs after the failed one: the end of its log explains the failure.
             tail_bytes = protocol.LOG_TAIL_BYTES if isinstance(answer, Failure) else exits.tail_bytes(len(call.tasks))
             raw.append((task, answer, pump.finish_logs(tail_bytes)))
         self._gpus = () if gpus is None else gpus.finish()
@@ -265,37 +267,37 @@ class Supervisor:
             results.append(self._result(task, answer, logs))
         return tuple(results)
 
-    def _look_after_checkpoint(self, call: Call, task: Task, control: str, attempt: int) -> CheckpointDoor | None:
-        """What answers if the electron asks for its checkpoint; it waits for that, and until then does nothing."""
-        from covalent_cirro.runner.checkpoints.door import CheckpointDoor, Place
+    def _look_after_checkpoint(self, call: Call, task: Task, control: str, attempt: int) -> CheckpointListener | None:
+        """Start the listener for the electron's requests about its checkpoint; `None` if it cannot be started."""
+        from covalent_cirro.runner.checkpoints.listener import CheckpointListener, CheckpointPlace
 
         job_id, started = self._environ.get("AWS_BATCH_JOB_ID", ""), self._times["started"]
         # All tries have one checkpoint, under the first one's call.
         where = self._where.sibling(call.tried[0].call_id) if call.tried else self._where
-        place = Place(control, where, task.node_id, job_id, attempt, started)
+        place = CheckpointPlace(control, where, task.node_id, job_id, attempt, started)
 
-        def open_it(host_goes: Callable[[], None]) -> Checkpoint:
+        def make_checkpoint(host_goes: Callable[[], None]) -> Checkpoint:
             from covalent_cirro.runner.checkpoints.keeper import Checkpoint
 
             return Checkpoint(place, self._client, self._environ, host_goes, self._checkpoints_end_at, _say)
 
         try:
-            door = CheckpointDoor(control, open_it)
+            listener = CheckpointListener(control, make_checkpoint)
         except OSError as error:
-            _say(f"checkpoints cannot be had here: {error}")
+            _say(f"checkpoints do not work here: {error}")
             return None
-        self._checkpoints.append(door)
+        self._checkpoints.append(listener)
         if self._sigterm_at is not None:
-            door.host_goes()
-        return door
+            listener.host_goes()
+        return listener
 
     def _host_goes_at(self) -> float | None:
-        """Epoch seconds at which EC2 takes the host back; `None` if no electron was told so."""
+        """Time in epoch seconds at which EC2 takes the host back; `None` if no electron was notified."""
         found = (checkpoint.host_goes_at for checkpoint in self._checkpoints)
         return next((at for at in found if at is not None), None)
 
     def _left_its_host(self, failure: Failure) -> bool:
-        """Whether it ended by itself after it was told that EC2 takes the host back: the next attempt goes on."""
+        """Whether the electron ended by itself after a Spot notice, so that the next attempt goes on."""
         return failure.kind == Kind.EXITED and self._host_goes_at() is not None
 
     def _checkpoints_end_at(self) -> float | None:
@@ -306,7 +308,7 @@ class Supervisor:
             self._times.setdefault("first_line", message["time"])
 
     def _hint_at_memory(self, failure: Failure) -> Failure:
-        """A process that the electron started may have run out of memory, and all it noticed is a broken pipe."""
+        """Say that a process of the electron may have run out of memory: the electron only sees a broken pipe."""
         if not self._memory.oom_kills():
             return failure
         hint = " (meanwhile the kernel killed a process in this container for want of memory)"
@@ -349,10 +351,10 @@ class Supervisor:
             self._inlined += size
             with open(path, "rb") as file:
                 return Inline(file.read())
-        return blobs.store(self._client, self._where.bucket, self._where.prefix, path, time.time(), self._wait)
+        return blob_transfer.store(self._client, self._where.bucket, self._where.prefix, path, time.time(), self._wait)
 
     def _publish(self, call: Call, results: tuple[NodeResult, ...]) -> int:
-        """Write the outcome, once. Returns the exit code of the one that stands in the end."""
+        """Store the outcome, once. Returns the exit code of the outcome that is in S3 in the end."""
         from covalent_cirro.runner import publication
 
         self._interrupt = False
@@ -376,11 +378,11 @@ class Supervisor:
     def _stay_until_the_host_goes(self, goes_at: float) -> None:
         """Wait for SIGTERM, which a host that shuts down sends.
 
-        AWS Batch starts the next attempt as soon as this one has ended, and on this host if ECS does not drain it: all
-        attempts of a job would be spent within one notice.
+        AWS Batch starts the next attempt as soon as this one has ended, on this host if ECS does not drain it: a job
+        would use up all its attempts within one notice.
 
         Args:
-            goes_at: Epoch seconds at which EC2 takes the host.
+            goes_at: Time at which EC2 takes the host, in epoch seconds.
         """
         left_s = goes_at + _STILL_THERE_S - time.time()
         if left_s <= 0 or self._sigterm_at is not None:
@@ -437,7 +439,7 @@ class Supervisor:
             raise _Stop
 
     def _wait(self, pending: Pending) -> answers.Answer:
-        """Wait for S3, but after SIGTERM only as long as there is time."""
+        """Wait for S3; after SIGTERM, only while time is left."""
         while True:
             left_s = 1.0
             if self._sigterm_at is not None:
@@ -453,7 +455,7 @@ class Supervisor:
         return self._client.put(self._where.bucket, self._where.log_key(part), data)
 
     def clean_up(self) -> None:
-        """Remove what lies on the disk."""
+        """Remove the runner's files from the disk."""
         if self._folder:
             import shutil
 

@@ -1,6 +1,6 @@
-"""Runs one task by Covalent's rules: hooks, unpickle, call, hooks, pickle; in the container and on the server.
+"""Runs one task by Covalent's rules (hooks, unpickle, call, hooks, pickle), in the container and on the server.
 
-Knows local files only. Imports Covalent only if what it unpickles has already done so.
+Knows local files only. It imports Covalent only if unpickling has already imported it.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from covalent_cirro.runner.coroutines import finished
 from covalent_cirro.runner.failures import Stage
 
 Open = Callable[[], BinaryIO]
-"""Opens some bytes, which can be sought in. They are opened anew for each use, so that no two tasks share an object, as
-in separate jobs."""
+"""Opens bytes as a seekable file. Each use opens them anew: like separate jobs, no two tasks share an object."""
 
 
 class Job(NamedTuple):
-    """One task with its bytes at hand.
+    """One task whose bytes are local.
 
     Attributes:
-        dispatch_id: Its dispatch.
-        node_id: Its node.
-        name: Its name, for messages.
+        dispatch_id: Id of its dispatch.
+        node_id: Id of its node.
+        name: Name of the electron, for messages.
         covalent: Version of Covalent on the server, for messages.
         function: Opens the pickle of the function.
         hooks: Opens Covalent's ``hooks.json``; `None` without one.
@@ -48,7 +47,7 @@ class Job(NamedTuple):
 
 
 def unpickle(source: Open) -> Any:
-    """The object, read in a stream: its pickle is never held in memory as a whole, nor is that of a part of a list."""
+    """Unpickle from a stream: neither the whole pickle nor that of a part of a list is held in memory."""
     with source() as file:
         value = nested.read(file)
         if value is not None:
@@ -57,21 +56,21 @@ def unpickle(source: Open) -> Any:
         return main_module.load(file)
 
 
-def load_part(file: BinaryIO, part: nested.Part) -> Any:
-    """The object that a part of an open pickle is."""
+def load_part(file: BinaryIO, part: nested.PickledPart) -> Any:
+    """Unpickle a part of an open pickle."""
     return main_module.load(cast(BinaryIO, io.BufferedReader(nested.PartFile(file, part))))
 
 
 def run(
     job: Job, folder: str, started: Callable[[], None], unpickle: Callable[[Open], Any] = unpickle
 ) -> results.Packed | Failure:
-    """Run a task and pack its result into files. Never raises: whatever happens becomes a `Failure`.
+    """Run a task and write its result to files. Never raises: every exception becomes a `Failure`.
 
     Args:
         job: The task.
-        folder: Where the result's files go, named by the node.
+        folder: Folder for the result's files, which are named after the node.
         started: Called just before the electron's function.
-        unpickle: Unpickles function and arguments.
+        unpickle: Unpickles the function and the arguments.
     """
     context = _CovalentContext(job.dispatch_id, job.node_id)
     main_module.begin(folder)
@@ -87,7 +86,7 @@ def run(
             returned.append((hook.retval_keyword, hook.run()))
             context.enter()
 
-        # Only now: deps_pip may have brought what the function needs.
+        # After the hooks: deps_pip may have installed what the function needs.
         stage = Stage(Kind.UNREADABLE, f"unpickling the function of {job.name!r}")
         function = unpickle(job.function)
         args = []
@@ -119,7 +118,7 @@ def run(
 
 
 class _CovalentContext:
-    """``ct.get_context()`` for the electron, once Covalent has been imported by what was unpickled."""
+    """Sets ``ct.get_context()`` for the electron, if unpickling has imported Covalent."""
 
     def __init__(self, dispatch_id: str, node_id: int) -> None:
         self._dispatch_id = dispatch_id

@@ -1,7 +1,7 @@
-"""What the job used and where it ran: the cgroup's memory figures, NVIDIA GPUs, the host's facts.
+"""Measures what the job uses (memory, GPUs), and reads on which host it runs.
 
-Everything here is best effort: it returns less, it never raises, and it costs a few file reads unless the machine has
-GPUs or ECS's metadata endpoint.
+Everything here is best effort: it returns less rather than raise. It costs a few file reads, and more only on a machine
+with GPUs or with ECS's metadata endpoint.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _IMDS_FACTS = {
     "zone": "placement/availability-zone",
     "life_cycle": "instance-life-cycle",
 }
-"""Where the machine's own metadata service has a fact (EC2 User Guide, Instance metadata categories)."""
+"""Paths in EC2's instance metadata service, by the name of the fact (EC2 User Guide, Instance metadata categories)."""
 _NVIDIA_QUERY = "index,name,memory.total,memory.used,utilization.gpu"
 _MIB = 1024 * 1024
 _DMI = "/sys/class/dmi/id"
@@ -37,7 +37,7 @@ _SAME_AS_LIMIT = 0.9
 
 
 class Cgroup(NamedTuple):
-    """The files of the memory cgroup that this process is in, version 1 or 2; empty paths where there is none."""
+    """Files of the memory cgroup of this process, version 1 or 2; empty paths if there is none."""
 
     limit: str
     peak: str
@@ -50,11 +50,11 @@ class Cgroup(NamedTuple):
         return None if limit is None or limit >= _UNLIMITED_BYTES else limit
 
     def peak_bytes(self) -> int | None:
-        """Most that the cgroup ever used, page cache included; `None` where the kernel does not tell."""
+        """Peak use of the cgroup in bytes, page cache included; `None` if the kernel has no such file."""
         return _number(self.peak)
 
     def oom_kills(self) -> int | None:
-        """How many processes the kernel has killed here for want of memory; `None` where it does not tell."""
+        """Number of processes that the kernel killed here because memory ran out; `None` if it does not count them."""
         for line in _read(self.events).splitlines():
             name, _, count = line.partition(" ")
             if name == "oom_kill" and count.strip().isdigit():
@@ -62,13 +62,13 @@ class Cgroup(NamedTuple):
         return None
 
     def is_ours(self, pids: set[int]) -> bool:
-        """Whether the cgroup holds none but these processes, so that its peak is the job's."""
+        """Whether the cgroup has no other processes than these, so that its peak is the job's."""
         found = _read(self.processes).split()
         return bool(found) and all(pid.isdigit() and int(pid) in pids for pid in found)
 
 
 def find_cgroup(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> Cgroup:
-    """The memory cgroup of this process. In a container its files are at the root, whatever its path is called."""
+    """Find the memory cgroup of this process. In a container its files are at the root, whatever its path says."""
     paths = {}
     for line in _read(own).splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
@@ -87,17 +87,17 @@ def find_cgroup(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") ->
 
 
 def out_of_memory(kills_before: int | None, kills_now: int | None, max_rss: int, limit: int | None) -> bool:
-    """Whether a SIGKILL was for want of memory: the kernel's count went up or, with no count, the limit was near."""
+    """Whether a SIGKILL was for lack of memory: the kernel's count rose or, without a count, the limit was near."""
     if kills_before is not None and kills_now is not None:
         return kills_now > kills_before
     return limit is not None and max_rss >= _SAME_AS_LIMIT * limit
 
 
 class Memory:
-    """The job's memory, as its cgroup tells of it since this was made.
+    """The job's memory, by its cgroup, since this object was made.
 
     Args:
-        pids: The processes of the job, to know whether the cgroup is the job's own.
+        pids: Ids of the job's processes, to check whether the cgroup is the job's own.
     """
 
     def __init__(self, pids: set[int]) -> None:
@@ -110,16 +110,16 @@ class Memory:
         return self._cgroup.limit_bytes()
 
     def peak_bytes(self) -> int | None:
-        """Most that the job used; `None` where the cgroup has no limit or others share it: its peak is not ours."""
+        """Peak use in bytes; `None` if the cgroup has no limit or other processes: the peak is not the job's."""
         return self._cgroup.peak_bytes() if self._own and self.limit_bytes() is not None else None
 
     def oom_kills(self) -> int | None:
-        """Processes that the kernel killed here for want of memory; `None` where it does not tell."""
+        """Number of processes that the kernel killed because memory ran out; `None` if it does not count them."""
         now = self._cgroup.oom_kills()
         return None if self._kills is None or now is None else max(0, now - self._kills)
 
     def ran_out(self, max_rss: int, limit: int | None) -> bool:
-        """Whether a SIGKILL was for want of memory; ``limit`` is that of the container, whoever told it."""
+        """Whether a SIGKILL was for lack of memory; ``limit`` is the container's limit in bytes, from any source."""
         return out_of_memory(self._kills, self._cgroup.oom_kills(), max_rss, limit)
 
 
@@ -149,12 +149,12 @@ def gpus_visible(environ: Mapping[str, str]) -> bool:
 
 
 class GpuWatch:
-    """Asks ``nvidia-smi`` now and then while electrons run. Does nothing without GPUs."""
+    """Calls ``nvidia-smi`` regularly while electrons run. Does nothing without GPUs."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._gpus: dict[str, dict[str, Any]] = {}
         self._samples: dict[str, list[float]] = {}
-        # Not at the top: the electron waits for this module, but not for its threads.
+        # Not at the top: the electron waits for the imports of this module.
         import threading
 
         self._stop = threading.Event()
@@ -164,7 +164,7 @@ class GpuWatch:
             self._thread.start()
 
     def finish(self) -> tuple[dict[str, Any], ...]:
-        """Stop, and say what was seen (`protocol.Usage.gpus`)."""
+        """Stop, and return what was measured (`protocol.Usage.gpus`)."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(_GPU_TIMEOUT_S)
@@ -223,14 +223,14 @@ def parse_gpus(text: str) -> list[tuple[str, str, int | None, int | None, float 
 
 
 class HostFacts:
-    """What is known of the machine: from its firmware's tables, and in a thread from ECS's and EC2's metadata."""
+    """Facts about the machine: from its firmware's tables, and in a thread from the metadata of ECS and EC2."""
 
     def __init__(self, environ: Mapping[str, str], dmi: str = _DMI) -> None:
         self._facts = {"hostname": os.uname().nodename}
         self._memory_limit: int | None = None
         named = environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
         if not named and "Amazon" in _read(os.path.join(dmi, "sys_vendor")):
-            # On EC2's Nitro machines these files hold what IMDS would answer, and need no network.
+            # On EC2's Nitro machines these files have the same values as IMDS, and need no network.
             found = {"instance_type": "product_name", "instance_id": "board_asset_tag"}
             self._facts.update({key: _read(os.path.join(dmi, name)).strip() for key, name in found.items()})
         self._thread: threading.Thread | None = None
@@ -246,7 +246,7 @@ class HostFacts:
         return {key: value for key, value in list(self._facts.items()) if value}
 
     def memory_limit_bytes(self) -> int | None:
-        """The limit that ECS gave the container; `None` if it did not tell."""
+        """Memory limit of the container in bytes, from ECS; `None` if ECS did not answer."""
         return self._memory_limit
 
     def _ask(self, uri: str, imds: str) -> None:
@@ -280,10 +280,10 @@ def _get_json(uri: str) -> dict[str, Any]:
 
 
 def _request(uri: str, method: str, path: str, headers: Mapping[str, object]) -> str:
-    """The body of an answer; ``path`` comes behind that of ``uri``.
+    """The body of an answer; ``path`` is appended to the path of ``uri``.
 
     Raises:
-        OSError: No answer, or not a good one.
+        OSError: No answer, or an error.
     """
     import http.client
     from urllib.parse import urlsplit

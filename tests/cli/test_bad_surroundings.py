@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from covalent_cirro.aws import sessions
+from covalent_cirro.aws import clients
 from covalent_cirro.history.account import Account
 
 Cirro = Callable[..., Result]
@@ -157,7 +157,7 @@ CONDITIONS: dict[str, tuple[Arrange, tuple[str, ...]]] = {
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One try of each call; servers of pages end with the test."""
-    monkeypatch.setattr(sessions, "client_options", functools.partial(sessions.client_options, attempts=1))
+    monkeypatch.setattr(clients, "options", functools.partial(clients.options, attempts=1))
     monkeypatch.setitem(Account.__init__.__kwdefaults__, "patience_s", 0.0)
     yield
     while servers:

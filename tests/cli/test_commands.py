@@ -9,7 +9,7 @@ import pytest
 from click.testing import Result
 
 from covalent_cirro import __version__
-from covalent_cirro.cli import main
+from covalent_cirro.cli import SUMMARIES, main
 
 Cirro = Callable[..., Result]
 
@@ -17,7 +17,10 @@ Cirro = Callable[..., Result]
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """All commands and groups, with the words that call them."""
     yield path, group
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
         else:
@@ -44,6 +47,21 @@ def test_every_option_has_help(path: tuple[str, ...]) -> None:
     """No option is left without a word about it."""
     options = [parameter for parameter in COMMANDS[path].params if isinstance(parameter, click.Option)]
     assert [option.name for option in options if not option.help] == []
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+@pytest.mark.parametrize("width", [45, 1000])
+def test_the_list_of_commands_says_what_each_command_says(name: str, width: int) -> None:
+    """``cirro --help`` writes its list without importing the commands: its sentences are theirs."""
+    listed = click.Command(name, help=SUMMARIES[name])
+    assert listed.get_short_help_str(width) == COMMANDS[name,].get_short_help_str(width)
+
+
+def test_a_command_that_does_not_exist(cirro: Cirro) -> None:
+    """Wrong usage, not a failed import."""
+    result = cirro("render")
+    assert result.exit_code == 2
+    assert "No such command 'render'" in result.output
 
 
 def test_version(cirro: Cirro) -> None:

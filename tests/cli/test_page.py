@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import click
 import pytest
 
 from covalent_cirro.cli import main
@@ -33,6 +34,9 @@ def test_the_page_has_been_made(made: ModuleType) -> None:
 def test_every_command_is_on_the_page() -> None:
     """With its options."""
     text = (DOCS / "cli.md").read_text()
-    for name, command in main.commands.items():
+    context = click.Context(main)
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        assert command is not None
         assert f"### cirro {name}\n" in text
         assert all(option in text for parameter in command.params for option in parameter.opts if "-" in option)

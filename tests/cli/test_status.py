@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 
 from covalent_cirro import deployment
-from covalent_cirro.deployment.doctor import capacity
+from covalent_cirro.aws import capacity
 from covalent_cirro.local.emulator import Emulator, Timing
 from tests.access import variables
 

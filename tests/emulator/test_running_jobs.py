@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from covalent_cirro import deployment
 from covalent_cirro.deployment import holdings, teardown
-from covalent_cirro.deployment.running_jobs import END, POLL_S, WAIT, Found
+from covalent_cirro.deployment.running_jobs import END, POLL_S, WAIT, AffectedJobs
 from covalent_cirro.errors import StackError
 from covalent_cirro.local.emulator import Emulator, Timing
 from tests.emulator.conftest import Aws
@@ -197,10 +197,10 @@ def test_changes_that_leave_the_instances_ask_nobody(aws: Aws, here: Deployment)
 
 def test_jobs_are_waited_for(aws: Aws, here: Deployment) -> None:
     """The change begins once none runs, however long that takes."""
-    asked: list[Found] = []
+    asked: list[AffectedJobs] = []
     slept: list[float] = []
 
-    def choose(found: Found) -> str:
+    def choose(found: AffectedJobs) -> str:
         asked.append(found)
         return WAIT
 
@@ -224,9 +224,9 @@ def test_jobs_are_waited_for(aws: Aws, here: Deployment) -> None:
 def test_jobs_are_ended_after_the_minutes_that_the_user_gives(aws: Aws, here: Deployment) -> None:
     """AWS Batch does it; then the deployment is as it was asked for."""
     given = {**LARGER, "JobExecutionTimeoutMinutes": 1}
-    asked: list[Found] = []
+    asked: list[AffectedJobs] = []
 
-    def choose(found: Found) -> str:
+    def choose(found: AffectedJobs) -> str:
         asked.append(found)
         return END
 

@@ -319,7 +319,7 @@ def test_parts_of_a_list_are_handed_on_one_by_one(host: Host, jobs_only: Any) ->
     pickles = {name: pickle.dumps(value) for name, value in (("a", jobs_only.Reading(1)), ("b", "text"))}
     with open(task["args"][0]["tobj"], "wb") as file:
         writer = tobj.Writer(file, tobj.header_fields("", "", "3.11.7", "3.1.2"), b"")
-        parts: list[Any] = [nested.Part(name, 0, len(data)) for name, data in pickles.items()]
+        parts: list[Any] = [nested.PickledPart(name, 0, len(data)) for name, data in pickles.items()]
         nested.write(parts, writer.write, lambda part: writer.write(pickles[part.source]))  # type: ignore[arg-type, func-returns-value]
         writer.close()
     done = host.run(task)

@@ -30,7 +30,7 @@ from covalent_cirro.contract.protocol import (
 )
 from covalent_cirro.runner import exits, failures, logs, results, usage
 from covalent_cirro.runner.process import Ended
-from covalent_cirro.runner.s3 import blobs
+from covalent_cirro.runner.s3 import blob_transfer
 from covalent_cirro.runner.s3.answers import Endpoint
 
 # --- logs -----------------------------------------------------------------------------------------------------------
@@ -117,13 +117,13 @@ def test_blobs_come_back_as_they_went(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "data"
     path.write_bytes(data)
 
-    blob, stored = blobs.encode(str(path))
+    blob, stored = blob_transfer.encode(str(path))
 
     content = Path(stored).read_bytes()
     assert blob == Blob(hashlib.sha256(content).hexdigest(), len(content), blob.codec, len(data))
     copy = tmp_path / "stored"
     copy.write_bytes(content)
-    assert Path(blobs.decode(blob, str(copy), str(tmp_path / "decoded"))).read_bytes() == data
+    assert Path(blob_transfer.decode(blob, str(copy), str(tmp_path / "decoded"))).read_bytes() == data
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -143,8 +143,8 @@ def test_any_change_of_a_blob_is_refused(tmp_path: Path, data: bytes, packed: bo
     content = content[:-1] if change == "cut" else content + b"x" if change == "add" else content
     (tmp_path / "stored").write_bytes(content)
 
-    with pytest.raises(blobs.BlobError, match=blob.sha256):
-        blobs.decode(blob, str(tmp_path / "stored"), str(tmp_path / "decoded"))
+    with pytest.raises(blob_transfer.BlobError, match=blob.sha256):
+        blob_transfer.decode(blob, str(tmp_path / "stored"), str(tmp_path / "decoded"))
 
 
 def test_decoding_stops_at_the_size_that_it_says(tmp_path: Path) -> None:
@@ -153,8 +153,8 @@ def test_decoding_stops_at_the_size_that_it_says(tmp_path: Path) -> None:
     blob = Blob(hashlib.sha256(bomb).hexdigest(), len(bomb), "zlib", 1000)
     (tmp_path / "stored").write_bytes(bomb)
 
-    with pytest.raises(blobs.BlobError, match="more than its 1000 bytes"):
-        blobs.decode(blob, str(tmp_path / "stored"), str(tmp_path / "decoded"))
+    with pytest.raises(blob_transfer.BlobError, match="more than its 1000 bytes"):
+        blob_transfer.decode(blob, str(tmp_path / "stored"), str(tmp_path / "decoded"))
 
     assert (tmp_path / "decoded").stat().st_size <= 1000
 

@@ -22,7 +22,7 @@ import pytest
 from covalent._workflow.transportable_object import TransportableObject
 
 from covalent_cirro.electron import host_process, result_writer
-from covalent_cirro.electron.host_process import PASSED_ON, Broken, Ended
+from covalent_cirro.electron.host_process import PASSED_ON, BrokenProcess, NodeRun
 from covalent_cirro.electron.launches import Launch
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -68,7 +68,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-async def opened(tmp_path: Path, value: Any, function: Any = None) -> list[Ended] | Broken:
+async def opened(tmp_path: Path, value: Any, function: Any = None) -> list[NodeRun] | BrokenProcess:
     """What becomes of a node that opens a value; the files stay."""
     files = {"function": function or (lambda x: x), "value": value}
     for name, each in files.items():
@@ -84,7 +84,7 @@ async def opened(tmp_path: Path, value: Any, function: Any = None) -> list[Ended
     launch = Launch("d", [0])
     try:
         async with host_process.run(launch, [task], "0.240.0", str(tmp_path / "cache")) as ended:
-            if not isinstance(ended, Broken):
+            if not isinstance(ended, BrokenProcess):
                 with contextlib.suppress(ValueError):
                     result_writer.take_file(ended[0].file("output"), str(tmp_path / "output"))
             return ended
@@ -100,7 +100,7 @@ def written(value: Any) -> bytes:
 async def found(tmp_path: Path, expression: str) -> Any:
     """What an attack found."""
     ended = await opened(tmp_path, Attack(expression))
-    assert not isinstance(ended, Broken), ended
+    assert not isinstance(ended, BrokenProcess), ended
     assert ended[0].failure is None, ended[0].failure
     return TransportableObject.deserialize((tmp_path / "output").read_bytes()).get_deserialized()
 
@@ -117,7 +117,7 @@ def shut_in(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bool]:
         task = {"node_id": 0, "name": "", "function": path, "hands_on": False, "args": [], "kwargs": {}}
         launch = Launch("probe", [0])
         async with host_process.run(launch, [task], "", str(folder)) as ended:
-            assert not isinstance(ended, Broken)
+            assert not isinstance(ended, BrokenProcess)
             outcome.update(json.loads(Path(ended[0].folder, "outcome.json").read_text())["sandbox"])
         launch.close()
 
@@ -238,7 +238,7 @@ async def test_nothing_awaits_the_next_process(home: Path, tmp_path: Path) -> No
     script = f'for f in . ..; do for m in json cloudpickle sitecustomize; do echo "{module}" > $f/$m.py; done; done'
     attack = f"(subprocess.call(['sh', '-c', {script!r}]), os.kill(os.getpid(), signal.SIGKILL))"
     ended = await opened(tmp_path, Attack(attack))
-    assert isinstance(ended, Broken)
+    assert isinstance(ended, BrokenProcess)
     assert ended.code == -signal.SIGKILL
     assert not mark.exists()
 
@@ -250,7 +250,7 @@ async def test_what_it_says_is_not_held_by_the_server(home: Path, tmp_path: Path
     ended = await opened(tmp_path, Attack(f"([os.write({kept}, b'x' * 1000000) for _ in range(100)], os._exit(3))"))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert isinstance(ended, Broken)
+    assert isinstance(ended, BrokenProcess)
     assert (ended.code, ended.said) == (3, "x" * 2000)
     assert peak < 10_000_000
 
@@ -297,7 +297,7 @@ def swaps(what: str) -> Any:
 async def test_the_server_is_not_led_astray(home: Path, tmp_path: Path, what: str) -> None:
     """It reads what the process left as a stranger's: no link is followed, on no pipe is waited."""
     ended = await opened(tmp_path, 3, swaps(what))
-    assert not isinstance(ended, Broken)
+    assert not isinstance(ended, BrokenProcess)
     assert not (tmp_path / "output").exists()
 
 
@@ -316,4 +316,4 @@ async def test_the_server_is_not_led_astray(home: Path, tmp_path: Path, what: st
 async def test_a_forged_outcome_is_refused(home: Path, tmp_path: Path, forged: str) -> None:
     """One that is none of the protocol's ends the node, and nothing else."""
     ended = await opened(tmp_path, Attack(f"(lambda path: ({forged}, os._exit(0)))('outcome.json')"))
-    assert isinstance(ended, Broken)
+    assert isinstance(ended, BrokenProcess)

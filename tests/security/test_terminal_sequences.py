@@ -73,7 +73,7 @@ def test_colours_and_progress_bars_stay() -> None:
 @given(pieces)
 def test_whatever_is_printed_a_terminal_gets_text(printed: list[str]) -> None:
     """In one piece or in many, and the same: a sequence may be torn between two pieces."""
-    stream = terminal.Stream()
+    stream = terminal.HarmlessStream()
     shown = "".join(stream.feed(piece) for piece in printed)
     assert_harmless(shown)
     shown += stream.end().removesuffix("\n").removesuffix(terminal.RESET)
@@ -91,7 +91,7 @@ def test_a_cell_is_one_line_without_any_control(printed: list[str]) -> None:
 
 def test_a_sequence_without_an_end_hides_nothing() -> None:
     """Not what comes on the next line, nor what follows when it gets too long for a sequence."""
-    stream = terminal.Stream()
+    stream = terminal.HarmlessStream()
     assert stream.feed("\x1b]0;title\nthe error\n") == "0;title\nthe error\n"
     assert stream.feed("\x1b]52;" + "x" * 10_000).endswith("x" * 10_000)
 
@@ -99,7 +99,7 @@ def test_a_sequence_without_an_end_hides_nothing() -> None:
 @pytest.mark.parametrize("unit", [*PARTS, "\x1b[31m", "\r"], ids=ascii)
 def test_many_sequences_take_no_time(unit: str) -> None:
     """A log is looked through once, whatever it consists of."""
-    stream, text = terminal.Stream(), unit * (2_000_000 // len(unit))
+    stream, text = terminal.HarmlessStream(), unit * (2_000_000 // len(unit))
     began = time.process_time()
     assert_harmless(stream.feed(text) + stream.end())
     assert time.process_time() - began < SECONDS
@@ -107,7 +107,7 @@ def test_many_sequences_take_no_time(unit: str) -> None:
 
 def test_after_a_log_the_terminal_is_as_it_was() -> None:
     """No colour stays, and what is said next begins a line."""
-    stream = terminal.Stream()
+    stream = terminal.HarmlessStream()
     assert stream.feed("\x1b[31mred") == "\x1b[31mred"
     assert stream.end() == "\x1b[0m\n"
     assert stream.end() == ""

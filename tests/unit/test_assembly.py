@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from covalent_cirro.contract import nested, tobj
 from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.electron import assembly
-from covalent_cirro.electron.call_writer import Spec
-from covalent_cirro.electron.result_writer import File
+from covalent_cirro.electron.call_writer import ElectronSpec
+from covalent_cirro.electron.result_writer import WrittenFile
 
 opened: list[int] = []
 
@@ -64,7 +64,7 @@ class Run:
     def __init__(self, folder: Path, lattice: Any, results: dict[str, Any]) -> None:
         self.names: list[str] = []
         self.left: list[str] = []
-        self.files: dict[str, File] = {}
+        self.files: dict[str, WrittenFile] = {}
         built = ct.lattice(lattice)
         built.build_graph()
         graph = built.transport_graph._graph
@@ -88,7 +88,7 @@ class Run:
                     return
             self._outputs[node_id] = paths["output"]
 
-    def _spec(self, graph: Any, node_id: int) -> Spec:
+    def _spec(self, graph: Any, node_id: int) -> ElectronSpec:
         args, kwargs = {}, {}
         for parent, _, edge in graph.in_edges(node_id, data=True):
             if edge["edge_name"] == "!waiting_edge":
@@ -97,9 +97,9 @@ class Run:
                 args[edge["arg_index"]] = parent
             else:
                 kwargs[edge["edge_name"]] = parent
-        return Spec(node_id, [args[index] for index in sorted(args)], kwargs)
+        return ElectronSpec(node_id, [args[index] for index in sorted(args)], kwargs)
 
-    def _do(self, node: Node, spec: Spec) -> None:
+    def _do(self, node: Node, spec: ElectronSpec) -> None:
         file = assembly.assemble(node, spec, self._outputs)
         if file is None:
             self.left.append(node.name)
@@ -237,7 +237,7 @@ def test_a_text_that_is_no_valid_text_is_shown_all_the_same(tmp_path: Path) -> N
     for name, node_name, args in (("list", ":electron_list:", ["text"]), ("item", names["item"], ["list", "key"])):
         node = Node(0, 9, node_name, {"function": f"{tmp_path / name}.function", "output": str(tmp_path / name)})
         inputs = {i: str(tmp_path / each) for i, each in enumerate(args)}
-        assert assembly.assemble(node, Spec(9, list(inputs), {}), inputs) is not None
+        assert assembly.assemble(node, ElectronSpec(9, list(inputs), {}), inputs) is not None
     read = TransportableObject.deserialize((tmp_path / "item").read_bytes())
     assert (read.get_deserialized(), read.object_string) == ("a\udc80b", "a\\udc80b")
 
@@ -324,7 +324,7 @@ def test_a_damaged_file_is_told(tmp_path: Path, damage: Any) -> None:
     function.write_bytes(TransportableObject(_auto_list_node).serialize())
     node = Node(0, 1, ":electron_list:", {"function": str(function), "output": str(tmp_path / "output")})
     with pytest.raises((tobj.TobjError, OSError)) as caught:
-        assembly.assemble(node, Spec(1, [0], {}), {0: str(path)})
+        assembly.assemble(node, ElectronSpec(1, [0], {}), {0: str(path)})
     assert "part.tobj" in str(caught.value)
     assert not (tmp_path / "output").exists()
 
@@ -344,7 +344,7 @@ def test_a_large_part_is_not_held(tmp_path: Path) -> None:
     node = Node(0, 1, ":electron_list:", {"function": str(function), "output": str(tmp_path / "output")})
     tracemalloc.start()
     try:
-        assembly.assemble(node, Spec(1, [0, 0], {}), {0: str(run_folder / "big")})
+        assembly.assemble(node, ElectronSpec(1, [0, 0], {}), {0: str(run_folder / "big")})
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -352,7 +352,7 @@ def test_a_large_part_is_not_held(tmp_path: Path) -> None:
     with tobj.pickle_file(open(tmp_path / "output", "rb")) as file:
         found = nested.read(file)
     assert isinstance(found, list)
-    assert [part.size for part in found if isinstance(part, nested.Part)] == [len(cloudpickle.dumps(value))] * 2
+    assert [part.size for part in found if isinstance(part, nested.PickledPart)] == [len(cloudpickle.dumps(value))] * 2
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)

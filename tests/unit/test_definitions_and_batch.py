@@ -19,7 +19,7 @@ from covalent_cirro.aws.sessions import Access
 from covalent_cirro.contract.limits import MAX_TASKS
 from covalent_cirro.covalent_server.assets import Group
 from covalent_cirro.electron import call_writer as calls
-from covalent_cirro.electron.call_writer import Spec
+from covalent_cirro.electron.call_writer import ElectronSpec
 from covalent_cirro.electron.engine.definitions import Definitions, build_definition, digest
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.jobs.image_rules import Pickled
@@ -185,7 +185,7 @@ def test_the_whole_submission() -> None:
 
 async def test_more_electrons_than_an_outcome_can_tell_of_are_refused_before_anything_is_sent() -> None:
     """One job runs a whole task group; the message says what to change."""
-    specs = [Spec(node_id, (), {}) for node_id in range(MAX_TASKS + 1)]
+    specs = [ElectronSpec(node_id, (), {}) for node_id in range(MAX_TASKS + 1)]
     group = Group(nodes={}, inputs={}, lattice="", python="", covalent="")
     nothing: Any = None
     with pytest.raises(SettingsError, match=f"has {MAX_TASKS + 1} electrons, and one job runs {MAX_TASKS} at most"):

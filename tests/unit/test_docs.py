@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from importlib import metadata
 from pathlib import Path
 
 import click
@@ -16,6 +17,17 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     {*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("examples/*/README.md")}
 )
+
+MODULES = {
+    str(path.relative_to(ROOT))
+    for folder in ROOT.iterdir()
+    if not folder.name.startswith(".")  # virtual environments have tens of thousands
+    for path in folder.rglob("*.py")
+}
+"""All Python files of the repository."""
+
+OF_COVALENT = {str(path) for name in ("covalent", "covalent-aws-plugins") for path in metadata.files(name) or ()}
+"""Files of Covalent and of its plugins that the pages talk about."""
 
 OF_USERS = {"lab.py", "mylab/__init__.py"}
 """Files of a user's that the pages talk about."""
@@ -39,7 +51,13 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(there), f"{page.name} links to {target}#{anchor}"
 
 
-def test_the_table_of_options_is_the_codes() -> None:
+def test_the_architecture_fits_on_one_screen() -> None:
+    """Without the source of the drawing, about sixty lines; what is more has a page of its own."""
+    text = re.sub(r"```mermaid.*?```", "", (ROOT / "docs" / "architecture.md").read_text(), flags=re.DOTALL)
+    assert len(text.splitlines()) <= 70
+
+
+def test_the_options_are_the_same_in_the_table_and_in_the_executors_signature_and_docstring() -> None:
     """docs/make_settings.py has been run."""
     spec = importlib.util.spec_from_file_location("make_settings", ROOT / "docs" / "make_settings.py")
     assert spec is not None
@@ -49,6 +67,9 @@ def test_the_table_of_options_is_the_codes() -> None:
     text = (ROOT / "docs" / "settings.md").read_text()
     assert made.page(text) == text
     assert all(f"`{option.name}`" in text for option in OPTIONS)
+    source = (ROOT / "covalent_cirro" / "cirro.py").read_text()
+    assert made.executor(source) == source
+    assert all(f"        {option.name}: " in source for option in OPTIONS)
 
 
 def test_make_targets_in_the_documents_exist() -> None:
@@ -65,8 +86,12 @@ def test_cirro_commands_in_the_documents_exist() -> None:
         for line in re.findall(r"(?:`|\$ )cirro ([a-z][^`#\n]*)", page.read_text()):
             words = line.split(" -- ")[0].split()
             command: click.Command = main
-            while words and isinstance(command, click.Group) and words[0] in command.commands:
-                command = command.commands[words.pop(0)]
+            while words and isinstance(command, click.Group):
+                below = command.get_command(click.Context(command), words[0])
+                if below is None:
+                    break
+                command = below
+                words.pop(0)
             known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
             assert all(word in known for word in words if word.startswith("--")), f"{page.name}: cirro {line}"
             assert not isinstance(command, click.Group) or not words or words[0] == "|", f"{page.name}: cirro {line}"
@@ -75,9 +100,9 @@ def test_cirro_commands_in_the_documents_exist() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_modules_that_a_page_names_exist(page: Path) -> None:
     """With the path that a page gives."""
-    modules = {str(path.relative_to(ROOT)) for path in ROOT.glob("*/**/*.py")}
+    there = MODULES | OF_COVALENT
     named = set(re.findall(r"`([a-z_/]+\.py)`", page.read_text()))
-    assert {name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in modules)} <= OF_USERS
+    assert {name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in there)} <= OF_USERS
 
 
 NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")

@@ -15,7 +15,7 @@ from covalent_cirro.jobs.ends import End, Evidence, end_of, end_of_job, lost_hos
 from covalent_cirro.jobs.explanations import (
     LOG_LINE_CHARS,
     Explanation,
-    Place,
+    JobLinks,
     awss_words,
     explain,
     last_lines,
@@ -43,7 +43,7 @@ EXITED = "Essential container in task exited"
 NOT_STARTED = "Task failed to start"
 HOST = "Host EC2 (instance i-0123456789abcdef0) terminated."
 TIMEOUT = "Job attempt duration exceeded timeout"
-PLACE = Place("https://console/job", "https://console/log")
+PLACE = JobLinks("https://console/job", "https://console/log")
 
 
 def job(

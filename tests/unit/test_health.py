@@ -9,14 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro.deployment.doctor.verdicts import account, data, image, network, quotas, roles, server, stack
-from covalent_cirro.deployment.doctor.verdicts.account import Identity
+from covalent_cirro.deployment.doctor.verdicts import (
+    caller,
+    data,
+    job_image,
+    network,
+    quotas,
+    roles,
+    server,
+    stack_states,
+)
+from covalent_cirro.deployment.doctor.verdicts.caller import Caller
 from covalent_cirro.deployment.doctor.verdicts.network import ENDPOINTS, Subnet
-from covalent_cirro.deployment.doctor.verdicts.server import Server, Versions
-from covalent_cirro.deployment.doctor.verdicts.stack import StackState
+from covalent_cirro.deployment.doctor.verdicts.server import InstalledVersions, Server
+from covalent_cirro.deployment.doctor.verdicts.stack_states import StackState
 from covalent_cirro.jobs import machines, queues
-from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding, Where, span
-from covalent_cirro.jobs.image_rules import Facts, Pickled
+from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding, Where
+from covalent_cirro.jobs.image_rules import ImageFacts, Pickled
 from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.jobs.queues import Environment, Queue
 
@@ -34,18 +43,12 @@ def test_commands_name_deployment_region_and_profile() -> None:
     assert PROFILED.aws("s3 ls") == "aws s3 ls --region eu-west-1 --profile work"
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(-5, "0 min"), (59, "1 min"), (3599, "1 h 0 min"), (5400, "1 h 30 min")])
-def test_durations_are_told_in_hours_and_minutes(seconds: float, told: str) -> None:
-    """Never less than nothing."""
-    assert span(seconds) == told
-
-
 # --- account ----------------------------------------------------------------------------------------------------------
 
 
-def identity(**changes: Any) -> Identity:
+def identity(**changes: Any) -> Caller:
     """A user with a key."""
-    return Identity("123456789012", "arn:aws:iam::123456789012:user/a", "env", None, 0.0)._replace(**changes)
+    return Caller("123456789012", "arn:aws:iam::123456789012:user/a", "env", None, 0.0)._replace(**changes)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,7 @@ def identity(**changes: Any) -> Identity:
 )
 def test_credentials(changes: dict[str, Any], level: str) -> None:
     """Those that somebody must renew are a warning in their last hour, and so is the root user."""
-    found = account.credentials(identity(**changes), PROFILED)
+    found = caller.credentials(identity(**changes), PROFILED)
     assert found.level == level
     assert "123456789012" in found.seen
     assert (found.remedy == "") == (level == OK)
@@ -68,7 +71,7 @@ def test_credentials(changes: dict[str, Any], level: str) -> None:
 
 def test_the_remedy_for_sso_names_the_profile() -> None:
     """`aws sso login` alone would renew another session."""
-    found = account.credentials(identity(method="sso", expires_in_s=60.0), PROFILED)
+    found = caller.credentials(identity(method="sso", expires_in_s=60.0), PROFILED)
     assert "aws sso login --profile work" in found.remedy
 
 
@@ -78,7 +81,7 @@ def test_the_remedy_for_sso_names_the_profile() -> None:
 )
 def test_clock(ahead_s: float | None, level: str) -> None:
     """From a minute a warning, from five minutes a failure, either way."""
-    assert account.clock(ahead_s).level == level
+    assert caller.clock(ahead_s).level == level
 
 
 # --- stacks and config ------------------------------------------------------------------------------------------------
@@ -104,26 +107,26 @@ def states(*statuses: str) -> list[StackState]:
 )
 def test_stacks(statuses: tuple[str, ...], level: str, words: str) -> None:
     """All four must be there and whole; one that changes just now may become so."""
-    found = stack.stacks(states(*statuses), WHERE)
+    found = stack_states.stacks(states(*statuses), WHERE)
     assert found.level == level
     assert words in found.seen
 
 
 def test_the_config_may_have_more_than_the_deployment_gives() -> None:
     """What only the user set is no drift."""
-    assert stack.drift({"s3_prefix": "mine", "vcpu": 8}, {"s3_prefix": "mine"}, WHERE).level == OK
+    assert stack_states.drift({"s3_prefix": "mine", "vcpu": 8}, {"s3_prefix": "mine"}, WHERE).level == OK
 
 
 def test_a_default_in_the_config_is_not_the_users() -> None:
     """Older versions and the stock plugin pin their defaults in the file; a deploy replaces them."""
-    found = stack.drift({"batch_queue": "covalent-batch-queue"}, {"batch_queue": "cirro-cpu"}, WHERE)
+    found = stack_states.drift({"batch_queue": "covalent-batch-queue"}, {"batch_queue": "cirro-cpu"}, WHERE)
     assert (found.level, "batch_queue" in found.seen) == (FAILURE, True)
 
 
 def test_a_default_that_the_deployment_gives_too_is_there() -> None:
     """`s3_prefix` is "cirro" by default, and in a deployment with defaults."""
-    assert stack.drift({}, {"s3_prefix": "cirro"}, WHERE).level == FAILURE
-    assert stack.drift({"s3_prefix": "cirro"}, {"s3_prefix": "cirro"}, WHERE).level == OK
+    assert stack_states.drift({}, {"s3_prefix": "cirro"}, WHERE).level == FAILURE
+    assert stack_states.drift({"s3_prefix": "cirro"}, {"s3_prefix": "cirro"}, WHERE).level == OK
 
 
 # --- queues -----------------------------------------------------------------------------------------------------------
@@ -498,17 +501,17 @@ def test_tls_only(policy: Any, only: bool) -> None:
 
 def test_an_image_that_is_no_image() -> None:
     """ECR also has charts and signatures."""
-    assert image.image("uri", None, Pickled("3.11.7", "3.1"), "1").level == FAILURE
+    assert job_image.image("uri", None, Pickled("3.11.7", "3.1"), "1").level == FAILURE
 
 
 def test_an_image_without_labels_is_a_warning() -> None:
     """Somebody's own image may well work; it only does not say so."""
-    assert image.image("uri", Facts("amd64"), Pickled("3.11.7", "3.1"), "1").level == WARNING
+    assert job_image.image("uri", ImageFacts("amd64"), Pickled("3.11.7", "3.1"), "1").level == WARNING
 
 
 # --- Covalent ---------------------------------------------------------------------------------------------------------
 
-HERE = Versions("3.11.7", "0.240.0", "0.1.0", "3.1.2", plugin=True, installed_at=100.0)
+HERE = InstalledVersions("3.11.7", "0.240.0", "0.1.0", "3.1.2", plugin=True, installed_at=100.0)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covalent_cirro.aws.batch import job_name
-from covalent_cirro.cli.electrons import lasting, memory
 from covalent_cirro.contract.protocol import Failure, Kind, Log, NodeResult, Outcome, Usage, location
 from covalent_cirro.electron.call_writer import new_call_id
 from covalent_cirro.errors import NoSuchElectron
@@ -18,7 +17,7 @@ from covalent_cirro.history import names
 from covalent_cirro.history import story as stories
 from covalent_cirro.history.account import QUEUE_KINDS
 from covalent_cirro.history.electron_list import Row, counts, ordered, row_of_call, row_of_job
-from covalent_cirro.history.find import Attempted, Electron
+from covalent_cirro.history.find import CallHistory, Electron
 from covalent_cirro.history.names import JobName, Wanted
 from covalent_cirro.history.records import Record, parse_record
 from covalent_cirro.history.story import Period
@@ -259,7 +258,7 @@ def test_a_call_whose_job_is_forgotten_is_told_by_its_outcome() -> None:
 
 def story(job: Record | None, left: Outcome | None = None, *, on_aws: bool = False) -> stories.Story:
     """The story of the electron."""
-    call = Attempted(PLACE, None, left, "", (), () if job is None else (job,))
+    call = CallHistory(PLACE, None, left, "", (), () if job is None else (job,))
     site = stories.Site("eu-west-1", "aws" if on_aws else "")
     return stories.tell(Electron(DISPATCH, 3, (call,)), resolve({}, {}), site)
 
@@ -333,20 +332,6 @@ def test_a_document_is_plain_json() -> None:
 
 
 # --- words ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.04, "0.0 s"), (0.4, "0.4 s"), (42.9, "42 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (529200, "6 d 3 h")],
-)
-def test_durations(seconds: float, text: str) -> None:
-    """As people say them."""
-    assert lasting(seconds) == text
-
-
-def test_sizes() -> None:
-    """Of memory."""
-    assert [memory(512), memory(1024), memory(3840)] == ["512 MiB", "1 GiB", "3.75 GiB"]
 
 
 def test_a_deployments_queues_have_the_names_that_are_looked_for() -> None:

@@ -18,7 +18,16 @@ from covalent_cirro.aws.sessions import Access
 from covalent_cirro.contract import protocol
 from covalent_cirro.errors import ImageError
 from covalent_cirro.jobs import image_rules
-from covalent_cirro.jobs.image_rules import EcrImage, Facts, Missing, Pickled, contents, ecr_image, facts, why_not
+from covalent_cirro.jobs.image_rules import (
+    EcrImage,
+    ImageFacts,
+    MissingImage,
+    Pickled,
+    contents,
+    ecr_image,
+    facts,
+    why_not,
+)
 from covalent_cirro.settings import BY_NAME
 
 HOST = "127.0.0.1:4000"
@@ -118,8 +127,8 @@ def test_labels_architecture_and_entrypoint_are_read() -> None:
         protocol.LABEL_FORMAT: "1",
     }
     config = {"architecture": "amd64", "config": {"Labels": labels, "Entrypoint": ["tini", "--"]}}
-    assert facts(json.dumps(config).encode()) == Facts("amd64", "3.11.7", "3.1.2", "0.3.0", "1", ("tini", "--"))
-    assert facts(b'{"config": {"Labels": null}}') == Facts("")
+    assert facts(json.dumps(config).encode()) == ImageFacts("amd64", "3.11.7", "3.1.2", "0.3.0", "1", ("tini", "--"))
+    assert facts(b'{"config": {"Labels": null}}') == ImageFacts("")
 
 
 # --- decisions --------------------------------------------------------------------------------------------------------
@@ -128,30 +137,36 @@ def test_labels_architecture_and_entrypoint_are_read() -> None:
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (Facts("amd64"), None),
-        (Facts("amd64", "3.11", "3.0.0", "0.1", str(protocol.FORMAT)), None),
-        (Facts("amd64", "3.11.1", "3.9"), None),
-        (Facts("amd64", call_format="soon"), None),
-        (Facts("amd64", "3.10.4"), ["Python 3.10.4", "Python 3.11.7", "--python 3.11`", "dispatch from Python 3.10."]),
-        (Facts("amd64", "3.12"), ["Python 3.12", "Python 3.11.7"]),
+        (ImageFacts("amd64"), None),
+        (ImageFacts("amd64", "3.11", "3.0.0", "0.1", str(protocol.FORMAT)), None),
+        (ImageFacts("amd64", "3.11.1", "3.9"), None),
+        (ImageFacts("amd64", call_format="soon"), None),
         (
-            Facts("amd64", "3.11", "2.2.1"),
+            ImageFacts("amd64", "3.10.4"),
+            ["Python 3.10.4", "Python 3.11.7", "--python 3.11`", "dispatch from Python 3.10."],
+        ),
+        (ImageFacts("amd64", "3.12"), ["Python 3.12", "Python 3.11.7"]),
+        (
+            ImageFacts("amd64", "3.11", "2.2.1"),
             ["cloudpickle 2.2.1", "cloudpickle 3.1.2", "cloudpickle==3.1.2", "cloudpickle==2.2.1 where you dispatch"],
         ),
-        (Facts("arm64", "3.11", "3.1.2"), ["arm64", "amd64", "exec format error"]),
-        (Facts("arm64 and s390x"), ["arm64 and s390x"]),
+        (ImageFacts("arm64", "3.11", "3.1.2"), ["arm64", "amd64", "exec format error"]),
+        (ImageFacts("arm64 and s390x"), ["arm64 and s390x"]),
         (
-            Facts("amd64", runner="9.0.0", call_format=str(protocol.FORMAT + 1)),
+            ImageFacts("amd64", runner="9.0.0", call_format=str(protocol.FORMAT + 1)),
             ["9.0.0", f"format {protocol.FORMAT + 1}", "Update covalent-cirro where the Covalent server runs"],
         ),
-        (Facts("amd64", call_format="0"), ["format 0", "Build and push the image anew"]),
-        (Missing("ImageNotFound: Requested image not found", ("v2", "v1")), ["Requested image not found", "v2, v1"]),
-        (Missing("ImageNotFound: no", ()), ["has no tagged image", "cirro image push"]),
-        (Missing("it is not there", None), ["it is not there", "cirro image push"]),
-        (Missing("no", tuple(map(str, range(12)))), ["0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"]),
+        (ImageFacts("amd64", call_format="0"), ["format 0", "Build and push the image anew"]),
+        (
+            MissingImage("ImageNotFound: Requested image not found", ("v2", "v1")),
+            ["Requested image not found", "v2, v1"],
+        ),
+        (MissingImage("ImageNotFound: no", ()), ["has no tagged image", "cirro image push"]),
+        (MissingImage("it is not there", None), ["it is not there", "cirro image push"]),
+        (MissingImage("no", tuple(map(str, range(12)))), ["0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"]),
     ],
 )
-def test_what_is_refused(found: Facts | Missing, words: list[str] | None) -> None:
+def test_what_is_refused(found: ImageFacts | MissingImage, words: list[str] | None) -> None:
     """With the image's name, both versions, and both remedies; what is not known is no reason."""
     said = why_not("host/cirro:1", found, HERE)
     if words is None:
@@ -164,7 +179,7 @@ def test_what_is_refused(found: Facts | Missing, words: list[str] | None) -> Non
 @pytest.mark.parametrize("pickled", [Pickled("", "3.1.2"), Pickled("3.11.7", "")])
 def test_an_electron_that_does_not_tell_its_versions_is_let_pass(pickled: Pickled) -> None:
     """The runner finds out."""
-    mismatched = Facts("amd64", "3.12" if not pickled.python else "3.11", "3.0" if not pickled.python else "2.0")
+    mismatched = ImageFacts("amd64", "3.12" if not pickled.python else "3.11", "3.0" if not pickled.python else "2.0")
     assert why_not("host/cirro:1", mismatched, pickled) is None
 
 
@@ -173,7 +188,7 @@ def test_the_rules_are_the_runners_own() -> None:
     call = protocol.Call("c", "d", HERE.python, HERE.cloudpickle, "", ())
     for python in ("3.10.1", "3.11.0", "3.12.4"):
         for cloudpickle in ("2.2.1", "3.0.0", "4.0"):
-            refused = why_not("uri", Facts("amd64", python, cloudpickle), HERE) is not None
+            refused = why_not("uri", ImageFacts("amd64", python, cloudpickle), HERE) is not None
             assert refused is (protocol.version_conflict(call, python, cloudpickle) is not None)
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import ast
 import configparser
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from docs.make_rooms import FLOORS, PACKAGE, PAGE, arrows, imported_names, imports, modules, page, room
+from docs.make_rooms import FLOORS, PACKAGE, PAGE, arrows, circles, imported_names, imports, modules, page, room, trees
 
 MODULES = modules()
-TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
+TREES = trees()
 IMPORTS = imports()
 
 IMPORT_THE_RUNNER = {"checkpoint", "local"}
@@ -87,28 +87,12 @@ def test_imports_point_downward(name: str) -> None:
 
 def test_no_files_import_each_other_in_a_circle() -> None:
     """Anywhere, also within a room."""
-    assert [circle for circle in circles(IMPORTS) if len(circle) > 1] == []
+    assert circles(IMPORTS) == []
 
 
 def test_a_circle_is_found() -> None:
     """Of three, and of a module that imports itself by way of its package."""
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})[0] == {"a", "b", "c"}
-
-
-def circles(of: Mapping[str, set[str]]) -> list[set[str]]:
-    """Sets of modules each of which reaches each other one, the largest first."""
-
-    def reached(start: str) -> set[str]:
-        found, left = set[str](), [start]
-        while left:
-            new = of.get(left.pop(), set()) - found
-            found |= new
-            left += new
-        return found
-
-    reach = {module: reached(module) for module in of}
-    found = {frozenset(other for other in reach[module] if module in reach[other]) | {module} for module in of}
-    return sorted((set(each) for each in found), key=len, reverse=True)
 
 
 def test_the_runner_imports_the_contract_only() -> None:
@@ -225,15 +209,6 @@ def folders() -> Iterator[Path]:
 EMULATOR = "local.emulator."
 """The emulator has names of its own: AWS's nouns, which the rest of the package has from the other side."""
 
-SAME_CLASS_NAMES = {
-    *("Answer", "Attempt", "Capacity", "Checkpoint", "Contents", "Earlier", "Ended", "Facts", "File", "Found"),
-    *("Job", "Missing", "Origin", "Part", "Place", "Plan", "Run", "Seen", "Stream", "Versions"),
-}
-SAME_MODULE_NAMES = {
-    *("account", "blobs", "capacity", "client", "dispatches", "facts", "local_packages", "store"),
-}
-"""Names that still have two meanings outside the emulator. Take out what you rename."""
-
 
 def class_names(inside_emulator: bool) -> list[tuple[str, str]]:
     """Public classes as pairs (name, module)."""
@@ -280,13 +255,13 @@ def test_a_file_name_has_one_meaning_in_the_emulator() -> None:
 
 
 def test_a_class_name_has_one_meaning_outside_the_emulator() -> None:
-    """But for those that are listed, and each that is listed still needs it."""
-    assert set(same(class_names(inside_emulator=False))) == SAME_CLASS_NAMES
+    """Whoever reads one in an annotation knows what it is."""
+    assert same(class_names(inside_emulator=False)) == {}
 
 
 def test_a_file_name_has_one_meaning_outside_the_emulator() -> None:
-    """But for those that are listed, and each that is listed still needs it."""
-    assert set(same(module_names(inside_emulator=False))) == SAME_MODULE_NAMES
+    """Commands are called as what they show; beside them, no two modules have one name."""
+    assert same(module_names(inside_emulator=False)) == {}
 
 
 # --- moto --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covalent_cirro.contract import nested
-from covalent_cirro.contract.nested import Pairs, Part, Value
+from covalent_cirro.contract.nested import Pairs, PickledPart, Value
 from covalent_cirro.runner import tasks
 
 plain = st.recursive(
@@ -53,7 +53,7 @@ def written(structure: Any) -> bytes:
     def value(of: Any) -> Value:
         if isinstance(of, Box):
             pickles.append(pickle.dumps(of.value, of.protocol))
-            return Part(str(len(pickles) - 1), 0, len(pickles[-1]))
+            return PickledPart(str(len(pickles) - 1), 0, len(pickles[-1]))
         if isinstance(of, Pairs):
             return Pairs((value(key), value(each)) for key, each in of)
         return [value(each) for each in of]
@@ -100,7 +100,7 @@ def test_a_changed_pickle_is_another_pickle_or_well_formed(structure: Any, at: i
     data[at : at + len(change)] = change
 
     def check(value: Value) -> None:
-        if isinstance(value, Part):
+        if isinstance(value, PickledPart):
             assert value.offset + value.size <= len(data)
             return
         for each in value:
@@ -141,7 +141,7 @@ def test_classes_that_travel_with_a_part_stay_one_class() -> None:
 
     pickles = [cloudpickle.dumps(Local()) for _ in range(2)]
     out = io.BytesIO()
-    value: Value = [Part(str(i), 0, len(data)) for i, data in enumerate(pickles)]
+    value: Value = [PickledPart(str(i), 0, len(data)) for i, data in enumerate(pickles)]
     nested.write(value, out.write, lambda part: out.write(pickles[int(part.source)]))  # type: ignore[arg-type, func-returns-value]
     first, second = pickle.loads(out.getvalue())
     assert type(first) is type(second)
@@ -153,7 +153,7 @@ def test_the_runner_does_not_hold_a_part_twice(tmp_path: Path) -> None:
 
     def write(file: BinaryIO) -> None:
         part = pickle.dumps(bytes(size))
-        nested.write([Part("", 0, len(part))], file.write, lambda _: file.write(part))  # type: ignore[arg-type, func-returns-value]
+        nested.write([PickledPart("", 0, len(part))], file.write, lambda _: file.write(part))  # type: ignore[arg-type, func-returns-value]
 
     with open(tmp_path / "pickle", "wb") as file:
         write(file)

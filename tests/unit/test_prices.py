@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from covalent_cirro.aws import prices
 from covalent_cirro.aws.prices import ON_DEMAND, SPOT, SpotChange, SpotHistory, shipped, shipped_price
 from covalent_cirro.jobs.machines import BUNDLES, Need, of_environment
-from covalent_cirro.local.emulator import price_api as emulated
+from covalent_cirro.local.emulator import price_api
 
 PRODUCT = {
     "product": {
@@ -75,7 +75,7 @@ def test_a_price_of_zero_or_by_another_unit_is_not_taken() -> None:
 def test_the_emulated_price_list_has_the_same_form() -> None:
     """What the emulator answers is read by the same function, and says the table's price."""
     filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in WANTED.items()]
-    answer = emulated.get_products({"ServiceCode": "AmazonEC2", "Filters": filters})
+    answer = price_api.get_products({"ServiceCode": "AmazonEC2", "Filters": filters})
     (document,) = answer["PriceList"]
     found = prices.parse_product(document)
     assert found is not None
@@ -179,7 +179,7 @@ def test_a_mean_lies_between_the_prices_and_adds_up(
 @given(st.sampled_from(sorted(shipped().types)), st.integers(0, 10**10))
 def test_emulated_spot_is_cheaper_than_on_demand(name: str, at: int) -> None:
     """As on AWS, where a Spot price does not exceed the on-demand price."""
-    price = emulated.spot_price(name, "eu-west-1a", float(at))
+    price = price_api.spot_price(name, "eu-west-1a", float(at))
     assert price is not None
     assert 0 < price < shipped().usd_per_hour[name] or price < 0.001
 
@@ -192,12 +192,12 @@ def test_the_emulated_history_begins_before_the_time_that_is_asked_for() -> None
         "StartTime": "2026-11-20T10:00:00Z",
         "EndTime": "2026-11-20T11:00:00Z",
     }
-    asked = emulated.parse_asked(parameters, now=2e9)
-    found = list(emulated.spot_changes(asked, {"m5.large": ["eu-west-1a"]}))
+    asked = price_api.parse_asked(parameters, now=2e9)
+    found = list(price_api.spot_changes(asked, {"m5.large": ["eu-west-1a"]}))
     assert found[-1][2] <= asked.start
     windows = asked._replace(descriptions=["Windows"])
-    assert list(emulated.spot_changes(windows, {"m5.large": ["eu-west-1a"]})) == []
-    assert not list(emulated.spot_changes(asked._replace(descriptions=["Windows"]), {"m5.large": ["eu-west-1a"]}))
+    assert list(price_api.spot_changes(windows, {"m5.large": ["eu-west-1a"]})) == []
+    assert not list(price_api.spot_changes(asked._replace(descriptions=["Windows"]), {"m5.large": ["eu-west-1a"]}))
 
 
 def test_a_need_fits_some_type_of_the_table() -> None:

@@ -18,8 +18,8 @@ from covalent_cirro.contract.protocol import Failure, Kind, Log, NodeResult, Out
 from covalent_cirro.history.records import parse_record
 from covalent_cirro.history.report import Report, compute, costs, document, page, sizing, timeline
 from covalent_cirro.history.report.costs import Offer, estimate, share
-from covalent_cirro.history.report.facts import Attempt, Capacity, Machine, Run, run_of_call, run_of_job
-from covalent_cirro.history.report.sources import Gathered
+from covalent_cirro.history.report.runs import BilledAttempt, Machine, QueueMachines, Run, run_of_call, run_of_job
+from covalent_cirro.history.report.sources import ReportFacts
 from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.settings import resolve
 
@@ -31,9 +31,9 @@ HERE = Machine("m6i.large", "eu-west-1a", SPOT)
 TIMES = {"started": 105.0, "fetched": 106.0, "first_line": 106.5, "ran": 116.0, "stored": 117.0}
 
 
-def attempt(number: int = 1, began_at: float = 104.0, ended_at: float | None = 118.0, **changes: Any) -> Attempt:
+def attempt(number: int = 1, began_at: float = 104.0, ended_at: float | None = 118.0, **changes: Any) -> BilledAttempt:
     """An attempt that ran."""
-    return Attempt(number, began_at, ended_at, changes.pop("lost", False), "", changes.pop("machine", HERE))
+    return BilledAttempt(number, began_at, ended_at, changes.pop("lost", False), "", changes.pop("machine", HERE))
 
 
 def run(**changes: Any) -> Run:
@@ -59,7 +59,7 @@ def report_of(*runs: Run, price: Price | None = PRICE, notes: Sequence[str] = ()
     """The report on these runs."""
     kinds = {KIND.name: KIND, GPU_KIND.name: GPU_KIND}
     return compute(
-        Gathered(
+        ReportFacts(
             "dispatch-1", "sweep", "eu-west-1", runs, kinds, lambda machine, begin, end: price, tuple(notes), 200.0
         )
     )
@@ -248,7 +248,7 @@ def test_a_need_is_that_of_the_executors_settings() -> None:
 # --- sizes ----------------------------------------------------------------------------------------------------------
 
 
-def size_of(*runs: Run) -> sizing.Size:
+def size_of(*runs: Run) -> sizing.SizeProposal:
     """The one size of these runs."""
     (found,) = sizing.sizes(runs)
     return found
@@ -352,7 +352,7 @@ def outcome(failure: Failure | None = None, **host: str) -> Outcome:
     return Outcome("call", 2, "job", (result,), usage, "3.11", "3", host, TIMES)
 
 
-CAPACITY = Capacity({"Spot_Batch_1": SPOT, "OnDemand_Batch_1": ON_DEMAND}, "", (KIND,))
+CAPACITY = QueueMachines({"Spot_Batch_1": SPOT, "OnDemand_Batch_1": ON_DEMAND}, "", (KIND,))
 
 
 def test_the_machine_of_an_attempt_is_told_by_its_outcome() -> None:
@@ -491,29 +491,3 @@ def test_a_dispatch_without_any_fact_is_still_a_page() -> None:
     for made in (report_of(), report_of(nothing)):
         parsed(page.page(made))
         assert document(made)["cost"]["usd"] == 0
-
-
-@pytest.mark.parametrize(
-    ("amount", "text"),
-    [(None, "?"), (0, "$0"), (1234.5, "$1,234.50"), (0.113, "$0.113"), (0.04591, "$0.0459"), (0.0000095, "$0.0000095")],
-)
-def test_money_is_written_with_the_digits_that_count(amount: float | None, text: str) -> None:
-    """Cents for dollars, and enough digits for an electron of a second."""
-    assert page.usd(amount) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.012, "12 ms"),
-        (0.1, "0.1 s"),
-        (9.96, "10 s"),
-        (59.96, "1 min"),
-        (61, "1 min 1 s"),
-        (3600, "1 h"),
-        (3720, "1 h 2 min"),
-    ],
-)
-def test_durations_are_written_in_two_units(seconds: float, text: str) -> None:
-    """The way that people read them."""
-    assert page.duration(seconds) == text

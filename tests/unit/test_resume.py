@@ -16,7 +16,7 @@ import pytest
 from covalent._shared_files.config import get_config, set_config
 
 from covalent_cirro.covalent_server.dispatches import Dispatch, Graph, RunNode
-from covalent_cirro.electron.resume import dispatches, server_life
+from covalent_cirro.electron.resume import server_life, unfinished
 
 
 def node(node_id: int, status: str, *, group: int | None = None, name: str = "f", executor: str = "cirro") -> RunNode:
@@ -31,7 +31,7 @@ def graph(*nodes: RunNode, edges: list[tuple[int, int]]) -> Graph:
 
 def test_a_group_runs_once_all_its_inputs_are_there() -> None:
     """Parents count once for each argument; a failed parent never comes."""
-    left = dispatches.plan(
+    left = unfinished.plan(
         graph(
             node(0, "COMPLETED"),
             node(1, "RUNNING"),
@@ -49,7 +49,7 @@ def test_a_group_runs_once_all_its_inputs_are_there() -> None:
 
 def test_edges_inside_a_task_group_are_not_waited_for() -> None:
     """Packed nodes run together; those that ended already are not counted again."""
-    left = dispatches.plan(
+    left = unfinished.plan(
         graph(node(0, "COMPLETED", group=0), node(1, "RUNNING", group=0), node(2, "NEW_OBJECT"), edges=[(0, 1), (1, 2)])
     )
     assert (left.groups, left.unresolved, left.pending) == ([0], 1, {0: 0, 2: 1})
@@ -57,20 +57,20 @@ def test_edges_inside_a_task_group_are_not_waited_for() -> None:
 
 def test_a_sublattice_under_way_is_counted_and_not_built_again() -> None:
     """Its own dispatch goes on by itself."""
-    left = dispatches.plan(graph(node(0, "DISPATCHING"), node(1, "NEW_OBJECT"), edges=[(0, 1)]))
+    left = unfinished.plan(graph(node(0, "DISPATCHING"), node(1, "NEW_OBJECT"), edges=[(0, 1)]))
     assert (left.groups, left.unresolved) == ([], 1)
     assert [each.node_id for each in left.sublattices] == [0]
 
 
 def test_nothing_left_after_a_failure_is_the_end() -> None:
     """What waits for a failed node never runs."""
-    left = dispatches.plan(graph(node(0, "FAILED"), node(1, "NEW_OBJECT"), edges=[(0, 1)]))
+    left = unfinished.plan(graph(node(0, "FAILED"), node(1, "NEW_OBJECT"), edges=[(0, 1)]))
     assert (left.groups, left.unresolved, left.reopened) == ([], 0, [])
 
 
 def test_a_dispatch_that_had_all_but_its_end_is_postprocessed_again() -> None:
     """The node's status is written before the dispatch's."""
-    left = dispatches.plan(
+    left = unfinished.plan(
         graph(node(0, "COMPLETED"), node(1, "COMPLETED", name=":postprocess:reconstruct"), edges=[(0, 1)])
     )
     assert (left.reopened, left.groups, left.unresolved) == ([1], [1], 1)
@@ -78,7 +78,7 @@ def test_a_dispatch_that_had_all_but_its_end_is_postprocessed_again() -> None:
 
 def test_only_other_executors_electrons_that_would_run_again_are_foreign() -> None:
     """Neither Covalent's own nodes, nor what has ended, nor what is not ready."""
-    found = dispatches.foreign(
+    found = unfinished.foreign(
         graph(
             node(0, "RUNNING", executor="dask"),
             node(1, "RUNNING", executor="dask", name=":electron_list:"),
@@ -93,7 +93,7 @@ def test_only_other_executors_electrons_that_would_run_again_are_foreign() -> No
 
 def test_a_lattice_goes_on_together_with_its_sublattices() -> None:
     """One may be an input of the other."""
-    found = dispatches.families(
+    found = unfinished.families(
         [Dispatch("a", "a", "RUNNING"), Dispatch("b", "b", "RUNNING"), Dispatch("c", "a", "RUNNING")]
     )
     assert {root: [each.dispatch_id for each in family] for root, family in found.items()} == {
@@ -173,5 +173,5 @@ def test_a_client_never_takes_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     program = tmp_path / "app.py"
     program.touch()
     monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__file__=str(program)))
-    server_life.arm_in_server()
+    server_life.install_in_server()
     assert server_life._life is None

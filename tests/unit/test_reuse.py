@@ -130,7 +130,7 @@ def test_classes_that_a_pickle_defines_are_told_by_their_ids(one: dict[str, byte
 def put_together(*parts: bytes) -> bytes:
     """The pickle of a list of pickles."""
     out = io.BytesIO()
-    pieces: list[Any] = [nested.Part(str(i), 0, len(part)) for i, part in enumerate(parts)]
+    pieces: list[Any] = [nested.PickledPart(str(i), 0, len(part)) for i, part in enumerate(parts)]
     nested.write(pieces, out.write, lambda piece: out.write(parts[int(piece.source)]))  # type: ignore[arg-type, func-returns-value]
     return out.getvalue()
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from covalent_cirro.aws import sessions
+from covalent_cirro.aws.clients import Clients
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.errors import NoCredentials, SettingsError
 
@@ -84,7 +85,7 @@ async def _of_blocking(access: Access) -> Any:
 
 
 async def _of_client(access: Access) -> Any:
-    found = sessions.client(access, "sts")._request_signer._credentials
+    found = Clients(access)("sts")._request_signer._credentials
     return None if found is None else found.get_frozen_credentials()
 
 
@@ -170,5 +171,5 @@ def test_the_region_of_a_profile_is_kept(named: str, monkeypatch: pytest.MonkeyP
     """It stands in the user's config, whoever has the keys."""
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     for profile, region in (("lab", "eu-west-2"), (None, "eu-west-1")):
-        client = sessions.client(access(named, profile), "sts")
+        client = Clients(access(named, profile))("sts")
         assert client.meta.region_name == region

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from covalent_cirro.deployment import emptying, holdings, teardown
-from covalent_cirro.deployment.holdings import Holdings, Job, Proof, is_of_deployment
+from covalent_cirro.deployment.holdings import ActiveJob, Holdings, Proof, is_of_deployment
 from covalent_cirro.deployment.stacks import Resource
 from covalent_cirro.errors import StackError
 from tests.unit.fake_formation import FakeFormation, Time, refusal
@@ -211,7 +211,7 @@ def only_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_jobs_are_terminated_in_bulk_and_waited_for() -> None:
     """After the queue takes no more, each once; one that could not be terminated is tried again."""
     batch = FakeBatch(jobs=120, ends_after=3, refuse_first="job-7")
-    _, time, told = destroy(holding(QUEUE, jobs=(Job("job-0", "RUNNING"),)), batch)
+    _, time, told = destroy(holding(QUEUE, jobs=(ActiveJob("job-0", "RUNNING"),)), batch)
     assert batch.disabled == ["arn:queue"]
     assert [len(some) for some in batch.terminated] == [49, 50, 20, 1]
     assert batch.jobs == {}

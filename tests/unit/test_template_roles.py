@@ -14,6 +14,7 @@ import pytest
 from covalent_cirro import settings
 from covalent_cirro.contract import log_parts, protocol
 from covalent_cirro.electron import send
+from covalent_cirro.jobs.tags import DISPATCH_TAG
 from tests.unit.template_facts import IAM_ACTIONS, TEMPLATES, as_list
 
 TEMPLATE = TEMPLATES["roles"]
@@ -207,8 +208,8 @@ def test_submitter_registers_only_definitions_of_our_name() -> None:
 def test_submitter_stops_only_jobs_of_an_executor() -> None:
     """By a tag that every job of an executor has."""
     [statement] = [item for _, item in statements() if "batch:TerminateJob" in as_list(item["Action"])]
-    assert statement["Condition"] == {"Null": {"aws:ResourceTag/covalent:dispatch": "false"}}
-    assert '"covalent:dispatch": ' in inspect.getsource(send)
+    assert statement["Condition"] == {"Null": {f"aws:ResourceTag/{DISPATCH_TAG}": "false"}}
+    assert "DISPATCH_TAG: " in inspect.getsource(send)
 
 
 @pytest.mark.parametrize("action", ["batch:SubmitJob", "batch:TagResource"])

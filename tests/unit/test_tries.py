@@ -26,7 +26,7 @@ from covalent_cirro.electron.call_writer import new_call_id
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.jobs import further_tries, panel
 from covalent_cirro.jobs.ends import Evidence
-from covalent_cirro.jobs.explanations import Place, explain
+from covalent_cirro.jobs.explanations import JobLinks, explain
 from covalent_cirro.jobs.states import CANCEL_REASON, Attempt, JobDetail
 from covalent_cirro.settings import resolve
 
@@ -244,5 +244,5 @@ def test_the_panel_says_what_came_of_earlier_tries() -> None:
 )
 def test_what_to_do_names_the_setting_and_its_figure(evidence: Evidence, settings: dict[str, Any], words: str) -> None:
     """Where nothing was submitted again, or not once more."""
-    told = explain(evidence, resolve({"memory": 4, **QUEUES, **settings}, {}), "train", 3, Place())
+    told = explain(evidence, resolve({"memory": 4, **QUEUES, **settings}, {}), "train", 3, JobLinks())
     assert words in told.next_step

@@ -14,7 +14,7 @@ from covalent_cirro.errors import AwsError
 from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.jobs.queues import Environment, Queue
 from covalent_cirro.jobs.remedies import deployment_of
-from covalent_cirro.jobs.waiting import DEADLINE_S, Place, Reason, Seen, Waiting, Why, explain
+from covalent_cirro.jobs.waiting import DEADLINE_S, QueuePosition, QueueSnapshot, Reason, Waiting, Why, explain
 
 NOW = 1_800_000_000.0
 NEED = Need(vcpus=2, memory_mib=4096, gpus=0)
@@ -47,10 +47,15 @@ def environment(**changes: Any) -> Environment:
     )._replace(**changes)
 
 
-def seen(*environments: Environment, **changes: Any) -> Seen:
+def seen(*environments: Environment, **changes: Any) -> QueueSnapshot:
     """What AWS says of a queue in which the job is alone."""
-    return Seen(
-        queue(), environments or (environment(),), TYPES, running=0, front=(Place("j1", NOW - 700),), head_reason=""
+    return QueueSnapshot(
+        queue(),
+        environments or (environment(),),
+        TYPES,
+        running=0,
+        front=(QueuePosition("j1", NOW - 700),),
+        head_reason="",
     )._replace(**changes)
 
 
@@ -59,7 +64,7 @@ def job(**changes: Any) -> Waiting:
     return Waiting("j1", NEED, "", NOW - 700)._replace(**changes)
 
 
-def reason(of: Waiting, facts: Seen, name: str = "cirro-cpu") -> Reason:
+def reason(of: Waiting, facts: QueueSnapshot, name: str = "cirro-cpu") -> Reason:
     """The reason, for a user with a profile."""
     return explain(of, facts, name, "eu-west-1", "lab", NOW)
 
@@ -72,7 +77,7 @@ ROLE = "MISCONFIGURATION:SERVICE_ROLE_PERMISSIONS - ..."
 INVALID = "ACTION_REQUIRED - CE(s) associated with the job queue are invalid."
 DEPLOY = "`cirro deploy --parameter {} --stack-name cirro --region eu-west-1 --profile lab`"
 DOCTOR = "`cirro doctor --stack-name cirro --region eu-west-1 --profile lab`"
-OTHERS = tuple(Place(f"other{index}", NOW - 1000) for index in range(3))
+OTHERS = tuple(QueuePosition(f"other{index}", NOW - 1000) for index in range(3))
 
 
 @pytest.mark.parametrize(
@@ -119,16 +124,16 @@ OTHERS = tuple(Place(f"other{index}", NOW - 1000) for index in range(3))
         (job(), seen(environment(vcpus=4)), Why.SCALING_UP, "starting instances behind cirro-cpu, 4 vCPUs so far"),
         (
             job(since=NOW - 3 * DEADLINE_S),
-            seen(environment(vcpus=4), front=(Place("j1", NOW - 3 * DEADLINE_S),)),
+            seen(environment(vcpus=4), front=(QueuePosition("j1", NOW - 3 * DEADLINE_S),)),
             Why.INSTANCES_DO_NOT_JOIN,
             DOCTOR,
         ),
         (job(), seen(), Why.NO_INSTANCE, "the account's quota of vCPUs"),
-        (job(), seen(front=(Place("j1", NOW - 5),)), Why.SCALING_UP, "the next one in cirro-cpu"),
-        (job(), seen(front=(*OTHERS, Place("j1", NOW))), Why.BEHIND_OTHERS, "It is number 4 in the queue."),
+        (job(), seen(front=(QueuePosition("j1", NOW - 5),)), Why.SCALING_UP, "the next one in cirro-cpu"),
+        (job(), seen(front=(*OTHERS, QueuePosition("j1", NOW))), Why.BEHIND_OTHERS, "It is number 4 in the queue."),
         (
             job(),
-            seen(front=(*OTHERS, Place("j1", NOW)), head_reason=TOO_LARGE),
+            seen(front=(*OTHERS, QueuePosition("j1", NOW)), head_reason=TOO_LARGE),
             Why.BEHIND_STUCK_JOB,
             "the first in cirro-cpu, other0, gets no machine: MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT",
         ),
@@ -142,13 +147,13 @@ OTHERS = tuple(Place(f"other{index}", NOW - 1000) for index in range(3))
         ),
         (
             job(),
-            Seen(None, (), None, None, None, "", ("batch:DescribeJobQueues",)),
+            QueueSnapshot(None, (), None, None, None, "", ("batch:DescribeJobQueues",)),
             Why.NOT_LEARNT,
             "may not call batch:DescribeJobQueues",
         ),
     ],
 )
-def test_each_reason_has_its_name_and_what_to_do(of: Waiting, facts: Seen, why: Why, said: str) -> None:
+def test_each_reason_has_its_name_and_what_to_do(of: Waiting, facts: QueueSnapshot, why: Why, said: str) -> None:
     """One row for each reason, AWS's own and ours."""
     found = reason(of, facts)
     assert found.why is why
@@ -199,10 +204,10 @@ def test_deployments_are_known_by_their_queues_names() -> None:
 class Looks:
     """A gateway that gives one answer, or errors first, and counts."""
 
-    def __init__(self, answer: Seen, *errors: Exception) -> None:
+    def __init__(self, answer: QueueSnapshot, *errors: Exception) -> None:
         self.answer, self.errors, self.asked = answer, list(errors), []  # type: ignore[var-annotated]
 
-    async def __call__(self, queue: str) -> Seen:
+    async def __call__(self, queue: str) -> QueueSnapshot:
         self.asked.append(queue)
         if self.errors:
             raise self.errors.pop(0)

@@ -1,39 +1,35 @@
-"""A report as one HTML page that needs nothing else: no script, no font, no picture from anywhere.
+"""A report as one HTML page without scripts, and without fonts or pictures from other servers.
 
-Turns facts into words, figures and shapes for the template; it must not know where they are from. The
-template lies beside it.
+It turns facts into texts and shapes for the template ``page.html``; it must not know where the facts come from.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.resources
-import math
 from collections.abc import Sequence
-from datetime import datetime, timezone
-from typing import Any
-
-import jinja2
+from typing import TYPE_CHECKING, Any
 
 from covalent_cirro.history.report import Report, costs, timeline
-from covalent_cirro.history.report.costs import Line, Total
-from covalent_cirro.history.report.facts import Run
-from covalent_cirro.history.report.sizing import Size
+from covalent_cirro.history.report.costs import CostLine, CostTotal
+from covalent_cirro.history.report.runs import Run
+from covalent_cirro.history.report.sizing import SizeProposal
 from covalent_cirro.history.report.timeline import Segment
+from covalent_cirro.jobs.formatting import duration, gigabytes, moment_utc, usd
 from covalent_cirro.jobs.reuse_texts import REUSED
-from covalent_cirro.settings import MIB_PER_GB
+
+if TYPE_CHECKING:
+    import jinja2
 
 WIDTH = 1000.0
-"""Units that a timeline is wide; the browser stretches it."""
+"""Width of a timeline in units, which the browser scales."""
 
 LEAST_WIDTH = 1.5
-"""Units that a piece is wide at least, so that it is seen."""
+"""Least width of a segment in units, so that it can be seen."""
 
 TICKS = 4
 STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
-"""Distances of two ticks that are easy to read."""
-
-THOUSANDTH = 0.001
+"""Distances of two ticks, in seconds."""
 
 
 def page(report: Report) -> str:
@@ -41,7 +37,7 @@ def page(report: Report) -> str:
     return _template().render(
         report=report,
         title=report.lattice or f"dispatch {report.dispatch_id[:8]}",
-        made_at=moment(report.at),
+        made_at=moment_utc(report.at),
         tiles=_tiles(report),
         legend=[(kind, what) for kind, what in timeline.KINDS.items() if _has(report, kind)],
         ticks=_ticks(report),
@@ -60,48 +56,12 @@ def page(report: Report) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _template() -> jinja2.Template:
+    import jinja2  # only for a page: the commands that write times and money import this file too
+
     source = importlib.resources.files("covalent_cirro.history.report").joinpath("page.html").read_text("utf-8")
-    # Names of electrons are whatever somebody wrote: all that is not ours is escaped.
+    # Names of electrons may be any text: autoescape makes them harmless.
     made = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return made.from_string(source)
-
-
-# --- words ------------------------------------------------------------------------------------------------------------
-
-
-def usd(amount: float | None) -> str:
-    """Money: cents from a dollar on, below it two or three digits that count; a question mark for what nobody knows."""
-    if amount is None:
-        return "?"
-    if amount <= 0 or amount >= 1:
-        return f"${amount:,.2f}" if amount > 0 else "$0"
-    digits = 3 if amount >= THOUSANDTH else 2
-    return f"${amount:.{digits - 1 - math.floor(math.log10(amount))}f}"
-
-
-def duration(seconds: float) -> str:
-    """A time that passed, in two units at most."""
-    if seconds < 0.0995:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 59.95:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-
-
-def moment(at: float | None) -> str:
-    """A moment, in UTC: a page is read elsewhere than it was made."""
-    return "?" if at is None else datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def memory(mib: float | None) -> str:
-    """An amount of memory in the unit of the option ``memory``, where 1 GB is 1,024 MiB."""
-    if mib is None:
-        return "?"
-    return f"{mib:.0f} MiB" if mib < MIB_PER_GB else f"{mib / MIB_PER_GB:.3g} GB"
 
 
 # --- parts of the page ------------------------------------------------------------------------------------------------
@@ -121,7 +81,7 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     ran, waited = (_sum(report, kind) for kind in (timeline.RUN, timeline.QUEUE))
     return [
         {"name": "Cost", "value": f"{about}{usd(total.usd)}", "more": lost + unknown},
-        {"name": "From call to end", "value": took, "more": moment(began_at)},
+        {"name": "From call to end", "value": took, "more": moment_utc(began_at)},
         {"name": "Electrons", "value": str(nodes), "more": ", ".join(how)},
         {"name": "Ran", "value": duration(ran), "more": f"all electrons together; they waited {duration(waited)}"},
     ]
@@ -166,7 +126,7 @@ def _row(report: Report, run: Run, segments: Sequence[Segment]) -> dict[str, Any
     return {"name": name, "node_id": run.node_id, "state": run.state, "pieces": pieces, "told": told}
 
 
-def _size(size: Size) -> dict[str, Any]:
+def _size(size: SizeProposal) -> dict[str, Any]:
     asked, wanted = size.asked, size.next
     return {
         "name": size.name,
@@ -174,7 +134,11 @@ def _size(size: Size) -> dict[str, Any]:
         "bars": [
             _bar("vCPU", size.used_vcpus, asked.vcpus, _figure(size.used_vcpus), str(asked.vcpus)),
             _bar(
-                "memory", size.used_memory_mib, asked.memory_mib, memory(size.used_memory_mib), memory(asked.memory_mib)
+                "memory",
+                size.used_memory_mib,
+                asked.memory_mib,
+                gigabytes(size.used_memory_mib),
+                gigabytes(asked.memory_mib),
             ),
             *([_gpu_bar(size)] if asked.gpus else []),
         ],
@@ -184,12 +148,12 @@ def _size(size: Size) -> dict[str, Any]:
     }
 
 
-def _gpu_bar(size: Size) -> dict[str, Any]:
+def _gpu_bar(size: SizeProposal) -> dict[str, Any]:
     details = []
     if size.gpu_utilization is not None:
         details.append(f"{size.gpu_utilization:.0f} % busy")
     if size.gpu_memory_mib is not None:
-        details.append(memory(size.gpu_memory_mib))
+        details.append(gigabytes(size.gpu_memory_mib))
     used = "?" if size.used_gpus is None else str(size.used_gpus)
     told = f"{used} ({', '.join(details)})" if details else used
     return _bar("GPU", size.used_gpus, size.asked.gpus, told, str(size.asked.gpus))
@@ -209,7 +173,7 @@ def _figure(value: float | None) -> str:
     return "?" if value is None else f"{value:.1f}"
 
 
-def _node(report: Report, node_id: int, total: Total) -> dict[str, Any]:
+def _node(report: Report, node_id: int, total: CostTotal) -> dict[str, Any]:
     runs = [run for run in report.runs if run.node_id == node_id]
     mine = [line for line in report.lines if line.node_id == node_id]
     machines = dict.fromkeys(machine(line) for line in mine)
@@ -227,14 +191,14 @@ def _node(report: Report, node_id: int, total: Total) -> dict[str, Any]:
     }
 
 
-def machine(line: Line) -> str:
-    """What an attempt ran on: type, market and zone, as far as they are known."""
+def machine(line: CostLine) -> str:
+    """Type, market and zone of the instance of an attempt, as far as they are known."""
     of = line.attempt.machine
     words = [of.instance_type or "unknown type", of.market, of.zone]
     return " ".join(word for word in words if word) + (" (assumed)" if of.assumed and of.instance_type else "")
 
 
-def _attempt(line: Line) -> dict[str, Any]:
+def _attempt(line: CostLine) -> dict[str, Any]:
     return {
         "name": line.name,
         "node_id": line.node_id,
@@ -246,9 +210,9 @@ def _attempt(line: Line) -> dict[str, Any]:
     }
 
 
-def _prices(lines: Sequence[Line]) -> list[dict[str, str]]:
-    """Each instance type and market, with the least and the most that an hour of it cost."""
-    found: dict[tuple[str, str, str], list[Line]] = {}
+def _prices(lines: Sequence[CostLine]) -> list[dict[str, str]]:
+    """For each instance type and market, the least and the highest price of an hour."""
+    found: dict[tuple[str, str, str], list[CostLine]] = {}
     for line in lines:
         if line.price is not None:
             found.setdefault((line.attempt.machine.instance_type, line.price.market, line.price.source), []).append(

@@ -1,6 +1,6 @@
-"""A checkpoint's folder on the disk: what lies in it, whether somebody writes there, digests and copies.
+"""A checkpoint's folder on the disk: its files, whether a process writes to them, digests and copies.
 
-Knows files only; nothing of S3, and not when to look.
+Knows files only; it must not know S3, nor when a checkpoint is due.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _CHUNK = 1024 * 1024
 
 
 class Seen(NamedTuple):
-    """A file as it was seen. An equal one later has the same bytes."""
+    """State of a file. If a later state is equal, the file has the same bytes."""
 
     size: int
     mtime_ns: int
@@ -23,13 +23,13 @@ class Seen(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """A folder as it was seen. Paths are relative to it, with slashes.
+    """State of a folder. Paths are relative to the folder, with slashes.
 
     Attributes:
         files: Regular files, by path.
         links: Targets of symbolic links, by path.
         folders: All folders in it.
-        changed_ns: When anything in it changed last, by the file system's clock; 0 for nothing in it.
+        changed_ns: Time of the last change in it, by the file system's clock, in ns; 0 for an empty folder.
     """
 
     files: dict[str, Seen]
@@ -43,10 +43,10 @@ class Changed(Exception):
 
 
 def scan(root: str) -> Scan:
-    """What lies in a folder. Sockets, pipes and devices are left out.
+    """Read the state of a folder. Sockets, pipes and devices are left out.
 
     Raises:
-        Changed: Something went away meanwhile.
+        Changed: A file was deleted meanwhile.
     """
     files: dict[str, Seen] = {}
     links: dict[str, str] = {}
@@ -80,7 +80,7 @@ def scan(root: str) -> Scan:
 
 
 def is_written_to(root: str, proc: str = "/proc") -> bool:
-    """Whether a process that can be looked at has a file of the folder open for writing. Always false without /proc."""
+    """Whether a process that this one may inspect has a file of the folder open for writing. False without /proc."""
     inside = os.path.realpath(root) + os.sep
     for pid in _names(proc):
         if not pid.isdigit():
@@ -111,8 +111,8 @@ def digest(path: str, copy_to: str = "") -> str:
     """SHA-256 of a file, in hex; a copy of it is made on the way if asked for.
 
     Raises:
-        Changed: It is not there any more.
-        OSError: It cannot be read, or the copy has no room.
+        Changed: The file was deleted.
+        OSError: The file cannot be read, or there is no room for the copy.
     """
     import hashlib
 

@@ -1,6 +1,6 @@
-"""The document that makes a checkpoint: which files it has, and where their bytes lie. Written last.
+"""The index of a checkpoint: which files the checkpoint has, and under which names they are stored. Written last.
 
-Pure: values in, JSON out, and back. Knows neither S3 nor the disk.
+Pure: it converts values to JSON and back, and must not know S3 or the disk.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from covalent_cirro.contract.protocol import CHECKPOINT_FORMAT, MAX_DOCUMENT_BYTES
 
 MAX_FILES = 20_000
-"""More files than this are not a checkpoint's: each is a request to S3 of its own."""
+"""Most files that a checkpoint may have: each file is a request to S3."""
 
 _NAME = re.compile(r"[0-9a-f]{16,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -23,12 +23,12 @@ class NotAnIndex(ValueError):
 
 
 class Owner(NamedTuple):
-    """Who wrote a checkpoint.
+    """The attempt that wrote a checkpoint.
 
     Attributes:
         job_id: AWS_BATCH_JOB_ID.
         attempt: Number of the attempt, over all tries.
-        started: Epoch seconds of the runner's start: of two that write at the same time, the later one is right.
+        started: Epoch seconds of the runner's start. If two attempts write at the same time, the later one's is kept.
     """
 
     job_id: str
@@ -37,12 +37,12 @@ class Owner(NamedTuple):
 
 
 class File(NamedTuple):
-    """A file.
+    """A file of a checkpoint.
 
     Attributes:
-        name: Under which its bytes are stored; empty for an empty file.
-        sha256: Digest of its bytes.
-        size: How many.
+        name: Name under which its bytes are stored; empty for an empty file.
+        sha256: SHA-256 of its bytes, in hex.
+        size: Number of bytes.
         mode: Permission bits.
         mtime_ns: Time of its last change.
     """
@@ -58,8 +58,8 @@ class Index(NamedTuple):
     """A checkpoint. Paths are relative to the folder.
 
     Attributes:
-        owner: Who wrote it.
-        files: By path.
+        owner: The attempt that wrote it.
+        files: Files, by path.
         links: Targets of symbolic links, by path.
         folders: All folders.
     """
@@ -71,7 +71,7 @@ class Index(NamedTuple):
 
     @property
     def names(self) -> set[str]:
-        """Names of all that is stored for it."""
+        """Names under which its files are stored."""
         return {file.name for file in self.files.values() if file.name}
 
     @property
@@ -81,7 +81,7 @@ class Index(NamedTuple):
 
 
 def dump(index: Index) -> bytes:
-    """The document."""
+    """The bytes of ``index.json``."""
     body = {
         "format": CHECKPOINT_FORMAT,
         "owner": index.owner._asdict(),
@@ -96,7 +96,7 @@ def parse(data: bytes) -> Index:
     """The checkpoint that a document describes.
 
     Raises:
-        NotAnIndex: It is none, is of another format, or has a path that leads out of the folder.
+        NotAnIndex: The document is no index, has another format, or has a path that leads out of the folder.
     """
     if len(data) > MAX_DOCUMENT_BYTES:
         raise NotAnIndex(f"the checkpoint's index has {len(data)} bytes, more than {MAX_DOCUMENT_BYTES}")
@@ -119,7 +119,7 @@ def parse(data: bytes) -> Index:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise NotAnIndex(f"the checkpoint's index cannot be read: {error!r}") from error
     for link in found.links:
-        # Else what is restored below it would be written somewhere else.
+        # Otherwise files below a link would be restored to the place that the link points to.
         if any(path.startswith(link + "/") for path in (*found.files, *found.links, *found.folders)):
             raise NotAnIndex(f"the checkpoint has files below the link {link!r}")
     return found

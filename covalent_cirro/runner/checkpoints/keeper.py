@@ -1,11 +1,11 @@
-"""Looks after one electron's checkpoint while it runs: fetches the last one, takes whole ones, watches for a notice.
+"""Keeps one electron's checkpoint while the electron runs: fetches the last one, stores new ones, watches for a notice.
 
-Runs in threads of the supervisor, once the electron has asked (`door.py`). Where the bytes lie is the affair
-of `store.py`, what lies in the folder that of `files.py`.
+Runs in threads of the supervisor, from the electron's first request on (`listener.py`). `store.py` knows where the
+bytes are in S3, `files.py` what is in the folder.
 
-There are two ways to tell a whole checkpoint from a half-written one. Until the electron calls ``save``, the folder is
-taken when nothing in it has changed for a while and no process has any of it open for writing; it is copied before it
-is sent, so that the electron may go on writing. From its first ``save`` on, the electron alone says when.
+There are two ways to tell a complete checkpoint from a half-written one. Until the electron calls ``save``, the folder
+is stored when nothing in it has changed for a while and no process has a file of it open for writing; it is copied
+before it is sent, so that the electron may go on writing. From the first ``save`` on, only ``save`` stores the folder.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from covalent_cirro.runner.checkpoints import files as checkpoint_files
+from covalent_cirro.runner.checkpoints.checkpoint_store import CheckpointStore, Damaged, Overtaken, Superseded
 from covalent_cirro.runner.checkpoints.files import Changed, Scan, Seen
 from covalent_cirro.runner.checkpoints.index import MAX_FILES, File, NotAnIndex, Owner
 from covalent_cirro.runner.checkpoints.spot import SpotWatch
-from covalent_cirro.runner.checkpoints.store import CheckpointStore, Damaged, Overtaken, Superseded
 from covalent_cirro.runner.s3 import answers
 
 if TYPE_CHECKING:
-    from covalent_cirro.runner.checkpoints.door import Place
-    from covalent_cirro.runner.s3.client import Client, Pending
+    from covalent_cirro.runner.checkpoints.listener import CheckpointPlace
+    from covalent_cirro.runner.s3.s3_client import Client, Pending
 
 INTERVAL_S = 10.0
-"""A checkpoint that the runner takes by itself follows the last one after this time, or `_SHARE` times as long as that
+"""The runner stores a checkpoint by itself this long after the last one, or `_SHARE` times as long as that
 one took, whichever is longer."""
 
 _QUIET_S = 2.0
 _QUIET_WHEN_GOING_S = 0.5
 _TICK_S = 0.5
-_SHARE = 4  # at most a fifth of the time, and of the network, goes into checkpoints
+_SHARE = 4  # checkpoints take at most a fifth of the time and of the network
 _TAKE_TRIES = 3
 _MIB = 1024 * 1024
 
@@ -44,12 +44,12 @@ class Checkpoint:
     """The checkpoint of one electron of the call.
 
     Args:
-        place: Where things are.
+        place: Whose checkpoint it is, and where it is stored.
         client: S3.
         environ: ``CIRRO_CHECKPOINT_INTERVAL_S``, and what `SpotWatch` reads.
-        host_goes: Tells the electron that its host goes.
-        ends_at: When, on the monotonic clock, all that is under way is given up; `None` while nobody knows.
-        say: Says a line on the container's stderr.
+        host_goes: Tells the electron that its host is going away.
+        ends_at: Time on the monotonic clock at which uploads are abandoned; `None` while that is not known.
+        say: Prints a line on the container's stderr.
 
     Attributes:
         host_goes_at: Epoch seconds at which EC2 takes the host back; `None` without a notice.
@@ -58,7 +58,7 @@ class Checkpoint:
 
     def __init__(
         self,
-        place: Place,
+        place: CheckpointPlace,
         client: Client,
         environ: Mapping[str, str],
         host_goes: Callable[[], None],
@@ -94,14 +94,14 @@ class Checkpoint:
     # --- what the supervisor asks for ---
 
     def hurry(self) -> None:
-        """The attempt will be ended soon. Safe in a signal handler: no lock is taken."""
+        """Note that the attempt will be ended soon. Safe in a signal handler: it takes no lock."""
         self._going = True
 
     def finish(self, *, succeeded: bool, orderly: bool) -> None:
-        """The electron is done, or its process is dead.
+        """Store or abandon the last checkpoint: the electron has ended, or its process has died.
 
         A success needs no checkpoint. Otherwise the one that is under way is waited for; and where the electron came to
-        an orderly end because it was told to, its files are whole, so they are taken once more.
+        an orderly end because of a notice, its files are complete, so they are stored once more.
         """
         self._ended = True
         self._given_up = succeeded
@@ -114,7 +114,7 @@ class Checkpoint:
                 self._try_to_take(quiet_s=0.0)
 
     def remove(self) -> None:
-        """The call has succeeded for good: nobody will resume from this."""
+        """Delete the checkpoint: the call has succeeded, so no attempt will need it."""
         if not self._restored:
             return
         with self._lock:
@@ -130,7 +130,7 @@ class Checkpoint:
         """Do what the electron asks for, ``folder``, ``save`` or ``watch``; may take as long as S3 does.
 
         Returns:
-            What it is told: ``{"folder"}``, or ``{"error"}``.
+            The answer to send: ``{"folder"}``, or ``{"error"}``.
         """
         self._begin()
         if what == "watch":
@@ -150,7 +150,7 @@ class Checkpoint:
         return {"folder": self._folder}
 
     def _begin(self) -> None:
-        """The first time that the electron asks for anything."""
+        """Start the threads at the electron's first request."""
         with self._begin_lock:
             if self._spot is None:
                 self._spot = SpotWatch(self._environ, self._notice)
@@ -158,7 +158,7 @@ class Checkpoint:
 
     def _notice(self, goes_at: float) -> None:
         if not self._ended:
-            self._say("EC2 has given notice that it takes this Spot instance back; the electron is told")
+            self._say("EC2 has given notice that it takes this Spot instance back; the electron is notified")
             self.host_goes_at = goes_at
             self._host_goes()
 
@@ -183,7 +183,7 @@ class Checkpoint:
     # --- taking one ---
 
     def _keep(self) -> None:
-        """Take a checkpoint whenever there is a new one to take."""
+        """Store the folder whenever it has changed and is complete."""
         next_at = time.monotonic() + self._interval_s
         while not self._ended:
             time.sleep(min(_TICK_S, self._interval_s))
@@ -199,7 +199,7 @@ class Checkpoint:
                     next_at = now + took_s + max(self._interval_s, _SHARE * took_s)
 
     def _is_over(self) -> bool:
-        """Whether nothing is taken unasked any more. It may have changed while the lock was waited for."""
+        """Whether the runner stores nothing by itself any more; checked again once the lock is held."""
         return self._ended or self._explicit
 
     def _try_to_take(self, quiet_s: float) -> bool:
@@ -225,14 +225,14 @@ class Checkpoint:
             Why it could not be stored; empty if it is.
 
         Raises:
-            Changed: It is not quiet.
+            Changed: A file of the folder changed too recently.
         """
         problem = ""
         for _ in range(_TAKE_TRIES):
             try:
                 return self._take_once(quiet_s)
             except Overtaken as error:
-                # What the other deleted must be sent again: what is known is what its index says.
+                # The other attempt may have deleted files: only those of its index are in S3; others are sent again.
                 self._taken, self._seen = None, {}
                 problem = f"another attempt keeps writing the checkpoint ({error!r})"
             except Superseded as error:
@@ -270,7 +270,7 @@ class Checkpoint:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         if quiet_s is None and checkpoint_files.scan(self._folder) != found:
-            # It is stored, but perhaps not as anybody meant it: the next one has to look at every file again.
+            # It is stored, but a file changed meanwhile: the next checkpoint has to read every file again.
             self._taken, self._seen = None, {}
             raise Changed
         self._taken, self._seen = found, dict(found.files)

@@ -1,6 +1,6 @@
-"""A Unix socket in a folder, reached by any process of the container, however long the folder's name is.
+"""A Unix socket in a folder, for all processes of the container, however long the path of the folder is.
 
-Knows sockets only; not what is said through them.
+Knows sockets only; it must not know what is sent through them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _BACKLOG = 64
 
 
 def listen(folder: str, name: str) -> socket.socket:
-    """Make the socket. It appears under its name when it can be connected to."""
+    """Make the socket. Its name appears only when it accepts connections."""
     made = socket.socket(socket.AF_UNIX)
     try:
         with _Address(folder, name + ".new") as address:
@@ -27,10 +27,10 @@ def listen(folder: str, name: str) -> socket.socket:
 
 
 def connect(folder: str, name: str) -> socket.socket:
-    """A connection to it.
+    """Connect to the socket.
 
     Raises:
-        OSError: There is no such socket (yet), or nobody listens.
+        OSError: There is no such socket (yet), or no process listens to it.
     """
     made = socket.socket(socket.AF_UNIX)
     try:
@@ -43,7 +43,7 @@ def connect(folder: str, name: str) -> socket.socket:
 
 
 class _Address:
-    """A short path of the socket while it is bound or connected to: the kernel takes 107 characters (unix(7))."""
+    """A short path to the socket, for bind and connect: the kernel takes at most 107 characters (unix(7))."""
 
     def __init__(self, folder: str, name: str) -> None:
         self._folder = folder

@@ -1,6 +1,6 @@
 """Watches for EC2's notice that this host goes: the instance metadata service, asked every five seconds.
 
-Knows HTTP and IMDSv2 only; what follows from a notice is said by who asks for the watch.
+Knows HTTP and IMDSv2 only; the caller decides what a notice leads to.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NOTICE_S = 120.0
 
 
 class SpotWatch:
-    """Asks until the notice is there, or it is plain that nobody answers: not on EC2, or out of a container's reach.
+    """Asks until there is a notice, or until it is clear that no service answers (not EC2, or unreachable).
 
     Args:
         environ: ``AWS_EC2_METADATA_DISABLED``, ``AWS_EC2_METADATA_SERVICE_ENDPOINT``.
@@ -47,7 +47,7 @@ class SpotWatch:
             threading.Thread(target=self._watch, daemon=True).start()
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         self._stopped = True
 
     def _watch(self) -> None:
@@ -55,7 +55,7 @@ class SpotWatch:
         while not self._stopped:
             try:
                 goes_at = self._ask()
-            except Exception:  # whatever answers there, it is no notice
+            except Exception:  # the answer is not from IMDS, so there is no notice
                 failures += 1
                 if not answered and failures >= _UNREACHABLE_TRIES:
                     return
@@ -67,7 +67,7 @@ class SpotWatch:
             time.sleep(INTERVAL_S)
 
     def _ask(self) -> float | None:
-        """When EC2 takes the host, in epoch seconds; `None` without a notice (404)."""
+        """Time at which EC2 takes the host back, in epoch seconds; `None` without a notice (404)."""
         if not self._token:
             status, body = self._request("PUT", _TOKEN, {"X-aws-ec2-metadata-token-ttl-seconds": str(_TOKEN_S)})
             if status != 200:
@@ -77,7 +77,7 @@ class SpotWatch:
         if status == 200 and b"action" in body:
             return goes_at(body, time.time())
         if status not in (200, 404):
-            self._token = ""  # 401: it has expired
+            self._token = ""  # 401: the token has expired
             raise OSError(f"no answer: {status}")
         return None
 

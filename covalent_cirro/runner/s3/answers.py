@@ -1,7 +1,7 @@
-"""What the runner says of S3: where an object lies, what came back, and errors in plain words.
+"""Addresses, answers and errors of S3, for the runner.
 
-Knows buckets and keys; nothing of calls, and not how a request is made. What makes them is `client.py`, for all that
-a job needs, and `quick_get.py`, for the first document.
+Knows buckets and keys; it must not know calls, nor how a request is made. `client.py` makes requests; `quick_get.py`
+makes the one for the first document.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ class Refused(S3Error):
 
 
 class OutOfTime(S3Error):
-    """It did not come in the time that is left to a job that is being stopped."""
+    """The request did not end in the time that is left to a job that is being stopped."""
 
 
 class ConditionFailed(S3Error):
-    """412: the object exists (If-None-Match), or is another one by now (If-Match)."""
+    """412: the object exists (If-None-Match), or has changed (If-Match)."""
 
 
 class Answer(NamedTuple):
-    """What came back.
+    """The answer to a request.
 
     Attributes:
-        body: The object, where it was asked for in memory.
-        headers: Names in lower case.
+        body: The object, if it was read into memory.
+        headers: Headers; names are in lower case.
     """
 
     body: bytes
@@ -70,14 +70,14 @@ class Answer(NamedTuple):
 
 
 class Endpoint:
-    """Where S3 is.
+    """The endpoint of S3.
 
     Args:
         environ: ``AWS_REGION``, ``AWS_DEFAULT_REGION``, ``AWS_ENDPOINT_URL_S3``, ``AWS_ENDPOINT_URL``.
 
     Attributes:
-        region: Its region.
-        plain: Whether it is spoken to without TLS: at an ``http`` endpoint only.
+        region: Name of the region.
+        plain: Whether connections have no TLS: at an ``http`` endpoint only.
 
     Raises:
         S3Error: An endpoint that is not a URL.
@@ -93,19 +93,19 @@ class Endpoint:
         self.plain = scheme == "http"
 
     def address(self, bucket: str, key: str) -> tuple[str, str]:
-        """Host and path of an object: by path at a set endpoint and for a bucket with dots, else by virtual host."""
+        """Host and path of an object: path-style for a set endpoint or a bucket with dots, else virtual-hosted."""
         path = "/" + quote(key, safe="/-_.~")
         if self._url:
             parts = urlsplit(self._url)
             return parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + f"/{bucket}{path}"
         domain = "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
         host = f"s3.{self.region}.{domain}"
-        # A certificate's wildcard covers one label only.
+        # The wildcard of the certificate covers one label only.
         return (host, f"/{bucket}{path}") if "." in bucket else (f"{bucket}.{host}", path)
 
 
 def explain(error: Exception, bucket: str, key: str, operation: str) -> S3Error:
-    """An awscrt error as ours. Takes code and message from S3's answer; never the rest, which can hold signatures."""
+    """Convert an error of awscrt. Uses code and message of S3's answer, not the rest, which can contain signatures."""
     status = getattr(error, "status_code", None)
     body = getattr(error, "body", None) or b""
     name = str(getattr(error, "name", type(error).__name__))

@@ -1,9 +1,9 @@
-"""Reads one small object from S3 with the standard library alone, so that the electron need not wait for awscrt.
+"""Reads one small object from S3 with the standard library alone, so that the electron does not wait for awscrt.
 
-Importing awscrt takes longer than all else that a job does before its electron's first line, and the first thing that
-is wanted is a single small document. This asks for it where that is easy: credentials in the environment or from the
-container's own endpoint, a direct connection, and a plain 200. In every other case it gives up without a word:
-`client.py` then asks again, with every source of credentials, retries, and errors that say what to do.
+Importing awscrt takes longer than everything else that a job does before its electron's first line, and the runner
+needs one small document first. This module reads it in the simple case: credentials in the environment or from the
+container's endpoint, a direct connection, and a 200. In every other case it returns nothing, and `client.py` reads the
+document, with every source of credentials, retries, and errors that say what to do.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ _ECS_HOST = "169.254.170.2"
 """Where ``AWS_CONTAINER_CREDENTIALS_RELATIVE_URI`` is asked for (ECS Developer Guide, "Task IAM role")."""
 
 _CREDENTIAL_HOSTS = frozenset({_ECS_HOST, "169.254.170.23", "fd00:ec2::23", "127.0.0.1", "::1", "localhost"})
-"""The only hosts that ``AWS_CONTAINER_CREDENTIALS_FULL_URI`` may name over http, and that are shown the token (AWS SDKs
+"""The only hosts that ``AWS_CONTAINER_CREDENTIALS_FULL_URI`` may name with http, and that get the token (AWS SDKs
 and Tools Reference Guide, "Container credential provider")."""
 
 _NOT_HERE = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "AWS_CA_BUNDLE")
-"""With one of these set, in capitals or not, the way to S3 is not a plain one."""
+"""If one of these is set, in upper or lower case, the connection to S3 is not direct."""
 
 _PROFILE_FILES = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
-"""Where awscrt looks for profiles, which it prefers to the container's credentials."""
+"""Paths where awscrt looks for profiles, which it prefers to the container's credentials."""
 
 
 class Credentials(NamedTuple):
-    """A key to sign with.
+    """Credentials that requests are signed with.
 
     Attributes:
         key_id: Access key id.
         secret: Secret access key.
-        token: Session token; empty for a long-lived key.
+        token: Session token; empty for a long-term key.
     """
 
     key_id: str
@@ -55,11 +55,11 @@ class Credentials(NamedTuple):
 
 
 class QuickGet:
-    """Reads small objects, or does not.
+    """Reads small objects in the simple case.
 
     Args:
-        endpoint: Where S3 is.
-        environ: Credentials, and what stands in the way.
+        endpoint: Endpoint of S3.
+        environ: The environment: credentials, proxies, certificates.
     """
 
     def __init__(self, endpoint: Endpoint, environ: Mapping[str, str]) -> None:
@@ -69,16 +69,16 @@ class QuickGet:
         self._usable = not any(environ.get(name) or environ.get(name.lower()) for name in _NOT_HERE)
 
     def get(self, bucket: str, key: str) -> Answer | None:
-        """The object; `None` where it takes more than this to get it, or to tell why not. Never raises.
+        """The object; `None` in every case that is not simple, errors included. Never raises.
 
-        Waits about `_TIMEOUT_S` at most for the credentials, and as long for the object, beyond what DNS takes. After a
-        failure nothing more is tried.
+        Waits at most about `_TIMEOUT_S` for the credentials, and as long for the object, besides DNS. After a
+        failure it makes no further request.
         """
         if self._usable:
             try:
                 return self._get(bucket, key)
             except Exception:
-                # Whatever it is: awscrt meets it again, and has the words for it.
+                # Whatever the error is, awscrt meets it again and reports it.
                 self._usable = False
         return None
 
@@ -97,7 +97,7 @@ def find_credentials(environ: Mapping[str, str]) -> Credentials:
     """Credentials from the environment or the container's endpoint, in the order of awscrt's chain.
 
     Raises:
-        LookupError: There may be others, elsewhere.
+        LookupError: Another source may have credentials.
         OSError, ValueError, KeyError: The endpoint did not answer as it should.
     """
     key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
@@ -129,18 +129,18 @@ def sign(credentials: Credentials, region: str, host: str, path: str, now: float
 
     Args:
         credentials: What to sign with.
-        region: The bucket's.
-        host: As it is sent.
-        path: As it is sent, so percent-encoded; no query. S3 alone does not want it encoded a second time (IAM User
+        region: Region of the bucket.
+        host: The host header, as it is sent.
+        path: The path as it is sent: percent-encoded, no query. Only S3 does not encode it a second time (IAM User
             Guide, "Create a signed AWS API request").
-        now: Epoch seconds.
+        now: Time in epoch seconds.
     """
     at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     scope = f"{at[:8]}/{region}/s3/aws4_request"
     headers = {"host": host, "x-amz-content-sha256": _EMPTY_SHA256, "x-amz-date": at}
     if credentials.token:
         headers["x-amz-security-token"] = credentials.token
-    names = ";".join(headers)  # sorted, as they must be
+    names = ";".join(headers)  # sorted, as the signature requires
     lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
     canonical = f"GET\n{path}\n\n{lines}\n{names}\n{_EMPTY_SHA256}"
     to_sign = f"AWS4-HMAC-SHA256\n{at}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
@@ -162,7 +162,7 @@ def _fetch(netloc: str, path: str, headers: Mapping[str, str], *, tls: bool = Fa
 
     Raises:
         OSError: No connection, or not in time.
-        ValueError: Anything but a 200 with a whole body of at most `MAX_DOCUMENT_BYTES`.
+        ValueError: The answer is not a 200 with a complete body of at most `MAX_DOCUMENT_BYTES`.
     """
     lines = [f"GET {path} HTTP/1.0", *(f"{name}: {value}" for name, value in {"host": netloc, **headers}.items())]
     if not all(line.isascii() and line.isprintable() for line in lines) or " " in path:
@@ -200,7 +200,7 @@ def _fetch(netloc: str, path: str, headers: Mapping[str, str], *, tls: bool = Fa
 
 
 def _connect(host: str, port: int, deadline: float) -> socket.socket:
-    """Connect to the first address that answers. They share the time: S3 has many, and none answers without a route."""
+    """Connect to the first address that answers. All addresses together have the timeout: S3 has many of them."""
     failed = OSError("no address")
     for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         try:

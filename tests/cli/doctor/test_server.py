@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from covalent_cirro import __version__
 from covalent_cirro.covalent_server import config as covalent_config
 from covalent_cirro.deployment.doctor import server_facts
 from covalent_cirro.errors import HostError
@@ -101,9 +102,9 @@ def test_a_server_that_is_older_than_the_plugin_fails(world: World) -> None:
     folder = bare_python(world, "too-old")
     (packages,) = (folder / "lib").glob("python*/site-packages")
     with server(world, str(folder / "bin" / "python")):
-        info = packages / "covalent_cirro-0.1.0.dist-info"
+        info = packages / f"covalent_cirro-{__version__}.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: covalent-cirro\nVersion: 0.1.0\n")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: covalent-cirro\nVersion: {__version__}\n")
         (info / "entry_points.txt").write_text(
             textwrap.dedent("""\
                 [covalent.executor.executor_plugins]

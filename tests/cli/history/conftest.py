@@ -19,7 +19,7 @@ from click.testing import Result
 from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.covalent_server.assets import Group, Node
 from covalent_cirro.electron import without_server
-from covalent_cirro.electron.call_writer import Spec, write_call
+from covalent_cirro.electron.call_writer import ElectronSpec, write_call
 from covalent_cirro.electron.engine.definitions import everything
 from covalent_cirro.electron.send import engine_for
 from covalent_cirro.jobs.image_rules import Pickled
@@ -112,7 +112,7 @@ class Lab:
                         made.settings,
                         place["dispatch_id"],
                         group,
-                        [Spec(node_id, [], {}) for node_id in nodes],
+                        [ElectronSpec(node_id, [], {}) for node_id in nodes],
                         pickled,
                         covalent="0.240.0",
                         allowed=everything,

@@ -40,6 +40,15 @@ def add(x: int, y: int) -> int:
     return x + y
 
 
+HOST_IS_KNOWN_S = 2.0
+"""The runner asks what its host is while the electron runs, and does not wait for the answer."""
+
+
+def last(seconds: float) -> None:
+    """An electron that runs for a while."""
+    time.sleep(seconds)
+
+
 def boom() -> None:
     """An electron that raises."""
     raise ValueError("no such luck")
@@ -118,7 +127,7 @@ def test_those_that_wait_say_their_place_and_why(lab: Lab, document: Document, c
 
 def test_where_a_job_runs_is_told(lab: Lab, document: Document, cirro: Cirro, monkeypatch: pytest.MonkeyPatch) -> None:
     """Type and zone of its instance: while it runs as ECS has it, after it as its outcome does; else its queue."""
-    ended = lab.send(add, 1, 2, node_id=1)
+    ended = lab.send(last, HOST_IS_KNOWN_S, node_id=1)
     lab.done(ended)
     running = lab.send(wait, dispatch_id=ended.dispatch_id, node_id=2)
     lab.reach(running, "RUNNING")
@@ -128,7 +137,7 @@ def test_where_a_job_runs_is_told(lab: Lab, document: Document, cirro: Cirro, mo
     assert zone == "us-east-1a"
     assert by_node[1] == by_node[2]
     assert by_node[2] in cirro("jobs", "--dispatch", ended.dispatch_id).stdout
-    lab.faults.add("error", service="ecs", operation="DescribeContainerInstances")
+    lab.faults.add("error", service="ecs", operation="DescribeContainerInstances", status=403)
     shown = cirro("jobs", "--dispatch", ended.dispatch_id).stdout.splitlines()
     assert "cirro-cpu" in shown[1]
 

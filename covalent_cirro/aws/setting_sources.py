@@ -1,0 +1,101 @@
+"""Finds where a user set what AWS's chain uses: the variable, profile or program that an error message names.
+
+Only for error messages: it reads the environment and AWS's config files, and decides nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+
+CONFIG_FILE = "~/.aws/config"
+"""The file of profiles, unless AWS_CONFIG_FILE names another (AWS SDKs and Tools Reference Guide)."""
+
+_PROFILE_VARIABLES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")
+"""In the order in which botocore reads them (``configprovider.py``)."""
+
+_REGION_VARIABLES = ("AWS_DEFAULT_REGION", "AWS_REGION")
+
+_ENDPOINT = re.compile(r"Invalid endpoint: (?P<one>\S*)|Custom endpoint `(?P<other>.*?)` was not a valid URI")
+"""Messages with which botocore (``args.py``, ``endpoint.py``) and its rules for S3 refuse an endpoint."""
+
+
+def _set_by(variables: tuple[str, ...]) -> tuple[str, str]:
+    return next(((name, os.environ[name]) for name in variables if os.environ.get(name)), ("", ""))
+
+
+def _config_file() -> str:
+    return os.environ.get("AWS_CONFIG_FILE") or CONFIG_FILE
+
+
+def profile(given: str | None) -> str:
+    """The profile that is used, with what sets it: ``profile='lab'``, ``AWS_PROFILE='lab'``."""
+    variable, value = _set_by(_PROFILE_VARIABLES)
+    return f"profile={given!r}" if given or not variable else f"{variable}={value!r}"
+
+
+def login(given: str | None) -> str:
+    """The command that starts an SSO session for the profile that is used."""
+    name = given or _set_by(_PROFILE_VARIABLES)[1]
+    return f"aws sso login --profile {shlex.quote(name)}" if name else "aws sso login"
+
+
+def region(given: str | None) -> str:
+    """The region that is used, with what sets it: ``region='eu-west-1'``."""
+    variable, value = _set_by(_REGION_VARIABLES)
+    return f"region={given!r}" if given or not variable else f"{variable}={value!r}"
+
+
+def endpoint(error: Exception, given: str | None) -> str:
+    """What is wrong with the endpoint that botocore refused; empty if the error is about something else."""
+    refused = _ENDPOINT.search(str(error))
+    if refused is None:
+        return ""
+    url = refused["one"] or refused["other"] or ""
+    variables = [name for name, value in os.environ.items() if name.startswith("AWS_ENDPOINT_URL") and value == url]
+    name = next(iter(sorted(variables)), "endpoint_url" if given else f"endpoint_url in {_config_file()}")
+    return f"{name}={url!r} is no URL: it has to begin with http:// or https://, and a host has to follow."
+
+
+def credential_process(error: Exception, given: str | None) -> str:
+    """What to do about the profile's ``credential_process``; empty if the error does not come from that program."""
+    failed = getattr(error, "kwargs", {}).get("provider") == "custom-process"
+    unreadable = isinstance(error, ValueError) and _raised_in_credentials(error)
+    file = error.filename if isinstance(error, OSError) else None
+    # The files are read only where the error may come from the program: broken connections are frequent.
+    command = _command(given) if failed or unreadable or file else ""
+    missing = file is not None and file == next(iter(_words(command)), "")
+    if not command or not (failed or unreadable or missing):
+        return ""
+    wrong = "is not there, or cannot be run" if missing else "did not give credentials in JSON"
+    return (
+        f"The program of credential_process = {command} {wrong} ({_config_file()}, {profile(given)}). Run it by hand "
+        "to see what it says; the Covalent server looks for it on the PATH that it was started with."
+    )
+
+
+def _command(given: str | None) -> str:
+    import botocore.session
+
+    try:
+        config = botocore.session.Session(profile=given).get_scoped_config()
+    except Exception:  # the caller that needs the file reports that it cannot be read
+        return ""
+    return str(config.get("credential_process") or "")
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return command.split()
+
+
+def _raised_in_credentials(error: Exception) -> bool:
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__", "").endswith("botocore.credentials"):
+            return True
+        trace = trace.tb_next
+    return False
