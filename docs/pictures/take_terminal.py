@@ -89,10 +89,10 @@ def main() -> None:
 
         with environment(emulator, folder), server(folder):
             take("cirro-deploy", "cirro deploy", "--yes")
-            enough = dict(emulator.standing.quotas)
-            emulator.standing.quotas |= GPU_QUOTAS_OF_A_NEW_ACCOUNT
+            enough = dict(emulator.account_settings.quotas)
+            emulator.account_settings.quotas |= GPU_QUOTAS_OF_A_NEW_ACCOUNT
             take("cirro-doctor-fails", "cirro doctor")
-            emulator.standing.quotas |= enough
+            emulator.account_settings.quotas |= enough
             push_image(emulator)
             take("cirro-doctor", "cirro doctor")
 

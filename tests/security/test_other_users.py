@@ -183,7 +183,7 @@ def test_where_nobody_can_tell_the_log_says_so(monkeypatch: pytest.MonkeyPatch, 
     """The guard then keeps web pages out, and other users not."""
     monkeypatch.delattr(socket, "AF_NETLINK", raising=False)
     Guard(None)  # type: ignore[arg-type]
-    assert "other users of it reach this server" in caplog.text
+    assert "its other users can use this server" in caplog.text
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

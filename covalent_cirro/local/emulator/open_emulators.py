@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
+from covalent_cirro.errors import EmulatorError
+
 if TYPE_CHECKING:
     from covalent_cirro.local.emulator.account import Account
     from covalent_cirro.local.emulator.batch.service import Batch
@@ -49,12 +51,24 @@ def remove(account: str) -> None:
         _emulators.pop(account, None)
 
 
-def of(account: str) -> OpenEmulator | None:
-    """The open emulator that has this account."""
+def find(account: str) -> OpenEmulator | None:
+    """The open emulator that has this account; `None` where there is none."""
     return _emulators.get(account)
+
+
+def get(account: str) -> OpenEmulator:
+    """The open emulator that has this account.
+
+    Raises:
+        EmulatorError: There is none: it was closed during the call.
+    """
+    emulator = find(account)
+    if emulator is None:
+        raise EmulatorError(f"no emulator has account {account}: it was closed. Call an emulator that is open.")
+    return emulator
 
 
 def account_of(account: str) -> Account | None:
     """Quotas and instance types of the open emulator that has this account."""
-    emulator = of(account)
+    emulator = find(account)
     return None if emulator is None else emulator.account_settings

@@ -24,8 +24,7 @@ from covalent_cirro.local.emulator.moto_internals import moto_templates
 
 @functools.lru_cache(maxsize=32)
 def _client(service: str, account: str, region: str, endpoint_url: str) -> Any:
-    emulator = open_emulators.of(account)
-    assert emulator is not None
+    emulator = open_emulators.get(account)
     return emulator.client(service, region_name=region, endpoint_url=endpoint_url, aws_access_key_id=OWN_ID)
 
 
@@ -37,23 +36,17 @@ class StackLocation(NamedTuple):
 
     def api(self, service: str) -> Any:
         """A client of a service. Its calls have the key id `OWN_ID`: they are not counted, and no fault hits them."""
-        emulator = open_emulators.of(self.account)
-        assert emulator is not None, f"no emulator has account {self.account}"
-        return _client(service, self.account, self.region, emulator.endpoint_url)
+        return _client(service, self.account, self.region, open_emulators.get(self.account).endpoint_url)
 
     @property
     def new(self) -> NewAccount:
         """What a new account lacks."""
-        emulator = open_emulators.of(self.account)
-        assert emulator is not None, f"no emulator has account {self.account}"
-        return emulator.account_settings.new
+        return open_emulators.get(self.account).account_settings.new
 
     @property
     def batch(self) -> Batch:
         """AWS Batch."""
-        emulator = open_emulators.of(self.account)
-        assert emulator is not None, f"no emulator has account {self.account}"
-        return emulator.batch(self.region)
+        return open_emulators.get(self.account).batch(self.region)
 
 
 waits = threading.local()

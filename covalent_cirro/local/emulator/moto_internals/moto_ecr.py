@@ -47,26 +47,25 @@ def _replace_repositories(models: Any) -> None:
     delete = models.ECRBackend.delete_repository
 
     def uri(self: Any) -> str:
-        emulator = open_emulators.of(self.account_id)
+        emulator = open_emulators.find(self.account_id)
         if emulator is None:
             return str(self.__dict__["aws_uri"])
         return f"{emulator.endpoint_url.partition('://')[2]}/{self.name}"
 
     def images(self: Any) -> list[Image]:
-        emulator = open_emulators.of(self.account_id)
+        emulator = open_emulators.find(self.account_id)
         return [] if emulator is None else emulator.images.all(self.region_name, self.name)
 
     def delete_repository(self: Any, repository_name: str, registry_id: str | None = None, force: bool = False) -> Any:
         deleted = delete(self, repository_name, registry_id, force)
-        emulator = open_emulators.of(self.account_id)
+        emulator = open_emulators.find(self.account_id)
         if emulator is not None:
             emulator.images.drop_repository(self.region_name, repository_name)
         return deleted
 
     def get_image(self: Any, image_tag: str | None, image_digest: str | None) -> Any:
         """moto's own kind of image, which is where it keeps scans."""
-        emulator = open_emulators.of(self.account_id)
-        assert emulator is not None
+        emulator = open_emulators.get(self.account_id)
         try:
             image = emulator.images.find(self.region_name, self.name, tag=image_tag, digest=image_digest)
         except EcrError as error:
@@ -96,8 +95,7 @@ def _answering(name: str) -> Callable[[Any], Any]:
     def method(self: Any) -> Any:
         from moto.core.responses import ActionResult
 
-        emulator = open_emulators.of(self.current_account)
-        assert emulator is not None
+        emulator = open_emulators.get(self.current_account)
         try:
             request = EcrRequest(self._get_param, str(self.current_account), str(self.region), emulator)
             return ActionResult(answer(request))
