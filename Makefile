@@ -47,7 +47,7 @@ test: $(VENV)/.dev $(VENV)/.tools ## Run all tests; ARGS="-k name" goes to pytes
 $(PARTS:%=test-%): test-%: $(VENV)/.dev
 	@$(PYTEST) tests/$* $(ARGS)
 
-# What runs these command lines; without them, their tests skip.
+# Tests of these parts run the command lines of checkov and AWS, and skip without them.
 test-unit test-cli test-emulator: $(VENV)/.tools
 
 check: $(VENV)/.dev ## Format, lint, types, layers and the site of the documentation

@@ -83,24 +83,27 @@ def test_a_dispatch_that_fails(stack: Any, file: Path) -> None:
     assert "no such luck" in done.stderr
 
 
-def test_ctrl_c_cancels_the_dispatch_and_waits_for_its_end(stack: Any, file: Path) -> None:
+def test_ctrl_c_cancels_the_dispatch_and_waits_for_its_end(stack: Any, file: Path, tmp_path: Path) -> None:
     """No job goes on, and the exit code is a shell's."""
     command = [*CIRRO, "run", f"{file}:sleeping", "--seconds", "600"]
-    process = subprocess.Popen(
-        command, env=stack.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    shown = tmp_path / "shown"
+    with shown.open("w") as stdout:
+        process = subprocess.Popen(command, env=stack.environment, stdout=stdout, stderr=subprocess.PIPE, text=True)
     try:
         batch, deadline = stack.client("batch"), time.monotonic() + 100
         jobs: list[dict[str, Any]] = []
-        while not jobs and time.monotonic() < deadline:
-            time.sleep(0.5)
+        # That the job runs does not say that the command watches it already: it does once it has shown it.
+        while (not jobs or "RUNNING" not in shown.read_text()) and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.2)
             found = batch.list_jobs(jobQueue=stack.settings["batch_queue"], jobStatus="RUNNING")["jobSummaryList"]
             jobs = [job for job in found if "nap" in job["jobName"]]
+        assert jobs, "no job of the dispatch ran"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=100)
+        _, err = process.communicate(timeout=100)
     finally:
         process.kill()
-    assert process.returncode == 130, (out, err)
+    assert process.returncode == 130, (shown.read_text(), err)
     assert "cancelling" in err
     assert "CANCELLED" in err
     ended = batch.describe_jobs(jobs=[jobs[0]["jobId"]])["jobs"][0]

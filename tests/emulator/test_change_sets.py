@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.emulator.conftest import poll
+
 TEMPLATE: dict[str, Any] = {
     "Description": "A machine and its queue",
     "Parameters": {
@@ -77,9 +79,22 @@ class ChangeSets:
         return dict(self.client.describe_change_set(ChangeSetName=made["Id"]))
 
     def execute(self, made: dict[str, Any]) -> dict[str, Any]:
-        """Execute one, and describe the stack."""
+        """Execute one, and describe the stack once that is over: what is waited for is not in the answer."""
         self.client.execute_change_set(ChangeSetName=made["ChangeSetId"])
-        return self.stack()
+        found: dict[str, Any] = poll(lambda: self._at_rest(), f"the end of the change of {self.name}")
+        return found
+
+    def delete(self) -> None:
+        """Delete the stack, and wait until it is gone."""
+        self.client.delete_stack(StackName=self.name)
+        poll(lambda: not self._names(), f"the end of {self.name}")
+
+    def _at_rest(self) -> dict[str, Any]:
+        found = self.stack()
+        return {} if found["StackStatus"].endswith("_IN_PROGRESS") else found
+
+    def _names(self) -> list[str]:
+        return [each["StackName"] for each in self.client.describe_stacks()["Stacks"] if each["StackName"] == self.name]
 
     def stack(self) -> dict[str, Any]:
         """The stack now."""
@@ -195,7 +210,7 @@ def test_a_failed_creation_is_rolled_back_and_has_to_be_deleted(sets: ChangeSets
     assert sets.execute(sets.make("CREATE", Types="zz9"))["StackStatus"] == "ROLLBACK_COMPLETE"
     with pytest.raises(ClientError, match="ROLLBACK_COMPLETE state and can not be updated"):
         sets.make("UPDATE", Types="m6i")
-    sets.client.delete_stack(StackName=sets.name)
+    sets.delete()
     assert sets.execute(sets.make("CREATE"))["StackStatus"] == "CREATE_COMPLETE"
 
 
