@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from commands import commands
 from figures import MB, Result, at_most, count, excess, median, prose, share_of
 from lab import LIGHT, NAP_LIMIT_S, NAPPING, VCPUS, BenchmarkFailed, Ended, Lab, Load
 
@@ -280,6 +281,7 @@ def server(lab: Lab, say: Say) -> Result:
 
 
 MEASURES: dict[str, Measure] = {
+    "commands": commands,
     "calls": calls,
     "start": start,
     "shared": shared,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import urllib.request
 from pathlib import Path
@@ -13,8 +14,15 @@ from botocore.credentials import Credentials
 
 from covalent_cirro.local.emulator import Emulator
 from covalent_cirro.local.emulator.keys import Key
+from covalent_cirro.local.local_stack import LocalStack
 
 PROFILE = "emulated"
+
+
+@functools.cache
+def client(aws: Emulator | LocalStack, service: str) -> Any:
+    """A boto3 client of an emulated AWS, made once: tests ask for it many times a second while they wait."""
+    return aws.client(service)
 
 
 def variables(key: Key) -> dict[str, str]:

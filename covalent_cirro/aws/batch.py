@@ -1,4 +1,4 @@
-"""AWS Batch's API as typed calls: submit, describe, terminate, find and register definitions. Nothing waits here.
+"""AWS Batch's API as typed calls: submit, describe and terminate jobs, find and register job definitions.
 
 All calls are asynchronous and safe to repeat, `submit` included.
 """
@@ -42,11 +42,11 @@ SUBMITS_AT_ONCE = 16
 """SubmitJob calls under way; AWS takes 50 a second for an account (Batch User Guide, service quotas)."""
 
 SETTLE_S = 5.0
-"""A job whose SubmitJob was not answered is looked for once more after this: AWS's lists are seconds behind,
-since it promises no order between SubmitJob and ListJobs."""
+"""Pause before the second search for a job whose SubmitJob call got no answer: ListJobs may show a new job seconds
+late, since AWS promises no order between SubmitJob and ListJobs."""
 
 LIST, TAG, DESCRIBE_DEFINITIONS = "batch:ListJobs", "batch:TagResource", "batch:DescribeJobDefinitions"
-"""Actions that are done without where they are refused (`optional_actions`)."""
+"""Actions that the executor does without where a policy refuses them (`optional_actions`)."""
 
 PATIENCE_S = 600.0
 """How long a throttled or failing API is tried again, on top of botocore's own tries."""
@@ -55,18 +55,18 @@ _NOT_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 _NOT_TAG = re.compile(r"[^\w +\-=._:/@]")
 
 REPLACED = "="
-"""Stands in a tag's value for each character that AWS does not take there: who finds it asks the call for the name."""
+"""Replaces each character that AWS does not accept in a tag's value. The exact name is in the call in S3."""
 
 
 def job_name(electron: str, dispatch_id: str, node_id: int, call_id: str) -> str:
-    """A name that a person recognises and that no other job has: it finds the job again after a lost answer."""
+    """A job name that people recognise and that no other job has: a job whose answer was lost is found by it."""
     tail = job_tail(dispatch_id, node_id, call_id)
     head = _NOT_NAME.sub("-", electron[:ELECTRON_CHARS]).strip("-_") or "electron"
     return head[: MAX_NAME - len(tail)] + tail
 
 
 def job_tail(dispatch_id: str, node_id: int, call_id: str) -> str:
-    """How a name from `job_name` ends."""
+    """The end of a name from `job_name`: dispatch, node and call."""
     return f"-{dispatch_id[:8]}-{node_id}-{call_id}"
 
 
@@ -74,7 +74,7 @@ def tag_value(text: str) -> str:
     """A text as AWS takes it for the value of a tag: letters and digits of any script, spaces and ``+ - = . _ : / @``.
 
     So says the Batch User Guide (Tag restrictions), and the API model of ECS (TagValue), whose tasks get the same tags.
-    A letter with an accent is one character there or none.
+    The text is normalized (NFC) first: AWS accepts a letter with an accent as one character, not as two.
     """
     value = _NOT_TAG.sub(REPLACED, unicodedata.normalize("NFC", text))
     if value.lower().startswith("aws:"):  # reserved for AWS
@@ -83,17 +83,17 @@ def tag_value(text: str) -> str:
 
 
 class Submission(NamedTuple):
-    """A SubmitJob request that does not grow with what the electron was given.
+    """What a SubmitJob request says. Its size does not depend on the electron's inputs.
 
     Attributes:
-        name: From `job_name`.
-        queue: Name or ARN.
-        queue_option: The option that named the queue, for messages.
-        definition: ``name:revision``.
-        parameters: Substituted in the definition's command.
-        attempts: 1 to 10.
-        timeout_s: From 60.
-        tags: At most 50.
+        name: Name of the job, from `job_name`.
+        queue: Name or ARN of the job queue.
+        queue_option: The executor's option that names the queue, for messages.
+        definition: Job definition, ``name:revision``.
+        parameters: Values for the placeholders in the definition's command.
+        attempts: How often AWS Batch may start the job, 1 to 10.
+        timeout_s: Seconds that an attempt may run, at least 60.
+        tags: Tags of the job, at most 50.
     """
 
     name: str
@@ -109,8 +109,8 @@ class Submission(NamedTuple):
 def build_submit(submission: Submission) -> dict[str, Any]:
     """The body of SubmitJob.
 
-    The host's loss and a failed start are retried by AWS Batch; everything else ends the job. The last rule matters:
-    where no rule matches, AWS retries (EvaluateOnExit).
+    AWS Batch retries an attempt that lost its host or that failed to start; every other failure ends the job. The last
+    rule is needed, because AWS retries where no rule matches (EvaluateOnExit).
     """
     return {
         "jobName": submission.name,
@@ -150,7 +150,7 @@ class BatchGateway:
         """Submit a job once, even where an answer is lost, and give its id.
 
         Args:
-            asked_before: It may have been submitted already, by a server that died: look before asking.
+            asked_before: A server that died may have submitted the job already: search for it first.
 
         Raises:
             SettingsError: The queue or the definition cannot take it; names the setting.
@@ -170,7 +170,7 @@ class BatchGateway:
                 with self._errors("batch:SubmitJob", f"{submission.queue_option}={submission.queue!r}"):
                     response = await self._tagged(self._submit_client.submit_job, build_submit(submission))
             except AwsError as error:
-                # Throttled means not taken. After anything else the job may exist: look before asking again.
+                # A throttled call makes no job. After other errors the job may exist: search before submitting again.
                 asked_before = lost = error.retryable and not error.throttled
                 raise _about_queue(error, submission) from error
             job_id: str = response["jobId"]
@@ -184,7 +184,7 @@ class BatchGateway:
         return await self._patiently(lambda: self._find(queue, queue_option, name))
 
     async def _tagged(self, call: Callable[..., Awaitable[Any]], body: Mapping[str, Any]) -> Any:
-        """Call with the body's tags, or without where they are refused."""
+        """Call with the body's tags, or without tags where a policy refuses them."""
         bare = {key: value for key, value in body.items() if key not in ("tags", "propagateTags")}
         if TAG in self._without:
             return await call(**bare)
@@ -193,7 +193,7 @@ class BatchGateway:
         try:
             return await call(**body)
         except ClientError as error:
-            # The refusal of a call for its tags is the refusal of this action on what it makes or uses.
+            # AWS names this action when a policy refuses a call because of its tags.
             if f"perform: {TAG} " not in str(error):
                 raise
             self._go_on_without(TAG, str(error))
@@ -225,21 +225,21 @@ class BatchGateway:
             token = {"nextToken": page["nextToken"]}
 
     async def describe(self, job_ids: Iterable[str]) -> list[JobDetail]:
-        """What AWS says of up to `watchlist.IDS_PER_LOOK` jobs, in one call; ids that it does not know are missing."""
+        """What AWS Batch says of up to `MAX_DESCRIBED` jobs, in one call; unknown ids are left out."""
         with self._errors("batch:DescribeJobs", ""):
             response = await self._client.describe_jobs(jobs=list(job_ids))
         return [parse_job(job) for job in response["jobs"]]
 
     async def job(self, job_id: str) -> JobDetail | None:
-        """What AWS says of one job, asked again while AWS throttles or fails; `None` where it does not know the id."""
+        """What AWS Batch says of one job; `None` for an unknown id. Repeats the call while AWS throttles or fails."""
         found = await self._patiently(lambda: self.describe([job_id]))
         return found[0] if found else None
 
     async def terminate(self, job_ids: Sequence[str], reason: str) -> dict[str, AwsError]:
-        """Ask for the end of up to `MAX_TERMINATED` jobs, in whatever state each is; one that has ended stays so.
+        """Terminate up to `MAX_TERMINATED` jobs in any state; a job that has ended stays as it is.
 
         Returns:
-            By id, the errors of those that AWS did not end.
+            By job id, the error for each job that AWS did not terminate.
         """
         left = list(job_ids)
         if len(left) > 1:
@@ -248,12 +248,12 @@ class BatchGateway:
             except AwsError as error:
                 if error.retryable:
                     raise
-                # A policy that allows some of them, or an endpoint that does not know the call: each by itself.
+                # The policy allows some of the jobs, or the endpoint does not know the call: terminate one at a time.
         answers = await asyncio.gather(*(self._terminate(job_id, reason) for job_id in left))
         return {job_id: error for job_id, error in zip(left, answers, strict=True) if error is not None}
 
     async def _terminate_together(self, job_ids: Sequence[str], reason: str) -> list[str]:
-        """One TerminateJobs; gives the ids of jobs that it did not take."""
+        """Call TerminateJobs once; return the ids of the jobs that it did not terminate."""
         with self._errors("batch:TerminateJobs", f"{len(job_ids)} jobs"):
             answer = await self._client.terminate_jobs(jobs=list(job_ids), reason=reason[:MAX_REASON])
         return [str(each["job"]) for each in answer["errors"]]
@@ -270,7 +270,7 @@ class BatchGateway:
         return None
 
     async def find_definition(self, name: str) -> str | None:
-        """``name:revision`` of the newest ACTIVE revision, or `None`, which is also where it may not be asked for."""
+        """``name:revision`` of the newest ACTIVE revision; `None` without one, or if a policy forbids the call."""
         if DESCRIBE_DEFINITIONS in self._without:
             return None
 
@@ -291,7 +291,7 @@ class BatchGateway:
             return None
 
     async def register_definition(self, body: Mapping[str, Any]) -> str:
-        """Register a job definition and give its ``name:revision``."""
+        """Register a job definition and return its ``name:revision``."""
 
         async def once() -> str:
             with self._errors("batch:RegisterJobDefinition", f"job definition {body['jobDefinitionName']}"):
@@ -308,7 +308,7 @@ class BatchGateway:
 
 
 def _about_queue(error: AwsError, submission: Submission) -> Exception:
-    """A ClientException names the queue or the definition in its text only; say which setting it is about."""
+    """The error with the name of the setting: a ClientException names queue or definition in its text only."""
     if error.retryable or error.code != "ClientException":
         return error
     words = str(error)

@@ -1,7 +1,7 @@
-"""Turns files into blobs and blobs into files, in a stream: a few MB in memory, whatever the size. No S3, no network.
+"""Turns files into blobs and blobs into files as a stream, which holds a few MB in memory. Knows no S3 and no network.
 
-A blob is a pickle without Covalent's base64 (a quarter smaller), compressed where that helps, named by the SHA-256 of
-the stored bytes.
+A blob is a pickle without Covalent's base64 (a quarter smaller), compressed where that helps. Its name is the SHA-256
+of the stored bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from covalent_cirro.errors import DigestMismatch
 CHUNK_BYTES = 1024 * 1024
 
 SAMPLE_BYTES = 256 * 1024
-"""What is compressed to see whether compressing helps."""
+"""Bytes that are compressed to find out whether compression helps."""
 
 WORTHWHILE = 0.8
 """A sample that shrinks to less than this share is worth compressing; floats and images are not."""
@@ -41,7 +41,7 @@ class Source(NamedTuple):
     is_tobj: bool
 
     def identity(self) -> tuple[str, int, int, int, bool]:
-        """Equal as long as the file was not written again: what was learnt about its content still holds."""
+        """Equal for the same file as long as nobody writes it: a digest computed before still holds."""
         with local_files.told(self.path):
             stat = os.stat(self.path)
         return (self.path, stat.st_ino, stat.st_size, stat.st_mtime_ns, self.is_tobj)
@@ -63,12 +63,12 @@ class Source(NamedTuple):
                     yield chunk
 
     def read(self) -> bytes:
-        """All of it, for what rides inline."""
+        """All bytes at once, for content that is sent inline."""
         return b"".join(self.chunks())
 
 
 class Staged(NamedTuple):
-    """A blob in a file of its own, ready to be sent. The caller removes ``path``."""
+    """A blob in a temporary file, ready to be sent. The caller removes the file at ``path``."""
 
     blob: Blob
     path: str
@@ -78,7 +78,7 @@ def stage(source: Source, folder: str) -> Staged:
     """Write the blob of ``source`` into a new file in ``folder``.
 
     Raises:
-        LocalFileError, tobj.TobjError: The source cannot be read, or there is no room for the blob; nothing is left
+        LocalFileError, tobj.TobjError: The source cannot be read, or there is no room for the blob; no file is left
             behind.
     """
     with local_files.told(folder):
@@ -94,7 +94,7 @@ def stage(source: Source, folder: str) -> Staged:
 
 
 def _while_there_is_room(chunks: Iterable[bytes], folder: str) -> Iterator[bytes]:
-    # How small a blob becomes is known at its end only.
+    # The size of a compressed blob is known at its end only.
     for chunk in chunks:
         local_files.require_room(folder, len(chunk))
         yield chunk
@@ -128,7 +128,7 @@ def _shrinks(chunk: bytes) -> bool:
 def decode(stored: Iterable[bytes], blob: Blob, write: Callable[[bytes], object]) -> None:
     """Check a blob's stored bytes against its name while writing what they decode to.
 
-    What was written counts only once this returns: the digest is known at the end.
+    What was written may be used only after this returns: the digest is known at the end.
 
     Raises:
         DigestMismatch: Changed, cut short, or not what the reference says.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from covalent_cirro.aws import sessions
 from covalent_cirro.aws.sessions import Access, translate
@@ -16,6 +16,8 @@ from covalent_cirro.aws.sessions import Access, translate
 if TYPE_CHECKING:
     from aiobotocore.session import AioSession
     from botocore.session import Session
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
@@ -160,8 +162,22 @@ class Clients:
             self._calls += 1
 
 
+def run_blocking(call: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that awaits nothing but `Awaited` clients, and so never waits for an event loop.
+
+    Unlike ``asyncio.run``, it needs no event loop, and may be called while one runs in the same thread.
+    """
+    try:
+        call.send(None)
+    except StopIteration as finished:
+        result: T = finished.value
+        return result
+    call.close()
+    raise RuntimeError("a coroutine that should await boto3 clients only waits for something else")
+
+
 class Awaited:
-    """A boto3 client whose calls are awaited like those of an aiobotocore client; each call blocks the event loop."""
+    """A boto3 client whose calls are awaited like those of an aiobotocore client; each call blocks (`run_blocking`)."""
 
     def __init__(self, client: Any) -> None:
         self._client = client

@@ -1,7 +1,7 @@
-"""Answers that are not AWS's: the page of a proxy, of a login or of a load balancer, in HTML where AWS has JSON or XML.
+"""Recognises answers that are not AWS's: the HTML page of a proxy, a login or a load balancer.
 
-botocore takes such a page for an empty answer of AWS's, or raises what it raises nowhere else: jobs would be unknown,
-objects written that are nowhere. Knows botocore's events; nothing of operations and settings.
+botocore takes such a page for an empty answer of AWS's: a job would seem unknown, an object written. For some pages it
+raises an error that it raises nowhere else. Knows botocore's events; nothing of operations and settings.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 CODE = "NotAws"
-"""In the place of AWS's error code."""
+"""The error code of such an answer, in the place of AWS's."""
 
 ADVICE = (
     "Something between this machine and AWS answered, such as a proxy or a login page: log in there, or check "
@@ -19,27 +19,27 @@ ADVICE = (
 )
 
 WORDS = 150
-"""Characters of a page that are told."""
+"""Characters of a page that a message quotes."""
 
 _PAGE = re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
 _UNSEEN = re.compile(r"<(script|style|head)\b.*?</\1>|<!--.*?-->|<[^>]*>", re.IGNORECASE | re.DOTALL)
 _TITLE = re.compile(r"<title>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
 _PORTAL_STATUSES = frozenset({302, 303, 307, 407, 511})
-"""With which no service of AWS answers HEAD and a type of HTML; S3's redirects have XML's."""
+"""Statuses that no AWS service sends with type HTML in answer to HEAD; redirects of S3 have type XML."""
 
 
 class NotAws(Exception):
-    """A page came with a status that is no error's."""
+    """A page came with a status that is not an error."""
 
 
 def refuse(session: Any) -> None:
-    """Have all clients that a session makes tell pages from answers."""
+    """Make all clients of a session refuse such answers."""
     session.register("before-parse", _look)
 
 
 def _look(operation_model: Any, response_dict: Any, customized_response_dict: Any, **_: Any) -> None:
-    """Replace a page by an error, which botocore tries again by its status, or raise where that is no error's."""
+    """Replace a page by an error, which botocore retries by its status; raise where the status is no error."""
     words = _words(operation_model, response_dict)
     if words is None:
         return
@@ -56,7 +56,7 @@ def _words(operation_model: Any, response: Any) -> str | None:
     status, body = int(response["status_code"]), response["body"]
     kind = str(response["headers"].get("content-type", "")).partition(";")[0].strip().lower()
     if operation_model.name == "GetObject" and status < 300:
-        return "" if kind == "text/html" else None  # a stream; no object of ours is a page
+        return "" if kind == "text/html" else None  # a stream; none of our objects has this type
     if not isinstance(body, bytes):
         return None
     if operation_model.http.get("method") == "HEAD":

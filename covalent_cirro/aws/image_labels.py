@@ -1,7 +1,7 @@
-"""Looks up in ECR what the image of a job says of itself, before the job is paid for. Asks once for each image.
+"""Reads in ECR the labels of a job's image before the job is submitted. Asks once for each image.
 
-A look that fails is no reason to refuse: the runner checks at its start as well. What an image must say is
-`image_rules`' to decide.
+An image whose lookup fails is not refused: the runner checks the versions when it starts. `jobs/image_rules.py` decides
+which images are refused.
 """
 
 from __future__ import annotations
@@ -22,26 +22,23 @@ from covalent_cirro.jobs.image_rules import EcrImage, ImageFacts, MissingImage, 
 log = logging.getLogger(__name__)
 
 FRESH_S = 60.0
-"""What a tag names is taken as known for so long. Then it is looked up again, beside the electron that asks."""
+"""Seconds for which a lookup of a tag holds. After that it is repeated while the electron goes on."""
 
 REFUSED_FRESH_S = 2.0
-"""A refusal is of an image as it was at most so long ago: the user may have pushed another meanwhile."""
+"""Greatest age of a lookup by which an image is refused: the user may have pushed another one meanwhile."""
 
 FAILED_S = 600.0
-"""After a look that failed, AWS is not asked again for so long."""
+"""Seconds after a failed lookup during which AWS is not asked again."""
 
 LOOK_S = 10.0
-"""A look that takes longer has failed: electrons do not wait for an ECR that does not answer."""
-
-MAX_CONFIG_BYTES = 4 << 20
-"""A larger configuration is not read: a well-formed one has some kilobytes."""
+"""A lookup that takes longer counts as failed: electrons do not wait for an ECR that does not answer."""
 
 MAX_LISTED = 1000
 """Images in one answer of DescribeImages (ECR API Reference, maxResults)."""
 
 
 class _Known(NamedTuple):
-    found: ImageFacts | MissingImage | None  # None: the look failed
+    found: ImageFacts | MissingImage | None  # None: the lookup failed
     at: float
     for_ever: bool
     digest: str | None = None  # of the manifest that the tag names
@@ -51,11 +48,11 @@ class _Known(NamedTuple):
 
 
 class ImageVersions:
-    """What images say of themselves, for one account. Made by `engine.py`, which closes it.
+    """Labels of images, for one account. Made by `engine.py`, which closes it.
 
     Args:
-        client: Gives an ECR client for a region, `None` for the engine's own; called when it is first needed.
-        fetch: Gets a URL's body, refusing more than so many bytes.
+        client: Returns an ECR client for a region, `None` for the engine's region; called when it is first needed.
+        fetch: Returns the body of a URL; its second argument is the limit in bytes.
         own_host: Host and port of the AWS endpoint in use, where an emulated ECR has its images.
         access: Named in messages.
     """
@@ -80,10 +77,10 @@ class ImageVersions:
         self._told: set[str] = set()
 
     async def require(self, uri: str, pickled: Pickled) -> None:
-        """Refuse an image that cannot run what was pickled so. Waits for AWS only if nothing is known of it yet.
+        """Refuse an image that cannot run an electron. Waits for AWS only if nothing is known of the image yet.
 
         Raises:
-            ImageError: With the image, both versions, and both remedies.
+            ImageError: The image cannot run it; the message names both versions and both remedies.
         """
         if reason := image_rules.refused_by_name(uri):
             raise ImageError(reason)
@@ -100,11 +97,11 @@ class ImageVersions:
             raise ImageError(reason)
 
     async def named(self, uri: str, max_age_s: float = FRESH_S) -> str:
-        """The image with the digest that its tag has: ``host/name:tag@sha256:...``; as it is where ECR cannot tell.
+        """The URI with the digest of its tag: ``host/name:tag@sha256:...``; unchanged where ECR does not know it.
 
         Args:
             uri: ``container_image_uri``.
-            max_age_s: How long ago ECR may have said it, where that matters; asks once where nothing is known.
+            max_age_s: Greatest age of an earlier lookup that may be used.
         """
         image = image_rules.ecr_image(uri, self._own_host)
         if image is None or image.digest is not None:
@@ -115,7 +112,7 @@ class ImageVersions:
         return uri if known.digest is None else f"{uri}@{known.digest}"
 
     async def aclose(self) -> None:
-        """End looks that are under way."""
+        """Cancel lookups that are under way."""
         await self._looks.aclose()
 
     @staticmethod
@@ -179,7 +176,7 @@ class ImageVersions:
             )
             contents = image_rules.contents(answer["images"][0]["imageManifest"])
         answer = await self._call(client.get_download_url_for_layer, image, layerDigest=contents.config)
-        data = await self._fetch(answer["downloadUrl"], MAX_CONFIG_BYTES)
+        data = await self._fetch(answer["downloadUrl"], image_rules.MAX_CONFIG_BYTES)
         if f"sha256:{hashlib.sha256(data).hexdigest()}" != contents.config:
             raise ValueError(f"the configuration of the image does not have its digest {contents.config}")
         return image_rules.facts(data)
@@ -190,7 +187,7 @@ class ImageVersions:
                 client.describe_images, image, filter={"tagStatus": "TAGGED"}, maxResults=MAX_LISTED
             )
         except AwsError:
-            return None  # only the message would have been better
+            return None  # the list of tags only makes the message better
         newest = sorted(answer["imageDetails"], key=lambda detail: detail["imagePushedAt"], reverse=True)
         return tuple(tag for detail in newest for tag in detail.get("imageTags", ()))
 
@@ -203,7 +200,7 @@ class ImageVersions:
 
 
 def _words(error: AwsError) -> str:
-    """AWS's own words of an error."""
+    """The message of an error, as AWS wrote it."""
     said = error.__cause__
     return str(getattr(said, "response", {}).get("Error", {}).get("Message") or error)
 

@@ -1,7 +1,7 @@
 """The end of a job's log, for explanations: from its outcome, from its parts in S3, else from CloudWatch.
 
-Nothing here fails: the log helps to explain an error, and must not hide it. CloudWatch is asked last, for its rate is
-low (CloudWatch Logs quotas: GetLogEvents 10 to 25 requests a second for an account and region).
+No function here raises: the log helps to explain an error, and must not hide it. CloudWatch is asked last, because its
+rate is low (CloudWatch Logs quotas: GetLogEvents 10 to 25 requests a second for an account and region).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from covalent_cirro.jobs.explanations import last_lines
 from covalent_cirro.jobs.states import JobDetail
 
 TAIL_LINES = 50
-"""Events of a stream that are asked for."""
+"""Log events that are read from a stream."""
 
 LATE_S = (0.0, 1.0, 3.0)
-"""CloudWatch has the last lines some seconds after the container's end: pauses before each look at a stream."""
+"""Pauses before the three reads of a stream: CloudWatch has the last lines some seconds after the container's end."""
 
 log = logging.getLogger(__name__)
 
 
 def of_outcome(result: NodeResult) -> str:
-    """The last lines that an electron wrote, by its outcome."""
+    """The last lines that an electron wrote, from its outcome."""
     return _both(result.stdout.tail, result.stderr.tail)
 
 
@@ -42,23 +42,23 @@ async def of_job(
     detail: JobDetail | None,
     group: str,
 ) -> str:
-    """The last lines of a job that left no outcome, whatever killed it; empty where there are none.
+    """The last lines of a job that left no outcome; empty where there are none.
 
     Args:
         store: For the parts in S3.
-        client: Of CloudWatch Logs.
-        access: For messages.
-        place: The job's call.
-        parts: Of its log, from `parts_of`.
+        client: Client of CloudWatch Logs.
+        access: Named in messages.
+        place: Location of the job's call.
+        parts: Names of the parts of the log, from `parts_of`.
         detail: The job, if AWS Batch knows it.
-        group: Its log group.
+        group: Name of the log group.
     """
     attempt = len(detail.attempts) if detail is not None else 0
     stored = await _of_parts(store, place, parts, attempt)
     if not stored and detail is not None:
         stored = await tail(client, access, group, detail.log_stream)
     if not stored and parts:
-        # An earlier attempt's is better than none: it ran the same electron.
+        # The log of an earlier attempt is better than none: that attempt ran the same electron.
         earlier = int(parts[-1].split("/", 1)[0])
         found = await _of_parts(store, place, parts, earlier)
         stored = f"(of attempt {earlier})\n{found}" if found and earlier != attempt else found
@@ -66,7 +66,7 @@ async def of_job(
 
 
 async def parts_of(store: Store, place: Location) -> list[str]:
-    """Names of the parts of a call's log in S3, of all attempts, in the order of the text; of nothing else there."""
+    """Names of the parts of a call's log in S3, for all attempts, in the order of the text."""
     prefix = place.log_key("")
     try:
         keys = await store.list_keys(place.bucket, prefix)

@@ -1,6 +1,6 @@
-"""What EC2 instances cost: AWS's Price List API and Spot price history, and a shipped table where they do not answer.
+"""Prices of EC2 instances, from AWS's Price List API and Spot price history; where they fail, from a shipped table.
 
-Knows prices and dates, nothing of jobs: what a job costs of an instance is computed elsewhere.
+Knows prices and dates, nothing of jobs: `history/report/costs.py` computes what a job costs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PRICING_REGION = "us-east-1"
 CURRENCY = "USD"
 
 PRODUCT_DESCRIPTIONS = ("Linux/UNIX", "Linux/UNIX (Amazon VPC)")
-"""Of the Spot price history: which of them has the prices depends on the account's age (Karpenter asks for both)."""
+"""In the Spot price history. The account's age decides which one has prices (Karpenter asks for both)."""
 
 HISTORY_DAYS = 90
 """How far back the Spot price history goes (EC2 API Reference, DescribeSpotPriceHistory, StartTime)."""
@@ -39,14 +39,14 @@ DAY_S = 24 * 3600.0
 
 
 class Price(NamedTuple):
-    """What an hour of an instance costs.
+    """Price of an hour of an instance.
 
     Attributes:
         usd_per_hour: US dollars, without tax.
         market: `ON_DEMAND` or `SPOT`.
-        date: Day for which the price holds, ``"2026-07-20"``.
-        source: Where it is from, for people.
-        exact: False for one that stands in for what could not be learnt.
+        date: Day on which the price holds, ``"2026-07-20"``.
+        source: Where the price comes from, for people.
+        exact: False for a price that replaces an unknown one.
     """
 
     usd_per_hour: float
@@ -63,9 +63,9 @@ class Table(NamedTuple):
     """Prices that come with this package.
 
     Attributes:
-        region: The region they are of.
-        date: The day they are of.
-        source: Where they are from.
+        region: Region in which the prices hold.
+        date: Day on which the prices hold.
+        source: Where the prices come from.
         types: Instance types by name.
         usd_per_hour: On-demand prices by instance type.
     """
@@ -79,7 +79,7 @@ class Table(NamedTuple):
 
 @functools.lru_cache(maxsize=1)
 def shipped() -> Table:
-    """The table ``prices.csv``, read once. It has no metal sizes, and no instance whose GPUs AWS Batch cannot use."""
+    """The table ``prices.csv``, read once. It lacks metal sizes, and instances whose GPUs AWS Batch cannot use."""
     text = importlib.resources.files("covalent_cirro.aws").joinpath("prices.csv").read_text("utf-8")
     said: dict[str, str] = {}
     lines = []
@@ -101,9 +101,9 @@ def shipped() -> Table:
 
 
 def shipped_price(instance_type: str, region: str, market: str = ON_DEMAND) -> Price | None:
-    """The price of the shipped table, which never changes; `None` for an instance type that it lacks.
+    """The price in the shipped table; `None` for an instance type that the table lacks.
 
-    It has no Spot prices: the on-demand price stands in, which a Spot price does not exceed.
+    The table has no Spot prices: the on-demand price, which a Spot price does not exceed, replaces them.
     """
     table = shipped()
     if instance_type not in table.usd_per_hour:
@@ -119,7 +119,7 @@ def shipped_price(instance_type: str, region: str, market: str = ON_DEMAND) -> P
 
 
 def parse_product(document: str) -> tuple[str, Price] | None:
-    """Instance type and on-demand price of one entry of GetProducts' ``PriceList``; `None` for what is none.
+    """Instance type and on-demand price of one entry of GetProducts' ``PriceList``; `None` without a price.
 
     Source: AWS Price List User Guide, "Reading service price list files"; Karpenter reads the same fields.
     """
@@ -135,7 +135,7 @@ def parse_product(document: str) -> tuple[str, Price] | None:
 
 
 class SpotChange(NamedTuple):
-    """From when on an instance type costs how much in a zone."""
+    """A new Spot price of an instance type in a zone, from the epoch second ``at`` on."""
 
     instance_type: str
     zone: str
@@ -144,7 +144,7 @@ class SpotChange(NamedTuple):
 
 
 class SpotHistory:
-    """Spot prices over time, as steps: each holds until the next one."""
+    """Spot prices over time; each holds until the next one."""
 
     def __init__(self, changes: Iterable[SpotChange]) -> None:
         steps: dict[tuple[str, str], dict[float, float]] = {}
@@ -153,17 +153,17 @@ class SpotHistory:
         self._steps = {key: sorted(found.items()) for key, found in steps.items()}
 
     def price(self, instance_type: str, zone: str, start: float, stop: float) -> Price | None:
-        """The mean price over a time, or at a moment where ``start`` is ``stop``; `None` where nothing is known.
+        """The mean price from ``start`` to ``stop``, or the price at ``start`` where both are equal; `None` if unknown.
 
         Args:
             instance_type: The instance type.
-            zone: Availability zone; empty where it is not known: then the mean of all zones.
+            zone: Availability zone; empty for the mean of all zones.
             start: Epoch seconds.
             stop: Epoch seconds.
         """
         zones = [each for name, each in self._steps if name == instance_type and zone in ("", each)]
         exact = bool(zone)
-        if not zones and zone:  # better another zone's than none
+        if not zones and zone:  # the price of other zones is better than none
             zones = [each for name, each in self._steps if name == instance_type]
             exact = False
         if not zones:
@@ -175,7 +175,7 @@ class SpotHistory:
 
 
 def _mean(steps: Sequence[tuple[float, float]], start: float, stop: float) -> float:
-    """Mean of a step function over a time. Before its first step it is as after it."""
+    """Mean of a step function from ``start`` to ``stop``. Before its first step it has the value of that step."""
     times = [at for at, _ in steps]
 
     def at(moment: float) -> float:
@@ -189,7 +189,7 @@ def _mean(steps: Sequence[tuple[float, float]], start: float, stop: float) -> fl
 
 
 class Prices:
-    """Prices of one region, asked of AWS once each. What AWS does not tell is taken from the shipped table.
+    """Prices of one region. AWS is asked once for each; the shipped table has those that AWS does not give.
 
     Args:
         clients: Clients of the account that asks.
@@ -197,7 +197,7 @@ class Prices:
 
     Attributes:
         region: The region of the instances.
-        notes: Why prices are not AWS's own, in words for people; empty where all are.
+        notes: Why some prices are not from AWS, for people; empty where all are.
     """
 
     def __init__(self, clients: Clients, region: str) -> None:
@@ -208,7 +208,7 @@ class Prices:
         self._silent = False
 
     def on_demand(self, instance_types: Iterable[str]) -> dict[str, Price]:
-        """On-demand prices by instance type; what nobody knows is missing."""
+        """On-demand prices by instance type; instance types without a known price are left out."""
         wanted = sorted(set(instance_types))
         for name in wanted:
             if name not in self._on_demand:
@@ -237,7 +237,7 @@ class Prices:
                 documents = [document for page in pages for document in page["PriceList"]]
             found = [parsed[1] for document in documents if (parsed := parse_product(document)) is not None]
         except (CirroError, ValueError, AttributeError) as error:
-            # One refusal is enough: every other call would be refused like it, after all its retries.
+            # After one refusal no further call is made: AWS would refuse each one after all retries.
             self._silent = True
             self.notes.append(f"On-demand prices are those of the table of {shipped().date}: {error}")
             return None
@@ -247,12 +247,12 @@ class Prices:
         return min(found, key=lambda price: price.usd_per_hour)
 
     def spot(self, instance_types: Iterable[str], start: float, stop: float) -> SpotHistory:
-        """Spot prices of a time, in epoch seconds; without any where EC2 does not tell."""
+        """Spot prices from ``start`` to ``stop``, in epoch seconds; an empty history where EC2 refuses."""
         wanted = sorted(set(instance_types))
         if not wanted:
             return SpotHistory(())
         if start < time.time() - HISTORY_DAYS * DAY_S:
-            self.notes.append(f"EC2 tells Spot prices of the last {HISTORY_DAYS} days only: older ones are not exact.")
+            self.notes.append(f"EC2 has Spot prices of the last {HISTORY_DAYS} days only: older ones are not exact.")
         try:
             client = self._clients("ec2", self.region)
             with translate("ec2:DescribeSpotPriceHistory", access=self._clients.access, of=", ".join(wanted)):
@@ -264,7 +264,7 @@ class Prices:
                 )
                 found = [each for page in pages for each in page["SpotPriceHistory"]]
         except (CirroError, ValueError) as error:
-            self.notes.append(f"Spot prices could not be learnt, on-demand prices stand for them: {error}")
+            self.notes.append(f"Spot prices could not be read, on-demand prices replace them: {error}")
             return SpotHistory(())
         return SpotHistory(
             SpotChange(

@@ -1,6 +1,7 @@
 """Sessions of AWS's SDKs, retries, and AWS's errors turned into ours. Knows nothing of electrons.
 
-Nothing here touches the process's environment: profile, credentials file, region and endpoint belong to one executor.
+This module changes nothing in the process's environment: profile, credentials file, region and endpoint belong to one
+executor.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import tenacity
 
 from covalent_cirro import local_files
-from covalent_cirro.aws import foreign_answers, setup
+from covalent_cirro.aws import foreign_answers, setting_sources
 from covalent_cirro.errors import AccessDenied, AwsError, NoCredentials, NotFound, SettingsError, Unsigned
 from covalent_cirro.settings import Settings
 
@@ -29,10 +30,10 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 DEFAULT_REGION = "us-east-1"
-"""Where neither the executor nor AWS's chain names a region: the stock plugin's default."""
+"""The region where neither the executor nor AWS's chain names one; the stock plugin has the same default."""
 
 UNREACHABLE_PATIENCE_S = 30.0
-"""How long an endpoint that cannot be connected to at all is tried again: rather a wrong name than a bad moment."""
+"""Seconds for which a call to an unreachable endpoint is repeated: most likely its name is wrong."""
 
 _UNREACHABLE = frozenset({"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "SSLError"})
 
@@ -73,10 +74,10 @@ _UNKNOWN_KEY = frozenset(
     }
 )
 SIGNATURE_HOLDS_S = 300
-"""AWS refuses what is signed earlier or later than this (IAM User Guide, Elements of a Signature Version 4 request)."""
+"""AWS refuses a signature further off (IAM User Guide, Elements of a Signature Version 4 request)."""
 
 _OTHER_CLOCK = ("Signature expired", "Signature not yet current")
-"""How services other than S3 begin when the two clocks differ (IAM User Guide, Troubleshoot Signature Version 4)."""
+"""Messages about wrong clocks of services other than S3 (IAM User Guide, Troubleshoot Signature Version 4)."""
 
 _MISSING = frozenset({"NoSuchBucket", "NoSuchKey", "404", "NotFound", "ResourceNotFoundException", "NoSuchEntity"})
 
@@ -88,7 +89,7 @@ _NOT_IN_FILES = ("ec2-credentials-file", "boto-config", "container-role", "iam-r
 
 
 class Access(NamedTuple):
-    """Which account, how: what one set of clients is made for. Equal values share an engine."""
+    """Which account is used, with which credentials and endpoint. Equal values share an engine."""
 
     profile: str | None
     credentials: str | None
@@ -100,9 +101,21 @@ class Access(NamedTuple):
         parts = [f"{key}={value!r}" for key, value in self._asdict().items() if value]
         return ", ".join(parts) or "AWS's usual chain (environment, config files, instance role)"
 
+    def completed(self, section: Mapping[str, object]) -> Access:
+        """This access, with the executor's settings for what is `None`.
+
+        Args:
+            section: Section ``[executors.cirro]`` of Covalent's config. Its credentials file is not used where this
+                access names a profile, which may be another account's.
+        """
+        given = {name: value for name in self._fields if isinstance(value := section.get(name), str) and value}
+        if self.profile:
+            given.pop("credentials", None)
+        return Access(*(own or given.get(name) for name, own in self._asdict().items()))
+
 
 def access_of(settings: Settings) -> Access:
-    """The part of the settings that picks account, region and endpoint; "" means AWS's own chain."""
+    """The settings that choose account, region and endpoint; an empty setting leaves the choice to AWS's own chain."""
     return Access(
         profile=settings.profile or None,
         credentials=settings.credentials or None,
@@ -112,11 +125,11 @@ def access_of(settings: Settings) -> Access:
 
 
 def _open(kind: Callable[..., S], access: Access) -> S:
-    """A session of botocore's or aiobotocore's: the one place where it is settled whose calls ours are.
+    """A session of botocore or aiobotocore. Only this function decides which credentials calls are signed with.
 
-    A credentials file that is named wins over all that the environment says, and nothing stands in for a profile that
-    it lacks: the wrong account would be the worst of ends. Without one, a profile that is named wins over keys in the
-    environment, which is botocore's own rule.
+    A named credentials file wins over everything in the environment, and nothing replaces a profile that the file
+    lacks: a call to the wrong account would be worse than none. Without such a file, a named profile wins over keys in
+    the environment, as in botocore.
 
     Raises:
         NoCredentials: The file is not there, or has no such profile.
@@ -137,7 +150,7 @@ def _open(kind: Callable[..., S], access: Access) -> S:
         )
     chain = session.get_component("credential_provider")
     if "aws_access_key_id" in own.get(profile, {}):
-        # Not a role or an SSO session that the user's other file gives a profile of this name.
+        # Without this, a role or SSO session of the same name in the user's config file would be used.
         chain.providers = [chain.get_provider(_KEYS_OF_FILE)]
     else:
         for elsewhere in _NOT_IN_FILES:
@@ -154,7 +167,7 @@ def _sections(path: str) -> dict[str, dict[str, str]]:
 
     place = os.path.expanduser(os.path.expandvars(path))
     try:
-        with open(place, "rb"):  # botocore takes one that may not be read for an empty one
+        with open(place, "rb"):  # botocore takes an unreadable file for an empty one
             found: dict[str, dict[str, str]] = raw_config_parse(place, parse_subsections=False)
             return found
     except (OSError, ConfigNotFound, ConfigParseError) as error:
@@ -166,7 +179,7 @@ def _sections(path: str) -> dict[str, dict[str, str]]:
 
 
 def async_session(access: Access) -> AioSession:
-    """A session for control calls on the event loop. Imports aiobotocore: call it off the loop the first time."""
+    """A session for calls on the event loop. It imports aiobotocore: call it the first time in a thread."""
     from aiobotocore.session import AioSession
 
     return _open(AioSession, access)
@@ -187,7 +200,7 @@ def blocking_session(access: Access, beside: AioSession) -> boto3.Session:
     """A boto3 session for bulk bytes in threads, with the same credentials.
 
     Args:
-        beside: The session of the control calls; its loaded service models are shared (13 MB otherwise).
+        beside: The session for calls on the event loop; both share its service models, which saves 13 MB.
     """
     import boto3
 
@@ -197,8 +210,8 @@ def blocking_session(access: Access, beside: AioSession) -> boto3.Session:
 
 
 def region_of(session: Any, access: Access) -> str:
-    """The executor's region, else AWS's chain, else `DEFAULT_REGION`."""
-    # AWS_REGION is what containers and newer SDKs have; botocore itself reads AWS_DEFAULT_REGION only.
+    """The executor's region, else that of AWS's chain, else `DEFAULT_REGION`."""
+    # Containers and newer SDKs set AWS_REGION; botocore reads AWS_DEFAULT_REGION only.
     return access.region or session.get_config_variable("region") or os.environ.get("AWS_REGION") or DEFAULT_REGION
 
 
@@ -234,17 +247,17 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
         ) from error
     except bc.ProfileNotFound as error:
         raise NoCredentials(
-            f"{setup.profile(access.profile)}: {error}. `aws configure list-profiles` lists those of this machine; "
-            "the Covalent server reads the files of the user it runs as."
+            f"{setting_sources.profile(access.profile)}: {error}. `aws configure list-profiles` lists those of this "
+            "machine; the Covalent server reads the files of the user it runs as."
         ) from error
     except (bc.NoCredentialsError, bc.PartialCredentialsError, bc.CredentialRetrievalError) as error:
-        program = setup.credential_process(error, access.profile)
+        program = setting_sources.credential_process(error, access.profile)
         raise Unsigned(
             f"{operation}{about} found no credentials with {access.named()}: {error}. "
             + (
                 program
                 or "Set profile= or credentials=, or AWS_PROFILE or AWS_ACCESS_KEY_ID where the Covalent server is "
-                f"started; with SSO, run `{setup.login(access.profile)}`."
+                f"started; with SSO, run `{setting_sources.login(access.profile)}`."
             ),
             operation=operation,
             code=type(error).__name__,
@@ -252,14 +265,16 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
     except (bc.TokenRetrievalError, bc.UnauthorizedSSOTokenError, bc.SSOTokenLoadError) as error:
         raise Unsigned(
             f"{operation}{about}: the SSO session of {access.named()} cannot be used: {error}. Run "
-            f"`{setup.login(access.profile)}`.",
+            f"`{setting_sources.login(access.profile)}`.",
             operation=operation,
             code=type(error).__name__,
         ) from error
     except (bc.InvalidRegionError, bc.NoRegionError) as error:
-        raise SettingsError(f"{setup.region(access.region)}: {error}. Set region= to one such as eu-west-1.") from error
+        raise SettingsError(
+            f"{setting_sources.region(access.region)}: {error}. Set region= to one such as eu-west-1."
+        ) from error
     except (bc.ConnectionError, bc.HTTPClientError, bc.IncompleteReadError, BrokenBody, _TIMEOUT, OSError) as error:
-        program = setup.credential_process(error, access.profile)
+        program = setting_sources.credential_process(error, access.profile)
         if program:
             raise Unsigned(
                 f"{operation}{about} found no credentials with {access.named()}: {error}. {program}",
@@ -278,10 +293,10 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
             retryable=True,
         ) from error
     except (bc.BotoCoreError, ValueError) as error:
-        endpoint = setup.endpoint(error, access.endpoint_url)
+        endpoint = setting_sources.endpoint(error, access.endpoint_url)
         if endpoint:
             raise SettingsError(f"{operation}{about}: {endpoint}") from error
-        program = setup.credential_process(error, access.profile)
+        program = setting_sources.credential_process(error, access.profile)
         if program:
             raise Unsigned(
                 f"{operation}{about} found no credentials with {access.named()}: {program}",
@@ -307,7 +322,7 @@ def _from_client_error(error: Any, operation: str, access: Access, of: str) -> A
     if code == "RequestTimeTooSkewed" or words.startswith(_OTHER_CLOCK) or (status == 403 and _is_other_time(error)):
         return Unsigned(f"{said} Set this machine's clock (NTP).", operation=operation, code=code)
     if code in _EXPIRED:
-        login = setup.login(access.profile)
+        login = setting_sources.login(access.profile)
         return Unsigned(
             f"{said} The credentials of {access.named()} have expired: renew them (`{login}`).",
             operation=operation,
@@ -349,7 +364,7 @@ def _from_client_error(error: Any, operation: str, access: Access, of: str) -> A
 
 
 def _is_other_time(error: Any) -> bool:
-    """Whether the answer was sent at a time at which AWS does not take signatures of now."""
+    """Whether the answer's time differs so much from this machine's that AWS refuses signatures made here."""
     sent = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
     try:
         return abs(parsedate_to_datetime(sent).timestamp() - time.time()) > SIGNATURE_HOLDS_S
@@ -358,11 +373,11 @@ def _is_other_time(error: Any) -> bool:
 
 
 async def patiently(call: Callable[[], Awaitable[T]], patience_s: float) -> T:
-    """Call again while AWS throttles, fails or cannot be reached: slower each time, up to 20 s apart, with jitter.
+    """Repeat a call while AWS throttles, fails or cannot be reached, with growing random pauses of up to 20 s.
 
     Raises:
-        AwsError: The last one, once ``patience_s`` have passed, or `UNREACHABLE_PATIENCE_S` without a connection; one
-            that is not retryable at once.
+        AwsError: At once, if the error is not retryable; else the last error, once ``patience_s`` or, without a
+            connection, `UNREACHABLE_PATIENCE_S` have passed.
     """
 
     def is_enough(state: tenacity.RetryCallState) -> bool:

@@ -1,7 +1,7 @@
-"""Blobs and documents in S3: each blob sent once, whoever shares it, and checked whenever it is read.
+"""Blobs and documents in S3. Each blob is sent once, however many electrons share it, and checked at each read.
 
-Knows keys and bytes, nothing of jobs. Small documents go through aiobotocore on the event loop; bulk bytes go from file
-to S3 and back in a few threads, so that neither the loop nor the server's memory feels them.
+Knows keys and bytes, nothing of jobs. Small documents go through aiobotocore on the event loop; bulk bytes go between
+files and S3 in a few threads, so that they neither block the loop nor fill the server's memory.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from covalent_cirro.errors import AwsError, DigestMismatch, NotFound, TooLarge
 T = TypeVar("T")
 
 TRANSFER_THREADS = 4
-"""Blobs staged or moved at a time. Each holds a few MB."""
+"""Blobs that are staged or transferred at the same time. Each takes a few MB of memory."""
 
 PARTS_AT_ONCE = 2
-"""Parts of one large blob that are sent at a time."""
+"""Parts of one large blob that are sent at the same time."""
 
 REFRESH_AFTER_S = 7 * 24 * 3600
-"""A blob older than this is renewed when it is needed again, so that it outlives the job about to wait for it. The
-template's lifecycle keeps blobs and jobs at least twice as long (``infra/storage.yaml``, ExpireAfterDays)."""
+"""An older blob is renewed when it is needed again, so that it does not expire before its job has run. The bucket's
+lifecycle keeps blobs and jobs at least twice as long (``infra/storage.yaml``, ExpireAfterDays)."""
 
 TRUSTED_FOR_S = 3600.0
-"""A blob that was seen in S3 is not asked for again this long."""
+"""Seconds after which a blob that was found in S3 is looked up again."""
 
 REMEMBERED = 10_000
-"""Files whose digest is remembered."""
+"""Files and blobs that are remembered, at most."""
 
 
 class Store:
@@ -66,17 +66,17 @@ class Store:
         self._in_flight = SingleFlight[tuple[object, ...], Any]()
 
     def close(self) -> None:
-        """Let the threads go. Transfers under way end by themselves."""
+        """End the threads. Transfers under way run to their end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def distrust(self) -> None:
-        """Ask S3 again for every blob: one was not there, or not what it was."""
+        """Look up every blob in S3 again: one was missing or damaged."""
         self._seen.clear()
 
     # --- documents ---
 
     async def put_document(self, bucket: str, key: str, data: bytes, *, once: bool = False) -> None:
-        """Write a small object; ``once``: only where none is."""
+        """Write a small object; with ``once`` only where no object has the key."""
         condition = {"IfNoneMatch": "*"} if once else {}
 
         async def put() -> None:
@@ -123,7 +123,7 @@ class Store:
     async def list_calls(
         self, bucket: str, prefix: str, dispatch_id: str, node_id: int | None = None
     ) -> dict[Location, set[str]]:
-        """Calls of a dispatch, or of one node of it, with the names of each one's objects; of a node, oldest first."""
+        """Calls of a dispatch or of one of its nodes, with the names of their objects; those of a node oldest first."""
         base = f"{prefix}jobs/{dispatch_id}/" if node_id is None else node_base(prefix, dispatch_id, node_id)
         keys = [key for key, _ in await self.list_keys(bucket, base)]
         return calls_among(keys, bucket, prefix, dispatch_id)
@@ -145,10 +145,10 @@ class Store:
         Args:
             source: The file.
             bucket: The bucket.
-            prefix: What stands before ``blobs/``.
-            folder: Where the blob is staged, if it has to be sent.
-            inline: Whether it may ride inside the document, if it is small.
-            allowed: Awaited before anything is sent; what it raises is raised.
+            prefix: Prefix of all keys; ``blobs/`` follows it.
+            folder: Folder for the staged blob, if it has to be sent.
+            inline: Whether a small content may be sent inside the document.
+            allowed: Awaited before anything is sent; its errors are raised.
 
         Returns:
             `Inline` up to `INLINE_BYTES` if allowed; else the `Blob`, which is then in S3.
@@ -181,10 +181,10 @@ class Store:
         self._remember(self._seen, (bucket, key), self._clock())
 
     async def _renewed(self, blob: Blob, bucket: str, prefix: str, path: str | None = None) -> bool:
-        """Whether the blob is in S3, now young enough to be waited for.
+        """Whether the blob is in S3; an old one is renewed, so that it does not expire while a job waits.
 
         Args:
-            path: Its bytes, where they are at hand: one that was sent in parts is compared with nothing else.
+            path: File with the blob's bytes, if there is one: a blob that was sent in parts is compared with the file.
         """
         key = blob_key(prefix, blob.sha256)
         seen = self._seen.get((bucket, key))
@@ -193,7 +193,7 @@ class Store:
         head = await self._head(bucket, key)
         if head is None or head["ContentLength"] != blob.size:
             return False
-        # One without S3's own digest is sent again, and has it then.
+        # A blob without a checksum of S3's is sent again, and has one then.
         checksum = head.get("ChecksumSHA256") or ""
         if checksums.is_of_parts(checksum):
             if path is None or checksum != await self._in_thread(_checksum_of_parts, path, blob.size):
@@ -206,16 +206,16 @@ class Store:
         return True
 
     async def holds(self, blob: Blob, bucket: str, prefix: str) -> bool:
-        """Whether the blob is in S3 now, as far as one HeadObject tells, whatever was seen before."""
+        """Whether the blob is in S3 now, by one HeadObject; earlier lookups do not count."""
         head = await self._head(bucket, blob_key(prefix, blob.sha256))
         if head is None or head["ContentLength"] != blob.size:
             return False
         checksum = head.get("ChecksumSHA256") or ""
-        # One that was sent in parts, or without a checksum, is checked by who reads it.
+        # A blob that was sent in parts, or without a checksum, is checked when it is read.
         return not checksum or checksums.is_of_parts(checksum) or checksum == checksums.of_whole(blob.sha256)
 
     async def renew(self, bucket: str, key: str) -> bool:
-        """Start an object's life anew, in place and without sending it; False if it is gone, or over S3's 5 GB."""
+        """Restart an object's lifetime by copying it onto itself; False if it is gone, or over S3's 5 GB."""
 
         async def copy() -> None:
             with self._errors("s3:CopyObject", bucket, key):
@@ -244,7 +244,7 @@ class Store:
                         Bucket=bucket, Key=key, ChecksumMode="ENABLED"
                     )
                 except self._client.exceptions.ClientError as error:
-                    # HEAD has no body: a missing bucket and a missing key both say just 404.
+                    # An answer to HEAD has no body: for a missing bucket and for a missing key it is just 404.
                     if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NotFound"):
                         return None
                     raise
@@ -295,15 +295,15 @@ class Store:
         prefix: str,
         begin: Callable[[], contextlib.AbstractContextManager[Callable[[bytes], object]]],
     ) -> None:
-        """Stream a blob, decoded, into what ``begin`` opens.
+        """Stream a decoded blob into the file that ``begin`` opens.
 
         Args:
-            begin: Makes a context that gives a write function. Called again, for a fresh start, when the stream broke.
+            begin: Returns a context that yields a write function. Called again after the stream broke, to start anew.
 
         Raises:
-            DigestMismatch: The stored bytes are not those that the blob's name says.
+            DigestMismatch: The stored bytes do not have the digest that is the blob's name.
             NotFound: The blob is gone.
-            OSError: What ``begin`` opened could not be written.
+            OSError: The file that ``begin`` opened could not be written.
         """
         key = blob_key(prefix, blob.sha256)
 
@@ -314,11 +314,11 @@ class Store:
         try:
             await self._patiently(lambda: self._in_thread(read))
         except (DigestMismatch, NotFound):
-            self._seen.pop((bucket, key), None)  # who needs it next asks for it, and sends it again
+            self._seen.pop((bucket, key), None)  # the next electron looks it up, and sends it again
             raise
 
     async def append_object(self, bucket: str, key: str, file: IO[bytes]) -> None:
-        """Append an object's bytes to an open file; a broken stream starts again where the file stood before.
+        """Append an object's bytes to an open file; after a broken stream it starts again at the file's earlier end.
 
         Raises:
             OSError: The file could not be written.
@@ -339,7 +339,7 @@ class Store:
             return self._blocking_client().get_object(Bucket=bucket, Key=key)["Body"]
 
     def _chunks(self, body: Any, bucket: str, key: str) -> Iterator[bytes]:
-        """The pieces of a body. Only what the network does becomes an error of AWS's, not what is done with them."""
+        """The pieces of a body. Errors of the network become `AwsError`; errors of the caller's block do not."""
         while True:
             with self._errors("s3:GetObject", bucket, key):
                 chunk: bytes = body.read(CHUNK_BYTES)

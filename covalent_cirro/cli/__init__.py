@@ -1,7 +1,6 @@
-"""The command ``cirro``: one file a command, one renderer. Commands parse, call and show; they decide nothing.
+"""The command ``cirro``: a file for each command, and one renderer. Commands parse options, call and show results.
 
-A command's file is imported when that command is called, and nothing but click before: ``cirro --help`` and shell
-completion answer at once.
+The file of a command is imported when the command is called. ``cirro --help`` and shell completion import click only.
 """
 
 from __future__ import annotations
@@ -17,34 +16,34 @@ from covalent_cirro.cli import terminal
 from covalent_cirro.errors import CirroError
 
 SUMMARIES = {
-    "deploy": "Make all that electrons need in an AWS account, or bring it up to date.",
-    "destroy": "Delete a deployment: its jobs, its data and all that it made in the account.",
-    "doctor": "Tell whether an electron would run: look at account, deployment, image and Covalent server.",
-    "estimate": "Tell what electrons will cost, before they are submitted.",
-    "image": "The images that jobs run in: build them, push them to the deployment's repository, list what is there.",
-    "jobs": "List electrons' jobs: what runs first, then what waits, then what has ended.",
-    "local": "An emulated AWS on this machine, and a Covalent server that uses it.",
+    "deploy": "Create or update everything that electrons need in an AWS account.",
+    "destroy": "Delete a deployment: its jobs, its data and everything that it created in the account.",
+    "doctor": "Check whether an electron would run: account, deployment, image and Covalent server.",
+    "estimate": "Estimate what electrons will cost, before they are submitted.",
+    "image": "Build the images of jobs, push them to the deployment's repository, and list those in it.",
+    "jobs": "List electrons' jobs: first those that run, then those that wait, then those that have ended.",
+    "local": "Run an emulated AWS on this machine, and a Covalent server that uses it.",
     "logs": "Show what an electron printed: its stdout on stdout, its stderr on stderr.",
     "report": "Write what a dispatch used and cost, as one HTML page.",
-    "resume": "Go on with dispatches that a Covalent server left unfinished.",
-    "run": "Dispatch a lattice and watch its electrons until it has ended.",
-    "show": "Tell all that is known of one electron: times, attempts, what it asked for, used and cost, why it waits, "
+    "resume": "Go on with dispatches that a Covalent server left unfinished; without DISPATCH, with all of them.",
+    "run": "Dispatch a lattice, and show its electrons until the dispatch has ended.",
+    "show": "Show all facts about one electron: times, attempts, what it asked for, used and cost, and why it waits or "
     "failed.",
-    "status": "Show stacks, queues and compute environments, their health, and how full they are.",
-    "stop": "End the jobs of dispatches or electrons, in whatever state they are.",
+    "status": "Show stacks, queues and compute environments with their states, jobs and instances.",
+    "stop": "Terminate the jobs of dispatches or electrons, in any state.",
 }
-"""By a command's name, which is that of its file: the first sentence of its help."""
+"""The first sentence of a command's help, by the command's name, which is also that of its file and function."""
 
 
 class _Cirro(click.Group):
-    """Imports a command when it is called, and turns our errors into one message and exit code 1, without traceback."""
+    """Imports a command when it is called, and shows a `CirroError` as a message and exit code 1, no traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of all commands."""
         return sorted(SUMMARIES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name; `None` where there is none."""
+        """The command of a name; `None` where it does not exist."""
         if cmd_name not in SUMMARIES:
             return None
         command = getattr(importlib.import_module(f"{__name__}.{cmd_name}"), cmd_name)

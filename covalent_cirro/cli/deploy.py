@@ -1,6 +1,6 @@
-"""``cirro deploy``: makes a deployment or brings it up to date, and records it in Covalent's config.
+"""``cirro deploy``: creates or updates a deployment, and records it in Covalent's config.
 
-Shows what `deployment` plans and does, and asks before it does it.
+Shows what `deployment` plans, asks the user, and shows what it does.
 """
 
 from __future__ import annotations
@@ -31,23 +31,24 @@ from covalent_cirro.errors import SettingsError
     "given",
     metavar="NAME=VALUE",
     multiple=True,
-    help="A parameter of the templates; may be repeated. Unset: as in the last deployment, or the default.",
+    help="A parameter of the templates; may be repeated. Unset: the value of the last deployment, or the default.",
 )
 @click.option(
     "--running-jobs",
     type=click.Choice(CHOICES),
-    help="What becomes of jobs that run on instances which are replaced. refuse: change nothing. wait: change it when "
-    "no job runs any more. end: they get JobExecutionTimeoutMinutes (a parameter), then AWS Batch terminates them. "
-    "Unset: ask; refuse where nobody can answer.",
+    help="What to do about jobs that run on instances which are replaced. refuse: change nothing. wait: make the "
+    "changes when no such job runs any more. end: the jobs may run for JobExecutionTimeoutMinutes (a parameter), then "
+    "AWS Batch terminates them. Unset: ask; refuse where nobody can answer.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask whether to make the changes.")
 @target_options
 @json_option
 def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes: bool, as_json: bool) -> None:
-    """Make all that electrons need in an AWS account, or bring it up to date.
+    """Create or update everything that electrons need in an AWS account.
 
-    Shows what will change and asks, then shows what happens. Deploying again changes only what has to change, and goes
-    on where it failed. What it made is written into Covalent's config, except for what you set there yourself.
+    Shows the changes, asks whether to make them, and shows their progress. Deploying again changes only what has to
+    change, and goes on after a failure. The deployment's settings are written into Covalent's config, except for those
+    that you set there yourself.
 
     \b
     cirro deploy --region eu-west-1
@@ -91,22 +92,24 @@ def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes
 
 
 def ask(plan: Plan, *, again: bool, yes: bool, as_json: bool) -> bool:
-    """Show a plan and ask whether to carry it out.
+    """Show a plan, and ask whether to execute it.
 
     Raises:
-        UsageError: Nobody is there to answer.
+        UsageError: No user can answer.
     """
     if not as_json:
         _show_plan(plan, again)
     if yes:
         return True
     if as_json or not render.interactive():
-        raise click.UsageError("nobody is there to say yes to these changes: give --yes. Nothing was changed.")
+        raise click.UsageError(
+            "without a terminal nobody can be asked about these changes: give --yes. Nothing was changed."
+        )
     return render.confirm("Make these changes?")
 
 
 def ask_about_jobs(found: AffectedJobs, *, as_json: bool) -> str:
-    """What is to be done about jobs that run; refuse where nobody is there to answer."""
+    """Ask what is to be done about running jobs; refuse where no user can answer."""
     if as_json or not render.interactive():
         return REFUSE
     render.alert(f"{found} on instances that this change replaces ({', '.join(found.environments)}).")
@@ -121,7 +124,7 @@ def ask_about_jobs(found: AffectedJobs, *, as_json: bool) -> str:
 
 
 def show_event(name: str) -> Callable[[StackEvent], None]:
-    """Shows the events of a deployment's stacks."""
+    """A function that shows events of a deployment's stacks."""
 
     def show(event: StackEvent) -> None:
         what = f"{event.logical_id} ({event.resource_type})"
@@ -140,7 +143,7 @@ def _parameters(given: tuple[str, ...]) -> dict[str, str]:
     return parameters
 
 
-# --- what is shown ------------------------------------------------------------------------------------------------
+# --- output -------------------------------------------------------------------------------------------------------
 
 
 def _show_plan(plan: Plan, again: bool) -> None:

@@ -1,4 +1,4 @@
-"""``cirro destroy``: deletes a deployment and proves that nothing of it is left. Shows what `teardown` does."""
+"""``cirro destroy``: deletes a deployment, and checks that nothing of it is left. Shows what `teardown` does."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from covalent_cirro.errors import Declined
 from covalent_cirro.jobs.formatting import counted, size
 
 
-@click.command(epilog="Exit codes: 0 nothing is left; 1 something is, and is named, or it failed.")
-@click.option("--keep-data", is_flag=True, help="Keep bucket, images and logs: their stack stays, for the next deploy.")
+@click.command(epilog="Exit codes: 0 nothing is left; 1 something is left, which is listed, or it failed.")
+@click.option("--keep-data", is_flag=True, help="Keep bucket, images and logs for the next deploy.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @target_options
 @json_option
 def destroy(target: Target, keep_data: bool, yes: bool, as_json: bool) -> None:
-    """Delete a deployment: its jobs, its data and all that it made in the account.
+    """Delete a deployment: its jobs, its data and everything that it created in the account.
 
-    Says what there is and asks, stops the jobs, empties and deletes, and looks whether anything is left. One that was
-    deleted by half is finished.
+    Shows what will be deleted and asks, terminates the jobs, deletes data and stacks, and checks that nothing is left.
+    After a failure, the next call goes on.
     """
     client = Clients(target.access)
     found = holdings.survey(client, target.stack_name, keep_data=keep_data)
@@ -49,7 +49,7 @@ def destroy(target: Target, keep_data: bool, yes: bool, as_json: bool) -> None:
 
 def _ask(found: Holdings, as_json: bool) -> None:
     if as_json or not render.interactive():
-        raise click.UsageError("nobody is there to say yes to this: give --yes. Nothing was deleted.")
+        raise click.UsageError("without a terminal nobody can be asked: give --yes. Nothing was deleted.")
     if found.loses_data:
         sure = render.confirm_by_typing(f"There is no way back. Type the deployment's name ({found.name})", found.name)
     else:

@@ -1,4 +1,4 @@
-"""``cirro doctor``: everything that could go wrong, looked at before it costs. Shows what `doctor` finds."""
+"""``cirro doctor``: checks account, deployment and Covalent server. Shows the findings of `deployment.doctor`."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ import click
 
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.deployment.doctor import Asked, examine
+from covalent_cirro.deployment.doctor import RequestedResources, examine
 from covalent_cirro.jobs.findings import FAILURE, LEVELS
 from covalent_cirro.jobs.formatting import counted
 
 
-@click.command(epilog="Exit codes: 0 no failure, though there may be warnings; 1 at least one failure.")
-@click.option("--vcpu", type=click.IntRange(min=1), help="vCPUs that an electron will ask for. Unset: as configured.")
+@click.command(epilog="Exit codes: 0 no failure, but there may be warnings; 1 at least one failure.")
 @click.option(
-    "--memory", type=click.FloatRange(min=0, min_open=True), help="GB that it will ask for. Unset: as configured."
+    "--vcpu", type=click.IntRange(min=1), help="vCPUs that an electron will ask for. Unset: as in the config."
 )
-@click.option("--gpus", type=click.IntRange(min=0), help="GPUs that it will ask for. Unset: as configured.")
+@click.option(
+    "--memory",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Memory in GB that it will ask for. Unset: as in the config.",
+)
+@click.option("--gpus", type=click.IntRange(min=0), help="GPUs that it will ask for. Unset: as in the config.")
 @json_option
 @target_options
 def doctor(target: Target, vcpu: int | None, memory: float | None, gpus: int | None, as_json: bool) -> None:
-    """Tell whether an electron would run: look at account, deployment, image and Covalent server.
+    """Check whether an electron would run: account, deployment, image and Covalent server.
 
-    Reads only, but for one object that is written into the bucket and deleted.
+    Changes nothing, except that one object is written into the bucket and deleted.
     """
-    asked = Asked(vcpu=vcpu, memory=memory, num_gpus=gpus)
+    asked = RequestedResources(vcpu=vcpu, memory=memory, num_gpus=gpus)
     with render.steps(quiet=as_json) as say:
         say(f"looking at deployment {target.stack_name!r}")
         findings = examine(target.access, target.stack_name, asked)

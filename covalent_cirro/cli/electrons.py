@@ -23,7 +23,7 @@ class DispatchName(click.ParamType):  # type: ignore[type-arg]  # generic in cli
         self._node = node
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Wanted:
-        """Read what was typed; something else is wrong usage."""
+        """Parse what was typed; anything else is wrong usage."""
         if isinstance(value, Wanted):
             return value
         try:

@@ -1,4 +1,4 @@
-"""``cirro estimate``: what electrons will cost, before any is submitted. Shows what `report` computes."""
+"""``cirro estimate``: what electrons will cost, before they are submitted. Shows what `history.report` computes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from covalent_cirro.jobs.machines import Need
 from covalent_cirro.settings import MIB_PER_GB
 
 FITS_NOWHERE = 1
-"""Exit code where no instance behind the queue is large enough."""
+"""Exit code where no instance of the queue is large enough."""
 
 
-@click.command(epilog="Exit codes: 0 done; 1 it fits on no instance behind the queue, or AWS refused to say.")
+@click.command(epilog="Exit codes: 0 done; 1 the electron fits on no instance of its queue, or AWS refused an answer.")
 @click.option(
     "--minutes", type=click.FloatRange(min=0, min_open=True), required=True, help="Minutes that each electron runs."
 )
 @click.option("--electrons", type=click.IntRange(min=1), default=1, show_default=True, help="How many electrons.")
-@click.option("--vcpu", type=click.IntRange(min=1), help="vCPUs of each. Unset: as the config has it.")
-@click.option("--memory", type=click.FloatRange(min=0, min_open=True), help="GB of each. Unset: as the config has it.")
-@click.option("--num-gpus", type=click.IntRange(min=0), help="GPUs of each. Unset: as the config has it.")
+@click.option("--vcpu", type=click.IntRange(min=1), help="vCPUs of each. Unset: as in the config.")
+@click.option(
+    "--memory", type=click.FloatRange(min=0, min_open=True), help="Memory of each in GB. Unset: as in the config."
+)
+@click.option("--num-gpus", type=click.IntRange(min=0), help="GPUs of each. Unset: as in the config.")
 @json_option
 @target_options
 def estimate(
@@ -38,10 +40,11 @@ def estimate(
     target: Target,
     as_json: bool,
 ) -> None:
-    """Tell what electrons will cost, before they are submitted.
+    """Estimate what electrons will cost, before they are submitted.
 
-    The share that each takes of an instance, times the price of an hour now, times how long it runs; on the cheapest
-    and on the dearest of the instance types that AWS Batch is likely to start for it. Nothing is submitted.
+    The cost of an electron is its share of an instance, times the price of an hour now, times how long it runs. It is
+    shown for the cheapest and for the most expensive instance type that AWS Batch is likely to start. Nothing is
+    submitted.
     """
     with open_account(target.access, target.stack_name) as account:
         given = costs.need_of(account.settings)
@@ -60,7 +63,7 @@ def estimate(
         for note in notes:
             render.line(note)
     if found is None:
-        render.failure(f"an electron with {need} fits on no instance behind its queue; `cirro doctor` tells which")
+        render.failure(f"an electron with {need} fits on no instance of its queue; `cirro doctor` shows why")
         raise SystemExit(FITS_NOWHERE)
 
 

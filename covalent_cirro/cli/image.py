@@ -1,4 +1,4 @@
-"""``cirro image``: the images that jobs run in. Shows what the package `images` does."""
+"""``cirro image``: builds, pushes and lists the images of jobs. Shows what `deployment.images` does."""
 
 from __future__ import annotations
 
@@ -32,25 +32,31 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 def _recipe_options(command: Command) -> Command:
     for option in (
         click.option(
-            "--python", type=click.Choice(PYTHONS), help=f"Minor version. Unset: the one of this Python, {PYTHON}."
+            "--python",
+            type=click.Choice(PYTHONS),
+            help=f"Minor version of Python. Unset: that of the Python here, {PYTHON}.",
         ),
         click.option(
-            "--platform", type=click.Choice(PLATFORMS), help="Unset: linux/amd64, as the deployment's machines."
+            "--platform", type=click.Choice(PLATFORMS), help="Unset: linux/amd64, as the deployment's instances."
         ),
-        click.option("--device", type=click.Choice(DEVICES), help="gpu: with NVIDIA's driver brought in. Unset: cpu."),
+        click.option(
+            "--device", type=click.Choice(DEVICES), help="gpu: the container sees NVIDIA's driver. Unset: cpu."
+        ),
         click.option(
             "--file",
             "dockerfile",
             type=_FILE,
-            help="A Dockerfile of your own, built in its folder; `FROM ${CIRRO_RUNNER}` is the runner's image.",
+            help="Your Dockerfile; its folder is the build context. `FROM ${CIRRO_RUNNER}` is the runner's image.",
         ),
         click.option(
             "--base-image",
             metavar="NAME",
-            help="What the runner's image is FROM, a Debian with Python, by name or with its digest. Unset: "
-            "python:<version>-slim-bookworm, as it is now.",
+            help="Base of the runner's image, a Debian with Python, by name or with its digest. Unset: the current "
+            "python:<version>-slim-bookworm.",
         ),
-        click.option("--requirements", type=_FILE, help="A requirements file with what your electrons import."),
+        click.option(
+            "--requirements", type=_FILE, help="A requirements file with the packages that your electrons import."
+        ),
     ):
         command = option(command)
     return command
@@ -58,14 +64,14 @@ def _recipe_options(command: Command) -> Command:
 
 @click.group()
 def image() -> None:
-    """The images that jobs run in: build them, push them to the deployment's repository, list what is there."""
+    """Build the images of jobs, push them to the deployment's repository, and list those in it."""
 
 
 @image.command()
 @_recipe_options
 @json_option
 def build(as_json: bool, **recipe: Any) -> None:
-    """Build an image on this machine's Docker engine. What has not changed is not built again.
+    """Build an image on this machine's Docker engine. An unchanged image is not built again.
 
     \b
     cirro image build --requirements requirements.txt --device gpu
@@ -88,8 +94,8 @@ def build(as_json: bool, **recipe: Any) -> None:
 def push(target: Target, as_json: bool, **recipe: Any) -> None:
     """Push an image to the deployment's repository and make it the executor's.
 
-    Without options the image that was built last; with those of `cirro image build` the image that they say, built
-    first where that is needed. What the repository has already is not sent again.
+    Without options, push the image that was built last; with options of `cirro image build`, the image that they
+    describe, which is built first if needed. An image that the repository has already is not sent again.
     """
     image_push.require_architecture(_recipe(recipe).platform)
     repository = _repository(target)
@@ -102,7 +108,7 @@ def push(target: Target, as_json: bool, **recipe: Any) -> None:
         if not as_json:
             _show(built)
         with render.transfer(quiet=as_json) as show:
-            show(built.tag, 0, 0)  # not every engine says how far its layers are
+            show(built.tag, 0, 0)  # not every engine tells the progress of layers
             pushed = image_push.push(
                 engine, repository, built, progress=lambda layer: show(layer.layer, layer.sent_bytes, layer.total_bytes)
             )
@@ -124,7 +130,7 @@ def push(target: Target, as_json: bool, **recipe: Any) -> None:
 @target_options
 @json_option
 def listing(target: Target, as_json: bool) -> None:
-    """List the images in the deployment's repository, the latest first, and which of them jobs use."""
+    """List the images in the deployment's repository, latest first, and mark the one that jobs use."""
     repository = _repository(target)
     found = images.listing(repository)
     told = images.facts(repository, [each.digest for each in found])

@@ -1,4 +1,4 @@
-"""``cirro jobs``: the electrons that run, wait or have ended. Shows what `history.board` sees."""
+"""``cirro jobs``: lists electrons that run, wait or have ended. Shows the rows of `history.board`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from covalent_cirro.jobs.formatting import MIB, counted, elapsed, memory
 HEADERS = ("electron", "lattice", "node", "state", "attempt", "where", "memory", "")
 
 WHY_CHARACTERS = 100
-"""Of a reason in the list, at most; `cirro show` has it whole."""
+"""Characters of a reason in the list, at most; `cirro show` has all of it."""
 
 
-class Shown(NamedTuple):
-    """A table of rows, and what is said once for all that wait for the same."""
+class JobTable(NamedTuple):
+    """A table of rows, and the reasons why jobs wait, each once for all jobs that it applies to."""
 
     headers: tuple[str, ...]
     cells: list[tuple[str, ...]]
@@ -39,19 +39,19 @@ class Shown(NamedTuple):
     "--dispatch",
     type=DispatchName(node=False),
     metavar="ID",
-    help="Jobs of this dispatch only; the id may be cut short.",
+    help="Jobs of this dispatch only; the beginning of the id is enough.",
 )
 @click.option(
-    "--all", "everything", is_flag=True, help="All jobs that AWS Batch knows: it keeps them for 7 days at least."
+    "--all", "everything", is_flag=True, help="All jobs that AWS Batch knows: it keeps them for at least 7 days."
 )
-@click.option("--watch", is_flag=True, help="Look again every few seconds, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Update the list every few seconds, until Ctrl-C.")
 @json_option
 @target_options
 def jobs(target: Target, dispatch: Wanted | None, everything: bool, watch: bool, as_json: bool) -> None:
-    """List electrons' jobs: what runs first, then what waits, then what has ended.
+    """List electrons' jobs: first those that run, then those that wait, then those that have ended.
 
-    Unless told otherwise, those that have not ended and those of the last day. A node is written as DISPATCH:NODE, as
-    the other commands take it. Needs no Covalent server.
+    Without options, jobs that have not ended and jobs of the last day are listed. A node is shown as DISPATCH:NODE, as
+    other commands take it. Needs no Covalent server.
     """
     if watch and as_json:
         raise click.UsageError("--watch shows a table; with --json, ask again yourself.")
@@ -92,19 +92,19 @@ def _watch(board: Board, *, one_dispatch: bool) -> None:
             time.sleep(board.pause_s)
 
 
-def rows_as_table(rows: Sequence[Row], *, one_dispatch: bool) -> Shown:
-    """Headers and cells, without a column in which nothing would stand, or always the same."""
+def rows_as_table(rows: Sequence[Row], *, one_dispatch: bool) -> JobTable:
+    """Headers and cells of a table, without empty columns, and for one dispatch without its lattice."""
     cells = _cells(rows, time.time())
     shown = [
         i
         for i, header in enumerate(HEADERS)
         if not header or (any(row[i] for row in cells) and not (one_dispatch and header == "lattice"))
     ]
-    return Shown(tuple(HEADERS[i] for i in shown), [tuple(row[i] for i in shown) for row in cells], _reasons(rows))
+    return JobTable(tuple(HEADERS[i] for i in shown), [tuple(row[i] for i in shown) for row in cells], _reasons(rows))
 
 
 def _reasons(rows: Sequence[Row]) -> list[str]:
-    """Why jobs wait, each reason once, the one of most jobs first."""
+    """Why jobs wait, each reason once, that of most jobs first."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row.reason:
@@ -140,7 +140,7 @@ def _attempt(row: Row) -> str:
 
 
 def _why(row: Row) -> str:
-    """Its place in its queue, where it waits; the reasons stand apart, each once. Else why it failed."""
+    """Position in the queue of a job that waits, whose reason is shown below the table; else why the job failed."""
     if row.reason:
         return "" if row.position is None else f"number {row.position}"
     return row.why if len(row.why) <= WHY_CHARACTERS else f"{row.why[: WHY_CHARACTERS - 3]}..."

@@ -1,4 +1,4 @@
-"""``cirro local``: the local stack, an emulated AWS with or without a Covalent server. Shows what `stack` does."""
+"""``cirro local``: the local stack, an emulated AWS with or without a Covalent server. Shows what `local` does."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def _state_dir(command: Command) -> Command:
         show_default=True,
         envvar="CIRRO_STATE_DIR",
         show_envvar=True,
-        help="Folder with everything the local stack keeps. Each folder is a local stack of its own.",
+        help="Folder with all files of the local stack. Each folder has its own local stack.",
     )(command)
 
 
 @click.group()
 def local() -> None:
-    """An emulated AWS on this machine, and a Covalent server that uses it."""
+    """Run an emulated AWS on this machine, and a Covalent server that uses it."""
 
 
 @local.command()
@@ -48,7 +48,7 @@ def local() -> None:
 @click.option(
     "--vcpus",
     type=click.IntRange(min=1),
-    help="vCPUs of the emulated account, which limit the jobs at a time. Unset: this machine's cores.",
+    help="vCPUs of the emulated account, which limit how many jobs run. Unset: this machine's cores.",
 )
 @click.option(
     "--docker",
@@ -57,7 +57,7 @@ def local() -> None:
 )
 @_state_dir
 def up(server: bool, vcpus: int | None, docker: bool, state_dir: Path) -> None:
-    """Start the emulated AWS and deploy in it. What runs already stays as it is."""
+    """Start the emulated AWS and deploy in it. What runs already is left as it is."""
     playground = LocalStack(state_dir)
     before = playground.status()
     with render.steps() as say:
@@ -129,7 +129,7 @@ def run(command: tuple[str, ...], state_dir: Path) -> None:
 
 
 def _called() -> str:
-    """How to call this program again: by its path, where a virtual environment is not activated."""
+    """The command for this program: with its path where the virtual environment is not activated."""
     called = Path(sys.argv[0])
     if called.name != "cirro" or shutil.which("cirro"):
         return "cirro"

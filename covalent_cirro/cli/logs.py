@@ -1,4 +1,4 @@
-"""``cirro logs``: what an electron printed. Shows what `history.output` reads."""
+"""``cirro logs``: shows what an electron printed, from `history.output` and `history.following`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ from covalent_cirro.jobs.reuse_texts import REUSED
 
 @click.command()
 @click.argument("electron", type=DispatchName(node=True), metavar="DISPATCH:NODE")
-@click.option("-f", "--follow", is_flag=True, help="Go on while the job runs, until its end or Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="For programs: a JSON object a line: attempt, stream and text.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends, or until Ctrl-C.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="For programs: a JSON object in each line: attempt, stream, text and note."
+)
 @target_options
 def logs(target: Target, electron: Wanted, follow: bool, as_json: bool) -> None:
     """Show what an electron printed: its stdout on stdout, its stderr on stderr.
 
-    Of a job that runs, or was killed, the log has both mixed: it goes to stdout. What is said about the log goes to
-    stderr. Needs no Covalent server; an electron that failed is no failure of this command.
+    The log of a job that runs, or that was killed, has both streams in one: it is written to stdout. Notes about the
+    log are written to stderr. Needs no Covalent server; an electron that failed is no failure of this command.
     """
     with open_account(target.access, target.stack_name) as account:
         found = find.electron(account, electron)

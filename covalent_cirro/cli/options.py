@@ -1,4 +1,4 @@
-"""Options that several commands share: which deployment, with which credentials, and in which form to show it."""
+"""Options that several commands share: the deployment, the credentials, and output as JSON."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Target(NamedTuple):
-    """A deployment, and how to get at it.
+    """A deployment, and the access to its account.
 
     Attributes:
-        access: Credentials and region; the endpoint is AWS's own chain's (``AWS_ENDPOINT_URL``).
-        stack_name: Name of the deployment: its stacks are called ``<stack_name>-network`` and so on.
+        access: Credentials and region; AWS's own chain chooses the endpoint (``AWS_ENDPOINT_URL``).
+        stack_name: Name of the deployment: the names of its stacks are ``<stack_name>-network`` and so on.
     """
 
     access: Access
@@ -31,7 +31,7 @@ class Target(NamedTuple):
 def target_options(command: Command) -> Command:
     """Add ``--stack-name``, ``--region`` and ``--profile``; the command gets them as ``target``.
 
-    What is not given is as the last ``cirro deploy`` recorded it in Covalent's config, else AWS's own chain decides.
+    An option that is not given has the value that the last ``cirro deploy`` recorded; without one, AWS's chain decides.
     """
 
     @click.option("--stack-name", metavar="NAME", help="Name of the deployment. Unset: the last one, or 'cirro'.")
@@ -45,11 +45,11 @@ def target_options(command: Command) -> Command:
 
 
 def settle(stack_name: str | None, region: str | None, profile: str | None) -> Target:
-    """The deployment that is meant. What the last one recorded counts only where the same one is meant."""
+    """The deployment. Recorded options of the last deployment are used only if it is the same deployment."""
     last = config.last_deploy()
     if last is not None and stack_name in (None, last.stack_name):
         stack_name = last.stack_name
-        # Another profile may well be another account with another region of its own.
+        # Another profile may belong to another account, and have another region.
         region = region or (last.region if profile in (None, last.profile) else None)
         profile = profile or last.profile
     access = Access(profile=profile or None, credentials=None, region=region or None, endpoint_url=None)

@@ -1,7 +1,7 @@
-"""All that ``cirro`` writes to the terminal: steps and results on stdout, failures on stderr.
+"""Writes all output of ``cirro``: steps and results on stdout, failures on stderr.
 
-Knows rich and nothing of what is shown. No other file of the command line prints. Every text is taken as it is: rich's
-markup and emoji codes are for our own signs, and control sequences stay away from a terminal (`terminal.py`).
+No other file of the command line prints. Texts are not interpreted as rich's markup or emoji codes, and control
+sequences in them do not reach a terminal (`terminal.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rich.text import Text
 from covalent_cirro.cli import terminal
 
 MIN_TABLE_WIDTH = 160
-"""Characters of a table's line before it is cut: what is piped has no width, and digests are no use by halves."""
+"""Characters of a table's line in a pipe, at least: a pipe has no width, and cut digests are useless."""
 
 LEAST_REMARK = 16
 """Characters of a remark that are shown on the narrowest terminal."""
@@ -34,7 +34,7 @@ _err = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
 def _text(text: str, style: str = "", *, console: Console | None = None) -> Text:
-    """A text as it is; on a terminal without what would command it."""
+    """A text without markup; on a terminal without control sequences."""
     if text.isprintable() or not (console or _out).is_terminal:
         return Text(text, style)
     made = Text.from_ansi(terminal.harmless(text).replace("\r", "\n"), style=style)
@@ -47,29 +47,29 @@ def line(text: str) -> None:
 
 
 def heading(text: str) -> None:
-    """One line above what it is about."""
+    """A heading."""
     _out.print(_text(text, "bold"))
 
 
 def note(text: str) -> None:
-    """Something about what is shown, on stderr: a pipe gets only what is shown."""
+    """A note about the output, on stderr, so that a pipe does not get it."""
     end_raw()
     _err.print(_text(text, "dim", console=_err))
 
 
 _raw = {False: terminal.HarmlessStream(), True: terminal.HarmlessStream()}
-"""By whether it goes to stderr."""
+"""The filters of stdout (`False`) and stderr (`True`)."""
 
 
 def raw(text: str, *, to_stderr: bool = False) -> None:
-    """Text of somebody else's, at once: as it is for a pipe or file; for a terminal as it takes it."""
+    """Text of an electron: unchanged in a pipe or file; on a terminal without harmful control sequences."""
     stream = sys.stderr if to_stderr else sys.stdout
     stream.write(_raw[to_stderr].feed(text) if stream.isatty() else text)
     stream.flush()
 
 
 def end_raw() -> None:
-    """After raw text: the terminal is ready for a line of ours."""
+    """End raw text: reset the terminal's colour, and begin a new line."""
     for to_stderr, stream in ((False, sys.stdout), (True, sys.stderr)):
         if stream.isatty():
             stream.write(_raw[to_stderr].end())
@@ -77,26 +77,26 @@ def end_raw() -> None:
 
 
 def done(text: str) -> None:
-    """What was achieved."""
+    """A result that was achieved."""
     _out.print(Text.assemble(("✓ ", "green"), _text(text)) if _out.is_terminal else Text(text))
 
 
 def warning(text: str) -> None:
-    """What was done all the same, and may not be what was meant."""
+    """A warning about something that may not be what the user wants."""
     _err.print(Text.assemble(("warning:", "yellow"), " ", _text(text, console=_err)))
 
 
 def failure(text: str) -> None:
-    """What failed, why, and what to do next."""
+    """A failure: what failed, why, and what to do next."""
     _err.print(Text.assemble(("error:", "bold red"), " ", _text(text, console=_err)))
 
 
 @contextlib.contextmanager
 def steps(*, quiet: bool = False) -> Iterator[Callable[[str], None]]:
-    """Shows steps while they are under way: a spinner on a terminal, a line each elsewhere.
+    """Shows steps while they are under way: as a spinner on a terminal, elsewhere as lines.
 
     Args:
-        quiet: Show nothing, for what ends with a `document`.
+        quiet: Show nothing, for a command that ends with a `document`.
 
     Yields:
         A function to call with each step, in a few words.
@@ -113,13 +113,13 @@ def steps(*, quiet: bool = False) -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def transfer(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """Shows how far transfers are: a bar each on a terminal, nothing elsewhere.
+    """Shows the progress of transfers: as bars on a terminal, elsewhere nothing.
 
     Args:
         quiet: Show nothing.
 
     Yields:
-        A function to call with a transfer's name, and how many of how many bytes are there; 0 where nobody knows.
+        A function to call with a transfer's name, its transferred bytes, and its bytes in all; 0 if unknown.
     """
     if quiet or not _out.is_terminal:
         yield lambda name, done_bytes, total_bytes: None
@@ -137,28 +137,28 @@ def transfer(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]
 
 
 def interactive() -> bool:
-    """Whether somebody is there to answer."""
+    """Whether a user can answer."""
     return sys.stdin.isatty() and _out.is_terminal
 
 
 def confirm(question: str) -> bool:
-    """Ask for yes or no; no is what Enter says."""
+    """Ask for yes or no; Enter means no."""
     return click.confirm(question, default=False)
 
 
 def choose(question: str, answers: Iterable[str]) -> str:
-    """Ask for one of several answers; the first is what Enter says."""
+    """Ask for one of several answers; Enter means the first."""
     choices = list(answers)
     return str(click.prompt(question, type=click.Choice(choices), default=choices[0]))
 
 
 def confirm_by_typing(question: str, word: str) -> bool:
-    """Ask for a word to be typed, which nobody does by mistake."""
+    """Ask the user to type a word, which does not happen by mistake."""
     return bool(click.prompt(question, default="", show_default=False) == word)
 
 
 def alert(text: str) -> None:
-    """What must not be overlooked in what is about to be done."""
+    """A warning before something is done."""
     _out.print(Text.assemble(("! ", "bold red"), _text(text, "bold")) if _out.is_terminal else Text(f"! {text}"))
 
 
@@ -166,17 +166,17 @@ _SIGNS = {"+": "green", "~": "yellow", "-": "red", "-/+": "bold red"}
 
 
 def changes(heading: str, rows: Iterable[tuple[str, str, str, str]]) -> None:
-    """What becomes of things: a sign (``+``, ``~``, ``-``, ``-/+``), a name, what it is, and how.
+    """Changes of resources, each with a sign: ``+``, ``~``, ``-`` or ``-/+``.
 
     Args:
-        heading: What the things belong to.
-        rows: Sign, name, kind and details.
+        heading: The stack of the resources.
+        rows: Sign, name, type and details of each change.
     """
     _out.print(_text(heading, "bold"))
     shown = [tuple(map(terminal.plain, row)) for row in rows]
     names = max((len(name) for _, name, _, _ in shown), default=0)
     kinds = max((len(kind) for _, _, kind, _ in shown), default=0)
-    for sign, name, kind, details in shown:  # not a table: that would cut what a pipe wants whole
+    for sign, name, kind, details in shown:  # not a table, which would be cut in a pipe
         style = _SIGNS.get(sign, "")
         _out.print(
             Text.assemble((f"  {sign:<3} ", style), f"{name:<{names}}  ", (f"{kind:<{kinds}}  ", "dim"), details)
@@ -184,13 +184,13 @@ def changes(heading: str, rows: Iterable[tuple[str, str, str, str]]) -> None:
 
 
 def event(where: str, status: str, what: str, reason: str) -> None:
-    """Something that happened in AWS.
+    """An event of a stack.
 
     Args:
-        where: In which stack.
-        status: ``"CREATE_COMPLETE"``.
-        what: To what.
-        reason: AWS's words; mostly empty.
+        where: Name of the stack.
+        status: Status of the resource, ``"CREATE_COMPLETE"``.
+        what: The resource.
+        reason: AWS's reason; mostly empty.
     """
     style = "red" if status.endswith("_FAILED") else "green" if status.endswith("_COMPLETE") else "dim"
     said = f": {reason}" if reason else ""
@@ -210,25 +210,25 @@ def facts(rows: Iterable[tuple[str, str]]) -> None:
 
 
 def table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Rows of values below their names."""
+    """A table with headers."""
     _widen()
     _out.print(_table(headers, rows), crop=False)
 
 
 def _widen() -> None:
-    if not _out.is_terminal:  # rich takes 80 columns for what it does not know; a pipe wants it whole
+    if not _out.is_terminal:  # rich assumes 80 columns for a pipe, and would cut lines
         _out.width = max(_out.width, MIN_TABLE_WIDTH)
 
 
 _STATES = {"RUNNING": "cyan", "SUCCEEDED": "green", "FAILED": "red"}
-"""Colours of cells that begin with AWS Batch's word for a state, which tells them without."""
+"""Colours of cells that begin with a state of AWS Batch."""
 
 
 def _table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
     shown = Table(box=None, pad_edge=False, header_style="bold")
     names, values = list(headers), [list(map(terminal.plain, row)) for row in rows]
-    # Names and ids are no use by halves: on a narrow terminal the last column gives way. A remark, which has no header,
-    # goes without its end; all else takes more lines.
+    # Cut names and ids are useless: on a narrow terminal the last column becomes narrower. Without a header it is a
+    # remark, whose end is cut; with a header its text takes more lines.
     others = [max([cell_len(name), *(cell_len(row[i]) for row in values)]) for i, name in enumerate(names[:-1])]
     for name, width in zip(names[:-1], others, strict=True):
         shown.add_column(name, no_wrap=True, min_width=width)
@@ -244,10 +244,10 @@ def _table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
 
 @contextlib.contextmanager
 def live() -> Iterator[Callable[[Iterable[str], Iterable[Iterable[str]], str], None]]:
-    """A table that changes in its place on a terminal, as high as that; elsewhere one below the other.
+    """A table that is updated in place on a terminal; elsewhere each update is a new table.
 
     Yields:
-        A function to call with headers, rows and lines about them, each time there is something new.
+        A function to call with headers, rows and lines about them, for each update.
     """
     if not _out.is_terminal:
 
@@ -260,7 +260,7 @@ def live() -> Iterator[Callable[[Iterable[str], Iterable[Iterable[str]], str], N
     with Live(console=_out, auto_refresh=False, vertical_overflow="ellipsis") as shown:
 
         def in_place(headers: Iterable[str], rows: Iterable[Iterable[str]], footer: str) -> None:
-            # The line below first: of a table that is higher than the terminal the end is cut.
+            # The lines about the table come first: the end of a table that is higher than the terminal is cut.
             first, *others = footer.splitlines()
             lines = [_text(first, "bold"), *map(_text, others)]
             shown.update(Group(*lines, _table(headers, rows)), refresh=True)
@@ -274,25 +274,25 @@ def document(value: Any) -> None:
 
 
 def document_line(value: Any) -> None:
-    """A JSON document in one line: one of many, for programs that read them as they come."""
+    """A JSON document in one line, for programs that read one line after the other."""
     click.echo(json.dumps(value))
 
 
 LONGEST_LIST = 90
-"""Characters of names beyond which only their number is told."""
+"""Characters of a list of names above which only their number is shown."""
 
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failure": ("✗", "bold red"), "skipped": ("-", "dim")}
 
 
 def findings(found: Iterable[Any]) -> None:
-    """What was looked at, a line each, and below it what to do: ``health.findings.Finding``.
+    """Findings (`jobs.findings.Finding`), each in a line, with its remedy below.
 
-    Several things that one check found well share a line.
+    Several findings of one check without a problem share a line.
     """
     for (_, level), alike in itertools.groupby(found, key=lambda each: (each.id, each.level)):
         each, *others = alike
         mark, style = _MARKS[level]
-        if not _out.is_terminal:  # a pipe has no colours to tell levels by
+        if not _out.is_terminal:  # a pipe has no colours for the levels
             mark = f"{level:<8}"
         shown = [(f"{each.id} {each.subject}".strip(), each.seen, each.remedy)]
         if others and level == "ok":

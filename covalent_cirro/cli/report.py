@@ -1,4 +1,4 @@
-"""``cirro report``: what a dispatch used and cost, as one HTML page. Writes and shows what `report` finds."""
+"""``cirro report``: what a dispatch used and cost, as an HTML page. Writes and shows reports of `history.report`."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from covalent_cirro.jobs.formatting import duration, usd
 def report(dispatch: Wanted, output: Path | None, target: Target, as_json: bool) -> None:
     """Write what a dispatch used and cost, as one HTML page.
 
-    DISPATCH is its id, or the beginning of it. The page has a timeline of all electrons, what each asked for and used
-    with the size to ask for next time, attempts lost with their instance, and the cost. It needs no Covalent server.
+    DISPATCH is the dispatch's id, or the beginning of the id. The page has a timeline of all electrons, what each asked
+    for and used, what to ask for next time, attempts that lost their instance, and the cost. Needs no Covalent server.
 
-    With --json the same as one JSON document, and a page only where --output says so.
+    With --json the report is written as one JSON document, and a page only with --output.
     """
     with render.steps(quiet=as_json) as step, open_account(target.access, target.stack_name) as account:
         step("reading jobs, outcomes and prices")

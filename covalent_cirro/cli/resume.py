@@ -1,4 +1,4 @@
-"""``cirro resume``: go on with dispatches whose Covalent server died. Shows what `resume.request` was answered."""
+"""``cirro resume``: goes on with dispatches whose Covalent server died. Shows the answers of `electron.resume`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from covalent_cirro.cli import render
 from covalent_cirro.cli.options import json_option
 
 
-@click.command(epilog="Exit codes: 0 nothing is left to do by hand; 1 a dispatch could not be resumed.")
+@click.command(epilog="Exit codes: 0 done; 1 a dispatch could not be resumed.")
 @click.argument("dispatches", metavar="[DISPATCH]...", nargs=-1)
 @json_option
 def resume(dispatches: tuple[str, ...], as_json: bool) -> None:
-    """Go on with dispatches that a Covalent server left unfinished. Unset: with all of them.
+    """Go on with dispatches that a Covalent server left unfinished; without DISPATCH, with all of them.
 
-    A server that starts does it by itself where that is safe. This is for dispatches with electrons of other executors
-    under way: they run again from their start.
+    A server that starts resumes dispatches by itself where that is safe. This command is for dispatches in which
+    electrons of other executors were running: these run again from their start.
     """
     from covalent_cirro.electron.resume import request  # imports Covalent, two seconds
 

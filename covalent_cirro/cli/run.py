@@ -1,4 +1,4 @@
-"""``cirro run``: dispatches a lattice from a file and shows its electrons until it has ended."""
+"""``cirro run``: dispatches a lattice from a file, and shows its electrons until the dispatch has ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as a shell has it."""
 
 LOOK_S = 1.0
-"""Between two looks at the dispatch's status, which the Covalent server answers at once."""
+"""Seconds between two reads of the dispatch's status from the Covalent server."""
 
 
 @click.command(
@@ -37,9 +37,9 @@ LOOK_S = 1.0
     "--reuse",
     type=DispatchName(node=False),
     metavar="DISPATCH",
-    help="Take the results of this earlier dispatch where they are of the same work; the id may be cut short.",
+    help="Reuse results of this earlier dispatch where the work is the same; the beginning of the id is enough.",
 )
-@click.option("--detach", is_flag=True, help="Dispatch only: print the id, and do not wait.")
+@click.option("--detach", is_flag=True, help="Print the dispatch's id, and do not wait.")
 @target_options
 @json_option
 @click.argument("lattice", metavar="FILE:LATTICE")
@@ -47,11 +47,11 @@ LOOK_S = 1.0
 def run(
     target: Target, lattice: str, arguments: tuple[str, ...], reuse: Wanted | None, detach: bool, as_json: bool
 ) -> None:
-    """Dispatch a lattice and watch its electrons until it has ended.
+    """Dispatch a lattice, and show its electrons until the dispatch has ended.
 
-    Options stand before the lattice, its own arguments after it: each value as Python or JSON has it, and else the text
-    itself. Ctrl-C cancels the dispatch and waits until its jobs
-    have ended; a second one leaves at once.
+    Options are written before the lattice, the lattice's arguments after it. A value is parsed as Python or JSON; if it
+    is neither, it is a text. Ctrl-C cancels the dispatch and waits until its jobs have ended; a second Ctrl-C ends the
+    command at once.
 
     \b
     cirro run sweep.py:sweep --epochs 20 --rates "[0.1, 0.01]"
@@ -85,12 +85,12 @@ def run(
             except KeyboardInterrupt:
                 sys.exit(INTERRUPTED)
         if status != client.COMPLETED:
-            rows = Board(account, dispatch_id).look()  # with what Covalent's own nodes left, which are no jobs
+            rows = Board(account, dispatch_id).look()  # with Covalent's own nodes, which are no jobs
     if as_json:
         electrons = [row._asdict() for row in rows]
         render.document({"dispatch_id": dispatch_id, "status": status, "electrons": electrons, "counts": counts(rows)})
     elif status == client.COMPLETED:
-        # Covalent would raise FileNotFoundError, and not say for which of its settings.
+        # Covalent would raise FileNotFoundError without naming its setting.
         quoted = client.quoted_folder()
         where = ', results_dir="..."' if quoted else ""
         render.done(f'the dispatch is {status}; ct.get_result("{dispatch_id}"{where}).result has its result')
@@ -109,7 +109,7 @@ def run(
 
 
 def _watch(board: Board, dispatch_id: str, quiet: bool) -> tuple[str, list[Row]]:
-    """Show the electrons until the dispatch has ended; its status, and the electrons then."""
+    """Show the electrons until the dispatch has ended; returns its status, and the rows of its electrons."""
     rows: list[Row] = []
     if quiet:
         while (status := client.status(dispatch_id)) not in client.ENDED:

@@ -1,4 +1,4 @@
-"""``cirro show``: the whole story of one electron. Shows what `history.stories` puts together."""
+"""``cirro show``: all facts about one electron. Shows the stories of `history.story`, and costs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from covalent_cirro.history import find, saved_checkpoints
 from covalent_cirro.history.account import open_account
 from covalent_cirro.history.instances import Instances
 from covalent_cirro.history.names import Wanted
-from covalent_cirro.history.queue_places import Turns
+from covalent_cirro.history.queue_places import JobWaits
 from covalent_cirro.history.report import Report, cost_document, of_electron
 from covalent_cirro.history.report.page import machine
 from covalent_cirro.history.saved_checkpoints import SavedCheckpoint
@@ -29,14 +29,14 @@ from covalent_cirro.jobs.formatting import MIB, duration, elapsed, memory, momen
 @json_option
 @target_options
 def show(target: Target, electron: Wanted, as_json: bool) -> None:
-    """Tell all that is known of one electron: times, attempts, what it asked for, used and cost, why it waits, failed.
+    """Show all facts about one electron: times, attempts, what it asked for, used and cost, and why it waits or failed.
 
-    From AWS Batch while that knows its job, and from what it left in S3. Needs no Covalent server.
+    The facts are from AWS Batch, as long as it knows the job, and from S3. Needs no Covalent server.
     """
     with open_account(target.access, target.stack_name) as account:
         found = find.electron(account, electron)
         site, record = Site(account.region, account.partition), found.record
-        turn = Turns(account).of([record]).get(record.job_id) if record else None
+        turn = JobWaits(account).of([record]).get(record.job_id) if record else None
         hosts = Instances(account).of_attempts(record) if record else {}
         story = tell(found, account.settings, site, turn=turn, hosts=hosts)
         saved = saved_checkpoints.latest(account, found)

@@ -1,4 +1,4 @@
-"""``cirro status``: a deployment at a glance. Shows what `overview` sees."""
+"""``cirro status``: the state of a deployment. Shows what `deployment.doctor.overview` reads."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from covalent_cirro.deployment.doctor.overview import EnvironmentView, Overview,
 from covalent_cirro.deployment.plans import stack_name
 
 NOT_DEPLOYED = 3
-"""Exit code where nothing is deployed, as ``cirro local status`` where nothing runs."""
+"""Exit code where nothing is deployed; ``cirro local status`` has the same one where nothing runs."""
 
 
 @click.command(epilog=f"Exit codes: 0 it is deployed; {NOT_DEPLOYED} nothing is deployed under this name.")
 @json_option
 @target_options
 def status(target: Target, as_json: bool) -> None:
-    """Show stacks, queues and compute environments, their health, and how full they are."""
+    """Show stacks, queues and compute environments with their states, jobs and instances."""
     seen = look(target.access, target.stack_name)
     if as_json:
         render.document(_document(seen))
@@ -82,7 +82,7 @@ def _environment_row(view: EnvironmentView, prefix: str) -> tuple[str, ...]:
 
 
 def _unhealthy(each: Any) -> str:
-    """AWS's words, where something is wrong; where nothing is, they say no more than the state does."""
+    """AWS's reason for a state other than ENABLED and VALID; else nothing."""
     return "" if (each.state, each.status) == ("ENABLED", "VALID") else str(each.reason)
 
 

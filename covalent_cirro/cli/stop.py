@@ -1,4 +1,4 @@
-"""``cirro stop``: ends jobs without a Covalent server. Shows what `history.stopping` did."""
+"""``cirro stop``: terminates jobs without a Covalent server. Shows what `history.stopping` did."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from covalent_cirro.history.records import Record
 from covalent_cirro.history.stopping import Stopped
 
 SHOWN = 50
-"""Jobs that are named one by one; of more, the rest is counted."""
+"""Jobs that are listed, at most; further jobs are counted."""
 
 
-@click.command(epilog="Exit codes: 0 none of what was named runs on, or will in a moment; 1 AWS refused to stop some.")
+@click.command(epilog="Exit codes: 0 all jobs have ended or will end within 30 s; 1 AWS refused to stop some.")
 @click.argument("electrons", type=DispatchName(node=None), metavar="DISPATCH[:NODE]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All electrons of all dispatches in the deployment's queues.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 @target_options
 def stop(target: Target, electrons: tuple[Wanted, ...], everything: bool, yes: bool, as_json: bool) -> None:
-    """End the jobs of dispatches or electrons, in whatever state they are.
+    """Terminate the jobs of dispatches or electrons, in any state.
 
-    A container has 30 s from SIGTERM to SIGKILL. A Covalent server that waits for such a job shows it as cancelled; it
-    may go on with other electrons of the dispatch: `ct.cancel` stops those too. Needs no Covalent server.
+    A container has 30 s from SIGTERM to SIGKILL. A Covalent server that waits for such a job shows its electron as
+    cancelled, and may go on with other electrons of the dispatch: `ct.cancel` stops these too. Needs no Covalent
+    server.
     """
     if bool(electrons) == everything:
         raise click.UsageError("say what to stop: DISPATCH, DISPATCH:NODE, or --all for everything.")
@@ -67,7 +68,7 @@ def _ask(account: Account, running: list[Record], as_json: bool) -> None:
     if not running:
         return
     if as_json or not render.interactive():
-        raise click.UsageError("nobody is there to say yes to this: give --yes. Nothing was stopped.")
+        raise click.UsageError("without a terminal nobody can be asked: give --yes. Nothing was stopped.")
     dispatches = len({record.dispatch_id for record in running})
     render.alert(
         f"{len(running)} jobs of {dispatches} dispatch{'es' if dispatches > 1 else ''} in "

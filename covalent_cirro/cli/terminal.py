@@ -1,7 +1,7 @@
-"""What a terminal gets to see of somebody else's text: characters and colours, and nothing that commands the terminal.
+"""Removes control sequences from texts of others before a terminal shows them; colours are kept.
 
-A control sequence can write to the clipboard, change the title, clear the screen, write over what stands above, and
-have the terminal type an answer. Pipes and files get everything as it is. Knows texts and streams only.
+A control sequence can write to the clipboard, change the title, clear the screen, overwrite earlier lines, and make the
+terminal type an answer. Pipes and files get texts unchanged. Knows texts and streams only.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import re
 import sys
 
 LONGEST_SEQUENCE = 4096
-"""Characters of a control sequence that are waited for; what is longer is shown as text, without its beginning."""
+"""Longest control sequence that is recognised across pieces; a longer one is shown as text without its beginning."""
 
 # A control string (ECMA-48, 5.6: OSC, DCS, SOS, PM, APC) begins with ESC and one of these, or with their C1 code; it
-# ends with ST or BEL. What has another control or the end of a line in it is none.
+# ends with ST or BEL. A text with another control or the end of a line in it is no control string.
 _STRING = r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x80-\x9f\n\r]*"
 _CSI = r"(?:\x1b\[|\x9b)"
 _CONTROL = re.compile(
     rf"{_CSI}(?P<parameters>[0-?]*)(?P<end>[ -/]*[@-~])"
     rf"|{_STRING}(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-~]?"
-    r"|[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]"  # C0 and C1 but for what moves within a line or to the next one
-    r"|[\u202a-\u202e\u2066-\u2069]"  # what makes a text read in another order than it is written (UAX 9)
+    r"|[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]"  # C0 and C1, except those that move the cursor
+    r"|[\u202a-\u202e\u2066-\u2069]"  # characters that change the order in which a text is shown (UAX 9)
 )
 _UNFINISHED = re.compile(rf"(?:{_CSI}[0-?]*[ -/]*|{_STRING}\x1b?|\x1b[ -/]*)\Z")
 _COLOURS = re.compile(r"[0-9;:]*")
@@ -32,27 +32,27 @@ RESET = "\x1b[0m"
 
 
 def _kept(found: re.Match[str]) -> str:
-    """A colour (SGR), or the erasing of a line (EL), which progress bars do; nothing of all else."""
+    """The sequence if it is a colour (SGR), or erases a line (EL) as progress bars do; else nothing."""
     parameters, end = found["parameters"], found["end"]
     is_colour = end == "m" and _COLOURS.fullmatch(parameters) is not None
     return f"\x1b[{parameters}{end}" if is_colour or (end == "K" and parameters in ("", "0", "1", "2")) else ""
 
 
 def harmless(text: str) -> str:
-    """A text for a terminal: characters, tabs, lines and colours."""
+    """A text for a terminal, with characters, tabs, lines and colours only."""
     return _CONTROL.sub(_kept, text)
 
 
 def plain(text: str) -> str:
-    """A text for a cell of a table or the middle of a line: characters only."""
+    """A text for a cell of a table or the middle of a line, with characters only."""
     if text.isprintable():
         return text
-    # `harmless` leaves backspaces, for progress bars; here one would write over what stands before the cell.
+    # `harmless` keeps backspaces, for progress bars; here a backspace would overwrite the text before the cell.
     return " ".join(_CONTROL.sub("", text).replace("\b", "").split())
 
 
 class HarmlessStream:
-    """Text that comes in pieces: a control sequence may be torn between two of them."""
+    """Makes a text harmless that comes in pieces: a control sequence may be split between two pieces."""
 
     def __init__(self) -> None:
         self._held = ""
@@ -60,7 +60,7 @@ class HarmlessStream:
         self._begins_a_line = True
 
     def feed(self, text: str) -> str:
-        """A piece as a terminal gets it; the beginning of a sequence waits for the next piece."""
+        """A piece as the terminal gets it; the beginning of a sequence is kept for the next piece."""
         text, self._held = self._held + text, ""
         unfinished = _UNFINISHED.search(text, max(0, len(text) - LONGEST_SEQUENCE))
         if unfinished is not None:
@@ -68,7 +68,7 @@ class HarmlessStream:
         return self._seen(harmless(text))
 
     def end(self) -> str:
-        """What puts the terminal in order for other text: no colour, and the beginning of a line."""
+        """The rest of the text, and what resets the terminal's colour and begins a new line."""
         rest = self._seen(harmless(self._held))
         self._held = ""
         closing = (RESET if self._is_styled else "") + ("" if self._begins_a_line else "\n")
@@ -83,7 +83,7 @@ class HarmlessStream:
 
 
 _INSTEAD = {"✓": "ok", "✗": "x", "≈": "~", "…": "...", "—": "-", "━": "-", "╸": "-", "╺": "-"}
-"""What stands for our own signs where the terminal's encoding has none."""
+"""Replacements of signs that the terminal's encoding does not have."""
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
@@ -104,7 +104,7 @@ def takes(text: str) -> bool:
 
 
 def prepare() -> None:
-    """Have stdout and stderr take every text, whatever encoding the locale or ``PYTHONIOENCODING`` gives them."""
+    """Make stdout and stderr accept every text, in any encoding of the locale or ``PYTHONIOENCODING``."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="covalent_cirro.cli")

@@ -1,7 +1,7 @@
-"""A deployment: CloudFormation stacks, made or brought up to date in their order, each by a change set.
+"""A deployment: CloudFormation stacks, which are created or updated in their order, each by a change set.
 
-`plans` decides what is to be done, `run` does it, and `teardown` is the way back. It must not know the terminal or
-Covalent's config.
+`plans` decides what is to be done, `rollout` does it, and `teardown` deletes a deployment. This package must not know
+the terminal.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Deployed(NamedTuple):
     """A deployment that is ready.
 
     Attributes:
-        name: Its name.
+        name: Name of the deployment.
         outputs: Outputs of all its stacks.
-        changed: Whether anything was made or changed.
-        problems: What could not be made, without which the deployment stands: why, and what to do.
+        changed: Whether anything was created or changed.
+        problems: Optional parts that could not be created: why, and what to do.
     """
 
     name: str
@@ -57,33 +57,33 @@ def deploy(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Deployed:
-    """Make a deployment, or bring it up to date, and wait until it is ready.
+    """Create or update a deployment, and wait until it is ready.
 
-    One that is as asked for stays untouched. A stack that somebody else changes just now is waited for; one whose first
-    creation failed is removed and made anew. Where it fails, the stacks made before stay, and the next call goes on
-    from there.
+    A deployment that is as asked for is not touched. If somebody else is changing a stack, the end of that is waited
+    for. A stack whose creation failed is deleted and created again. After a failure the finished stacks stay, and the
+    next call goes on from there.
 
     Args:
         client: A boto3 CloudFormation client.
-        name: The deployment's: letters, digits and hyphens, beginning with a letter.
-        parameters: Of the templates. Those left out keep their value, or get the default.
-        clients: Makes boto3 clients of other services, which know what CloudFormation does not: jobs that run, zones
-            that have what is needed, service-linked roles that the account lacks. Unset: none of it is looked after.
-        confirm: Shown what will change before anything does, and again if more turns out to change than was shown;
-            says whether to go on. Unset: go on.
-        on_running_jobs: Says what is to be done about jobs that run on instances which are to be replaced, one of
+        name: Name of the deployment: letters, digits and hyphens, beginning with a letter.
+        parameters: Parameters of the templates. Those left out keep their value, or get the default.
+        clients: Makes boto3 clients of other services, for what CloudFormation does not do: running jobs, zones that
+            have the instance types, service-linked roles that the account lacks. Unset: these are ignored.
+        confirm: Called with the changes before they are made, and again if more turn out to be needed; returns whether
+            to go on. Unset: go on.
+        on_running_jobs: Returns what is to be done about jobs on instances that are replaced, one of
             `running_jobs.CHOICES`. Unset: nothing is changed then.
         on_event: Called with each event of a stack, in order, while waiting.
-        say: Told each step, in a few words.
-        timeout_s: Seconds to wait in all, jobs excepted. What is under way goes on in AWS after that.
-        sleep: Waits for seconds.
+        say: Called with each step, in a few words.
+        timeout_s: Seconds to wait in all, without the time for jobs. After that AWS goes on by itself.
+        sleep: Waits for so many seconds.
         clock: Seconds, monotonic.
 
     Raises:
-        SettingsError: A parameter that does not exist or a value that is impossible; nothing was changed.
-        Declined: ``confirm`` said no; its change sets are deleted.
-        StackError: Jobs run and are not to be disturbed. Or it failed, with the event that caused it and AWS's reason;
-            a stack is not one of ours, or its state forbids updates; or the time is over.
+        SettingsError: A parameter does not exist, or a value is impossible; nothing was changed.
+        Declined: ``confirm`` returned False; the change sets are deleted.
+        StackError: Jobs run and are not to be disturbed; an operation failed, with the event that caused it and AWS's
+            reason; a stack is not one of covalent-cirro, or its state forbids updates; or the time is over.
         AccessDenied, AwsError: CloudFormation refused or could not be reached.
     """
     given = plans.check(name, parameters or {})
@@ -102,11 +102,11 @@ def deploy(
 
 
 def outputs(client: Any, name: str = DEFAULT_NAME) -> dict[str, str]:
-    """The outputs of all stacks of a deployment, as far as they are there.
+    """The outputs of all existing stacks of a deployment.
 
     Raises:
-        NotFound: None of them is.
-        StackError: One of that name is not one of ours.
+        NotFound: The deployment has no stack.
+        StackError: A stack of that name is not one of covalent-cirro.
     """
     found: dict[str, str] = {}
     there = False

@@ -1,6 +1,6 @@
-"""Change sets: CloudFormation says what a template and parameters would change in one stack, before anything does.
+"""Change sets: CloudFormation says what a template and its parameters would change in a stack, before it changes.
 
-Knows one stack at a time; who is asked, and about what, is others' business.
+Knows one stack at a time, and asks no user.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from covalent_cirro.deployment.stacks import Stack, call
 from covalent_cirro.errors import AwsError, StackError
 
 NOTHING_TO_DO = ("didn't contain changes", "No updates are to be performed")
-"""How CloudFormation says, as a failure, that a change set is empty (DescribeChangeSet, StatusReason)."""
+"""Reasons of a failed change set that mean that it is empty (DescribeChangeSet, StatusReason)."""
 
 
 class Change(NamedTuple):
-    """What becomes of one resource.
+    """The change of one resource.
 
     Attributes:
         action: ``"Add"``, ``"Modify"`` or ``"Remove"`` (CloudFormation has three rarer ones).
-        logical_id: Its name in the template.
-        resource_type: ``"AWS::S3::Bucket"``.
-        physical_id: Its name, id or ARN now; empty where there is none.
-        replacement: Of ``"Modify"``: ``"False"``: in place; ``"True"``: a new one is made, and this one deleted;
-            ``"Conditional"``: which of them is known only when it is done. Else empty.
+        logical_id: Name of the resource in the template.
+        resource_type: Type of the resource, ``"AWS::S3::Bucket"``.
+        physical_id: Its name, id or ARN now; empty where it does not exist.
+        replacement: For ``"Modify"``: ``"False"``: changed in place; ``"True"``: replaced by a new resource;
+            ``"Conditional"``: known only when it is done. Else empty.
         properties: Names of the properties that change.
-        paths: Where in them, ``"ComputeResources/MaxvCpus"``; the property alone where CloudFormation does not say.
+        paths: Paths of what changes, ``"ComputeResources/MaxvCpus"``; the property where CloudFormation has no path.
     """
 
     action: str
@@ -45,10 +45,10 @@ class ChangeSet(NamedTuple):
     """A change set that can be executed.
 
     Attributes:
-        change_set_id: Its ARN.
+        change_set_id: ARN of the change set.
         stack_id: ARN of its stack.
-        made_stack: The stack is an empty one that this change set made.
-        changes: What it would change; empty where only tags or outputs would.
+        made_stack: Whether creating the change set created the stack, which is empty until it is executed.
+        changes: Changes of resources; empty where only tags or outputs change.
     """
 
     change_set_id: str
@@ -69,12 +69,12 @@ def build_request(
     """The request of CreateChangeSet, without its name.
 
     Args:
-        stack_name: The stack.
-        stack: As it is; one that is not ready is to be created.
-        body: The template.
-        values: Of parameters.
-        kept: Parameters that keep their value.
-        tags: To be added to those that the stack has.
+        stack_name: Name of the stack.
+        stack: The stack as it is; a stack that is not ready is created.
+        body: Text of the template.
+        values: Values of parameters.
+        kept: Names of parameters that keep their value.
+        tags: Tags that are added to those of the stack.
     """
     new = stack is None or not stack.is_ready
     return {
@@ -91,16 +91,16 @@ def build_request(
 
 
 def make(client: Any, watch: Watch, request: Mapping[str, Any], stack: Stack | None) -> ChangeSet | None:
-    """Make a change set and wait for it; `None`, with nothing left of it, where nothing would change.
+    """Create a change set and wait until it is ready; where nothing would change, delete it and return `None`.
 
     Args:
         client: A boto3 CloudFormation client.
-        watch: Waits.
-        request: Of `build_request`.
+        watch: Waits for CloudFormation.
+        request: From `build_request`.
         stack: The stack as it is.
 
     Raises:
-        StackError: CloudFormation could not make it, in its words.
+        StackError: CloudFormation could not create it; with its words.
         AccessDenied, AwsError: CloudFormation refused or could not be reached.
     """
     name = request["StackName"]
@@ -120,17 +120,17 @@ def make(client: Any, watch: Watch, request: Mapping[str, Any], stack: Stack | N
         return None
     raise StackError(
         f"the change set of stack {name!r} is {described['Status']}{because(reason)}. "
-        f"{advice(reason) or 'Nothing was changed: mend the cause and deploy again.'}"
+        f"{advice(reason) or 'Nothing was changed: correct the cause and deploy again.'}"
     )
 
 
 def execute(client: Any, stack_name: str, change_set: ChangeSet) -> None:
-    """Begin to make its changes. CloudFormation then drops all change sets of the stack."""
+    """Begin to execute a change set. CloudFormation then deletes all change sets of the stack."""
     call(client, "ExecuteChangeSet", stack_name, ChangeSetName=change_set.change_set_id)
 
 
 def discard(client: Any, change_set: ChangeSet) -> None:
-    """Delete it, and the empty stack that it made. Neither being there any more is no error."""
+    """Delete a change set, and the empty stack that it created. It is no error if they do not exist any more."""
     try:
         call(client, "DeleteChangeSet", change_set.stack_id, ChangeSetName=change_set.change_set_id)
     except AwsError as error:

@@ -1,7 +1,6 @@
-"""What a bucket and an image repository hold, and how they are emptied. The gateway for what CloudFormation refuses to
-delete while anything is in it.
+"""Counts and deletes the contents of buckets and image repositories, which CloudFormation deletes only when empty.
 
-Knows S3 and ECR; not stacks, nor who wants them empty.
+The gateway to S3 and ECR for that; knows no stacks.
 """
 
 from __future__ import annotations
@@ -20,22 +19,22 @@ MAX_DELETED_IMAGES = 100
 """Images in one BatchDeleteImage call (ECR API Reference, BatchDeleteImage, imageIds)."""
 
 MAX_COUNTED = 200_000
-"""Objects that are counted before it is said that there are more: 200 calls, about 20 s."""
+"""Objects that are counted, at most: 200 calls, about 20 s."""
 
 NO_REPOSITORY = "RepositoryNotFoundException"
-"""Error code of ECR's own, with status 400 (ECR API Reference)."""
+"""ECR's error code for a repository that does not exist, with status 400 (ECR API Reference)."""
 
 REFERENCED = "ImageReferencedByManifestList"
-"""Failure code of an image that another one lists: it can go after that (ECR API Reference, ImageFailure)."""
+"""Failure code for an image in another image's list: that one is deleted first (ECR API Reference, ImageFailure)."""
 
 
 class Contents(NamedTuple):
-    """What a bucket or a repository holds.
+    """The contents of a bucket or of a repository.
 
     Attributes:
-        name: Its name.
-        entries: Objects with all their versions and delete markers and unfinished uploads; or images.
-        size_bytes: Of them all.
+        name: Name of the bucket or repository.
+        entries: Number of object versions, delete markers and unfinished uploads; or of images.
+        size_bytes: Size of all entries.
         is_all: False where there are more than were counted.
     """
 
@@ -46,11 +45,11 @@ class Contents(NamedTuple):
 
 
 Progress = Callable[[int], None]
-"""Told how many were deleted so far."""
+"""Called with the number of entries that were deleted so far."""
 
 
 def bucket_contents(s3: Any, bucket: str) -> Contents:
-    """Count what is in a bucket; nothing where there is no such bucket.
+    """Count the objects of a bucket; none where it does not exist.
 
     Args:
         s3: A boto3 S3 client.
@@ -73,14 +72,14 @@ def empty_bucket(s3: Any, bucket: str, progress: Progress = lambda count: None) 
 
     Args:
         s3: A boto3 S3 client.
-        bucket: Its name. One that does not exist is empty.
-        progress: Told how many were deleted.
+        bucket: Name of the bucket. A bucket that does not exist is empty.
+        progress: Called with the number of deleted entries.
 
     Returns:
-        How many were deleted.
+        The number of deleted entries.
 
     Raises:
-        StackError: S3 refuses to delete one, with its reason.
+        StackError: S3 refuses to delete an object; with its reason.
         AccessDenied, AwsError: S3 refused or could not be reached.
     """
     count = 0
@@ -112,7 +111,7 @@ def empty_bucket(s3: Any, bucket: str, progress: Progress = lambda count: None) 
 
 
 def repository_contents(ecr: Any, repository: str) -> Contents:
-    """Count the images of a repository; nothing where there is no such repository.
+    """Count the images of a repository; none where it does not exist.
 
     Args:
         ecr: A boto3 ECR client.
@@ -131,18 +130,18 @@ def repository_contents(ecr: Any, repository: str) -> Contents:
 
 
 def empty_repository(ecr: Any, repository: str, progress: Progress = lambda count: None) -> int:
-    """Delete every image, those that list others before those that they list.
+    """Delete all images, lists of images before the images in them.
 
     Args:
         ecr: A boto3 ECR client.
-        repository: Its name. One that does not exist is empty.
-        progress: Told how many were deleted.
+        repository: Name of the repository. A repository that does not exist is empty.
+        progress: Called with the number of deleted images.
 
     Returns:
-        How many were deleted.
+        The number of deleted images.
 
     Raises:
-        StackError: ECR refuses to delete one, with its reason.
+        StackError: ECR refuses to delete an image; with its reason.
         AccessDenied, AwsError: ECR refused or could not be reached.
     """
     count = 0

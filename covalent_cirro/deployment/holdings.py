@@ -1,6 +1,6 @@
-"""What a deployment holds in the account, and what a deletion left of it: stacks, jobs, data, and what AWS made itself.
+"""Finds what belongs to a deployment, and what its deletion left: stacks, jobs, data, and what AWS made for it.
 
-Looks and changes nothing.
+It changes nothing.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from covalent_cirro.jobs.states import ACTIVE_STATES
 from covalent_cirro.jobs.tags import MADE_BY
 
 STORAGE = "storage"
-"""The part that holds data."""
+"""The part whose stack holds data."""
 
 MAX_DESCRIBED = 100
 """Queues, compute environments, clusters and definitions in one Describe call (Batch and ECS API References)."""
 
 PROOF_PATIENCE_S = 60.0
-"""What is deleted is still listed for a while: the tagging API follows the services at a distance."""
+"""Seconds for which deleted resources may still be listed: the tagging API is later than the services."""
 
 DEFINITION_PREFIX = "cirro-"
 """How names of the job definitions of executors begin (`electron/engine/definitions.py`)."""
 
 Client = Callable[[str], Any]
-"""Makes a boto3 client of a service, or gives the one that was made."""
+"""Returns the boto3 client of a service, such as `aws.clients.Clients`."""
 
 
 class ActiveJob(NamedTuple):
     """A job that has not ended.
 
     Attributes:
-        job_id: Its id; of an array the parent's.
-        state: ``"RUNNING"``.
+        job_id: Id of the job; for an array, of its parent.
+        state: State of the job, ``"RUNNING"``.
     """
 
     job_id: str
@@ -51,20 +51,20 @@ class ActiveJob(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Holdings:
-    """What a deployment holds, and what of it is to go.
+    """What belongs to a deployment, and which of it is deleted.
 
     Attributes:
-        name: The deployment's.
-        region: Its region.
-        keep_data: The storage stack stays.
-        stacks: Its stacks that are there, in the order in which they are deleted; with ``keep_data`` without storage.
-        resources: What these stacks made.
+        name: Name of the deployment.
+        region: Region of the deployment.
+        keep_data: Whether the storage stack is kept.
+        stacks: Stacks that are deleted, in that order; with ``keep_data`` without the storage stack.
+        resources: Resources of these stacks.
         jobs: Jobs that have not ended.
-        buckets: Buckets that go.
-        repositories: Image repositories that go.
+        buckets: Buckets that are deleted.
+        repositories: Image repositories that are deleted.
         clusters: ECS clusters that AWS Batch made for its compute environments.
-        definitions: Job definitions that executors registered for its roles. They cost nothing.
-        kept: ARNs and names of what stays.
+        definitions: ARNs of job definitions that executors registered for its roles. They cost nothing.
+        kept: ARNs and names of what is kept.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Holdings:
 
     @property
     def loses_data(self) -> bool:
-        """Whether anything goes that somebody may want back."""
+        """Whether data is deleted."""
         return any(each.entries for each in (*self.buckets, *self.repositories))
 
     @property
@@ -90,7 +90,7 @@ class Holdings:
         return not self.stacks and not self.definitions
 
     def of_type(self, resource_type: str) -> list[str]:
-        """Physical ids of its resources of one type."""
+        """Physical ids of the resources of a type."""
         return [each.physical_id for each in self.resources if each.resource_type == resource_type]
 
 
@@ -98,27 +98,27 @@ class Proof(NamedTuple):
     """What a deletion left.
 
     Attributes:
-        left: What is still there, with its id.
-        not_asked: What could not be looked at, with the reason.
+        left: Resources that still exist, with their ids.
+        not_asked: What could not be checked, with the reason.
     """
 
     left: tuple[str, ...]
     not_asked: tuple[str, ...]
 
 
-# --- what there is ------------------------------------------------------------------------------------------------
+# --- before a deletion --------------------------------------------------------------------------------------------
 
 
 def survey(client: Client, name: str, *, keep_data: bool = False) -> Holdings:
-    """Look at all that a deployment holds. Changes nothing.
+    """Find everything that belongs to a deployment.
 
     Args:
         client: Makes boto3 clients.
-        name: The deployment's.
-        keep_data: The storage stack is to stay.
+        name: Name of the deployment.
+        keep_data: Whether the storage stack is kept.
 
     Raises:
-        StackError: A stack of that name is not one of ours.
+        StackError: A stack of that name is not one of covalent-cirro.
         AccessDenied, AwsError: AWS refused or could not be reached.
     """
     formation = client("cloudformation")
@@ -162,16 +162,16 @@ def is_of_deployment(definition: dict[str, Any], name: str, roles: Iterable[str]
     """Whether an executor registered a job definition for a deployment.
 
     Args:
-        definition: As DescribeJobDefinitions gives it.
-        name: The deployment's.
-        roles: Names of its roles, as far as they are still there.
+        definition: Entry of DescribeJobDefinitions' answer.
+        name: Name of the deployment.
+        roles: Names of the deployment's roles that still exist.
     """
     tags = definition.get("tags") or {}
     if not definition["jobDefinitionName"].startswith(DEFINITION_PREFIX) or not MADE_BY.items() <= tags.items():
         return False
     container = definition.get("containerProperties") or {}
     used = [str(container.get(key) or "").rsplit("/", 1)[-1] for key in ("jobRoleArn", "executionRoleArn")]
-    # CloudFormation names a role after its stack: so it is known when the stack is gone.
+    # CloudFormation names a role after its stack: by the name it is known after the stack was deleted.
     named = re.compile(rf"{re.escape(stack_name(name, 'roles'))}-[A-Za-z]+-[A-Za-z0-9]+")
     return any(role in set(roles) or named.fullmatch(role) for role in used)
 
@@ -184,7 +184,7 @@ def _by_type(resources: Iterable[Resource]) -> dict[str, list[str]]:
 
 
 def existing_queues(client: Client, queues: list[str]) -> list[str]:
-    """Those of the job queues that are still there."""
+    """ARNs of those of the job queues that still exist."""
     return [
         each["jobQueueArn"]
         for each in _described(client, "describe_job_queues", "jobQueues", queues)
@@ -199,14 +199,14 @@ def _clusters(client: Client, environments: list[str]) -> Iterator[str]:
 
 
 def _described(client: Client, operation: str, key: str, names: list[str]) -> Iterator[dict[str, Any]]:
-    """Those of the queues or compute environments that are there; Batch leaves out the others."""
+    """The existing queues or compute environments among ``names``; AWS Batch leaves out the others."""
     for some in chunks(names, MAX_DESCRIBED):
         with translated(client("batch"), f"batch:{operation}"):
             yield from getattr(client("batch"), operation)(**{key: some})[key]
 
 
 def jobs(client: Client, queues: Iterable[str], states: Iterable[str] = ACTIVE_STATES) -> Iterator[ActiveJob]:
-    """The jobs in the queues that have not ended, in all states or some."""
+    """The jobs in the queues that have one of the states."""
     batch = client("batch")
     for queue in queues:
         for state in states:
@@ -225,7 +225,7 @@ def _definitions(client: Client, name: str, roles: list[str]) -> Iterator[str]:
                     yield each["jobDefinitionArn"]
 
 
-# --- what is left -------------------------------------------------------------------------------------------------
+# --- after a deletion ---------------------------------------------------------------------------------------------
 
 
 def prove(
@@ -236,13 +236,13 @@ def prove(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Proof:
-    """Look for what a deletion left: stacks, what AWS Batch made, definitions, and all with the deployment's tag.
+    """Search for what a deletion left: stacks, what AWS Batch made, job definitions, and all with the deployment's tag.
 
     Args:
         client: Makes boto3 clients.
-        holdings: What there was.
-        patience_s: Seconds after which what is still listed counts as left; unset: `PROOF_PATIENCE_S`.
-        sleep: Waits for seconds.
+        holdings: What belonged to the deployment.
+        patience_s: Seconds after which a resource that is still listed counts as left; unset: `PROOF_PATIENCE_S`.
+        sleep: Waits for so many seconds.
         clock: Seconds, monotonic.
     """
     deadline, pause_s = clock() + (PROOF_PATIENCE_S if patience_s is None else patience_s), FIRST_POLL_S
@@ -307,19 +307,19 @@ def _left_tagged(client: Client, holdings: Holdings) -> Iterator[str]:
         ]
     ended = _ended_instances(client, [arn for arn in arns if ":instance/" in arn])
     for arn in arns:
-        # Stacks were looked at by name; a deleted one is listed for a while.
+        # Stacks were checked by name; a deleted stack is listed for a while.
         if ":cloudformation:" not in arn and arn not in ended and not _is_kept(arn, holdings.kept):
             yield arn
 
 
 def _is_kept(arn: str, kept: Iterable[str]) -> bool:
-    """Whether an ARN is that of something that stays, whose type has a name in the place of the ARN."""
+    """Whether an ARN is that of a kept resource, which is known by its ARN or by its name."""
     own = arn.split(":", 5)[-1]
     return any(each in (arn, own, own.rsplit("/", 1)[-1], own.removeprefix("log-group:")) for each in kept)
 
 
 def _ended_instances(client: Client, arns: list[str]) -> set[str]:
-    """EC2 keeps terminated instances listed for about an hour, at no cost."""
+    """ARNs of terminated instances, which EC2 lists for about an hour at no cost."""
     if not arns:
         return set()
     ids = {arn.rsplit("/", 1)[-1]: arn for arn in arns}
@@ -336,11 +336,11 @@ def _ended_instances(client: Client, arns: list[str]) -> set[str]:
 
 
 def chunks(items: list[str], size: int) -> Iterator[list[str]]:
-    """The items, so many at a time."""
+    """The items in lists of at most ``size``."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
 def translated(client: Any, operation: str, of: str = "") -> Any:
-    """Turns a client's errors inside the block into ours."""
+    """Turn a client's errors inside the block into those of `errors`."""
     return translate(operation, access=access_of_client(client), of=of)

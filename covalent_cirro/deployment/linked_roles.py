@@ -1,7 +1,7 @@
-"""Service-linked roles that an account needs once, before its first compute environment: looked for, made, waited for.
+"""Service-linked roles, which an account needs before its first compute environment: found, created, waited for.
 
-They are of the account and not of a deployment: a CloudFormation resource of one fails where it is there already. AWS
-Batch makes them too, but only while it makes the first compute environment, which then fails: ECS does not see its yet.
+They belong to the account and not to a deployment: a CloudFormation resource fails where the role exists already. AWS
+Batch creates them too, but only with the first compute environment, which then fails: ECS does not know its role yet.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ SERVICES = {
     "AWSServiceRoleForBatch": "batch.amazonaws.com",
     "AWSServiceRoleForEC2Spot": "spot.amazonaws.com",
 }
-"""The roles, and the services that they are of (ECS Developer Guide, AWS Batch User Guide, EC2 User Guide: using
+"""The roles, and their services (ECS Developer Guide, AWS Batch User Guide, EC2 User Guide: using
 service-linked roles)."""
 
 SETTLES_S = 15.0
-"""So long a new role may be unknown to services, after IAM has shown it. AWS gives no number (IAM User Guide,
+"""Seconds for which services may not know a new role that IAM already shows. AWS gives no number (IAM User Guide,
 Troubleshoot: changes that I make are not always immediately visible); ten seconds are usual."""
 
 _THERE_ALREADY = ("has been taken in this account", "already exists")
-"""How IAM says that a role is there: of a service-linked role, and of any other."""
+"""IAM's messages about a role that exists already: a service-linked role, and any other."""
 
 
 def missing(client: Client) -> tuple[str, ...]:
-    """Names of those that the account lacks; one that may not be looked at counts as lacking.
+    """Names of the roles that the account lacks; a role that may not be read counts as lacking.
 
     Raises:
         AwsError: IAM could not be reached.
@@ -38,10 +38,10 @@ def missing(client: Client) -> tuple[str, ...]:
 
 
 def make(client: Client, names: Iterable[str]) -> None:
-    """Make those that are missing. One that came to be there meanwhile is no error.
+    """Create missing roles. It is no error if one was created meanwhile.
 
     Raises:
-        AccessDenied: The user or role may not: what it needs.
+        AccessDenied: The user or role may not create them; with the permission that it needs.
         AwsError: IAM refused or could not be reached.
     """
     iam = client("iam")
@@ -62,13 +62,13 @@ def make(client: Client, names: Iterable[str]) -> None:
 
 
 def wait(client: Client, names: Iterable[str], made_at: float, watch: Watch) -> None:
-    """Wait until services can use the roles that were made.
+    """Wait until services can use new roles.
 
     Args:
         client: Makes boto3 clients.
-        names: The roles.
-        made_at: When they were made, on the clock of ``watch``.
-        watch: Waits.
+        names: Names of the roles.
+        made_at: Seconds on the clock of ``watch`` when they were created.
+        watch: Waits for AWS.
 
     Raises:
         StackError: The time is over.

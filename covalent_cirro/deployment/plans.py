@@ -1,6 +1,6 @@
-"""What a deployment is and what is to be done to it: its stacks, their order, their parameters, the changes to show.
+"""The stacks of a deployment, their order, their parameters, and the changes to be made. Pure.
 
-Pure: it decides from templates, parameters and what CloudFormation said. It must not ask AWS.
+It decides from templates, parameters and CloudFormation's answers.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from covalent_cirro.deployment.template_functions import as_text
 from covalent_cirro.errors import SettingsError
 
 BUDGET = "budget"
-"""The stack that is there only where a budget is wanted. What it makes is a part of billing, which may be refused to
-who may make all the rest: the deployment stands without it."""
+"""The stack that exists only where a budget is wanted. Budgets are a part of billing: a user who may create everything
+else may not be allowed to create one, so that a deployment is complete without it."""
 
 STACKS = ("network", "storage", "roles", BUDGET, "compute")
-"""The stacks of a deployment, in the order in which they are made: an output of one is the parameter of the same name
-of a later one. They are deleted in the reverse order."""
+"""The stacks of a deployment, in the order of their creation: the output of a stack is the parameter of the same name
+of a later stack. They are deleted in the reverse order."""
 
 PARTS = tuple(part for part in STACKS if part != BUDGET)
 """The stacks that every deployment has."""
@@ -40,7 +40,7 @@ JOB_MINUTES = "JobExecutionTimeoutMinutes"
 """The parameter of the compute stack that says how long jobs may go on while their instances are replaced."""
 
 TAG = "covalent-cirro"
-"""Tag of every stack, and of all it makes that AWS tags, with the deployment's name as its value. For the bill."""
+"""Tag of every stack and its resources, with the deployment's name as its value. For the bill."""
 
 HOLDS_DATA = {
     "AWS::S3::Bucket": "bucket",
@@ -54,11 +54,11 @@ class Parameter(NamedTuple):
     """A parameter that the user can give.
 
     Attributes:
-        name: Its name, the same in all templates that have it.
-        default: Its default; `None` where it has to be given.
-        possible: What values it takes, in words; empty where any will do.
-        description: What it is for.
-        parts: The templates that have it.
+        name: Name of the parameter, in all templates that have it.
+        default: Default value; `None` where a value must be given.
+        possible: Possible values, in words; empty where any value is possible.
+        description: Description in the template.
+        parts: Templates that have it.
     """
 
     name: str
@@ -72,13 +72,13 @@ class PartPlan(NamedTuple):
     """What is to be done to one stack.
 
     Attributes:
-        part: One of `PARTS`.
+        part: One of `STACKS`.
         stack_name: Name of the stack.
-        action: ``"create"``; ``"recreate"`` after the rest of a failed creation is removed; ``"update"``; ``"later"``
-            where a change set can be made only when the stacks before it are there; ``"remove"``; ``"none"``.
-        changes: What becomes of its resources.
-        foreseen: The changes were read from the template: CloudFormation was not asked yet.
-        parameters: Parameters that the user can give and whose value changes, with the value before (`None`: none).
+        action: ``"create"``; ``"recreate"`` after a failed creation is deleted; ``"update"``; ``"later"`` where a
+            change set can be created only after the stacks before it; ``"remove"``; ``"none"``.
+        changes: Changes of its resources.
+        foreseen: Whether the changes were read from the template, before CloudFormation is asked.
+        parameters: Parameters of the user's whose value changes: name, value before (`None` if there is none), value.
     """
 
     part: str
@@ -93,11 +93,11 @@ class Plan(NamedTuple):
     """What is to be done to a deployment.
 
     Attributes:
-        name: Its name.
+        name: Name of the deployment.
         account: Its AWS account.
         region: Its region.
-        parts: Its stacks, in the order in which they are made.
-        linked_roles: Service-linked roles that the account lacks, and that are made first.
+        parts: Plans of its stacks, in the order of their creation.
+        linked_roles: Service-linked roles that the account lacks, and that are created first.
     """
 
     name: str
@@ -126,7 +126,7 @@ def stack_name(name: str, part: str) -> str:
 
 
 def made_before(part: str) -> dict[str, str]:
-    """Outputs of the stacks before a part: the part that makes each."""
+    """By output of the stacks before a part, the part that has it."""
     return {
         output: earlier
         for earlier in STACKS[: STACKS.index(part)]
@@ -135,7 +135,7 @@ def made_before(part: str) -> dict[str, str]:
 
 
 def linked(part: str) -> dict[str, str]:
-    """Parameters of a part that are outputs of stacks before it: the part that makes each."""
+    """By parameter of a part that is an output of a stack before it, the part that has the output."""
     outputs = made_before(part)
     return {name: outputs[name] for name in templates.parameters(templates.load(part)) if name in outputs}
 
@@ -160,15 +160,15 @@ def parameters() -> dict[str, Parameter]:
 
 
 def check(name: str, wanted: Mapping[str, object]) -> dict[str, str]:
-    """The parameters as text; `None` counts as not given.
+    """Check the user's parameters, and return them as text; `None` counts as not given.
 
     Args:
-        name: The deployment's.
-        wanted: What the user gave.
+        name: Name of the deployment.
+        wanted: Parameters that the user gave.
 
     Raises:
-        SettingsError: A parameter that does not exist, or a value or name that is impossible. It names all that are
-            wrong, and what is possible.
+        SettingsError: A parameter does not exist, or a value or the name is impossible. The message lists everything
+            that is wrong, and what is possible.
     """
     known = parameters()
     given = {key: as_text(value) for key, value in wanted.items() if value is not None}
@@ -213,11 +213,11 @@ def values_of(
     """The values of a part's parameters, as far as they are known: given, linked, kept, or the default.
 
     Args:
-        part: One of `PARTS`.
-        name: The deployment's.
-        given: What the user gave.
-        stack: The stack as it is, if it is there.
-        outputs: Of the stacks before it, as far as they are there.
+        part: One of `STACKS`.
+        name: Name of the deployment.
+        given: Parameters that the user gave.
+        stack: The stack as it is, if it exists.
+        outputs: Known outputs of the stacks before it.
     """
     links, known = linked(part), {}
     for key, declaration in templates.parameters(templates.load(part)).items():
@@ -241,7 +241,7 @@ def has_gpus(values: Mapping[str, str]) -> bool:
 
 
 def instance_types(values: Mapping[str, str]) -> list[str]:
-    """The instance types that the compute stack is to have, for CPU and, where there is a queue for it, for GPU."""
+    """The instance types of the compute stack: for CPU and, if it has a queue for GPUs, for GPU."""
     names = ["CpuInstanceTypes", *(["GpuInstanceTypes"] if has_gpus(values) else [])]
     return [each.strip() for name in names for each in values[name].split(",")]
 
@@ -252,10 +252,10 @@ def wants_budget(values: Mapping[str, str]) -> bool:
 
 
 def check_values(part: str, values: Mapping[str, str]) -> None:
-    """The values of a part's parameters, together.
+    """Check the values of a part's parameters, and their combination.
 
     Raises:
-        SettingsError: A value that is kept is no longer possible, or a rule of the template is broken.
+        SettingsError: A kept value is no longer possible, or a rule of the template is broken.
     """
     template = templates.load(part)
     free = set(templates.parameters(template)) - set(linked(part)) - {NAME_PARAMETER}
@@ -268,9 +268,9 @@ def check_values(part: str, values: Mapping[str, str]) -> None:
 def sent_and_kept(
     part: str, values: Mapping[str, str], given: Mapping[str, str], stack: Stack | None
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The parameters of a change set: those sent with a value, and those that keep the stack's.
+    """The parameters of a change set: those sent with a value, and names of those that keep the stack's value.
 
-    Others get the template's default. A stack that has to be made anew can keep nothing, so all is sent.
+    Other parameters get the template's default. For a stack that has to be created again, all are sent.
     """
     declared, links = templates.parameters(templates.load(part)), linked(part)
     if stack is not None and not stack.is_ready:
@@ -283,7 +283,7 @@ def sent_and_kept(
 
 
 def foresee(part: str, values: Mapping[str, str]) -> tuple[Change, ...]:
-    """What a new stack will make, read from its template; "Conditional" where that depends on stacks before it."""
+    """Resources that a new stack will have, read from its template; "Conditional" if that depends on other stacks."""
     return tuple(
         Change("Add", each.logical_id, each.resource_type, replacement="" if each.certain else "Conditional")
         for each in templates.foresee(templates.load(part), values)
@@ -293,7 +293,7 @@ def foresee(part: str, values: Mapping[str, str]) -> tuple[Change, ...]:
 def changed_parameters(
     part: str, values: Mapping[str, str], stack: Stack | None
 ) -> tuple[tuple[str, str | None, str], ...]:
-    """The user's parameters whose value is another than the stack's, or than the default of a new one."""
+    """The user's parameters whose value differs from the stack's, or in a new stack from the default."""
     links, changed = linked(part), []
     for key, declaration in templates.parameters(templates.load(part)).items():
         if key == NAME_PARAMETER or key in links or key not in values:
@@ -308,7 +308,7 @@ def changed_parameters(
 
 
 def not_shown(shown: PartPlan, now: Iterable[Change]) -> tuple[Change, ...]:
-    """The changes of a change set made later that nobody was shown."""
+    """The changes among ``now`` that were not shown to the user."""
     known = {(change.action, change.logical_id, change.replacement) for change in shown.changes}
     return tuple(change for change in now if (change.action, change.logical_id, change.replacement) not in known)
 

@@ -1,6 +1,6 @@
-"""One deployment while it is planned and carried out: looks, has CloudFormation say what would change, and has it done.
+"""Plans and executes the creation or update of a deployment, by change sets of CloudFormation.
 
-What is decided by pure reasoning is `plans`'s. It must not know the terminal or Covalent's config.
+Decisions are made by `plans`. This module must not know the terminal or Covalent's config.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from covalent_cirro.deployment.stacks import Stack
 from covalent_cirro.errors import AwsError, Declined, StackError
 
 FAILED_CREATION = "ROLLBACK_COMPLETE"
-"""Status of a stack of which nothing is left but its name: it can only be deleted, and then made anew."""
+"""Status of a stack whose creation failed: it has no resources, and can only be deleted and created again."""
 
 
 BUDGET_REMEDY = (
@@ -32,17 +32,17 @@ BUDGET_REMEDY = (
 
 
 class Rollout:
-    """One deployment while it is planned and carried out. Change sets that were not executed go when it ends.
+    """One creation or update of a deployment. Change sets that were not executed are deleted at its end.
 
     Args:
         client: A boto3 CloudFormation client.
-        name: The deployment's.
+        name: Name of the deployment.
         given: Parameters that the user gave.
-        clients, watch, jobs, confirm, say: As `deployment.deploy` describes them.
+        clients, watch, jobs, confirm, say: See `deployment.deploy`.
 
     Attributes:
-        outputs: Of the stacks that are there.
-        problems: What could not be made, without which the deployment stands.
+        outputs: Outputs of the existing stacks.
+        problems: Optional parts that could not be created.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class Rollout:
             try:
                 change_sets.discard(self._client, change_set)
             except AwsError:
-                if error is None:  # else that is what has to be told
+                if error is None:  # else the first error is raised
                     raise
 
     def plan(self) -> Plan:
-        """Look at all stacks and ask CloudFormation what would change."""
+        """Read all stacks, and ask CloudFormation what would change."""
         for part in (*PARTS, BUDGET):  # whether the budget may fail depends on the compute stack
             self._stacks[part] = None
             with self._budget_may_fail(part):
@@ -107,19 +107,19 @@ class Rollout:
         return Plan(self._name, self._account(), region, parts, self._linked_roles)
 
     def ask_about_jobs(self) -> None:
-        """Before anything is changed: may what is planned meet jobs that run?"""
+        """Before anything is changed: ask what is to be done about jobs on instances that the plan replaces."""
         for part, change_set in self._pending.items():
             self._jobs.ask(change_set.changes, self._job_minutes(part))
 
     def make_linked_roles(self) -> None:
-        """Make the roles that the account lacks: first, so that services know them when the last stack needs them."""
+        """Create the roles that the account lacks: first, so that services know them when the last stack needs them."""
         if self._clients is not None and self._linked_roles:
             self._say(f"making {', '.join(self._linked_roles)}, which the account lacks")
             linked_roles.make(self._clients, self._linked_roles)
             self._roles_made_at = self._watch.now()
 
     def carry_out(self, shown: PartPlan) -> bool:
-        """Make the changes of one stack; whether there were any."""
+        """Make the changes of one stack; returns whether there were any."""
         changed = False
         with self._budget_may_fail(shown.part):
             changed = self._carry_out(shown)
@@ -159,7 +159,7 @@ class Rollout:
         return int(self._values[part].get(plans.JOB_MINUTES, "0"))
 
     def _usable(self, part: str) -> Stack | None:
-        """The stack of a part, settled; `None` where it is to be created."""
+        """The stack of a part, once nobody changes it; `None` where it is to be created."""
         stack = stacks.find(self._client, stack_name(self._name, part))
         if stack is None:
             return None
@@ -181,11 +181,11 @@ class Rollout:
     def _values_of(self, part: str) -> dict[str, str]:
         stack = self._stacks[part]
         if part == BUDGET and stack is None:
-            stack = self._stacks["compute"]  # which had the budget once: it keeps its values when it moves
+            stack = self._stacks["compute"]  # older deployments have the budget there: its values are kept
         return plans.values_of(part, self._name, self._given, stack, self.outputs)
 
     def _choose_zones(self) -> None:
-        """A new network of its own gets zones that have what is needed, where the user names none."""
+        """Choose zones that have the instance types, for a new network for which the user names none."""
         network = self._stacks["network"]
         if (
             self._clients is None
@@ -212,7 +212,7 @@ class Rollout:
 
     @contextlib.contextmanager
     def _budget_may_fail(self, part: str) -> Iterator[None]:
-        """The deployment stands without it, except where a failure would cost the one that the compute stack has."""
+        """Turn a failure of the budget into a problem, unless the compute stack's budget would be lost by it."""
         compute = self._stacks.get("compute")
         has_one = compute is not None and plans.wants_budget(compute.parameters)
         try:
@@ -261,11 +261,11 @@ class Rollout:
         return planned._replace(action="recreate" if failed else "create", changes=changes, foreseen=True)
 
     def _make(self, part: str) -> ChangeSet | None:
-        """A change set for what the parameters are now; its values are remembered."""
+        """Create a change set with the parameters as they are now, and remember their values."""
         self._say(f"comparing the stack {stack_name(self._name, part)} with its template")
         stack, values = self._stacks[part], self._values_of(part)
         self._values[part] = values
-        given = values if part == BUDGET else self._given  # a new one may have its values from the compute stack
+        given = values if part == BUDGET else self._given  # a new budget may have the compute stack's values
         sent, kept = plans.sent_and_kept(part, values, given, stack)
         request = change_sets.build_request(
             stack_name(self._name, part),
@@ -282,7 +282,7 @@ class Rollout:
         return change_set
 
     def _made_anew(self, shown: PartPlan) -> ChangeSet | None:
-        """A change set from the outputs that there are now; asks again where it does more than was shown."""
+        """Create a change set with the outputs as they are now; ask again where it changes more than was shown."""
         part = shown.part
         if part in self._pending:
             change_sets.discard(self._client, self._pending.pop(part))

@@ -1,7 +1,7 @@
-"""Jobs that run where compute environments are about to get new instances: found, and dealt with as the user says.
+"""Jobs on instances that an update of a compute environment replaces: found, and handled as the user decides.
 
-CloudFormation waits for an update of a compute environment, and AWS Batch for the jobs on its old instances. A job that
-runs longer than CloudFormation waits makes the update fail, and its rollback too: AWS Batch takes no other update then.
+CloudFormation waits for the update of a compute environment, and AWS Batch for the jobs on its old instances. A job
+that runs longer than CloudFormation waits makes the update and its rollback fail: AWS Batch accepts no other update.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from covalent_cirro.jobs.formatting import counted
 
 REFUSE, WAIT, END = "refuse", "wait", "end"
 CHOICES = (REFUSE, WAIT, END)
-"""What can be done about jobs that run: change nothing; wait for them first; end those that do not end in time."""
+"""What can be done about running jobs: change nothing; wait for them first; terminate those that run too long."""
 
 CLOUDFORMATION_HOURS = 2
-"""How long CloudFormation waits for one resource (CloudFormation CLI User Guide, resource type schema,
+"""Hours that CloudFormation waits for one resource (CloudFormation CLI User Guide, resource type schema,
 ``handlers.timeoutInMinutes``: 120 where a type says nothing)."""
 
 STATES = ("STARTING", "RUNNING")
@@ -36,17 +36,17 @@ KEEPS_INSTANCES = (
     *("ComputeResources/DesiredvCpus", "ComputeResources/MaxvCpus", "ComputeResources/MinvCpus"),
     *("ReplaceComputeEnvironment", "ServiceRole", "State", "UnmanagedvCpus", "UpdatePolicy"),
 )
-"""Properties of a compute environment that can change under its jobs (AWS Batch User Guide, Updating compute
+"""Properties whose change keeps a compute environment's instances (AWS Batch User Guide, Updating compute
 environments: all others are infrastructure updates)."""
 
 
 class AffectedJobs(NamedTuple):
-    """Jobs that run where instances are about to be replaced.
+    """Jobs on instances that a change replaces.
 
     Attributes:
-        states: How many are in which state.
-        environments: Logical names of the compute environments.
-        minutes: How long AWS Batch lets them go on once the change begins.
+        states: Number of jobs by state.
+        environments: Logical ids of the compute environments.
+        minutes: Minutes that AWS Batch lets the jobs run once the change begins.
     """
 
     states: Counter[str]
@@ -61,11 +61,11 @@ class AffectedJobs(NamedTuple):
 
 
 Choose = Callable[[AffectedJobs], str]
-"""Says what is to be done about jobs that run, one of `CHOICES`."""
+"""Returns what is to be done about running jobs, one of `CHOICES`."""
 
 
 def replaced(changes: Iterable[Change]) -> list[Change]:
-    """The changes of compute environments that take the instances away on which their jobs run."""
+    """The changes of compute environments that replace or delete the instances of their jobs."""
     return [
         change
         for change in changes
@@ -82,13 +82,13 @@ _KEPT = tuple(f"{path}/" for path in KEEPS_INSTANCES)
 
 
 class RunningJobs:
-    """Looks after the jobs that run while a deployment is changed.
+    """Handles jobs that run while a deployment is changed.
 
     Args:
-        client: Makes boto3 clients; `None`: no jobs are looked for.
-        choose: Asked once, when there are any.
-        watch: Whose time stands still while jobs are waited for.
-        say: Told each step, in a few words.
+        client: Makes boto3 clients; `None`: jobs are ignored.
+        choose: Called once, if jobs are affected.
+        watch: Its deadline is moved while jobs are waited for.
+        say: Called with each step, in a few words.
     """
 
     def __init__(self, client: Client | None, choose: Choose, watch: Watch, say: Callable[[str], None]) -> None:
@@ -99,14 +99,14 @@ class RunningJobs:
         self._choice = ""
 
     def ask(self, changes: Sequence[Change], minutes: int) -> AffectedJobs | None:
-        """Look for jobs that changes would meet, and ask what is to be done about them; `None` if there are none.
+        """Find jobs that changes affect, and ask what is to be done about them; `None` if there are none.
 
         Args:
-            changes: Of a change set.
+            changes: Changes of a change set.
             minutes: ``JobExecutionTimeoutMinutes`` of the compute environments.
 
         Raises:
-            StackError: Nothing is to be done: the answer was to refuse.
+            StackError: The answer was to change nothing.
             AccessDenied, AwsError: AWS refused or could not be reached.
         """
         found = self._look(changes, minutes)
@@ -124,14 +124,14 @@ class RunningJobs:
         return found
 
     def before(self, changes: Sequence[Change], minutes: int) -> None:
-        """The changes are about to be made: wait for the jobs if that was the answer.
+        """Before changes are made: wait for the jobs they affect, if that was the answer.
 
         Args:
-            changes: Of a change set.
-            minutes: As for `ask`.
+            changes: Changes of a change set.
+            minutes: See `ask`.
 
         Raises:
-            StackError: As `ask`.
+            StackError: See `ask`.
             AccessDenied, AwsError: AWS refused or could not be reached.
         """
         found = self.ask(changes, minutes)
@@ -156,7 +156,7 @@ class RunningJobs:
 
 
 def _queues_on(client: Client, environments: set[str]) -> list[str]:
-    """Job queues that place jobs on any of these compute environments, by ARN."""
+    """ARNs of the job queues that place jobs on any of the compute environments."""
     batch = client("batch")
     with translated(batch, "batch:DescribeJobQueues"):
         return [

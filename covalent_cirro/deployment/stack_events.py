@@ -1,6 +1,6 @@
-"""What a stack says while it changes: reads its events, waits for its end, and finds what made it fail.
+"""Reads the events of a stack, waits until it has changed, and finds the cause of a failure.
 
-Knows one stack at a time; not what is changed, nor why.
+Knows one stack at a time, and nothing of templates.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from covalent_cirro.errors import StackError
 
 FIRST_POLL_S = 0.2
 LONGEST_POLL_S = 5.0
-"""Seconds between two looks at a stack: from the first, doubling, to the longest."""
+"""Seconds between two reads of a stack: the pause doubles from the first to the longest."""
 
 TIMEOUT_S = 1800.0
-"""A new stack takes minutes; an update of compute environments waits for jobs that still run."""
+"""Seconds: a new stack takes minutes; an update of compute environments waits for jobs that run."""
 
 
 STACK_TYPE = "AWS::CloudFormation::Stack"
@@ -25,15 +25,15 @@ STACK_TYPE = "AWS::CloudFormation::Stack"
 
 
 class StackEvent(NamedTuple):
-    """One line of a stack's history.
+    """An event of a stack.
 
     Attributes:
-        event_id: Unique.
+        event_id: Unique id.
         logical_id: Name of the resource in the template, or of the stack itself.
-        resource_type: ``"AWS::Batch::JobQueue"``.
-        status: ``"CREATE_FAILED"``.
-        reason: AWS's own words; mostly empty where nothing went wrong.
-        stack_name: The stack whose history it is.
+        resource_type: Type of the resource, ``"AWS::Batch::JobQueue"``.
+        status: Status of the resource, ``"CREATE_FAILED"``.
+        reason: AWS's reason; mostly empty where nothing failed.
+        stack_name: Name of the stack.
     """
 
     event_id: str
@@ -45,10 +45,10 @@ class StackEvent(NamedTuple):
 
 
 def first_failure(events: Iterable[StackEvent]) -> StackEvent | None:
-    """The event that explains why an operation failed: the first failed one that is not a mere consequence.
+    """The event that caused the failure of an operation: the first failure that no other one caused.
 
     Args:
-        events: Oldest first.
+        events: Events, oldest first.
     """
     failed = [event for event in events if event.status.endswith("_FAILED")]
     causes = [event for event in failed if event.reason and "cancelled" not in event.reason.lower()]
@@ -76,23 +76,23 @@ _ADVICE = (
         "deploy again then.",
     ),
 )
-"""Words of AWS's reasons, in lower case, and what helps; the first that matches."""
+"""Words in AWS's reasons, in lower case, and what to do; the first match counts."""
 
 
 def advice(reason: str) -> str:
-    """What to do about a reason that AWS gave; empty where nothing is known."""
+    """What to do about a reason of AWS's; empty where that is not known."""
     said = reason.lower()
     return next((remedy for words, remedy in _ADVICE if any(word in said for word in words)), "")
 
 
 class Watch:
-    """Waits for stacks, one after the other, and remembers which of their events were seen.
+    """Waits for stacks, one after the other, and passes on their new events.
 
     Args:
         client: A boto3 CloudFormation client.
         on_event: Called with each new event, in order.
-        timeout_s: Seconds to wait in all, counted from now. What is under way goes on in AWS after that.
-        sleep: Waits for seconds.
+        timeout_s: Seconds to wait in all, from now on. After that AWS goes on by itself.
+        sleep: Waits for so many seconds.
         clock: Seconds, monotonic.
     """
 
@@ -115,14 +115,14 @@ class Watch:
         self._new: list[StackEvent] = []
 
     def begin(self, stack: Stack) -> None:
-        """A new operation: what the stack said so far belongs to an earlier one."""
+        """Begin to watch a new operation: events until now belong to earlier ones."""
         self._read(stack)
         self._new.clear()
 
     def ended(self, stack_id: str) -> Stack:
-        """A stack once the operation that was asked for after `begin` is over.
+        """The stack, once the operation that was started after `begin` is over.
 
-        Its status is not believed before its own first event: CloudFormation may tell the old one for a moment.
+        The status counts only after the operation's first event: until then CloudFormation may return the old status.
 
         Raises:
             StackError: The time is over.
@@ -133,14 +133,14 @@ class Watch:
             self._tell(stack)
             if stack.is_gone or (has_begun and not stack.is_changing and not stack.is_empty_shell):
                 return stack
-            # The status that was read before the first event may be that of before: it is read once more.
+            # The status that was read before the first event may be the old one: it is read once more.
             begins = not has_begun and any(event.resource_type == STACK_TYPE for event in self._new)
             has_begun = has_begun or begins
             if not begins:
                 pause_s = self.pause(f"stack {stack.name!r} is still {stack.status}", pause_s)
 
     def settled(self, stack: Stack) -> Stack:
-        """The stack once nobody changes it any more. One that waits for its first change set is not being changed.
+        """The stack, once nobody changes it any more. A stack that waits for its first change set is not being changed.
 
         Raises:
             StackError: The time is over.
@@ -155,25 +155,25 @@ class Watch:
         return stack
 
     def now(self) -> float:
-        """Seconds, on the clock that it waits by."""
+        """Seconds on the clock of this watch."""
         return self._clock()
 
     def postpone(self, seconds: float) -> None:
-        """Wait so much longer in all."""
+        """Extend the deadline."""
         self._timeout_s += seconds
         self._deadline += seconds
 
     def rest(self, seconds: float) -> None:
-        """Wait for something that has no limit of its own."""
+        """Wait without counting the time."""
         self._sleep(seconds)
         self._deadline += seconds
 
     def pause(self, what: str, pause_s: float = FIRST_POLL_S) -> float:
-        """Wait before the next look; returns how long to wait before the one after.
+        """Wait before the next read; returns how long to wait before the one after it.
 
         Args:
-            what: What is not so yet, for the error.
-            pause_s: Seconds.
+            what: What is not finished yet, for the error.
+            pause_s: Seconds to wait.
 
         Raises:
             StackError: The time is over.
@@ -185,11 +185,11 @@ class Watch:
         return min(2 * pause_s, LONGEST_POLL_S)
 
     def failure(self, stack: Stack, verb: str) -> StackError:
-        """Why the operation that was waited for failed: the one event that caused it, and what to do.
+        """The error of a failed operation: the event that caused it, and what to do.
 
         Args:
-            stack: As it is now.
-            verb: What was to be done with it: ``"created"``.
+            stack: The stack as it is now.
+            verb: The operation, ``"created"``.
         """
         self._read(stack)
         event = first_failure(self._new)
@@ -220,21 +220,21 @@ class Watch:
 
 
 _NEXT_STEP = {
-    "ROLLBACK_COMPLETE": "All that was made in it is removed again: mend the cause and deploy again.",
-    "ROLLBACK_FAILED": "Some of what was made in it is left: mend the cause, `cirro destroy`, then deploy again.",
-    "UPDATE_ROLLBACK_COMPLETE": "The stack is as it was before: mend the cause and deploy again.",
+    "ROLLBACK_COMPLETE": "All that was made in it is removed again: correct the cause and deploy again.",
+    "ROLLBACK_FAILED": "Some of what was made in it is left: correct the cause, `cirro destroy`, then deploy again.",
+    "UPDATE_ROLLBACK_COMPLETE": "The stack is as it was before: correct the cause and deploy again.",
     "UPDATE_ROLLBACK_FAILED": "Continue its rollback in the CloudFormation console, then deploy again.",
-    "DELETE_FAILED": "The rest of it is gone. Mend the cause, then delete it again.",
+    "DELETE_FAILED": "The rest of it is gone. Correct the cause, then delete it again.",
 }
 
 
 def because(reason: str) -> str:
-    """A reason of AWS's as the end of a clause; empty for none."""
+    """A reason as the end of a clause, after a colon; empty without a reason."""
     return f": {reason.rstrip('.')}" if reason else ""
 
 
 def events(client: Any, stack: Stack) -> Iterator[StackEvent]:
-    """A stack's events, newest first; only as many pages are read as are asked for."""
+    """A stack's events, newest first; pages are read as they are needed."""
     token: dict[str, str] = {}
     while True:
         page = call(client, "DescribeStackEvents", stack.stack_id, StackName=stack.stack_id, **token)

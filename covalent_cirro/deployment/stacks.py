@@ -1,6 +1,6 @@
-"""The gateway to one CloudFormation stack: finds, reads and deletes it, and tells which setting an output feeds.
+"""The gateway to CloudFormation stacks: finds, reads and deletes one, and maps outputs to settings.
 
-Knows neither templates nor the other stacks of a deployment. Writes no config.
+Knows neither templates nor which stacks make a deployment. Writes no config.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from covalent_cirro.aws.sessions import Access, translate
 from covalent_cirro.errors import AwsError, StackError
 
 OURS = "covalent-cirro"
-"""First word of the description of our templates: what tells our stacks from others of the same name."""
+"""First word of the description of the templates, by which stacks of covalent-cirro are recognised."""
 
 SETTINGS = (
     "s3_bucket_name",
@@ -24,10 +24,10 @@ SETTINGS = (
     "batch_job_log_group_name",
     "region",
 )
-"""Executor's settings that every deployment gives."""
+"""Settings of the executor that every deployment has as outputs."""
 
 OPTIONAL_SETTINGS = ("batch_gpu_queue", "batch_on_demand_queue", "batch_gpu_on_demand_queue")
-"""Executor's settings that a deployment gives where it has machines for them."""
+"""Settings of the executor that a deployment has as outputs if it has the queues."""
 
 NOT_SETTINGS = frozenset(
     {
@@ -35,22 +35,22 @@ NOT_SETTINGS = frozenset(
         *("InstanceProfileArn", "SubmitterPolicy"),
     }
 )
-"""Outputs that are no setting by themselves: what they are for is said in their description."""
+"""Outputs that are no settings; their descriptions say what they are for."""
 
 
 class Stack(NamedTuple):
     """A stack as CloudFormation describes it.
 
     Attributes:
-        name: Its name.
-        stack_id: Its ARN.
-        status: ``"UPDATE_COMPLETE"``.
+        name: Name of the stack.
+        stack_id: ARN of the stack.
+        status: Status, ``"UPDATE_COMPLETE"``.
         reason: Why it has that status, in AWS's words; mostly empty.
-        description: Of its template.
+        description: Description of its template.
         parameters: Values of its parameters.
         outputs: Values of its outputs.
         tags: Its tags.
-        changed_at: When it was made or last updated, ISO 8601 in UTC.
+        changed_at: Time of its creation or last update, ISO 8601 in UTC.
     """
 
     name: str
@@ -65,12 +65,12 @@ class Stack(NamedTuple):
 
     @property
     def is_changing(self) -> bool:
-        """Whether CloudFormation is at work on it."""
+        """Whether CloudFormation is changing it."""
         return self.status.endswith("_IN_PROGRESS") and not self.is_empty_shell
 
     @property
     def is_empty_shell(self) -> bool:
-        """Whether it has a name only, made by a change set that was not executed."""
+        """Whether it has no resources, because its first change set was not executed."""
         return self.status == "REVIEW_IN_PROGRESS"
 
     @property
@@ -80,7 +80,7 @@ class Stack(NamedTuple):
 
     @property
     def is_ready(self) -> bool:
-        """Whether it is whole, and can be updated."""
+        """Whether it is complete, and can be updated."""
         return self.status in _READY
 
 
@@ -96,13 +96,13 @@ _READY = frozenset(
 
 
 class Resource(NamedTuple):
-    """A resource that a stack has.
+    """A resource of a stack.
 
     Attributes:
-        logical_id: Its name in the template.
-        resource_type: ``"AWS::S3::Bucket"``.
-        physical_id: Its name, id or ARN in AWS, whichever its type has.
-        status: ``"CREATE_COMPLETE"``.
+        logical_id: Name in the template.
+        resource_type: Type, ``"AWS::S3::Bucket"``.
+        physical_id: Name, id or ARN in AWS, depending on the type.
+        status: Status, ``"CREATE_COMPLETE"``.
     """
 
     logical_id: str
@@ -115,22 +115,22 @@ class Resource(NamedTuple):
 
 
 def setting_name(output_key: str) -> str:
-    """The setting that an output feeds: ``S3BucketName``, ``s3_bucket_name``. Inverse of `output_key`."""
+    """The setting of an output: ``s3_bucket_name`` for ``S3BucketName``. Inverse of `output_key`."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", output_key).lower()
 
 
 def output_key(setting: str) -> str:
-    """The output that feeds a setting: ``s3_bucket_name``, ``S3BucketName``. Inverse of `setting_name`."""
+    """The output of a setting: ``S3BucketName`` for ``s3_bucket_name``. Inverse of `setting_name`."""
     return "".join(word.capitalize() for word in setting.split("_"))
 
 
 def settings_from_outputs(outputs: Mapping[str, str]) -> dict[str, str]:
-    """The executor's settings that the outputs of a deployment give.
+    """The settings of the executor in the outputs of a deployment.
 
-    Outputs that this version does not know are left out: a newer template must not break an older executor.
+    Unknown outputs are left out: an older executor must work with a newer template.
 
     Raises:
-        StackError: An output is missing that every deployment of ours has.
+        StackError: An output is missing that every deployment has.
     """
     settings = {
         setting: outputs[output_key(setting)]
@@ -150,11 +150,11 @@ def settings_from_outputs(outputs: Mapping[str, str]) -> dict[str, str]:
 
 
 def find(client: Any, name_or_id: str) -> Stack | None:
-    """A stack; `None` where there is none of this name. By its ARN a deleted one is found too.
+    """A stack; `None` where it does not exist. By its ARN a deleted stack is found too.
 
     Args:
         client: A boto3 CloudFormation client.
-        name_or_id: Its name or ARN.
+        name_or_id: Name or ARN of the stack.
 
     Raises:
         AccessDenied, AwsError: CloudFormation refused or could not be reached.
@@ -162,7 +162,7 @@ def find(client: Any, name_or_id: str) -> Stack | None:
     try:
         found = call(client, "DescribeStacks", name_or_id, StackName=name_or_id)["Stacks"]
     except AwsError as error:
-        # CloudFormation has no code of its own for a stack that is not there.
+        # CloudFormation has no error code for a stack that does not exist.
         if error.code == "ValidationError" and "does not exist" in str(error):
             return None
         raise
@@ -170,22 +170,24 @@ def find(client: Any, name_or_id: str) -> Stack | None:
 
 
 def get(client: Any, stack_id: str) -> Stack:
-    """A stack that is known to be there.
+    """A stack that should exist.
 
     Raises:
-        StackError: It is not.
+        StackError: It does not exist.
     """
     stack = find(client, stack_id)
     if stack is None:
-        raise StackError(f"stack {stack_id} has vanished while it was waited for: somebody deleted it. Deploy again.")
+        raise StackError(
+            f"stack {stack_id} does not exist any more: somebody deleted it while it was waited for. Deploy again."
+        )
     return stack
 
 
 def require_ours(stack: Stack) -> None:
-    """Leave the stacks of others alone. One that is only reserved by a change set has nothing that could be lost.
+    """Refuse the stacks of others, except an empty one, in which nothing could be lost.
 
     Raises:
-        StackError: It is not one of ours.
+        StackError: It is not one of covalent-cirro.
     """
     if stack.is_empty_shell and not stack.description:
         return
@@ -197,7 +199,7 @@ def require_ours(stack: Stack) -> None:
 
 
 def resources(client: Any, stack: Stack) -> list[Resource]:
-    """What a stack has made and not deleted."""
+    """The resources of a stack that exist."""
     found = []
     for page in _pages(client, "ListStackResources", stack.stack_id, StackName=stack.stack_id):
         found += [
@@ -211,18 +213,18 @@ def resources(client: Any, stack: Stack) -> list[Resource]:
 
 
 def begin_delete(client: Any, stack: Stack) -> None:
-    """Ask for a stack's deletion, which then goes on in AWS."""
+    """Begin to delete a stack; CloudFormation goes on by itself."""
     call(client, "DeleteStack", stack.name, StackName=stack.stack_id)
 
 
 def call(client: Any, operation: str, stack_name: str, **request: Any) -> dict[str, Any]:
-    """One call of CloudFormation's.
+    """Call an operation of CloudFormation.
 
     Args:
         client: A boto3 CloudFormation client.
-        operation: ``"DescribeStacks"``.
-        stack_name: For errors.
-        request: Its parameters.
+        operation: Name of the operation, ``"DescribeStacks"``.
+        stack_name: Name of the stack, for messages.
+        request: Parameters of the call.
 
     Raises:
         AccessDenied, AwsError: CloudFormation refused or could not be reached.

@@ -1,6 +1,6 @@
-"""The way back: stops a deployment's jobs, empties and deletes it, and has it proved that nothing is left.
+"""Deletes a deployment: terminates its jobs, empties and deletes its stacks, and checks that nothing is left.
 
-All of it can be done again: what is gone is not looked for. It must not know the terminal or Covalent's config.
+It can be repeated after a failure. This module must not know the terminal or Covalent's config.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from covalent_cirro.deployment.stack_events import FIRST_POLL_S, LONGEST_POLL_S,
 from covalent_cirro.deployment.stacks import Stack
 
 JOBS_TIMEOUT_S = 300.0
-"""How long terminated jobs may take to end: each has 30 s after SIGTERM. Their queue's deletion waits for the rest."""
+"""Seconds that terminated jobs may take: each has 30 s after SIGTERM. The deletion of their queue waits longer."""
 
 EMPTYING_TRIES = 3
-"""Somebody may still write into a bucket that is being emptied."""
+"""How often a bucket is emptied: somebody may write into it meanwhile."""
 
 REASON = "cirro destroy"
-"""Of the jobs that are terminated."""
+"""Reason given to TerminateJobs."""
 
 
 def destroy(
@@ -45,19 +45,19 @@ def destroy(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Proof:
-    """Stop, empty and delete what a deployment holds, and look whether anything is left.
+    """Terminate the jobs of a deployment, delete its data and its stacks, and check whether anything is left.
 
     Args:
         client: Makes boto3 clients.
-        holdings: What `survey` found.
-        say: Told each step, in a few words.
+        holdings: From `holdings.survey`.
+        say: Called with each step, in a few words.
         on_event: Called with each event of a stack, in order, while waiting.
-        timeout_s: Seconds for the deletion of the stacks in all. It goes on in AWS after that.
-        sleep: Waits for seconds.
+        timeout_s: Seconds for the deletion of all stacks. After that AWS goes on by itself.
+        sleep: Waits for so many seconds.
         clock: Seconds, monotonic.
 
     Raises:
-        StackError: Something could not be emptied or deleted, with AWS's reason; doing it again goes on from there.
+        StackError: Something could not be deleted, with AWS's reason; the next call goes on from there.
         AccessDenied, AwsError: AWS refused or could not be reached.
     """
     queues = existing_queues(client, holdings.of_type("AWS::Batch::JobQueue"))
@@ -82,7 +82,7 @@ def _stop_jobs(
     sleep: Callable[[float], None],
     clock: Callable[[], float],
 ) -> None:
-    """Take no more jobs, terminate those there are, and wait: a job that goes on could write what was just deleted."""
+    """Disable the queues, terminate their jobs, and wait: a running job could write into a bucket that was emptied."""
     batch = client("batch")
     for queue in queues:
         with translated(batch, "batch:UpdateJobQueue", queue):
@@ -96,7 +96,7 @@ def _stop_jobs(
         for some in chunks(fresh, MAX_TERMINATED):
             with translated(batch, "batch:TerminateJobs"):
                 answer = batch.terminate_jobs(jobs=some, reason=REASON)
-            # A job that could not be terminated is tried again at the next look.
+            # A job that could not be terminated is tried again in the next round.
             refused = {str(each["job"]): f"{each['code']}: {each['message']}" for each in answer["errors"]}
             asked |= set(some) - refused.keys()
             for job, words in list(refused.items())[:1]:

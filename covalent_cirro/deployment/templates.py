@@ -25,7 +25,7 @@ MAX_TEMPLATE_BYTES = 51_200
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 
 
-class Foreseen(NamedTuple):
+class ForeseenResource(NamedTuple):
     """A resource that a template makes.
 
     Attributes:
@@ -144,7 +144,7 @@ def broken_rules(template: Template, values: Mapping[str, str]) -> list[str]:
 # --- conditions and resources -------------------------------------------------------------------------------------
 
 
-def foresee(template: Template, values: Mapping[str, str]) -> list[Foreseen]:
+def foresee(template: Template, values: Mapping[str, str]) -> list[ForeseenResource]:
     """The resources that a template would make.
 
     Args:
@@ -156,5 +156,5 @@ def foresee(template: Template, values: Mapping[str, str]) -> list[Foreseen]:
     for logical_id, resource in template["Resources"].items():
         made = names.condition(resource["Condition"]) if "Condition" in resource else True
         if made is not False:
-            foreseen.append(Foreseen(logical_id, resource["Type"], made is True))
+            foreseen.append(ForeseenResource(logical_id, resource["Type"], made is True))
     return foreseen

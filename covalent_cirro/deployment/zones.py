@@ -1,7 +1,7 @@
-"""Which availability zones a new network is made in: those that have instance types, and endpoints where it needs any.
+"""Chooses availability zones for a new network: zones with the instance types and, if needed, with VPC endpoints.
 
-AWS's own order of zones says nothing of either: old zones lack current instance types, and some lack endpoints, with
-which CloudFormation fails.
+The order in which AWS lists zones does not help: old zones lack current instance types, and some zones lack endpoints,
+so that CloudFormation would fail.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from covalent_cirro.deployment.holdings import Client, translated
 from covalent_cirro.jobs.machines import BUNDLES, filters
 
 MOST = 3
-"""Zones of a network; two of them have endpoints (``infra/network.yaml``)."""
+"""Zones of a network, at most; two of them have endpoints (``infra/network.yaml``)."""
 
 LEAST = 2
 
 ENDPOINTS = ("ecs", "ecs-agent", "ecs-telemetry", "ecr.api", "ecr.dkr", "logs")
-"""Services of which private subnets need endpoints (``infra/network.yaml``)."""
+"""Services whose VPC endpoints private subnets need (``infra/network.yaml``)."""
 
 
 def choose(client: Client, types: Iterable[str], *, private: bool) -> tuple[str, ...]:
@@ -27,7 +27,7 @@ def choose(client: Client, types: Iterable[str], *, private: bool) -> tuple[str,
     Args:
         client: Makes boto3 clients.
         types: ``instanceTypes`` of the compute environments: sizes, families and bundles.
-        private: The subnets are private: two zones must have all endpoints.
+        private: Whether the subnets are private: then two zones must have all endpoints.
 
     Raises:
         AccessDenied, AwsError: EC2 refused or could not be reached.
@@ -47,14 +47,14 @@ def choose(client: Client, types: Iterable[str], *, private: bool) -> tuple[str,
 
 
 def best(zones: Iterable[str], kinds: Mapping[str, int], with_endpoints: set[str]) -> tuple[str, ...]:
-    """Of the zones, the ones to take: pure.
+    """The best of the zones. Pure.
 
-    Those with endpoints come first, then those with more kinds of instances; one that has neither is left out.
+    Zones with endpoints come first, then zones with more of the instance types; zones without any are left out.
 
     Args:
-        zones: All of them.
-        kinds: How many of the wanted kinds of instances a zone has.
-        with_endpoints: Zones that have all endpoints that are needed.
+        zones: Names of all zones.
+        kinds: By zone, how many of the wanted sizes and families it has.
+        with_endpoints: Zones that have all needed endpoints.
     """
     of_use = [zone for zone in zones if kinds.get(zone)]
     order = sorted(of_use, key=lambda zone: (zone not in with_endpoints, -kinds[zone], zone))
@@ -84,7 +84,7 @@ def offered_zones(client: Client, names: Iterable[str]) -> dict[str, frozenset[s
 
 
 def _kinds_in(wanted: Iterable[str], offered: Mapping[str, frozenset[str]]) -> dict[str, int]:
-    """By zone, how many of the wanted sizes and families it has; a family by any of its sizes."""
+    """By zone, how many of the wanted sizes and families it has; any size of a family counts."""
     kinds = {each for name in wanted for each in BUNDLES.get(name, (name,))}
     count: dict[str, int] = {}
     for kind in kinds:

@@ -1,4 +1,4 @@
-"""What became of electrons, told from AWS Batch and S3 alone: jobs, their logs and stories, and how to end them.
+"""Jobs of electrons, their logs and their costs, from AWS Batch and S3 alone; and the end of jobs.
 
-Needs no Covalent server and does not touch its database; it must not know the terminal.
+Needs no Covalent server, and does not read or write its database. It must not know the terminal.
 """

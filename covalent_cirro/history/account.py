@@ -5,16 +5,14 @@ A call that AWS throttles is made again, more slowly. This module must not know 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import tenacity
 
-from covalent_cirro.aws import sessions
 from covalent_cirro.aws.capacity import Capacity
-from covalent_cirro.aws.clients import Clients
+from covalent_cirro.aws.clients import Clients, run_blocking
 from covalent_cirro.aws.sessions import Access, translate
 from covalent_cirro.contract.protocol import Location
 from covalent_cirro.covalent_server import config
@@ -22,25 +20,26 @@ from covalent_cirro.deployment import stacks
 from covalent_cirro.deployment.plans import PARTS, stack_name
 from covalent_cirro.errors import AccessDenied, AwsError, StackError
 from covalent_cirro.jobs import console_links
+from covalent_cirro.jobs.remedies import OWN_QUEUES
 from covalent_cirro.settings import BY_NAME, Settings, resolve
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 THREADS = 8
-"""Calls at a time. AWS publishes no rate for ListJobs and DescribeJobs, and throttles them early."""
+"""Calls at the same time. AWS publishes no rate for ListJobs and DescribeJobs, and throttles them early."""
 
 PATIENCE_S = 60.0
-"""How long a throttled or failing call is made again, on top of botocore's own tries."""
+"""Seconds for which a throttled or failing call is repeated, on top of botocore's own retries."""
 
 LONGEST_PAUSE_S = 10.0
 
-QUEUE_KINDS = ("cpu", "cpu-on-demand", "gpu", "gpu-on-demand")
-"""A deployment's queues are called after it and their kind (``infra/compute.yaml``)."""
+QUEUE_KINDS = tuple(end.removeprefix("-") for end in OWN_QUEUES)
+"""Kinds of queues. A queue's name is that of its deployment and its kind (``infra/compute.yaml``)."""
 
 
 class Queues(NamedTuple):
-    """Names of job queues: those of the deployment and of the settings, and all others of the account and region."""
+    """Names of job queues: ``ours`` are those of the deployment and the settings, ``others`` all others."""
 
     ours: tuple[str, ...]
     others: tuple[str, ...]
@@ -94,15 +93,15 @@ class Account:
         return str(meta.partition) if console_links.is_aws(str(meta.endpoint_url)) else ""
 
     def ask(self, operation: str, call: Callable[[], T], of: str = "") -> T:
-        """Make a call, again and more slowly while AWS throttles or fails.
+        """Make a call, and repeat it with growing pauses while AWS throttles or fails.
 
         Args:
-            operation: ``"batch:ListJobs"``.
-            call: Makes it.
-            of: What it is about, for messages.
+            operation: The operation, ``"batch:ListJobs"``.
+            call: Makes the call.
+            of: What the call is about, for messages.
 
         Raises:
-            AccessDenied, NotFound, AwsError: After `PATIENCE_S` of trying; at once if trying cannot help.
+            AccessDenied, NotFound, AwsError: At once, if a retry cannot help; else after `PATIENCE_S`.
         """
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, AwsError) and error.retryable),
@@ -114,30 +113,22 @@ class Account:
                 return call()
         raise AssertionError("tenacity returns or raises")
 
-    def wait_for(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call that is awaited, again and more slowly while AWS throttles or fails. Not for an event loop.
-
-        Raises:
-            AccessDenied, NotFound, AwsError: As `ask`.
-        """
-        return asyncio.run(sessions.patiently(call, self._patience_s))
-
     def each(self, call: Callable[[T], U], of: list[T]) -> list[U]:
-        """What a call gives for each of many, several at a time, in their order. Not to be used inside itself."""
+        """Results of a call for each item, in their order; `THREADS` run at a time. Not to be used inside ``call``."""
         return list(self._threads.map(call, of))
 
     @property
     def queues(self) -> Queues:
-        """The job queues of the account and region: at most 50 (Batch User Guide, Service quotas)."""
+        """The job queues of the account and region."""
         if self._queues is None:
             self._queues = self._find_queues()
         return self._queues
 
     def our_queues(self) -> tuple[str, ...]:
-        """The job queues that electrons are sent to.
+        """Names of the job queues that electrons are submitted to.
 
         Raises:
-            StackError: There is none of them in the account and region.
+            StackError: None of them exists in the account and region.
         """
         if not self.queues.ours:
             raise StackError(
@@ -154,7 +145,7 @@ class Account:
         configured = [_name(queue) for queue in own if queue]
 
         try:
-            found = self.wait_for(self.capacity.queues)
+            found = self.ask("batch:DescribeJobQueues", lambda: run_blocking(self.capacity.queues()))
         except AccessDenied:
             return Queues(tuple(dict.fromkeys(configured)), ())
         names = [each.name for each in found]
@@ -163,30 +154,24 @@ class Account:
 
 
 def open_account(access: Access, deployment: str) -> Account:
-    """The account that electrons are sent to, and the settings of the executor there.
+    """The account in which electrons run, with the executor's settings.
 
     Args:
-        access: Credentials and region; what it leaves open is as the executor's settings have it.
-        deployment: Name of the deployment. Another one than was deployed last has other settings than the config's:
-            they are read from its stacks.
+        access: Credentials and region; the executor's settings fill in what is `None`.
+        deployment: Name of the deployment. Unless it is the one that was deployed last, whose settings are in the
+            config, its settings are read from its stacks.
 
     Raises:
         SettingsError: The config has a value that cannot work.
         StackError: There is no such deployment.
-        AccessDenied, AwsError: Its stacks cannot be read.
+        AccessDenied, AwsError: The stacks cannot be read.
     """
     section = {key: value for key, value in config.executor_section().items() if key in BY_NAME}
-    given = {key: str(section.get(key) or "") or None for key in ("profile", "credentials", "region", "endpoint_url")}
-    settled = Access(
-        profile=access.profile or given["profile"],
-        credentials=access.credentials or (None if access.profile else given["credentials"]),
-        region=access.region or given["region"],
-        endpoint_url=access.endpoint_url or given["endpoint_url"],
-    )
+    settled = access.completed(section)
     last = config.last_deploy()
     if last is not None and deployment != last.stack_name:
         section = _settings_of(settled, deployment)
-    # Covalent writes "" for what nobody set.
+    # Covalent writes "" for an option that nobody set.
     return Account(settled, deployment, resolve({}, {key: value for key, value in section.items() if value != ""}))
 
 

@@ -1,6 +1,6 @@
-"""The gateway to what electrons left in S3, for commands: dispatches, their calls, outcomes and parts of logs.
+"""The gateway to electrons' objects in S3, for commands: dispatches, their calls, outcomes and parts of logs.
 
-S3 keeps them longer than AWS Batch keeps jobs. Nothing is written, and nothing is unpickled.
+S3 keeps these objects longer than AWS Batch keeps jobs. Nothing is written, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ T = TypeVar("T")
 JOBS = "jobs/"
 
 
-class Kept(NamedTuple):
+class StoredCall(NamedTuple):
     """One call in S3.
 
     Attributes:
-        place: Where.
-        node_id: The node in its key: the first of a task group.
-        has_outcome: Whether its job left an outcome.
-        parts: Names of the log's parts (`log_parts.Part`) in the order of the text.
+        place: Location of the call.
+        node_id: Id of the node in its key; of a task group, the first node.
+        has_outcome: Whether there is an outcome.
+        parts: Names of the parts of the log (`log_parts.Part`), in the order of the text.
     """
 
     place: Location
@@ -49,7 +49,7 @@ class Kept(NamedTuple):
 
 
 def dispatches(account: Account, beginning: str) -> list[str]:
-    """Ids of dispatches that begin so: one ListObjectsV2 for each 1,000."""
+    """Ids of dispatches that begin with a text: one ListObjectsV2 for each 1,000 ids."""
     base = f"{account.settings.key_prefix}{JOBS}"
     found = []
     for page in _pages(account, f"{base}{beginning}", Delimiter="/"):
@@ -57,10 +57,10 @@ def dispatches(account: Account, beginning: str) -> list[str]:
     return found
 
 
-def calls(account: Account, dispatch_id: str, node_id: int | None = None) -> list[Kept]:
-    """Calls of a dispatch, or of one node of it, oldest first of each node: a ListObjectsV2 for each 1,000 objects."""
+def calls(account: Account, dispatch_id: str, node_id: int | None = None) -> list[StoredCall]:
+    """Calls of a dispatch or of a node, oldest first for each node: a ListObjectsV2 for each 1,000 objects."""
     return [
-        Kept(
+        StoredCall(
             place=place,
             node_id=place.node_id,
             has_outcome="outcome.json" in names,
@@ -82,10 +82,10 @@ def _calls(account: Account, dispatch_id: str, node_id: int | None) -> dict[Loca
 def reuses(
     account: Account, dispatch_id: str, known: Container[Location] = ()
 ) -> list[tuple[Location, Reused | CallError]]:
-    """Electrons of a dispatch that have the results of earlier work instead of a job, but for those that are known.
+    """Electrons of a dispatch that reuse the results of an earlier job, except those in ``known``.
 
-    A ListObjectsV2 for each 1,000 objects of the dispatch, and a GetObject for each such electron. Of a document that
-    cannot be read the reason is given.
+    Takes a ListObjectsV2 for each 1,000 objects of the dispatch, and a GetObject for each such electron. For a document
+    that cannot be read, the error is returned in its place.
     """
     calls = _calls(account, dispatch_id, None)
     new = [place for place, names in calls.items() if "reused.json" in names and place not in known]
@@ -101,21 +101,21 @@ def _read_reused(account: Account, place: Location) -> Reused | CallError | None
 
 
 def parts(account: Account, place: Location) -> tuple[str, ...]:
-    """Names of the parts of a call's log that are there now, in the order of the text."""
+    """Names of the parts of a call's log that are in S3 now, in the order of the text."""
     base = place.log_key("")
     pages = _pages(account, base, bucket=place.bucket)
     return log_parts.ordered(each["Key"].removeprefix(base) for page in pages for each in page.get("Contents", ()))
 
 
 def objects(account: Account, bucket: str, prefix: str, after: str = "") -> dict[str, tuple[int, float]]:
-    """By key, bytes of each object under a prefix and when it was written, in epoch seconds; of those after a key."""
+    """By key, bytes and epoch second of the writing of each object under a prefix; only of keys after ``after``."""
     pages = _pages(account, prefix, bucket=bucket, **({"StartAfter": after} if after else {}))
     every = (each for page in pages for each in page.get("Contents", ()))
     return {each["Key"]: (each["Size"], each["LastModified"].timestamp()) for each in every}
 
 
 def read_call(account: Account, place: Location) -> Call | None:
-    """A call; `None` where it is gone.
+    """A call; `None` where it has expired.
 
     Raises:
         CallError: It is malformed, too large, or of another format.
@@ -134,7 +134,7 @@ def _document(account: Account, bucket: str, key: str, parse: Callable[[bytes], 
 
 
 def read_outcome(account: Account, place: Location) -> Outcome | None:
-    """The outcome of a call; `None` where its job left none.
+    """The outcome of a call; `None` where there is none.
 
     Raises:
         OutcomeError: It is malformed, too large, of another format, or of another call.
@@ -147,11 +147,12 @@ def read_outcome(account: Account, place: Location) -> Outcome | None:
 
 
 def outcome_of_job(account: Account, place: Location, detail: JobDetail, first: Outcome | None) -> Outcome | None:
-    """The outcome that a job of the call wrote; `None` where it left none.
+    """The outcome that a job of the call wrote; `None` where it wrote none.
 
     Args:
+        place: Location of the call.
         detail: What AWS Batch says of the job.
-        first: What ``outcome.json`` has, from `read_outcome`.
+        first: The outcome in ``outcome.json``, from `read_outcome`.
     """
     mac_key = detail.mac_key_of(place)
     if mac_key is None or first is None:
@@ -166,7 +167,7 @@ def outcome_of_job(account: Account, place: Location, detail: JobDetail, first: 
 
 
 def read(account: Account, bucket: str, key: str, limit: int) -> bytes | None:
-    """An object's bytes; `None` if there is none.
+    """The bytes of an object; `None` where it does not exist.
 
     Raises:
         TooLarge: It has more than ``limit`` bytes.

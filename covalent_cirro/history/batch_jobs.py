@@ -1,6 +1,6 @@
-"""The gateway to an account's jobs in AWS Batch, for commands: lists, describes and terminates them, many at a time.
+"""The gateway to jobs in AWS Batch, for commands: lists, describes and terminates many jobs at a time.
 
-It gives `Record`s of electrons only: the jobs of others are not seen, and so are not touched.
+It returns `Record`s of electrons only, so that the jobs of other programs are neither shown nor terminated.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from covalent_cirro.history.records import Record, parse_record
 from covalent_cirro.jobs.states import ACTIVE_STATES
 
 
-class Listed(NamedTuple):
-    """What ListJobs says of a job whose name is that of an electron's."""
+class ListedJob(NamedTuple):
+    """What ListJobs says of a job whose name is that of an electron's job."""
 
     job_id: str
     name: JobName
     created_at: float
 
 
-def active(account: Account, queues: Sequence[str]) -> list[Listed]:
-    """Jobs that have not ended: one ListJobs for each queue and state, and one more for each 1,000 jobs."""
+def active(account: Account, queues: Sequence[str]) -> list[ListedJob]:
+    """Jobs that have not ended: a ListJobs for each queue and state, and for each 1,000 jobs more."""
 
-    def of(queue_and_state: tuple[str, str]) -> list[Listed]:
+    def of(queue_and_state: tuple[str, str]) -> list[ListedJob]:
         queue, state = queue_and_state
         return _listed(account, queue, lambda name: True, jobStatus=state)
 
@@ -39,34 +39,34 @@ def active(account: Account, queues: Sequence[str]) -> list[Listed]:
 
 def created_since(
     account: Account, queues: Sequence[str], since: float, wanted: Callable[[JobName], bool] = lambda name: True
-) -> list[Listed]:
-    """Jobs in any state: one ListJobs for each queue, and one more for each 100 jobs.
+) -> list[ListedJob]:
+    """Jobs in any state that were created after a time: a ListJobs for each queue, and for each 100 jobs more.
 
     Args:
-        account: Where.
+        account: The account.
         queues: Names of queues.
-        since: Epoch seconds; with a filter by time, ListJobs gives jobs in every state.
-        wanted: Which names to give.
+        since: Epoch seconds. With this filter ListJobs lists jobs in every state.
+        wanted: Whether to return the job of this name.
     """
     value = str(max(0, int(since * 1000)))
 
-    def of(queue: str) -> list[Listed]:
+    def of(queue: str) -> list[ListedJob]:
         return _listed(account, queue, wanted, filters=[{"name": "AFTER_CREATED_AT", "values": [value]}])
 
     return _distinct(account.each(of, list(queues)))
 
 
-def named(account: Account, queues: Sequence[str], name: str) -> list[Listed]:
-    """Jobs in any state whose name begins so: one ListJobs for each queue."""
+def named(account: Account, queues: Sequence[str], name: str) -> list[ListedJob]:
+    """Jobs in any state whose name begins with ``name``: a ListJobs for each queue."""
 
-    def of(queue: str) -> list[Listed]:
+    def of(queue: str) -> list[ListedJob]:
         return _listed(account, queue, lambda _: True, filters=[{"name": "JOB_NAME", "values": [f"{name}*"]}])
 
     return _distinct(account.each(of, list(queues)))
 
 
 def describe(account: Account, job_ids: Iterable[str]) -> list[Record]:
-    """What AWS Batch knows of electrons' jobs, 100 in a call. Unknown ids, and jobs of others, are left out."""
+    """What AWS Batch says of electrons' jobs, 100 in a call. Unknown ids, and jobs of other programs, are left out."""
     batch, ids = account.clients("batch"), list(dict.fromkeys(job_ids))
 
     def some(chunk: list[str]) -> list[Record]:
@@ -78,7 +78,7 @@ def describe(account: Account, job_ids: Iterable[str]) -> list[Record]:
 
 
 def _with_exact_names(account: Account, records: list[Record]) -> list[Record]:
-    """The records with the names that their calls have, where a tag could not hold them: each call is read once."""
+    """The records with exact names: where a tag could not hold a name, the call is read, once."""
     inexact = {record.call for record in records if record.call is not None and not record.has_exact_names}
     asked = sorted(inexact - account.names.keys())
     account.names |= dict(zip(asked, account.each(lambda place: _names(account, place), asked), strict=True))
@@ -95,16 +95,16 @@ def _with_exact_names(account: Account, records: list[Record]) -> list[Record]:
 def _names(account: Account, place: Location) -> tuple[str, str] | None:
     try:
         call = archive.read_call(account, place)
-    except CirroError:  # gone, or somebody else's: the tags must do
+    except CirroError:  # the call has expired, or may not be read: the names in the tags are shown
         return None
     return (call.tasks[0].name, call.lattice) if call is not None and call.tasks else None
 
 
 def terminate(account: Account, job_ids: Sequence[str], reason: str) -> dict[str, str]:
-    """Ask for the end of jobs, whatever state each is in: 50 in a call, one by one where AWS does not take that.
+    """Terminate jobs in any state: 50 in a call, or one by one where AWS refuses that.
 
     Returns:
-        By id, AWS's words for those that it refused.
+        By job id, AWS's words for each job that it did not terminate.
     """
     refused: dict[str, str] = {}
     for answer in account.each(
@@ -123,7 +123,7 @@ def _terminate(account: Account, job_ids: list[str], reason: str) -> dict[str, s
         except AwsError as error:
             if error.retryable:
                 raise
-            # An older endpoint does not know it, or a policy allows some of the jobs: each is asked for by itself.
+            # The endpoint does not know the call, or the policy allows some of the jobs: terminate one at a time.
         else:
             left = [str(each["job"]) for each in answer["errors"]]
     refused = {}
@@ -139,9 +139,9 @@ def _terminate(account: Account, job_ids: list[str], reason: str) -> dict[str, s
     return refused
 
 
-def _listed(account: Account, queue: str, wanted: Callable[[JobName], bool], **request: Any) -> list[Listed]:
+def _listed(account: Account, queue: str, wanted: Callable[[JobName], bool], **request: Any) -> list[ListedJob]:
     batch = account.clients("batch")
-    found: list[Listed] = []
+    found: list[ListedJob] = []
     token: dict[str, str] = {}
     while True:
         page = account.ask(
@@ -152,14 +152,14 @@ def _listed(account: Account, queue: str, wanted: Callable[[JobName], bool], **r
         for each in page["jobSummaryList"]:
             name = parse_job_name(each["jobName"])
             if name is not None and wanted(name):
-                found.append(Listed(each["jobId"], name, (each.get("createdAt") or 0) / 1000))
+                found.append(ListedJob(each["jobId"], name, (each.get("createdAt") or 0) / 1000))
         if not page.get("nextToken"):
             return found
         token = {"nextToken": page["nextToken"]}
 
 
-def _distinct(pages: Iterable[list[Listed]]) -> list[Listed]:
-    """A job that changed its state between two calls is in both answers."""
+def _distinct(pages: Iterable[list[ListedJob]]) -> list[ListedJob]:
+    """Each job once: a job that changed its state between two calls is in both answers."""
     return list({each.job_id: each for page in pages for each in page}.values())
 
 

@@ -1,6 +1,6 @@
-"""The list of electrons as it is now, and again a moment later with few calls: what ``cirro jobs`` shows.
+"""The list of electrons that ``cirro jobs`` shows, and its updates with few calls.
 
-A first look searches; each later one asks for the jobs that had not ended, all together, and for new ones.
+The first update searches for jobs; later ones ask for the jobs that had not ended, all together, and for new jobs.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from covalent_cirro.contract.protocol import Location, Outcome, Reused
 from covalent_cirro.errors import AccessDenied, NotFound
 from covalent_cirro.history import archive, batch_jobs, find
 from covalent_cirro.history.account import Account
-from covalent_cirro.history.archive import Kept
+from covalent_cirro.history.archive import StoredCall
 from covalent_cirro.history.electron_list import Row, folded, ordered, row_of_call, row_of_job, row_of_reused
 from covalent_cirro.history.instances import Instances
-from covalent_cirro.history.queue_places import Turns
+from covalent_cirro.history.queue_places import JobWaits
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.authentic_outcomes import refused
 
 EVERY_S = 3.0
-"""Between two looks, at least."""
+"""Seconds between two updates, at least."""
 
 CALLS_PER_S = 2.0
-"""Looks that take many calls are further apart: AWS publishes no rate for ListJobs and DescribeJobs, and other
-programs share it."""
+"""Calls a second, at most, by which the pause between updates is computed: AWS publishes no rate for ListJobs and
+DescribeJobs, and other programs share it."""
 
 OVERLAP_S = 30.0
-"""New jobs are looked for from this long before the newest known one: ListJobs shows a job some time after it was
+"""Seconds before the last update from which new jobs are searched: ListJobs shows a job some time after it was
 submitted."""
 
 
@@ -35,10 +35,10 @@ class Board:
     """The rows of one dispatch, or of all.
 
     Args:
-        account: Where.
-        dispatch_id: The whole id of a dispatch; `None` for all.
-        everything: Without a dispatch: all jobs that AWS Batch knows, not only the last day's.
-        reusing: The dispatch may yet reuse results of an earlier one: each look asks S3 for that.
+        account: The account.
+        dispatch_id: The whole id of a dispatch; `None` for all dispatches.
+        everything: Without a dispatch: all jobs that AWS Batch knows, not only those of the last day.
+        reusing: The dispatch may still reuse results of an earlier one: each update asks S3 for them.
         clock: Epoch seconds.
     """
 
@@ -58,17 +58,17 @@ class Board:
         self._records: dict[str, Record] = {}
         self._outcomes: dict[Location | str, Outcome | None] = {}  # by job id; by place, of jobs that are forgotten
         self._problems: dict[Location | str, str] = {}
-        self._kept: list[Kept] = []
+        self._kept: list[StoredCall] = []
         self._electrons: dict[Location, str] = {}
         self._reusing = reusing
         self._reused: dict[Location, Reused] = {}
         self._hosts = Instances(account)
-        self._turns = Turns(account, clock=clock)
+        self._turns = JobWaits(account, clock=clock)
         self._looked_at: float | None = None
         self._calls = 0
 
     def look(self) -> list[Row]:
-        """The rows as they are now, in the order in which they are shown.
+        """Update the rows, and return them in the order in which they are shown.
 
         Raises:
             AccessDenied, AwsError: AWS refused or could not be reached.
@@ -103,7 +103,7 @@ class Board:
 
     @property
     def pause_s(self) -> float:
-        """How long to wait before the next look."""
+        """Seconds to wait before the next update."""
         return max(EVERY_S, self._calls / CALLS_PER_S)
 
     def _first(self) -> list[Record]:
@@ -136,7 +136,7 @@ class Board:
         return [*new, *batch_jobs.describe(self._account, (each for each in open_ids if each not in seen))]
 
     def _read_outcomes(self) -> None:
-        """Outcomes of what has ended, each once: it is written before the job ends, and stays as it is."""
+        """Read the outcome of each ended job, once: it is written before the job ends, and does not change."""
         wanted: list[tuple[Location, Record | None]] = [
             (record.call, record)
             for record in self._records.values()
@@ -156,8 +156,8 @@ class Board:
             if record is None or outcome is None:
                 return outcome, problem
             own = archive.outcome_of_job(self._account, place, record.detail, outcome)
-            # A call that was submitted twice has one outcome, of one of its jobs.
+            # A call that was submitted twice has one outcome, written by one of its jobs.
             forged = own is None and outcome.job_id == record.job_id
             return own, str(refused(place, outcome, record.detail)) if forged else ""
         except (AccessDenied, NotFound):
-            return None, ""  # a call in a bucket of somebody else's: the list does without
+            return None, ""  # the call is in a bucket that may not be read: the list is shown without its outcome

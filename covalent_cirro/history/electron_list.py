@@ -1,6 +1,6 @@
-"""The list of an account's electrons: a row for each job, and for each call that AWS Batch no longer knows a job of.
+"""Rows of the list of electrons: one for each job, and one for each call whose job AWS Batch does not know any more.
 
-Pure: which rows there are, what each says, and in which order they are shown.
+Pure: it decides what each row says, and the order of the rows.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 from covalent_cirro.contract.protocol import Failure, Location, Outcome, Reused
 from covalent_cirro.history.instances import Instance
-from covalent_cirro.history.queue_places import Turn
-from covalent_cirro.history.records import ENDED, RUNNING, Record
+from covalent_cirro.history.queue_places import JobWait
+from covalent_cirro.history.records import RUNNING, Record
 from covalent_cirro.jobs import further_tries
 from covalent_cirro.jobs import states as jobs
 from covalent_cirro.jobs.formatting import MIB
-from covalent_cirro.jobs.reuse_texts import REUSED, told
-from covalent_cirro.jobs.states import JobState
+from covalent_cirro.jobs.reuse_texts import REUSED, origin_text
+from covalent_cirro.jobs.states import TERMINAL_STATES, JobState
 
 WITHOUT_JOB = "-"
-"""State of a call without job and outcome."""
+"""State of a call without a job and without an outcome."""
 
 NOBODY_KNOWS = (
     "AWS Batch knows no job of it, and there is no outcome: it was not submitted, or AWS has forgotten it (ended jobs "
@@ -27,31 +27,31 @@ NOBODY_KNOWS = (
 )
 
 SUBMITTED_WITHIN_S = 120.0
-"""A call without job and outcome that is younger is taken to be on its way to AWS Batch."""
+"""A younger call without job and outcome is taken for one that is being submitted."""
 
 
 class Row(NamedTuple):
     """One electron's job.
 
     Attributes:
-        dispatch_id: The dispatch.
-        lattice: Its name; empty where it is not known.
-        node_id: The node.
-        electron: Its name.
-        state: AWS's word; `WITHOUT_JOB` where there is no job to tell.
-        since: Epoch seconds since when it is in this state; `None` where nobody knows.
-        why: What it waits for and what to change, or why it failed, in one line; mostly empty.
-        reason: Of a job that waits, the name of why (`waiting.reasons.Why`); mostly empty.
-        position: Of a job that waits, its place in its queue from 1; `None` where nobody knows.
-        attempt: The attempt that runs or was the last; 0 where none has begun.
-        attempts_allowed: How often AWS Batch may start it; `None` where nobody knows.
-        queue: Name of the queue; empty where AWS Batch has forgotten the job.
-        where: Type and zone of the instance that it runs on or ran on; empty where nobody knows.
-        memory_mib: Memory that it asked for.
-        used_bytes: Most memory that it used; `None` before its end.
+        dispatch_id: Id of the dispatch.
+        lattice: Name of the lattice; empty where it is not known.
+        node_id: Id of the node.
+        electron: Name of the electron.
+        state: State of the job in AWS's word; `WITHOUT_JOB` where there is no job.
+        since: Epoch seconds since when the job is in this state; `None` where it is not known.
+        why: What the job waits for and what to change, or why it failed, in one line; mostly empty.
+        reason: Value of `waiting.Why` of a job that waits; else empty.
+        position: Position in its queue, from 1, of a job that waits; `None` where it is not known.
+        attempt: Number of the attempt that runs or was the last; 0 where none has begun.
+        attempts_allowed: How often AWS Batch may start the job; `None` where it is not known.
+        queue: Name of the queue; empty where AWS Batch does not know the job any more.
+        where: Type and zone of the instance of the last attempt; empty where they are not known.
+        memory_mib: Memory that the job asked for.
+        used_bytes: Most memory that the job used; `None` before its end.
         job_id: Id of the job; empty where there is none.
-        call_id: Id of its call; empty where nobody knows.
-        tried: Rows of the jobs before it that came to nothing, and that we submitted again as this one, oldest first.
+        call_id: Id of the call; empty where it is not known.
+        tried: Rows of earlier jobs of the electron that failed and were submitted again, oldest first.
     """
 
     dispatch_id: str
@@ -76,24 +76,24 @@ class Row(NamedTuple):
     @property
     def has_ended(self) -> bool:
         """Whether it will not change any more."""
-        return self.state in (*ENDED, REUSED)
+        return self.state in (*TERMINAL_STATES, REUSED)
 
 
 def row_of_job(
     record: Record,
     outcome: Outcome | None,
-    waits: Turn | None = None,
+    waits: JobWait | None = None,
     host: Instance | None = None,
     problem: str = "",
 ) -> Row:
     """The row of a job.
 
     Args:
-        record: What AWS Batch says.
-        outcome: What the job left, if it has ended and left one.
-        waits: Why it waits, if it does and that is known.
-        host: What it runs on, if it does and that is known.
-        problem: Why an outcome that is there cannot be read; mostly empty.
+        record: What AWS Batch says of the job.
+        outcome: The job's outcome, if it has ended and wrote one.
+        waits: Why the job waits, if it waits and the reason is known.
+        host: Instance that the job runs on, if it runs and the instance is known.
+        problem: Why the job's outcome cannot be read; mostly empty.
     """
     return Row(
         dispatch_id=record.dispatch_id,
@@ -117,7 +117,7 @@ def row_of_job(
 
 
 def row_of_call(place: Location, electron: str, outcome: Outcome | None, now: float, problem: str = "") -> Row:
-    """The row of a call whose job AWS Batch does not know: from what lies in S3, or why that cannot be read."""
+    """The row of a call whose job AWS Batch does not know: from its outcome, or why that cannot be read."""
     is_new = now - place.made_at < SUBMITTED_WITHIN_S
     state, since, why = WITHOUT_JOB, None, "is being submitted" if is_new else NOBODY_KNOWS
     if outcome is not None:
@@ -148,7 +148,7 @@ def row_of_call(place: Location, electron: str, outcome: Outcome | None, now: fl
 
 
 def row_of_reused(place: Location, reused: Reused) -> Row:
-    """The row of an electron that has the results of an earlier job, which stands in for its own."""
+    """The row of an electron that has the results of an earlier job."""
     return Row(
         dispatch_id=place.dispatch_id,
         lattice=reused.lattice,
@@ -156,7 +156,7 @@ def row_of_reused(place: Location, reused: Reused) -> Row:
         electron=reused.nodes[0][1],
         state=REUSED,
         since=reused.at,
-        why=told(reused),
+        why=origin_text(reused),
         reason="",
         position=None,
         attempt=0,
@@ -171,7 +171,7 @@ def row_of_reused(place: Location, reused: Reused) -> Row:
 
 
 def folded(rows: Iterable[Row]) -> list[Row]:
-    """One row for all tries of an electron: the last one's, which says what came of those before."""
+    """One row for all tries of an electron: that of the last try, which says how the earlier ones ended."""
     by_call: dict[str, list[Row]] = {}
     found: list[Row] = []
     for row in rows:
@@ -193,7 +193,7 @@ def _after(row: Row, before: tuple[Row, ...]) -> Row:
 
 
 def ordered(rows: Iterable[Row]) -> list[Row]:
-    """What runs first, then what waits, then what has ended; the longest running and the latest ended first."""
+    """Running jobs first, then waiting ones, then ended ones; the longest running and the latest ended first."""
 
     def key(row: Row) -> tuple[int, float, str, int, str]:
         since = row.since or 0.0
@@ -207,7 +207,7 @@ def ordered(rows: Iterable[Row]) -> list[Row]:
 
 
 def counts(rows: Iterable[Row]) -> dict[str, int]:
-    """How many rows are in each state, in the order of a job's life."""
+    """How many rows are in each state, in the order in which a job takes the states."""
     found: dict[str, int] = {}
     for row in rows:
         found[row.state] = found.get(row.state, 0) + 1
@@ -221,7 +221,7 @@ def row_document(row: Row) -> Mapping[str, object]:
 
 
 def failure_of(outcome: Outcome) -> Failure | None:
-    """The failure that ended a call: the first of its electrons that did not merely wait for another."""
+    """The failure that ended a call: that of the first electron that failed itself."""
     failures = [result.failure for result in outcome.results if result.failure is not None]
     return next((each for each in failures if each.kind != "not_run"), failures[0] if failures else None)
 
@@ -235,7 +235,7 @@ def _where(outcome: Outcome) -> str:
     return " ".join(outcome.host[key] for key in ("instance_type", "zone") if outcome.host.get(key))
 
 
-def _why(record: Record, outcome: Outcome | None, waits: Turn | None) -> str:
+def _why(record: Record, outcome: Outcome | None, waits: JobWait | None) -> str:
     if outcome is not None and not outcome.succeeded:
         return _failure_line(outcome)
     detail = record.detail

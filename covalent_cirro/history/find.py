@@ -1,6 +1,6 @@
-"""Finds dispatches, electrons and their jobs, wherever there is a trace of them: in AWS Batch, in S3, or in both.
+"""Finds dispatches, electrons and their jobs in AWS Batch, in S3, or in both.
 
-AWS Batch forgets a job days after its end, S3 forgets a call weeks after it, and neither has to be asked for all.
+AWS Batch forgets a job days after its end, S3 a call weeks after it. Neither is asked for more than is needed.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from covalent_cirro.contract.protocol import Call, Location, Outcome, ProtocolEr
 from covalent_cirro.errors import AccessDenied, CallError, NoSuchElectron, OutcomeError
 from covalent_cirro.history import archive, batch_jobs
 from covalent_cirro.history.account import Account
-from covalent_cirro.history.archive import Kept
-from covalent_cirro.history.batch_jobs import Listed
+from covalent_cirro.history.archive import StoredCall
+from covalent_cirro.history.batch_jobs import ListedJob
 from covalent_cirro.history.names import SHORT, JobName, Wanted, choose, listed
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.authentic_outcomes import refused
@@ -24,20 +24,20 @@ from covalent_cirro.jobs.reuse_texts import checked_origin
 DAY_S = 24 * 3600.0
 
 CLOCKS_APART_S = 300.0
-"""A call's id has the time of the server's clock, a job that of AWS's: AWS refuses clocks further apart than this."""
+"""Greatest difference of the server's clock, which is in a call's id, and AWS's, which is in a job."""
 
 
-class Attempted(NamedTuple):
-    """One call of an electron, and what came of it.
+class CallHistory(NamedTuple):
+    """One call of an electron, with its jobs and its outcome.
 
     Attributes:
-        place: Where the call is.
-        call: What it says; `None` where it is gone.
-        outcome: What its job left; `None` where that is nothing yet, or nothing at all.
-        problem: Why the outcome or the call that is there cannot be read; empty where they can.
-        parts: Names of the log's parts in S3.
-        records: Its jobs that AWS Batch still knows, oldest first; mostly one.
-        reused: Of an electron that has the results of earlier work: all else is of that.
+        place: Location of the call.
+        call: The call; `None` where it has expired.
+        outcome: Outcome of its job; `None` where there is none, or none yet.
+        problem: Why the outcome or the call cannot be read; empty where they can.
+        parts: Names of the parts of the log in S3.
+        records: The call's jobs that AWS Batch still knows, oldest first; mostly one.
+        reused: If the electron reuses results: where they come from. All other attributes are about that earlier call.
     """
 
     place: Location
@@ -50,31 +50,31 @@ class Attempted(NamedTuple):
 
 
 class Electron(NamedTuple):
-    """All that is known of an electron.
+    """An electron with all of its calls.
 
     Attributes:
-        dispatch_id: Its dispatch.
-        node_id: Its node.
-        calls: Oldest first; the last is the one that counts. Never empty.
+        dispatch_id: Id of its dispatch.
+        node_id: Id of its node.
+        calls: Its calls, oldest first; the last one counts. Never empty.
     """
 
     dispatch_id: str
     node_id: int
-    calls: tuple[Attempted, ...]
+    calls: tuple[CallHistory, ...]
 
     @property
-    def newest(self) -> Attempted:
+    def newest(self) -> CallHistory:
         """The call that counts."""
         return self.calls[-1]
 
     @property
     def record(self) -> Record | None:
-        """The job that counts; `None` where AWS Batch knows none."""
+        """The job that counts; `None` where AWS Batch knows no job of the newest call."""
         return self.newest.records[-1] if self.newest.records else None
 
     @property
     def name(self) -> str:
-        """Its name; ``"-"`` where nobody knows it any more."""
+        """Name of the electron; ``"-"`` where it is not known any more."""
         for each in reversed(self.calls):
             for task in each.call.tasks if each.call else ():
                 if task.node_id == self.node_id:
@@ -86,7 +86,7 @@ class Electron(NamedTuple):
 
 
 def recent(account: Account, within_s: float = DAY_S) -> list[Record]:
-    """Jobs that have not ended, and those of the last day."""
+    """Jobs that have not ended, and jobs created in the last day."""
     queues = account.our_queues()
     found = batch_jobs.active(account, queues)
     found += batch_jobs.created_since(account, queues, time.time() - within_s)
@@ -94,7 +94,7 @@ def recent(account: Account, within_s: float = DAY_S) -> list[Record]:
 
 
 def all_known(account: Account) -> list[Record]:
-    """All jobs that AWS Batch has not forgotten."""
+    """All jobs that AWS Batch still knows."""
     found = batch_jobs.created_since(account, account.our_queues(), 0.0)
     return batch_jobs.describe(account, (each.job_id for each in found))
 
@@ -106,18 +106,18 @@ def unfinished(account: Account) -> list[Record]:
 
 
 def created_since(account: Account, since: float, dispatch_id: str | None) -> list[Record]:
-    """Jobs made since then, of one dispatch or of all."""
+    """Jobs created after ``since``, in epoch seconds, of one dispatch or of all."""
     found = batch_jobs.created_since(account, account.queues.ours, since, _of(dispatch_id))
     return _mine(batch_jobs.describe(account, (each.job_id for each in found)), dispatch_id)
 
 
-def jobs_of(account: Account, dispatch_id: str, kept: Iterable[Kept]) -> list[Record]:
-    """Jobs of a dispatch in the deployment's queues; in others too, where calls of it are without one.
+def jobs_of(account: Account, dispatch_id: str, kept: Iterable[StoredCall]) -> list[Record]:
+    """Jobs of a dispatch in the deployment's queues; in other queues too, if a call has no job in these.
 
     Args:
-        account: Where.
-        dispatch_id: The whole id.
-        kept: Its calls in S3.
+        account: The account.
+        dispatch_id: The whole id of the dispatch.
+        kept: Calls of the dispatch in S3.
     """
     kept = list(kept)
     since = min((each.place.made_at for each in kept), default=0.0) - CLOCKS_APART_S
@@ -141,7 +141,7 @@ def _mine(records: Iterable[Record], dispatch_id: str | None) -> list[Record]:
 
 
 def dispatch_named(account: Account, beginning: str) -> str:
-    """The id of the dispatch that is meant by the beginning of it.
+    """The whole id of the dispatch whose id begins with ``beginning``.
 
     Raises:
         NoSuchElectron: There is none, or several; candidates are named.
@@ -150,7 +150,7 @@ def dispatch_named(account: Account, beginning: str) -> str:
     if beginning in ids or len(ids) == 1:
         return choose(beginning, ids)
     if not ids:
-        # An executor with a bucket or prefix of its own left a trace in AWS Batch only.
+        # The calls of an executor with another bucket or prefix are not found in S3, but its jobs in AWS Batch.
         jobs = all_known(account)
         newest = sorted(jobs, key=lambda record: -(record.detail.created_at or 0.0))
         known = list(dict.fromkeys(record.dispatch_id for record in newest))
@@ -162,11 +162,11 @@ def dispatch_named(account: Account, beginning: str) -> str:
 
 
 def electron(account: Account, wanted: Wanted) -> Electron:
-    """All that is known of an electron.
+    """Find an electron.
 
     Args:
-        account: Where.
-        wanted: Its dispatch, or the beginning of that, and its node.
+        account: The account.
+        wanted: Id of its dispatch, or the beginning of the id, and id of its node.
 
     Raises:
         NoSuchElectron: There is none, or several dispatches begin so; candidates are named.
@@ -191,30 +191,30 @@ def electron(account: Account, wanted: Wanted) -> Electron:
 
 
 def again(account: Account, known: Electron) -> Electron:
-    """The same electron, with what AWS Batch says of its newest call's jobs now: one DescribeJobs."""
+    """The same electron with its newest call's jobs as AWS Batch describes them now: one DescribeJobs."""
     *earlier, newest = known.calls
     records = batch_jobs.describe(account, (each.job_id for each in newest.records))
     return known._replace(calls=(*earlier, newest._replace(records=_by_age(records) or newest.records)))
 
 
-def _read(account: Account, kept: Kept) -> Attempted:
+def _read(account: Account, kept: StoredCall) -> CallHistory:
     outcome, problem = None, ""
     if kept.has_outcome:
         outcome, problem = outcome_or_problem(account, kept.place)
     call, no_call = call_or_problem(account, kept.place)
-    return Attempted(kept.place, call, outcome, problem or no_call, kept.parts, ())
+    return CallHistory(kept.place, call, outcome, problem or no_call, kept.parts, ())
 
 
-def _ended_since(account: Account, of: Attempted) -> Attempted:
-    """The call with its outcome, where its job wrote that between the look at S3 and the one at AWS Batch."""
+def _ended_since(account: Account, of: CallHistory) -> CallHistory:
+    """The call with the outcome that its job wrote after S3 was read, and before AWS Batch was asked."""
     if of.outcome is not None or (of.problem and of.call is not None) or not of.records or not of.records[-1].has_ended:
         return of
     outcome, problem = outcome_or_problem(account, of.place)
     return of._replace(outcome=outcome, problem=problem or of.problem, parts=archive.parts(account, of.place))
 
 
-def _own(account: Account, of: Attempted) -> Attempted:
-    """The call with the outcome that one of its jobs wrote, as far as AWS Batch still knows them."""
+def _own(account: Account, of: CallHistory) -> CallHistory:
+    """The call with the outcome that one of its jobs wrote; without a job that AWS Batch knows, as it is."""
     if of.outcome is None or not of.records:
         return of
     for record in reversed(of.records):
@@ -225,14 +225,14 @@ def _own(account: Account, of: Attempted) -> Attempted:
     return of._replace(outcome=None, problem=str(refused(of.place, of.outcome, detail)))
 
 
-def _origin(account: Account, place: Location, reused: Reused) -> Attempted:
-    """The work whose results an electron has, under the electron's own nodes."""
+def _origin(account: Account, place: Location, reused: Reused) -> CallHistory:
+    """The earlier call whose results an electron has, with the node ids of the electron."""
     own = {origin_id: node_id for node_id, _, origin_id in reused.nodes}
     names = {node_id: name for node_id, name, _ in reused.nodes}
     try:
         origin = checked_origin(place, reused)
     except ProtocolError as error:
-        return Attempted(place, None, None, str(error), (), (), reused)
+        return CallHistory(place, None, None, str(error), (), (), reused)
     outcome, problem = outcome_or_problem(account, origin)
     call, no_call = call_or_problem(account, origin)
     records = batch_jobs.describe(account, [reused.job_id])
@@ -243,11 +243,11 @@ def _origin(account: Account, place: Location, reused: Reused) -> Attempted:
         tasks = [task._replace(node_id=own.get(task.node_id, task.node_id)) for task in call.tasks]
         call = call._replace(tasks=tuple(task._replace(name=names.get(task.node_id, task.name)) for task in tasks))
     parts = archive.parts(account, origin)
-    return Attempted(origin, call, outcome, problem or no_call, parts, _by_age(records), reused)
+    return CallHistory(origin, call, outcome, problem or no_call, parts, _by_age(records), reused)
 
 
 def outcome_or_problem(account: Account, place: Location) -> tuple[Outcome | None, str]:
-    """The outcome of a call, or why the one that is there cannot be read."""
+    """The outcome of a call, or why it cannot be read."""
     try:
         return archive.read_outcome(account, place), ""
     except OutcomeError as error:
@@ -255,15 +255,15 @@ def outcome_or_problem(account: Account, place: Location) -> tuple[Outcome | Non
 
 
 def call_or_problem(account: Account, place: Location) -> tuple[Call | None, str]:
-    """A call, or why the one that is there cannot be read."""
+    """A call, or why it cannot be read."""
     try:
         return archive.read_call(account, place), ""
     except CallError as error:
         return None, str(error)
 
 
-def _in_a_group(account: Account, dispatch_id: str, node_id: int) -> list[Kept]:
-    """Calls of a task group that the node is in, which are under the node of its first electron."""
+def _in_a_group(account: Account, dispatch_id: str, node_id: int) -> list[StoredCall]:
+    """Calls of the task group of a node, whose keys have the node of the group's first electron."""
     every = archive.calls(account, dispatch_id)
     calls = account.each(lambda each: call_or_problem(account, each.place)[0], every)
     return [
@@ -273,8 +273,8 @@ def _in_a_group(account: Account, dispatch_id: str, node_id: int) -> list[Kept]:
     ]
 
 
-def _jobs_of_calls(account: Account, dispatch_id: str, calls: Iterable[Attempted]) -> tuple[Record, ...]:
-    """The calls' jobs: by their names, which are made from what a call says; the id in an outcome costs no search."""
+def _jobs_of_calls(account: Account, dispatch_id: str, calls: Iterable[CallHistory]) -> tuple[Record, ...]:
+    """The calls' jobs: by the id in the outcome, and by a search for the name that the call determines."""
     ids: list[str] = []
     for each in calls:
         if each.outcome is not None and each.outcome.job_id:
@@ -283,7 +283,7 @@ def _jobs_of_calls(account: Account, dispatch_id: str, calls: Iterable[Attempted
     return _by_age(batch_jobs.describe(account, ids))
 
 
-def _named(account: Account, dispatch_id: str, of: Attempted) -> list[Listed]:
+def _named(account: Account, dispatch_id: str, of: CallHistory) -> list[ListedJob]:
     if of.call is None or not of.call.tasks:
         return []
     first = of.call.tasks[0]
@@ -294,8 +294,8 @@ def _named(account: Account, dispatch_id: str, of: Attempted) -> list[Listed]:
     return found
 
 
-def _elsewhere(account: Account, records: list[Record]) -> list[Attempted]:
-    """Calls in another bucket or under another prefix, as their jobs name them."""
+def _elsewhere(account: Account, records: list[Record]) -> list[CallHistory]:
+    """Calls in another bucket or under another prefix, whose jobs name them."""
     places = list(dict.fromkeys(record.call for record in _by_age(records) if record.call is not None))
     made = []
     for place in places:
@@ -306,7 +306,7 @@ def _elsewhere(account: Account, records: list[Record]) -> list[Attempted]:
         except AccessDenied as error:
             names, outcome, problem, call, no_call = (), None, str(error), None, ""
         mine = tuple(record for record in _by_age(records) if record.call == place)
-        made.append(Attempted(place, call, outcome, problem or no_call, names, mine))
+        made.append(CallHistory(place, call, outcome, problem or no_call, names, mine))
     return made
 
 

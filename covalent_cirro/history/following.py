@@ -1,4 +1,4 @@
-"""What an electron prints, as it comes, while its job runs: from CloudWatch, and from parts in S3 what grows."""
+"""What an electron prints while its job runs: whole lines from CloudWatch, unfinished lines from parts in S3."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from covalent_cirro.contract.protocol import Location, Log
 from covalent_cirro.history import archive, find
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.find import Electron
-from covalent_cirro.history.growing import GrowingLine
+from covalent_cirro.history.growing_line import GrowingLine
 from covalent_cirro.history.log_events import LogEvents, as_printed, is_piece_of_a_line
 from covalent_cirro.history.output import BOTH, Piece, as_piece, heading, read, read_part, result_of
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.log_text import LogText
 
 NEWS_S = 2.0
-"""Between two looks for new lines, while there are some: GetLogEvents takes 10 to 25 calls a second for a whole account
+"""Seconds between two reads while there are new lines: GetLogEvents takes 10 to 25 calls a second for a whole account
 and region (CloudWatch Logs quotas)."""
 
 SILENCE_S = 10.0
-"""Between two looks at an electron that prints nothing: each look without news doubles the time up to this. The runner
-stores a part of the log as often at first."""
+"""Seconds between two reads of an electron that prints nothing, at most: each read without news doubles the pause. The
+runner at first stores a part of the log as often."""
 
 STATE_S = 5.0
-"""Between two looks at the job's state."""
+"""Seconds between two reads of the job's state, at least."""
 
 LAG_S = 3.0
-"""The last lines reach CloudWatch a moment after the container's end: it is looked for them this long."""
+"""Seconds to wait after the container's end: the last lines reach CloudWatch later than the end."""
 
 BEHIND_S = 8.0
-"""A line reaches CloudWatch so long after it was printed, at most: Docker's awslogs driver sends every 5 s."""
+"""Seconds until a printed line is in CloudWatch, at most: Docker's awslogs driver sends every 5 s."""
 
 AWAITED = 4
-"""Lines that have been shown by half and come from CloudWatch yet: there is one for each stream, mostly."""
+"""Lines of which a part was shown and whose rest is still expected from CloudWatch; mostly one for each stream."""
 
 
 def follow(
@@ -47,17 +47,17 @@ def follow(
     clock: Callable[[], float] = time.monotonic,
     say: Callable[[str], None] = lambda state: None,
 ) -> Iterator[Piece]:
-    """What an electron prints, as it comes, until its job has ended.
+    """What an electron prints, until its job has ended.
 
     Calls: one GetLogEvents every `NEWS_S` to `SILENCE_S`, two ListObjectsV2 after each without news and a GetObject for
     each new part that has an unfinished line, and one DescribeJobs every `STATE_S` to `SILENCE_S`.
 
     Args:
-        account: Where.
-        electron: From `history/find.py`; with a job that AWS Batch knows.
-        sleep: Waits for seconds.
+        account: The account.
+        electron: The electron, with a job that AWS Batch knows.
+        sleep: Waits for so many seconds.
         clock: Seconds, monotonic.
-        say: Told the job's state when it changes.
+        say: Called with the job's state when it changes.
     """
     if electron.record is None or electron.record.has_ended:
         yield from read(account, electron)
@@ -108,9 +108,9 @@ def _new(
 def _rest(
     account: Account, electron: Electron, tails: dict[str, _Tail], sleep: Callable[[float], None]
 ) -> Iterator[Piece]:
-    """The last lines, which come a moment after the end."""
+    """The last lines, which CloudWatch has a few seconds after the end."""
     if not tails:
-        # It ended between two looks at its state, or its container never ran.
+        # It ended between two reads of its state, or its container never ran.
         fresh = electron.newest
         outcome, problem = find.outcome_or_problem(account, fresh.place)
         whole = fresh._replace(outcome=outcome, problem=problem, parts=archive.parts(account, fresh.place))
@@ -131,12 +131,12 @@ def _rest(
 
 @dataclass
 class _Shown:
-    """What was shown of a line that grows.
+    """The part of an unfinished line that was shown.
 
     Attributes:
         line: The line.
-        count: So many characters of it were shown.
-        seen_at: When more of it was seen, by the clock.
+        count: How many of its characters were shown.
+        seen_at: Seconds on the clock when the line last grew.
     """
 
     line: GrowingLine
@@ -145,12 +145,12 @@ class _Shown:
 
     @property
     def text(self) -> str:
-        """These characters. At the end of a message CloudWatch has no carriage returns."""
+        """The characters that were shown. CloudWatch cuts carriage returns at the end of a message."""
         return self.line.text[: self.count].rstrip("\r")
 
 
 class _Tail:
-    """What is new of one attempt: from CloudWatch, and its unfinished lines, or all if need be, from stored parts."""
+    """New text of an attempt: lines from CloudWatch; from stored parts unfinished lines, or all that there is."""
 
     def __init__(
         self, account: Account, record: Record, stream: str, attempt: int, place: Location, clock: Callable[[], float]
@@ -166,17 +166,17 @@ class _Tail:
 
     @property
     def is_blind(self) -> bool:
-        """Whether CloudWatch may not be read, so that all comes from stored parts."""
+        """Whether CloudWatch cannot be read, so that all text comes from stored parts."""
         return self._events.is_blind
 
     def rest(self) -> Iterator[Piece]:
-        """All that is there now."""
+        """All text that exists now."""
         for messages in self._events.rest():
             yield self._printed(messages)
         yield from self._from_parts()
 
     def new(self) -> Iterator[Piece]:
-        """What came since the last time."""
+        """The text since the last call."""
         if messages := self._events.new():
             yield self._printed(messages)
         else:
@@ -193,7 +193,7 @@ class _Tail:
                     yield as_piece(self._attempt, stream, bit)
 
     def _grown(self, shown: _Shown) -> Iterator[Piece]:
-        """What was seen of a line at an earlier look, once CloudWatch has all before it and if it has nothing newer."""
+        """What an earlier read found of a line, once CloudWatch has all lines before it and nothing newer."""
         line = shown.line
         is_due = self._clock() - shown.seen_at >= BEHIND_S and line.is_newer_than(self._events)
         if is_due and len(line.text) > shown.count:
@@ -204,12 +204,12 @@ class _Tail:
         if is_news:
             shown.seen_at = self._clock()
         if is_another:
-            # What was shown comes from CloudWatch yet, with the rest of its line.
+            # CloudWatch will have what was shown, with the rest of its line.
             self._awaited = [*self._awaited, before][-AWAITED:] if before else self._awaited
             shown.count = 0
 
     def _printed(self, messages: list[str]) -> Piece:
-        """Events as text, without what was shown of their lines before."""
+        """Events as text, without the part of their lines that was shown before."""
         return Piece(self._attempt, BOTH, "".join(map(self._rest_of, messages)))
 
     def _rest_of(self, message: str) -> str:

@@ -1,6 +1,6 @@
-"""Where jobs run: the instance under an ECS container instance, its type and zone. Each is asked for once.
+"""The EC2 instances that jobs run on, by their ECS container instances. ECS is asked once for each.
 
-AWS Batch names only the container instance, and an outcome, which has the rest, is not there before the end.
+AWS Batch names only the container instance; an outcome has type and zone, but is written at a job's end.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ MAX_DESCRIBED = 100
 """Container instances in one DescribeContainerInstances call (ECS API Reference)."""
 
 TYPE, ZONE = "ecs.instance-type", "ecs.availability-zone"
-"""Attributes that the ECS agent gives its container instance (ECS Developer Guide, Container instance attributes)."""
+"""Attributes of a container instance (ECS Developer Guide, Container instance attributes)."""
 
 
 class Instance(NamedTuple):
-    """An instance. Empty: not known."""
+    """An EC2 instance. Empty: not known."""
 
     instance_type: str = ""
     zone: str = ""
@@ -35,29 +35,29 @@ ContainerInstance = tuple[str, str]
 
 
 def places(record: Record) -> list[ContainerInstance]:
-    """Where a job's attempts ran, oldest first, and last where it runs now."""
+    """Container instances of a job's attempts, oldest first; the last one is that of the attempt that runs."""
     return [*((each.cluster, each.host) for each in record.attempts), (record.cluster, record.host)]
 
 
 class Instances:
-    """The instances of one account's jobs."""
+    """Instances of the jobs of an account."""
 
     def __init__(self, account: Account) -> None:
         self._account = account
         self._known: dict[ContainerInstance, Instance] = {}
 
     def of(self, records: Iterable[Record]) -> dict[str, Instance]:
-        """Instances of the jobs that have one now, by their ids: a call for each cluster with new ones."""
+        """Instances by job id, for the jobs that have one now: a call for each cluster with new container instances."""
         running = {each.job_id: (each.cluster, each.host) for each in records if each.has_machine}
         found = self.at(running.values())
         return {job_id: found[place] for job_id, place in running.items() if place in found}
 
     def of_attempts(self, record: Record) -> dict[str, Instance]:
-        """Instances of a job's attempts, by what the attempts name them; they are gone some minutes after their end."""
+        """Instances of a job's attempts by ``host`` of the attempt; ECS forgets an instance minutes after its end."""
         return {place[1]: host for place, host in self.at(places(record)).items()}
 
     def at(self, wanted: Iterable[ContainerInstance]) -> dict[ContainerInstance, Instance]:
-        """Instances by their places. What may not be asked, or is gone, is left out: nothing depends on it."""
+        """Instances by container instance. Those that ECS does not know, or that a policy hides, are left out."""
         asked = {(cluster, each) for cluster, each in wanted if cluster and each and not each.startswith("i-")}
         missing: dict[str, set[str]] = {}
         for cluster, each in asked - self._known.keys():
@@ -67,7 +67,7 @@ class Instances:
         return {place: self._known[place] for place in asked if self._known[place].instance_type}
 
     def _learn(self, cluster: str, ids: list[str]) -> None:
-        # One that cannot be seen is not asked for again.
+        # A container instance that cannot be seen is not asked for again.
         self._known |= {(cluster, each): Instance() for each in ids}
         for begin in range(0, len(ids), MAX_DESCRIBED):
             for each in self._described(cluster, ids[begin : begin + MAX_DESCRIBED]):

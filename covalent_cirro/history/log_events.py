@@ -1,4 +1,4 @@
-"""The log of one attempt in CloudWatch: its whole lines, in the order in which they came. It must not know S3."""
+"""The log of an attempt in CloudWatch: its events, which are whole lines, in their order. It must not know S3."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from covalent_cirro.history.account import Account
 from covalent_cirro.history.records import Record
 
 EVENT_BYTES = 262_144 - 26
-"""CloudWatch takes no longer events (CloudWatch Logs quotas); Docker's awslogs driver cuts longer lines there."""
+"""Bytes of an event, at most (CloudWatch Logs quotas); Docker's awslogs driver cuts longer lines there."""
 
 
 def as_printed(message: str) -> str:
-    """The text of an event: a line, or a piece of one that was too long for an event."""
+    """The text of an event: a line, or a piece of a line that was too long for one event."""
     return message if is_piece_of_a_line(message) else f"{message}\n"
 
 
 def is_piece_of_a_line(message: str) -> bool:
-    """Whether an event is as long as one can be: what follows it belongs to the same line."""
+    """Whether an event is as long as it can be, so that the next event belongs to the same line."""
     return len(message) > EVENT_BYTES // 4 and len(message.encode()) >= EVENT_BYTES
 
 
@@ -27,9 +27,9 @@ class LogEvents:
     """The events of one attempt's stream in CloudWatch, oldest first, each once.
 
     Attributes:
-        is_blind: Whether it may not be read, or its group is gone.
-        last: The latest message.
-        ingested_at: Epoch seconds when CloudWatch took that in.
+        is_blind: Whether the log cannot be read: a policy forbids it, or the log group does not exist.
+        last: Message of the latest event.
+        ingested_at: Epoch seconds when CloudWatch received the latest event.
     """
 
     def __init__(self, account: Account, record: Record, stream: str) -> None:
@@ -44,14 +44,14 @@ class LogEvents:
         self._is_at_end = False
 
     def rest(self) -> Iterator[list[str]]:
-        """All messages that are there now. A page may be empty in the middle: at the end the token stays the same."""
+        """All messages that CloudWatch has now. Pages may be empty before the end, where the token stays the same."""
         self._is_at_end = False
         while not self._is_at_end:
             if messages := self.new():
                 yield messages
 
     def new(self) -> list[str]:
-        """Messages that came since the last time; one call."""
+        """Messages since the last call; takes one call."""
         if self.is_blind:
             self._is_at_end = True
             return []
@@ -66,7 +66,7 @@ class LogEvents:
             self.is_blind = self._is_at_end = True
             return []
         except NotFound as error:
-            # The stream appears with its first line; without its group nothing will.
+            # CloudWatch has the stream from its first line on; without the log group it never will.
             self.is_blind, self._is_at_end = "log group does not exist" in str(error), True
             return []
         token = {"nextToken": answer["nextForwardToken"]}  # never null (GetLogEvents)

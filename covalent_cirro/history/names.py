@@ -1,4 +1,4 @@
-"""What somebody typed to name an electron, and what a job's name says. Pure: it compares texts and asks nobody."""
+"""Parses what a user typed to name an electron, and names of jobs. Pure."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import NamedTuple
 from covalent_cirro.errors import NoSuchElectron
 
 SHORT = 8
-"""Characters of a dispatch's id that a job's name holds (`batch.job_name`), and that are shown."""
+"""Characters of a dispatch's id that a job's name has (`batch.job_name`), and that commands show."""
 
 NAMED = 10
-"""Candidates that a message names at most."""
+"""Candidates that a message lists, at most."""
 
 _JOB_NAME = re.compile(r"-(?P<dispatch>[^-]{1,8})-(?P<node>\d+)-(?P<call>[0-9a-f]{20})(?![0-9a-f])")
 
 
 class Wanted(NamedTuple):
-    """What somebody named.
+    """A dispatch or an electron, as a user named it.
 
     Attributes:
-        dispatch: A dispatch's id, or the beginning of one.
-        node_id: An electron of it; `None` for all.
+        dispatch: Id of the dispatch, or the beginning of the id.
+        node_id: Id of the electron's node; `None` for all electrons of the dispatch.
     """
 
     dispatch: str
@@ -33,7 +33,7 @@ class Wanted(NamedTuple):
 
 
 class JobName(NamedTuple):
-    """What the name of a job of ours tells: the beginning of its dispatch's id, its node and its call."""
+    """What the name of an electron's job says: the beginning of its dispatch's id, its node and its call."""
 
     dispatch: str
     node_id: int
@@ -55,18 +55,18 @@ def parse(text: str) -> Wanted:
 
 
 def parse_job_name(name: str) -> JobName | None:
-    """What `batch.job_name` wrote into a job's name; `None` where it is not one of ours."""
+    """Parse a name from `batch.job_name`; `None` for other names."""
     match = _JOB_NAME.search(name)
     return None if match is None else JobName(match["dispatch"].lower(), int(match["node"]), match["call"])
 
 
 def choose(wanted: str, ids: Collection[str], others: Sequence[str] = ()) -> str:
-    """The one id that is meant by itself or by its beginning.
+    """The one id that is ``wanted`` or begins with it.
 
     Args:
         wanted: An id or the beginning of one.
-        ids: Ids that begin so, and others.
-        others: What to name where none begins so.
+        ids: Known ids.
+        others: Ids that the message lists where none matches.
 
     Raises:
         NoSuchElectron: None begins so, or several do; candidates are named.
@@ -83,6 +83,6 @@ def choose(wanted: str, ids: Collection[str], others: Sequence[str] = ()) -> str
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names with commas between them; of very many, the first and how many more."""
+    """Names joined by commas; of more than `NAMED`, the first ones and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more

@@ -1,6 +1,6 @@
-"""What an electron has printed until now, attempt by attempt: from the outcome, from CloudWatch, from parts in S3.
+"""What an electron has printed until now, by attempt: from the outcome, from CloudWatch, or from parts in S3.
 
-An outcome has the streams apart and whole; CloudWatch has them mixed, as they come; parts are there when neither is.
+An outcome has whole, separate streams; CloudWatch has both in one, in their order; parts exist where neither does.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from covalent_cirro.contract.protocol import Location, Log, NodeResult
 from covalent_cirro.errors import AccessDenied, TooLarge
 from covalent_cirro.history import archive
 from covalent_cirro.history.account import Account
-from covalent_cirro.history.find import Attempted, Electron
-from covalent_cirro.history.growing import GrowingLine
+from covalent_cirro.history.find import CallHistory, Electron
+from covalent_cirro.history.growing_line import GrowingLine
 from covalent_cirro.history.log_events import LogEvents, as_printed
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.log_text import Bit, LogText, without_parts
 
 BOTH = "log"
-"""Stream of a `Piece` that has stdout and stderr mixed, as CloudWatch has them; others are `STDOUT` and `STDERR`."""
+"""Stream of a `Piece` with stdout and stderr in one, as in CloudWatch; others are `STDOUT` and `STDERR`."""
 
 
 class Piece(NamedTuple):
-    """Some of what an electron printed.
+    """A piece of what an electron printed, or a note about the log.
 
     Attributes:
-        attempt: The job's attempt, from 1.
+        attempt: Number of the job's attempt, from 1.
         stream: `STDOUT`, `STDERR` or `BOTH`.
-        text: As it was printed.
-        about: Something about the log, instead of a text: which attempt begins, what is missing; mostly empty.
+        text: The printed text; empty in a note.
+        about: The note: which attempt begins, what is missing; mostly empty.
     """
 
     attempt: int
@@ -42,7 +42,7 @@ class Piece(NamedTuple):
 
 
 def read(account: Account, electron: Electron) -> Iterator[Piece]:
-    """All that an electron has printed until now, attempt by attempt; of its newest call."""
+    """All that the newest call of an electron has printed until now, by attempt."""
     of, record = electron.newest, electron.record
     last = max(_last_attempt(of), 1)
     for attempt in range(1, last + 1):
@@ -56,7 +56,7 @@ def read(account: Account, electron: Electron) -> Iterator[Piece]:
 
 
 def heading(attempt: int, record: Record | None) -> str:
-    """What stands above an attempt's text."""
+    """The line above an attempt's text."""
     if record is None or attempt > len(record.attempts):
         return f"attempt {attempt}"
     of = record.attempts[attempt - 1]
@@ -65,13 +65,13 @@ def heading(attempt: int, record: Record | None) -> str:
 
 
 def result_of(electron: Electron) -> NodeResult | None:
-    """What the newest outcome says of the electron itself."""
+    """The electron's result in the newest outcome."""
     outcome = electron.newest.outcome
     results = outcome.results if outcome is not None else ()
     return next((result for result in results if result.node_id == electron.node_id), None)
 
 
-def _last_attempt(of: Attempted) -> int:
+def _last_attempt(of: CallHistory) -> int:
     record = of.records[-1] if of.records else None
     in_parts = max((part.attempt for name in of.parts if (part := log_parts.parse(name))), default=0)
     return max(0 if record is None else record.attempt, of.outcome.attempt if of.outcome else 0, in_parts)
@@ -83,8 +83,8 @@ def _of_result(account: Account, place: Location, attempt: int, result: NodeResu
         yield from (as_piece(attempt, stream, bit) for bit in bits)
 
 
-def _of_attempt(account: Account, of: Attempted, record: Record | None, attempt: int) -> Iterator[Piece]:
-    """An attempt without an outcome: by CloudWatch, which has it to the last line; else by what it stored."""
+def _of_attempt(account: Account, of: CallHistory, record: Record | None, attempt: int) -> Iterator[Piece]:
+    """The log of an attempt without an outcome: from CloudWatch, which has all lines; else from stored parts."""
     if record is not None and attempt <= len(record.log_streams) and record.log_streams[attempt - 1]:
         events = LogEvents(account, record, record.log_streams[attempt - 1])
         seen = False
@@ -116,7 +116,7 @@ def _of_parts(account: Account, place: Location, log: Log, *, whole: bool) -> It
 
 
 def read_part(account: Account, bucket: str, key: str, text: LogText) -> list[Bit]:
-    """What a part adds to a log, or why it cannot be read."""
+    """Read a part of a log: its text, or a note on why it cannot be read."""
     uri = f"s3://{bucket}/{key}"
     try:
         data = archive.read(account, bucket, key, MAX_PART_BYTES)
@@ -126,5 +126,5 @@ def read_part(account: Account, bucket: str, key: str, text: LogText) -> list[Bi
 
 
 def as_piece(attempt: int, stream: str, bit: Bit) -> Piece:
-    """A bit of a log as it is shown."""
+    """A bit of a log as a `Piece`."""
     return Piece(attempt, stream, "", bit.text) if bit.is_note else Piece(attempt, stream, bit.text)

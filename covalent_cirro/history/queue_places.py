@@ -1,16 +1,16 @@
-"""Why jobs wait, and where in their queue they are, for commands: one look at a queue for all of its jobs.
+"""Why jobs wait, and their position in their queue, for commands: a queue is looked at once for all of its jobs.
 
-What it means is `waiting.reasons`'; who asks here waits for an answer, so there is no deadline before it.
+`jobs/waiting.py` finds the reason. Unlike on the server, a job need not have waited for a while before AWS is asked.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from covalent_cirro.aws.clients import run_blocking
 from covalent_cirro.errors import CirroError
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.records import Record
@@ -19,15 +19,15 @@ from covalent_cirro.jobs.states import JobState
 from covalent_cirro.jobs.waiting import QueueSnapshot, Reason, Waiting, Why, explain
 
 EVERY_S = 10.0
-"""Between two looks at a queue: each is five or six calls, however many jobs wait in it."""
+"""Seconds between two looks at a queue: each takes five or six calls, however many jobs wait in the queue."""
 
 
-class Turn(NamedTuple):
+class JobWait(NamedTuple):
     """What a job waits for.
 
     Attributes:
-        reason: Why, and what to change.
-        place: Its place in its queue from 1; `None` where nobody knows.
+        reason: Why the job waits, and what to change.
+        place: Position in its queue, from 1; `None` where it is not known.
     """
 
     reason: Reason
@@ -37,11 +37,11 @@ class Turn(NamedTuple):
         return str(self.reason._replace(position=""))
 
 
-class Turns:
-    """The queues of one account, and what their jobs wait for.
+class JobWaits:
+    """What the jobs in the queues of an account wait for.
 
     Args:
-        account: Where.
+        account: The account.
         clock: Epoch seconds.
     """
 
@@ -50,8 +50,8 @@ class Turns:
         self._clock = clock
         self._seen: dict[str, tuple[float, QueueSnapshot | None]] = {}
 
-    def of(self, records: Iterable[Record]) -> dict[str, Turn]:
-        """Why the jobs that are RUNNABLE wait, by their ids. Those that AWS does not let one learn are left out."""
+    def of(self, records: Iterable[Record]) -> dict[str, JobWait]:
+        """Why RUNNABLE jobs wait, by job id. Jobs whose reason the credentials do not allow to learn are left out."""
         records = list(records)
         gone = {each.job_id for each in records if each.state != JobState.RUNNABLE.value}
         found = {}
@@ -63,19 +63,19 @@ class Turns:
                     found[record.job_id] = turn
         return found
 
-    def _turn(self, record: Record, seen: QueueSnapshot, gone: set[str]) -> Turn:
-        """The queue may have been looked at before the jobs: those of them that are ``gone`` do not count."""
+    def _turn(self, record: Record, seen: QueueSnapshot, gone: set[str]) -> JobWait:
+        """What a job waits for. Jobs in ``gone`` have left the queue since it was looked at, and do not count."""
         detail, now = record.detail, self._clock()
         need = Need(int(detail.vcpus), detail.memory_mib, detail.gpus)
         job = Waiting(detail.job_id, need, detail.status_reason, record.since or now)
         reason = explain(job, seen, detail.queue, self._account.region, self._account.access.profile, now)
         front = [each.job_id for each in seen.front or () if each.job_id not in gone]
-        return Turn(reason, front.index(detail.job_id) + 1 if detail.job_id in front else None)
+        return JobWait(reason, front.index(detail.job_id) + 1 if detail.job_id in front else None)
 
     def _look(self, queue: str) -> QueueSnapshot | None:
         looked_at, seen = self._seen.get(queue, (float("-inf"), None))
         if self._clock() - looked_at >= EVERY_S:
-            with contextlib.suppress(CirroError):  # throttled: what was seen before will do until the next look
-                seen = asyncio.run(self._account.capacity.look(queue))
+            with contextlib.suppress(CirroError):  # throttled: the earlier answer is used until the next look
+                seen = run_blocking(self._account.capacity.look(queue))
             self._seen[queue] = (self._clock(), seen)
         return seen

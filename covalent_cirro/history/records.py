@@ -1,6 +1,6 @@
-"""One job of an electron as AWS Batch describes it, with all that a list or a story shows of it.
+"""An electron's job as AWS Batch describes it, with everything that commands show about it.
 
-Pure: it reads what DescribeJobs answered. What a job's end means is `jobs`'.
+Pure: it parses answers of DescribeJobs. `jobs/ends.py` says what a job's end means.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 from covalent_cirro.aws.batch import REPLACED, job_tail
 from covalent_cirro.contract.protocol import CALL_PARAMETER, Location, ProtocolError, parse_call_argument
 from covalent_cirro.jobs import states
-from covalent_cirro.jobs.states import Attempt, JobDetail, JobState
+from covalent_cirro.jobs.states import TERMINAL_STATES, Attempt, JobDetail, JobState
 from covalent_cirro.jobs.tags import DISPATCH_TAG, ELECTRON_TAG, LATTICE_TAG, NODE_TAG
 
 RUNNING = (JobState.RUNNING.value, JobState.STARTING.value)
-"""States in which a job has a machine, and costs."""
+"""States in which a job has an instance, and costs money."""
 
-ENDED = (JobState.SUCCEEDED.value, JobState.FAILED.value)
 
 _NODE = re.compile(r"[0-9]{1,9}")
 _DISPATCH = re.compile(r"[^/\s]{1,64}")
@@ -28,16 +27,16 @@ class Record(NamedTuple):
     """A job of an electron.
 
     Attributes:
-        detail: State, reasons, times, and what it asked for.
-        dispatch_id: From its tags, as the three that follow.
-        lattice: Empty where there is none.
-        electron: Name of the electron; of the first one of a task group.
-        node_id: Its node.
-        call: Where its call is; `None` where the job's parameter is not the URI of one.
-        definition: ``name:revision``.
-        log_region: Region of the log group; empty for the job's own.
-        host: Of the attempt that runs, as `states.Attempt.host`.
-        cluster: Of the latest attempt, as `states.Attempt.cluster`.
+        detail: State, reasons, times and resources of the job.
+        dispatch_id: Id of the dispatch, from the job's tags.
+        lattice: Name of the lattice, from the tags; empty without one.
+        electron: Name of the electron, from the tags; of a task group, its first electron.
+        node_id: Id of the electron's node, from the tags.
+        call: Location of its call; `None` where the job's parameter is not the URI of a call.
+        definition: Job definition, ``name:revision``.
+        log_region: Region of the log group; empty for the job's own region.
+        host: Host of the running attempt, as `states.Attempt.host`.
+        cluster: ECS cluster of the latest attempt, as `states.Attempt.cluster`.
     """
 
     detail: JobDetail
@@ -53,12 +52,12 @@ class Record(NamedTuple):
 
     @property
     def has_exact_names(self) -> bool:
-        """Whether electron and lattice are called as the tags say; else its call has their names."""
+        """Whether the tags have the exact names of electron and lattice; else the call has them."""
         return REPLACED not in self.electron and REPLACED not in self.lattice
 
     @property
     def job_id(self) -> str:
-        """Its id."""
+        """Id of the job."""
         return self.detail.job_id
 
     @property
@@ -68,39 +67,39 @@ class Record(NamedTuple):
 
     @property
     def state(self) -> str:
-        """AWS's word."""
+        """State of the job, in AWS's word."""
         return self.detail.state
 
     @property
     def has_ended(self) -> bool:
         """Whether it will not change any more."""
-        return self.state in ENDED
+        return self.state in TERMINAL_STATES
 
     @property
     def has_machine(self) -> bool:
-        """Whether it runs or is about to."""
+        """Whether it has an instance."""
         return self.state in RUNNING
 
     @property
     def attempt(self) -> int:
-        """The attempt that runs, or was the last; 0 where none has begun."""
+        """Number of the attempt that runs or was the last; 0 where none has begun."""
         return len(self.attempts) + (1 if self.has_machine else 0)
 
     @property
     def since(self) -> float | None:
-        """Epoch seconds since when it runs, waits or has ended, as far as AWS tells."""
+        """Epoch seconds since when the job runs, waits or has ended; `None` if unknown."""
         detail = self.detail
         if self.has_ended:
             return detail.stopped_at or detail.started_at or detail.created_at
         if self.state == JobState.RUNNING.value:
             return detail.started_at or detail.created_at
-        # A job that is tried again waits since its last attempt ended.
+        # A job that AWS Batch tries again waits since the end of its last attempt.
         last = self.attempts[-1].ended_at if self.attempts else None
         return last or detail.created_at
 
     @property
     def log_streams(self) -> tuple[str, ...]:
-        """CloudWatch streams of its attempts, oldest first, the one that runs included; empty where one never ran."""
+        """CloudWatch streams of its attempts, oldest first, including the running one; empty where one never ran."""
         streams = [each.log_stream for each in self.attempts]
         if not self.has_ended and self.detail.log_stream and self.detail.log_stream not in streams:
             streams.append(self.detail.log_stream)
@@ -108,10 +107,10 @@ class Record(NamedTuple):
 
 
 def parse_record(described: Mapping[str, Any]) -> Record | None:
-    """One entry of DescribeJobs' ``jobs``; `None` for a job that is not an electron's."""
+    """Parse one entry of DescribeJobs' ``jobs``; `None` for a job that is not an electron's."""
     call = _call((described.get("parameters") or {}).get(CALL_PARAMETER))
     tags = _tags(described, call)
-    # Anybody in the account may tag a job like this: what no executor writes is not an electron's.
+    # Other users of the account may use these tags: values that no executor writes mean another program's job.
     node, dispatch_id = str(tags.get(NODE_TAG, "")), str(tags.get(DISPATCH_TAG, ""))
     if _NODE.fullmatch(node) is None or _DISPATCH.fullmatch(dispatch_id) is None:
         return None
@@ -134,7 +133,7 @@ def parse_record(described: Mapping[str, Any]) -> Record | None:
 
 
 def _tags(described: Mapping[str, Any], call: Location | None) -> Mapping[str, Any]:
-    """A job's tags. Where its submitter may set none, its call and name tell the same, but for the lattice."""
+    """A job's tags. Where a policy forbids tags, its call and name have the same facts, except the lattice."""
     tags: Mapping[str, Any] = described.get("tags") or {}
     if DISPATCH_TAG in tags or call is None:
         return tags

@@ -1,4 +1,4 @@
-"""What an electron has saved for its next attempt, as S3 lists it. Its content is the runner's matter."""
+"""The checkpoint that an electron has saved for its next attempt, as S3 lists it. The runner reads its content."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from covalent_cirro.history.find import Electron
 
 
 class SavedCheckpoint(NamedTuple):
-    """A checkpoint that is whole: its index is there.
+    """A complete checkpoint: its index, which is written last, exists.
 
     Attributes:
-        saved_at: Epoch seconds.
-        files: Files with a content.
-        stored_bytes: Their bytes.
-        uri: Of its index.
+        saved_at: Epoch seconds when its index was written.
+        files: Number of files with a content.
+        stored_bytes: Size of these files in S3.
+        uri: URI of its index.
     """
 
     saved_at: float
@@ -26,7 +26,7 @@ class SavedCheckpoint(NamedTuple):
 
 
 def latest(account: Account, electron: Electron) -> SavedCheckpoint | None:
-    """The checkpoint that the next attempt begins with; `None` where there is none. One ListObjectsV2 for each call."""
+    """The checkpoint from which the next attempt starts; `None` without one. A ListObjectsV2 for each call."""
     for call in reversed(electron.calls):
         base = call.place.checkpoint_key(electron.node_id, "")
         index = call.place.checkpoint_key(electron.node_id, "index.json")

@@ -1,6 +1,6 @@
-"""Ends jobs of electrons without a Covalent server: all of those that were named, in whatever state, and no others.
+"""Terminates jobs of electrons without a Covalent server: all that were named, in any state, and no others.
 
-A server that still waits for them takes them for cancelled, by the reason that is given.
+A Covalent server that still waits for such a job takes it for cancelled, by the reason given to TerminateJob.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.states import CANCEL_REASON
 
 ROUNDS = 5
-"""How often new jobs of what is to be stopped are looked for: a server may be submitting meanwhile."""
+"""How often new jobs are searched for: a server may submit some meanwhile."""
 
 
 class Stopped(NamedTuple):
     """What became of the jobs.
 
     Attributes:
-        stopped: Have ended because of this.
-        stopping: Were asked to end: a container has 30 s from SIGTERM to SIGKILL.
-        ended: Had ended before, or ended by themselves meanwhile.
-        refused: By the job's id, AWS's words for those that it did not stop.
-        calls_without_job: Calls of a dispatch without job and outcome: AWS Batch has forgotten their jobs, or a server
-            is about to submit them.
+        stopped: Jobs that ended because they were terminated here.
+        stopping: Jobs that were terminated and have not ended: a container has 30 s from SIGTERM to SIGKILL.
+        ended: Jobs that had ended before, or ended by themselves meanwhile.
+        refused: By job id, AWS's words for each job that it did not terminate.
+        calls_without_job: Number of calls without job and outcome: AWS Batch does not know their jobs any more, or a
+            server is about to submit them.
     """
 
     stopped: tuple[Record, ...]
@@ -39,14 +39,14 @@ class Stopped(NamedTuple):
 
 
 Find = Callable[[], tuple[list[Record], int]]
-"""Finds jobs, and counts the calls of them that are without one."""
+"""Finds jobs, and counts the calls that have none."""
 
 
 def targets(account: Account, wanted: Sequence[Wanted]) -> Find:
-    """What finds the jobs that were named. All names are looked at before it is given.
+    """A function that finds the jobs of named dispatches and electrons. All names are checked before it is returned.
 
     Raises:
-        NoSuchElectron: A name is not that of a dispatch or electron, or of several.
+        NoSuchElectron: A name is that of no dispatch or electron, or of several.
     """
     named = [(finding.dispatch_named(account, each.dispatch), each) for each in wanted]
     groups: dict[str, set[int] | None] = {}
@@ -78,20 +78,20 @@ def targets(account: Account, wanted: Sequence[Wanted]) -> Find:
 
 
 def everything(account: Account) -> Find:
-    """What finds all jobs of electrons that have not ended."""
+    """A function that finds all jobs of electrons that have not ended."""
     return lambda: (finding.unfinished(account), 0)
 
 
 def stop(account: Account, find: Find, by: str) -> Stopped:
-    """End the jobs that ``find`` finds, and look again until it finds no new ones.
+    """Terminate the jobs that ``find`` finds, and search again until it finds no new ones.
 
     Args:
-        account: Where.
+        account: The account.
         find: From `targets` or `everything`.
-        by: Who asks, for the reason that AWS Batch keeps.
+        by: User and host, for the reason that AWS Batch keeps.
 
     Raises:
-        AccessDenied, AwsError: AWS could not be asked for the jobs.
+        AccessDenied, AwsError: AWS did not list the jobs.
     """
     reason = f"{CANCEL_REASON} (cirro stop, by {by})"
     asked: dict[str, Record] = {}

@@ -1,6 +1,6 @@
-"""The whole story of one electron, put together from what AWS Batch and S3 say of it.
+"""The history of one electron, from what AWS Batch and S3 say of it.
 
-Pure: facts go in, a `Story` comes out, and a plain document of it for programs.
+Pure: it makes a `Story` from facts, and a JSON document from a `Story`.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from typing import Any, NamedTuple
 from covalent_cirro.contract import texts
 from covalent_cirro.contract.protocol import Failure, Usage
 from covalent_cirro.history.electron_list import NOBODY_KNOWS, WITHOUT_JOB
-from covalent_cirro.history.find import Attempted, Electron
+from covalent_cirro.history.find import CallHistory, Electron
 from covalent_cirro.history.instances import Instance
-from covalent_cirro.history.queue_places import Turn
-from covalent_cirro.history.records import ENDED, Record
+from covalent_cirro.history.queue_places import JobWait
+from covalent_cirro.history.records import Record
 from covalent_cirro.jobs import console_links, explanations
 from covalent_cirro.jobs import further_tries as tries
 from covalent_cirro.jobs.ends import Evidence
-from covalent_cirro.jobs.reuse_texts import REUSED, told
-from covalent_cirro.jobs.states import JobState
+from covalent_cirro.jobs.reuse_texts import REUSED, origin_text
+from covalent_cirro.jobs.states import TERMINAL_STATES, JobState
 from covalent_cirro.settings import Settings
 
 TRACEBACK_LINES = 12
-"""Of an error, so many lines are told; `cirro logs` and Covalent have the rest."""
+"""Lines of a traceback that are shown; `cirro logs` and Covalent have all."""
 
 LINE_CHARS = 1000
-"""Of such a line, so many characters."""
+"""Characters after which such a line is cut."""
 
 MILESTONES = (
     ("started", "fetched", "fetching function and inputs"),
@@ -34,16 +34,16 @@ MILESTONES = (
     ("first_line", "ran", "the electron itself"),
     ("ran", "stored", "storing the result"),
 )
-"""From and to which time of an outcome (`protocol.Outcome.times`) which part of an attempt lasts."""
+"""Parts of an attempt, with the times (`protocol.Outcome.times`) at which each begins and ends."""
 
 
 class Period(NamedTuple):
-    """Some time of an electron's life.
+    """A period between an electron's call and its end.
 
     Attributes:
-        what: What it did: ``"upload"``, ``"waiting"``, ``"attempt 1"``, or a part of the attempt that left the outcome.
+        what: ``"upload"``, ``"waiting"``, ``"attempt 1"``, or a part of the attempt that wrote the outcome.
         began_at: Epoch seconds.
-        ended_at: Epoch seconds; `None` for one that lasts.
+        ended_at: Epoch seconds; `None` for a period that goes on.
         part: Whether it is a part of the period before it.
     """
 
@@ -53,17 +53,17 @@ class Period(NamedTuple):
     part: bool = False
 
 
-class Try(NamedTuple):
+class StoryAttempt(NamedTuple):
     """One attempt of the job.
 
     Attributes:
         number: From 1.
         state: ``"ended"``, or AWS's word for the one that is under way.
-        exit_code: `None` where no container ended.
-        reason: AWS's words, the container's first; empty where there are none.
-        host: Instance, its type and zone, as far as they are known.
-        log_stream: Its CloudWatch stream.
-        log_link: That stream in the AWS console; empty outside AWS.
+        exit_code: Exit code of the container; `None` where no container ended.
+        reason: The container's reason and AWS's, in AWS's words; empty without them.
+        host: Instance with type and zone, as far as they are known.
+        log_stream: CloudWatch stream of its log.
+        log_link: URL of that stream in the AWS console; empty outside AWS.
     """
 
     number: int
@@ -76,17 +76,17 @@ class Try(NamedTuple):
 
 
 class EarlierTry(NamedTuple):
-    """A job before the newest one that came to nothing, and that we submitted again (`jobs/further_tries.py`).
+    """An earlier job of the electron that failed and was submitted again (`jobs/further_tries.py`).
 
     Attributes:
-        number: From 1.
-        job_id: The job.
-        end: How it ended (`ends.End`).
-        attempts: How often AWS Batch started it.
-        memory_mib, queue: What it had.
-        then: What the next try differs in: ``"8 GB"``, ``"queue cirro-cpu-on-demand"``.
-        reached_bytes: Its largest use of memory; `None` where nobody measured.
-        created_at, ended_at: Epoch seconds; `None` where AWS Batch has forgotten the job.
+        number: Number of the try, from 1.
+        job_id: Id of the job.
+        end: Kind of its end (`ends.End`).
+        attempts: How often AWS Batch started the job.
+        memory_mib, queue: Memory and queue of the job.
+        then: How the next try differs: ``"8 GB"``, ``"queue cirro-cpu-on-demand"``.
+        reached_bytes: Most memory that it used; `None` where it was not measured.
+        created_at, ended_at: Epoch seconds; `None` where AWS Batch does not know the job any more.
     """
 
     number: int
@@ -105,22 +105,22 @@ class Story(NamedTuple):
     """What is known of one electron. Empty texts and `None`: not known.
 
     Attributes:
-        dispatch_id, lattice, node_id, electron: Which one it is.
-        state: AWS's word for its newest job; from the outcome where AWS has forgotten it.
-        end: How it ended (`ends.End`); empty while it has not.
+        dispatch_id, lattice, node_id, electron: Ids and names of the electron.
+        state: State of its newest job in AWS's word; from the outcome where AWS does not know the job any more.
+        end: Kind of its end (`ends.End`); empty before the end.
         why: Why it waits or failed, in AWS's or the runner's words.
-        advice: What to do about it, with the figure to set; empty where there is nothing but to read the traceback.
+        advice: What to do, with the figure to set; empty where the traceback says all.
         error: The first lines of its traceback.
-        periods: Times in each state, in order.
-        attempts: Of the newest job.
-        job_id, queue, definition, image, call_uri, log_group: Where it is.
-        vcpus, memory_mib, gpus, time_limit_s, attempts_allowed: What it asked for.
-        usage: What it used; from the outcome.
+        periods: Its periods, in order.
+        attempts: Attempts of the newest job.
+        job_id, queue, definition, image, call_uri, log_group: Names and ids of the newest job.
+        vcpus, memory_mib, gpus, time_limit_s, attempts_allowed: What the newest job asked for.
+        usage: What it used, from the outcome.
         python, cloudpickle: Versions in its container.
-        exit_code: Of its last container.
-        tried: Tries before the newest job.
-        earlier_jobs: Ids of other jobs of its calls, with their states; mostly none.
-        links: Pages of the AWS console by what they show; none outside AWS.
+        exit_code: Exit code of its last container.
+        tried: Earlier tries.
+        earlier_jobs: Ids and states of other jobs of its calls; mostly none.
+        links: URLs in the AWS console by what they show; empty outside AWS.
     """
 
     dispatch_id: str
@@ -133,7 +133,7 @@ class Story(NamedTuple):
     advice: str
     error: str
     periods: tuple[Period, ...]
-    attempts: tuple[Try, ...]
+    attempts: tuple[StoryAttempt, ...]
     job_id: str
     queue: str
     definition: str
@@ -155,7 +155,7 @@ class Story(NamedTuple):
 
 
 class Site(NamedTuple):
-    """Where the jobs are: region, and partition for the AWS console; the partition is empty outside AWS."""
+    """Region of the jobs, and its partition for links to the AWS console; the partition is empty outside AWS."""
 
     region: str
     partition: str
@@ -166,22 +166,22 @@ def tell(
     settings: Settings,
     site: Site,
     *,
-    turn: Turn | None = None,
+    turn: JobWait | None = None,
     hosts: Mapping[str, Instance] | None = None,
 ) -> Story:
-    """Put a story together.
+    """Make a story.
 
     Args:
-        electron: All that is known of it.
-        settings: Of the executor, for what AWS does not tell.
-        site: Where its job is.
-        turn: What its job waits for, if it does and that is known.
-        hosts: What its attempts ran on, as far as that is known, by `states.Attempt.host`.
+        electron: The electron.
+        settings: The executor's settings, for what AWS does not say.
+        site: Region of its job.
+        turn: What its job waits for, if it waits and the reason is known.
+        hosts: Instances of its attempts, as far as they are known, by `states.Attempt.host`.
     """
     of, record = electron.newest, electron.record
     outcome, detail = of.outcome, record.detail if record else None
     result = next((each for each in outcome.results if each.node_id == electron.node_id), None) if outcome else None
-    # The outcome of an attempt that was not the last: how that one ended is not how it stands now.
+    # While the job goes on, the outcome is that of an earlier attempt, whose failure does not count.
     goes_on = record is not None and not record.has_ended
     failure = result.failure if result is not None and not goes_on else None
     state = _state(of, record)
@@ -196,7 +196,7 @@ def tell(
         node_id=electron.node_id,
         electron=electron.name,
         state=state,
-        end=explanation.end.value if state in ENDED else "",
+        end=explanation.end.value if state in TERMINAL_STATES else "",
         why=str(turn.reason) if turn is not None else _why(of, record, failure, state),
         advice=explanation.next_step if state == JobState.FAILED.value else "",
         error="\n".join(texts.cut(line, LINE_CHARS) for line in lines),
@@ -239,7 +239,7 @@ def document(story: Story) -> dict[str, Any]:
     }
 
 
-def _tried(of: Attempted, records: list[Record]) -> tuple[EarlierTry, ...]:
+def _tried(of: CallHistory, records: list[Record]) -> tuple[EarlierTry, ...]:
     known = {record.job_id: record.detail for record in records}
     found = []
     for number, each in enumerate(of.call.tried if of.call is not None else (), 1):
@@ -261,7 +261,7 @@ def _tried(of: Attempted, records: list[Record]) -> tuple[EarlierTry, ...]:
     return tuple(found)
 
 
-def _state(of: Attempted, record: Record | None) -> str:
+def _state(of: CallHistory, record: Record | None) -> str:
     if of.reused is not None:
         return REUSED
     if record is not None:
@@ -271,11 +271,11 @@ def _state(of: Attempted, record: Record | None) -> str:
     return JobState.SUCCEEDED.value if of.outcome.succeeded else JobState.FAILED.value
 
 
-def _why(of: Attempted, record: Record | None, failure: Failure | None, state: str) -> str:
+def _why(of: CallHistory, record: Record | None, failure: Failure | None, state: str) -> str:
     if of.problem and of.outcome is None:
         return of.problem
     if of.reused is not None:
-        return told(of.reused)
+        return origin_text(of.reused)
     if state == WITHOUT_JOB:
         return NOBODY_KNOWS
     said = [failure.message] if failure is not None else []
@@ -289,7 +289,7 @@ def _why(of: Attempted, record: Record | None, failure: Failure | None, state: s
     return " ".join([*said, of.problem] if of.problem else said)
 
 
-def _periods(of: Attempted, record: Record | None) -> list[Period]:
+def _periods(of: CallHistory, record: Record | None) -> list[Period]:
     found: list[Period] = []
     times = of.outcome.times if of.outcome is not None else {}
     parts = [
@@ -329,11 +329,11 @@ def _periods(of: Attempted, record: Record | None) -> list[Period]:
     return found
 
 
-def _is_further_try(of: Attempted) -> bool:
+def _is_further_try(of: CallHistory) -> bool:
     return of.call is None or bool(of.call.tried)
 
 
-def _tries(of: Attempted, record: Record | None, site: Site, hosts: Mapping[str, Instance]) -> list[Try]:
+def _tries(of: CallHistory, record: Record | None, site: Site, hosts: Mapping[str, Instance]) -> list[StoryAttempt]:
     facts = of.outcome.host if of.outcome is not None else {}
     known = [facts[key] for key in ("instance_type", "zone", "instance_id") if facts.get(key)]
     written_by = of.outcome.attempt if of.outcome is not None else 0
@@ -344,13 +344,17 @@ def _tries(of: Attempted, record: Record | None, site: Site, hosts: Mapping[str,
         return ", ".join(each for each in hosts[named] if each) if named in hosts else named
 
     if record is None:
-        return [Try(written_by, "ended", None, "", host(written_by, ""), "", "")] if of.outcome is not None else []
+        return (
+            [StoryAttempt(written_by, "ended", None, "", host(written_by, ""), "", "")]
+            if of.outcome is not None
+            else []
+        )
 
     def link(stream: str) -> str:
         return console_links.log_url(site.partition, record.log_region or site.region, record.detail.log_group, stream)
 
     tries = [
-        Try(
+        StoryAttempt(
             number=number,
             state="ended",
             exit_code=each.exit_code,
@@ -364,7 +368,7 @@ def _tries(of: Attempted, record: Record | None, site: Site, hosts: Mapping[str,
     if record.has_machine:
         stream = record.detail.log_stream if record.state == JobState.RUNNING.value else ""
         number = record.attempt
-        tries.append(Try(number, record.state, None, "", host(number, record.host), stream, link(stream)))
+        tries.append(StoryAttempt(number, record.state, None, "", host(number, record.host), stream, link(stream)))
     return tries
 
 

@@ -1,8 +1,8 @@
-"""Whether what lies where an outcome belongs is the outcome of that call's own job. Pure.
+"""Checks whether the document at an outcome's key was written by the job of that call. Pure.
 
-Any job of a deployment may write outcomes (``infra/roles.yaml``). Which of them the call's own job wrote, its message
-authentication code says, whose key AWS Batch alone tells: no job may ask it. This module must not know who reads an
-outcome, or why.
+Any job of a deployment may write outcomes (``infra/roles.yaml``). The message authentication code shows which one the
+call's own job wrote: its key can be read from AWS Batch only, and no job may ask AWS Batch. This module must not know
+who reads an outcome, or why.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from covalent_cirro.errors import OutcomeError
 from covalent_cirro.jobs.states import JobDetail
 
 JOBS_KEPT_S = 7 * 24 * 3600.0
-"""AWS Batch tells of a job for at least so long after its end (User Guide, Job states)."""
+"""AWS Batch describes a job for at least this long after its end (User Guide, Job states)."""
 
 MAX_ATTEMPTS = 10
-"""Of a job (RetryStrategy)."""
+"""Attempts that a job may have (Batch API Reference, RetryStrategy)."""
 
 
 def outcome_of(data: bytes, place: Location) -> Outcome:
-    """The outcome of the call at a place.
+    """Parse an outcome, and check that it is of a call.
 
     Args:
-        data: What lies at its ``outcome_key``, or at one of its ``attempt_key``.
-        place: The call's.
+        data: The object at the call's ``outcome_key``, or at one of its ``attempt_key``.
+        place: Location of the call.
 
     Raises:
         OutcomeError: It is malformed, of another format, or of another call.
@@ -40,11 +40,11 @@ def outcome_of(data: bytes, place: Location) -> Outcome:
 
 
 def later_attempts(outcome: Outcome | None, mac_key: str, detail: JobDetail | None) -> range:
-    """Attempts whose own outcomes may stand instead of the one in ``outcome.json``, the latest first.
+    """Attempts whose own outcomes may count instead of the one in ``outcome.json``, the latest first.
 
     Args:
-        outcome: What ``outcome.json`` has; `None` for what is not an outcome of the call.
-        mac_key: The job's.
+        outcome: The outcome in ``outcome.json``; `None` where that is not an outcome of the call.
+        mac_key: Key with which the job authenticates its outcomes.
         detail: What AWS Batch says of the job; `None` where that is not known.
     """
     if outcome is not None and outcome.is_authentic(mac_key):

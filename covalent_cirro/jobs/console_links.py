@@ -1,4 +1,4 @@
-"""Pages of the AWS console: where a job and its log are looked at. Pure; knows no settings and asks nobody."""
+"""URLs of a job and of its log in the AWS console. Pure; knows no settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AWS_HOST = re.compile(r"https?://[^/:]+\.(?:amazonaws\.com(?:\.cn)?|amazonaws\.
 
 
 def is_aws(endpoint_url: str) -> bool:
-    """Whether an endpoint is AWS's own, or a VPC endpoint for it: an emulator has no console."""
+    """Whether an endpoint is AWS's own, or a VPC endpoint of it. The emulator, for example, has no console."""
     return _AWS_HOST.fullmatch(endpoint_url) is not None
 
 
@@ -28,15 +28,15 @@ _PARTITIONS = (
 
 
 def partition_of(region: str) -> str:
-    """The partition of a region, for those who know the region only; ``aws`` unless its name begins otherwise."""
+    """The partition of a region, by the beginning of its name; ``aws`` for all other names."""
     return next((partition for start, partition in _PARTITIONS if region.startswith(start)), "aws")
 
 
 def job_url(partition: str, region: str, job_id: str) -> str:
-    """The page of a job; of its parent for a child of an array. Empty where there is no public console.
+    """The URL of a job; for a child of an array that of its parent. Empty where there is no public console.
 
     Args:
-        partition: The second field of an ARN there: ``aws``, ``aws-cn``, ``aws-us-gov``, ``aws-eusc``.
+        partition: Second field of an ARN in the region: ``aws``, ``aws-cn``, ``aws-us-gov``, ``aws-eusc``.
         region: The region.
         job_id: Id of the job.
     """
@@ -45,7 +45,7 @@ def job_url(partition: str, region: str, job_id: str) -> str:
 
 
 def log_url(partition: str, region: str, group: str, stream: str) -> str:
-    """The page of a log stream in CloudWatch; empty where there is no public console, or no stream."""
+    """The URL of a log stream in CloudWatch; empty where there is no public console, or no stream."""
     page = _page(partition, region, "cloudwatch")
     if not page or not group or not stream:
         return ""

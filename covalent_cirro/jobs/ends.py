@@ -1,8 +1,8 @@
-"""How an electron's job ended: every class of ends has a name, told apart from the evidence by pure functions.
+"""How an electron's job ended: names of the kinds of ends, and pure functions that find the kind from the evidence.
 
-AWS's texts are matched by their beginnings or by words that only they have, never for equality; what matches nothing is
-told by its facts (a container that ended, or never ran), not guessed at. What is said of an end is `explanations.py`'s
-matter; what is done about it is its caller's.
+AWS's texts are matched by their beginnings or by words that occur in no other text, never for equality. An end that
+matches nothing is named by its facts (the container ended, or never ran). `explanations.py` says what users read about
+an end; the caller decides what is done about it.
 
 Sources: AWS Batch User Guide (Job states, Automated job retries, Job timeouts, Troubleshooting), ECS Developer Guide
 (Stopped task errors), the ECS agent's ``errors.go``, and what users of Batch quote in their issues.
@@ -19,11 +19,11 @@ from covalent_cirro.jobs.states import JobDetail, JobState, was_cancelled_by_us
 
 
 class End(str, enum.Enum):
-    """Classes of ends. The values are stable: they are stored and shown."""
+    """Kinds of ends. The values are stable: they are stored and shown."""
 
     SUCCEEDED = "succeeded"
 
-    # The electron's own doing, or its container's content.
+    # Caused by the electron, or by the content of its container.
     RAISED = "raised"
     HOOK_FAILED = "hook_failed"
     EXITED = "exited"
@@ -34,7 +34,7 @@ class End(str, enum.Enum):
     VERSIONS = "versions"
     NOT_RUN = "not_run"
 
-    # It needed more than it had.
+    # The electron needed more than it had.
     OUT_OF_MEMORY = "out_of_memory"
     GPU_OUT_OF_MEMORY = "gpu_out_of_memory"
     SHARED_MEMORY_FULL = "shared_memory_full"
@@ -64,7 +64,7 @@ class End(str, enum.Enum):
     DEPENDENCY_FAILED = "dependency_failed"
     CHILD_FAILED = "array_child_failed"
 
-    # Somebody asked for it.
+    # Somebody terminated the job.
     CANCELLED = "cancelled"
     STOPPED_BY_ANOTHER = "stopped_by_another"
     STOPPED_BY_QUEUE = "stopped_by_queue"
@@ -79,13 +79,13 @@ class End(str, enum.Enum):
     RUNNER_BROKE = "runner_broke"
     LOST = "lost"
 
-    # Known by their facts only.
+    # AWS gave no reason that is known here.
     CONTAINER_ENDED = "container_ended"
     NEVER_RAN = "never_ran"
 
     @property
     def may_pass(self) -> bool:
-        """Whether the same job, started again as it is, may well succeed: nothing of it has to be changed."""
+        """Whether the same job, started again without changes, may succeed."""
         return self in _MAY_PASS
 
 
@@ -98,13 +98,13 @@ class Evidence(NamedTuple):
     """All that is known of how one electron ended.
 
     Attributes:
-        detail: The job, as AWS Batch describes it; `None`: it does not know the job any more.
-        failure: Of the electron, from the outcome; `None` without one, or if it returned.
-        usage: Of the outcome; `None` without one.
-        attempt: The attempt that wrote the outcome, from 1; 0 without one.
+        detail: The job as AWS Batch describes it; `None` if AWS Batch does not know it any more.
+        failure: The electron's failure in the outcome; `None` without an outcome, or if the electron returned.
+        usage: The usage in the outcome; `None` without an outcome.
+        attempt: The attempt that wrote the outcome, from 1; 0 without an outcome.
         log: The end of the log.
-        problem: Why a result that the electron returned could not be read here; empty if it could.
-        job_id: Of a job that AWS Batch does not know any more.
+        problem: Why the electron's result could not be read; empty if it could.
+        job_id: Id of a job that AWS Batch does not know any more.
     """
 
     detail: JobDetail | None
@@ -117,7 +117,7 @@ class Evidence(NamedTuple):
 
     @property
     def is_outdated(self) -> bool:
-        """Whether a later attempt ended without an outcome, so that the failure is not how the job ended."""
+        """Whether a later attempt failed without an outcome, so that ``failure`` is not how the job ended."""
         detail = self.detail
         return (
             self.failure is not None
@@ -128,12 +128,12 @@ class Evidence(NamedTuple):
 
     @property
     def oom_kills(self) -> int:
-        """Processes that the kernel killed in the container for want of memory, as far as it tells."""
+        """Processes in the container that the kernel killed because memory was full; 0 where that is unknown."""
         return (self.usage.oom_kills or 0) if self.usage is not None else 0
 
 
 def end_of(evidence: Evidence) -> End:
-    """The class of an end."""
+    """The kind of an end."""
     if evidence.problem:
         return End.RESULT_UNREADABLE
     if evidence.failure is not None and not evidence.is_outdated:
@@ -183,7 +183,7 @@ def _of_failure(failure: Failure, evidence: Evidence) -> End:
         return End.DISK_FULL
     if _GPU_MEMORY.search(said):
         return End.GPU_OUT_OF_MEMORY
-    # A process that the electron started was killed, and all that it saw is a broken pipe. The engine notes it too.
+    # The kernel may have killed a process that the electron started: the electron saw a broken pipe only.
     out_of_memory = evidence.oom_kills or (detail is not None and detail.reason.startswith(OUT_OF_MEMORY))
     if out_of_memory and failure.kind in (Kind.RAISED, Kind.HOOK, Kind.EXITED, Kind.KILLED):
         return End.OUT_OF_MEMORY
@@ -213,7 +213,7 @@ _BY_STATUS_REASON = (
     (re.compile(r".*\bjob ?definition\b", re.DOTALL | re.IGNORECASE), End.DEFINITION_GONE),
     (re.compile(r".*\btags?\b", re.DOTALL | re.IGNORECASE), End.TOO_MANY_TAGS),
 )
-"""Beginnings of a statusReason, the first that matches. The last three's texts are not documented: a word must do."""
+"""Beginnings of a statusReason; the first match counts. The texts of the last three are not documented."""
 
 _BY_REASON = (
     (re.compile("OutOfMemoryError"), End.OUT_OF_MEMORY),
@@ -225,7 +225,7 @@ _BY_REASON = (
     (re.compile(r".*executable file not found", re.DOTALL), End.IMAGE_WITHOUT_RUNNER),
     (re.compile(r".*no space left on device", re.DOTALL | re.IGNORECASE), End.DISK_FULL),
 )
-"""Beginnings of a container's reason, the first that matches."""
+"""Beginnings of a container's reason; the first match counts."""
 
 _BY_PULL = (
     (_DISK_FULL, End.DISK_FULL),
@@ -257,14 +257,14 @@ _BY_PULL = (
         End.IMAGE_NOT_FOUND,
     ),
 )
-"""What follows ``CannotPull...Error:``, the first that matches."""
+"""Texts after ``CannotPull...Error:``; the first match counts."""
 
 _BY_LOG = (
     (re.compile(r"exec format error", re.IGNORECASE), End.IMAGE_ARCHITECTURE),
     (re.compile(r"No module named '?(?:covalent_cirro|awscrt|cloudpickle)"), End.IMAGE_WITHOUT_RUNNER),
     (_DISK_FULL, End.DISK_FULL),
 )
-"""What the log of a container that left no outcome ends with."""
+"""Texts at the end of the log of a container that left no outcome."""
 
 _BY_EXIT_CODE = {
     ExitCode.BAD_CALL: End.CALL_UNREADABLE,
@@ -280,11 +280,11 @@ _SIGNALLED = 128
 
 
 def end_of_job(detail: JobDetail | None, log: str = "") -> End:
-    """The class of an end by what AWS Batch says of the job, for one that left no outcome.
+    """The kind of an end, by what AWS Batch says of a job that left no outcome.
 
     Args:
-        detail: The job, which has ended; `None`: AWS Batch does not know it.
-        log: The end of its log; some ends are told there only.
+        detail: The job, which has ended; `None` if AWS Batch does not know it.
+        log: The end of its log; some ends show only there.
     """
     if detail is None:
         return End.LOST
@@ -327,7 +327,7 @@ def _first(table: tuple[tuple[re.Pattern[str], End], ...], text: str) -> End | N
 
 
 def lost_hosts(detail: JobDetail) -> int:
-    """How many attempts of a job ended because their host went away, or was about to."""
+    """How many attempts of a job ended because their host went away or was about to go away."""
     return sum(
         attempt.status_reason.startswith(HOST_LOST) or attempt.exit_code == ExitCode.HOST_GOING
         for attempt in detail.attempts

@@ -1,6 +1,6 @@
-"""What a user reads of an electron that has no result: what happened, what to do, and where to look. Pure.
+"""What a user reads about an electron without a result: what happened, what to do, and where to look. Pure.
 
-The most important line comes first. AWS's words are passed on verbatim. Which class of ends it is, `ends.py` says.
+The most important line comes first. AWS's words are passed on verbatim. `ends.py` finds the kind of an end.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from covalent_cirro.jobs.states import JobDetail
 from covalent_cirro.settings import MAX_ATTEMPTS, MIB_PER_GB, Settings
 
 LOG_LINES = 15
-"""So many of a log's last lines stand in an explanation."""
+"""Lines of a log's end in an explanation."""
 
 LOG_LINE_CHARS = 1000
-"""A longer line is cut here. AWS's own words about a permission, with two ARNs in them, take some 600."""
+"""Characters after which a line is cut. AWS's message about a permission, with two ARNs, has about 600."""
 
 ATTEMPTS_TOLD = 4
-"""Of so many attempts, the last ones, AWS's words are told."""
+"""Attempts, the last ones, whose reasons are quoted."""
 
 
 class Explanation(NamedTuple):
-    """What is told of an end.
+    """What a user reads about an end.
 
     Attributes:
-        end: Its class.
+        end: Kind of the end.
         what: What happened, with the electron's name.
-        next_step: What to do, with the figure to set; empty where there is nothing but to read the traceback.
-        text: All of it, as it is shown.
+        next_step: What to do, with the figure to set; empty where the traceback says all.
+        text: The whole explanation.
     """
 
     end: End
@@ -40,11 +40,11 @@ class Explanation(NamedTuple):
 
 
 class JobLinks(NamedTuple):
-    """Where an electron's job is looked at.
+    """Pages of the AWS console about a job.
 
     Attributes:
-        job_url: Its page in the AWS console; empty without one.
-        log_url: That of its log.
+        job_url: URL of the job; empty where there is none.
+        log_url: URL of the job's log; empty where there is none.
     """
 
     job_url: str = ""
@@ -52,14 +52,14 @@ class JobLinks(NamedTuple):
 
 
 def explain(evidence: Evidence, settings: Settings, name: str, node_id: int, place: JobLinks) -> Explanation:
-    """What to tell of an electron that has no result.
+    """Explain why an electron has no result.
 
     Args:
-        evidence: All that is known.
-        settings: Of its executor, for what AWS does not tell.
-        name: The electron's name; may be empty.
-        node_id: Its node.
-        place: Links, if there are any.
+        evidence: What is known of the end.
+        settings: The executor's settings, for what AWS does not say.
+        name: Name of the electron; may be empty.
+        node_id: Id of its node.
+        place: Links to the AWS console.
     """
     end = ends.end_of(evidence)
     facts = _facts(evidence, settings, f"{name!r} (node {node_id})" if name else f"The electron of node {node_id}")
@@ -75,27 +75,27 @@ def explain(evidence: Evidence, settings: Settings, name: str, node_id: int, pla
 
 
 def last_lines(text: str, lines: int = LOG_LINES) -> str:
-    """The end of a log, short enough to read. Of a line that was written over (a progress bar) the last version."""
+    """The end of a log, short enough to read. Of a line that was overwritten (a progress bar), the last version."""
     kept = [line.rstrip("\r").rsplit("\r", 1)[-1].rstrip() for line in text.rstrip().split("\n")[-lines:]]
     cut = [line if len(line) <= LOG_LINE_CHARS else line[: LOG_LINE_CHARS - 1] + "…" for line in kept]
     return "\n".join(cut).strip("\n")
 
 
 def memory_to_ask_gb(asked_gb: float, reached_bytes: int | None = None) -> float:
-    """``memory`` for the next try of an electron that ran out of it: twice what it had or reached, in half GB."""
+    """``memory`` in GB for the next try of an electron that ran out of memory: twice what it had or reached."""
     needed = max(asked_gb, (reached_bytes or 0) / GIB)
     return _half_gb_up(needed * 2)
 
 
 def memory_left_to_ask_gb(asked_gb: float, reached_bytes: int | None, memory_max_gb: float | None) -> float | None:
-    """As `memory_to_ask_gb`, within ``memory_max``; `None` where nothing is left up to it, or it is unset."""
+    """As `memory_to_ask_gb`, up to ``memory_max``; `None` where that is reached already, or is unset."""
     if memory_max_gb is None or _has_all(asked_gb, memory_max_gb) or (reached_bytes or 0) / GIB >= memory_max_gb:
         return None
     return min(memory_max_gb, memory_to_ask_gb(asked_gb, reached_bytes))
 
 
 def _has_all(memory_gb: float, memory_max_gb: float) -> bool:
-    # In whole MiB, as AWS is asked for it.
+    # In whole MiB, the unit of SubmitJob.
     return int(memory_gb * MIB_PER_GB) >= int(memory_max_gb * MIB_PER_GB)
 
 
@@ -104,7 +104,7 @@ def _half_gb_up(gb: float) -> float:
 
 
 def awss_words(detail: JobDetail | None) -> str:
-    """What AWS says of a job's end, verbatim: state, reasons and exit code, of each attempt if there were several."""
+    """State, reasons and exit code of a job in AWS's words; if there were several attempts, for each of them."""
     if detail is None:
         return "nothing: it keeps jobs that have ended for 7 days or a little longer"
     parts = [detail.state, detail.status_reason]
@@ -148,7 +148,7 @@ def _where(evidence: Evidence, settings: Settings, place: JobLinks) -> str:
 
 
 def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, str]:
-    """What the texts below may name."""
+    """Values for the placeholders in `_TEXTS`."""
     detail = evidence.detail if evidence.detail is not None else JobDetail("")
     failure, usage = evidence.failure, evidence.usage
     memory_gb = detail.memory_mib / MIB_PER_GB if detail.memory_mib else settings.memory
@@ -189,7 +189,7 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
         "with_exit_code": "" if exit_code is None else f" with exit code {exit_code}",
         "signal": signal or "a signal",
         "after_signal": (
-            f"If nobody killed it, memory was short: it had {memory_gb:g} GB; set memory={next_memory}."
+            f"If nobody killed it, memory was full: it had {memory_gb:g} GB; set memory={next_memory}."
             if signal == "SIGKILL"
             else "The log's end has the stack of the native code that crashed: try another version of its package."
         ),
@@ -217,7 +217,7 @@ def _more_memory(had_gb: float, reached: int | None, memory_max: float | None, n
 
 
 def _agent_role(execution_role: str) -> str:
-    """What the ECS agent pulls and logs as: with an execution role, that one alone."""
+    """The role with which the ECS agent pulls images and writes logs."""
     if execution_role:
         return f"the execution role {execution_role} (with one, the instances' role counts for nothing)"
     return "the instances' role (no batch_execution_role_name is set)"
@@ -230,7 +230,7 @@ def _retry(attempts: int) -> str:
 def _after_lost_hosts(detail: JobDetail, settings: Settings, attempts: int) -> str:
     option, queue = settings.on_demand_queue_option, settings.on_demand_queue
     if queue is not None and detail.queue == queue.rsplit("/", 1)[-1]:
-        return f"Dispatch it again. {queue} is the queue without Spot: look at its instances, should it come again"
+        return f"Dispatch it again. {queue} is the queue without Spot: if it happens again, check its instances"
     if queue is not None:
         return f"{_retry(attempts)} a queue of on-demand instances from the start ({settings.queue_option}={queue!r})"
     return (
@@ -251,7 +251,7 @@ _TEXTS: dict[End, tuple[str, str]] = {
     End.SUCCEEDED: ("{electron} returned.", ""),
     # --- the electron's own doing ---
     End.RAISED: ("{electron} raised {message}", ""),
-    End.HOOK_FAILED: ("{electron} did not run to its end: {message}", "Mend the hook; the log has its output."),
+    End.HOOK_FAILED: ("{electron} did not run to its end: {message}", "Correct the hook; the log has its output."),
     End.EXITED: (
         "{electron} ended without a result: {message}.",
         "Let it return or raise, instead of ending its process.",
@@ -301,16 +301,16 @@ _TEXTS: dict[End, tuple[str, str]] = {
     ),
     End.AGENT_LOST: (
         "{electron} lost the ECS agent of its host.",
-        "Dispatch it again; if it comes again, look at memory and disk of the hosts of queue {queue}.",
+        "Dispatch it again; if it happens again, check memory and disk of the hosts of queue {queue}.",
     ),
     End.DOCKER_TIMEOUT: (
         "{electron} was not started: Docker on its host was too slow.",
-        "Dispatch it again. If it comes again: a smaller image than {image}, or fewer jobs for one host.",
+        "Dispatch it again. If it happens again: use a smaller image than {image}, or fewer jobs for one host.",
     ),
     # --- the image ---
     End.IMAGE_NOT_FOUND: (
         "{electron} was not started: there is no image {image}.",
-        "Push it (cirro image push), or set container_image_uri to one that is there; mind tag and region.",
+        "Push it (cirro image push), or set container_image_uri to an image that exists; check tag and region.",
     ),
     End.IMAGE_DENIED: (
         "{electron} was not started: its image may not be read, or is not there: {image}.",
@@ -319,7 +319,7 @@ _TEXTS: dict[End, tuple[str, str]] = {
     ),
     End.IMAGE_UNREACHABLE: (
         "{electron} was not started: the registry of its image did not answer in time: {image}.",
-        "Dispatch it again. If it comes again: check the subnets' route to the registry, and hold the image in ECR.",
+        "Dispatch it again. If it happens again: check the subnets' route to the registry, and keep the image in ECR.",
     ),
     End.IMAGE_ARCHITECTURE: (
         "{electron} was not started: its image is built for another processor: {image}.",
@@ -382,7 +382,7 @@ _TEXTS: dict[End, tuple[str, str]] = {
     ),
     End.STOPPED: (
         "{electron} was stopped by SIGTERM{ran}, and AWS does not say why: its host was going away, most likely.",
-        "Dispatch it again. {retry} a queue of on-demand instances, should it come again.",
+        "Dispatch it again. {retry} a queue of on-demand instances, if it happens again.",
     ),
     # --- between S3, the runner and us ---
     End.CALL_UNREADABLE: (
@@ -421,4 +421,4 @@ _TEXTS: dict[End, tuple[str, str]] = {
         _TO_LOOK + ", and run `cirro doctor`.",
     ),
 }
-"""What happened, and what to do, by class."""
+"""What happened and what to do, by kind of end."""

@@ -1,4 +1,4 @@
-"""What a check found, and the commands that remedies name. Knows no check."""
+"""Findings of checks, and the commands that their remedies name. Knows no check. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Finding(NamedTuple):
     """One line of ``cirro doctor``.
 
     Attributes:
-        id: Of the check; stable, for programs.
-        subject: What was looked at, where one check looks at several things: a queue's name.
+        id: Id of the check; stable, for programs.
+        subject: Name of what was checked, where one check covers several things: a queue.
         level: One of `LEVELS`.
-        seen: What was seen, in AWS's words where they are AWS's.
-        remedy: What to do next; empty where all is well.
+        seen: What was found, in AWS's words where AWS said it.
+        remedy: What to do next; empty where nothing is wrong.
     """
 
     id: str
@@ -27,17 +27,17 @@ class Finding(NamedTuple):
 
 
 class Where(NamedTuple):
-    """What commands in remedies need, so that they mean this deployment and no other."""
+    """The deployment that commands in remedies name."""
 
     stack_name: str
     region: str
     profile: str | None
 
     def aws(self, command: str) -> str:
-        """A command of the AWS CLI."""
+        """A command of the AWS CLI, with region and profile."""
         return f"aws {command} --region {self.region}" + (f" --profile {self.profile}" if self.profile else "")
 
     def cirro(self, command: str) -> str:
-        """A command of ours."""
+        """A command of ``cirro``, with the deployment's name, region and profile."""
         profile = f" --profile {self.profile}" if self.profile else ""
         return f"cirro {command} --stack-name {self.stack_name} --region {self.region}{profile}"

@@ -1,7 +1,7 @@
-"""Whether an electron whose job came to nothing is submitted again by us, and with what: more memory, no Spot. Pure.
+"""Whether a failed electron is submitted again by the executor, and with what: more memory, or no Spot. Pure.
 
-Decides from the job's own detail alone, and names the next call by the one before it: a server that was started since
-decides the same, and finds what an earlier one began. Nothing is asked and nothing is sent here.
+The decision follows from the job's detail alone, and the next call's id from the id of the call before it: a server
+that was restarted decides the same, and finds the job that the earlier server submitted.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from covalent_cirro.settings import MIB_PER_GB, Settings
 
 _TIME_CHARS = 12
 _DIGEST_CHARS = 8
-"""A call's id is its time in ms and 32 bits more, both in hex (`call_writer.new_call_id`)."""
+"""A call's id is its time in ms and 32 random bits, both in hex (`call_writer.new_call_id`)."""
 
 
-class Next(NamedTuple):
+class NextTry(NamedTuple):
     """A further try.
 
     Attributes:
-        settings: What its job is made from.
-        tried: The try that came to nothing, with what is asked for next.
+        settings: Settings of the next job.
+        tried: The try that failed, with what the next one asks for.
     """
 
     settings: Settings
@@ -36,14 +36,14 @@ class Next(NamedTuple):
 
 
 def may_help(detail: JobDetail, settings: Settings) -> bool:
-    """Whether a further try is to be thought of: if not, the outcome need not be read for it."""
+    """Whether a further try is possible; if not, the outcome need not be read."""
     if detail.state != JobState.FAILED.value or detail.terminated:
         return False
     return settings.memory_max is not None or settings.on_demand_queue is not None
 
 
 def evidence_of(detail: JobDetail, outcome: Outcome | None) -> Evidence:
-    """How a call ended: as the first of its electrons that did not merely wait for another."""
+    """How a call ended, by its first electron that failed itself: others were not run because of it."""
     if outcome is None:
         return Evidence(detail)
     failures = [result.failure for result in outcome.results if result.failure is not None]
@@ -51,15 +51,15 @@ def evidence_of(detail: JobDetail, outcome: Outcome | None) -> Evidence:
     return Evidence(detail, failure, outcome.usage, outcome.attempt)
 
 
-def next_try(evidence: Evidence, settings: Settings, call_id: str) -> Next | None:
-    """What to submit the electrons of a call with once more; `None`: they are not submitted again.
+def next_try(evidence: Evidence, settings: Settings, call_id: str) -> NextTry | None:
+    """The next try of a call's electrons; `None` if they are not submitted again.
 
-    A job that somebody ended is not submitted again, whatever else it met.
+    A job that somebody terminated is not submitted again.
 
     Args:
         evidence: How the call's job ended, from `evidence_of`.
-        settings: Of the executor.
-        call_id: The call.
+        settings: The executor's settings.
+        call_id: Id of the call.
     """
     detail = evidence.detail
     if detail is None or not may_help(detail, settings):
@@ -93,11 +93,11 @@ def next_try(evidence: Evidence, settings: Settings, call_id: str) -> Next | Non
         next_memory_mib=next_mib,
         next_queue=then.queue.rsplit("/", 1)[-1],
     )
-    return Next(then, tried)
+    return NextTry(then, tried)
 
 
 def is_queue(name: str, name_or_arn: str) -> bool:
-    """Whether a queue, by its name, is the one that a setting gives by name or ARN."""
+    """Whether a queue's name is that of a setting, which has a name or an ARN."""
     return name == name_or_arn.rsplit("/", 1)[-1]
 
 
@@ -105,9 +105,9 @@ def is_queue(name: str, name_or_arn: str) -> bool:
 
 
 def next_call_id(call_id: str) -> str:
-    """The id of the call that tries a call again: always the same one, so that nobody has to remember it.
+    """The id of the call that tries a call again. It follows from ``call_id`` alone, so that it need not be stored.
 
-    It is a millisecond younger, and so sorts after it.
+    Its time is a millisecond later, so that it sorts after ``call_id``.
     """
     begin = int(call_id[:_TIME_CHARS], 16) + 1
     digest = hashlib.sha256(f"next try of {call_id}".encode()).hexdigest()
@@ -115,12 +115,12 @@ def next_call_id(call_id: str) -> str:
 
 
 def next_call(call: Call, tried: Tried) -> Call:
-    """The call that tries a call again: the same electrons and inputs, nothing of which is sent again."""
+    """The call that tries a call again, with the same electrons and inputs, whose blobs are in S3 already."""
     return call._replace(call_id=next_call_id(call.call_id), tried=(*call.tried, tried))
 
 
 def chains(call_ids: Iterable[str]) -> list[list[str]]:
-    """Calls of one electron, by their ids, with those together that try one another again; each oldest first."""
+    """Ids of an electron's calls, in chains of calls that try one another again; each chain oldest first."""
     known = set(call_ids)
     after = {call_id: _next_or_none(call_id) for call_id in known}
     firsts = sorted(known.difference(after.values()))
@@ -128,7 +128,7 @@ def chains(call_ids: Iterable[str]) -> list[list[str]]:
 
 
 def following(call_id: str, call_ids: Container[str]) -> list[str]:
-    """Of these calls those that try the given one again, oldest first."""
+    """Those of the calls that try the given one again, oldest first."""
     found: list[str] = []
     while (after := _next_or_none(call_id)) in call_ids:
         found.append(after)
@@ -139,15 +139,15 @@ def following(call_id: str, call_ids: Container[str]) -> list[str]:
 def _next_or_none(call_id: str) -> str:
     try:
         return next_call_id(call_id)
-    except ValueError:  # an id of another form, which is nobody's next try
+    except ValueError:  # an id of another form has no next try
         return ""
 
 
-# --- what is told ---------------------------------------------------------------------------------------------------
+# --- texts ---------------------------------------------------------------------------------------------------------
 
 
 def what_happened(tried: Tried) -> str:
-    """``ran out of memory at 4 GB in job ...``, after an electron's name."""
+    """What follows the electron's name: ``ran out of memory at 4 GB in job ...``."""
     if tried.end == End.OUT_OF_MEMORY.value:
         reached = f" (it had reached {tried.reached_bytes / GIB:.2f} GB)" if tried.reached_bytes else ""
         return f"ran out of memory at {option_memory(tried.memory_mib)} GB{reached} in job {tried.job_id}"
@@ -156,7 +156,7 @@ def what_happened(tried: Tried) -> str:
 
 
 def what_next(tried: Tried) -> str:
-    """``8 GB``, or ``queue cirro-cpu-on-demand``: what the next try differs in."""
+    """How the next try differs: ``8 GB``, or ``queue cirro-cpu-on-demand``."""
     if tried.end == End.OUT_OF_MEMORY.value:
         return f"{option_memory(tried.next_memory_mib)} GB"
     return f"queue {tried.next_queue}"
@@ -168,7 +168,7 @@ def summary(tried: Sequence[Tried]) -> str:
 
 
 def lines(tried: Sequence[Tried]) -> str:
-    """A line for each earlier try, for the electron's stderr: what it needed, and what would save the try next time."""
+    """A line for each earlier try, for the electron's stderr: what failed, and which setting avoids that try."""
     told = []
     for number, each in enumerate(tried, 1):
         if each.end == End.OUT_OF_MEMORY.value:

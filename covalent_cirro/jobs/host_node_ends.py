@@ -1,4 +1,4 @@
-"""What a user reads of a node of Covalent's own that failed on the server's host: what happened, what to do. Pure."""
+"""What a user reads about one of Covalent's own nodes that failed on the server's host. Pure."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ SHUT_IN = (
 )
 
 _REFUSED = re.compile(r"PermissionError|\[Errno 13\]|MemoryError")
-"""What the sandbox's refusals look like, and its limit of memory."""
+"""Errors that the sandbox causes by refusing access, or by its limit of memory."""
 
 _NOT_OPENED = "covalent_cirro.runner.placeholders.NotOpened: "
 
 
-class Told(NamedTuple):
-    """What is told.
+class NodeExplanation(NamedTuple):
+    """What a user reads.
 
     Attributes:
         line: What happened and what to do, in one line.
-        text: All of it, with the traceback.
+        text: The whole text, with the traceback.
     """
 
     line: str
     text: str
 
 
-def told(failure: Failure, name: str, node_id: int) -> Told:
-    """What to tell of a node that has no output."""
+def explain(failure: Failure, name: str, node_id: int) -> NodeExplanation:
+    """Explain why a node has no output."""
     what, next_step = _what(failure, f"{name!r} (node {node_id})")
     what = what.strip().rstrip(".") + "."
     sections = [f"{what}\nTo do: {next_step}" if next_step else what, failure.traceback.rstrip()]
-    return Told(f"{what} {next_step}".strip(), "\n\n".join(each for each in sections if each) + "\n")
+    return NodeExplanation(f"{what} {next_step}".strip(), "\n\n".join(each for each in sections if each) + "\n")
 
 
 def _what(failure: Failure, node: str) -> tuple[str, str]:

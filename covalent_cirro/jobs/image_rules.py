@@ -1,6 +1,6 @@
-"""Whether jobs can run in an image, by what it says of itself in ECR: the name, the manifest, the labels. Pure.
+"""Whether jobs can run in an image, by its name, manifest and labels in ECR. Pure.
 
-It must not know how these are fetched (`aws/image_labels.py`).
+This module must not know how they are fetched (`aws/image_labels.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STOCK_IMAGE = "public.ecr.aws/covalent/covalent-executor-base"
 """The stock plugin's image, without its tag: its default, and so the default of ``container_image_uri``."""
 
 ARCHITECTURE = "amd64"
-"""Of the instances in the compute environments of a deployment (AWS calls it x86_64)."""
+"""Architecture of the instances of a deployment (EC2 calls it x86_64)."""
 
 VERSION_LABELS = {
     "python": LABEL_PYTHON,
@@ -32,7 +32,7 @@ VERSION_LABELS = {
     "runner": LABEL_RUNNER,
     "call_format": LABEL_FORMAT,
 }
-"""Versions of an image, named as in `ImageFacts`, and the labels that tell them."""
+"""Names of versions, as in `ImageFacts`, and the labels that have them."""
 
 MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -40,7 +40,10 @@ MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.oci.image.index.v1+json",
 )
-"""What ECR may answer with: images, and lists of images for several processors."""
+"""Media types that ECR may answer with: images, and lists of images for several architectures."""
+
+MAX_CONFIG_BYTES = 4 << 20
+"""Bytes of an image's configuration that are read, at most: a well-formed one has some kilobytes."""
 
 TAGS_SHOWN = 10
 
@@ -59,10 +62,10 @@ class EcrImage(NamedTuple):
     """An image of a private registry of ECR.
 
     Attributes:
-        registry: The account that has it; `None`: the caller's own.
-        region: Where; `None`: the caller's own.
-        repository: The repository's name.
-        tag: Its tag. Where there is a digest, the digest decides.
+        registry: Account of the registry; `None` for the caller's own.
+        region: Region of the registry; `None` for the caller's own.
+        repository: Name of the repository.
+        tag: Tag of the image. A digest, if there is one, takes precedence.
         digest: ``sha256:...``, or `None`.
     """
 
@@ -79,15 +82,15 @@ class EcrImage(NamedTuple):
 
 
 class ImageFacts(NamedTuple):
-    """What an image says of itself. A version is empty where no label tells it.
+    """What the configuration of an image says. A version is empty where the image has no label for it.
 
     Attributes:
-        architecture: ``amd64``, ``arm64``; of an image for several processors without amd64, all of them.
-        python: Version of its Python, ``"3.11"`` or ``"3.11.7"``.
-        cloudpickle: Version of its cloudpickle.
-        runner: Version of its covalent-cirro.
-        call_format: `protocol.FORMAT` of the calls that it understands.
-        entrypoint: What its command is given to.
+        architecture: ``amd64``, ``arm64``; for a list of images without amd64, all architectures in it.
+        python: Version of Python, ``"3.11"`` or ``"3.11.7"``.
+        cloudpickle: Version of cloudpickle.
+        runner: Version of covalent-cirro.
+        call_format: `protocol.FORMAT` of the calls that its runner understands.
+        entrypoint: ENTRYPOINT of the image.
     """
 
     architecture: str
@@ -102,8 +105,8 @@ class MissingImage(NamedTuple):
     """ECR has no such image.
 
     Attributes:
-        why: In AWS's words.
-        tags: Those that the repository has, newest first; `None` where they could not be learnt.
+        why: AWS's words.
+        tags: Tags in the repository, newest first; `None` where they are not known.
     """
 
     why: str
@@ -111,18 +114,18 @@ class MissingImage(NamedTuple):
 
 
 class Pickled(NamedTuple):
-    """What an electron was pickled with: versions of Python and of cloudpickle, empty where unknown."""
+    """Versions of Python and cloudpickle that pickled an electron; empty where unknown."""
 
     python: str
     cloudpickle: str
 
 
 def ecr_image(uri: str, own_host: str) -> EcrImage | None:
-    """The image of a private registry that a URI names; `None` for any other, which ECR's API does not know.
+    """The image in a private ECR registry that a URI names; `None` for images elsewhere.
 
     Args:
         uri: ``host/repository[:tag][@digest]``.
-        own_host: Host and port of the AWS endpoint that is used: an emulated ECR has its images there.
+        own_host: Host and port of the AWS endpoint that is used: the emulated ECR has its images there.
     """
     name = _NAME.fullmatch(uri.strip())
     if name is None:
@@ -139,8 +142,8 @@ class Manifest(NamedTuple):
 
     Attributes:
         config: Digest of the image's configuration; `None` for a list of images.
-        child: Of a list, the digest of the image to look at; `None` if none is for `ARCHITECTURE`.
-        architectures: Of a list, what its images are for.
+        child: In a list, digest of the image for `ARCHITECTURE`; `None` if there is none.
+        architectures: In a list, the architectures of its images.
     """
 
     config: str | None = None
@@ -149,7 +152,7 @@ class Manifest(NamedTuple):
 
 
 def contents(manifest: str) -> Manifest:
-    """Read a manifest.
+    """Parse a manifest.
 
     Raises:
         ValueError, KeyError, TypeError: It has another form.
@@ -160,14 +163,14 @@ def contents(manifest: str) -> Manifest:
     images: dict[str, str] = {}
     for each in document["manifests"]:
         platform: Mapping[str, Any] = each.get("platform") or {}
-        # What a build says of itself is listed as an image for the platform unknown/unknown (BuildKit, attestations).
+        # BuildKit lists its attestations as images for the platform unknown/unknown.
         if platform.get("os", "linux") == "linux":
             images.setdefault(str(platform.get("architecture", "")), str(each["digest"]))
     return Manifest(child=images.get(ARCHITECTURE), architectures=tuple(sorted(images)))
 
 
 def facts(configuration: bytes) -> ImageFacts:
-    """What a configuration (OCI Image Specification) says.
+    """Parse an image's configuration (OCI Image Specification).
 
     Raises:
         ValueError, TypeError, AttributeError: It has another form.
@@ -187,7 +190,7 @@ def facts(configuration: bytes) -> ImageFacts:
 
 
 def refused_by_name(uri: str) -> str | None:
-    """Why no job can run in an image, where its URI alone tells; `None` otherwise."""
+    """Why no job can run in an image, where its URI alone shows it; `None` otherwise."""
     uri = uri.strip()
     if re.split("[:@]", uri, maxsplit=1)[0] == STOCK_IMAGE:
         return (
@@ -207,12 +210,12 @@ def refused_by_name(uri: str) -> str | None:
 
 
 def why_not(uri: str, found: ImageFacts | MissingImage, pickled: Pickled) -> str | None:
-    """Why a job with this image cannot run what was pickled so, or `None`. What nothing is known of is no reason.
+    """Why a job with this image cannot run an electron; `None` if it can, or where a version is not known.
 
     Args:
         uri: ``container_image_uri``, for the message.
-        found: What ECR says of it.
-        pickled: What the electron was pickled with.
+        found: What ECR says of the image.
+        pickled: Versions that pickled the electron.
     """
     if isinstance(found, MissingImage):
         return f"container_image_uri={uri!r} does not exist: AWS said {found.why}. {_there(found.tags)}"

@@ -1,4 +1,4 @@
-"""Puts an electron's log together from its parts, and says what is missing. Pure: bytes go in, text comes out."""
+"""Joins the parts of an electron's log, and says what is missing. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from covalent_cirro.contract.protocol import LOG_TAIL_BYTES, Log
 
 
 class Bit(NamedTuple):
-    """Some of a log.
+    """A piece of a log, or a note about the log.
 
     Attributes:
-        text: What was printed, or something about it.
-        is_note: Whether it is about the log.
+        text: The printed text, or the note.
+        is_note: Whether it is a note.
     """
 
     text: str
@@ -21,14 +21,14 @@ class Bit(NamedTuple):
 
 
 class LogText:
-    """A log whose parts are read one after the other. What is not UTF-8 becomes U+FFFD, also across parts.
+    """A log whose parts are read one after the other. Bytes that are not UTF-8 become U+FFFD, also across parts.
 
     Args:
-        log: The log, which has parts.
-        whole: Whether ``log.size`` tells how much there must be; without an outcome nobody knows.
+        log: The log.
+        whole: Whether ``log.size`` is the size of the whole log; without an outcome that is not known.
 
     Attributes:
-        is_over: Whether no further part is wanted.
+        is_over: Whether no further part is to be read.
     """
 
     def __init__(self, log: Log, *, whole: bool = True) -> None:
@@ -41,9 +41,9 @@ class LogText:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def take(self, uri: str, data: bytes) -> list[Bit]:
-        """A part as it was read."""
+        """Add a part that was read; returns the new text and notes."""
         if self._whole and self._taken + len(data) > self._log.size:
-            # Somebody has put there what the electron did not print.
+            # Somebody has added bytes that the electron did not print.
             self.is_over = self._has_holes = True
             more = f"with it the log would have more than the {self._log.size} bytes that were printed"
             return self._note(f"the part {uri} of this log was not taken: {more}")
@@ -51,12 +51,12 @@ class LogText:
         return self._text(self._decoder.decode(data))
 
     def lacks(self, uri: str, why: str, unread: int = 0) -> list[Bit]:
-        """A part that cannot be read.
+        """Note a part that cannot be read.
 
         Args:
-            uri: Where it is.
-            why: Why not.
-            unread: So many parts after it are not even asked for; 0 where they are.
+            uri: URI of the part.
+            why: Why it cannot be read.
+            unread: How many parts after it are skipped; 0 where reading goes on.
         """
         self._has_holes = True
         self.is_over = unread > 0
@@ -64,7 +64,7 @@ class LogText:
         return self._note(f"the part {uri} of this log is missing: {why}{rest}")
 
     def finish(self) -> list[Bit]:
-        """What comes after the last part: where something is missing, at least the end, which the outcome has."""
+        """What follows the last part: if something is missing, a note and the end of the log, which the outcome has."""
         bits = self._text(self._decoder.decode(b"", final=True))
         missing = self._log.size - self._taken if self._whole else 0
         if missing > 0:
@@ -84,7 +84,7 @@ class LogText:
 
 
 def without_parts(log: Log) -> list[Bit]:
-    """A log that is in the outcome itself."""
+    """A log whose text is in the outcome itself."""
     missing = log.size - len(log.tail.encode())
     bits = [Bit(log.tail)] if log.tail else []
     if missing <= 0:

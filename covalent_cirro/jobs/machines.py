@@ -1,4 +1,4 @@
-"""Which EC2 instances a compute environment may start, and whether an electron fits on them. Pure."""
+"""EC2 instance types: which ones a compute environment may start, and whether an electron fits on one. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding, Where
 from covalent_cirro.jobs.queues import Environment
 
 USABLE_MEMORY, KERNEL_MEMORY_MIB = 0.97, 300
-"""Of an instance's memory, what is left for jobs: less 3 %, which is all that counts on large ones (meta-pytorch/torchx
-#645), and less what firmware and kernel take of any, which leaves small ones 0.93 (Karpenter, vmMemoryOverheadPercent,
-takes 0.075 off them). AWS promises no figure: an r5d.xlarge has 31,672 of 32,768 MiB (ASFHyP3/hyp3#582)."""
+"""Share of an instance's memory that jobs can use: 3 % less, which is enough for large types (meta-pytorch/torchx#645),
+and less the memory of firmware and kernel, so that 0.93 is left on small types (Karpenter's vmMemoryOverheadPercent is
+0.075). AWS promises no figure: an r5d.xlarge has 31,672 of 32,768 MiB (ASFHyP3/hyp3#582)."""
 
 RESERVED_MEMORY_MIB = 32
 """``ECS_RESERVED_MEMORY`` on AWS Batch's default AMI (User Guide, Memory management)."""
@@ -21,21 +21,21 @@ BUNDLES: dict[str, tuple[str, ...]] = {
     "optimal": ("m6i", "c6i", "r6i", "c7i"),
     "default_arm64": ("m6g", "c6g", "r6g", "c7g"),
 }
-"""Families behind AWS Batch's own names (Batch API Reference, ComputeResource, instanceTypes)."""
+"""Families that AWS Batch's own names stand for (Batch API Reference, ComputeResource, instanceTypes)."""
 
 LEAST_DISK_GIB = 50
-"""Room for the system of a GPU instance and an image with CUDA. An instance whose disk is smaller than the snapshot of
-its machine image does not start (EC2 API Reference, EbsBlockDevice, VolumeSize), and that of AWS's GPU images grows."""
+"""Disk for the system of a GPU instance and an image with CUDA. An instance whose disk is smaller than the snapshot of
+its AMI does not start (EC2 API Reference, EbsBlockDevice, VolumeSize), and AWS's GPU AMIs grow."""
 
 ZONES_WANTED = 2
-"""Spot capacity and single zones come and go: with one zone a queue stands still when it runs dry."""
+"""Zones that a queue should have: with a single zone, jobs wait when that zone has no capacity."""
 
 FILTER_VALUES = 200
-"""Values of one filter (EC2 User Guide, List and filter your resources: up to 200)."""
+"""Values in one filter, at most (EC2 User Guide, List and filter your resources)."""
 
 
 def usable_memory_mib(memory_mib: int) -> int:
-    """What jobs can have of an instance's memory."""
+    """Memory that jobs can use on an instance with so much memory."""
     return max(0, int(memory_mib * USABLE_MEMORY) - KERNEL_MEMORY_MIB - RESERVED_MEMORY_MIB)
 
 
@@ -44,9 +44,9 @@ class InstanceType(NamedTuple):
 
     Attributes:
         name: ``"g5.xlarge"``.
-        vcpus: Its vCPUs.
-        memory_mib: All of its memory.
-        gpus: NVIDIA GPUs; others are of no use to AWS Batch.
+        vcpus: vCPUs.
+        memory_mib: Memory in all.
+        gpus: NVIDIA GPUs; AWS Batch cannot use others.
         architecture: ``"x86_64"`` or ``"arm64"``.
     """
 
@@ -58,12 +58,12 @@ class InstanceType(NamedTuple):
 
     @property
     def usable_memory_mib(self) -> int:
-        """What one job can ask for at most."""
+        """Memory that one job can ask for, at most."""
         return usable_memory_mib(self.memory_mib)
 
 
 class Need(NamedTuple):
-    """What one electron asks for."""
+    """vCPUs, memory and GPUs that one electron asks for."""
 
     vcpus: int
     memory_mib: int
@@ -74,7 +74,7 @@ class Need(NamedTuple):
         return f"{self.vcpus} vCPU, {self.memory_mib} MiB{gpus}"
 
     def fits(self, kind: InstanceType) -> bool:
-        """Whether an instance of this type can run it."""
+        """Whether the electron fits on an instance of this type."""
         return self.vcpus <= kind.vcpus and self.memory_mib <= kind.usable_memory_mib and self.gpus <= kind.gpus
 
 
@@ -92,9 +92,9 @@ def disk(size_gib: int, where: Where) -> Finding:
 
 
 def patterns(names: Iterable[str]) -> list[str]:
-    """What to filter ``instance-type`` by, for the ``instanceTypes`` of a compute environment.
+    """Values for the filter ``instance-type``, from the ``instanceTypes`` of a compute environment.
 
-    Sizes stay; a family becomes ``family.*``, a bundle those of its families.
+    A size stays as it is; a family becomes ``family.*``, a bundle the patterns of its families.
     """
     found: dict[str, None] = {}
     for name in names:
@@ -104,13 +104,13 @@ def patterns(names: Iterable[str]) -> list[str]:
 
 
 def filters(names: Iterable[str]) -> list[list[str]]:
-    """`patterns` in as many lists as DescribeInstanceTypes needs calls."""
+    """The `patterns`, in lists for one call of DescribeInstanceTypes each."""
     wanted = patterns(names)
     return [wanted[begin : begin + FILTER_VALUES] for begin in range(0, len(wanted), FILTER_VALUES)]
 
 
 def parse_instance_type(described: Mapping[str, Any]) -> InstanceType:
-    """One entry of DescribeInstanceTypes' ``InstanceTypes``."""
+    """Parse one entry of DescribeInstanceTypes' ``InstanceTypes``."""
     gpus = described.get("GpuInfo", {}).get("Gpus", [])
     architectures = described["ProcessorInfo"]["SupportedArchitectures"]
     return InstanceType(
@@ -137,12 +137,12 @@ def of_environment(names: Iterable[str], known: Mapping[str, InstanceType]) -> l
 
 
 def missing(names: Iterable[str], known: Mapping[str, InstanceType]) -> list[str]:
-    """Those of a compute environment's ``instanceTypes`` that the region has nothing of."""
+    """The names among a compute environment's ``instanceTypes`` that stand for no type in the region."""
     return [name for name in names if not of_environment([name], known)]
 
 
 def zones_with(kinds: Iterable[InstanceType], offered: Mapping[str, frozenset[str]], zones: Iterable[str]) -> list[str]:
-    """Those of the zones in which at least one of the types is offered.
+    """The zones in which at least one of the types is offered.
 
     Args:
         kinds: Instance types.
@@ -156,7 +156,7 @@ def zones_with(kinds: Iterable[InstanceType], offered: Mapping[str, frozenset[st
 
 
 def shortfall(need: Need, kinds: Sequence[InstanceType]) -> str:
-    """Why an electron fits none of these types: what it asks for beside the most of each that there is."""
+    """Why an electron fits on none of these types: what it asks for, and the most that a type has."""
     if not kinds:
         return "there is no instance type"
     most = Need(
@@ -216,7 +216,11 @@ def instance_types(
     if len(there) < ZONES_WANTED:
         told = f"only {there[0]} of its zones has {', '.join(environment.instance_types)}"
         return Finding(
-            id, name, WARNING, f"{told}: when it runs dry, jobs wait", f"{remedy}, or more zones: --parameter Zones=3."
+            id,
+            name,
+            WARNING,
+            f"{told}: when it has no capacity, jobs wait",
+            f"{remedy}, or more zones: --parameter Zones=3.",
         )
     return Finding(id, name, OK, f"{len(kinds)} types of {', '.join(environment.instance_types)} in {', '.join(there)}")
 
@@ -234,7 +238,7 @@ def fit(
         queue: Name of the queue.
         need: What the electron asks for.
         environments: The queue's compute environments, each with the types it may start.
-        image_architecture: Of the electron's image; empty where that is not known.
+        image_architecture: Architecture of the electron's image; empty where it is not known.
         where: The deployment.
     """
     wants = f"an electron with {need}"

@@ -1,7 +1,7 @@
-"""AWS actions that an executor does without where a policy does not allow them, and what that costs. Pure.
+"""AWS actions that an executor does without where a policy does not allow them, and what is lost then. Pure.
 
-The stock plugin's documentation prints a policy that lacks them: whoever changes the class's name and nothing else
-still runs electrons. `batch.py` logs the cost once, and `cirro doctor` tells it before.
+The policy in the stock plugin's documentation lacks them: a user of that plugin who changes only the executor's class
+can still run electrons. `aws/batch.py` logs once what is lost, and `cirro doctor` reports it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ COSTS = {
         "know the lattice"
     ),
     "batch:TerminateJob": "a cancelled electron's job runs on, and is paid for",
-    "batch:DescribeJobQueues": "nobody is told why a job waits",
-    "batch:DescribeComputeEnvironments": "nobody is told why a job waits",
-    "batch:GetJobQueueSnapshot": "a job's place in its queue is not told",
-    "ec2:DescribeInstanceTypes": "whether a job fits on what its queue may start is not told",
-    "ecs:DescribeContainerInstances": "the instance that a job runs on is not told",
-    "ec2:DescribeSpotPriceHistory": "costs are worked out with the prices that the package carries",
-    "pricing:GetProducts": "costs are worked out with the prices that the package carries",
+    "batch:DescribeJobQueues": "why a job waits is not shown",
+    "batch:DescribeComputeEnvironments": "why a job waits is not shown",
+    "batch:GetJobQueueSnapshot": "a job's position in its queue is not shown",
+    "ec2:DescribeInstanceTypes": "whether a job fits on the instances of its queue is not known",
+    "ecs:DescribeContainerInstances": "the instance that a job runs on is not shown",
+    "ec2:DescribeSpotPriceHistory": "costs are computed with the prices in the package",
+    "pricing:GetProducts": "costs are computed with the prices in the package",
     "logs:GetLogEvents": "the end of the log of a job that left no outcome is not shown",
     "ecr:BatchGetImage": "an image that cannot run an electron is not refused before it is paid for",
     "ecr:GetDownloadUrlForLayer": "an image that cannot run an electron is not refused before it is paid for",
-    "ecr:DescribeImages": "the tags that a repository has are not told where one is missing",
+    "ecr:DescribeImages": "where a tag is missing, the repository's tags are not listed",
 }
-"""By action, what goes on differently without it."""
+"""By action, what is lost without it."""

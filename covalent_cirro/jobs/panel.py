@@ -1,8 +1,8 @@
-"""What the panel of an electron in the Covalent UI shows of its job while that is under way, and after it. Pure.
+"""What an electron's panel in the Covalent UI shows of its job, while the job goes on and after it. Pure.
 
-``problem`` is what is in the way: while that keeps us from seeing the job, there are no other lines. They are put
-before the executor's attributes, of which the UI shows the first 200 characters, one attribute a line;
-`view.describe_jobs` has it show all of them as the electron's description.
+While a ``problem`` prevents the server from seeing the job, there are no other lines. The lines are put before the
+executor's attributes, of which the UI shows the first 200 characters, one attribute a line; `view.describe_jobs` makes
+the UI show all of them as the electron's description.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from covalent_cirro.jobs.formatting import moment_utc
 from covalent_cirro.jobs.states import JobDetail, JobState
 
 PROBLEM = "problem"
-"""Name of the line that says what is in the way."""
+"""Name of the line that says why the job cannot be seen."""
 
 KEYS = (PROBLEM, "job", "state", "attempt", "waits_for", "tried", "last_attempt", "log", "log_link", "job_link")
-"""Names of the lines, in their order. No option of the executor may have one of them."""
+"""Names of the lines, in their order. No option of the executor may have one of these names."""
 
 _WAITS_FOR = {
     JobState.SUBMITTED.value: "AWS Batch to look at it",
@@ -29,14 +29,14 @@ _WAITS_FOR = {
 def lines(
     detail: JobDetail, since: float, *, partition: str, region: str, waits_for: str = "", tried: str = ""
 ) -> dict[str, str]:
-    """The lines of a job, by their names; those without a value are left out.
+    """The lines of a job by name; lines without a value are left out.
 
     Args:
         detail: What AWS says of the job.
-        since: Since when it is in its state, epoch seconds.
-        partition, region: For links; no region for an account that the AWS console does not show.
-        waits_for: What it waits for, where that is known better than by its state.
-        tried: What came of earlier tries (`further_tries.summary`).
+        since: Epoch seconds since when the job is in its state.
+        partition, region: For links; empty where the AWS console does not show the account.
+        waits_for: What the job waits for; empty where only its state is known.
+        tried: Summary of earlier tries (`further_tries.summary`).
     """
     ended = detail.is_terminal
     finished = len(detail.attempts)

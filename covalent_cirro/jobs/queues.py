@@ -1,4 +1,4 @@
-"""Findings about job queues and compute environments, as AWS Batch describes them. Pure."""
+"""Job queues and compute environments, as AWS Batch describes them, and findings about them. Pure."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Environment(NamedTuple):
     """A compute environment, as DescribeComputeEnvironments has it.
 
     Attributes:
-        kind: ``"EC2"``, ``"SPOT"``, ``"FARGATE"``...; empty where it is not managed by AWS Batch.
-        vcpus: What AWS Batch wants running now.
-        max_vcpus: The most it may start.
+        kind: ``"EC2"``, ``"SPOT"``, ``"FARGATE"``...; empty for an unmanaged one.
+        vcpus: vCPUs that AWS Batch wants to run now (``desiredvCpus``).
+        max_vcpus: vCPUs that it may start at most.
         instance_types: Sizes, families and bundles.
-        instance_profile: ARN or name.
+        instance_profile: ARN or name of the instance profile.
         cluster: ARN of its ECS cluster.
     """
 
@@ -52,12 +52,12 @@ class Environment(NamedTuple):
 
     @property
     def has_instances(self) -> bool:
-        """Whether it starts EC2 instances of types that we can look up."""
+        """Whether it starts EC2 instances, whose types can be looked up."""
         return self.kind in ("EC2", "SPOT")
 
 
 def parse_queue(described: Mapping[str, Any]) -> Queue:
-    """One entry of DescribeJobQueues' ``jobQueues``."""
+    """Parse one entry of DescribeJobQueues' ``jobQueues``."""
     order = sorted(described["computeEnvironmentOrder"], key=lambda each: int(each["order"]))
     return Queue(
         name=described["jobQueueName"],
@@ -70,7 +70,7 @@ def parse_queue(described: Mapping[str, Any]) -> Queue:
 
 
 def parse_environment(described: Mapping[str, Any]) -> Environment:
-    """One entry of DescribeComputeEnvironments' ``computeEnvironments``."""
+    """Parse one entry of DescribeComputeEnvironments' ``computeEnvironments``."""
     resources = described.get("computeResources") or {}
     return Environment(
         name=described["computeEnvironmentName"],
@@ -89,13 +89,13 @@ def parse_environment(described: Mapping[str, Any]) -> Environment:
 
 
 def queue(setting: str, name: str, found: Queue | None, others: Sequence[str], where: Where) -> Finding:
-    """Whether jobs can be submitted to a queue, and are looked at there.
+    """Whether jobs can be submitted to a queue, and are scheduled there.
 
     Args:
-        setting: What names the queue: ``"batch_queue"``, or an output of the deployment.
-        name: Its name or ARN.
-        found: The queue; `None` where there is none.
-        others: Names of the queues that there are.
+        setting: Setting that names the queue: ``"batch_queue"``.
+        name: Name or ARN of the queue.
+        found: The queue; `None` where it does not exist.
+        others: Names of the queues that exist.
         where: The deployment.
     """
     if found is None:
@@ -130,7 +130,7 @@ def _batch_object(
             name,
             FAILURE,
             f"{about}: {status}{words}",
-            f"Mend what the reason names, then `{where.cirro('deploy')}`; if that does nothing, `cirro destroy` first.",
+            f"Correct what the reason names, then `{where.cirro('deploy')}`; if that has no effect, destroy first.",
         )
     if state != "ENABLED":
         enable = where.aws(f"batch update-{noun} --{noun} {name} --state ENABLED")

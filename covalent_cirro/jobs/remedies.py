@@ -1,7 +1,7 @@
-"""What to do about a job that waits: the command that changes a setting of its queue. Pure.
+"""Commands that change a setting of a queue whose jobs wait. Pure.
 
-A queue that `cirro deploy` made is changed by `cirro deploy`, any other by the AWS CLI. It must not know why a job
-waits.
+A queue that `cirro deploy` made is changed by `cirro deploy`, any other by the AWS CLI. This module must not know why a
+job waits.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ OWN_QUEUES = {
     "-gpu": "Gpu",
     "-cpu": "Cpu",
 }
-"""How names of a deployment's queues end, and how the parameters of their machines begin (``infra/compute.yaml``)."""
+"""Ends of the names of a deployment's queues, and beginnings of their parameters (``infra/compute.yaml``)."""
 
 
 def deployment_of(queue: str, region: str, profile: str | None) -> Where | None:
-    """The deployment that a queue is of, by its name; `None` for a queue that `cirro deploy` did not make."""
+    """The deployment of a queue, by the queue's name; `None` for a queue that `cirro deploy` did not make."""
     name = queue.rpartition("/")[2]
     for end in OWN_QUEUES:
         if name.endswith(end) and len(name) > len(end):
@@ -30,11 +30,11 @@ def deployment_of(queue: str, region: str, profile: str | None) -> Where | None:
 
 
 class Remedies:
-    """Remedies for a queue, each a sentence without its full stop but for `doctor`'s.
+    """Remedies for a queue. Each is a sentence without its full stop, except that of `doctor`.
 
     Args:
-        queue: Its name.
-        region, profile: For the commands.
+        queue: Name of the queue.
+        region, profile: Options of the commands.
     """
 
     def __init__(self, queue: str, region: str, profile: str | None) -> None:
@@ -48,7 +48,7 @@ class Remedies:
         return f"Enable it: `{self._where.aws(command)}`"
 
     def doctor(self) -> str:
-        """Look for the cause."""
+        """The command that looks for the cause."""
         if self._deployment is None:
             return "`cirro doctor` looks for the cause."
         return f"`{self._deployment.cirro('doctor')}` looks for the cause."
@@ -57,14 +57,14 @@ class Remedies:
         return next(begin for end, begin in OWN_QUEUES.items() if self._queue.endswith(end))
 
     def more_types(self, which: str = "more") -> str:
-        """Give the queue ``which`` instance types."""
+        """The command that gives the queue other instance types; ``which`` says how they differ."""
         if self._deployment is None:
             return f"Give the compute environments {which} instance types"
         command = self._deployment.cirro(f"deploy --parameter {self._parameter()}InstanceTypes=...")
         return f"Give it {which} instance types: `{command}`"
 
     def more_vcpus(self, environments: Sequence[Environment], vcpus: int) -> str:
-        """The command that raises the maximum of the largest of these, to ``vcpus``."""
+        """The command that raises the maximum of the largest of the compute environments to ``vcpus``."""
         one = max(environments, key=lambda each: each.max_vcpus, default=None)
         if self._deployment is not None:
             kind = "Spot" if one is not None and one.spot else "OnDemand"

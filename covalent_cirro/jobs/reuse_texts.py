@@ -1,15 +1,15 @@
-"""What people read of a reused electron. Pure."""
+"""What users read about a reused electron. Pure."""
 
 from __future__ import annotations
 
 from covalent_cirro.contract.protocol import Location, ProtocolError, Reused, parse_call_uri
 
 REUSED = "REUSED"
-"""State of an electron that has no job, but the results of an earlier one's."""
+"""State of an electron that has the results of an earlier job, and no job of its own."""
 
 
-def told(reused: Reused) -> str:
-    """Where the results are from, in a few words."""
+def origin_text(reused: Reused) -> str:
+    """Which job the results come from, in a few words."""
     try:
         origin = parse_call_uri(reused.origin)
     except ProtocolError:
@@ -18,10 +18,10 @@ def told(reused: Reused) -> str:
 
 
 def checked_origin(place: Location, reused: Reused) -> Location:
-    """The origin that a ``reused.json`` names, if it is a call beside it: in the same bucket, under the same prefix.
+    """The origin that a ``reused.json`` names, which must be a call in the same bucket, under the same prefix.
 
     Raises:
-        ProtocolError: It leads elsewhere.
+        ProtocolError: The origin is in another bucket, or under another prefix.
     """
     origin = parse_call_uri(reused.origin)
     if (origin.bucket, origin.prefix) != (place.bucket, place.prefix):

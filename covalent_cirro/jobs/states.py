@@ -1,6 +1,6 @@
-"""States of an AWS Batch job, and what DescribeJobs says of one; what its end means is `ends.py`'s matter.
+"""States of AWS Batch jobs, and what DescribeJobs says of a job. Pure; `ends.py` says what an end means.
 
-A state or a text that is not known here is not an error: it is passed on as it is.
+An unknown state or text is not an error: it is passed on as it is.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from covalent_cirro.contract.protocol import CALL_PARAMETER, Location, ProtocolE
 
 
 class JobState(str, enum.Enum):
-    """AWS Batch's seven states (User Guide, Job states). States may be skipped between two looks."""
+    """The seven states of AWS Batch (User Guide, Job states). Between two DescribeJobs, a job may skip states."""
 
     SUBMITTED = "SUBMITTED"
-    """In the queue, not yet seen by the scheduler."""
+    """In the queue, before the scheduler has evaluated it."""
     PENDING = "PENDING"
-    """Waits for a job it depends on; the parent of an array stays here while its children run."""
+    """Waits for a job that it depends on; the parent of an array stays PENDING while its children run."""
     RUNNABLE = "RUNNABLE"
-    """Ready, waits for a machine. Can last for ever."""
+    """Waits for an instance, possibly for ever."""
     STARTING = "STARTING"
-    """Has a machine; the image is pulled and the container made."""
+    """Has an instance; the image is pulled and the container created."""
     RUNNING = "RUNNING"
     """The container runs."""
     SUCCEEDED = "SUCCEEDED"
@@ -47,7 +47,7 @@ TERMINAL_STATES = tuple(state.value for state in JobState if state.is_terminal)
 """States of a job that has ended."""
 
 CANCEL_REASON = "Cancelled in Covalent"
-"""How the reason begins that we give to TerminateJob; DescribeJobs gives it back as the status reason."""
+"""Beginning of the reason that covalent-cirro gives to TerminateJob; DescribeJobs has it as the statusReason."""
 
 
 class Attempt(NamedTuple):
@@ -77,22 +77,22 @@ class JobDetail(NamedTuple):
     """What DescribeJobs says of one job. What it leaves out is empty, `None` or 0.
 
     Attributes:
-        job_id: Its id.
-        name: Its name.
-        state: AWS's word; not always a `JobState`, should AWS add one.
-        status_reason: Why it is in this state; empty where AWS gives none.
-        exit_code: That of the latest container; `None` if none ended.
-        reason: The latest container's reason, ``"OutOfMemoryError: ..."``.
+        job_id: Id of the job.
+        name: Name of the job.
+        state: State in AWS's word; not a `JobState` if AWS adds a new one.
+        status_reason: Why it is in this state; empty where AWS gives no reason.
+        exit_code: Exit code of the latest container; `None` if no container has ended.
+        reason: Reason of the latest container, ``"OutOfMemoryError: ..."``.
         log_stream: CloudWatch stream of the latest container; empty before RUNNING.
         created_at, started_at, stopped_at: Epoch seconds; `None` where not reached.
         attempts: Finished attempts, oldest first.
-        terminated: Somebody asked for its end.
+        terminated: Whether TerminateJob or CancelJob was called for it.
         queue: Name of its job queue.
-        image: Of its container.
+        image: Image of its container.
         log_group: CloudWatch group of its logs.
-        memory_mib, vcpus, gpus: What it asked for.
-        time_limit_s: Of an attempt.
-        max_attempts: Of its retry strategy.
+        memory_mib, vcpus, gpus: Resources that it asked for.
+        time_limit_s: Seconds that an attempt may run.
+        max_attempts: How often AWS Batch may start it.
         argument: `protocol.call_argument` of a job of an executor; empty for other jobs.
     """
 
@@ -133,7 +133,7 @@ class JobDetail(NamedTuple):
 
 
 def _seconds(milliseconds: object) -> float | None:
-    # AWS sends 0 or nothing for a time that has not come.
+    # AWS sends 0 or nothing for a time that is not reached.
     return milliseconds / 1000 if isinstance(milliseconds, (int, float)) and milliseconds else None
 
 
@@ -207,14 +207,14 @@ def _number(value: object) -> float:
 
 
 def dump_detail(detail: JobDetail) -> dict[str, Any]:
-    """The detail as plain JSON, for what is kept or passed on; `load_detail` reads it."""
+    """The detail as plain JSON; `load_detail` reads it."""
     return {**detail._asdict(), "attempts": [attempt._asdict() for attempt in detail.attempts]}
 
 
 def load_detail(value: object) -> JobDetail | None:
-    """What `dump_detail` wrote; `None` if it is nothing of the kind.
+    """Parse what `dump_detail` wrote; `None` if it is something else.
 
-    Anybody who reaches the Covalent server can send one: a field of a wrong type is left out.
+    Every user of the Covalent server can send a detail: fields of a wrong type are left out.
     """
     fields = _known(value, JobDetail(""))
     if not fields.get("job_id"):
@@ -242,5 +242,5 @@ def _known(value: object, like: JobDetail | Attempt) -> dict[str, Any]:
 
 
 def was_cancelled_by_us(detail: JobDetail) -> bool:
-    """Whether the job ended because Covalent asked for it."""
+    """Whether the job was terminated by Covalent, or by `cirro stop`."""
     return detail.state == JobState.FAILED.value and detail.status_reason.startswith(CANCEL_REASON)

@@ -1,7 +1,7 @@
-"""Why a job waits for a machine: from what AWS says of its queue to a reason. Pure; what to change is `remedies`'s.
+"""Why a job waits for an instance, by what AWS says of its queue. Pure; `remedies.py` says what to change.
 
-AWS's own reason goes first and is passed on verbatim; it is given only to the job at the head of a queue (User Guide,
-Jobs stuck in RUNNABLE), so all others are explained from what stands before them and what their queue may start.
+AWS's own reason comes first and is passed on verbatim. AWS gives one only to the job at the head of a queue (User
+Guide, Jobs stuck in RUNNABLE). For other jobs, the jobs before them and what their queue may start show the reason.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from covalent_cirro.jobs.queues import Environment, Queue
 from covalent_cirro.jobs.remedies import Remedies
 
 DEADLINE_S = 600.0
-"""A job may wait this long before anybody asks why: an instance takes 2 to 5 minutes from nothing to its first job."""
+"""Seconds before AWS is asked why a job waits: a new instance takes 2 to 5 minutes until its first job."""
 
 SCALING_DEADLINES = 2
-"""So many deadlines an instance that AWS Batch wants may take to join its cluster; where none does for half an hour AWS
-calls the compute environment INVALID (User Guide, Troubleshooting, INVALID compute environment)."""
+"""Deadlines within which a new instance should join its cluster. After half an hour without one, AWS Batch makes the
+compute environment INVALID (User Guide, Troubleshooting, INVALID compute environment)."""
 
 FRONT_JOBS = 100
 """RUNNABLE jobs that GetJobQueueSnapshot shows (Batch API Reference)."""
@@ -50,7 +50,7 @@ class Why(str, enum.Enum):
 
     @property
     def is_stuck(self) -> bool:
-        """Whether somebody has to do something; else the job only has to wait."""
+        """Whether a user has to do something; otherwise the job only has to wait."""
         return self not in (
             Why.ENVIRONMENT_UPDATING,
             Why.MAX_VCPUS_REACHED,
@@ -68,13 +68,13 @@ _AWS_REASONS = {
     "MISCONFIGURATION:SERVICE_ROLE_PERMISSIONS": Why.SERVICE_ROLE,
     "ACTION_REQUIRED": Why.ENVIRONMENT_INVALID,
 }
-"""What AWS's reasons begin with (User Guide, Jobs stuck in RUNNABLE). ``UNDETERMINED`` says that AWS does not know."""
+"""Beginnings of AWS's reasons (User Guide, Jobs stuck in RUNNABLE). ``UNDETERMINED``: AWS does not know."""
 
 _FOR_WAITING = ("CAPACITY:", "MISCONFIGURATION:", "ACTION_REQUIRED", "UNDETERMINED")
 
 
 def aws_reason(status_reason: str) -> str:
-    """A statusReason as far as it says why a job waits: after a retry it is that of the attempt before."""
+    """A statusReason if it says why a job waits; after a retry it may be that of the last attempt, which is none."""
     return status_reason if status_reason.startswith(_FOR_WAITING) else ""
 
 
@@ -82,10 +82,10 @@ class Waiting(NamedTuple):
     """A job that waits.
 
     Attributes:
-        job_id: Its id.
-        need: What it asks for.
-        status_reason: AWS's.
-        since: When it began to wait, epoch seconds.
+        job_id: Id of the job.
+        need: vCPUs, memory and GPUs that it asks for.
+        status_reason: The job's statusReason.
+        since: Epoch seconds when it began to wait.
     """
 
     job_id: str
@@ -95,23 +95,23 @@ class Waiting(NamedTuple):
 
 
 class QueuePosition(NamedTuple):
-    """A RUNNABLE job in its queue, and since when it is at its place, epoch seconds."""
+    """A RUNNABLE job in its queue, and the epoch second since which it has its position."""
 
     job_id: str
     since: float
 
 
 class QueueSnapshot(NamedTuple):
-    """What AWS says of a queue. `None`: it was not to be learnt.
+    """What AWS says of a queue at one time. `None`: not known.
 
     Attributes:
-        queue: The queue; `None` where there is none of this name, or ``denied`` says why it is not known.
-        environments: Those behind it, in their order.
-        types: Instance types by name, at least those of the environments.
-        running: Jobs that have a machine, up to a page of them.
+        queue: The queue; `None` where it does not exist, or where a call in ``denied`` is needed to know it.
+        environments: Its compute environments, in their order.
+        types: Instance types by name, at least those of the compute environments.
+        running: Number of jobs that have an instance, at most `FRONT_JOBS`.
         front: Up to `FRONT_JOBS` jobs in the order in which they will start.
-        head_reason: AWS's reason for the first of them, where it has one.
-        denied: Calls that the credentials may not make: ``"batch:ListJobs"``.
+        head_reason: statusReason of the first of them.
+        denied: Calls that the credentials do not allow: ``"batch:ListJobs"``.
     """
 
     queue: Queue | None
@@ -128,10 +128,10 @@ class Reason(NamedTuple):
 
     Attributes:
         why: The reason.
-        seen: What was seen.
-        words: AWS's own, verbatim; empty where it gave none.
-        remedy: What to change; empty where waiting is all there is to do.
-        position: Its place in the queue; empty where that is not known.
+        seen: The facts that show it.
+        words: AWS's own reason, verbatim; empty where AWS gave none.
+        remedy: What to change; empty where the job only has to wait.
+        position: The job's position in the queue, as a sentence; empty where it is not known.
     """
 
     why: Why
@@ -155,21 +155,21 @@ def explain(
     now: float,
     deadline_s: float = DEADLINE_S,
 ) -> Reason:
-    """Work out why a job waits.
+    """Find out why a job waits.
 
     Args:
         job: The job.
         seen: What AWS says of its queue.
-        queue: The queue, as the setting names it.
-        region, profile: For the commands of remedies.
+        queue: Name or ARN of the queue, as in the setting.
+        region, profile: Options of the commands in remedies.
         now: Epoch seconds.
-        deadline_s: How long a job at the head of a queue may wait without anything being wrong.
+        deadline_s: Seconds that a job at the head of a queue may wait although nothing is wrong.
     """
     return _Case(job, seen, queue.rpartition("/")[2], region, profile, now, deadline_s).reason()
 
 
 class _Case:
-    """One job and its queue."""
+    """A job that waits, and its queue."""
 
     def __init__(
         self,
@@ -210,7 +210,7 @@ class _Case:
         return None
 
     def _told(self, why: Why) -> tuple[Why, str, str]:
-        """A reason that AWS gave, with our figures."""
+        """A reason that AWS gave, with figures about the queue."""
         if why is Why.NO_CAPACITY:
             spot = all(each.spot for each in self.usable)
             return (
@@ -229,12 +229,12 @@ class _Case:
                 f"the compute environments behind {self.queue} are INVALID",
                 self.remedies.doctor(),
             )
-        # Facts of a moment later may not show it any more; AWS's words stand.
+        # The queue may have changed since AWS gave the reason; AWS's words count.
         if why is Why.NO_TYPE_FITS:
             return self._no_type_fits(self._kinds(self.usable))
         return self._max_below_job(self.usable)
 
-    # --- what cannot work ---
+    # --- configurations that cannot work ---
 
     def _broken(self) -> tuple[Why, str, str] | None:
         queue = self.seen.queue
@@ -269,7 +269,7 @@ class _Case:
 
     def _fits(self, environment: Environment) -> bool:
         if not environment.has_instances:
-            return not self.job.need.gpus  # Fargate has none; an unmanaged one is its owner's
+            return not self.job.need.gpus  # Fargate has no GPUs; of an unmanaged environment nothing is known
         kinds = self._kinds([environment])
         return kinds is None or any(self.job.need.fits(kind) for kind in kinds)
 
@@ -280,7 +280,7 @@ class _Case:
 
     def _no_type_fits(self, kinds: Sequence[InstanceType] | None) -> tuple[Why, str, str]:
         lacks = "" if kinds is None else f": {shortfall(self.job.need, kinds)}"
-        # AWS may know better than our table of types that none fits; then there is nothing to name.
+        # AWS may say that no type fits although one does by our figures: then there is nothing to name.
         if kinds is not None and any(self.job.need.fits(kind) for kind in kinds):
             lacks = ""
         return (
@@ -300,7 +300,7 @@ class _Case:
             f"Ask for less (vcpu), or {_lower(self.remedies.more_vcpus(environments, self.job.need.vcpus))}.",
         )
 
-    # --- whose turn it is ---
+    # --- the order in the queue ---
 
     def _turn(self) -> tuple[Why, str, str]:
         place = self._place()
@@ -311,7 +311,7 @@ class _Case:
                 Why.BEHIND_STUCK_JOB,
                 f"AWS Batch starts jobs in order, and the first in {self.queue}, {front[0].job_id}, gets no machine: "
                 f"{head.rstrip('.')}",
-                "Stop that job, or mend what it waits for.",
+                "Stop that job, or correct what it waits for.",
             )
         need, running = self.job.need, self.seen.running
         able = [each for each in self.usable if self._fits(each) and need.vcpus <= each.max_vcpus]
@@ -353,7 +353,7 @@ class _Case:
         )
 
     def _place(self) -> int | None:
-        """How many jobs are before it; `None` where that is not known."""
+        """How many jobs are before this one; `None` where that is not known."""
         for index, each in enumerate(self.seen.front or ()):
             if each.job_id == self.job.job_id:
                 return index

@@ -20,6 +20,7 @@ from typing import Any
 from covalent_cirro import private
 from covalent_cirro.covalent_server import plain_paths
 from covalent_cirro.errors import CirroError, EmulatorError, HostError
+from covalent_cirro.jobs.states import ACTIVE_STATES, TERMINAL_STATES
 from covalent_cirro.local import covalent_process, processes
 from covalent_cirro.local.emulator import keys
 from covalent_cirro.local.processes import ProcessIdentity
@@ -47,7 +48,7 @@ ENDING_S = 1.0
 PORT_TRIES = 3
 """A port that was free can be taken before the server listens on it."""
 
-JOB_STATES = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING", "SUCCEEDED", "FAILED")
+JOB_STATES = (*ACTIVE_STATES, *TERMINAL_STATES)
 
 Say = Callable[[str], None]
 """Called with each step, in a few words."""

@@ -125,7 +125,7 @@ def test_a_failure_names_its_cause_and_what_to_do(deployed: Result, cirro: Cirro
     assert failed.exit_code == 1
     assert "error: stack 'cirro-compute' could not be updated: CpuSpotEnvironment" in failed.stderr
     assert "zz9" in failed.stderr
-    assert "The stack is as it was before: mend the cause and deploy again." in failed.stderr
+    assert "The stack is as it was before: correct the cause and deploy again." in failed.stderr
     assert re.search(r"compute +UPDATE_FAILED +CpuSpotEnvironment .*zz9", failed.stdout)
 
 

@@ -19,6 +19,7 @@ from covalent._shared_files.config import _config_manager
 from covalent_cirro.electron.engine.waits import DEADLINE_VARIABLE
 from covalent_cirro.local import covalent_process
 from covalent_cirro.local.local_stack import LocalStack
+from tests.access import client
 
 VCPUS = 16
 """Jobs of one vCPU at a time: more than the machine has cores, because most test electrons hardly compute."""
@@ -56,7 +57,7 @@ class Stack:
 
     def client(self, service: str) -> Any:
         """A boto3 client of the emulated AWS."""
-        return self.playground.client(service)
+        return client(self.playground, service)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -21,7 +21,7 @@ import pytest
 from covalent_cirro.electron.cache_folder import PREFIX
 from covalent_cirro.local import processes
 from covalent_cirro.local.local_stack import LocalStack
-from tests.access import ask
+from tests.access import ask, client
 
 pytestmark = [pytest.mark.covalent, pytest.mark.timeout(400)]
 
@@ -137,7 +137,7 @@ class World:
 
     def client(self, service: str) -> Any:
         """A boto3 client of the emulated AWS."""
-        return self.playground.client(service)
+        return client(self.playground, service)
 
     def fault(self, **fault: Any) -> None:
         """Set a fault; none: clear all."""
@@ -192,16 +192,16 @@ class Sweep:
 
     def jobs(self) -> list[dict[str, Any]]:
         """Its jobs."""
-        batch = self.world.client("batch")
-        found = []
-        for state in ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING", "SUCCEEDED", "FAILED"):
-            pages = batch.get_paginator("list_jobs").paginate(
-                jobQueue=self.world.settings["batch_queue"], jobStatus=state
+        pages = (
+            self.world.client("batch")
+            .get_paginator("list_jobs")
+            .paginate(
+                jobQueue=self.world.settings["batch_queue"], filters=[{"name": "AFTER_CREATED_AT", "values": ["0"]}]
             )
-            found += [
-                job for page in pages for job in page["jobSummaryList"] if f"-{self.dispatch_id[:8]}-" in job["jobName"]
-            ]
-        return list({job["jobId"]: job for job in found}.values())
+        )  # in all states
+        return [
+            job for page in pages for job in page["jobSummaryList"] if f"-{self.dispatch_id[:8]}-" in job["jobName"]
+        ]
 
     def states(self) -> Counter[str]:
         """Its jobs by state."""

@@ -23,7 +23,7 @@ from covalent._workflow.transportable_object import TransportableObject
 from covalent_cirro.electron.engine.waits import DEADLINE_VARIABLE
 from covalent_cirro.local import processes
 from covalent_cirro.local.emulator.attempts.full_disk import fill_when
-from covalent_cirro.local.emulator.batch.model import STATES, TERMINAL
+from covalent_cirro.local.emulator.batch.model import TERMINAL
 from covalent_cirro.local.emulator.keys import OWN_ID
 from covalent_cirro.local.local_stack import REGION, LocalStack
 from tests import access
@@ -155,8 +155,9 @@ class World:
         if held:
             (folder / GATE).touch()
         dispatch = ct.dispatch(lattices.sweep, dispatcher_addr=self.url)
+        begun_ms = int(time.time() * 1000)
         dispatch_id = dispatch(count, str(folder), eats_mib, memory_max, prints)
-        return Run(self, dispatch_id, folder, count)
+        return Run(self, dispatch_id, folder, count, begun_ms)
 
     # --- faults ---
 
@@ -201,11 +202,13 @@ class World:
 class Run:
     """A dispatch of `lattices.sweep`, seen from all sides."""
 
-    def __init__(self, world: World, dispatch_id: str, folder: Path, count: int) -> None:
+    def __init__(self, world: World, dispatch_id: str, folder: Path, count: int, begun_ms: int) -> None:
         self.world = world
         self.dispatch_id = dispatch_id
         self.folder = folder
         self.count = count
+        # One request for jobs in all states, and none of earlier dispatches: this is asked many times a second.
+        self._since = {"name": "AFTER_CREATED_AT", "values": [str(begun_ms)]}
         self.struck = 0
         self.hit: set[int] = set()
         self.database = world.playground.covalent_dir / "dispatcher_db.sqlite"
@@ -255,8 +258,7 @@ class Run:
         ids = {
             job["jobId"]
             for queue in queues
-            for state in STATES
-            for page in pages.paginate(jobQueue=queue, jobStatus=state)
+            for page in pages.paginate(jobQueue=queue, filters=[self._since])
             for job in page["jobSummaryList"]
             if f"-{self.dispatch_id[:8]}-" in job["jobName"]
         }

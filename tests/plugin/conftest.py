@@ -13,7 +13,7 @@ import pytest
 from covalent_cirro import CirroBatchExecutor, deployment
 from covalent_cirro.contract.protocol import parse_call_argument
 from covalent_cirro.local.emulator import Emulator
-from tests.access import PROFILE, credentials_file
+from tests.access import PROFILE, client, credentials_file
 
 
 class Account(NamedTuple):
@@ -31,7 +31,7 @@ class Account(NamedTuple):
 
     def client(self, service: str) -> Any:
         """A boto3 client of the account."""
-        return self.emulator.client(service)
+        return client(self.emulator, service)
 
     def keys(self, prefix: str = "") -> list[str]:
         """Keys in the bucket."""

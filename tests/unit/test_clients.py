@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 
 from covalent_cirro.aws.capacity import Capacity, JobCount
-from covalent_cirro.aws.clients import Awaited, Clients
+from covalent_cirro.aws.clients import Awaited, Clients, run_blocking
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.errors import AwsError
 
@@ -134,3 +135,24 @@ async def test_counting_ends(capacity: Capacity, state: str, count: JobCount) ->
     """After ten pages of jobs that have not ended, and one of those that have."""
     assert await capacity.count_jobs("cpu", state) == count
     assert str(count) == f"{count.number}+"
+
+
+def test_a_coroutine_that_waits_for_something_else_is_refused() -> None:
+    """It would need an event loop."""
+    with pytest.raises(RuntimeError, match="waits for something else"):
+        run_blocking(asyncio.sleep(0))
+
+
+async def test_blocking_calls_need_no_event_loop(capacity: Capacity) -> None:
+    """And do not mind one that runs."""
+    assert [each.name for each in run_blocking(capacity.queues())] == ["cpu", "gpu"]
+
+
+# --- access -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_access_is_completed_by_the_executors_settings() -> None:
+    """What is given wins; a given profile also rules out the settings' credentials file, of another account."""
+    section = {"profile": "lab", "credentials": "/keys", "region": "", "endpoint_url": 5, "vcpu": 2}
+    assert Access(None, None, None, None).completed(section) == Access("lab", "/keys", None, None)
+    assert Access("mine", None, "eu-west-1", None).completed(section) == Access("mine", None, "eu-west-1", None)

@@ -280,7 +280,7 @@ def test_a_failure_tells_the_cause_and_what_stays() -> None:
     assert str(failed.value) == (
         "stack 'cirro-roles' could not be created: InstanceProfile (AWS::IAM::InstanceProfile) is CREATE_FAILED: "
         "Cannot exceed quota for InstanceProfiles. Raise this quota (`aws service-quotas`), or delete what is no "
-        "longer needed. All that was made in it is removed again: mend the cause and deploy again. The other stacks "
+        "longer needed. All that was made in it is removed again: correct the cause and deploy again. The other stacks "
         "stay (cirro-network, cirro-storage): deploying again goes on from there."
     )
     assert "cirro-compute" not in aws.alive()

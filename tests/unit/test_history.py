@@ -17,7 +17,7 @@ from covalent_cirro.history import names
 from covalent_cirro.history import story as stories
 from covalent_cirro.history.account import QUEUE_KINDS
 from covalent_cirro.history.electron_list import Row, counts, ordered, row_of_call, row_of_job
-from covalent_cirro.history.find import Attempted, Electron
+from covalent_cirro.history.find import CallHistory, Electron
 from covalent_cirro.history.names import JobName, Wanted
 from covalent_cirro.history.records import Record, parse_record
 from covalent_cirro.history.story import Period
@@ -258,7 +258,7 @@ def test_a_call_whose_job_is_forgotten_is_told_by_its_outcome() -> None:
 
 def story(job: Record | None, left: Outcome | None = None, *, on_aws: bool = False) -> stories.Story:
     """The story of the electron."""
-    call = Attempted(PLACE, None, left, "", (), () if job is None else (job,))
+    call = CallHistory(PLACE, None, left, "", (), () if job is None else (job,))
     site = stories.Site("eu-west-1", "aws" if on_aws else "")
     return stories.tell(Electron(DISPATCH, 3, (call,)), resolve({}, {}), site)
 

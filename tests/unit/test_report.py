@@ -19,7 +19,7 @@ from covalent_cirro.history.records import parse_record
 from covalent_cirro.history.report import Report, compute, costs, document, page, sizing, timeline
 from covalent_cirro.history.report.costs import Offer, estimate, share
 from covalent_cirro.history.report.runs import BilledAttempt, Machine, QueueMachines, Run, run_of_call, run_of_job
-from covalent_cirro.history.report.sources import Gathered
+from covalent_cirro.history.report.sources import ReportFacts
 from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.settings import resolve
 
@@ -59,7 +59,7 @@ def report_of(*runs: Run, price: Price | None = PRICE, notes: Sequence[str] = ()
     """The report on these runs."""
     kinds = {KIND.name: KIND, GPU_KIND.name: GPU_KIND}
     return compute(
-        Gathered(
+        ReportFacts(
             "dispatch-1", "sweep", "eu-west-1", runs, kinds, lambda machine, begin, end: price, tuple(notes), 200.0
         )
     )
@@ -248,7 +248,7 @@ def test_a_need_is_that_of_the_executors_settings() -> None:
 # --- sizes ----------------------------------------------------------------------------------------------------------
 
 
-def size_of(*runs: Run) -> sizing.Size:
+def size_of(*runs: Run) -> sizing.SizeProposal:
     """The one size of these runs."""
     (found,) = sizing.sizes(runs)
     return found

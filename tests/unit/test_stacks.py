@@ -260,7 +260,7 @@ def test_a_failure_names_the_event_and_what_to_do() -> None:
     made["StackStatus"] = "UPDATE_ROLLBACK_COMPLETE"
     assert str(waiting.failure(stacks.get(aws, made["StackId"]), "updated")) == (
         "stack 'cirro-network' could not be updated: Queue (AWS::Batch::JobQueue) is UPDATE_FAILED: too many queues. "
-        "The stack is as it was before: mend the cause and deploy again."
+        "The stack is as it was before: correct the cause and deploy again."
     )
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from covalent_cirro.deployment import templates
 from covalent_cirro.deployment.plans import PARTS
 from covalent_cirro.deployment.template_functions import TemplateError
-from covalent_cirro.deployment.templates import Foreseen
+from covalent_cirro.deployment.templates import ForeseenResource
 from covalent_cirro.errors import StackError
 from covalent_cirro.local.emulator.formation.template_checks import check_parameters
 
@@ -73,7 +73,7 @@ def test_short_forms_are_read() -> None:
 def test_conditions_say_what_is_made(values: dict[str, str], made: dict[str, bool]) -> None:
     """And whether that is certain already: a value that is not known yet may decide it, or not."""
     found = templates.foresee(SMALL, values)
-    assert found[0] == Foreseen("Always", "A", True)
+    assert found[0] == ForeseenResource("Always", "A", True)
     assert {each.logical_id: each.certain for each in found[1:]} == made
 
 

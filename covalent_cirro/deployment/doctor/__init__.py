@@ -1,7 +1,7 @@
-"""``cirro doctor``: everything that could go wrong, looked at before it costs.
+"""Checks of an account, a deployment and a Covalent server, for ``cirro doctor`` and ``cirro status``.
 
-`checks` says what is looked at, `facts` asks each thing once, `health` decides, and here it is done in parallel. Knows
-neither the terminal nor how findings are shown.
+`checks` lists the checks, `deployment_facts` asks for each fact once, `verdicts` decides, and `examine` runs the checks
+in parallel. This package must not know the terminal.
 """
 
 from __future__ import annotations
@@ -11,43 +11,43 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.deployment.doctor.checks import CHECKS, Check, Skip
-from covalent_cirro.deployment.doctor.deployment_facts import Asked, DeploymentFacts
+from covalent_cirro.deployment.doctor.deployment_facts import DeploymentFacts, RequestedResources
 from covalent_cirro.errors import AccessDenied, AwsError, CirroError
 from covalent_cirro.jobs.findings import FAILURE, SKIPPED, WARNING, Finding
 
-__all__ = ["Asked", "Finding", "examine"]
+__all__ = ["Finding", "RequestedResources", "examine"]
 
 THREADS = 12
-"""Checks at a time. They wait for AWS nearly all of the time, and each waits only for checks that began before it."""
+"""Checks at the same time. Nearly all their time is waiting for AWS, or for checks that began before them."""
 
 _IAM_ACTIONS = {
     "s3:HeadBucket": "s3:ListBucket",
     "s3:GetBucketEncryption": "s3:GetEncryptionConfiguration",
 }
-"""Permissions whose name is not that of the call (Service Authorization Reference, Amazon S3)."""
+"""Calls whose permission has another name (Service Authorization Reference, Amazon S3)."""
 
 
 def examine(
     access: Access,
     stack_name: str,
-    asked: Asked | None = None,
+    asked: RequestedResources | None = None,
     *,
     checks: Sequence[Check] = CHECKS,
 ) -> list[Finding]:
-    """Look at a deployment, the account that it is in, and the Covalent server that uses it.
+    """Check a deployment, its account, and the Covalent server that uses it.
 
-    Reads only, but for one object that is written into the bucket and deleted. Takes seconds.
+    Changes nothing, except that one object is written into the bucket and deleted. Takes seconds.
 
     Args:
         access: Credentials and region.
         stack_name: Name of the deployment.
-        asked: What one electron will ask for; what is `None` in it is as the executor's settings have it.
-        checks: What to look at.
+        asked: What an electron will ask for; the executor's settings fill in what is `None`.
+        checks: The checks.
 
     Returns:
-        What was found, in the order of the checks.
+        The findings, in the order of the checks.
     """
-    facts = DeploymentFacts(access, stack_name, asked or Asked())
+    facts = DeploymentFacts(access, stack_name, asked or RequestedResources())
     with ThreadPoolExecutor(THREADS, thread_name_prefix="doctor") as pool:
         results: dict[str, Future[list[Finding]]] = {}
         for check in checks:
@@ -69,7 +69,7 @@ def _carry_out(check: Check, facts: DeploymentFacts, needs: Sequence[Future[list
 
 
 def _untold(id: str, error: CirroError) -> Finding:
-    """What it means that AWS did not answer a question."""
+    """The finding of a check to which AWS refused an answer."""
     if isinstance(error, AccessDenied):
         action = _IAM_ACTIONS.get(error.operation, error.operation)
         return Finding(

@@ -1,6 +1,6 @@
-"""The gateway to what an account says of itself: caller, permissions, roles, stacks, bucket, log group, quotas, tags.
+"""The gateway to facts about an account: caller, permissions, roles, bucket, log group, quotas, cost tags.
 
-Asks and gives facts in our words; what they mean is `health`'s. Changes nothing but one probe object.
+It changes nothing, except for one test object; `verdicts` decides what the facts mean.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ class Role(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """There are no credentials, or AWS does not take them; the clock may be why."""
+    """The error about missing or refused credentials, with the clock's deviation, which may be the cause."""
 
     error: CirroError
     clock_ahead_s: float | None
 
 
 def identity(clients: Clients) -> Caller | Refusal:
-    """Who AWS takes us for, and what time it is there."""
+    """The caller as AWS knows it, and the deviation of this machine's clock."""
     began = time.time()
     try:
         with clients.asking("sts:GetCallerIdentity") as sts:
-            signer = sts._request_signer._credentials  # what it really signs with, wherever the chain found that
+            signer = sts._request_signer._credentials  # the credentials that the chain found
             began = time.time()
             answer = sts.get_caller_identity()
     except CirroError as error:
@@ -69,7 +69,7 @@ def _ahead(response: Mapping[str, Any], began: float) -> float | None:
 
 
 def _expires_in_s(credentials: Any) -> float | None:
-    # botocore tells only whether they expire soon; the attribute has been there since 2014.
+    # botocore's public API says only whether they expire soon; the attribute exists since 2014.
     expiry = getattr(credentials, "_expiry_time", None)
     if not isinstance(expiry, datetime.datetime):
         return None
@@ -79,15 +79,15 @@ def _expires_in_s(credentials: Any) -> float | None:
 def denied(
     clients: Clients, arn: str, questions: Sequence[tuple[Sequence[str], Sequence[str], Mapping[str, str]]]
 ) -> list[tuple[str, str, str]]:
-    """Which of these actions IAM would refuse the caller.
+    """The actions that IAM would refuse to the caller.
 
     Args:
-        clients: Of the account.
-        arn: The caller, as STS names it.
-        questions: Actions, resources, and context keys with their values, of each simulation.
+        clients: Clients of the account.
+        arn: ARN of the caller, from STS.
+        questions: For each simulation: actions, resources, and values of context keys.
 
     Returns:
-        Action, resource and decision (``"implicitDeny"``) of each that is refused.
+        Action, resource and decision (``"implicitDeny"``) for each refusal.
     """
     source = _policy_source(clients, arn)
     refused = []
@@ -118,7 +118,7 @@ def denied(
 
 
 def _policy_source(clients: Clients, arn: str) -> str:
-    """A session of a role has the role's policies; its ARN lacks the role's path, so IAM is asked for it."""
+    """The ARN to simulate: for a role's session that of the role, whose path only IAM knows."""
     head, _, rest = arn.partition(":assumed-role/")
     return role(clients, rest.split("/")[0]).arn if rest else head
 
@@ -130,7 +130,7 @@ def role(clients: Clients, name_or_arn: str) -> Role:
     """A role.
 
     Raises:
-        NotFound: There is none.
+        NotFound: It does not exist.
     """
     name = name_or_arn.rpartition("/")[2]
     with clients.asking("iam:GetRole", of=f"role {name!r}") as iam:
@@ -142,7 +142,7 @@ def role_of_profile(clients: Clients, name_or_arn: str) -> Role:
     """The role of an instance profile.
 
     Raises:
-        NotFound: There is no such profile, or it has no role.
+        NotFound: The profile does not exist, or has no role.
     """
     name = name_or_arn.rpartition("/")[2]
     with clients.asking("iam:GetInstanceProfile", of=f"instance profile {name!r}") as iam:
@@ -156,14 +156,14 @@ def role_of_profile(clients: Clients, name_or_arn: str) -> Role:
 
 
 def cost_tag_status(clients: Clients, tag: str) -> str | None:
-    """``"Active"`` or ``"Inactive"``; `None` where the account does not know the tag."""
+    """Status of a cost allocation tag, ``"Active"`` or ``"Inactive"``; `None` where the account does not know it."""
     with clients.asking("ce:ListCostAllocationTags", of=f"tag {tag!r}") as explorer:
         found = explorer.list_cost_allocation_tags(TagKeys=[tag], Type="UserDefined")["CostAllocationTags"]
     return next((str(each["Status"]) for each in found if each["TagKey"] == tag), None)
 
 
 def vcpu_quota(clients: Clients, code: str) -> float:
-    """A quota of EC2; AWS's default where the account never had one of its own."""
+    """The value of an EC2 quota; AWS's default where the account has no value of its own."""
     try:
         with clients.asking("servicequotas:GetServiceQuota", of=f"quota {code}") as quotas:
             return float(quotas.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"])
@@ -178,18 +178,18 @@ def vcpu_quota(clients: Clients, code: str) -> float:
 
 
 def bucket_region(clients: Clients, name: str) -> str:
-    """Where a bucket is.
+    """The region of a bucket.
 
     Raises:
-        NotFound: There is none.
-        AccessDenied: It is somebody else's, or may not be listed.
+        NotFound: It does not exist.
+        AccessDenied: It belongs to another account, or may not be listed.
     """
     with clients.asking("s3:HeadBucket", of=f"bucket {name!r}") as s3:
         return _head(s3, name).get("x-amz-bucket-region") or clients.region
 
 
 def bucket_security(clients: Clients, name: str) -> Security:
-    """How a bucket is closed."""
+    """Encryption and policy of a bucket."""
     of = f"bucket {name!r}"
     encryption = _absent_is_none(
         clients, "s3:GetBucketEncryption", of, lambda s3: s3.get_bucket_encryption(Bucket=name)
@@ -230,9 +230,9 @@ def write_probe(clients: Clients, bucket: str, key_prefix: str) -> None:
     """Put an object under the prefix, read it back and delete it.
 
     Raises:
-        AccessDenied, NotFound, AwsError: One of the three is not possible.
+        AccessDenied, NotFound, AwsError: One of the three calls failed.
     """
-    # Among jobs, so that it expires like these where it may not be deleted.
+    # Under jobs/, so that it expires like these if it may not be deleted.
     key = f"{key_prefix}jobs/doctor/{uuid.uuid4().hex}"
     of = f"s3://{bucket}/{key}"
     with clients.asking("s3:PutObject", of=of) as s3:
@@ -246,10 +246,10 @@ def write_probe(clients: Clients, bucket: str, key_prefix: str) -> None:
 
 
 def log_retention_days(clients: Clients, name: str) -> int | None:
-    """For how many days a log group keeps what it has; `None` for ever.
+    """Days after which a log group deletes its events; `None` if it keeps them for ever.
 
     Raises:
-        NotFound: There is no such group.
+        NotFound: The log group does not exist.
     """
     with clients.asking("logs:DescribeLogGroups", of=f"log group {name!r}") as logs:
         pages = logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=name)

@@ -1,6 +1,6 @@
-"""What ``cirro doctor`` looks at: for each check, the facts it needs and the decision that is made of them.
+"""The checks of ``cirro doctor``: for each one, the facts that it needs and the function that decides.
 
-Asks `facts`, decides by `health`; knows neither AWS's calls nor the terminal. Ids are stable: programs read them.
+Facts come from `deployment_facts`, decisions from `verdicts`. Ids of checks are stable: programs read them.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Check(NamedTuple):
     """One check.
 
     Attributes:
-        id: Its name, for ever.
-        look: Looks; may raise `Skip`, or an error of ours where AWS does not answer.
-        needs: Checks without a failure, before this one makes sense.
+        id: Id of the check, which never changes.
+        look: Returns findings; may raise `Skip`, or a `CirroError` where AWS does not answer.
+        needs: Ids of checks that must not fail; otherwise this check is skipped.
     """
 
     id: str
@@ -53,14 +53,14 @@ class Check(NamedTuple):
 
 
 class Skip(Exception):
-    """There is nothing to look at; ``str`` says what is missing."""
+    """There is nothing to check; the message says what is missing."""
 
 
 # --- account ----------------------------------------------------------------------------------------------------------
 
 
 def credentials(facts: DeploymentFacts) -> Findings:
-    """Whose they are, and for how long."""
+    """Who the caller is, and when the credentials expire."""
     identity = facts.identity()
     if isinstance(identity, Refusal):
         return [
@@ -78,13 +78,13 @@ def clock(facts: DeploymentFacts) -> Findings:
 
 
 def region(facts: DeploymentFacts) -> Findings:
-    """Where the executor goes, and where the deployment is."""
+    """Whether the executor uses the region of the deployment."""
     return [caller.region(facts.settings().region or facts.where().region, facts.where().region)]
 
 
 def cost_tag(facts: DeploymentFacts) -> Findings:
     """Whether the budget counts anything."""
-    # Once it was a part of the compute stack, and is until the next deploy.
+    # In older deployments the budget is a part of the compute stack.
     holders = [facts.stacks().get(part) for part in (BUDGET, "compute")]
     if not any(holder is not None and wants_budget(holder.parameters) for holder in holders):
         raise Skip("the deployment has no budget")
@@ -95,7 +95,7 @@ def cost_tag(facts: DeploymentFacts) -> Findings:
 
 
 def stacks(facts: DeploymentFacts) -> Findings:
-    """The four stacks."""
+    """Whether all stacks exist and are complete."""
     states = [
         stack_states.StackState(part, found.name, found.status, found.reason, found.changed_at)
         if found is not None
@@ -106,7 +106,7 @@ def stacks(facts: DeploymentFacts) -> Findings:
 
 
 def settings(facts: DeploymentFacts) -> Findings:
-    """Whether the executor can be made from the config at all."""
+    """Whether an executor can be made from the config."""
     problems = facts.settings_problems
     try:
         facts.settings()
@@ -114,12 +114,12 @@ def settings(facts: DeploymentFacts) -> Findings:
         problems = problems or [str(error)]
     if problems:
         told = " ".join(problems)
-        return [Finding("settings", "", FAILURE, told, f"Mend [{SECTION}] in {covalent_config.config_path()}.")]
+        return [Finding("settings", "", FAILURE, told, f"Correct [{SECTION}] in {covalent_config.config_path()}.")]
     return [Finding("settings", "", OK, f"[{SECTION}] in {covalent_config.config_path()} is valid; {facts.need()}")]
 
 
 def config(facts: DeploymentFacts) -> Findings:
-    """What the config says, beside what the deployment gives."""
+    """Whether the config has the deployment's settings."""
     facts.stacks()  # may be refused
     wanted = facts.deployed_settings()
     if not wanted:
@@ -127,11 +127,11 @@ def config(facts: DeploymentFacts) -> Findings:
     return [stack_states.drift(facts.section, wanted, facts.where())]
 
 
-# --- what jobs run on -------------------------------------------------------------------------------------------------
+# --- queues and instances ---------------------------------------------------------------------------------------------
 
 
 def queue(facts: DeploymentFacts) -> Findings:
-    """Each queue that electrons may go to."""
+    """Each queue that electrons may be submitted to."""
     others = [each.name for each in facts.all_queues()]
     return [
         queues.queue(setting, name, facts.queue(name), others, facts.where())
@@ -159,7 +159,7 @@ def _with_instances(facts: DeploymentFacts) -> list[queues.Environment]:
 
 
 def instance_types(facts: DeploymentFacts) -> Findings:
-    """Whether the region has the types that they name."""
+    """Whether the region has the instance types of the compute environments."""
     environments = _with_instances(facts)
     subnets = facts.subnets()
     return [
@@ -175,12 +175,12 @@ def instance_types(facts: DeploymentFacts) -> Findings:
 
 
 def fit(facts: DeploymentFacts) -> Findings:
-    """Whether an electron fits, on each queue that it would use."""
+    """Whether an electron fits on an instance of each queue that it would use."""
     known = facts.instance_types()
     environments = {each.arn: each for each in _with_instances(facts)}
     try:
         found_image = facts.image() if facts.image_place() is not None else None
-    except AwsError:  # told by `image`
+    except AwsError:  # the check `image` reports it
         found_image = None
     architecture = found_image.architecture if isinstance(found_image, ImageFacts) else ""
     architecture = job_image.MACHINES.get(architecture, architecture)
@@ -196,7 +196,7 @@ def fit(facts: DeploymentFacts) -> Findings:
 
 
 def disk(facts: DeploymentFacts) -> Findings:
-    """Whether GPU instances have room for their system."""
+    """Whether the disks of GPU instances are large enough for their system."""
     compute = facts.stacks().get("compute")
     parameters = {} if compute is None else compute.parameters
     if "DiskSizeGib" not in parameters or not plans.has_gpus(parameters):
@@ -205,7 +205,7 @@ def disk(facts: DeploymentFacts) -> Findings:
 
 
 def quota(facts: DeploymentFacts) -> Findings:
-    """Whether the account may start what the compute environments want."""
+    """Whether the account's quotas allow what the compute environments may start."""
     known = facts.instance_types()
     wanted = quotas.demands(
         (each.name, each.spot, each.max_vcpus, machines.of_environment(each.instance_types, known))
@@ -219,7 +219,7 @@ def quota(facts: DeploymentFacts) -> Findings:
 
 
 def net(facts: DeploymentFacts) -> Findings:
-    """Whether instances reach the services that run jobs."""
+    """Whether instances reach the AWS services that they need."""
     subnets = facts.subnets()
     return [
         network.network(
@@ -235,12 +235,12 @@ def net(facts: DeploymentFacts) -> Findings:
 
 
 def job_role(facts: DeploymentFacts) -> Findings:
-    """The role of the containers."""
+    """Whether the jobs' role exists and trusts ECS."""
     return [_task_role(facts, "job_role", facts.settings().batch_job_role_name)]
 
 
 def execution_role(facts: DeploymentFacts) -> Findings:
-    """The role of the ECS agent."""
+    """Whether the execution role exists and trusts ECS."""
     name = facts.settings().batch_execution_role_name
     if not name:
         raise Skip("batch_execution_role_name is empty: the instance's own role is used")
@@ -259,7 +259,7 @@ def _task_role(facts: DeploymentFacts, id: str, name: str) -> Finding:
 
 
 def instance_role(facts: DeploymentFacts) -> Findings:
-    """The role of the instances, of each instance profile."""
+    """Whether the role of each instance profile exists and trusts EC2."""
     where, found = facts.where(), []
     for profile in {each.instance_profile: None for each in _with_instances(facts)}:
         try:
@@ -284,7 +284,7 @@ def instance_role(facts: DeploymentFacts) -> Findings:
 
 
 def permissions(facts: DeploymentFacts) -> Findings:
-    """Whether the caller may do what a Covalent server does; and what it goes on without, if it may not do all."""
+    """Whether the caller may call what the executor calls; and what is lost without optional permissions."""
     caller, settings, where = facts.caller, facts.settings(), facts.where()
     partition = caller.arn.split(":")[1]
     names = [name for name in (settings.batch_job_role_name, settings.batch_execution_role_name) if name]
@@ -324,7 +324,7 @@ def permissions(facts: DeploymentFacts) -> Findings:
 
 
 def bucket(facts: DeploymentFacts) -> Findings:
-    """The bucket."""
+    """Whether the bucket exists in the right region."""
     name = facts.settings().s3_bucket_name
     try:
         found = account_facts.bucket_region(facts.clients, name)
@@ -348,13 +348,13 @@ def bucket_write(facts: DeploymentFacts) -> Findings:
 
 
 def bucket_security(facts: DeploymentFacts) -> Findings:
-    """How the bucket is closed."""
+    """Whether the bucket is encrypted and refuses connections without TLS."""
     name = facts.settings().s3_bucket_name
     return [data.bucket_security(name, account_facts.bucket_security(facts.clients, name))]
 
 
 def log_group(facts: DeploymentFacts) -> Findings:
-    """The log group of the jobs."""
+    """Whether the jobs' log group exists, and for how long it keeps events."""
     name = facts.settings().batch_job_log_group_name
     try:
         days = account_facts.log_retention_days(facts.clients, name)
@@ -365,7 +365,7 @@ def log_group(facts: DeploymentFacts) -> Findings:
 
 
 def image(facts: DeploymentFacts) -> Findings:
-    """The image of the jobs."""
+    """Whether jobs can run in the image."""
     uri = facts.settings().container_image_uri
     place = facts.image_place()
     if place is None:
@@ -381,13 +381,13 @@ def image(facts: DeploymentFacts) -> Findings:
 
 
 def covalent(facts: DeploymentFacts) -> Findings:
-    """The Covalent beside us."""
+    """Whether the Covalent installed here is supported, and knows this plugin."""
     quoted = {name: path for name, path in covalent_config.folders().items() if not plain_paths.is_plain(path)}
     return [server.covalent(facts.here()), *server.folders(quoted, str(covalent_config.config_path()))]
 
 
 def covalent_server(facts: DeploymentFacts) -> Findings:
-    """The Covalent server."""
+    """Whether a Covalent server answers."""
     return [server.running(facts.server())]
 
 
@@ -399,22 +399,22 @@ def _running(facts: DeploymentFacts) -> server.Server:
 
 
 def server_plugin(facts: DeploymentFacts) -> Findings:
-    """Whether it has this plugin."""
+    """Whether the server has loaded this plugin."""
     return [server.plugin(_running(facts))]
 
 
 def server_versions(facts: DeploymentFacts) -> Findings:
-    """Whether both sides read what the other writes."""
+    """Whether server and client can read each other's pickles."""
     return [server.versions(facts.here(), _running(facts))]
 
 
 def server_config(facts: DeploymentFacts) -> Findings:
-    """Whether both read the same config."""
+    """Whether server and client read the same config."""
     return [server.config(_running(facts), str(covalent_config.config_path()))]
 
 
 def server_environment(facts: DeploymentFacts) -> Findings:
-    """Whether both mean the same account."""
+    """Whether server and client use the same AWS account."""
     given = [name for name, value in facts.section.items() if value not in (None, "")]
     return [server.environment(_running(facts), os.environ, given)]
 
@@ -450,4 +450,4 @@ CHECKS: tuple[Check, ...] = (
     Check("server_config", server_config, needs=()),
     Check("server_environment", server_environment, needs=()),
 )
-"""All checks, in the order in which they are shown; a check comes after those it needs."""
+"""All checks, in the order in which they are shown. A check is after the checks that it needs."""

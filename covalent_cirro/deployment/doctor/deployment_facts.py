@@ -1,11 +1,10 @@
-"""Every fact that checks of ``cirro doctor`` stand on, asked once, by whichever check wants it first.
+"""The facts about a deployment for the checks of ``cirro doctor``. Each is asked for once.
 
-Knows which gateway has a fact; what it means is `health`'s.
+Knows which gateway has a fact; `verdicts` decides what a fact means.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import threading
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from covalent_cirro.aws.capacity import Capacity
-from covalent_cirro.aws.clients import Clients
+from covalent_cirro.aws.clients import Clients, run_blocking
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.covalent_server import config
 from covalent_cirro.deployment import stacks, zones
@@ -41,8 +40,8 @@ QUEUES = ("batch_queue", "batch_gpu_queue", "batch_on_demand_queue", "batch_gpu_
 """Settings that name a queue."""
 
 
-class Asked(NamedTuple):
-    """What one electron will ask for; `None` is as the settings have it. ``memory`` is in GB."""
+class RequestedResources(NamedTuple):
+    """What an electron will ask for; `None` for what the executor's settings say. ``memory`` is in GB."""
 
     vcpu: int | None = None
     memory: float | None = None
@@ -70,37 +69,27 @@ def once(ask: Callable[[Any], T]) -> Callable[[Any], T]:
 
 
 class DeploymentFacts:
-    """What there is to know about one deployment.
+    """Facts about a deployment.
 
     Args:
-        access: Credentials and region; what it leaves open is as the executor's settings have it.
+        access: Credentials and region; the executor's settings fill in what is `None`.
         stack_name: Name of the deployment.
-        asked: What one electron will ask for.
+        asked: What an electron will ask for.
     """
 
-    def __init__(self, access: Access, stack_name: str, asked: Asked) -> None:
+    def __init__(self, access: Access, stack_name: str, asked: RequestedResources) -> None:
         self.stack_name = stack_name
         self._lock = threading.Lock()
         self._answers: dict[str, Future[Any]] = {}
         self._asked = {key: value for key, value in asked._asdict().items() if value is not None}
         self.section = config.executor_section()
-        given = {
-            key: value
-            for key in ("profile", "credentials", "region", "endpoint_url")
-            if (value := self.section.get(key)) and isinstance(value, str)
-        }
-        self.access = Access(
-            profile=access.profile or given.get("profile"),
-            credentials=access.credentials or (None if access.profile else given.get("credentials")),
-            region=access.region or given.get("region"),
-            endpoint_url=access.endpoint_url or given.get("endpoint_url"),
-        )
+        self.access = access.completed(self.section)
         self.clients = Clients(self.access)
         self.capacity = Capacity(self.clients.awaited, self.access)
 
     @once
     def where(self) -> Where:
-        """The deployment, as commands name it."""
+        """The deployment, as commands in remedies name it."""
         return Where(self.stack_name, self.clients.region, self.access.profile)
 
     @once
@@ -110,7 +99,7 @@ class DeploymentFacts:
 
     @property
     def caller(self) -> Caller:
-        """The caller, where it is known: in checks that need ``credentials``."""
+        """The caller; only for checks that need the check ``credentials``."""
         identity = self.identity()
         assert isinstance(identity, Caller)
         return identity
@@ -119,7 +108,7 @@ class DeploymentFacts:
 
     @once
     def stacks(self) -> dict[str, Stack | None]:
-        """By part, its stack; that of the budget only where there is one."""
+        """The stacks by part; that of the budget only where it exists."""
         client = self.clients("cloudformation")
         with ThreadPoolExecutor(len(STACKS)) as pool:
             found = pool.map(lambda part: stacks.find(client, name_of_stack(self.stack_name, part)), STACKS)
@@ -129,7 +118,7 @@ class DeploymentFacts:
 
     @once
     def outputs(self) -> dict[str, str]:
-        """Outputs of all its stacks, as far as they are there and may be seen: who only submits may not."""
+        """Outputs of all stacks; none where the credentials may not read stacks, as those for submitting only."""
         try:
             found = self.stacks()
         except AccessDenied:
@@ -138,7 +127,7 @@ class DeploymentFacts:
 
     @once
     def deployed_settings(self) -> dict[str, str]:
-        """The executor's settings that it gives; none where it is not complete."""
+        """The executor's settings in the outputs; none where the deployment is not complete."""
         try:
             return stacks.settings_from_outputs(self.outputs())
         except StackError:
@@ -146,10 +135,10 @@ class DeploymentFacts:
 
     @once
     def settings(self) -> Settings:
-        """What an electron would use: the config's, and the deployment's where the config says nothing.
+        """The settings of an electron: the config's, and the deployment's where the config has none.
 
         Raises:
-            SettingsError: The config, or what is asked for, is impossible.
+            SettingsError: A value of the config, or of ``asked``, is impossible.
         """
         section = {
             key: value
@@ -162,42 +151,42 @@ class DeploymentFacts:
 
     @property
     def settings_problems(self) -> list[str]:
-        """Why the config's values cannot be used, one for each that cannot."""
+        """Why values of the config cannot be used, one text for each."""
         told = (problem(name, value) for name, value in self.section.items() if name in BY_NAME and value != "")
         return [text for text in told if text is not None]
 
     @once
     def need(self) -> Need:
-        """What one electron asks for."""
+        """What an electron asks for."""
         settings = self.settings()
         return Need(settings.vcpu, int(settings.memory * MIB_PER_GB), settings.num_gpus)
 
-    # --- what jobs run on -------------------------------------------------------------------------------------------
+    # --- queues and instances ---------------------------------------------------------------------------------------
 
     @once
     def all_queues(self) -> list[Queue]:
         """Every queue of the account and region."""
-        return asyncio.run(self.capacity.queues())
+        return run_blocking(self.capacity.queues())
 
     @once
     def wanted_queues(self) -> dict[str, str]:
-        """By setting, the queues that electrons may go to."""
+        """The queues that electrons may be submitted to, by setting."""
         settings = self.settings()
         return {name: queue for name in QUEUES if (queue := getattr(settings, name))}
 
     def queue(self, name: str) -> Queue | None:
-        """A queue by name or ARN; `None` where there is none."""
+        """A queue by name or ARN; `None` where it does not exist."""
         return next((queue for queue in self.all_queues() if name in (queue.name, queue.arn)), None)
 
     @once
     def found_queues(self) -> list[Queue]:
-        """Those of `wanted_queues` that exist, each once."""
+        """The queues of `wanted_queues` that exist, each once."""
         found = {queue.arn: queue for name in self.wanted_queues().values() if (queue := self.queue(name)) is not None}
         return list(found.values())
 
     @once
     def queues_of_electron(self) -> list[Queue]:
-        """Those that what is asked for would use."""
+        """The queues that an electron with these settings would use."""
         settings, wanted = self.settings(), self.wanted_queues()
         names = [settings.queue_option, settings.on_demand_queue_option]
         found = {
@@ -207,9 +196,9 @@ class DeploymentFacts:
 
     @once
     def environments(self) -> list[Environment]:
-        """The compute environments behind `found_queues`, each once."""
+        """The compute environments of `found_queues`, each once."""
         arns = {arn: None for queue in self.found_queues() for arn in queue.environments}
-        return asyncio.run(self.capacity.environments(list(arns)))
+        return run_blocking(self.capacity.environments(list(arns)))
 
     @once
     def _type_names(self) -> list[str]:
@@ -219,11 +208,11 @@ class DeploymentFacts:
     @once
     def instance_types(self) -> dict[str, InstanceType]:
         """The region's instance types that `environments` may start."""
-        return asyncio.run(self.capacity.instance_types(self._type_names()))
+        return run_blocking(self.capacity.instance_types(self._type_names()))
 
     @once
     def offered_zones(self) -> dict[str, frozenset[str]]:
-        """By instance type, the zones that have it."""
+        """The zones that have an instance type, by type."""
         return zones.offered_zones(self.clients, self._type_names())
 
     @once
@@ -233,12 +222,12 @@ class DeploymentFacts:
 
     @once
     def image_place(self) -> EcrImage | None:
-        """Where the image is in ECR; `None` for one that ECR does not know."""
+        """The image in ECR; `None` for an image in another registry."""
         return image_rules.ecr_image(self.settings().container_image_uri, urlsplit(self.clients.endpoint_url).netloc)
 
     @once
     def image(self) -> ImageFacts | MissingImage | None:
-        """What ECR says of the image; `None` where that has no form that is known.
+        """Facts of the image; `None` where its configuration cannot be parsed.
 
         Raises:
             AccessDenied, AwsError: ECR refused or could not be reached.

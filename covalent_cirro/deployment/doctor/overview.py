@@ -1,16 +1,15 @@
-"""A deployment at a glance, for ``cirro status``: its stacks, queues and compute environments, and how full they are.
+"""The state of a deployment, for ``cirro status``: its stacks, queues and compute environments, with their jobs.
 
-Asks all at once and gives facts; knows neither the terminal nor what to do about them.
+It asks for all facts at the same time. This module must not know the terminal.
 """
 
 from __future__ import annotations
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from covalent_cirro.aws.capacity import Capacity, JobCount
-from covalent_cirro.aws.clients import Clients
+from covalent_cirro.aws.clients import Clients, run_blocking
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.deployment import stacks
 from covalent_cirro.deployment.plans import BUDGET, STACKS, stack_name
@@ -20,34 +19,34 @@ from covalent_cirro.jobs.queues import Environment, Queue
 from covalent_cirro.jobs.states import ACTIVE_STATES, TERMINAL_STATES
 
 THREADS = 16
-"""Calls at a time; most are ListJobs, one for each queue and state."""
+"""Calls at the same time; most are ListJobs, one for each queue and state."""
 
 QUEUE_OUTPUTS = ("BatchQueue", "BatchOnDemandQueue", "BatchGpuQueue", "BatchGpuOnDemandQueue")
 
 
 class QueueView(NamedTuple):
-    """A queue, and its jobs by state; `None` for a state that these credentials may not count."""
+    """A queue, with its jobs by state; `None` for a state that the credentials do not allow to count."""
 
     queue: Queue
     jobs: dict[str, JobCount | None]
 
 
 class EnvironmentView(NamedTuple):
-    """A compute environment, and how many instances it has; `None` where these credentials may not see it."""
+    """A compute environment, with its number of instances; `None` where the credentials do not allow to see it."""
 
     environment: Environment
     instances: int | None
 
 
 class Overview(NamedTuple):
-    """A deployment.
+    """The state of a deployment.
 
     Attributes:
-        name: Its name.
-        region: Where it is.
-        stacks: By part; `None` where there is none.
-        queues: Those of the deployment that exist.
-        environments: Those behind these queues.
+        name: Name of the deployment.
+        region: Region of the deployment.
+        stacks: Stacks by part; `None` for a stack that does not exist.
+        queues: The deployment's queues that exist.
+        environments: Compute environments of these queues.
     """
 
     name: str
@@ -58,12 +57,12 @@ class Overview(NamedTuple):
 
     @property
     def deployed(self) -> bool:
-        """Whether there is anything of it."""
+        """Whether any of its stacks exists."""
         return any(stack is not None for stack in self.stacks.values())
 
 
 def look(access: Access, name: str) -> Overview:
-    """Ask for everything, at once where nothing depends on it.
+    """Read the state of a deployment.
 
     Args:
         access: Credentials and region.
@@ -76,7 +75,7 @@ def look(access: Access, name: str) -> Overview:
     capacity = Capacity(clients.awaited, access)
     formation, region = clients("cloudformation"), clients.region
     with ThreadPoolExecutor(THREADS, thread_name_prefix="status") as pool:
-        all_queues = pool.submit(lambda: asyncio.run(capacity.queues()))
+        all_queues = pool.submit(lambda: run_blocking(capacity.queues()))
         found = pool.map(lambda part: stacks.find(formation, stack_name(name, part)), STACKS)
         there = {
             part: None if stack is None or stack.is_empty_shell else stack
@@ -93,7 +92,7 @@ def look(access: Access, name: str) -> Overview:
             for state in (*ACTIVE_STATES, *TERMINAL_STATES)
         }
         arns = {arn: None for queue in queues for arn in queue.environments}
-        environments = asyncio.run(capacity.environments(list(arns)))
+        environments = run_blocking(capacity.environments(list(arns)))
         instances = _instances(capacity, [each.cluster for each in environments if each.cluster])
         return Overview(
             name=name,
@@ -112,13 +111,13 @@ def look(access: Access, name: str) -> Overview:
 
 def _count(capacity: Capacity, queue: str, state: str) -> JobCount | None:
     try:
-        return asyncio.run(capacity.count_jobs(queue, state))
+        return run_blocking(capacity.count_jobs(queue, state))
     except AccessDenied:
         return None
 
 
 def _instances(capacity: Capacity, clusters: list[str]) -> dict[str, int] | None:
     try:
-        return asyncio.run(capacity.instances(clusters))
+        return run_blocking(capacity.instances(clusters))
     except AccessDenied:
         return None

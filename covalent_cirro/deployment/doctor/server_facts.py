@@ -1,6 +1,6 @@
-"""What can be learnt of the Covalent server that a client here would use, without importing Covalent.
+"""Facts about the Covalent server that a client on this machine would use, without importing Covalent.
 
-Knows its address from Covalent's config, asks it over HTTP, and looks at its process where that is ours to look at.
+The address is in Covalent's config. The server is asked by HTTP; its process is read if it belongs to this user.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from covalent_cirro.covalent_server import config
 from covalent_cirro.deployment.doctor.verdicts.server import AWS_VARIABLES, InstalledVersions, Server
 
 DEFAULT_ADDRESS, DEFAULT_PORT = "localhost", 48008
-"""Covalent 0.240's (``covalent/_shared_files/defaults.py``)."""
+"""Defaults of Covalent 0.240 (``covalent/_shared_files/defaults.py``)."""
 
 ANSWER_S = 5.0
-"""Seconds that a server of this machine or of this network may take for one line."""
+"""Seconds that the server may take for an answer."""
 
 PYTHON_S = 20.0
-"""Seconds that another interpreter may take to tell what it has installed."""
+"""Seconds that another interpreter may take to print its versions."""
 
 ASK = """
 import importlib.metadata as m, json, os, sys
@@ -45,18 +45,18 @@ print(json.dumps({"python": "%d.%d.%d" % sys.version_info[:3], "covalent": versi
     "cirro": version("covalent-cirro"), "cloudpickle": version("cloudpickle"),
     "plugin": any(p.name == "cirro" for p in points), "installed_at": at}))
 """
-"""Asks an interpreter for its `InstalledVersions`. Imports nothing of what it asks for."""
+"""Program by which an interpreter prints its `InstalledVersions`. It imports none of the packages."""
 
 
 def here() -> InstalledVersions:
-    """What this interpreter has."""
+    """Versions installed for this interpreter."""
     return _versions(sys.executable, os.environ) or InstalledVersions(
         ".".join(map(str, sys.version_info[:3])), None, None, None, plugin=False, installed_at=None
     )
 
 
 def server() -> Server:
-    """The Covalent server of Covalent's config, and its process where it can be found."""
+    """The Covalent server in Covalent's config, with facts about its process if it can be found."""
     dispatcher = config.read().get("dispatcher", {})
     address, port = str(dispatcher.get("address", DEFAULT_ADDRESS)), int(dispatcher.get("port", DEFAULT_PORT))
     url = f"http://{address}:{port}"
@@ -80,7 +80,7 @@ def server() -> Server:
             config=str(config.config_path(environment)),
             environment={name: environment[name] for name in AWS_VARIABLES if name in environment},
         )
-    except psutil.Error:  # it ended just now, or is somebody else's
+    except psutil.Error:  # the process has just ended, or belongs to another user
         return Server(url, answers=True)
 
 
@@ -107,7 +107,7 @@ def _is_local(address: str) -> bool:
 
 
 def _listening(port: int) -> psutil.Process | None:
-    """This user's process that listens on a port. The server's pid file names a shell, and not every server has one."""
+    """This user's process that listens on a port. A server's pid file, if there is one, has the pid of a shell."""
     me = os.getuid()
     for process in psutil.process_iter(["uids"]):
         try:
@@ -122,7 +122,7 @@ def _listening(port: int) -> psutil.Process | None:
 
 
 def _interpreter(process: psutil.Process) -> str:
-    """The interpreter as it was called: the file it leads to would lose the virtual environment."""
+    """The interpreter as it was called: with links resolved, it would not find its virtual environment."""
     called = Path(process.cmdline()[0])
     if not called.is_absolute():
         called = Path(process.cwd()) / called

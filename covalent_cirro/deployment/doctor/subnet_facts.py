@@ -1,6 +1,6 @@
-"""The gateway to subnets in EC2: for each its zone, its route out, and the services that it reaches by VPC endpoints.
+"""The gateway to subnets in EC2: their zones, default routes and VPC endpoints.
 
-Asks and changes nothing; what the facts mean is decided in `verdicts/network.py`.
+It changes nothing; `verdicts/network.py` decides what the facts mean.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _serves(endpoint: dict[str, Any], subnet: dict[str, Any], table: dict[str, A
         return False
     if endpoint.get("VpcEndpointType", "Gateway") == "Gateway":
         return table.get("RouteTableId") in endpoint.get("RouteTableIds", [])
-    # By its private name an interface endpoint serves the whole VPC, whichever of its subnets it stands in.
+    # By its private DNS name an interface endpoint serves the whole VPC, whichever subnet it is in.
     return bool(endpoint.get("PrivateDnsEnabled", True))
 
 

@@ -1,4 +1,4 @@
-"""Images of the jobs: what they are made of, the engine that builds them, the repository that keeps them.
+"""Images of jobs: their contents, their build on a Docker engine, and their push to the repository of a deployment.
 
-For the command line; what the executor asks of an image before it submits is `aws/image_labels.py`.
+For the command line. The executor checks an image before it submits a job by `aws/image_labels.py`.
 """

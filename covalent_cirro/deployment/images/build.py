@@ -1,4 +1,4 @@
-"""Builds images of the jobs, once for each content, and asks each what it is. Must not know AWS or the command line."""
+"""Builds images of jobs, once for each content, and checks what they contain. Must not know AWS or the command line."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from covalent_cirro.deployment.images.recipe import Recipe
 from covalent_cirro.errors import ImageError, SettingsError
 
 LOCAL_NAME = "cirro-runner"
-"""Repository of the images on this machine."""
+"""Repository name of the images on this machine."""
 
 LATEST = "latest"
-"""Tag of the image that was built last: what `cirro image push` takes by itself."""
+"""Tag of the image that was built last, which `cirro image push` takes by default."""
 
 INSTALL = "pip install --no-deps covalent-cirro cloudpickle awscrt"
-"""What makes any image one of the jobs."""
+"""The command that makes jobs able to run in an image."""
 
 _PROBE = """
 import json, os, platform
@@ -36,16 +36,16 @@ import covalent_cirro.runner.supervisor
 print(json.dumps({"python": platform.python_version(), "cloudpickle": cloudpickle.__version__,
     "runner": covalent_cirro.__version__, "call_format": str(protocol.FORMAT), "pid": os.getpid()}))
 """
-"""Runs in a container: imports what a job needs, and tells the versions."""
+"""Program that runs in a container: it imports what a job needs, and prints the versions."""
 
 
 class Versions(NamedTuple):
-    """What an image has, as it says itself.
+    """Versions in an image, as a container of it prints them.
 
     Attributes:
-        python: Of its ``python``: ``"3.11.9"``.
-        cloudpickle: Of cloudpickle.
-        runner: Of covalent-cirro.
+        python: Version of its ``python``, ``"3.11.9"``.
+        cloudpickle: Version of cloudpickle.
+        runner: Version of covalent-cirro.
         call_format: `protocol.FORMAT` of its runner.
     """
 
@@ -56,7 +56,7 @@ class Versions(NamedTuple):
 
     @property
     def labels(self) -> dict[str, str]:
-        """The labels that tell them."""
+        """The labels for these versions."""
         return {
             protocol.LABEL_PYTHON: self.python,
             protocol.LABEL_CLOUDPICKLE: self.cloudpickle,
@@ -66,13 +66,13 @@ class Versions(NamedTuple):
 
 
 class Built(NamedTuple):
-    """An image that is here.
+    """An image on this machine.
 
     Attributes:
-        reference: Its name here: ``cirro-runner:3.11-cpu-<digest of what it is made of>``.
-        tag: The tag in it.
-        image: What the engine says of it.
-        changed: Whether anything had to be built.
+        reference: Its name: ``cirro-runner:3.11-cpu-<digest of its content>``.
+        tag: The tag in ``reference``.
+        image: What the engine says of the image.
+        changed: Whether the image had to be built.
         warnings: What may go wrong with it.
     """
 
@@ -84,16 +84,16 @@ class Built(NamedTuple):
 
 
 def build(engine: DockerEngine, recipe: Recipe, say: Say) -> Built:
-    """Build the image of a recipe, unless the very same is here.
+    """Build the image of a recipe, unless an image with the same content exists.
 
     Args:
-        engine: Where.
-        recipe: What of.
+        engine: The engine that builds it.
+        recipe: The content of the image.
         say: Called with each step.
 
     Raises:
-        SettingsError: Files of the recipe cannot be read or do not go together.
-        ImageError: It cannot be built, or is not one that jobs can run in.
+        SettingsError: Files of the recipe cannot be read, or contradict each other.
+        ImageError: The image cannot be built, or jobs cannot run in it.
     """
     own = recipe.dockerfile
     built = _runner(engine, recipe, say) if own is None else _own(engine, recipe, own, say)
@@ -101,23 +101,23 @@ def build(engine: DockerEngine, recipe: Recipe, say: Say) -> Built:
 
 
 def remember(engine: DockerEngine, built: Built) -> None:
-    """Make an image the one that `latest` gives."""
+    """Make an image the one that `latest` returns."""
     engine.tag(built.reference, LOCAL_NAME, LATEST)
 
 
 def latest(engine: DockerEngine) -> Built | None:
-    """The image that was remembered last, or `None`."""
+    """The last image that was given to `remember`, or `None`."""
     image = engine.find(f"{LOCAL_NAME}:{LATEST}")
     if image is None:
         return None
-    # podman says docker.io/library/ before it
+    # podman puts docker.io/library/ before the name
     tags = [name.rpartition(":")[2] for name in image.tags if name.rpartition(":")[0].endswith(LOCAL_NAME)]
     tag = next((tag for tag in sorted(tags) if tag != LATEST), None)
     return None if tag is None else Built(f"{LOCAL_NAME}:{tag}", tag, image, False, warnings(image))
 
 
 def warnings(image: LocalImage) -> tuple[str, ...]:
-    """What of an image does not go with what is installed here. Its labels are true: `build` has seen to it."""
+    """Differences between an image and what is installed here, by the image's labels, which `build` has checked."""
     from covalent_cirro import __version__
 
     found = []
@@ -153,7 +153,7 @@ def _own(engine: DockerEngine, recipe: Recipe, dockerfile: Path, say: Say) -> Bu
     inputs: dict[str, object] = {}
     if recipes.uses_runner(text):
         runner = _runner(engine, recipe, say)
-        # By its content: its id differs between machines.
+        # The tag depends on the content only; the image's id differs between machines.
         inputs["runner"] = runner.tag
         arguments[recipes.RUNNER_ARGUMENT] = runner.reference
     elif recipe.requirements is not None or recipe.base_image is not None:
@@ -208,19 +208,19 @@ def _make(
 
 
 def _pinned(recipe: Recipe, bases: Mapping[str, LocalImage]) -> dict[str, str]:
-    """Build arguments by which the runner's image is FROM what was looked up, whatever its tag means by then."""
+    """Build arguments that name the base image by the digest that was looked up, whatever its tag means later."""
     base = bases.get(recipe.base)
     found = None if base is None else base.by_digest(recipe.base)
-    if found is None:  # nobody's but this engine's
+    if found is None:  # the image is in no registry
         return {}
     return {recipes.BASE_ARGUMENT: found, recipes.BASE_DIGEST_ARGUMENT: found.partition("@")[2]}
 
 
 def ask(engine: DockerEngine, reference: str) -> Versions:
-    """Ask an image for its versions, by a container that does what a job's does.
+    """Find out the versions in an image, by a container that imports what a job imports.
 
     Raises:
-        ImageError: A job cannot run in it: what is missing, and how it is put in.
+        ImageError: A job cannot run in the image; the message says what is missing, and how to add it.
     """
     code, output = engine.ask(reference, ["python", "-c", _PROBE])
     lines = output.strip().splitlines()
@@ -247,7 +247,7 @@ def ask(engine: DockerEngine, reference: str) -> Versions:
 
 
 def _tells(labels: dict[str, str], versions: Versions) -> bool:
-    """Whether labels are true; that of Python may leave out the last number."""
+    """Whether labels have the true versions; that of Python may lack the last number."""
     true = versions.labels
     python = labels.get(protocol.LABEL_PYTHON, "")
     return (
@@ -257,7 +257,7 @@ def _tells(labels: dict[str, str], versions: Versions) -> bool:
 
 
 def _label(engine: DockerEngine, unchecked: str, reference: str, recipe: Recipe, versions: Versions) -> None:
-    """The same image with labels that are true."""
+    """Build the same image with labels that have the true versions."""
     labels = " ".join(f"{name}={json.dumps(value)}" for name, value in versions.labels.items())
     with tempfile.TemporaryDirectory(prefix="cirro-label-") as folder:
         (Path(folder) / "Dockerfile").write_text(f"FROM {unchecked}\nLABEL {labels}\n")

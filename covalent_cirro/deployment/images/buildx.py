@@ -1,7 +1,8 @@
-"""Docker's own builder, by its program: ``docker buildx build``. Must not know what images are for.
+"""Builds images with Docker's builder BuildKit, by the program ``docker buildx build``. Knows nothing of jobs.
 
-The engine's API, which Docker's SDK speaks, has the legacy builder only. On Docker 29, whose images lie in containerd's
-store, that one loses the platform of an image (moby/moby#47823) and makes some that cannot be pushed (moby/moby#51665).
+The engine's API, which Docker's SDK uses, has the legacy builder only. On Docker 29, whose images are in containerd's
+store, the legacy builder loses an image's platform (moby/moby#47823), and some of its images cannot be pushed
+(moby/moby#51665).
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 LAST_LINES = 20
-"""Lines of a failed step that are told."""
+"""Lines of a failed step's output that are kept."""
 
 _DEFAULT_HOST = "unix:///var/run/docker.sock"
-"""Where Docker's SDK looks for the engine where ``DOCKER_HOST`` says nothing; the program's context may be another."""
+"""The engine of Docker's SDK where ``DOCKER_HOST`` is not set; the program's context may name another."""
 
 _STEP = re.compile(r"#(?P<step>\d+) \[[^\]]*\] (?P<instruction>[A-Z]+ .*)")
 _FAILED = re.compile(r"#(?P<step>\d+) ERROR: (?P<why>.*)")
 _OUTPUT = re.compile(r"#(?P<step>\d+) (?:\d+\.\d+ )(?P<line>.*)")
-"""How ``--progress=plain`` tells what a step is, that it failed, and what it writes (moby/buildkit, progressui)."""
+"""Lines of ``--progress=plain``: a step, its failure, and its output (moby/buildkit, progressui)."""
 
 _OVER = "ERROR: "
 
@@ -32,9 +33,9 @@ class Failed(Exception):
     """The build failed.
 
     Attributes:
-        step: The instruction that failed; empty where it was none.
-        lines: The last that it wrote.
-        why: In the builder's words.
+        step: The instruction that failed; empty if no instruction failed.
+        lines: The last lines of its output.
+        why: The builder's message.
     """
 
     def __init__(self, step: str, lines: Iterable[str], why: str) -> None:
@@ -45,7 +46,7 @@ class Failed(Exception):
 
 
 def program() -> str | None:
-    """The ``docker`` program, if it has the builder; `None` otherwise."""
+    """Path of the ``docker`` program, if it has the builder; `None` otherwise."""
     found = shutil.which("docker")
     if found is None:
         return None
@@ -66,24 +67,23 @@ def build(
     """Build an image, into the engine that Docker's SDK talks to.
 
     Args:
-        docker: The program.
-        context: Folder with all that the Dockerfile copies.
-        dockerfile: Path below the context.
-        tag: Its name.
-        platform: ``linux/amd64``.
-        arguments: Build arguments. What they say may be secret: it goes by the environment, which no list of processes
-            shows.
-        say: Called with each step that runs something.
+        docker: Path of the program.
+        context: Folder with all files that the Dockerfile copies.
+        dockerfile: Path of the Dockerfile in the context.
+        tag: Name of the image.
+        platform: Platform of the image, ``linux/amd64``.
+        arguments: Build arguments. They may be secret: they are passed by the environment, which no other user sees.
+        say: Called with each step that runs a command.
 
     Raises:
         Failed: A step failed.
     """
     command = [
         *(docker, "buildx", "build"),
-        # The engine's own builder: another one would not see the images that are here.
+        # The engine's builder: another builder would not see the images of this machine.
         *("--builder", "default"),
         *("--platform", platform),
-        # What a build says of itself would make a list of images out of one.
+        # With an attestation the result would be a list of images.
         "--provenance=false",
         "--load",
         "--progress=plain",
@@ -114,14 +114,14 @@ def build(
 
 
 def follow(lines: Iterable[str], say: Callable[[str], None]) -> Failed:
-    """Read what the builder says to its end.
+    """Read the builder's output to its end.
 
     Args:
-        lines: Of its stderr.
-        say: Called with each step that runs something.
+        lines: Lines of its stderr.
+        say: Called with each step that runs a command.
 
     Returns:
-        Why it failed, if it did.
+        Why the build failed, if it failed.
     """
     steps: dict[str, str] = {}
     written: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=LAST_LINES))
@@ -133,7 +133,7 @@ def follow(lines: Iterable[str], say: Callable[[str], None]) -> Failed:
         begun, broken, output = _STEP.fullmatch(line), _FAILED.fullmatch(line), _OUTPUT.fullmatch(line)
         if begun is not None and begun["step"] not in steps:
             steps[begun["step"]] = begun["instruction"]
-            if begun["instruction"].startswith("RUN "):  # the others take no time and write nothing
+            if begun["instruction"].startswith("RUN "):  # other instructions take no time and write nothing
                 say(begun["instruction"])
         elif broken is not None:
             step, why = broken["step"], broken["why"]

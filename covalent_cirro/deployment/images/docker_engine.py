@@ -1,7 +1,7 @@
-"""The gateway to the Docker engine: builds, asks, tags and pushes images. Must not know what they are for.
+"""The gateway to the Docker engine: builds, runs, tags and pushes images. Knows nothing of jobs.
 
-Speaks the engine's API by Docker's SDK, so that Docker, Docker Desktop and podman's service all do. Docker builds by
-its own builder where that is installed (`buildx`).
+It uses the engine's API by Docker's SDK, so that Docker, Docker Desktop and podman's service work. Docker builds with
+BuildKit where that is installed (`buildx`).
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from covalent_cirro.deployment.images import buildx
 from covalent_cirro.errors import ImageError
 
 TIMEOUT_S = 3600
-"""How long the engine may be silent: a large package is downloaded without a word."""
+"""Seconds without an answer of the engine: it sends nothing while a large package is downloaded."""
 
 LAST_LINES = 20
 """Lines of a failed step that the error shows."""
 
 STEP = re.compile(r"(?:\[\d+/\d+\] )?step \d+/\d+ ?: (?P<instruction>.*)", re.IGNORECASE)
-"""How Docker (``Step 2/7 : RUN make``) and podman (``[1/2] STEP 2/7: RUN make``) announce a step."""
+"""A step in the output of Docker (``Step 2/7 : RUN make``) and podman (``[1/2] STEP 2/7: RUN make``)."""
 
 _FAILED_STEP = re.compile(r'building at STEP "(?P<instruction>.*)": (?P<why>.*)', re.DOTALL)
-"""How podman, which builds several stages side by side, says which step failed."""
+"""The failed step in the output of podman, which builds several stages at the same time."""
 
 _NO_SPACE = "no space left on device"
 _PLAIN_HTTP = ("does not look like a tls handshake", "server gave http response to https client")
@@ -38,13 +38,13 @@ class LocalImage(NamedTuple):
     """An image that the engine has.
 
     Attributes:
-        image_id: ``sha256:`` and the digest of its configuration.
-        tags: Its names, as ``repository:tag``.
+        image_id: Digest of its configuration, ``sha256:...``.
+        tags: Its names, ``repository:tag``.
         labels: Its labels.
         architecture: ``amd64`` or ``arm64``.
-        size_bytes: Of all its layers, unpacked.
-        entrypoint: Its ENTRYPOINT, empty where it has none.
-        digests: What registries know it by, as ``repository@sha256:...``.
+        size_bytes: Size of all its layers, unpacked.
+        entrypoint: Its ENTRYPOINT; empty without one.
+        digests: Its names in registries, ``repository@sha256:...``.
     """
 
     image_id: str
@@ -56,13 +56,13 @@ class LocalImage(NamedTuple):
     digests: tuple[str, ...] = ()
 
     def by_digest(self, name: str) -> str | None:
-        """The image under a name, ``repository:tag``, by its digest instead; `None` where no registry gave it one."""
+        """The name ``repository:tag`` with a digest instead of the tag; `None` where no registry has the image."""
         repository = _repository(name)
         return next((each for each in self.digests if _repository(each) == repository), None)
 
 
 def _repository(reference: str) -> str:
-    """The repository of a reference, without what Docker Hub's may leave out."""
+    """The repository of a reference, without the parts that are optional for Docker Hub."""
     name = reference.partition("@")[0]
     host, _, last = name.rpartition("/")
     full = f"{host}/{last.partition(':')[0]}" if host else last.partition(":")[0]
@@ -70,13 +70,13 @@ def _repository(reference: str) -> str:
 
 
 class Uploaded(NamedTuple):
-    """How far a layer is on its way.
+    """Progress of the upload of a layer.
 
     Attributes:
-        layer: The engine's short name for it.
-        status: In the engine's words: ``"Pushing"``.
-        sent_bytes: So far; 0 where the engine does not say.
-        total_bytes: 0 where the engine does not say.
+        layer: The engine's short name of the layer.
+        status: The engine's status, ``"Pushing"``.
+        sent_bytes: Bytes sent so far; 0 if unknown.
+        total_bytes: Bytes of the layer; 0 if unknown.
     """
 
     layer: str
@@ -94,10 +94,10 @@ class DockerEngine:
     @classmethod
     @contextlib.contextmanager
     def connect(cls) -> Iterator[DockerEngine]:
-        """Connect to the engine that the environment names (``DOCKER_HOST``), or to that of the usual socket.
+        """Connect to the engine that ``DOCKER_HOST`` names, or to that of the usual socket.
 
         Raises:
-            ImageError: None answers, or Docker's SDK is not installed.
+            ImageError: No engine answers, or Docker's SDK is not installed.
         """
         try:
             import docker.errors
@@ -114,14 +114,14 @@ class DockerEngine:
         try:
             try:
                 client.ping()
-            except Exception as error:  # requests' errors come through for some addresses
+            except Exception as error:  # for some addresses the SDK raises errors of requests
                 raise _no_engine(error) from error
             yield cls(client)
         finally:
             client.close()
 
     def find(self, reference: str) -> LocalImage | None:
-        """The image of this name or id, or `None`."""
+        """The image of this name or id; `None` where the engine does not have it."""
         import docker.errors
 
         with _translated(f"the image {reference} cannot be looked up"):
@@ -141,10 +141,10 @@ class DockerEngine:
         )
 
     def pull(self, reference: str, platform: str, say: Say) -> LocalImage:
-        """Have an image of this name for this platform, pulled where it is not here.
+        """The image of this name for a platform; it is pulled if the engine does not have it.
 
         Raises:
-            ImageError: It cannot be pulled, in the engine's words.
+            ImageError: It cannot be pulled; with the engine's words.
         """
         found = self.find(reference)
         if found is not None and found.architecture == platform.rpartition("/")[2]:
@@ -173,15 +173,15 @@ class DockerEngine:
         """Build an image.
 
         Args:
-            context: Folder with all that the Dockerfile copies; its ``.dockerignore`` counts.
-            dockerfile: Path below the context.
-            tag: Its name, as ``repository:tag``.
-            platform: ``linux/amd64``.
-            arguments: Build arguments; what they say may be secret and is not shown.
+            context: Folder with all files that the Dockerfile copies; its ``.dockerignore`` is respected.
+            dockerfile: Path of the Dockerfile in the context.
+            tag: Name of the image, ``repository:tag``.
+            platform: Platform of the image, ``linux/amd64``.
+            arguments: Build arguments; they may be secret, and are not shown.
             say: Called with each step.
 
         Raises:
-            ImageError: A step failed: which, and its last lines.
+            ImageError: A step failed; with the last lines of its output.
         """
         builder = self._builder()
         if builder is not None:
@@ -205,7 +205,7 @@ class DockerEngine:
         return found
 
     def _builder(self) -> str | None:
-        """The program of Docker's own builder; `None` where it is not installed, or the engine is not Docker's."""
+        """Path of the program with BuildKit; `None` where it is not installed, or the engine is not Docker's."""
         with _translated("the Docker engine does not say what it is"):
             components = self._client.version().get("Components") or ()
         if any("podman" in str(each.get("Name", "")).lower() for each in components):
@@ -229,7 +229,7 @@ class DockerEngine:
                 dockerfile=dockerfile,
                 tag=tag,
                 buildargs=dict(arguments),
-                # Only where it is another than the engine's own: podman looks in registries for any that is named.
+                # Only a foreign platform is named: with any platform podman searches registries for the base image.
                 platform=platform if foreign else None,
                 rm=True,
                 forcerm=True,
@@ -238,15 +238,15 @@ class DockerEngine:
             follow_build(lines, say)
 
     def architecture(self) -> str:
-        """The engine's own, as images name it: ``amd64``."""
+        """The engine's architecture, as images name it: ``amd64``."""
         with _translated("the Docker engine does not say what it runs on"):
             return str(self._client.version()["Arch"])
 
     def ask(self, reference: str, command: list[str]) -> tuple[int, str]:
-        """Run a command in a container of an image, through its entrypoint and as its user.
+        """Run a command in a container of an image, with the image's entrypoint and user.
 
         Returns:
-            Exit code, and what it wrote to stdout and stderr.
+            Exit code, and output on stdout and stderr.
 
         Raises:
             ImageError: The container cannot be started.
@@ -254,7 +254,7 @@ class DockerEngine:
         with _translated(f"a container of {reference} cannot be run"):
             container = self._client.containers.create(reference, command, network_mode="none")
             try:
-                # Attached before the start: podman's log loses the end.
+                # Attached before the start, because podman's log loses the end.
                 stream = container.attach(stream=True, stdout=True, stderr=True)
                 container.start()
                 output = b"".join(stream)
@@ -263,12 +263,12 @@ class DockerEngine:
                 container.remove(force=True, v=True)
 
     def tag(self, reference: str, repository: str, tag: str) -> None:
-        """Give an image one more name."""
+        """Add a name to an image."""
         with _translated(f"the image {reference} cannot be tagged"):
             self._client.api.tag(reference, repository, tag)
 
     def untag(self, reference: str) -> None:
-        """Take a name from an image; the image itself stays where it has another."""
+        """Remove a name from an image; an image without another name is deleted."""
         import docker.errors
 
         with contextlib.suppress(docker.errors.APIError):
@@ -280,14 +280,14 @@ class DockerEngine:
         """Push an image to a registry.
 
         Args:
-            repository: Its name there, with the registry's host.
-            tag: Its tag there.
-            username: For the registry.
-            password: Goes to the engine in a header of this one call, and nowhere else.
-            progress: Called with each layer, again and again.
+            repository: Repository in the registry, with the registry's host.
+            tag: Tag in the registry.
+            username: User name for the registry.
+            password: Password for the registry. It is sent to the engine in a header of this call only.
+            progress: Called repeatedly for each layer.
 
         Raises:
-            ImageError: In the engine's or the registry's words.
+            ImageError: The push failed; with the engine's or the registry's words.
         """
         failed = f"the image {repository}:{tag} could not be pushed"
         with _translated(failed):
@@ -317,11 +317,11 @@ def follow_build(lines: Iterable[Mapping[str, Any]], say: Say) -> None:
     """Read the engine's answer to a build to its end.
 
     Args:
-        lines: Its documents.
+        lines: JSON documents of the answer.
         say: Called with each step.
 
     Raises:
-        ImageError: A step failed: which, and its last lines.
+        ImageError: A step failed; with the last lines of its output.
     """
     step = "the beginning"
     shown: deque[str] = deque(maxlen=LAST_LINES)
@@ -330,7 +330,7 @@ def follow_build(lines: Iterable[Mapping[str, Any]], say: Say) -> None:
             announced = STEP.match(text.strip())
             if announced is not None:
                 step = announced["instruction"]
-                if step.upper().startswith("RUN "):  # the others take no time and write nothing
+                if step.upper().startswith("RUN "):  # other instructions take no time and write nothing
                     shown.clear()
                     say(_short(step))
             elif text.strip():
@@ -355,7 +355,7 @@ def _short(step: str) -> str:
 
 @contextlib.contextmanager
 def _translated(failed: str) -> Iterator[None]:
-    """Turn the SDK's errors into ours."""
+    """Turn errors of the SDK into `ImageError`."""
     import docker.errors
     import requests
 

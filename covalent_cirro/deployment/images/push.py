@@ -1,4 +1,4 @@
-"""From an image that is here to the one that jobs run in: into the deployment's repository, once, and the config.
+"""Pushes an image to the deployment's repository, and records it in Covalent's config as the executor's.
 
 Must not know the command line.
 """
@@ -19,7 +19,7 @@ from covalent_cirro.errors import ImageError, NotFound
 from covalent_cirro.jobs.image_rules import ARCHITECTURE, VERSION_LABELS
 
 _REFUSED = ("denied", "unauthorized", "not authorized", "forbidden")
-"""How engines and ECR say that somebody may not push."""
+"""Words in messages of engines and ECR about a user who may not push."""
 
 
 PUSHING = (
@@ -27,17 +27,17 @@ PUSHING = (
     *("ecr:UploadLayerPart", "ecr:CompleteLayerUpload", "ecr:PutImage", "ecr:BatchGetImage", "ecr:DescribeImages"),
     "ecr:GetDownloadUrlForLayer",
 )
-"""What a push takes (ECR User Guide, IAM permissions for pushing an image), and looking at what came there."""
+"""Permissions for a push (ECR User Guide, IAM permissions for pushing an image) and for the check after it."""
 
 
 class Pushed(NamedTuple):
-    """An image that jobs can run in.
+    """A pushed image.
 
     Attributes:
-        uri: With its digest: the executor's ``container_image_uri``.
-        image: What ECR says of it.
-        uploaded: Whether it had to be sent; ECR may have had it.
-        recorded: What became of the setting in Covalent's config.
+        uri: URI with digest, for the executor's ``container_image_uri``.
+        image: What ECR says of the image.
+        uploaded: Whether it was sent; False where ECR had it already.
+        recorded: The change of Covalent's config.
     """
 
     uri: str
@@ -50,7 +50,7 @@ def repository_of(outputs: dict[str, str], client: Any, access: Access) -> Repos
     """A deployment's repository.
 
     Raises:
-        NotFound: The deployment has none.
+        NotFound: The deployment has no repository.
     """
     uri = outputs.get("ImageRepository")
     if not uri:
@@ -63,13 +63,13 @@ def repository_of(outputs: dict[str, str], client: Any, access: Access) -> Repos
 
 
 def require_architecture(architecture: str) -> None:
-    """Refuse an image for other machines than the deployment's.
+    """Refuse an image whose architecture is not that of the deployment's instances.
 
     Args:
-        architecture: ``amd64``, or a platform that ends with it.
+        architecture: Architecture, ``amd64``, or platform, ``linux/amd64``.
 
     Raises:
-        ImageError: It is another.
+        ImageError: The architecture is another one.
     """
     if architecture.rpartition("/")[2] != ARCHITECTURE:
         raise ImageError(
@@ -79,10 +79,10 @@ def require_architecture(architecture: str) -> None:
 
 
 def _require_whole(repository: Repository, there: PushedImage, built: Built) -> None:
-    """Read back what ECR has: an engine may lose an image's platform or labels on the way.
+    """Compare the pushed image with the built one: an engine may lose platform or labels.
 
     Raises:
-        ImageError: It is not what was built.
+        ImageError: They differ.
     """
     found = images.facts(repository, [there.digest]).get(there.digest)
     wanted = {"architecture": built.image.architecture} | {
@@ -109,16 +109,16 @@ def push(
     *,
     progress: Callable[[Uploaded], None],
 ) -> Pushed:
-    """Push an image to the deployment's repository, unless it is there, and make it the executor's.
+    """Push an image to the deployment's repository, unless it is there already, and make it the executor's.
 
     Args:
-        engine: Has the image.
-        repository: Where to.
+        engine: The engine that has the image.
+        repository: The deployment's repository.
         built: The image.
-        progress: Called with each layer, again and again.
+        progress: Called repeatedly for each layer.
 
     Raises:
-        ImageError: It is for other machines than the deployment's, or it cannot be pushed.
+        ImageError: Its architecture is not that of the deployment's instances, or it cannot be pushed.
         NotFound: The repository does not exist.
         AccessDenied: The user or role may not push.
         HostError: Covalent's config cannot be written; the image is pushed.

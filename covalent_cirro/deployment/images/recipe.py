@@ -1,6 +1,6 @@
-"""What an image of the jobs is made of, and the tag that says so. Reads files; must not know Docker's engine or AWS.
+"""The content of a job's image, and the tag made from it. Reads files; must not know Docker's engine or AWS.
 
-The runner's image is built from what is installed here, so that it has exactly this version of it.
+The runner's image is built from the installed package, so that it has the same version.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from covalent_cirro.contract import protocol
 from covalent_cirro.errors import SettingsError
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-"""The minor version of Python that runs here: what electrons are pickled by."""
+"""Minor version of the Python that runs here, which pickles electrons."""
 
 PACKAGE = Path(str(importlib.resources.files("covalent_cirro")))
 
@@ -34,19 +34,19 @@ PLATFORMS = ("linux/amd64", "linux/arm64")
 DOCKERFILE = "docker/Dockerfile"
 REQUIREMENTS = "docker/requirements.txt"
 PINS = "pins.txt"
-"""In the folder ``docker/``: what the image takes from a package index, with hashes."""
+"""File in the folder ``docker/`` with the packages that the image gets from a package index, with hashes."""
 
 BASE_ARGUMENT, BASE_NAME_ARGUMENT, BASE_DIGEST_ARGUMENT = "BASE_IMAGE", "BASE_NAME", "BASE_DIGEST"
-"""The build arguments by which the runner's Dockerfile is FROM its base, and tells of it in its labels."""
+"""Build arguments of the runner's Dockerfile for its base image, and for the labels about it."""
 RUNNER_FILES = ("__init__.py", "checkpoint.py", "errors.py", "py.typed")
 RUNNER_FOLDERS = ("contract", "runner")
-"""What of this package the Dockerfile copies."""
+"""Files and folders of this package that the Dockerfile copies."""
 
 RUNNER_ARGUMENT = "CIRRO_RUNNER"
-"""The build argument by which a Dockerfile of the user's is FROM the runner's image."""
+"""Build argument with the runner's image, for the FROM of a user's Dockerfile."""
 
 PIP_ARGUMENTS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_TRUSTED_HOST")
-"""Settings of pip that go to pip in the build; they stay in its stages and are not part of what the image is."""
+"""Settings of pip that are passed to pip in the build; they are not part of the image."""
 
 _NOT_ALONE = re.compile(r"\s*(-r|-c|-e|--requirement|--constraint|--editable)\b|\s*(\.{0,2}/|file:)", re.IGNORECASE)
 _ARG = re.compile(r"\s*ARG\s+(\w+)(?:=(\S*))?", re.IGNORECASE)
@@ -55,15 +55,15 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}|\$(\w+)")
 
 
 class Recipe(NamedTuple):
-    """What the user wants.
+    """The content of an image, as the user wants it.
 
     Attributes:
-        requirements: A requirements file with what electrons import, in the runner's image.
-        dockerfile: A Dockerfile of the user's own; its folder is the build context.
+        requirements: Requirements file with packages that electrons import, for the runner's image.
+        dockerfile: The user's Dockerfile; its folder is the build context.
         device: ``cpu`` or ``gpu``.
         platform: ``linux/amd64`` or ``linux/arm64``.
-        python: Minor version.
-        base_image: What the runner's image is FROM, by name or digest; `None`: Debian's slim Python of this version.
+        python: Minor version of Python.
+        base_image: Base of the runner's image, by name or digest; `None` for Debian's slim Python of this version.
     """
 
     requirements: Path | None = None
@@ -75,12 +75,12 @@ class Recipe(NamedTuple):
 
     @property
     def base(self) -> str:
-        """What the runner's image is FROM."""
+        """The base of the runner's image."""
         return self.base_image or f"python:{self.python}-slim-bookworm"
 
 
 def docker_folder() -> Path:
-    """The folder ``docker/`` of the installed package, or of the checkout."""
+    """The folder ``docker/`` of the installed package or of the checkout."""
     installed = PACKAGE / "docker"
     return installed if installed.is_dir() else PACKAGE.parent / "docker"
 
@@ -89,7 +89,7 @@ def read_requirements(path: Path) -> str:
     """The text of a requirements file.
 
     Raises:
-        SettingsError: It cannot be read, or needs something beside itself, which the build would not have.
+        SettingsError: It cannot be read, or needs another file, which the build would not have.
     """
     try:
         text = path.read_text("utf-8")
@@ -106,7 +106,7 @@ def read_requirements(path: Path) -> str:
 
 
 def write_runner_context(folder: Path, requirements: str | None) -> None:
-    """Write into an empty folder all that the runner's Dockerfile copies."""
+    """Write all files that the runner's Dockerfile copies into an empty folder."""
     sources = [PACKAGE / name for name in RUNNER_FILES]
     sources += sorted(path for folder in RUNNER_FOLDERS for path in (PACKAGE / folder).rglob("*.py"))
     files = {f"covalent_cirro/{path.relative_to(PACKAGE)}": path.read_bytes() for path in sources}
@@ -122,10 +122,10 @@ def write_runner_context(folder: Path, requirements: str | None) -> None:
 
 
 def build_arguments(recipe: Recipe) -> dict[str, str]:
-    """Build arguments of the runner's Dockerfile: what the labels say, as it is here.
+    """Build arguments of the runner's Dockerfile, with the versions installed here.
 
     Raises:
-        SettingsError: No hash is known of any cloudpickle that reads what is pickled here.
+        SettingsError: No pinned cloudpickle can read what is pickled here.
     """
     named = {} if recipe.base_image is None else {BASE_NAME_ARGUMENT: recipe.base_image.partition("@")[0]}
     return {
@@ -140,13 +140,13 @@ def build_arguments(recipe: Recipe) -> dict[str, str]:
 
 
 def pinned_cloudpickle(installed: str) -> str:
-    """The version of cloudpickle for the image: the one that pickles, or the newest known that reads what it pickles.
+    """The version of cloudpickle for the image: the installed one, or the newest pinned one that reads its pickles.
 
     Args:
-        installed: What pickles here.
+        installed: The version installed here.
 
     Raises:
-        SettingsError: There is none.
+        SettingsError: No pinned version reads its pickles.
     """
     known: list[str] = re.findall(r"^cloudpickle==(\S+) ", (docker_folder() / PINS).read_text("utf-8"), re.MULTILINE)
     readers = [version for version in known if protocol.same_cloudpickle(version, installed)]
@@ -161,18 +161,18 @@ def pinned_cloudpickle(installed: str) -> str:
 
 
 def uses_runner(dockerfile: str) -> bool:
-    """Whether a Dockerfile is FROM the runner's image."""
+    """Whether a Dockerfile uses the runner's image."""
     return RUNNER_ARGUMENT in dockerfile
 
 
 def bases(dockerfile: str, arguments: Mapping[str, str]) -> list[str]:
-    """Images that a Dockerfile is FROM, each once; neither its own stages nor what is unknown before it is built."""
+    """Base images of a Dockerfile, each once; without its own stages, and without names that only the build knows."""
     values: dict[str, str] = {}
     stages: set[str] = {"scratch"}
     found: list[str] = []
     for line in dockerfile.splitlines():
         declared, begun = _ARG.match(line), _FROM.match(line)
-        if declared and len(stages) == 1:  # before the first stage: only these count in FROM
+        if declared and len(stages) == 1:  # FROM uses only arguments declared before the first stage
             name, default = declared.groups()
             values[name] = arguments.get(name, _filled((default or "").strip("\"'"), values))
         elif begun:
@@ -184,17 +184,17 @@ def bases(dockerfile: str, arguments: Mapping[str, str]) -> list[str]:
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
-    """A text of a Dockerfile with variables in their place."""
+    """A text of a Dockerfile with variables replaced by their values."""
     return _VARIABLE.sub(lambda match: values.get(match[1] or match[3]) or match[2] or "", text)
 
 
 def content_tag(recipe: Recipe, context: Path, inputs: Mapping[str, object]) -> str:
-    """The tag of an image: equal for equal content, whatever the machine.
+    """The tag of an image, which is the same for the same content on all machines.
 
     Args:
-        recipe: For what is said in clear.
-        context: All files that the build may copy count, by path, content and permission to execute.
-        inputs: What else goes in: build arguments, ids of base images.
+        recipe: Python and device, which are part of the tag.
+        context: Folder whose files the build may copy; path, content and permission to execute count.
+        inputs: Everything else that determines the content: build arguments, ids of base images.
     """
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
     for name in sorted(context_files(context)):
@@ -211,7 +211,7 @@ def content_tag(recipe: Recipe, context: Path, inputs: Mapping[str, object]) -> 
 
 
 def context_files(context: Path) -> Iterable[str]:
-    """Paths below a build context that go to the engine: without what its ``.dockerignore`` names."""
+    """Paths in a build context that are sent to the engine, without those in its ``.dockerignore``."""
     from docker.utils.build import exclude_paths
 
     ignore = context / ".dockerignore"
@@ -222,7 +222,7 @@ def context_files(context: Path) -> Iterable[str]:
 
 
 def pip_settings(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The addresses that pip here fetches packages from, as build arguments: what a container can reach of them."""
+    """Build arguments with the package indexes of pip here, as far as a container can reach them."""
     configured: dict[str, str] = {}
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], env=dict(environ), capture_output=True, text=True, check=False

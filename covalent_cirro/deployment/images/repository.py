@@ -1,6 +1,6 @@
-"""The gateway to ECR: the images of a deployment's repository, and the login for a push. Must not know Docker's engine.
+"""The gateway to ECR: images in a deployment's repository, and the login for a push. Must not know Docker's engine.
 
-For commands, which wait; the Covalent server looks images up by `aws/image_labels.py`.
+For commands, whose calls block; the Covalent server looks up images by `aws/image_labels.py`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,6 @@ from covalent_cirro.errors import AwsError, ImageError, NotFound
 from covalent_cirro.jobs import image_rules
 from covalent_cirro.jobs.image_rules import ImageFacts
 
-MAX_CONFIG_BYTES = 4 << 20
-"""A larger configuration of an image is not read: a well-formed one has some kilobytes."""
-
 CONFIG_TIMEOUT_S = 30
 AT_A_TIME = 8
 PAGE = 100
@@ -28,12 +25,12 @@ PAGE = 100
 
 
 class Repository(NamedTuple):
-    """A repository, and how to get at it.
+    """A repository, with a client for it.
 
     Attributes:
         client: A boto3 ECR client.
         access: Named in messages.
-        uri: ``<account>.dkr.ecr.<region>.amazonaws.com/<name>``.
+        uri: URI of the repository, ``<account>.dkr.ecr.<region>.amazonaws.com/<name>``.
     """
 
     client: Any
@@ -42,16 +39,16 @@ class Repository(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Without the registry's host."""
+        """Name of the repository, without the registry's host."""
         return self.uri.partition("/")[2]
 
 
 class Login(NamedTuple):
-    """For a registry, for twelve hours.
+    """A login for a registry, valid for twelve hours.
 
     Attributes:
-        username: ``AWS``.
-        password: To be handed to the engine and nobody else.
+        username: User name, ``AWS``.
+        password: Password, which must be passed to the engine only.
     """
 
     username: str
@@ -62,15 +59,15 @@ class Login(NamedTuple):
 
 
 class PushedImage(NamedTuple):
-    """An image that is in ECR.
+    """An image in ECR.
 
     Attributes:
-        digest: ``sha256:...`` of its manifest.
-        tags: Its tags; of an image that was replaced, none.
-        size_bytes: Of its layers, compressed: what a pull transfers.
-        pushed_at: When.
-        scan_status: Of its last scan for vulnerabilities, empty where there was none.
-        findings: Vulnerabilities by severity.
+        digest: Digest of its manifest, ``sha256:...``.
+        tags: Its tags; empty for an image that was replaced.
+        size_bytes: Size of its layers, compressed, as a pull transfers them.
+        pushed_at: Time of the push.
+        scan_status: Status of its last scan for vulnerabilities; empty without one.
+        findings: Number of vulnerabilities by severity.
     """
 
     digest: str
@@ -82,7 +79,7 @@ class PushedImage(NamedTuple):
 
 
 def names(repository: Repository, image: PushedImage, uri: str) -> bool:
-    """Whether a URI, such as the executor's ``container_image_uri``, names an image of a repository."""
+    """Whether a URI names an image of a repository."""
     return uri in (f"{repository.uri}@{image.digest}", *(f"{repository.uri}:{tag}" for tag in image.tags))
 
 
@@ -101,7 +98,7 @@ def login(repository: Repository) -> Login:
 
 
 def find(repository: Repository, tag: str) -> PushedImage | None:
-    """The image with a tag, or `None`.
+    """The image with a tag; `None` where there is none.
 
     Raises:
         NotFound: The repository does not exist.
@@ -115,7 +112,7 @@ def find(repository: Repository, tag: str) -> PushedImage | None:
 
 
 def listing(repository: Repository) -> list[PushedImage]:
-    """All images of a repository, the latest first.
+    """All images of a repository, latest first.
 
     Raises:
         NotFound: The repository does not exist.
@@ -129,12 +126,12 @@ def listing(repository: Repository) -> list[PushedImage]:
 
 
 def facts(repository: Repository, digests: list[str]) -> dict[str, ImageFacts]:
-    """What images say of themselves, by digest; of a list of images, the one for the deployment's machines.
+    """Facts of images by digest; for a list of images, those of the image for the deployment's instances.
 
-    What is no image of programs (a chart, a signature) is left out.
+    Entries that are no images of programs (a chart, a signature) are left out.
 
     Raises:
-        ImageError: There is no such image.
+        ImageError: The image does not exist.
         AwsError: ECR refused, or its storage could not be reached.
     """
     with ThreadPoolExecutor(AT_A_TIME) as pool:
@@ -154,7 +151,7 @@ def _facts(repository: Repository, digest: str) -> ImageFacts | None:
                 repositoryName=repository.name, layerDigest=contents.config
             )["downloadUrl"]
             with urllib.request.urlopen(url, timeout=CONFIG_TIMEOUT_S) as answer:  # noqa: S310  (ECR's own address)
-                return image_rules.facts(answer.read(MAX_CONFIG_BYTES))
+                return image_rules.facts(answer.read(image_rules.MAX_CONFIG_BYTES))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -185,7 +182,7 @@ def _pushed(detail: dict[str, Any]) -> PushedImage:
 
 @contextlib.contextmanager
 def _translated(operation: str, repository: Repository) -> Iterator[None]:
-    """`sessions.translate`, which does not know ECR's own errors."""
+    """`sessions.translate`, with ECR's error for a missing repository."""
     try:
         with translate(f"ecr:{operation}", access=repository.access, of=f"repository {repository.uri}"):
             yield

@@ -1,6 +1,6 @@
-"""What a dispatch used and what it cost, as facts, as one JSON document and as one HTML page.
+"""What a dispatch used and what it cost: as facts, as a JSON document and as an HTML page.
 
-Works from AWS Batch, S3 and AWS's prices alone, without a Covalent server. It must not know the terminal.
+It reads AWS Batch, S3 and AWS's prices, and needs no Covalent server. It must not know the terminal.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.find import Electron
 from covalent_cirro.history.report import costs, sizing, timeline
-from covalent_cirro.history.report.costs import Line, Total
+from covalent_cirro.history.report.costs import CostLine, CostTotal
 from covalent_cirro.history.report.runs import Run
-from covalent_cirro.history.report.sizing import Size
-from covalent_cirro.history.report.sources import Gathered, gather, gather_electron
+from covalent_cirro.history.report.sizing import SizeProposal
+from covalent_cirro.history.report.sources import ReportFacts, gather, gather_electron
 from covalent_cirro.history.report.timeline import Segment
 from covalent_cirro.jobs.reuse_texts import REUSED
 from covalent_cirro.jobs.states import JobState
@@ -25,20 +25,20 @@ FORMAT = 1
 
 
 class Report(NamedTuple):
-    """A dispatch, looked at.
+    """A report on a dispatch.
 
     Attributes:
-        dispatch_id: The dispatch.
-        lattice: Its name; empty where nobody knows it any more.
-        region: Where it ran.
-        at: Epoch seconds when it was looked at.
+        dispatch_id: Id of the dispatch.
+        lattice: Name of the lattice; empty where it is not known any more.
+        region: Region of the jobs.
+        at: Epoch seconds when the report was made.
         runs: Jobs of its electrons, in the order of their calls.
-        segments: The pieces of each run's time, in the order of `runs`.
-        sizes: Asked for, used, and what to ask for next time.
-        lines: What each attempt cost.
-        total: The sum of `lines`.
-        nodes: The sum of each node.
-        notes: What could not be learnt, for people.
+        segments: Segments of each run's time, in the order of `runs`.
+        sizes: For electrons of one name: what they asked for, what they used, and what to ask for next time.
+        lines: Cost of each attempt.
+        total: Sum of `lines`.
+        nodes: Sum of `lines` by node id.
+        notes: What could not be found out, for people.
     """
 
     dispatch_id: str
@@ -47,10 +47,10 @@ class Report(NamedTuple):
     at: float
     runs: tuple[Run, ...]
     segments: tuple[tuple[Segment, ...], ...]
-    sizes: tuple[Size, ...]
-    lines: tuple[Line, ...]
-    total: Total
-    nodes: Mapping[int, Total]
+    sizes: tuple[SizeProposal, ...]
+    lines: tuple[CostLine, ...]
+    total: CostTotal
+    nodes: Mapping[int, CostTotal]
     notes: tuple[str, ...]
 
     @property
@@ -60,7 +60,7 @@ class Report(NamedTuple):
 
     @property
     def ended_at(self) -> float | None:
-        """When the last one ended; now where one still runs."""
+        """When the last electron ended; the time of the report if one still runs."""
         return max((each[-1].ended_at for each in self.segments if each), default=None)
 
     @property
@@ -75,7 +75,7 @@ class Report(NamedTuple):
 
     @property
     def failed(self) -> int:
-        """How many nodes have failed: their last run did."""
+        """How many nodes have failed, by their last run."""
         last = {run.node_id: run for run in self.runs}
         return sum(run.state == JobState.FAILED.value for run in last.values())
 
@@ -83,12 +83,12 @@ class Report(NamedTuple):
 def make(
     account: Account, wanted: str, node_id: int | None = None, *, clock: Callable[[], float] = time.time
 ) -> Report:
-    """Look at a dispatch.
+    """Make a report on a dispatch.
 
     Args:
-        account: Where.
-        wanted: The dispatch's id, or the beginning of it.
-        node_id: Only this node of it.
+        account: The account.
+        wanted: Id of the dispatch, or the beginning of the id.
+        node_id: Id of a node, for a report on that node only.
         clock: Epoch seconds.
 
     Raises:
@@ -99,12 +99,12 @@ def make(
 
 
 def of_electron(account: Account, electron: Electron, *, clock: Callable[[], float] = time.time) -> Report:
-    """Look at one electron that has been found already."""
+    """Make a report on an electron."""
     return compute(gather_electron(account, electron, clock=clock))
 
 
-def compute(found: Gathered) -> Report:
-    """What follows from the facts."""
+def compute(found: ReportFacts) -> Report:
+    """Compute a report from facts."""
     lines = costs.lines(found.runs, found.kinds, found.price_of, found.at)
     return Report(
         dispatch_id=found.dispatch_id,
@@ -122,8 +122,8 @@ def compute(found: Gathered) -> Report:
 
 
 def document(report: Report) -> dict[str, Any]:
-    """The report for programs. Times are epoch seconds, money is US dollars; `None` is what nobody knows."""
-    by_job: dict[tuple[int, str], list[Line]] = {}
+    """The report for programs. Times are epoch seconds, money is US dollars; `None` is unknown."""
+    by_job: dict[tuple[int, str], list[CostLine]] = {}
     for line in report.lines:
         by_job.setdefault((line.node_id, line.job_id), []).append(line)
     return {
@@ -163,7 +163,7 @@ def document(report: Report) -> dict[str, Any]:
 
 
 def cost_document(report: Report) -> dict[str, Any]:
-    """What an electron cost, for programs: in all, and each attempt with the price of its instance and its source."""
+    """The cost of an electron, for programs: the sum, and for each attempt the price of its instance and its source."""
     return {
         **_cost(report),
         "is_final": not report.running,
@@ -176,7 +176,7 @@ def _cost(report: Report) -> dict[str, Any]:
     return {**report.total._asdict(), "currency": "USD", "not_included": list(costs.NOT_IN_IT)}
 
 
-def _line(line: Line) -> dict[str, Any]:
+def _line(line: CostLine) -> dict[str, Any]:
     attempt = line.attempt
     return {
         "attempt": attempt.number,

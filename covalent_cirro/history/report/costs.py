@@ -1,6 +1,6 @@
-"""What electrons cost: each attempt its share of an instance for as long as it ran; and before, an estimate. Pure.
+"""Costs of electrons: for each attempt its share of an instance while it ran; and estimates. Pure.
 
-The cost of an attempt is the price of an hour x the largest share (of vCPU, memory or GPU) of the instance x the hours.
+Cost of an attempt = price of an hour x largest share (of vCPU, memory or GPU) of the instance x hours.
 """
 
 from __future__ import annotations
@@ -22,39 +22,36 @@ NOT_IN_IT = (
     "disks of instances, S3, ECR, CloudWatch Logs and data transfer",
     "tax, discounts, savings plans and credits",
 )
-"""What a cost told here leaves out."""
+"""What these costs leave out."""
 
 PriceOf = Callable[[Machine, float, float], "Price | None"]
-"""``price_of(machine, began_at, ended_at)``: what an hour of it cost; `None` where nobody knows."""
+"""``price_of(machine, began_at, ended_at)``: price of an hour of the machine; `None` if unknown."""
 
 
 def need_of(settings: Settings) -> Need:
-    """What an electron asks for with these settings."""
+    """What an electron with these settings asks for."""
     return Need(settings.vcpu, settings.memory_mib, settings.num_gpus)
 
 
 def share(need: Need, kind: InstanceType) -> float:
-    """The part of an instance that a job takes from others: the largest of its vCPU, memory and GPU; from 0 to 1.
-
-    Of the memory, what jobs can have of it counts as all.
-    """
+    """The share of an instance that a job takes, 0 to 1: the largest of its shares of vCPU, usable memory and GPU."""
     parts = [need.vcpus / kind.vcpus, need.memory_mib / kind.usable_memory_mib]
     if kind.gpus:
         parts.append(need.gpus / kind.gpus)
     return min(1.0, max(0.0, *parts))
 
 
-class Line(NamedTuple):
-    """What one attempt cost.
+class CostLine(NamedTuple):
+    """The cost of an attempt.
 
     Attributes:
-        node_id, name, job_id: Of its run.
+        node_id, name, job_id: Ids and name of its run.
         attempt: The attempt.
-        share: Of the instance; `None` where the instance type or what was asked for is not known.
-        seconds: How long it ran.
-        price: Of an hour; `None` where nobody knows.
-        usd: `None` where something of it is not known.
-        exact: Instance type and price were told, not assumed.
+        share: Share of the instance; `None` where the instance type, or what the job asked for, is not known.
+        seconds: How long the attempt ran.
+        price: Price of an hour of the instance; `None` if unknown.
+        usd: Cost in US dollars; `None` if unknown.
+        exact: Whether instance type and price are known, and not assumed.
     """
 
     node_id: int
@@ -68,8 +65,8 @@ class Line(NamedTuple):
     exact: bool
 
 
-def lines(runs: Iterable[Run], kinds: Mapping[str, InstanceType], price_of: PriceOf, now: float) -> list[Line]:
-    """What each attempt cost, those without result too.
+def lines(runs: Iterable[Run], kinds: Mapping[str, InstanceType], price_of: PriceOf, now: float) -> list[CostLine]:
+    """The cost of each attempt, including attempts that failed.
 
     Args:
         runs: The runs.
@@ -89,21 +86,21 @@ def lines(runs: Iterable[Run], kinds: Mapping[str, InstanceType], price_of: Pric
             )
             usd = None if part is None or price is None else price.usd_per_hour * part * seconds / HOUR_S
             exact = usd is not None and price is not None and price.exact and not attempt.machine.assumed
-            found.append(Line(run.node_id, run.name, run.job_id, attempt, part, seconds, price, usd, exact))
+            found.append(CostLine(run.node_id, run.name, run.job_id, attempt, part, seconds, price, usd, exact))
     return found
 
 
-class Total(NamedTuple):
+class CostTotal(NamedTuple):
     """A sum of lines.
 
     Attributes:
-        usd: Of those whose cost is known.
-        lost_usd: Of these, for attempts whose instance was lost.
-        attempts: How many.
-        lost: Of these, how many lost their instance.
-        lost_s: Their time.
-        unknown: How many have a cost that is not known, and is not in the sum.
-        exact: Whether nothing in it is assumed or left out.
+        usd: Sum of the known costs, in US dollars.
+        lost_usd: Part of ``usd`` for attempts whose instance was lost.
+        attempts: Number of attempts.
+        lost: Number of attempts whose instance was lost.
+        lost_s: Seconds that these attempts ran.
+        unknown: Number of attempts whose cost is not known, and not in the sum.
+        exact: Whether nothing is assumed or left out.
     """
 
     usd: float
@@ -115,10 +112,10 @@ class Total(NamedTuple):
     exact: bool
 
 
-def total(found: Sequence[Line]) -> Total:
+def total(found: Sequence[CostLine]) -> CostTotal:
     """The sum of lines."""
     lost = [each for each in found if each.attempt.lost]
-    return Total(
+    return CostTotal(
         usd=math.fsum(each.usd or 0.0 for each in found),
         lost_usd=math.fsum(each.usd or 0.0 for each in lost),
         attempts=len(found),
@@ -129,34 +126,34 @@ def total(found: Sequence[Line]) -> Total:
     )
 
 
-def by_node(found: Iterable[Line]) -> dict[int, Total]:
+def by_node(found: Iterable[CostLine]) -> dict[int, CostTotal]:
     """The sum of each node, by its id."""
-    grouped: dict[int, list[Line]] = {}
+    grouped: dict[int, list[CostLine]] = {}
     for each in found:
         grouped.setdefault(each.node_id, []).append(each)
     return {node_id: total(some) for node_id, some in sorted(grouped.items())}
 
 
-# --- before ---------------------------------------------------------------------------------------------------------
+# --- estimates ------------------------------------------------------------------------------------------------------
 
 
 class Offer(NamedTuple):
-    """An instance type that a queue may start, and what an hour of it costs now."""
+    """An instance type that a queue may start, and the price of an hour of it now."""
 
     kind: InstanceType
     price: Price
 
 
 class Estimate(NamedTuple):
-    """What electrons will cost, if each runs as long as was said and none is interrupted.
+    """What electrons will cost, if each runs for ``run_s`` and none is interrupted.
 
     Attributes:
-        least_usd: On the cheapest instance type that fits.
-        most_usd: On the dearest one.
+        least_usd: Cost on the cheapest instance type that fits, in US dollars.
+        most_usd: Cost on the most expensive one.
         least: The cheapest offer.
-        most: The dearest one.
-        electrons: How many electrons.
-        run_s: Seconds of each.
+        most: The most expensive offer.
+        electrons: Number of electrons.
+        run_s: Seconds that each electron runs.
     """
 
     least_usd: float
@@ -168,13 +165,13 @@ class Estimate(NamedTuple):
 
 
 def estimate(need: Need, run_s: float, offers: Iterable[Offer], *, electrons: int = 1) -> Estimate | None:
-    """What electrons will cost; `None` where what they ask for fits on none of the offers.
+    """Estimate what electrons will cost; `None` where they fit on none of the offers.
 
     Args:
-        need: What each asks for (`need_of`).
-        run_s: Seconds that each runs.
-        offers: What may be started for them.
-        electrons: How many they are.
+        need: What each electron asks for (`need_of`).
+        run_s: Seconds that each electron runs.
+        offers: Instance types that may be started for them.
+        electrons: Number of electrons.
     """
     hours = electrons * run_s / HOUR_S
     fitting = [

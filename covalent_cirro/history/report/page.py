@@ -1,7 +1,6 @@
-"""A report as one HTML page that needs nothing else: no script, no font, no picture from anywhere.
+"""A report as one HTML page without scripts, and without fonts or pictures from other servers.
 
-Turns facts into words, figures and shapes for the template; it must not know where they are from. The
-template lies beside it.
+It turns facts into texts and shapes for the template ``page.html``; it must not know where the facts come from.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from covalent_cirro.history.report import Report, costs, timeline
-from covalent_cirro.history.report.costs import Line, Total
+from covalent_cirro.history.report.costs import CostLine, CostTotal
 from covalent_cirro.history.report.runs import Run
-from covalent_cirro.history.report.sizing import Size
+from covalent_cirro.history.report.sizing import SizeProposal
 from covalent_cirro.history.report.timeline import Segment
 from covalent_cirro.jobs.formatting import duration, gigabytes, moment_utc, usd
 from covalent_cirro.jobs.reuse_texts import REUSED
@@ -23,14 +22,14 @@ if TYPE_CHECKING:
     import jinja2
 
 WIDTH = 1000.0
-"""Units that a timeline is wide; the browser stretches it."""
+"""Width of a timeline in units, which the browser scales."""
 
 LEAST_WIDTH = 1.5
-"""Units that a piece is wide at least, so that it is seen."""
+"""Least width of a segment in units, so that it can be seen."""
 
 TICKS = 4
 STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
-"""Distances of two ticks that are easy to read."""
+"""Distances of two ticks, in seconds."""
 
 
 def page(report: Report) -> str:
@@ -60,7 +59,7 @@ def _template() -> jinja2.Template:
     import jinja2  # only for a page: the commands that write times and money import this file too
 
     source = importlib.resources.files("covalent_cirro.history.report").joinpath("page.html").read_text("utf-8")
-    # Names of electrons are whatever somebody wrote: all that is not ours is escaped.
+    # Names of electrons may be any text: autoescape makes them harmless.
     made = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return made.from_string(source)
 
@@ -127,7 +126,7 @@ def _row(report: Report, run: Run, segments: Sequence[Segment]) -> dict[str, Any
     return {"name": name, "node_id": run.node_id, "state": run.state, "pieces": pieces, "told": told}
 
 
-def _size(size: Size) -> dict[str, Any]:
+def _size(size: SizeProposal) -> dict[str, Any]:
     asked, wanted = size.asked, size.next
     return {
         "name": size.name,
@@ -149,7 +148,7 @@ def _size(size: Size) -> dict[str, Any]:
     }
 
 
-def _gpu_bar(size: Size) -> dict[str, Any]:
+def _gpu_bar(size: SizeProposal) -> dict[str, Any]:
     details = []
     if size.gpu_utilization is not None:
         details.append(f"{size.gpu_utilization:.0f} % busy")
@@ -174,7 +173,7 @@ def _figure(value: float | None) -> str:
     return "?" if value is None else f"{value:.1f}"
 
 
-def _node(report: Report, node_id: int, total: Total) -> dict[str, Any]:
+def _node(report: Report, node_id: int, total: CostTotal) -> dict[str, Any]:
     runs = [run for run in report.runs if run.node_id == node_id]
     mine = [line for line in report.lines if line.node_id == node_id]
     machines = dict.fromkeys(machine(line) for line in mine)
@@ -192,14 +191,14 @@ def _node(report: Report, node_id: int, total: Total) -> dict[str, Any]:
     }
 
 
-def machine(line: Line) -> str:
-    """What an attempt ran on: type, market and zone, as far as they are known."""
+def machine(line: CostLine) -> str:
+    """Type, market and zone of the instance of an attempt, as far as they are known."""
     of = line.attempt.machine
     words = [of.instance_type or "unknown type", of.market, of.zone]
     return " ".join(word for word in words if word) + (" (assumed)" if of.assumed and of.instance_type else "")
 
 
-def _attempt(line: Line) -> dict[str, Any]:
+def _attempt(line: CostLine) -> dict[str, Any]:
     return {
         "name": line.name,
         "node_id": line.node_id,
@@ -211,9 +210,9 @@ def _attempt(line: Line) -> dict[str, Any]:
     }
 
 
-def _prices(lines: Sequence[Line]) -> list[dict[str, str]]:
-    """Each instance type and market, with the least and the most that an hour of it cost."""
-    found: dict[tuple[str, str, str], list[Line]] = {}
+def _prices(lines: Sequence[CostLine]) -> list[dict[str, str]]:
+    """For each instance type and market, the least and the highest price of an hour."""
+    found: dict[tuple[str, str, str], list[CostLine]] = {}
     for line in lines:
         if line.price is not None:
             found.setdefault((line.attempt.machine.instance_type, line.price.market, line.price.source), []).append(

@@ -1,6 +1,6 @@
-"""What a report is about: the runs of a dispatch's electrons, each with its attempts, told by AWS Batch and outcomes.
+"""The runs of a dispatch's electrons with their attempts, from AWS Batch and outcomes.
 
-Pure: `sources.py` asks. What AWS no longer knows is told from the outcome alone, which knows one attempt.
+Pure: `sources.py` asks AWS. For a job that AWS does not know any more, the outcome describes one attempt.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from covalent_cirro.jobs.reuse_texts import REUSED
 from covalent_cirro.jobs.states import JobState
 
 UNKNOWN_STATE = "UNKNOWN"
-"""Of a call that AWS Batch knows no job of, and that left no outcome."""
+"""State of a call without an outcome whose job AWS Batch does not know."""
 
 
 class Machine(NamedTuple):
-    """Where an attempt ran.
+    """The instance of an attempt.
 
     Attributes:
-        instance_type: Empty where nobody knows.
-        zone: Availability zone; empty where nobody told.
-        market: `ON_DEMAND`, `SPOT`, or empty where nobody knows.
-        assumed: The type was not told: it is that of the run's last attempt, or the smallest that fits in the queue.
+        instance_type: Instance type; empty if unknown.
+        zone: Availability zone; empty if unknown.
+        market: `ON_DEMAND`, `SPOT`, or empty if unknown.
+        assumed: Whether the type is assumed: that of the run's last attempt, or the smallest that fits in the queue.
     """
 
     instance_type: str = ""
@@ -37,15 +37,15 @@ class Machine(NamedTuple):
 
 
 class BilledAttempt(NamedTuple):
-    """One attempt that had a container.
+    """An attempt that had a container, and so costs money.
 
     Attributes:
-        number: From 1.
+        number: Number of the attempt, from 1.
         began_at: Epoch seconds.
         ended_at: Epoch seconds; `None` while it runs.
-        lost: Its instance went away.
+        lost: Whether its instance was lost.
         reason: Why it ended, in AWS's words; mostly empty.
-        machine: Where it ran.
+        machine: Its instance.
     """
 
     number: int
@@ -60,20 +60,20 @@ class Run(NamedTuple):
     """One job of an electron. An electron that was submitted again has several.
 
     Attributes:
-        node_id: Its node; of a task group, the first.
+        node_id: Id of the node; of a task group, the first node.
         name: Name of the electron.
-        job_id: Empty where nobody knows.
-        call_id: Its call.
-        state: AWS's word, or `UNKNOWN_STATE`.
-        queue: Name of the queue; empty where AWS has forgotten the job.
-        need: What it asked for; `None` where that is not known.
-        called_at: Epoch seconds when the executor began with it; `None` where its call does not tell.
-        created_at: Epoch seconds when AWS Batch took it; `None` where AWS has forgotten.
-        attempts: Oldest first.
+        job_id: Id of the job; empty if unknown.
+        call_id: Id of the call.
+        state: State in AWS's word, or `UNKNOWN_STATE`.
+        queue: Name of the queue; empty where AWS does not know the job any more.
+        need: What the job asked for; `None` if unknown.
+        called_at: Epoch seconds when the executor began with the call; `None` if unknown.
+        created_at: Epoch seconds when AWS Batch received the job; `None` if unknown.
+        attempts: Its attempts, oldest first.
         usage: What the last attempt used; `None` without an outcome.
-        times: Of the outcome (`protocol.Outcome.times`).
-        out_of_memory: It failed for want of memory.
-        number: Which try of the electron it is, from 1.
+        times: Times in the outcome (`protocol.Outcome.times`).
+        out_of_memory: Whether it failed because memory was full.
+        number: Number of the electron's try, from 1.
     """
 
     node_id: int
@@ -98,7 +98,7 @@ class Run(NamedTuple):
 
     @property
     def began_at(self) -> float | None:
-        """When the first thing happened that is known."""
+        """The earliest known time of the run."""
         known = [self.called_at, self.created_at, *(each.began_at for each in self.attempts)]
         return min((each for each in known if each is not None), default=None)
 
@@ -109,12 +109,12 @@ class Run(NamedTuple):
 
 
 class QueueMachines(NamedTuple):
-    """What a queue's jobs run on.
+    """The instances that a queue's jobs run on.
 
     Attributes:
-        market_of_cluster: By the name of its ECS cluster, the market of a compute environment.
-        market: Of all the queue's compute environments, where they are of one; empty where they are not.
-        kinds: Instance types that the first of them may start, smallest first.
+        market_of_cluster: Market of a compute environment by the name of its ECS cluster.
+        market: Market of all compute environments of the queue; empty where they differ.
+        kinds: Instance types that the first compute environment may start, smallest first.
     """
 
     market_of_cluster: Mapping[str, str]
@@ -129,10 +129,10 @@ def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None,
     """The run that AWS Batch describes.
 
     Args:
-        record: What AWS Batch says.
-        outcome: What the job left, if it did.
+        record: What AWS Batch says of the job.
+        outcome: The job's outcome, if there is one.
         called_at: Epoch seconds of its call.
-        capacity: What its queue's jobs run on.
+        capacity: Instances of its queue.
     """
     need = None
     detail = record.detail
@@ -142,7 +142,7 @@ def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None,
     spans = [(each.began_at, each.ended_at, each) for each in record.attempts]
     attempts = []
     for number, (began_at, ended_at, each) in enumerate(spans, start=1):
-        if began_at is None:  # it had an instance perhaps, but no container
+        if began_at is None:  # it had no container
             continue
         its_own = told if outcome is not None and outcome.attempt == number else Machine()
         machine = _machine(its_own, told, each.cluster, need, capacity)
@@ -169,7 +169,7 @@ def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None,
 
 
 def run_of_call(node_id: int, name: str, call_id: str, outcome: Outcome | None, called_at: float | None) -> Run:
-    """The run of a call that AWS Batch has no job of any more: what the outcome tells of its last attempt."""
+    """The run of a call whose job AWS Batch does not know any more, from its outcome, which describes one attempt."""
     if outcome is None:
         return Run(node_id, name, "", call_id, UNKNOWN_STATE, "", None, called_at, None, (), None, {})
     times = _times(outcome)
@@ -197,7 +197,7 @@ def run_of_call(node_id: int, name: str, call_id: str, outcome: Outcome | None, 
 
 
 def run_of_reused(node_id: int, name: str, call_id: str, reused: Reused) -> Run:
-    """An electron that has the results of an earlier job: it took no machine, and cost nothing."""
+    """The run of an electron that has the results of an earlier job: it took no instance, and cost nothing."""
     return Run(node_id, name, reused.job_id, call_id, REUSED, "", None, reused.at, None, (), None, {})
 
 
@@ -207,13 +207,13 @@ def _ran_out_of_memory(outcome: Outcome | None) -> bool:
 
 
 def _times(outcome: Outcome | None) -> dict[str, float]:
-    # A machine without a clock begins in 1970.
+    # The time of a host without a clock is in 1970.
     found = {} if outcome is None else outcome.times
     return {name: at for name, at in found.items() if at > 0}
 
 
 def _told(outcome: Outcome) -> Machine:
-    """The machine as the outcome has it: its own words, from EC2's metadata."""
+    """The instance that the outcome names, from EC2's instance metadata."""
     host = outcome.host
     market = {"spot": SPOT, "on-demand": ON_DEMAND}.get(host.get("life_cycle", ""), "")
     return Machine(host.get("instance_type", ""), host.get("zone", ""), market)

@@ -1,6 +1,6 @@
-"""What electrons asked for beside what they used, and the size to ask for next time. Pure.
+"""What electrons asked for, what they used, and what to ask for next time. Pure.
 
-Electrons of one name are one function with other inputs: they get one size, which is enough for the largest of them.
+Electrons of one name are one function with different inputs: they get one size, which is enough for the largest run.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ from covalent_cirro.jobs.machines import Need
 from covalent_cirro.settings import MIB_PER_GB, MIN_MEMORY_MIB
 
 HEADROOM = 1.25
-"""More memory than was used: the next input may be larger, and a job that runs out of it is lost."""
+"""Factor by which more memory than was used is proposed: the next input may be larger."""
 
 MEMORY_STEP_MIB = 256
-"""Sizes are rounded up to this."""
+"""Step in MiB to which memory is rounded up."""
 
 AFTER_OUT_OF_MEMORY = 2.0
-"""More memory than was asked for, where that was not enough: how much would have been is not known."""
+"""Factor by which more memory than was asked for is proposed after a run that ran out of memory."""
 
 MEASURED_S = 5.0
-"""A run shorter than this says nothing of the vCPUs it needs: most of it is imports."""
+"""Seconds below which a run does not show how many vCPUs it needs: most of it is imports."""
 
 BUSY = 0.85
-"""Of its vCPUs: it may well use more of them, so that fewer are not proposed."""
+"""Share of its vCPUs from which on fewer are not proposed: the electron might use more of them."""
 
 IDLE_GPU_PERCENT = 1.0
 IDLE_GPU_SHARE = 0.02
-"""A GPU of which no more was used, in utilization and memory, was not used."""
+"""Utilization in percent and share of memory up to which a GPU counts as not used."""
 
 
-class Size(NamedTuple):
+class SizeProposal(NamedTuple):
     """What electrons of one name asked for and used.
 
     Attributes:
-        name: Name of the electron.
-        runs: How many runs are looked at.
-        asked: What each asked for.
-        used_vcpus: The largest mean number of vCPUs of a run; `None` where none ran long enough to tell.
-        used_memory_mib: The largest peak; `None` where nobody measured.
-        used_gpus: Most GPUs that a run made use of; `None` where nobody measured.
-        gpu_utilization: The largest mean of a GPU in percent; `None` where nobody measured.
-        gpu_memory_mib: The largest peak of a GPU; `None` where nobody measured.
+        name: Name of the electrons.
+        runs: Number of runs.
+        asked: What each run asked for.
+        used_vcpus: Largest mean number of busy vCPUs of a run; `None` where no run was long enough.
+        used_memory_mib: Largest peak of memory; `None` where it was not measured.
+        used_gpus: Most GPUs that a run used; `None` where that was not measured.
+        gpu_utilization: Largest mean utilization of a GPU in percent; `None` where it was not measured.
+        gpu_memory_mib: Largest peak of a GPU's memory; `None` where it was not measured.
         next: What to ask for next time.
-        why: What speaks for it, for people; one reason each.
+        why: Reasons for ``next``, for people.
     """
 
     name: str
@@ -63,13 +63,13 @@ class Size(NamedTuple):
 
     @property
     def options(self) -> str:
-        """The options of the executor that say so: ``"vcpu=2, memory=1.5, num_gpus=1"``."""
+        """``next`` as options of the executor: ``"vcpu=2, memory=1.5, num_gpus=1"``."""
         gpus = f", num_gpus={self.next.gpus}" if self.next.gpus or self.asked.gpus else ""
         return f"vcpu={self.next.vcpus}, memory={self.next.memory_mib / MIB_PER_GB:g}{gpus}"
 
 
-def sizes(runs: Iterable[Run]) -> list[Size]:
-    """A size for each name and need, in the order in which they are first seen. Runs without a measure are left out."""
+def sizes(runs: Iterable[Run]) -> list[SizeProposal]:
+    """A size for each name and need, in the order of the runs. Runs without measurements are left out."""
     grouped: dict[tuple[str, Need], list[Run]] = {}
     for run in runs:
         if run.need is not None and (run.usage is not None or run.out_of_memory):
@@ -77,7 +77,7 @@ def sizes(runs: Iterable[Run]) -> list[Size]:
     return [_size(name, asked, found) for (name, asked), found in grouped.items()]
 
 
-def _size(name: str, asked: Need, runs: Sequence[Run]) -> Size:
+def _size(name: str, asked: Need, runs: Sequence[Run]) -> SizeProposal:
     usages = [run.usage for run in runs if run.usage is not None]
     why: list[str] = []
     peaks = [each.peak_memory_bytes / MIB for each in usages if each.peak_memory_bytes is not None]
@@ -88,7 +88,7 @@ def _size(name: str, asked: Need, runs: Sequence[Run]) -> Size:
     )
     gpus = [[gpu for gpu in each.gpus] for each in usages if each.gpus]
     busy = [sum(_is_busy(gpu) for gpu in each) for each in gpus]
-    return Size(
+    return SizeProposal(
         name=name,
         runs=len(runs),
         asked=asked,
@@ -146,7 +146,7 @@ def _rounded(mib: float) -> int:
 
 
 def _is_busy(gpu: dict[str, object]) -> bool:
-    """Whether a GPU was used; one that does not tell (MIG) is taken to be."""
+    """Whether a GPU was used; a GPU without measurements (MIG) counts as used."""
     utilization, used, there = (gpu.get(key) for key in ("utilization", "peak_memory_bytes", "memory_bytes"))
     if utilization is None and used is None:
         return True

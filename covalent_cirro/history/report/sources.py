@@ -1,7 +1,7 @@
-"""Asks for all that a report stands on: jobs and outcomes of a dispatch, what its queues run on, and prices.
+"""Collects the facts of a report: jobs and outcomes of a dispatch, the instances of its queues, and prices.
 
-Knows which gateway has a fact; what it means is said elsewhere. Where AWS refuses something that a report can do
-without, it goes without, and says so.
+Knows which gateway has a fact, not what a fact means. Where AWS refuses a fact that a report can do without, the report
+has a note about it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from covalent_cirro.aws.clients import run_blocking
 from covalent_cirro.aws.prices import ON_DEMAND, SPOT, Price, Prices, SpotHistory, shipped, shipped_price
 from covalent_cirro.contract.protocol import Outcome, call_made_at
 from covalent_cirro.errors import AccessDenied, CallError, CirroError, StackError
 from covalent_cirro.history import archive, find
 from covalent_cirro.history.account import Account
-from covalent_cirro.history.archive import Kept
+from covalent_cirro.history.archive import StoredCall
 from covalent_cirro.history.find import Electron
 from covalent_cirro.history.instances import ContainerInstance, Instance, Instances, places
 from covalent_cirro.history.records import Record
@@ -34,27 +35,27 @@ from covalent_cirro.jobs.machines import InstanceType, Need, of_environment
 from covalent_cirro.jobs.queues import Environment
 
 SPOT_BEFORE_S = 24 * 3600.0
-"""Spot prices are asked for from so long before the first attempt: a price holds until the next one."""
+"""Seconds before the first attempt from which Spot prices are read: a price holds until the next one."""
 
 PRICED_TYPES = 8
-"""Instance types of a compute environment that an estimate looks at: the smallest that fit, which Batch prefers."""
+"""Instance types of a compute environment in an estimate: the smallest that fit, which AWS Batch prefers."""
 
 MARKETS = {"SPOT": SPOT, "EC2": ON_DEMAND}
-"""By the type of a compute environment (Batch API Reference, ComputeResource)."""
+"""Markets by the type of a compute environment (Batch API Reference, ComputeResource)."""
 
 
-class Gathered(NamedTuple):
-    """What a report stands on.
+class ReportFacts(NamedTuple):
+    """The facts of a report.
 
     Attributes:
-        dispatch_id: The dispatch.
-        lattice: Its name; empty where AWS Batch has forgotten its jobs.
-        region: Where it ran.
-        runs: Jobs of its electrons, in the order in which they were called.
+        dispatch_id: Id of the dispatch.
+        lattice: Name of the lattice; empty where AWS Batch does not know its jobs any more.
+        region: Region of the jobs.
+        runs: Jobs of its electrons, in the order of their calls.
         kinds: Instance types by name.
-        price_of: What an hour of a machine cost.
-        notes: What could not be learnt, for people.
-        at: Epoch seconds when it was asked.
+        price_of: Price of an hour of a machine.
+        notes: What could not be found out, for people.
+        at: Epoch seconds when the facts were collected.
     """
 
     dispatch_id: str
@@ -69,13 +70,13 @@ class Gathered(NamedTuple):
 
 def gather(
     account: Account, wanted: str, node_id: int | None = None, *, clock: Callable[[], float] = time.time
-) -> Gathered:
-    """All that there is to know about a dispatch.
+) -> ReportFacts:
+    """Collect the facts about a dispatch.
 
     Args:
-        account: Where.
-        wanted: The dispatch's id, or the beginning of it.
-        node_id: Only this node of it.
+        account: The account.
+        wanted: Id of the dispatch, or the beginning of the id.
+        node_id: Id of a node, for the facts about that node only.
         clock: Epoch seconds.
 
     Raises:
@@ -119,8 +120,8 @@ def gather(
     return _with_prices(account, dispatch_id, records, runs, notes, clock())
 
 
-def gather_electron(account: Account, electron: Electron, *, clock: Callable[[], float] = time.time) -> Gathered:
-    """What a report on one electron stands on: what is known of it already, what its queues run on, and prices."""
+def gather_electron(account: Account, electron: Electron, *, clock: Callable[[], float] = time.time) -> ReportFacts:
+    """Collect the facts about an electron that was found already."""
     notes: list[str] = []
     records = [record for each in electron.calls for record in each.records]
     capacities = _capacities(account, {record.detail.queue for record in records}, notes)
@@ -147,7 +148,7 @@ def _hosts(account: Account, records: Iterable[Record]) -> dict[ContainerInstanc
 
 
 def _seen_on(run: Run, record: Record, hosts: Mapping[ContainerInstance, Instance]) -> Run:
-    """The run, with what ECS says of where attempts ran whose outcome does not tell, or is not there yet."""
+    """The run, with the instances that ECS knows for attempts whose outcome does not name one."""
     named, attempts = places(record), []
     for each in run.attempts:
         host = hosts.get(named[each.number - 1]) if each.machine.assumed else None
@@ -159,24 +160,24 @@ def _seen_on(run: Run, record: Record, hosts: Mapping[ContainerInstance, Instanc
 
 
 def _numbered(call_ids: Iterable[str]) -> tuple[dict[str, int], dict[str, float | None]]:
-    """Of each call, which try it is, and when it was made: the id of a further try does not tell, its job does."""
+    """By call id, the number of the try, and the time of the call, which the id of a first try tells."""
     numbers = {call_id: number for chain in further_tries.chains(call_ids) for number, call_id in enumerate(chain, 1)}
     return numbers, {call_id: call_made_at(call_id) if number == 1 else None for call_id, number in numbers.items()}
 
 
 def _with_prices(
     account: Account, dispatch_id: str, records: list[Record], runs: list[Run], notes: list[str], now: float
-) -> Gathered:
+) -> ReportFacts:
     runs.sort(key=lambda run: (run.began_at or 0.0, run.node_id, run.number, run.job_id))
     prices = Prices(account.clients, account.region)
     price_of = pricing(prices, runs, now)
     lattice = next((record.lattice for record in records if record.lattice), "")
-    return Gathered(
+    return ReportFacts(
         dispatch_id, lattice, account.region, tuple(runs), shipped().types, price_of, (*notes, *prices.notes), now
     )
 
 
-def _records(account: Account, dispatch_id: str, kept: list[Kept], notes: list[str]) -> list[Record]:
+def _records(account: Account, dispatch_id: str, kept: list[StoredCall], notes: list[str]) -> list[Record]:
     try:
         return find.jobs_of(account, dispatch_id, kept)
     except AccessDenied as error:
@@ -184,7 +185,7 @@ def _records(account: Account, dispatch_id: str, kept: list[Kept], notes: list[s
         return []
 
 
-def _outcomes(account: Account, kept: list[Kept], notes: list[str]) -> dict[str, Outcome]:
+def _outcomes(account: Account, kept: list[StoredCall], notes: list[str]) -> dict[str, Outcome]:
     there = [each.place for each in kept if each.has_outcome]
     found = account.each(lambda place: find.outcome_or_problem(account, place), there)
     notes += [problem for _, problem in found if problem]
@@ -192,27 +193,36 @@ def _outcomes(account: Account, kept: list[Kept], notes: list[str]) -> dict[str,
     return {place.call_id: outcome for place, (outcome, _) in named if outcome is not None}
 
 
-def _forgotten(account: Account, kept: Kept, outcome: Outcome | None, called_at: float | None, notes: list[str]) -> Run:
+def _forgotten(
+    account: Account, kept: StoredCall, outcome: Outcome | None, called_at: float | None, notes: list[str]
+) -> Run:
     call, problem = find.call_or_problem(account, kept.place)
     notes += [problem] if problem else []
     name = call.tasks[0].name if call is not None and call.tasks else f"node {kept.node_id}"
     return run_of_call(kept.node_id, name, kept.place.call_id, outcome, called_at)
 
 
-# --- what queues run on -----------------------------------------------------------------------------------------------
+# --- instances of queues ----------------------------------------------------------------------------------------------
 
 
 def _capacities(account: Account, queues: Iterable[str], notes: list[str]) -> dict[str, QueueMachines]:
     try:
-        found = account.wait_for(lambda: account.capacity.environments_of(queues))
+        found = _environments(account, queues)
     except CirroError as error:
         notes.append(f"What queues run on could not be seen: {error}")
         return {}
     return {name: queue_machines(each) for name, each in found.items()}
 
 
+def _environments(account: Account, queues: Iterable[str]) -> dict[str, list[Environment]]:
+    names = list(queues)
+    return account.ask(
+        "batch:DescribeComputeEnvironments", lambda: run_blocking(account.capacity.environments_of(names))
+    )
+
+
 def queue_machines(found: list[Environment]) -> QueueMachines:
-    """What jobs of a queue run on, from its compute environments."""
+    """The instances of a queue, from its compute environments."""
     markets = {MARKETS.get(each.kind, "") for each in found}
     first = found[0].instance_types if found else ()
     return QueueMachines(
@@ -226,7 +236,7 @@ def queue_machines(found: list[Environment]) -> QueueMachines:
 
 
 def pricing(prices: Prices, runs: Iterable[Run], now: float) -> Callable[[Machine, float, float], Price | None]:
-    """What an hour of the machines of these runs cost: each price is asked for here, once."""
+    """A function for the price of an hour of the runs' machines. All prices are read here, once."""
     attempts = [each for run in runs for each in run.attempts if each.machine.instance_type]
     on_demand = prices.on_demand(each.machine.instance_type for each in attempts if each.machine.market != SPOT)
     on_spot = [each for each in attempts if each.machine.market == SPOT]
@@ -242,32 +252,32 @@ def pricing(prices: Prices, runs: Iterable[Run], now: float) -> Callable[[Machin
             found = history.price(name, machine.zone, began_at, ended_at)
             return found or shipped_price(name, prices.region, SPOT)
         price = on_demand.get(name)
-        # Nobody said whether it was Spot: the on-demand price is the most that it can have been.
+        # It is not known whether it was Spot: the on-demand price is the highest that it can have been.
         return price if price is None or machine.market else price._replace(exact=False)
 
     return price_of
 
 
 def offers(account: Account, need: Need | None = None) -> tuple[list[Offer], list[str]]:
-    """What the queue of the executor's settings may start now, and what an hour of it costs: for an estimate.
+    """Instance types that the queue of the executor's settings may start, and their prices now, for an estimate.
 
     Args:
-        account: Where, with the settings.
+        account: The account, with the settings.
         need: What an electron asks for; `None` for what the settings say.
 
     Returns:
-        The offers, of the first compute environment that has any that fits; and notes on prices, for people.
+        The offers of the first compute environment with a type that fits; and notes on prices, for people.
 
     Raises:
-        StackError: There is no such queue.
-        AccessDenied, AwsError: AWS refused to say what the queue runs on.
+        StackError: The queue does not exist.
+        AccessDenied, AwsError: AWS did not describe the queue.
     """
     wanted = need_of(account.settings) if need is None else need
     settings = account.settings
     queue = settings.batch_gpu_queue if wanted.gpus and settings.batch_gpu_queue else settings.batch_queue
     name = queue.rpartition("/")[2]
     prices = Prices(account.clients, account.region)
-    found = account.wait_for(lambda: account.capacity.environments_of([name]))
+    found = _environments(account, [name])
     if name not in found:
         raise StackError(
             f"with {account.access.named()}, region {account.region} has no job queue {name!r}. Give the --profile, "

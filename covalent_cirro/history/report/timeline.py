@@ -1,4 +1,4 @@
-"""What a run did when: its time in pieces, one after the other, from the call to the stored result. Pure."""
+"""The timeline of a run: its time in segments, from the call to the stored result. Pure."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ KINDS: dict[str, str] = {
     LOST: "an attempt whose instance was lost",
     FAILED: "an attempt that failed and left no times of its own",
 }
-"""What the pieces are, in their order."""
+"""Kinds of segments, in their order, with what they mean."""
 
 
 class Segment(NamedTuple):
-    """A piece of a run's time, in epoch seconds."""
+    """A segment of a run's time, in epoch seconds."""
 
     kind: str
     began_at: float
@@ -42,14 +42,14 @@ class Segment(NamedTuple):
 
 
 def segments(run: Run, now: float) -> tuple[Segment, ...]:
-    """The pieces of a run's time: ordered, without overlap, none of them empty.
+    """The segments of a run's time: ordered, without overlap, none of them empty.
 
-    Its times are from three clocks (this machine's, AWS's, the instance's), which differ by a little: where one seems
-    to go backwards, the earlier piece is cut.
+    Its times are from three clocks (this machine's, AWS's, the instance's), which differ a little: where a time is
+    before the one that precedes it, the earlier segment is cut.
 
     Args:
         run: The run.
-        now: Epoch seconds, where something is still under way.
+        now: Epoch seconds; a segment that goes on ends here.
     """
     if run.began_at is None:
         return ()
@@ -75,7 +75,7 @@ def segments(run: Run, now: float) -> tuple[Segment, ...]:
 
 
 def _ordered(began_at: float, steps: list[tuple[str, float]]) -> tuple[Segment, ...]:
-    # What an end says is never before the end of the piece before it, and never after any later one.
+    # No segment ends before the segment before it, or after a later one.
     ends: list[float] = []
     latest = float("inf")
     for _, end in reversed(steps):

@@ -17,7 +17,7 @@ from covalent_cirro import __version__, deployment
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.contract.protocol import FORMAT, LABEL_CLOUDPICKLE, LABEL_FORMAT, LABEL_PYTHON, LABEL_RUNNER
 from covalent_cirro.covalent_server import config as covalent_config
-from covalent_cirro.deployment.doctor import Asked, examine, server_facts
+from covalent_cirro.deployment.doctor import RequestedResources, examine, server_facts
 from covalent_cirro.deployment.doctor.checks import CHECKS, Check
 from covalent_cirro.deployment.plans import TAG
 from covalent_cirro.jobs.findings import Finding
@@ -86,7 +86,7 @@ class World:
     def look(self, *ids: str, region: str | None = None, name: str = "cirro", **asked: Any) -> list[Finding]:
         """What these checks find, and those that they need; without ids, all."""
         access = Access(profile=None, credentials=None, region=region, endpoint_url=None)
-        return examine(access, name, Asked(**asked), checks=needed(ids) if ids else CHECKS)
+        return examine(access, name, RequestedResources(**asked), checks=needed(ids) if ids else CHECKS)
 
     @contextlib.contextmanager
     def configured(self, **changes: Any) -> Iterator[None]:

@@ -55,9 +55,9 @@ def test_an_electron_is_called_by_its_own_name_everywhere(lab: Lab, document: Do
     with open_account(Access(None, None, None, None), "cirro") as account:
         ids = [each.job_id for each in sent]
         assert {record.electron for record in describe(account, ids)} == set(NAMES)
-        calls = account.calls
+        calls = account.clients.calls
         assert {record.electron for record in describe(account, ids)} == set(NAMES)
-        assert account.calls == calls + 1
+        assert account.clients.calls == calls + 1
 
 
 def test_no_encoding_ends_a_command(lab: Lab) -> None:

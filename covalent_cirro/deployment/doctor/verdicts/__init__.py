@@ -1,4 +1,4 @@
-"""What facts about an account, a deployment and a Covalent server mean: ok, a warning, a failure, and what to do.
+"""Decides what facts about an account, a deployment and a Covalent server mean: ok, warning or failure, and a remedy.
 
-Pure: facts in, findings out. It must not know how facts are asked for, nor how findings are shown.
+Pure. This package must not know how facts are asked for, nor how findings are shown.
 """

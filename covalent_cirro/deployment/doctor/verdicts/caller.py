@@ -10,21 +10,21 @@ from covalent_cirro.jobs.formatting import minutes
 from covalent_cirro.settings import SECTION
 
 CLOCK_WARNING_S, CLOCK_FAILURE_S = 60, 300
-"""AWS refuses a signature that is more than five minutes off (IAM User Guide, Signature Version 4)."""
+"""Seconds of deviation. AWS refuses a signature that is more than five minutes off (IAM User Guide, SigV4)."""
 
 EXPIRY_WARNING_S = 3600
-"""A dispatch of an hour is nothing unusual, and credentials of a login do not renew themselves."""
+"""Seconds before the expiry: a dispatch may take an hour, and credentials of a login are not renewed by themselves."""
 
 
 class Caller(NamedTuple):
-    """Who AWS takes us for.
+    """The caller, as AWS knows it.
 
     Attributes:
-        account: 12 digits.
-        arn: Of the user or role.
-        method: Where the credentials came from, in botocore's words: ``"sso"``, ``"env"``.
-        expires_in_s: Seconds until they expire; `None` where that is not known, or they do not.
-        clock_ahead_s: How much later it is here than at AWS.
+        account: Account id, 12 digits.
+        arn: ARN of the user or role.
+        method: Source of the credentials in botocore's words: ``"sso"``, ``"env"``.
+        expires_in_s: Seconds until the credentials expire; `None` if they do not, or if that is not known.
+        clock_ahead_s: Seconds by which this machine's clock is ahead of AWS's; `None` if unknown.
     """
 
     account: str
@@ -35,11 +35,11 @@ class Caller(NamedTuple):
 
 
 _NOT_RENEWED = frozenset({"sso", "env", "custom-process", "login"})
-"""Credentials that somebody has to renew; those of an instance or a container renew themselves."""
+"""Sources whose credentials the user has to renew; those of instances and containers are renewed by botocore."""
 
 
 def credentials(identity: Caller, where: Where) -> Finding:
-    """Whose they are, and for how long."""
+    """Who the caller is, and when the credentials expire."""
     seen = f"account {identity.account}, {identity.arn}, from {identity.method}"
     if identity.expires_in_s is not None:
         seen += f", for another {minutes(identity.expires_in_s)}"
@@ -60,9 +60,9 @@ def credentials(identity: Caller, where: Where) -> Finding:
 
 
 def clock(ahead_s: float | None) -> Finding:
-    """This machine's clock beside AWS's."""
+    """Whether this machine's clock agrees with AWS's."""
     if ahead_s is None:
-        return Finding("clock", "", WARNING, "AWS's answer told no time", "Check that this machine's clock is right.")
+        return Finding("clock", "", WARNING, "AWS's answer has no time", "Check that this machine's clock is right.")
     off_s = abs(ahead_s)
     seen = f"{off_s:.0f} s {'ahead of' if ahead_s > 0 else 'behind'} AWS's"
     remedy = "Set this machine's clock (NTP): AWS refuses what is signed more than five minutes off."
@@ -74,7 +74,7 @@ def clock(ahead_s: float | None) -> Finding:
 
 
 def region(settings_region: str, stack_region: str) -> Finding:
-    """Whether the executor goes where the deployment is."""
+    """Whether the executor uses the region of the deployment."""
     if settings_region != stack_region:
         return Finding(
             "region",
@@ -87,7 +87,7 @@ def region(settings_region: str, stack_region: str) -> Finding:
 
 
 def cost_tag(tag: str, status: str | None, where: Where) -> Finding:
-    """Whether the tag that the budget sums up is one for cost allocation."""
+    """Whether the tag by which the budget selects costs is active for cost allocation."""
     if status == "Active":
         return Finding("cost_tag", tag, OK, "active: the budget counts what carries it")
     seen = "AWS does not know it yet (it appears up to a day after the first deployment)" if status is None else status

@@ -10,10 +10,10 @@ from covalent_cirro.settings import SECTION
 
 
 class Security(NamedTuple):
-    """How a bucket is closed.
+    """Encryption and policy of a bucket.
 
     Attributes:
-        encryption: ``"AES256"``, ``"aws:kms"``; `None` where none is set.
+        encryption: Default encryption, ``"AES256"`` or ``"aws:kms"``; `None` without one.
         tls_only: Whether its policy refuses connections without TLS.
     """
 
@@ -22,7 +22,7 @@ class Security(NamedTuple):
 
 
 def bucket(name: str, region: str, wanted_region: str) -> Finding:
-    """Whether the bucket is where the jobs are."""
+    """Whether the bucket is in the region of the jobs."""
     if region != wanted_region:
         return Finding(
             "bucket",
@@ -35,7 +35,7 @@ def bucket(name: str, region: str, wanted_region: str) -> Finding:
 
 
 def bucket_security(name: str, found: Security) -> Finding:
-    """Whether the bucket is closed as it should be."""
+    """Whether the bucket is encrypted and refuses connections without TLS."""
     lacks = [
         what
         for what, there in (
@@ -52,7 +52,7 @@ def bucket_security(name: str, found: Security) -> Finding:
 
 
 def log_group(name: str, retention_days: int | None, where: Where) -> Finding:
-    """Whether logs go away by themselves one day."""
+    """Whether the log group deletes old events."""
     if retention_days is None:
         command = where.aws(f"logs put-retention-policy --log-group-name {name} --retention-in-days 30")
         return Finding("log_group", name, WARNING, "keeps logs for ever, and they cost by the GB", f"`{command}`")
@@ -60,7 +60,7 @@ def log_group(name: str, retention_days: int | None, where: Where) -> Finding:
 
 
 def tls_only(policy: str | None) -> bool:
-    """Whether a bucket's policy denies everything without TLS."""
+    """Whether a bucket's policy denies calls without TLS."""
     if not policy:
         return False
     statements = json.loads(policy).get("Statement", [])

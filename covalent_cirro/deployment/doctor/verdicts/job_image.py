@@ -1,4 +1,4 @@
-"""Findings about the image of the jobs, by the rules that a submission is refused by (`image_rules`). Pure."""
+"""Findings about the image of the jobs, by the rules for a submission (`image_rules`). Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from covalent_cirro.jobs.image_rules import ImageFacts, MissingImage, Pickled
 MAKE = "`cirro image push` builds an image that is right, pushes it and sets container_image_uri."
 
 MACHINES = {"amd64": "x86_64"}
-"""EC2's words for an image's architecture, where they differ."""
+"""EC2's names of architectures, where they differ from those of images."""
 
 
 def unknown(uri: str) -> Finding:
-    """An image that ECR does not tell about: the stock default, or one of another registry."""
+    """An image that ECR does not know: the stock plugin's default, or an image in another registry."""
     reason = image_rules.refused_by_name(uri)
     if reason is not None:
         return Finding("image", uri, FAILURE, reason, MAKE)
@@ -27,13 +27,13 @@ def unknown(uri: str) -> Finding:
 
 
 def image(uri: str, found: ImageFacts | MissingImage | None, pickled: Pickled, runner: str | None) -> Finding:
-    """Whether an image can run what is dispatched from here.
+    """Whether an image can run electrons that are dispatched from this Python.
 
     Args:
-        uri: Its URI.
-        found: What ECR says of it; `None` where that has no form that is known.
-        pickled: Versions of this side.
-        runner: Version of covalent-cirro on this side.
+        uri: URI of the image.
+        found: Facts of the image; `None` where its configuration cannot be parsed.
+        pickled: Versions of Python and cloudpickle here.
+        runner: Version of covalent-cirro here.
     """
     if found is None:
         return Finding("image", uri, FAILURE, "what ECR has there is no image of programs", MAKE)

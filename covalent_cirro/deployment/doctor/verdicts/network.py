@@ -8,19 +8,19 @@ from typing import NamedTuple
 from covalent_cirro.jobs.findings import FAILURE, OK, Finding
 
 ENDPOINTS = ("ecs", "ecs-agent", "ecs-telemetry", "ecr.api", "ecr.dkr", "logs", "s3")
-"""VPC endpoints without which instances that have no route out cannot run jobs (ECS and ECR guides, VPC endpoints)."""
+"""VPC endpoints that instances without a route to the internet need (ECS and ECR guides, VPC endpoints)."""
 
 
 class Subnet(NamedTuple):
-    """A subnet of a compute environment, with the way out of it.
+    """A subnet of a compute environment.
 
     Attributes:
-        id: ``"subnet-..."``.
+        id: Id of the subnet, ``"subnet-..."``.
         zone: Its availability zone.
         public_ip: Whether instances get a public address when they start.
-        way_out: What its default route leads to: ``"igw-..."``, ``"nat-..."``; `None` without one. ``"blackhole"``
-            where what it led to is gone.
-        endpoints: Names of the services that it reaches by VPC endpoints, as in `ENDPOINTS`.
+        way_out: Target of its default route: ``"igw-..."``, ``"nat-..."``; `None` without a default route;
+            ``"blackhole"`` where the target was deleted.
+        endpoints: Services that it reaches by VPC endpoints, named as in `ENDPOINTS`.
     """
 
     id: str
@@ -48,9 +48,9 @@ def network(environment: str, subnets: Sequence[Subnet], absent: Sequence[str]) 
     """Whether instances of a compute environment can join its cluster, pull images and write logs.
 
     Args:
-        environment: Its name.
-        subnets: Those of its subnets that exist.
-        absent: Those that do not.
+        environment: Name of the compute environment.
+        subnets: Its subnets that exist.
+        absent: Ids of its subnets that do not exist.
     """
     if absent:
         return Finding(
@@ -58,7 +58,7 @@ def network(environment: str, subnets: Sequence[Subnet], absent: Sequence[str]) 
             environment,
             FAILURE,
             f"subnet {', '.join(absent)} does not exist any more",
-            "`cirro deploy` mends the network; a compute environment of your own needs other subnets.",
+            "`cirro deploy` repairs the network; a compute environment of your own needs other subnets.",
         )
     cut_off = [(subnet.id, why) for subnet in subnets if (why := why_cut_off(subnet)) is not None]
     if cut_off:

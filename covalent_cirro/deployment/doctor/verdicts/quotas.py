@@ -1,4 +1,4 @@
-"""What compute environments want of the account's vCPU quotas, and whether the account has it. Pure."""
+"""Findings about the account's vCPU quotas and what compute environments may need of them. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUOTAS: dict[tuple[str, bool], str] = {
     ("HPC", False): "L-F7808C92",
     ("High Memory", False): "L-43DA4232",
 }
-"""Quota codes of vCPUs by group of families and Spot (AWS General Reference, Amazon EC2 instance type quotas)."""
+"""Codes of vCPU quotas, by group of families and Spot (AWS General Reference, EC2 instance type quotas)."""
 
 _GROUPS = {
     "g": "G and VT",
@@ -51,9 +51,9 @@ class Quota(NamedTuple):
     """A quota of vCPUs.
 
     Attributes:
-        code: ``"L-DB2E81BA"``.
-        group: Families it is for, in AWS's words.
-        spot: Whether it is the one for Spot instances.
+        code: Code of the quota, ``"L-DB2E81BA"``.
+        group: Families that it is for, in AWS's words.
+        spot: Whether it is for Spot instances.
     """
 
     code: str
@@ -62,12 +62,12 @@ class Quota(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As the Service Quotas console names it."""
+        """Name of the quota in the Service Quotas console."""
         return f"All {self.group} Spot Instance Requests" if self.spot else f"Running On-Demand {self.group} instances"
 
 
 def quota_of(instance_type: str, *, spot: bool) -> Quota | None:
-    """The quota that an instance type counts against; `None` where AWS names none that we know."""
+    """The quota that an instance type counts against; `None` if unknown."""
     letters, generation = re.match(r"([a-z]*)(\d*)", instance_type).groups()  # type: ignore[union-attr]
     group = _GROUPS.get(letters)
     if group is None and letters == "p":
@@ -83,14 +83,14 @@ def quota_of(instance_type: str, *, spot: bool) -> Quota | None:
 
 
 class Demand(NamedTuple):
-    """What compute environments want of one quota.
+    """What compute environments may need of a quota.
 
     Attributes:
         quota: The quota.
-        max_vcpus: ``maxvCpus`` of all compute environments that draw on it.
-        least_vcpus: vCPUs of the smallest instance that is of use; the quota must reach this for anything to start.
-        environments: Names of those compute environments.
-        alone: Those of them that can start nothing that counts against another quota.
+        max_vcpus: Sum of ``maxvCpus`` of the compute environments.
+        least_vcpus: vCPUs of the smallest instance type; a smaller quota allows no instance.
+        environments: Names of the compute environments whose instance types count against the quota.
+        alone: Names of those whose instance types all count against this quota.
     """
 
     quota: Quota
@@ -101,10 +101,10 @@ class Demand(NamedTuple):
 
 
 def demands(environments: Iterable[tuple[str, bool, int, Sequence[InstanceType]]]) -> list[Demand]:
-    """What compute environments want of the account's quotas.
+    """What compute environments may need of the account's quotas.
 
     Args:
-        environments: For each: name, Spot or not, ``maxvCpus``, and the instance types that it may start.
+        environments: For each one: name, whether it is Spot, ``maxvCpus``, and its instance types.
     """
     found: dict[str, Demand] = {}
     for name, spot, max_vcpus, kinds in environments:
@@ -126,11 +126,11 @@ def demands(environments: Iterable[tuple[str, bool, int, Sequence[InstanceType]]
 
 
 def quota(demand: Demand, allowed: float, where: Where) -> Finding:
-    """Whether the account may start what compute environments want of a quota.
+    """Whether a quota is large enough for the compute environments.
 
     Args:
-        demand: What they want.
-        allowed: vCPUs that the account may have running.
+        demand: What the compute environments may need.
+        allowed: The quota's value: vCPUs that may run at the same time.
         where: The deployment.
     """
     code = demand.quota.code

@@ -1,4 +1,4 @@
-"""Findings about roles: whom they trust, and whether the caller may use them. Pure."""
+"""Findings about roles: which services they trust, and what the caller may do. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ON_ANYTHING = (
     "ec2:DescribeSpotPriceHistory",
     "pricing:GetProducts",
 )
-"""Actions that an executor does without. No policy can limit them to a resource (Service Authorization Reference)."""
+"""Optional actions that no policy can limit to a resource (Service Authorization Reference)."""
 
 TASKS_SERVICE, INSTANCES_SERVICE = "ecs-tasks.amazonaws.com", "ec2.amazonaws.com"
 
@@ -26,15 +26,15 @@ TASKS_SERVICE, INSTANCES_SERVICE = "ecs-tasks.amazonaws.com", "ec2.amazonaws.com
 def trust(
     id: str, name: str, document: Mapping[str, Any], service: str, *, account: str, region: str, where: Where
 ) -> Finding:
-    """Whether a service may take on a role, on conditions that its calls meet.
+    """Whether a service may assume a role, under conditions that its calls meet.
 
     Args:
-        id: Of the check.
-        name: The role.
-        document: Its trust policy.
-        service: ``"ecs-tasks.amazonaws.com"``.
-        account: The account that calls come from.
-        region: The region that calls come from.
+        id: Id of the check.
+        name: Name of the role.
+        document: Trust policy of the role.
+        service: Service principal, ``"ecs-tasks.amazonaws.com"``.
+        account: Account of the service's calls.
+        region: Region of the service's calls.
         where: The deployment.
     """
     remedy = f"`{where.cirro('deploy')}` makes roles that are right; or correct this one's trust policy."
@@ -68,7 +68,7 @@ def _trusts(statement: Mapping[str, Any], service: str) -> bool:
 
 
 def _unmet(condition: Mapping[str, Any], context: Mapping[str, str]) -> str | None:
-    """The first condition that these calls do not meet. One on other keys cannot be judged, and is taken as met."""
+    """The first condition that the calls do not meet. A condition on other keys counts as met."""
     for operator, tests in condition.items():
         for key, values in tests.items():
             value = context.get(key.lower())
@@ -104,12 +104,12 @@ def not_simulated(arn: str, words: str) -> Finding:
 
 
 def permissions(arn: str, denied: Sequence[tuple[str, str, str]], policy_arn: str | None, where: Where) -> Finding:
-    """Whether the caller may do what a Covalent server does.
+    """Whether the caller may call what the executor calls.
 
     Args:
-        arn: The caller.
-        denied: Action, resource, and decision in IAM's word, of each that IAM would refuse.
-        policy_arn: The deployment's policy for submitters.
+        arn: ARN of the caller.
+        denied: Action, resource and IAM's decision for each refusal.
+        policy_arn: ARN of the deployment's policy for submitters.
         where: The deployment.
     """
     if not denied:

@@ -1,4 +1,4 @@
-"""Findings about Covalent: the client here, the server, and whether both are of one mind. Pure."""
+"""Findings about Covalent: the client here, the server, and differences between them. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ START = "`covalent start` (see `covalent status`)"
 RESTART = "`covalent restart`"
 
 AWS_VARIABLES = ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
-"""What of the environment decides whose account AWS's usual chain means."""
+"""Environment variables by which AWS's usual chain chooses account and region."""
 
 _GIVEN_BY = {
     "AWS_PROFILE": ("profile", "credentials"),
@@ -23,19 +23,19 @@ _GIVEN_BY = {
     "AWS_REGION": ("region",),
     "AWS_DEFAULT_REGION": ("region",),
 }
-"""Settings with which the executor does not ask the environment for a variable's part."""
+"""Settings of the executor that take precedence over a variable."""
 
 
 class InstalledVersions(NamedTuple):
-    """What one Python has installed; `None` where it does not have it.
+    """Versions installed for a Python interpreter; `None` for a package that is not installed.
 
     Attributes:
-        python: ``"3.11.7"``.
-        covalent: Of the package.
-        cirro: Of this plugin.
-        cloudpickle: Of the package.
+        python: Version of Python, ``"3.11.7"``.
+        covalent: Version of Covalent.
+        cirro: Version of covalent-cirro.
+        cloudpickle: Version of cloudpickle.
         plugin: Whether Covalent finds this plugin by its entry point.
-        installed_at: When this plugin was installed there, seconds since the epoch.
+        installed_at: Epoch seconds when this plugin was installed.
     """
 
     python: str
@@ -50,15 +50,15 @@ class Server(NamedTuple):
     """The Covalent server that a client here would use.
 
     Attributes:
-        url: Where it should answer, from Covalent's config.
-        answers: Whether it is a Covalent server that answers there.
-        error: Why not.
-        local: Whether that address is this machine, so that its process can be looked at.
-        started: When its process started, seconds since the epoch; `None` where the process was not found.
-        python: Its interpreter.
-        versions: What that has installed; `None` where it could not be asked.
-        config: The config file that it reads.
-        environment: Its variables of `AWS_VARIABLES`.
+        url: URL in Covalent's config.
+        answers: Whether a Covalent server answers at the URL.
+        error: Why none answers.
+        local: Whether the URL is on this machine, so that the process can be read.
+        started: Epoch seconds when its process started; `None` where the process was not found.
+        python: Path of its Python interpreter.
+        versions: Versions installed for that interpreter; `None` if unknown.
+        config: Path of its config file.
+        environment: Its environment variables among `AWS_VARIABLES`.
     """
 
     url: str
@@ -73,7 +73,7 @@ class Server(NamedTuple):
 
 
 def covalent(here: InstalledVersions) -> Finding:
-    """Whether the Covalent here is one that the plugin understands, and knows the plugin."""
+    """Whether the installed Covalent is supported, and finds the plugin."""
     install = f"`pip install 'covalent>={SUPPORTED},<0.241' covalent-cirro`"
     if here.covalent is None:
         return Finding("covalent", "", FAILURE, "Covalent is not installed beside `cirro`", install)
@@ -93,11 +93,11 @@ def covalent(here: InstalledVersions) -> Finding:
 
 
 def folders(quoted: Mapping[str, str], config: str) -> list[Finding]:
-    """Folders whose paths Covalent cannot use; nothing where there are none.
+    """A finding about folders whose paths Covalent cannot use; none without such folders.
 
     Args:
-        quoted: By their names in the config.
-        config: The config file.
+        quoted: Paths by their names in the config.
+        config: Path of the config file.
     """
     told = ", ".join(f"{name} = {path!r}" for name, path in quoted.items())
     what = f"{told}: Covalent finds no file again under a path with a space, an accent or another letter than A to Z"
@@ -106,14 +106,14 @@ def folders(quoted: Mapping[str, str], config: str) -> list[Finding]:
 
 
 def running(server: Server) -> Finding:
-    """Whether there is a server."""
+    """Whether a server answers."""
     if not server.answers:
         return Finding("server", server.url, WARNING, f"no Covalent server answers ({server.error})", START)
     return Finding("server", server.url, OK, "answers" + (f", run by {server.python}" if server.python else ""))
 
 
 def plugin(server: Server) -> Finding:
-    """Whether the server has this plugin, and had it when it loaded its plugins."""
+    """Whether the server has this plugin, which must have been installed before the server started."""
     if server.versions is None or server.started is None:
         return Finding(
             "server_plugin",
@@ -140,7 +140,7 @@ def plugin(server: Server) -> Finding:
 
 
 def versions(here: InstalledVersions, server: Server) -> Finding:
-    """Whether client and server can read what the other writes."""
+    """Whether client and server can read each other's pickles."""
     there = server.versions
     if there is None:
         return Finding(
@@ -171,7 +171,7 @@ def versions(here: InstalledVersions, server: Server) -> Finding:
 
 
 def config(server: Server, here: str) -> Finding:
-    """Whether the server reads the config file that this client, and `cirro deploy`, read and write."""
+    """Whether the server reads the config file that this client and `cirro deploy` use."""
     if not server.config:
         return Finding(
             "server_config", server.url, WARNING, *_unseen(server, "which config it reads cannot be seen from here")
@@ -188,12 +188,12 @@ def config(server: Server, here: str) -> Finding:
 
 
 def environment(server: Server, here: Mapping[str, str], given: Sequence[str]) -> Finding:
-    """Whether the server means the same AWS account as this client.
+    """Whether the server uses the same AWS account as this client.
 
     Args:
         server: The server.
-        here: The variables of this client.
-        given: Settings of the executor that are set, and so do not come from the environment.
+        here: Environment variables of this client.
+        given: Settings of the executor that are set, and so take precedence over the environment.
     """
     if server.started is None:
         return Finding(
@@ -205,7 +205,7 @@ def environment(server: Server, here: Mapping[str, str], given: Sequence[str]) -
         if not set(_GIVEN_BY[name]) & set(given) and here.get(name, "") != server.environment.get(name, "")
     ]
     if apart:
-        # Keys and secrets are nobody's to print.
+        # Keys and secrets must not be printed.
         told = ", ".join(
             name
             if name == "AWS_ACCESS_KEY_ID"

@@ -1,4 +1,4 @@
-"""Findings about a deployment's stacks, and about what Covalent's config says of them. Pure."""
+"""Findings about a deployment's stacks, and about their settings in Covalent's config. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STACK_READY = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_
 
 
 class StackState(NamedTuple):
-    """One stack of a deployment; ``status`` is empty where it does not exist."""
+    """The state of a stack; ``status`` is empty where the stack does not exist."""
 
     part: str
     name: str
@@ -22,7 +22,7 @@ class StackState(NamedTuple):
 
 
 def stacks(states: Sequence[StackState], where: Where) -> Finding:
-    """Whether all four are there and complete."""
+    """Whether all stacks exist and are complete."""
     absent = [state.name for state in states if not state.status]
     if len(absent) == len(states):
         return Finding(
@@ -46,7 +46,7 @@ def stacks(states: Sequence[StackState], where: Where) -> Finding:
             "",
             FAILURE,
             "; ".join(broken),
-            f"Mend the cause, then `{where.cirro('deploy')}`; `cirro destroy` first where the status has FAILED.",
+            f"Correct the cause, then `{where.cirro('deploy')}`; `cirro destroy` first where the status has FAILED.",
         )
     if moving:
         return Finding("stacks", "", WARNING, "; ".join(moving), "Wait until it is done, then look again.")
@@ -54,11 +54,11 @@ def stacks(states: Sequence[StackState], where: Where) -> Finding:
 
 
 def drift(section: Mapping[str, Any], wanted: Mapping[str, str], where: Where) -> Finding:
-    """Whether Covalent's config says what the deployment gives.
+    """Whether Covalent's config has the deployment's settings.
 
     Args:
-        section: ``[executors.cirro]``.
-        wanted: The settings that the deployment's outputs give.
+        section: Section ``[executors.cirro]`` of the config.
+        wanted: Settings in the deployment's outputs.
         where: The deployment.
     """
     absent = [name for name in wanted if section.get(name) in (None, "", BY_NAME[name].default)]

@@ -1,6 +1,6 @@
-"""Where a user set what AWS's chain takes: the variable, profile or program that an error is to name.
+"""Finds where a user set what AWS's chain uses: the variable, profile or program that an error message names.
 
-For error messages only: reads the environment and AWS's config files, and decides nothing.
+Only for error messages: it reads the environment and AWS's config files, and decides nothing.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import re
 import shlex
 
 CONFIG_FILE = "~/.aws/config"
-"""Where AWS's chain reads profiles, unless AWS_CONFIG_FILE says another (AWS SDKs and Tools Reference Guide)."""
+"""The file of profiles, unless AWS_CONFIG_FILE names another (AWS SDKs and Tools Reference Guide)."""
 
 _PROFILE_VARIABLES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")
-"""In the order in which botocore looks (``configprovider.py``)."""
+"""In the order in which botocore reads them (``configprovider.py``)."""
 
 _REGION_VARIABLES = ("AWS_DEFAULT_REGION", "AWS_REGION")
 
 _ENDPOINT = re.compile(r"Invalid endpoint: (?P<one>\S*)|Custom endpoint `(?P<other>.*?)` was not a valid URI")
-"""How botocore refuses an endpoint (``args.py``, ``endpoint.py``), and its rules for S3."""
+"""Messages with which botocore (``args.py``, ``endpoint.py``) and its rules for S3 refuse an endpoint."""
 
 
 def _set_by(variables: tuple[str, ...]) -> tuple[str, str]:
@@ -30,25 +30,25 @@ def _config_file() -> str:
 
 
 def profile(given: str | None) -> str:
-    """The profile that is used, by what sets it: ``profile='lab'``, ``AWS_PROFILE='lab'``."""
+    """The profile that is used, with what sets it: ``profile='lab'``, ``AWS_PROFILE='lab'``."""
     variable, value = _set_by(_PROFILE_VARIABLES)
     return f"profile={given!r}" if given or not variable else f"{variable}={value!r}"
 
 
 def login(given: str | None) -> str:
-    """The command that begins an SSO session for the profile that is used."""
+    """The command that starts an SSO session for the profile that is used."""
     name = given or _set_by(_PROFILE_VARIABLES)[1]
     return f"aws sso login --profile {shlex.quote(name)}" if name else "aws sso login"
 
 
 def region(given: str | None) -> str:
-    """The region that is used, by what sets it."""
+    """The region that is used, with what sets it: ``region='eu-west-1'``."""
     variable, value = _set_by(_REGION_VARIABLES)
     return f"region={given!r}" if given or not variable else f"{variable}={value!r}"
 
 
 def endpoint(error: Exception, given: str | None) -> str:
-    """What is wrong with the endpoint that botocore refused, by what sets it; empty if it refused something else."""
+    """What is wrong with the endpoint that botocore refused; empty if the error is about something else."""
     refused = _ENDPOINT.search(str(error))
     if refused is None:
         return ""
@@ -59,11 +59,11 @@ def endpoint(error: Exception, given: str | None) -> str:
 
 
 def credential_process(error: Exception, given: str | None) -> str:
-    """What to do about the program that a profile gets its credentials from, if the error is that program's."""
+    """What to do about the profile's ``credential_process``; empty if the error does not come from that program."""
     failed = getattr(error, "kwargs", {}).get("provider") == "custom-process"
     unreadable = isinstance(error, ValueError) and _raised_in_credentials(error)
     file = error.filename if isinstance(error, OSError) else None
-    # The files are read only where the error may be the program's: connections that break are many.
+    # The files are read only where the error may come from the program: broken connections are frequent.
     command = _command(given) if failed or unreadable or file else ""
     missing = file is not None and file == next(iter(_words(command)), "")
     if not command or not (failed or unreadable or missing):
@@ -80,7 +80,7 @@ def _command(given: str | None) -> str:
 
     try:
         config = botocore.session.Session(profile=given).get_scoped_config()
-    except Exception:  # a file that cannot be read is told by who needs it
+    except Exception:  # the caller that needs the file reports that it cannot be read
         return ""
     return str(config.get("credential_process") or "")
 

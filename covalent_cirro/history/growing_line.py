@@ -1,7 +1,7 @@
-"""The line that an electron is printing, which CloudWatch has when it has ended: read from stored parts as it grows.
+"""The unfinished line that an electron is printing, read from stored parts: CloudWatch has a line only when it ends.
 
-A progress bar, which writes over its line again and again, is one line that takes hours. The runner stores it with all
-else, at first every 10 s and later every minute.
+A progress bar, which overwrites its line again and again, is one line that may take hours. The runner stores it with
+the rest of the log, at first every 10 s and later every minute.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from covalent_cirro.history.account import Account
 from covalent_cirro.history.log_events import EVENT_BYTES, LogEvents, is_piece_of_a_line
 
 ENOUGH_BYTES = 2 * EVENT_BYTES
-"""Of a longer line CloudWatch has the beginning: it is not looked for further back."""
+"""Bytes that are read back to the beginning of a line: of a longer line, CloudWatch has the beginning."""
 
 OVERLAP_CHARS = 500
-"""By so many characters the end of what CloudWatch has of a line is found in the parts."""
+"""Characters at the end of CloudWatch's last message by which its place in the parts is found."""
 
 
 class GrowingLine:
-    """The line that one stream of an attempt is at.
+    """The unfinished line of one stream of an attempt.
 
     Attributes:
-        text: What the parts have of it, and CloudWatch has not.
+        text: The part of the line that stored parts have and CloudWatch has not.
         stored_at: Epoch seconds when the latest part was written.
     """
 
@@ -41,11 +41,11 @@ class GrowingLine:
         self._newest = ""
 
     def is_newer_than(self, events: LogEvents) -> bool:
-        """Whether there is a text that cannot be part of a line that CloudWatch has: that came before it was stored."""
+        """Whether ``text`` was stored after CloudWatch's last event, so that no line in CloudWatch can have it."""
         return bool(self.text) and self.stored_at >= events.ingested_at
 
     def new_parts(self) -> list[str]:
-        """Keys of the parts that were stored since the last time, in their order; one list."""
+        """Keys of the parts that were stored since the last call, in their order; takes one ListObjectsV2."""
         found = archive.objects(self._account, self._bucket, self._prefix, self._newest)
         keys = [key for key in sorted(found) if log_parts.parse(key[len(self._folder) :])]
         if keys:
@@ -53,15 +53,15 @@ class GrowingLine:
         return keys
 
     def look(self, last_message: str) -> tuple[bool, bool]:
-        """Read what was stored since the last time, from the end back to the beginning of the line.
+        """Read the parts that were stored since the last call, from the end back to the beginning of the line.
 
         Args:
-            last_message: The latest that CloudWatch has; it may be the beginning of the line.
+            last_message: The latest message in CloudWatch; it may be the beginning of the line.
 
         Returns:
-            Whether anything was stored; and whether `text` is not what it was and more, but of another line, or anew.
+            Whether anything was stored; and whether `text` begins anew, instead of having grown.
         """
-        # Who may read the log in CloudWatch need not be allowed to read the bucket.
+        # A policy that allows to read the log in CloudWatch need not allow to read the bucket.
         with contextlib.suppress(AccessDenied, NotFound, TooLarge):
             is_first = not self._newest
             if keys := self.new_parts():
@@ -76,7 +76,7 @@ class GrowingLine:
         if not (ended or is_first or left):
             self.text += text
             return False
-        # Of a long line CloudWatch has pieces already; where not even its beginning was read, what follows them is all.
+        # CloudWatch already has pieces of a long line: only what follows them is of use.
         overlap = last_message[-OVERLAP_CHARS:] if is_piece_of_a_line(last_message) else ""
         if overlap and overlap in text:
             self.text = text.rpartition(overlap)[2]
