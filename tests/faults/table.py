@@ -83,14 +83,14 @@ _PAGE = """\
 # Proven under faults
 
 Whole lattices run through a real Covalent server on the [emulated AWS](emulator.md), with one fault at a time and, at
-the end, with many faults together. `make faults` runs them and writes this page. Rows that were run again (`--only`) are
-later than the date below the table. The same runs are part of `make test`, with a smaller soak.
+the end, with many faults together. `make faults` runs them and writes this page. Rows that were run again (`--only`)
+are later than the date below the table. The same runs are part of `make test`, with a smaller soak.
 
 {table}
 {note}
 
-- **Times injected**: how often the fault occurred; for the server, how often it was killed, or could not use its disk or
-  database.
+- **Times injected**: how often the fault occurred; for the server, how often it was killed, or could not use its disk
+  or database.
 - **Electrons affected**: electrons whose job or objects the fault hit. A shared call is about many electrons, and some
   calls are about none.
 - **Electrons failed**: electrons that cannot succeed under this fault. All of them say why. No other electron failed.
@@ -98,8 +98,8 @@ later than the date below the table. The same runs are part of `make test`, with
   without AWS.
 - **Jobs run twice**: jobs of an electron beyond the one that it should have, and executions beyond AWS Batch's own
   retries: more executions than attempts, or one after an attempt that had stored its result. A lost host starts an
-  attempt again; after the loss of all attempts, and after memory ran out with `memory_max`, an electron has a second job
-  on purpose. Each execution is recorded outside of everything that is tested.
+  attempt again; after the loss of all attempts, and after memory ran out with `memory_max`, an electron has a second
+  job on purpose. Each execution is recorded outside of everything that is tested.
 - **Jobs left running**: jobs that had not ended when their dispatch had.
 - **Longest silence**: the longest time without any visible change for an electron that could run and had not ended: in
   its status and panel in Covalent, or in what the server prints about it or about AWS. A server that is down prints
