@@ -109,7 +109,7 @@ def room_for(path: str, need: int, *, growing: str = "") -> Iterator[None]:
     Raises:
         LocalFileError: There is no room. Nothing was written.
     """
-    with told(path, need=need):
+    with errors_about(path, need=need):
         disk = disk_of(path)
     mine = _Writing(disk.device, growing or path, need)
     with _lock:
@@ -135,7 +135,7 @@ def require_room(path: str, need: int = 0) -> None:
 
 
 @contextlib.contextmanager
-def told(path: str, *, need: int = 0) -> Iterator[None]:
+def errors_about(path: str, *, need: int = 0) -> Iterator[None]:
     """Convert an `OSError` inside the block to a `LocalFileError`. The block may use files, but no network.
 
     Args:

@@ -42,20 +42,20 @@ class Source(NamedTuple):
 
     def identity(self) -> tuple[str, int, int, int, bool]:
         """Equal for the same file as long as nobody writes it: a digest computed before still holds."""
-        with local_files.told(self.path):
+        with local_files.errors_about(self.path):
             stat = os.stat(self.path)
         return (self.path, stat.st_ino, stat.st_size, stat.st_mtime_ns, self.is_tobj)
 
     def size(self) -> int:
         """Bytes to store, before compressing."""
-        with local_files.told(self.path), open(self.path, "rb") as file:
+        with local_files.errors_about(self.path), open(self.path, "rb") as file:
             if not self.is_tobj:
                 return os.fstat(file.fileno()).st_size
             return tobj.pickle_size(file, tobj.read_header(file))
 
     def chunks(self) -> Iterator[bytes]:
         """The bytes to store, in pieces of about `CHUNK_BYTES`."""
-        with local_files.told(self.path), open(self.path, "rb") as file:
+        with local_files.errors_about(self.path), open(self.path, "rb") as file:
             if self.is_tobj:
                 yield from tobj.iter_pickle(file, tobj.read_header(file))
             else:
@@ -81,7 +81,7 @@ def stage(source: Source, folder: str) -> Staged:
         LocalFileError, tobj.TobjError: The source cannot be read, or there is no room for the blob; no file is left
             behind.
     """
-    with local_files.told(folder):
+    with local_files.errors_about(folder):
         os.makedirs(folder, exist_ok=True)
         descriptor, path = tempfile.mkstemp(prefix="cirro-blob-", dir=folder)
         try:

@@ -104,7 +104,7 @@ class Node(NamedTuple):
 
 def _is_operation(path: str) -> bool:
     """Whether the function in a file is Covalent's function for ``a + b``, by the docstring in the file's header."""
-    with local_files.told(path), open(path, "rb") as file:
+    with local_files.errors_about(path), open(path, "rb") as file:
         attributes = tobj.read_header(file).fields.get("attrs")
     doc = attributes.get("doc") if isinstance(attributes, dict) else None
     return isinstance(doc, str) and doc.strip().startswith(_OPERATION_DOC)

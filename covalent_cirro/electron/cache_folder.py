@@ -57,7 +57,7 @@ def scratch(cache_dir: str | None) -> str:
     shared = _folder(cache_dir)
     with _guard:
         ours = _ours.get(shared)
-        with local_files.told(str(shared)):
+        with local_files.errors_about(str(shared)):
             try:
                 private.folder(shared)
             except private.NotPrivate as error:

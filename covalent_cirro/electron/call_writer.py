@@ -226,7 +226,7 @@ async def _no_hooks() -> Ref:
 
 
 def _header(path: str) -> tobj.Header:
-    with local_files.told(path), open(path, "rb") as file:
+    with local_files.errors_about(path), open(path, "rb") as file:
         return tobj.read_header(file)
 
 

@@ -108,7 +108,7 @@ def _lacks(failure: Failure) -> str:
 def _assembled(group: Group, spec: ElectronSpec, files: Mapping[int, str]) -> HostNodeEnd | None:
     """Put a node's output together without running code of anybody; `None`: that is not possible."""
     node = group.nodes[spec.node_id]
-    with local_files.told(node.paths["output"]):
+    with local_files.errors_about(node.paths["output"]):
         output = assembly.assemble(node, spec, files)
     return None if output is None else _end(group, spec.node_id, None, {"output": output})
 

@@ -117,7 +117,7 @@ async def run(
     """
     slots = _slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(PROCESSES_AT_ONCE))
     async with slots:
-        with local_files.told(folder):
+        with local_files.errors_about(folder):
             os.makedirs(folder, exist_ok=True)
         local_files.require_room(folder)
         with tempfile.TemporaryDirectory(prefix="cirro-host-", dir=folder, ignore_cleanup_errors=True) as place:

@@ -134,7 +134,7 @@ def pack(path: Path, folder: str) -> str:
         raise SettingsError(f"local_packages: {path} is not there on the machine of the Covalent server.")
     files: list[tuple[Path, str]] = []
     signature, total = hashlib.sha256(str(path).encode()), 0
-    with local_files.told(str(path)):
+    with local_files.errors_about(str(path)):
         for file, name in _files(path):
             stat = file.stat()
             total += stat.st_size
@@ -148,7 +148,7 @@ def pack(path: Path, folder: str) -> str:
     archive = os.path.join(folder, f"cirro-package-{signature.hexdigest()[:32]}.zip")
     if os.path.exists(archive):
         return archive
-    with local_files.told(folder):
+    with local_files.errors_about(folder):
         return _packed(files, archive)
 
 

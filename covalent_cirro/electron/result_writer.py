@@ -293,7 +293,7 @@ def write_text(path: str, text: str) -> WrittenFile:
 def measure(path: str) -> WrittenFile:
     """Size and SHA-1 of a file, read in pieces."""
     digest = hashlib.sha1(usedforsecurity=False)  # Covalent's choice (``_object_store/local.py``)
-    with local_files.told(path), open(path, "rb") as file:
+    with local_files.errors_about(path), open(path, "rb") as file:
         while chunk := file.read(1024 * 1024):
             digest.update(chunk)
         return WrittenFile(file.tell(), digest.hexdigest())
@@ -358,7 +358,7 @@ def replacing(path: str, need: int = 0) -> Iterator[BinaryIO]:
             begin.
     """
     temporary = f"{path}.new"
-    with local_files.room_for(path, need, growing=temporary), local_files.told(path, need=need):
+    with local_files.room_for(path, need, growing=temporary), local_files.errors_about(path, need=need):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         try:
             with open(temporary, "w+b") as file:

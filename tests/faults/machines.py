@@ -110,7 +110,7 @@ SCENARIOS = (
     ),
     Scenario(
         "stuck queue",
-        "No job of the queue gets a machine, until the fault is mended.",
+        "No job of the queue gets a machine, until the fault is cleared.",
         "After the deadline (10 minutes; here 3 s) the reason in AWS's words in each panel and in the server's log.",
         ({"kind": "stuck", "reason": "MISCONFIGURATION:SERVICE_ROLE_PERMISSIONS"},),
         act=_clear_when_told,

@@ -82,30 +82,31 @@ def note_of(text: str) -> str:
 _PAGE = """\
 # Proven under faults
 
-Whole lattices run through a real Covalent server on the [emulated AWS](emulator.md), with one fault at a time and, in
-the end, many of them together. `make faults` does it and writes this page. Rows that were run again since (`--only`)
-are of a later run than the line below the table says. The same runs are part of `make test`, with a smaller soak.
+Whole lattices run through a real Covalent server on the [emulated AWS](emulator.md), with one fault at a time and, at
+the end, with many faults together. `make faults` runs them and writes this page. Rows that were run again (`--only`)
+are later than the date below the table. The same runs are part of `make test`, with a smaller soak.
 
 {table}
 {note}
 
-- **Times injected**: how often the fault struck; for the server, how often it was killed, or its disk or database was
-  not to be used.
-- **Electrons affected**: those whose job or objects it struck. A shared call is about many, and some calls about none.
-- **Electrons failed**: those that cannot succeed under this fault, and all of them say why. No other failed.
-- **Results lost**: electrons that should have a result, and have none or another one than the same function gives
+- **Times injected**: how often the fault occurred; for the server, how often it was killed, or could not use its disk
+  or database.
+- **Electrons affected**: electrons whose job or objects the fault hit. A shared call is about many electrons, and some
+  calls are about none.
+- **Electrons failed**: electrons that cannot succeed under this fault. All of them say why. No other electron failed.
+- **Results lost**: electrons that should have a result, and have none, or another result than the same function returns
   without AWS.
-- **Jobs run twice**: jobs of an electron beyond the one that it should have, and executions that AWS Batch's own retry
-  does not account for: more executions than attempts, or one after an attempt that had stored its result. A lost host
-  starts an attempt again; after the loss of all attempts, and after memory ran out with `memory_max`, an electron has a
-  second job on purpose. Each execution leaves a mark outside of all that is tested.
+- **Jobs run twice**: jobs of an electron beyond the one that it should have, and executions beyond AWS Batch's own
+  retries: more executions than attempts, or one after an attempt that had stored its result. A lost host starts an
+  attempt again; after the loss of all attempts, and after memory ran out with `memory_max`, an electron has a second
+  job on purpose. Each execution is recorded outside of everything that is tested.
 - **Jobs left running**: jobs that had not ended when their dispatch had.
-- **Longest silence**: the longest time in which nothing changed of what can be seen of an electron that could run and
-  had not ended: its status and panel in Covalent, and what the server prints of it or of AWS. A server that is down
-  says nothing. The soak's is of electrons that were not submitted yet, which Covalent shows as `NEW_OBJECT`.
+- **Longest silence**: the longest time without any visible change for an electron that could run and had not ended: in
+  its status and panel in Covalent, or in what the server prints about it or about AWS. A server that is down prints
+  nothing. In the soak, these are electrons that were not submitted yet, which Covalent shows as `NEW_OBJECT`.
 
 A lattice has a few electrons and one that needs all of them. Times are those of the emulator: a fraction of a second
-for a machine, and 3 s instead of 10 minutes until the reason of a wait is worked out.
+for a machine, and 3 s instead of 10 minutes until the reason of a wait is determined.
 {groups}"""
 
 

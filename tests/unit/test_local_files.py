@@ -96,7 +96,7 @@ def test_the_disk_of_a_folder_that_is_not_there_yet_is_that_of_its_parent(tmp_pa
 )
 def test_each_error_says_whether_waiting_helps_and_what_to_do(number: int, passes: bool, words: str) -> None:
     """In the system's own words, with the path."""
-    with pytest.raises(LocalFileError) as caught, local_files.told("/data/x"):
+    with pytest.raises(LocalFileError) as caught, local_files.errors_about("/data/x"):
         raise OSError(number, os.strerror(number))
     assert caught.value.passes is passes
     assert "/data/x: " in str(caught.value)
@@ -106,7 +106,7 @@ def test_each_error_says_whether_waiting_helps_and_what_to_do(number: int, passe
 def test_a_disk_that_is_full_in_the_middle_of_a_file_is_told_as_that() -> None:
     """Linux's /dev/full is one."""
     refused = pytest.raises(LocalFileError, match=r"/dev/full.*No space left")
-    with refused, local_files.told("/dev/full"), open("/dev/full", "wb") as file:
+    with refused, local_files.errors_about("/dev/full"), open("/dev/full", "wb") as file:
         file.write(bytes(100))
 
 

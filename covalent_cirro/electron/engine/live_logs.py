@@ -177,7 +177,7 @@ class LiveLogs:
 
     def _append(self, file: LogFile, data: bytes, begin: bool) -> None:
         local_files.require_room(file.path, len(data))
-        with local_files.told(file.path):
+        with local_files.errors_about(file.path):
             os.makedirs(os.path.dirname(file.path), exist_ok=True)
             with open(file.path, "wb" if begin else "ab", buffering=0) as opened:
                 before, left = opened.tell(), memoryview(data)
