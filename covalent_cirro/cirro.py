@@ -1,9 +1,11 @@
-"""The plugin: `CirroBatchExecutor`, which Covalent knows as ``cirro`` (it takes the name from this module's).
+"""The plugin: `CirroBatchExecutor`, which Covalent knows as ``cirro`` (Covalent takes the name of this module).
 
-Reads like the way of one electron: `send` stores and submits, `poll` waits, `receive` fetches. Everything shared lives
-in `engine.py`; nothing but settings lives on an executor, which Covalent makes anew for each electron.
+`send` stores an electron and submits its job, `poll` waits for the job, `receive` fetches the result. An executor holds
+settings only, since Covalent makes a new one for each electron; what all electrons share is in
+`electron/engine/engine.py`.
 
-Nothing here may raise while it is imported: Covalent loads its plugins unguarded, and would break for everybody.
+The import of this module must not raise: Covalent imports plugins unguarded, and `import covalent` would fail for
+everybody.
 """
 
 from __future__ import annotations
@@ -13,36 +15,38 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from covalent._shared_files import TaskCancelledError, TaskRuntimeError
 from covalent._shared_files.config import get_config
 from covalent._shared_files.util_classes import RESULT_STATUS
 from covalent.executor.base import AsyncBaseExecutor
 
 from covalent_cirro import settings as options_table
+from covalent_cirro.electron.errors_for_covalent import as_cirro_error
+from covalent_cirro.electron.stock_methods import StockMethods
 from covalent_cirro.errors import CirroError
 from covalent_cirro.jobs import panel
 from covalent_cirro.settings import SECTION, Settings
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from covalent_cirro.electron.handover import JobHandle
 
-T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 EXECUTOR_PLUGIN_NAME = "CirroBatchExecutor"
 
 _EXECUTOR_PLUGIN_DEFAULTS: dict[str, Any] = {}
-"""Empty, so that Covalent makes the section but pins no default of today in the user's file."""
+"""Empty, so that Covalent makes the section, but writes no default of this version into the user's config file."""
 
 _COVALENT_ATTRIBUTES = ("log_stdout", "log_stderr", "retries")
 
 
 def _stock_executor() -> Any:
-    """The stock class; `None` while it is only half imported (a script that imports the stock plugin first)."""
+    """The stock class; `None` where it is not installed, or only half imported (a script that imports it first)."""
     try:
         from covalent_awsbatch_plugin.awsbatch import AWSBatchExecutor
-    except Exception:  # whatever is wrong with it must not break Covalent
+    except Exception:  # an error in the stock plugin must not break `import covalent`
         return None
     return AWSBatchExecutor
 
@@ -50,11 +54,12 @@ def _stock_executor() -> Any:
 _Base: Any = _stock_executor() or AsyncBaseExecutor
 
 
-class CirroBatchExecutor(_Base):  # type: ignore[misc]
+class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
     """Runs electrons as AWS Batch jobs. Takes every option of the stock ``AWSBatchExecutor``, with the same meaning.
 
-    Unset options come from ``[executors.cirro]`` of Covalent's config, then from their defaults (docs/settings.md).
-    0, "" and False are values. Making one costs nothing and touches nothing: no AWS call, no file, no variable.
+    An option that is not given has the value of ``[executors.cirro]`` in Covalent's config, else its default
+    (docs/settings.md). 0, "" and False are values. The constructor calls no AWS service, and touches no file and no
+    environment variable.
 
     Args:
         credentials: Path of an AWS credentials file on the Covalent server.
@@ -97,7 +102,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
             goes on with it; or "cancel", with the whole dispatch. Default: 'keep'.
 
     Raises:
-        SettingsError: An unknown option, a wrong type or an impossible need, with the valid names or range.
+        SettingsError: An option is unknown, has a wrong type or an impossible value; the message has what is valid.
 
     Example:
         >>> @ct.electron(executor=CirroBatchExecutor(vcpu=4, memory=16, num_gpus=1))
@@ -106,15 +111,15 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
 
     SUPPORTS_MANAGED_EXECUTION = True
 
-    # Plain attributes: the stock class has properties here, one of which changes the process's environment.
+    # A plain attribute, since the stock class has a property that changes the process's environment.
     s3_bucket_name: str | None = None
 
     def __new__(cls, *args: object, **kwargs: object) -> CirroBatchExecutor:
-        """Complete the inheritance where the stock class was half imported when this module was loaded."""
+        """Make the stock class the base, if it was only half imported when this module was imported."""
         stock = _stock_executor()
         if stock is not None and stock not in CirroBatchExecutor.__mro__:
-            CirroBatchExecutor.__bases__ = (stock,)
-            # An answer of isinstance that was given before is remembered by ABCMeta until something is registered.
+            CirroBatchExecutor.__bases__ = (StockMethods, stock)
+            # ABCMeta keeps earlier results of `isinstance` until a class is registered.
             stock.register(CirroBatchExecutor)
         made: CirroBatchExecutor = super().__new__(cls)
         return made
@@ -153,8 +158,8 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
     ) -> None:
         given = {name: value for name, value in locals().items() if name in options_table.BY_NAME}
         section = _section()
-        # Covalent itself makes executors from the section: what stands there must not kill an electron that does not
-        # need it. It is checked when it is used.
+        # Covalent itself makes executors from the section. A wrong value there must not fail an electron that does not
+        # use it: such values are checked when they are used.
         options_table.check({n: v for n, v in {**given, **unknown}.items() if n not in section or section[n] != v})
         for name in unknown:
             log.warning("[%s] of Covalent's config has %r, which is no option of this version; ignored", SECTION, name)
@@ -168,7 +173,7 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
 
     @property
     def credentials_file(self) -> str | None:
-        """The stock class's name for ``credentials``. Reading it is all one can do."""
+        """The stock class's name for ``credentials``. Read only."""
         value: str | None = self.__dict__.get("credentials")
         return value
 
@@ -184,15 +189,15 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
 
     @property
     def settings(self) -> Settings:
-        """All options with their values, as they stand where this is asked.
+        """All options with their values, from this executor, the config of this process, and the defaults.
 
         Raises:
-            SettingsError: One that cannot work; it says whether the executor or the config file has it.
+            SettingsError: A value cannot work; the message says whether the executor or the config file has it.
         """
         return options_table.resolve(self.__dict__, _section())
 
     def to_dict(self) -> dict[str, Any]:
-        """What Covalent stores, shows in its UI, and makes the server's executor from: settings only."""
+        """The settings, as Covalent stores them, shows them in its UI, and makes the server's executor from them."""
         kept = (*_COVALENT_ATTRIBUTES, *options_table.BY_NAME)
         return {
             "type": str(type(self)),
@@ -203,11 +208,12 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
     def from_dict(self, object_dict: Mapping[str, Any]) -> CirroBatchExecutor:
         """Take over the options of a client's executor.
 
-        What an older client did not know keeps the server's value; what a newer one knows in addition is warned about.
+        An option that an older client does not have keeps the server's value. An option that only a newer client has is
+        ignored with a warning.
         """
         for name, value in (object_dict.get("attributes") or {} if object_dict else {}).items():
             if name in panel.KEYS:
-                continue  # what the UI was told of an electron's job, in the same JSON
+                continue  # what the UI shows of an electron's job is in the same JSON
             if name not in options_table.BY_NAME and name not in _COVALENT_ATTRIBUTES:
                 log.warning("The client's executor has %r, which is no option of this version; ignored", name)
             elif value is not None:
@@ -217,28 +223,70 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
     # --- managed execution ---
 
     async def send(self, task_specs: list[Any], resources: Any, task_group_metadata: dict[str, Any]) -> Any:
-        """Store what the electrons need and submit their job. Returns what `poll` is given."""
+        """Store what the electrons of a task group need and submit their job.
+
+        Args:
+            task_specs: The electrons, as Covalent's ``TaskSpec``.
+            resources: Not used: the files are read where Covalent keeps them.
+            task_group_metadata: ``dispatch_id`` and ``node_ids``.
+
+        Returns:
+            What `poll` is given, in JSON (`electron/handover.py`).
+
+        Raises:
+            CirroError: The job was not submitted, and why.
+            TaskCancelledError: The electrons were cancelled.
+        """
+        from covalent_cirro.electron import handover
         from covalent_cirro.electron import send as submission
         from covalent_cirro.electron.launches import Launch
 
         self._launch = Launch(task_group_metadata["dispatch_id"], task_group_metadata["node_ids"])
         try:
-            return await _told(submission.send(self._launch, self.settings, task_specs, self._keep_handle))
+            sent = await as_cirro_error(submission.send(self._launch, self.settings, task_specs, self._keep_handle))
+            return handover.dump_sent(sent)
         except BaseException:
             self._launch.close()
             raise
 
     async def poll(self, task_group_metadata: dict[str, Any], data: Any) -> Any:
-        """Wait for the job. Returns what `receive` is given."""
+        """Wait for the job of a task group.
+
+        Args:
+            task_group_metadata: Not used: `send` has got the same.
+            data: What `send` returned.
+
+        Returns:
+            What `receive` is given, in JSON (`electron/handover.py`).
+
+        Raises:
+            CirroError: The state of the job cannot be read; the job goes on.
+            TaskCancelledError: The electrons were cancelled.
+        """
+        from covalent_cirro.electron import handover
         from covalent_cirro.electron import poll as polling
 
         try:
-            return await _told(polling.poll(self._launch, self.settings, data, self._keep_handle))
+            sent = handover.load_sent(data)
+            return handover.dump_polled(
+                await as_cirro_error(polling.poll(self._launch, self.settings, sent, self._keep_handle))
+            )
         finally:
             self._launch.close()
 
     async def receive(self, task_group_metadata: dict[str, Any], data: Any) -> list[Any]:
-        """Fetch the results into Covalent's own files. Runs on another executor object than `send` and `poll`."""
+        """Write the results of a task group into Covalent's files. Runs on another executor object than `poll`.
+
+        Args:
+            task_group_metadata: ``dispatch_id`` and ``node_ids``.
+            data: What `poll` returned; `None` if the electrons were cancelled; or what somebody sent to the server.
+
+        Returns:
+            Covalent's ``TaskUpdate`` of each electron.
+
+        Raises:
+            CirroError: The results cannot be fetched, and why.
+        """
         from covalent.executor.schemas import TaskUpdate
 
         dispatch_id, node_ids = task_group_metadata["dispatch_id"], task_group_metadata["node_ids"]
@@ -247,30 +295,18 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
                 TaskUpdate(dispatch_id=dispatch_id, node_id=node_id, status=RESULT_STATUS.CANCELLED, assets={})
                 for node_id in node_ids
             ]
-        if isinstance(data, Mapping) and "cirro_resume" in data:  # not a job's end: `cirro resume` asks
+        if isinstance(data, Mapping) and "cirro_resume" in data:  # a request of `cirro resume`, not the end of a job
             from covalent_cirro.electron.resume import server_life
 
             await server_life.answer(dispatch_id, data)
             return []
         from covalent._shared_files.schemas.asset import AssetUpdate
 
-        from covalent_cirro.covalent_server.status_board import board
-        from covalent_cirro.electron import patience
+        from covalent_cirro.electron import handover
         from covalent_cirro.electron import receive as reception
 
-        def tell(words: str) -> None:
-            for node_id in node_ids:
-                board().show_problem(dispatch_id, node_id, words)
-
-        received = await _told(
-            patience.until_mended(
-                f"Dispatch {dispatch_id}, nodes {node_ids}",
-                lambda: reception.receive(self.settings, dispatch_id, node_ids, data),
-                then="The job has ended; its result is kept in S3 and fetched as soon as this is put right.",
-                tell=tell,
-                mended=lambda: tell(""),
-            )
-        )
+        polled = handover.load_polled(data)
+        received = await as_cirro_error(reception.receive(self.settings, dispatch_id, node_ids, polled))
         return [
             TaskUpdate(
                 dispatch_id=dispatch_id,
@@ -286,14 +322,14 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
         ]
 
     async def cancel(self, task_metadata: dict[str, Any], job_handle: Any) -> bool:
-        """End whatever is under way for an electron, in every state it can be in.
+        """End the job of an electron, in every state; before there is a job, end the work of `send`.
 
         Args:
             task_metadata: ``dispatch_id`` and ``node_id``.
-            job_handle: What `send` left with Covalent, or a job id, or `None` where there is no job yet.
+            job_handle: The job handle that Covalent stores, or a job id, or `None` where there is no job yet.
 
         Returns:
-            Whether its end was asked for.
+            Whether AWS Batch, or the work that is under way here, was asked to end.
         """
         from covalent_cirro.electron import send as submission
 
@@ -303,8 +339,11 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
             log.error("Could not cancel electron %s: %s", task_metadata, error)
             return False
 
-    async def _keep_handle(self, dispatch_id: str, node_id: int, handle: dict[str, Any]) -> None:
-        """Leave the job's handle with Covalent. The job exists already: nothing here may fail the electron."""
+    async def _keep_handle(self, dispatch_id: str, node_id: int, job: JobHandle) -> None:
+        """Have Covalent store the job's handle. The job exists already: nothing here may fail the electron."""
+        from covalent_cirro.electron import handover
+
+        handle = handover.dump_handle(job)
         try:
             await self.set_job_handle(handle)
         except Exception as error:  # 5 s without an answer, or a listener that died
@@ -314,86 +353,11 @@ class CirroBatchExecutor(_Base):  # type: ignore[misc]
 
                 await asyncio.to_thread(assets.write_handle, dispatch_id, node_id, json.dumps(handle))
             except Exception:
-                log.exception("The handle of job %s is not kept", handle)
-
-    # --- the stock class's own methods ---
-
-    async def run(
-        self, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], task_metadata: dict[str, Any]
-    ) -> Any:
-        """Run a function as a job and return its result, without a Covalent server.
-
-        The result is unpickled here, in the caller's process. Covalent's server never calls this: it uses `send`.
-        Who gives up waiting (Ctrl-C, a timeout) ends the job: nobody is left who wants its result.
-
-        Raises:
-            TaskRuntimeError: The job failed; the message is its traceback, or why it has none.
-            TaskCancelledError: It was cancelled.
-        """
-        from covalent_cirro.electron import patience, without_server
-
-        await self._upload_task(function, args, kwargs, task_metadata)
-        submitting = asyncio.ensure_future(self.submit_task(task_metadata, {}))
-        try:
-            job_id = await asyncio.shield(submitting)
-            ended = await _told(without_server.wait(self.settings, job_id, task_metadata))
-        except asyncio.CancelledError:
-            await self.cancel(task_metadata, await submitting)
-            raise
-        if ended.cancelled:
-            raise TaskCancelledError(f"AWS Batch job {job_id} was cancelled")
-        fetched = patience.until_mended(
-            f"Job {job_id}", lambda: without_server.result(self.settings, task_metadata, ended)
-        )
-        found = await _told(fetched)
-        print(found.stdout, end="", file=self.task_stdout)
-        print(found.stderr, end="", file=self.task_stderr)
-        if found.error:
-            print(found.error, end="", file=self.task_stderr)
-            raise TaskRuntimeError(found.error)
-        return found.value
-
-    async def _submit(
-        self, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], task_metadata: dict[str, Any]
-    ) -> str:
-        await self._upload_task(function, args, kwargs, task_metadata)
-        return await self.submit_task(task_metadata, {})
-
-    async def _upload_task(
-        self, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], task_metadata: dict[str, Any]
-    ) -> None:
-        from covalent_cirro.electron import without_server
-
-        await _told(without_server.upload(self.settings, function, args, kwargs, task_metadata))
-
-    async def submit_task(self, task_metadata: dict[str, Any], identity: dict[str, Any]) -> str:
-        """Submit the job of an electron that was uploaded, and return its id. ``identity`` is not needed any more."""
-        from covalent_cirro.electron import without_server
-
-        return await _told(without_server.submit(self.settings, task_metadata))
-
-    async def get_status(self, job_id: str) -> tuple[str, int]:
-        """A job's status in AWS's words and its exit code, -1 without one."""
-        from covalent_cirro.electron import without_server
-
-        return await _told(without_server.status(self.settings, job_id))
-
-    async def query_result(self, task_metadata: dict[str, Any]) -> tuple[Any, str, str]:
-        """Result, stdout and stderr of an electron whose job has ended.
-
-        Raises:
-            TaskRuntimeError: It failed, or has not ended.
-        """
-        from covalent_cirro.electron import without_server
-
-        found = await _told(without_server.result(self.settings, task_metadata, None))
-        if found.error:
-            raise TaskRuntimeError(found.error)
-        return found.value, found.stdout, found.stderr
+                log.exception("The handle of job %s is not stored", handle)
 
 
 def _section() -> Mapping[str, Any]:
-    """``[executors.cirro]`` of Covalent's config here; empty where there is none."""
+    """``[executors.cirro]`` of the config of this process; empty where there is none."""
     try:
         section = get_config(SECTION)
     except KeyError:
@@ -408,29 +372,18 @@ def _absolute(items: list[str]) -> list[str]:
 
 
 def _status(one: Any) -> Any:
-    """Covalent's word for how an electron ended (`result_writer.Received`)."""
+    """Covalent's status for how an electron ended (`result_writer.Received`)."""
     if one.completed:
         return RESULT_STATUS.COMPLETED
     return RESULT_STATUS.CANCELLED if one.cancelled else RESULT_STATUS.FAILED
 
 
-async def _told(work: Awaitable[T]) -> T:
-    """The error edge to Covalent, which shows ``str(error)`` and nothing else."""
-    try:
-        return await work
-    except (CirroError, TaskCancelledError):
-        raise
-    except Exception as error:
-        log.exception("Unexpected error")
-        raise CirroError(f"Unexpected {type(error).__name__} in covalent-cirro: {error or 'no message'}") from error
-
-
 def _register() -> None:
-    """Make the class known where this module was imported before Covalent had a complete one to register."""
+    """Register the class with Covalent, where this module was imported before Covalent could do that itself."""
     try:
         from covalent import executor
 
-        manager = getattr(executor, "_executor_manager", None)  # None: Covalent is loading us, and registers us itself
+        manager = getattr(executor, "_executor_manager", None)  # None: Covalent is importing its plugins
         if manager is not None and manager.executor_plugins_map.get("cirro") is not CirroBatchExecutor:
             manager._populate_executor_map_from_module(sys.modules[__name__])
             executor.CirroBatchExecutor = CirroBatchExecutor
@@ -438,17 +391,17 @@ def _register() -> None:
         log.exception("Covalent does not know CirroBatchExecutor by its name")
 
 
-def _take_part() -> None:
-    """Where a Covalent server loads this plugin, go on with what an earlier one left unfinished."""
+def _resume_in_server() -> None:
+    """In the process of a Covalent server, resume what an earlier server left unfinished."""
     program = getattr(sys.modules.get("__main__"), "__file__", None) or ""
     if program.endswith("app.py"):  # Covalent's server is this file of its web application
         try:
             from covalent_cirro.electron.resume import server_life
 
-            server_life.arm_in_server()
+            server_life.install_in_server()
         except Exception:
             log.exception("Unfinished dispatches of this server are not looked for")
 
 
 _register()
-_take_part()
+_resume_in_server()

@@ -1,1 +1,1 @@
-"""All that is touched of Covalent: the files and the database of its server, its config, its client."""
+"""All that this package uses of Covalent: files and database of its server, its config, its client."""

@@ -1,8 +1,8 @@
-"""The only room that knows where the Covalent server keeps a node's files, and that touches its database.
+"""Nodes of a dispatch in the Covalent server's database: their files, their status, their job handles.
 
-Written for Covalent 0.240 (`check_version`). Everything is read with one join and written in tiny transactions, with
-plain SQL: the server's one database thread is its bottleneck, and a write lock held for long fails other electrons.
-What is cosmetic (status, the UI's paths) is best effort and never fails an electron.
+Written for Covalent 0.240 (`check_version`). A task group is read with one join, and changes are written in small
+transactions, with plain SQL: the server has one thread for its database, and a write lock that is held for long fails
+other electrons. What is only shown (the status, the UI's paths) never fails an electron.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ OURS = "cirro"
 """Short name of `CirroBatchExecutor`."""
 
 HOST_NODE_PREFIX = ":"
-"""Names of Covalent's own nodes begin so: ``:postprocess:``, ``:electron_list:``, ``:sublattice:``, ``:parameter:``."""
+"""First character of most names of Covalent's own nodes: ``:postprocess:``, ``:electron_list:``, ``:sublattice:``."""
 
 _OPERATION = re.compile(r"_(?:\+|-|\*\*?|/)_")
-"""In the name of what Covalent makes of ``a + b``: both operands' names, or values, and the operator between them
-(``_workflow/electron.py``, ``get_op_function``). No function that is written with ``def`` has such a name."""
+"""Part of the name of a node that Covalent makes for ``a + b``: the operator, between the names or values of both
+operands (``_workflow/electron.py``, ``get_op_function``). A function that is defined with ``def`` has no such name."""
 
 _OPERATION_DOC = "Intermediate function for the binary operation."
-"""How its docstring begins, by which it is told from an electron whose name was made up."""
+"""First words of the docstring of Covalent's function for ``a + b``, which an electron with such a name lacks."""
 
 _OUTPUTS = ("output", "stdout", "stderr", "error")
 _KEYS = ("function", "hooks", *_OUTPUTS)
 
 _FILE_NAMES = {"output": "results.tobj", "stdout": "stdout.log", "stderr": "stderr.log", "error": "error.log"}
-"""Covalent's own names (``_shared_files/schemas/electron.py``)."""
+"""Covalent's names of the files (``_shared_files/schemas/electron.py``)."""
 
 _SELECT = """
 SELECT e.id, e.transport_graph_node_id, e.name, ea.key, a.id, a.storage_path, a.object_key,
@@ -84,10 +84,10 @@ class Node(NamedTuple):
     """One node of a dispatch.
 
     Attributes:
-        electron_id: Its row in ``electrons``.
-        node_id: Its number in the dispatch.
-        name: Its name; Covalent's own begin with `HOST_NODE_PREFIX`.
-        paths: The file of each asset: ``function``, ``hooks``, ``output``, ``stdout``, ``stderr``, ``error``.
+        electron_id: Id of the node's row in the table ``electrons``.
+        node_id: Number of the node in its dispatch.
+        name: Name of the node; see `is_covalents_own`.
+        paths: Path of the file of each asset: ``function``, ``hooks``, ``output``, ``stdout``, ``stderr``, ``error``.
     """
 
     electron_id: int
@@ -97,13 +97,13 @@ class Node(NamedTuple):
 
     @property
     def is_host_node(self) -> bool:
-        """Whether Covalent made it for itself: it is done on the server's host, if that is possible."""
+        """Whether it is one of Covalent's own nodes, which run on the server's host where that is possible."""
         named = is_covalents_own(self.name)
         return named and (self.name.startswith(HOST_NODE_PREFIX) or _is_operation(self.paths["function"]))
 
 
 def _is_operation(path: str) -> bool:
-    """Whether the function in a file is Covalent's, of an operation on electrons: its header tells."""
+    """Whether the function in a file is Covalent's function for ``a + b``, by the docstring in the file's header."""
     with local_files.told(path), open(path, "rb") as file:
         attributes = tobj.read_header(file).fields.get("attrs")
     doc = attributes.get("doc") if isinstance(attributes, dict) else None
@@ -111,14 +111,14 @@ def _is_operation(path: str) -> bool:
 
 
 class Group(NamedTuple):
-    """What `load_group` found.
+    """A task group with the files of its nodes and of their inputs.
 
     Attributes:
         nodes: The nodes to run, by number.
-        inputs: The output file of each node that is an input, by number.
-        lattice: The lattice's name.
-        python: The client's Python.
-        covalent: The client's Covalent.
+        inputs: Path of the output of each node that is an input, by number.
+        lattice: Name of the lattice.
+        python: Version of Python on the client.
+        covalent: Version of Covalent on the client.
     """
 
     nodes: dict[int, Node]
@@ -129,15 +129,15 @@ class Group(NamedTuple):
 
 
 def is_covalents_own(name: str) -> bool:
-    """Whether a node of this name is none that a user wrote: a list, an index, an operator, a sublattice..."""
+    """Whether Covalent itself makes nodes with such a name: lists, dicts, indexes, operators, sublattices and so on."""
     return name.startswith(HOST_NODE_PREFIX) or _OPERATION.search(name) is not None
 
 
 def check_version() -> str:
-    """The server's version of Covalent.
+    """The version of Covalent in this process.
 
     Raises:
-        HostError: Not the one that this module was written for.
+        HostError: It is not the version that this module was written for.
     """
     import covalent
 
@@ -152,14 +152,14 @@ def check_version() -> str:
 
 def engine() -> Any:
     """The server's connections to its database (SQLAlchemy 1.4)."""
-    # Only the server has this package's database; clients and containers never come here.
+    # Imported here, since only the server has this database: clients and containers never call this function.
     from covalent_dispatcher._db.datastore import workflow_db
 
     return workflow_db.engine
 
 
 def statement(sql: str, *lists: str) -> Any:
-    """A statement; parameters named in ``lists`` stand for several values."""
+    """An SQL statement; each parameter that ``lists`` names is a list of values."""
     from sqlalchemy import bindparam, text
 
     return text(sql).bindparams(*(bindparam(name, expanding=True) for name in lists))
@@ -168,12 +168,17 @@ def statement(sql: str, *lists: str) -> Any:
 def load_group(dispatch_id: str, node_ids: Sequence[int], input_ids: Iterable[int]) -> Group:
     """Find the files of a task group and of its inputs, with one query.
 
-    Outputs of the group that lie in another dispatch's folder (redispatch) are moved into the group's own first. Once
-    for each dispatch, its nodes that are Covalent's own are taken over, and the paths that the UI reads are mended.
+    Outputs that point into the folder of another dispatch (redispatch) are pointed into the group's own folder first.
+    Once for each dispatch, Covalent's own nodes get our executor, and the paths that the UI reads are corrected.
+
+    Args:
+        dispatch_id: The dispatch.
+        node_ids: The nodes of the task group.
+        input_ids: Nodes whose outputs are arguments of these; nodes of the group among them are left out.
 
     Raises:
-        HostError: A node or a file that must be there is not in the database.
-        LocalFileError: The server's disk is so full that Covalent could not write how the group gets on.
+        HostError: A node is not in the database, or the version of Covalent is another one.
+        LocalFileError: The server's disk is so full that Covalent could not write the status of the nodes.
     """
     check_version()
     database = engine().url.database
@@ -188,10 +193,10 @@ def load_group(dispatch_id: str, node_ids: Sequence[int], input_ids: Iterable[in
     nodes: dict[int, Node] = {}
     lattice = python = covalent = ""
     if any(row[5] == row[7] for row in rows):
-        _mend_paths(dispatch_id)
+        _correct_paths(dispatch_id)
     try:
         _take_over(dispatch_id)
-    except Exception as error:  # they fail or succeed as with any other plugin
+    except Exception as error:  # then the nodes run as they do with any other plugin
         log.warning("Covalent's own nodes of dispatch %s stay with its own executors: %s", dispatch_id, error)
     for electron_id, node_id, name, key, _, storage_path, object_key, _, *of_lattice in rows:
         node = nodes.setdefault(node_id, Node(electron_id, node_id, name, {}))
@@ -223,10 +228,10 @@ def _is_own(dispatch_id: str, row: Any) -> bool:
 
 
 def _own_outputs(dispatch_id: str, rows: Iterable[Any]) -> None:
-    """Point the nodes' outputs into their own dispatch's folder.
+    """Point outputs of nodes into the folder of their own dispatch.
 
-    A redispatch copies the rows of the old dispatch's assets: written there, a result would overwrite the old one's,
-    and an old error text would stay on a node that succeeded.
+    A redispatch copies the rows of the old dispatch's assets. A result that is written to those paths would overwrite
+    the old result, and the old error would stay on a node that succeeded.
     """
     with engine().begin() as connection:
         for electron_id, node_id, _, key, asset_id, storage_path, _, *_ in rows:
@@ -247,11 +252,11 @@ def _own_outputs(dispatch_id: str, rows: Iterable[Any]) -> None:
 
 @functools.lru_cache(maxsize=10_000)
 def _take_over(dispatch_id: str) -> None:
-    """Have us run the nodes of a dispatch that are Covalent's own, and those of the dispatches that it is a part of.
+    """Give our executor to Covalent's own nodes of a dispatch, and of the dispatches whose sublattice it is.
 
-    With ``@ct.lattice`` alone they are for Covalent's executors ``dask`` and ``local``, whose processes have all that
-    the server has, its credentials too, but not the modules of the jobs: they unpickle each result that they meet. Once
-    for each dispatch; again does no harm.
+    With ``@ct.lattice`` alone these nodes have Covalent's executors ``dask`` or ``local``, which unpickle each result
+    that they get, in processes that have the server's credentials and lack the modules of the jobs. Done once for each
+    dispatch; doing it again does no harm.
     """
     with engine().begin() as connection:
         above: str | None = dispatch_id
@@ -267,7 +272,7 @@ def _take_over(dispatch_id: str) -> None:
 
 
 def write_options(dispatch_id: str, node_ids: Sequence[int], options: Mapping[str, Any]) -> None:
-    """Give nodes an executor of ours with these options, which Covalent makes it with from now on."""
+    """Give nodes our executor with these options: Covalent makes their executor with them from now on."""
     data = json.dumps({"type": OURS, "short_name": OURS, "attributes": dict(options)})
     with engine().begin() as connection:
         connection.execute(
@@ -280,12 +285,12 @@ def write_options(dispatch_id: str, node_ids: Sequence[int], options: Mapping[st
         )
 
 
-def _mend_paths(dispatch_id: str) -> None:
-    """Tell the UI where the files of a dispatch's electrons are.
+def _correct_paths(dispatch_id: str) -> None:
+    """Write the folder of each electron of a dispatch into ``electrons.storage_path``, for the UI. Never raises.
 
-    Covalent 0.240 stores the data folder itself in ``electrons.storage_path`` and joins it with bare file names
-    (``_dal/importers/electron.py``): source, result and error of every electron stay blank in the UI. Only the UI reads
-    that column. Best effort.
+    Covalent 0.240 stores the data folder in that column and joins it with bare file names
+    (``_dal/importers/electron.py``): source, result and error of every electron stay blank in the UI, with any
+    executor. Only the UI reads that column.
     """
     try:
         with engine().begin() as connection:
@@ -300,7 +305,14 @@ def _mend_paths(dispatch_id: str) -> None:
 
 
 class StatusChange(NamedTuple):
-    """What the UI and clients are to be told of a node while its job is under way."""
+    """The status of a node that the UI and clients see while its job is under way.
+
+    Attributes:
+        dispatch_id: The dispatch.
+        node_id: The node.
+        status: ``"STARTING"`` or ``"RUNNING"``.
+        started_at: When the job began to run, epoch seconds; `None` leaves what is stored.
+    """
 
     dispatch_id: str
     node_id: int
@@ -309,10 +321,10 @@ class StatusChange(NamedTuple):
 
 
 def write_statuses(changes: Sequence[StatusChange]) -> None:
-    """Show ``STARTING`` or ``RUNNING`` for nodes that have not ended, in one transaction. Best effort.
+    """Store ``STARTING`` or ``RUNNING`` as the status of nodes that have not ended, in one transaction. Never raises.
 
-    Covalent shows RUNNING from the moment that `send` returns, while the job may wait for a machine for hours. Of the
-    other words only STARTING is safe: a status outside Covalent's ``StatusEnum`` makes its API answer 500.
+    Covalent shows RUNNING as soon as `send` returns, while the job may wait for a machine for hours. STARTING is the
+    only other status that can be stored: Covalent's API answers 500 to one that is not in its ``StatusEnum``.
     """
     if not changes:
         return
@@ -326,7 +338,7 @@ def write_statuses(changes: Sequence[StatusChange]) -> None:
                     "node_id": change.node_id,
                 }
                 if change.started_at is not None:
-                    # Covalent keeps naive UTC.
+                    # Covalent stores UTC without a time zone.
                     when = datetime.fromtimestamp(change.started_at, timezone.utc).replace(tzinfo=None)
                     values["started_at"] = when
                 connection.execute(
@@ -342,7 +354,7 @@ def write_statuses(changes: Sequence[StatusChange]) -> None:
 
 
 async def redraw(dispatch_ids: Iterable[str]) -> None:
-    """Have open UI pages of these dispatches read the new statuses. Best effort; runs on the server's loop."""
+    """Have open UI pages of these dispatches read the statuses again. Never raises; runs on the server's loop."""
     try:
         from covalent_ui.api.main import sio
 
@@ -356,7 +368,7 @@ async def redraw(dispatch_ids: Iterable[str]) -> None:
 
 
 def write_handle(dispatch_id: str, node_id: int, handle: str) -> None:
-    """Keep a job's handle where `set_job_handle` would, when Covalent's own way did not answer in its 5 s."""
+    """Store a job handle where `set_job_handle` stores it, for a server that did not answer that within 5 s."""
     with engine().begin() as connection:
         connection.execute(
             statement(
@@ -369,7 +381,7 @@ def write_handle(dispatch_id: str, node_id: int, handle: str) -> None:
 
 
 def read_handle(dispatch_id: str, node_id: int) -> Any:
-    """The handle that was kept for a node's job, as `send` left it; `None` if none was."""
+    """The job handle that is stored for a node, as JSON; `None` where there is none."""
     with engine().connect() as connection:
         row = connection.execute(
             statement(

@@ -1,6 +1,6 @@
-"""A lattice from a file, dispatched with arguments as they were typed, and what Covalent's server says of it then.
+"""Dispatches a lattice of a file, with arguments as a user typed them, and asks the Covalent server for its status.
 
-A client's side only: it needs a Covalent server that runs, and knows nothing of AWS.
+This is the side of the client: a Covalent server has to run. Knows nothing of AWS.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from covalent_cirro.covalent_server import plain_paths
 from covalent_cirro.errors import HostError, SettingsError
 
 EXECUTOR = "cirro"
-"""The short name that Covalent knows our executor by."""
+"""Short name of `CirroBatchExecutor` in Covalent."""
 
 COMPLETED = "COMPLETED"
 ENDED = frozenset({COMPLETED, "FAILED", "CANCELLED", "POSTPROCESSING_FAILED"})
-"""Statuses of a dispatch that do not change any more (``covalent/_shared_files/util_classes.py``)."""
+"""Final statuses of a dispatch (``covalent/_shared_files/util_classes.py``)."""
 
 
 def load(name: str) -> Any:
-    """The lattice that ``FILE:LATTICE`` names; ``FILE`` alone where the file has one.
+    """Load the lattice that ``FILE:LATTICE`` names; ``FILE`` alone is enough where the file has one lattice.
 
-    The file is run as it is by an import, so what stands under ``if __name__ == "__main__"`` is not. Its functions
-    travel with the electrons: no job can import it.
+    The file is run as an import runs it, without what is under ``if __name__ == "__main__"``. Its functions are pickled
+    by value, since no job can import the file.
 
     Raises:
-        SettingsError: There is no such file or lattice; those that there are, are named.
+        SettingsError: There is no such file or lattice; the message names the lattices of the file.
     """
     file, _, wanted = name.rpartition(":") if ":" in name and not Path(name).exists() else (name, "", "")
     path = Path(file)
@@ -64,22 +64,22 @@ def load(name: str) -> Any:
 def _imported(path: Path) -> ModuleType:
     folder = str(path.resolve().parent)
     if folder not in sys.path:
-        sys.path.insert(0, folder)  # as `python FILE` does, for the modules beside it
+        sys.path.insert(0, folder)  # as `python FILE` does, for modules in the same folder
     name = _module_name(path)
-    # By its loader: `python FILE` takes any name, also one that does not end with .py.
+    # With this loader, as `python FILE` does, the name of the file need not end with .py.
     spec = importlib.util.spec_from_loader(name, SourceFileLoader(name, str(path.absolute())))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    # Before it is run: a lattice, a sublattice and ct.DepsCall pickle functions when they are made.
+    # Before the file is run: a lattice, a sublattice and ct.DepsCall pickle functions when they are made.
     cloudpickle.register_pickle_by_value(module)
     spec.loader.exec_module(module)
     return module
 
 
 def _module_name(path: Path) -> str:
-    """A name for the module of a file: a name in Python, and nobody else's."""
+    """A name for the module of a file that is valid in Python and that no other module has."""
     name = re.sub(r"\W", "_", path.stem)
     name = name if name.isidentifier() and not keyword.iskeyword(name) else f"_{name}"
     while name in sys.modules or name in sys.stdlib_module_names:
@@ -94,13 +94,17 @@ def _is_lattice(value: object) -> bool:
 
 
 def arguments(lattice: Any, typed: Sequence[str]) -> dict[str, Any]:
-    """A lattice's keyword arguments from ``--name value`` and ``--name=value``.
+    """Read keyword arguments of a lattice from ``--name value`` and ``--name=value``.
 
-    A value is what Python reads it as (a number, a list, a quoted text, ``True``), or JSON if it is a list or an object
-    of that, and else the text itself.
+    A value is read as a literal of Python (a number, a list, a quoted text, ``True``), else as a list or an object of
+    JSON, else it is the text itself.
+
+    Args:
+        lattice: The lattice.
+        typed: The words of the command line after the lattice.
 
     Raises:
-        SettingsError: A name that the lattice has not, or one that it needs and was not given; all are named.
+        SettingsError: The lattice has no argument of a name, or an argument without a default is missing.
     """
     given: dict[str, Any] = {}
     words = iter(typed)
@@ -119,7 +123,7 @@ def arguments(lattice: Any, typed: Sequence[str]) -> dict[str, Any]:
                 )
             value = following
         given[name.replace("-", "_")] = _read(value)
-    # Pickled by this process a moment ago: it is the client's own function.
+    # This unpickles what this process pickled a moment ago.
     parameters = inspect.signature(lattice.workflow_function.get_deserialized()).parameters
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     named = {
@@ -138,7 +142,7 @@ def arguments(lattice: Any, typed: Sequence[str]) -> dict[str, Any]:
 
 
 def _read(value: str) -> Any:
-    # What a person typed may be anything: all that `literal_eval` says it raises is no reason to stop.
+    # A user can type any text: none of the errors that `literal_eval` documents is a reason to stop.
     with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError), _quietly():
         return ast.literal_eval(value)
     if value.lstrip()[:1] in ("[", "{"):
@@ -149,22 +153,26 @@ def _read(value: str) -> Any:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without warnings of how Python's compiler reads a text that was not meant for it."""
+    """Hide warnings of Python's compiler, which reads a text that may be no code."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def dispatch(lattice: Any, given: Mapping[str, Any], *, reuse_from: str | None = None) -> str:
-    """Hand a lattice to the Covalent server; its dispatch id.
+    """Dispatch a lattice.
 
     Args:
         lattice: The lattice.
-        given: Its arguments.
-        reuse_from: Whole id of an earlier dispatch: set for all electrons with our executor, whatever they have.
+        given: Keyword arguments of the lattice.
+        reuse_from: Whole id of an earlier dispatch. It is set on all electrons with our executor, in place of their
+            own option.
+
+    Returns:
+        The dispatch id.
 
     Raises:
-        HostError: No server answers.
+        HostError: No Covalent server answers.
     """
     import covalent as ct
 
@@ -173,7 +181,7 @@ def dispatch(lattice: Any, given: Mapping[str, Any], *, reuse_from: str | None =
             return str(ct.dispatch(lattice)(**given))
         from covalent._dispatcher_plugins.local import LocalDispatcher
 
-        # What ct.dispatch does, with a look at the graph in between: electrons may be anywhere in the file.
+        # The steps of ct.dispatch, with the option set on the nodes of the built graph.
         built = copy.deepcopy(lattice)
         built.build_graph(**given)
         _ask_to_reuse(built.transport_graph, reuse_from)
@@ -189,17 +197,17 @@ def _ask_to_reuse(graph: Any, dispatch_id: str) -> None:
         metadata = node["metadata"]
         if metadata.get("executor") != EXECUTOR:
             continue
-        # Of an executor that was given by its name alone, Covalent keeps no data: the server's own settings hold.
+        # Covalent stores no data of an executor that was given by its name alone.
         data = metadata.get("executor_data") or {"type": EXECUTOR, "short_name": EXECUTOR}
         attributes = {**data.get("attributes", {}), "reuse_from": dispatch_id}
         metadata["executor_data"] = {**data, "attributes": attributes}
 
 
 def status(dispatch_id: str) -> str:
-    """The dispatch's status in Covalent's word.
+    """The status of a dispatch, as Covalent names it.
 
     Raises:
-        HostError: No server answers.
+        HostError: No Covalent server answers.
     """
     import covalent as ct
 
@@ -208,10 +216,10 @@ def status(dispatch_id: str) -> str:
 
 
 def error(dispatch_id: str) -> str:
-    """What Covalent says of a dispatch that failed: its nodes that failed, each with the beginning of why."""
+    """The error of a dispatch that failed: a line for each node that failed, with the first paragraph of its error."""
     from covalent._results_manager import results_manager
 
-    told = []
+    lines = []
     with _answered(), tempfile.TemporaryDirectory() as folder:
         found = results_manager.get_result_manager(dispatch_id, folder)
         for node in found._manifest["lattice"]["transport_graph"]["nodes"]:
@@ -219,19 +227,19 @@ def error(dispatch_id: str) -> str:
                 for key in ("error", "stderr"):
                     found.download_node_asset(node["id"], key)
                 paths = [results_manager.get_node_asset_path(folder, node["id"], key) for key in ("error", "stderr")]
-                told.append(f"{node['metadata']['name']} (node {node['id']}): {_why(*paths)}")
-    return "\n".join(told) or str(found.result_object.error or "")
+                lines.append(f"{node['metadata']['name']} (node {node['id']}): {_why(*paths)}")
+    return "\n".join(lines) or str(found.result_object.error or "")
 
 
 def _why(error: str, stderr: str) -> str:
-    """The first paragraph of an error; where Covalent has none (its own executors write none), the last words."""
+    """The first paragraph of the error; the last line of stderr where it is empty, as of Covalent's own executors."""
     files = map(Path, (error, stderr))
     texts = [file.read_text("utf-8", "replace").strip() if file.exists() else "" for file in files]
     return texts[0].partition("\n\n")[0] or texts[1].rpartition("\n")[2] or "Covalent does not say why"
 
 
 def cancel(dispatch_id: str) -> None:
-    """Have the server cancel all of a dispatch."""
+    """Have the Covalent server cancel a whole dispatch."""
     import covalent as ct
 
     with _answered():
@@ -239,7 +247,7 @@ def cancel(dispatch_id: str) -> None:
 
 
 def page(dispatch_id: str) -> str:
-    """Where the Covalent UI shows a dispatch."""
+    """URL of the page of a dispatch in the Covalent UI."""
     return f"{_server()}/{dispatch_id}"
 
 
@@ -250,7 +258,7 @@ def _server() -> str:
 
 
 def quoted_folder() -> str:
-    """The folder that `ct.get_result` fetches results into, if Covalent cannot use its path; else empty."""
+    """The folder into which `ct.get_result` fetches results, if Covalent cannot use its path; else empty."""
     from covalent._shared_files.config import get_config
 
     folder = str(get_config("sdk.results_dir"))

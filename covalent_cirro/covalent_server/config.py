@@ -1,6 +1,7 @@
-"""The user's Covalent config file: what it says of our executor, and what ``cirro deploy`` writes into it.
+"""The user's Covalent config file: the section of our executor, and what ``cirro deploy`` writes into it.
 
-Edits the file itself, so that comments stay and Covalent, which takes seconds, is not imported; knows no AWS.
+Reads and edits the file itself: comments stay, and Covalent need not be imported, which takes seconds. Knows nothing of
+AWS.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ from covalent_cirro.errors import HostError
 from covalent_cirro.settings import BY_NAME, SECTION
 
 OURS = "cirro"
-"""Section of the config with what the last deployment was: what tells values that we wrote from the user's."""
+"""Section of the config with the last deployment and the values that it wrote, which tell them from the user's."""
 
 IMAGE = "container_image_uri"
-"""The setting that ``cirro image push`` writes."""
+"""The option that ``cirro image push`` writes."""
 
 LOCK_PATIENCE_S = 10.0
-"""Covalent holds the file's lock for milliseconds at a time, but for each electron."""
+"""How long the lock of the file is waited for. Covalent takes it for milliseconds, for each electron."""
 
 
 class LastDeploy(NamedTuple):
-    """What was written into the config last.
+    """The deployment that was written into the config last.
 
     Attributes:
         stack_name: Name of the deployment.
         region: AWS region.
         profile: AWS profile; empty for AWS's usual chain.
-        settings: The executor's settings as they were written.
+        settings: Options of the executor, with the values that were written.
     """
 
     stack_name: str
@@ -45,11 +46,11 @@ class LastDeploy(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """What became of settings that were to be written.
+    """Options that were written into the config, and options that were not.
 
     Attributes:
-        written: Settings whose value in the file is new.
-        kept: Settings that the user had set to another value, with the user's value: they were left as they were.
+        written: Options whose value in the file is new.
+        kept: Options that the user had set to another value, with the user's value, which is still in the file.
     """
 
     written: dict[str, str]
@@ -57,10 +58,10 @@ class Recorded(NamedTuple):
 
 
 def config_path(environment: Mapping[str, str] = os.environ) -> Path:
-    """Covalent's config file, found as Covalent 0.240 finds it (``covalent/_shared_files/defaults.py``).
+    """Path of Covalent's config file, as Covalent 0.240 finds it (``covalent/_shared_files/defaults.py``).
 
     Args:
-        environment: The variables of the process that reads it; this one's unless given.
+        environment: Environment variables of the process that reads the file.
     """
     folder = environment.get("COVALENT_CONFIG_DIR") or environment.get("XDG_CONFIG_DIR")
     return Path(folder or Path.home() / ".config" / "covalent") / "covalent.conf"
@@ -76,7 +77,7 @@ def read() -> dict[str, Any]:
 
 
 def folders() -> dict[str, str]:
-    """Folders that Covalent copies results into, by their name in the config; its defaults are below the home."""
+    """Folders into which Covalent copies results, by their name in the config; the home folder where one is not set."""
     config = read()
     home = str(Path.home())
     names = ("sdk.results_dir", "dispatcher.results_dir", "dispatcher.cache_dir")
@@ -85,13 +86,13 @@ def folders() -> dict[str, str]:
 
 
 def executor_section() -> dict[str, Any]:
-    """What ``[executors.cirro]`` says."""
+    """The section ``[executors.cirro]``; empty where there is none."""
     section = read().get("executors", {}).get(SECTION.split(".")[1], {})
     return dict(section) if isinstance(section, dict) else {}
 
 
 def last_deploy() -> LastDeploy | None:
-    """What `record` wrote last; `None` where nothing is recorded."""
+    """The deployment that `record` wrote last; `None` where there is none."""
     ours = read().get(OURS)
     if not isinstance(ours, dict) or not ours.get("stack_name"):
         return None
@@ -105,19 +106,19 @@ def last_deploy() -> LastDeploy | None:
 
 
 def record(settings: Mapping[str, str], *, stack_name: str, region: str, profile: str) -> Recorded:
-    """Write a deployment's settings into ``[executors.cirro]``, keeping what the user set.
+    """Write options of a deployment into ``[executors.cirro]``, except for those that the user set.
 
-    A value is the user's when it is neither the one that we wrote last nor the option's default, which older versions
-    and the stock plugin pin in the file.
+    A value is the user's if it is neither the one that was written last nor the default of the option, which older
+    versions and the stock plugin write into the file.
 
     Args:
-        settings: The executor's settings that the deployment gives.
+        settings: Values of the executor's options that belong to the deployment.
         stack_name: Name of the deployment.
         region: AWS region.
-        profile: AWS profile with which it was deployed; empty for AWS's usual chain.
+        profile: AWS profile of the deployment; empty for AWS's usual chain.
 
     Raises:
-        HostError: The file cannot be read or written, or somebody holds its lock.
+        HostError: The file cannot be read or written, or another program holds its lock.
     """
     with _edited() as document:
         section, ours = _executor(document), _table(document, OURS)
@@ -134,13 +135,13 @@ def record(settings: Mapping[str, str], *, stack_name: str, region: str, profile
 
 
 def set_image(uri: str) -> Recorded:
-    """Make an image the executor's, unless the user set another one by hand.
+    """Write the image of jobs into ``[executors.cirro]``, unless the user set another one.
 
     Args:
         uri: URI of the image, best with its digest.
 
     Raises:
-        HostError: The file cannot be read or written, or somebody holds its lock.
+        HostError: The file cannot be read or written, or another program holds its lock.
     """
     with _edited() as document:
         section, ours = _executor(document), _table(document, OURS)
@@ -151,16 +152,16 @@ def set_image(uri: str) -> Recorded:
 
 
 def forget(stack_name: str) -> list[str]:
-    """Take out what was recorded for a deployment, except for what the user changed since.
+    """Remove the options that `record` wrote for a deployment, except for those that the user changed since.
 
     Args:
-        stack_name: Name of the deployment; where another one was recorded last, nothing happens.
+        stack_name: Name of the deployment. Where another one was written last, nothing is removed.
 
     Returns:
-        The settings that were taken out.
+        The options that were removed.
 
     Raises:
-        HostError: The file cannot be read or written, or somebody holds its lock.
+        HostError: The file cannot be read or written, or another program holds its lock.
     """
     last = last_deploy()
     if last is None or last.stack_name != stack_name:
@@ -195,7 +196,7 @@ def _load() -> tomlkit.TOMLDocument:
     except FileNotFoundError:
         return tomlkit.document()
     except (OSError, UnicodeDecodeError, TOMLKitError) as error:
-        raise HostError(f"Covalent's config {path} cannot be read: {error}. Mend it, or move it away.") from error
+        raise HostError(f"Covalent's config {path} cannot be read: {error}. Correct it, or move it away.") from error
 
 
 def _table(document: Any, name: str) -> Any:
@@ -210,7 +211,7 @@ def _executor(document: Any) -> Any:
 
 @contextlib.contextmanager
 def _edited() -> Iterator[tomlkit.TOMLDocument]:
-    """The file's content, written back whole at the end, under the lock that Covalent itself takes."""
+    """The content of the file, which is written back at the end of the block, under the lock that Covalent takes."""
     path = config_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

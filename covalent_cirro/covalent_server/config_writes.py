@@ -1,8 +1,8 @@
-"""Keeps Covalent's config file whole in a server whose disk is full.
+"""Keeps a full disk from emptying Covalent's config file.
 
-Covalent 0.240 writes the file anew for each electron: it empties it, and then writes what it had read
-(``_shared_files/config.py``, ``ConfigManager.write_config``). Without room for that the file stays empty, and nobody
-can dispatch. Knows Covalent's config; nothing of ours in it.
+Covalent 0.240 writes the file again for each electron: it empties the file, and then writes what it had read
+(``_shared_files/config.py``, ``ConfigManager.write_config``). On a full disk the file stays empty, and nobody can
+dispatch. Knows the file of the config, not its options.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def write_whole() -> None:
-    """Have this process write the file only where it changes, and in one step. Does nothing a second time."""
+    """Make Covalent in this process write the file only where it changes, and in one step. Can be called again."""
     from covalent._shared_files.config import ConfigManager
 
     if ConfigManager.write_config is not _write:
@@ -41,6 +41,6 @@ def _write(manager: Any) -> None:
             os.unlink(beside)
         if not isinstance(error, OSError) or error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        # A file that is mounted alone, or lies in a folder that is not ours to write, is written as Covalent does it.
+        # A file that is a mount of its own, or whose folder is read only, is written as Covalent does it.
         with open(path, "w") as file:
             toml.dump(manager.config_data, file)

@@ -1,7 +1,7 @@
-"""Waits where another program has locked a Covalent server's SQLite database (a backup, a browser of databases).
+"""Waits while another program (a backup, a browser of databases) has locked the SQLite database of a Covalent server.
 
-Covalent 0.240 opens it with the 5 s of Python's `sqlite3`, fails an electron whose status cannot be written by then,
-and never looks at its job again. Knows SQLite and SQLAlchemy; nothing of Covalent's tables.
+Covalent 0.240 waits for the 5 s of Python's `sqlite3`; then it fails the electron whose status cannot be written, and
+does not look at its job again. Knows SQLite and SQLAlchemy, not Covalent's tables.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PATIENCE_S = 60.0
-"""How long a lock is waited for in all."""
+"""Longest wait for a lock."""
 
 PAUSE_S = 0.1
-"""Before the next try: SQLite answers at once where waiting could be a deadlock."""
+"""Pause before the next try: SQLite does not wait itself where that could be a deadlock."""
 
-TOLD_EVERY_S = 10.0
-"""A lock that lasts is told again after this, however many statements wait for it."""
+LOG_EVERY_S = 10.0
+"""Pause between two lines in the log about locks, however many statements wait."""
 
-_told_at = float("-inf")
-_telling = threading.Lock()
+_logged_at = float("-inf")
+_logging = threading.Lock()
 
 
 def wait_everywhere() -> None:
-    """Have all connections that SQLAlchemy makes to SQLite files in this process wait. Does nothing a second time."""
+    """Make all SQLite connections that SQLAlchemy opens in this process wait for locks. Can be called again."""
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
@@ -45,18 +45,18 @@ def _with_patience(dialect: Any, record: Any, arguments: Any, options: dict[str,
 
 
 class PatientConnection(sqlite3.Connection):
-    """A connection whose statements are tried again while another program has the database locked."""
+    """A connection that repeats statements while another program has locked the database."""
 
     def cursor(self, factory: Any = None) -> Any:
-        """A cursor that waits too."""
+        """A cursor that repeats its statements too."""
         return super().cursor(factory or _PatientCursor)
 
     def execute(self, *arguments: Any) -> Any:
-        """A statement with a cursor of its own, which `sqlite3` would not take from `cursor`."""
+        """Execute a statement with a cursor of `cursor`, which the method of `sqlite3` would not call."""
         return self.cursor().execute(*arguments)
 
     def commit(self) -> None:
-        """End the transaction. One that could not be ended for a lock is still there: it is ended a moment later."""
+        """Commit the transaction; repeat that while another program has locked the database."""
         _patiently(self, super().commit)
 
 
@@ -69,36 +69,36 @@ class _PatientCursor(sqlite3.Cursor):
 
 
 def _patiently(connection: sqlite3.Connection, work: Callable[[], T]) -> T:
-    """Do something again while the database is locked. SQLite itself has waited for some seconds each time."""
+    """Repeat work while the database is locked. SQLite itself waits for some seconds each time."""
     begin = time.monotonic()
-    changes, is_told = connection.total_changes, False
+    changes, is_logged = connection.total_changes, False
     while True:
         try:
             done = work()
         except sqlite3.OperationalError as error:
             waited_s = time.monotonic() - begin
-            # What has changed rows already must not change them twice.
+            # A statement that has changed rows already must not change them twice.
             if not _is_locked(error) or waited_s > PATIENCE_S or connection.total_changes != changes:
                 raise
-            is_told = _tell(connection, waited_s) or is_told
+            is_logged = _log_wait(connection, waited_s) or is_logged
             time.sleep(PAUSE_S)
             continue
-        if is_told:
+        if is_logged:
             log.warning("The database was locked for %.0f s; nothing was lost", time.monotonic() - begin)
         return done
 
 
 def _is_locked(error: sqlite3.OperationalError) -> bool:
-    # Python 3.10 has no error codes. The words are those of SQLite's result codes SQLITE_BUSY and SQLITE_LOCKED.
+    # Python 3.10 has no error codes. These are the texts of SQLite's result codes SQLITE_BUSY and SQLITE_LOCKED.
     return str(error).startswith(("database is locked", "database table is locked"))
 
 
-def _tell(connection: sqlite3.Connection, waited_s: float) -> bool:
-    global _told_at
-    with _telling:
-        if time.monotonic() - _told_at < TOLD_EVERY_S:
+def _log_wait(connection: sqlite3.Connection, waited_s: float) -> bool:
+    global _logged_at
+    with _logging:
+        if time.monotonic() - _logged_at < LOG_EVERY_S:
             return False
-        _told_at = time.monotonic()
+        _logged_at = time.monotonic()
     log.warning(
         "Another program has locked %s (a backup?): waiting for it, %.0f s by now and at most %.0f s",
         _path(connection),

@@ -1,7 +1,7 @@
-"""The dispatches of the Covalent server: what its database says of each, and Covalent's own ways to go on.
+"""Dispatches in the Covalent server's database, and Covalent's functions that run, cancel and end them.
 
-Written for Covalent 0.240, as `covalent_server/assets.py`, whose statements it shares. Runs in the server's process,
-on its event loop; decides nothing and knows nothing of AWS.
+Written for Covalent 0.240, as `covalent_server/assets.py`. Runs in the process of the server, on its event loop.
+Decides nothing, and knows nothing of AWS.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from covalent_cirro.covalent_server.assets import engine, is_covalents_own, statement
 
 UNFINISHED = ("STARTING", "RUNNING")
-"""Statuses of a dispatch that somebody has to work on. A NEW_OBJECT was registered and never started."""
+"""Statuses of a dispatch that was started and has not ended. A NEW_OBJECT was registered and never started."""
 
 ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
-"""Statuses that Covalent never leaves (``TERMINAL_STATUSES``)."""
+"""Final statuses of nodes and dispatches (``TERMINAL_STATUSES``)."""
 
 POSTPROCESS_PREFIX = ":postprocess:"
 
@@ -48,7 +48,13 @@ WHERE l.dispatch_id = :dispatch_id
 
 
 class Dispatch(NamedTuple):
-    """A dispatch: its id, that of the dispatch whose sublattice it is (its own, if of none), and its status."""
+    """A dispatch.
+
+    Attributes:
+        dispatch_id: Dispatch id.
+        root_id: Id of the outermost dispatch whose sublattice it is; its own id where it is no sublattice.
+        status: Covalent's status.
+    """
 
     dispatch_id: str
     root_id: str
@@ -56,17 +62,19 @@ class Dispatch(NamedTuple):
 
 
 class RunNode(NamedTuple):
-    """What the database says of a node.
+    """A node as the database has it.
 
     Attributes:
-        node_id, group_id: Its number, and that of its task group.
-        name: Covalent's own are told by it (`assets.is_covalents_own`).
-        status: Covalent's word.
-        executor: Short name of its executor.
-        options: Options of its executor.
-        cancel_requested: Its end was asked for.
-        has_handle: A job's handle is kept.
-        sublattice_id, sublattice_status: The dispatch that it stands for, if any.
+        node_id: Number of the node in its dispatch.
+        group_id: Number of the task group.
+        name: Name of the node; see `assets.is_covalents_own`.
+        status: Covalent's status.
+        executor: Short name of the executor.
+        options: Options of the executor.
+        cancel_requested: A cancel of the node was requested.
+        has_handle: A job handle is stored.
+        sublattice_id: Id of the dispatch that runs for a sublattice; `None` for another node.
+        sublattice_status: Status of that dispatch.
     """
 
     node_id: int
@@ -82,31 +90,36 @@ class RunNode(NamedTuple):
 
     @property
     def has_ended(self) -> bool:
-        """Whether its status is final."""
+        """Whether the status is final."""
         return self.status in ENDED
 
     @property
     def is_host_node(self) -> bool:
-        """Whether Covalent made it for itself: it has no effect but its result, so it may run again."""
+        """Whether it is one of Covalent's own nodes, which can run again: they have no effect but their result."""
         return is_covalents_own(self.name)
 
 
 class Graph(NamedTuple):
-    """A dispatch's nodes by number, and its edges as pairs of parent and child, one for each argument."""
+    """The graph of a dispatch.
+
+    Attributes:
+        nodes: The nodes, by number.
+        edges: ``(parent, child)`` for each argument.
+    """
 
     nodes: dict[int, RunNode]
     edges: list[tuple[int, int]]
 
 
 def unfinished() -> list[Dispatch]:
-    """The dispatches that the database shows as begun and not ended, oldest first."""
+    """Dispatches that were started and have not ended, oldest first."""
     with engine().connect() as connection:
         rows = connection.execute(statement(_SELECT_DISPATCHES, "statuses"), {"statuses": list(UNFINISHED)}).fetchall()
     return [Dispatch(dispatch_id, root_id or dispatch_id, status) for dispatch_id, root_id, status in rows]
 
 
 def read(dispatch_id: str) -> Graph:
-    """The nodes and edges of a dispatch."""
+    """Read the graph of a dispatch."""
     with engine().connect() as connection:
         rows = connection.execute(statement(_SELECT_NODES), {"dispatch_id": dispatch_id}).fetchall()
         edges = connection.execute(statement(_SELECT_EDGES), {"dispatch_id": dispatch_id}).fetchall()
@@ -140,10 +153,16 @@ def _options(executor_data: object) -> Mapping[str, Any]:
 async def reset_counters(
     dispatch_id: str, pending: Mapping[int, int], order: Mapping[int, Sequence[int]], unresolved: int
 ) -> None:
-    """Set what Covalent counts while a dispatch runs: inputs that each task group waits for, nodes under way in all.
+    """Set the numbers that Covalent counts down while a dispatch runs.
 
-    They lie in a database of their own that mostly dies with the server, and are written after the nodes' statuses:
-    after a crash they may be gone, or behind.
+    Covalent keeps them in a database of their own, which mostly ends with the server, and writes them after the
+    statuses of the nodes: after a crash they may be missing or too high.
+
+    Args:
+        dispatch_id: The dispatch.
+        pending: Number of inputs that each task group still waits for.
+        order: The nodes of each task group, in the order in which they run.
+        unresolved: Number of nodes that are under way.
     """
     from covalent_dispatcher._core.dispatcher_modules.caches import _task_group_cache, _workflow_run_cache
 
@@ -163,7 +182,7 @@ async def order(dispatch_id: str) -> dict[int, list[int]]:
 
 
 async def mark_running(dispatch_id: str) -> None:
-    """Show a dispatch that was starting as running."""
+    """Store the status RUNNING of a dispatch."""
     from covalent._shared_files.util_classes import RESULT_STATUS
     from covalent_dispatcher._core import data_manager
 
@@ -174,14 +193,14 @@ async def mark_running(dispatch_id: str) -> None:
 
 
 async def submit_group(dispatch_id: str, nodes: Sequence[int], group_id: int) -> None:
-    """Have Covalent run a task group whose inputs are there, as it does when the last of them arrives."""
+    """Have Covalent run a task group whose inputs are there, as it does when the last input arrives."""
     from covalent_dispatcher._core import dispatcher
 
     await dispatcher._submit_task_group(dispatch_id, list(nodes), group_id)
 
 
 async def start_sublattice(dispatch_id: str, node: RunNode) -> None:
-    """Have Covalent begin the dispatch of a sublattice whose graph was built."""
+    """Have Covalent start the dispatch of a sublattice whose graph is built."""
     from covalent_dispatcher._core import data_manager, dispatcher
 
     sublattice_id = node.sublattice_id
@@ -191,14 +210,14 @@ async def start_sublattice(dispatch_id: str, node: RunNode) -> None:
 
 
 async def report_sublattice(sublattice_id: str) -> None:
-    """Have Covalent give the end of a sublattice's dispatch to the node that stands for it."""
+    """Have Covalent store the end of a sublattice's dispatch in the node of the sublattice."""
     from covalent_dispatcher._core import data_manager
 
     await data_manager.persist_result(sublattice_id)
 
 
 async def finish(dispatch_id: str) -> None:
-    """Have Covalent end a dispatch of which nothing is left to run, because nodes failed or were cancelled."""
+    """Have Covalent end a dispatch in which nothing is left to run, because nodes failed or were cancelled."""
     from covalent_dispatcher._core import data_manager, dispatcher
 
     await dispatcher._finalize_dispatch(dispatch_id)
@@ -206,7 +225,7 @@ async def finish(dispatch_id: str) -> None:
 
 
 def reopen(dispatch_id: str, node_ids: Sequence[int]) -> None:
-    """Make nodes unfinished again: the postprocessing that ended just before its dispatch should have."""
+    """Store RUNNING again as the status of nodes: of a postprocessing after which the server ended at once."""
     with engine().begin() as connection:
         for node_id in node_ids:
             connection.execute(
@@ -226,7 +245,7 @@ def reopen(dispatch_id: str, node_ids: Sequence[int]) -> None:
 
 
 async def cancel(dispatch_id: str, node_ids: Sequence[int]) -> None:
-    """Have Covalent cancel nodes; returns once every executor has answered. No node: the whole dispatch."""
+    """Have Covalent cancel nodes, or without nodes the whole dispatch. Waits until every executor has answered."""
     from covalent_dispatcher._core.runner_modules import cancel as runner_cancel
 
     await cancel_soon(dispatch_id, node_ids)
@@ -236,7 +255,7 @@ async def cancel(dispatch_id: str, node_ids: Sequence[int]) -> None:
 
 
 async def cancel_soon(dispatch_id: str, node_ids: Sequence[int]) -> None:
-    """Have Covalent cancel nodes as it does itself: it begins the executors' `cancel` and does not wait for it."""
+    """Have Covalent cancel nodes, or without nodes the whole dispatch. Does not wait for the executors."""
     from covalent_dispatcher._core import dispatcher
 
     await dispatcher.cancel_dispatch(dispatch_id, list(node_ids))

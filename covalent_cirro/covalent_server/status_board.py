@@ -1,6 +1,6 @@
-"""Shows in the Covalent UI what becomes of an electron's job, without loading the server's database.
+"""Shows the state of jobs in the Covalent UI, with few writes to the server's database.
 
-Changes are gathered for a moment and written together in small transactions; the latest of a node wins.
+Changes are gathered for a moment and written together in small transactions; of each node, the latest one is written.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from covalent_cirro.jobs import panel
 from covalent_cirro.jobs.states import JobDetail, JobState
 
 GATHER_S = 0.3
-"""How long changes are gathered."""
+"""Time for which changes are gathered before they are written."""
 
 CHANGES_AT_ONCE = 200
-"""Changes of one transaction: one that holds the database for 5 s fails other electrons."""
+"""Most changes in one transaction: a transaction that locks the database for 5 s fails other electrons."""
 
 
 class StatusBoard:
-    """The changes of one event loop that are not written yet."""
+    """Changes that are not written yet, of one event loop."""
 
     def __init__(self) -> None:
         self._statuses: dict[tuple[str, int], StatusChange] = {}
@@ -33,23 +33,23 @@ class StatusBoard:
         view.describe_jobs(panel.KEYS)
 
     def show(self, change: StatusChange) -> None:
-        """Write a change of a node's status soon."""
+        """Write the status of a node soon."""
         self._statuses[change.dispatch_id, change.node_id] = change
         self._soon()
 
     def show_panel(self, dispatch_id: str, node_id: int, lines: Mapping[str, str]) -> None:
-        """Write the lines of `panel.py` into a node's panel soon."""
+        """Write the lines of a node's panel (`jobs/panel.py`) soon."""
         self._panels[dispatch_id, node_id] = PanelChange(dispatch_id, node_id, lines)
         self._soon()
 
     def show_problem(self, dispatch_id: str, node_id: int, words: str) -> None:
-        """Write into a node's panel soon what is in the way, beside the lines that it has; "" once nothing is."""
+        """Write a problem into a node's panel soon, beside the lines that it has; "" removes the problem."""
         lines = {panel.PROBLEM: words} if words else {}
         self._problems[dispatch_id, node_id] = PanelChange(dispatch_id, node_id, lines)
         self._soon()
 
     def drop(self, dispatch_id: str, node_ids: list[int]) -> None:
-        """Forget changes of the status of nodes that have ended."""
+        """Drop changes of the status of nodes that have ended."""
         for node_id in node_ids:
             self._statuses.pop((dispatch_id, node_id), None)
 
@@ -69,8 +69,8 @@ class StatusBoard:
                 await asyncio.to_thread(view.write_panels, panels, panel.KEYS)
             if problems:
                 await asyncio.to_thread(view.write_panels, problems, (panel.PROBLEM,))
-            # Not for panels: the UI forgets which electron was picked when it draws anew, and closes the panel that
-            # somebody reads (Covalent 0.240). A click on the electron reads it again.
+            # Not for panels: when the UI of Covalent 0.240 draws a dispatch again, it closes the panel that somebody
+            # reads. A click on the electron reads the panel again.
             await assets.redraw({change.dispatch_id for change in statuses})
 
 
@@ -83,5 +83,5 @@ def board() -> StatusBoard:
 
 
 def status_of(detail: JobDetail) -> str:
-    """Covalent's word for a job that has not ended: without a container, an electron is starting."""
+    """Covalent's status for a job that has not ended: RUNNING while its container runs, else STARTING."""
     return "RUNNING" if detail.state == JobState.RUNNING.value else "STARTING"

@@ -1,7 +1,7 @@
-"""What the Covalent UI and API show of an electron's job: lines of its panel, and how long its logs are by now.
+"""What the Covalent UI and API show of an electron's job: the lines of its panel, and the sizes of its logs.
 
-Plain SQL in tiny transactions, as `covalent_server/assets.py`, for the same version of Covalent. What is only shown is
-best effort and never fails an electron.
+Written for Covalent 0.240, as `covalent_server/assets.py`, with plain SQL in small transactions. What is only shown
+never fails an electron.
 """
 
 from __future__ import annotations
@@ -36,7 +36,13 @@ WHERE l.dispatch_id = :dispatch_id AND e.transport_graph_node_id IN :nodes
 
 
 class PanelChange(NamedTuple):
-    """What an electron's panel is to show of its job: the lines of `progress/panel.py`, all of them."""
+    """New lines of an electron's panel.
+
+    Attributes:
+        dispatch_id: The dispatch.
+        node_id: The node.
+        lines: All lines of `jobs/panel.py`, by name.
+    """
 
     dispatch_id: str
     node_id: int
@@ -44,13 +50,13 @@ class PanelChange(NamedTuple):
 
 
 def write_panels(changes: Sequence[PanelChange], keys: Sequence[str]) -> None:
-    """Put lines in front of the executor's attributes, which the UI shows of an electron. Best effort.
+    """Write lines before the attributes of the executor, which the UI shows of an electron. Never raises.
 
-    Nothing but the UI's panel reads them: an executor is made from the same JSON, and ignores them (`from_dict`).
+    Executors are made from the same JSON, and ignore the lines (`CirroBatchExecutor.from_dict`).
 
     Args:
-        changes: The lines of each electron; they take the place of those before.
-        keys: Names of all lines that there are, for removing those of before.
+        changes: The lines of each electron.
+        keys: Names of all lines that there can be; lines of these names that are there already are removed.
     """
     by_dispatch: dict[str, dict[int, Mapping[str, str]]] = {}
     for change in changes:
@@ -72,7 +78,7 @@ def write_panels(changes: Sequence[PanelChange], keys: Sequence[str]) -> None:
 
 
 def _with_lines(data: str, lines: Mapping[str, str], keys: Sequence[str]) -> str:
-    # Of an executor that was given by its name alone Covalent keeps no attributes.
+    # Covalent stores no attributes of an executor that was given by its name alone.
     executor = json.loads(data or "{}")
     attributes = {name: value for name, value in executor.get("attributes", {}).items() if name not in keys}
     return json.dumps({**executor, "attributes": {**lines, **attributes}})
@@ -84,10 +90,10 @@ _SELECT_EXECUTOR = "SELECT executor_data FROM electrons WHERE id = :id"
 
 
 def describe_jobs(keys: Sequence[str]) -> None:
-    """Have the UI's API give the lines as an electron's description. Once for a process; best effort.
+    """Make the API of the UI return the lines as the description of an electron. Can be called again; never raises.
 
-    The panel shows 200 characters of the executor's attributes and no more (its ``SyntaxHighlighter.js``), but all of
-    the description, which Covalent 0.240 always leaves empty (``get_electron_details``).
+    The panel shows 200 characters of the executor's attributes (``SyntaxHighlighter.js``), but the whole description,
+    which Covalent 0.240 always leaves empty (``get_electron_details``).
 
     Args:
         keys: Names of the lines, in their order.
@@ -112,33 +118,38 @@ def _description(electron_id: int, keys: Sequence[str]) -> str:
     with engine().connect() as connection:
         row = connection.execute(statement(_SELECT_EXECUTOR), {"id": electron_id}).fetchone()
     attributes = json.loads(row[0]).get("attributes") or {} if row is not None else {}
-    # The page runs lines together, so that something visible must stand between them.
+    # The page shows line breaks as spaces: a visible character has to separate the lines.
     return " \u2022 ".join(
         f"{key.replace('_', ' ')}: {_breakable(attributes[key])}" for key in keys if attributes.get(key)
     )
 
 
 def _breakable(text: str) -> str:
-    """A text whose long words in capitals (AWS's reasons) may be broken where the panel is too narrow for them."""
+    """A text in which long words in capitals (AWS's reasons) can be broken, since the panel is narrow."""
     return re.sub("(?<=[A-Z][:_])(?=[A-Z])", "\u200b", text)
 
 
 class LogFile(NamedTuple):
-    """Covalent's file of an electron's stdout or stderr, and its row in ``assets``."""
+    """Covalent's file of the stdout or stderr of an electron.
+
+    Attributes:
+        asset_id: Id of the file's row in the table ``assets``.
+        path: Path of the file.
+    """
 
     asset_id: int
     path: str
 
 
 def log_files(dispatch_id: str, node_id: int) -> dict[str, LogFile]:
-    """An electron's ``stdout`` and ``stderr``; empty where Covalent does not know it."""
+    """The files ``stdout`` and ``stderr`` of an electron; empty where Covalent does not know the electron."""
     with engine().connect() as connection:
         rows = connection.execute(statement(_SELECT_LOGS), {"dispatch_id": dispatch_id, "node_id": node_id}).fetchall()
     return {key: LogFile(asset_id, os.path.join(base, object_key)) for key, asset_id, base, object_key in rows}
 
 
 def write_sizes(sizes: Mapping[int, int]) -> None:
-    """Tell Covalent how long files are by now, by their rows: clients fetch none that is empty. Best effort."""
+    """Store sizes of files, by `LogFile.asset_id`, since clients fetch no file of size 0. Never raises."""
     try:
         with engine().begin() as connection:
             connection.execute(

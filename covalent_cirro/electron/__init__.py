@@ -1,1 +1,1 @@
-"""The way of one electron on the Covalent server: sent, waited for, received."""
+"""The way of one electron on the Covalent server: `send`, `poll`, `receive`."""

@@ -1,9 +1,8 @@
-"""Covalent's own nodes that need nobody's code: lists, dicts, indexing them, and postprocessing that hands a result on.
+"""Runs Covalent's own nodes that need no code of users: lists, dicts, indexes of them, and postprocessing of a result.
 
-From files to files, in the server's own process, in pieces of a megabyte. No part is unpickled: a list is a pickle of
-pickles (`nested.py`), and so the modules of a result are needed where it is used, and nowhere else. What a node does is
-told by Covalent's own names (Covalent 0.240, ``_workflow/electron.py``, ``postprocessing.py``); its function is not
-read.
+Copies from files to files, in the process of the server, in pieces of a megabyte. No part is unpickled: a list is a
+pickle of pickles (`nested.py`), and so the modules of a result are needed only where the result is used. The name of a
+node says what it does (Covalent 0.240, ``_workflow/electron.py``, ``postprocessing.py``); its function is not read.
 """
 
 from __future__ import annotations
@@ -27,36 +26,40 @@ from covalent_cirro.electron.call_writer import ElectronSpec
 from covalent_cirro.electron.result_writer import Measured, WrittenFile, replacing
 
 _INDEX = re.compile(r"(\.__getitem__|\[\d+\])$")
-"""How names of nodes end that are ``x[key]``, or one of ``a, b = x``."""
+"""End of the names of nodes that are ``x[key]``, or one of ``a, b = x``."""
 
 UNOPENED = "..."
-"""What people see of an object of which nobody has seen more."""
+"""Text of an object whose text is not known."""
 
 _ITEMS = "items"
-"""In the header of a file that was written here: what people see of the items, as far as the first have room."""
+"""Member of the header of a file that this module wrote: the texts of the first items."""
 
 _TEXT_BYTES = 1000
-"""Of what people see of an object in a list, at most."""
+"""Most bytes of the text of an object in a list."""
 
 _KEY_BYTES = 10_000
-"""A key that is larger is not looked for here."""
+"""Most bytes of a key that is looked for here."""
 
 _SCAN_BYTES = 4096
-"""Read at a time where a pickle is looked at: what is skipped need not be decoded."""
+"""Bytes that are read at a time of a pickle: what is skipped need not be decoded."""
 
 _COPY_BYTES = 1024 * 1024
 
 
 def assemble(node: Node, spec: ElectronSpec, inputs: Mapping[int, str]) -> WrittenFile | None:
-    """Write the output of a node that needs nobody's code; `None`: it does, and nothing is written.
+    """Write the output of a node that needs no code of a user.
 
     Args:
         node: The node.
         spec: Its arguments.
-        inputs: The output file of each node that is an argument.
+        inputs: Path of the output of each node that is an argument.
+
+    Returns:
+        The output; `None` if the node needs code of a user: then nothing is written.
 
     Raises:
-        TobjError, OSError: A file is damaged, or cannot be read or written.
+        TobjError: A file is damaged.
+        OSError: A file cannot be read or written.
     """
     with open(node.paths["function"], "rb") as file:
         function = (tobj.read_header(file).fields.get("attrs") or {}).get("name")
@@ -68,7 +71,7 @@ def assemble(node: Node, spec: ElectronSpec, inputs: Mapping[int, str]) -> Writt
         found = _dict_of(*map(_read, args))
         return None if found is None else _write(output, found)
     if node.name == ":postprocess:reconstruct" and function == "_postprocess_recursively" and len(args) == 1:
-        # Lists and dicts of electrons were put together by nodes of their own: nothing is left to do.
+        # Other nodes have put lists and dicts of electrons together: the result is copied.
         return _copy(args[0], output)
     if function == node.name and _INDEX.search(node.name) and len(args) == 2 and not spec.kwargs:
         found = _item(_read(args[0]), args[1])
@@ -77,12 +80,12 @@ def assemble(node: Node, spec: ElectronSpec, inputs: Mapping[int, str]) -> Writt
 
 
 class _Unopened(NamedTuple):
-    """What is known of an object without opening it.
+    """An object as far as it is known without unpickling it.
 
     Attributes:
-        value: What it is made of.
-        text: What people see of it in a list.
-        items: What they see of its items, or of a dict's values; those that are left out are not known.
+        value: The parts that it consists of.
+        text: Text of the object, as a list shows it.
+        items: Texts of the first items, or of the first values of a dict.
     """
 
     value: Value
@@ -90,7 +93,7 @@ class _Unopened(NamedTuple):
     items: Sequence[str] = ()
 
     def item_text(self, index: int) -> str:
-        """What people see of an item."""
+        """The text of an item."""
         return self.items[index] if index < len(self.items) else UNOPENED
 
 
@@ -108,14 +111,14 @@ def _dict_of(keys: _Unopened, values: _Unopened) -> _Unopened | None:
 
 
 def _item(of: _Unopened, key_path: str) -> _Unopened | None:
-    """``of[key]``, where it can be told without unpickling."""
+    """``of[key]``; `None` where that cannot be found without unpickling."""
     with _open(key_path) as pickle:
         key = _literal(pickle.read(_KEY_BYTES + 1))
     value, index = of.value, None
     if isinstance(value, Pairs) and key is not None:
         for at, (each, _) in enumerate(value):
             known = _literal_of(each)
-            if known is None:  # it might be equal to anything
+            if known is None:  # it may be equal to the key
                 return None
             index = at if type(known) is type(key) and known == key else index
     elif not isinstance(value, (PickledPart, Pairs)) and isinstance(key, int) and -len(value) <= key < len(value):
@@ -152,9 +155,9 @@ def _read(path: str) -> _Unopened:
 
 
 def _text_at(begin: bytes, size: int) -> int:
-    """Where the text begins in the pickle of a string; 0 for any other pickle.
+    """Offset of the text in the pickle of a string; 0 for any other pickle.
 
-    PROTO, maybe FRAME, one of BINUNICODE with the length, the text, MEMOIZE, STOP.
+    The pickle of a string is PROTO, maybe FRAME, one of BINUNICODE with the length, the text, MEMOIZE, STOP.
     """
     at = 11 if begin[2:3] == b"\x95" else 2
     digits = {b"\x8c": 1, b"X": 4, b"\x8d": 8}.get(begin[at : at + 1], 0)
@@ -171,7 +174,7 @@ def _literal_of(value: Value) -> int | str | None:
 
 
 def _literal(pickle: bytes) -> int | str | None:
-    """The whole number or the text that a pickle is; `None` for any other. Nothing is unpickled."""
+    """The whole number or the text of a pickle, found without unpickling it; `None` for any other pickle."""
     import pickletools
 
     try:
@@ -180,7 +183,7 @@ def _literal(pickle: bytes) -> int | str | None:
             for opcode, argument, _ in pickletools.genops(pickle)
             if opcode.name not in ("PROTO", "FRAME", "MEMOIZE", "BINPUT")
         ]
-    except Exception:  # cut off, or no pickle at all
+    except Exception:  # cut short, or no pickle
         return None
     if len(said) != 2 or said[1][0] != "STOP":
         return None
@@ -216,7 +219,7 @@ def _write(path: str, known: _Unopened) -> WrittenFile:
 
 
 def _string(file: BinaryIO, part: PickledPart) -> bytes | None:
-    """The text of a part that is a string, whole: Covalent reads data out of what it shows of a string."""
+    """The whole text of a part that is a string, since Covalent uses the text of a string as data."""
     file.seek(part.offset)
     at = _text_at(file.read(32), part.size)
     file.seek(part.offset + at)
@@ -226,7 +229,7 @@ def _string(file: BinaryIO, part: PickledPart) -> bytes | None:
 
 
 def _first(texts: Sequence[str], room: int = STRING_BYTES) -> list[str]:
-    """So many of the first texts as there is room for."""
+    """The first texts, as many as have room."""
     found: list[str] = []
     for text in texts:
         room -= len(text)
@@ -252,7 +255,7 @@ def _cloudpickle_version() -> str:
 
 
 class _Sources(contextlib.ExitStack):
-    """Open pickles: the last one that was asked for, since neighbours are mostly of the same file."""
+    """Keeps the last pickle open, since parts that follow each other are mostly in the same file."""
 
     def __init__(self) -> None:
         super().__init__()

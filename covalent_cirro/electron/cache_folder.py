@@ -1,6 +1,6 @@
-"""Where things lie on the Covalent server on their way: a folder that is this user's alone, in it one for each process.
+"""The folder for temporary files on the Covalent server: one that is this user's alone, with a folder for each process.
 
-A process that is killed leaves its folder behind; the next one clears it. Knows paths and locks, nothing of blobs.
+A process that is killed leaves its folder behind, and the next process removes it. Knows paths and locks only.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from covalent_cirro import local_files, private
 from covalent_cirro.errors import SettingsError
 
 STOCK_DEFAULT = "/tmp/covalent"  # noqa: S108  (what is not used)
-"""The stock plugin's ``cache_dir``, which configs have pinned. Any user of the machine can make it before us, so it
-counts as unset."""
+"""The stock plugin's default of ``cache_dir``, which its users have in their config. Any user of the machine can make
+this folder first, so that it counts as unset."""
 
 FOLDER = "cirro"
-"""Our folder in Covalent's own cache folder."""
+"""Name of our folder in Covalent's cache folder."""
 
 PREFIX = "cirro-process-"
 LOCK = "lock"
-"""A process holds the lock on this file in its folder while it lives."""
+"""Name of the file in a process's folder that the process locks while it runs."""
 
 
 class _Ours(NamedTuple):
@@ -45,14 +45,14 @@ _ours: dict[Path, _Ours] = {}
 
 
 def scratch(cache_dir: str | None) -> str:
-    """This process's own folder for what is on its way; it goes with the process.
+    """The folder of this process for temporary files; it is removed when the process ends.
 
     Args:
-        cache_dir: The option; `None`: below Covalent's own cache folder.
+        cache_dir: The option ``cache_dir``; `None`: below Covalent's cache folder.
 
     Raises:
-        SettingsError: The option's folder is also another user's, or cannot be made.
-        LocalFileError: Nothing can be written there: the disk is full, or the server's user may not.
+        SettingsError: Another user can reach the folder of the option, or it cannot be made.
+        LocalFileError: The folder cannot be written: the disk is full, or the server's user has no permission.
     """
     shared = _folder(cache_dir)
     with _guard:
@@ -73,7 +73,7 @@ def scratch(cache_dir: str | None) -> str:
 
 
 def clear(cache_dir: str | None) -> None:
-    """Remove what processes that were killed left in the folder of ``cache_dir``. Never raises."""
+    """Remove the folders of processes that were killed from ``cache_dir``. Never raises."""
     try:
         shared = _folder(cache_dir)
         private.require_ours(shared)
@@ -95,8 +95,8 @@ def _folder(cache_dir: str | None) -> Path:
 
 def _make(shared: Path) -> _Ours:
     path = tempfile.mkdtemp(prefix=PREFIX, dir=shared)
-    lock = open(os.path.join(path, LOCK), "ab")  # noqa: SIM115  (held while the process lives)
-    with contextlib.suppress(OSError):  # a file system without locks: nobody clears anything there
+    lock = open(os.path.join(path, LOCK), "ab")  # noqa: SIM115  (locked while the process runs)
+    with contextlib.suppress(OSError):  # a file system without locks: no folder is removed there
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     made = _Ours(os.getpid(), path, lock)
     atexit.register(_remove, made)
@@ -104,25 +104,25 @@ def _make(shared: Path) -> _Ours:
 
 
 def _remove(made: _Ours) -> None:
-    if made.pid == os.getpid():  # a process that was forked from ours ends too
+    if made.pid == os.getpid():  # not in a process that was forked from this one
         shutil.rmtree(made.path, ignore_errors=True)
 
 
 def _clear(shared: Path) -> None:
     ours = {made.path for made in _ours.values() if made.pid == os.getpid()}
     for left in shared.glob(f"{PREFIX}*"):
-        # Closing a second descriptor of our own lock would give the lock up (fcntl(2)).
+        # Closing a second descriptor of a file ends this process's lock on it (fcntl(2)).
         if str(left) not in ours and _is_left(left):
             shutil.rmtree(left, ignore_errors=True)
 
 
 def _is_left(folder: Path) -> bool:
-    """Whether the process whose folder this is has ended."""
+    """Whether the process of a folder has ended."""
     try:
         with (folder / LOCK).open("ab") as lock:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
-        return True  # it was killed while it made the folder, or while it removed it
+        return True  # the process was killed while it made or removed the folder
     except OSError:
         return False
     return True
@@ -130,7 +130,7 @@ def _is_left(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _alone(shared: Path) -> Iterator[None]:
-    """No other process makes or clears a folder meanwhile: one that is not locked yet looks like one that is left."""
+    """Keep other processes from making or removing folders: one without a lock yet looks like one that was left."""
     with open(shared / LOCK, "ab", opener=private.opener) as lock:
         with contextlib.suppress(OSError):
             fcntl.lockf(lock, fcntl.LOCK_EX)

@@ -1,11 +1,12 @@
-"""The executor's half of the protocol: from an electron's files to a call in S3.
+"""Writes the call of a task group to S3 from the files of its electrons, and reads a call that was written.
 
-Reads headers of files and hands their content to the store; nothing is unpickled, nothing is held whole.
+Reads headers of files and hands their content to the store; unpickles nothing, and holds no file whole in memory.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,11 +16,12 @@ from covalent_cirro import local_files
 from covalent_cirro.aws.blobs import Source
 from covalent_cirro.aws.store import Store
 from covalent_cirro.contract import texts, tobj
-from covalent_cirro.contract.documents import dump_call
+from covalent_cirro.contract.documents import dump_call, parse_call
 from covalent_cirro.contract.limits import ELECTRON_CHARS, MAX_TASKS
 from covalent_cirro.contract.protocol import (
     INLINE_BYTES,
     INLINE_TOTAL_BYTES,
+    MAX_DOCUMENT_BYTES,
     Blob,
     Call,
     Inline,
@@ -27,8 +29,10 @@ from covalent_cirro.contract.protocol import (
     Location,
     NodeOutput,
     Package,
+    ProtocolError,
     Ref,
     Task,
+    Tried,
     location,
 )
 from covalent_cirro.covalent_server.assets import Group
@@ -37,11 +41,19 @@ from covalent_cirro.errors import SettingsError
 from covalent_cirro.jobs.image_rules import Pickled
 from covalent_cirro.settings import Settings
 
+log = logging.getLogger(__name__)
+
 _EMPTY_HOOKS = frozenset({b"{}", b"", b"null"})
 
 
 class ElectronSpec(NamedTuple):
-    """Which nodes' outputs are an electron's arguments: Covalent's ``TaskSpec``."""
+    """An electron and the nodes whose outputs are its arguments (Covalent's ``TaskSpec``).
+
+    Attributes:
+        node_id: Number of the electron's node.
+        args: Nodes of the positional arguments.
+        kwargs: Nodes of the keyword arguments.
+    """
 
     node_id: int
     args: Sequence[int]
@@ -49,12 +61,12 @@ class ElectronSpec(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A call that is in S3.
+    """A call that is in S3, or is about to be.
 
     Attributes:
-        location: Where.
-        call: What it says.
-        keys: Its own key and those of its blobs: what must not expire while the job waits.
+        location: Place of the call in S3.
+        call: Content of ``call.json``.
+        keys: S3 keys that must not expire while the job waits: that of ``call.json``, and those of its blobs.
     """
 
     location: Location
@@ -63,15 +75,15 @@ class Written(NamedTuple):
 
 
 def new_call_id() -> str:
-    """Part of the call's keys and of the job's name: the time in ms, then 32 random bits.
+    """A new call id, part of the call's keys and of the job's name: the time in ms and 32 random bits, in hex.
 
-    No two calls of a node meet, and the newest sorts last: S3's own times have whole seconds only.
+    The ids of a node's calls differ, and the newest one sorts last. (S3's times of objects have whole seconds only.)
     """
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(4)}"
 
 
 async def pickled_by(group: Group, specs: Sequence[ElectronSpec]) -> Pickled:
-    """What the functions of a task group were pickled with."""
+    """Read the versions with which the functions of a task group were pickled."""
     header = await asyncio.to_thread(_header, group.nodes[specs[0].node_id].paths["function"])
     return Pickled(header.python_version or group.python, header.cloudpickle_version)
 
@@ -88,10 +100,7 @@ async def write_call(
     allowed: Callable[[], Awaitable[None]],
     image: Callable[[], Awaitable[str]],
 ) -> Written:
-    """Store what a task group needs: blobs first, each once and all at the same time, then ``call.json``.
-
-    The arguments are those of `prepare_call`.
-    """
+    """Store the blobs of a task group, and then its ``call.json``. The arguments are those of `prepare_call`."""
     prepared = await prepare_call(
         store, settings, dispatch_id, group, specs, pickled, covalent=covalent, allowed=allowed, image=image
     )
@@ -100,7 +109,7 @@ async def write_call(
 
 
 async def store_call(store: Store, prepared: Written, allowed: Callable[[], Awaitable[None]]) -> None:
-    """Write ``call.json`` of a call whose blobs are stored; ``allowed`` is awaited before."""
+    """Store the ``call.json`` of a call whose blobs are stored; ``allowed`` is awaited first."""
     await allowed()
     await store.put_document(prepared.location.bucket, prepared.location.call_key, dump_call(prepared.call))
 
@@ -117,21 +126,21 @@ async def prepare_call(
     allowed: Callable[[], Awaitable[None]],
     image: Callable[[], Awaitable[str]],
 ) -> Written:
-    """Store the blobs of a call, and say what its ``call.json`` is to be, which is not written.
+    """Store the blobs of a call, each once and all at the same time, and make its ``call.json``, which is not stored.
 
     Args:
-        store: Where.
-        settings: Of the executor.
+        store: Store of the account.
+        settings: Settings of the executor.
         dispatch_id: The dispatch.
-        group: The files.
+        group: The files of the task group.
         specs: The electrons.
         pickled: From `pickled_by`.
         covalent: Version of Covalent on the server.
-        allowed: Awaited before anything is sent; what it raises is raised.
-        image: Tells the image with its digest, as far as that is known.
+        allowed: Awaited before anything is uploaded; its error is raised.
+        image: Returns the image of the job with its digest, as far as that is known.
 
     Raises:
-        SettingsError: One job cannot run so many electrons.
+        SettingsError: The task group has more electrons than one job can run.
     """
     if len(specs) > MAX_TASKS:
         raise SettingsError(
@@ -186,6 +195,32 @@ async def prepare_call(
     return Written(place, call, (place.call_key, *put.keys))
 
 
+async def read_call(store: Store, place: Location) -> Written | None:
+    """A call as it was written; `None` where it is not there, is damaged, or is of another version."""
+    data = await store.get_document(place.bucket, place.call_key, MAX_DOCUMENT_BYTES)
+    if data is None:
+        return None
+    try:
+        call = parse_call(data)
+    except ProtocolError as error:
+        log.warning("The call %s cannot be used again: %s", place.call_uri, error)
+        return None
+    return Written(place, call, (place.call_key, *(place.blob_key(blob.sha256) for blob in _blobs(call))))
+
+
+async def earlier_tries(store: Store, place: Location) -> tuple[Tried, ...]:
+    """The earlier tries of a call, oldest first; none where the call cannot be read any more."""
+    written = await read_call(store, place)
+    return written.call.tried if written is not None else ()
+
+
+def _blobs(call: Call) -> list[Blob]:
+    refs: list[object] = [package.archive for package in call.packages]
+    for task in call.tasks:
+        refs += [task.function, task.hooks, *task.args, *task.kwargs.values()]
+    return [ref for ref in refs if isinstance(ref, Blob)]
+
+
 async def _no_hooks() -> Ref:
     return Inline(b"")
 
@@ -196,7 +231,7 @@ def _header(path: str) -> tobj.Header:
 
 
 class _Puts:
-    """Puts the files of one call, and counts what rides inside it."""
+    """Uploads the files of one call, and counts the bytes of those that are inside ``call.json``."""
 
     def __init__(self, store: Store, folder: str, place: Location, allowed: Callable[[], Awaitable[None]]) -> None:
         self._store = store
@@ -208,7 +243,7 @@ class _Puts:
 
     async def __call__(self, path: str, *, is_tobj: bool) -> Ref:
         inline = self._room >= INLINE_BYTES
-        reserved = INLINE_BYTES if inline else 0  # Many puts ask before the first has its answer.
+        reserved = INLINE_BYTES if inline else 0  # Many files are read before the first one is counted.
         self._room -= reserved
         ref = await self._store.put(
             Source(path, is_tobj),

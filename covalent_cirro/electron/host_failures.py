@@ -1,6 +1,6 @@
-"""Leaves in S3 how one of Covalent's own nodes failed on the server's host, where `cirro show` and `cirro logs` look.
+"""Stores in S3 how one of Covalent's own nodes failed on the server's host, for `cirro show` and `cirro logs`.
 
-A call and an outcome as of any electron, but of no job. Covalent itself has the same in its files.
+Writes a call and an outcome as an electron has them, but without a job. Covalent has the same error in its files.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import importlib.metadata
 import logging
 import platform
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from covalent_cirro.contract.documents import dump_call, dump_outcome
 from covalent_cirro.contract.protocol import (
@@ -29,21 +28,22 @@ from covalent_cirro.contract.protocol import (
 )
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.electron.call_writer import new_call_id
+from covalent_cirro.electron.handover import HostNodeEnd
 from covalent_cirro.electron.send import engine_for
 from covalent_cirro.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-async def keep(settings: Settings, dispatch_id: str, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Write what became of nodes that failed. Best effort: whoever has no S3 at hand is told by Covalent.
+async def keep(settings: Settings, dispatch_id: str, ends: Sequence[HostNodeEnd]) -> None:
+    """Store the nodes that failed. Never raises: where S3 cannot be written, Covalent still shows the error.
 
     Args:
         settings: Of the nodes' executor.
         dispatch_id: Their dispatch.
-        entries: From `host_nodes.run`.
+        ends: How the nodes ended.
     """
-    failed = [entry for entry in entries if not entry["completed"]]
+    failed = [end for end in ends if not end.completed]
     if not failed:
         return
     try:
@@ -53,25 +53,25 @@ async def keep(settings: Settings, dispatch_id: str, entries: Sequence[Mapping[s
                 place = location(settings.s3_bucket_name, settings.key_prefix, dispatch_id, node_id, call.call_id)
                 await engine.store.put_document(place.bucket, place.call_key, dump_call(call))
                 await engine.store.put_document(place.bucket, place.outcome_key, dump_outcome(outcome), once=True)
-    except Exception as error:  # the node has failed all the same
+    except Exception as error:  # Covalent's files have the error
         log.warning("`cirro show` will not know how nodes of dispatch %s failed: %s", dispatch_id, error)
 
 
-def _documents(dispatch_id: str, entries: Sequence[Mapping[str, Any]]) -> dict[int, tuple[Call, Outcome]]:
-    group = assets.load_group(dispatch_id, [entry["node_id"] for entry in entries], ())
+def _documents(dispatch_id: str, ends: Sequence[HostNodeEnd]) -> dict[int, tuple[Call, Outcome]]:
+    group = assets.load_group(dispatch_id, [end.node_id for end in ends], ())
     made = {}
-    for entry in entries:
-        paths = group.nodes[entry["node_id"]].paths
-        made[entry["node_id"]] = documents(dispatch_id, entry, _log(paths["stdout"]), _log(paths["stderr"]))
+    for end in ends:
+        paths = group.nodes[end.node_id].paths
+        made[end.node_id] = documents(dispatch_id, end, _log(paths["stdout"]), _log(paths["stderr"]))
     return made
 
 
-def documents(dispatch_id: str, entry: Mapping[str, Any], stdout: Log, stderr: Log) -> tuple[Call, Outcome]:
+def documents(dispatch_id: str, end: HostNodeEnd, stdout: Log, stderr: Log) -> tuple[Call, Outcome]:
     """The call and the outcome of a node that failed."""
-    call_id, node_id, now = new_call_id(), entry["node_id"], time.time()
+    call_id, node_id, now = new_call_id(), end.node_id, time.time()
     python, cloudpickle = platform.python_version(), importlib.metadata.version("cloudpickle")
-    failure = Failure(Kind.RAISED, entry["why"], entry["traceback"])
-    task = Task(node_id, entry["name"], Inline(b""), None, (), {})
+    failure = Failure(Kind.RAISED, end.why, end.traceback)
+    task = Task(node_id, end.name, Inline(b""), None, (), {})
     call = Call(call_id, dispatch_id, python, cloudpickle, assets.check_version(), (task,))
     outcome = Outcome(
         call_id=call_id,

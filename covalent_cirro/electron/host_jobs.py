@@ -1,7 +1,7 @@
-"""Covalent's own nodes that the server's host lacks a module or memory for: they run as jobs.
+"""Runs Covalent's own nodes as jobs, where the server's host lacks a module or memory for them.
 
-An index, an attribute or ``a + b`` opens results. The electrons that gave them can do that: their executor and their
-packages are taken for it.
+An index, an attribute or ``a + b`` opens results of electrons. Their job has the executor and the packages of these
+electrons, which could open them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from covalent_cirro.covalent_server.assets import OURS
 from covalent_cirro.covalent_server.dispatches import POSTPROCESS_PREFIX, RunNode
 from covalent_cirro.electron import cache_folder
 from covalent_cirro.electron.call_writer import ElectronSpec
-from covalent_cirro.electron.host_nodes import Elsewhere
+from covalent_cirro.electron.handover import AdoptedJob, OwnJob, ReusedResults
+from covalent_cirro.electron.host_nodes import NeedsJob
 from covalent_cirro.electron.launches import Launch
 from covalent_cirro.electron.result_writer import write_text
 from covalent_cirro.electron.send import KeepHandle, send_job
@@ -32,11 +33,11 @@ _PACKAGES = "local_packages"
 
 
 class InputElectron(NamedTuple):
-    """An electron that gave what a node opens.
+    """An electron whose result a node opens.
 
     Attributes:
-        name: Its name.
-        options: Of its executor, those that are set.
+        name: Name of the electron.
+        options: Options that are set on its executor.
         deps: Its ``deps_bash`` and ``deps_pip``, as in Covalent's ``hooks.json``.
     """
 
@@ -46,24 +47,24 @@ class InputElectron(NamedTuple):
 
 
 async def send(
-    launch: Launch, given: Settings, specs: Sequence[ElectronSpec], done: Elsewhere, keep_handle: KeepHandle
-) -> tuple[Settings, dict[str, Any]]:
-    """Submit the job of a task group of host nodes.
+    launch: Launch, given: Settings, specs: Sequence[ElectronSpec], done: NeedsJob, keep_handle: KeepHandle
+) -> tuple[Settings, OwnJob | AdoptedJob | ReusedResults]:
+    """Submit the job of a task group of Covalent's own nodes.
 
     Args:
-        launch: The group.
+        launch: The task group.
         given: Settings of its own executor.
         specs: Its nodes.
-        done: Why they need a job.
-        keep_handle: Keeps the job's handle.
+        done: Why the nodes need a job.
+        keep_handle: Stores the handle of the job.
 
     Returns:
-        The job's settings, and what `send.send` gives of a job.
+        The settings of the job's executor, and the job.
     """
     origins, own = await asyncio.to_thread(_origins, launch.dispatch_id, launch.node_ids)
     options = chosen(own, [origin.options for origin in origins])
     resolved = settings.resolve(options, await asyncio.to_thread(config.executor_section))
-    # From now on Covalent makes the node's executor with these: to receive, to cancel, and after a restart.
+    # Covalent makes the executor of the nodes with these options from now on: in receive and cancel, after a restart.
     await asyncio.to_thread(assets.write_options, launch.dispatch_id, launch.node_ids, options)
     inputs = [node_id for spec in specs for node_id in (*spec.args, *spec.kwargs.values())]
     group = await asyncio.to_thread(assets.load_group, launch.dispatch_id, launch.node_ids, inputs)
@@ -81,13 +82,21 @@ async def send(
         hooks = {"deps": merged([origin.deps for origin in origins])}
         await asyncio.to_thread(write_text, path, json.dumps(hooks))
         for node in group.nodes.values():
-            # Not the node's own: Covalent copies an electron's hooks to it whole, calls and files included.
+            # In place of the hooks of the node, which are those of an electron, with its calls and files.
             node.paths["hooks"] = path
         return resolved, await send_job(launch, resolved, group, specs, keep_handle)
 
 
 def chosen(own: Mapping[str, Any], origins: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Options of the job's executor: the node's own, else those of the first origin; with all origins' packages."""
+    """Options of the job's executor.
+
+    Args:
+        own: Options of the nodes' own executor.
+        origins: Options of the executor of each electron whose result is opened.
+
+    Returns:
+        ``own``, or if it is empty the first of ``origins``; with the ``local_packages`` of all.
+    """
     every = [own, *origins]
     first = next((options for options in every if options), {})
     packages = dict.fromkeys(package for options in every for package in options.get(_PACKAGES) or ())
@@ -95,7 +104,7 @@ def chosen(own: Mapping[str, Any], origins: Sequence[Mapping[str, Any]]) -> dict
 
 
 def merged(every: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """``deps`` that install what each of several wants installed, each once."""
+    """Join several ``deps`` into one, which installs each package once."""
     commands: dict[str, None] = {}
     packages: dict[str, None] = {}
     requirements: dict[str, None] = {}
@@ -106,7 +115,7 @@ def merged(every: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if commands:
         found["bash"] = {"attributes": {"commands": list(commands)}}
-    if requirements:  # the runner looks at these alone: what is a package is a line of them
+    if requirements:  # then the runner reads nothing else: packages are lines of it too
         found["pip"] = {"attributes": {"requirements_content": "\n".join([*requirements, *packages])}}
     elif packages:
         found["pip"] = {"attributes": {"packages": list(packages)}}
@@ -119,7 +128,7 @@ def _texts(deps: Mapping[str, Any], kind: str, name: str) -> list[str]:
 
 
 def _origins(dispatch_id: str, node_ids: Sequence[int]) -> tuple[list[InputElectron], Mapping[str, Any]]:
-    """The electrons that gave what nodes open, and the options of the nodes' own executor."""
+    """The electrons whose results the nodes open, and the options of the nodes' own executor."""
     nodes = dispatches.read(dispatch_id).nodes
     found: dict[tuple[str, int], RunNode] = {}
     seen: set[tuple[str, int]] = set()
@@ -135,7 +144,7 @@ def _origins(dispatch_id: str, node_ids: Sequence[int]) -> tuple[list[InputElect
 def _look_above(
     dispatch_id: str, node_id: int, found: dict[tuple[str, int], RunNode], seen: set[tuple[str, int]]
 ) -> None:
-    """Go from a node up to electrons, through Covalent's own nodes, and into the dispatches of sublattices."""
+    """Find the electrons above a node, through Covalent's own nodes and through the dispatches of sublattices."""
     graph = dispatches.read(dispatch_id)
     left = [node_id]
     while left:
@@ -154,7 +163,7 @@ def _look_above(
 
 
 def _ends_of(dispatch_id: str | None) -> Iterator[int]:
-    """The nodes whose output is the result of a dispatch."""
+    """Numbers of the nodes whose output is the result of a dispatch."""
     nodes = dispatches.read(dispatch_id).nodes.values() if dispatch_id is not None else ()
     yield from (node.node_id for node in nodes if node.name.startswith(POSTPROCESS_PREFIX))
 

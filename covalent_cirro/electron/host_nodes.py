@@ -1,9 +1,9 @@
 """Runs Covalent's own nodes (lists, dicts, indexing, operators, postprocessing, sublattices) on the server's host.
 
-As jobs each would wait minutes for a machine, and ``:postprocess:`` would carry every parameter of the lattice along.
-What needs nobody's code is done right here (`assembly.py`). The rest is done by a process in a sandbox
-(`host_process.py`), with the code that runs electrons in a container; the server itself unpickles nothing. What that
-process cannot do for want of a module or of memory is left to a job (`host_jobs.py`).
+As a job, each node would wait minutes for a machine, and ``:postprocess:`` would upload every parameter of the lattice.
+A node that needs no code of a user is put together in this process (`assembly.py`). The others run in a process in a
+sandbox (`host_process.py`), with the code that runs electrons in a container: the server itself unpickles nothing. A
+node for which that process lacks a module or memory runs as a job (`host_jobs.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from covalent_cirro.covalent_server.assets import Group
 from covalent_cirro.covalent_server.dispatches import POSTPROCESS_PREFIX
 from covalent_cirro.electron import assembly, host_process, log_files
 from covalent_cirro.electron.call_writer import ElectronSpec
+from covalent_cirro.electron.handover import EndedHostNodes, HostNodeEnd
 from covalent_cirro.electron.host_process import BrokenProcess, NodeRun
 from covalent_cirro.electron.launches import Launch
 from covalent_cirro.electron.result_writer import Received, WrittenFile, measure, take_file, write_text
@@ -35,81 +36,85 @@ SUBLATTICE_PREFIX = ":sublattice:"
 _LOGS = ("stdout", "stderr")
 
 
-class Elsewhere(NamedTuple):
-    """Nodes that cannot be done on this host, and why."""
+class NeedsJob(NamedTuple):
+    """Nodes that cannot run on this host.
+
+    Attributes:
+        why: Why not, in one line.
+    """
 
     why: str
 
 
-async def run(launch: Launch, specs: Sequence[ElectronSpec], folder: str) -> dict[str, Any] | Elsewhere:
-    """Run a task group of host nodes to its end, in files of Covalent's own.
+async def run(launch: Launch, specs: Sequence[ElectronSpec], folder: str) -> EndedHostNodes | NeedsJob:
+    """Run a task group of Covalent's own nodes, with their files where Covalent keeps them.
 
     Args:
-        launch: The group.
+        launch: The task group.
         specs: Its nodes.
-        folder: Where a process may have a folder meanwhile.
+        folder: Folder in which a process gets a folder of its own.
 
     Returns:
-        ``{"host": [...]}`` with one entry for each node, for `received`; or that it takes a job.
+        How each node ended; or that they need a job.
 
     Raises:
-        TaskCancelledError: Its end was asked for.
-        LocalFileError: There is no room, or something else that passes is wrong with a file.
+        TaskCancelledError: The task group was cancelled.
+        LocalFileError: The disk is full, or something else that a user can fix is wrong with a file.
     """
     inputs = [node_id for spec in specs for node_id in (*spec.args, *spec.kwargs.values())]
     group = await asyncio.to_thread(assets.load_group, launch.dispatch_id, launch.node_ids, inputs)
-    entries: list[dict[str, Any]] = []
+    ends: list[HostNodeEnd] = []
     files = dict(group.inputs)
     for spec in specs:
         try:
-            entry = await asyncio.to_thread(_assembled, group, spec, files)
+            end = await asyncio.to_thread(_assembled, group, spec, files)
         except (TobjError, EOFError, LocalFileError) as error:
             if isinstance(error, LocalFileError) and error.passes:
                 raise
             damaged = Failure(Kind.UNREADABLE, f"a file that it needs is damaged: {error}")
-            return {"host": entries + await asyncio.to_thread(_failed, group, specs[len(entries) :], damaged)}
+            return EndedHostNodes((*ends, *await asyncio.to_thread(_failed, group, specs[len(ends) :], damaged)))
         if launch.cancelled:
             raise TaskCancelledError(f"Cancelled while it ran on the server's host (dispatch {launch.dispatch_id})")
-        if entry is None:
+        if end is None:
             break
-        entries.append(entry)
+        ends.append(end)
         files[spec.node_id] = group.nodes[spec.node_id].paths["output"]
-    left = specs[len(entries) :]
+    left = specs[len(ends) :]
     if not left:
-        return {"host": entries}
+        return EndedHostNodes(tuple(ends))
     tasks = [_task(group, spec, files) for spec in left]
-    # Nodes that hand on what they cannot open need Covalent itself, which the image of a job may not have.
+    # Postprocessing and sublattices need Covalent itself, which the image of a job may lack.
     for_jobs = not any(task["hands_on"] for task in tasks)
     async with host_process.run(launch, tasks, assets.check_version(), folder) as ended:
         if isinstance(ended, BrokenProcess):
             for path in (folder, *(node.paths["output"] for node in group.nodes.values())):
-                local_files.require_room(path)  # a full disk is waited for, and says so
+                local_files.require_room(path)  # raises the error of a full disk, which is waited for
             killed = ended.code == -signal.SIGKILL
             if killed and for_jobs:
-                return Elsewhere("its process was killed each time, as one that needs too much memory is")
+                return NeedsJob("its process was killed each time, as one that needs too much memory is")
             said = f"its process ended with exit code {ended.code} and without an outcome. {ended.said}"
             broken = Failure(Kind.KILLED if killed else Kind.RUNNER, said)
-            return {"host": entries + await asyncio.to_thread(_failed, group, left, broken)}
+            return EndedHostNodes((*ends, *await asyncio.to_thread(_failed, group, left, broken)))
         lacking = next((each.failure for each in ended if each.failure and each.elsewhere), None)
         if lacking is not None and for_jobs:
-            return Elsewhere(_lacks(lacking))
-        return {"host": entries + await asyncio.to_thread(_taken, group, ended)}
+            return NeedsJob(_lacks(lacking))
+        return EndedHostNodes((*ends, *await asyncio.to_thread(_taken, group, ended)))
 
 
 def _lacks(failure: Failure) -> str:
     return f"it has no module {failure.module!r}" if failure.kind == Kind.MISSING_MODULE else failure.message
 
 
-def _assembled(group: Group, spec: ElectronSpec, files: Mapping[int, str]) -> dict[str, Any] | None:
-    """The entry of a node that needs nobody's code; `None`: it does."""
+def _assembled(group: Group, spec: ElectronSpec, files: Mapping[int, str]) -> HostNodeEnd | None:
+    """Put a node's output together without running code of anybody; `None`: that is not possible."""
     node = group.nodes[spec.node_id]
     with local_files.told(node.paths["output"]):
         output = assembly.assemble(node, spec, files)
-    return None if output is None else _entry(group, spec.node_id, None, {"output": output})
+    return None if output is None else _end(group, spec.node_id, None, {"output": output})
 
 
 def _task(group: Group, spec: ElectronSpec, files: Mapping[int, str]) -> dict[str, Any]:
-    """The task of ``covalent_cirro.runner.host``, which says what each member means."""
+    """A task for ``covalent_cirro.runner.host``, which documents the members."""
     node = group.nodes[spec.node_id]
 
     def argument(node_id: int) -> dict[str, Any]:
@@ -125,9 +130,9 @@ def _task(group: Group, spec: ElectronSpec, files: Mapping[int, str]) -> dict[st
     }
 
 
-def _taken(group: Group, ended: Sequence[NodeRun]) -> list[dict[str, Any]]:
-    """The entries of nodes that a process ran."""
-    entries = []
+def _taken(group: Group, ended: Sequence[NodeRun]) -> list[HostNodeEnd]:
+    """Take over the files of nodes that a process ran."""
+    ends = []
     for each in ended:
         paths, files = group.nodes[each.node_id].paths, {}
         ran = each.failure is None or each.failure.kind != Kind.NOT_RUN
@@ -135,52 +140,46 @@ def _taken(group: Group, ended: Sequence[NodeRun]) -> list[dict[str, Any]]:
             files = {key: _take_log(each.file(key), paths[key]) for key in _LOGS if ran}
             if each.failure is None:
                 files["output"] = take_file(each.file("output"), paths["output"])
-            entries.append(_entry(group, each.node_id, each.failure, files))
+            ends.append(_end(group, each.node_id, each.failure, files))
         except ValueError as error:
-            entries.append(_entry(group, each.node_id, Failure(Kind.RUNNER, str(error)), {}))
-    return entries
+            ends.append(_end(group, each.node_id, Failure(Kind.RUNNER, str(error)), {}))
+    return ends
 
 
 def _take_log(source: str, path: str) -> WrittenFile:
     take_file(source, path)
-    log_files.make_valid(path)  # Covalent's client takes nothing but UTF-8
+    log_files.make_valid(path)  # Covalent's client reads UTF-8 only
     return measure(path)
 
 
-def _failed(group: Group, specs: Sequence[ElectronSpec], failure: Failure) -> list[dict[str, Any]]:
-    """The entries of nodes of which the first has failed."""
+def _failed(group: Group, specs: Sequence[ElectronSpec], failure: Failure) -> list[HostNodeEnd]:
+    """The ends of nodes of which the first has failed, so that the others were not run."""
     first, *others = specs
     not_run = Failure(Kind.NOT_RUN, "an earlier node of the same task group failed")
     return [
-        _entry(group, first.node_id, failure, {}),
-        *(_entry(group, spec.node_id, not_run, {}) for spec in others),
+        _end(group, first.node_id, failure, {}),
+        *(_end(group, spec.node_id, not_run, {}) for spec in others),
     ]
 
 
-def _entry(group: Group, node_id: int, failure: Failure | None, files: Mapping[str, WrittenFile]) -> dict[str, Any]:
-    """What is kept of a node until `received`; writes what Covalent shows beside the output."""
+def _end(group: Group, node_id: int, failure: Failure | None, files: Mapping[str, WrittenFile]) -> HostNodeEnd:
+    """The end of a node. Writes what Covalent shows beside the output: the error, and logs not in ``files``."""
     node = group.nodes[node_id]
     told = None if failure is None else host_node_ends.explain(failure, node.name, node_id)
     texts = {key: write_text(node.paths[key], "") for key in _LOGS if key not in files}
     error = write_text(node.paths["error"], "" if told is None else told.text)
-    return {
-        "node_id": node_id,
-        "name": node.name,
-        "completed": failure is None,
-        "files": {key: list(file) for key, file in {**texts, **files, "error": error}.items()},
-        "why": "" if told is None else told.line,
-        "traceback": "" if failure is None else failure.traceback,
-    }
+    return HostNodeEnd(
+        node_id,
+        node.name,
+        {**texts, **files, "error": error},
+        "" if told is None else told.line,
+        "" if failure is None else failure.traceback,
+    )
 
 
-def received(entries: Sequence[Mapping[str, Any]]) -> list[Received]:
-    """What `run` gave, as the results of electrons."""
+def received(ends: Sequence[HostNodeEnd]) -> list[Received]:
+    """The ends of nodes in the form of those of electrons."""
     return [
-        Received(
-            entry["node_id"],
-            entry["completed"],
-            {key: WrittenFile(int(size), str(sha1)) for key, (size, sha1) in entry["files"].items()},
-            End.SUCCEEDED if entry["completed"] else End.RAISED,
-        )
-        for entry in entries
+        Received(end.node_id, end.completed, dict(end.files), End.SUCCEEDED if end.completed else End.RAISED)
+        for end in ends
     ]

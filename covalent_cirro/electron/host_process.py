@@ -1,7 +1,7 @@
-"""Starts the process in which Covalent's own nodes meet other people's code, with as little of the server as it needs.
+"""Starts the process that runs Covalent's own nodes which need code of users, apart from the server.
 
-The process shuts itself in (``covalent_cirro.runner.sandbox``). Here it gets an environment and a home folder of its
-own: no credentials, no address of the server, nothing of its user's.
+The process enters a sandbox by itself (``covalent_cirro.runner.sandbox``). This module gives it an environment and a
+home folder of its own: without credentials, without the address of the server, and without files of its user.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from covalent_cirro.electron.result_writer import open_untrusted
 log = logging.getLogger(__name__)
 
 PROCESSES_AT_ONCE = max(2, os.cpu_count() or 1)
-"""Host processes that run at a time: each may import Covalent, a second or two of a core."""
+"""Most processes that run at a time: each may import Covalent, which takes a core for a second or two."""
 
 STARTS = 2
-"""``covalent stop`` kills the server's children while it tells the server: a second process outlives that, and ends
-with the server. Its successor goes on."""
+"""Most starts of a process: ``covalent stop`` kills the children of the server while the server still runs. A second
+process ends with the server, and the next server runs the nodes again."""
 
 FORMAT = 2
-"""Of request and outcome: that of ``covalent_cirro.runner.host``, which says what each member means."""
+"""Format of request and outcome, as in ``covalent_cirro.runner.host``, which documents their members."""
 
 _MODULES = "where modules are"
 _LIBRARIES = "where native libraries are"
@@ -55,27 +55,27 @@ PASSED_ON: Mapping[str, str] = {
     "TZ": "local time",
     "USER": "modules that ask for a name of the user (getpass)",
 }
-"""Variables of the server's environment that the process has too, and why. All others it has not."""
+"""Environment variables that the process gets from the server, and why. It gets no others."""
 
 _SDK_OPTIONS = ("task_packing", "exhaustive_postprocess")
-"""Of the server's config, what a sublattice is built by (``Lattice.build_graph``)."""
+"""Options of the server's config that the graph of a sublattice depends on (``Lattice.build_graph``)."""
 
 REQUEST = "request.json"
 
 _TAIL_BYTES = 2000
 
 _slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
-_told_of: set[str] = set()
+_logged: set[str] = set()
 
 
 class NodeRun(NamedTuple):
-    """How a node ended in the process.
+    """A node that ran in the process.
 
     Attributes:
         node_id: The node.
-        failure: Why it has no output; `None` if it has one.
-        elsewhere: It failed for what is not on this host: a job may do it.
-        folder: Where its files are.
+        failure: Why the node has no output; `None` if it has one.
+        elsewhere: The node failed since this host lacks something that a job may have.
+        folder: Folder of the node's files.
     """
 
     node_id: int
@@ -84,7 +84,7 @@ class NodeRun(NamedTuple):
     folder: str
 
     def file(self, key: str) -> str:
-        """The path of its ``"output"``, ``"stdout"`` or ``"stderr"``; written by code that is not to be trusted."""
+        """Path of the file ``"output"``, ``"stdout"`` or ``"stderr"``, which untrusted code has written."""
         return os.path.join(self.folder, f"{self.node_id}.{key}")
 
 
@@ -92,8 +92,8 @@ class BrokenProcess(NamedTuple):
     """A process that left no outcome.
 
     Attributes:
-        code: Its exit code; negative: killed by that signal.
-        said: The end of its stderr, or what is wrong with the outcome.
+        code: Exit code; a negative one is the number of the signal that killed the process.
+        said: End of the stderr of the process, or what is wrong with its outcome.
     """
 
     code: int
@@ -104,16 +104,16 @@ class BrokenProcess(NamedTuple):
 async def run(
     launch: Launch, tasks: Sequence[Mapping[str, Any]], covalent: str, folder: str
 ) -> AsyncIterator[list[NodeRun] | BrokenProcess]:
-    """Run nodes in a process; their files are there until the context ends.
+    """Run nodes in a process; their files exist until the block ends.
 
     Args:
-        launch: Their launch: its cancel ends the process.
-        tasks: As ``covalent_cirro.runner.host`` wants them.
+        launch: The task group; its cancel ends the process.
+        tasks: Tasks for ``covalent_cirro.runner.host``.
         covalent: Version of Covalent.
-        folder: Where the process gets a folder of its own.
+        folder: Folder in which the process gets a folder of its own.
 
     Raises:
-        TaskCancelledError: Their end was asked for.
+        TaskCancelledError: The task group was cancelled.
     """
     slots = _slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(PROCESSES_AT_ONCE))
     async with slots:
@@ -124,7 +124,7 @@ async def run(
             request = {"format": FORMAT, "dispatch_id": launch.dispatch_id, "covalent": covalent, "tasks": list(tasks)}
             folder, broken = "", BrokenProcess(0, "")
             for start in range(STARTS):
-                # Anew each time: what a process leaves must not meet the next one before that has shut itself in.
+                # A new folder each time: a process must not read what another one left before it is in its sandbox.
                 folder = os.path.join(place, f"work-{start}")
                 await asyncio.to_thread(_prepare, place, folder, request)
                 broken = await _process(launch, place, folder)
@@ -143,7 +143,7 @@ def _prepare(place: str, folder: str, request: Mapping[str, Any]) -> None:
     Path(folder, "tmp").mkdir()
     options = {name: str(get_config(f"sdk.{name}")) for name in _SDK_OPTIONS}
     options["no_cluster"] = "true" if get_default_executor() == "local" else "false"
-    # A text in JSON is one in TOML.
+    # A string of JSON is a string of TOML.
     config.write_text("[sdk]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in options.items()))
     Path(place, REQUEST).write_text(json.dumps({**request, "folder": folder}))
 
@@ -152,34 +152,34 @@ def environment(folder: str, server: Mapping[str, str]) -> dict[str, str]:
     """The environment of the process.
 
     Args:
-        folder: Where it may write.
-        server: The server's environment.
+        folder: Folder in which the process may write.
+        server: Environment of the server.
     """
     found = {name: server[name] for name in PASSED_ON if name in server}
     if site.ENABLE_USER_SITE:
-        found["PYTHONUSERBASE"] = site.getuserbase()  # it follows from HOME, and may have this very package
+        found["PYTHONUSERBASE"] = site.getuserbase()  # depends on HOME, and this package may be installed there
     return {
         **found,
         "HOME": os.path.join(folder, "home"),
         "TMPDIR": os.path.join(folder, "tmp"),
-        # There is no way to it (sandbox.py) where the kernel has seccomp. Elsewhere, honest clients heed this.
+        # The sandbox blocks the metadata service where the kernel has seccomp. Elsewhere, AWS's clients obey this.
         "AWS_EC2_METADATA_DISABLED": "true",
     }
 
 
 async def _process(launch: Launch, place: str, folder: str) -> BrokenProcess:
-    """Run the request; returns what is left to say of a process that did not do its work.
+    """Run the process to its end; returns the error for the case that it left no outcome.
 
     Args:
-        launch: Of the nodes.
-        place: Has the request. Python imports modules from the folder that it is started in: the process cannot write
-            into this one.
-        folder: Where the process may write.
+        launch: The task group.
+        place: Folder of the request, in which the process starts. Python imports modules from it, so that the process
+            must not be able to write into it.
+        folder: Folder in which the process may write.
     """
-    # A server that is killed closes its end: its successor must not find a process at work on the same files.
+    # The process ends when the server ends, which closes its end of this pipe: the next server uses the same files.
     ours_ended, parent = os.pipe()
     said = os.path.join(place, "said")
-    # Not a pipe: whoever writes into it without end, or keeps it open, would have the server hold it all, or wait.
+    # A file, not a pipe: the server would have to read a pipe to its end, which untrusted code can delay for ever.
     stderr = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:
         process = await asyncio.create_subprocess_exec(
@@ -210,7 +210,7 @@ async def _process(launch: Launch, place: str, folder: str) -> BrokenProcess:
         await process.wait()
     finally:
         launch.on_cancel = None
-        kill()  # what it left behind, or all of it, if the wait was cancelled
+        kill()  # processes that it started, or all of them if the wait was cancelled
         os.close(parent)
     return BrokenProcess(process.returncode or 0, await asyncio.to_thread(_tail, said))
 
@@ -225,7 +225,7 @@ def _tail(path: str) -> str:
 
 
 def _read(folder: str, node_ids: Sequence[int], broken: BrokenProcess) -> list[NodeRun] | BrokenProcess:
-    """What the process left. Code that is not to be trusted ran in it: its outcome is read as such."""
+    """Read the outcome of the process. Untrusted code ran in it, so that nothing is believed of the outcome's form."""
     try:
         with open_untrusted(os.path.join(folder, "outcome.json")) as file:
             outcome = json.loads(file.read(MAX_DOCUMENT_BYTES))
@@ -235,7 +235,7 @@ def _read(folder: str, node_ids: Sequence[int], broken: BrokenProcess) -> list[N
         ]
         if [each.node_id for each in found] != list(node_ids):
             raise ValueError("it is about other nodes")
-        _tell_of(outcome["sandbox"])
+        _log_missing_protection(outcome["sandbox"])
     except FileNotFoundError:
         return broken
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -253,11 +253,11 @@ def _failure(value: Any) -> Failure | None:
     return failure
 
 
-def _tell_of(shut_in: Mapping[str, bool]) -> None:
-    """Say once in the log what the kernel of this host cannot keep the process from."""
+def _log_missing_protection(shut_in: Mapping[str, bool]) -> None:
+    """Log once what the kernel of this host cannot keep from the process."""
     for what in ("files", "network"):
-        if shut_in.get(what) is not True and what not in _told_of:
-            _told_of.add(what)
+        if shut_in.get(what) is not True and what not in _logged:
+            _logged.add(what)
             log.warning(
                 "This host's kernel cannot keep the processes that open results from %s (docs/security.md): %s",
                 "the server's files" if what == "files" else "the network",

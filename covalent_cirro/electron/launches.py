@@ -1,7 +1,7 @@
-"""Electrons between Covalent's `send` and the end of their job, so that a cancel finds them in every state.
+"""The task groups that are under way in this process, so that a cancel finds them in every state.
 
-Covalent cancels through another executor object, maybe before there is a job to cancel: while the server still uploads,
-or between SubmitJob and the record of its answer. One registry a process; the server has one event loop.
+Covalent cancels with another executor object than the one that sends, and maybe before there is a job: while the server
+uploads, or between SubmitJob and its answer. There is one registry in a process, since a server has one event loop.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _expected: set[tuple[str, int]] = set()
 
 
 class Launch:
-    """One task group under way, from `send` to the end of `poll`.
+    """One task group under way, from the begin of `send` to the end of `poll`.
 
     Attributes:
-        dispatch_id: Its dispatch.
-        node_ids: Its electrons.
-        job_id: Of its job, once it is submitted.
-        on_cancel: Called when its end is asked for: kills a process, say.
-        again: A server that died may have begun it: what it left is to be looked for.
+        dispatch_id: The dispatch.
+        node_ids: The electrons of the task group.
+        job_id: Batch job id; `None` until the job is submitted.
+        on_cancel: Called when the task group is cancelled; kills the process of Covalent's own nodes.
+        again: An earlier server may have sent the task group: its job, results or call are looked for.
     """
 
     def __init__(self, dispatch_id: str, node_ids: Sequence[int]) -> None:
@@ -43,26 +43,26 @@ class Launch:
 
     @property
     def cancelled(self) -> bool:
-        """Whether its end was asked for."""
+        """Whether the task group was cancelled."""
         return self._asked.is_set()
 
     def cancel(self) -> None:
-        """Ask for its end."""
+        """Cancel the task group."""
         self._asked.set()
         if self.on_cancel is not None:
             self.on_cancel()
 
     def close(self) -> None:
-        """It has ended: nothing is left to cancel."""
+        """Remove the task group from the registry: there is nothing left to cancel."""
         for node_id in self.node_ids:
             if _launches.get((self.dispatch_id, node_id)) is self:
                 del _launches[self.dispatch_id, node_id]
 
     async def unless_cancelled(self, work: Awaitable[T]) -> T:
-        """Wait for work that costs nothing to abandon.
+        """Wait for work that can be cancelled at any time.
 
         Raises:
-            TaskCancelledError: Its end was asked for before the work was done. The work is cancelled.
+            TaskCancelledError: The task group was cancelled before the work was done; the work is cancelled too.
         """
         working = asyncio.ensure_future(work)
         asked = asyncio.create_task(self._asked.wait())
@@ -79,15 +79,15 @@ class Launch:
 
 
 def find(dispatch_id: str, node_id: int) -> Launch | None:
-    """The launch that is under way for a node, if any."""
+    """The task group of a node, if it is under way."""
     return _launches.get((dispatch_id, node_id))
 
 
 def expect(dispatch_id: str, node_ids: Sequence[int]) -> None:
-    """Say that the next launch of these nodes goes on with what a server that died may have begun."""
+    """Set `Launch.again` for the next task group of these nodes."""
     _expected.update((dispatch_id, node_id) for node_id in node_ids)
 
 
 def is_expected(dispatch_id: str, node_id: int) -> bool:
-    """Whether `expect` was told of a node that was not launched since."""
+    """Whether `expect` was called for a node, and its task group is not under way yet."""
     return (dispatch_id, node_id) in _expected

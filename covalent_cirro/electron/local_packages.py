@@ -1,7 +1,7 @@
-"""The user's own packages, as archives that travel with an electron.
+"""Packs the user's own packages (the option ``local_packages``) into archives for the job.
 
-Found by import name where the client runs, packed from the path where the server runs: the archive of equal files is
-equal byte for byte, so it is sent once. Knows files only.
+A package is found by its import name on the client, and packed from its path on the server. Archives of equal files are
+equal byte for byte, so that they are uploaded once. Knows files only.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from covalent_cirro import local_files
 from covalent_cirro.errors import SettingsError
 
 MAX_BYTES = 256 * 1024 * 1024
-"""A package larger than this is a mistake (data or an environment inside); data belongs in an electron's input."""
+"""Most bytes of a package. A larger one has data or an environment in it; data belongs in an input of the electron."""
 
 LEFT_OUT = frozenset({"__pycache__", "venv", "node_modules"})
-"""Folders that do not travel, besides those whose names begin with a dot: nobody imports from them."""
+"""Folders that are not packed, as those whose names begin with a dot: nobody imports from them."""
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time a zip can hold; the real ones would change the digest
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip file; the times of the files would change the digest
 
 
 def locate(item: str) -> Path:
-    """The folder or file that travels for a package given by import name or by path.
+    """Find the folder or file to pack for a package. Nothing is imported.
 
-    A dotted name is of a package in another one, without which it cannot be imported: the outermost one travels.
-    Nothing is imported.
+    Args:
+        item: Import name, or path. For a package inside another one, ``outer.inner``, the outermost one is packed:
+            ``inner`` cannot be imported without it.
 
     Raises:
-        SettingsError: It is neither, or cannot be imported under the name that it would have.
+        SettingsError: There is no such package or path, or it cannot be imported under the name that it would have.
     """
     path = Path(item).expanduser()
     if item.startswith((".", "~")) or os.sep in item or path.suffix == ".py":
@@ -61,7 +62,7 @@ def locate(item: str) -> Path:
             folders = ", ".join(map(str, found))
             raise SettingsError(
                 f"local_packages has {item!r}, which Python finds in {len(found)} folders: {folders}. Name those that "
-                "are to travel by their paths."
+                "are to be packed by their paths."
             )
         return found[0].resolve()
     if inner or spec.origin is None or not spec.origin.endswith(".py"):
@@ -82,7 +83,7 @@ def _importable(item: str, path: Path) -> Path:
 
 
 def _holds(folder: Path, inner: list[str]) -> bool:
-    """Whether a package has a module or package in it."""
+    """Whether the folder of a package has a module or package of this name."""
     *packages, last = inner or [""]
     folder = folder.joinpath(*packages)
     return (folder / last).is_dir() or any(folder.glob(f"{last}.*"))
@@ -96,7 +97,7 @@ def _files(path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _files_of(folder: Path, name: str, above: tuple[Path, ...]) -> Iterator[tuple[Path, str]]:
-    """Files of a folder, then those of the folders in it; links are followed, as Python does when it imports."""
+    """Files of a folder, then those of the folders in it. Links are followed, as Python's imports do."""
     folders = []
     for entry in sorted(folder.iterdir()):
         if entry.is_dir():
@@ -110,17 +111,24 @@ def _files_of(folder: Path, name: str, above: tuple[Path, ...]) -> Iterator[tupl
         if real in above:
             raise SettingsError(
                 f"local_packages: {entry} leads to {real}, in which it lies itself: packing it would have no end. "
-                "Remove the link, or name the folders that are to travel one by one."
+                "Remove the link, or name the folders that are to be packed one by one."
             )
         yield from _files_of(entry, f"{name}/{entry.name}", (*above, real))
 
 
 def pack(path: Path, folder: str) -> str:
-    """Make the archive of a package in ``folder`` and give its path. Files that did not change are not packed again.
+    """Make the archive of a package, or find the one that was made of the same files.
+
+    Args:
+        path: Folder or file of the package.
+        folder: Folder of the archive.
+
+    Returns:
+        Path of the archive.
 
     Raises:
-        SettingsError: Not there, larger than `MAX_BYTES`, or without end.
-        LocalFileError: It cannot be read, or there is no room for the archive.
+        SettingsError: The package is not there, is larger than `MAX_BYTES`, or has a link that leads to itself.
+        LocalFileError: The package cannot be read, or the disk is too full for the archive.
     """
     if not path.exists():
         raise SettingsError(f"local_packages: {path} is not there on the machine of the Covalent server.")
@@ -132,7 +140,7 @@ def pack(path: Path, folder: str) -> str:
             total += stat.st_size
             signature.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
             files.append((file, name))
-            if total > MAX_BYTES:  # at once: it may be a whole disk
+            if total > MAX_BYTES:  # at once, since it may be a whole disk
                 raise SettingsError(
                     f"local_packages: {path} has more than the {MAX_BYTES / 1e6:.0f} MB of a package, up to {file}. "
                     "Give data to the electron as an input, and name the package's own folder."

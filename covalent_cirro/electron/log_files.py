@@ -1,6 +1,6 @@
-"""Covalent's files of what an electron printed: valid UTF-8 whatever it printed, and what is missing is told in them.
+"""Covalent's log files of an electron: always valid UTF-8, with a note in the place of text that is missing.
 
-Covalent's client decodes a log as strict UTF-8: after one other byte `ct.get_result` would fail for ever.
+Covalent's client decodes a log as strict UTF-8: with one other byte in it, `ct.get_result` would always fail.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 def as_text(bits: Iterable[Bit], *, begins_a_line: bool = True) -> str:
-    """Bits of a log for a file, with each note on a line of its own."""
+    """Join bits of a log for a file, with each note on a line of its own.
+
+    Args:
+        bits: The bits.
+        begins_a_line: The text before them is empty or ends with a line break.
+    """
     text = ""
     for bit in bits:
         if bit.is_note:
@@ -37,17 +42,17 @@ def as_text(bits: Iterable[Bit], *, begins_a_line: bool = True) -> str:
 async def write(store: Store, place: Location, log: Log, file: BinaryIO, *, whole: bool) -> None:
     """Write a log from its parts in S3.
 
-    A part that cannot be read costs nothing but its own text: the log says which it is, and why.
+    In the place of a part that cannot be read, the log has a note with the part and the error.
 
     Args:
-        store: Where the parts lie.
+        store: Store of the account.
         place: The call.
         log: The log.
-        file: Where to.
-        whole: Whether ``log.size`` tells how much there must be; without an outcome nobody knows.
+        file: File that is written.
+        whole: ``log.size`` is the size of the whole log; without an outcome, the size is not known.
 
     Raises:
-        Unsigned: AWS takes no call of ours; to be begun again.
+        Unsigned: AWS accepts no call of ours. Call this function again.
     """
     text, begins_a_line = LogText(log, whole=whole), True
 
@@ -60,13 +65,13 @@ async def write(store: Store, place: Location, log: Log, file: BinaryIO, *, whol
 
     for read, part in enumerate(log.parts, 1):
         key = place.log_key(part)
-        uri, buffer = f"s3://{place.bucket}/{key}", _Part(place.bucket, key)
+        uri, buffer = f"s3://{place.bucket}/{key}", _PartBuffer(place.bucket, key)
         try:
             await store.append_object(place.bucket, key, buffer)
         except Unsigned:
             raise
         except (AwsError, TooLarge) as error:
-            # Where S3 does not answer it was asked again and again, and the next part would take as long.
+            # S3 was asked repeatedly and did not answer. The next part would take as long.
             in_vain = isinstance(error, AwsError) and error.retryable
             bits = text.lacks(uri, str(error), len(log.parts) - read if in_vain else 0)
         else:
@@ -77,8 +82,8 @@ async def write(store: Store, place: Location, log: Log, file: BinaryIO, *, whol
     await append(text.finish())
 
 
-class _Part(io.BytesIO):
-    """Holds a part, which is never larger than `MAX_PART_BYTES`; an object that is has been put there by somebody."""
+class _PartBuffer(io.BytesIO):
+    """A part in memory. Raises `TooLarge` for more than `MAX_PART_BYTES`, which no part of the runner has."""
 
     def __init__(self, bucket: str, key: str) -> None:
         super().__init__()
@@ -92,7 +97,7 @@ class _Part(io.BytesIO):
 
 
 def make_valid(path: str) -> None:
-    """Rewrite a file that is not UTF-8; one that is not there stays away."""
+    """Rewrite a file that is not UTF-8. Does nothing where there is no file."""
     with contextlib.suppress(FileNotFoundError):
         with open(path, "rb") as file:
             if _is_valid(file):

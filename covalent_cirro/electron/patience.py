@@ -1,8 +1,8 @@
-"""Goes on once the user has put right what is in the way: credentials, the clock, a full disk of the server.
+"""Repeats work until the user has fixed what is in the way: credentials, the clock, a full disk of the server.
 
-After the submission a job runs meanwhile, and its result is not to be lost. Before it nothing was paid for: an electron
-fails at once for its credentials, which may be wrong ones. A full disk is waited for there too: the electrons that its
-dispatch has behind it were paid for.
+After the submission a job runs meanwhile, and its result must not be lost. Before the submission nothing was paid for:
+an electron fails at once for credentials, which may be the wrong ones. A full disk is waited for there too, since the
+electrons that its dispatch has behind it were paid for.
 """
 
 from __future__ import annotations
@@ -20,42 +20,46 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RESULT_WAITS = "The job goes on; its result is fetched as soon as this is put right."
-"""What else the user is told, unless nothing was submitted yet."""
+"""What the user reads after the error, unless nothing was submitted yet."""
 
 FIRST_PAUSE_S = 2.0
-"""Before the second look; each pause is twice the one before."""
+"""Pause before the second try; each pause is twice as long as the one before."""
 
 MAX_PAUSE_S = 30.0
-"""Between two looks at whether it was put right."""
+"""Longest pause between two tries."""
 
 PATIENCE_S = 3 * 24 * 3600.0
 """A session that ends on Friday evening is renewed on Monday. AWS Batch keeps ended jobs for a week."""
 
 
-async def until_mended(
+async def retry_until_fixed(
     what: str,
     work: Callable[[], Awaitable[T]],
     *,
-    of: type[CirroError] = CirroError,
+    errors: type[CirroError] = CirroError,
     then: str = RESULT_WAITS,
-    tell: Callable[[str], None] = lambda words: None,
-    mended: Callable[[], None] = lambda: None,
+    on_problem: Callable[[str], None] = lambda words: None,
+    on_fixed: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> T:
-    """Do something, and again from its beginning while something is in the way that passes (`CirroError.passes`).
+    """Do work, and repeat it from its beginning while it fails with an error that the user can fix.
 
     Args:
-        what: Whose job it is about, for the log.
-        work: Asks for an engine anew each time, and so for the credentials that there are by then.
-        of: What is waited for, if not all that passes.
-        then: What else the user is told.
-        tell: Given what is wrong and what to do, once each time that it goes wrong.
-        mended: Called once it was put right.
-        clock, sleep: Time.
+        what: The job or the electrons, for the server's log.
+        work: Does the work. It asks for an engine each time, so that it uses the credentials of that time.
+        errors: Class of the errors for which the work is repeated, where `CirroError.passes` says so.
+        then: What the user reads after the error.
+        on_problem: Called with the error and ``then``, once for each new problem.
+        on_fixed: Called when the work was done after a problem.
+        clock: Time in seconds.
+        sleep: Sleeps for seconds.
+
+    Returns:
+        What ``work`` returns.
 
     Raises:
-        CirroError: What ``work`` raises for another reason, or for this one after `PATIENCE_S`.
+        CirroError: ``work`` raised another error, or the same problem for `PATIENCE_S`.
     """
     since = last = float("-inf")
     pause_s = FIRST_PAUSE_S
@@ -65,19 +69,21 @@ async def until_mended(
             done = await work()
             if waits_for is not None:
                 log.warning("%s: that was put right", what)
-                mended()
+                on_fixed()
             return done
         except CirroError as error:
-            refused = next((each for each in (error, error.__cause__) if isinstance(each, of) and each.passes), None)
+            refused = next(
+                (each for each in (error, error.__cause__) if isinstance(each, errors) and each.passes), None
+            )
             if refused is None:
                 raise
             now = clock()
-            # It went well in between, or is something else.
+            # The work went well since the last error, or the problem is another one.
             if now - last > 2 * MAX_PAUSE_S or type(refused) is not waits_for:
                 since, pause_s, waits_for = now, FIRST_PAUSE_S, type(refused)
                 words = f"{refused} {then}"
                 log.error("%s: %s", what, words)
-                tell(words)
+                on_problem(words)
             elif now - since > PATIENCE_S:
                 raise
             last = now

@@ -1,6 +1,6 @@
-"""The wait: from a submitted job to how it ended, further tries included. What `CirroBatchExecutor.poll` does.
+"""Waits for the job of a task group, and for the jobs of further tries. What `CirroBatchExecutor.poll` does.
 
-What a job's end means for another try is `jobs/further_tries.py`'s to say; results are not fetched here.
+`jobs/further_tries.py` decides whether a further try is made. Results are fetched by `receive.py`.
 """
 
 from __future__ import annotations
@@ -9,25 +9,35 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, NamedTuple
+from contextlib import AbstractAsyncContextManager
+from typing import TypeAlias
 
 from covalent._shared_files import TaskCancelledError
 
 from covalent_cirro.aws.store import REFRESH_AFTER_S
 from covalent_cirro.contract.documents import dump_call
-from covalent_cirro.contract.protocol import Location, Tried, parse_call_uri
+from covalent_cirro.contract.protocol import parse_call_uri
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group, StatusChange
 from covalent_cirro.covalent_server.status_board import board
 from covalent_cirro.electron import cache_folder, host_failures, host_jobs, host_nodes
-from covalent_cirro.electron.call_writer import ElectronSpec, Written
+from covalent_cirro.electron.call_writer import ElectronSpec, Written, read_call
 from covalent_cirro.electron.engine.engine import Engine
-from covalent_cirro.electron.host_nodes import Elsewhere
+from covalent_cirro.electron.handover import (
+    AdoptedJob,
+    EndedHostNodes,
+    EndedJob,
+    HostNodes,
+    OwnJob,
+    Polled,
+    ReusedResults,
+    Sent,
+)
+from covalent_cirro.electron.host_nodes import NeedsJob
 from covalent_cirro.electron.launches import Launch
-from covalent_cirro.electron.patience import until_mended
+from covalent_cirro.electron.patience import retry_until_fixed
 from covalent_cirro.electron.progress import Progress
 from covalent_cirro.electron.result_writer import read_outcome
-from covalent_cirro.electron.resume import adoption
 from covalent_cirro.electron.send import KeepHandle, engine_for, ensure_definition, hold, submit, terminate
 from covalent_cirro.errors import CirroError, JobLost, LocalFileError, NotFound, OutcomeError, Unsigned
 from covalent_cirro.jobs import further_tries, states
@@ -37,108 +47,147 @@ from covalent_cirro.settings import Settings
 log = logging.getLogger(__name__)
 
 
-class Submitted(NamedTuple):
-    """A job that is waited for.
+Job: TypeAlias = OwnJob | AdoptedJob
 
-    Attributes:
-        job_id: Its id; empty where AWS Batch has forgotten it.
-        call: URI of its call.
-        keys: What must not expire while it waits.
-        tried: Earlier tries.
-    """
-
-    job_id: str
-    call: str
-    keys: tuple[str, ...]
-    tried: tuple[Tried, ...] = ()
+Watching: TypeAlias = Callable[[Job], AbstractAsyncContextManager[Callable[[JobDetail], None]]]
+"""``async with watching(job) as saw``: ``saw(detail)`` is called with each change of the job until it has ended."""
 
 
-async def poll(launch: Launch, settings: Settings, data: Any, keep_handle: KeepHandle) -> Any:
-    """Wait for the job of a task group, showing whether it waits or runs, and for those of further tries.
+async def poll(launch: Launch, settings: Settings, sent: Sent, keep_handle: KeepHandle) -> Polled:
+    """Wait until a task group has ended: run Covalent's own nodes, or wait for the job and those of further tries.
+
+    Args:
+        launch: The task group.
+        settings: Settings of its executor.
+        sent: What `send.send` returned.
+        keep_handle: Stores the handle of each further job.
 
     Returns:
-        What `receive` is given: the call and `ending`, or what the host nodes gave.
+        What `receive` is given.
 
     Raises:
-        TaskCancelledError: It was cancelled.
+        TaskCancelledError: The task group was cancelled.
     """
     what = f"Dispatch {launch.dispatch_id}, nodes {launch.node_ids}"
-    if "host" in data:
-        settings, data = await until_mended(
+    if isinstance(sent, HostNodes):
+        specs = sent.specs
+        settings, done = await retry_until_fixed(
             what,
-            lambda: _on_host(launch, settings, [ElectronSpec(*spec) for spec in data["host"]], keep_handle),
-            of=LocalFileError,
+            lambda: _on_host(launch, settings, specs, keep_handle),
+            errors=LocalFileError,
             then="It goes on as soon as this is put right.",
             sleep=lambda seconds: launch.unless_cancelled(asyncio.sleep(seconds)),
         )
-        if "host" in data:
-            await host_failures.keep(settings, launch.dispatch_id, data["host"])
-            return data
-    if data.get("reused"):
+        if isinstance(done, EndedHostNodes):
+            await host_failures.keep(settings, launch.dispatch_id, done.ends)
+            return done
+        sent = done
+    if isinstance(sent, ReusedResults):
         if launch.cancelled:
             raise TaskCancelledError(f"Cancelled before its results were reused (dispatch {launch.dispatch_id})")
-        return data
+        return sent
+    job = sent
 
-    def tell(words: str) -> None:
+    def show_problem(words: str) -> None:
         for node_id in launch.node_ids:
             board().show_panel(launch.dispatch_id, node_id, {"problem": words})
 
-    return await until_mended(
+    return await retry_until_fixed(
         what,
-        lambda: _wait_for_all(launch, settings, data, keep_handle),
-        tell=tell,
+        lambda: _wait_for_all(launch, settings, job, keep_handle),
+        on_problem=show_problem,
     )
 
 
 async def _on_host(
     launch: Launch, settings: Settings, specs: Sequence[ElectronSpec], keep_handle: KeepHandle
-) -> tuple[Settings, dict[str, Any]]:
-    """Run host nodes, or submit a job for what only a job can do; gives the settings and the data of either."""
+) -> tuple[Settings, EndedHostNodes | Job | ReusedResults]:
+    """Run Covalent's own nodes on this host, or submit a job for what only a job can do.
+
+    Returns:
+        The settings of the executor that was used, and how the nodes ended or the job.
+    """
     done = await host_nodes.run(launch, specs, await asyncio.to_thread(cache_folder.scratch, settings.cache_dir))
-    if isinstance(done, Elsewhere):
+    if isinstance(done, NeedsJob):
         return await host_jobs.send(launch, settings, specs, done, keep_handle)
     return settings, done
 
 
-async def _wait_for_all(launch: Launch, settings: Settings, data: Any, keep_handle: KeepHandle) -> Any:
-    """Wait for a job and for those of further tries. May be begun again from the same ``data`` at any time."""
+async def _wait_for_all(launch: Launch, settings: Settings, job: Job, keep_handle: KeepHandle) -> EndedJob:
+    """Wait for a job and for those of further tries, and show them in the UI. Can be repeated with the same job."""
     async with engine_for(settings) as engine:
-        if launch.cancelled and launch.job_id:  # AWS did not take it then
+        if launch.cancelled and launch.job_id:  # AWS did not take the cancel then
             await terminate(engine, launch.job_id, launch.dispatch_id)
-        job = Submitted(data["job_id"], data["call"], tuple(data["keys"]))
-        if data.get("tried"):
-            job = job._replace(tried=await tried_before(engine, parse_call_uri(job.call)))
 
         def group() -> Group:
             return assets.load_group(launch.dispatch_id, launch.node_ids, ())
 
-        while True:
-            detail = await _wait(engine, launch, settings, job)
-            if detail is None:
-                return {"call": job.call, "job_id": job.job_id, "tried": len(job.tried), "gone": True}
-            if states.was_cancelled_by_us(detail):
-                raise TaskCancelledError(f"AWS Batch job {detail.job_id} was cancelled: {detail.status_reason}")
-            again, refused = await try_again(engine, launch, settings, job, detail, group, keep_handle)
-            if again is None:
-                return {"call": job.call, "tried": len(job.tried), "not_again": refused, **ending(detail, settings)}
-            job = again
+        @contextlib.asynccontextmanager
+        async def shown(job: Job) -> AsyncIterator[Callable[[JobDetail], None]]:
+            for node_id in launch.node_ids:
+                board().show(StatusChange(launch.dispatch_id, node_id, "STARTING", None))
+            tried = further_tries.summary(job.tried)
+            async with Progress(engine, launch.dispatch_id, launch.node_ids, job.call, tried) as progress:
+                yield progress.saw
+
+        return await until_ended(engine, launch, settings, job, shown, group, keep_handle)
 
 
-async def _wait(engine: Engine, launch: Launch, settings: Settings, job: Submitted) -> JobDetail | None:
-    """Wait for a job, telling how it gets on; `None`: AWS Batch does not know it any more."""
-    _show(launch, "STARTING")
-    async with (
-        Progress(engine, launch.dispatch_id, launch.node_ids, job.call, further_tries.summary(job.tried)) as progress,
-        _kept_alive(engine, settings.s3_bucket_name, job.keys),
-    ):
+async def until_ended(
+    engine: Engine,
+    launch: Launch,
+    settings: Settings,
+    job: Job,
+    watching: Watching,
+    group: Callable[[], Group],
+    keep_handle: KeepHandle,
+) -> EndedJob:
+    """Wait for a job; while it comes to nothing and a further try may help, submit one and wait for its job.
+
+    Can be repeated with the same first job: it comes to the same further calls, and finds their jobs.
+
+    Args:
+        engine: The account's.
+        launch: The task group.
+        settings: Settings of its executor.
+        job: The first job.
+        watching: Shows how a job gets on.
+        group: Loads the task group; called in a thread.
+        keep_handle: Stores the handle of each further job.
+
+    Raises:
+        TaskCancelledError: A job was cancelled by us, or the task group was while its next job was submitted.
+        asyncio.CancelledError: Nobody waits any more. A job that was being submitted is ended; the last one is not.
+    """
+    while True:
+        detail = await _wait(engine, settings, job, watching)
+        if detail is None:
+            return EndedJob(job.call, job.job_id or "", tried=len(job.tried), forgotten=True)
+        if states.was_cancelled_by_us(detail):
+            raise TaskCancelledError(f"AWS Batch job {detail.job_id} was cancelled: {detail.status_reason}")
+        trying = asyncio.ensure_future(try_again(engine, launch, settings, job, detail, group, keep_handle))
         try:
-            if not job.job_id:
-                raise JobLost(f"AWS Batch does not know the job of {job.call} any more")
-            detail = await engine.watcher.wait(job.job_id, ceiling_s=settings.poll_freq, on_state=progress.saw)
-            progress.saw(detail)
+            again, refused = await asyncio.shield(trying)
+        except asyncio.CancelledError:
+            launch.cancel()  # `hold` ends a job that is being submitted
+            await asyncio.gather(trying, return_exceptions=True)
+            raise
+        if again is None:
+            return EndedJob(job.call, detail.job_id, detail, len(job.tried), not_again=refused)
+        job = again
+
+
+async def _wait(engine: Engine, settings: Settings, job: Job, watching: Watching) -> JobDetail | None:
+    """Wait for one job; `None`: AWS Batch does not know it any more."""
+    async with watching(job) as saw, _kept_alive(engine, settings.s3_bucket_name, job.keys):
+        if job.job_id is None:
+            return None
+        try:
+            detail = await engine.watcher.wait(job.job_id, ceiling_s=settings.poll_freq, on_state=saw)
         except JobLost:
             # A server that was away for longer than AWS Batch keeps jobs: what lies in S3 is the truth.
             return None
+        saw(detail)
     return detail
 
 
@@ -146,36 +195,38 @@ async def try_again(
     engine: Engine,
     launch: Launch,
     settings: Settings,
-    job: Submitted,
+    job: Job,
     detail: JobDetail,
     group: Callable[[], Group],
     keep_handle: KeepHandle,
-) -> tuple[Submitted | None, str]:
-    """Submit once more what a job came to nothing with, if more memory or another queue helps.
+) -> tuple[OwnJob | None, str]:
+    """Submit the electrons of a failed job again, if more memory or another queue helps (`further_tries.next_try`).
 
-    What helps is for `further_tries.next_try` to say.
-
-    A server may die at any point of it: the next one decides the same, writes the same call, and finds the job by its
-    name if there is one.
+    The server can end at any point of this: the next server decides the same, writes the same call, and finds the job
+    by its name if there is one.
 
     Args:
-        job: The job.
-        detail: How it ended.
-        group: Its electrons' task group; called in a thread.
+        engine: The account's.
+        launch: The task group.
+        settings: Settings of its executor.
+        job: The job that failed.
+        detail: The job as DescribeJobs showed it after its end.
+        group: Loads the task group; called in a thread.
+        keep_handle: Stores the handle of the new job.
 
     Returns:
-        The next job, or `None`; and why there is none although there should be, mostly empty.
+        The new job, or `None`; and why there is no new job although there should be one, mostly empty.
 
     Raises:
-        TaskCancelledError: Its end was asked for meanwhile; no job is left.
-        Unsigned: AWS takes no call of ours; to be begun again.
+        TaskCancelledError: The task group was cancelled meanwhile; no job is left.
+        Unsigned: AWS accepts no call of ours. Call this function again.
     """
     if not further_tries.may_help(detail, settings):
         return None, ""
     place = parse_call_uri(job.call)
     try:
         outcome = await read_outcome(engine.store, engine.batch.job, place, detail)
-    except OutcomeError:  # `receive` tells of it
+    except OutcomeError:  # `receive` raises it
         return None, ""
     further = further_tries.next_try(further_tries.evidence_of(detail, outcome), settings, place.call_id)
     if further is None:
@@ -183,7 +234,7 @@ async def try_again(
     of = f"dispatch {launch.dispatch_id}, node {launch.node_ids[0]}"
     happened, then = further_tries.what_happened(further.tried), further_tries.what_next(further.tried)
     try:
-        earlier = await adoption.read(engine, place)
+        earlier = await read_call(engine.store, place)
         if earlier is None:
             raise NotFound(f"{place.call_uri} cannot be read any more", operation="s3:GetObject", code="NoSuchKey")
         call = further_tries.next_call(earlier.call, further.tried)
@@ -204,28 +255,12 @@ async def try_again(
         return None, f"It was to be submitted again with {then}, but could not be: {error}"
     log.warning("The electron of %s %s; submitted again with %s as job %s", of, happened, then, job_id)
     await hold(engine, launch, job_id, here.call_uri, keep_handle)
-    return Submitted(job_id, here.call_uri, written.keys, call.tried), ""
-
-
-async def tried_before(engine: Engine, place: Location) -> tuple[Tried, ...]:
-    """The earlier tries of a call; none where it cannot be read any more."""
-    written = await adoption.read(engine, place)
-    return written.call.tried if written is not None else ()
-
-
-def ending(detail: JobDetail, settings: Settings) -> dict[str, Any]:
-    """What is worth knowing of a job that has ended, in plain JSON."""
-    return {"job_id": detail.job_id, "started_at": detail.started_at, "job": states.dump_detail(detail)}
-
-
-def _show(launch: Launch, status: str, started_at: float | None = None) -> None:
-    for node_id in launch.node_ids:
-        board().show(StatusChange(launch.dispatch_id, node_id, status, started_at))
+    return OwnJob(job_id, here.call_uri, written.keys, call.tried), ""
 
 
 @contextlib.asynccontextmanager
 async def _kept_alive(engine: Engine, bucket: str, keys: Sequence[str]) -> AsyncIterator[None]:
-    """Renew what a job needs while it waits, should that take days: the bucket's lifecycle must not win."""
+    """Renew the objects that a job needs while it waits: after days, the bucket's lifecycle would delete them."""
 
     async def renew() -> None:
         while True:

@@ -1,6 +1,6 @@
-"""Tells of one job while it is under way: its status and panel in the UI, why it waits, what it prints.
+"""Shows one job while it is under way: its status and panel in the UI, why it waits, what it prints.
 
-Passes on what the watcher, `waits.py` and `live_logs.py` find; decides nothing about the job and never fails it.
+Combines what the watcher, `waits.py` and `live_logs.py` find. Decides nothing about the job and never fails it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WAITS = (JobState.SUBMITTED.value, JobState.PENDING.value, JobState.RUNNABLE.va
 
 
 class Progress:
-    """What is told of the job of a task group while the block lasts: then nothing writes to its electrons any more."""
+    """Shows the job of a task group while the block lasts. After the block nothing is written to its electrons."""
 
     def __init__(
         self, engine: Engine, dispatch_id: str, node_ids: Sequence[int], call_uri: str, tried: str = ""
@@ -41,7 +41,7 @@ class Progress:
         self._reason: Reason | None = None
 
     def saw(self, detail: JobDetail) -> None:
-        """Tell of what AWS says of the job now: for `Watcher.wait`, and for the job as it ended."""
+        """Show the job as DescribeJobs showed it, while it is under way or after its end. See `Watcher.wait`."""
         before, self._detail = self._detail, detail
         if before is None or before.state != detail.state or len(before.attempts) != len(detail.attempts):
             self._since = since(detail, time.time())
@@ -86,11 +86,13 @@ class Progress:
 def explain_wait(
     engine: Engine, detail: JobDetail, since: float, tell: Callable[[Reason], None] = lambda reason: None
 ) -> None:
-    """Have it logged, and told, why a job waits, if it does for long; one that runs is taken off the list.
+    """Have the reason worked out why a job waits, if it waits for long. A job that runs is removed from `Waits`.
 
     Args:
-        since: When it came into its state, epoch seconds.
-        tell: Called with each reason.
+        engine: The account's.
+        detail: The job as DescribeJobs showed it.
+        since: Epoch seconds since when the job is in its state.
+        tell: Called with each new reason.
     """
     if detail.state in _WAITS:
         need = Need(int(detail.vcpus), detail.memory_mib, detail.gpus)
@@ -108,7 +110,7 @@ def _place(call_uri: str) -> Location | None:
 
 
 def since(detail: JobDetail, now: float) -> float:
-    """When a job came into its state, as far as AWS says it: else it is seen now, for the first time."""
+    """Epoch seconds since when a job is in its state; ``now`` where AWS does not say it."""
     if detail.state in _WAITS and not detail.attempts:
         return detail.created_at or now
     if detail.state == JobState.RUNNING.value:

@@ -1,7 +1,7 @@
-"""From a job's outcome to Covalent's files: outputs, stdout, stderr and error of each electron of a call.
+"""Writes Covalent's files from the outcome of a job: output, stdout, stderr and error of each electron of a call.
 
-The outcome is the truth about a job that wrote one; what AWS Batch says is the truth about one that did not. Bytes go
-from S3 to file, checked on the way; nothing is unpickled.
+How a job ended is read from its outcome; from AWS Batch only where the job wrote none. Bytes are copied from S3 to
+files and checked by their digests; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -32,24 +32,29 @@ from covalent_cirro.jobs.states import JobDetail
 
 _COPY_BYTES = 1024 * 1024
 SMALL_BYTES = 64 * 1024
-"""An outcome up to this size is read on the event loop: 4 ms at the worst, 0.2 ms as they are."""
+"""Most bytes of an outcome that is parsed on the event loop: 4 ms at most, 0.2 ms for a usual outcome."""
 
 
 class WrittenFile(NamedTuple):
-    """A file that was written, as Covalent's database wants it: size in bytes and SHA-1."""
+    """A file that was written, as Covalent's database needs it.
+
+    Attributes:
+        size: Bytes.
+        sha1: SHA-1 of the content, in hex.
+    """
 
     size: int
     sha1: str
 
 
 class Received(NamedTuple):
-    """One electron's end, in Covalent's files.
+    """The end of one electron, whose files are written.
 
     Attributes:
-        node_id: Its node.
-        completed: COMPLETED, else FAILED.
-        files: What was written, by asset: ``output``, ``stdout``, ``stderr``, ``error``.
-        end: The class of its end.
+        node_id: The electron's node.
+        completed: Whether the electron has a result.
+        files: Files that were written, by asset: ``output``, ``stdout``, ``stderr``, ``error``.
+        end: Class of the end.
     """
 
     node_id: int
@@ -59,7 +64,7 @@ class Received(NamedTuple):
 
     @property
     def cancelled(self) -> bool:
-        """Whether it has no result because it was cancelled in Covalent, or by `cirro stop`."""
+        """Whether it has no result since it was cancelled in Covalent, or by `cirro stop`."""
         return not self.completed and self.end is End.CANCELLED
 
 
@@ -72,15 +77,19 @@ outcome; the problem is why a result that is there could not be read."""
 
 
 async def read_outcome(store: Store, ask: AskJob, place: Location, detail: JobDetail | None = None) -> Outcome | None:
-    """The outcome that a job of the call wrote; `None` if there is none.
+    """Read the outcome that a job of a call wrote.
 
     Args:
-        ask: Asks AWS Batch for the outcome's job, where that is not known.
-        place: The call's.
-        detail: What is known of the job that was submitted for the call.
+        store: Store of the account.
+        ask: Asks AWS Batch for the job of the outcome, where ``detail`` is not that job.
+        place: The call.
+        detail: The job that was submitted for the call, as far as it is known.
+
+    Returns:
+        The outcome; `None` if there is none.
 
     Raises:
-        OutcomeError: Malformed, of another format or call, or not written by a job of this call.
+        OutcomeError: The outcome is malformed, of another format or call, or not written by a job of this call.
         AwsError: S3 or AWS Batch cannot be asked.
     """
     found = await _outcome_at(store, place, place.outcome_key)
@@ -94,7 +103,7 @@ async def read_outcome(store: Store, ask: AskJob, place: Location, detail: JobDe
         if isinstance(found, OutcomeError):
             raise found
         if detail is None and time.time() - place.made_at > JOBS_KEPT_S:
-            return found  # nobody knows its job any more
+            return found  # AWS Batch has forgotten the job
         raise refused(place, found, detail)
     for attempt in later_attempts(outcome, mac_key, detail):
         later = await _outcome_at(store, place, place.attempt_key(mac_key, attempt))
@@ -108,12 +117,13 @@ async def read_outcome(store: Store, ask: AskJob, place: Location, detail: JobDe
 
 
 async def _outcome_at(store: Store, place: Location, key: str) -> Outcome | OutcomeError | None:
-    """What lies at a key: an outcome, why it is none, or nothing."""
+    """Read the object of a key: an outcome, the error if it is none, or `None` if there is no object."""
     try:
         data = await store.get_document(place.bucket, key, MAX_OUTCOME_BYTES)
         if data is None:
             return None
-        # In a thread a large one leaves the loop its turns. A small one is read faster than a thread is asked for it.
+        # A large outcome is parsed in a thread, so that it does not block the event loop. For a small one, the start of
+        # the thread would take longer.
         small = len(data) <= SMALL_BYTES
         return outcome_of(data, place) if small else await asyncio.to_thread(outcome_of, data, place)
     except OutcomeError as error:
@@ -125,16 +135,19 @@ async def _outcome_at(store: Store, place: Location, key: str) -> Outcome | Outc
 async def write_results(
     store: Store, place: Location, outcome: Outcome, nodes: Mapping[int, Node], explain: Explain, before: str = ""
 ) -> list[Received]:
-    """Write what an outcome says into Covalent's files.
+    """Write the results of an outcome into Covalent's files.
 
     Args:
+        store: Store of the account.
+        place: The call.
+        outcome: The outcome.
         nodes: The electrons of the call.
-        explain: Says why an electron has no result.
-        before: What stands at the beginning of each stderr.
+        explain: Makes the error of an electron without a result.
+        before: Text at the beginning of each stderr.
 
     Raises:
-        OutcomeError: The outcome is not about these electrons.
-        LocalFileError: A file could not be written; the electrons' files are as they were, or as they are to be.
+        OutcomeError: The outcome is of other electrons.
+        LocalFileError: A file could not be written. Each file has its old or its new content.
     """
     results = {result.node_id: result for result in outcome.results}
     if results.keys() != nodes.keys():
@@ -144,7 +157,7 @@ async def write_results(
         )
     if any(result.failure and result.failure.kind == Kind.FETCH for result in outcome.results):
         store.distrust()
-    # All of them, also where one could not be written: nobody may be at work on the files when it is tried again.
+    # All electrons, also where one fails: no write may be under way when the caller repeats this.
     written = await asyncio.gather(
         *(
             _write_result(store, place, outcome, results[node_id], node, explain, before)
@@ -180,19 +193,21 @@ async def _write_result(
 async def write_failure(
     store: Store, place: Location, nodes: Mapping[int, Node], parts: Sequence[str], explain: Explain, before: str = ""
 ) -> list[Received]:
-    """Fail all electrons of a call that left no outcome, keeping what log there is in S3.
+    """Write the errors of all electrons of a call without an outcome, and the log as far as it is in S3.
 
     Args:
+        store: Store of the account.
+        place: The call.
         nodes: The electrons of the call.
         parts: Names of the parts of the log.
-        explain: Says why an electron has no result.
-        before: What stands at the beginning of each stderr.
+        explain: Makes the error of an electron.
+        before: Text at the beginning of each stderr.
     """
     received = []
     for index, node in enumerate(nodes.values()):
         files = {}
         for stream in ("stdout", "stderr"):
-            # Without an outcome nobody can tell the electrons of a group apart: the log is the first one's.
+            # Without an outcome, the logs of the electrons cannot be told apart: the first electron gets all.
             names = [part for part in parts if f"/{stream}." in part] if index == 0 else []
             begin = before if stream == "stderr" else ""
             log = Log(parts=tuple(names))
@@ -235,7 +250,7 @@ async def _append(
 
     @contextlib.contextmanager
     def begin() -> Iterator[Callable[[bytes], object]]:
-        # A stream that broke is read again from its start.
+        # After an error the stream is read again from its start.
         file.seek(start)
         file.truncate()
         to = writer()
@@ -250,13 +265,13 @@ async def _append(
 
 
 class _Plain:
-    """Bytes as they are, where a pickle would be encoded."""
+    """Writes bytes unchanged; takes the place of `tobj.PickleWriter`, which encodes them."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.write = file.write
 
     def close(self) -> None:
-        """Nothing is left over."""
+        """Do nothing: all bytes are written."""
 
 
 def _write_inline(path: str, fields: dict[str, object], string: bytes, data: bytes) -> WrittenFile:
@@ -285,10 +300,10 @@ def measure(path: str) -> WrittenFile:
 
 
 def take_file(source: str, path: str) -> WrittenFile:
-    """Copy a file that code which is not to be trusted has left, to a place where it is believed to be what it says.
+    """Copy a file that untrusted code has left.
 
     Raises:
-        ValueError: It is not there, or no file: a link would lead to what that code may not read.
+        ValueError: It is not there, or is no regular file: a link could lead to files that the code must not read.
     """
     try:
         file = open_untrusted(source)
@@ -301,11 +316,11 @@ def take_file(source: str, path: str) -> WrittenFile:
 
 
 def open_untrusted(path: str) -> BinaryIO:
-    """Open a file that code which is not to be trusted has left.
+    """Open a file that untrusted code has left.
 
     Raises:
-        OSError: It is not there, or a link or a device instead.
-        ValueError: It is no file.
+        OSError: It is not there, or is a link or a device.
+        ValueError: It is no regular file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -315,7 +330,7 @@ def open_untrusted(path: str) -> BinaryIO:
 
 
 class Measured:
-    """A file that is written once, from its beginning to its end, and measured meanwhile."""
+    """A file that is written from its beginning to its end, with its size and SHA-1."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -329,17 +344,18 @@ class Measured:
         return self._file.write(data)
 
     def measured(self) -> WrittenFile:
-        """What was written."""
+        """Size and SHA-1 of what was written so far."""
         return WrittenFile(self._size, self._digest.hexdigest())
 
 
 @contextlib.contextmanager
 def replacing(path: str, need: int = 0) -> Iterator[BinaryIO]:
-    """A new file that takes the place of ``path`` when the block ends well: readers see the old one or the new one.
+    """Write a new file that replaces ``path`` when the block ends without an error: readers see the old or the new one.
 
     Args:
         path: The file.
-        need: About how large it will be, where that is known. Nothing is fetched for it where there is no room.
+        need: Approximate bytes of the new file, where they are known: where the disk has less room, the block does not
+            begin.
     """
     temporary = f"{path}.new"
     with local_files.room_for(path, need, growing=temporary), local_files.told(path, need=need):

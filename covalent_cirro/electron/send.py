@@ -1,6 +1,6 @@
-"""The way there: from a task group to a submitted job, and its end on demand. `CirroBatchExecutor.send` and `cancel`.
+"""Sends a task group to AWS Batch, and cancels it. What `CirroBatchExecutor.send` and `cancel` do.
 
-Everything between the first byte up and the job's end can be cancelled, at every await.
+A task group can be cancelled at every `await`, from the first byte that is uploaded to the end of its job.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from covalent_cirro.covalent_server.status_board import board
 from covalent_cirro.electron.call_writer import ElectronSpec, Written, pickled_by, prepare_call, store_call
 from covalent_cirro.electron.engine.definitions import Allowed, build_definition, everything
 from covalent_cirro.electron.engine.engine import Engine, engine_of, retire
+from covalent_cirro.electron.handover import AdoptedJob, HostNodes, JobHandle, OwnJob, ReusedResults, Sent, load_handle
 from covalent_cirro.electron.launches import Launch, find, is_expected
-from covalent_cirro.electron.patience import until_mended
+from covalent_cirro.electron.patience import retry_until_fixed
 from covalent_cirro.electron.resume import adoption
 from covalent_cirro.electron.reuse import taking
+from covalent_cirro.electron.reuse.earlier import EarlierDispatch
 from covalent_cirro.electron.reuse.taking import Taken
 from covalent_cirro.errors import AccessDenied, CirroError, LocalFileError, NotFound
 from covalent_cirro.jobs import states
@@ -38,121 +40,175 @@ from covalent_cirro.settings import Settings
 
 log = logging.getLogger(__name__)
 
-HANDLE_FORMAT = 1
+KeepHandle = Callable[[str, int, JobHandle], Awaitable[None]]
+"""``await keep_handle(dispatch_id, node_id, handle)`` has Covalent store the handle of a job."""
 
-KeepHandle = Callable[[str, int, dict[str, Any]], Awaitable[None]]
 
-
-async def send(launch: Launch, settings: Settings, task_specs: Sequence[Any], keep_handle: KeepHandle) -> Any:
+async def send(launch: Launch, settings: Settings, task_specs: Sequence[Any], keep_handle: KeepHandle) -> Sent:
     """Store what a task group needs and submit its job, once there is room for it on the server's disk.
 
+    Args:
+        launch: The task group.
+        settings: Settings of its executor.
+        task_specs: Its electrons, as Covalent's ``TaskSpec``.
+        keep_handle: Stores the handle of the job.
+
     Returns:
-        What `poll` is given: ``{"job_id", "call", "keys", "tried"}``, ``{"call", "reused"}`` where earlier results are
-        taken, or ``{"host": [...]}`` for Covalent's own nodes.
+        What `poll` is given.
+
+    Raises:
+        TaskCancelledError: The electrons were cancelled; no job is left.
+        CirroError: The job was not submitted, and why.
     """
 
-    def tell(words: str) -> None:
+    def show_problem(words: str) -> None:
         for node_id in launch.node_ids:
             board().show_problem(launch.dispatch_id, node_id, words)
 
-    return await until_mended(
+    return await retry_until_fixed(
         f"Dispatch {launch.dispatch_id}, nodes {launch.node_ids}",
         lambda: _send(launch, settings, task_specs, keep_handle),
-        of=LocalFileError,
+        errors=LocalFileError,
         then="Nothing was submitted yet; it is as soon as this is put right.",
-        tell=tell,
-        mended=lambda: tell(""),
+        on_problem=show_problem,
+        on_fixed=lambda: show_problem(""),
         sleep=lambda seconds: launch.unless_cancelled(asyncio.sleep(seconds)),
     )
 
 
-async def _send(launch: Launch, settings: Settings, task_specs: Sequence[Any], keep_handle: KeepHandle) -> Any:
-    """`send`, which raises where there is no room. May be begun again until the job is submitted."""
-    specs = [ElectronSpec(spec.electron_id, spec.args, spec.kwargs) for spec in task_specs]
+async def _send(launch: Launch, settings: Settings, task_specs: Sequence[Any], keep_handle: KeepHandle) -> Sent:
+    """Do what `send` does, and raise `LocalFileError` where a disk is full. Can be repeated until there is a job."""
+    specs = tuple(ElectronSpec(spec.electron_id, spec.args, spec.kwargs) for spec in task_specs)
     inputs = [node_id for spec in specs for node_id in (*spec.args, *spec.kwargs.values())]
     group = await asyncio.to_thread(assets.load_group, launch.dispatch_id, launch.node_ids, inputs)
     if all(node.is_host_node for node in group.nodes.values()):
-        return {"host": [[spec.node_id, list(spec.args), dict(spec.kwargs)] for spec in specs]}
+        return HostNodes(specs)
     return await send_job(launch, settings, group, specs, keep_handle)
 
 
 async def send_job(
     launch: Launch, settings: Settings, group: Group, specs: Sequence[ElectronSpec], keep_handle: KeepHandle
-) -> dict[str, Any]:
-    """Store what a task group needs and submit its job, whatever its nodes are; see `send`."""
+) -> OwnJob | AdoptedJob | ReusedResults:
+    """Find the job or the results that the electrons of a task group have already; else submit a job. See `send`."""
     async with engine_for(settings) as engine:
+        begun = await _begun(engine, launch, settings, group, keep_handle) if launch.again else None
+        if isinstance(begun, (AdoptedJob, ReusedResults)):
+            return begun
         pickled, covalent = await asyncio.gather(pickled_by(group, specs), asyncio.to_thread(assets.check_version))
-        earlier = None
-        if launch.again:
-            first = group.nodes[launch.node_ids[0]]
-            taken = await launch.unless_cancelled(taking.begun(engine, settings, launch.dispatch_id, first))
-            if taken is not None:
-                return _reused(launch, taken)
-            earlier = await launch.unless_cancelled(adoption.find(engine, settings, launch.dispatch_id, first))
-        if earlier is not None and earlier.job_id is not None:
-            log.info("Job %s of %s is adopted", earlier.job_id or "(ended)", earlier.place.call_uri)
-            job_id, call, keys = earlier.job_id, earlier.place.call_uri, earlier.keys
-            tried = len(earlier.written.call.tried) if earlier.written is not None else 0
-            if not job_id:  # AWS Batch has forgotten it: there is nothing to wait for, and nothing to cancel
-                return {"job_id": job_id, "call": call, "keys": keys, "tried": tried}
-        else:
-            allowed = image_check(engine, settings, pickled)
-            begun = earlier.written if earlier is not None else None
+        allowed = image_check(engine, settings, pickled)
 
-            async def prepare(max_age_s: float) -> Written:
-                return await prepare_call(
-                    engine.store,
-                    settings,
-                    launch.dispatch_id,
-                    group,
-                    specs,
-                    pickled,
-                    covalent=covalent,
-                    allowed=allowed,
-                    image=functools.partial(engine.images.named, settings.container_image_uri, max_age_s),
-                )
-
-            prepared = None
-            reusable = None if begun is not None else taking.earlier_of(engine, settings)
-            if reusable is not None:
-                await launch.unless_cancelled(reusable.load())  # a wrong dispatch is told before anything is sent
-                prepared = await launch.unless_cancelled(prepare(REFUSED_FRESH_S))
-                taken = await launch.unless_cancelled(
-                    taking.take(engine, reusable, prepared.location, prepared.call, group.lattice)
-                )
-                if taken is not None:
-                    return _reused(launch, taken)
-
-            async def write() -> Written:
-                if begun is not None:
-                    return begun
-                ready = prepared or await prepare(FRESH_S)
-                await store_call(engine.store, ready, allowed)
-                return ready
-
-            written, definition = await launch.unless_cancelled(
-                asyncio.gather(write(), ensure_definition(engine, settings, allowed))
+        async def prepare(max_age_s: float) -> Written:
+            return await prepare_call(
+                engine.store,
+                settings,
+                launch.dispatch_id,
+                group,
+                specs,
+                pickled,
+                covalent=covalent,
+                allowed=allowed,
+                image=functools.partial(engine.images.named, settings.container_image_uri, max_age_s),
             )
-            # From here a job may exist: it is submitted whole, and ended if a cancel came meanwhile.
-            job_id = await submit(engine, settings, written, definition, group, asked_before=begun is not None)
-            call, keys, tried = written.location.call_uri, list(written.keys), len(written.call.tried)
-        await hold(engine, launch, job_id, call, keep_handle)
-    return {"job_id": job_id, "call": call, "keys": keys, "tried": tried}
+
+        prepared = None
+        earlier = taking.earlier_of(engine, settings) if begun is None else None
+        if earlier is not None:
+            # Before anything is stored: an error in the id of the earlier dispatch costs nothing then.
+            await launch.unless_cancelled(earlier.load())
+            prepared = await launch.unless_cancelled(prepare(REFUSED_FRESH_S))
+            reused = await launch.unless_cancelled(_reused(engine, launch, earlier, prepared, group))
+            if reused is not None:
+                return reused
+
+        async def store() -> Written:
+            if begun is not None:
+                return begun
+            written = prepared or await prepare(FRESH_S)
+            await store_call(engine.store, written, allowed)
+            return written
+
+        return await _submitted(
+            engine, launch, settings, group, store, allowed, keep_handle, asked_before=begun is not None
+        )
 
 
-def _reused(launch: Launch, taken: Taken) -> dict[str, Any]:
-    """What `poll` is given of an electron that needs no job."""
+async def _begun(
+    engine: Engine, launch: Launch, settings: Settings, group: Group, keep_handle: KeepHandle
+) -> AdoptedJob | ReusedResults | Written | None:
+    """What an earlier server did for the electrons before it died: the first step of `send_job`.
+
+    Returns:
+        The job, which is adopted; the results of earlier work; a call that is stored and has no job yet; `None`:
+        nothing that can be used.
+    """
+    first = group.nodes[launch.node_ids[0]]
+    taken = await launch.unless_cancelled(taking.begun(engine, settings, launch.dispatch_id, first))
+    if taken is not None:
+        return _show_reused(launch, taken)
+    earlier = await launch.unless_cancelled(adoption.find(engine, settings, launch.dispatch_id, first))
+    if earlier is None or earlier.job_id is None:
+        return earlier.written if earlier is not None else None
+    log.info("Job %s of %s is adopted", earlier.job_id or "(ended)", earlier.place.call_uri)
+    tried = earlier.written.call.tried if earlier.written is not None else ()
+    job = AdoptedJob(earlier.job_id or None, earlier.place.call_uri, tuple(earlier.keys), tried)
+    if job.job_id is not None:  # of a job that AWS Batch has forgotten there is nothing to cancel
+        await hold(engine, launch, job.job_id, job.call, keep_handle)
+    return job
+
+
+async def _reused(
+    engine: Engine, launch: Launch, earlier: EarlierDispatch, prepared: Written, group: Group
+) -> ReusedResults | None:
+    """Results of the same work in an earlier dispatch: the second step of `send_job`. `None`: there are none."""
+    taken = await taking.take(engine, earlier, prepared.location, prepared.call, group.lattice)
+    return None if taken is None else _show_reused(launch, taken)
+
+
+def _show_reused(launch: Launch, taken: Taken) -> ReusedResults:
     taking.show(launch.dispatch_id, launch.node_ids, taken.reused)
-    return {"call": taken.place.call_uri, "reused": True}
+    return ReusedResults(taken.place.call_uri)
+
+
+async def _submitted(
+    engine: Engine,
+    launch: Launch,
+    settings: Settings,
+    group: Group,
+    store: Callable[[], Awaitable[Written]],
+    allowed: Allowed,
+    keep_handle: KeepHandle,
+    *,
+    asked_before: bool,
+) -> OwnJob:
+    """A job of the electrons' own: the last step of `send_job`.
+
+    Args:
+        store: Stores the call.
+        allowed: Awaited before a job definition is registered; see `image_check`.
+        asked_before: An earlier server may have sent SubmitJob for this call.
+    """
+    written, definition = await launch.unless_cancelled(
+        asyncio.gather(store(), ensure_definition(engine, settings, allowed))
+    )
+    # From here a job may exist. `submit` is not interrupted; if a cancel came meanwhile, `hold` ends the job.
+    job_id = await submit(engine, settings, written, definition, group, asked_before=asked_before)
+    await hold(engine, launch, job_id, written.location.call_uri, keep_handle)
+    return OwnJob(job_id, written.location.call_uri, written.keys, written.call.tried)
 
 
 def image_check(engine: Engine, settings: Settings, pickled: Pickled) -> Allowed:
-    """Begin to look at the job's image, and give what waits for the answer: once AWS knows of the job, it is paid for.
+    """Start the check of the job's image.
 
-    All who write wait for the same answer, and read meanwhile. It raises `ImageError`.
+    The check runs while files are read and hashed. A job with a wrong image would be paid for, so that nothing is
+    written before the check has ended.
+
+    Returns:
+        A function to await before anything is written to AWS; it raises `ImageError` if the image cannot run the job.
     """
     check = asyncio.ensure_future(engine.images.require(settings.container_image_uri, pickled))
-    check.add_done_callback(lambda done: done.cancelled() or done.exception())  # who asked may be gone
+    check.add_done_callback(
+        lambda done: done.cancelled() or done.exception()
+    )  # marks an error as seen: the caller may have stopped waiting
 
     async def allowed() -> None:
         await asyncio.shield(check)
@@ -161,7 +217,16 @@ def image_check(engine: Engine, settings: Settings, pickled: Pickled) -> Allowed
 
 
 async def ensure_definition(engine: Engine, settings: Settings, allowed: Allowed = everything) -> str:
-    """``name:revision`` of the job definition for these settings; ``allowed`` is awaited before one is registered."""
+    """Find or register the job definition for these settings.
+
+    Args:
+        engine: The account's.
+        settings: Settings of the executor.
+        allowed: Awaited before one is registered.
+
+    Returns:
+        ``name:revision``.
+    """
     job_role, execution_role = await asyncio.gather(
         engine.role_arn(settings.batch_job_role_name), engine.role_arn(settings.batch_execution_role_name)
     )
@@ -172,7 +237,19 @@ async def ensure_definition(engine: Engine, settings: Settings, allowed: Allowed
 async def submit(
     engine: Engine, settings: Settings, written: Written, definition: str, group: Group, *, asked_before: bool = False
 ) -> str:
-    """Submit the job of a call that is stored, and give its id. ``asked_before``: it may be submitted already."""
+    """Submit the job of a call that is stored.
+
+    Args:
+        engine: The account's.
+        settings: Settings of the executor.
+        written: The call.
+        definition: ``name:revision`` of the job definition.
+        group: The task group.
+        asked_before: SubmitJob may have been sent for this call before: then its job is looked for first.
+
+    Returns:
+        Batch job id.
+    """
     call = written.call
     first = call.tasks[0]
 
@@ -199,29 +276,30 @@ async def submit(
     try:
         return await once(definition)
     except NotFound:
-        # Somebody deregistered the revision since it was looked up.
+        # The revision was deregistered since it was looked up.
         engine.definitions.forget(definition)
         return await once(await ensure_definition(engine, settings))
 
 
 async def hold(engine: Engine, launch: Launch, job_id: str, call: str, keep_handle: KeepHandle) -> None:
-    """From here on a cancel finds the job; if one came before, it is ended."""
+    """Store the handle of a job, so that a cancel finds the job; if a cancel came before, end the job.
+
+    Raises:
+        TaskCancelledError: A cancel came before.
+    """
     launch.job_id = job_id
-    await keep_handle(
-        launch.dispatch_id,
-        launch.node_ids[0],
-        {"format": HANDLE_FORMAT, "job_id": job_id, "call": call, "region": engine.region},
-    )
+    await keep_handle(launch.dispatch_id, launch.node_ids[0], JobHandle(job_id, call, engine.region))
     if launch.cancelled:
         await terminate(engine, job_id, launch.dispatch_id)
         raise TaskCancelledError(f"AWS Batch job {job_id} was cancelled while it was submitted")
 
 
 async def cancel(settings: Settings, task_metadata: dict[str, Any], job_handle: Any) -> bool:
-    """End what is under way for an electron; see `CirroBatchExecutor.cancel`."""
+    """Cancel an electron; see `CirroBatchExecutor.cancel`."""
     dispatch_id, node_id = task_metadata["dispatch_id"], task_metadata["node_id"]
     launch = find(dispatch_id, node_id)
-    job_id = job_handle.get("job_id") if isinstance(job_handle, dict) else job_handle
+    handle = load_handle(job_handle)
+    job_id = handle.job_id if handle is not None else None
     if launch is not None:
         launch.cancel()
         if launch.job_id is None:
@@ -229,7 +307,7 @@ async def cancel(settings: Settings, task_metadata: dict[str, Any], job_handle: 
         job_id = launch.job_id
     elif is_expected(dispatch_id, node_id):
         return await _cancel_earlier(settings, dispatch_id, node_id)
-    if not isinstance(job_id, str) or not job_id:
+    if job_id is None:
         return False
     async with engine_for(settings) as engine:
         await terminate(engine, job_id, dispatch_id)
@@ -237,7 +315,7 @@ async def cancel(settings: Settings, task_metadata: dict[str, Any], job_handle: 
 
 
 async def _cancel_earlier(settings: Settings, dispatch_id: str, node_id: int) -> bool:
-    """End the job that a server which died has submitted, its handle kept or not."""
+    """Cancel the job that an earlier server submitted, also if Covalent did not store its handle."""
     group = await asyncio.to_thread(assets.load_group, dispatch_id, [node_id], ())
     async with engine_for(settings) as engine:
         earlier = await adoption.find(engine, settings, dispatch_id, group.nodes[node_id])
@@ -248,14 +326,14 @@ async def _cancel_earlier(settings: Settings, dispatch_id: str, node_id: int) ->
 
 
 async def terminate(engine: Engine, job_id: str, dispatch_id: str) -> None:
-    """Ask for the end of a job of a dispatch that is cancelled."""
-    # Of a dispatch that is cancelled, all have the same reason: they end in the same calls.
+    """Ask AWS Batch to end a job of a dispatch that is cancelled."""
+    # All jobs of a dispatch have the same reason, so that the same calls can end them.
     await engine.stops.end(job_id, f"{states.CANCEL_REASON} (dispatch {dispatch_id})")
 
 
 @contextlib.asynccontextmanager
 async def engine_for(settings: Settings) -> AsyncIterator[Engine]:
-    """The engine for these settings. One whose credentials AWS refused is not used again."""
+    """The engine for these settings. An engine whose credentials AWS refused is not used again."""
     engine = await engine_of(access_of(settings))
     try:
         yield engine

@@ -1,18 +1,19 @@
-"""An electron without a Covalent server: what the stock class's own methods do, through the same engine.
+"""Runs an electron without a Covalent server: what `run` and the other methods of the stock class do.
 
-The result is unpickled in the caller's process, which asked for it; Covalent's server never comes here.
+The result is unpickled in the process of the caller. A Covalent server does not use this module.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,22 +21,22 @@ import cloudpickle
 
 from covalent_cirro.contract import tobj
 from covalent_cirro.contract.documents import parse_call
-from covalent_cirro.contract.protocol import MAX_DOCUMENT_BYTES, Call, Location, node_base
+from covalent_cirro.contract.protocol import MAX_DOCUMENT_BYTES, Call, Location, Task, node_base, parse_call_uri
 from covalent_cirro.covalent_server.assets import Group, Node
 from covalent_cirro.electron import cache_folder
 from covalent_cirro.electron.call_writer import ElectronSpec, Written, pickled_by, write_call
 from covalent_cirro.electron.engine.engine import Engine
+from covalent_cirro.electron.handover import EndedJob, JobHandle, OwnJob
 from covalent_cirro.electron.launches import Launch
-from covalent_cirro.electron.patience import until_mended
-from covalent_cirro.electron.poll import Submitted, ending, try_again
+from covalent_cirro.electron.patience import retry_until_fixed
+from covalent_cirro.electron.poll import Job, until_ended
 from covalent_cirro.electron.progress import explain_wait, since
 from covalent_cirro.electron.receive import write_ends
 from covalent_cirro.electron.result_writer import read_outcome
 from covalent_cirro.electron.send import cancel as cancel_submitted
 from covalent_cirro.electron.send import engine_for, ensure_definition, image_check
 from covalent_cirro.electron.send import submit as submit_call
-from covalent_cirro.errors import JobLost, NotFound
-from covalent_cirro.jobs import states
+from covalent_cirro.errors import NotFound
 from covalent_cirro.jobs.image_rules import Pickled
 from covalent_cirro.jobs.states import JobDetail
 from covalent_cirro.settings import Settings
@@ -43,16 +44,15 @@ from covalent_cirro.settings import Settings
 log = logging.getLogger(__name__)
 
 
-class EndedJob(NamedTuple):
-    """A job that has ended."""
+class ElectronResult(NamedTuple):
+    """What an electron left.
 
-    cancelled: bool
-    data: dict[str, Any]
-    detail: JobDetail | None = None
-
-
-class Found(NamedTuple):
-    """What an electron left. ``error`` is empty if it returned."""
+    Attributes:
+        value: Its return value, unpickled; `None` where it has none.
+        stdout: All that it printed.
+        stderr: All that it printed as errors.
+        error: Why it has no return value; empty if it has one.
+    """
 
     value: Any
     stdout: str
@@ -62,15 +62,23 @@ class Found(NamedTuple):
 
 async def upload(
     settings: Settings, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], metadata: dict[str, Any]
-) -> None:
-    """Pickle a function and its arguments and store them as a call."""
+) -> Written:
+    """Pickle a function and its arguments and store them as a call.
+
+    Args:
+        settings: Settings of the executor.
+        function: The electron's function.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        metadata: Has ``dispatch_id`` and ``node_id``, under which the call is stored.
+    """
     dispatch_id, node_id = str(metadata["dispatch_id"]), int(metadata["node_id"])
     if settings.reuse_from:
         log.warning("reuse_from=%r is for dispatches; what is run directly is computed", settings.reuse_from)
     async with engine_for(settings) as engine:
         with tempfile.TemporaryDirectory(dir=cache_folder.scratch(settings.cache_dir)) as folder:
             paths = await asyncio.to_thread(_pickle, folder, function, [*args, *kwargs.values()])
-            # Inputs are numbered from the one after the electron, as if they were nodes of its dispatch.
+            # Inputs have the numbers after the electron's, as if they were nodes of its dispatch.
             first = node_id + 1
             node = Node(0, node_id, getattr(function, "__name__", "function"), {"function": paths[0]})
             group = Group(
@@ -86,7 +94,7 @@ async def upload(
                 dict(zip(kwargs, range(first + len(args), first + len(args) + len(kwargs)), strict=True)),
             )
             pickled = await pickled_by(group, [spec])
-            await write_call(
+            return await write_call(
                 engine.store,
                 settings,
                 dispatch_id,
@@ -112,93 +120,73 @@ def _pickle(folder: str, function: Callable[..., Any], values: list[Any]) -> lis
     return paths
 
 
-async def submit(settings: Settings, metadata: dict[str, Any]) -> str:
-    """Submit the newest call of an electron, and give the job's id."""
+async def submit(settings: Settings, written: Written) -> OwnJob:
+    """Submit the job of a call that is stored."""
     async with engine_for(settings) as engine:
-        place, definition = await asyncio.gather(
-            _newest(engine, settings, metadata), ensure_definition(engine, settings)
-        )
-        call = await _call(engine, place)
+        definition = await ensure_definition(engine, settings)
+        call = written.call
         await engine.images.require(settings.container_image_uri, Pickled(call.python, call.cloudpickle))
-        return await submit_call(engine, settings, Written(place, call, ()), definition, _no_group())
+        job_id = await submit_call(engine, settings, written, definition, _no_group())
+        return OwnJob(job_id, written.location.call_uri, written.keys, call.tried)
 
 
-async def wait(settings: Settings, job_id: str, metadata: dict[str, Any] | None = None) -> EndedJob:
-    """Wait for a job.
+async def submit_newest(settings: Settings, metadata: dict[str, Any]) -> str:
+    """Submit the newest call of an electron, and return the Batch job id."""
+    async with engine_for(settings) as engine:
+        place = await _newest(engine, settings, metadata)
+        written = Written(place, await _call(engine, place), (place.call_key,))
+    return (await submit(settings, written)).job_id
+
+
+async def wait(settings: Settings, call: Call, job: OwnJob) -> EndedJob:
+    """Wait for a job and for those of further tries.
+
+    A caller that is cancelled ends the job: nobody is left who wants its result.
 
     Args:
-        metadata: Of its electron, which is submitted again where that helps (`poll.try_again`); `None`: never.
+        settings: Settings of the executor.
+        call: What the job runs.
+        job: The job.
 
     Raises:
-        TaskCancelledError: It was cancelled between two tries.
+        TaskCancelledError: The job was cancelled.
     """
-    if metadata is None:
-        return await until_mended(f"Job {job_id}", lambda: _wait_for_one(settings, job_id))
-    launch = Launch(str(metadata["dispatch_id"]), [metadata["node_id"]])
-    launch.job_id = job_id
+    node_id = call.tasks[0].node_id
+    launch = Launch(call.dispatch_id, [node_id])
+    launch.job_id = job.job_id
     try:
-        return await until_mended(f"Job {job_id}", lambda: _wait_for_tries(launch, settings, metadata))
+        return await retry_until_fixed(f"Job {job.job_id}", lambda: _wait_for_all(launch, settings, job))
     except asyncio.CancelledError:
-        # Who waits has ended the first job, and knows of no other.
-        await cancel_submitted(settings, metadata, launch.job_id)
+        await cancel_submitted(settings, {"dispatch_id": call.dispatch_id, "node_id": node_id}, launch.job_id)
         raise
     finally:
         launch.close()
 
 
-async def _wait_for_one(settings: Settings, job_id: str) -> EndedJob:
+async def _wait_for_all(launch: Launch, settings: Settings, job: OwnJob) -> EndedJob:
     async with engine_for(settings) as engine:
-        return await _wait_for_job(engine, settings, job_id)
 
-
-async def _wait_for_job(engine: Engine, settings: Settings, job_id: str) -> EndedJob:
-    try:
-        detail = await engine.watcher.wait(
-            job_id,
-            ceiling_s=settings.poll_freq,
-            on_state=lambda now: explain_wait(engine, now, since(now, time.time())),
-        )
-    except JobLost:
-        return EndedJob(False, {"job_id": job_id, "gone": True})
-    finally:
-        engine.waits.leave(job_id)
-    return EndedJob(states.was_cancelled_by_us(detail), ending(detail, settings), detail)
-
-
-async def _wait_for_tries(launch: Launch, settings: Settings, metadata: dict[str, Any]) -> EndedJob:
-    """Wait for the job of a launch and those of further tries. May be begun again at any time."""
-    async with engine_for(settings) as engine:
-        place = await _newest(engine, settings, metadata)
-        job = Submitted(launch.job_id or "", place.call_uri, ())
-        while True:
-            ended = await _wait_for_job(engine, settings, job.job_id)
-            ended.data["tried"] = len(job.tried)
-            if ended.cancelled or ended.detail is None:
-                return ended
-            trying = asyncio.ensure_future(
-                try_again(engine, launch, settings, job, ended.detail, _no_group, _no_handle)
-            )
+        @contextlib.asynccontextmanager
+        async def logged(job: Job) -> AsyncIterator[Callable[[JobDetail], None]]:
             try:
-                again, ended.data["not_again"] = await asyncio.shield(trying)
-            except asyncio.CancelledError:
-                launch.cancel()  # a job that is being submitted is ended as soon as it is known
-                await asyncio.gather(trying, return_exceptions=True)
-                raise
-            if again is None:
-                return ended
-            job = again
+                yield lambda detail: explain_wait(engine, detail, since(detail, time.time()))
+            finally:
+                if job.job_id is not None:
+                    engine.waits.leave(job.job_id)
+
+        return await until_ended(engine, launch, settings, job, logged, _no_group, _no_handle)
 
 
 def _no_group() -> Group:
     return Group(nodes={}, inputs={}, lattice="", python="", covalent="")
 
 
-async def _no_handle(dispatch_id: str, node_id: int, handle: dict[str, Any]) -> None:
-    """Nobody keeps one."""
+async def _no_handle(dispatch_id: str, node_id: int, handle: JobHandle) -> None:
+    """There is no Covalent server to store it."""
 
 
 async def status(settings: Settings, job_id: str) -> tuple[str, int]:
-    """A job's status in AWS's words, and its exit code or -1."""
+    """The status of a job, as AWS Batch names it, and the exit code; -1 where there is none."""
     async with engine_for(settings) as engine:
         found = await engine.batch.describe([job_id])
     if not found:
@@ -210,23 +198,37 @@ async def status(settings: Settings, job_id: str) -> tuple[str, int]:
     return found[0].state, -1 if found[0].exit_code is None else found[0].exit_code
 
 
-async def result(settings: Settings, metadata: dict[str, Any], ended: EndedJob | None) -> Found:
+async def fetch(settings: Settings, call: Call, ended: EndedJob) -> ElectronResult:
+    """Fetch and unpickle what the electron of a call left.
+
+    Args:
+        settings: Settings of the executor.
+        call: The call.
+        ended: Its job, or that of a further try.
+    """
+    return await retry_until_fixed(f"Job {ended.job_id}", lambda: _fetch(settings, call.tasks[0], ended))
+
+
+async def fetch_newest(settings: Settings, metadata: dict[str, Any]) -> ElectronResult:
     """Fetch and unpickle what the newest call of an electron left."""
-    node_id = int(metadata["node_id"])
     async with engine_for(settings) as engine:
         place = await _newest(engine, settings, metadata)
-        if ended is None and await read_outcome(engine.store, engine.batch.job, place) is None:
-            return Found(None, "", "", f"The job of {place.call_uri} has not ended, or left no outcome.")
+        if await read_outcome(engine.store, engine.batch.job, place) is None:
+            return ElectronResult(None, "", "", f"The job of {place.call_uri} has not ended, or left no outcome.")
         call = await _call(engine, place)
-        data = {**(ended.data if ended is not None else {}), "tried": len(call.tried)}
-        name = call.tasks[0].name
+    return await _fetch(settings, call.tasks[0], EndedJob(place.call_uri, tried=len(call.tried)))
+
+
+async def _fetch(settings: Settings, task: Task, ended: EndedJob) -> ElectronResult:
+    async with engine_for(settings) as engine:
         with tempfile.TemporaryDirectory(dir=cache_folder.scratch(settings.cache_dir)) as folder:
             paths = {key: os.path.join(folder, key) for key in ("output", "stdout", "stderr", "error")}
-            await write_ends(engine, settings, place, {node_id: Node(0, node_id, name, paths)}, data)
+            nodes = {task.node_id: Node(0, task.node_id, task.name, paths)}
+            await write_ends(engine, settings, parse_call_uri(ended.call), nodes, ended)
             return await asyncio.to_thread(_read, paths)
 
 
-def _read(paths: dict[str, str]) -> Found:
+def _read(paths: dict[str, str]) -> ElectronResult:
     texts = {
         key: Path(paths[key]).read_text(encoding="utf-8", errors="replace") for key in ("stdout", "stderr", "error")
     }
@@ -234,7 +236,7 @@ def _read(paths: dict[str, str]) -> Found:
     if not texts["error"]:
         with open(paths["output"], "rb") as file:
             value = cloudpickle.loads(b"".join(tobj.iter_pickle(file, tobj.read_header(file))))
-    return Found(value, texts["stdout"], texts["stderr"], texts["error"])
+    return ElectronResult(value, texts["stdout"], texts["stderr"], texts["error"])
 
 
 async def _newest(engine: Engine, settings: Settings, metadata: dict[str, Any]) -> Location:

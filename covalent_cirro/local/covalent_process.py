@@ -118,7 +118,7 @@ def main(port: int) -> None:
 
     database_locks.wait_everywhere()
     DataStore.factory().run_migrations(logging_enabled=False)
-    server_life.arm()
+    server_life.install()
     from covalent_ui.api.main import app
 
     app.add_middleware(Guard)  # the one that was added last gets requests first

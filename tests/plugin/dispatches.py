@@ -25,6 +25,7 @@ from covalent_cirro.covalent_server.assets import Group, Node
 from covalent_cirro.electron import launches, poll
 from covalent_cirro.electron import receive as reception
 from covalent_cirro.electron import send as submission
+from covalent_cirro.electron.handover import Polled, ReusedResults, Sent
 from covalent_cirro.electron.launches import Launch
 from covalent_cirro.electron.result_writer import Received
 
@@ -58,7 +59,7 @@ def finish(process: subprocess.Popen[str]) -> None:
 class Ended(NamedTuple):
     """How an electron ended."""
 
-    sent: dict[str, Any]
+    sent: Sent
     received: Received
     output: str
     error: str
@@ -66,7 +67,7 @@ class Ended(NamedTuple):
     @property
     def is_reused(self) -> bool:
         """Whether it had no job."""
-        return bool(self.sent.get("reused"))
+        return isinstance(self.sent, ReusedResults)
 
     @property
     def value(self) -> Any:
@@ -100,7 +101,7 @@ class Dispatch:
         """The node of an electron."""
         return next(node_id for node_id, node in self._nodes.items() if node["metadata"]["name"] == name)
 
-    async def send(self, made: CirroBatchExecutor, name: str, *, again: bool = False) -> tuple[Launch, Any]:
+    async def send(self, made: CirroBatchExecutor, name: str, *, again: bool = False) -> tuple[Launch, Sent]:
         """What `send` does for an electron whose inputs are there. ``again``: a server began it before."""
         node_id = self.node_id(name)
         inputs = self._inputs[node_id]
@@ -127,9 +128,9 @@ class Dispatch:
             launch.close()
             raise
 
-    async def receive(self, made: CirroBatchExecutor, name: str, data: Any) -> Received:
+    async def receive(self, made: CirroBatchExecutor, name: str, polled: Polled) -> Received:
         """What `receive` does with what was polled, or with what anybody sends."""
-        (received,) = await reception.receive(made.settings, self.id, [self.node_id(name)], data)
+        (received,) = await reception.receive(made.settings, self.id, [self.node_id(name)], polled)
         return received
 
     async def _run(self, made: CirroBatchExecutor, node_id: int) -> None:

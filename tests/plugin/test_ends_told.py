@@ -20,6 +20,7 @@ from covalent._shared_files import TaskRuntimeError
 from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.contract.documents import dump_outcome
 from covalent_cirro.contract.protocol import (
+    Call,
     Failure,
     Inline,
     Kind,
@@ -30,16 +31,16 @@ from covalent_cirro.contract.protocol import (
     Usage,
     call_argument,
     location,
-    parse_call_uri,
 )
 from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.electron import without_server
+from covalent_cirro.electron.handover import EndedJob, OwnJob
 from covalent_cirro.electron.receive import links, write_ends
 from covalent_cirro.electron.send import engine_for
 from covalent_cirro.errors import OutcomeError
 from covalent_cirro.jobs.ends import End
 from covalent_cirro.jobs.explanations import JobLinks
-from covalent_cirro.jobs.states import Attempt, JobDetail, dump_detail
+from covalent_cirro.jobs.states import Attempt, JobDetail
 from covalent_cirro.local.emulator import Timing
 from covalent_cirro.local.emulator.faults import Faults
 from tests import last_words
@@ -185,11 +186,10 @@ async def test_who_stops_a_job_from_outside_is_quoted(
 ) -> None:
     """It is no cancel of ours: the electron failed, in the words of whoever it was."""
     made, batch = executor(), account.client("batch")
-    await made._upload_task(sleep, [], {}, metadata)
-    job_id = await made.submit_task(metadata, {})
-    await reaches(made, job_id, "RUNNING")
-    batch.terminate_job(jobId=job_id, reason="night shift: cleaning up")
-    found = await without_server.result(made.settings, metadata, await without_server.wait(made.settings, job_id))
+    call, job = await submitted(made, sleep, metadata)
+    await reaches(made, job.job_id, "RUNNING")
+    batch.terminate_job(jobId=job.job_id, reason="night shift: cleaning up")
+    found = await without_server.fetch(made.settings, call, await without_server.wait(made.settings, call, job))
     assert "'sleep' (node 3) was stopped by somebody else, not from Covalent" in found.error
     assert "night shift: cleaning up" in found.error
 
@@ -259,7 +259,7 @@ async def test_the_parts_of_the_log_in_s3_are_shown_where_there_is_no_outcome(
 ) -> None:
     """They are the electron's own, without what the container says; CloudWatch is not asked."""
     made = executor()
-    await made._upload_task(take_the_runner_along, ["epoch 7 of 10"], {}, metadata)
+    written = await without_server.upload(made.settings, take_the_runner_along, ["epoch 7 of 10"], {}, metadata)
     (call,) = [key for key in account.keys() if metadata["dispatch_id"] in key and key.endswith("/call.json")]
     for attempt, words in (("01", "from the part\n"), ("00", "too old\n")):
         account.client("s3").put_object(
@@ -267,10 +267,10 @@ async def test_the_parts_of_the_log_in_s3_are_shown_where_there_is_no_outcome(
             Key=f"{call.removesuffix('call.json')}log/{attempt}/stdout.000000",
             Body=words.encode(),
         )
-    job_id = await made.submit_task(metadata, {})
-    ended = await without_server.wait(made.settings, job_id)
+    job = await without_server.submit(made.settings, written)
+    ended = await without_server.wait(made.settings, written.call, job)
     account.emulator.calls.reset()
-    found = await without_server.result(made.settings, metadata, ended)
+    found = await without_server.fetch(made.settings, written.call, ended)
     assert "The log ends with:\nfrom the part\n" in found.error
     assert "logs:GetLogEvents" not in account.emulator.calls.counts("client")
 
@@ -279,16 +279,16 @@ async def test_an_outcome_of_an_earlier_attempt_is_not_taken_for_the_jobs_end(
     executor: Make, metadata: dict[str, Any], account: Account, faults: Faults
 ) -> None:
     """The first attempt wrote that it was stopped; the last one lost its host and wrote nothing."""
-    made = executor(retry_attempts=2)
-    await made._upload_task(sleep, [], {}, metadata)
-    (call,) = [key for key in account.keys() if metadata["dispatch_id"] in key and key.endswith("/call.json")]
-    place = parse_call_uri(f"s3://{account.settings['s3_bucket_name']}/{call}")
+    made = executor(retry_attempts=2, batch_on_demand_queue="")  # no further try
+    written = await without_server.upload(made.settings, sleep, [], {}, metadata)
+    place = written.location
     stopped = NodeResult(3, None, Failure(Kind.TERMINATED, "stopped by SIGTERM"), Log(), Log())
     outcome = Outcome(place.call_id, 1, "", (stopped,), Usage(), "3", "3", {}, {})
     faults.add("lose_host", seconds=2, count=2)
-    job_id = await made.submit_task(metadata, {})
-    account.replace(place.outcome_key, dump_outcome(outcome, account.mac_key(job_id)))
-    found = await without_server.result(made.settings, metadata, await without_server.wait(made.settings, job_id))
+    job = await without_server.submit(made.settings, written)
+    account.replace(place.outcome_key, dump_outcome(outcome, account.mac_key(job.job_id)))
+    ended = await without_server.wait(made.settings, written.call, job)
+    found = await without_server.fetch(made.settings, written.call, ended)
     assert "lost its host 2 times" in found.error.split("\n")[0]
     assert "Attempt 1 had ended with: stopped by SIGTERM" in found.error
 
@@ -313,7 +313,7 @@ async def test_a_result_of_an_earlier_attempt_is_kept_when_the_job_ends_badly(
         for number, name in ((3, "quick"), (4, "slow"))
     }
     async with engine_for(settings) as engine:
-        quick, slow = await write_ends(engine, settings, place, nodes, {"job": dump_detail(job)})
+        quick, slow = await write_ends(engine, settings, place, nodes, EndedJob(place.call_uri, "job-1", job))
     assert (quick.completed, quick.end, quick.files["output"].size > 0) == (True, End.SUCCEEDED, True)
     assert (slow.completed, slow.end) == (False, End.HOST_LOST)
     assert "'slow' (node 4) lost its host 2 times" in (tmp_path / "slow" / "error").read_text()
@@ -338,10 +338,9 @@ def test_job_and_log_are_linked_on_aws_and_not_on_an_emulator(executor: Make) ->
 async def test_what_is_not_told_of_a_job_is_asked_of_aws(executor: Make, metadata: dict[str, Any]) -> None:
     """An end that came by another way than by our wait has no more than the job's id with it."""
     made = executor()
-    await made._upload_task(leave, [], {}, metadata)
-    job_id = await made.submit_task(metadata, {})
-    await reaches(made, job_id, "FAILED")
-    found = await without_server.result(made.settings, metadata, without_server.Ended(False, {"job_id": job_id}))
+    call, job = await submitted(made, leave, metadata)
+    await reaches(made, job.job_id, "FAILED")
+    found = await without_server.fetch(made.settings, call, EndedJob(job.call, job.job_id))
     assert "'leave' (node 3) ended without a result" in found.error
     assert "AWS says: FAILED; Essential container in task exited; exit code 1" in found.error
 
@@ -349,21 +348,19 @@ async def test_what_is_not_told_of_a_job_is_asked_of_aws(executor: Make, metadat
 async def test_a_job_that_goes_on_is_not_told_as_ended(executor: Make, metadata: dict[str, Any]) -> None:
     """Whoever says so: its outcome is still to come."""
     made = executor()
-    await made._upload_task(sleep, [], {}, metadata)
-    job_id = await made.submit_task(metadata, {})
-    await reaches(made, job_id, "RUNNING")
+    call, job = await submitted(made, sleep, metadata)
+    await reaches(made, job.job_id, "RUNNING")
     with pytest.raises(OutcomeError, match="has not ended: it is RUNNING"):
-        await without_server.result(made.settings, metadata, without_server.Ended(False, {"job_id": job_id}))
-    await made.cancel(metadata, job_id)
+        await without_server.fetch(made.settings, call, EndedJob(job.call, job.job_id))
+    await made.cancel(metadata, job.job_id)
 
 
 async def test_a_job_that_aws_forgot_is_told_as_lost_and_by_its_id(executor: Make, metadata: dict[str, Any]) -> None:
     """Days later, without an outcome: not as a missing object of S3."""
     made = executor()
-    await made._upload_task(sleep, [], {}, metadata)
-    found = await without_server.result(
-        made.settings, metadata, without_server.Ended(False, {"job_id": "job-of-old", "gone": True})
-    )
+    written = await without_server.upload(made.settings, sleep, [], {}, metadata)
+    forgotten = EndedJob(written.location.call_uri, "job-of-old", forgotten=True)
+    found = await without_server.fetch(made.settings, written.call, forgotten)
     assert "'sleep' (node 3) is lost" in found.error
     assert "AWS Batch job job-of-old" in found.error
     assert "NoSuchKey" not in found.error
@@ -381,6 +378,14 @@ async def test_an_electron_that_raised_is_told_by_what_it_raised_and_its_traceba
     text = await told(executor(), boom, metadata)
     assert text.startswith("'boom' (node 3) raised ValueError: no such luck\n\nTraceback (most recent call last):\n")
     assert text.index("Traceback") < text.index("The log ends with:\nbefore") < text.index("AWS Batch job")
+
+
+async def submitted(
+    made: CirroBatchExecutor, function: Callable[[], object], metadata: dict[str, Any]
+) -> tuple[Call, OwnJob]:
+    """The call and the job of an electron without arguments."""
+    written = await without_server.upload(made.settings, function, [], {}, metadata)
+    return written.call, await without_server.submit(made.settings, written)
 
 
 async def reaches(made: CirroBatchExecutor, job_id: str, status: str) -> None:

@@ -18,6 +18,7 @@ from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.aws import image_labels
 from covalent_cirro.contract.protocol import parse_call_uri
 from covalent_cirro.electron import poll
+from covalent_cirro.electron.handover import ReusedResults
 from covalent_cirro.electron.reuse import earlier
 from covalent_cirro.errors import OutcomeError, SettingsError
 from tests.access import control
@@ -136,7 +137,7 @@ def reused(dispatch: Dispatch) -> dict[str, bool]:
 
 def document_of(account: Account, ended: Ended) -> dict[str, Any]:
     """The ``reused.json`` of an electron."""
-    place = parse_call_uri(ended.sent["call"])
+    place = parse_call_uri(ended.sent.call)
     found = account.client("s3").get_object(Bucket=place.bucket, Key=place.reused_key)
     return dict(json.loads(found["Body"].read()))
 
@@ -156,12 +157,12 @@ async def test_the_same_script_run_again_computes_nothing(
     assert calls.of("s3:PutObject", "bytes_in") < 10_000
     job_id = outcome_job(account, first.ended["size"])
     document = document_of(account, taken["size"])
-    assert (document["origin"], document["job_id"]) == (first.ended["size"].sent["call"], job_id)
+    assert (document["origin"], document["job_id"]) == (first.ended["size"].sent.call, job_id)
 
 
 def outcome_job(account: Account, ended: Ended) -> str:
     """The job that an electron had."""
-    place = parse_call_uri(ended.sent["call"])
+    place = parse_call_uri(ended.sent.call)
     found = account.client("s3").get_object(Bucket=place.bucket, Key=place.outcome_key)
     return str(json.loads(found["Body"].read())["job_id"])
 
@@ -204,7 +205,7 @@ async def test_a_reuse_of_a_reuse_leads_to_the_job_that_did_the_work(
     await second.run(executor(reuse_from=first.id), "load")
     taken = await third.run(executor(reuse_from=second.id), "load")
     assert reused(third) == {"load": True}
-    assert document_of(account, taken["load"])["origin"] == first.ended["load"].sent["call"]
+    assert document_of(account, taken["load"])["origin"] == first.ended["load"].sent.call
     assert taken["load"].value == first.ended["load"].value
     assert calls.of("batch:SubmitJob") == 0
 
@@ -232,7 +233,7 @@ async def test_a_result_that_has_expired_is_computed_again(
     executor: Make, dispatch: Any, first: Dispatch, account: Account
 ) -> None:
     """Its outcome is still there, its blob is not."""
-    s3, place = account.client("s3"), parse_call_uri(first.ended["load"].sent["call"])
+    s3, place = account.client("s3"), parse_call_uri(first.ended["load"].sent.call)
     outcome = json.loads(s3.get_object(Bucket=place.bucket, Key=place.outcome_key)["Body"].read())
     where = {"Bucket": place.bucket, "Key": place.blob_key(outcome["results"][0]["output"]["pickle"]["sha256"])}
     kept = s3.get_object(**where)["Body"].read()
@@ -312,10 +313,10 @@ async def test_only_the_electrons_own_document_leads_elsewhere(
     launch, sent = await second.send(made, "load")
     launch.close()
     with pytest.raises(OutcomeError, match="is not a call of dispatch"):
-        await second.receive(made, "load", {"call": first.ended["load"].sent["call"], "reused": True})
-    place = parse_call_uri(sent["call"])
+        await second.receive(made, "load", ReusedResults(first.ended["load"].sent.call))
+    place = parse_call_uri(sent.call)
     with pytest.raises(OutcomeError, match="no results were taken"):
-        await second.receive(made, "load", {"call": place.sibling("018f5e2b7c00c0ffee01").call_uri, "reused": True})
+        await second.receive(made, "load", ReusedResults(place.sibling("018f5e2b7c00c0ffee01").call_uri))
     document = {
         **document_of(account, Ended(sent, None, "", "")),
         "origin": "s3://theirs/jobs/d/1/018f5e2b7c00c0ffee01/call.json",

@@ -14,6 +14,10 @@ from covalent._shared_files import TaskCancelledError, TaskRuntimeError
 from covalent_awsbatch_plugin.awsbatch import AWSBatchExecutor
 
 from covalent_cirro import CirroBatchExecutor
+from covalent_cirro.electron import without_server
+from covalent_cirro.electron.call_writer import Written
+from covalent_cirro.electron.handover import OwnJob
+from covalent_cirro.settings import Settings
 from tests.plugin.conftest import Account
 
 Make = Callable[..., CirroBatchExecutor]
@@ -35,6 +39,17 @@ async def test_a_function_runs_as_a_job_and_its_result_comes_back(
     assert isinstance(made, AWSBatchExecutor)
     assert await made.run(add, [20], {"y": 22}, metadata) == 42
     assert "adding 20 22" in capsys.readouterr().out
+
+
+async def test_run_does_not_look_for_the_call_that_it_wrote(
+    executor: Make, metadata: dict[str, Any], account: Account
+) -> None:
+    """Submitting and fetching use its place, and list nothing in S3."""
+    account.emulator.calls.reset()
+    assert await executor().run(add, [1], {}, metadata) == 1
+    counts = account.emulator.calls.counts("client")
+    assert counts["s3:PutObject"]["count"] >= 1
+    assert [name for name in counts if name.startswith("s3:List")] == []
 
 
 async def test_an_exception_comes_back_with_its_traceback_and_its_job(executor: Make, metadata: dict[str, Any]) -> None:
@@ -81,7 +96,9 @@ async def test_the_steps_of_the_stock_class_work_one_by_one(
     assert jobs[0]["tags"]["covalent:node"] == "3"
 
 
-async def test_a_job_that_is_cancelled_ends_as_cancelled(executor: Make, metadata: dict[str, Any]) -> None:
+async def test_a_job_that_is_cancelled_ends_as_cancelled(
+    executor: Make, metadata: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Given the job's id, as the stock class takes it."""
 
     def sleep() -> None:
@@ -102,13 +119,14 @@ async def test_a_job_that_is_cancelled_ends_as_cancelled(executor: Make, metadat
             await made.cancel(metadata, running["id"])
 
     running: dict[str, str] = {}
-    submit = made.submit_task
+    submit = without_server.submit
 
-    async def remember(where: dict[str, Any], identity: dict[str, Any]) -> str:
-        running["id"] = await submit(where, identity)
-        return running["id"]
+    async def remember(settings: Settings, written: Written) -> OwnJob:
+        job = await submit(settings, written)
+        running["id"] = job.job_id
+        return job
 
-    made.submit_task = remember  # type: ignore[method-assign]
+    monkeypatch.setattr(without_server, "submit", remember)
     run = asyncio.create_task(made.run(sleep, [], {}, metadata))
     with pytest.raises(TaskCancelledError):
         await asyncio.gather(run, cancel_when_running(run))

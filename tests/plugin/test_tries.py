@@ -17,12 +17,13 @@ from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.aws.batch import BatchGateway
 from covalent_cirro.aws.store import Store
 from covalent_cirro.contract.documents import parse_call
-from covalent_cirro.contract.protocol import Call, Tried, location
+from covalent_cirro.contract.protocol import Call, Tried
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group, Node
+from covalent_cirro.electron import handover, send, without_server
 from covalent_cirro.electron import poll as polling
-from covalent_cirro.electron import send
 from covalent_cirro.electron.engine.engine import close_engines
+from covalent_cirro.electron.handover import AdoptedJob, EndedJob, JobHandle, OwnJob, Sent
 from covalent_cirro.electron.launches import Launch
 from covalent_cirro.electron.resume import adoption
 from covalent_cirro.jobs import further_tries
@@ -224,44 +225,37 @@ class Server:
         self.handle: dict[str, Any] | None = None
         self.made, self.metadata = made, metadata
 
-    async def keep_handle(self, dispatch_id: str, node_id: int, handle: dict[str, Any]) -> None:
+    async def keep_handle(self, dispatch_id: str, node_id: int, handle: JobHandle) -> None:
         """What Covalent does with a handle."""
         assert (dispatch_id, node_id) == (self.dispatch_id, self.node_id)
-        self.handle = handle
+        self.handle = handover.dump_handle(handle)
 
-    async def begin(self, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
+    async def begin(self, function: Callable[..., Any], *args: Any) -> OwnJob:
         """Submit the electron; gives what `poll` is given."""
-        await self.made._upload_task(function, list(args), {}, self.metadata)
-        job_id = await self.made.submit_task(self.metadata, {})
-        (call,) = calls(self.account, self.metadata)
-        place = location(
-            self.settings.s3_bucket_name, self.settings.key_prefix, self.dispatch_id, self.node_id, call.call_id
-        )
-        self.handle = {"format": 1, "job_id": job_id, "call": place.call_uri}
-        return {"job_id": job_id, "call": place.call_uri, "keys": [place.call_key]}
+        written = await without_server.upload(self.settings, function, list(args), {}, self.metadata)
+        job = await without_server.submit(self.settings, written)
+        self.handle = handover.dump_handle(JobHandle(job.job_id, job.call))
+        return job
 
-    async def poll(self, data: dict[str, Any]) -> Any:
+    async def poll(self, sent: Sent) -> EndedJob:
         """Wait for it, as a server does."""
         launch = Launch(self.dispatch_id, [self.node_id])
         try:
-            return await polling.poll(launch, self.settings, data, self.keep_handle)
+            ended = await polling.poll(launch, self.settings, sent, self.keep_handle)
         finally:
             launch.close()
+        assert isinstance(ended, EndedJob)
+        return ended
 
-    async def resume(self) -> dict[str, Any]:
+    async def resume(self) -> AdoptedJob:
         """What the next server finds, and `poll` is given there."""
         await close_engines()
         async with send.engine_for(self.settings) as engine:
             earlier = await adoption.find(engine, self.settings, self.dispatch_id, self.node)
-            assert earlier is not None
-            assert earlier.job_id is not None
-            tried = len(earlier.written.call.tried) if earlier.written is not None else 0
-            return {
-                "job_id": earlier.job_id,
-                "call": earlier.place.call_uri,
-                "keys": earlier.keys,
-                "tried": tried,
-            }
+        assert earlier is not None
+        assert earlier.job_id is not None
+        tried = earlier.written.call.tried if earlier.written is not None else ()
+        return AdoptedJob(earlier.job_id, earlier.place.call_uri, tuple(earlier.keys), tried)
 
 
 @pytest.fixture
@@ -319,13 +313,13 @@ async def test_a_server_that_dies_between_two_tries_neither_runs_one_twice_nor_l
     first, second = jobs(account, metadata)
     assert [queue(first), queue(second)] == ["cirro-cpu", "cirro-cpu-on-demand"]
     assert (second["status"], second["tags"]["covalent:lattice"]) == ("SUCCEEDED", "sweep")
-    assert (ended["job_id"], ended["tried"]) == (second["jobId"], 1)
+    assert (ended.job_id, ended.tried) == (second["jobId"], 1)
     one, two = calls(account, metadata)
     assert two.call_id == further_tries.next_call_id(one.call_id)
     assert server.handle is not None
     assert server.handle["job_id"] == (first if when == "submitted" else second)["jobId"]  # `send` keeps an adopted one
     server.handle = None
-    assert (await server.resume())["job_id"] == second["jobId"]
+    assert (await server.resume()).job_id == second["jobId"]
 
 
 @pytest.mark.parametrize("when", ["deciding", "submitting"])
@@ -390,12 +384,12 @@ async def test_what_somebody_ended_is_not_submitted_again(
     while jobs(account, metadata)[0]["status"] != "RUNNING":
         assert time.monotonic() < deadline
         await asyncio.sleep(0.1)
-    account.client("batch").terminate_job(jobId=data["job_id"], reason="enough")
+    account.client("batch").terminate_job(jobId=data.job_id, reason="enough")
     batch = account.emulator.batch()
     for host in list(batch.fleet.hosts):
         batch.lose_host(host)
     ended = await waiting
-    assert ended["job_id"] == data["job_id"]
+    assert ended.job_id == data.job_id
     assert len(jobs(account, metadata)) == 1
 
 

@@ -19,6 +19,8 @@ from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.contract.documents import dump_outcome
 from covalent_cirro.contract.protocol import Inline, Location, Log, NodeResult, Outcome, Output, Usage, parse_call_uri
 from covalent_cirro.electron import without_server
+from covalent_cirro.electron.call_writer import Written
+from covalent_cirro.electron.handover import EndedJob, OwnJob
 from covalent_cirro.errors import CirroError
 from tests.plugin.conftest import Account, account, executor, metadata
 
@@ -46,9 +48,16 @@ def place_of(account: Account, where: dict[str, Any]) -> Location:
     return parse_call_uri(f"s3://{account.settings['s3_bucket_name']}/{key}")
 
 
-async def ended(made: CirroBatchExecutor, where: dict[str, Any], job_id: str) -> without_server.Found:
-    """What the server makes of an electron whose job has ended."""
-    return await without_server.result(made.settings, where, await without_server.wait(made.settings, job_id))
+async def ended(made: CirroBatchExecutor, written: Written) -> tuple[OwnJob, EndedJob]:
+    """The job of a call, and how it ended."""
+    job = await without_server.submit(made.settings, written)
+    return job, await without_server.wait(made.settings, written.call, job)
+
+
+async def result(made: CirroBatchExecutor, written: Written) -> without_server.ElectronResult:
+    """What the server makes of an electron once its job has ended."""
+    _, end = await ended(made, written)
+    return await without_server.fetch(made.settings, written.call, end)
 
 
 @pytest.mark.parametrize("mac_key", ["", "f" * 32], ids=["without a code", "with another key"])
@@ -57,12 +66,12 @@ async def test_an_outcome_that_is_there_before_the_job_wrote_its_own_loses_no_re
 ) -> None:
     """The job's own is found where only it could write, and the forged one is never read as a result."""
     made = executor()
-    await made._upload_task(answer, [], {}, metadata)
+    written = await without_server.upload(made.settings, answer, [], {}, metadata)
     place = place_of(account, metadata)
     account.client("s3").put_object(
         Bucket=place.bucket, Key=place.outcome_key, Body=forged(place, mac_key=mac_key), IfNoneMatch="*"
     )
-    found = await ended(made, metadata, await made.submit_task(metadata, {}))
+    found = await result(made, written)
     assert (found.value, found.error) == (42, "")
 
 
@@ -71,18 +80,18 @@ async def test_bytes_that_are_no_outcome_lose_no_result_either(
 ) -> None:
     """Whatever lies there first."""
     made = executor()
-    await made._upload_task(answer, [], {}, metadata)
+    written = await without_server.upload(made.settings, answer, [], {}, metadata)
     place = place_of(account, metadata)
     account.client("s3").put_object(Bucket=place.bucket, Key=place.outcome_key, Body=b"{", IfNoneMatch="*")
-    found = await ended(made, metadata, await made.submit_task(metadata, {}))
+    found = await result(made, written)
     assert (found.value, found.error) == (42, "")
 
 
 async def test_an_outcome_is_written_once(account: Account, executor: Make, metadata: dict[str, Any]) -> None:
     """Not even the account's administrator writes over it, with If-Match or without."""
     made = executor()
-    await made._upload_task(answer, [], {}, metadata)
-    await without_server.wait(made.settings, await made.submit_task(metadata, {}))
+    written = await without_server.upload(made.settings, answer, [], {}, metadata)
+    await ended(made, written)
     s3, place = account.client("s3"), place_of(account, metadata)
     etag = s3.head_object(Bucket=place.bucket, Key=place.outcome_key)["ETag"]
     for condition in ({}, {"IfMatch": etag}):
@@ -97,26 +106,24 @@ async def test_a_forged_outcome_of_a_job_that_left_none_is_refused(
 ) -> None:
     """With the job's own id in it, and in a bucket without the policy: its code tells."""
     made = executor()
-    await made._upload_task(answer, [], {}, metadata)
-    job_id = await made.submit_task(metadata, {})
-    job = await without_server.wait(made.settings, job_id)
+    written = await without_server.upload(made.settings, answer, [], {}, metadata)
+    job, end = await ended(made, written)
     place = place_of(account, metadata)
-    account.replace(place.outcome_key, forged(place, job_id))
+    account.replace(place.outcome_key, forged(place, job.job_id))
     with pytest.raises(CirroError, match=r"outcome\.json was refused: it names job .* not written with that job's key"):
-        await without_server.result(made.settings, metadata, job)
+        await without_server.fetch(made.settings, written.call, end)
 
 
 async def test_a_forged_outcome_is_not_reused(account: Account, executor: Make, metadata: dict[str, Any]) -> None:
     """A job of another call, or one that never was, cannot have left an earlier dispatch's results."""
     made = executor()
-    await made._upload_task(answer, [], {}, metadata)
-    job_id = await made.submit_task(metadata, {})
-    await without_server.wait(made.settings, job_id)
+    written = await without_server.upload(made.settings, answer, [], {}, metadata)
+    job, _ = await ended(made, written)
     place = place_of(account, metadata)
-    for named in (job_id, "00000000-0000-0000-0000-000000000000", ""):
+    for named in (job.job_id, "00000000-0000-0000-0000-000000000000", ""):
         account.replace(place.outcome_key, forged(place, named))
         with pytest.raises(CirroError, match="was refused"):
-            await without_server.result(made.settings, metadata, None)
+            await made.query_result(metadata)
 
 
 async def test_a_call_that_a_job_wrote_below_a_log_is_no_call(
@@ -128,17 +135,18 @@ async def test_a_call_that_a_job_wrote_below_a_log_is_no_call(
     place = place_of(account, metadata)
     for name in ("log", "zz", "checkpoint"):
         account.client("s3").put_object(Bucket=place.bucket, Key=f"{place.node_base}{name}/call.json", Body=b"{}")
-    found = await ended(made, metadata, await made.submit_task(metadata, {}))
-    assert (found.value, found.error) == (42, "")
+    job_id = await made.submit_task(metadata, {})
+    while (await made.get_status(job_id))[0] not in ("SUCCEEDED", "FAILED"):
+        await asyncio.sleep(0.1)
+    assert (await made.query_result(metadata))[0] == 42
 
 
 async def test_the_key_is_in_no_object_and_no_log(account: Account, executor: Make, metadata: dict[str, Any]) -> None:
     """AWS Batch alone tells it, which no job may ask."""
     made = executor()
-    await made._upload_task(answer, [], {}, metadata)
-    job_id = await made.submit_task(metadata, {})
-    await without_server.wait(made.settings, job_id)
-    mac_key, s3, place = account.mac_key(job_id), account.client("s3"), place_of(account, metadata)
+    written = await without_server.upload(made.settings, answer, [], {}, metadata)
+    job, _ = await ended(made, written)
+    mac_key, s3, place = account.mac_key(job.job_id), account.client("s3"), place_of(account, metadata)
     assert len(mac_key) == 32
     for key in account.keys(place.base):
         assert mac_key.encode() not in s3.get_object(Bucket=place.bucket, Key=key)["Body"].read()

@@ -34,7 +34,7 @@ def database(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def waiting(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As in a server's process; each test is told anew."""
-    monkeypatch.setattr(database_locks, "_told_at", float("-inf"))
+    monkeypatch.setattr(database_locks, "_logged_at", float("-inf"))
     monkeypatch.setattr(database_locks, "PAUSE_S", 0.01)
     database_locks.wait_everywhere()
     yield

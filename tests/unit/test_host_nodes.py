@@ -14,6 +14,7 @@ from covalent_cirro.contract import documents
 from covalent_cirro.contract.protocol import Failure, Kind, Log
 from covalent_cirro.covalent_server.assets import is_covalents_own
 from covalent_cirro.electron import host_failures, host_jobs, result_writer
+from covalent_cirro.electron.handover import HostNodeEnd
 from covalent_cirro.jobs import host_node_ends
 from covalent_cirro.runner import hooks
 
@@ -104,8 +105,8 @@ def test_a_failure_says_what_happened_and_what_to_do(failure: Failure, words: li
 
 def test_what_a_failed_node_leaves_is_read_as_any_outcome() -> None:
     """By the functions that read those of jobs."""
-    entry = {"node_id": 3, "name": ":make.__getitem__", "why": "why", "traceback": "Traceback"}
-    call, outcome = host_failures.documents("d", entry, Log(tail="out"), Log(tail="err"))
+    end = HostNodeEnd(3, ":make.__getitem__", {}, "why", "Traceback")
+    call, outcome = host_failures.documents("d", end, Log(tail="out"), Log(tail="err"))
     assert documents.parse_call(documents.dump_call(call)) == call
     read = documents.parse_outcome(documents.dump_outcome(outcome))
     assert read == outcome

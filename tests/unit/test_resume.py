@@ -173,5 +173,5 @@ def test_a_client_never_takes_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     program = tmp_path / "app.py"
     program.touch()
     monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__file__=str(program)))
-    server_life.arm_in_server()
+    server_life.install_in_server()
     assert server_life._life is None

@@ -1,1 +1,1 @@
-"""What all electrons of one server share: clients, the job watcher, job definitions, copies of logs."""
+"""What all electrons of a server share: clients, the watcher of jobs, job definitions, copies of logs."""

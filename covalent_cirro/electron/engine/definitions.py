@@ -1,6 +1,6 @@
-"""Job definitions: built from settings, named by their content, looked up before they are registered.
+"""Job definitions: made from settings, named by the digest of their content, and looked up before they are registered.
 
-The name is the digest of what the definition says, so that equal needs share one, in all servers of an account.
+All electrons with equal settings share one definition, on all servers of an account.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from covalent_cirro.settings import Settings
 Allowed = Callable[[], Awaitable[None]]
 
 DIGEST_CHARS = 16
-"""Hex characters of SHA-256 in a name: 64 bits tell the few thousand definitions of an account apart."""
+"""Hex characters of SHA-256 in a name: 64 bits are enough for the few thousand definitions of an account."""
 
 LOG_STREAM_PREFIX = "cirro"
 """awslogs-stream-prefix: streams are called ``cirro/default/<ECS task id>``."""
 
 
 def build_definition(settings: Settings, *, region: str, job_role_arn: str, execution_role_arn: str) -> dict[str, Any]:
-    """The body of RegisterJobDefinition. Nothing of a dispatch is in it: all that are alike share it.
+    """The body of RegisterJobDefinition. Nothing in it depends on the dispatch.
 
     Args:
-        region: Where the container's SDK and its logs go.
+        settings: Settings of the executor.
+        region: AWS region of the container's SDK and of its logs.
         job_role_arn: Role of the container.
         execution_role_arn: Role of the ECS agent; empty for none.
     """
@@ -43,12 +44,12 @@ def build_definition(settings: Settings, *, region: str, job_role_arn: str, exec
         "command": list(RUNNER_COMMAND),
         "jobRoleArn": job_role_arn,
         "resourceRequirements": resources,
-        # AWS promises the region for Fargate only. PYTHONUNBUFFERED: CloudWatch shows lines as they come.
+        # AWS sets the region on Fargate only. PYTHONUNBUFFERED: CloudWatch shows each line at once.
         "environment": [
             {"name": "AWS_DEFAULT_REGION", "value": region},
             {"name": "PYTHONUNBUFFERED", "value": "1"},
         ],
-        # An init process reaps what electrons leave behind and passes SIGTERM on (LinuxParameters).
+        # An init process reaps processes that electrons leave behind, and forwards SIGTERM (LinuxParameters).
         "linuxParameters": {"sharedMemorySize": settings.shared_memory_mib, "initProcessEnabled": True},
         "logConfiguration": {
             "logDriver": "awslogs",
@@ -72,17 +73,17 @@ def build_definition(settings: Settings, *, region: str, job_role_arn: str, exec
 
 
 def digest(body: Mapping[str, Any]) -> str:
-    """The same for equal bodies, whatever the order of their keys."""
+    """A digest that is equal for equal bodies, in whatever order their keys are."""
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:DIGEST_CHARS]
 
 
 async def everything() -> None:
-    """Nothing is refused."""
+    """Refuse nothing."""
 
 
 class Definitions:
-    """Finds or registers definitions; each name once, however many ask at the same time."""
+    """Finds or registers job definitions, each once for all electrons."""
 
     def __init__(
         self,
@@ -95,11 +96,14 @@ class Definitions:
         self._registered = SingleFlight[str, str](keep=True)
 
     async def ensure(self, body: Mapping[str, Any], allowed: Allowed = everything) -> str:
-        """``name:revision`` of an ACTIVE definition with this body.
+        """Find or register an ACTIVE definition.
 
         Args:
-            body: Of RegisterJobDefinition.
-            allowed: Awaited before one is registered; what it raises is raised.
+            body: The body of RegisterJobDefinition.
+            allowed: Awaited before one is registered; its error is raised.
+
+        Returns:
+            ``name:revision``.
         """
         name = body["jobDefinitionName"]
         found = await self._found.run(name, lambda: self._find(name))
@@ -109,7 +113,7 @@ class Definitions:
         return await self._registered.run(name, lambda: self._register(body))
 
     def forget(self, revision: str) -> None:
-        """Look again next time: AWS said that this revision is not there any more."""
+        """Look the definition of a revision up again for the next electron: the revision is not there any more."""
         name = revision.rsplit(":", 1)[0]
         self._found.forget(name)
         self._registered.forget(name)

@@ -1,7 +1,7 @@
-"""The shared services of one server: clients, store, definitions and watcher, opened once and closed properly.
+"""The engine: clients, store, job definitions and watcher, which all electrons of a server share.
 
-Covalent makes a new executor for each electron, so nothing of this can live on one. An engine belongs to one event loop
-and one `Access`; it closes when its loop ends it.
+Covalent makes a new executor for each electron, which therefore cannot hold them. There is one engine for each event
+loop and `Access`; it closes when its loop ends.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ log = logging.getLogger(__name__)
 _IDLE_CHECK_S = 5.0
 
 STORE_PATIENCE_S = 180.0
-"""How long a throttled, failing or unreachable S3 is tried again, on top of botocore's own tries."""
+"""How long calls of a throttled, failing or unreachable S3 are repeated, in addition to botocore's retries."""
 
 
 class Engine:
     """What all electrons of one account, region and endpoint share. Get one from `engine_of`.
 
     Attributes:
-        access: What it was opened for.
-        region: The region it works in.
-        partition: The second field of an ARN there: ``aws``, ``aws-cn``, ``aws-us-gov``.
+        access: Credentials, region and endpoint for which it was opened.
+        region: AWS region.
+        partition: Second field of an ARN in this region: ``aws``, ``aws-cn``, ``aws-us-gov``.
         store: Documents and blobs.
         batch: AWS Batch.
         definitions: Job definitions.
-        watcher: The wait for jobs.
-        stops: The end of jobs.
-        images: What images of jobs say of themselves.
-        capacity: What queues may start.
-        waits: Why jobs wait.
-        live_logs: What running jobs print.
-        logs: CloudWatch Logs, for `job_logs.py`.
-        console_region: The region for links to the AWS console; empty behind another endpoint than AWS's.
+        watcher: Waits for jobs.
+        stops: Ends jobs.
+        images: Labels of the images of jobs.
+        capacity: Machines that queues can start.
+        waits: Explains why jobs wait.
+        live_logs: Copies the logs of running jobs.
+        logs: Client of CloudWatch Logs, for `job_logs.py`.
+        console_region: Region for links to the AWS console; empty where the endpoint is not AWS's.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Engine:
         self._account = SingleFlight[str, str](keep=True)
 
     async def role_arn(self, name_or_arn: str) -> str:
-        """The ARN of a role given by name or by ARN. Asks STS once for the account."""
+        """The ARN of a role, given by name or ARN. Asks STS for the account's number, once."""
         if not name_or_arn or name_or_arn.startswith("arn:"):
             return name_or_arn
         account = await self._account.run("", self._ask_account)
@@ -114,7 +114,7 @@ async def _opened(access: sessions.Access) -> AsyncIterator[Engine]:
         if await session.get_credentials() is None:
             from botocore.exceptions import NoCredentialsError
 
-            # A client made without credentials would stay without them when the user has set them.
+            # A client that is made without credentials never gets any.
             raise NoCredentialsError
         partition = await asyncio.to_thread(_partition, session, region)
     make = functools.partial(clients.asynchronous, session, access, region=region)
@@ -158,7 +158,7 @@ async def _opened(access: sessions.Access) -> AsyncIterator[Engine]:
 def _clients(
     service: str, session: Any, access: sessions.Access, own_region: str, stack: contextlib.AsyncExitStack
 ) -> Callable[[str | None], Awaitable[Any]]:
-    """A service's clients by region, each made when it is first asked for: most engines need one, many need none."""
+    """Clients of a service by region, each made when it is first needed: many engines need none."""
     made = SingleFlight[str, Any](keep=True)
 
     async def make(region: str) -> Any:
@@ -182,12 +182,12 @@ def _host(client: Any) -> str:
 def _partition(session: Any, region: str) -> str:
     try:
         return str(session.get_partition_for_region(region))
-    except Exception:  # an unknown region is AWS's to refuse, at the call
+    except Exception:  # an unknown region is refused by the first call
         return "aws"
 
 
 class _Keeper:
-    """Holds an engine open in a task of its loop: when the loop is shut down the task is cancelled, and closes it."""
+    """Keeps an engine open in a task of its loop. When the loop ends, it cancels the task, which closes the engine."""
 
     def __init__(self, access: sessions.Access) -> None:
         self.ready: asyncio.Future[Engine] = asyncio.get_running_loop().create_future()
@@ -220,10 +220,11 @@ _keepers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[sessions.Access, _Ke
 
 
 async def engine_of(access: sessions.Access) -> Engine:
-    """The engine of the running loop for this access; opened if there is none.
+    """The engine of the running loop for an access; it is opened if there is none.
 
     Raises:
-        SettingsError, AccessDenied: It cannot be opened. The next call tries again.
+        SettingsError: The engine cannot be opened. The next call tries again.
+        AccessDenied: There are no credentials. The next call tries again.
     """
     keepers = _keepers.setdefault(asyncio.get_running_loop(), {})
     keeper = keepers.get(access)
@@ -238,10 +239,10 @@ async def engine_of(access: sessions.Access) -> Engine:
 
 
 def retire(engine: Engine) -> None:
-    """Open a new engine for the next electron, with the credentials that there are by then.
+    """Have the next electron open a new engine, which reads the credentials again.
 
-    For credentials that AWS refused: botocore keeps what it once read, the user may mend the file. Waits that are under
-    way end with the old engine.
+    Call it after AWS refused the credentials: botocore keeps what it once read, and the user may have corrected the
+    file. Waits that are under way go on with the old engine.
     """
     keepers = _keepers.get(asyncio.get_running_loop(), {})
     keeper = keepers.get(engine.access)
@@ -251,10 +252,10 @@ def retire(engine: Engine) -> None:
         keeper.retired.set()
 
 
-_retired: set[_Keeper] = set()  # Tasks are held weakly by the loop; these must end by themselves.
+_retired: set[_Keeper] = set()  # keeps references to tasks, since the loop has weak references only
 
 
 async def close_engines() -> None:
-    """Close all engines of the running loop. A loop that ends does it by itself."""
+    """Close all engines of the running loop. A loop that ends closes them by itself."""
     keepers = _keepers.pop(asyncio.get_running_loop(), {})
     await asyncio.gather(*(keeper.aclose() for keeper in keepers.values()))

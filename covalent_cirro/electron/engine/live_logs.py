@@ -1,7 +1,7 @@
-"""Copies what running jobs print into their electrons' own files in Covalent, so that its API shows them growing.
+"""Copies the logs of running jobs into Covalent's files, so that users can read them while the electrons run.
 
-Reads the parts that the runner stores while an electron runs; `result_writer.py` writes the whole log at its end. Best
-effort: nothing here fails an electron, and nothing is read for jobs shorter than the first part.
+Reads the parts that the runner stores while an electron runs; `result_writer.py` writes the whole log at the end.
+Nothing here fails an electron, and nothing is read for a job that is shorter than `FIRST_S`.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from covalent_cirro.errors import CirroError, TooLarge
 log = logging.getLogger(__name__)
 
 FIRST_S = 10.0
-"""The runner stores the first part of a log after this time (``CIRRO_LOG_INTERVAL_S``), and then ever more seldom."""
+"""Time until the first look at a job: the runner stores the first part of a log after it (``CIRRO_LOG_INTERVAL_S``)."""
 
 LEAST_PAUSE_S = 1.0
-"""Between two looks, however much is left to read."""
+"""Shortest time between two looks."""
 
 PARTS_PER_LOOK = 32
-"""Parts that are read in one look, all jobs together; what is left comes with the next."""
+"""Most parts that are read in one look, of all jobs together."""
 
 OWN_LISTS = 3
-"""Jobs of a dispatch that are listed one by one; more are found by one listing of the dispatch."""
+"""Most jobs of a dispatch that are listed one by one; for more jobs, the whole dispatch is listed once."""
 
 
 class Reads(Protocol):
-    """What this needs of `store.Store`."""
+    """The methods of `store.Store` that are used here."""
 
     async def list_keys(self, bucket: str, prefix: str) -> list[tuple[str, datetime]]: ...
 
@@ -61,7 +61,7 @@ class _Followed:
 
 
 class LiveLogs:
-    """The running jobs of one engine whose logs are followed. Its task runs only while there are any."""
+    """Running jobs of one engine whose logs are copied. The task that copies runs only while there are any."""
 
     def __init__(
         self,
@@ -75,11 +75,11 @@ class LiveLogs:
         """Make it.
 
         Args:
-            store: Where the parts lie.
+            store: Store of the account.
             files: ``view.log_files``.
             tell: ``view.write_sizes``.
-            first_s: Seconds until the first look at a job; those between two looks grow as the runner's do.
-            clock: Seconds.
+            first_s: Seconds until the first look at a job; the time between two looks grows as the runner's does.
+            clock: Time in seconds.
         """
         self._store, self._files, self._tell = store, files, tell
         self._first_s = first_s
@@ -88,9 +88,9 @@ class LiveLogs:
         self._task: asyncio.Task[None] | None = None
 
     def follow(self, place: Location, dispatch_id: str, node_id: int) -> None:
-        """Begin to copy the log of a job that runs into an electron's files; again is no error.
+        """Copy the log of a running job into an electron's files. Can be called again for the same job.
 
-        Of a task group nobody can tell the electrons apart before its end: the first one has the log until then.
+        The electrons of a task group cannot be told apart before its end: until then, the first one has the log.
         """
         if place not in self._followed:
             now = self._clock()
@@ -99,13 +99,13 @@ class LiveLogs:
                 self._task = asyncio.create_task(self._run(), name="cirro-live-logs")
 
     async def stop(self, place: Location) -> None:
-        """The job has ended: from the return of this on nothing is written to its electron's files any more."""
+        """Stop to copy the log of a job. After the return, nothing is written to the electron's files any more."""
         followed = self._followed.pop(place, None)
         if followed is not None and followed.writing is not None:
             await asyncio.wait({followed.writing})
 
     async def aclose(self) -> None:
-        """Stop copying."""
+        """Stop to copy all logs."""
         self._followed.clear()
         if self._task is not None:
             self._task.cancel()
@@ -118,7 +118,7 @@ class LiveLogs:
             await asyncio.sleep(min(max(pause, LEAST_PAUSE_S), self._first_s))
             if pause > 0:
                 continue
-            # The longest without news first, as far as the parts of one look go.
+            # The most overdue jobs first, up to the parts of one look.
             due = sorted((each for each in self._followed.values() if each.due <= now), key=lambda each: each.due)
             left = PARTS_PER_LOOK
             for each in due:
@@ -130,13 +130,13 @@ class LiveLogs:
                         left -= await self._copy(each, keys, left)
                 except CirroError as error:
                     log.info("Logs under s3://%s/%s are shown later: %s", bucket, prefix, error)
-                except Exception:  # what is only shown
+                except Exception:  # a log that is only shown must not end the copies of the others
                     log.exception("Logs under s3://%s/%s are not shown before their end", bucket, prefix)
                     for each in jobs:
                         self._followed.pop(each.place, None)
 
     async def _copy(self, each: _Followed, keys: Iterable[str], most: int) -> int:
-        """Append the new parts of a job's newest attempt; returns how many."""
+        """Append the new parts of a job's newest attempt; returns their number."""
         base = each.place.log_key("")
         parts = log_parts.ordered(key[len(base) :] for key in keys if key.startswith(base))
         if not parts:
@@ -154,11 +154,11 @@ class LiveLogs:
             if file is None or not new:
                 continue
             if count >= most:
-                each.due = self._clock()  # first in the next look
+                each.due = self._clock()  # so that it is first in the next look
                 break
             try:
                 data = await self._store.get_document(each.place.bucket, base + part, MAX_PART_BYTES)
-            except TooLarge as error:  # not the runner's
+            except TooLarge as error:  # the runner stores no such part
                 log.info("%s", error)
                 data = None
             if self._followed.get(each.place) is not each:
@@ -168,7 +168,7 @@ class LiveLogs:
                 each.decoders[stream] = codecs.getincrementaldecoder("utf-8")("replace")
             count += 1
             if data:
-                # Covalent's client takes nothing but UTF-8; a character may be torn between two parts.
+                # Covalent's client reads UTF-8 only, and one character may be in two parts.
                 text = each.decoders[stream].decode(data).encode()
                 each.writing = asyncio.ensure_future(asyncio.to_thread(self._append, file, text, begin))
                 await asyncio.shield(each.writing)
@@ -185,14 +185,14 @@ class LiveLogs:
                     while left:
                         left = left[opened.write(left) :]
                 except OSError:
-                    opened.truncate(before)  # it comes again, whole
+                    opened.truncate(before)  # the whole part is written again later
                     raise
                 size = opened.tell()
         self._tell({file.asset_id: size})
 
 
 def _lists(due: Iterable[_Followed]) -> list[tuple[str, str, list[_Followed]]]:
-    """What to list, ``(bucket, prefix, jobs)``: few jobs of a dispatch one by one, many together."""
+    """Prefixes to list, ``(bucket, prefix, jobs)``: few jobs of a dispatch one by one, many together."""
     dispatches: dict[tuple[str, str], list[_Followed]] = {}
     for each in due:
         # jobs/<dispatch>/<node>/<call>/

@@ -1,6 +1,6 @@
-"""Ends jobs together: what is asked for within a moment goes into one call. Knows no electron and no dispatch.
+"""Ends jobs together: jobs that are to be ended within a moment share one call. Knows no electrons and no dispatches.
 
-Covalent cancels a dispatch electron by electron, all at once: a sweep of a thousand jobs is 20 calls, not a thousand.
+Covalent cancels all electrons of a dispatch one by one: for a thousand jobs, 20 calls are made instead of a thousand.
 """
 
 from __future__ import annotations
@@ -9,27 +9,32 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 GATHER_S = 0.05
-"""How long the first one waits for others."""
+"""How long the first job waits for others."""
 
 Terminate = Callable[[Sequence[str], str], Awaitable[Mapping[str, Exception]]]
-"""Ends up to `batch.MAX_TERMINATED` jobs for a reason, and gives the errors of those that it could not end."""
+"""Ends up to `batch.MAX_TERMINATED` jobs for a reason, and returns the errors of those that it could not end."""
 
 
 class Stops:
-    """The ends that are asked for in one account."""
+    """Jobs of one account that are to be ended."""
 
     def __init__(self, terminate: Terminate, at_once: int) -> None:
-        """Make it over ``terminate``, which takes up to ``at_once`` jobs."""
+        """Make it.
+
+        Args:
+            terminate: Ends jobs.
+            at_once: Most jobs in one call of ``terminate``.
+        """
         self._terminate = terminate
         self._at_once = at_once
         self._asked: dict[str, dict[str, asyncio.Future[None]]] = {}
         self._sending: set[asyncio.Task[None]] = set()
 
     async def end(self, job_id: str, reason: str) -> None:
-        """Ask for a job's end, in whatever state it is. A job that has ended stays as it is.
+        """End a job, in every state. A job that has ended stays as it is.
 
         Raises:
-            AwsError: AWS did not take it. An error of other jobs that went with it is theirs.
+            AwsError: AWS did not end this job. Errors of other jobs in the same call are not raised.
         """
         asked = self._asked.setdefault(reason, {})
         if not asked:
@@ -38,11 +43,11 @@ class Stops:
             sending.add_done_callback(self._sending.discard)
         if job_id not in asked:
             asked[job_id] = asyncio.get_running_loop().create_future()
-        # Who asked may be cancelled; the job ends nevertheless.
+        # The job is ended also if the caller is cancelled.
         await asyncio.shield(asked[job_id])
 
     async def aclose(self) -> None:
-        """Send what was asked for and not sent."""
+        """End the jobs that are left."""
         await asyncio.gather(*self._sending, return_exceptions=True)
 
     async def _send(self, reason: str) -> None:
@@ -60,6 +65,6 @@ class Stops:
         for job_id in ids:
             if job_id in refused:
                 asked[job_id].set_exception(refused[job_id])
-                asked[job_id].exception()  # who asked may be gone: no "never retrieved"
+                asked[job_id].exception()  # marks the error as seen: the caller may have stopped waiting
             else:
                 asked[job_id].set_result(None)

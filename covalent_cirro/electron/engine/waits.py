@@ -1,7 +1,7 @@
-"""Has the jobs explained that wait too long: one look at a queue a minute for all of its jobs, and none before.
+"""Explains jobs that wait too long for a machine, with at most one look at a queue in a minute for all of its jobs.
 
-Knows when to ask and whom to tell; what a queue says is `capacity.py`'s, what it means is `jobs/waiting.py`'s. Ends no
-job.
+Decides when to look and who gets the reason. `aws/capacity.py` looks at a queue, and `jobs/waiting.py` finds the
+reason. Ends no job.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from covalent_cirro.jobs.waiting import DEADLINE_S, QueueSnapshot, Reason, Waiti
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 60.0
-"""Between two looks at a queue."""
+"""Time between two looks at a queue."""
 
 DEADLINE_VARIABLE = "CIRRO_WAITING_DEADLINE_S"
-"""Another deadline than `waiting.DEADLINE_S`, for tests and demonstrations."""
+"""Environment variable with another deadline than `waiting.DEADLINE_S`, for tests and demonstrations."""
 
 Tell = Callable[[Reason], None]
 
 
 def deadline_s() -> float:
-    """How long a job waits before the reason is worked out, in this process."""
+    """Seconds that a job waits before its reason is worked out, in this process."""
     return float(os.environ.get(DEADLINE_VARIABLE) or DEADLINE_S)
 
 
@@ -37,11 +37,11 @@ class _Waiter:
     job: Waiting
     queue: str
     tell: Tell
-    told: Reason | None = None
+    last_reason: Reason | None = None
 
 
 class Waits:
-    """The jobs of one engine that wait for a machine. Its task runs only while there are any."""
+    """Jobs of one engine that wait for a machine. The task that explains them runs only while there are any."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Waits:
             tell: Called, on the loop, with the reason once the deadline is over, and with each other one after it.
         """
         before = self._waiters.get(job.job_id)
-        self._waiters[job.job_id] = _Waiter(job, queue, tell, before.told if before is not None else None)
+        self._waiters[job.job_id] = _Waiter(job, queue, tell, before.last_reason if before is not None else None)
         if before is not None and before.job.status_reason != job.status_reason:
             self._looked.pop(queue, None)  # AWS said something new: not to be kept for a minute
         self._news.set()
@@ -90,14 +90,14 @@ class Waits:
             self._task = asyncio.create_task(self._run(), name="cirro-waits")
 
     def leave(self, job_id: str) -> None:
-        """The job does not wait any more; one that did not is no error."""
+        """Remove a job that does not wait any more. Does nothing for a job that is not there."""
         waiter = self._waiters.pop(job_id, None)
         if waiter is not None and all(each.queue != waiter.queue for each in self._waiters.values()):
             self._looked.pop(waiter.queue, None)
             self._logged.pop(waiter.queue, None)
 
     async def aclose(self) -> None:
-        """Stop looking."""
+        """Stop."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -112,7 +112,7 @@ class Waits:
                     self._explain(queue, await self._look(queue))
                 except AwsError as error:
                     log.info("Why jobs wait in %s is asked again in %.0f s: %s", queue, self._every_s, error)
-                except Exception:  # what is only told must not end with one odd answer
+                except Exception:  # one wrong answer must not end the explanations of all jobs
                     log.exception("Why jobs wait in %s could not be worked out", queue)
             self._news.clear()
             pause = min(self._due().values(), default=0.0) - self._clock()
@@ -122,7 +122,7 @@ class Waits:
                 continue
 
     def _due(self) -> dict[str, float]:
-        """By queue, when its jobs want to be explained next."""
+        """Time of the next look at each queue."""
         first: dict[str, float] = {}
         for each in self._waiters.values():
             first[each.queue] = min(first.get(each.queue, float("inf")), each.job.since + self._deadline_s)
@@ -135,8 +135,8 @@ class Waits:
             if each.queue != queue or now - each.job.since < self._deadline_s:
                 continue
             reason = explain(each.job, seen, queue, self._region, self._profile, now, self._deadline_s)
-            if reason != each.told:
-                each.told = reason
+            if reason != each.last_reason:
+                each.last_reason = reason
                 each.tell(reason)
             fresh.setdefault(reason.why, []).append((each.job.job_id, reason))
         logged = self._logged.setdefault(queue, set())

@@ -1,6 +1,6 @@
-"""Waits for jobs, together: all waits of one engine share the same DescribeJobs calls.
+"""Waits for jobs: all waits of one engine share the same DescribeJobs calls.
 
-Which ids go into a call is `watchlist.py`'s matter; what an end means is `jobs.py`'s.
+`watchlist.py` chooses the ids of a call. What the end of a job means is decided in the package `jobs`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ MAX_BACKOFF_S = 30.0
 """Longest pause between two calls while AWS throttles or fails."""
 
 MAX_BLIND_S = 900.0
-"""After this long without one good answer, every wait fails: better loud than silent."""
+"""Longest time without an answer of AWS; after that, every wait fails with an error."""
 
 
 class Watcher:
-    """One task that looks at all watched jobs. It runs only while somebody waits."""
+    """Calls DescribeJobs for all jobs that are waited for, in one task, which runs only while there are any."""
 
     def __init__(
         self,
@@ -33,7 +33,13 @@ class Watcher:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Make a watcher over ``describe``, which asks AWS once for up to 100 ids and raises `AwsError`."""
+        """Make it.
+
+        Args:
+            describe: DescribeJobs for up to 100 ids; raises `AwsError`.
+            clock: Time in seconds.
+            sleep: Sleeps for seconds.
+        """
         self._describe = describe
         self._clock = clock
         self._sleep = sleep
@@ -47,23 +53,23 @@ class Watcher:
     ) -> JobDetail:
         """Wait until a job has ended.
 
-        All waits share their calls: up to 100 ids a call, calls at least 1 s apart, the most overdue job first. A job's
-        end is seen within a hundredth of the time it ran, at least 1 s and at most ``ceiling_s``; with more than 100
-        jobs running at once, within ``ceil(n / 100)`` s.
+        All waits share their calls: up to 100 ids in a call, at least 1 s between two calls, the most overdue job
+        first. The end of a job is seen within a hundredth of the time that it ran, but not sooner than within 1 s, and
+        within ``ceiling_s`` at the latest. With n jobs that run at once, it is seen within ``ceil(n / 100)`` s.
 
         Args:
-            job_id: Id given by SubmitJob, or ``"<parent>:<index>"`` for an array child.
-            ceiling_s: Seconds between two looks at this job, at most.
-            on_state: Called, on the loop, with the first sight of the job and each change but the last: of its state,
-                its status reason, its log or its attempts.
+            job_id: Id from SubmitJob, or ``"<parent>:<index>"`` for a child of an array job.
+            ceiling_s: Longest time between two looks at this job, in seconds.
+            on_state: Called on the loop with the job as it is first seen, and with each later change of its state, its
+                status reason, its log or its attempts, except for its end.
 
         Returns:
-            The job as it ended, SUCCEEDED or FAILED.
+            The job after its end, SUCCEEDED or FAILED.
 
         Raises:
-            JobLost: AWS did not know the id for `MISSING_GRACE_S`.
-            PollFailed: No good answer for `MAX_BLIND_S`, or one that cannot get better (access denied).
-            asyncio.CancelledError: Only this wait ends; the job and all other waits go on.
+            JobLost: AWS has not known the id for `MISSING_GRACE_S`.
+            PollFailed: AWS has not answered for `MAX_BLIND_S`, or refuses to answer (access denied).
+            asyncio.CancelledError: This wait was cancelled; the job and all other waits go on.
 
         Source:
             AWS Batch API Reference, DescribeJobs: "A list of up to 100 job IDs."
@@ -84,11 +90,11 @@ class Watcher:
 
     @property
     def is_busy(self) -> bool:
-        """Whether somebody waits."""
+        """Whether a job is waited for."""
         return bool(self._waits)
 
     async def aclose(self) -> None:
-        """Stop looking. Waits that are left fail with `PollFailed`."""
+        """Stop. Waits that are left fail with `PollFailed`."""
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
@@ -97,7 +103,7 @@ class Watcher:
     async def _look(self) -> None:
         try:
             await self._look_until_idle()
-        except Exception as error:  # a fault of ours must not leave everybody waiting for ever
+        except Exception as error:  # an error of this module must not leave waits without an end
             log.exception("The wait for AWS Batch jobs broke")
             self._fail_all(PollFailed(f"The wait for the job broke: {error!r}. The job goes on."))
 
@@ -107,16 +113,16 @@ class Watcher:
         while self._waits:
             due = self._watchlist.next_due()
             now = self._clock()
-            # Calls are FLOOR_S apart whoever comes and goes: the rate is one a second at most.
+            # At least FLOOR_S is between two calls, whatever waits come and go.
             pause = max(due if due is not None else now, self._last_call + FLOOR_S) - now
             if failures:
                 pause = max(pause, min(MAX_BACKOFF_S, FLOOR_S * 2**failures))
             if pause > 0:
-                # New waits must not sleep through a long pause; nothing is due sooner than FLOOR_S anyway.
+                # A long pause is made of short ones, since a new wait is due after FLOOR_S.
                 await self._sleep(min(pause, FLOOR_S) if not failures else pause)
                 if not failures and pause > FLOOR_S:
                     continue
-            # Frozen here: a job that joins during the call is for the next one.
+            # A job that is added during the call is for the next call.
             ids = self._watchlist.pick(self._clock())
             if not ids:
                 continue
@@ -169,7 +175,7 @@ class _JobWait:
     def __init__(self, ended: asyncio.Future[JobDetail], on_state: Callable[[JobDetail], None] | None) -> None:
         self.ended = ended
         self._on_state = on_state
-        self._told: tuple[object, ...] | None = None
+        self._shown: tuple[object, ...] | None = None
 
     def tell(self, detail: JobDetail) -> None:
         if self.ended.done():
@@ -177,8 +183,8 @@ class _JobWait:
         news = (detail.state, detail.status_reason, detail.log_stream, len(detail.attempts))
         if detail.is_terminal:
             self.ended.set_result(detail)
-        elif news != self._told:
-            self._told = news
+        elif news != self._shown:
+            self._shown = news
             if self._on_state is not None:
                 self._on_state(detail)
 

@@ -1,10 +1,10 @@
-"""Which jobs to look at next: pure decisions over times that the caller passes in. No clock, no AWS.
+"""Chooses the jobs to look at next, from times that the caller gives. Has no clock, and knows nothing of AWS.
 
-Rule 1: a job is looked at the sooner the younger its present state is: a look costs at most `PATIENCE` of what it has
-        lasted, between `FLOOR_S` and the job's own ceiling (``poll_freq``).
-Rule 2: a call takes up to `IDS_PER_LOOK` ids and is always filled: an id more costs nothing.
-Rule 3: the id most overdue goes first; jobs that run, and may end any moment, before jobs that wait for a machine.
-        A job that waits is still looked at: its overdue share grows until it is first (no id starves).
+Rule 1: a job is looked at more often while its state is new: after `PATIENCE` of the time that its state has lasted, at
+        least `FLOOR_S` and at most the job's own ceiling (``poll_freq``).
+Rule 2: a call has up to `IDS_PER_LOOK` ids and is always filled, since a further id costs nothing.
+Rule 3: the most overdue job is first, and jobs that run are before jobs that wait for a machine, since they can end at
+        any time. A job that waits is also looked at: the longer it waits for a look, the more overdue it is.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ IDS_PER_LOOK = 100
 """Ids in one DescribeJobs (Batch API Reference, DescribeJobs)."""
 
 FLOOR_S = 1.0
-"""No job is looked at more often than this."""
+"""Shortest time between two looks at a job."""
 
 PATIENCE = 0.01
 """A state that has lasted 100 s is looked at every second, one that has lasted 10 min every 6 s."""
 
 WAITING_WEIGHT = 0.2
-"""A job without a machine counts as overdue five times slower than one that runs."""
+"""Weight of the overdue time of a job without a machine, compared with one that runs."""
 
 MISSING_GRACE_S = 60.0
-"""DescribeJobs may not know a new job for seconds: AWS promises no order between it and SubmitJob. After this long
-without it, the job is lost."""
+"""How long DescribeJobs may not know a job before it counts as lost: AWS guarantees no order between SubmitJob and
+DescribeJobs."""
 
 _RUNS = frozenset({JobState.STARTING.value, JobState.RUNNING.value})
 
@@ -43,7 +43,7 @@ class _Watched:
 
 
 class Watchlist:
-    """The jobs that somebody waits for, and when each was last looked at. Times are seconds on one monotonic clock."""
+    """The jobs that are waited for, and the time of the last look at each. Times are seconds of one monotonic clock."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, _Watched] = {}
@@ -55,8 +55,8 @@ class Watchlist:
         return job_id in self._jobs
 
     def add(self, job_id: str, now: float, ceiling_s: float) -> None:
-        """Watch a job from now on, looked at every ``ceiling_s`` seconds at the least (but see `FLOOR_S`)."""
-        # Looked at a moment ago, as far as it goes: the job was just submitted and cannot have ended.
+        """Watch a job, with at most ``ceiling_s`` seconds between two looks, and at least `FLOOR_S`."""
+        # As if it was looked at now: the job was just submitted and cannot have ended.
         self._jobs[job_id] = _Watched(ceiling_s, JobState.SUBMITTED.value, now, now, now)
 
     def remove(self, job_id: str) -> None:
@@ -64,7 +64,7 @@ class Watchlist:
         self._jobs.pop(job_id, None)
 
     def saw(self, job_id: str, state: str, now: float) -> None:
-        """Note what a look said."""
+        """Store the state that a look has shown."""
         job = self._jobs.get(job_id)
         if job is not None:
             if job.state != state:
@@ -72,7 +72,7 @@ class Watchlist:
             job.looked = job.seen = now
 
     def missed(self, job_id: str, now: float) -> bool:
-        """Note that a look did not know the job. True once that has lasted `MISSING_GRACE_S`."""
+        """Store that AWS did not know a job. Returns whether it has not known the job for `MISSING_GRACE_S`."""
         job = self._jobs.get(job_id)
         if job is None:
             return False
@@ -80,11 +80,11 @@ class Watchlist:
         return now - job.seen >= MISSING_GRACE_S
 
     def next_due(self) -> float | None:
-        """When the next look is due; `None` if nothing is watched."""
+        """Time of the next look; `None` if no job is watched."""
         return min((job.looked + _interval_s(job) for job in self._jobs.values()), default=None)
 
     def pick(self, now: float) -> list[str]:
-        """The ids for a look now: the most overdue first, up to `IDS_PER_LOOK`."""
+        """Ids for a look now, the most overdue first, at most `IDS_PER_LOOK`."""
         return heapq.nlargest(IDS_PER_LOOK, self._jobs, key=lambda job_id: _overdue(self._jobs[job_id], now))
 
 

@@ -1,1 +1,1 @@
-"""Dispatches go on after their server died: which ones, when, and what was begun for their electrons."""
+"""Resumes dispatches after their server has ended."""

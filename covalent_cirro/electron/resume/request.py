@@ -1,7 +1,7 @@
-"""Asks the running Covalent server to go on with dispatches that an earlier server left unfinished.
+"""Asks the running Covalent server to resume dispatches that an earlier server left unfinished.
 
-The client's half of `server_life.answer`: speaks Covalent's HTTP API and reads the answer that the server leaves in its
-cache folder, so it runs on the server's host with the server's config. Decides nothing.
+This is the client of `server_life.answer`. It uses Covalent's HTTP API, and reads the answer that the server writes
+into its cache folder: it has to run on the server's host, with the server's config. Decides nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from covalent_cirro.electron.resume.server_life import REQUEST, answer_path
 from covalent_cirro.errors import HostError
 
 ANSWER_S = 60.0
-"""How long a server may take to take up one dispatch, its sublattices included."""
+"""Longest time that a server may need to resume one dispatch and its sublattices."""
 
 LOOK_S = 0.1
 MAX_DISPATCHES = 10_000
@@ -32,13 +32,13 @@ TIMEOUT_S = 30.0
 
 
 class ResumeAnswer(NamedTuple):
-    """What became of a dispatch.
+    """The answer of the server for one dispatch.
 
     Attributes:
-        dispatch_id: Which.
+        dispatch_id: Dispatch id.
         state: ``"resumed"``; ``"under way"``: the server works on it already; ``"ended"``; ``"refused"``; ``"failed"``.
-        electrons: How many were under way or ready when it was resumed.
-        why: Why not, where it was not.
+        electrons: Number of electrons that were under way or ready when it was resumed.
+        why: Why it was refused or failed; else empty.
     """
 
     dispatch_id: str
@@ -48,12 +48,12 @@ class ResumeAnswer(NamedTuple):
 
     @property
     def is_good(self) -> bool:
-        """Whether the dispatch needs nobody's help."""
+        """Whether the dispatch was neither refused nor did it fail to be resumed."""
         return self.state not in ("refused", "failed")
 
 
 def resume(dispatch_ids: Sequence[str]) -> list[ResumeAnswer]:
-    """Have the server go on with these dispatches; none: with all that are unfinished.
+    """Have the server resume these dispatches; without any, all that are unfinished.
 
     Raises:
         HostError: The server does not answer, or does not know a dispatch.
@@ -71,7 +71,7 @@ def _resume_one(address: str, dispatch_id: str) -> ResumeAnswer:
     manifest = _ask(f"{address}/{urllib.parse.quote(dispatch_id, safe='')}")
     nodes = manifest["lattice"]["transport_graph"]["nodes"]
     executors = {node["id"]: node["metadata"]["executor"] for node in nodes}
-    # Covalent asks the executor of the node that has the task group's number.
+    # Covalent calls the executor of the node whose number is that of the task group.
     ours = [node["id"] for node in nodes if executors.get(node["metadata"]["task_group_id"]) == OURS]
     if not ours:
         return ResumeAnswer(dispatch_id, "refused", 0, "it has no electron on CirroBatchExecutor")

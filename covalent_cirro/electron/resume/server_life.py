@@ -1,7 +1,7 @@
-"""The Covalent server's start and stop, as this plugin takes part in them: unfinished dispatches go on, jobs are kept.
+"""Resumes unfinished dispatches when a Covalent server starts, and keeps or cancels jobs when it stops.
 
-Covalent 0.240 offers plugins no hook for either. This one is armed when the plugin is imported in a server's process,
-waits in a thread until Covalent's own event loop works, and from then on runs on that loop. Knows nothing of AWS.
+Covalent 0.240 has no hook for plugins at either time. `install` is called when the plugin is imported in the process of
+a server; a thread waits until Covalent's event loop runs, and all else runs on that loop. Knows nothing of AWS.
 """
 
 from __future__ import annotations
@@ -36,36 +36,36 @@ from covalent_cirro.settings import SECTION
 log = logging.getLogger(__name__)
 
 START_S = 600.0
-"""How long a server may take from this plugin's import to its event loop. One without a dispatcher never gets there."""
+"""Longest time from the import of this plugin to Covalent's event loop. A server without a dispatcher has none."""
 
 LOOK_S = 0.05
 END_LOOK_S = 0.2
 
 STOP_S = 60.0
-"""How long a stopping server waits for jobs that it cancels to have ended."""
+"""Longest time that a stopping server waits for the end of jobs that it cancels."""
 
 LOCK_SUFFIX = ".cirro-server"
-"""Of the file beside the database that a server with this plugin locks while it lives."""
+"""Suffix of the file beside the database that a server with this plugin locks while it runs."""
 
 ANSWERS = "cirro-resume"
-"""Folder under Covalent's cache folder where a server leaves its answers to `cirro resume`."""
+"""Folder in Covalent's cache folder into which a server writes its answers to `cirro resume`."""
 
 REQUEST = "cirro_resume"
 """What `cirro resume` sends by Covalent's route for job updates, which reaches `CirroBatchExecutor.receive`:
-``{"cirro_resume": <16 hexadecimal digits>}``, which name the answer."""
+``{"cirro_resume": <16 hexadecimal digits>}``. The digits are the name of the answer."""
 
 TOKEN = re.compile(r"[0-9a-f]{16}")
 
 _life: _Life | None = None
 
 
-def arm() -> None:
-    """Take part in the life of this process's server. Never raises, and does nothing a second time.
+def install() -> None:
+    """Resume unfinished dispatches in this process, which is a server's. Never raises, and can be called again.
 
-    From then on others may lock its database for a while (`database_locks.py`), and a full disk does not cost it its
-    config (`config_writes.py`).
+    The server also waits for locks of its database from then on (`database_locks.py`), and a full disk does not empty
+    its config (`config_writes.py`).
 
-    Call it before the server answers requests: dispatches that are unfinished now are those of a server that died.
+    Call it before the server answers requests: dispatches that are unfinished then are those of an earlier server.
     """
     global _life
     if _life is not None:
@@ -79,21 +79,21 @@ def arm() -> None:
         log.exception("Unfinished dispatches of this server are not looked for")
 
 
-def arm_in_server() -> None:
-    """`arm`, if this process is a Covalent server: if its program is ``covalent_ui/app.py``. Never raises."""
+def install_in_server() -> None:
+    """`install`, if this process is a Covalent server: if its program is ``covalent_ui/app.py``. Never raises."""
     try:
         program = getattr(sys.modules.get("__main__"), "__file__", None)
         if program is None or os.path.basename(program) != "app.py":
             return
         ui = importlib.util.find_spec("covalent_ui")
         if ui is not None and ui.origin and os.path.samefile(os.path.dirname(ui.origin), os.path.dirname(program)):
-            arm()
+            install()
     except Exception:
         log.exception("Unfinished dispatches of this server are not looked for")
 
 
 async def answer(dispatch_id: str, request: Mapping[str, Any]) -> None:
-    """Do what `cirro resume` asks for, and leave the answer where it looks for it."""
+    """Resume a dispatch for `cirro resume`, and write the answer to `answer_path`."""
     token = request.get(REQUEST)
     if not isinstance(token, str) or not TOKEN.fullmatch(token):
         log.warning("A request to resume dispatch %s was refused: its form is wrong", dispatch_id)
@@ -106,7 +106,7 @@ async def answer(dispatch_id: str, request: Mapping[str, Any]) -> None:
 
 
 def answer_path(token: str) -> Path:
-    """Where the server that has this config leaves an answer."""
+    """Path of the file into which the server with this config writes an answer."""
     return Path(get_config("dispatcher.cache_dir")) / ANSWERS / f"{token}.json"
 
 
@@ -122,8 +122,8 @@ class _Life:
     """One server process.
 
     Attributes:
-        orphans: Dispatches that were unfinished when it started, and on which nobody works yet.
-        why: Why there are none, should another server work on them or should nobody be able to tell.
+        orphans: Ids of dispatches that were unfinished when the server started, and were not resumed yet.
+        why: Why unfinished dispatches are not resumed, where another server works on them or may do so; else empty.
     """
 
     def __init__(self) -> None:
@@ -142,12 +142,12 @@ class _Life:
         self.orphans = _unfinished(database)
 
     def wait_for_loop(self) -> None:
-        """Begin once Covalent's listeners run on their loop; before that, clear what an earlier server left."""
+        """Remove temporary files of earlier servers, and call `begin` on Covalent's event loop as soon as it runs."""
         cache_folder.clear(_configured("cache_dir"))
         deadline = time.monotonic() + START_S
         watched = False
         while time.monotonic() < deadline:
-            # At once: a server that cannot have its port starts and stops within milliseconds.
+            # Without a pause: a server whose port is taken starts and stops within milliseconds.
             watched = watched or _watch_stop(self)
             dispatcher = sys.modules.get("covalent_dispatcher._core.dispatcher")
             listener = getattr(dispatcher, "_global_event_listener", None)
@@ -157,7 +157,7 @@ class _Life:
             time.sleep(LOOK_S)
 
     async def begin(self) -> None:
-        """Watch over the server's stop, and go on with what is unfinished, where that is safe."""
+        """Resume unfinished dispatches, unless another server may work on them."""
         try:
             if self.why:
                 log.warning("Unfinished dispatches are not resumed: %s", self.why)
@@ -174,7 +174,7 @@ class _Life:
         for dispatch in family:
             graph = await asyncio.to_thread(covalent_runs.read, dispatch.dispatch_id)
             if not any(node.executor == OURS for node in graph.nodes.values()):
-                return  # not ours to decide
+                return  # a dispatch without our executor
             foreign = dispatches.foreign(graph)
             if foreign:
                 log.warning(
@@ -190,12 +190,12 @@ class _Life:
         return [each for each in await asyncio.to_thread(covalent_runs.unfinished) if each.dispatch_id in self.orphans]
 
     async def _resume(self, family: Sequence[covalent_runs.Dispatch]) -> list[dispatches.Resumed]:
-        # Never twice: what was begun must not be begun again, however this ends.
+        # Removed first: a dispatch must not be resumed twice, also if this fails.
         self.orphans -= {dispatch.dispatch_id for dispatch in family}
         return await dispatches.resume(family)
 
     async def resume_one(self, dispatch_id: str) -> dict[str, Any]:
-        """Go on with one dispatch because a user asked for it."""
+        """Resume one dispatch for a user; returns the answer."""
         said: dict[str, Any] = {"dispatch_id": dispatch_id, "state": "under way", "electrons": 0, "why": ""}
         if self.why:
             return {**said, "state": "refused", "why": self.why}
@@ -228,7 +228,7 @@ def _named(nodes: Sequence[RunNode]) -> str:
 
 
 def _database() -> Path | None:
-    """The file of the server's database; `None` where it is none (``DataStore.factory``)."""
+    """Path of the server's database; `None` where it is no file (``DataStore.factory``)."""
     url = os.environ.get("COVALENT_DATABASE_URL")
     if not url:
         return Path(get_config("dispatcher.db_path"))
@@ -238,9 +238,9 @@ def _database() -> Path | None:
 
 
 def _locked(path: Path) -> IO[bytes] | None:
-    """The open lock file; `None` where another process holds it.
+    """The open file, locked by this process; `None` where another process has locked it.
 
-    A POSIX lock: it ends with this process, however it ends, and no process that is forked from it keeps it.
+    It is a POSIX lock: it ends with this process, and processes that are forked from this one do not have it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("ab")
@@ -253,7 +253,7 @@ def _locked(path: Path) -> IO[bytes] | None:
 
 
 def _unfinished(database: Path) -> set[str]:
-    """What the database shows as unfinished; Covalent's own code cannot be asked while it is being imported."""
+    """Ids of unfinished dispatches, read without Covalent's code, which is still being imported."""
     if not database.exists():
         return set()
     connecting = sqlite3.connect(database, timeout=5.0, factory=database_locks.PatientConnection)
@@ -267,7 +267,7 @@ def _unfinished(database: Path) -> set[str]:
         except sqlite3.OperationalError as error:
             if "no such table" not in str(error):
                 raise
-            return set()  # a database that was never migrated has no dispatches
+            return set()  # the database is new
     return {str(dispatch_id) for (dispatch_id,) in rows}
 
 
@@ -275,20 +275,20 @@ def _unfinished(database: Path) -> set[str]:
 
 
 def _watch_stop(life: _Life) -> bool:
-    """Take the place of what Covalent's ``lifespan`` does with unfinished dispatches when the server stops.
+    """Replace the function with which Covalent's ``lifespan`` cancels unfinished dispatches when the server stops.
 
-    The stock server asks for the cancel of all in its database, also of those that another server works on, and ends
-    its loop 10 ms later: some jobs are cancelled, others not.
+    That function requests the cancel of all dispatches in the database, also of those of another server, and the loop
+    ends 10 ms later: some jobs are cancelled, others are not.
 
     Returns:
-        False while Covalent's module is not loaded yet.
+        False while Covalent's module is not imported yet.
     """
     app = sys.modules.get("covalent_dispatcher._service.app")
     if app is None or not hasattr(app, "cancel_all_with_status"):
         return False
 
     async def stop(status: object) -> None:
-        # NEW_OBJECT is registered only: nothing of it runs, and Covalent can start it after all.
+        # A NEW_OBJECT was not started: nothing of it runs, and a user can still start it.
         if str(status) == "RUNNING" and not life.why:
             await _stop(life)
 
@@ -297,7 +297,7 @@ def _watch_stop(life: _Life) -> bool:
 
 
 async def _stop(life: _Life) -> None:
-    """Do with the dispatches that this server works on what their electrons' ``on_server_stop`` says, whole."""
+    """Cancel or keep the dispatches of this server, each whole, as ``on_server_stop`` of their electrons says."""
     ending = set()
     for dispatch in await asyncio.to_thread(covalent_runs.unfinished):
         if dispatch.dispatch_id not in life.orphans:
@@ -308,25 +308,29 @@ async def _stop(life: _Life) -> None:
                 log.exception("Dispatch %s is left as it is", dispatch.dispatch_id)
     deadline = time.monotonic() + STOP_S
     while ending and time.monotonic() < deadline:
-        # Its nodes and its end are told while the loop still runs: nothing is left for the next start.
+        # The end of a dispatch is stored while the loop runs, so that the next server does not resume it.
         await asyncio.sleep(END_LOOK_S)
         ending &= {each.dispatch_id for each in await asyncio.to_thread(covalent_runs.unfinished)}
 
 
 async def _stop_dispatch(dispatch_id: str) -> bool:
-    """Cancel what is to be cancelled of a dispatch; returns whether that is all of it, with jobs of ours."""
+    """Cancel a dispatch, or those of its electrons that cannot go on without the server.
+
+    Returns:
+        Whether the whole dispatch is cancelled.
+    """
     graph = await asyncio.to_thread(covalent_runs.read, dispatch_id)
     left = [node for node in graph.nodes.values() if not node.has_ended]
     ours = [node for node in left if node.executor == OURS and not node.is_host_node]
     if not any(node.executor == OURS for node in graph.nodes.values()):
-        await covalent_runs.cancel_soon(dispatch_id, ())  # not ours to decide
+        await covalent_runs.cancel_soon(dispatch_id, ())  # without our executor: as the stock server does
         return False
     if any(map(_to_be_cancelled, ours)):
         await covalent_runs.cancel(dispatch_id, ())
         return True
     others = [node.node_id for node in left if node.status == "RUNNING" and node.executor != OURS]
     others = [node_id for node_id in others if not graph.nodes[node_id].is_host_node]
-    if others:  # as the stock server does with them
+    if others:  # as the stock server does
         await covalent_runs.cancel_soon(dispatch_id, others)
     return False
 
@@ -343,7 +347,7 @@ def _on_server_stop(options: Mapping[str, Any]) -> str:
 
 
 def _configured(option: str) -> Any:
-    """What the config of this server says of an option of the executor; `None` where it says nothing."""
+    """The value of an option in the config of this server; `None` where it is not set."""
     try:
         section = get_config(SECTION)
     except KeyError:

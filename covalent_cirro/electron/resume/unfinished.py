@@ -1,8 +1,7 @@
-"""Going on with a dispatch whose server died: what is left to do, and the start of it.
+"""Resumes dispatches after their server has ended: works out what is left of a dispatch, and starts it.
 
-Nothing is remembered from before but what Covalent's database says of the nodes. Task groups whose inputs are there and
-that have not ended are given to Covalent again; that a job which exists already is adopted, and none is submitted
-twice, is the matter of `send.send` and `adoption.py`.
+Uses what Covalent's database has of the nodes. Covalent runs each task group again that has not ended and whose inputs
+are there; `send.send` and `adoption.py` adopt a job that exists already, so that none is submitted twice.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ class WorkLeft(NamedTuple):
     """What is left of a dispatch.
 
     Attributes:
-        pending: Inputs that each task group still waits for.
-        groups: Task groups to run or to go on with: their inputs are there, and they have not ended.
-        unresolved: Nodes under way: those of ``groups`` that have not ended, and ``sublattices``.
-        sublattices: Nodes whose dispatch of their own is under way, has ended, or has yet to begin.
-        reopened: Nodes that ended just before their dispatch should have.
+        pending: Number of inputs that each task group still waits for.
+        groups: Task groups to run: their inputs are there, and they have not ended.
+        unresolved: Number of nodes under way: those of ``groups`` that have not ended, and ``sublattices``.
+        sublattices: Nodes of sublattices, whose own dispatch is under way, has ended, or has not begun.
+        reopened: Nodes of the postprocessing, where all nodes have ended but the dispatch has not.
     """
 
     pending: dict[int, int]
@@ -67,7 +66,7 @@ def plan(graph: Graph) -> WorkLeft:
 
 
 def foreign(graph: Graph) -> list[RunNode]:
-    """Electrons of other executors that would run again from their start: nobody here can tell what became of them."""
+    """Electrons of other executors that would run again from their begin: this plugin cannot find their earlier run."""
     members = {group_id: False for group_id in plan(graph).groups}
     return [
         node
@@ -77,16 +76,21 @@ def foreign(graph: Graph) -> list[RunNode]:
 
 
 class Resumed(NamedTuple):
-    """A dispatch that goes on: its id, and how many of its electrons were under way or ready."""
+    """A dispatch that was resumed.
+
+    Attributes:
+        dispatch_id: Dispatch id.
+        electrons: Number of its electrons that were under way or ready.
+    """
 
     dispatch_id: str
     electrons: int
 
 
 async def resume(dispatches: Sequence[Dispatch]) -> list[Resumed]:
-    """Go on with dispatches on which nobody works: a dispatch together with those of its sublattices.
+    """Resume dispatches on which no server works: a dispatch together with those of its sublattices.
 
-    Counters of all are set before anything runs: the end of one may be an input of another.
+    The counters of all are set before anything runs, since the end of one dispatch may be an input of another.
     """
     plans: list[tuple[Dispatch, Graph, WorkLeft, Mapping[int, Sequence[int]]]] = []
     for dispatch in dispatches:
@@ -106,7 +110,7 @@ async def _go_on(dispatch_id: str, graph: Graph, left: WorkLeft, order: Mapping[
     under_way = [node for node in graph.nodes.values() if node.group_id in left.groups and not node.has_ended]
     doomed = [node.node_id for node in under_way if node.cancel_requested]
     if doomed:
-        # The cancel may not have reached their jobs. Covalent itself refuses to run them again.
+        # The cancel may not have reached their jobs. Covalent refuses to run them again.
         launches.expect(dispatch_id, doomed)
         await covalent_runs.cancel(dispatch_id, doomed)
     for group_id in left.groups:
@@ -125,7 +129,7 @@ async def _go_on(dispatch_id: str, graph: Graph, left: WorkLeft, order: Mapping[
 
 
 def families(dispatches: Iterable[Dispatch]) -> dict[str, list[Dispatch]]:
-    """Dispatches by their root: a lattice and its sublattices go on together."""
+    """Dispatches by their root, since a lattice and its sublattices are resumed together."""
     found: dict[str, list[Dispatch]] = {}
     for dispatch in dispatches:
         found.setdefault(dispatch.root_id, []).append(dispatch)

@@ -1,1 +1,1 @@
-"""Results of the same work from an earlier dispatch, where the client asked for them (``reuse_from``)."""
+"""Reuses results of the same work from an earlier dispatch (the option ``reuse_from``)."""

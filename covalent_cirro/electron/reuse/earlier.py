@@ -1,6 +1,6 @@
-"""The calls of an earlier dispatch by the work that they did, and which of their results can be taken now.
+"""Finds a call of an earlier dispatch that did the same work, and whose results are still there.
 
-Reads S3 only, each call once for all electrons that ask. It must not know what becomes of a result.
+Reads S3 only, each call once for all electrons. Knows nothing of what is done with a result.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FRESH_S = 30.0
-"""The list of an earlier dispatch's calls is used for so long: it may be under way itself."""
+"""How long the list of an earlier dispatch's calls is used, since that dispatch may be under way."""
 
 READS_AT_ONCE = 16
-"""Documents and blobs of an earlier dispatch that are read at a time."""
+"""Most documents and blobs of an earlier dispatch that are read at a time."""
 
 REMEMBERED_DISPATCHES = 4
 REMEMBERED_BLOBS = 64
-"""Of blobs that are read for what they say, each of `work.READ_BYTES` at most."""
+"""Number of blobs whose content is kept, each of at most `work.READ_BYTES`."""
 REMEMBERED_SCANS = 10_000
 
 
 class ReusableCall(NamedTuple):
-    """A call whose results can be taken.
+    """A call whose results can be reused.
 
     Attributes:
-        place: Where it is.
-        node_ids: Its electrons, in the order of their work.
-        outcome: What its job left.
+        place: Place of the call in S3.
+        node_ids: Its electrons, in the order of the call's tasks.
+        outcome: The outcome of its job.
     """
 
     place: Location
@@ -61,7 +61,7 @@ class _Done(NamedTuple):
 
 
 class EarlierDispatch:
-    """The calls of one dispatch that left an outcome. One for each engine and dispatch (`earlier_dispatch`)."""
+    """The calls with an outcome of one dispatch. There is one for each engine and dispatch (`earlier_dispatch`)."""
 
     def __init__(
         self,
@@ -109,14 +109,14 @@ class EarlierDispatch:
             if place.base not in self._seen and ({"call.json", "outcome.json"} <= names or "reused.json" in names)
         ]
         found = await asyncio.gather(*(self._work_at(place, "reused.json" in calls[place]) for place in news))
-        for each in found:  # in the order of calls: what was made last is taken first
+        for each in found:  # in the order of the calls, of which the newest one is taken
             if each is not None:
                 self._by_key.setdefault(each[0], []).append(each[1])
         self._seen |= {place.base for place in news}
         self._listed_at = self._clock()
 
     async def find(self, call: Call) -> ReusableCall | None:
-        """Results of the same work that are there whole; `None` where it has to be computed."""
+        """Find a call of the same work whose results are all there; `None` where the work has to be computed."""
         await self.load()
         key = await self._key(call)
         for done in reversed(self._by_key.get(key, ())):
@@ -127,7 +127,7 @@ class EarlierDispatch:
         return None
 
     async def _usable(self, done: _Done) -> tuple[str, Outcome | None]:
-        """The outcome of a call, or why it cannot be taken."""
+        """The outcome of a call; or the reason why it cannot be reused, and `None`."""
         place = done.place
         try:
             outcome = await read_outcome(self._store, self._ask, place)
@@ -161,7 +161,7 @@ class EarlierDispatch:
         return "", outcome
 
     async def _work_at(self, place: Location, is_reused: bool) -> tuple[str, _Done] | None:
-        """The key and the place of the work that a call did, or that it took from another."""
+        """The key of the work of a call, and the call that did the work: itself, or the one whose results it reused."""
         try:
             if is_reused:
                 data = await self._read(place, place.reused_key)
@@ -181,7 +181,7 @@ class EarlierDispatch:
         async with self._reads:
             return await self._store.get_document(place.bucket, key, MAX_DOCUMENT_BYTES)
 
-    # --- what bytes say ---
+    # --- content of blobs ---
 
     async def _key(self, call: Call) -> str:
         blobs = work.blobs_to_read(call)
@@ -203,11 +203,11 @@ class EarlierDispatch:
             try:
                 await self._store.read_into(blob, self._bucket, self._prefix, begin)
             except (NotFound, DigestMismatch):
-                return None  # compared by its digest
+                return None  # the blob is compared by its digest
             return _remember(self._contents, blob, bytes(collected), REMEMBERED_BLOBS)
 
     async def _defines_classes(self, ref: Ref, place: Location) -> bool:
-        """Whether a result brings classes along: its pickle defines one instead of naming its module."""
+        """Whether the pickle of a result defines a class itself, and does not name the module of the class."""
         if not isinstance(ref, Blob):
             return any(marker in ref.data for marker in CLASS_MARKERS)
         if ref in self._scans:
@@ -219,7 +219,7 @@ class EarlierDispatch:
 
 
 class _MarkerScan:
-    """Looks for the markers in a stream, also where one lies across two pieces of it."""
+    """Looks for `CLASS_MARKERS` in a stream, also for one that is in two pieces of the stream."""
 
     def __init__(self) -> None:
         self.found = False
@@ -247,7 +247,7 @@ _earlier: WeakKeyDictionary[Engine, OrderedDict[tuple[str, str, str], EarlierDis
 
 
 def earlier_dispatch(engine: Engine, bucket: str, prefix: str, dispatch_id: str) -> EarlierDispatch:
-    """The calls of a dispatch, read once for all electrons of an engine. The least recently used go."""
+    """The calls of a dispatch, which are read once for all electrons of an engine. Keeps the last dispatches used."""
     known = _earlier.setdefault(engine, OrderedDict())
     where = (bucket, prefix, dispatch_id)
     if where not in known:

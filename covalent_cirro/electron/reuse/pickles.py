@@ -1,6 +1,7 @@
-"""What a pickle says, apart from how one process happened to say it: read as a list of instructions, never executed.
+"""Digests of pickles that are equal for equal content, although two processes pickle the same content differently.
 
-Pure. It must not know calls or S3. Nothing that a pickle names is imported, looked up or called.
+Pure. A pickle is read as a list of instructions and never executed: nothing that it names is imported or called. Knows
+nothing of calls and S3.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 CLASS_MARKERS = (b"_make_skeleton_class", b"_make_skeleton_enum")
-"""In a pickle of cloudpickle where it defines a class anew, instead of naming the module that has it."""
+"""Names in a pickle of cloudpickle that defines a class itself, and does not name the module of the class."""
 
 _ATOMS = frozenset(
     {
@@ -24,30 +25,30 @@ _ATOMS = frozenset(
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
 _CODE_PLACE = {16: (10, 12), 18: (10, 13)}
-"""By the number of a code object's arguments, those that say where it stands: ``co_filename``, ``co_firstlineno``
+"""Indexes of ``co_filename`` and ``co_firstlineno`` among the arguments of a code object, by the number of arguments
 (``cloudpickle._code_reduce``; Python 3.10 has 16 arguments, 3.11 and 3.12 have 18)."""
 
 _CLASS_ID = {"_make_skeleton_class": 4, "_make_skeleton_enum": 5, "_make_typevar": 5}
-"""Which argument is the class's id, drawn at random by each process (``cloudpickle._class_getnewargs``)."""
+"""Index of the argument with the random id of the class (``cloudpickle._class_getnewargs``)."""
 
 _FILLED = {"list": "items", "dict": "pairs", "set": "elements"}
-"""What an object is made empty for, to be filled by instructions of its own."""
+"""Kinds of objects that are made empty, with the name for instructions that fill them."""
 
 _EXTRA_VISITS = 20
-"""Elements of sets may be visited again to put them in order: so often as there are objects, at most."""
+"""Most visits of an object, on average: elements of sets are visited again for their order."""
 
 
 class Unreadable(ValueError):
-    """Not a pickle, or one that uses what this file does not know."""
+    """The bytes are no pickle, or a pickle with instructions that this module does not know."""
 
 
 class Described(NamedTuple):
-    """What a pickle says.
+    """The content of a pickle.
 
     Attributes:
-        digest: Equal for pickles that say the same.
-        classes: Ids of the classes that it defines, in the order of its content; the digest does not have them. Two
-            pickles of one process define the same class where the ids are equal.
+        digest: Equal for pickles of equal content.
+        classes: Ids of the classes that the pickle defines, in the order of its content. They are not in the digest.
+            Two pickles of one process define the same class if the ids are equal.
     """
 
     digest: str
@@ -56,11 +57,12 @@ class Described(NamedTuple):
 
 @functools.lru_cache(maxsize=128)
 def describe(data: bytes) -> Described:
-    """What a pickle says; of bytes that are none, or that are not understood, the bytes themselves.
+    """Describe the content of a pickle; of bytes that are no pickle, or an unknown one, the bytes themselves.
 
-    Left aside is what differs between two processes that pickle the same things: the order of sets, which objects that
-    cannot change are one, the random ids of classes, and where functions stand (file and first line, which an edit of
-    the line above changes). Everything else counts: code, names, defaults, closures, globals, order, sharing.
+    The digest leaves out what differs between two processes that pickle the same content: the order of sets, whether
+    equal immutable objects are one object, the random ids of classes, and file and first line of functions (which an
+    edit above them changes). All else is in the digest: code, names, defaults, closures, globals, order, and which
+    mutable objects are one object.
     """
     try:
         root, effects, size = _read(data)
@@ -77,7 +79,7 @@ def describe(data: bytes) -> Described:
 
 
 class _Object:
-    """Anything but a number or a text: what made it, and what was done to it since."""
+    """An object that is no number and no text: how it is made, and what is done to it afterwards."""
 
     __slots__ = ("kind", "parts")
 
@@ -90,7 +92,7 @@ _MARK = _Object("mark")
 
 
 def _read(data: bytes) -> tuple[Any, list[_Object], int]:
-    """The object that a pickle makes, what is done on the way to objects that are dropped, and how many there are."""
+    """The object of a pickle, the calls whose results are dropped, and the number of objects."""
     machine = _StackMachine()
     try:
         for opcode, argument, _ in pickletools.genops(data):
@@ -101,13 +103,13 @@ def _read(data: bytes) -> tuple[Any, list[_Object], int]:
             machine.do(opcode.name, argument)
     except Unreadable:
         raise
-    except Exception as error:  # a pickle that breaks the rules of its own language
+    except Exception as error:  # a malformed pickle
         raise Unreadable(str(error)) from error
     raise Unreadable("it has no end")
 
 
 class _StackMachine:
-    """A pickle's stack and memo, holding descriptions of objects instead of objects."""
+    """Stack and memo of a pickle, with descriptions of objects in the place of objects."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -116,7 +118,7 @@ class _StackMachine:
         self.made = 0
 
     def do(self, name: str, argument: Any) -> None:
-        """Follow one instruction."""
+        """Do one instruction."""
         stack = self.stack
         if name in _ATOMS:
             stack.append(argument)
@@ -139,7 +141,7 @@ class _StackMachine:
         self.stack.append(_Object(kind, parts))
 
     def since_mark(self) -> list[Any]:
-        """Take what was pushed since the last mark."""
+        """Pop all that was pushed since the last mark."""
         at = len(self.stack) - 1
         while self.stack[at] is not _MARK:
             at -= 1
@@ -150,7 +152,7 @@ class _StackMachine:
         return found
 
     def add(self, what: str, parts: list[Any]) -> None:
-        """Do something to the object on top."""
+        """Add an operation to the object on top of the stack."""
         target = self.stack[-1]
         if not isinstance(target, _Object):
             raise Unreadable(f"{what} of a constant")
@@ -160,7 +162,7 @@ class _StackMachine:
             target.parts.append(_Object(what, parts))
 
     def last(self, number: int) -> list[Any]:
-        """Take so many from the top, in their order."""
+        """Pop a number of objects, and return them in the order in which they were pushed."""
         if number == 0:
             return []
         found = self.stack[-number:]
@@ -170,14 +172,14 @@ class _StackMachine:
         return found
 
     def pop(self) -> None:
-        """Drop the top. A call whose result is dropped was made for what it does to its arguments."""
+        """Drop the top of the stack. A call whose result is dropped changes its arguments: it is kept."""
         dropped = self.stack.pop()
         if isinstance(dropped, _Object) and dropped.kind == "call":
             self.effects.append(dropped)
 
 
 def _called(machine: _StackMachine, _: Any) -> None:
-    """A call; of a pickle inside a pickle (`nested.py`), what that says."""
+    """A call. Of a pickle inside a pickle (`nested.py`), the content of the inner one."""
     function, arguments = machine.last(2)
     if _is_unpickling(function, arguments):
         root, effects, made = _read(arguments.parts[0])
@@ -252,11 +254,11 @@ _INSTRUCTIONS: dict[str, Callable[[_StackMachine, Any], None]] = {
 }
 
 
-# --- telling ----------------------------------------------------------------------------------------------------------
+# --- digests ----------------------------------------------------------------------------------------------------------
 
 
 class _DigestWriter:
-    """Hashes an object and all that it consists of, in the order of its content."""
+    """Hashes an object with all its parts, in the order of its content."""
 
     def __init__(self, budget: int, shared: _DigestWriter | None = None) -> None:
         self.classes: dict[str, int] = {}
@@ -266,11 +268,11 @@ class _DigestWriter:
         self._left: list[int] = shared._left if shared else [budget]
 
     def digest(self) -> str:
-        """Of all that was written."""
+        """Digest of all that was written."""
         return self._hash.hexdigest()
 
     def write(self, what: Any) -> None:
-        """Add an object. One that can change is told once, and by its number where it comes again."""
+        """Add an object. A mutable object is written once, and where it occurs again its number is written."""
         self._left[0] -= 1
         if self._left[0] < 0:
             raise Unreadable("its sets are too entangled")
@@ -288,7 +290,7 @@ class _DigestWriter:
         if what.kind in ("set", "frozenset"):
             parts = sorted(parts, key=self._order)
         if place is not None:
-            # A class's arguments, or a code object's that holds something that can change: its own tuple.
+            # The arguments of a class, or of a code object with a mutable constant, are a tuple of their own.
             name, arguments = place
             self._say("call", f"{name} {len(arguments)} {len(parts)}")
             for index, each in enumerate(arguments):
@@ -311,11 +313,11 @@ class _DigestWriter:
         return alone.digest()
 
     def _value(self, what: Any) -> str | None:
-        """The digest of something that cannot change, whoever refers to it; `None` for what can."""
+        """The digest of an immutable object; `None` for a mutable one."""
         if not isinstance(what, _Object):
             return _digest(["constant", repr(what)])
         if id(what) not in self._values:
-            self._values[id(what)] = None  # what contains itself does so through something that can change
+            self._values[id(what)] = None  # an object can contain itself through a mutable one only
             self._values[id(what)] = self._value_of(what)
         return self._values[id(what)]
 
@@ -348,7 +350,7 @@ class _DigestWriter:
 
 
 def _arguments_of(what: _Object) -> tuple[str, list[Any]] | None:
-    """What is called and its arguments, of a call that makes a code object, a class, or a type that has no name."""
+    """Name and arguments of a call that makes a code object, a class, or a type without a name; else `None`."""
     if what.kind != "call":
         return None
     function, arguments = what.parts[0], what.parts[1]

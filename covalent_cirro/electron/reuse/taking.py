@@ -1,6 +1,7 @@
-"""An electron whose results are those of earlier work: it has a ``reused.json`` where others have a call and a job.
+"""Reuses the results of earlier work for an electron: stores its ``reused.json``, and finds the results by it.
 
-Writes that document, and finds the results by it. Which work is the same is decided elsewhere.
+An electron with reused results has this document in the place of a call and a job. `earlier.py` decides which work is
+the same.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ log = logging.getLogger(__name__)
 
 
 class Taken(NamedTuple):
-    """An electron, or a task group, that needs no job.
+    """A task group whose results are reused.
 
     Attributes:
-        place: Its own place, where its ``reused.json`` is.
-        reused: What that says.
+        place: Place of its ``reused.json`` in S3.
+        reused: Content of that document.
     """
 
     place: Location
@@ -46,21 +47,24 @@ class Taken(NamedTuple):
 
 
 def earlier_of(engine: Engine, settings: Settings) -> EarlierDispatch | None:
-    """The dispatch that the settings name; `None` where they name none."""
+    """The dispatch of the option ``reuse_from``; `None` where it is not set."""
     if not settings.reuse_from:
         return None
     return earlier_dispatch(engine, settings.s3_bucket_name, settings.key_prefix, settings.reuse_from)
 
 
 async def take(engine: Engine, earlier: EarlierDispatch, place: Location, call: Call, lattice: str) -> Taken | None:
-    """Take the results of the same work for a call that is not written yet; `None` where there are none.
+    """Reuse results of the same work for a call that is not stored.
 
     Args:
         engine: The account's.
-        earlier: Where to look.
-        place: Of the call.
-        call: What it would say.
-        lattice: Its lattice's name.
+        earlier: The earlier dispatch.
+        place: Place that the call would have.
+        call: Content that the call would have.
+        lattice: Name of the lattice.
+
+    Returns:
+        The reused results; `None` where the earlier dispatch has none.
     """
     origin = await earlier.find(call)
     if origin is None:
@@ -80,14 +84,14 @@ async def take(engine: Engine, earlier: EarlierDispatch, place: Location, call: 
 
 
 async def begun(engine: Engine, settings: Settings, dispatch_id: str, node: Node) -> Taken | None:
-    """What a server that died had taken for an electron; `None`: nothing."""
+    """Results that an earlier server reused for an electron; `None` where there are none."""
     calls = await engine.store.list_calls(settings.s3_bucket_name, settings.key_prefix, dispatch_id, node.node_id)
     found = [place for place, names in calls.items() if "reused.json" in names]
     return Taken(found[-1], await _document(engine, found[-1])) if found else None
 
 
 def show(dispatch_id: str, node_ids: Sequence[int], reused: Reused) -> None:
-    """Tell of it in the server's log and in the UI."""
+    """Show in the server's log and in the UI that results were reused."""
     log.info("Electron %s of dispatch %s is %s", list(node_ids), dispatch_id, origin_text(reused))
     lines = {"job": origin_text(reused), "state": f"{REUSED} since {moment_utc(reused.at)}"}
     for node_id in node_ids:
@@ -95,14 +99,17 @@ def show(dispatch_id: str, node_ids: Sequence[int], reused: Reused) -> None:
 
 
 async def outcome_of(engine: Engine, place: Location) -> tuple[Location, Outcome]:
-    """The outcome of the work that was taken, with this dispatch's node ids, and the place that its references are of.
+    """Read the outcome of the work whose results were reused.
 
     Args:
         engine: The account's.
-        place: The electron's own place. What leads elsewhere stands in its document, and was written by a server.
+        place: Place of the electron's ``reused.json``, which a server wrote and which names the earlier call.
+
+    Returns:
+        Place of the earlier call, and its outcome with the node ids of this dispatch.
 
     Raises:
-        OutcomeError: The document or the outcome is not there any more, or not right.
+        OutcomeError: The document or the outcome is not there any more, or was refused.
     """
     reused = await _document(engine, place)
     origin = parse_call_uri(reused.origin)

@@ -1,7 +1,7 @@
-"""What work a call asks for: one key for calls that do the same, whoever asks, when, and on which machine.
+"""A key for the work of a call, which is equal for calls that do the same work.
 
-Pure. Into the key go functions, hooks, inputs, packages, image and Python, each whole; not the dispatch, the node, the
-electron's name, and what the job may use (vCPU, memory, GPUs, time).
+Pure. The key depends on functions, hooks, inputs, packages, image and Python. It does not depend on the dispatch, the
+node, the electron's name, and the resources of the job (vCPU, memory, GPUs, time).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from covalent_cirro.contract.protocol import Blob, Call, Inline, Input, NodeOutp
 from covalent_cirro.electron.reuse.pickles import Described, describe
 
 READ_BYTES = 256 * 1024
-"""A pickle up to this size is read for what it says; a larger one is compared byte for byte, which is safe, and costs
-nothing of the Covalent server's one CPU."""
+"""Most bytes of a pickle whose content is compared. A larger one is compared byte for byte: that is safe, and needs no
+CPU time of the Covalent server."""
 
 
 def blobs_to_read(call: Call) -> list[Blob]:
-    """Blobs whose bytes `key` wants to have."""
+    """Blobs whose bytes `key` needs."""
     refs: list[Input | None] = []
     for task in call.tasks:
         refs += [task.function, task.hooks, *task.args, *task.kwargs.values()]
@@ -35,32 +35,32 @@ def key(call: Call, contents: Mapping[Blob, bytes]) -> str:
 
     Args:
         call: The call.
-        contents: The decoded bytes of `blobs_to_read`; one that is not there is compared by its digest.
+        contents: Decoded bytes of `blobs_to_read`; a blob that is missing is compared by its digest.
     """
-    teller = _Teller(contents)
+    describer = _Describer(contents)
     index_of = {task.node_id: index for index, task in enumerate(call.tasks)}
 
     def said(ref: Input | None) -> Any:
-        return ["task", index_of[ref.node_id]] if isinstance(ref, NodeOutput) else teller.pickle(ref)
+        return ["task", index_of[ref.node_id]] if isinstance(ref, NodeOutput) else describer.pickle(ref)
 
     tasks = [
         {
             "function": said(task.function),
-            "hooks": teller.hooks(task.hooks),
+            "hooks": describer.hooks(task.hooks),
             "args": [said(ref) for ref in task.args],
-            "kwargs": [[name, said(ref)] for name, ref in task.kwargs.items()],  # a function sees their order
+            "kwargs": [[name, said(ref)] for name, ref in task.kwargs.items()],  # a function can see the order
         }
         for task in call.tasks
     ]
-    packages = [[package.name, teller.exactly(package.archive)] for package in call.packages]
-    # A digest names an image, whatever its tag; a tag alone is all there is where ECR could not be asked.
+    packages = [[package.name, describer.exactly(package.archive)] for package in call.packages]
+    # The digest of an image is enough; without one, since ECR could not be asked, the tag has to do.
     image = call.image.partition("@")[2] or call.image
     work = {"image": image, "python": call.python, "tasks": tasks, "packages": packages}
     return hashlib.sha256(json.dumps(work, sort_keys=True).encode()).hexdigest()
 
 
-class _Teller:
-    """Says what references hold, and which of their classes are one and the same."""
+class _Describer:
+    """Describes the content of references, and which of their classes are the same class."""
 
     def __init__(self, contents: Mapping[Blob, bytes]) -> None:
         self._contents = contents
@@ -71,7 +71,7 @@ class _Teller:
         return self._pickled(describe(data)) if data is not None else self.exactly(ref)
 
     def hooks(self, ref: Input | None) -> Any:
-        """Covalent's JSON, with what its pickles say, and without the addresses of functions in their texts."""
+        """The content of Covalent's JSON and of the pickles in it, without texts that have addresses of functions."""
         data = self._data(ref)
         if data is None:
             return self.exactly(ref)

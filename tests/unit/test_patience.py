@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from covalent_cirro.electron.patience import MAX_PAUSE_S, PATIENCE_S, until_mended
+from covalent_cirro.electron.patience import MAX_PAUSE_S, PATIENCE_S, retry_until_fixed
 from covalent_cirro.errors import AccessDenied, AwsError, NoCredentials, PollFailed, Unsigned
 
 
@@ -38,7 +38,10 @@ async def test_a_file_that_is_not_there_for_a_moment_is_waited_for() -> None:
             raise NoCredentials("credentials='/x' cannot be read: No such file or directory.")
         return "the result"
 
-    assert await until_mended("job-1", work, tell=told.append, clock=hours.clock, sleep=hours.sleep) == "the result"
+    assert (
+        await retry_until_fixed("job-1", work, on_problem=told.append, clock=hours.clock, sleep=hours.sleep)
+        == "the result"
+    )
     assert len(told) == 1
     assert "'/x'" in told[0]
 
@@ -52,7 +55,7 @@ async def test_work_goes_on_where_it_stood_when_credentials_are_renewed() -> Non
             raise expired()
         return "the result"
 
-    done = until_mended("the job", work, tell=told.append, clock=hours.clock, sleep=hours.sleep)
+    done = retry_until_fixed("the job", work, on_problem=told.append, clock=hours.clock, sleep=hours.sleep)
     assert await done == "the result"
     assert hours.now < 60 * 3600 + MAX_PAUSE_S
     (words,) = told
@@ -71,7 +74,7 @@ async def test_a_wait_that_failed_for_it_goes_on_too() -> None:
         return "ended"
 
     hours = Hours()
-    assert await until_mended("the job", work, clock=hours.clock, sleep=hours.sleep) == "ended"
+    assert await retry_until_fixed("the job", work, clock=hours.clock, sleep=hours.sleep) == "ended"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +92,7 @@ async def test_everything_else_is_told_at_once(error: Exception) -> None:
         raise error
 
     with pytest.raises(type(error)) as caught:
-        await until_mended("the job", work, sleep=Hours().sleep)
+        await retry_until_fixed("the job", work, sleep=Hours().sleep)
     assert caught.value is error
 
 
@@ -101,7 +104,7 @@ async def test_in_the_end_it_is_told() -> None:
         raise expired()
 
     with pytest.raises(Unsigned):
-        await until_mended("the job", work, clock=hours.clock, sleep=hours.sleep)
+        await retry_until_fixed("the job", work, clock=hours.clock, sleep=hours.sleep)
     assert PATIENCE_S < hours.now < PATIENCE_S + 2 * MAX_PAUSE_S
 
 
@@ -117,5 +120,7 @@ async def test_each_time_has_a_patience_of_its_own() -> None:
             raise expired()
         return "done"
 
-    assert await until_mended("the job", work, tell=told.append, clock=hours.clock, sleep=hours.sleep) == "done"
+    assert (
+        await retry_until_fixed("the job", work, on_problem=told.append, clock=hours.clock, sleep=hours.sleep) == "done"
+    )
     assert len(told) == 2
