@@ -233,7 +233,7 @@ def test_what_the_bulk_call_refuses_is_asked_for_again(
     single = batch_api.OPERATIONS["TerminateJob"]
 
     def never(batch: Any, request: Any, size: int) -> Any:
-        raise batch_api.Refused("this one is sacred")
+        raise batch_api.ServiceError("this one is sacred")
 
     monkeypatch.setitem(batch_api.OPERATIONS, "TerminateJob", never)
     result = cirro("stop", dispatch_id, "--json")
