@@ -74,7 +74,7 @@ class ImageVersions:
         self._known: dict[str, _Known] = {}
         self._by_digest: dict[str, ImageFacts] = {}
         self._looks = SingleFlight[str, _Known]()
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     async def require(self, uri: str, pickled: Pickled) -> None:
         """Refuse an image that cannot run an electron. Waits for AWS only if nothing is known of the image yet.
@@ -128,8 +128,8 @@ class ImageVersions:
         try:
             found, digest = await asyncio.wait_for(self._ask(image), LOOK_S)
         except Exception as error:
-            if uri not in self._told:
-                self._told.add(uri)
+            if uri not in self._warned:
+                self._warned.add(uri)
                 why = str(error) if isinstance(error, CirroError) else repr(error)
                 log.warning(
                     "container_image_uri=%r is used unchecked, since ECR could not be asked for it: %s", uri, why

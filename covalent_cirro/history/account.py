@@ -54,7 +54,7 @@ class Account:
         settings: The executor's.
         clients: Clients of AWS's services.
         capacity: What stands behind job queues.
-        names: Of electron and lattice, by the call that has them, as far as they were looked up.
+        names: Names of electron and lattice that were read from a call, by the call's location.
     """
 
     def __init__(

@@ -57,7 +57,7 @@ class StoryAttempt(NamedTuple):
     """One attempt of the job.
 
     Attributes:
-        number: From 1.
+        number: Number of the attempt, from 1.
         state: ``"ended"``, or AWS's word for the one that is under way.
         exit_code: Exit code of the container; `None` where no container ended.
         reason: The container's reason and AWS's, in AWS's words; empty without them.

@@ -94,7 +94,7 @@ def size(size_bytes: int) -> str:
 
 
 def megabytes(size_bytes: int) -> str:
-    """The size of an image as Docker tells it, in millions of bytes: ``812 MB``."""
+    """The size of an image as Docker shows it, in millions of bytes: ``812 MB``."""
     return f"{size_bytes / 1e6:.0f} MB"
 
 

@@ -204,12 +204,12 @@ class _Case:
     def _by_aws(self) -> tuple[Why, str, str] | None:
         for begin, why in _AWS_REASONS.items():
             if self.words.startswith(begin):
-                return self._told(why)
+                return self._by_aws_reason(why)
         if self.words and not self.words.startswith("UNDETERMINED"):
             return Why.AWS_SAYS, f"the job is blocked in {self.queue}", self.remedies.doctor()
         return None
 
-    def _told(self, why: Why) -> tuple[Why, str, str]:
+    def _by_aws_reason(self, why: Why) -> tuple[Why, str, str]:
         """A reason that AWS gave, with figures about the queue."""
         if why is Why.NO_CAPACITY:
             spot = all(each.spot for each in self.usable)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from covalent_cirro.aws.sessions import Access
-from covalent_cirro.deployment.doctor.checks import CHECKS, Check, Skip
+from covalent_cirro.deployment.doctor.check import Check, Skip
+from covalent_cirro.deployment.doctor.checks import CHECKS
 from covalent_cirro.deployment.doctor.deployment_facts import DeploymentFacts, RequestedResources
 from covalent_cirro.errors import AccessDenied, AwsError, CirroError
 from covalent_cirro.jobs.findings import FAILURE, SKIPPED, WARNING, Finding
@@ -65,10 +66,10 @@ def _carry_out(check: Check, facts: DeploymentFacts, needs: Sequence[Future[list
     except Skip as skip:
         return [Finding(check.id, "", SKIPPED, f"not looked at: {skip}")]
     except CirroError as error:
-        return [_untold(check.id, error)]
+        return [_finding_of_error(check.id, error)]
 
 
-def _untold(id: str, error: CirroError) -> Finding:
+def _finding_of_error(id: str, error: CirroError) -> Finding:
     """The finding of a check to which AWS refused an answer."""
     if isinstance(error, AccessDenied):
         action = _IAM_ACTIONS.get(error.operation, error.operation)

@@ -138,7 +138,7 @@ def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None,
     detail = record.detail
     if detail.vcpus and detail.memory_mib:
         need = Need(max(1, round(detail.vcpus)), detail.memory_mib, detail.gpus)
-    told = Machine() if outcome is None else _told(outcome)
+    told = Machine() if outcome is None else _machine_of(outcome)
     spans = [(each.began_at, each.ended_at, each) for each in record.attempts]
     attempts = []
     for number, (began_at, ended_at, each) in enumerate(spans, start=1):
@@ -176,9 +176,8 @@ def run_of_call(node_id: int, name: str, call_id: str, outcome: Outcome | None, 
     began_at, ended_at = times.get("started"), times.get("stored")
     attempts: tuple[BilledAttempt, ...] = ()
     if began_at is not None:
-        attempts = (
-            BilledAttempt(outcome.attempt, began_at, max(began_at, ended_at or began_at), False, "", _told(outcome)),
-        )
+        stored_at = max(began_at, ended_at or began_at)
+        attempts = (BilledAttempt(outcome.attempt, began_at, stored_at, False, "", _machine_of(outcome)),)
     return Run(
         node_id=node_id,
         name=name,
@@ -212,7 +211,7 @@ def _times(outcome: Outcome | None) -> dict[str, float]:
     return {name: at for name, at in found.items() if at > 0}
 
 
-def _told(outcome: Outcome) -> Machine:
+def _machine_of(outcome: Outcome) -> Machine:
     """The instance that the outcome names, from EC2's instance metadata."""
     host = outcome.host
     market = {"spot": SPOT, "on-demand": ON_DEMAND}.get(host.get("life_cycle", ""), "")

@@ -160,7 +160,7 @@ def _seen_on(run: Run, record: Record, hosts: Mapping[ContainerInstance, Instanc
 
 
 def _numbered(call_ids: Iterable[str]) -> tuple[dict[str, int], dict[str, float | None]]:
-    """By call id, the number of the try, and the time of the call, which the id of a first try tells."""
+    """By call id, the number of the try, and the time of the call, which only the id of a first try has."""
     numbers = {call_id: number for chain in further_tries.chains(call_ids) for number, call_id in enumerate(chain, 1)}
     return numbers, {call_id: call_made_at(call_id) if number == 1 else None for call_id, number in numbers.items()}
 

@@ -18,7 +18,8 @@ from covalent_cirro.aws.sessions import Access
 from covalent_cirro.contract.protocol import FORMAT, LABEL_CLOUDPICKLE, LABEL_FORMAT, LABEL_PYTHON, LABEL_RUNNER
 from covalent_cirro.covalent_server import config as covalent_config
 from covalent_cirro.deployment.doctor import RequestedResources, examine, server_facts
-from covalent_cirro.deployment.doctor.checks import CHECKS, Check
+from covalent_cirro.deployment.doctor.check import Check
+from covalent_cirro.deployment.doctor.checks import CHECKS
 from covalent_cirro.deployment.plans import TAG
 from covalent_cirro.jobs.findings import Finding
 from covalent_cirro.local.emulator import Emulator
