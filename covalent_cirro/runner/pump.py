@@ -16,7 +16,7 @@ import termios
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from covalent_cirro.contract.limits import MAX_PARTS
 from covalent_cirro.contract.log_parts import STREAMS
@@ -24,6 +24,7 @@ from covalent_cirro.contract.protocol import LOG_TAIL_BYTES, Log
 from covalent_cirro.runner.logs import PartNames, Stream
 from covalent_cirro.runner.process import ElectronProcess, Ended
 from covalent_cirro.runner.s3.answers import S3Error
+from covalent_cirro.runner.times import Times
 
 if TYPE_CHECKING:
     from covalent_cirro.runner.s3.s3_client import Pending
@@ -40,22 +41,6 @@ Wait = Callable[["Pending"], object]
 """Waits for the upload of a part; raises `S3Error`."""
 
 
-class Limits(NamedTuple):
-    """Durations, in seconds.
-
-    Attributes:
-        log_interval_s: Time from new text to its part, at first (`log_parts.interval_s`).
-        grace_s: Time from the runner's SIGTERM to the electron's, for an electron that uses checkpoints.
-        stop_s: Time from the runner's SIGTERM to the electron's SIGKILL.
-        exit_s: Time from the last result to the end of the process: for its atexit functions and threads.
-    """
-
-    log_interval_s: float = 10.0
-    grace_s: float = 15.0
-    stop_s: float = 20.0
-    exit_s: float = 30.0
-
-
 class Pump:
     """The supervisor's only loop.
 
@@ -64,7 +49,7 @@ class Pump:
         put: Starts the upload of a part.
         wait: Waits for an upload.
         attempt: AWS_BATCH_JOB_ATTEMPT, for the names of parts.
-        limits: Durations.
+        times: How long it waits.
         complain: Prints on the container's stderr what went wrong with a log.
 
     Attributes:
@@ -77,14 +62,14 @@ class Pump:
         put: Put,
         wait: Wait,
         attempt: int,
-        limits: Limits,
+        times: Times,
         complain: Callable[[str], None],
     ) -> None:
         self.terminating = False
         self._process = process
         self._put = put
         self._wait = wait
-        self._limits = limits
+        self._times = times
         self._complain = complain
         self._events: deque[dict[str, Any]] = deque()
         self._streams: dict[str, Stream] = {}
@@ -108,20 +93,20 @@ class Pump:
     def begin(self) -> None:
         """Start the logs of the next electron."""
         now = time.monotonic()
-        self._streams = {name: Stream(self._limits.log_interval_s, now) for name in STREAMS}
+        self._streams = {name: Stream(self._times.log_interval, now) for name in STREAMS}
 
     def terminate(self, *, grace: bool = False) -> None:
-        """Pass SIGTERM on to the electron and its children; SIGKILL follows after `Limits.stop_s`.
+        """Pass SIGTERM on to the electron and its children; SIGKILL follows after `Times.stop`.
 
         Args:
-            grace: The electron has another way to know: send it the signal, which would end it, after `Limits.grace_s`.
+            grace: The electron has another way to know: send it the signal, which would end it, after `Times.grace`.
         """
         if not self.terminating:
             self.terminating = True
             now = time.monotonic()
-            self._kill_at = now + self._limits.stop_s
+            self._kill_at = now + self._times.stop
             if grace:
-                self._term_at = now + min(self._limits.grace_s, self._limits.stop_s)
+                self._term_at = now + min(self._times.grace, self._times.stop)
             else:
                 self._process.signal_group(signal.SIGTERM)
 
@@ -150,10 +135,10 @@ class Pump:
             self._process.close_requests()
 
     def end(self) -> Ended:
-        """Wait for the end of the process, kill it after `Limits.exit_s`, and kill the processes that it left."""
+        """Wait for the end of the process, kill it after `Times.exit`, and kill the processes that it left."""
         self._process.close_requests()
         if self._kill_at is None:
-            self._kill_at = time.monotonic() + self._limits.exit_s
+            self._kill_at = time.monotonic() + self._times.exit
         while self._process.ended is None:
             self._turn()
         self._drain()

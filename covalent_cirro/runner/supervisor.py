@@ -3,9 +3,7 @@
 The electron waits for the imports at the top of this file and for no others: awscrt, which takes longer than all of
 them, is imported once the electron has its request, unless it is needed before.
 
-It never unpickles, and never puts a payload into a log line. Tests set these variables of the
-environment: ``CIRRO_LOG_INTERVAL_S``, ``CIRRO_GRACE_S``, ``CIRRO_STOP_S``, ``CIRRO_EXIT_S`` (`pump.Limits`),
-``CIRRO_CHECKPOINT_INTERVAL_S`` (`keeper.INTERVAL_S`), ``TMPDIR``.
+It never unpickles, and never puts a payload into a log line.
 """
 
 from __future__ import annotations
@@ -36,9 +34,10 @@ from covalent_cirro.contract.protocol import (
 )
 from covalent_cirro.runner import exits, requests, usage
 from covalent_cirro.runner.process import ElectronProcess, listen_to_stops
-from covalent_cirro.runner.pump import Limits, Pump
+from covalent_cirro.runner.pump import Pump
 from covalent_cirro.runner.s3 import answers, blob_transfer
 from covalent_cirro.runner.s3.quick_get import QuickGet
+from covalent_cirro.runner.times import times_of
 
 if TYPE_CHECKING:
     from covalent_cirro.runner.checkpoints.keeper import Checkpoint
@@ -121,13 +120,8 @@ class Supervisor:
         if self._published is not None:
             _say("an earlier attempt has published the outcome of this call; nothing to do")
             return self._published
-        limits = Limits(
-            log_interval_s=_number(self._environ.get("CIRRO_LOG_INTERVAL_S"), Limits().log_interval_s),
-            grace_s=_number(self._environ.get("CIRRO_GRACE_S"), Limits().grace_s),
-            stop_s=_number(self._environ.get("CIRRO_STOP_S"), Limits().stop_s),
-            exit_s=_number(self._environ.get("CIRRO_EXIT_S"), Limits().exit_s),
-        )
-        self._pump = pump = Pump(self._process, self._put_part, self._wait, self._attempt, limits, _say)
+        times = times_of(self._environ)
+        self._pump = pump = Pump(self._process, self._put_part, self._wait, self._attempt, times, _say)
         if self._sigterm_at is not None:
             pump.terminate()
         try:
@@ -475,13 +469,6 @@ def _make_folder(environ: Mapping[str, str]) -> str:
 
 def _whole(text: str | None, default: int) -> int:
     return int(text) if text is not None and text.isdigit() else default
-
-
-def _number(text: str | None, default: float) -> float:
-    try:
-        return default if text is None else float(text)
-    except ValueError:
-        return default
 
 
 def _say(text: str) -> None:

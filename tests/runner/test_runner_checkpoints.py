@@ -20,7 +20,7 @@ from covalent_cirro.contract.protocol import STOP_GRACE_S, ExitCode, Kind
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 INDEX = "checkpoint/0/index.json"
-FAST = {"CIRRO_CHECKPOINT_INTERVAL_S": "0.2"}
+FAST = {"CIRRO_RUNNER_SECONDS": "checkpoint_interval=0.2"}
 
 
 def base(runs: Any) -> str:
@@ -292,7 +292,7 @@ def test_sigterm_raises_the_flag_and_leaves_time_to_save(runs: Any, eventually: 
         touch_and_wait(there)
 
     runs.make_call(runs.task(electron))
-    process = runs.start({"CIRRO_GRACE_S": "5", "CIRRO_STOP_S": "8"})
+    process = runs.start({"CIRRO_RUNNER_SECONDS": "grace=5 stop=8"})
     eventually(there.exists)
     began = time.monotonic()
     process.terminate()
@@ -348,7 +348,7 @@ def test_a_sync_that_takes_too_long_does_not_cost_the_outcome(
 
     runs.make_call(runs.task(electron))
     runs.proxy.intercept = lambda request: time.sleep(60) if "/checkpoint/0/files/" in request.path else None
-    process = runs.start({"CIRRO_GRACE_S": "1", "CIRRO_STOP_S": "2"})
+    process = runs.start({"CIRRO_RUNNER_SECONDS": "grace=1 stop=2"})
     eventually(there.exists)
     began = time.monotonic()
     process.terminate()

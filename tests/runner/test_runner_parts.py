@@ -32,6 +32,7 @@ from covalent_cirro.runner import exits, failures, logs, results, usage
 from covalent_cirro.runner.process import Ended
 from covalent_cirro.runner.s3 import blob_transfer
 from covalent_cirro.runner.s3.answers import Endpoint
+from covalent_cirro.runner.times import TIMES_VARIABLE, Times, times_of
 
 # --- logs -----------------------------------------------------------------------------------------------------------
 
@@ -378,3 +379,20 @@ def test_failures_describe_the_class_by_its_full_name() -> None:
     assert failures.describe(json.JSONDecodeError("bad\nthing", "x", 0)).startswith("json.decoder.JSONDecodeError: bad")
     assert failures.describe(ValueError()) == "ValueError"
     assert len(failures.describe(ValueError("x" * 100_000))) <= 2_000
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", Times()), ("grace=1 stop=2.5", Times(grace=1, stop=2.5)), ("log_interval=0.2", Times(log_interval=0.2))],
+)
+def test_one_variable_says_how_long_the_runner_waits(text: str, expected: Times) -> None:
+    """What it does not name stays."""
+    assert times_of({TIMES_VARIABLE: text}) == expected
+    assert times_of({}) == Times()
+
+
+@pytest.mark.parametrize("text", ["patience=1", "grace", "grace=soon"])
+def test_a_time_that_does_not_exist_is_refused(text: str) -> None:
+    """A test that names one would otherwise wait for the default."""
+    with pytest.raises(ValueError, match=r"patience|could not convert"):
+        times_of({TIMES_VARIABLE: text})

@@ -68,7 +68,7 @@ def test_growing_log_is_stored_in_parts_while_it_runs(runs: Any, eventually: Any
         sys.stdout.buffer.write("🌲".encode()[2:] + b" last")
 
     runs.make_call(runs.task(electron))
-    process = runs.start({"CIRRO_LOG_INTERVAL_S": "0.2"})
+    process = runs.start({"CIRRO_RUNNER_SECONDS": "log_interval=0.2"})
     part = runs.location.log_key("01/stdout.000000")
     eventually(lambda: part.removeprefix(runs.prefix) in runs.stored())
     assert runs.get(part).decode() == "first 🌲"
@@ -271,7 +271,7 @@ def test_exit_functions_run_and_their_output_is_kept(runs: Any) -> None:
     assert (runs.value(orderly), orderly.result.stdout.tail) == ("done", "flushed\n")
 
     runs.location = runs.location.sibling("018f5e2b7c00c0ffee02")
-    stuck = runs(runs.task(never_ends), env={"CIRRO_EXIT_S": "0.5"})
+    stuck = runs(runs.task(never_ends), env={"CIRRO_RUNNER_SECONDS": "exit=0.5"})
     assert (stuck.code, runs.value(stuck)) == (ExitCode.OK, "done")
 
 
@@ -350,7 +350,7 @@ def save_and_exit() -> None:
 )
 def test_sigterm_reaches_the_electron_and_logs_are_stored(runs: Any, electron: Any, log: str, signal_name: str) -> None:
     """The electron may save its work; one that does not listen is killed in time. Exit code 143."""
-    ran = start_and_stop(runs, electron, {"CIRRO_STOP_S": "1"})
+    ran = start_and_stop(runs, electron, {"CIRRO_RUNNER_SECONDS": "stop=1"})
 
     assert ran.code == ExitCode.TERMINATED == 143
     assert (ran.failure.kind, ran.failure.signal) == (Kind.TERMINATED, signal_name)

@@ -122,7 +122,7 @@ def test_sigterm_to_an_electron_whose_host_goes_ends_the_runner(
         time.sleep(600)
 
     runs.make_call(runs.task(stay))
-    process = runs.start({**environ(notice), "CIRRO_GRACE_S": "0.2"})
+    process = runs.start({**environ(notice), "CIRRO_RUNNER_SECONDS": "grace=0.2"})
     eventually(there.exists)
     os.kill(process.pid, signal.SIGTERM)
     ran = runs.finish(process)

@@ -26,7 +26,7 @@ from covalent_cirro.errors import CirroError, TooLarge
 log = logging.getLogger(__name__)
 
 FIRST_S = 10.0
-"""Time until the first look at a job: the runner stores the first part of a log after it (``CIRRO_LOG_INTERVAL_S``)."""
+"""Time until the first look at a job: the runner stores the first part of a log after it (`runner.times.Times`)."""
 
 LEAST_PAUSE_S = 1.0
 """Shortest time between two looks."""

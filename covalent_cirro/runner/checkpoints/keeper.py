@@ -23,14 +23,11 @@ from covalent_cirro.runner.checkpoints.files import Changed, Scan, Seen
 from covalent_cirro.runner.checkpoints.index import MAX_FILES, File, NotAnIndex, Owner
 from covalent_cirro.runner.checkpoints.spot import SpotWatch
 from covalent_cirro.runner.s3 import answers
+from covalent_cirro.runner.times import times_of
 
 if TYPE_CHECKING:
     from covalent_cirro.runner.checkpoints.listener import CheckpointPlace
     from covalent_cirro.runner.s3.s3_client import Client, Pending
-
-INTERVAL_S = 10.0
-"""The runner stores a checkpoint by itself this long after the last one, or `_SHARE` times as long as that
-one took, whichever is longer."""
 
 _QUIET_S = 2.0
 _QUIET_WHEN_GOING_S = 0.5
@@ -46,7 +43,7 @@ class Checkpoint:
     Args:
         place: Whose checkpoint it is, and where it is stored.
         client: S3.
-        environ: ``CIRRO_CHECKPOINT_INTERVAL_S``, and what `SpotWatch` reads.
+        environ: What `times_of` and `SpotWatch` read.
         host_goes: Tells the electron that its host is going away.
         ends_at: Time on the monotonic clock at which uploads are abandoned; `None` while that is not known.
         say: Prints a line on the container's stderr.
@@ -78,7 +75,7 @@ class Checkpoint:
         self._store = CheckpointStore(
             client, location.bucket, lambda part: location.checkpoint_key(node_id, part), owner, self._wait
         )
-        self._interval_s = float(environ.get("CIRRO_CHECKPOINT_INTERVAL_S") or INTERVAL_S)
+        self._interval_s = times_of(environ).checkpoint_interval
         self._lock = threading.Lock()  # of the folder and the store
         self._begin_lock = threading.Lock()
         self._restored = False

@@ -246,7 +246,7 @@ def test_without_cloudwatch_the_stored_parts_are_followed(
 ) -> None:
     """Credentials that may not read the log group, or a group that is gone, see what the runner stores."""
     gate = tmp_path / "gate"
-    monkeypatch.setenv("CIRRO_LOG_INTERVAL_S", "0.2")
+    monkeypatch.setenv("CIRRO_RUNNER_SECONDS", "log_interval=0.2")
     sent = lab.send(go_on, str(gate))
     lab.reach(sent, "RUNNING")
     group = lab.account.settings["batch_job_log_group_name"]
@@ -270,7 +270,7 @@ def test_a_progress_bar_is_shown_while_it_grows(
 ) -> None:
     """CloudWatch has its line when that has ended; the stored parts have it before. Nothing of it is shown twice."""
     gate = tmp_path / "gate"
-    monkeypatch.setenv("CIRRO_LOG_INTERVAL_S", "0.2")
+    monkeypatch.setenv("CIRRO_RUNNER_SECONDS", "log_interval=0.2")
     sent = lab.send(progress, str(gate), quick)
     poll(Path(f"{gate}.quick").exists, "it has begun")
     poll(lambda: f"step {quick + 1:06d}" in cirro("logs", sent.name).stdout, "the parts have it")
