@@ -53,13 +53,13 @@ def environment(emulator: Emulator, folder: Path) -> Iterator[None]:
 def push_image(emulator: Emulator) -> None:
     """An image with the runner's labels, and its URI in the config: no engine is needed for a picture."""
     from covalent_cirro import deployment
-    from covalent_cirro.aws import sessions
+    from covalent_cirro.aws.clients import Clients
     from covalent_cirro.aws.sessions import Access
     from covalent_cirro.covalent_server import config
     from tests.pushed_images import Pushes
 
     access = Access(profile=None, credentials=None, region=None, endpoint_url=None)
-    repository = deployment.outputs(sessions.client(access, "cloudformation"))["ImageRepository"]
+    repository = deployment.outputs(Clients(access)("cloudformation"))["ImageRepository"]
     labels = {
         protocol.LABEL_PYTHON: f"{sys.version_info.major}.{sys.version_info.minor}",
         protocol.LABEL_CLOUDPICKLE: importlib.metadata.version("cloudpickle"),

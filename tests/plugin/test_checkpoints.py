@@ -19,7 +19,7 @@ from covalent._shared_files import TaskRuntimeError
 from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.local.emulator import Timing
 from covalent_cirro.local.emulator.faults import Faults
-from covalent_cirro.runner.pump import Limits
+from covalent_cirro.runner.times import Times
 from tests.access import control
 from tests.plugin.conftest import Account, emulated
 
@@ -295,7 +295,7 @@ async def test_a_job_at_its_time_limit_stores_its_folder_first(
         await executor(time_limit=60).run(until_told, [], {}, metadata)
     job_id = re.findall(r"AWS Batch job ([0-9a-f-]{36})", str(caught.value))[0]
     (job,) = account.client("batch").describe_jobs(jobs=[job_id])["jobs"]
-    assert job["stoppedAt"] - job["startedAt"] < 1000 * (6 + Limits().grace_s)
+    assert job["stoppedAt"] - job["startedAt"] < 1000 * (6 + Times().grace)
     keys = checkpoint_of(account, metadata)
     assert len(keys) == 2
     (file,) = [key for key in keys if "/files/" in key]

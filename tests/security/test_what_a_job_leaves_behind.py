@@ -108,7 +108,9 @@ def test_a_family_that_grows_as_it_is_killed_ends(aws: Aws, tmp_path: Path) -> N
     folder.mkdir()
     run = f"subprocess.run([sys.executable, '-c', {grow!r}, {str(folder)!r}, str(os.getpid())])"
     script = f"import os, subprocess, sys; {run}"
-    assert aws.done(aws.submit("python", "-c", script))["status"] == "SUCCEEDED"
+    definition = aws.definition("python", "-c", script, memory=3000)  # 128 processes, each counted with what it shares
+    job = aws.done(aws.submit(definition=definition))
+    assert job["status"] == "SUCCEEDED", job
     pids = [int(each.name) for each in folder.iterdir()]
     assert pids
     assert not [pid for pid in pids if alive(pid)]
