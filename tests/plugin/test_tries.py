@@ -182,7 +182,7 @@ async def test_a_lost_host_and_too_little_memory_together(
     executor: Make, metadata: dict[str, Any], account: Account, faults: Faults
 ) -> None:
     """What one try has gained the next one keeps."""
-    faults.add("lose_host", seconds=0.3, count=1)
+    faults.add("lose_host", operation="GetObject", key="/call.json", count=1)
     made = executor(retry_attempts=1, memory_max=2)
     assert await made.run(fill, [300], {}, metadata) == (0, 3)
     found = [(queue(job), memory(job)) for job in jobs(account, metadata)]

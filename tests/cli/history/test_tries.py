@@ -34,7 +34,7 @@ def test_all_tries_of_an_electron_are_one_story(
 ) -> None:
     """It loses its host, moves, runs out of memory, and returns: three jobs with ends, memory, queues and costs."""
     dispatch_id = str(uuid.uuid4())
-    lab.faults.add("lose_host", seconds=0.3, count=1)
+    lab.faults.add("lose_host", operation="GetObject", key="/call.json", count=1)
     made = executor(memory=0.25, memory_max=2, retry_attempts=1, poll_freq=1)
     asyncio.run(made.run(fill, [300], {}, {"dispatch_id": dispatch_id, "node_id": 4}))
 
