@@ -336,7 +336,8 @@ async def engine_for(settings: Settings) -> AsyncIterator[Engine]:
     """The engine for these settings. An engine whose credentials AWS refused is not used again."""
     engine = await engine_of(access_of(settings))
     try:
-        yield engine
+        with engine.in_use():
+            yield engine
     except CirroError as error:
         if isinstance(error, AccessDenied) or isinstance(error.__cause__, AccessDenied):
             retire(engine)

@@ -14,7 +14,12 @@ import cloudpickle
 import pytest
 
 from covalent_cirro import CirroBatchExecutor
-from covalent_cirro.errors import Unsigned
+from covalent_cirro.aws.blobs import Source
+from covalent_cirro.contract.protocol import Inline
+from covalent_cirro.electron.engine import engine as engine_module
+from covalent_cirro.electron.engine.engine import Engine
+from covalent_cirro.electron.send import engine_for
+from covalent_cirro.errors import AccessDenied, Unsigned
 from tests.plugin.conftest import Account
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -89,3 +94,32 @@ async def test_expired_credentials_refuse_a_new_electron_at_once(
     account.emulator.faults.add("expired", caller="client")
     with pytest.raises(Unsigned, match="have expired: renew them"):
         await asyncio.wait_for(executor().run(add_when, ["/", 20, 22], {}, metadata), PATIENCE_S)
+
+
+async def test_a_refused_electron_closes_no_connection_that_another_one_uses(
+    executor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its engine is retired: the next electron gets a new one, and the old one closes after its last electron."""
+    monkeypatch.setattr(engine_module, "_IDLE_CHECK_S", 0.01)
+    settings = executor().settings
+    file = tmp_path / "file"
+    file.write_bytes(b"some bytes")
+
+    async def put(engine: Engine) -> Any:
+        return await engine.store.put(
+            Source(str(file), is_tobj=False), settings.s3_bucket_name, "test", str(tmp_path), inline=True
+        )
+
+    async with engine_for(settings) as engine:
+        with pytest.raises(AccessDenied):
+            async with engine_for(settings) as refused:
+                assert refused is engine
+                raise AccessDenied("refused", operation="sts:GetCallerIdentity", code="SignatureDoesNotMatch")
+        await asyncio.sleep(0.1)
+        assert await put(engine) == Inline(b"some bytes")
+        async with engine_for(settings) as renewed:
+            assert renewed is not engine
+    deadline = time.monotonic() + PATIENCE_S
+    while sum(task.get_name() == "cirro-engine" for task in asyncio.all_tasks()) > 1:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -39,7 +39,7 @@ STORE_PATIENCE_S = 180.0
 
 
 class Engine:
-    """What all electrons of one account, region and endpoint share. Get one from `engine_of`.
+    """What all electrons of one account, region and endpoint share. Get one from `engine_of`, and use it inside `in_use`.
 
     Attributes:
         access: Credentials, region and endpoint for which it was opened.
@@ -88,6 +88,21 @@ class Engine:
         self.logs = logs
         self._sts = sts
         self._account = SingleFlight[str, str](keep=True)
+        self._users = 0
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the engine open inside the block, also when it is retired meanwhile."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a block of `in_use` is open."""
+        return self._users > 0
 
     async def role_arn(self, name_or_arn: str) -> str:
         """The ARN of a role, given by name or ARN. Asks STS for the account's number, once."""
@@ -199,7 +214,7 @@ class _Keeper:
             async with _opened(access) as engine:
                 self.ready.set_result(engine)
                 await self.retired.wait()
-                while engine.watcher.is_busy:
+                while engine.is_in_use:
                     await asyncio.sleep(_IDLE_CHECK_S)
         except Exception as error:
             if self.ready.done():
@@ -242,7 +257,7 @@ def retire(engine: Engine) -> None:
     """Have the next electron open a new engine, which reads the credentials again.
 
     Call it after AWS refused the credentials: botocore keeps what it once read, and the user may have corrected the
-    file. Waits that are under way go on with the old engine.
+    file. Who uses the old engine goes on with it (`Engine.in_use`).
     """
     keepers = _keepers.get(asyncio.get_running_loop(), {})
     keeper = keepers.get(engine.access)

@@ -88,11 +88,6 @@ class Watcher:
                 del self._waits[job_id]
                 self._watchlist.remove(job_id)
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a job is waited for."""
-        return bool(self._waits)
-
     async def aclose(self) -> None:
         """Stop. Waits that are left fail with `PollFailed`."""
         if self._looking is not None:
