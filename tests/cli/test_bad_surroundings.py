@@ -172,7 +172,9 @@ def pairs() -> Iterator[tuple[tuple[str, ...], str]]:
         yield from ((command, names[(2 * number + each) % len(names)]) for each in (0, 1))
 
 
-@pytest.mark.parametrize(("command", "condition"), list(pairs()), ids=lambda each: each if isinstance(each, str) else each[0])
+@pytest.mark.parametrize(
+    ("command", "condition"), list(pairs()), ids=lambda each: each if isinstance(each, str) else each[0]
+)
 def test_a_command_ends_with_what_is_wrong_and_what_to_do(
     command: tuple[str, ...], condition: str, cirro: Cirro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,9 @@ STORE_PATIENCE_S = 180.0
 
 
 class Engine:
-    """What all electrons of one account, region and endpoint share. Get one from `engine_of`, and use it inside `in_use`.
+    """What all electrons of one account, region and endpoint share.
+
+    Get one from `engine_of`, and use it inside `in_use`.
 
     Attributes:
         access: Credentials, region and endpoint for which it was opened.
