@@ -12,7 +12,7 @@ from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.jobs import rows_as_table
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.covalent_server import client
-from covalent_cirro.errors import AwsError, SettingsError
+from covalent_cirro.errors import AwsError, HostError, SettingsError
 from covalent_cirro.history import find
 from covalent_cirro.history.account import open_account
 from covalent_cirro.history.board import Board
@@ -27,6 +27,10 @@ INTERRUPTED = 130
 
 LOOK_S = 1.0
 """Seconds between two reads of the dispatch's status from the Covalent server."""
+
+
+SILENT_SERVER_S = 120.0
+"""Seconds for which the Covalent server may not answer: long enough to start it again. The jobs go on meanwhile."""
 
 
 @click.command(
@@ -111,15 +115,17 @@ def run(
 def _watch(board: Board, dispatch_id: str, quiet: bool) -> tuple[str, list[Row]]:
     """Show the electrons until the dispatch has ended; returns its status, and the rows of its electrons."""
     rows: list[Row] = []
+    asked = _Status(dispatch_id)
     if quiet:
-        while (status := client.status(dispatch_id)) not in client.ENDED:
+        while (status := asked.now()) not in client.ENDED:
             time.sleep(LOOK_S)
         return status, board.look()
     shown: tuple[object, ...] = ()
     with render.live() as show:
         next_look = 0.0
         while True:
-            status, note = client.status(dispatch_id), ""
+            status = asked.now()
+            note = f"; {asked.problem}" if asked.problem else ""
             has_ended = status in client.ENDED
             if has_ended or time.monotonic() >= next_look:
                 try:
@@ -138,3 +144,38 @@ def _watch(board: Board, dispatch_id: str, quiet: bool) -> tuple[str, list[Row]]
                 return status, rows
             shown = now
             time.sleep(LOOK_S)
+
+
+class _Status:
+    """The status of a dispatch, also while its Covalent server does not answer.
+
+    Attributes:
+        problem: Why the status is not that of now; empty if it is.
+    """
+
+    def __init__(self, dispatch_id: str) -> None:
+        self._dispatch_id = dispatch_id
+        self._last = "status unknown"
+        self._answered_at = time.monotonic()
+        self.problem = ""
+
+    def now(self) -> str:
+        """Ask the server; give the last status where it does not answer.
+
+        Raises:
+            HostError: It has not answered for `SILENT_SERVER_S`.
+        """
+        try:
+            self._last, self.problem = client.status(self._dispatch_id), ""
+            self._answered_at = time.monotonic()
+        except HostError as error:
+            silent_s = time.monotonic() - self._answered_at
+            if silent_s > SILENT_SERVER_S:
+                raise HostError(
+                    f"{error} Jobs that run go on: `cirro jobs --dispatch {self._dispatch_id}` shows them, and a server "
+                    "that starts again goes on with the dispatch."
+                ) from error
+            if not self.problem:
+                render.note(f"{error} Waiting {SILENT_SERVER_S:.0f} s for it; the jobs go on.")
+            self.problem = "the Covalent server does not answer"
+        return self._last

@@ -31,6 +31,12 @@ EXECUTOR = "cirro"
 """Short name of `CirroBatchExecutor` in Covalent."""
 
 COMPLETED = "COMPLETED"
+STATUS_S = 5.0
+"""Seconds in which a server has to answer what the status of a dispatch is; one that is asked again and again."""
+
+ANSWER_S = 60.0
+"""Seconds in which a server has to answer anything else: it may have to write thousands of nodes."""
+
 ENDED = frozenset({COMPLETED, "FAILED", "CANCELLED", "POSTPROCESSING_FAILED"})
 """Final statuses of a dispatch (``covalent/_shared_files/util_classes.py``)."""
 
@@ -207,12 +213,24 @@ def status(dispatch_id: str) -> str:
     """The status of a dispatch, as Covalent names it.
 
     Raises:
-        HostError: No Covalent server answers.
+        HostError: No Covalent server answers within `STATUS_S`, or it does not know the dispatch.
     """
-    import covalent as ct
+    import requests
+    from covalent._api.apiclient import CovalentAPIClient
 
+    # Not ct.get_result, which waits for ever for a server that takes connections only, and prints to stdout.
     with _answered():
-        return str(ct.get_result(dispatch_id, wait=False, status_only=True)["status"])
+        answer = requests.get(
+            f"{_server()}/api/v2/dispatches",
+            params={"dispatch_id": dispatch_id, "status_only": "True"},
+            headers=CovalentAPIClient.get_extra_headers(),
+            timeout=STATUS_S,
+        )
+        answer.raise_for_status()
+        found = answer.json()["dispatches"]
+    if not found:
+        raise HostError(f"the Covalent server at {_server()} knows no dispatch {dispatch_id}: is it the same server?")
+    return str(found[0]["status"])
 
 
 def error(dispatch_id: str) -> str:
@@ -267,11 +285,25 @@ def quoted_folder() -> str:
 
 @contextlib.contextmanager
 def _answered() -> Iterator[None]:
+    """Give calls to the server an end (Covalent 0.240 sets no timeout), and make their errors ours."""
     import requests
+    from requests.adapters import HTTPAdapter
 
+    send = HTTPAdapter.send
+
+    def send_with_end(self: HTTPAdapter, *given: Any, timeout: Any = None, **named: Any) -> requests.Response:
+        return send(self, *given, timeout=timeout or ANSWER_S, **named)
+
+    HTTPAdapter.send = send_with_end  # type: ignore[method-assign]
     try:
         yield
-    except requests.ConnectionError as broken:
+    except (requests.ConnectionError, requests.Timeout) as broken:
+        silent = "takes connections, but does not answer" if isinstance(broken, requests.ReadTimeout) else ""
         raise HostError(
-            f"no Covalent server answers at {_server()}: `covalent start` starts one, `cirro doctor` looks at it."
+            (f"the Covalent server at {_server()} {silent}" if silent else f"no Covalent server answers at {_server()}")
+            + ": `covalent start` starts one, `cirro local up --server` that of a local stack; `cirro doctor` looks at it."
         ) from broken
+    except requests.HTTPError as refused:
+        raise HostError(f"the Covalent server refused: {refused}. Its log says more.") from refused
+    finally:
+        HTTPAdapter.send = send  # type: ignore[method-assign]

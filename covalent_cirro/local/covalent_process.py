@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import signal
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -116,6 +118,7 @@ def main(port: int) -> None:
     from covalent_cirro.electron.resume import server_life
     from covalent_cirro.local.server_guard import Guard
 
+    _end_forks_with_this_process()
     database_locks.wait_everywhere()
     DataStore.factory().run_migrations(logging_enabled=False)
     server_life.install()
@@ -130,6 +133,30 @@ def main(port: int) -> None:
     sys.path.insert(0, str(web))
     sys.argv = ["app.py", "--port", str(port), "--no-cluster", "--no-triggers"]
     runpy.run_path("app.py", run_name="__main__")
+
+
+def _end_forks_with_this_process() -> None:
+    """End every process that is forked from this one when this one ends, however it ends.
+
+    Covalent's own local executor forks a pool of processes. They have the server's socket too: left over, they would
+    hold its port, and take connections that nobody answers.
+    """
+    # This process alone has the pipe's writing end. When the kernel closes that end, reading gives b"" in every fork.
+    reading, writing = os.pipe()
+    has_writing_end = True
+
+    def in_fork() -> None:
+        nonlocal has_writing_end
+        if has_writing_end:  # a fork of a fork has none
+            os.close(writing)
+            has_writing_end = False
+        threading.Thread(target=end, name="cirro-end-with-server", daemon=True).start()
+
+    def end() -> None:
+        if not os.read(reading, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.register_at_fork(after_in_child=in_fork)
 
 
 def _section(name: str, values: Mapping[str, Any]) -> str:

@@ -88,13 +88,18 @@ def end(identity: ProcessIdentity, *, patience_s: float) -> bool:
     """End a process and every process it started, and wait for their end.
 
     The process gets SIGTERM and ``patience_s`` seconds to end its children itself; then all that still run get SIGKILL.
+    Where the process itself was killed before, the processes of its session get SIGKILL.
 
     Returns:
-        False where it had ended before.
+        False where all had ended before.
     """
     process = _find(identity)
     if process is None:
-        return False
+        left = _left_of(identity)
+        for each in left:
+            _signal(each, signal.SIGKILL)
+        psutil.wait_procs(left, timeout=patience_s)
+        return bool(left)
     family = {process}
     with contextlib.suppress(psutil.Error):
         family.update(process.children(recursive=True))
@@ -165,6 +170,23 @@ def _find(identity: ProcessIdentity) -> psutil.Process | None:
     with contextlib.suppress(ChildProcessError):
         os.waitpid(identity.pid, os.WNOHANG)
     return None
+
+
+def _left_of(identity: ProcessIdentity) -> list[psutil.Process]:
+    """The processes of the session of a process that has ended, which `start` made the leader of its session.
+
+    The kernel gives the pid to no other process as long as a process of the session runs (pid_namespaces(7) and
+    ``alloc_pid``: a ``struct pid`` is in use as long as it is anybody's pid, group or session).
+    """
+    with contextlib.suppress(psutil.Error):
+        if psutil.Process(identity.pid).status() != psutil.STATUS_ZOMBIE:
+            return []
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError, psutil.Error):
+            if os.getsid(process.pid) == identity.pid and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -67,6 +70,69 @@ def test_ending_takes_the_children_along(tmp_path: Path) -> None:
     assert processes.end(identity, patience_s=0.3) is True
     assert not psutil.pid_exists(identity.pid)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+FORKING = """
+import os, pathlib, socket, sys, time
+{first}
+listening = socket.create_server(("127.0.0.1", 0))
+child = os.fork()
+if child:
+    pathlib.Path(sys.argv[1]).write_text(f"{{child}} {{listening.getsockname()[1]}}")
+elif {forks_again}:
+    os.fork()
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("forks_again", [False, True])
+def test_what_a_killed_process_left_is_ended(tmp_path: Path, forks_again: bool) -> None:
+    """Its forks, and theirs: they have its session."""
+    pid_file = tmp_path / "child"
+    identity = start(tmp_path, "-c", FORKING.format(first="", forks_again=forks_again), str(pid_file))
+    child, _ = forked(pid_file)
+    os.kill(identity.pid, signal.SIGKILL)
+    wait_until_ended(identity)
+    assert child.is_running()
+    assert processes.end(identity, patience_s=10) is True
+    assert not running_in(identity.pid)
+    assert processes.end(identity, patience_s=10) is False
+
+
+@pytest.mark.parametrize("forks_again", [False, True])
+def test_forks_of_the_covalent_server_end_with_it(tmp_path: Path, forks_again: bool) -> None:
+    """Also when it is killed: they would hold its port."""
+    pid_file = tmp_path / "child"
+    first = "from covalent_cirro.local import covalent_process; covalent_process._end_forks_with_this_process()"
+    identity = start(tmp_path, "-c", FORKING.format(first=first, forks_again=forks_again), str(pid_file))
+    _, port = forked(pid_file)
+    os.kill(identity.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 90
+    while running_in(identity.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+def forked(pid_file: Path) -> tuple[psutil.Process, int]:
+    """The fork that a process of `FORKING` tells of, and the port that both have."""
+    deadline = time.monotonic() + 90
+    while len((pid_file.read_text() if pid_file.exists() else "").split()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    child, port = pid_file.read_text().split()
+    return psutil.Process(int(child)), int(port)
+
+
+def running_in(session: int) -> list[psutil.Process]:
+    """The processes of a session that have not ended."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError, psutil.Error):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def test_a_reused_pid_is_not_ended(tmp_path: Path) -> None:

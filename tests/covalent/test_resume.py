@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -103,7 +102,6 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.playground = LocalStack(folder / "state")
-        self.children: list[psutil.Process] = []
         self.start()
         self.endpoint_url = str(self.playground.status().endpoint_url)
         self.settings = self.playground.read().settings
@@ -122,11 +120,12 @@ class World:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the server; where it ends it, wait for that."""
         identity = self.server
-        # Processes of Covalent's local executor outlive a server that is killed, and hold its port.
-        self.children += psutil.Process(identity.pid).children(recursive=True)
+        forks = psutil.Process(identity.pid).children(recursive=True)
         os.kill(identity.pid, number)
         if number != signal.SIGSTOP:
             until(lambda: not processes.is_alive(identity), f"the server to end by {number.name}")
+            # Of Covalent's local executor: one that was left would hold the server's port.
+            until(lambda: not any(map(is_running, forks)), "the server's forks to end")
 
     @property
     def log(self) -> str:
@@ -228,9 +227,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield made
     finally:
         made.playground.down()
-        for child in made.children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
+
+
+def is_running(process: psutil.Process) -> bool:
+    """Whether a process has not ended; one that nobody has waited for yet has."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def until(true: Callable[[], object], what: str, patience_s: float = 180.0) -> None:

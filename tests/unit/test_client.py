@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ from typing import Any
 import covalent as ct
 import pytest
 
+from covalent_cirro.cli import run as run_command
 from covalent_cirro.covalent_server import client
-from covalent_cirro.errors import SettingsError
+from covalent_cirro.errors import HostError, SettingsError
 
 FILE = """
 import covalent as ct
@@ -94,6 +96,7 @@ NAMES = ("flow.py", "my.sweep-2 v1.py", "2 é.py", "class.py", "random.py", "no_
 BUILD = """
 import os, random, sys
 from covalent._dispatcher_plugins.local import LocalDispatcher
+from covalent_cirro.cli import run as run_command
 from covalent_cirro.covalent_server import client
 before = random
 for name in os.listdir("files"):
@@ -179,3 +182,47 @@ def test_arguments_that_do_not_fit_are_refused(typed: list[str], words: str) -> 
     """Before anything is dispatched, with those that there are."""
     with pytest.raises(SettingsError, match=words):
         client.arguments(lattice(), typed)
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server that takes connections only, as one whose process hangs."""
+    monkeypatch.setattr(client, "STATUS_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setattr(client, "_server", lambda: f"http://127.0.0.1:{listening.getsockname()[1]}")
+        yield
+
+
+@pytest.mark.usefixtures("silent")
+def test_a_server_that_does_not_answer_is_an_error_after_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    """Covalent's own client would wait for ever."""
+    with pytest.raises(HostError, match=r"takes connections, but does not answer: .*`cirro local up --server`"):
+        client.status("d0")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("silent")
+def test_covalents_own_calls_have_an_end_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelling is one."""
+    port = client._server().rpartition(":")[2]
+    monkeypatch.setattr(client, "ANSWER_S", 0.1)
+    monkeypatch.setattr(
+        "covalent._results_manager.results_manager.format_server_url", lambda: f"http://127.0.0.1:{port}"
+    )
+    with pytest.raises(HostError, match="does not answer"):
+        client.cancel("d0")
+
+
+@pytest.mark.usefixtures("silent")
+def test_who_follows_a_dispatch_says_once_that_the_server_is_silent_and_waits_for_an_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last status is shown meanwhile."""
+    asked = run_command._Status("d0")
+    assert asked.now() == "status unknown"
+    assert asked.problem == "the Covalent server does not answer"
+    asked.now()
+    assert capsys.readouterr().err.count("the jobs go on") == 1
+    monkeypatch.setattr(run_command, "SILENT_SERVER_S", 0.0)
+    with pytest.raises(HostError, match="`cirro jobs --dispatch d0` shows them"):
+        asked.now()

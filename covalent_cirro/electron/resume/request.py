@@ -116,6 +116,6 @@ def _ask(url: str, body: object = None) -> Any:
         raise HostError(f"the Covalent server refused {url}: {error.code} {words}") from error
     except (OSError, ValueError) as error:
         raise HostError(
-            f"the Covalent server does not answer at {url} ({error}). Start it with `covalent start`: it goes on with "
-            "its unfinished dispatches by itself."
+            f"the Covalent server does not answer at {url} ({error}). Start it with `covalent start`, or that of a "
+            "local stack with `cirro local up --server`: it goes on with its unfinished dispatches by itself."
         ) from error
