@@ -284,6 +284,9 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
         own = local_files.in_an_answer(error)
         if own is not None:
             raise local_files.error_of(own, "a file of this machine") from error
+        endpoint = setting_sources.endpoint(error, access.endpoint_url)
+        if endpoint:
+            raise SettingsError(f"{operation}{about}: {endpoint}") from error
         text = str(error) or type(error).__name__
         raise AwsError(
             f"{operation}{about} could not reach AWS with {access.named()}: {text}. Check the network, and that the "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from urllib.parse import urlsplit
 
 CONFIG_FILE = "~/.aws/config"
 """The file of profiles, unless AWS_CONFIG_FILE names another (AWS SDKs and Tools Reference Guide)."""
@@ -49,13 +50,27 @@ def region(given: str | None) -> str:
 
 def endpoint(error: Exception, given: str | None) -> str:
     """What is wrong with the endpoint that botocore refused; empty if the error is about something else."""
+    variables = {name: os.environ[name] for name in sorted(os.environ) if name.startswith("AWS_ENDPOINT_URL")}
     refused = _ENDPOINT.search(str(error))
+    url = (refused["one"] or refused["other"] or "") if refused else ""
+    where = next((name for name, value in variables.items() if refused and value == url), "")
     if refused is None:
-        return ""
-    url = refused["one"] or refused["other"] or ""
-    variables = [name for name, value in os.environ.items() if name.startswith("AWS_ENDPOINT_URL") and value == url]
-    name = next(iter(sorted(variables)), "endpoint_url" if given else f"endpoint_url in {_config_file()}")
+        # Not all errors name the URL: "Invalid IPv6 URL" and "Not supported URL scheme" do not.
+        settings = {**variables, **({"endpoint_url": given} if given else {})}
+        where, url = next(((name, value) for name, value in settings.items() if value and not is_url(value)), ("", ""))
+        if not where:
+            return ""
+    name = where or ("endpoint_url" if given else f"endpoint_url in {_config_file()}")
     return f"{name}={url!r} is no URL: it has to begin with http:// or https://, and a host has to follow."
+
+
+def is_url(url: str) -> bool:
+    """Whether a text is a URL that an endpoint can have."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of an IPv6 address without its end, or a port that is no number
+        return False
 
 
 def credential_process(error: Exception, given: str | None) -> str:

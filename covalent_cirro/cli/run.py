@@ -172,8 +172,8 @@ class _Status:
             silent_s = time.monotonic() - self._answered_at
             if silent_s > SILENT_SERVER_S:
                 raise HostError(
-                    f"{error} Jobs that run go on: `cirro jobs --dispatch {self._dispatch_id}` shows them, and a server "
-                    "that starts again goes on with the dispatch."
+                    f"{error} Jobs that run go on: `cirro jobs --dispatch {self._dispatch_id}` shows them, and a "
+                    "server that starts again goes on with the dispatch."
                 ) from error
             if not self.problem:
                 render.note(f"{error} Waiting {SILENT_SERVER_S:.0f} s for it; the jobs go on.")

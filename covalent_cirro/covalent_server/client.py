@@ -298,10 +298,12 @@ def _answered() -> Iterator[None]:
     try:
         yield
     except (requests.ConnectionError, requests.Timeout) as broken:
-        silent = "takes connections, but does not answer" if isinstance(broken, requests.ReadTimeout) else ""
+        found = "no Covalent server answers"
+        if isinstance(broken, requests.ReadTimeout):
+            found = "the Covalent server takes connections, but does not answer"
         raise HostError(
-            (f"the Covalent server at {_server()} {silent}" if silent else f"no Covalent server answers at {_server()}")
-            + ": `covalent start` starts one, `cirro local up --server` that of a local stack; `cirro doctor` looks at it."
+            f"{found} at {_server()}: `covalent start` starts one, `cirro local up --server` that of a local stack; "
+            "`cirro doctor` looks at it."
         ) from broken
     except requests.HTTPError as refused:
         raise HostError(f"the Covalent server refused: {refused}. Its log says more.") from refused

@@ -79,9 +79,12 @@ def keys(patch: pytest.MonkeyPatch) -> None:
         patch.setenv(name, "testing")
 
 
-def endpoint(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    keys(patch)
-    patch.setenv("AWS_ENDPOINT_URL", "localhost:4566")
+def endpoint(url: str) -> Arrange:
+    def arrange(folder: Path, patch: pytest.MonkeyPatch) -> None:
+        keys(patch)
+        patch.setenv("AWS_ENDPOINT_URL", url)
+
+    return arrange
 
 
 def endpoint_in_the_config(folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -133,7 +136,10 @@ def sso(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 CONDITIONS: dict[str, tuple[Arrange, tuple[str, ...]]] = {
-    "endpoint without a scheme": (endpoint, ("AWS_ENDPOINT_URL='localhost:4566'", "http://")),
+    "endpoint without a scheme": (endpoint("localhost:4566"), ("AWS_ENDPOINT_URL='localhost:4566'", "http://")),
+    "endpoint of another scheme": (endpoint("htp://aws"), ("AWS_ENDPOINT_URL='htp://aws'", "http://")),
+    "endpoint that ends too early": (endpoint("http://[::1"), ("AWS_ENDPOINT_URL='http://[::1'", "http://")),
+    "endpoint with words as its port": (endpoint("http://aws:port"), ("AWS_ENDPOINT_URL='http://aws:port'",)),
     "endpoint without a scheme in the config": (endpoint_in_the_config, ("endpoint_url", "localhost:4566", "http://")),
     "unknown profile": (profile, ("AWS_PROFILE='nobody'", "aws configure list-profiles")),
     "impossible region": (region, ("AWS_DEFAULT_REGION='Frankfurt am Main'", "eu-west-1")),

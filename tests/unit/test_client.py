@@ -196,7 +196,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("silent")
 def test_a_server_that_does_not_answer_is_an_error_after_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     """Covalent's own client would wait for ever."""
-    with pytest.raises(HostError, match=r"takes connections, but does not answer: .*`cirro local up --server`"):
+    with pytest.raises(HostError, match=r"takes connections, but does not answer at .*`cirro local up --server`"):
         client.status("d0")
     assert capsys.readouterr().out == ""
 
