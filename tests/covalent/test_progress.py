@@ -39,7 +39,7 @@ def once(stack: Any, dispatch_id: str, node_id: int, condition: Callable[[dict[s
     while True:
         shown = panel(stack, dispatch_id, node_id)
         if condition(shown):
-            return shown
+            return panel(stack, dispatch_id, node_id)  # its parts are read one after the other: now all are as new
         assert time.monotonic() < until, shown
         time.sleep(0.5)
 
