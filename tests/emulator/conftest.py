@@ -25,12 +25,13 @@ _numbers = itertools.count(1)
 
 def poll(condition: Callable[[], Any], what: str = "the condition", deadline_s: float = DEADLINE_S) -> Any:
     """The condition's first true value; fails after the deadline."""
-    end = time.monotonic() + deadline_s
-    while time.monotonic() < end:
+    begun = time.monotonic()
+    while (waited_s := time.monotonic() - begun) < deadline_s:
         value = condition()
         if value:
             return value
-        time.sleep(0.01)
+        # Each look is a call or more: what is waited for longer is looked at less often.
+        time.sleep(min(0.2, max(0.01, waited_s / 5)))
     raise AssertionError(f"{what} did not come true within {deadline_s:g} s")
 
 

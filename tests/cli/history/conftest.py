@@ -40,12 +40,13 @@ Make = Callable[..., CirroBatchExecutor]
 
 def poll(condition: Callable[[], Any], what: str = "the condition") -> Any:
     """The condition's first true value; fails after the deadline."""
-    end = time.monotonic() + DEADLINE_S
-    while time.monotonic() < end:
+    begun = time.monotonic()
+    while (waited_s := time.monotonic() - begun) < DEADLINE_S:
         value = condition()
         if value:
             return value
-        time.sleep(0.05)
+        # Each look is a call or more: what is waited for longer is looked at less often.
+        time.sleep(min(0.2, max(0.02, waited_s / 5)))
     raise AssertionError(f"{what} did not come true within {DEADLINE_S:g} s")
 
 
