@@ -291,8 +291,8 @@ def _answered() -> Iterator[None]:
 
     send = HTTPAdapter.send
 
-    def send_with_end(self: HTTPAdapter, *given: Any, timeout: Any = None, **named: Any) -> requests.Response:
-        return send(self, *given, timeout=timeout or ANSWER_S, **named)
+    def send_with_end(self: HTTPAdapter, request: requests.PreparedRequest, **given: Any) -> requests.Response:
+        return send(self, request, **{**given, "timeout": given.get("timeout") or ANSWER_S})
 
     HTTPAdapter.send = send_with_end  # type: ignore[method-assign]
     try:
