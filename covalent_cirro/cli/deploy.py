@@ -13,7 +13,7 @@ import click
 
 from covalent_cirro import deployment
 from covalent_cirro.aws.clients import Clients
-from covalent_cirro.cli import render
+from covalent_cirro.cli import account, render
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.covalent_server import config
 from covalent_cirro.covalent_server.config import Recorded
@@ -60,7 +60,8 @@ def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes
 
     def confirm(plan: Plan) -> bool:
         shown.append(plan)
-        return ask(plan, again=len(shown) > 1, yes=yes, as_json=as_json)
+        where = account.in_words(client, target.local_stack, target.access.profile, known=plan.account)
+        return ask(plan, where, again=len(shown) > 1, yes=yes, as_json=as_json)
 
     try:
         done = deployment.deploy(
@@ -82,7 +83,7 @@ def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes
         profile=target.access.profile or "",
     )
     if as_json:
-        render.document(_document(done, recorded, shown))
+        render.document({**_document(done, recorded, shown), "account": account.account_id(client)})
     else:
         _show(done, recorded)
     for problem in done.problems:
@@ -91,21 +92,28 @@ def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes
         sys.exit(1)
 
 
-def ask(plan: Plan, *, again: bool, yes: bool, as_json: bool) -> bool:
+def ask(plan: Plan, where: str, *, again: bool, yes: bool, as_json: bool) -> bool:
     """Show a plan, and ask whether to execute it.
+
+    Args:
+        plan: The plan.
+        where: The account in words.
+        again: It is about changes that were not in the first plan.
+        yes: Do not ask.
+        as_json: Show nothing.
 
     Raises:
         UsageError: No user can answer.
     """
     if not as_json:
-        _show_plan(plan, again)
+        _show_plan(plan, where, again)
     if yes:
         return True
     if as_json or not render.interactive():
         raise click.UsageError(
             "without a terminal nobody can be asked about these changes: give --yes. Nothing was changed."
         )
-    return render.confirm("Make these changes?")
+    return render.confirm(f"Make these changes in {where}?")
 
 
 def ask_about_jobs(found: AffectedJobs, *, as_json: bool) -> str:
@@ -146,12 +154,11 @@ def _parameters(given: tuple[str, ...]) -> dict[str, str]:
 # --- output -------------------------------------------------------------------------------------------------------
 
 
-def _show_plan(plan: Plan, again: bool) -> None:
-    where = f"in {plan.region}" + (f", account {plan.account}" if plan.account else "")
+def _show_plan(plan: Plan, where: str, again: bool) -> None:
     render.line(
-        f"More changes than were shown before, in the deployment {plan.name!r}:"
+        f"More changes than were shown before, in the deployment {plan.name!r} of {where}:"
         if again
-        else f"What will change in the deployment {plan.name!r} ({where}):"
+        else f"What will change in the deployment {plan.name!r} of {where}:"
     )
     for part in plan.parts:
         rows = list(_rows(part))

@@ -63,6 +63,8 @@ def jobs(target: Target, dispatch: Wanted | None, everything: bool, watch: bool,
                 _watch(board, one_dispatch=dispatch_id is not None)
             return
         rows = board.look()
+    if board.problem:
+        render.note(board.problem)
     if as_json:
         render.document({"jobs": [row_document(row) for row in rows], "counts": counts(rows)})
     elif not rows:
@@ -87,7 +89,7 @@ def _watch(board: Board, *, one_dispatch: bool) -> None:
                     raise
                 note = f"; not up to date: {error}"
             shown = rows_as_table(rows, one_dispatch=one_dispatch)
-            footer = f"{counted(counts(rows)) or 'no electron'}{note}"
+            footer = f"{counted(counts(rows)) or 'no electron'}{note}{f'; {board.problem}' if board.problem else ''}"
             show(shown.headers, shown.cells, "\n".join([footer, *shown.reasons]))
             time.sleep(board.pause_s)
 
