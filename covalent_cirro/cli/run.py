@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 
@@ -12,13 +13,14 @@ from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.jobs import rows_as_table
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.covalent_server import client
-from covalent_cirro.errors import AwsError, HostError, SettingsError
+from covalent_cirro.errors import AwsError, CirroError, HostError, SettingsError
 from covalent_cirro.history import find
-from covalent_cirro.history.account import open_account
+from covalent_cirro.history.account import Account, open_account
 from covalent_cirro.history.board import Board
 from covalent_cirro.history.electron_list import Row, counts
 from covalent_cirro.history.names import SHORT, Wanted
-from covalent_cirro.jobs.formatting import counted
+from covalent_cirro.history.report import make
+from covalent_cirro.jobs.formatting import counted, usd
 from covalent_cirro.jobs.reuse_texts import REUSED
 from covalent_cirro.jobs.states import JobState
 
@@ -90,26 +92,55 @@ def run(
                 sys.exit(INTERRUPTED)
         if status != client.COMPLETED:
             rows = Board(account, dispatch_id).look()  # with Covalent's own nodes, which are no jobs
+        cost = "" if as_json or interrupted else _cost(account, dispatch_id)
     if as_json:
         electrons = [row._asdict() for row in rows]
         render.document({"dispatch_id": dispatch_id, "status": status, "electrons": electrons, "counts": counts(rows)})
-    elif status == client.COMPLETED:
+    else:
+        if earlier is not None:
+            render.line(f"{sum(row.state == REUSED for row in rows)} of {len(rows)} electrons reused from {earlier}")
+        _show_end(dispatch_id, status, rows, cost, lattice)
+    sys.exit(INTERRUPTED if interrupted else int(status != client.COMPLETED))
+
+
+def _show_end(dispatch_id: str, status: str, rows: list[Row], cost: str, lattice: str) -> None:
+    """Show how a dispatch ended: its result, or why there is none; its cost; and what to type next."""
+    failed = [
+        f"{row.electron}: {row.why} (`cirro show {row.dispatch_id[:SHORT]}:{row.node_id}`)"
+        for row in rows
+        if row.state == JobState.FAILED.value
+    ]
+    if status == client.COMPLETED:
         # Covalent would raise FileNotFoundError without naming its setting.
         quoted = client.quoted_folder()
         where = ', results_dir="..."' if quoted else ""
         render.done(f'the dispatch is {status}; ct.get_result("{dispatch_id}"{where}).result has its result')
         if quoted:
             render.note(f"Covalent cannot use the path {quoted}: name another folder; `cirro doctor` says which")
-    if earlier is not None and not as_json:
-        render.line(f"{sum(row.state == REUSED for row in rows)} of {len(rows)} electrons reused from {earlier}")
-    if status != client.COMPLETED and not as_json:
-        failed = [
-            f"{row.electron}: {row.why} (`cirro show {row.dispatch_id[:SHORT]}:{row.node_id}`)"
-            for row in rows
-            if row.state == JobState.FAILED.value
-        ]
+        if failed:
+            render.warning("\n".join(["electrons that failed, whose errors are their values (on_error):", *failed]))
+    else:
         render.failure("\n".join([f"the dispatch is {status}", *(failed or [client.error(dispatch_id)])]).rstrip())
-    sys.exit(INTERRUPTED if interrupted else int(status != client.COMPLETED))
+    short = dispatch_id[:SHORT]
+    render.facts(
+        [
+            *([("result", client.result_text(dispatch_id))] if status == client.COMPLETED else []),
+            *([("cost", cost)] if cost else []),
+            ("next", f"cirro report {short}   its use and cost, and the sizes to ask for next time"),
+            ("", f"cirro run --reuse {short} {shlex.quote(lattice)}   computes only what you change"),
+        ]
+    )
+
+
+def _cost(account: Account, dispatch_id: str) -> str:
+    """The cost of a dispatch; empty where it cannot be read: the dispatch itself has ended well."""
+    try:
+        total = make(account, dispatch_id).total
+    except CirroError as error:
+        render.note(f"the cost cannot be read: {error}")
+        return ""
+    unknown = f", {total.unknown} attempts without a price" if total.unknown else ""
+    return f"{'' if total.exact else '≈ '}{usd(total.usd)}{unknown}"
 
 
 def _watch(board: Board, dispatch_id: str, quiet: bool) -> tuple[str, list[Row]]:

@@ -10,11 +10,15 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import pickle
+import platform
 import shutil
 import stat
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple, TypeAlias, cast
+
+import cloudpickle
 
 from covalent_cirro import local_files
 from covalent_cirro.aws.store import Store
@@ -23,7 +27,7 @@ from covalent_cirro.contract.limits import MAX_OUTCOME_BYTES
 from covalent_cirro.contract.protocol import Inline, Kind, Location, Log, NodeResult, Outcome, Output, Ref
 from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.electron import log_files
-from covalent_cirro.errors import CirroError, OutcomeError, TooLarge
+from covalent_cirro.errors import CirroError, ElectronFailed, OutcomeError, TooLarge
 from covalent_cirro.jobs.authentic_outcomes import JOBS_KEPT_S, later_attempts, outcome_of, refused
 from covalent_cirro.jobs.ends import End
 from covalent_cirro.jobs.explanations import Explanation
@@ -216,6 +220,26 @@ async def write_failure(
         files["error"] = await asyncio.to_thread(write_text, node.paths["error"], why.text)
         received.append(Received(node.node_id, False, files, why.end))
     return received
+
+
+def return_error(one: Received, node: Node) -> Received:
+    """Make the error of an electron its value (``on_error="return"``). One with a result, or cancelled, is left alone.
+
+    Args:
+        one: The end of the electron; its files are written.
+        node: The electron.
+
+    Returns:
+        The end, with a value.
+    """
+    if one.completed or one.cancelled:
+        return one
+    with local_files.errors_about(node.paths["error"]), open(node.paths["error"], encoding="utf-8") as file:
+        error = ElectronFailed(file.read().strip())
+    fields = tobj.header_fields("", "", platform.python_version(), cloudpickle.__version__)
+    # By reference to its class, which every job has: the runner is part of this package.
+    output = _write_inline(node.paths["output"], fields, str(error).encode(), pickle.dumps(error))
+    return one._replace(completed=True, files={**one.files, "output": output})
 
 
 async def _write_log(
