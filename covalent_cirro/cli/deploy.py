@@ -23,6 +23,7 @@ from covalent_cirro.deployment.plans import PartPlan, Plan
 from covalent_cirro.deployment.running_jobs import CHOICES, END, REFUSE, WAIT, AffectedJobs
 from covalent_cirro.deployment.stack_events import StackEvent
 from covalent_cirro.errors import SettingsError
+from covalent_cirro.jobs.formatting import duration
 
 
 @click.command()
@@ -80,6 +81,7 @@ def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes
         stack_name=target.stack_name,
         region=str(client("cloudformation").meta.region_name),
         profile=target.access.profile or "",
+        suggested={"time_limit": deployment.TIME_LIMIT_S},
     )
     if as_json:
         render.document(_document(done, recorded, shown))
@@ -217,6 +219,11 @@ def _show(done: Deployed, recorded: Recorded) -> None:
     path = config.config_path()
     if recorded.written:
         render.done(f"written into [executors.cirro] of {path}: {', '.join(recorded.written)}")
+        if "time_limit" in recorded.written:
+            render.line(
+                f"Electrons may run for {duration(deployment.TIME_LIMIT_S)} from now on (time_limit). Set another time "
+                "on an executor, or there: the option's default of 300 s ends most trainings."
+            )
         render.line(
             "A Covalent server that runs takes these settings with the next electron: it need not be restarted, unless "
             "covalent-cirro was installed after it was started."

@@ -19,7 +19,11 @@ from covalent_cirro.deployment.stack_events import TIMEOUT_S, StackEvent, Watch
 from covalent_cirro.deployment.stacks import settings_from_outputs
 from covalent_cirro.errors import Declined, NotFound
 
-__all__ = ["PARTS", "Deployed", "Plan", "deploy", "outputs", "stack_name"]
+TIME_LIMIT_S = 6 * 60 * 60
+"""``time_limit`` that a deployment suggests: long enough for most trainings, short enough for one that hangs. The
+default of the option is the stock plugin's, which ends an electron after five minutes."""
+
+__all__ = ["PARTS", "TIME_LIMIT_S", "Deployed", "Plan", "deploy", "outputs", "stack_name"]
 
 
 class Deployed(NamedTuple):

@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import importlib.metadata
 import os
-import pickle
 import platform
 import shutil
 import stat
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple, TypeAlias, cast
-
-import cloudpickle
 
 from covalent_cirro import local_files
 from covalent_cirro.aws.store import Store
@@ -235,11 +233,21 @@ def return_error(one: Received, node: Node) -> Received:
     if one.completed or one.cancelled:
         return one
     with local_files.errors_about(node.paths["error"]), open(node.paths["error"], encoding="utf-8") as file:
-        error = ElectronFailed(file.read().strip())
-    fields = tobj.header_fields("", "", platform.python_version(), cloudpickle.__version__)
-    # By reference to its class, which every job has: the runner is part of this package.
-    output = _write_inline(node.paths["output"], fields, str(error).encode(), pickle.dumps(error))
+        text = file.read().strip()
+    fields = tobj.header_fields("", "", platform.python_version(), importlib.metadata.version("cloudpickle"))
+    output = _write_inline(node.paths["output"], fields, text.encode(), pickle_of_failed(text))
     return one._replace(completed=True, files={**one.files, "output": output})
+
+
+def pickle_of_failed(text: str) -> bytes:
+    """The pickle of ``ElectronFailed(text)``, by reference to the class: every job has it, with the runner.
+
+    In the opcodes of `pickletools`: PROTO 4, GLOBAL, BINUNICODE text, TUPLE1, REDUCE, STOP. Written by hand, because
+    the server's process does not import what could unpickle.
+    """
+    data = text.encode("utf-8", "surrogatepass")
+    name = f"c{ElectronFailed.__module__}\n{ElectronFailed.__qualname__}\n".encode()
+    return b"\x80\x04" + name + b"X" + len(data).to_bytes(4, "little") + data + b"\x85R."
 
 
 async def _write_log(

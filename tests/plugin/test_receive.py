@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import time
 import uuid
@@ -13,10 +14,13 @@ import cloudpickle
 import pytest
 from covalent._shared_files.util_classes import RESULT_STATUS
 from covalent._workflow.transportable_object import TransportableObject
+from hypothesis import given
+from hypothesis import strategies as st
 
 from covalent_cirro import CirroBatchExecutor, ElectronFailed
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group, Node
+from covalent_cirro.electron.result_writer import pickle_of_failed
 from covalent_cirro.jobs.states import CANCEL_REASON, dump_detail, parse_job
 from tests.plugin.conftest import Account
 
@@ -89,3 +93,11 @@ def ended(batch: Any, job_id: str, reason: str) -> Mapping[str, Any]:
             return dict(job)
         time.sleep(0.05)
     raise AssertionError(f"{job_id} has not ended")
+
+
+@given(st.text())
+def test_the_pickle_of_an_error_is_read_as_one(text: str) -> None:
+    """Whatever the error says."""
+    value = pickle.loads(pickle_of_failed(text))
+    assert type(value) is ElectronFailed
+    assert value.args == (text,)
