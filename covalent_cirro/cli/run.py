@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,17 +13,16 @@ from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.jobs import rows_as_table
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.covalent_server import client
 from covalent_cirro.errors import AwsError, CirroError, HostError, SettingsError
-from covalent_cirro.history import find
-from covalent_cirro.history.account import Account, open_account
-from covalent_cirro.history.board import Board
-from covalent_cirro.history.electron_list import Row, counts
 from covalent_cirro.history.names import SHORT, Wanted
-from covalent_cirro.history.report import make
 from covalent_cirro.jobs.formatting import counted, usd
 from covalent_cirro.jobs.reuse_texts import REUSED
 from covalent_cirro.jobs.states import JobState
+
+if TYPE_CHECKING:
+    from covalent_cirro.history.account import Account
+    from covalent_cirro.history.board import Board
+    from covalent_cirro.history.electron_list import Row
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as a shell has it."""
@@ -62,6 +62,12 @@ def run(
     \b
     cirro run sweep.py:sweep --epochs 20 --rates "[0.1, 0.01]"
     """
+    from covalent_cirro.covalent_server import client
+    from covalent_cirro.history import find
+    from covalent_cirro.history.account import open_account
+    from covalent_cirro.history.board import Board
+    from covalent_cirro.history.electron_list import counts
+
     try:
         loaded = client.load(lattice)
         given = client.arguments(loaded, arguments)
@@ -105,6 +111,8 @@ def run(
 
 def _show_end(dispatch_id: str, status: str, rows: list[Row], cost: str, lattice: str) -> None:
     """Show how a dispatch ended: its result, or why there is none; its cost; and what to type next."""
+    from covalent_cirro.covalent_server import client
+
     failed = [
         f"{row.electron}: {row.why} (`cirro show {row.dispatch_id[:SHORT]}:{row.node_id}`)"
         for row in rows
@@ -134,6 +142,8 @@ def _show_end(dispatch_id: str, status: str, rows: list[Row], cost: str, lattice
 
 def _cost(account: Account, dispatch_id: str) -> str:
     """The cost of a dispatch; empty where it cannot be read: the dispatch itself has ended well."""
+    from covalent_cirro.history.report import make
+
     try:
         total = make(account, dispatch_id).total
     except CirroError as error:
@@ -145,6 +155,9 @@ def _cost(account: Account, dispatch_id: str) -> str:
 
 def _watch(board: Board, dispatch_id: str, quiet: bool) -> tuple[str, list[Row]]:
     """Show the electrons until the dispatch has ended; returns its status, and the rows of its electrons."""
+    from covalent_cirro.covalent_server import client
+    from covalent_cirro.history.electron_list import counts
+
     rows: list[Row] = []
     asked = _Status(dispatch_id)
     if quiet:
@@ -196,6 +209,8 @@ class _Status:
         Raises:
             HostError: It has not answered for `SILENT_SERVER_S`.
         """
+        from covalent_cirro.covalent_server import client
+
         try:
             self._last, self.problem = client.status(self._dispatch_id), ""
             self._answered_at = time.monotonic()
