@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from covalent_cirro.cirro import CirroBatchExecutor as CirroBatchExecutor
+    from covalent_cirro.errors import ElectronFailed as ElectronFailed
 
-__all__ = ["CirroBatchExecutor", "__version__"]
+__all__ = ["CirroBatchExecutor", "ElectronFailed", "__version__"]
 __version__ = "0.1.0"
 
 
@@ -22,6 +23,10 @@ def __getattr__(name: str) -> Any:
         from covalent_cirro.cirro import CirroBatchExecutor
 
         return CirroBatchExecutor
+    if name == "ElectronFailed":
+        from covalent_cirro.errors import ElectronFailed
+
+        return ElectronFailed
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

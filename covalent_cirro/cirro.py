@@ -100,6 +100,8 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
             packages and image.
         on_server_stop: What happens to a running job when the Covalent server is stopped: "keep", and the next server
             goes on with it; or "cancel", with the whole dispatch. Default: 'keep'.
+        on_error: What becomes of an electron that failed: "raise", and the dispatch fails; or "return", and its value
+            is an ElectronFailed that says why, with which the dispatch goes on. Default: 'raise'.
 
     Raises:
         SettingsError: An option is unknown, has a wrong type or an impossible value; the message has what is valid.
@@ -154,6 +156,7 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
         batch_gpu_on_demand_queue: str | None = None,
         reuse_from: str | None = None,
         on_server_stop: str | None = None,
+        on_error: str | None = None,
         **unknown: object,
     ) -> None:
         given = {name: value for name, value in locals().items() if name in options_table.BY_NAME}

@@ -65,6 +65,15 @@ class NotFound(AwsError):
     """The bucket, queue, job, definition, stack or object that was named does not exist."""
 
 
+class ElectronFailed(CirroError):
+    """The value of an electron that failed, if its executor has ``on_error="return"``.
+
+    ``str(error)`` says what `cirro show` says: why it failed, and what to do. A lattice goes on with it::
+
+        return max((each for each in trained if not isinstance(each, ElectronFailed)), key=accuracy)
+    """
+
+
 class LocalFileError(CirroError):
     """A file of this machine could not be written or read: no room, no permission, or a fault of the disk.
 

@@ -274,6 +274,15 @@ class Settings:
         accepts=lambda value: value in ("keep", "cancel"),
         stock=False,
     )
+    on_error: str = _option(
+        default="raise",
+        help='What becomes of an electron that failed: "raise", and the dispatch fails; or "return", and its value is '
+        "an ElectronFailed that says why, with which the dispatch goes on. An electron that is cancelled or could not "
+        "be submitted has no value.",
+        valid='"raise" or "return"',
+        accepts=lambda value: value in ("raise", "return"),
+        stock=False,
+    )
     on_demand: bool = False
 
     @property

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from covalent_cirro import CirroBatchExecutor, checkpoint
+from covalent_cirro import CirroBatchExecutor, ElectronFailed, checkpoint
 
 SEED = 7
 TEST_SHARE = 0.2  # of the digits are held out: no training and no choice ever sees them
@@ -198,8 +198,10 @@ def train(data, configuration, seed):
 
 
 def rank(*trainings):
-    """The most accurate one first; of equals, the one with the lower loss."""
-    return sorted(trainings, key=lambda training: (-training.accuracy, training.losses[-1]))
+    """The most accurate one first; of equals, the one with the lower loss. Those that failed come last."""
+    failed = [each for each in trainings if isinstance(each, ElectronFailed)]
+    trained = [each for each in trainings if not isinstance(each, ElectronFailed)]
+    return sorted(trained, key=lambda training: (-training.accuracy, training.losses[-1])) + failed
 
 
 def retrain(data, ranking, seed):
@@ -209,11 +211,19 @@ def retrain(data, ranking, seed):
     """
     import torch
 
+    if isinstance(ranking[0], ElectronFailed):
+        raise ranking[0]  # no configuration could be trained
     best = ranking[0].configuration
     model, final = fit(best, data["train+validation"], data["test"], seed)
     file = io.BytesIO()
     torch.save({"configuration": asdict(best), "state_dict": model.cpu().state_dict()}, file)
-    return {"ranking": ranking, "final": final, "model": file.getvalue()}
+    failed = [str(each) for each in ranking if isinstance(each, ElectronFailed)]
+    return {
+        "ranking": ranking[: len(ranking) - len(failed)],
+        "failed": failed,
+        "final": final,
+        "model": file.getvalue(),
+    }
 
 
 # --- the lattice --------------------------------------------------------------------------------------------------
@@ -223,8 +233,10 @@ def make_lattice(gpus):
     """The functions above as electrons: each call inside the lattice becomes a job."""
     small = CirroBatchExecutor(vcpu=1, memory=1, num_gpus=0, time_limit=600)
     large = CirroBatchExecutor(vcpu=1, memory=2, num_gpus=gpus, time_limit=1800)
+    # One configuration that fails must not cost the others' ranking: its error becomes its value.
+    one_of_many = CirroBatchExecutor(vcpu=1, memory=2, num_gpus=gpus, time_limit=1800, on_error="return")
     load = ct.electron(load_data, executor=small)
-    train_one = ct.electron(train, executor=large)
+    train_one = ct.electron(train, executor=one_of_many)
     rank_all = ct.electron(rank, executor=small)
     retrain_best = ct.electron(retrain, executor=large)
 
@@ -365,6 +377,8 @@ def main():
     model_path.write_bytes(model)
     draw_curves(ranking, picture_path)
     print_ranking(ranking, console)
+    for error in result.result["failed"]:
+        console.print(f"left out: {error.splitlines()[0]}", markup=False, soft_wrap=True)
     console.print(f"best: {final.configuration}\n{final.accuracy:.2%} on the held-out test digits, after retraining")
     console.print(f"model    {model_path}\npicture  {picture_path}\nUI       {page}", soft_wrap=True)
     console.print(f"the dispatch is {status}")

@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from covalent_cirro import deployment
-from covalent_cirro.aws.clients import Clients
 from covalent_cirro.cli import account, render
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.covalent_server import config
-from covalent_cirro.covalent_server.config import Recorded
-from covalent_cirro.deployment import Deployed
-from covalent_cirro.deployment.change_sets import Change
-from covalent_cirro.deployment.plans import PartPlan, Plan
-from covalent_cirro.deployment.running_jobs import CHOICES, END, REFUSE, WAIT, AffectedJobs
-from covalent_cirro.deployment.stack_events import StackEvent
 from covalent_cirro.errors import SettingsError
+from covalent_cirro.jobs.affected_jobs import CHOICES, END, REFUSE, WAIT, AffectedJobs
+from covalent_cirro.jobs.formatting import duration
+
+if TYPE_CHECKING:
+    from covalent_cirro.covalent_server.config import Recorded
+    from covalent_cirro.deployment import Deployed
+    from covalent_cirro.deployment.change_sets import Change
+    from covalent_cirro.deployment.plans import PartPlan, Plan
+    from covalent_cirro.deployment.stack_events import StackEvent
 
 
 @click.command()
@@ -54,6 +55,10 @@ def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes
     cirro deploy --region eu-west-1
     cirro deploy --parameter GpuInstanceTypes=g5,g6 --parameter GpuSpotMaxVcpus=128
     """
+    from covalent_cirro import deployment
+    from covalent_cirro.aws.clients import Clients
+    from covalent_cirro.covalent_server import config
+
     parameters = _parameters(given)
     client = Clients(target.access)
     shown: list[Plan] = []
@@ -81,11 +86,13 @@ def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes
         stack_name=target.stack_name,
         region=str(client("cloudformation").meta.region_name),
         profile=target.access.profile or "",
+        suggested={"time_limit": deployment.TIME_LIMIT_S},
     )
     if as_json:
-        render.document({**_document(done, recorded, shown), "account": account.account_id(client)})
+        document = _document(done, recorded, shown, config.config_path())
+        render.document({**document, "account": account.account_id(client)})
     else:
-        _show(done, recorded)
+        _show(done, recorded, config.config_path())
     for problem in done.problems:
         render.failure(problem)
     if done.problems:
@@ -215,15 +222,20 @@ def _details(change: Change) -> str:
     return f"{how}: {', '.join(change.properties)}" if change.properties else how
 
 
-def _show(done: Deployed, recorded: Recorded) -> None:
+def _show(done: Deployed, recorded: Recorded, path: Path) -> None:
     if done.changed:
         render.done(f"the deployment {done.name!r} is ready")
     else:
         render.done(f"nothing changed: the deployment {done.name!r} is as its templates and parameters say")
     render.facts(done.settings.items())
-    path = config.config_path()
     if recorded.written:
         render.done(f"written into [executors.cirro] of {path}: {', '.join(recorded.written)}")
+        if "time_limit" in recorded.written:
+            limit = duration(float(recorded.written["time_limit"]))
+            render.line(
+                f"Electrons may run for {limit} from now on (time_limit). Set another time on an executor, or there: "
+                "the option's default of 300 s ends most trainings."
+            )
         render.line(
             "A Covalent server that runs takes these settings with the next electron: it need not be restarted, unless "
             "covalent-cirro was installed after it was started."
@@ -238,7 +250,7 @@ def _show(done: Deployed, recorded: Recorded) -> None:
     )
 
 
-def _document(done: Deployed, recorded: Recorded, shown: list[Plan]) -> dict[str, Any]:
+def _document(done: Deployed, recorded: Recorded, shown: list[Plan], path: Path) -> dict[str, Any]:
     return {
         "name": done.name,
         "changed": done.changed,
@@ -253,7 +265,7 @@ def _document(done: Deployed, recorded: Recorded, shown: list[Plan]) -> dict[str
             for change in part.changes
         ],
         "config": {
-            "file": str(config.config_path()),
+            "file": str(path),
             "written": recorded.written,
             "kept": recorded.kept,
         },

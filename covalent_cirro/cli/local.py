@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -17,7 +17,9 @@ from click.core import ParameterSource
 from covalent_cirro.cli import render
 from covalent_cirro.errors import CirroError
 from covalent_cirro.jobs.formatting import counted
-from covalent_cirro.local.local_stack import LocalStack
+
+if TYPE_CHECKING:
+    from covalent_cirro.local.local_stack import LocalStack
 
 NOT_RUNNING = 3
 """Exit code of ``status`` where nothing runs, as with ``systemctl status``."""
@@ -63,7 +65,7 @@ def local() -> None:
 @_state_dir
 def up(server: bool, vcpus: int | None, docker: bool, state_dir: Path) -> None:
     """Start the emulated AWS and deploy in it. What runs already is left as it is."""
-    playground = LocalStack(state_dir)
+    playground = _stack(state_dir)
     before = playground.status()
     with render.steps() as say:
         now = playground.up(server=server, vcpus=vcpus, docker=docker, say=say)
@@ -86,7 +88,7 @@ def up(server: bool, vcpus: int | None, docker: bool, state_dir: Path) -> None:
 def down(state_dir: Path) -> None:
     """End what `up` started, jobs included, and remove its state."""
     with render.steps() as say:
-        stopped = LocalStack(state_dir).down(say)
+        stopped = _stack(state_dir).down(say)
     render.done("the local stack is stopped" if stopped else "no local stack runs here")
     above = _used(state_dir)
     if not stopped and above != state_dir:
@@ -98,7 +100,7 @@ def down(state_dir: Path) -> None:
 @_state_dir
 def status(as_json: bool, state_dir: Path) -> None:
     """Show what runs, where, and the jobs by state."""
-    now = LocalStack(_used(state_dir)).status()
+    now = _stack(_used(state_dir)).status()
     if as_json:
         render.document(asdict(now))
     else:
@@ -129,7 +131,7 @@ def run(command: tuple[str, ...], state_dir: Path) -> None:
     cirro local exec -- python examples/sweep.py
     cirro local exec -- aws s3 ls
     """
-    environment = LocalStack(_used(state_dir)).environment(os.environ)
+    environment = _stack(_used(state_dir)).environment(os.environ)
     program = shutil.which(command[0], path=environment["PATH"])
     if program is None:
         render.failure(f"there is no program {command[0]!r} on the path. Check its name.")
@@ -151,7 +153,7 @@ def env(state_dir: Path) -> None:
     For `aws`, scripts and notebooks. Open another terminal for your own AWS. Commands of cirro need none of this in
     the folder of the local stack.
     """
-    wanted = LocalStack(_used(state_dir)).environment(os.environ)
+    wanted = _stack(_used(state_dir)).environment(os.environ)
     kept = {name: value for name, value in wanted.items() if name.startswith(SET)}
     gone = sorted(name for name in os.environ if name.startswith(SET) and name not in kept)
     lines = [f"unset {name}" for name in gone if name.isidentifier()]  # no shell can unset another
@@ -170,6 +172,12 @@ def _used(state_dir: Path) -> Path:
     except CirroError:  # whoever reads the state of this folder next says so
         running = None
     return state_dir if running is None else running.state_dir
+
+
+def _stack(state_dir: Path) -> LocalStack:
+    from covalent_cirro.local.local_stack import LocalStack
+
+    return LocalStack(state_dir)
 
 
 def _called() -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,16 +13,16 @@ from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.jobs import rows_as_table
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.covalent_server import client
-from covalent_cirro.errors import AwsError, HostError, SettingsError
-from covalent_cirro.history import find
-from covalent_cirro.history.account import open_account
-from covalent_cirro.history.board import Board
-from covalent_cirro.history.electron_list import Row, counts
+from covalent_cirro.errors import AwsError, CirroError, HostError, SettingsError
 from covalent_cirro.history.names import SHORT, Wanted
-from covalent_cirro.jobs.formatting import counted
+from covalent_cirro.jobs.formatting import counted, usd
 from covalent_cirro.jobs.reuse_texts import REUSED
 from covalent_cirro.jobs.states import JobState
+
+if TYPE_CHECKING:
+    from covalent_cirro.history.account import Account
+    from covalent_cirro.history.board import Board
+    from covalent_cirro.history.electron_list import Row
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as a shell has it."""
@@ -53,13 +55,19 @@ def run(
 ) -> None:
     """Dispatch a lattice, and show its electrons until the dispatch has ended.
 
-    Options are written before the lattice, the lattice's arguments after it. A value is parsed as Python or JSON; if it
-    is neither, it is a text; FILE:LATTICE --help lists them. Ctrl-C cancels the dispatch and waits until its jobs have ended; a second Ctrl-C ends the
-    command at once.
+    Options are written before the lattice, the lattice's arguments after it; FILE:LATTICE --help lists them. A value is
+    parsed as Python or JSON; if it is neither, it is a text. Ctrl-C cancels the dispatch and waits until its jobs have
+    ended; a second Ctrl-C ends the command at once.
 
     \b
     cirro run sweep.py:sweep --epochs 20 --rates "[0.1, 0.01]"
     """
+    from covalent_cirro.covalent_server import client
+    from covalent_cirro.history import find
+    from covalent_cirro.history.account import open_account
+    from covalent_cirro.history.board import Board
+    from covalent_cirro.history.electron_list import counts
+
     if client.asks_for_help(arguments):
         _show_help(lattice)
         return
@@ -89,30 +97,68 @@ def run(
             status, rows = _follow(target, dispatch_id, earlier is not None, as_json)
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
+    with open_account(target.access, target.stack_name) as account:
+        if status != client.COMPLETED:
+            rows = Board(account, dispatch_id).look()  # with Covalent's own nodes, which are no jobs
+        cost = "" if as_json or interrupted else _cost(account, dispatch_id)
     if as_json:
         electrons = [row._asdict() for row in rows]
         render.document({"dispatch_id": dispatch_id, "status": status, "electrons": electrons, "counts": counts(rows)})
-    elif status == client.COMPLETED:
+    else:
+        if earlier is not None:
+            render.line(f"{sum(row.state == REUSED for row in rows)} of {len(rows)} electrons reused from {earlier}")
+        _show_end(dispatch_id, status, rows, cost, lattice)
+    sys.exit(INTERRUPTED if interrupted else int(status != client.COMPLETED))
+
+
+def _show_end(dispatch_id: str, status: str, rows: list[Row], cost: str, lattice: str) -> None:
+    """Show how a dispatch ended: its result, or why there is none; its cost; and what to type next."""
+    from covalent_cirro.covalent_server import client
+
+    failed = [
+        f"{row.electron}: {row.why} (`cirro show {row.dispatch_id[:SHORT]}:{row.node_id}`)"
+        for row in rows
+        if row.state == JobState.FAILED.value
+    ]
+    if status == client.COMPLETED:
         # Covalent would raise FileNotFoundError without naming its setting.
         quoted = client.quoted_folder()
         where = ', results_dir="..."' if quoted else ""
         render.done(f'the dispatch is {status}; ct.get_result("{dispatch_id}"{where}).result has its result')
         if quoted:
             render.note(f"Covalent cannot use the path {quoted}: name another folder; `cirro doctor` says which")
-    if earlier is not None and not as_json:
-        render.line(f"{sum(row.state == REUSED for row in rows)} of {len(rows)} electrons reused from {earlier}")
-    if status != client.COMPLETED and not as_json:
-        failed = [
-            f"{row.electron}: {row.why} (`cirro show {row.dispatch_id[:SHORT]}:{row.node_id}`)"
-            for row in rows
-            if row.state == JobState.FAILED.value
-        ]
+        if failed:
+            render.warning("\n".join(["electrons that failed, whose errors are their values (on_error):", *failed]))
+    else:
         render.failure("\n".join([f"the dispatch is {status}", *(failed or [client.error(dispatch_id)])]).rstrip())
-    sys.exit(INTERRUPTED if interrupted else int(status != client.COMPLETED))
+    short = dispatch_id[:SHORT]
+    render.facts(
+        [
+            *([("result", client.result_text(dispatch_id))] if status == client.COMPLETED else []),
+            *([("cost", cost)] if cost else []),
+            ("next", f"cirro report {short}   its use and cost, and the sizes to ask for next time"),
+            ("", f"cirro run --reuse {short} {shlex.quote(lattice)}   computes only what you change"),
+        ]
+    )
+
+
+def _cost(account: Account, dispatch_id: str) -> str:
+    """The cost of a dispatch; empty where it cannot be read: the dispatch itself has ended well."""
+    from covalent_cirro.history.report import make
+
+    try:
+        total = make(account, dispatch_id).total
+    except CirroError as error:
+        render.note(f"the cost cannot be read: {error}")
+        return ""
+    unknown = f", {total.unknown} attempts without a price" if total.unknown else ""
+    return f"{'' if total.exact else '≈ '}{usd(total.usd)}{unknown}"
 
 
 def _show_help(lattice: str) -> None:
     """The help of the command, and the arguments of the lattice, or why they are not known."""
+    from covalent_cirro.covalent_server import client
+
     context = click.get_current_context()
     render.line(context.get_help())
     try:
@@ -127,16 +173,18 @@ def _show_help(lattice: str) -> None:
 
 
 def _follow(target: Target, dispatch_id: str, reusing: bool, quiet: bool) -> tuple[str, list[Row]]:
-    """Show the electrons until the dispatch has ended; returns its status, and the rows of all its nodes."""
+    from covalent_cirro.history.account import open_account
+    from covalent_cirro.history.board import Board
+
     with open_account(target.access, target.stack_name) as account:
-        status, rows = _watch(Board(account, dispatch_id, reusing=reusing), dispatch_id, quiet)
-        if status != client.COMPLETED:
-            rows = Board(account, dispatch_id).look()  # with Covalent's own nodes, which are no jobs
-    return status, rows
+        return _watch(Board(account, dispatch_id, reusing=reusing), dispatch_id, quiet)
 
 
 def _watch(board: Board, dispatch_id: str, quiet: bool) -> tuple[str, list[Row]]:
     """Show the electrons until the dispatch has ended; returns its status, and the rows of its electrons."""
+    from covalent_cirro.covalent_server import client
+    from covalent_cirro.history.electron_list import counts
+
     rows: list[Row] = []
     asked = _Status(dispatch_id)
     if quiet:
@@ -189,6 +237,8 @@ class _Status:
         Raises:
             HostError: It has not answered for `SILENT_SERVER_S`.
         """
+        from covalent_cirro.covalent_server import client
+
         try:
             self._last, self.problem = client.status(self._dispatch_id), ""
             self._answered_at = time.monotonic()

@@ -75,6 +75,14 @@ def read_header(file: BinaryIO) -> Header:
     return Header(fields, string_offset, data_offset)
 
 
+def read_text(file: BinaryIO, header: Header, limit: int) -> str:
+    """The beginning of ``str(obj)``: at most so many bytes, with "..." where it goes on."""
+    file.seek(header.string_offset)
+    size = header.data_offset - header.string_offset
+    text = file.read(min(size, limit)).decode("utf-8", errors="replace")
+    return text if size <= limit else f"{text}..."
+
+
 def iter_pickle(file: BinaryIO, header: Header) -> Iterator[bytes]:
     """Yield the pickle of an open ``.tobj`` file, decoded chunk by chunk (about 1 MB in memory, whatever the size).
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import cloudpickle
 
+from covalent_cirro.contract import tobj
 from covalent_cirro.covalent_server import plain_paths
 from covalent_cirro.errors import HostError, SettingsError
 
@@ -36,6 +37,9 @@ STATUS_S = 5.0
 
 ANSWER_S = 60.0
 """Seconds in which a server has to answer anything else: it may have to write thousands of nodes."""
+
+RESULT_BYTES = 300
+"""Most bytes of a result that are shown."""
 
 ENDED = frozenset({COMPLETED, "FAILED", "CANCELLED", "POSTPROCESSING_FAILED"})
 """Final statuses of a dispatch (``covalent/_shared_files/util_classes.py``)."""
@@ -274,6 +278,19 @@ def error(dispatch_id: str) -> str:
     return "\n".join(lines) or str(found.result_object.error or "")
 
 
+def result_text(dispatch_id: str) -> str:
+    """The beginning of ``str(result)`` of a dispatch that completed, in one line, as it was when it was pickled.
+
+    Nothing is unpickled: the modules of the result's classes need not be here.
+    """
+    from covalent._results_manager import results_manager
+
+    with _answered(), tempfile.TemporaryDirectory() as folder:
+        results_manager.get_result_manager(dispatch_id, folder).download_result_asset("result")
+        with open(results_manager.get_result_asset_path(folder, "result"), "rb") as file:
+            return " ".join(tobj.read_text(file, tobj.read_header(file), RESULT_BYTES).split())
+
+
 def _why(error: str, stderr: str) -> str:
     """The first paragraph of the error; the last line of stderr where it is empty, as of Covalent's own executors."""
     files = map(Path, (error, stderr))
@@ -319,7 +336,7 @@ def _answered() -> Iterator[None]:
     def send_with_end(self: HTTPAdapter, request: requests.PreparedRequest, **given: Any) -> requests.Response:
         return send(self, request, **{**given, "timeout": given.get("timeout") or ANSWER_S})
 
-    HTTPAdapter.send = send_with_end  # type: ignore[method-assign]
+    HTTPAdapter.send = send_with_end  # type: ignore[assignment, method-assign]
     try:
         yield
     except (requests.ConnectionError, requests.Timeout) as broken:

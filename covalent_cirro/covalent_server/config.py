@@ -10,14 +10,13 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import filelock
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from covalent_cirro.errors import HostError
 from covalent_cirro.settings import BY_NAME, SECTION
+
+if TYPE_CHECKING:
+    import tomlkit
 
 OURS = "cirro"
 """Section of the config with the last deployment and the values that it wrote, which tell them from the user's."""
@@ -42,7 +41,7 @@ class LastDeploy(NamedTuple):
     stack_name: str
     region: str
     profile: str
-    settings: dict[str, str]
+    settings: dict[str, str | int]
 
 
 class Recorded(NamedTuple):
@@ -53,7 +52,7 @@ class Recorded(NamedTuple):
         kept: Options that the user had set to another value, with the user's value, which is still in the file.
     """
 
-    written: dict[str, str]
+    written: dict[str, str | int]
     kept: dict[str, Any]
 
 
@@ -101,11 +100,18 @@ def last_deploy() -> LastDeploy | None:
         stack_name=str(ours["stack_name"]),
         region=str(ours.get("region", "")),
         profile=str(ours.get("profile", "")),
-        settings={key: str(value) for key, value in settings.items()} if isinstance(settings, dict) else {},
+        settings=dict(settings) if isinstance(settings, dict) else {},
     )
 
 
-def record(settings: Mapping[str, str], *, stack_name: str, region: str, profile: str) -> Recorded:
+def record(
+    settings: Mapping[str, str],
+    *,
+    stack_name: str,
+    region: str,
+    profile: str,
+    suggested: Mapping[str, int] | None = None,
+) -> Recorded:
     """Write options of a deployment into ``[executors.cirro]``, except for those that the user set.
 
     A value is the user's if it is neither the one that was written last nor the default of the option, which older
@@ -116,15 +122,18 @@ def record(settings: Mapping[str, str], *, stack_name: str, region: str, profile
         stack_name: Name of the deployment.
         region: AWS region.
         profile: AWS profile of the deployment; empty for AWS's usual chain.
+        suggested: Values of other options. That the user has set one of them is no news: it is not in `Recorded.kept`.
 
     Raises:
         HostError: The file cannot be read or written, or another program holds its lock.
     """
+    suggested = suggested or {}
     with _edited() as document:
         section, ours = _executor(document), _table(document, OURS)
         before = dict(ours.get("settings", {}))
-        wanted = {**settings, **({"profile": profile} if profile else {})}
+        wanted: dict[str, str | int] = {**settings, **({"profile": profile} if profile else {}), **suggested}
         recorded = _merge(section, wanted, before)
+        recorded = recorded._replace(kept={key: value for key, value in recorded.kept.items() if key not in suggested})
         for gone in set(before) - set(wanted) - {IMAGE}:
             if section.get(gone) == before[gone]:
                 del section[gone]
@@ -175,7 +184,7 @@ def forget(stack_name: str) -> list[str]:
     return gone
 
 
-def _merge(section: Any, wanted: Mapping[str, str], before: Mapping[str, Any]) -> Recorded:
+def _merge(section: Any, wanted: Mapping[str, str | int], before: Mapping[str, Any]) -> Recorded:
     written, kept = {}, {}
     for name, value in wanted.items():
         now = section.get(name)
@@ -190,6 +199,9 @@ def _merge(section: Any, wanted: Mapping[str, str], before: Mapping[str, Any]) -
 
 
 def _load() -> tomlkit.TOMLDocument:
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
     path = config_path()
     try:
         return tomlkit.parse(path.read_text("utf-8"))
@@ -200,6 +212,8 @@ def _load() -> tomlkit.TOMLDocument:
 
 
 def _table(document: Any, name: str) -> Any:
+    import tomlkit
+
     if not isinstance(document.get(name), dict):
         document[name] = tomlkit.table()
     return document[name]
@@ -212,6 +226,9 @@ def _executor(document: Any) -> Any:
 @contextlib.contextmanager
 def _edited() -> Iterator[tomlkit.TOMLDocument]:
     """The content of the file, which is written back at the end of the block, under the lock that Covalent takes."""
+    import filelock
+    import tomlkit
+
     path = config_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

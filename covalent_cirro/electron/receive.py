@@ -22,12 +22,12 @@ from covalent_cirro.electron.call_writer import earlier_tries
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.handover import EndedHostNodes, EndedJob, Polled, ReusedResults
 from covalent_cirro.electron.patience import retry_until_fixed
-from covalent_cirro.electron.result_writer import Received, read_outcome, write_failure, write_results
+from covalent_cirro.electron.result_writer import Received, read_outcome, return_error, write_failure, write_results
 from covalent_cirro.electron.reuse import taking
 from covalent_cirro.electron.send import engine_for
 from covalent_cirro.errors import CirroError, OutcomeError
 from covalent_cirro.jobs import console_links, further_tries
-from covalent_cirro.jobs.ends import Evidence
+from covalent_cirro.jobs.ends import End, Evidence
 from covalent_cirro.jobs.explanations import Explanation, JobLinks, explain
 from covalent_cirro.jobs.states import JobDetail
 from covalent_cirro.settings import Settings
@@ -83,7 +83,13 @@ async def _receive(settings: Settings, dispatch_id: str, node_ids: Sequence[int]
     async with engine_for(settings) as engine:
         if isinstance(polled, ReusedResults):
             return await _write_reused(engine, settings, place, group.nodes)
-        return await write_ends(engine, settings, place, group.nodes, polled)
+        received = await write_ends(engine, settings, place, group.nodes, polled)
+    if settings.on_error == "return":
+        received = [await asyncio.to_thread(return_error, one, group.nodes[one.node_id]) for one in received]
+        returned = [one.node_id for one in received if one.end is not End.SUCCEEDED and one.completed]
+        if returned:
+            log.warning("Dispatch %s: nodes %s failed; their errors are their values (on_error)", dispatch_id, returned)
+    return received
 
 
 async def _write_reused(

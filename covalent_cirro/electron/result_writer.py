@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import importlib.metadata
 import os
+import platform
 import shutil
 import stat
 import time
@@ -23,7 +25,7 @@ from covalent_cirro.contract.limits import MAX_OUTCOME_BYTES
 from covalent_cirro.contract.protocol import Inline, Kind, Location, Log, NodeResult, Outcome, Output, Ref
 from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.electron import log_files
-from covalent_cirro.errors import CirroError, OutcomeError, TooLarge
+from covalent_cirro.errors import CirroError, ElectronFailed, OutcomeError, TooLarge
 from covalent_cirro.jobs.authentic_outcomes import JOBS_KEPT_S, later_attempts, outcome_of, refused
 from covalent_cirro.jobs.ends import End
 from covalent_cirro.jobs.explanations import Explanation
@@ -216,6 +218,36 @@ async def write_failure(
         files["error"] = await asyncio.to_thread(write_text, node.paths["error"], why.text)
         received.append(Received(node.node_id, False, files, why.end))
     return received
+
+
+def return_error(one: Received, node: Node) -> Received:
+    """Make the error of an electron its value (``on_error="return"``). One with a result, or cancelled, is left alone.
+
+    Args:
+        one: The end of the electron; its files are written.
+        node: The electron.
+
+    Returns:
+        The end, with a value.
+    """
+    if one.completed or one.cancelled:
+        return one
+    with local_files.errors_about(node.paths["error"]), open(node.paths["error"], encoding="utf-8") as file:
+        text = file.read().strip()
+    fields = tobj.header_fields("", "", platform.python_version(), importlib.metadata.version("cloudpickle"))
+    output = _write_inline(node.paths["output"], fields, text.encode(), pickle_of_failed(text))
+    return one._replace(completed=True, files={**one.files, "output": output})
+
+
+def pickle_of_failed(text: str) -> bytes:
+    """The pickle of ``ElectronFailed(text)``, by reference to the class: every job has it, with the runner.
+
+    In the opcodes of `pickletools`: PROTO 4, GLOBAL, BINUNICODE text, TUPLE1, REDUCE, STOP. Written by hand, because
+    the server's process does not import what could unpickle.
+    """
+    data = text.encode("utf-8", "surrogatepass")
+    name = f"c{ElectronFailed.__module__}\n{ElectronFailed.__qualname__}\n".encode()
+    return b"\x80\x04" + name + b"X" + len(data).to_bytes(4, "little") + data + b"\x85R."
 
 
 async def _write_log(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from covalent._shared_files import TaskRuntimeError
 
 from covalent_cirro.electron.errors_for_covalent import as_cirro_error
+from covalent_cirro.errors import ElectronFailed
 from covalent_cirro.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class StockMethods:
         print(found.stderr, end="", file=self.task_stderr)
         if found.error:
             print(found.error, end="", file=self.task_stderr)
+            if settings.on_error == "return":
+                return ElectronFailed(found.error.strip())
             raise TaskRuntimeError(found.error)
         return found.value
 

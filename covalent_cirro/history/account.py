@@ -9,8 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
-import tenacity
-
 from covalent_cirro.aws.capacity import Capacity
 from covalent_cirro.aws.clients import Clients, run_blocking
 from covalent_cirro.aws.sessions import Access, translate
@@ -104,6 +102,8 @@ class Account:
         Raises:
             AccessDenied, NotFound, AwsError: At once, if a retry cannot help; else after ``patience_s``.
         """
+        import tenacity
+
         patience_s = min(patience_s, self._patience_s)
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, AwsError) and error.retryable),

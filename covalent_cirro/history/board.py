@@ -88,6 +88,7 @@ class Board:
                 waits.get(job_id),
                 hosts.get(job_id),
                 self._problems.get(job_id, ""),
+                now=began,
             )
             for job_id, record in self._records.items()
         ]

@@ -14,7 +14,7 @@ from covalent_cirro.history.queue_places import JobWait
 from covalent_cirro.history.records import RUNNING, Record
 from covalent_cirro.jobs import further_tries
 from covalent_cirro.jobs import states as jobs
-from covalent_cirro.jobs.formatting import MIB
+from covalent_cirro.jobs.formatting import MIB, duration
 from covalent_cirro.jobs.reuse_texts import REUSED, origin_text
 from covalent_cirro.jobs.states import TERMINAL_STATES, JobState
 
@@ -28,6 +28,10 @@ NOBODY_KNOWS = (
 
 SUBMITTED_WITHIN_S = 120.0
 """A younger call without job and outcome is taken for one that is being submitted."""
+
+
+NEAR_THE_LIMIT = 0.8
+"""Part of its time limit after which an electron that still runs is warned of."""
 
 
 class Row(NamedTuple):
@@ -85,6 +89,8 @@ def row_of_job(
     waits: JobWait | None = None,
     host: Instance | None = None,
     problem: str = "",
+    *,
+    now: float,
 ) -> Row:
     """The row of a job.
 
@@ -94,6 +100,7 @@ def row_of_job(
         waits: Why the job waits, if it waits and the reason is known.
         host: Instance that the job runs on, if it runs and the instance is known.
         problem: Why the job's outcome cannot be read; mostly empty.
+        now: Epoch seconds.
     """
     return Row(
         dispatch_id=record.dispatch_id,
@@ -102,7 +109,7 @@ def row_of_job(
         electron=record.electron,
         state=record.state,
         since=record.since,
-        why="; ".join(each for each in (_why(record, outcome, waits), _one_line(problem)) if each),
+        why="; ".join(each for each in (_why(record, outcome, waits, now), _one_line(problem)) if each),
         reason="" if waits is None else waits.reason.why.value,
         position=None if waits is None else waits.place,
         attempt=record.attempt,
@@ -235,7 +242,7 @@ def _where(outcome: Outcome) -> str:
     return " ".join(outcome.host[key] for key in ("instance_type", "zone") if outcome.host.get(key))
 
 
-def _why(record: Record, outcome: Outcome | None, waits: JobWait | None) -> str:
+def _why(record: Record, outcome: Outcome | None, waits: JobWait | None, now: float) -> str:
     if outcome is not None and not outcome.succeeded:
         return _failure_line(outcome)
     detail = record.detail
@@ -252,6 +259,13 @@ def _why(record: Record, outcome: Outcome | None, waits: JobWait | None) -> str:
         return str(waits)
     if record.attempts and not record.has_machine:
         return _one_line(detail.status_reason or f"again: {record.attempts[-1].status_reason}")
+    if record.state == JobState.RUNNING.value and record.since is not None and detail.time_limit_s:
+        left_s = record.since + detail.time_limit_s - now
+        if left_s < (1 - NEAR_THE_LIMIT) * detail.time_limit_s:
+            return (
+                f"its time_limit of {duration(detail.time_limit_s)} ends it in {duration(max(0.0, left_s))}: next "
+                f"time, set time_limit={2 * detail.time_limit_s} on its executor"
+            )
     return _one_line(detail.status_reason)
 
 

@@ -258,6 +258,7 @@ class LocalStack:
             **done.settings,
             "endpoint_url": client.meta.endpoint_url,
             "container_image_uri": IMAGE,
+            "time_limit": deployment.TIME_LIMIT_S,
         }
         return replace(state, settings=settings)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ CIRRO = (
 FILE = """
 import time
 import covalent as ct
-from covalent_cirro import CirroBatchExecutor
+from covalent_cirro import CirroBatchExecutor, ElectronFailed
 
 small = CirroBatchExecutor(vcpu=1, memory=1)
 
@@ -37,6 +38,18 @@ def nap(seconds):
 @ct.electron(executor=small)
 def fail():
     raise ValueError("no such luck")
+
+@ct.electron(executor=CirroBatchExecutor(vcpu=1, memory=1, on_error="return"))
+def inverse(x):
+    return 1 / x
+
+@ct.electron(executor=small)
+def largest(*found):
+    return max(each for each in found if not isinstance(each, ElectronFailed))
+
+@ct.lattice
+def forgiving():
+    return largest(*[inverse(x) for x in (0, 1, 2)])
 
 @ct.lattice
 def total(x, y=1):
@@ -54,7 +67,7 @@ def failing():
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Three lattices."""
+    """A file of lattices."""
     path = tmp_path / "flows.py"
     path.write_text(FILE)
     return path
@@ -81,6 +94,19 @@ def test_a_dispatch_that_fails(stack: Any, file: Path) -> None:
     assert done.returncode == 1
     assert "FAILED" in done.stdout
     assert "no such luck" in done.stderr
+
+
+def test_an_electron_that_returns_its_error_fails_no_dispatch(stack: Any, file: Path) -> None:
+    """The results of the others count; the failure is told, with the result, the cost and what to type next."""
+    done = run(stack, f"{file}:forgiving")
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"inverse: ZeroDivisionError: division by zero \(`cirro show (\w{8}):0`\)", done.stderr + done.stdout
+    )
+    assert re.search(r"^result +1\.0 *$", done.stdout, re.MULTILINE)
+    assert re.search(r"^cost +.*\$0\.0", done.stdout, re.MULTILINE)
+    assert re.search(r"cirro report \w{8} ", done.stdout)
+    assert re.search(rf"cirro run --reuse \w{{8}} {re.escape(str(file))}:forgiving ", done.stdout)
 
 
 def test_ctrl_c_cancels_the_dispatch_and_waits_for_its_end(stack: Any, file: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import time
 import uuid
@@ -12,10 +13,14 @@ from typing import Any
 import cloudpickle
 import pytest
 from covalent._shared_files.util_classes import RESULT_STATUS
+from covalent._workflow.transportable_object import TransportableObject
+from hypothesis import given
+from hypothesis import strategies as st
 
-from covalent_cirro import CirroBatchExecutor
+from covalent_cirro import CirroBatchExecutor, ElectronFailed
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group, Node
+from covalent_cirro.electron.result_writer import pickle_of_failed
 from covalent_cirro.jobs.states import CANCEL_REASON, dump_detail, parse_job
 from tests.plugin.conftest import Account
 
@@ -31,10 +36,12 @@ def sleep() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "status", "said"),
+    ("on_error", "reason", "status", "said"),
     [
-        (f"{CANCEL_REASON} (cirro stop, by ada)", RESULT_STATUS.CANCELLED, "ada"),
-        ("it cost too much", RESULT_STATUS.FAILED, "it cost too much"),
+        ("raise", f"{CANCEL_REASON} (cirro stop, by ada)", RESULT_STATUS.CANCELLED, "ada"),
+        ("raise", "it cost too much", RESULT_STATUS.FAILED, "it cost too much"),
+        ("return", f"{CANCEL_REASON} (cirro stop, by ada)", RESULT_STATUS.CANCELLED, "ada"),
+        ("return", "it cost too much", RESULT_STATUS.COMPLETED, "it cost too much"),
     ],
 )
 async def test_who_ended_a_job_decides_whether_the_electron_is_cancelled(
@@ -42,11 +49,15 @@ async def test_who_ended_a_job_decides_whether_the_electron_is_cancelled(
     executor: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    on_error: str,
     reason: str,
     status: str,
     said: str,
 ) -> None:
-    """One that was cancelled by us is CANCELLED, one that somebody else ended FAILED; the error has AWS's reason."""
+    """One that was cancelled by us is CANCELLED, one that somebody else ended FAILED; the error has AWS's reason.
+
+    With ``on_error="return"``, the error of one that failed is its value.
+    """
     place = {"dispatch_id": str(uuid.uuid4()), "node_id": 0}
     made = executor()
     await made._upload_task(sleep, [], {}, place)
@@ -59,9 +70,17 @@ async def test_who_ended_a_job_decides_whether_the_electron_is_cancelled(
     monkeypatch.setattr(assets, "write_statuses", lambda _: None)
     group = {"dispatch_id": place["dispatch_id"], "node_ids": [0]}
     data = {"call": job["parameters"]["call"].partition("#")[0], "job_id": job_id, "job": dump_detail(parse_job(job))}
-    (update,) = await executor().receive(group, data)
+    (update,) = await executor(on_error=on_error).receive(group, data)
     assert update.status == status
-    assert said in (tmp_path / "error").read_text()
+    error = (tmp_path / "error").read_text()
+    assert said in error
+    assert (tmp_path / "output").exists() == (status == RESULT_STATUS.COMPLETED)
+    if status == RESULT_STATUS.COMPLETED:
+        stored = (tmp_path / "output").read_bytes()
+        assert update.assets["output"].size == len(stored)
+        value = TransportableObject.deserialize(stored).get_deserialized()
+        assert type(value) is ElectronFailed
+        assert str(value) == error.strip()
 
 
 def ended(batch: Any, job_id: str, reason: str) -> Mapping[str, Any]:
@@ -74,3 +93,11 @@ def ended(batch: Any, job_id: str, reason: str) -> Mapping[str, Any]:
             return dict(job)
         time.sleep(0.05)
     raise AssertionError(f"{job_id} has not ended")
+
+
+@given(st.text())
+def test_the_pickle_of_an_error_is_read_as_one(text: str) -> None:
+    """Whatever the error says."""
+    value = pickle.loads(pickle_of_failed(text))
+    assert type(value) is ElectronFailed
+    assert value.args == (text,)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from covalent_cirro.contract.protocol import ExitCode, Inline, Kind, Package
 from covalent_cirro.runner import hooks
+from tests.tiny_wheel import wheel
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -39,20 +40,6 @@ class NotesUnpickling:
 
     def __reduce__(self) -> Any:
         return note, self._what
-
-
-def wheel(folder: Path, name: str) -> Path:
-    """A pure Python wheel with one module that holds ``VALUE = 5``."""
-    path = folder / f"{name}-1.0-py3-none-any.whl"
-    info = f"{name}-1.0.dist-info"
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr(f"{name}.py", "VALUE = 5\n")
-        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        file.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        file.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
-    return path
 
 
 def test_order_is_bash_pip_calls_function_arguments_run_calls(runs: Any, tmp_path: Path) -> None:

@@ -137,6 +137,19 @@ def test_a_lock_that_is_never_given_back_is_told(config: Path, monkeypatch: pyte
     assert not config.exists()
 
 
+@pytest.mark.parametrize(("users", "stays"), [(None, False), (300, False), (600, True)])
+def test_what_is_only_suggested_gives_way_without_a_word(config: Path, users: int | None, stays: bool) -> None:
+    """A value that the user set is no news; the option's default, which Covalent writes, is not the user's."""
+    config.parent.mkdir()
+    config.write_text("" if users is None else f"[executors.cirro]\ntime_limit = {users}\n")
+    suggested = {"time_limit": 21600}
+    recorded = covalent_config.record(SETTINGS, stack_name="cirro", region="eu-west-1", profile="", suggested=suggested)
+    assert recorded == ({**SETTINGS, **({} if stays else suggested)}, {})
+    assert covalent_config.executor_section()["time_limit"] == (users if stays else 21600)
+    assert ("time_limit" in covalent_config.forget("cirro")) is not stays
+    assert covalent_config.executor_section().get("time_limit") == (users if stays else None)
+
+
 def test_a_command_means_the_last_deployment() -> None:
     """Its name, region and profile, where nothing else is said."""
     assert settle(None, None, None) == ((None, None, None, None), "cirro")

@@ -199,7 +199,7 @@ def test_rows_are_in_the_order_of_what_matters() -> None:
     """The longest running first, then the longest waiting, then the latest ended."""
 
     def row(state: str, since: float) -> Row:
-        return row_of_job(record(), None)._replace(state=state, since=since)
+        return row_of_job(record(), None, now=0.0)._replace(state=state, since=since)
 
     rows = [
         row("SUCCEEDED", 5.0),
@@ -240,7 +240,19 @@ def test_rows_are_in_the_order_of_what_matters() -> None:
 )
 def test_why_is_one_line(fields: dict[str, Any], left: Failure | None, why: str) -> None:
     """What it waits for, or why it failed; the outcome knows better than AWS."""
-    assert row_of_job(record(**fields), outcome(left) if left else None).why == why
+    assert row_of_job(record(**fields), outcome(left) if left else None, now=0.0).why == why
+
+
+@pytest.mark.parametrize(
+    ("ran_s", "words"),
+    [(200, ""), (250, "ends it in 50 s: next time, set time_limit=600"), (310, "in 0 ms")],
+)
+def test_an_electron_that_comes_near_its_time_limit_is_warned_of(ran_s: float, words: str) -> None:
+    """With what is left, and the option to set."""
+    running = record(status="RUNNING", startedAt=1_000_000, timeout={"attemptDurationSeconds": 300})
+    why = row_of_job(running, None, now=1000.0 + ran_s).why
+    assert words in why
+    assert bool(why) == bool(words)
 
 
 def test_a_call_whose_job_is_forgotten_is_told_by_its_outcome() -> None:

@@ -21,8 +21,9 @@ from covalent_cirro.deployment.doctor.verdicts import (
 from covalent_cirro.deployment.plans import BUDGET, TAG, wants_budget
 from covalent_cirro.deployment.plans import stack_name as name_of_stack
 from covalent_cirro.errors import SettingsError
-from covalent_cirro.jobs.findings import FAILURE, OK, Finding
-from covalent_cirro.settings import SECTION
+from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding
+from covalent_cirro.jobs.formatting import duration
+from covalent_cirro.settings import BY_NAME, SECTION
 
 # --- account ----------------------------------------------------------------------------------------------------------
 
@@ -86,6 +87,16 @@ def settings(facts: DeploymentFacts) -> Findings:
     return [Finding("settings", "", OK, f"[{SECTION}] in {covalent_config.config_path()} is valid; {facts.need()}")]
 
 
+def time_limit(facts: DeploymentFacts) -> Findings:
+    """Whether electrons that name no time limit are ended after minutes."""
+    limit_s = facts.settings().time_limit
+    seen = f"an attempt is ended after {duration(limit_s)}"
+    if limit_s > BY_NAME["time_limit"].default:
+        return [Finding("time_limit", "", OK, seen)]
+    remedy = f"Set time_limit in [{SECTION}] of {covalent_config.config_path()}, or on executors that need longer."
+    return [Finding("time_limit", "", WARNING, f"{seen}, as the option's default is", remedy)]
+
+
 def config(facts: DeploymentFacts) -> Findings:
     """Whether the config has the deployment's settings."""
     facts.stacks()  # may be refused
@@ -142,6 +153,7 @@ CHECKS: tuple[Check, ...] = (
     Check("clock", clock, needs=()),
     Check("stacks", stacks),
     Check("settings", settings),
+    Check("time_limit", time_limit, needs=("settings",)),
     Check("region", region, needs=("credentials", "settings")),
     Check("config", config, needs=("credentials", "stacks")),
     Check("queue", resource_checks.queue, needs=("credentials", "settings")),

@@ -42,7 +42,8 @@ class World:
         )
         self.outputs, self.settings = self.deployed.outputs, self.deployed.settings
         emulator.account_settings.cost_tags[TAG] = "Active"
-        covalent_config.record(self.settings, stack_name="cirro", region=REGION, profile="")
+        suggested = {"time_limit": deployment.TIME_LIMIT_S}
+        covalent_config.record(self.settings, stack_name="cirro", region=REGION, profile="", suggested=suggested)
         covalent_config.set_image(self.image())
         self.queue = self.client("batch").describe_job_queues(jobQueues=["cirro-cpu"])["jobQueues"][0]
         arn = self.queue["computeEnvironmentOrder"][0]["computeEnvironment"]

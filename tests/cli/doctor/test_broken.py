@@ -309,6 +309,7 @@ BREAKAGES: list[tuple[str, str, Callable[[World], Any], str]] = [
     ("stacks", FAILURE, nothing_deployed, "nothing is deployed as 'another'"),
     ("stacks", FAILURE, stack_failed, "cirro-roles is UPDATE_ROLLBACK_FAILED"),
     ("settings", FAILURE, config(vcpu="many"), "vcpu='many' is not possible"),
+    ("time_limit", WARNING, config(time_limit=300), "an attempt is ended after 5 min"),
     ("settings", FAILURE, asked(memory=0.01), "memory=0.01 is not possible"),
     ("region", FAILURE, region_elsewhere, "the executor uses eu-west-1"),
     ("config", FAILURE, config(s3_bucket_name=None), "s3_bucket_name"),

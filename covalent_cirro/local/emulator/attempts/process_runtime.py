@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from covalent_cirro.local.emulator.attempts import full_disk, process_table, reaper
+from covalent_cirro.local.emulator.attempts import full_disk, own_python, process_table, reaper
 from covalent_cirro.local.emulator.attempts.process_table import ProcessEntry
 from covalent_cirro.local.emulator.attempts.runtime import OUT_OF_MEMORY, AttemptSpec, Exit, StartFailed, scratch
 
@@ -44,15 +44,16 @@ REAPED = sys.platform.startswith("linux")
 """Whether attempts run below a `reaper`."""
 
 
-def base_environment(folder: Path) -> dict[str, str]:
+def base_environment(folder: Path, programs: Path) -> dict[str, str]:
     """The environment of a process before AWS's and the job's variables.
 
-    ``python`` is this interpreter. HOME is the working folder, as in a container that starts from its image; the
-    user's AWS files are not found there (botocore would prefer them to the job's role), pip's settings and cache are.
+    ``python`` is the attempt's own, in ``programs`` (`own_python`). HOME is the working folder, as in a container that
+    starts from its image; the user's AWS files are not found there (botocore would prefer them to the job's role),
+    pip's settings and cache are.
     """
     home = Path.home()
     kept = {key: value for key, value in os.environ.items() if key in KEPT_VARIABLES or key.startswith(KEPT_PREFIXES)}
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    path = os.pathsep.join((str(programs), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     no_proxy = ",".join(filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1")))
     made = {
         "PATH": path,
@@ -141,7 +142,7 @@ class ProcessAttempt:
             os.set_blocking(self._process.stdout.fileno(), False)
         elif self._process.stdout is not None:
             self._process.stdout.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        _remove(self._folder)
         if self._out_of_memory:
             return Exit(128 + signal.SIGKILL, OUT_OF_MEMORY)
         return Exit(code if code >= 0 else 128 - code)
@@ -181,7 +182,7 @@ class ProcessRuntime:
     def start(self, spec: AttemptSpec, output: Callable[[bytes], None]) -> ProcessAttempt:
         """Start a process in a session of its own (`attempts.Runtime.start`)."""
         folder = scratch(self.folder, spec.task_id)
-        environment = {**base_environment(folder), **spec.environment}
+        environment = {**base_environment(folder, own_python.make(_python_of(folder))), **spec.environment}
         environment.setdefault("AWS_CONFIG_FILE", str(folder / ".aws" / "config"))
         environment.setdefault("AWS_SHARED_CREDENTIALS_FILE", str(folder / ".aws" / "credentials"))
         # A container sees only its GPUs; a process would see all GPUs of the machine.
@@ -190,7 +191,7 @@ class ProcessRuntime:
             environment = full_disk.fill(folder, spec.disk_full_s, environment)
         command = spec.command or list(self.image_commands.get(spec.image, ()))
         if not command:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
             raise StartFailed(
                 "CannotCreateContainerError: Error response from daemon: no command specified (a process has no image "
                 "whose command could be run)"
@@ -208,7 +209,7 @@ class ProcessRuntime:
                     self._watch = threading.Thread(target=self._watch_memory, name="memory", daemon=True)
                     self._watch.start()
         except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
             detail = (
                 "executable file not found in $PATH"
                 if isinstance(error, FileNotFoundError)
@@ -252,6 +253,16 @@ class ProcessRuntime:
             with self._change:
                 if not self._closed:
                     self._change.wait_for(lambda: self._closed, timeout=max(WATCH_S, 20 * cost))
+
+
+def _python_of(folder: Path) -> Path:
+    """Where the Python of an attempt is: beside its working folder, which begins empty."""
+    return folder.with_name(f"{folder.name}-python")
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(_python_of(folder), ignore_errors=True)
 
 
 def _run(command: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
