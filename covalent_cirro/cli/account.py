@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -189,8 +188,7 @@ def advice_without_credentials(context: click.Context, *, has_none: bool) -> str
         return f"The local stack in {shown(found.ended)} does not run: `cirro local up --server` starts it again."
     if has_deployed or setting_sources.names_an_account():
         return ""
-    install = "" if importlib.util.find_spec("moto") else "`pip install 'covalent-cirro[emulator]'`, then "
     return (
-        f"Without an AWS account: {install}`cirro local up --server` runs an emulated AWS on this machine, which the "
-        "commands in this folder then use."
+        "Without an AWS account: `cirro local up --server` runs an emulated AWS on this machine (install "
+        "'covalent-cirro[emulator]' for it), which the commands in this folder then use."
     )
