@@ -503,6 +503,7 @@ def test_an_image_of_another_registry_is_a_warning_but_in_an_emulated_account() 
     """Whose jobs are processes, which need no image."""
     assert job_image.unknown("mine", emulated=False).level == WARNING
     assert job_image.unknown("mine", emulated=True).level == OK
+    assert job_image.unknown("docker.io/mine/runner:1", emulated=True).level == WARNING
 
 
 def test_an_image_that_is_no_image() -> None:

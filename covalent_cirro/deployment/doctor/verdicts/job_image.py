@@ -22,7 +22,7 @@ def unknown(uri: str, *, emulated: bool) -> Finding:
     reason = image_rules.refused_by_name(uri)
     if reason is not None:
         return Finding("image", uri, FAILURE, reason, MAKE)
-    if emulated:
+    if emulated and "/" not in uri:  # no registry has it: it is the name of nothing, or an image of this machine
         seen = (
             "not looked at: jobs of an emulated AWS that are processes need none; with --docker the engine must have it"
         )
