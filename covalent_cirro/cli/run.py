@@ -19,7 +19,7 @@ from covalent_cirro.history.board import Board
 from covalent_cirro.history.electron_list import Row, counts
 from covalent_cirro.history.names import SHORT, Wanted
 from covalent_cirro.jobs.formatting import counted
-from covalent_cirro.jobs.reuse_texts import REUSED
+from covalent_cirro.jobs.reuse_texts import REUSED, reason_lines
 from covalent_cirro.jobs.states import JobState
 
 INTERRUPTED = 130
@@ -90,9 +90,15 @@ def run(
                 sys.exit(INTERRUPTED)
         if status != client.COMPLETED:
             rows = Board(account, dispatch_id).look()  # with Covalent's own nodes, which are no jobs
+        not_reused = find.not_reused(account, rows) if earlier is not None else []
     if as_json:
         electrons = [row._asdict() for row in rows]
-        render.document({"dispatch_id": dispatch_id, "status": status, "electrons": electrons, "counts": counts(rows)})
+        found = {"dispatch_id": dispatch_id, "status": status, "electrons": electrons, "counts": counts(rows)}
+        if earlier is not None:
+            found["not_reused"] = [
+                {"node_id": row.node_id, "electron": row.electron, "why": why} for row, why in not_reused
+            ]
+        render.document(found)
     elif status == client.COMPLETED:
         # Covalent would raise FileNotFoundError without naming its setting.
         quoted = client.quoted_folder()
@@ -102,6 +108,8 @@ def run(
             render.note(f"Covalent cannot use the path {quoted}: name another folder; `cirro doctor` says which")
     if earlier is not None and not as_json:
         render.line(f"{sum(row.state == REUSED for row in rows)} of {len(rows)} electrons reused from {earlier}")
+        for line in reason_lines((row.electron, why) for row, why in not_reused):
+            render.line(line)
     if status != client.COMPLETED and not as_json:
         failed = [
             f"{row.electron}: {row.why} (`cirro show {row.dispatch_id[:SHORT]}:{row.node_id}`)"

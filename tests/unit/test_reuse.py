@@ -34,21 +34,26 @@ from covalent_cirro.contract.protocol import (
     Task,
 )
 from covalent_cirro.electron.reuse.pickles import describe
-from covalent_cirro.electron.reuse.work import READ_BYTES, blobs_to_read, key
+from covalent_cirro.electron.reuse.work import READ_BYTES, blobs_to_read, work_of
 from covalent_cirro.jobs.reuse_texts import checked_origin
 
 # --- pickles ----------------------------------------------------------------------------------------------------------
 
 SCRIPT = """
+import enum
 import math
 from dataclasses import dataclass
 
 SCALE = 3
 NAMES = {{"alpha", "beta", "gamma", "delta", "epsilon"}}
 
+class Color(enum.Enum):
+    RED = 1
+
 @dataclass
 class Point:
     x: int
+    color: Color = Color.RED
     kinds = frozenset({{"u", "v", "w"}})
 
 def helper(x):
@@ -69,19 +74,25 @@ found = {{"electron": electron, "point": Point(1), "names": {{"set": NAMES, "inn
 """
 
 PICKLE = """
-import sys, cloudpickle, json, base64
-source, path, lines = sys.argv[1:]
-space = {"__name__": "__main__", "__file__": "/a/script.py"}
-sys.modules["__main__"].__dict__.update(space)
-exec(compile("\\n" * int(lines) + source, path, "exec"), sys.modules["__main__"].__dict__)
+import sys, cloudpickle, json, base64, types
+source, path, lines, name = sys.argv[1:]
+module = sys.modules.setdefault(name, types.ModuleType(name))
+module.__file__ = path
+if name != "__main__":  # as `cirro run` does it
+    module.__package__ = ""
+    cloudpickle.register_pickle_by_value(module)
+exec(compile("\\n" * int(lines) + source, path, "exec"), module.__dict__)
+found = module.found
 print(json.dumps({name: base64.b64encode(cloudpickle.dumps(each)).decode() for name, each in found.items()}))
 """
 
 
-def pickled(*, seed: int = 1, lines: int = 0, path: str = "script.py", **changes: Any) -> dict[str, bytes]:
+def pickled(
+    *, seed: int = 1, lines: int = 0, path: str = "script.py", name: str = "__main__", **changes: Any
+) -> dict[str, bytes]:
     """What a process of its own pickles."""
     source = SCRIPT.format(**{"doc": "Doc.", "k": 5, **changes})
-    command = [sys.executable, "-c", PICKLE, source, path, str(lines)]
+    command = [sys.executable, "-c", PICKLE, source, path, str(lines), name]
     environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
     return {name: base64.b64decode(each) for name, each in json.loads(done.stdout).items()}
@@ -120,11 +131,34 @@ def test_what_a_function_uses_is_part_of_it(one: dict[str, bytes], monkeypatch: 
     assert describe(one["names"]).digest != describe(pickled()["names"]).digest
 
 
+def test_a_script_under_another_name_says_the_same(one: dict[str, bytes]) -> None:
+    """Also one that `python` ran in the one case, and `cirro run` in the other."""
+    other = pickled(path="/elsewhere/sweep.py", name="sweep")
+    assert all(one[name] != other[name] for name in one)
+    assert {name: describe(data).digest for name, data in one.items()} == {
+        name: describe(data).digest for name, data in other.items()
+    }
+
+
+def test_a_function_that_uses_the_name_of_its_script_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``__file__`` and ``__name__`` are values like others, where a function uses them."""
+    for value in ("__file__", "__name__"):
+        monkeypatch.setitem(globals(), "SCRIPT", SCRIPT.replace("SCALE = 3", f"SCALE = {value}"))
+        names = [describe(pickled(path=path, name=name)["electron"]) for path, name in (("a", "aa"), ("b", "bb"))]
+        assert names[0].digest != names[1].digest
+        function = f"def electron(x):\n    return {value}\nfound = {{{{'electron': electron}}}}"
+        monkeypatch.setitem(globals(), "SCRIPT", function)
+        names = [describe(pickled(path=path, name=name)["electron"]) for path, name in (("a", "aa"), ("b", "bb"))]
+        assert names[0].digest != names[1].digest
+        monkeypatch.undo()
+
+
 def test_classes_that_a_pickle_defines_are_told_by_their_ids(one: dict[str, bytes]) -> None:
     """Function and input of one process define the same class; of two, they do not."""
-    (of_function,), (of_input,) = describe(one["electron"]).classes, describe(one["point"]).classes
-    assert of_function == of_input
-    assert describe(pickled()["point"]).classes != (of_input,)
+    of_function, of_input = describe(one["electron"]).classes, describe(one["point"]).classes
+    assert len(of_function) == 2
+    assert set(of_function) == set(of_input)
+    assert set(describe(pickled()["point"]).classes).isdisjoint(of_input)
 
 
 def put_together(*parts: bytes) -> bytes:
@@ -237,6 +271,11 @@ FUNCTION = Inline(cloudpickle.dumps(twice))
 SEVEN = Inline(cloudpickle.dumps(7))
 HOOKS = Inline(json.dumps({"deps": {"pip": {"attributes": {"packages": ["numpy"]}}}}).encode())
 BLOB = Blob("a" * 64, 10 * READ_BYTES, "raw", 10 * READ_BYTES)
+
+
+def key(of: Call, contents: dict[Blob, bytes]) -> str:
+    """The key of a call's work, with packages that were not read."""
+    return work_of(of, contents, None).key
 
 
 def call(**changes: Any) -> Call:
