@@ -82,6 +82,7 @@ TRAIN = {"lab/__init__.py", "lab/train.py", "lab/models.py", "lab/losses.py", "l
         ("import importlib; return importlib.import_module('lab.' + x)", set(LAB)),
         ("return __import__(x)", set(LAB)),
         ("exec(x)", set(LAB)),
+        ("import sys; sys.path.append(x)", set(LAB)),
         ("import pickle; return pickle.load(x)", set(LAB)),
         ("import torch; return torch.load(x)", set(LAB)),
         ("import subprocess; subprocess.run(['python', '-m', x])", set(LAB)),
@@ -132,6 +133,9 @@ def test_all_count_where_the_pickles_are_not_known() -> None:
         "import pkgutil",
         "exec(text)",
         "import pickle",
+        "import sys\nsys.path.insert(0, folder)",
+        "from sys import path",
+        "environment = {'PYTHONPATH': folder}",
         "import torch\ntorch.load(path)",
         "import numpy\nnumpy.load(path, allow_pickle=True)",
         "import subprocess\nsubprocess.run(['python', '-m', name])",
@@ -150,8 +154,14 @@ def test_a_module_that_may_import_anything_makes_all_count(source: str) -> None:
 
 def test_what_only_sounds_like_an_import_is_none() -> None:
     """A docstring, a method ``eval`` or ``load``, and a comment."""
-    source = '"""Use it so: import lab.plots, or plots.py."""\nimport json\njson.load(x)\nnet.eval()  # import_module\n'
-    assert counted(LAB | {"lab/losses.py": source}, "lab.train") == TRAIN
+    source = '''
+        """Use it so: import lab.plots, or plots.py."""
+        import json, sys, os.path
+        from os import path
+        json.load(os.path)
+        net.eval()  # import_module
+    '''
+    assert counted(LAB | {"lab/losses.py": textwrap.dedent(source)}, "lab.train") == TRAIN
 
 
 @pytest.mark.parametrize(
@@ -183,10 +193,10 @@ def test_files_that_are_no_sources_always_count() -> None:
 
 
 def test_a_compiled_module_may_import_anything() -> None:
-    """If it is reached."""
+    """If it is reached. It always counts itself: ctypes reads it without an import."""
     files = LAB | {"lab/fast.cpython-311-x86_64-linux-gnu.so": b"\0"}
     assert counted(files, "lab.fast") == set(files)
-    assert counted(files, "lab.losses") == {"lab/__init__.py", "lab/losses.py"}
+    assert counted(files, "lab.losses") == {"lab/__init__.py", "lab/losses.py", *(files.keys() - LAB.keys())}
 
 
 def test_modules_of_a_folder_that_is_no_package_have_two_names() -> None:
@@ -212,7 +222,7 @@ FORMS = ["import lab.{}", "from lab import {}", "from . import {}", "from .{} im
     st.sampled_from(NAMES),
     st.sampled_from(NAMES),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_an_edit_of_a_module_changes_the_work_if_the_module_is_reached(
     imports: list[tuple[str, str, str]], start: str, edited: str
 ) -> None:
@@ -270,7 +280,7 @@ def commented(draw: Any, source: str) -> str:
 
 
 @given(st.data(), NUMBERS)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_a_comment_changes_nothing(data: Any, numbers: list[int]) -> None:
     """Neither in a package, nor in a script."""
     source = SOURCE.format(*numbers)
@@ -280,7 +290,7 @@ def test_a_comment_changes_nothing(data: Any, numbers: list[int]) -> None:
 
 
 @given(NUMBERS, NUMBERS)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_a_constant_is_a_change(one: list[int], two: list[int]) -> None:
     """Wherever it is."""
     same = one == two

@@ -34,10 +34,14 @@ _IMPORTERS = frozenset(
         *("__import__", "import_module", "exec", "exec_module", "load_module", "find_spec", "spec_from_file_location"),
         *("SourceFileLoader", "run_module", "run_path", "runpy", "pkgutil", "zipimport", "iter_modules"),
         *("pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "Unpickler", "read_pickle", "allow_pickle"),
-        *("load_model", "entry_points", "attach_stub"),
+        *("jsonpickle", "unsafe_load", "UnsafeLoader", "full_load", "load_model", "entry_points", "attach_stub"),
+        *("addsitedir", "pytest"),
     }
 )
 """Names of functions and modules that import a module whose name is a value, or unpickle, which does the same."""
+
+_IMPORTERS_OF_TWO_WORDS = (("torch", "load"), ("sys", "path"))
+"""The same, where one of the names alone says nothing."""
 
 
 class PackedFile(NamedTuple):
@@ -45,7 +49,7 @@ class PackedFile(NamedTuple):
 
     Attributes:
         digest: Equal for equal content; for a source that could be parsed, whatever its comments and layout.
-        modules: Names under which it can be imported; none for other files, which always count.
+        modules: Names under which it can be imported; none for most files that are no sources.
         names: Full names of modules that it imports or mentions, also of other objects and of other packages.
         imports_anything: Whether it may import modules that are not in ``names``.
     """
@@ -103,19 +107,19 @@ def reached(files: Files, texts: Collection[str] | None) -> dict[str, str]:
     mentions = Mentions({module.partition(".")[0] for module in by_module})
     if texts is None or _imports_anything(texts, texts, mentions):
         return everything
-    found = {path for path, file in files.items() if not file.modules}
+    # Other files than sources can be read without an import.
+    found = {path for path, file in files.items() if not file.modules or not path.endswith(".py")}
     named = {name for path in found for name in files[path].names}
     left = [*named, *_named_in_parts(texts, mentions, by_module)]
     known: set[str] = set(left)
     while left:
         name = left.pop()
         for path in _paths(name, by_module):
-            if path not in found:
-                found.add(path)
-                if files[path].imports_anything:
-                    return everything
-                left += files[path].names - known
-                known |= files[path].names
+            if files[path].imports_anything:
+                return everything
+            found.add(path)
+            left += files[path].names - known
+            known |= files[path].names
     return {path: everything[path] for path in sorted(found)}
 
 
@@ -219,15 +223,17 @@ class _Names:
         """Add a node of the syntax tree."""
         if isinstance(node, ast.Import):
             self.names |= {alias.name for alias in node.names}
-            self.identifiers |= {part for alias in node.names for part in alias.name.split(".")}
+            self.identifiers |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            self.identifiers |= {*(node.module or "").split("."), *(alias.name for alias in node.names)}
+            names = {*(node.module or "").split("."), *(alias.name for alias in node.names)}
+            self.identifiers |= names - ({"path"} if node.module == "os" else set())
             for base in self._bases(node):
                 self.names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Name):
             self.identifiers.add(node.id)
         elif isinstance(node, ast.Attribute):
-            self.identifiers.add(node.attr)
+            is_sys_path = node.attr == "path" and isinstance(node.value, ast.Name) and node.value.id == "sys"
+            self.identifiers |= {"sys", "path"} if is_sys_path else {node.attr} - {"path"}
         elif isinstance(node, ast.keyword) and node.arg:
             self.identifiers.add(node.arg)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -253,10 +259,13 @@ class _Names:
 
 def _imports_anything(identifiers: Collection[str], texts: Collection[str], mentions: Mentions) -> bool:
     """Whether a source with these names and texts may import modules that it does not name."""
-    if not _IMPORTERS.isdisjoint(identifiers) or ("torch" in identifiers and "load" in identifiers):
+    if not _IMPORTERS.isdisjoint(identifiers):
+        return True
+    if any(one in identifiers and two in identifiers for one, two in _IMPORTERS_OF_TWO_WORDS):
         return True
     for text in texts:
-        if ".py" in text or ("-m" in text and "-m" in text.split()):  # a file or module that is run
+        # A file or module that is run.
+        if ".py" in text or "PYTHONPATH" in text or ("-m" in text and "-m" in text.split()):
             return True
         if "import" in text and mentions.in_text(text):  # code in a text
             return True

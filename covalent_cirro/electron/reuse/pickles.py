@@ -48,7 +48,7 @@ class Described(NamedTuple):
     parameters: tuple[str, ...] = ()
 
 
-@functools.lru_cache(maxsize=128)
+@functools.lru_cache(maxsize=32)
 def describe(data: bytes) -> Described:
     """Describe the content of a pickle; of bytes that are no pickle, or an unknown one, the bytes themselves.
 

@@ -27,7 +27,11 @@ def changes(work: Work, earlier: Work) -> str:
     """What an earlier work of the same electrons differs in, such as ``"lab/helpers.py changed, another image"``."""
     changed = _changed(work, earlier)
     parts = [each for each in changed if isinstance(each, WorkPart)]
-    paths = [each for each in changed if isinstance(each, str)]
+    # Where packages were compared as a whole, their files are not known, or those of one side only.
+    whole = any(part.kind == "package" for part in parts)
+    paths = [each for each in changed if isinstance(each, str) and not whole]
+    if WorkPart("packages") in parts:
+        parts = [part for part in parts if part.kind != "package"]
     said = [_said(part, work, len(work.names) > 1) for part in parts]
     for path in paths:
         what = (
