@@ -33,7 +33,7 @@ from covalent_cirro.contract.protocol import (
     Reused,
     Task,
 )
-from covalent_cirro.electron.reuse.package_files import ARCHIVE_BYTES, Files, PackedFile
+from covalent_cirro.electron.reuse.package_files import ARCHIVE_BYTES, Files, PackedFile, reached
 from covalent_cirro.electron.reuse.pickles import describe
 from covalent_cirro.electron.reuse.reasons import changes, nearest
 from covalent_cirro.electron.reuse.work import READ_BYTES, Work, archives_to_read, blobs_to_read, work_of
@@ -140,6 +140,15 @@ def test_a_script_under_another_name_says_the_same(one: dict[str, bytes]) -> Non
     assert {name: describe(data).digest for name, data in one.items()} == {
         name: describe(data).digest for name, data in other.items()
     }
+
+
+def test_the_texts_of_a_pickle_are_told_without_where_its_functions_are_from(one: dict[str, bytes]) -> None:
+    """They say which modules it imports: none of a local package, and nothing that could import any."""
+    texts = describe(one["electron"]).texts
+    assert texts is not None
+    assert {"alpha", "math", "sqrt", "Point", "Doc."} < texts
+    assert texts.isdisjoint({"script.py", "__main__"})
+    assert reached({"lab/a.py": PackedFile("1", ("lab.a",), frozenset(), False)}, texts) == {}
 
 
 def test_a_function_that_uses_the_name_of_its_script_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,17 +439,18 @@ def test_what_changed_is_named(change: dict[str, Any], reason: str) -> None:
 def test_an_argument_by_position_has_the_name_of_its_parameter() -> None:
     """If the function is known."""
     function = Inline(cloudpickle.dumps(lambda config, *others: config))
-    one, two = ({"task": {"function": function, "args": (each, BLOB)}} for each in (SEVEN, EIGHT))
-    assert changes(work(**one), work(**two)) == "twice: argument config is another one"
-    three = {"task": {"function": function, "args": (SEVEN, SEVEN)}}
-    assert changes(work(**one), work(**three)) == "twice: argument 2 is another one"
+    one, two, three = (
+        work(task={"function": function, "args": args}) for args in ((SEVEN, BLOB), (EIGHT, BLOB), (SEVEN, SEVEN))
+    )
+    assert changes(one, two) == "twice: argument config is another one"
+    assert changes(one, three) == "twice: argument 2 is another one"
 
 
 def test_files_that_changed_are_named() -> None:
     """With those that are new or gone; the first five."""
     others = {**FILES, "lab/a.py": FILES["lab/a.py"]._replace(digest="3")}
     more = FILES | {f"lab/{name}.py": FILES["lab/a.py"] for name in "cdefgh"}
-    of = {"task": {"args": (SEVEN, Inline(cloudpickle.dumps("-m")))}}
+    of: dict[str, Any] = {"task": {"args": (SEVEN, Inline(cloudpickle.dumps("-m")))}}
     assert changes(work(others, **of), work(FILES, **of)) == "lab/a.py changed"
     said = changes(work(more, **of), work(FILES, **of))
     assert said == ", ".join(f"lab/{name}.py is new" for name in "cdefg") + " and 1 more"

@@ -135,6 +135,9 @@ def test_all_count_where_the_pickles_are_not_known() -> None:
         "import pickle",
         "import sys\nsys.path.insert(0, folder)",
         "from sys import path",
+        "import torch as t\nt.load(path)",
+        "from torch import load",
+        "import torch\ntorch.load(path, weights_only=False)",
         "environment = {'PYTHONPATH': folder}",
         "import torch\ntorch.load(path)",
         "import numpy\nnumpy.load(path, allow_pickle=True)",
@@ -156,9 +159,10 @@ def test_what_only_sounds_like_an_import_is_none() -> None:
     """A docstring, a method ``eval`` or ``load``, and a comment."""
     source = '''
         """Use it so: import lab.plots, or plots.py."""
-        import json, sys, os.path
+        import json, sys, os.path, torch
         from os import path
         json.load(os.path)
+        torch.load(file, weights_only=True)
         net.eval()  # import_module
     '''
     assert counted(LAB | {"lab/losses.py": textwrap.dedent(source)}, "lab.train") == TRAIN

@@ -40,8 +40,8 @@ _IMPORTERS = frozenset(
 )
 """Names of functions and modules that import a module whose name is a value, or unpickle, which does the same."""
 
-_IMPORTERS_OF_TWO_WORDS = (("torch", "load"), ("sys", "path"))
-"""The same, where one of the names alone says nothing."""
+_IMPORTERS_IN = {"torch": "load", "sys": "path"}
+"""The same, of names that say nothing without their module."""
 
 
 class PackedFile(NamedTuple):
@@ -106,6 +106,8 @@ def reached(files: Files, texts: Collection[str] | None) -> dict[str, str]:
             by_module.setdefault(module, []).append(path)
     mentions = Mentions({module.partition(".")[0] for module in by_module})
     if texts is None or _imports_anything(texts, texts, mentions):
+        return everything
+    if any(module in texts and name in texts for module, name in _IMPORTERS_IN.items()):
         return everything
     # Other files than sources can be read without an import.
     found = {path for path, file in files.items() if not file.modules or not path.endswith(".py")}
@@ -201,7 +203,8 @@ def _source(data: bytes, path: str, modules: tuple[str, ...], mentions: Mentions
         found.add(node)
     texts = found.texts()
     names = found.names | {name for text in texts for name in mentions.in_text(text)}
-    return PackedFile(digest, modules, frozenset(names), _imports_anything(found.identifiers, texts, mentions))
+    anything = found.uses_importer or _imports_anything(found.identifiers, texts, mentions)
+    return PackedFile(digest, modules, frozenset(names), anything)
 
 
 def _opaque(data: bytes, modules: tuple[str, ...]) -> PackedFile:
@@ -209,11 +212,13 @@ def _opaque(data: bytes, modules: tuple[str, ...]) -> PackedFile:
 
 
 class _Names:
-    """What a source names: modules that it imports, identifiers, and texts."""
+    """What a source names: modules that it imports, identifiers, and texts; and whether it uses `_IMPORTERS_IN`."""
 
     def __init__(self, is_package: bool, modules: tuple[str, ...]) -> None:
         self.names: set[str] = set()
         self.identifiers: set[str] = set()
+        self.uses_importer = False
+        self._safe: set[int] = set()
         self._texts: dict[int, str] = {}
         self._docs: set[int] = set()
         self._is_package = is_package
@@ -224,16 +229,23 @@ class _Names:
         if isinstance(node, ast.Import):
             self.names |= {alias.name for alias in node.names}
             self.identifiers |= {alias.name.partition(".")[0] for alias in node.names}
+            self.uses_importer |= any(alias.asname and alias.name in _IMPORTERS_IN for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            names = {*(node.module or "").split("."), *(alias.name for alias in node.names)}
-            self.identifiers |= names - ({"path"} if node.module == "os" else set())
+            self.identifiers |= {*(node.module or "").split("."), *(alias.name for alias in node.names)}
+            importer = _IMPORTERS_IN.get(node.module or "") if not node.level else None
+            self.uses_importer |= any(alias.name in (importer, "*") for alias in node.names) and importer is not None
             for base in self._bases(node):
                 self.names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Name):
             self.identifiers.add(node.id)
         elif isinstance(node, ast.Attribute):
-            is_sys_path = node.attr == "path" and isinstance(node.value, ast.Name) and node.value.id == "sys"
-            self.identifiers |= {"sys", "path"} if is_sys_path else {node.attr} - {"path"}
+            self.identifiers.add(node.attr)
+            importer = _IMPORTERS_IN.get(node.value.id) if isinstance(node.value, ast.Name) else None
+            self.uses_importer |= node.attr == importer and id(node) not in self._safe
+        elif isinstance(node, ast.Call):
+            # `torch.load(file, weights_only=True)` reads tensors, and imports nothing.
+            if any(each.arg == "weights_only" and _is_true(each.value) for each in node.keywords):
+                self._safe.add(id(node.func))
         elif isinstance(node, ast.keyword) and node.arg:
             self.identifiers.add(node.arg)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -257,11 +269,13 @@ class _Names:
         return [".".join([*parts, *([node.module] if node.module else [])]) for parts in inside]
 
 
+def _is_true(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is True
+
+
 def _imports_anything(identifiers: Collection[str], texts: Collection[str], mentions: Mentions) -> bool:
     """Whether a source with these names and texts may import modules that it does not name."""
     if not _IMPORTERS.isdisjoint(identifiers):
-        return True
-    if any(one in identifiers and two in identifiers for one, two in _IMPORTERS_OF_TWO_WORDS):
         return True
     for text in texts:
         # A file or module that is run.

@@ -70,6 +70,7 @@ class _StackMachine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.effects: list[Object] = []
+        self.without_module: set[int] = set()
         self.made = 0
 
     def do(self, name: str, argument: Any) -> None:
@@ -143,14 +144,18 @@ def _called(machine: _StackMachine, _: Any) -> None:
         machine.made += made
     else:
         machine.make("call", [function, arguments])
-        _leave_out_module(machine.stack[-1])
+        _leave_out_module(machine.stack[-1], machine.without_module)
 
 
-def _leave_out_module(call: Object) -> None:
+def _leave_out_module(call: Object, done: set[int]) -> None:
     """Remove name and path of the module from what cloudpickle says of a function or class that it pickles by value.
 
     They are those of the user's script, whose name and path are no part of the work. A function that uses its
     ``__name__`` or ``__file__`` has them among its globals, which stay.
+
+    Args:
+        call: A call.
+        done: Ids of objects for which this was done: each is read once, however many calls have it.
     """
     name, arguments = cloudpickle_call(call) or ("", [])
     if name == "_make_skeleton_enum" and len(arguments) > _ENUM_MODULE:
@@ -159,7 +164,8 @@ def _leave_out_module(call: Object) -> None:
     for index in _MODULE_NAMED_IN.get(name, ()):
         parts = found.parts if isinstance(found, Object) and found.kind == "tuple" else ()
         found = parts[index] if index < len(parts) else None
-    if isinstance(found, Object) and found.kind == "dict":
+    if isinstance(found, Object) and found.kind == "dict" and found is not call.parts[1] and id(found) not in done:
+        done.add(id(found))
         pairs = list(zip(found.parts[::2], found.parts[1::2], strict=False))
         module = next((value for key, value in pairs if key == "__module__" and isinstance(value, str)), None)
         found.parts = []
