@@ -163,6 +163,7 @@ def _facts(story: Story, saved: SavedCheckpoint | None, cost: Report) -> Iterato
     rows: tuple[tuple[str, Any], ...] = (
         ("state", story.state + (f" ({story.end.replace('_', ' ')})" if story.end else "")),
         ("why", story.why),
+        ("not reused", story.not_reused),
         ("to do", story.advice),
         ("asked for", _asked(story)),
         ("used", _used(story.usage, story.vcpus)),

@@ -242,6 +242,7 @@ def parse_call(data: bytes) -> Call:
         tried=_parse_tried(fields),
         image=fields.text("image", _URI_CHARS) if fields.raw("image") is not None else "",
         lattice=fields.text("lattice", limits.ELECTRON_CHARS) if fields.raw("lattice") is not None else "",
+        not_reused=fields.text("not_reused", limits.MESSAGE_CHARS) if fields.raw("not_reused") is not None else "",
     )
 
 

@@ -450,6 +450,7 @@ class Call(NamedTuple):
         tried: Earlier tries, oldest first.
         image: The job's image, with its digest if ECR knows it.
         lattice: Name of its lattice; empty if it is not known.
+        not_reused: Why no results of an earlier dispatch were reused; empty if that was not asked for.
     """
 
     call_id: str
@@ -462,6 +463,7 @@ class Call(NamedTuple):
     tried: tuple[Tried, ...] = ()
     image: str = ""
     lattice: str = ""
+    not_reused: str = ""
 
     @property
     def attempts_before(self) -> int:

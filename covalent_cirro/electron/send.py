@@ -30,7 +30,6 @@ from covalent_cirro.electron.launches import Launch, find, is_expected
 from covalent_cirro.electron.patience import retry_until_fixed
 from covalent_cirro.electron.resume import adoption
 from covalent_cirro.electron.reuse import taking
-from covalent_cirro.electron.reuse.earlier import EarlierDispatch
 from covalent_cirro.electron.reuse.taking import Taken
 from covalent_cirro.errors import AccessDenied, CirroError, LocalFileError, NotFound
 from covalent_cirro.jobs import states
@@ -116,9 +115,12 @@ async def send_job(
             # Before anything is stored: an error in the id of the earlier dispatch costs nothing then.
             await launch.unless_cancelled(earlier.load())
             prepared = await launch.unless_cancelled(prepare(REFUSED_FRESH_S))
-            reused = await launch.unless_cancelled(_reused(engine, launch, earlier, prepared, group))
-            if reused is not None:
-                return reused
+            taken = await launch.unless_cancelled(
+                taking.take(engine, earlier, prepared.location, prepared.call, group.lattice)
+            )
+            if isinstance(taken, Taken):
+                return _show_reused(launch, taken)
+            prepared = prepared._replace(call=prepared.call._replace(not_reused=taken.why))
 
         async def store() -> Written:
             if begun is not None:
@@ -154,14 +156,6 @@ async def _begun(
     if job.job_id is not None:  # of a job that AWS Batch has forgotten there is nothing to cancel
         await hold(engine, launch, job.job_id, job.call, keep_handle)
     return job
-
-
-async def _reused(
-    engine: Engine, launch: Launch, earlier: EarlierDispatch, prepared: Written, group: Group
-) -> ReusedResults | None:
-    """Results of the same work in an earlier dispatch: the second step of `send_job`. `None`: there are none."""
-    taken = await taking.take(engine, earlier, prepared.location, prepared.call, group.lattice)
-    return None if taken is None else _show_reused(launch, taken)
 
 
 def _show_reused(launch: Launch, taken: Taken) -> ReusedResults:

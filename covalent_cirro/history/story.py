@@ -109,6 +109,7 @@ class Story(NamedTuple):
         state: State of its newest job in AWS's word; from the outcome where AWS does not know the job any more.
         end: Kind of its end (`ends.End`); empty before the end.
         why: Why it waits or failed, in AWS's or the runner's words.
+        not_reused: Why no results of an earlier dispatch were reused; empty if that was not asked for.
         advice: What to do, with the figure to set; empty where the traceback says all.
         error: The first lines of its traceback.
         periods: Its periods, in order.
@@ -130,6 +131,7 @@ class Story(NamedTuple):
     state: str
     end: str
     why: str
+    not_reused: str
     advice: str
     error: str
     periods: tuple[Period, ...]
@@ -198,6 +200,7 @@ def tell(
         state=state,
         end=explanation.end.value if state in TERMINAL_STATES else "",
         why=str(turn.reason) if turn is not None else _why(of, record, failure, state),
+        not_reused=of.call.not_reused if of.call is not None and of.reused is None else "",
         advice=explanation.next_step if state == JobState.FAILED.value else "",
         error="\n".join(texts.cut(line, LINE_CHARS) for line in lines),
         periods=tuple(_periods(of, record)),

@@ -25,7 +25,7 @@ from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.covalent_server.status_board import board
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.result_writer import read_outcome
-from covalent_cirro.electron.reuse.earlier import EarlierDispatch, earlier_dispatch
+from covalent_cirro.electron.reuse.earlier import EarlierDispatch, NotReused, earlier_dispatch
 from covalent_cirro.errors import OutcomeError
 from covalent_cirro.jobs.formatting import moment_utc
 from covalent_cirro.jobs.reuse_texts import REUSED, checked_origin, origin_text
@@ -53,7 +53,9 @@ def earlier_of(engine: Engine, settings: Settings) -> EarlierDispatch | None:
     return earlier_dispatch(engine, settings.s3_bucket_name, settings.key_prefix, settings.reuse_from)
 
 
-async def take(engine: Engine, earlier: EarlierDispatch, place: Location, call: Call, lattice: str) -> Taken | None:
+async def take(
+    engine: Engine, earlier: EarlierDispatch, place: Location, call: Call, lattice: str
+) -> Taken | NotReused:
     """Reuse results of the same work for a call that is not stored.
 
     Args:
@@ -64,11 +66,12 @@ async def take(engine: Engine, earlier: EarlierDispatch, place: Location, call: 
         lattice: Name of the lattice.
 
     Returns:
-        The reused results; `None` where the earlier dispatch has none.
+        The reused results; or why the earlier dispatch has none.
     """
     origin = await earlier.find(call)
-    if origin is None:
-        return None
+    if isinstance(origin, NotReused):
+        log.info("The work of %s is done: %s", place.call_uri, origin.why)
+        return origin
     reused = Reused(
         dispatch_id=call.dispatch_id,
         lattice=lattice,
