@@ -83,6 +83,8 @@ def choose(named_by: list[str], *, unasked: bool = False) -> Path | None:
                 f"the local stack in {shown(found.ended)} does not run. Give --aws if this is to act on your own AWS "
                 "without a question, or start the local stack with `cirro local up`. Nothing was changed."
             )
+        if found.ended is not None:
+            render.note(f"The local stack in {shown(found.ended)} does not run: this uses your own AWS.")
         return None
     instead = " and ".join(setting_sources.account_variables())
     render.note(

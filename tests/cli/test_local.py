@@ -300,9 +300,11 @@ def test_after_a_local_stack_has_ended_nothing_is_done_unasked(
     refused = cirro("destroy", "--yes")
     assert refused.exit_code == 2
     assert "the local stack in .cirro does not run" in refused.stderr
-    for passed in (cirro("destroy", "--yes", "--aws"), cirro("destroy")):
+    for options, is_told in ((("--yes", "--aws"), False), ((), True)):
+        passed = cirro("destroy", *options)
         assert passed.exit_code == 1
         assert "found no credentials" in passed.stderr
+        assert ("The local stack in .cirro does not run: this uses your own AWS." in passed.stderr) is is_told
 
 
 def test_a_shell_is_pointed_at_the_local_stack(inside: Path, emulated: LocalStack, program: Program) -> None:
