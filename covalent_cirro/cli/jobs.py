@@ -16,11 +16,12 @@ from covalent_cirro.errors import AwsError
 from covalent_cirro.history import find
 from covalent_cirro.history.account import open_account
 from covalent_cirro.history.board import Board
-from covalent_cirro.history.electron_list import Row, counts, row_document
+from covalent_cirro.history.electron_list import Row, counts, differences, row_document
 from covalent_cirro.history.names import SHORT, Wanted
+from covalent_cirro.jobs import arguments
 from covalent_cirro.jobs.formatting import MIB, counted, elapsed, memory
 
-HEADERS = ("electron", "lattice", "node", "state", "attempt", "where", "memory", "")
+HEADERS = ("electron", "arguments", "lattice", "node", "state", "attempt", "where", "memory", "")
 
 WHY_CHARACTERS = 100
 """Characters of a reason in the list, at most; `cirro show` has all of it."""
@@ -117,6 +118,7 @@ def _cells(rows: Sequence[Row], now: float) -> list[tuple[str, ...]]:
     return [
         (
             row.electron,
+            arguments.line(own, arguments.CELL_CHARS),
             row.lattice,
             f"{row.dispatch_id[:SHORT]}:{row.node_id}",
             _state(row, now),
@@ -125,7 +127,7 @@ def _cells(rows: Sequence[Row], now: float) -> list[tuple[str, ...]]:
             _memory(row),
             _why(row),
         )
-        for row in rows
+        for row, own in zip(rows, differences(rows), strict=True)
     ]
 
 

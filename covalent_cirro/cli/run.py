@@ -16,7 +16,7 @@ from covalent_cirro.errors import AwsError, HostError, SettingsError
 from covalent_cirro.history import find
 from covalent_cirro.history.account import open_account
 from covalent_cirro.history.board import Board
-from covalent_cirro.history.electron_list import Row, counts
+from covalent_cirro.history.electron_list import Row, counts, row_document
 from covalent_cirro.history.names import SHORT, Wanted
 from covalent_cirro.jobs.formatting import counted
 from covalent_cirro.jobs.reuse_texts import REUSED
@@ -91,7 +91,7 @@ def run(
         if status != client.COMPLETED:
             rows = Board(account, dispatch_id).look()  # with Covalent's own nodes, which are no jobs
     if as_json:
-        electrons = [row._asdict() for row in rows]
+        electrons = [row_document(row) for row in rows]
         render.document({"dispatch_id": dispatch_id, "status": status, "electrons": electrons, "counts": counts(rows)})
     elif status == client.COMPLETED:
         # Covalent would raise FileNotFoundError without naming its setting.

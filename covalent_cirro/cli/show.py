@@ -21,6 +21,7 @@ from covalent_cirro.history.report import Report, cost_document, of_electron
 from covalent_cirro.history.report.page import machine
 from covalent_cirro.history.saved_checkpoints import SavedCheckpoint
 from covalent_cirro.history.story import Site, Story, document, tell
+from covalent_cirro.jobs import arguments
 from covalent_cirro.jobs.formatting import MIB, duration, elapsed, memory, moment, usd
 
 
@@ -152,6 +153,7 @@ def _checkpoint(saved: SavedCheckpoint | None) -> str:
 
 def _facts(story: Story, saved: SavedCheckpoint | None, cost: Report) -> Iterator[tuple[str, str]]:
     rows: tuple[tuple[str, Any], ...] = (
+        ("called with", arguments.line(story.arguments, arguments.WHOLE_CHARS)),
         ("state", story.state + (f" ({story.end.replace('_', ' ')})" if story.end else "")),
         ("why", story.why),
         ("to do", story.advice),

@@ -75,6 +75,11 @@ def read_header(file: BinaryIO) -> Header:
     return Header(fields, string_offset, data_offset)
 
 
+def read_text(file: BinaryIO, header: Header, most_bytes: int) -> str:
+    """The beginning of ``str(obj)``, of at most so many bytes. ``header`` was just read from the file."""
+    return file.read(min(most_bytes, header.data_offset - header.string_offset)).decode("utf-8", "ignore")
+
+
 def iter_pickle(file: BinaryIO, header: Header) -> Iterator[bytes]:
     """Yield the pickle of an open ``.tobj`` file, decoded chunk by chunk (about 1 MB in memory, whatever the size).
 

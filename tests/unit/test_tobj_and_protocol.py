@@ -110,6 +110,7 @@ tasks = st.builds(
     st.none() | refs,
     st.lists(st.one_of(refs, st.builds(NodeOutput, st.integers(0, 9))), max_size=3).map(tuple),
     st.dictionaries(texts, refs, max_size=3),
+    arguments=st.dictionaries(texts, texts, max_size=3).map(lambda each: tuple(each.items())),
 )
 calls = st.builds(
     Call,
@@ -138,6 +139,25 @@ calls = st.builds(
 def test_a_call_comes_back_as_it_was(call: Call) -> None:
     """Round trip."""
     assert documents.parse_call(documents.dump_call(call)) == call
+
+
+@pytest.mark.parametrize("arguments", [None, [], "lr=0.1", {"lr": 0.1}, {"lr": None}])
+def test_a_call_with_another_summary_of_arguments_is_used_without_it(arguments: object) -> None:
+    """One of an older covalent-cirro has none; what is only shown fails no electron."""
+    written = json.loads(documents.dump_call(Call("c", "d", "3", "3", "0", (Task(1, "f", Inline(b""), None, (), {}),))))
+    written["tasks"][0]["arguments"] = arguments
+    if arguments is None:
+        del written["tasks"][0]["arguments"]
+    assert documents.parse_call(json.dumps(written).encode()).tasks[0].arguments == ()
+
+
+@given(st.text(), st.integers(0, 20))
+def test_the_beginning_of_a_values_text_is_read(text: str, most: int) -> None:
+    """Of so many bytes; nothing of the pickle behind it."""
+    file = io.BytesIO()
+    tobj.Writer(file, {}, text.encode("utf-8", "replace")).write(b"pickle")
+    file.seek(0)
+    assert text.encode("utf-8", "replace").startswith(tobj.read_text(file, tobj.read_header(file), most).encode())
 
 
 no_logs = st.builds(Log, st.integers(0, 9), st.just(()), texts)
