@@ -92,7 +92,9 @@ async def upload(
                 python=platform.python_version(),
                 covalent="",
                 parameters={
-                    node_id: [InputParameter(name, each, PARAMETER_PREFIX) for name, each in zip(names, inputs, strict=True)]
+                    node_id: [
+                        InputParameter(name, each, PARAMETER_PREFIX) for name, each in zip(names, inputs, strict=True)
+                    ]
                 },
             )
             spec = ElectronSpec(

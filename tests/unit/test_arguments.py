@@ -87,7 +87,7 @@ def shown(value: Any, name: str = "x") -> str:
     ids=lambda value: type(value).__name__,
 )
 def test_a_value_is_shown_in_a_few_words(value: Any, text: str) -> None:
-    """Fields of a configuration one by one, numbers short, an object without a text by its class, a list by its size."""
+    """Fields of a configuration one by one, numbers short, an object by its class, a list by its size."""
     assert shown(value) == text
 
 
