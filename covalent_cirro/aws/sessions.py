@@ -6,15 +6,12 @@ executor.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-
-import tenacity
 
 from covalent_cirro import local_files
 from covalent_cirro.aws import foreign_answers, setting_sources
@@ -23,6 +20,7 @@ from covalent_cirro.settings import Settings
 
 if TYPE_CHECKING:
     import boto3
+    import tenacity
     from aiobotocore.session import AioSession
     from botocore.session import Session
 
@@ -36,8 +34,6 @@ UNREACHABLE_PATIENCE_S = 30.0
 """Seconds for which a call to an unreachable endpoint is repeated: most likely its name is wrong."""
 
 _UNREACHABLE = frozenset({"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "SSLError"})
-
-_TIMEOUT = asyncio.TimeoutError  # another class than TimeoutError before Python 3.11
 
 _THROTTLED = frozenset(
     {
@@ -229,6 +225,8 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
         LocalFileError: What was sent could not be read, or this machine has no more files to open.
         SettingsError: The profile does not exist, or the endpoint or region is malformed.
     """
+    from asyncio import TimeoutError as OutOfTime  # another class than TimeoutError before Python 3.11
+
     from aiohttp import ClientError as BrokenBody  # aiobotocore reads bodies with it and lets its errors through
     from botocore import exceptions as bc
     from botocore.parsers import ResponseParserError
@@ -273,7 +271,7 @@ def translate(operation: str, *, access: Access, of: str = "") -> Iterator[None]
         raise SettingsError(
             f"{setting_sources.region(access.region)}: {error}. Set region= to one such as eu-west-1."
         ) from error
-    except (bc.ConnectionError, bc.HTTPClientError, bc.IncompleteReadError, BrokenBody, _TIMEOUT, OSError) as error:
+    except (bc.ConnectionError, bc.HTTPClientError, bc.IncompleteReadError, BrokenBody, OutOfTime, OSError) as error:
         program = setting_sources.credential_process(error, access.profile)
         if program:
             raise Unsigned(
@@ -382,6 +380,7 @@ async def patiently(call: Callable[[], Awaitable[T]], patience_s: float) -> T:
         AwsError: At once, if the error is not retryable; else the last error, once ``patience_s`` or, without a
             connection, `UNREACHABLE_PATIENCE_S` have passed.
     """
+    import tenacity  # imports asyncio and tornado; most commands never need it
 
     def is_enough(state: tenacity.RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None

@@ -1,6 +1,9 @@
 """The command ``cirro``: a file for each command, and one renderer. Commands parse options, call and show results.
 
 The file of a command is imported when the command is called. ``cirro --help`` and shell completion import click only.
+A command's file imports at its beginning what its options and its output need: click, files of this folder, and pure
+rooms. What acts, on AWS, Covalent or this machine, is imported in the function that uses it, so that a help text does
+not wait for it.
 """
 
 from __future__ import annotations

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from covalent_cirro import deployment
-from covalent_cirro.aws.clients import Clients
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.covalent_server import config
-from covalent_cirro.covalent_server.config import Recorded
-from covalent_cirro.deployment import Deployed
-from covalent_cirro.deployment.change_sets import Change
-from covalent_cirro.deployment.plans import PartPlan, Plan
-from covalent_cirro.deployment.running_jobs import CHOICES, END, REFUSE, WAIT, AffectedJobs
-from covalent_cirro.deployment.stack_events import StackEvent
 from covalent_cirro.errors import SettingsError
+from covalent_cirro.jobs.affected_jobs import CHOICES, END, REFUSE, WAIT, AffectedJobs
+
+if TYPE_CHECKING:
+    from covalent_cirro.covalent_server.config import Recorded
+    from covalent_cirro.deployment import Deployed
+    from covalent_cirro.deployment.change_sets import Change
+    from covalent_cirro.deployment.plans import PartPlan, Plan
+    from covalent_cirro.deployment.stack_events import StackEvent
 
 
 @click.command()
@@ -54,6 +54,10 @@ def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes
     cirro deploy --region eu-west-1
     cirro deploy --parameter GpuInstanceTypes=g5,g6 --parameter GpuSpotMaxVcpus=128
     """
+    from covalent_cirro import deployment
+    from covalent_cirro.aws.clients import Clients
+    from covalent_cirro.covalent_server import config
+
     parameters = _parameters(given)
     client = Clients(target.access)
     shown: list[Plan] = []
@@ -82,9 +86,9 @@ def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes
         profile=target.access.profile or "",
     )
     if as_json:
-        render.document(_document(done, recorded, shown))
+        render.document(_document(done, recorded, shown, config.config_path()))
     else:
-        _show(done, recorded)
+        _show(done, recorded, config.config_path())
     for problem in done.problems:
         render.failure(problem)
     if done.problems:
@@ -208,13 +212,12 @@ def _details(change: Change) -> str:
     return f"{how}: {', '.join(change.properties)}" if change.properties else how
 
 
-def _show(done: Deployed, recorded: Recorded) -> None:
+def _show(done: Deployed, recorded: Recorded, path: Path) -> None:
     if done.changed:
         render.done(f"the deployment {done.name!r} is ready")
     else:
         render.done(f"nothing changed: the deployment {done.name!r} is as its templates and parameters say")
     render.facts(done.settings.items())
-    path = config.config_path()
     if recorded.written:
         render.done(f"written into [executors.cirro] of {path}: {', '.join(recorded.written)}")
         render.line(
@@ -231,7 +234,7 @@ def _show(done: Deployed, recorded: Recorded) -> None:
     )
 
 
-def _document(done: Deployed, recorded: Recorded, shown: list[Plan]) -> dict[str, Any]:
+def _document(done: Deployed, recorded: Recorded, shown: list[Plan], path: Path) -> dict[str, Any]:
     return {
         "name": done.name,
         "changed": done.changed,
@@ -246,7 +249,7 @@ def _document(done: Deployed, recorded: Recorded, shown: list[Plan]) -> dict[str
             for change in part.changes
         ],
         "config": {
-            "file": str(config.config_path()),
+            "file": str(path),
             "written": recorded.written,
             "kept": recorded.kept,
         },

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from covalent_cirro.aws.clients import Clients
 from covalent_cirro.cli import render
 from covalent_cirro.cli.deploy import show_event
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.covalent_server import config
-from covalent_cirro.deployment import holdings, teardown
-from covalent_cirro.deployment.holdings import Holdings, Proof
 from covalent_cirro.errors import Declined
 from covalent_cirro.jobs.formatting import counted, size
+
+if TYPE_CHECKING:
+    from covalent_cirro.deployment.holdings import Holdings, Proof
 
 
 @click.command(epilog="Exit codes: 0 nothing is left; 1 something is left, which is listed, or it failed.")
@@ -30,6 +30,10 @@ def destroy(target: Target, keep_data: bool, yes: bool, as_json: bool) -> None:
     Shows what will be deleted and asks, terminates the jobs, deletes data and stacks, and checks that nothing is left.
     After a failure, the next call goes on.
     """
+    from covalent_cirro.aws.clients import Clients
+    from covalent_cirro.covalent_server import config
+    from covalent_cirro.deployment import holdings, teardown
+
     client = Clients(target.access)
     found = holdings.survey(client, target.stack_name, keep_data=keep_data)
     if not as_json:
@@ -42,7 +46,7 @@ def destroy(target: Target, keep_data: bool, yes: bool, as_json: bool) -> None:
     if as_json:
         render.document(_document(found, proof, forgotten))
     else:
-        _show_proof(found, proof, forgotten)
+        _show_proof(found, proof, forgotten, config.config_path())
     if proof.left:
         sys.exit(1)
 
@@ -84,9 +88,9 @@ def _much(contents: Any, what: str) -> str:
     return f"{'' if contents.is_all else 'more than '}{contents.entries:,} {what}, {size(contents.size_bytes)}"
 
 
-def _show_proof(found: Holdings, proof: Proof, forgotten: list[str]) -> None:
+def _show_proof(found: Holdings, proof: Proof, forgotten: list[str], path: Path) -> None:
     if forgotten:
-        render.line(f"Taken out of {config.config_path()}: {', '.join(forgotten)}")
+        render.line(f"Taken out of {path}: {', '.join(forgotten)}")
     for reason in proof.not_asked:
         render.warning(f"could not be looked at: {reason}")
     if proof.left:

@@ -9,7 +9,6 @@ import click
 
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.deployment.doctor import RequestedResources, examine
 from covalent_cirro.jobs.findings import FAILURE, LEVELS
 from covalent_cirro.jobs.formatting import counted
 
@@ -31,6 +30,8 @@ def doctor(target: Target, vcpu: int | None, memory: float | None, gpus: int | N
 
     Changes nothing, except that one object is written into the bucket and deleted.
     """
+    from covalent_cirro.deployment.doctor import RequestedResources, examine
+
     asked = RequestedResources(vcpu=vcpu, memory=memory, num_gpus=gpus)
     with render.steps(quiet=as_json) as say:
         say(f"looking at deployment {target.stack_name!r}")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from covalent_cirro.aws.prices import Price
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.history.account import open_account
-from covalent_cirro.history.report import costs
-from covalent_cirro.history.report.costs import Estimate, Offer
-from covalent_cirro.history.report.sources import offers
 from covalent_cirro.jobs.formatting import duration, usd
 from covalent_cirro.jobs.machines import Need
 from covalent_cirro.settings import MIB_PER_GB
+
+if TYPE_CHECKING:
+    from covalent_cirro.aws.prices import Price
+    from covalent_cirro.history.report.costs import Estimate, Offer
 
 FITS_NOWHERE = 1
 """Exit code where no instance of the queue is large enough."""
@@ -46,6 +47,10 @@ def estimate(
     shown for the cheapest and for the most expensive instance type that AWS Batch is likely to start. Nothing is
     submitted.
     """
+    from covalent_cirro.history.account import open_account
+    from covalent_cirro.history.report import costs
+    from covalent_cirro.history.report.sources import offers
+
     with open_account(target.access, target.stack_name) as account:
         given = costs.need_of(account.settings)
         need = Need(
@@ -56,9 +61,9 @@ def estimate(
         offered, notes = offers(account, need)
     found = costs.estimate(need, minutes * 60, offered, electrons=electrons)
     if as_json:
-        render.document(_document(need, found, notes))
+        render.document(_document(need, found, notes, costs.NOT_IN_IT))
     elif found is not None:
-        _show(need, found)
+        _show(need, found, costs.NOT_IN_IT)
     if not as_json:
         for note in notes:
             render.line(note)
@@ -67,12 +72,12 @@ def estimate(
         raise SystemExit(FITS_NOWHERE)
 
 
-def _show(need: Need, found: Estimate) -> None:
+def _show(need: Need, found: Estimate, not_in_it: tuple[str, ...]) -> None:
     rows = [
         ("electrons", f"{found.electrons} of {duration(found.run_s)}, each {need}"),
         ("at least", f"{usd(found.least_usd)} on {_offer(found.least)}"),
         ("at most", f"{usd(found.most_usd)} on {_offer(found.most)}"),
-        ("not in it", "; ".join((*costs.NOT_IN_IT, "attempts that are lost"))),
+        ("not in it", "; ".join((*not_in_it, "attempts that are lost"))),
     ]
     render.facts(rows)
 
@@ -82,7 +87,7 @@ def _offer(offer: Offer) -> str:
     return f"{offer.kind.name} {price.market}, {usd(price.usd_per_hour)} an hour on {price.date} ({price.source})"
 
 
-def _document(need: Need, found: Estimate | None, notes: list[str]) -> dict[str, object]:
+def _document(need: Need, found: Estimate | None, notes: list[str], not_in_it: tuple[str, ...]) -> dict[str, object]:
     def offer(of: Offer) -> dict[str, object]:
         return {"instance_type": of.kind.name, **of.price._asdict()}
 
@@ -91,6 +96,6 @@ def _document(need: Need, found: Estimate | None, notes: list[str]) -> dict[str,
         estimated = {
             **{"currency": "USD", "least_usd": found.least_usd, "most_usd": found.most_usd},
             **{"least": offer(found.least), "most": offer(found.most)},
-            **{"electrons": found.electrons, "run_s": found.run_s, "not_included": list(costs.NOT_IN_IT)},
+            **{"electrons": found.electrons, "run_s": found.run_s, "not_included": list(not_in_it)},
         }
     return {"asked": need._asdict(), "estimate": estimated, "notes": notes}

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from covalent_cirro import deployment
-from covalent_cirro.aws.clients import Clients
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.covalent_server import config
-from covalent_cirro.deployment.images import build as image_build
-from covalent_cirro.deployment.images import push as image_push
-from covalent_cirro.deployment.images import repository as images
-from covalent_cirro.deployment.images.build import Built
-from covalent_cirro.deployment.images.docker_engine import DockerEngine
-from covalent_cirro.deployment.images.recipe import DEVICES, PLATFORMS, PYTHON, PYTHONS, Recipe
-from covalent_cirro.deployment.images.repository import PushedImage, Repository
 from covalent_cirro.jobs.formatting import megabytes
-from covalent_cirro.jobs.image_rules import VERSION_LABELS, ImageFacts
+from covalent_cirro.jobs.image_rules import DEVICES, PLATFORMS, PYTHONS, VERSION_LABELS, ImageFacts
+
+if TYPE_CHECKING:
+    from covalent_cirro.deployment.images.build import Built
+    from covalent_cirro.deployment.images.recipe import Recipe
+    from covalent_cirro.deployment.images.repository import PushedImage, Repository
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 
@@ -34,7 +32,7 @@ def _recipe_options(command: Command) -> Command:
         click.option(
             "--python",
             type=click.Choice(PYTHONS),
-            help=f"Minor version of Python. Unset: that of the Python here, {PYTHON}.",
+            help=f"Minor version of Python. Unset: that of the Python here, {_PYTHON}.",
         ),
         click.option(
             "--platform", type=click.Choice(PLATFORMS), help="Unset: linux/amd64, as the deployment's instances."
@@ -77,6 +75,9 @@ def build(as_json: bool, **recipe: Any) -> None:
     cirro image build --requirements requirements.txt --device gpu
     cirro image build --file Dockerfile
     """
+    from covalent_cirro.deployment.images import build as image_build
+    from covalent_cirro.deployment.images.docker_engine import DockerEngine
+
     with DockerEngine.connect() as engine, render.steps(quiet=as_json) as say:
         built = image_build.build(engine, _recipe(recipe), say)
         image_build.remember(engine, built)
@@ -97,6 +98,11 @@ def push(target: Target, as_json: bool, **recipe: Any) -> None:
     Without options, push the image that was built last; with options of `cirro image build`, the image that they
     describe, which is built first if needed. An image that the repository has already is not sent again.
     """
+    from covalent_cirro.covalent_server import config
+    from covalent_cirro.deployment.images import build as image_build
+    from covalent_cirro.deployment.images import push as image_push
+    from covalent_cirro.deployment.images.docker_engine import DockerEngine
+
     image_push.require_architecture(_recipe(recipe).platform)
     repository = _repository(target)
     with DockerEngine.connect() as engine:
@@ -131,11 +137,16 @@ def push(target: Target, as_json: bool, **recipe: Any) -> None:
 @json_option
 def listing(target: Target, as_json: bool) -> None:
     """List the images in the deployment's repository, latest first, and mark the one that jobs use."""
+    from covalent_cirro.covalent_server import config
+    from covalent_cirro.deployment.images import repository as images
+
     repository = _repository(target)
     found = images.listing(repository)
     told = images.facts(repository, [each.digest for each in found])
     uri = str(config.executor_section().get(config.IMAGE) or "")
-    rows = [_listed(repository, each, told.get(each.digest), uri) for each in found]
+    rows = [
+        _listed(repository, each, told.get(each.digest), used=images.names(repository, each, uri)) for each in found
+    ]
     if as_json:
         render.document(rows)
         return
@@ -165,10 +176,16 @@ def listing(target: Target, as_json: bool) -> None:
 
 
 def _recipe(given: dict[str, Any]) -> Recipe:
+    from covalent_cirro.deployment.images.recipe import Recipe
+
     return Recipe(**{name: value for name, value in given.items() if value is not None})
 
 
 def _repository(target: Target) -> Repository:
+    from covalent_cirro import deployment
+    from covalent_cirro.aws.clients import Clients
+    from covalent_cirro.deployment.images import push as image_push
+
     client = Clients(target.access)
     outputs = deployment.outputs(client("cloudformation"), target.stack_name)
     return image_push.repository_of(outputs, client("ecr"), target.access)
@@ -197,7 +214,7 @@ def _show(built: Built) -> None:
         render.warning(warning)
 
 
-def _listed(repository: Repository, found: PushedImage, told: ImageFacts | None, uri: str) -> dict[str, Any]:
+def _listed(repository: Repository, found: PushedImage, told: ImageFacts | None, *, used: bool) -> dict[str, Any]:
     return {
         "uri": f"{repository.uri}@{found.digest}",
         "digest": found.digest,
@@ -206,7 +223,7 @@ def _listed(repository: Repository, found: PushedImage, told: ImageFacts | None,
         "pushed_at": found.pushed_at.isoformat(),
         "architecture": told.architecture if told else "",
         "versions": {name: getattr(told, name, "") for name in VERSION_LABELS},
-        "used": images.names(repository, found, uri),
+        "used": used,
         "scan": {"status": found.scan_status, "findings": found.findings},
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -13,13 +13,13 @@ from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.errors import AwsError
-from covalent_cirro.history import find
-from covalent_cirro.history.account import open_account
-from covalent_cirro.history.board import Board
-from covalent_cirro.history.electron_list import Row, counts, differences, row_document
 from covalent_cirro.history.names import SHORT, Wanted
 from covalent_cirro.jobs import arguments
 from covalent_cirro.jobs.formatting import MIB, counted, elapsed, memory
+
+if TYPE_CHECKING:
+    from covalent_cirro.history.board import Board
+    from covalent_cirro.history.electron_list import Row
 
 HEADERS = ("electron", "arguments", "lattice", "node", "state", "attempt", "where", "memory", "")
 
@@ -54,6 +54,11 @@ def jobs(target: Target, dispatch: Wanted | None, everything: bool, watch: bool,
     Without options, jobs that have not ended and jobs of the last day are listed. A node is shown as DISPATCH:NODE, as
     other commands take it. Needs no Covalent server.
     """
+    from covalent_cirro.history import find
+    from covalent_cirro.history.account import open_account
+    from covalent_cirro.history.board import Board
+    from covalent_cirro.history.electron_list import counts, row_document
+
     if watch and as_json:
         raise click.UsageError("--watch shows a table; with --json, ask again yourself.")
     with open_account(target.access, target.stack_name) as account:
@@ -77,6 +82,8 @@ def jobs(target: Target, dispatch: Wanted | None, everything: bool, watch: bool,
 
 
 def _watch(board: Board, *, one_dispatch: bool) -> None:
+    from covalent_cirro.history.electron_list import counts
+
     with render.live() as show:
         rows: list[Row] = []
         while True:
@@ -115,6 +122,8 @@ def _reasons(rows: Sequence[Row]) -> list[str]:
 
 
 def _cells(rows: Sequence[Row], now: float) -> list[tuple[str, ...]]:
+    from covalent_cirro.history.electron_list import differences
+
     return [
         (
             row.electron,

@@ -8,14 +8,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from covalent_cirro.cli import render
 from covalent_cirro.errors import CirroError
 from covalent_cirro.jobs.formatting import counted
-from covalent_cirro.local.local_stack import LocalStack
+
+if TYPE_CHECKING:
+    from covalent_cirro.local.local_stack import LocalStack
 
 NOT_RUNNING = 3
 """Exit code of ``status`` where nothing runs, as with ``systemctl status``."""
@@ -58,7 +60,7 @@ def local() -> None:
 @_state_dir
 def up(server: bool, vcpus: int | None, docker: bool, state_dir: Path) -> None:
     """Start the emulated AWS and deploy in it. What runs already is left as it is."""
-    playground = LocalStack(state_dir)
+    playground = _stack(state_dir)
     before = playground.status()
     with render.steps() as say:
         now = playground.up(server=server, vcpus=vcpus, docker=docker, say=say)
@@ -77,7 +79,7 @@ def up(server: bool, vcpus: int | None, docker: bool, state_dir: Path) -> None:
 def down(state_dir: Path) -> None:
     """End what `up` started, jobs included, and remove its state."""
     with render.steps() as say:
-        stopped = LocalStack(state_dir).down(say)
+        stopped = _stack(state_dir).down(say)
     render.done("the local stack is stopped" if stopped else "no local stack runs here")
 
 
@@ -86,7 +88,7 @@ def down(state_dir: Path) -> None:
 @_state_dir
 def status(as_json: bool, state_dir: Path) -> None:
     """Show what runs, where, and the jobs by state."""
-    now = LocalStack(state_dir).status()
+    now = _stack(state_dir).status()
     if as_json:
         render.document(asdict(now))
     else:
@@ -117,7 +119,7 @@ def run(command: tuple[str, ...], state_dir: Path) -> None:
     cirro local exec -- python examples/sweep.py
     cirro local exec -- aws s3 ls
     """
-    environment = LocalStack(state_dir).environment(os.environ)
+    environment = _stack(state_dir).environment(os.environ)
     program = shutil.which(command[0], path=environment["PATH"])
     if program is None:
         render.failure(f"there is no program {command[0]!r} on the path. Check its name.")
@@ -126,6 +128,12 @@ def run(command: tuple[str, ...], state_dir: Path) -> None:
         os.execve(program, command, environment)  # noqa: S606  (signals and exit code are the command's own)
     except OSError as error:
         raise CirroError(f"{program} cannot be run: {error.strerror}") from error
+
+
+def _stack(state_dir: Path) -> LocalStack:
+    from covalent_cirro.local.local_stack import LocalStack
+
+    return LocalStack(state_dir)
 
 
 def _called() -> str:

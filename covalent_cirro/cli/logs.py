@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,13 +12,13 @@ from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.options import Target, target_options
 from covalent_cirro.contract import log_parts
-from covalent_cirro.history import find, following, output
-from covalent_cirro.history.account import Account, open_account
-from covalent_cirro.history.electron_list import NOBODY_KNOWS
-from covalent_cirro.history.find import Electron
 from covalent_cirro.history.names import Wanted
-from covalent_cirro.history.story import Site, tell
 from covalent_cirro.jobs.reuse_texts import REUSED
+
+if TYPE_CHECKING:
+    from covalent_cirro.history.account import Account
+    from covalent_cirro.history.find import Electron
+    from covalent_cirro.history.output import Piece
 
 
 @click.command()
@@ -33,6 +34,9 @@ def logs(target: Target, electron: Wanted, follow: bool, as_json: bool) -> None:
     The log of a job that runs, or that was killed, has both streams in one: it is written to stdout. Notes about the
     log are written to stderr. Needs no Covalent server; an electron that failed is no failure of this command.
     """
+    from covalent_cirro.history import find
+    from covalent_cirro.history.account import open_account
+
     with open_account(target.access, target.stack_name) as account:
         found = find.electron(account, electron)
         printed = False
@@ -45,13 +49,15 @@ def logs(target: Target, electron: Wanted, follow: bool, as_json: bool) -> None:
             _say_end(account, find.electron(account, electron) if follow else found, printed=printed)
 
 
-def _pieces(account: Account, found: Electron, *, follow: bool, as_json: bool) -> Iterator[output.Piece]:
+def _pieces(account: Account, found: Electron, *, follow: bool, as_json: bool) -> Iterator[Piece]:
+    from covalent_cirro.history import following, output
+
     if not follow:
         return output.read(account, found)
     return following.follow(account, found, say=(lambda _: None) if as_json else render.note)
 
 
-def _show(piece: output.Piece, *, as_json: bool) -> None:
+def _show(piece: Piece, *, as_json: bool) -> None:
     if as_json:
         render.document_line(piece._asdict())
     elif piece.about:
@@ -61,6 +67,9 @@ def _show(piece: output.Piece, *, as_json: bool) -> None:
 
 
 def _say_end(account: Account, found: Electron, *, printed: bool) -> None:
+    from covalent_cirro.history.electron_list import NOBODY_KNOWS
+    from covalent_cirro.history.story import Site, tell
+
     record = found.record
     if record is None and found.newest.outcome is None:
         render.note(NOBODY_KNOWS)

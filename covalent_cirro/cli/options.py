@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from covalent_cirro.aws.sessions import Access
-from covalent_cirro.covalent_server import config
+if TYPE_CHECKING:
+    from covalent_cirro.aws.sessions import Access
 
 DEFAULT_NAME = "cirro"
 
@@ -46,6 +46,9 @@ def target_options(command: Command) -> Command:
 
 def settle(stack_name: str | None, region: str | None, profile: str | None) -> Target:
     """The deployment. Recorded options of the last deployment are used only if it is the same deployment."""
+    from covalent_cirro.aws.sessions import Access
+    from covalent_cirro.covalent_server import config
+
     last = config.last_deploy()
     if last is not None and stack_name in (None, last.stack_name):
         stack_name = last.stack_name

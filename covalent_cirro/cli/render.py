@@ -1,27 +1,28 @@
 """Writes all output of ``cirro``: steps and results on stdout, failures on stderr.
 
 No other file of the command line prints. Texts are not interpreted as rich's markup or emoji codes, and control
-sequences in them do not reach a terminal (`terminal.py`).
+sequences in them do not reach a terminal (`terminal.py`). rich is imported when something is printed by it: a help text
+and ``--json`` do without.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.cells import cell_len
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.table import Table
-from rich.text import Text
 
 from covalent_cirro.cli import terminal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 MIN_TABLE_WIDTH = 160
 """Characters of a table's line in a pipe, at least: a pipe has no width, and cut digests are useless."""
@@ -29,32 +30,54 @@ MIN_TABLE_WIDTH = 160
 LEAST_REMARK = 16
 """Characters of a remark that are shown on the narrowest terminal."""
 
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(highlight=False, soft_wrap=True, stderr=True)
+
+@functools.cache
+def _out() -> Console:
+    """The console of stdout."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+@functools.cache
+def _err() -> Console:
+    """The console of stderr."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True, stderr=True)
 
 
 def _text(text: str, style: str = "", *, console: Console | None = None) -> Text:
     """A text without markup; on a terminal without control sequences."""
-    if text.isprintable() or not (console or _out).is_terminal:
+    from rich.text import Text
+
+    if text.isprintable() or not (console or _out()).is_terminal:
         return Text(text, style)
     made = Text.from_ansi(terminal.harmless(text).replace("\r", "\n"), style=style)
     return made.append("\n") if text.endswith("\n") else made
 
 
+def _joined(*parts: str | Text | tuple[str, str]) -> Text:
+    """A text of several parts; a pair is a text and its style. What comes from outside must be harmless already."""
+    from rich.text import Text
+
+    return Text.assemble(*parts)
+
+
 def line(text: str) -> None:
     """One line of plain text."""
-    _out.print(_text(text))
+    _out().print(_text(text))
 
 
 def heading(text: str) -> None:
     """A heading."""
-    _out.print(_text(text, "bold"))
+    _out().print(_text(text, "bold"))
 
 
 def note(text: str) -> None:
     """A note about the output, on stderr, so that a pipe does not get it."""
     end_raw()
-    _err.print(_text(text, "dim", console=_err))
+    _err().print(_text(text, "dim", console=_err()))
 
 
 _raw = {False: terminal.HarmlessStream(), True: terminal.HarmlessStream()}
@@ -78,17 +101,17 @@ def end_raw() -> None:
 
 def done(text: str) -> None:
     """A result that was achieved."""
-    _out.print(Text.assemble(("✓ ", "green"), _text(text)) if _out.is_terminal else Text(text))
+    _out().print(_joined(("✓ ", "green"), _text(text)) if _out().is_terminal else _text(text))
 
 
 def warning(text: str) -> None:
     """A warning about something that may not be what the user wants."""
-    _err.print(Text.assemble(("warning:", "yellow"), " ", _text(text, console=_err)))
+    _err().print(_joined(("warning:", "yellow"), " ", _text(text, console=_err())))
 
 
 def failure(text: str) -> None:
     """A failure: what failed, why, and what to do next."""
-    _err.print(Text.assemble(("error:", "bold red"), " ", _text(text, console=_err)))
+    _err().print(_joined(("error:", "bold red"), " ", _text(text, console=_err())))
 
 
 @contextlib.contextmanager
@@ -104,10 +127,10 @@ def steps(*, quiet: bool = False) -> Iterator[Callable[[str], None]]:
     if quiet:
         yield lambda step: None
         return
-    if not _out.is_terminal:
+    if not _out().is_terminal:
         yield line
         return
-    with _out.status("", spinner="dots" if terminal.takes("⠋") else "line") as spinner:
+    with _out().status("", spinner="dots" if terminal.takes("⠋") else "line") as spinner:
         yield lambda step: spinner.update(_text(f"{step} ..."))
 
 
@@ -121,11 +144,13 @@ def transfer(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]
     Yields:
         A function to call with a transfer's name, its transferred bytes, and its bytes in all; 0 if unknown.
     """
-    if quiet or not _out.is_terminal:
+    if quiet or not _out().is_terminal:
         yield lambda name, done_bytes, total_bytes: None
         return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=_out, transient=True) as bars:
+    with Progress(*columns, console=_out(), transient=True) as bars:
         shown: dict[str, Any] = {}
 
         def show(name: str, done_bytes: int, total_bytes: int) -> None:
@@ -138,7 +163,7 @@ def transfer(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]
 
 def interactive() -> bool:
     """Whether a user can answer."""
-    return sys.stdin.isatty() and _out.is_terminal
+    return sys.stdin.isatty() and _out().is_terminal
 
 
 def confirm(question: str) -> bool:
@@ -159,7 +184,7 @@ def confirm_by_typing(question: str, word: str) -> bool:
 
 def alert(text: str) -> None:
     """A warning before something is done."""
-    _out.print(Text.assemble(("! ", "bold red"), _text(text, "bold")) if _out.is_terminal else Text(f"! {text}"))
+    _out().print(_joined(("! ", "bold red"), _text(text, "bold")) if _out().is_terminal else _text(f"! {text}"))
 
 
 _SIGNS = {"+": "green", "~": "yellow", "-": "red", "-/+": "bold red"}
@@ -172,15 +197,13 @@ def changes(heading: str, rows: Iterable[tuple[str, str, str, str]]) -> None:
         heading: The stack of the resources.
         rows: Sign, name, type and details of each change.
     """
-    _out.print(_text(heading, "bold"))
+    _out().print(_text(heading, "bold"))
     shown = [tuple(map(terminal.plain, row)) for row in rows]
     names = max((len(name) for _, name, _, _ in shown), default=0)
     kinds = max((len(kind) for _, _, kind, _ in shown), default=0)
     for sign, name, kind, details in shown:  # not a table, which would be cut in a pipe
         style = _SIGNS.get(sign, "")
-        _out.print(
-            Text.assemble((f"  {sign:<3} ", style), f"{name:<{names}}  ", (f"{kind:<{kinds}}  ", "dim"), details)
-        )
+        _out().print(_joined((f"  {sign:<3} ", style), f"{name:<{names}}  ", (f"{kind:<{kinds}}  ", "dim"), details))
 
 
 def event(where: str, status: str, what: str, reason: str) -> None:
@@ -195,29 +218,31 @@ def event(where: str, status: str, what: str, reason: str) -> None:
     style = "red" if status.endswith("_FAILED") else "green" if status.endswith("_COMPLETE") else "dim"
     said = f": {reason}" if reason else ""
     where, status = terminal.plain(where), terminal.plain(status)
-    _out.print(Text.assemble(f"{where:<8} ", (f"{status:<35}", style), _text(f" {what}{said}")))
+    _out().print(_joined(f"{where:<8} ", (f"{status:<35}", style), _text(f" {what}{said}")))
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> None:
     """A table of names and values."""
+    from rich.table import Table
+
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(Text(terminal.plain(name)), _text(value))
+        table.add_row(_text(terminal.plain(name)), _text(value))
     _widen()
-    _out.print(table)
+    _out().print(table)
 
 
 def table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """A table with headers."""
     _widen()
-    _out.print(_table(headers, rows), crop=False)
+    _out().print(_table(headers, rows), crop=False)
 
 
 def _widen() -> None:
-    if not _out.is_terminal:  # rich assumes 80 columns for a pipe, and would cut lines
-        _out.width = max(_out.width, MIN_TABLE_WIDTH)
+    if not _out().is_terminal:  # rich assumes 80 columns for a pipe, and would cut lines
+        _out().width = max(_out().width, MIN_TABLE_WIDTH)
 
 
 _STATES = {"RUNNING": "cyan", "SUCCEEDED": "green", "FAILED": "red"}
@@ -225,6 +250,10 @@ _STATES = {"RUNNING": "cyan", "SUCCEEDED": "green", "FAILED": "red"}
 
 
 def _table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
     shown = Table(box=None, pad_edge=False, header_style="bold")
     names, values = list(headers), [list(map(terminal.plain, row)) for row in rows]
     # Cut names and ids are useless: on a narrow terminal the last column becomes narrower. Without a header it is a
@@ -233,7 +262,7 @@ def _table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
     for name, width in zip(names[:-1], others, strict=True):
         shown.add_column(name, no_wrap=True, min_width=width)
     shown.add_column(names[-1], no_wrap=not names[-1], overflow="fold")
-    left = max(LEAST_REMARK, _out.width - sum(others) - 2 * len(others))
+    left = max(LEAST_REMARK, _out().width - sum(others) - 2 * len(others))
     for row in values:
         made = [Text(cell, style=_STATES.get(cell.partition(" ")[0], "")) for cell in row]
         if not names[-1]:
@@ -249,7 +278,7 @@ def live() -> Iterator[Callable[[Iterable[str], Iterable[Iterable[str]], str], N
     Yields:
         A function to call with headers, rows and lines about them, for each update.
     """
-    if not _out.is_terminal:
+    if not _out().is_terminal:
 
         def below(headers: Iterable[str], rows: Iterable[Iterable[str]], footer: str) -> None:
             table(headers, rows)
@@ -257,7 +286,10 @@ def live() -> Iterator[Callable[[Iterable[str], Iterable[Iterable[str]], str], N
 
         yield below
         return
-    with Live(console=_out, auto_refresh=False, vertical_overflow="ellipsis") as shown:
+    from rich.console import Group
+    from rich.live import Live
+
+    with Live(console=_out(), auto_refresh=False, vertical_overflow="ellipsis") as shown:
 
         def in_place(headers: Iterable[str], rows: Iterable[Iterable[str]], footer: str) -> None:
             # The lines about the table come first: the end of a table that is higher than the terminal is cut.
@@ -270,7 +302,7 @@ def live() -> Iterator[Callable[[Iterable[str], Iterable[Iterable[str]], str], N
 
 def document(value: Any) -> None:
     """A JSON document, for programs."""
-    _out.print(json.dumps(value, indent=2), markup=False, emoji=False)
+    click.echo(json.dumps(value, indent=2))
 
 
 def document_line(value: Any) -> None:
@@ -292,7 +324,7 @@ def findings(found: Iterable[Any]) -> None:
     for (_, level), alike in itertools.groupby(found, key=lambda each: (each.id, each.level)):
         each, *others = alike
         mark, style = _MARKS[level]
-        if not _out.is_terminal:  # a pipe has no colours for the levels
+        if not _out().is_terminal:  # a pipe has no colours for the levels
             mark = f"{level:<8}"
         shown = [(f"{each.id} {each.subject}".strip(), each.seen, each.remedy)]
         if others and level == "ok":
@@ -301,6 +333,6 @@ def findings(found: Iterable[Any]) -> None:
         elif others:
             shown += [(f"{one.id} {one.subject}", one.seen, one.remedy) for one in others]
         for about, seen, remedy in shown:
-            _out.print(Text.assemble((f"{mark} ", style), _text(about, "bold"), _text(f": {seen}")))
+            _out().print(_joined((f"{mark} ", style), _text(about, "bold"), _text(f": {seen}")))
             if remedy:
-                _out.print(_text(f"{' ' * (len(mark) + 1)}-> {remedy}"))
+                _out().print(_text(f"{' ' * (len(mark) + 1)}-> {remedy}"))

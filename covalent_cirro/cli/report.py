@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.history.account import open_account
 from covalent_cirro.history.names import Wanted
-from covalent_cirro.history.report import Report, document, make
-from covalent_cirro.history.report.page import page
 from covalent_cirro.jobs.formatting import duration, usd
+
+if TYPE_CHECKING:
+    from covalent_cirro.history.report import Report
 
 
 @click.command()
@@ -34,6 +35,10 @@ def report(dispatch: Wanted, output: Path | None, target: Target, as_json: bool)
 
     With --json the report is written as one JSON document, and a page only with --output.
     """
+    from covalent_cirro.history.account import open_account
+    from covalent_cirro.history.report import document, make
+    from covalent_cirro.history.report.page import page
+
     with render.steps(quiet=as_json) as step, open_account(target.access, target.stack_name) as account:
         step("reading jobs, outcomes and prices")
         found = make(account, dispatch.dispatch)

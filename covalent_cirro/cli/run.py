@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,16 +12,15 @@ from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.jobs import rows_as_table
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.covalent_server import client
 from covalent_cirro.errors import AwsError, HostError, SettingsError
-from covalent_cirro.history import find
-from covalent_cirro.history.account import open_account
-from covalent_cirro.history.board import Board
-from covalent_cirro.history.electron_list import Row, counts, row_document
 from covalent_cirro.history.names import SHORT, Wanted
 from covalent_cirro.jobs.formatting import counted
 from covalent_cirro.jobs.reuse_texts import REUSED
 from covalent_cirro.jobs.states import JobState
+
+if TYPE_CHECKING:
+    from covalent_cirro.history.board import Board
+    from covalent_cirro.history.electron_list import Row
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as a shell has it."""
@@ -60,6 +60,12 @@ def run(
     \b
     cirro run sweep.py:sweep --epochs 20 --rates "[0.1, 0.01]"
     """
+    from covalent_cirro.covalent_server import client
+    from covalent_cirro.history import find
+    from covalent_cirro.history.account import open_account
+    from covalent_cirro.history.board import Board
+    from covalent_cirro.history.electron_list import counts, row_document
+
     try:
         loaded = client.load(lattice)
         given = client.arguments(loaded, arguments)
@@ -114,6 +120,9 @@ def run(
 
 def _watch(board: Board, dispatch_id: str, quiet: bool) -> tuple[str, list[Row]]:
     """Show the electrons until the dispatch has ended; returns its status, and the rows of its electrons."""
+    from covalent_cirro.covalent_server import client
+    from covalent_cirro.history.electron_list import counts
+
     rows: list[Row] = []
     asked = _Status(dispatch_id)
     if quiet:
@@ -165,6 +174,8 @@ class _Status:
         Raises:
             HostError: It has not answered for `SILENT_SERVER_S`.
         """
+        from covalent_cirro.covalent_server import client
+
         try:
             self._last, self.problem = client.status(self._dispatch_id), ""
             self._answered_at = time.monotonic()

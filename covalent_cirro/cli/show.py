@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.contract.protocol import Usage
-from covalent_cirro.history import find, saved_checkpoints
-from covalent_cirro.history.account import open_account
-from covalent_cirro.history.instances import Instances
 from covalent_cirro.history.names import Wanted
-from covalent_cirro.history.queue_places import JobWaits
-from covalent_cirro.history.report import Report, cost_document, of_electron
-from covalent_cirro.history.report.page import machine
-from covalent_cirro.history.saved_checkpoints import SavedCheckpoint
-from covalent_cirro.history.story import Site, Story, document, tell
 from covalent_cirro.jobs import arguments
 from covalent_cirro.jobs.formatting import MIB, duration, elapsed, memory, moment, usd
+
+if TYPE_CHECKING:
+    from covalent_cirro.contract.protocol import Usage
+    from covalent_cirro.history.report import Report
+    from covalent_cirro.history.saved_checkpoints import SavedCheckpoint
+    from covalent_cirro.history.story import Story
 
 
 @click.command()
@@ -34,6 +31,13 @@ def show(target: Target, electron: Wanted, as_json: bool) -> None:
 
     The facts are from AWS Batch, as long as it knows the job, and from S3. Needs no Covalent server.
     """
+    from covalent_cirro.history import find, saved_checkpoints
+    from covalent_cirro.history.account import open_account
+    from covalent_cirro.history.instances import Instances
+    from covalent_cirro.history.queue_places import JobWaits
+    from covalent_cirro.history.report import cost_document, of_electron
+    from covalent_cirro.history.story import Site, document, tell
+
     with open_account(target.access, target.stack_name) as account:
         found = find.electron(account, electron)
         site, record = Site(account.region, account.partition), found.record
@@ -110,6 +114,8 @@ def _show(story: Story, saved: SavedCheckpoint | None, cost: Report, now: float)
 def _show_cost(cost: Report) -> None:
     if not cost.lines:
         return
+    from covalent_cirro.history.report.page import machine
+
     render.heading("\ncost")
     render.table(
         ("", "ran", "of it", "instance", "an hour", "cost", "price"),

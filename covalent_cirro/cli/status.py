@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from covalent_cirro.aws.capacity import JobCount
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.deployment.doctor.overview import EnvironmentView, Overview, QueueView, look
-from covalent_cirro.deployment.plans import stack_name
+
+if TYPE_CHECKING:
+    from covalent_cirro.aws.capacity import JobCount
+    from covalent_cirro.deployment.doctor.overview import EnvironmentView, Overview, QueueView
 
 NOT_DEPLOYED = 3
 """Exit code where nothing is deployed; ``cirro local status`` has the same one where nothing runs."""
@@ -22,6 +23,8 @@ NOT_DEPLOYED = 3
 @target_options
 def status(target: Target, as_json: bool) -> None:
     """Show stacks, queues and compute environments with their states, jobs and instances."""
+    from covalent_cirro.deployment.doctor.overview import look
+
     seen = look(target.access, target.stack_name)
     if as_json:
         render.document(_document(seen))
@@ -34,6 +37,8 @@ def status(target: Target, as_json: bool) -> None:
 
 
 def _show(seen: Overview) -> None:
+    from covalent_cirro.deployment.plans import stack_name
+
     render.line(f"deployment {seen.name!r} in {seen.region}\n")
     render.table(
         ("stack", "status", "last change", ""),

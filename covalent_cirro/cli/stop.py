@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,11 +12,12 @@ from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.errors import Declined
-from covalent_cirro.history import stopping
-from covalent_cirro.history.account import Account, open_account
 from covalent_cirro.history.names import SHORT, Wanted
-from covalent_cirro.history.records import Record
-from covalent_cirro.history.stopping import Stopped
+
+if TYPE_CHECKING:
+    from covalent_cirro.history.account import Account
+    from covalent_cirro.history.records import Record
+    from covalent_cirro.history.stopping import Stopped
 
 SHOWN = 50
 """Jobs that are listed, at most; further jobs are counted."""
@@ -37,6 +36,9 @@ def stop(target: Target, electrons: tuple[Wanted, ...], everything: bool, yes: b
     cancelled, and may go on with other electrons of the dispatch: `ct.cancel` stops these too. Needs no Covalent
     server.
     """
+    from covalent_cirro.history import stopping
+    from covalent_cirro.history.account import open_account
+
     if bool(electrons) == everything:
         raise click.UsageError("say what to stop: DISPATCH, DISPATCH:NODE, or --all for everything.")
     with open_account(target.access, target.stack_name) as account:
@@ -48,7 +50,7 @@ def stop(target: Target, electrons: tuple[Wanted, ...], everything: bool, yes: b
             find = stopping.targets(account, electrons)
         with render.steps(quiet=as_json) as say:
             say("stopping")
-            done = stopping.stop(account, find, f"{_who()} on {socket.gethostname()}")
+            done = stopping.stop(account, find, _who())
     if as_json:
         render.document(_document(done))
     else:
@@ -58,10 +60,15 @@ def stop(target: Target, electrons: tuple[Wanted, ...], everything: bool, yes: b
 
 
 def _who() -> str:
+    """The user and the machine, which the job's reason names."""
+    import getpass
+    import socket
+
     try:
-        return getpass.getuser()
+        user = getpass.getuser()
     except (KeyError, OSError):  # a container whose user has no name
-        return f"uid {os.getuid()}"
+        user = f"uid {os.getuid()}"
+    return f"{user} on {socket.gethostname()}"
 
 
 def _ask(account: Account, running: list[Record], as_json: bool) -> None:

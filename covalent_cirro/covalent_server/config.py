@@ -10,14 +10,13 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import filelock
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from covalent_cirro.errors import HostError
 from covalent_cirro.settings import BY_NAME, SECTION
+
+if TYPE_CHECKING:
+    import tomlkit
 
 OURS = "cirro"
 """Section of the config with the last deployment and the values that it wrote, which tell them from the user's."""
@@ -190,6 +189,9 @@ def _merge(section: Any, wanted: Mapping[str, str], before: Mapping[str, Any]) -
 
 
 def _load() -> tomlkit.TOMLDocument:
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
     path = config_path()
     try:
         return tomlkit.parse(path.read_text("utf-8"))
@@ -200,6 +202,8 @@ def _load() -> tomlkit.TOMLDocument:
 
 
 def _table(document: Any, name: str) -> Any:
+    import tomlkit
+
     if not isinstance(document.get(name), dict):
         document[name] = tomlkit.table()
     return document[name]
@@ -212,6 +216,9 @@ def _executor(document: Any) -> Any:
 @contextlib.contextmanager
 def _edited() -> Iterator[tomlkit.TOMLDocument]:
     """The content of the file, which is written back at the end of the block, under the lock that Covalent takes."""
+    import filelock
+    import tomlkit
+
     path = config_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,10 +14,11 @@ from covalent_cirro.deployment import plans, stacks
 from covalent_cirro.deployment.holdings import Client
 from covalent_cirro.deployment.plans import DEFAULT_NAME, PARTS, Plan, stack_name
 from covalent_cirro.deployment.rollout import Rollout
-from covalent_cirro.deployment.running_jobs import REFUSE, Choose, RunningJobs
+from covalent_cirro.deployment.running_jobs import Choose, RunningJobs
 from covalent_cirro.deployment.stack_events import TIMEOUT_S, StackEvent, Watch
 from covalent_cirro.deployment.stacks import settings_from_outputs
 from covalent_cirro.errors import Declined, NotFound
+from covalent_cirro.jobs.affected_jobs import REFUSE
 
 __all__ = ["PARTS", "Deployed", "Plan", "deploy", "outputs", "stack_name"]
 
@@ -72,7 +73,7 @@ def deploy(
         confirm: Called with the changes before they are made, and again if more turn out to be needed; returns whether
             to go on. Unset: go on.
         on_running_jobs: Returns what is to be done about jobs on instances that are replaced, one of
-            `running_jobs.CHOICES`. Unset: nothing is changed then.
+            `affected_jobs.CHOICES`. Unset: nothing is changed then.
         on_event: Called with each event of a stack, in order, while waiting.
         say: Called with each step, in a few words.
         timeout_s: Seconds to wait in all, without the time for jobs. After that AWS goes on by itself.

@@ -8,18 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
 from covalent_cirro.deployment import holdings
 from covalent_cirro.deployment.change_sets import Change
 from covalent_cirro.deployment.holdings import Client, translated
 from covalent_cirro.deployment.stack_events import Watch
 from covalent_cirro.errors import StackError
-from covalent_cirro.jobs.formatting import counted
-
-REFUSE, WAIT, END = "refuse", "wait", "end"
-CHOICES = (REFUSE, WAIT, END)
-"""What can be done about running jobs: change nothing; wait for them first; terminate those that run too long."""
+from covalent_cirro.jobs.affected_jobs import END, REFUSE, WAIT, AffectedJobs
 
 CLOUDFORMATION_HOURS = 2
 """Hours that CloudFormation waits for one resource (CloudFormation CLI User Guide, resource type schema,
@@ -40,28 +35,8 @@ KEEPS_INSTANCES = (
 environments: all others are infrastructure updates)."""
 
 
-class AffectedJobs(NamedTuple):
-    """Jobs on instances that a change replaces.
-
-    Attributes:
-        states: Number of jobs by state.
-        environments: Logical ids of the compute environments.
-        minutes: Minutes that AWS Batch lets the jobs run once the change begins.
-    """
-
-    states: Counter[str]
-    environments: tuple[str, ...]
-    minutes: int
-
-    def __str__(self) -> str:
-        """``"2 jobs run (1 RUNNING, 1 STARTING)"``."""
-        count = self.states.total()
-        told = counted(dict(sorted(self.states.items())))
-        return f"{count} job{'' if count == 1 else 's'} run{'s' if count == 1 else ''} ({told})"
-
-
 Choose = Callable[[AffectedJobs], str]
-"""Returns what is to be done about running jobs, one of `CHOICES`."""
+"""Returns what is to be done about running jobs, one of `affected_jobs.CHOICES`."""
 
 
 def replaced(changes: Iterable[Change]) -> list[Change]:

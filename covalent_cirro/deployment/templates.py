@@ -11,8 +11,6 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import yaml  # type: ignore[import-untyped]
-
 from covalent_cirro.deployment import template_functions
 from covalent_cirro.deployment.template_functions import ParameterNames, TemplateError, as_text, parameter_mistake
 from covalent_cirro.errors import StackError
@@ -39,16 +37,24 @@ class ForeseenResource(NamedTuple):
     certain: bool
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML with CloudFormation's short forms, ``!Ref x`` for ``{"Ref": "x"}``; a date is text, as there."""
+@functools.cache
+def _loader() -> Any:
+    """A loader of YAML with CloudFormation's short forms, ``!Ref x`` for ``{"Ref": "x"}``; a date is text, as there."""
+    import yaml  # type: ignore[import-untyped]
 
-    yaml_implicit_resolvers = {  # noqa: RUF012  (yaml's own form)
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        yaml_implicit_resolvers = {  # noqa: RUF012  (yaml's own form)
+            first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    Loader.add_multi_constructor("!", _short_form)
+    return Loader
 
 
 def _short_form(loader: Any, suffix: str, node: Any) -> Any:
+    import yaml
+
     if isinstance(node, yaml.ScalarNode):
         value: Any = loader.construct_scalar(node)
         if suffix == "GetAtt":
@@ -58,9 +64,6 @@ def _short_form(loader: Any, suffix: str, node: Any) -> Any:
     else:
         value = loader.construct_mapping(node, deep=True)
     return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
-
-
-_Loader.add_multi_constructor("!", _short_form)
 
 
 def body(name: str) -> str:
@@ -92,11 +95,13 @@ def parse(text: str) -> dict[str, Any]:
     Raises:
         TemplateError: The text is neither.
     """
+    import yaml
+
     try:
         parsed: Any = json.loads(text)
     except ValueError:
         try:
-            parsed = yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader)
+            parsed = yaml.load(text, _loader())  # noqa: S506  (a SafeLoader)
         except yaml.YAMLError as error:
             raise TemplateError(f"Template format error: the template is not well-formed: {error}") from error
     if not isinstance(parsed, dict):

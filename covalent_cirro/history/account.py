@@ -9,8 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
-import tenacity
-
 from covalent_cirro.aws.capacity import Capacity
 from covalent_cirro.aws.clients import Clients, run_blocking
 from covalent_cirro.aws.sessions import Access, translate
@@ -103,6 +101,8 @@ class Account:
         Raises:
             AccessDenied, NotFound, AwsError: At once, if a retry cannot help; else after `PATIENCE_S`.
         """
+        import tenacity
+
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, AwsError) and error.retryable),
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE_S),

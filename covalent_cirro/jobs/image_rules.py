@@ -34,6 +34,12 @@ VERSION_LABELS = {
 }
 """Names of versions, as in `ImageFacts`, and the labels that have them."""
 
+PYTHONS = ("3.10", "3.11", "3.12")
+"""Minor versions of Python that the runner runs with."""
+
+DEVICES = ("cpu", "gpu")
+PLATFORMS = ("linux/amd64", "linux/arm64")
+
 MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.oci.image.manifest.v1+json",

@@ -7,7 +7,9 @@ import io
 import re
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
+import rich.live
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
@@ -55,14 +57,15 @@ def _written(width: int) -> Iterator[io.StringIO]:
     from covalent_cirro.cli import render
 
     written = io.StringIO()
-    before = render._out, render._err, render.Live
-    render._out = render._err = terminal(written, width)
-    render.Live = Frames  # type: ignore[misc]
-    try:
-        with contextlib.redirect_stdout(written), contextlib.redirect_stderr(written):
-            yield written
-    finally:
-        render._out, render._err, render.Live = before  # type: ignore[misc]
+    shown = terminal(written, width)
+    with (
+        mock.patch.object(render, "_out", return_value=shown),
+        mock.patch.object(render, "_err", return_value=shown),
+        mock.patch.object(rich.live, "Live", Frames),  # `render.live` imports it when it is called
+        contextlib.redirect_stdout(written),
+        contextlib.redirect_stderr(written),
+    ):
+        yield written
 
 
 def output_of(arguments: list[str], width: int = WIDTH) -> str:

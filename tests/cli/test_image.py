@@ -243,7 +243,8 @@ def test_a_push_shows_how_far_its_layers_are(monkeypatch: pytest.MonkeyPatch) ->
     """On a terminal; elsewhere nothing that would fill a log."""
     for terminal in (True, False):
         screen = io.StringIO()
-        monkeypatch.setattr(render, "_out", Console(file=screen, force_terminal=terminal, width=100))
+        console = Console(file=screen, force_terminal=terminal, width=100)
+        monkeypatch.setattr(render, "_out", lambda console=console: console)
         with render.transfer() as show:
             show("0e44be67e68b", 5_000_000, 0)
             show("0e44be67e68b", 5_000_000, 10_000_000)

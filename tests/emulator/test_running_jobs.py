@@ -14,8 +14,9 @@ from botocore.exceptions import ClientError
 
 from covalent_cirro import deployment
 from covalent_cirro.deployment import holdings, teardown
-from covalent_cirro.deployment.running_jobs import END, POLL_S, WAIT, AffectedJobs
+from covalent_cirro.deployment.running_jobs import POLL_S
 from covalent_cirro.errors import StackError
+from covalent_cirro.jobs.affected_jobs import END, WAIT, AffectedJobs
 from covalent_cirro.local.emulator import Emulator, Timing
 from tests.emulator.conftest import Aws
 from tests.emulator.formation_stacks import Stacks

@@ -25,7 +25,6 @@ from covalent_cirro.deployment.images.recipe import (
     DOCKERFILE,
     PINS,
     PYTHON,
-    PYTHONS,
     Recipe,
     build_arguments,
     docker_folder,
@@ -33,6 +32,7 @@ from covalent_cirro.deployment.images.recipe import (
     write_runner_context,
 )
 from covalent_cirro.errors import ImageError
+from covalent_cirro.jobs.image_rules import PYTHONS
 from tests.images.conftest import BASE, silent
 
 Build = Callable[[Recipe], Built]

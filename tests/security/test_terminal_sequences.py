@@ -145,7 +145,7 @@ def put_screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
     monkeypatch.setattr(sys, "stderr", screen)
     for name in ("_out", "_err"):
         console = Console(highlight=False, soft_wrap=True, file=screen, force_terminal=True, width=200)
-        monkeypatch.setattr(render, name, console)
+        monkeypatch.setattr(render, name, lambda console=console: console)
     return screen
 
 

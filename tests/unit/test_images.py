@@ -27,6 +27,7 @@ from covalent_cirro.deployment.images.docker_engine import DockerEngine, LocalIm
 from covalent_cirro.deployment.images.recipe import Recipe
 from covalent_cirro.deployment.images.repository import PushedImage, Repository
 from covalent_cirro.errors import ImageError, NotFound, SettingsError
+from covalent_cirro.jobs.image_rules import PYTHONS
 from docs.make_rooms import PACKAGE, imports, room
 from tests.fake_engine import TRUE, FakeEngine, contents
 
@@ -397,7 +398,7 @@ def test_an_image_that_keeps_sigterm_to_itself_is_refused() -> None:
 
 def test_an_image_of_another_python_is_warned_about() -> None:
     """It is built all the same: somebody may dispatch from there."""
-    other = next(python for python in image_recipe.PYTHONS if python != image_recipe.PYTHON)
+    other = next(python for python in PYTHONS if python != image_recipe.PYTHON)
     engine = FakeEngine(
         told={**TRUE._asdict(), "python": f"{other}.1", "pid": 1},
         labels={**TRUE.labels, protocol.LABEL_PYTHON: other},

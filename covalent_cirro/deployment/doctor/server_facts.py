@@ -14,12 +14,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import psutil
+from typing import TYPE_CHECKING, Any
 
 from covalent_cirro.covalent_server import config
 from covalent_cirro.deployment.doctor.verdicts.server import AWS_VARIABLES, InstalledVersions, Server
+
+if TYPE_CHECKING:
+    import psutil
 
 DEFAULT_ADDRESS, DEFAULT_PORT = "localhost", 48008
 """Defaults of Covalent 0.240 (``covalent/_shared_files/defaults.py``)."""
@@ -68,6 +69,8 @@ def server() -> Server:
     process = _listening(port)
     if process is None:
         return Server(url, answers=True)
+    import psutil
+
     try:
         environment = process.environ()
         python = _interpreter(process)
@@ -108,6 +111,8 @@ def _is_local(address: str) -> bool:
 
 def _listening(port: int) -> psutil.Process | None:
     """This user's process that listens on a port. A server's pid file, if there is one, has the pid of a shell."""
+    import psutil
+
     me = os.getuid()
     for process in psutil.process_iter(["uids"]):
         try:

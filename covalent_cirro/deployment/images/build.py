@@ -17,6 +17,7 @@ from covalent_cirro.deployment.images import recipe as recipes
 from covalent_cirro.deployment.images.docker_engine import DockerEngine, LocalImage, Say
 from covalent_cirro.deployment.images.recipe import Recipe
 from covalent_cirro.errors import ImageError, SettingsError
+from covalent_cirro.jobs.image_rules import PYTHONS
 
 LOCAL_NAME = "cirro-runner"
 """Repository name of the images on this machine."""
@@ -235,7 +236,7 @@ def ask(engine: DockerEngine, reference: str) -> Versions:
             f"jobs cannot run in this image: `python -c ...`, which looks for the runner, ended with exit code {code} "
             f"and said\n    {shown}\n"
             + (f"Its ENTRYPOINT is {entrypoint}: it must run the command that it is given. " if entrypoint else "")
-            + f"The image needs Python {recipes.PYTHONS[0]} to {recipes.PYTHONS[-1]} as `python`, and `RUN {INSTALL}`."
+            + f"The image needs Python {PYTHONS[0]} to {PYTHONS[-1]} as `python`, and `RUN {INSTALL}`."
         ) from None
     if told["pid"] != 1:
         raise ImageError(

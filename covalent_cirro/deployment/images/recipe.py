@@ -27,10 +27,6 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 PACKAGE = Path(str(importlib.resources.files("covalent_cirro")))
 
-PYTHONS = ("3.10", "3.11", "3.12")
-DEVICES = ("cpu", "gpu")
-PLATFORMS = ("linux/amd64", "linux/arm64")
-
 DOCKERFILE = "docker/Dockerfile"
 REQUIREMENTS = "docker/requirements.txt"
 PINS = "pins.txt"
