@@ -294,7 +294,7 @@ def _answered() -> Iterator[None]:
     def send_with_end(self: HTTPAdapter, request: requests.PreparedRequest, **given: Any) -> requests.Response:
         return send(self, request, **{**given, "timeout": given.get("timeout") or ANSWER_S})
 
-    HTTPAdapter.send = send_with_end  # type: ignore[method-assign]
+    HTTPAdapter.send = send_with_end  # type: ignore[assignment, method-assign]
     try:
         yield
     except (requests.ConnectionError, requests.Timeout) as broken:
