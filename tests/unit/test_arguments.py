@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from covalent_cirro.contract.limits import ARGUMENT_CHARS, ARGUMENT_NAME_CHARS, MAX_ARGUMENTS
@@ -157,7 +157,7 @@ long_texts = texts.map(lambda text: ((text + "[{(,=: ") * 99)[:9999])
 anything = st.lists(st.tuples(texts, texts | long_texts), max_size=9)
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(anything, st.integers(10, 200))
 def test_whatever_arguments_say_their_line_is_short_and_harmless(given_: list[tuple[str, str]], most: int) -> None:
     """One line of characters that can be seen, and not more of them than a job or a table has room for."""

@@ -11,7 +11,7 @@ from typing import Any
 import cloudpickle
 import pytest
 from covalent._workflow.transportable_object import TransportableObject
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from covalent_cirro.contract import documents, limits, log_parts, protocol, tobj
@@ -135,6 +135,7 @@ calls = st.builds(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(calls)
 def test_a_call_comes_back_as_it_was(call: Call) -> None:
     """Round trip."""
