@@ -75,9 +75,12 @@ def read_header(file: BinaryIO) -> Header:
     return Header(fields, string_offset, data_offset)
 
 
-def read_text(file: BinaryIO, header: Header, most_bytes: int) -> str:
-    """The beginning of ``str(obj)``, of at most so many bytes. ``header`` was just read from the file."""
-    return file.read(min(most_bytes, header.data_offset - header.string_offset)).decode("utf-8", "ignore")
+def read_text(file: BinaryIO, header: Header, limit: int) -> str:
+    """The beginning of ``str(obj)``: at most so many bytes, with "..." where it goes on."""
+    file.seek(header.string_offset)
+    size = header.data_offset - header.string_offset
+    text = file.read(min(size, limit)).decode("utf-8", errors="replace")
+    return text if size <= limit else f"{text}..."
 
 
 def iter_pickle(file: BinaryIO, header: Header) -> Iterator[bytes]:

@@ -139,7 +139,7 @@ def _read(path: str) -> _Unopened:
     try:
         with open(path, "rb") as file:
             header = tobj.read_header(file)
-            text = tobj.read_text(file, header, _TEXT_BYTES)
+            text = file.read(min(_TEXT_BYTES, header.data_offset - header.string_offset)).decode("utf-8", "ignore")
             with io.BufferedReader(tobj.PickleFile(file, header), _SCAN_BYTES) as pickle:
                 value = nested.read(pickle, path)
                 if value is not None:

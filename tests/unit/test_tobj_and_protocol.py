@@ -152,13 +152,13 @@ def test_a_call_with_another_summary_of_arguments_is_used_without_it(arguments: 
     assert documents.parse_call(json.dumps(written).encode()).tasks[0].arguments == ()
 
 
-@given(st.text(), st.integers(0, 20))
-def test_the_beginning_of_a_values_text_is_read(text: str, most: int) -> None:
+@pytest.mark.parametrize(("most", "read"), [(9, "0123456789"[:9] + "..."), (10, "0123456789"), (99, "0123456789")])
+def test_the_beginning_of_a_values_text_is_read(most: int, read: str) -> None:
     """Of so many bytes; nothing of the pickle behind it."""
     file = io.BytesIO()
-    tobj.Writer(file, {}, text.encode("utf-8", "replace")).write(b"pickle")
+    tobj.Writer(file, {}, b"0123456789").write(b"pickle")
     file.seek(0)
-    assert text.encode("utf-8", "replace").startswith(tobj.read_text(file, tobj.read_header(file), most).encode())
+    assert tobj.read_text(file, tobj.read_header(file), most) == read
 
 
 no_logs = st.builds(Log, st.integers(0, 9), st.just(()), texts)
