@@ -262,7 +262,7 @@ async def submit(
                 definition=revision,
                 parameters={
                     CALL_PARAMETER: call_argument(written.location, secrets.token_hex(16)),
-                    # DescribeJobs shows it: no command has to read the call for it (docs/decisions/0019).
+                    # DescribeJobs shows it: no command has to read the call for it (docs/decisions/0020).
                     **({ARGUMENTS_PARAMETER: arguments.dump_parameter(first.arguments)} if first.arguments else {}),
                 },
                 attempts=settings.attempts,
