@@ -66,7 +66,7 @@ def run(
     from covalent_cirro.history import find
     from covalent_cirro.history.account import open_account
     from covalent_cirro.history.board import Board
-    from covalent_cirro.history.electron_list import counts
+    from covalent_cirro.history.electron_list import counts, row_document
 
     if client.asks_for_help(arguments):
         _show_help(lattice)
@@ -103,7 +103,7 @@ def run(
         cost = "" if as_json or interrupted else _cost(account, dispatch_id)
         not_reused = find.not_reused(account, rows) if earlier is not None else []
     if as_json:
-        electrons = [row._asdict() for row in rows]
+        electrons = [row_document(row) for row in rows]
         found = {"dispatch_id": dispatch_id, "status": status, "electrons": electrons, "counts": counts(rows)}
         if earlier is not None:
             found["not_reused"] = [

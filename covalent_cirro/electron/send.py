@@ -18,7 +18,7 @@ from covalent._shared_files import TaskCancelledError
 from covalent_cirro.aws.batch import Submission, job_name, tag_value
 from covalent_cirro.aws.image_labels import FRESH_S, REFUSED_FRESH_S
 from covalent_cirro.aws.sessions import access_of
-from covalent_cirro.contract.protocol import CALL_PARAMETER, call_argument
+from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER, call_argument
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group
 from covalent_cirro.covalent_server.status_board import board
@@ -32,7 +32,7 @@ from covalent_cirro.electron.resume import adoption
 from covalent_cirro.electron.reuse import taking
 from covalent_cirro.electron.reuse.taking import Taken
 from covalent_cirro.errors import AccessDenied, CirroError, LocalFileError, NotFound
-from covalent_cirro.jobs import states
+from covalent_cirro.jobs import arguments, states
 from covalent_cirro.jobs.image_rules import Pickled
 from covalent_cirro.jobs.tags import DISPATCH_TAG, ELECTRON_TAG, LATTICE_TAG, NODE_TAG
 from covalent_cirro.settings import Settings
@@ -254,7 +254,11 @@ async def submit(
                 queue=settings.queue,
                 queue_option=settings.queue_option,
                 definition=revision,
-                parameters={CALL_PARAMETER: call_argument(written.location, secrets.token_hex(16))},
+                parameters={
+                    CALL_PARAMETER: call_argument(written.location, secrets.token_hex(16)),
+                    # DescribeJobs shows it: no command has to read the call for it (docs/decisions/0020).
+                    **({ARGUMENTS_PARAMETER: arguments.dump_parameter(first.arguments)} if first.arguments else {}),
+                },
                 attempts=settings.attempts,
                 timeout_s=settings.time_limit,
                 tags={

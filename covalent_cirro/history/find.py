@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from covalent_cirro.aws.batch import job_name
-from covalent_cirro.contract.protocol import Call, Location, Outcome, ProtocolError, Reused, location
+from covalent_cirro.contract.protocol import (
+    Arguments,
+    Call,
+    Location,
+    Outcome,
+    ProtocolError,
+    Reused,
+    Task,
+    location,
+)
 from covalent_cirro.errors import AccessDenied, CallError, NoSuchElectron, OutcomeError
 from covalent_cirro.history import archive, batch_jobs
 from covalent_cirro.history.account import Account
@@ -76,11 +85,22 @@ class Electron(NamedTuple):
     @property
     def name(self) -> str:
         """Name of the electron; ``"-"`` where it is not known any more."""
-        for each in reversed(self.calls):
-            for task in each.call.tasks if each.call else ():
-                if task.node_id == self.node_id:
-                    return task.name or "-"
+        if self._task is not None:
+            return self._task.name or "-"
         return self.record.electron if self.record else "-"
+
+    @property
+    def arguments(self) -> Arguments:
+        """What the electron was called with; empty where it is not known any more."""
+        if self._task is not None:
+            return self._task.arguments
+        return self.record.detail.arguments if self.record and self.record.node_id == self.node_id else ()
+
+    @property
+    def _task(self) -> Task | None:
+        """The electron in its newest call that can be read."""
+        calls = [each.call for each in reversed(self.calls) if each.call is not None]
+        return next((task for call in calls for task in call.tasks if task.node_id == self.node_id), None)
 
 
 # --- many jobs --------------------------------------------------------------------------------------------------------

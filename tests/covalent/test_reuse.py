@@ -70,6 +70,9 @@ def test_only_what_was_edited_and_what_depends_on_it_runs_again(stack: Any, tmp_
     rows = {row["electron"]: row for row in json.loads(cirro(stack, "jobs", "--dispatch", second, "--json"))["jobs"]}
     states = {name: row["state"] for name, row in rows.items()}
     assert states == {"load": "REUSED", "smallest": "REUSED", "largest": "SUCCEEDED", "total": "SUCCEEDED"}
+    arguments = {name: row["arguments"] for name, row in rows.items()}
+    assert arguments["load"] == {"n": "4"}
+    assert arguments["smallest"] == arguments["largest"] == {"numbers": "load()"}
     where = f"reused from job {jobs['load']} of dispatch {first['dispatch_id']}, node {rows['load']['node_id']}"
     assert rows["load"]["why"] == where
     load = f"{second}:{rows['load']['node_id']}"

@@ -303,6 +303,11 @@ def test_who_asks_when_and_where_is_not_part_of_the_work(
     assert key(other, {}) == key(call(), {})
 
 
+def test_what_is_shown_of_the_arguments_is_no_part_of_the_work() -> None:
+    """The pickles of the arguments are; an address in a text, or the name of an electron, makes no difference."""
+    assert key(call(task={"arguments": (("data", "load()"),)}), {}) == key(call(), {})
+
+
 EIGHT = Inline(cloudpickle.dumps(8))
 
 

@@ -27,6 +27,7 @@ from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.result_writer import read_outcome
 from covalent_cirro.electron.reuse.earlier import EarlierDispatch, NotReused, earlier_dispatch
 from covalent_cirro.errors import OutcomeError
+from covalent_cirro.jobs import arguments
 from covalent_cirro.jobs.formatting import moment_utc
 from covalent_cirro.jobs.reuse_texts import REUSED, checked_origin, origin_text
 from covalent_cirro.settings import Settings
@@ -81,6 +82,7 @@ async def take(
         nodes=tuple(
             (task.node_id, task.name, node_id) for task, node_id in zip(call.tasks, origin.node_ids, strict=True)
         ),
+        arguments=call.tasks[0].arguments,
     )
     await engine.store.put_document(place.bucket, place.reused_key, dump_reused(reused))
     return Taken(place, reused)
@@ -97,6 +99,8 @@ def show(dispatch_id: str, node_ids: Sequence[int], reused: Reused) -> None:
     """Show in the server's log and in the UI that results were reused."""
     log.info("Electron %s of dispatch %s is %s", list(node_ids), dispatch_id, origin_text(reused))
     lines = {"job": origin_text(reused), "state": f"{REUSED} since {moment_utc(reused.at)}"}
+    if reused.arguments:
+        lines["called_with"] = arguments.line(reused.arguments)
     for node_id in node_ids:
         board().show_panel(dispatch_id, node_id, lines)
 

@@ -15,7 +15,6 @@ import pytest
 
 from covalent_cirro import __version__
 from covalent_cirro.covalent_server import config as covalent_config
-from covalent_cirro.deployment import TIME_LIMIT_S
 from covalent_cirro.deployment.doctor import server_facts
 from covalent_cirro.errors import HostError
 from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding
@@ -144,8 +143,8 @@ def test_settings_in_the_config_need_no_environment(world: World) -> None:
 def test_a_real_covalent_server_is_well(world: World, tmp_path: Path) -> None:
     """Covalent itself, with a config of its own that has the deployment's settings: everything is ok."""
     port, log = free_port(), tmp_path / "covalent.log"
-    given = {**world.settings, "time_limit": TIME_LIMIT_S}
-    section = {**given, "container_image_uri": covalent_config.executor_section()["container_image_uri"]}
+    kept = ("container_image_uri", "time_limit")
+    section = {**world.settings, **{name: covalent_config.executor_section()[name] for name in kept}}
     covalent_process.write_config(tmp_path, port=port, executors={"cirro": section})
     identity = processes.start(
         [sys.executable, "-m", "covalent_cirro.local.covalent_process", str(port)],
