@@ -15,7 +15,7 @@ from covalent_cirro.cli.jobs import rows_as_table
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.errors import AwsError, CirroError, HostError, SettingsError
 from covalent_cirro.history.names import SHORT, Wanted
-from covalent_cirro.jobs.formatting import counted, usd
+from covalent_cirro.jobs.formatting import counted, sentences, usd
 from covalent_cirro.jobs.reuse_texts import REUSED
 from covalent_cirro.jobs.states import JobState
 
@@ -218,10 +218,13 @@ class _Status:
             silent_s = time.monotonic() - self._answered_at
             if silent_s > SILENT_SERVER_S:
                 raise HostError(
-                    f"{error} Jobs that run go on: `cirro jobs --dispatch {self._dispatch_id}` shows them, and a "
-                    "server that starts again goes on with the dispatch."
+                    sentences(
+                        str(error),
+                        f"Jobs that run go on: `cirro jobs --dispatch {self._dispatch_id}` shows them, and a server "
+                        "that starts again goes on with the dispatch.",
+                    )
                 ) from error
             if not self.problem:
-                render.note(f"{error} Waiting {SILENT_SERVER_S:.0f} s for it; the jobs go on.")
+                render.note(sentences(str(error), f"Waiting {SILENT_SERVER_S:.0f} s for it; the jobs go on."))
             self.problem = "the Covalent server does not answer"
         return self._last

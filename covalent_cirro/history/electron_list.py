@@ -14,7 +14,7 @@ from covalent_cirro.history.queue_places import JobWait
 from covalent_cirro.history.records import RUNNING, Record
 from covalent_cirro.jobs import further_tries
 from covalent_cirro.jobs import states as jobs
-from covalent_cirro.jobs.formatting import MIB, duration
+from covalent_cirro.jobs.formatting import MIB, duration, memory, sentences
 from covalent_cirro.jobs.reuse_texts import REUSED, origin_text
 from covalent_cirro.jobs.states import TERMINAL_STATES, JobState
 
@@ -109,7 +109,7 @@ def row_of_job(
         electron=record.electron,
         state=record.state,
         since=record.since,
-        why="; ".join(each for each in (_why(record, outcome, waits, now), _one_line(problem)) if each),
+        why=sentences(_why(record, outcome, waits, now), _one_line(problem)),
         reason="" if waits is None else waits.reason.why.value,
         position=None if waits is None else waits.place,
         attempt=record.attempt,
@@ -193,10 +193,11 @@ def _after(row: Row, before: tuple[Row, ...]) -> Row:
     if not before:
         return row
     was = before[-1]
-    had = f"{was.memory_mib} MiB, queue {was.queue}" if was.memory_mib else f"queue {was.queue or 'not known'}"
-    said = f"try {len(before) + 1}; try {len(before)} ({had}): {was.why.partition('; try ')[0]}"
-    why = "is being submitted again" if row.state == WITHOUT_JOB else row.why
-    return row._replace(tried=before, why=f"{why}; {said}" if why else said)
+    had = f", which had {memory(was.memory_mib)}," if was.memory_mib else ""
+    where = f" in queue {was.queue}" if was.queue else ""
+    why = "It is being submitted again" if row.state == WITHOUT_JOB else row.why
+    failed = f"Try {len(before)}{had} failed{where}: {was.why}"
+    return row._replace(tried=before, why=sentences(why, f"This is try {len(before) + 1}", failed))
 
 
 def ordered(rows: Iterable[Row]) -> list[Row]:

@@ -18,6 +18,7 @@ from covalent_cirro.history.records import Record
 from covalent_cirro.jobs import console_links, explanations
 from covalent_cirro.jobs import further_tries as tries
 from covalent_cirro.jobs.ends import Evidence
+from covalent_cirro.jobs.formatting import sentences
 from covalent_cirro.jobs.reuse_texts import REUSED, origin_text
 from covalent_cirro.jobs.states import TERMINAL_STATES, JobState
 from covalent_cirro.settings import Settings
@@ -278,7 +279,7 @@ def _why(of: CallHistory, record: Record | None, failure: Failure | None, state:
         return origin_text(of.reused)
     if state == WITHOUT_JOB:
         return NOBODY_KNOWS
-    said = [failure.message] if failure is not None else []
+    said = [] if failure is None else [failure.message]
     if record is not None and state != JobState.SUCCEEDED.value:
         last = record.attempts[-1] if record.attempts else None
         words = (record.detail.status_reason, last.status_reason if last else "", record.detail.reason)
@@ -286,7 +287,7 @@ def _why(of: CallHistory, record: Record | None, failure: Failure | None, state:
         said += [f"AWS Batch says: {aws}."] if aws else []
         if record.detail.terminated and not record.has_ended:
             said.append("It is being stopped.")
-    return " ".join([*said, of.problem] if of.problem else said)
+    return sentences(*said, of.problem)
 
 
 def _periods(of: CallHistory, record: Record | None) -> list[Period]:

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from covalent_cirro.jobs.formatting import minutes
+from covalent_cirro.jobs.formatting import minutes, sentences
 from covalent_cirro.jobs.machines import InstanceType, Need, of_environment, shortfall
 from covalent_cirro.jobs.queues import Environment, Queue
 from covalent_cirro.jobs.remedies import Remedies
@@ -144,8 +144,7 @@ class Reason(NamedTuple):
 
     def __str__(self) -> str:
         words = f"AWS Batch says: {self.words.rstrip('.')}." if self.words else ""
-        seen = f"{self.seen[:1].upper()}{self.seen[1:]}."
-        return " ".join(part for part in (seen, words, self.position, self.remedy) if part)
+        return sentences(f"{self.seen[:1].upper()}{self.seen[1:].rstrip('.')}.", words, self.position, self.remedy)
 
 
 def explain(

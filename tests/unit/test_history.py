@@ -16,11 +16,12 @@ from covalent_cirro.errors import NoSuchElectron
 from covalent_cirro.history import names
 from covalent_cirro.history import story as stories
 from covalent_cirro.history.account import QUEUE_KINDS
-from covalent_cirro.history.electron_list import Row, counts, ordered, row_of_call, row_of_job
+from covalent_cirro.history.electron_list import WITHOUT_JOB, Row, counts, folded, ordered, row_of_call, row_of_job
 from covalent_cirro.history.find import CallHistory, Electron
 from covalent_cirro.history.names import JobName, Wanted
 from covalent_cirro.history.records import Record, parse_record
 from covalent_cirro.history.story import Period
+from covalent_cirro.jobs.further_tries import next_call_id
 from covalent_cirro.settings import resolve
 from tests.unit.template_facts import Template
 
@@ -253,6 +254,25 @@ def test_an_electron_that_comes_near_its_time_limit_is_warned_of(ran_s: float, w
     why = row_of_job(running, None, now=1000.0 + ran_s).why
     assert words in why
     assert bool(why) == bool(words)
+
+
+def test_an_earlier_try_is_told_in_sentences() -> None:
+    """What it had, and how it failed; and what the last one waits or failed for."""
+    memory = row_of_job(record(status="FAILED", container={"reason": "OutOfMemoryError: y"}), None, now=0.0)
+    first = memory._replace(call_id=PLACE.call_id, memory_mib=512, queue="cpu")
+    second = first._replace(call_id=next_call_id(PLACE.call_id), memory_mib=1024, why="KeyError: 'a'")
+    sent = second._replace(state=WITHOUT_JOB, why="nobody knows")
+    said = "This is try 2. Try 1, which had 512 MiB, failed in queue cpu: OutOfMemoryError: y"
+    assert [each.why for each in folded([first, second])] == [f"KeyError: 'a'. {said}"]
+    assert [each.why for each in folded([first, second._replace(why="")])] == [said]
+    assert [each.why for each in folded([first, sent])] == [f"It is being submitted again. {said}"]
+
+
+def test_what_the_runner_says_and_what_aws_says_do_not_run_together() -> None:
+    """An exception's message has no full stop."""
+    job = record(status="FAILED", statusReason="Essential container in task exited")
+    told = story(job, outcome(Failure(Kind.RAISED, "KeyError: 'no layer has it'")))
+    assert told.why == "KeyError: 'no layer has it'. AWS Batch says: Essential container in task exited."
 
 
 def test_a_call_whose_job_is_forgotten_is_told_by_its_outcome() -> None:
