@@ -248,7 +248,7 @@ def _widen() -> None:
         _out().width = max(_out().width, MIN_TABLE_WIDTH)
 
 
-_STATES = {"RUNNING": "cyan", "SUCCEEDED": "green", "FAILED": "red"}
+_STATES = {"RUNNING": "cyan", "SUCCEEDED": "green", "FAILED": "red", "CANCELLED": "yellow"}
 """Colours of cells that begin with a state of AWS Batch."""
 
 

@@ -17,7 +17,7 @@ from covalent_cirro.errors import AwsError, CirroError, HostError, SettingsError
 from covalent_cirro.history.names import SHORT, Wanted
 from covalent_cirro.jobs.formatting import counted, sentences, usd
 from covalent_cirro.jobs.reuse_texts import REUSED
-from covalent_cirro.jobs.states import JobState
+from covalent_cirro.jobs.states import CANCELLED, JobState
 
 if TYPE_CHECKING:
     from covalent_cirro.history.account import Account
@@ -127,6 +127,9 @@ def _show_end(dispatch_id: str, status: str, rows: list[Row], cost: str, lattice
             render.note(f"Covalent cannot use the path {quoted}: name another folder; `cirro doctor` says which")
         if failed:
             render.warning("\n".join(["electrons that failed, whose errors are their values (on_error):", *failed]))
+    elif status == client.CANCELLED and not failed:
+        cancelled = sum(row.state == CANCELLED for row in rows)
+        render.note(f"the dispatch is {status}, and with it {cancelled} of {len(rows)} electrons with a job")
     else:
         render.failure("\n".join([f"the dispatch is {status}", *(failed or [client.error(dispatch_id)])]).rstrip())
     short = dispatch_id[:SHORT]

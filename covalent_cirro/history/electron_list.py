@@ -42,7 +42,7 @@ class Row(NamedTuple):
         lattice: Name of the lattice; empty where it is not known.
         node_id: Id of the node.
         electron: Name of the electron.
-        state: State of the job in AWS's word; `WITHOUT_JOB` where there is no job.
+        state: State of the job in AWS's word; `WITHOUT_JOB` where there is no job, `states.CANCELLED` or `REUSED`.
         since: Epoch seconds since when the job is in this state; `None` where it is not known.
         why: What the job waits for and what to change, or why it failed, in one line; mostly empty.
         reason: Value of `waiting.Why` of a job that waits; else empty.
@@ -80,7 +80,7 @@ class Row(NamedTuple):
     @property
     def has_ended(self) -> bool:
         """Whether it will not change any more."""
-        return self.state in (*TERMINAL_STATES, REUSED)
+        return self.state in (*TERMINAL_STATES, REUSED, jobs.CANCELLED)
 
 
 def row_of_job(
@@ -107,7 +107,7 @@ def row_of_job(
         lattice=record.lattice,
         node_id=record.node_id,
         electron=record.electron,
-        state=record.state,
+        state=jobs.shown_state(record.detail),
         since=record.since,
         why=sentences(_why(record, outcome, waits, now), _one_line(problem)),
         reason="" if waits is None else waits.reason.why.value,
@@ -244,12 +244,12 @@ def _where(outcome: Outcome) -> str:
 
 
 def _why(record: Record, outcome: Outcome | None, waits: JobWait | None, now: float) -> str:
+    detail = record.detail
+    if jobs.was_cancelled_by_us(detail):
+        return _one_line(f"cancelled {jobs.cancelled_how(detail)}")
     if outcome is not None and not outcome.succeeded:
         return _failure_line(outcome)
-    detail = record.detail
     if record.state == JobState.FAILED.value:
-        if jobs.was_cancelled_by_us(detail):
-            return _one_line(detail.status_reason)
         words = (detail.reason, record.attempts[-1].status_reason if record.attempts else "", detail.status_reason)
         return _one_line(next((each for each in words if each), "no reason given"))
     if record.has_ended:

@@ -11,7 +11,7 @@ from covalent_cirro.jobs import ends
 from covalent_cirro.jobs.ends import End, Evidence
 from covalent_cirro.jobs.explanation_texts import TEXTS
 from covalent_cirro.jobs.formatting import GIB
-from covalent_cirro.jobs.states import JobDetail
+from covalent_cirro.jobs.states import JobDetail, cancelled_how
 from covalent_cirro.settings import MAX_ATTEMPTS, MIB_PER_GB, Settings
 
 LOG_LINES = 15
@@ -65,7 +65,8 @@ def explain(evidence: Evidence, settings: Settings, name: str, node_id: int, pla
     end = ends.end_of(evidence)
     facts = _facts(evidence, settings, f"{name!r} (node {node_id})" if name else f"The electron of node {node_id}")
     what, next_step = (part.format(**facts).strip() for part in TEXTS[end])
-    failure = evidence.failure if not evidence.is_outdated else None
+    # What an electron raised when it was cancelled is not why it ended.
+    failure = evidence.failure if not evidence.is_outdated and end is not End.CANCELLED else None
     sections = [
         what if not next_step else f"{what}\nTo do: {next_step}",
         failure.traceback.rstrip() if failure is not None else "",
@@ -176,6 +177,7 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
         "time_limit": str(time_limit_s),
         "next_time_limit": str(time_limit_s * 2),
         "ran": f", after {ran_s:.0f} s" if ran_s else "",
+        "cancelled": cancelled_how(detail),
         "lost": f"{lost} time{'s' if lost != 1 else ''}",
         "retry": _retry(attempts),
         "image": detail.image or settings.container_image_uri,

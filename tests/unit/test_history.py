@@ -20,6 +20,7 @@ from covalent_cirro.history.electron_list import WITHOUT_JOB, Row, counts, folde
 from covalent_cirro.history.find import CallHistory, Electron
 from covalent_cirro.history.names import JobName, Wanted
 from covalent_cirro.history.records import Record, parse_record
+from covalent_cirro.history.report.runs import NO_CAPACITY, run_of_job
 from covalent_cirro.history.story import Period
 from covalent_cirro.jobs.further_tries import next_call_id
 from covalent_cirro.settings import resolve
@@ -234,7 +235,12 @@ def test_rows_are_in_the_order_of_what_matters() -> None:
             None,
             "OutOfMemoryError: y",
         ),
-        ({"status": "FAILED", "statusReason": "Cancelled in Covalent (z)"}, None, "Cancelled in Covalent (z)"),
+        ({"status": "FAILED", "statusReason": "Cancelled in Covalent (z)"}, None, "cancelled in Covalent"),
+        (
+            {"status": "FAILED", "statusReason": "Cancelled in Covalent (cirro stop, by ada on lab)"},
+            Failure(Kind.TERMINATED, "stopped by SIGTERM"),
+            "cancelled with `cirro stop`, by ada on lab",
+        ),
         ({"status": "FAILED"}, None, "no reason given"),
         ({"status": "FAILED"}, Failure(Kind.RAISED, "ValueError:\n  no luck"), "ValueError: no luck"),
     ],
@@ -266,6 +272,18 @@ def test_an_earlier_try_is_told_in_sentences() -> None:
     assert [each.why for each in folded([first, second])] == [f"KeyError: 'a'. {said}"]
     assert [each.why for each in folded([first, second._replace(why="")])] == [said]
     assert [each.why for each in folded([first, sent])] == [f"It is being submitted again. {said}"]
+
+
+def test_a_cancel_is_told_as_what_the_user_did() -> None:
+    """Not as a failure of the job, although AWS Batch calls it FAILED and the electron raised something on SIGTERM."""
+    job = record(status="FAILED", statusReason="Cancelled in Covalent (dispatch d)", isTerminated=True)
+    left = outcome(Failure(Kind.TERMINATED, "stopped by SIGTERM", traceback="Traceback ..."))
+    told = story(job, left)
+    assert (told.state, told.end, told.why) == ("CANCELLED", "cancelled", "It was cancelled in Covalent.")
+    assert (told.error, told.advice) == ("", "")
+    row = row_of_job(job, left, now=0.0)
+    assert (row.state, row.has_ended) == ("CANCELLED", True)
+    assert run_of_job(job, left, None, NO_CAPACITY).state == "CANCELLED"
 
 
 def test_what_the_runner_says_and_what_aws_says_do_not_run_together() -> None:

@@ -18,7 +18,7 @@ from covalent_cirro.history.report.sizing import SizeProposal
 from covalent_cirro.history.report.sources import ReportFacts, gather, gather_electron
 from covalent_cirro.history.report.timeline import Segment
 from covalent_cirro.jobs.reuse_texts import REUSED
-from covalent_cirro.jobs.states import JobState
+from covalent_cirro.jobs.states import CANCELLED, JobState
 
 FORMAT = 1
 """Version of `document`."""
@@ -76,8 +76,15 @@ class Report(NamedTuple):
     @property
     def failed(self) -> int:
         """How many nodes have failed, by their last run."""
-        last = {run.node_id: run for run in self.runs}
-        return sum(run.state == JobState.FAILED.value for run in last.values())
+        return self._ended_as(JobState.FAILED.value)
+
+    @property
+    def cancelled(self) -> int:
+        """How many nodes were cancelled, by their last run."""
+        return self._ended_as(CANCELLED)
+
+    def _ended_as(self, state: str) -> int:
+        return sum(run.state == state for run in {run.node_id: run for run in self.runs}.values())
 
 
 def make(
@@ -136,6 +143,7 @@ def document(report: Report) -> dict[str, Any]:
         "ended_at": report.ended_at,
         "running": report.running,
         "failed": report.failed,
+        "cancelled": report.cancelled,
         "reused": report.reused,
         "cost": _cost(report),
         "electrons": [

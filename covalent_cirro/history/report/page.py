@@ -74,6 +74,7 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     unknown = f"; {total.unknown} of {total.attempts} attempts without a price" if total.unknown else ""
     nodes = len({run.node_id for run in report.runs})
     how = [f"{report.failed} failed"] if report.failed else ["none failed"]
+    how += [f"{report.cancelled} cancelled"] if report.cancelled else []
     how += [f"{report.running} under way"] if report.running else []
     how += [f"{report.reused} reused"] if report.reused else []
     began_at, ended_at = report.began_at, report.ended_at

@@ -14,7 +14,7 @@ from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.ends import HOST_LOST, OUT_OF_MEMORY
 from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.jobs.reuse_texts import REUSED
-from covalent_cirro.jobs.states import JobState
+from covalent_cirro.jobs.states import CANCELLED, JobState, shown_state
 
 UNKNOWN_STATE = "UNKNOWN"
 """State of a call without an outcome whose job AWS Batch does not know."""
@@ -64,7 +64,7 @@ class Run(NamedTuple):
         name: Name of the electron.
         job_id: Id of the job; empty if unknown.
         call_id: Id of the call.
-        state: State in AWS's word, or `UNKNOWN_STATE`.
+        state: State in AWS's word, or `UNKNOWN_STATE`, `REUSED` or `states.CANCELLED`.
         queue: Name of the queue; empty where AWS does not know the job any more.
         need: What the job asked for; `None` if unknown.
         called_at: Epoch seconds when the executor began with the call; `None` if unknown.
@@ -94,7 +94,7 @@ class Run(NamedTuple):
     @property
     def has_ended(self) -> bool:
         """Whether it will not change any more."""
-        return self.state in (JobState.SUCCEEDED.value, JobState.FAILED.value, UNKNOWN_STATE, REUSED)
+        return self.state in (JobState.SUCCEEDED.value, JobState.FAILED.value, UNKNOWN_STATE, REUSED, CANCELLED)
 
     @property
     def began_at(self) -> float | None:
@@ -156,7 +156,7 @@ def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None,
         name=record.electron,
         job_id=record.job_id,
         call_id="" if record.call is None else record.call.call_id,
-        state=record.state,
+        state=shown_state(detail),
         queue=detail.queue,
         need=need,
         called_at=called_at,
