@@ -14,12 +14,6 @@ from covalent_cirro.jobs.formatting import GIB
 from covalent_cirro.jobs.states import JobDetail, cancelled_how
 from covalent_cirro.settings import MAX_ATTEMPTS, MIB_PER_GB, Settings
 
-LOG_LINES = 15
-"""Lines of a log's end in an explanation."""
-
-LOG_LINE_CHARS = 1000
-"""Characters after which a line is cut. AWS's message about a permission, with two ARNs, has about 600."""
-
 ATTEMPTS_TOLD = 4
 """Attempts, the last ones, whose reasons are quoted."""
 
@@ -74,13 +68,6 @@ def explain(evidence: Evidence, settings: Settings, name: str, node_id: int, pla
         _where(evidence, settings, place),
     ]
     return Explanation(end, what, next_step, "\n\n".join(section for section in sections if section) + "\n")
-
-
-def last_lines(text: str, lines: int = LOG_LINES) -> str:
-    """The end of a log, short enough to read. Of a line that was overwritten (a progress bar), the last version."""
-    kept = [line.rstrip("\r").rsplit("\r", 1)[-1].rstrip() for line in text.rstrip().split("\n")[-lines:]]
-    cut = [line if len(line) <= LOG_LINE_CHARS else line[: LOG_LINE_CHARS - 1] + "…" for line in kept]
-    return "\n".join(cut).strip("\n")
 
 
 def memory_to_ask_gb(asked_gb: float, reached_bytes: int | None = None) -> float:
