@@ -72,7 +72,10 @@ def _show(found: Report) -> None:
     if total.lost:
         attempts = "attempt" if total.lost == 1 else "attempts"
         rows.append(("lost", f"{total.lost} {attempts} with the instance, {usd(total.lost_usd)}"))
-    rows += [(f"next {size.name}", size.options) for size in found.sizes if size.next != size.asked]
+    for size in found.sizes:
+        if size.next != size.asked or size.outliers:
+            apart = [f"node {each.node_id} {each.options}" for each in size.outliers]
+            rows.append((f"next {size.name}", "; ".join([size.options, *apart])))
     render.facts(rows)
     for note in found.notes:
         render.line(note)

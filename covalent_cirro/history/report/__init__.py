@@ -163,7 +163,13 @@ def document(report: Report) -> dict[str, Any]:
         ],
         "cost_by_node": {str(node_id): each._asdict() for node_id, each in report.nodes.items()},
         "sizes": [
-            {**size._asdict(), "asked": size.asked._asdict(), "next": size.next._asdict(), "options": size.options}
+            {
+                **size._asdict(),
+                "asked": size.asked._asdict(),
+                "next": size.next._asdict(),
+                "outliers": [each._asdict() for each in size.outliers],
+                "options": size.options,
+            }
             for size in report.sizes
         ],
         "notes": list(report.notes),

@@ -144,7 +144,8 @@ def _size(size: SizeProposal) -> dict[str, Any]:
             *([_gpu_bar(size)] if asked.gpus else []),
         ],
         "options": size.options,
-        "changes": wanted != asked,
+        "changes": wanted != asked or size.outliers,
+        "outliers": size.outliers,
         "why": size.why,
     }
 
