@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covalent_cirro.aws.prices import ON_DEMAND, SPOT, Price, shipped
-from covalent_cirro.contract.protocol import Failure, Kind, Log, NodeResult, Outcome, Usage
+from covalent_cirro.contract.protocol import Blob, Failure, Inline, Kind, Log, NodeResult, Outcome, Output, Usage
 from covalent_cirro.history.records import parse_record
 from covalent_cirro.history.report import Report, compute, costs, document, page, sizing, timeline
 from covalent_cirro.history.report.costs import Offer, estimate, share
@@ -302,7 +302,7 @@ def test_a_node_that_needs_much_more_is_named_apart() -> None:
     two = size_of(*runs[:1], used(node_id=7, peak_mib=3000, need=Need(1, 4096, 0)))
     assert (two.next.memory_mib, two.outliers) == (3840, ())
     text = page.page(report_of(*runs, used(node_id=7, peak_mib=3000, need=Need(1, 4096, 0))))
-    assert re.search(r"node 7</span> <code>memory=3.75</code>", text)
+    assert 'node 7</span> <code class="options">memory=3.75</code>' in text
 
 
 @settings(deadline=None)
@@ -521,6 +521,42 @@ def test_names_are_text_whatever_they_say() -> None:
     text = page.page(made)
     assert "<script" not in text
     assert "script" not in {name for name, _ in parsed(text).seen}
+
+
+def test_the_page_links_to_the_covalent_ui_where_the_server_is_known() -> None:
+    """The only address in it, and text like all others."""
+    text = page.page(report_of(run())._replace(ui_url='http://localhost:48008/d"1'))
+    assert re.findall(r"https?://[^<>]*", text) == ['http://localhost:48008/d&#34;1"']
+    assert "in the Covalent UI" in text
+
+
+def test_a_small_result_is_shown_as_text() -> None:
+    """Its beginning, in one line, whatever it says; the bytes of its pickle are not looked at."""
+    said = "<script>alert(1)</script>\n" + "é" * 2000
+    output = Output(Inline(b"no pickle"), Inline(said.encode()))
+    ended = outcome()._replace(results=(NodeResult(3, output, None, Log(), Log()),))
+    made = run_of_call(3, "train", "call", ended, 100.0)
+    assert made.result.startswith("<script>alert(1)</script> éé")
+    assert made.result.endswith("é...")
+    assert len(made.result) < 210
+    text = page.page(report_of(made))
+    assert "&lt;script&gt;alert(1)" in text
+    assert "<script" not in text
+    assert document(report_of(made))["electrons"][0]["result"] == made.result
+    large = outcome()._replace(
+        results=(NodeResult(3, output._replace(string=Blob("0" * 64, 9, "raw", 9)), None, Log(), Log()),)
+    )
+    assert run_of_call(3, "train", "call", large, 100.0).result == ""
+
+
+def test_a_reused_row_is_seen_as_such() -> None:
+    """It has no time of its own: another fill, and the word."""
+    reused = run(state="REUSED", attempts=(), created_at=None, usage=None, times={}, node_id=7)
+    text = page.page(report_of(run(), reused))
+    assert text.count('<div class="row reused">') == 1
+    assert "7 reused</span>" in text
+    assert 'svg class="reused"' in text
+    assert 'svg class="reused"' not in page.page(report_of(run()))
 
 
 def test_every_run_has_a_row_that_lies_within_the_timeline() -> None:

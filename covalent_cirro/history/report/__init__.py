@@ -39,6 +39,7 @@ class Report(NamedTuple):
         total: Sum of `lines`.
         nodes: Sum of `lines` by node id.
         notes: What could not be found out, for people.
+        ui_url: URL of the dispatch in the Covalent UI; empty where the server is not known.
     """
 
     dispatch_id: str
@@ -52,6 +53,7 @@ class Report(NamedTuple):
     total: CostTotal
     nodes: Mapping[int, CostTotal]
     notes: tuple[str, ...]
+    ui_url: str = ""
 
     @property
     def began_at(self) -> float | None:
@@ -125,6 +127,7 @@ def compute(found: ReportFacts) -> Report:
         total=costs.total(lines),
         nodes=costs.by_node(lines),
         notes=found.notes,
+        ui_url=f"{found.server_url}/{found.dispatch_id}" if found.server_url else "",
     )
 
 
@@ -137,6 +140,7 @@ def document(report: Report) -> dict[str, Any]:
         "format": FORMAT,
         "dispatch_id": report.dispatch_id,
         "lattice": report.lattice,
+        "ui_url": report.ui_url,
         "region": report.region,
         "at": report.at,
         "began_at": report.began_at,
@@ -153,6 +157,7 @@ def document(report: Report) -> dict[str, Any]:
                 "job_id": run.job_id,
                 "try": run.number,
                 "state": run.state,
+                "result": run.result,
                 "queue": run.queue,
                 "asked": None if run.need is None else run.need._asdict(),
                 "usage": None if run.usage is None else run.usage._asdict(),

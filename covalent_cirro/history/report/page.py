@@ -42,6 +42,7 @@ def page(report: Report) -> str:
         legend=[(kind, what) for kind, what in timeline.KINDS.items() if _has(report, kind)],
         ticks=_ticks(report),
         rows=[_row(report, run, segments) for run, segments in zip(report.runs, report.segments, strict=True)],
+        results=[run for run in report.runs if run.result],
         sizes=[_size(size) for size in report.sizes],
         nodes=[_node(report, node_id, total) for node_id, total in report.nodes.items()],
         total=report.total,
@@ -120,11 +121,19 @@ def _row(report: Report, run: Run, segments: Sequence[Segment]) -> dict[str, Any
         x = min(WIDTH * (each.began_at - began_at) / seconds, WIDTH - width)
         title = f"{each.kind} {duration(each.seconds)}"
         pieces.append({"kind": each.kind, "x": round(max(0.0, x), 2), "width": round(width, 2), "title": title})
+    is_reused = run.state == REUSED
     told = ", ".join(str(piece["title"]) for piece in pieces) or (
-        f"reused from job {run.job_id}" if run.state == REUSED else "nothing is known of its time"
+        f"reused from job {run.job_id}" if is_reused else "nothing is known of its time"
     )
     name = run.name if run.number == 1 else f"{run.name}, try {run.number}"
-    return {"name": name, "node_id": run.node_id, "state": run.state, "pieces": pieces, "told": told}
+    return {
+        "name": name,
+        "node_id": run.node_id,
+        "state": run.state,
+        "reused": is_reused,
+        "pieces": pieces,
+        "told": told,
+    }
 
 
 def _size(size: SizeProposal) -> dict[str, Any]:

@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from covalent_cirro.aws.prices import ON_DEMAND, SPOT
-from covalent_cirro.contract.protocol import Kind, Outcome, Reused, Usage
+from covalent_cirro.contract.protocol import Inline, Kind, Outcome, Reused, Usage
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.ends import HOST_LOST, OUT_OF_MEMORY
 from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.jobs.reuse_texts import REUSED
 from covalent_cirro.jobs.states import CANCELLED, JobState, shown_state
+
+RESULT_CHARS = 200
+"""Characters of a result that are shown, at most."""
 
 UNKNOWN_STATE = "UNKNOWN"
 """State of a call without an outcome whose job AWS Batch does not know."""
@@ -74,6 +77,7 @@ class Run(NamedTuple):
         times: Times in the outcome (`protocol.Outcome.times`).
         out_of_memory: Whether it failed because memory was full.
         number: Number of the electron's try, from 1.
+        result: Beginning of ``str(result)``, of a small result; else empty.
     """
 
     node_id: int
@@ -90,6 +94,7 @@ class Run(NamedTuple):
     times: Mapping[str, float]
     out_of_memory: bool = False
     number: int = 1
+    result: str = ""
 
     @property
     def has_ended(self) -> bool:
@@ -165,6 +170,7 @@ def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None,
         usage=None if outcome is None else outcome.usage,
         times=_times(outcome),
         out_of_memory=detail.reason.startswith(OUT_OF_MEMORY) or _ran_out_of_memory(outcome),
+        result=_result(outcome, record.node_id),
     )
 
 
@@ -192,6 +198,7 @@ def run_of_call(node_id: int, name: str, call_id: str, outcome: Outcome | None, 
         usage=outcome.usage,
         times=times,
         out_of_memory=_ran_out_of_memory(outcome),
+        result=_result(outcome, node_id),
     )
 
 
@@ -203,6 +210,15 @@ def run_of_reused(node_id: int, name: str, call_id: str, reused: Reused) -> Run:
 def _ran_out_of_memory(outcome: Outcome | None) -> bool:
     results = () if outcome is None else outcome.results
     return any(each.failure is not None and each.failure.kind == Kind.OUT_OF_MEMORY for each in results)
+
+
+def _result(outcome: Outcome | None, node_id: int) -> str:
+    """Beginning of ``str(result)`` as the container wrote it: nothing is unpickled. A large result is not fetched."""
+    for each in () if outcome is None else outcome.results:
+        if each.node_id == node_id and each.output is not None and isinstance(each.output.string, Inline):
+            text = " ".join(each.output.string.data[: 5 * RESULT_CHARS].decode("utf-8", "replace").split())
+            return text if len(text) <= RESULT_CHARS else f"{text[:RESULT_CHARS]}..."
+    return ""
 
 
 def _times(outcome: Outcome | None) -> dict[str, float]:
