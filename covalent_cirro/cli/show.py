@@ -80,7 +80,7 @@ def _show(story: Story, saved: SavedCheckpoint | None, cost: Report, now: float)
                     each.job_id,
                     each.end.replace("_", " "),
                     str(each.attempts),
-                    memory(each.memory_mib),
+                    (f"{memory(each.reached_bytes / MIB)} of " if each.reached_bytes else "") + memory(each.memory_mib),
                     each.queue,
                     each.then,
                 )

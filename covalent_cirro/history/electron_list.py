@@ -12,8 +12,9 @@ from covalent_cirro.contract.protocol import Failure, Location, Outcome, Reused
 from covalent_cirro.history.instances import Instance
 from covalent_cirro.history.queue_places import JobWait
 from covalent_cirro.history.records import RUNNING, Record
-from covalent_cirro.jobs import further_tries
+from covalent_cirro.jobs import explanations, further_tries
 from covalent_cirro.jobs import states as jobs
+from covalent_cirro.jobs.ends import Evidence
 from covalent_cirro.jobs.formatting import MIB, duration, memory, sentences
 from covalent_cirro.jobs.reuse_texts import REUSED, origin_text
 from covalent_cirro.jobs.states import TERMINAL_STATES, JobState
@@ -234,9 +235,12 @@ def failure_of(outcome: Outcome) -> Failure | None:
     return next((each for each in failures if each.kind != "not_run"), failures[0] if failures else None)
 
 
-def _failure_line(outcome: Outcome) -> str:
+def _failure_line(outcome: Outcome, detail: jobs.JobDetail | None = None) -> str:
     failure = failure_of(outcome)
-    return "" if failure is None else _one_line(failure.message)
+    if failure is None:
+        return ""
+    reached = explanations.reached(Evidence(detail, failure, outcome.usage, outcome.attempt))
+    return _one_line(failure.message + (f" ({reached})" if reached else ""))
 
 
 def _where(outcome: Outcome) -> str:
@@ -248,7 +252,7 @@ def _why(record: Record, outcome: Outcome | None, waits: JobWait | None, now: fl
     if jobs.was_cancelled_by_us(detail):
         return _one_line(f"cancelled {jobs.cancelled_how(detail)}")
     if outcome is not None and not outcome.succeeded:
-        return _failure_line(outcome)
+        return _failure_line(outcome, detail)
     if record.state == JobState.FAILED.value:
         words = (detail.reason, record.attempts[-1].status_reason if record.attempts else "", detail.status_reason)
         return _one_line(next((each for each in words if each), "no reason given"))

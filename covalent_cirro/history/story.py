@@ -200,7 +200,7 @@ def tell(
         electron=electron.name,
         state=state,
         end=explanation.end.value if state in (*TERMINAL_STATES, CANCELLED) else "",
-        why=str(turn.reason) if turn is not None else _why(of, record, failure, state),
+        why=str(turn.reason) if turn is not None else _why(of, record, failure, state, explanations.reached(evidence)),
         advice=explanation.next_step if state == JobState.FAILED.value else "",
         error="\n".join(texts.cut(line, LINE_CHARS) for line in lines),
         periods=tuple(_periods(of, record)),
@@ -274,7 +274,7 @@ def _state(of: CallHistory, record: Record | None) -> str:
     return JobState.SUCCEEDED.value if of.outcome.succeeded else JobState.FAILED.value
 
 
-def _why(of: CallHistory, record: Record | None, failure: Failure | None, state: str) -> str:
+def _why(of: CallHistory, record: Record | None, failure: Failure | None, state: str, reached: str) -> str:
     if of.problem and of.outcome is None:
         return of.problem
     if of.reused is not None:
@@ -283,7 +283,7 @@ def _why(of: CallHistory, record: Record | None, failure: Failure | None, state:
         return NOBODY_KNOWS
     if record is not None and state == CANCELLED:
         return sentences(f"It was cancelled {cancelled_how(record.detail)}.", of.problem)
-    said = [] if failure is None else [failure.message]
+    said = [] if failure is None else [failure.message + (f" ({reached})" if reached else "")]
     if record is not None and state != JobState.SUCCEEDED.value:
         last = record.attempts[-1] if record.attempts else None
         words = (record.detail.status_reason, last.status_reason if last else "", record.detail.reason)

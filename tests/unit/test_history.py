@@ -274,6 +274,19 @@ def test_an_earlier_try_is_told_in_sentences() -> None:
     assert [each.why for each in folded([first, sent])] == [f"It is being submitted again. {said}"]
 
 
+def test_out_of_memory_says_how_much_it_had_reached() -> None:
+    """Wherever the outcome knows, and whatever the electron saw: here that one of its processes was gone."""
+    reason = {"reason": "OutOfMemoryError: Container killed due to memory usage"}
+    job = record(status="FAILED", container={**described()["container"], **reason})
+    left = outcome(Failure(Kind.RAISED, "BrokenPipeError: [Errno 32]"))
+    said = "BrokenPipeError: [Errno 32] (it had reached 300 MiB of 2 GiB)"
+    assert row_of_job(job, left, now=0.0).why == said
+    assert story(job, left).why.startswith(f"{said}. AWS Batch says: ")
+    forgotten = outcome(Failure(Kind.OUT_OF_MEMORY, "ran out"))
+    assert row_of_call(PLACE, "train", forgotten, 2e9).why == "ran out (it had reached 300 MiB of 2 GiB)"
+    assert "reached" not in row_of_job(record(status="FAILED"), left, now=0.0).why
+
+
 def test_a_cancel_is_told_as_what_the_user_did() -> None:
     """Not as a failure of the job, although AWS Batch calls it FAILED and the electron raised something on SIGTERM."""
     job = record(status="FAILED", statusReason="Cancelled in Covalent (dispatch d)", isTerminated=True)
