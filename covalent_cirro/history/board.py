@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from covalent_cirro.contract.protocol import Location, Outcome, Reused
+from covalent_cirro.contract.protocol import Arguments, Location, Outcome, Reused
 from covalent_cirro.errors import AccessDenied, NotFound
 from covalent_cirro.history import archive, batch_jobs, find
 from covalent_cirro.history.account import Account
@@ -59,7 +59,7 @@ class Board:
         self._outcomes: dict[Location | str, Outcome | None] = {}  # by job id; by place, of jobs that are forgotten
         self._problems: dict[Location | str, str] = {}
         self._kept: list[StoredCall] = []
-        self._electrons: dict[Location, str] = {}
+        self._electrons: dict[Location, tuple[str, Arguments]] = {}
         self._reusing = reusing
         self._reused: dict[Location, Reused] = {}
         self._hosts = Instances(account)
@@ -94,8 +94,8 @@ class Board:
         ]
         called = {record.call for record in self._records.values()}
         rows += [
-            row_of_call(place, name, self._outcomes.get(place), began, self._problems.get(place, ""))
-            for place, name in self._electrons.items()
+            row_of_call(place, name, self._outcomes.get(place), began, self._problems.get(place, ""), arguments)
+            for place, (name, arguments) in self._electrons.items()
             if place not in called
         ]
         rows += [row_of_reused(place, reused) for place, reused in self._reused.items()]
@@ -116,7 +116,8 @@ class Board:
         forgotten = [kept for kept in self._kept if kept.place not in called]
         calls = self._account.each(lambda kept: find.call_or_problem(self._account, kept.place), forgotten)
         for kept, (call, problem) in zip(forgotten, calls, strict=True):
-            self._electrons[kept.place] = call.tasks[0].name if call and call.tasks else "-"
+            first = call.tasks[0] if call and call.tasks else None
+            self._electrons[kept.place] = (first.name, first.arguments) if first is not None else ("-", ())
             if problem:
                 self._problems[kept.place] = problem
         self._kept = forgotten
@@ -128,7 +129,7 @@ class Board:
             if isinstance(reused, Reused):
                 self._reused[place] = reused
             else:
-                self._electrons[place], self._problems[place] = "-", str(reused)
+                self._electrons[place], self._problems[place] = ("-", ()), str(reused)
 
     def _next(self, looked_at: float) -> list[Record]:
         open_ids = [record.job_id for record in self._records.values() if not record.has_ended]

@@ -559,6 +559,17 @@ def test_a_reused_row_is_seen_as_such() -> None:
     assert 'svg class="reused"' not in page.page(report_of(run()))
 
 
+def test_electrons_of_one_function_are_told_apart_by_their_arguments() -> None:
+    """By what differs between them, as text whatever it says; there is no column if nothing differs."""
+    one, other = (("rate", "<script>1"), ("epochs", "3")), (("rate", "0.2"), ("epochs", "3"))
+    text = page.page(report_of(run(arguments=one), run(node_id=1, job_id="other", arguments=other)))
+    assert "rate=&lt;script&gt;1" in text
+    assert '<td data-label="arguments">rate=0.2</td>' in text
+    assert "epochs" not in text
+    assert "script" not in {name for name, _ in parsed(text).seen}
+    assert "arguments" not in page.page(report_of(run(arguments=one), run(node_id=1, job_id="other", arguments=one)))
+
+
 def test_every_run_has_a_row_that_lies_within_the_timeline() -> None:
     """As many rows as runs; no piece begins left of it or ends far right of it."""
     text = page.page(report_of(run(), run(node_id=1, job_id="other", called_at=150.0, created_at=151.0, attempts=())))

@@ -15,6 +15,7 @@ from covalent_cirro.history.report.costs import CostLine, CostTotal
 from covalent_cirro.history.report.runs import Run
 from covalent_cirro.history.report.sizing import SizeProposal
 from covalent_cirro.history.report.timeline import Segment
+from covalent_cirro.jobs import arguments
 from covalent_cirro.jobs.formatting import duration, gigabytes, moment_utc, usd
 from covalent_cirro.jobs.reuse_texts import REUSED
 
@@ -34,6 +35,7 @@ STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 360
 
 def page(report: Report) -> str:
     """The page, as HTML."""
+    called_with = {node_id: arguments.line(each) for node_id, each in report.differences.items()}
     return _template().render(
         report=report,
         title=report.lattice or f"dispatch {report.dispatch_id[:8]}",
@@ -41,10 +43,14 @@ def page(report: Report) -> str:
         tiles=_tiles(report),
         legend=[(kind, what) for kind, what in timeline.KINDS.items() if _has(report, kind)],
         ticks=_ticks(report),
-        rows=[_row(report, run, segments) for run, segments in zip(report.runs, report.segments, strict=True)],
+        rows=[
+            _row(report, run, segments, called_with[run.node_id])
+            for run, segments in zip(report.runs, report.segments, strict=True)
+        ],
         results=[run for run in report.runs if run.result],
         sizes=[_size(size) for size in report.sizes],
-        nodes=[_node(report, node_id, total) for node_id, total in report.nodes.items()],
+        nodes=[_node(report, node_id, total, called_with[node_id]) for node_id, total in report.nodes.items()],
+        shows_arguments=any(called_with[node_id] for node_id in report.nodes),
         total=report.total,
         lost=[_attempt(line) for line in report.lines if line.attempt.lost],
         prices=_prices(report.lines),
@@ -60,7 +66,7 @@ def _template() -> jinja2.Template:
     import jinja2  # only for a page: the commands that write times and money import this file too
 
     source = importlib.resources.files("covalent_cirro.history.report").joinpath("page.html").read_text("utf-8")
-    # Names of electrons may be any text: autoescape makes them harmless.
+    # Names of electrons and their arguments may be any text: autoescape makes them harmless.
     made = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return made.from_string(source)
 
@@ -113,7 +119,7 @@ def _ticks(report: Report) -> list[dict[str, Any]]:
     ]
 
 
-def _row(report: Report, run: Run, segments: Sequence[Segment]) -> dict[str, Any]:
+def _row(report: Report, run: Run, segments: Sequence[Segment], called_with: str) -> dict[str, Any]:
     began_at, seconds = _span(report)
     pieces = []
     for each in segments:
@@ -128,6 +134,7 @@ def _row(report: Report, run: Run, segments: Sequence[Segment]) -> dict[str, Any
     name = run.name if run.number == 1 else f"{run.name}, try {run.number}"
     return {
         "name": name,
+        "called_with": called_with,
         "node_id": run.node_id,
         "state": run.state,
         "reused": is_reused,
@@ -184,13 +191,14 @@ def _figure(value: float | None) -> str:
     return "?" if value is None else f"{value:.1f}"
 
 
-def _node(report: Report, node_id: int, total: CostTotal) -> dict[str, Any]:
+def _node(report: Report, node_id: int, total: CostTotal, called_with: str) -> dict[str, Any]:
     runs = [run for run in report.runs if run.node_id == node_id]
     mine = [line for line in report.lines if line.node_id == node_id]
     machines = dict.fromkeys(machine(line) for line in mine)
     return {
         "node_id": node_id,
         "name": runs[-1].name,
+        "called_with": called_with,
         "state": runs[-1].state,
         "jobs": len(runs),
         "attempts": total.attempts,

@@ -142,7 +142,7 @@ def gather_electron(account: Account, electron: Electron, *, clock: Callable[[],
             runs.append(_seen_on(run_of_job(record, its_own, called[call_id], capacity), record, hosts))
         if not each.records:
             runs.append(run_of_call(electron.node_id, electron.name, call_id, outcome, called[call_id]))
-    runs = [run._replace(number=numbers.get(run.call_id, 1)) for run in runs]
+    runs = [run._replace(number=numbers.get(run.call_id, 1), arguments=electron.arguments) for run in runs]
     return _with_prices(account, electron.dispatch_id, records, runs, notes, clock())
 
 
@@ -209,8 +209,10 @@ def _forgotten(
 ) -> Run:
     call, problem = find.call_or_problem(account, kept.place)
     notes += [problem] if problem else []
-    name = call.tasks[0].name if call is not None and call.tasks else f"node {kept.node_id}"
-    return run_of_call(kept.node_id, name, kept.place.call_id, outcome, called_at)
+    first = call.tasks[0] if call is not None and call.tasks else None
+    name, arguments = (first.name, first.arguments) if first is not None else (f"node {kept.node_id}", ())
+    run = run_of_call(kept.node_id, name, kept.place.call_id, outcome, called_at)
+    return run._replace(arguments=arguments)
 
 
 # --- instances of queues ----------------------------------------------------------------------------------------------
