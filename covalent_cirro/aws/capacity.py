@@ -7,14 +7,14 @@ mean is decided there. Changes nothing. The server hands in aiobotocore's client
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from covalent_cirro.aws import sessions
 from covalent_cirro.errors import AccessDenied
 from covalent_cirro.jobs.machines import InstanceType, filters, parse_instance_type
 from covalent_cirro.jobs.queues import Environment, Queue, parse_environment, parse_queue
-from covalent_cirro.jobs.states import ACTIVE_STATES
+from covalent_cirro.jobs.states import ACTIVE_STATES, JobDetail, parse_job
 from covalent_cirro.jobs.waiting import FRONT_JOBS, QueuePosition, QueueSnapshot
 
 TYPES_KEPT_S = 3600.0
@@ -78,8 +78,19 @@ class Capacity:
         types = await self._allowed(self.instance_types(names), denied)
         running = await self._allowed(self._running(queue), denied)
         front = await self._allowed(self._front(queue), denied)
-        head = await self._allowed(self._reason(front[0].job_id), denied) if front else ""
-        return QueueSnapshot(found, tuple(environments), types, running, front, head or "", tuple(denied))
+        # One call for both questions; it takes 100 ids.
+        asked = [*(running or ())[: FRONT_JOBS - 1], *([front[0].job_id] if front else [])]
+        jobs = (await self._allowed(self._jobs(asked), denied) if asked else None) or {}
+        return QueueSnapshot(
+            found,
+            tuple(environments),
+            types,
+            None if running is None else len(running),
+            front,
+            jobs[front[0].job_id].status_reason if front and front[0].job_id in jobs else "",
+            tuple(denied),
+            _vcpus(running, jobs),
+        )
 
     async def _allowed(self, answer: Awaitable[Any], denied: list[str]) -> Any:
         try:
@@ -150,15 +161,15 @@ class Capacity:
             pages_left -= 1
         return JobCount(number, more=bool(token))
 
-    async def _running(self, queue: str) -> int:
-        """Jobs that have an instance, at most `FRONT_JOBS`."""
+    async def _running(self, queue: str) -> list[str]:
+        """Ids of jobs that have an instance, at most `FRONT_JOBS`."""
         batch = await self._client("batch")
+        found: list[str] = []
         for status in ("RUNNING", "STARTING"):
             with self._errors("batch:ListJobs", queue):
                 response = await batch.list_jobs(jobQueue=queue, jobStatus=status, maxResults=FRONT_JOBS)
-            if response["jobSummaryList"]:
-                return len(response["jobSummaryList"])
-        return 0
+            found += [each["jobId"] for each in response["jobSummaryList"]]
+        return list(dict.fromkeys(found))[:FRONT_JOBS]
 
     async def _front(self, queue: str) -> tuple[QueuePosition, ...]:
         batch = await self._client("batch")
@@ -170,11 +181,12 @@ class Capacity:
             for each in jobs
         )
 
-    async def _reason(self, job_id: str) -> str:
+    async def _jobs(self, job_ids: Sequence[str]) -> dict[str, JobDetail]:
+        """By id, up to 100 jobs (DescribeJobs, jobs)."""
         batch = await self._client("batch")
-        with self._errors("batch:DescribeJobs", job_id):
-            response = await batch.describe_jobs(jobs=[job_id])
-        return next((str(each.get("statusReason") or "") for each in response["jobs"]), "")
+        with self._errors("batch:DescribeJobs", job_ids[-1]):
+            response = await batch.describe_jobs(jobs=list(job_ids))
+        return {each["jobId"]: parse_job(each) for each in response["jobs"]}
 
     # --- instances ----------------------------------------------------------------------------------------------------
 
@@ -228,3 +240,10 @@ class Capacity:
 
     def _errors(self, operation: str, of: str) -> Any:
         return sessions.translate(operation, access=self._access, of=of)
+
+
+def _vcpus(running: Sequence[str] | None, jobs: Mapping[str, JobDetail]) -> float | None:
+    """vCPUs of jobs that have an instance; `None` where not all of them were described."""
+    if running is None or any(job_id not in jobs for job_id in running):
+        return None
+    return sum(jobs[job_id].vcpus for job_id in running)

@@ -16,7 +16,7 @@ from covalent_cirro.contract import log_parts
 from covalent_cirro.contract.limits import MAX_PART_BYTES
 from covalent_cirro.contract.protocol import Location, NodeResult
 from covalent_cirro.errors import CirroError
-from covalent_cirro.jobs.explanations import last_lines
+from covalent_cirro.jobs.log_end import last_lines
 from covalent_cirro.jobs.states import JobDetail
 
 TAIL_LINES = 50

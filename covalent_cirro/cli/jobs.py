@@ -18,13 +18,14 @@ from covalent_cirro.jobs import arguments
 from covalent_cirro.jobs.formatting import MIB, counted, elapsed, memory
 
 if TYPE_CHECKING:
+    from covalent_cirro.history.account import Account
     from covalent_cirro.history.board import Board
     from covalent_cirro.history.electron_list import Row
 
 HEADERS = ("electron", "arguments", "lattice", "node", "state", "attempt", "where", "memory", "")
 
-WHY_CHARACTERS = 100
-"""Characters of a reason in the list, at most; `cirro show` has all of it."""
+WHY_CHARACTERS = 600
+"""Characters of a reason in the list, at most: advice is shorter, only errors are longer; `cirro show` has all."""
 
 
 class JobTable(NamedTuple):
@@ -54,20 +55,17 @@ def jobs(target: Target, dispatch: Wanted | None, everything: bool, watch: bool,
     Without options, jobs that have not ended and jobs of the last day are listed. A node is shown as DISPATCH:NODE, as
     other commands take it. Needs no Covalent server.
     """
-    from covalent_cirro.history import find
-    from covalent_cirro.history.account import open_account
-    from covalent_cirro.history.board import Board
-    from covalent_cirro.history.electron_list import counts, row_document
-
     if watch and as_json:
         raise click.UsageError("--watch shows a table; with --json, ask again yourself.")
+    if watch:
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(target, dispatch, everything)
+        return
+    from covalent_cirro.history.account import open_account
+    from covalent_cirro.history.electron_list import counts, row_document
+
     with open_account(target.access, target.stack_name) as account:
-        dispatch_id = None if dispatch is None else find.dispatch_named(account, dispatch.dispatch)
-        board = Board(account, dispatch_id, everything=everything)
-        if watch:
-            with contextlib.suppress(KeyboardInterrupt):
-                _watch(board, one_dispatch=dispatch_id is not None)
-            return
+        board, dispatch_id = _board(account, dispatch, everything)
         rows = board.look()
     if board.problem:
         render.note(board.problem)
@@ -83,23 +81,38 @@ def jobs(target: Target, dispatch: Wanted | None, everything: bool, watch: bool,
             render.line(reason)
 
 
-def _watch(board: Board, *, one_dispatch: bool) -> None:
-    from covalent_cirro.history.electron_list import counts
+def _board(account: Account, dispatch: Wanted | None, everything: bool) -> tuple[Board, str | None]:
+    """The list, and the id of its dispatch if it is that of one."""
+    from covalent_cirro.history import find
+    from covalent_cirro.history.board import Board
 
+    dispatch_id = None if dispatch is None else find.dispatch_named(account, dispatch.dispatch)
+    return Board(account, dispatch_id, everything=everything), dispatch_id
+
+
+def _watch(target: Target, dispatch: Wanted | None, everything: bool) -> None:
     with render.live() as show:
-        rows: list[Row] = []
-        while True:
-            note = ""
-            try:
-                rows = board.look()
-            except AwsError as error:
-                if not error.retryable:
-                    raise
-                note = f"; not up to date: {error}"
-            shown = rows_as_table(rows, one_dispatch=one_dispatch)
-            footer = f"{counted(counts(rows)) or 'no electron'}{note}{f'; {board.problem}' if board.problem else ''}"
-            show(shown.headers, shown.cells, "\n".join([footer, *shown.reasons]))
-            time.sleep(board.pause_s)
+        # The first look at many jobs takes a while, and so do the imports of AWS's clients.
+        show((), (), "looking for jobs in AWS Batch ...")
+        from covalent_cirro.history.account import open_account
+        from covalent_cirro.history.electron_list import counts
+
+        with open_account(target.access, target.stack_name) as account:
+            board, dispatch_id = _board(account, dispatch, everything)
+            rows: list[Row] = []
+            while True:
+                note = ""
+                try:
+                    rows = board.look()
+                except AwsError as error:
+                    if not error.retryable:
+                        raise
+                    note = f"; not up to date: {error}"
+                shown = rows_as_table(rows, one_dispatch=dispatch_id is not None)
+                problem = f"; {board.problem}" if board.problem else ""
+                footer = f"{counted(counts(rows)) or 'no electron'}{note}{problem}"
+                show(shown.headers, shown.cells, "\n".join([footer, *shown.reasons]))
+                time.sleep(board.pause_s)
 
 
 def rows_as_table(rows: Sequence[Row], *, one_dispatch: bool) -> JobTable:

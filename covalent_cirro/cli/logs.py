@@ -14,6 +14,7 @@ from covalent_cirro.cli.options import Target, target_options
 from covalent_cirro.contract import log_parts
 from covalent_cirro.history.names import Wanted
 from covalent_cirro.jobs.reuse_texts import REUSED
+from covalent_cirro.jobs.states import CANCELLED, JobState
 
 if TYPE_CHECKING:
     from covalent_cirro.history.account import Account
@@ -80,9 +81,10 @@ def _say_end(account: Account, found: Electron, *, printed: bool) -> None:
     story = tell(found, account.settings, Site(account.region, account.partition))
     if story.state == REUSED:
         render.note(f"{REUSED}: {story.why}; this is what that job printed")
-    if found.newest.problem and story.state != "FAILED":
+    without_result = story.state in (JobState.FAILED.value, CANCELLED)
+    if found.newest.problem and not without_result:
         render.note(found.newest.problem)
-    if story.state == "FAILED" and story.why:
-        render.note(f"FAILED: {story.why}")
+    if without_result and story.why:
+        render.note(f"{story.state}: {story.why}")
         if story.advice:
             render.note(f"to do: {story.advice}")

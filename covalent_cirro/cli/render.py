@@ -20,15 +20,18 @@ import click
 from covalent_cirro.cli import terminal
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, Group
     from rich.table import Table
     from rich.text import Text
 
 MIN_TABLE_WIDTH = 160
 """Characters of a table's line in a pipe, at least: a pipe has no width, and cut digests are useless."""
 
-LEAST_REMARK = 16
-"""Characters of a remark that are shown on the narrowest terminal."""
+LEAST_LAST_COLUMN = 40
+"""Characters of a line of a table's last column, at least; where a terminal has less room, its texts are below rows."""
+
+_GAP = "  "
+"""Between two columns of a table."""
 
 
 @functools.cache
@@ -245,30 +248,65 @@ def _widen() -> None:
         _out().width = max(_out().width, MIN_TABLE_WIDTH)
 
 
-_STATES = {"RUNNING": "cyan", "SUCCEEDED": "green", "FAILED": "red"}
+_STATES = {"RUNNING": "cyan", "SUCCEEDED": "green", "FAILED": "red", "CANCELLED": "yellow"}
 """Colours of cells that begin with a state of AWS Batch."""
 
 
-def _table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+def _table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> Table | Group:
+    """A table of which nothing is cut: cut names, ids and commands are useless.
+
+    The last column, which has whole sentences, takes more lines on a terminal; a pipe gets one line for each row.
+    """
     from rich.cells import cell_len
     from rich.table import Table
+
+    names, values = list(headers), [list(map(terminal.plain, row)) for row in rows]
+    widths = [max([cell_len(name), *(cell_len(row[i]) for row in values)]) for i, name in enumerate(names[:-1])]
+    left = _out().width - sum(widths) - len(_GAP) * len(widths)
+    longest = max((cell_len(row[-1]) for row in values), default=0)
+    if not _out().is_terminal or left < min(longest, LEAST_LAST_COLUMN):
+        return _lines(names, values, widths, below=_out().is_terminal)
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for name, width in zip(names[:-1], widths, strict=True):
+        shown.add_column(name, no_wrap=True, min_width=width)
+    shown.add_column(names[-1], overflow="fold")
+    for row in values:
+        shown.add_row(*map(_cell, row))
+    return shown
+
+
+def _cell(text: str) -> Text:
     from rich.text import Text
 
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    names, values = list(headers), [list(map(terminal.plain, row)) for row in rows]
-    # Cut names and ids are useless: on a narrow terminal the last column becomes narrower. Without a header it is a
-    # remark, whose end is cut; with a header its text takes more lines.
-    others = [max([cell_len(name), *(cell_len(row[i]) for row in values)]) for i, name in enumerate(names[:-1])]
-    for name, width in zip(names[:-1], others, strict=True):
-        shown.add_column(name, no_wrap=True, min_width=width)
-    shown.add_column(names[-1], no_wrap=not names[-1], overflow="fold")
-    left = max(LEAST_REMARK, _out().width - sum(others) - 2 * len(others))
-    for row in values:
-        made = [Text(cell, style=_STATES.get(cell.partition(" ")[0], "")) for cell in row]
-        if not names[-1]:
-            made[-1].truncate(left, overflow="ellipsis")
-        shown.add_row(*made)
-    return shown
+    return Text(text, style=_STATES.get(text.partition(" ")[0], ""))
+
+
+def _lines(names: list[str], values: list[list[str]], widths: list[int], *, below: bool) -> Group:
+    """A table as lines, whose last column is at the end of its rows, or below them."""
+    from rich.cells import cell_len
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    lines: list[Text | Padding] = []
+    for index, row in enumerate([names, *values]):
+        padded = [
+            part
+            for cell, width in zip(row[:-1], widths, strict=True)
+            for part in (_cell(cell), " " * (width - cell_len(cell)), _GAP)
+        ]
+        one = Text.assemble(*padded, *([] if below else [_cell(row[-1])]), style="" if index else "bold")
+        one.rstrip()
+        lines.append(_wrapped(one) if below else one)
+        if below and row[-1]:
+            lines.append(Padding(_wrapped(_cell(row[-1])), (0, 0, 0, 4)))
+    return Group(*lines)
+
+
+def _wrapped(text: Text) -> Text:
+    """The text, for a place where rich would cut its lines at the width of the terminal."""
+    text.no_wrap, text.overflow = False, "fold"
+    return text
 
 
 @contextlib.contextmanager
@@ -276,12 +314,13 @@ def live() -> Iterator[Callable[[Iterable[str], Iterable[Iterable[str]], str], N
     """A table that is updated in place on a terminal; elsewhere each update is a new table.
 
     Yields:
-        A function to call with headers, rows and lines about them, for each update.
+        A function to call with headers, rows and lines about them, for each update; without headers there is no table.
     """
     if not _out().is_terminal:
 
         def below(headers: Iterable[str], rows: Iterable[Iterable[str]], footer: str) -> None:
-            table(headers, rows)
+            if names := list(headers):
+                table(names, rows)
             line(f"{footer}\n")
 
         yield below
@@ -294,8 +333,9 @@ def live() -> Iterator[Callable[[Iterable[str], Iterable[Iterable[str]], str], N
         def in_place(headers: Iterable[str], rows: Iterable[Iterable[str]], footer: str) -> None:
             # The lines about the table come first: the end of a table that is higher than the terminal is cut.
             first, *others = footer.splitlines()
-            lines = [_text(first, "bold"), *map(_text, others)]
-            shown.update(Group(*lines, _table(headers, rows)), refresh=True)
+            lines = [_wrapped(_text(first, "bold")), *(_wrapped(_text(other)) for other in others)]
+            names = list(headers)
+            shown.update(Group(*lines, *([_table(names, rows)] if names else [])), refresh=True)
 
         yield in_place
 

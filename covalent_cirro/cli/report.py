@@ -60,9 +60,10 @@ def _show(found: Report) -> None:
     total = found.total
     about = "" if total.exact else "≈ "
     began_at, ended_at = found.began_at, found.ended_at
+    ended = f"{found.failed} failed" + (f", {found.cancelled} cancelled" if found.cancelled else "")
     rows = [
         ("dispatch", f"{found.dispatch_id} {found.lattice}".strip()),
-        ("electrons", f"{len({run.node_id for run in found.runs})}, {found.failed} failed, {found.running} under way"),
+        ("electrons", f"{len({run.node_id for run in found.runs})}, {ended}, {found.running} under way"),
         ("took", "?" if began_at is None or ended_at is None else duration(ended_at - began_at)),
         ("cost", f"{about}{usd(total.usd)}" + (f", {total.unknown} attempts without a price" if total.unknown else "")),
     ]
@@ -71,7 +72,10 @@ def _show(found: Report) -> None:
     if total.lost:
         attempts = "attempt" if total.lost == 1 else "attempts"
         rows.append(("lost", f"{total.lost} {attempts} with the instance, {usd(total.lost_usd)}"))
-    rows += [(f"next {size.name}", size.options) for size in found.sizes if size.next != size.asked]
+    for size in found.sizes:
+        if size.next != size.asked or size.outliers:
+            apart = [f"node {each.node_id} {each.options}" for each in size.outliers]
+            rows.append((f"next {size.name}", "; ".join([size.options, *apart])))
     render.facts(rows)
     for note in found.notes:
         render.line(note)

@@ -15,9 +15,9 @@ from covalent_cirro.cli.jobs import rows_as_table
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.errors import AwsError, CirroError, HostError, SettingsError
 from covalent_cirro.history.names import SHORT, Wanted
-from covalent_cirro.jobs.formatting import counted, usd
+from covalent_cirro.jobs.formatting import counted, sentences, usd
 from covalent_cirro.jobs.reuse_texts import REUSED, reason_lines
-from covalent_cirro.jobs.states import JobState
+from covalent_cirro.jobs.states import CANCELLED, JobState
 
 if TYPE_CHECKING:
     from covalent_cirro.history.account import Account
@@ -137,6 +137,9 @@ def _show_end(dispatch_id: str, status: str, rows: list[Row], cost: str, lattice
             render.note(f"Covalent cannot use the path {quoted}: name another folder; `cirro doctor` says which")
         if failed:
             render.warning("\n".join(["electrons that failed, whose errors are their values (on_error):", *failed]))
+    elif status == client.CANCELLED and not failed:
+        cancelled = sum(row.state == CANCELLED for row in rows)
+        render.note(f"the dispatch is {status}, and with it {cancelled} of {len(rows)} electrons with a job")
     else:
         render.failure("\n".join([f"the dispatch is {status}", *(failed or [client.error(dispatch_id)])]).rstrip())
     short = dispatch_id[:SHORT]
@@ -254,10 +257,13 @@ class _Status:
             silent_s = time.monotonic() - self._answered_at
             if silent_s > SILENT_SERVER_S:
                 raise HostError(
-                    f"{error} Jobs that run go on: `cirro jobs --dispatch {self._dispatch_id}` shows them, and a "
-                    "server that starts again goes on with the dispatch."
+                    sentences(
+                        str(error),
+                        f"Jobs that run go on: `cirro jobs --dispatch {self._dispatch_id}` shows them, and a server "
+                        "that starts again goes on with the dispatch.",
+                    )
                 ) from error
             if not self.problem:
-                render.note(f"{error} Waiting {SILENT_SERVER_S:.0f} s for it; the jobs go on.")
+                render.note(sentences(str(error), f"Waiting {SILENT_SERVER_S:.0f} s for it; the jobs go on."))
             self.problem = "the Covalent server does not answer"
         return self._last

@@ -14,6 +14,7 @@ from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.history.names import Wanted
 from covalent_cirro.jobs import arguments
 from covalent_cirro.jobs.formatting import MIB, duration, elapsed, memory, moment, usd
+from covalent_cirro.jobs.states import CANCELLED
 
 if TYPE_CHECKING:
     from covalent_cirro.contract.protocol import Usage
@@ -83,7 +84,7 @@ def _show(story: Story, saved: SavedCheckpoint | None, cost: Report, now: float)
                     each.job_id,
                     each.end.replace("_", " "),
                     str(each.attempts),
-                    memory(each.memory_mib),
+                    (f"{memory(each.reached_bytes / MIB)} of " if each.reached_bytes else "") + memory(each.memory_mib),
                     each.queue,
                     each.then,
                 )
@@ -163,7 +164,7 @@ def _checkpoint(saved: SavedCheckpoint | None) -> str:
 def _facts(story: Story, saved: SavedCheckpoint | None, cost: Report) -> Iterator[tuple[str, str]]:
     rows: tuple[tuple[str, Any], ...] = (
         ("called with", arguments.line(story.arguments, arguments.WHOLE_CHARS)),
-        ("state", story.state + (f" ({story.end.replace('_', ' ')})" if story.end else "")),
+        ("state", _state(story)),
         ("why", story.why),
         ("not reused", story.not_reused),
         ("to do", story.advice),
@@ -182,6 +183,11 @@ def _facts(story: Story, saved: SavedCheckpoint | None, cost: Report) -> Iterato
         ("other jobs", ", ".join(f"{job_id} {state}" for job_id, state in story.earlier_jobs)),
     )
     yield from ((name, str(value)) for name, value in rows if value not in ("", None))
+
+
+def _state(story: Story) -> str:
+    end = "" if story.state == CANCELLED else story.end
+    return story.state + (f" ({end.replace('_', ' ')})" if end else "")
 
 
 def _stream(story: Story) -> str:

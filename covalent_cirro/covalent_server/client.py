@@ -31,7 +31,9 @@ from covalent_cirro.errors import HostError, SettingsError
 EXECUTOR = "cirro"
 """Short name of `CirroBatchExecutor` in Covalent."""
 
-COMPLETED = "COMPLETED"
+COMPLETED, CANCELLED = "COMPLETED", "CANCELLED"
+"""Statuses of a dispatch (``covalent/_shared_files/util_classes.py``)."""
+
 STATUS_S = 5.0
 """Seconds in which a server has to answer what the status of a dispatch is; one that is asked again and again."""
 
@@ -41,7 +43,7 @@ ANSWER_S = 60.0
 RESULT_BYTES = 300
 """Most bytes of a result that are shown."""
 
-ENDED = frozenset({COMPLETED, "FAILED", "CANCELLED", "POSTPROCESSING_FAILED"})
+ENDED = frozenset({COMPLETED, "FAILED", CANCELLED, "POSTPROCESSING_FAILED"})
 """Final statuses of a dispatch (``covalent/_shared_files/util_classes.py``)."""
 
 

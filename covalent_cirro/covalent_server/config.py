@@ -84,6 +84,13 @@ def folders() -> dict[str, str]:
     return {name: str(sections[name].get(name.split(".")[1]) or home) for name in names}
 
 
+def server_url() -> str:
+    """URL of the Covalent server that the config names; empty where it names none."""
+    dispatcher = read().get("dispatcher", {})
+    address, port = dispatcher.get("address"), dispatcher.get("port")
+    return f"http://{address}:{port}" if address and port else ""
+
+
 def executor_section() -> dict[str, Any]:
     """The section ``[executors.cirro]``; empty where there is none."""
     section = read().get("executors", {}).get(SECTION.split(".")[1], {})

@@ -18,6 +18,7 @@ from covalent_cirro.deployment.running_jobs import RunningJobs
 from covalent_cirro.deployment.stack_events import Watch, because
 from covalent_cirro.deployment.stacks import Stack
 from covalent_cirro.errors import AwsError, Declined, StackError
+from covalent_cirro.jobs.formatting import sentences
 
 FAILED_CREATION = "ROLLBACK_COMPLETE"
 """Status of a stack whose creation failed: it has no resources, and can only be deleted and created again."""
@@ -220,7 +221,7 @@ class Rollout:
         except (StackError, AwsError) as error:
             if part != BUDGET or has_one:
                 raise
-            self.problems.append(f"the budget is not as it should be: {error} {BUDGET_REMEDY}")
+            self.problems.append(sentences(f"the budget is not as it should be: {error}", BUDGET_REMEDY))
 
     def _plan_budget(self) -> PartPlan:
         stack, nothing = self._stacks[BUDGET], PartPlan(BUDGET, stack_name(self._name, BUDGET), "none")

@@ -253,7 +253,7 @@ async def try_again(
     except CirroError as error:
         log.error("The electron of %s %s. It could not be submitted again with %s: %s", of, happened, then, error)
         return None, f"It was to be submitted again with {then}, but could not be: {error}"
-    log.warning("The electron of %s %s; submitted again with %s as job %s", of, happened, then, job_id)
+    log.warning("The electron of %s %s. It was submitted again with %s as job %s.", of, happened, then, job_id)
     await hold(engine, launch, job_id, here.call_uri, keep_handle)
     return OwnJob(job_id, here.call_uri, written.keys, call.tried), ""
 

@@ -12,10 +12,11 @@ from covalent_cirro.contract.protocol import Arguments, Failure, Location, Outco
 from covalent_cirro.history.instances import Instance
 from covalent_cirro.history.queue_places import JobWait
 from covalent_cirro.history.records import RUNNING, Record
-from covalent_cirro.jobs import further_tries
+from covalent_cirro.jobs import explanations, further_tries
 from covalent_cirro.jobs import states as jobs
 from covalent_cirro.jobs.arguments import differing
-from covalent_cirro.jobs.formatting import MIB, duration
+from covalent_cirro.jobs.ends import Evidence
+from covalent_cirro.jobs.formatting import MIB, duration, memory, sentences
 from covalent_cirro.jobs.reuse_texts import REUSED, origin_text
 from covalent_cirro.jobs.states import TERMINAL_STATES, JobState
 
@@ -43,7 +44,7 @@ class Row(NamedTuple):
         lattice: Name of the lattice; empty where it is not known.
         node_id: Id of the node.
         electron: Name of the electron.
-        state: State of the job in AWS's word; `WITHOUT_JOB` where there is no job.
+        state: State of the job in AWS's word; `WITHOUT_JOB` where there is no job, `states.CANCELLED` or `REUSED`.
         since: Epoch seconds since when the job is in this state; `None` where it is not known.
         why: What the job waits for and what to change, or why it failed, in one line; mostly empty.
         reason: Value of `waiting.Why` of a job that waits; else empty.
@@ -83,7 +84,7 @@ class Row(NamedTuple):
     @property
     def has_ended(self) -> bool:
         """Whether it will not change any more."""
-        return self.state in (*TERMINAL_STATES, REUSED)
+        return self.state in (*TERMINAL_STATES, REUSED, jobs.CANCELLED)
 
 
 def row_of_job(
@@ -110,9 +111,9 @@ def row_of_job(
         lattice=record.lattice,
         node_id=record.node_id,
         electron=record.electron,
-        state=record.state,
+        state=jobs.shown_state(record.detail),
         since=record.since,
-        why="; ".join(each for each in (_why(record, outcome, waits, now), _one_line(problem)) if each),
+        why=sentences(_why(record, outcome, waits, now), _one_line(problem)),
         reason="" if waits is None else waits.reason.why.value,
         position=None if waits is None else waits.place,
         attempt=record.attempt,
@@ -206,10 +207,11 @@ def _after(row: Row, before: tuple[Row, ...]) -> Row:
     if not before:
         return row
     was = before[-1]
-    had = f"{was.memory_mib} MiB, queue {was.queue}" if was.memory_mib else f"queue {was.queue or 'not known'}"
-    said = f"try {len(before) + 1}; try {len(before)} ({had}): {was.why.partition('; try ')[0]}"
-    why = "is being submitted again" if row.state == WITHOUT_JOB else row.why
-    return row._replace(tried=before, why=f"{why}; {said}" if why else said)
+    had = f", which had {memory(was.memory_mib)}," if was.memory_mib else ""
+    where = f" in queue {was.queue}" if was.queue else ""
+    why = "It is being submitted again" if row.state == WITHOUT_JOB else row.why
+    failed = f"Try {len(before)}{had} failed{where}: {was.why}"
+    return row._replace(tried=before, why=sentences(why, f"This is try {len(before) + 1}", failed))
 
 
 def ordered(rows: Iterable[Row]) -> list[Row]:
@@ -252,9 +254,12 @@ def failure_of(outcome: Outcome) -> Failure | None:
     return next((each for each in failures if each.kind != "not_run"), failures[0] if failures else None)
 
 
-def _failure_line(outcome: Outcome) -> str:
+def _failure_line(outcome: Outcome, detail: jobs.JobDetail | None = None) -> str:
     failure = failure_of(outcome)
-    return "" if failure is None else _one_line(failure.message)
+    if failure is None:
+        return ""
+    reached = explanations.reached(Evidence(detail, failure, outcome.usage, outcome.attempt))
+    return _one_line(failure.message + (f" ({reached})" if reached else ""))
 
 
 def _where(outcome: Outcome) -> str:
@@ -262,12 +267,12 @@ def _where(outcome: Outcome) -> str:
 
 
 def _why(record: Record, outcome: Outcome | None, waits: JobWait | None, now: float) -> str:
-    if outcome is not None and not outcome.succeeded:
-        return _failure_line(outcome)
     detail = record.detail
+    if jobs.was_cancelled_by_us(detail):
+        return _one_line(f"cancelled {jobs.cancelled_how(detail)}")
+    if outcome is not None and not outcome.succeeded:
+        return _failure_line(outcome, detail)
     if record.state == JobState.FAILED.value:
-        if jobs.was_cancelled_by_us(detail):
-            return _one_line(detail.status_reason)
         words = (detail.reason, record.attempts[-1].status_reason if record.attempts else "", detail.status_reason)
         return _one_line(next((each for each in words if each), "no reason given"))
     if record.has_ended:

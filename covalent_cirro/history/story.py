@@ -18,8 +18,9 @@ from covalent_cirro.history.records import Record
 from covalent_cirro.jobs import console_links, explanations
 from covalent_cirro.jobs import further_tries as tries
 from covalent_cirro.jobs.ends import Evidence
+from covalent_cirro.jobs.formatting import sentences
 from covalent_cirro.jobs.reuse_texts import REUSED, origin_text
-from covalent_cirro.jobs.states import TERMINAL_STATES, JobState
+from covalent_cirro.jobs.states import CANCELLED, TERMINAL_STATES, JobState, cancelled_how, shown_state
 from covalent_cirro.settings import Settings
 
 TRACEBACK_LINES = 12
@@ -107,7 +108,8 @@ class Story(NamedTuple):
     Attributes:
         dispatch_id, lattice, node_id, electron: Ids and names of the electron.
         arguments: What it was called with.
-        state: State of its newest job in AWS's word; from the outcome where AWS does not know the job any more.
+        state: State of its newest job in AWS's word, or `states.CANCELLED`; from the outcome where AWS does not know
+            the job any more.
         end: Kind of its end (`ends.End`); empty before the end.
         why: Why it waits or failed, in AWS's or the runner's words.
         not_reused: Why no results of an earlier dispatch were reused; empty if that was not asked for.
@@ -193,7 +195,8 @@ def tell(
     explanation = explanations.explain(evidence, settings, electron.name, electron.node_id, explanations.JobLinks())
     every = [each for call in electron.calls for each in call.records]
     tried = _tried(of, every)
-    lines = failure.traceback.strip().splitlines()[:TRACEBACK_LINES] if failure is not None else []
+    shown = failure if state != CANCELLED else None
+    lines = shown.traceback.strip().splitlines()[:TRACEBACK_LINES] if shown is not None else []
     return Story(
         dispatch_id=electron.dispatch_id,
         lattice=next((each.lattice for each in reversed(every) if each.lattice), ""),
@@ -201,8 +204,8 @@ def tell(
         electron=electron.name,
         arguments=electron.arguments,
         state=state,
-        end=explanation.end.value if state in TERMINAL_STATES else "",
-        why=str(turn.reason) if turn is not None else _why(of, record, failure, state),
+        end=explanation.end.value if state in (*TERMINAL_STATES, CANCELLED) else "",
+        why=str(turn.reason) if turn is not None else _why(of, record, failure, state, explanations.reached(evidence)),
         not_reused=of.call.not_reused if of.call is not None and of.reused is None else "",
         advice=explanation.next_step if state == JobState.FAILED.value else "",
         error="\n".join(texts.cut(line, LINE_CHARS) for line in lines),
@@ -272,20 +275,22 @@ def _state(of: CallHistory, record: Record | None) -> str:
     if of.reused is not None:
         return REUSED
     if record is not None:
-        return record.state
+        return shown_state(record.detail)
     if of.outcome is None:
         return WITHOUT_JOB
     return JobState.SUCCEEDED.value if of.outcome.succeeded else JobState.FAILED.value
 
 
-def _why(of: CallHistory, record: Record | None, failure: Failure | None, state: str) -> str:
+def _why(of: CallHistory, record: Record | None, failure: Failure | None, state: str, reached: str) -> str:
     if of.problem and of.outcome is None:
         return of.problem
     if of.reused is not None:
         return origin_text(of.reused)
     if state == WITHOUT_JOB:
         return NOBODY_KNOWS
-    said = [failure.message] if failure is not None else []
+    if record is not None and state == CANCELLED:
+        return sentences(f"It was cancelled {cancelled_how(record.detail)}.", of.problem)
+    said = [] if failure is None else [failure.message + (f" ({reached})" if reached else "")]
     if record is not None and state != JobState.SUCCEEDED.value:
         last = record.attempts[-1] if record.attempts else None
         words = (record.detail.status_reason, last.status_reason if last else "", record.detail.reason)
@@ -293,7 +298,7 @@ def _why(of: CallHistory, record: Record | None, failure: Failure | None, state:
         said += [f"AWS Batch says: {aws}."] if aws else []
         if record.detail.terminated and not record.has_ended:
             said.append("It is being stopped.")
-    return " ".join([*said, of.problem] if of.problem else said)
+    return sentences(*said, of.problem)
 
 
 def _periods(of: CallHistory, record: Record | None) -> list[Period]:

@@ -129,7 +129,7 @@ TEXTS: dict[End, tuple[str, str]] = {
         "Find the first child that failed (AWS console: the job's children), and dispatch again.",
     ),
     # --- somebody asked for it ---
-    End.CANCELLED: ("{electron} was cancelled in Covalent.", ""),
+    End.CANCELLED: ("{electron} was cancelled {cancelled}.", ""),
     End.STOPPED_BY_ANOTHER: (
         "{electron} was stopped by somebody else, not from Covalent{ran}: {words}.",
         "CloudTrail says who called batch:TerminateJob or batch:CancelJob. Dispatch it again.",

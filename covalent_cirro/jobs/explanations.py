@@ -10,15 +10,9 @@ from typing import NamedTuple
 from covalent_cirro.jobs import ends
 from covalent_cirro.jobs.ends import End, Evidence
 from covalent_cirro.jobs.explanation_texts import TEXTS
-from covalent_cirro.jobs.formatting import GIB
-from covalent_cirro.jobs.states import JobDetail
+from covalent_cirro.jobs.formatting import GIB, MIB, memory
+from covalent_cirro.jobs.states import JobDetail, cancelled_how
 from covalent_cirro.settings import MAX_ATTEMPTS, MIB_PER_GB, Settings
-
-LOG_LINES = 15
-"""Lines of a log's end in an explanation."""
-
-LOG_LINE_CHARS = 1000
-"""Characters after which a line is cut. AWS's message about a permission, with two ARNs, has about 600."""
 
 ATTEMPTS_TOLD = 4
 """Attempts, the last ones, whose reasons are quoted."""
@@ -65,7 +59,8 @@ def explain(evidence: Evidence, settings: Settings, name: str, node_id: int, pla
     end = ends.end_of(evidence)
     facts = _facts(evidence, settings, f"{name!r} (node {node_id})" if name else f"The electron of node {node_id}")
     what, next_step = (part.format(**facts).strip() for part in TEXTS[end])
-    failure = evidence.failure if not evidence.is_outdated else None
+    # What an electron raised when it was cancelled is not why it ended.
+    failure = evidence.failure if not evidence.is_outdated and end is not End.CANCELLED else None
     sections = [
         what if not next_step else f"{what}\nTo do: {next_step}",
         failure.traceback.rstrip() if failure is not None else "",
@@ -75,11 +70,14 @@ def explain(evidence: Evidence, settings: Settings, name: str, node_id: int, pla
     return Explanation(end, what, next_step, "\n\n".join(section for section in sections if section) + "\n")
 
 
-def last_lines(text: str, lines: int = LOG_LINES) -> str:
-    """The end of a log, short enough to read. Of a line that was overwritten (a progress bar), the last version."""
-    kept = [line.rstrip("\r").rsplit("\r", 1)[-1].rstrip() for line in text.rstrip().split("\n")[-lines:]]
-    cut = [line if len(line) <= LOG_LINE_CHARS else line[: LOG_LINE_CHARS - 1] + "…" for line in kept]
-    return "\n".join(cut).strip("\n")
+def reached(evidence: Evidence) -> str:
+    """How much memory a job had reached that ran out of memory: ``it had reached 508 MiB of 512 MiB``; else empty."""
+    usage = evidence.usage
+    if usage is None or not usage.peak_memory_bytes or ends.end_of(evidence) is not End.OUT_OF_MEMORY:
+        return ""
+    asked_mib = evidence.detail.memory_mib if evidence.detail is not None else 0
+    limit_mib = asked_mib or (usage.memory_limit_bytes or 0) / MIB
+    return f"it had reached {memory(usage.peak_memory_bytes / MIB)}" + (f" of {memory(limit_mib)}" if limit_mib else "")
 
 
 def memory_to_ask_gb(asked_gb: float, reached_bytes: int | None = None) -> float:
@@ -153,8 +151,8 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
     detail = evidence.detail if evidence.detail is not None else JobDetail("")
     failure, usage = evidence.failure, evidence.usage
     memory_gb = detail.memory_mib / MIB_PER_GB if detail.memory_mib else settings.memory
-    reached = usage.peak_memory_bytes if usage is not None else None
-    next_memory = f"{memory_to_ask_gb(memory_gb, reached):g}"
+    peak = usage.peak_memory_bytes if usage is not None else None
+    next_memory = f"{memory_to_ask_gb(memory_gb, peak):g}"
     time_limit_s = detail.time_limit_s or settings.time_limit
     attempts = detail.max_attempts or settings.attempts
     lost = ends.lost_hosts(detail)
@@ -166,9 +164,9 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
     return {
         "electron": electron,
         "memory": f"{round(memory_gb, 3):g} GB",
-        "reached": f" (it had reached {reached / GIB:.2f} GB)" if reached else "",
+        "reached": f" (it had reached {peak / GIB:.2f} GB)" if peak else "",
         "next_memory": next_memory,
-        "more_memory": _more_memory(memory_gb, reached, settings.memory_max, next_memory),
+        "more_memory": _more_memory(memory_gb, peak, settings.memory_max, next_memory),
         "after_lost_hosts": _after_lost_hosts(detail, settings, attempts),
         "shared_memory": f"{settings.shared_memory_mib / MIB_PER_GB:g} GB",
         "next_shared_memory": f"{_half_gb_up(settings.shared_memory_mib / MIB_PER_GB * 2):g}",
@@ -176,6 +174,7 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
         "time_limit": str(time_limit_s),
         "next_time_limit": str(time_limit_s * 2),
         "ran": f", after {ran_s:.0f} s" if ran_s else "",
+        "cancelled": cancelled_how(detail),
         "lost": f"{lost} time{'s' if lost != 1 else ''}",
         "retry": _retry(attempts),
         "image": detail.image or settings.container_image_uri,

@@ -98,6 +98,18 @@ def megabytes(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:.0f} MB"
 
 
+# --- texts ------------------------------------------------------------------------------------------------------------
+
+_ENDS = (".", "!", "?", "…", ":")
+"""Ends of a sentence, also before a closing quote or bracket."""
+
+
+def sentences(*parts: str) -> str:
+    """Texts from several places as one: each but the last ends with a full stop; empty ones are left out."""
+    *others, last = [part.strip() for part in parts if part.strip()] or [""]
+    return " ".join([*(each if each.rstrip("`'\")]").endswith(_ENDS) else f"{each}." for each in others), last])
+
+
 # --- money and numbers ------------------------------------------------------------------------------------------------
 
 

@@ -152,7 +152,7 @@ def what_happened(tried: Tried) -> str:
         reached = f" (it had reached {tried.reached_bytes / GIB:.2f} GB)" if tried.reached_bytes else ""
         return f"ran out of memory at {option_memory(tried.memory_mib)} GB{reached} in job {tried.job_id}"
     times = f"{tried.attempts} time{'s' if tried.attempts != 1 else ''}"
-    return f"lost its host {times} in queue {tried.queue}, job {tried.job_id}"
+    return f"lost its host {times} in job {tried.job_id} in queue {tried.queue}"
 
 
 def what_next(tried: Tried) -> str:
@@ -163,8 +163,14 @@ def what_next(tried: Tried) -> str:
 
 
 def summary(tried: Sequence[Tried]) -> str:
-    """All earlier tries in one line; empty without any."""
-    return "; ".join(f"{what_happened(each)}; now {what_next(each)}" for each in tried)
+    """All earlier tries, and how the one after each differs, in one line of sentences; empty without any."""
+    return " ".join(
+        f"Try {number} {what_happened(each)}. Try {number + 1} {_has(each)}." for number, each in enumerate(tried, 1)
+    )
+
+
+def _has(tried: Tried) -> str:
+    return f"{'has' if tried.end == End.OUT_OF_MEMORY.value else 'is in'} {what_next(tried)}"
 
 
 def lines(tried: Sequence[Tried]) -> str:
@@ -176,7 +182,7 @@ def lines(tried: Sequence[Tried]) -> str:
         else:
             saves = f"batch_queue={each.next_queue!r} (with GPUs: batch_gpu_queue) on its executor"
         told.append(
-            f"covalent-cirro: try {number} {what_happened(each)}; submitted again with {what_next(each)}. "
-            f"Next time, {saves} saves this try.\n"
+            f"covalent-cirro: try {number} {what_happened(each)}. Try {number + 1} {_has(each)}. Next time, "
+            f"{saves} saves this try.\n"
         )
     return "".join(told)

@@ -224,7 +224,7 @@ def why_not(uri: str, found: ImageFacts | MissingImage, pickled: Pickled) -> str
         pickled: Versions that pickled the electron.
     """
     if isinstance(found, MissingImage):
-        return f"container_image_uri={uri!r} does not exist: AWS said {found.why}. {_there(found.tags)}"
+        return f"container_image_uri={uri!r} does not exist: AWS said {found.why.rstrip('.')}. {_there(found.tags)}"
     if found.architecture not in ("", ARCHITECTURE):
         return (
             f"container_image_uri={uri!r} is for {found.architecture}, the instances are {ARCHITECTURE}: it would end "

@@ -57,6 +57,9 @@ TERMINAL_STATES = tuple(state.value for state in JobState if state.is_terminal)
 CANCEL_REASON = "Cancelled in Covalent"
 """Beginning of the reason that covalent-cirro gives to TerminateJob; DescribeJobs has it as the statusReason."""
 
+CANCELLED = "CANCELLED"
+"""What lists show as the state of a job that a user cancelled; AWS Batch's own word is FAILED, as for a failure."""
+
 
 class Attempt(NamedTuple):
     """One attempt of a job that has ended.
@@ -260,3 +263,15 @@ def _known(value: object, like: JobDetail | Attempt) -> dict[str, Any]:
 def was_cancelled_by_us(detail: JobDetail) -> bool:
     """Whether the job was terminated by Covalent, or by `cirro stop`."""
     return detail.state == JobState.FAILED.value and detail.status_reason.startswith(CANCEL_REASON)
+
+
+def shown_state(detail: JobDetail) -> str:
+    """The state for people: AWS's word, but `CANCELLED` for a job that a user cancelled."""
+    return CANCELLED if was_cancelled_by_us(detail) else detail.state
+
+
+def cancelled_how(detail: JobDetail) -> str:
+    """How a job that `was_cancelled_by_us` was cancelled: ``in Covalent``, ``with `cirro stop`, by ada on lab``."""
+    how = detail.status_reason.removeprefix(CANCEL_REASON).strip().removeprefix("(").removesuffix(")")
+    stop, comma, by = how.partition(", by ")
+    return f"with `cirro stop`{comma}{by}" if stop == "cirro stop" else "in Covalent"

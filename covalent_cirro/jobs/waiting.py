@@ -10,7 +10,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from covalent_cirro.jobs.formatting import minutes
+from covalent_cirro.jobs.formatting import minutes, sentences
 from covalent_cirro.jobs.machines import InstanceType, Need, of_environment, shortfall
 from covalent_cirro.jobs.queues import Environment, Queue
 from covalent_cirro.jobs.remedies import Remedies
@@ -108,10 +108,11 @@ class QueueSnapshot(NamedTuple):
         queue: The queue; `None` where it does not exist, or where a call in ``denied`` is needed to know it.
         environments: Its compute environments, in their order.
         types: Instance types by name, at least those of the compute environments.
-        running: Number of jobs that have an instance, at most `FRONT_JOBS`.
+        running: Number of the queue's jobs that have an instance, at most `FRONT_JOBS`.
         front: Up to `FRONT_JOBS` jobs in the order in which they will start.
         head_reason: statusReason of the first of them.
         denied: Calls that the credentials do not allow: ``"batch:ListJobs"``.
+        running_vcpus: vCPUs that these jobs asked for; `None` also where there are more jobs than were looked at.
     """
 
     queue: Queue | None
@@ -121,6 +122,7 @@ class QueueSnapshot(NamedTuple):
     front: tuple[QueuePosition, ...] | None
     head_reason: str
     denied: tuple[str, ...] = ()
+    running_vcpus: float | None = None
 
 
 class Reason(NamedTuple):
@@ -142,8 +144,7 @@ class Reason(NamedTuple):
 
     def __str__(self) -> str:
         words = f"AWS Batch says: {self.words.rstrip('.')}." if self.words else ""
-        seen = f"{self.seen[:1].upper()}{self.seen[1:]}."
-        return " ".join(part for part in (seen, words, self.position, self.remedy) if part)
+        return sentences(f"{self.seen[:1].upper()}{self.seen[1:].rstrip('.')}.", words, self.position, self.remedy)
 
 
 def explain(
@@ -317,14 +318,7 @@ class _Case:
         able = [each for each in self.usable if self._fits(each) and need.vcpus <= each.max_vcpus]
         wanted = sum(each.vcpus for each in able)
         if running != 0 and all(each.vcpus + need.vcpus > each.max_vcpus for each in able):
-            most = sum(each.max_vcpus for each in able)
-            jobs = "" if running is None else f" by {running}{'+' if running >= FRONT_JOBS else ''} jobs"
-            return (
-                Why.MAX_VCPUS_REACHED,
-                f"all of the {most} vCPUs that {self.queue} may have are in use{jobs}",
-                "It starts when one of them ends. "
-                f"To run more at once, {_lower(self.remedies.more_vcpus(able, 2 * most))}.",
-            )
+            return self._full(able)
         waited_s = self.now - (self.job.since if not front or place is None else front[place].since)
         if running == 0 and wanted:
             if waited_s < SCALING_DEADLINES * self.deadline_s:
@@ -352,6 +346,27 @@ class _Case:
             f"{self.remedies.doctor()} {self.remedies.more_types()}.",
         )
 
+    def _full(self, able: Sequence[Environment]) -> tuple[Why, str, str]:
+        """The compute environments may start no more instances. The vCPUs of instances are not those of jobs."""
+        have, most = sum(each.vcpus for each in able), sum(each.max_vcpus for each in able)
+        if have > most:
+            # Batch API Reference, ComputeResource, maxvCpus.
+            figures = f"{_vcpus(have)}, its maximum is {most}, which AWS Batch may exceed by one instance"
+        else:
+            figures = f"{have} of at most {_vcpus(most)}"
+            figures += f", too few are left for the {self.job.need.vcpus} that the job asks for" if have < most else ""
+        running, used = self.seen.running, self.seen.running_vcpus
+        jobs = ""
+        if running is not None:
+            jobs = "; " + ("1 job" if running == 1 else f"{running}{'+' if running >= FRONT_JOBS else ''} jobs")
+            jobs += " of the queue " + ("runs" if running == 1 else "run")
+            jobs += f", with {_vcpus(used)}" if used is not None else ""
+        return (
+            Why.MAX_VCPUS_REACHED,
+            f"queue {self.queue} starts no more instances: those it has have {figures}{jobs}",
+            f"It starts when a job ends. To run more at once, {_lower(self.remedies.more_vcpus(able, 2 * most))}.",
+        )
+
     def _place(self) -> int | None:
         """How many jobs are before this one; `None` where that is not known."""
         for index, each in enumerate(self.seen.front or ()):
@@ -368,6 +383,10 @@ class _Case:
         if front is None and self.seen.queue is not None and self.seen.denied:
             return f"Its place in the queue is not known ({', '.join(self.seen.denied)} is not allowed)."
         return ""
+
+
+def _vcpus(number: float) -> str:
+    return f"{number:g} vCPU" + ("s" if number != 1 else "")
 
 
 def _lower(text: str) -> str:

@@ -14,7 +14,7 @@ from covalent_cirro.history.report import page
 from tests.unit.test_report import attempt, gpu, report_of, run, used
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-SIZES = {"desk": (1280, 900), "tablet": (820, 1180), "phone": (390, 844), "small": (320, 568)}
+SIZES = {"large": (1600, 1000), "desk": (1280, 900), "tablet": (820, 1180), "phone": (390, 844), "small": (320, 568)}
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here to look at the page with")
 
@@ -56,6 +56,11 @@ def test_it_fits_every_screen(browser: Browser, file: Path, size: str, scheme: A
     assert seen.evaluate(wider) <= 0
     assert asked == [file.as_uri()]
     assert said == []
+    if width > 640:  # narrower, the cells have their headers
+        heights = seen.locator("th").evaluate_all("all => all.map(each => each.getClientRects()[0].height)")
+        assert len(set(heights)) == 1, "a header takes a line"
+        code = seen.locator(".options").evaluate_all("all => all.map(each => each.getClientRects().length)")
+        assert set(code) == {1}, "so do options that are to be copied"
     background, text = seen.evaluate(
         "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
     )

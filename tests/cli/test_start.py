@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -73,3 +75,30 @@ def test_a_document_for_programs_is_written_without_rich() -> None:
     """``--json`` needs no terminal."""
     code = "import sys; from covalent_cirro.cli import render; render.document({}); assert 'rich' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_watch_shows_something_before_aws_has_answered() -> None:
+    """``cirro jobs --watch`` of an AWS that never answers: a line, at once; nobody looks at an empty terminal."""
+    environment = {
+        **os.environ,
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        environment["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from covalent_cirro.cli import main; main()", "jobs", "--watch"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "looking for jobs in AWS Batch ...\n"
+            silent.accept()[0].close()  # only now is AWS asked
+        finally:
+            process.kill()
+            process.wait()

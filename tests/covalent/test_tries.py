@@ -39,7 +39,7 @@ def test_a_lattice_goes_on_with_the_result_of_the_next_try(stack: Any, tmp_path:
     shown = once(stack, dispatch_id, 0, lambda each: each["executor"].get("tried") and each["status"] == "RUNNING")
     first = shown["executor"]["tried"].partition("in job ")[2].partition(";")[0]
     second = shown["executor"]["job"].split()[0]
-    assert shown["executor"]["tried"] == f"ran out of memory at 0.25 GB in job {first}; now 0.5 GB"
+    assert shown["executor"]["tried"] == f"Try 1 ran out of memory at 0.25 GB in job {first}. Try 2 has 0.5 GB."
     assert f"tried: ran out of memory at 0.25 GB in job {first}" in shown["description"]
     assert f"ran out of memory at 0.25 GB in job {first}; submitted again" in stack.server_log.read_text()
     seen.touch()

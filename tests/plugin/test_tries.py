@@ -139,7 +139,7 @@ async def test_an_electron_that_runs_out_of_memory_is_submitted_again_with_more(
     # Each blob once, two calls, and the outcome of the try that left one.
     assert made["s3:PutObject"] == len(blobs) + 3
     assert capsys.readouterr().out.startswith(
-        f"covalent-cirro: try 1 ran out of memory at 0.25 GB in job {first['jobId']}; submitted again with 0.5 GB. "
+        f"covalent-cirro: try 1 ran out of memory at 0.25 GB in job {first['jobId']}. Try 2 has 0.5 GB. "
         "Next time, memory=0.5 on its executor saves this try."
     )
 

@@ -124,8 +124,7 @@ async def test_all_vcpus_in_use(
             await each.submit_task(where, {})
         async with waiting(made, {**metadata, "node_id": 9}):
             line = await told(caplog, "max_vcpus_reached")
-        assert "all of the 4 vCPUs".casefold() in line.casefold()
-        assert "in use by 2 jobs" in line
+        assert "4 of at most 4 vCPUs; 2 jobs of the queue run, with 4 vCPUs" in line
         assert "number 1 in the queue" in line
         assert "MaxVcpus=" in line
         (record,) = [each for each in caplog.records if "(max_vcpus_reached)" in each.getMessage()]

@@ -13,12 +13,10 @@ from covalent_cirro.contract.protocol import KINDS, Failure, Kind, Usage
 from covalent_cirro.jobs.console_links import is_aws, job_url, log_url, partition_of
 from covalent_cirro.jobs.ends import End, Evidence, end_of, end_of_job, lost_hosts
 from covalent_cirro.jobs.explanations import (
-    LOG_LINE_CHARS,
     Explanation,
     JobLinks,
     awss_words,
     explain,
-    last_lines,
     memory_to_ask_gb,
 )
 from covalent_cirro.jobs.states import parse_job
@@ -301,20 +299,6 @@ def test_an_end_is_stored_by_its_name() -> None:
 def test_the_memory_to_ask_for_is_twice_what_was_reached(asked: float, reached: int | None, next_gb: float) -> None:
     """In steps of half a GB, upwards."""
     assert memory_to_ask_gb(asked, reached) == next_gb
-
-
-def test_the_end_of_a_log_is_short_and_shows_a_progress_bar_once() -> None:
-    """The last lines, none endless, and of a line that was written over its last version."""
-    text = (
-        "\n".join(f"line {number}" for number in range(100))
-        + "\n  1%\r 50%\r100%\r\n"
-        + "x" * 2 * LOG_LINE_CHARS
-        + "\n\n"
-    )
-    lines = last_lines(text, 4).split("\n")
-    assert lines[:3] == ["line 98", "line 99", "100%"]
-    assert len(lines[3]) == LOG_LINE_CHARS
-    assert last_lines("\n\n") == ""
 
 
 # --- links ----------------------------------------------------------------------------------------------------------

@@ -20,20 +20,18 @@ def test_money_is_written_with_the_digits_that_count(amount: float | None, text:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
+    ("parts", "text"),
     [
-        (0.012, "12 ms"),
-        (0.1, "0.1 s"),
-        (9.96, "10 s"),
-        (59.96, "1 min"),
-        (61, "1 min 1 s"),
-        (3600, "1 h"),
-        (3720, "1 h 2 min"),
+        (("KeyError: 'a'", "AWS Batch says: exit code 1."), "KeyError: 'a'. AWS Batch says: exit code 1."),
+        (("It ended.", "", "See `cirro show`"), "It ended. See `cirro show`"),
+        (("type `cirro show`", "(it helps.)", "why?", "well"), "type `cirro show`. (it helps.) why? well"),
+        (("",), ""),
+        ((), ""),
     ],
 )
-def test_a_measured_time_has_two_units(seconds: float, text: str) -> None:
-    """At most; a unit that would be zero is left out."""
-    assert formatting.duration(seconds) == text
+def test_texts_of_several_places_do_not_run_together(parts: tuple[str, ...], text: str) -> None:
+    """An exception's message has no full stop, and another sentence follows it."""
+    assert formatting.sentences(*parts) == text
 
 
 @pytest.mark.parametrize(

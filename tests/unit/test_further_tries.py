@@ -200,10 +200,10 @@ def test_calls_of_a_node_lie_side_by_side() -> None:
 def test_each_try_is_told_with_what_would_have_saved_it() -> None:
     """One line each, for stderr."""
     assert further_tries.lines([TRIED, MOVED]).splitlines() == [
-        "covalent-cirro: try 1 ran out of memory at 4 GB (it had reached 4.00 GB) in job job-1; submitted again with 8 "
-        "GB. Next time, memory=8 on its executor saves this try.",
-        "covalent-cirro: try 2 lost its host 3 times in queue cpu, job job-2; submitted again with queue cpu-od. Next "
-        "time, batch_queue='cpu-od' (with GPUs: batch_gpu_queue) on its executor saves this try.",
+        "covalent-cirro: try 1 ran out of memory at 4 GB (it had reached 4.00 GB) in job job-1. Try 2 has 8 GB. Next "
+        "time, memory=8 on its executor saves this try.",
+        "covalent-cirro: try 2 lost its host 3 times in job job-2 in queue cpu. Try 3 is in queue cpu-od. Next time, "
+        "batch_queue='cpu-od' (with GPUs: batch_gpu_queue) on its executor saves this try.",
     ]
     assert further_tries.lines([]) == ""
 
@@ -213,8 +213,8 @@ def test_the_panel_says_what_came_of_earlier_tries() -> None:
     detail = JobDetail("job-3", state="RUNNABLE", queue="cpu-od")
     shown = panel.lines(detail, 0.0, partition="aws", region="", tried=further_tries.summary([TRIED, MOVED]))
     assert shown["tried"] == (
-        "ran out of memory at 4 GB (it had reached 4.00 GB) in job job-1; now 8 GB; "
-        "lost its host 3 times in queue cpu, job job-2; now queue cpu-od"
+        "Try 1 ran out of memory at 4 GB (it had reached 4.00 GB) in job job-1. Try 2 has 8 GB. "
+        "Try 2 lost its host 3 times in job job-2 in queue cpu. Try 3 is in queue cpu-od."
     )
     assert "tried" not in panel.lines(detail, 0.0, partition="aws", region="")
 

@@ -16,11 +16,13 @@ from covalent_cirro.errors import NoSuchElectron
 from covalent_cirro.history import names
 from covalent_cirro.history import story as stories
 from covalent_cirro.history.account import QUEUE_KINDS
-from covalent_cirro.history.electron_list import Row, counts, ordered, row_of_call, row_of_job
+from covalent_cirro.history.electron_list import WITHOUT_JOB, Row, counts, folded, ordered, row_of_call, row_of_job
 from covalent_cirro.history.find import CallHistory, Electron
 from covalent_cirro.history.names import JobName, Wanted
 from covalent_cirro.history.records import Record, parse_record
+from covalent_cirro.history.report.runs import NO_CAPACITY, run_of_job
 from covalent_cirro.history.story import Period
+from covalent_cirro.jobs.further_tries import next_call_id
 from covalent_cirro.settings import resolve
 from tests.unit.template_facts import Template
 
@@ -233,7 +235,12 @@ def test_rows_are_in_the_order_of_what_matters() -> None:
             None,
             "OutOfMemoryError: y",
         ),
-        ({"status": "FAILED", "statusReason": "Cancelled in Covalent (z)"}, None, "Cancelled in Covalent (z)"),
+        ({"status": "FAILED", "statusReason": "Cancelled in Covalent (z)"}, None, "cancelled in Covalent"),
+        (
+            {"status": "FAILED", "statusReason": "Cancelled in Covalent (cirro stop, by ada on lab)"},
+            Failure(Kind.TERMINATED, "stopped by SIGTERM"),
+            "cancelled with `cirro stop`, by ada on lab",
+        ),
         ({"status": "FAILED"}, None, "no reason given"),
         ({"status": "FAILED"}, Failure(Kind.RAISED, "ValueError:\n  no luck"), "ValueError: no luck"),
     ],
@@ -253,6 +260,50 @@ def test_an_electron_that_comes_near_its_time_limit_is_warned_of(ran_s: float, w
     why = row_of_job(running, None, now=1000.0 + ran_s).why
     assert words in why
     assert bool(why) == bool(words)
+
+
+def test_an_earlier_try_is_told_in_sentences() -> None:
+    """What it had, and how it failed; and what the last one waits or failed for."""
+    memory = row_of_job(record(status="FAILED", container={"reason": "OutOfMemoryError: y"}), None, now=0.0)
+    first = memory._replace(call_id=PLACE.call_id, memory_mib=512, queue="cpu")
+    second = first._replace(call_id=next_call_id(PLACE.call_id), memory_mib=1024, why="KeyError: 'a'")
+    sent = second._replace(state=WITHOUT_JOB, why="nobody knows")
+    said = "This is try 2. Try 1, which had 512 MiB, failed in queue cpu: OutOfMemoryError: y"
+    assert [each.why for each in folded([first, second])] == [f"KeyError: 'a'. {said}"]
+    assert [each.why for each in folded([first, second._replace(why="")])] == [said]
+    assert [each.why for each in folded([first, sent])] == [f"It is being submitted again. {said}"]
+
+
+def test_out_of_memory_says_how_much_it_had_reached() -> None:
+    """Wherever the outcome knows, and whatever the electron saw: here that one of its processes was gone."""
+    reason = {"reason": "OutOfMemoryError: Container killed due to memory usage"}
+    job = record(status="FAILED", container={**described()["container"], **reason})
+    left = outcome(Failure(Kind.RAISED, "BrokenPipeError: [Errno 32]"))
+    said = "BrokenPipeError: [Errno 32] (it had reached 300 MiB of 2 GiB)"
+    assert row_of_job(job, left, now=0.0).why == said
+    assert story(job, left).why.startswith(f"{said}. AWS Batch says: ")
+    forgotten = outcome(Failure(Kind.OUT_OF_MEMORY, "ran out"))
+    assert row_of_call(PLACE, "train", forgotten, 2e9).why == "ran out (it had reached 300 MiB of 2 GiB)"
+    assert "reached" not in row_of_job(record(status="FAILED"), left, now=0.0).why
+
+
+def test_a_cancel_is_told_as_what_the_user_did() -> None:
+    """Not as a failure of the job, although AWS Batch calls it FAILED and the electron raised something on SIGTERM."""
+    job = record(status="FAILED", statusReason="Cancelled in Covalent (dispatch d)", isTerminated=True)
+    left = outcome(Failure(Kind.TERMINATED, "stopped by SIGTERM", traceback="Traceback ..."))
+    told = story(job, left)
+    assert (told.state, told.end, told.why) == ("CANCELLED", "cancelled", "It was cancelled in Covalent.")
+    assert (told.error, told.advice) == ("", "")
+    row = row_of_job(job, left, now=0.0)
+    assert (row.state, row.has_ended) == ("CANCELLED", True)
+    assert run_of_job(job, left, None, NO_CAPACITY).state == "CANCELLED"
+
+
+def test_what_the_runner_says_and_what_aws_says_do_not_run_together() -> None:
+    """An exception's message has no full stop."""
+    job = record(status="FAILED", statusReason="Essential container in task exited")
+    told = story(job, outcome(Failure(Kind.RAISED, "KeyError: 'no layer has it'")))
+    assert told.why == "KeyError: 'no layer has it'. AWS Batch says: Essential container in task exited."
 
 
 def test_a_call_whose_job_is_forgotten_is_told_by_its_outcome() -> None:

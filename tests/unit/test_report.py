@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covalent_cirro.aws.prices import ON_DEMAND, SPOT, Price, shipped
-from covalent_cirro.contract.protocol import Failure, Kind, Log, NodeResult, Outcome, Usage
+from covalent_cirro.contract.protocol import Blob, Failure, Inline, Kind, Log, NodeResult, Outcome, Output, Usage
 from covalent_cirro.history.records import parse_record
 from covalent_cirro.history.report import Report, compute, costs, document, page, sizing, timeline
 from covalent_cirro.history.report.costs import Offer, estimate, share
@@ -279,6 +279,53 @@ def test_out_of_memory_asks_for_twice_as_much() -> None:
     assert "not enough" in found.why[-1]
 
 
+def ran_out(mib: int, **changes: Any) -> Run:
+    """A try that had so much memory and ran out of it."""
+    return used(peak_mib=mib, need=Need(1, mib, 0), out_of_memory=True, state="FAILED", **changes)
+
+
+def test_electrons_of_one_name_get_one_size_whatever_their_tries_had() -> None:
+    """The second try of one of them had more memory, by itself: it is no other electron."""
+    runs = [used(node_id=node_id, peak_mib=900 + node_id, need=Need(1, 1024, 0)) for node_id in range(4)]
+    found = size_of(*runs, ran_out(1024, node_id=4), used(node_id=4, number=2, peak_mib=1100, need=Need(1, 2048, 0)))
+    assert found.asked == Need(1, 1024, 0)
+    assert (found.next.memory_mib, found.outliers) == (1536, ())
+    assert found.runs == 6
+
+
+def test_a_node_that_needs_much_more_is_named_apart() -> None:
+    """One size for all of them would cost the others much; there are few of them, or they are all alike."""
+    runs = [used(node_id=node_id, peak_mib=400, need=Need(1, 4096, 0)) for node_id in range(7)]
+    found = size_of(*runs, used(node_id=7, peak_mib=3000, need=Need(1, 4096, 0)))
+    assert (found.next.memory_mib, found.outliers) == (512, (sizing.Outlier(7, 3840),))
+    assert "node 7 memory=3.75" in found.why[-1]
+    two = size_of(*runs[:1], used(node_id=7, peak_mib=3000, need=Need(1, 4096, 0)))
+    assert (two.next.memory_mib, two.outliers) == (3840, ())
+    text = page.page(report_of(*runs, used(node_id=7, peak_mib=3000, need=Need(1, 4096, 0))))
+    assert 'node 7</span> <code class="options">memory=3.75</code>' in text
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.integers(1, 16).map(lambda each: each * 256), st.booleans()),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_a_size_is_more_than_what_failed_and_enough_for_what_did_not(tries: list[tuple[int, int, bool]]) -> None:
+    """Whatever failed with how much memory: nothing that failed is proposed again."""
+    runs = [
+        ran_out(mib, node_id=node_id) if failed else used(node_id=node_id, peak_mib=mib - 1, need=Need(1, mib, 0))
+        for node_id, mib, failed in tries
+    ]
+    found = size_of(*runs)
+    apart = {each.node_id: each.memory_mib for each in found.outliers}
+    for node_id, mib, failed in tries:
+        assert found.next.memory_mib > mib or not failed
+        assert apart.get(node_id, found.next.memory_mib) >= mib - 1
+
+
 def test_busy_vcpus_are_kept_and_short_runs_tell_nothing() -> None:
     """Fewer are proposed only where it is seen that they were idle."""
     assert size_of(used(cpu_s=220, need=Need(4, 2048, 0))).next.vcpus == 4
@@ -474,6 +521,42 @@ def test_names_are_text_whatever_they_say() -> None:
     text = page.page(made)
     assert "<script" not in text
     assert "script" not in {name for name, _ in parsed(text).seen}
+
+
+def test_the_page_links_to_the_covalent_ui_where_the_server_is_known() -> None:
+    """The only address in it, and text like all others."""
+    text = page.page(report_of(run())._replace(ui_url='http://localhost:48008/d"1'))
+    assert re.findall(r"https?://[^<>]*", text) == ['http://localhost:48008/d&#34;1"']
+    assert "in the Covalent UI" in text
+
+
+def test_a_small_result_is_shown_as_text() -> None:
+    """Its beginning, in one line, whatever it says; the bytes of its pickle are not looked at."""
+    said = "<script>alert(1)</script>\n" + "é" * 2000
+    output = Output(Inline(b"no pickle"), Inline(said.encode()))
+    ended = outcome()._replace(results=(NodeResult(3, output, None, Log(), Log()),))
+    made = run_of_call(3, "train", "call", ended, 100.0)
+    assert made.result.startswith("<script>alert(1)</script> éé")
+    assert made.result.endswith("é...")
+    assert len(made.result) < 210
+    text = page.page(report_of(made))
+    assert "&lt;script&gt;alert(1)" in text
+    assert "<script" not in text
+    assert document(report_of(made))["electrons"][0]["result"] == made.result
+    large = outcome()._replace(
+        results=(NodeResult(3, output._replace(string=Blob("0" * 64, 9, "raw", 9)), None, Log(), Log()),)
+    )
+    assert run_of_call(3, "train", "call", large, 100.0).result == ""
+
+
+def test_a_reused_row_is_seen_as_such() -> None:
+    """It has no time of its own: another fill, and the word."""
+    reused = run(state="REUSED", attempts=(), created_at=None, usage=None, times={}, node_id=7)
+    text = page.page(report_of(run(), reused))
+    assert text.count('<div class="row reused">') == 1
+    assert "7 reused</span>" in text
+    assert 'svg class="reused"' in text
+    assert 'svg class="reused"' not in page.page(report_of(run()))
 
 
 def test_electrons_of_one_function_are_told_apart_by_their_arguments() -> None:

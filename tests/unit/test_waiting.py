@@ -117,9 +117,30 @@ OTHERS = tuple(QueuePosition(f"other{index}", NOW - 1000) for index in range(3))
         # whose turn it is
         (
             job(),
-            seen(environment(vcpus=64), running=32),
+            seen(environment(vcpus=64), running=32, running_vcpus=64.0),
             Why.MAX_VCPUS_REACHED,
-            "All of the 64 vCPUs that cirro-cpu may have are in use by 32 jobs",
+            "Queue cirro-cpu starts no more instances: those it has have 64 of at most 64 vCPUs; 32 jobs of the queue "
+            "run, with 64 vCPUs. It is number 1 in the queue. It starts when a job ends.",
+        ),
+        (  # 2 vCPUs of Spot and 1 on demand, where an instance has 2: four jobs of one vCPU run, not three
+            job(need=Need(1, 512, 0)),
+            seen(environment(vcpus=2, max_vcpus=2), environment(vcpus=2, max_vcpus=1), running=4, running_vcpus=4.0),
+            Why.MAX_VCPUS_REACHED,
+            "those it has have 4 vCPUs, its maximum is 3, which AWS Batch may exceed by one instance; 4 jobs of the "
+            "queue run, with 4 vCPUs.",
+        ),
+        (
+            job(need=Need(2, 512, 0)),
+            seen(environment(vcpus=2, max_vcpus=3), running=1, running_vcpus=1.0),
+            Why.MAX_VCPUS_REACHED,
+            "2 of at most 3 vCPUs, too few are left for the 2 that the job asks for; 1 job of the queue runs, with 1 "
+            "vCPU.",
+        ),
+        (
+            job(),
+            seen(environment(vcpus=64), running=100),
+            Why.MAX_VCPUS_REACHED,
+            "64 of at most 64 vCPUs; 100+ jobs of the queue run. It is",
         ),
         (job(), seen(environment(vcpus=4)), Why.SCALING_UP, "starting instances behind cirro-cpu, 4 vCPUs so far"),
         (

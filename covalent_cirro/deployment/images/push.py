@@ -16,6 +16,7 @@ from covalent_cirro.deployment.images.build import Built
 from covalent_cirro.deployment.images.docker_engine import DockerEngine, Uploaded
 from covalent_cirro.deployment.images.repository import PushedImage, Repository
 from covalent_cirro.errors import ImageError, NotFound
+from covalent_cirro.jobs.formatting import sentences
 from covalent_cirro.jobs.image_rules import ARCHITECTURE, VERSION_LABELS
 
 _REFUSED = ("denied", "unauthorized", "not authorized", "forbidden")
@@ -135,8 +136,8 @@ def push(
             if not any(word in str(error).lower() for word in _REFUSED):
                 raise
             raise ImageError(
-                f"{error} Check that {repository.access.named()} is the account you mean, and that its user or role "
-                f"may push: {', '.join(PUSHING)}. Who deploys may; the managed policy "
+                f"{sentences(str(error), 'Check that')} {repository.access.named()} is the account you mean, and that "
+                f"its user or role may push: {', '.join(PUSHING)}. Who deploys may; the managed policy "
                 "AmazonEC2ContainerRegistryPowerUser is enough. The deployment's SubmitterPolicy, which is for running "
                 "electrons, is not."
             ) from error

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from covalent_cirro.electron.engine.watchlist import FLOOR_S, MISSING_GRACE_S, Watchlist
 from covalent_cirro.errors import AwsError, JobLost, PollFailed
+from covalent_cirro.jobs.formatting import sentences
 from covalent_cirro.jobs.states import JobDetail
 
 log = logging.getLogger(__name__)
@@ -130,7 +131,9 @@ class Watcher:
                 if not error.retryable or blind_s > MAX_BLIND_S:
                     tried = f" for {blind_s:.0f} s" if error.retryable else ""
                     self._fail_all(
-                        PollFailed(f"The job's state cannot be learnt{tried}: {error} The job goes on in AWS Batch."),
+                        PollFailed(
+                            sentences(f"The job's state cannot be learnt{tried}: {error}", "It goes on in AWS Batch.")
+                        ),
                         error,
                     )
                     good, failures = self._clock(), 0

@@ -20,7 +20,7 @@ from covalent_cirro.history.report.sources import ReportFacts, gather, gather_el
 from covalent_cirro.history.report.timeline import Segment
 from covalent_cirro.jobs.arguments import differing
 from covalent_cirro.jobs.reuse_texts import REUSED
-from covalent_cirro.jobs.states import JobState
+from covalent_cirro.jobs.states import CANCELLED, JobState
 
 FORMAT = 1
 """Version of `document`."""
@@ -41,6 +41,7 @@ class Report(NamedTuple):
         total: Sum of `lines`.
         nodes: Sum of `lines` by node id.
         notes: What could not be found out, for people.
+        ui_url: URL of the dispatch in the Covalent UI; empty where the server is not known.
     """
 
     dispatch_id: str
@@ -54,6 +55,7 @@ class Report(NamedTuple):
     total: CostTotal
     nodes: Mapping[int, CostTotal]
     notes: tuple[str, ...]
+    ui_url: str = ""
 
     @property
     def began_at(self) -> float | None:
@@ -85,8 +87,15 @@ class Report(NamedTuple):
     @property
     def failed(self) -> int:
         """How many nodes have failed, by their last run."""
-        last = {run.node_id: run for run in self.runs}
-        return sum(run.state == JobState.FAILED.value for run in last.values())
+        return self._ended_as(JobState.FAILED.value)
+
+    @property
+    def cancelled(self) -> int:
+        """How many nodes were cancelled, by their last run."""
+        return self._ended_as(CANCELLED)
+
+    def _ended_as(self, state: str) -> int:
+        return sum(run.state == state for run in {run.node_id: run for run in self.runs}.values())
 
 
 def make(
@@ -127,6 +136,7 @@ def compute(found: ReportFacts) -> Report:
         total=costs.total(lines),
         nodes=costs.by_node(lines),
         notes=found.notes,
+        ui_url=f"{found.server_url}/{found.dispatch_id}" if found.server_url else "",
     )
 
 
@@ -139,12 +149,14 @@ def document(report: Report) -> dict[str, Any]:
         "format": FORMAT,
         "dispatch_id": report.dispatch_id,
         "lattice": report.lattice,
+        "ui_url": report.ui_url,
         "region": report.region,
         "at": report.at,
         "began_at": report.began_at,
         "ended_at": report.ended_at,
         "running": report.running,
         "failed": report.failed,
+        "cancelled": report.cancelled,
         "reused": report.reused,
         "cost": _cost(report),
         "electrons": [
@@ -155,6 +167,7 @@ def document(report: Report) -> dict[str, Any]:
                 "job_id": run.job_id,
                 "try": run.number,
                 "state": run.state,
+                "result": run.result,
                 "queue": run.queue,
                 "asked": None if run.need is None else run.need._asdict(),
                 "usage": None if run.usage is None else run.usage._asdict(),
@@ -165,7 +178,13 @@ def document(report: Report) -> dict[str, Any]:
         ],
         "cost_by_node": {str(node_id): each._asdict() for node_id, each in report.nodes.items()},
         "sizes": [
-            {**size._asdict(), "asked": size.asked._asdict(), "next": size.next._asdict(), "options": size.options}
+            {
+                **size._asdict(),
+                "asked": size.asked._asdict(),
+                "next": size.next._asdict(),
+                "outliers": [each._asdict() for each in size.outliers],
+                "options": size.options,
+            }
             for size in report.sizes
         ],
         "notes": list(report.notes),

@@ -47,6 +47,7 @@ def page(report: Report) -> str:
             _row(report, run, segments, called_with[run.node_id])
             for run, segments in zip(report.runs, report.segments, strict=True)
         ],
+        results=[run for run in report.runs if run.result],
         sizes=[_size(size) for size in report.sizes],
         nodes=[_node(report, node_id, total, called_with[node_id]) for node_id, total in report.nodes.items()],
         shows_arguments=any(called_with[node_id] for node_id in report.nodes),
@@ -80,6 +81,7 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     unknown = f"; {total.unknown} of {total.attempts} attempts without a price" if total.unknown else ""
     nodes = len({run.node_id for run in report.runs})
     how = [f"{report.failed} failed"] if report.failed else ["none failed"]
+    how += [f"{report.cancelled} cancelled"] if report.cancelled else []
     how += [f"{report.running} under way"] if report.running else []
     how += [f"{report.reused} reused"] if report.reused else []
     began_at, ended_at = report.began_at, report.ended_at
@@ -125,8 +127,9 @@ def _row(report: Report, run: Run, segments: Sequence[Segment], called_with: str
         x = min(WIDTH * (each.began_at - began_at) / seconds, WIDTH - width)
         title = f"{each.kind} {duration(each.seconds)}"
         pieces.append({"kind": each.kind, "x": round(max(0.0, x), 2), "width": round(width, 2), "title": title})
+    is_reused = run.state == REUSED
     told = ", ".join(str(piece["title"]) for piece in pieces) or (
-        f"reused from job {run.job_id}" if run.state == REUSED else "nothing is known of its time"
+        f"reused from job {run.job_id}" if is_reused else "nothing is known of its time"
     )
     name = run.name if run.number == 1 else f"{run.name}, try {run.number}"
     return {
@@ -134,6 +137,7 @@ def _row(report: Report, run: Run, segments: Sequence[Segment], called_with: str
         "called_with": called_with,
         "node_id": run.node_id,
         "state": run.state,
+        "reused": is_reused,
         "pieces": pieces,
         "told": told,
     }
@@ -156,7 +160,8 @@ def _size(size: SizeProposal) -> dict[str, Any]:
             *([_gpu_bar(size)] if asked.gpus else []),
         ],
         "options": size.options,
-        "changes": wanted != asked,
+        "changes": wanted != asked or size.outliers,
+        "outliers": size.outliers,
         "why": size.why,
     }
 

@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from covalent_cirro.aws.prices import ON_DEMAND, SPOT
-from covalent_cirro.contract.protocol import Arguments, Kind, Outcome, Reused, Usage
+from covalent_cirro.contract.protocol import Arguments, Inline, Kind, Outcome, Reused, Usage
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.ends import HOST_LOST, OUT_OF_MEMORY
 from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.jobs.reuse_texts import REUSED
-from covalent_cirro.jobs.states import JobState
+from covalent_cirro.jobs.states import CANCELLED, JobState, shown_state
+
+RESULT_CHARS = 200
+"""Characters of a result that are shown, at most."""
 
 UNKNOWN_STATE = "UNKNOWN"
 """State of a call without an outcome whose job AWS Batch does not know."""
@@ -64,7 +67,7 @@ class Run(NamedTuple):
         name: Name of the electron.
         job_id: Id of the job; empty if unknown.
         call_id: Id of the call.
-        state: State in AWS's word, or `UNKNOWN_STATE`.
+        state: State in AWS's word, or `UNKNOWN_STATE`, `REUSED` or `states.CANCELLED`.
         queue: Name of the queue; empty where AWS does not know the job any more.
         need: What the job asked for; `None` if unknown.
         called_at: Epoch seconds when the executor began with the call; `None` if unknown.
@@ -75,6 +78,7 @@ class Run(NamedTuple):
         out_of_memory: Whether it failed because memory was full.
         number: Number of the electron's try, from 1.
         arguments: What the electron was called with; empty where it is not known.
+        result: Beginning of ``str(result)``, of a small result; else empty.
     """
 
     node_id: int
@@ -92,11 +96,12 @@ class Run(NamedTuple):
     out_of_memory: bool = False
     number: int = 1
     arguments: Arguments = ()
+    result: str = ""
 
     @property
     def has_ended(self) -> bool:
         """Whether it will not change any more."""
-        return self.state in (JobState.SUCCEEDED.value, JobState.FAILED.value, UNKNOWN_STATE, REUSED)
+        return self.state in (JobState.SUCCEEDED.value, JobState.FAILED.value, UNKNOWN_STATE, REUSED, CANCELLED)
 
     @property
     def began_at(self) -> float | None:
@@ -158,7 +163,7 @@ def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None,
         name=record.electron,
         job_id=record.job_id,
         call_id="" if record.call is None else record.call.call_id,
-        state=record.state,
+        state=shown_state(detail),
         queue=detail.queue,
         need=need,
         called_at=called_at,
@@ -168,6 +173,7 @@ def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None,
         times=_times(outcome),
         out_of_memory=detail.reason.startswith(OUT_OF_MEMORY) or _ran_out_of_memory(outcome),
         arguments=detail.arguments,
+        result=_result(outcome, record.node_id),
     )
 
 
@@ -195,6 +201,7 @@ def run_of_call(node_id: int, name: str, call_id: str, outcome: Outcome | None, 
         usage=outcome.usage,
         times=times,
         out_of_memory=_ran_out_of_memory(outcome),
+        result=_result(outcome, node_id),
     )
 
 
@@ -207,6 +214,15 @@ def run_of_reused(node_id: int, name: str, call_id: str, reused: Reused) -> Run:
 def _ran_out_of_memory(outcome: Outcome | None) -> bool:
     results = () if outcome is None else outcome.results
     return any(each.failure is not None and each.failure.kind == Kind.OUT_OF_MEMORY for each in results)
+
+
+def _result(outcome: Outcome | None, node_id: int) -> str:
+    """Beginning of ``str(result)`` as the container wrote it: nothing is unpickled. A large result is not fetched."""
+    for each in () if outcome is None else outcome.results:
+        if each.node_id == node_id and each.output is not None and isinstance(each.output.string, Inline):
+            text = " ".join(each.output.string.data[: 5 * RESULT_CHARS].decode("utf-8", "replace").split())
+            return text if len(text) <= RESULT_CHARS else f"{text[:RESULT_CHARS]}..."
+    return ""
 
 
 def _times(outcome: Outcome | None) -> dict[str, float]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from covalent_cirro.aws.clients import run_blocking
 from covalent_cirro.aws.prices import ON_DEMAND, SPOT, Price, Prices, SpotHistory, shipped, shipped_price
 from covalent_cirro.contract.protocol import Outcome, call_made_at
+from covalent_cirro.covalent_server import config
 from covalent_cirro.errors import AccessDenied, CallError, CirroError, StackError
 from covalent_cirro.history import archive, find
 from covalent_cirro.history.account import Account
@@ -56,6 +57,7 @@ class ReportFacts(NamedTuple):
         price_of: Price of an hour of a machine.
         notes: What could not be found out, for people.
         at: Epoch seconds when the facts were collected.
+        server_url: URL of the Covalent server that the config names; empty where it names none.
     """
 
     dispatch_id: str
@@ -66,6 +68,7 @@ class ReportFacts(NamedTuple):
     price_of: Callable[[Machine, float, float], Price | None]
     notes: tuple[str, ...]
     at: float
+    server_url: str = ""
 
 
 def gather(
@@ -176,7 +179,15 @@ def _with_prices(
     price_of = pricing(prices, runs, now)
     lattice = next((record.lattice for record in records if record.lattice), "")
     return ReportFacts(
-        dispatch_id, lattice, account.region, tuple(runs), shipped().types, price_of, (*notes, *prices.notes), now
+        dispatch_id,
+        lattice,
+        account.region,
+        tuple(runs),
+        shipped().types,
+        price_of,
+        (*notes, *prices.notes),
+        now,
+        config.server_url(),
     )
 
 

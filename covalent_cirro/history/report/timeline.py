@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from covalent_cirro.history.report.runs import Run
+from covalent_cirro.jobs import states
 
 UPLOAD = "upload"
 QUEUE = "queue"
@@ -14,6 +15,7 @@ RUN = "run"
 STORE = "store"
 LOST = "lost"
 FAILED = "failed"
+CANCELLED = "cancelled"
 
 KINDS: dict[str, str] = {
     UPLOAD: "from the call to the job: what is not in S3 yet is sent there",
@@ -24,6 +26,7 @@ KINDS: dict[str, str] = {
     STORE: "result and logs are stored in S3, and the container ends",
     LOST: "an attempt whose instance was lost",
     FAILED: "an attempt that failed and left no times of its own",
+    CANCELLED: "an attempt that a user cancelled, and that left no times of its own",
 }
 """Kinds of segments, in their order, with what they mean."""
 
@@ -68,7 +71,8 @@ def segments(run: Run, now: float) -> tuple[Segment, ...]:
             steps += [(kind, times[name]) for name, kind in ends if name in times]
             steps.append((STORE if "ran" in times else RUN, ended_at))
         else:
-            steps.append((RUN if attempt.ended_at is None else FAILED, ended_at))
+            ended = CANCELLED if last and run.state == states.CANCELLED else FAILED
+            steps.append((RUN if attempt.ended_at is None else ended, ended_at))
     if not run.has_ended and (not run.attempts or run.attempts[-1].ended_at is not None):
         steps.append((QUEUE, now))
     return _ordered(run.began_at, steps)
