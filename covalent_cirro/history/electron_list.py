@@ -222,6 +222,16 @@ def counts(rows: Iterable[Row]) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda item: states.index(item[0]) if item[0] in states else len(states)))
 
 
+def reasons(rows: Iterable[Row]) -> list[str]:
+    """Why jobs wait, each reason once, that of most jobs first."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.reason:
+            found.setdefault((row.queue, row.reason), []).append(row)
+    groups = sorted(found.values(), key=lambda some: -len(some))
+    return [f"{len(some)} wait{'s' if len(some) == 1 else ''}: {some[0].why}" for some in groups]
+
+
 def row_document(row: Row) -> Mapping[str, object]:
     """The row for programs."""
     return {**row._asdict(), "tried": [row_document(each) for each in row.tried]}

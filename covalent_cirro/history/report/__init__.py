@@ -15,7 +15,7 @@ from covalent_cirro.history.report import costs, sizing, timeline
 from covalent_cirro.history.report.costs import CostLine, CostTotal
 from covalent_cirro.history.report.runs import Run
 from covalent_cirro.history.report.sizing import SizeProposal
-from covalent_cirro.history.report.sources import ReportFacts, gather, gather_electron
+from covalent_cirro.history.report.sources import DispatchSources, ListedElectron, ReportFacts, gather_electron
 from covalent_cirro.history.report.timeline import Segment
 from covalent_cirro.jobs.reuse_texts import REUSED
 from covalent_cirro.jobs.states import JobState
@@ -39,6 +39,7 @@ class Report(NamedTuple):
         total: Sum of `lines`.
         nodes: Sum of `lines` by node id.
         notes: What could not be found out, for people.
+        electrons: The electrons' jobs, with what they printed: first those that run.
     """
 
     dispatch_id: str
@@ -52,6 +53,7 @@ class Report(NamedTuple):
     total: CostTotal
     nodes: Mapping[int, CostTotal]
     notes: tuple[str, ...]
+    electrons: tuple[ListedElectron, ...] = ()
 
     @property
     def began_at(self) -> float | None:
@@ -80,22 +82,19 @@ class Report(NamedTuple):
         return sum(run.state == JobState.FAILED.value for run in last.values())
 
 
-def make(
-    account: Account, wanted: str, node_id: int | None = None, *, clock: Callable[[], float] = time.time
-) -> Report:
-    """Make a report on a dispatch.
+def make(account: Account, wanted: str, *, clock: Callable[[], float] = time.time) -> Report:
+    """Make a report on a dispatch. For a report that is brought up to date: `DispatchSources` and `compute`.
 
     Args:
         account: The account.
         wanted: Id of the dispatch, or the beginning of the id.
-        node_id: Id of a node, for a report on that node only.
         clock: Epoch seconds.
 
     Raises:
         NoSuchElectron: There is no such dispatch, or several; candidates are named.
         AwsError: The bucket cannot be read.
     """
-    return compute(gather(account, wanted, node_id, clock=clock))
+    return compute(DispatchSources(account, wanted, clock=clock).look())
 
 
 def of_electron(account: Account, electron: Electron, *, clock: Callable[[], float] = time.time) -> Report:
@@ -118,6 +117,7 @@ def compute(found: ReportFacts) -> Report:
         total=costs.total(lines),
         nodes=costs.by_node(lines),
         notes=found.notes,
+        electrons=found.electrons,
     )
 
 
