@@ -26,6 +26,8 @@ NOBODY_KNOWS = (
     "are kept for at least 7 days)"
 )
 
+BEING_SUBMITTED = "is being submitted"
+
 SUBMITTED_WITHIN_S = 120.0
 """A younger call without job and outcome is taken for one that is being submitted."""
 
@@ -82,6 +84,11 @@ class Row(NamedTuple):
         """Whether it will not change any more."""
         return self.state in (*TERMINAL_STATES, REUSED)
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it is expected to change."""
+        return not self.has_ended and (self.state != WITHOUT_JOB or self.why.startswith(BEING_SUBMITTED))
+
 
 def row_of_job(
     record: Record,
@@ -126,7 +133,7 @@ def row_of_job(
 def row_of_call(place: Location, electron: str, outcome: Outcome | None, now: float, problem: str = "") -> Row:
     """The row of a call whose job AWS Batch does not know: from its outcome, or why that cannot be read."""
     is_new = now - place.made_at < SUBMITTED_WITHIN_S
-    state, since, why = WITHOUT_JOB, None, "is being submitted" if is_new else NOBODY_KNOWS
+    state, since, why = WITHOUT_JOB, None, BEING_SUBMITTED if is_new else NOBODY_KNOWS
     if outcome is not None:
         state = JobState.SUCCEEDED.value if outcome.succeeded else JobState.FAILED.value
         since, why = outcome.times.get("stored"), _failure_line(outcome)
@@ -195,7 +202,7 @@ def _after(row: Row, before: tuple[Row, ...]) -> Row:
     was = before[-1]
     had = f"{was.memory_mib} MiB, queue {was.queue}" if was.memory_mib else f"queue {was.queue or 'not known'}"
     said = f"try {len(before) + 1}; try {len(before)} ({had}): {was.why.partition('; try ')[0]}"
-    why = "is being submitted again" if row.state == WITHOUT_JOB else row.why
+    why = f"{BEING_SUBMITTED} again" if row.state == WITHOUT_JOB else row.why
     return row._replace(tried=before, why=f"{why}; {said}" if why else said)
 
 

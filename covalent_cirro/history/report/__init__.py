@@ -71,6 +71,11 @@ class Report(NamedTuple):
         return sum(not run.has_ended for run in self.runs)
 
     @property
+    def is_under_way(self) -> bool:
+        """Whether a job has not ended, or is about to be submitted."""
+        return self.running > 0 or any(each.row.is_under_way for each in self.electrons)
+
+    @property
     def reused(self) -> int:
         """How many nodes have the results of an earlier job."""
         return sum(run.state == REUSED for run in self.runs)
