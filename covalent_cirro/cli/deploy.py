@@ -224,8 +224,8 @@ def _show(done: Deployed, recorded: Recorded, path: Path) -> None:
         render.done(f"written into [executors.cirro] of {path}: {', '.join(recorded.written)}")
         if "time_limit" in recorded.written:
             render.line(
-                f"Electrons may run for {duration(float(recorded.written['time_limit']))} from now on (time_limit). Set "
-                "another time on an executor, or there: the option's default of 300 s ends most trainings."
+                f"Electrons may run for {duration(float(recorded.written['time_limit']))} from now on (time_limit). "
+                "Set another time on an executor, or there: the option's default of 300 s ends most trainings."
             )
         render.line(
             "A Covalent server that runs takes these settings with the next electron: it need not be restarted, unless "
