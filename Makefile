@@ -12,7 +12,11 @@ PROCESSES ?= $(shell python3 -c 'import os; print(3 * len(os.sched_getaffinity(0
 ARGS ?=
 # Absolute, so that what is run finds its way whatever its folder is.
 BIN := $(abspath $(VENV))/bin
-INSTALL = $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
+# uv where it is there, which takes a fifth of the time; `make UV=` for pip. A terminal sees the progress, a log does not.
+UV ?= $(shell command -v uv 2>/dev/null)
+QUIET := $(shell test -t 2 || echo --quiet)
+PIP = $(BIN)/python -m pip install $(QUIET) $(QUIET) --disable-pip-version-check
+INSTALL = $(if $(UV),$(UV) pip install $(QUIET) --python $(BIN)/python,$(PIP)) -c constraints.txt
 
 # Hundreds of processes import this package while the tests run: without its bytecode, each would compile it anew.
 PYTEST = PATH="$(abspath $(VENV))/tools:$$PATH" PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest \
@@ -67,7 +71,7 @@ bench: $(VENV)/.dev ## Run the stock plugin and this one side by side; writes be
 faults: $(VENV)/.dev ## Try every fault on whole lattices; writes docs/faults.md
 	@$(BIN)/python -m tests.faults $(ARGS)
 
-install: $(VENV)/.dev ## Only install
+install: $(VENV)/.run ## Only install, without what tests and checks need
 
 clean: down ## Stop all and remove the virtual environment
 	rm -rf $(VENV)

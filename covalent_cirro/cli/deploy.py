@@ -223,9 +223,10 @@ def _show(done: Deployed, recorded: Recorded, path: Path) -> None:
     if recorded.written:
         render.done(f"written into [executors.cirro] of {path}: {', '.join(recorded.written)}")
         if "time_limit" in recorded.written:
+            time_limit = duration(float(recorded.written["time_limit"]))
             render.line(
-                f"Electrons may run for {duration(float(recorded.written['time_limit']))} from now on (time_limit). "
-                "Set another time on an executor, or there: the option's default of 300 s ends most trainings."
+                f"Electrons may run for {time_limit} from now on (time_limit). Set another time on an executor, or "
+                "there: the option's default of 300 s ends most trainings."
             )
         render.line(
             "A Covalent server that runs takes these settings with the next electron: it need not be restarted, unless "

@@ -14,13 +14,14 @@ from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.errors import AwsError
 from covalent_cirro.history.names import SHORT, Wanted
+from covalent_cirro.jobs import arguments
 from covalent_cirro.jobs.formatting import MIB, counted, elapsed, memory
 
 if TYPE_CHECKING:
     from covalent_cirro.history.board import Board
     from covalent_cirro.history.electron_list import Row
 
-HEADERS = ("electron", "lattice", "node", "state", "attempt", "where", "memory", "")
+HEADERS = ("electron", "arguments", "lattice", "node", "state", "attempt", "where", "memory", "")
 
 WHY_CHARACTERS = 100
 """Characters of a reason in the list, at most; `cirro show` has all of it."""
@@ -113,9 +114,12 @@ def rows_as_table(rows: Sequence[Row], *, one_dispatch: bool) -> JobTable:
 
 
 def _cells(rows: Sequence[Row], now: float) -> list[tuple[str, ...]]:
+    from covalent_cirro.history.electron_list import differences
+
     return [
         (
             row.electron,
+            arguments.line(own, arguments.CELL_CHARS),
             row.lattice,
             f"{row.dispatch_id[:SHORT]}:{row.node_id}",
             _state(row, now),
@@ -124,7 +128,7 @@ def _cells(rows: Sequence[Row], now: float) -> list[tuple[str, ...]]:
             _memory(row),
             _why(row),
         )
-        for row in rows
+        for row, own in zip(rows, differences(rows), strict=True)
     ]
 
 

@@ -16,7 +16,7 @@ from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.errors import AwsError, CirroError, HostError, SettingsError
 from covalent_cirro.history.names import SHORT, Wanted
 from covalent_cirro.jobs.formatting import counted, usd
-from covalent_cirro.jobs.reuse_texts import REUSED
+from covalent_cirro.jobs.reuse_texts import REUSED, reason_lines
 from covalent_cirro.jobs.states import JobState
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def run(
     from covalent_cirro.history import find
     from covalent_cirro.history.account import open_account
     from covalent_cirro.history.board import Board
-    from covalent_cirro.history.electron_list import counts
+    from covalent_cirro.history.electron_list import counts, row_document
 
     try:
         loaded = client.load(lattice)
@@ -99,12 +99,20 @@ def run(
         if status != client.COMPLETED:
             rows = Board(account, dispatch_id).look()  # with Covalent's own nodes, which are no jobs
         cost = "" if as_json or interrupted else _cost(account, dispatch_id)
+        not_reused = find.not_reused(account, rows) if earlier is not None else []
     if as_json:
-        electrons = [row._asdict() for row in rows]
-        render.document({"dispatch_id": dispatch_id, "status": status, "electrons": electrons, "counts": counts(rows)})
+        electrons = [row_document(row) for row in rows]
+        found = {"dispatch_id": dispatch_id, "status": status, "electrons": electrons, "counts": counts(rows)}
+        if earlier is not None:
+            found["not_reused"] = [
+                {"node_id": row.node_id, "electron": row.electron, "why": why} for row, why in not_reused
+            ]
+        render.document(found)
     else:
         if earlier is not None:
             render.line(f"{sum(row.state == REUSED for row in rows)} of {len(rows)} electrons reused from {earlier}")
+            for line in reason_lines((row.electron, why) for row, why in not_reused):
+                render.line(line)
         _show_end(dispatch_id, status, rows, cost, lattice)
     sys.exit(INTERRUPTED if interrupted else int(status != client.COMPLETED))
 

@@ -12,6 +12,7 @@ from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.history.names import Wanted
+from covalent_cirro.jobs import arguments
 from covalent_cirro.jobs.formatting import MIB, duration, elapsed, memory, moment, usd
 
 if TYPE_CHECKING:
@@ -158,8 +159,10 @@ def _checkpoint(saved: SavedCheckpoint | None) -> str:
 
 def _facts(story: Story, saved: SavedCheckpoint | None, cost: Report) -> Iterator[tuple[str, str]]:
     rows: tuple[tuple[str, Any], ...] = (
+        ("called with", arguments.line(story.arguments, arguments.WHOLE_CHARS)),
         ("state", story.state + (f" ({story.end.replace('_', ' ')})" if story.end else "")),
         ("why", story.why),
+        ("not reused", story.not_reused),
         ("to do", story.advice),
         ("asked for", _asked(story)),
         ("used", _used(story.usage, story.vcpus)),

@@ -22,6 +22,7 @@ from covalent_cirro.contract.protocol import (
     KINDS,
     LOG_TAIL_BYTES,
     MAX_DOCUMENT_BYTES,
+    Arguments,
     Blob,
     Call,
     Failure,
@@ -63,6 +64,7 @@ def dump_call(call: Call) -> bytes:
             "hooks": None if task.hooks is None else _ref_json(task.hooks),
             "args": [_ref_json(ref) for ref in task.args],
             "kwargs": {key: _ref_json(ref) for key, ref in task.kwargs.items()},
+            "arguments": dict(task.arguments),
         }
         for task in call.tasks
     ]
@@ -223,6 +225,7 @@ def parse_call(data: bytes) -> Call:
                 hooks=None if hooks is None else _parse_ref(hooks, f"{path}.hooks"),
                 args=tuple(_parse_input(ref, f"{path}.args[{j}]") for j, ref in enumerate(args)),
                 kwargs={key: _parse_input(ref, f"{path}.kwargs[{shown(key)}]") for key, ref in kwargs.items()},
+                arguments=_parse_arguments(task),
             )
         )
     packages = []
@@ -242,6 +245,20 @@ def parse_call(data: bytes) -> Call:
         tried=_parse_tried(fields),
         image=fields.text("image", _URI_CHARS) if fields.raw("image") is not None else "",
         lattice=fields.text("lattice", limits.ELECTRON_CHARS) if fields.raw("lattice") is not None else "",
+        not_reused=fields.text("not_reused", limits.MESSAGE_CHARS) if fields.raw("not_reused") is not None else "",
+    )
+
+
+def _parse_arguments(fields: Fields) -> Arguments:
+    """A summary of arguments; empty in a document of an older covalent-cirro, which has none.
+
+    It is only shown: what has another form is left out, and the document can be used.
+    """
+    given = fields.raw("arguments")
+    found = [(name, text) for name, text in given.items() if isinstance(text, str)] if isinstance(given, dict) else []
+    return tuple(
+        (texts.fitted(name, limits.ARGUMENT_NAME_CHARS), texts.fitted(text, limits.ARGUMENT_CHARS))
+        for name, text in found[: limits.MAX_ARGUMENTS]
     )
 
 
@@ -397,7 +414,8 @@ def _parse_host(fields: Fields) -> dict[str, str]:
 def dump_reused(reused: Reused) -> bytes:
     """The bytes of ``reused.json``."""
     nodes = [dict(zip(("node_id", "name", "origin_node_id"), each, strict=True)) for each in reused.nodes]
-    return json.dumps({**reused._asdict(), "format": FORMAT, "nodes": nodes}, separators=(",", ":")).encode()
+    document = {**reused._asdict(), "format": FORMAT, "nodes": nodes, "arguments": dict(reused.arguments)}
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 def parse_reused(data: bytes) -> Reused:
@@ -421,4 +439,5 @@ def parse_reused(data: bytes) -> Reused:
         job_id=fields.text("job_id"),
         at=fields.number("at", limits.LATEST_S),
         nodes=tuple(nodes),
+        arguments=_parse_arguments(fields),
     )

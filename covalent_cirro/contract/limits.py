@@ -45,6 +45,15 @@ FACT_CHARS = 256
 ELECTRON_CHARS = 256
 """Characters of the name of an electron or lattice, as of the value of a tag (Batch User Guide, Tag restrictions)."""
 
+MAX_ARGUMENTS = 32
+"""Arguments of an electron, and fields of arguments, of which a call has a summary (`jobs/arguments.py`)."""
+
+ARGUMENT_NAME_CHARS = 64
+"""Characters of the name of such an argument."""
+
+ARGUMENT_CHARS = 48
+"""Characters of its summary."""
+
 NAME_CHARS = 128
 """Characters of the name of a module or a value."""
 

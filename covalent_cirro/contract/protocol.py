@@ -19,6 +19,9 @@ FORMAT = 2
 CALL_PARAMETER = "call"
 """The job definition's parameter that holds the call's URI; AWS Batch substitutes ``Ref::call`` in the command."""
 
+ARGUMENTS_PARAMETER = "arguments"
+"""The job's parameter that holds a summary of what its first electron was called with; no command refers to it."""
+
 RUNNER_COMMAND = ("python", "-m", "covalent_cirro.runner", f"Ref::{CALL_PARAMETER}")
 """Command of every job definition."""
 
@@ -374,6 +377,9 @@ Ref: TypeAlias = Blob | Inline
 Input: TypeAlias = Blob | Inline | NodeOutput
 """Reference to the pickle of an argument."""
 
+Arguments: TypeAlias = tuple[tuple[str, str], ...]
+"""What an electron was called with, for people: names and summaries of its arguments (`jobs/arguments.py`)."""
+
 
 # --- the call ---------------------------------------------------------------------------------------------------
 
@@ -388,6 +394,7 @@ class Task(NamedTuple):
         hooks: Covalent's ``hooks.json`` as it is; `None` without hooks.
         args: Pickles of the positional arguments.
         kwargs: Pickles of the keyword arguments.
+        arguments: Summary of the arguments, for people; empty where it is not known.
     """
 
     node_id: int
@@ -396,6 +403,7 @@ class Task(NamedTuple):
     hooks: Ref | None
     args: tuple[Input, ...]
     kwargs: dict[str, Input]
+    arguments: Arguments = ()
 
 
 class Package(NamedTuple):
@@ -450,6 +458,7 @@ class Call(NamedTuple):
         tried: Earlier tries, oldest first.
         image: The job's image, with its digest if ECR knows it.
         lattice: Name of its lattice; empty if it is not known.
+        not_reused: Why no results of an earlier dispatch were reused; empty if that was not asked for.
     """
 
     call_id: str
@@ -462,6 +471,7 @@ class Call(NamedTuple):
     tried: tuple[Tried, ...] = ()
     image: str = ""
     lattice: str = ""
+    not_reused: str = ""
 
     @property
     def attempts_before(self) -> int:
@@ -479,6 +489,7 @@ class Reused(NamedTuple):
         job_id: Id of that job.
         at: Time at which the results were taken, in epoch seconds.
         nodes: For each electron its node id, its name, and its node id in the origin.
+        arguments: Summary of what the first electron was called with, as in `Task`.
     """
 
     dispatch_id: str
@@ -487,6 +498,7 @@ class Reused(NamedTuple):
     job_id: str
     at: float
     nodes: tuple[tuple[int, str, int], ...]
+    arguments: Arguments = ()
 
 
 # --- the outcome ------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from covalent_cirro import local_files
@@ -30,6 +31,11 @@ OURS = "cirro"
 
 HOST_NODE_PREFIX = ":"
 """First character of most names of Covalent's own nodes: ``:postprocess:``, ``:electron_list:``, ``:sublattice:``."""
+
+PARAMETER_PREFIX = ":parameter:"
+"""Beginning of the name of a node that is a value, which the lattice was called with or has in its code."""
+
+_SUBLATTICE_PREFIX = ":sublattice:"
 
 _OPERATION = re.compile(r"_(?:\+|-|\*\*?|/)_")
 """Part of the name of a node that Covalent makes for ``a + b``: the operator, between the names or values of both
@@ -52,6 +58,15 @@ JOIN electrons e ON e.parent_lattice_id = l.id
 JOIN electron_assets ea ON ea.meta_id = e.id
 JOIN assets a ON a.id = ea.asset_id
 WHERE l.dispatch_id = :dispatch_id AND e.transport_graph_node_id IN :nodes AND ea.key IN :keys
+"""
+
+_SELECT_PARAMETERS = """
+SELECT e.transport_graph_node_id, d.edge_name, p.transport_graph_node_id, p.name, d.arg_index
+FROM electron_dependency d
+JOIN electrons e ON e.id = d.electron_id
+JOIN electrons p ON p.id = d.parent_electron_id
+WHERE d.electron_id IN :electrons AND d.parameter_type IN ('arg', 'kwarg')
+ORDER BY d.parameter_type, d.arg_index, d.id
 """
 
 _SELECT_STOCK_NODES = """
@@ -102,6 +117,27 @@ class Node(NamedTuple):
         return named and (self.name.startswith(HOST_NODE_PREFIX) or _is_operation(self.paths["function"]))
 
 
+class InputParameter(NamedTuple):
+    """A parameter of an electron, and the node whose output is its argument.
+
+    Attributes:
+        name: Name of the parameter.
+        node_id: Number of the node.
+        node_name: Name of the node, as in `Node`; see `electron_name`.
+    """
+
+    name: str
+    node_id: int
+    node_name: str
+
+    @property
+    def electron_name(self) -> str:
+        """Name of the electron or sublattice whose output it is; empty for a value, and for another node."""
+        if self.node_name.startswith(_SUBLATTICE_PREFIX):
+            return self.node_name.removeprefix(_SUBLATTICE_PREFIX)
+        return "" if is_covalents_own(self.node_name) else self.node_name
+
+
 def _is_operation(path: str) -> bool:
     """Whether the function in a file is Covalent's function for ``a + b``, by the docstring in the file's header."""
     with local_files.errors_about(path), open(path, "rb") as file:
@@ -119,6 +155,7 @@ class Group(NamedTuple):
         lattice: Name of the lattice.
         python: Version of Python on the client.
         covalent: Version of Covalent on the client.
+        parameters: Parameters of each node, by number; nothing for nodes whose parameters are not known.
     """
 
     nodes: dict[int, Node]
@@ -126,6 +163,7 @@ class Group(NamedTuple):
     lattice: str
     python: str
     covalent: str
+    parameters: Mapping[int, Sequence[InputParameter]] = MappingProxyType({})
 
 
 def is_covalents_own(name: str) -> bool:
@@ -166,7 +204,7 @@ def statement(sql: str, *lists: str) -> Any:
 
 
 def load_group(dispatch_id: str, node_ids: Sequence[int], input_ids: Iterable[int]) -> Group:
-    """Find the files of a task group and of its inputs, with one query.
+    """Find the files of a task group and of its inputs, with one query, and the parameters with another.
 
     Outputs that point into the folder of another dispatch (redispatch) are pointed into the group's own folder first.
     Once for each dispatch, Covalent's own nodes get our executor, and the paths that the UI reads are corrected.
@@ -184,7 +222,8 @@ def load_group(dispatch_id: str, node_ids: Sequence[int], input_ids: Iterable[in
     database = engine().url.database
     if database and engine().dialect.name == "sqlite":
         local_files.require_room(database)
-    inputs = set(input_ids) - set(node_ids)
+    given = set(input_ids)
+    inputs = given - set(node_ids)
     rows = _select(dispatch_id, {*node_ids, *inputs})
     foreign = [row for row in rows if row[1] in node_ids and row[3] in _OUTPUTS and not _is_own(dispatch_id, row)]
     if foreign:
@@ -211,7 +250,27 @@ def load_group(dispatch_id: str, node_ids: Sequence[int], input_ids: Iterable[in
         lattice=lattice,
         python=python,
         covalent=covalent,
+        parameters=_parameters(
+            nodes[node_id] for node_id in node_ids if given and not is_covalents_own(nodes[node_id].name)
+        ),
     )
+
+
+def _parameters(nodes: Iterable[Node]) -> dict[int, list[InputParameter]]:
+    """The parameters of nodes, by number. Never raises: they are only shown."""
+    electrons = [node.electron_id for node in nodes]
+    if not electrons:
+        return {}
+    try:
+        with engine().connect() as connection:
+            rows = connection.execute(statement(_SELECT_PARAMETERS, "electrons"), {"electrons": electrons}).fetchall()
+    except Exception as error:
+        log.warning("It will not be shown what electrons were called with: %s", error)
+        return {}
+    found: dict[int, list[InputParameter]] = {}
+    for node_id, *parameter in rows:
+        found.setdefault(node_id, []).append(InputParameter(*parameter[:3]))
+    return found
 
 
 def _select(dispatch_id: str, node_ids: Iterable[int]) -> list[Any]:

@@ -36,7 +36,7 @@ from covalent_cirro.contract.protocol import (
     location,
 )
 from covalent_cirro.covalent_server.assets import Group
-from covalent_cirro.electron import cache_folder, local_packages
+from covalent_cirro.electron import cache_folder, called_with, local_packages
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.jobs.image_rules import Pickled
 from covalent_cirro.settings import Settings
@@ -151,6 +151,7 @@ async def prepare_call(
     inside = {spec.node_id for spec in specs}
     folder = await asyncio.to_thread(cache_folder.scratch, settings.cache_dir)
     put = _Puts(store, folder, place, allowed)
+    arguments = await asyncio.to_thread(called_with.read, group)
 
     async def task(spec: ElectronSpec) -> Task:
         node = group.nodes[spec.node_id]
@@ -171,6 +172,7 @@ async def prepare_call(
             hooks=None if isinstance(hooks, Inline) and hooks.data.strip() in _EMPTY_HOOKS else hooks,
             args=tuple(args),
             kwargs=dict(zip(spec.kwargs, kwargs, strict=True)),
+            arguments=arguments.get(spec.node_id, ()),
         )
 
     async def package(item: str) -> Package:

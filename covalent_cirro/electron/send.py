@@ -18,7 +18,7 @@ from covalent._shared_files import TaskCancelledError
 from covalent_cirro.aws.batch import Submission, job_name, tag_value
 from covalent_cirro.aws.image_labels import FRESH_S, REFUSED_FRESH_S
 from covalent_cirro.aws.sessions import access_of
-from covalent_cirro.contract.protocol import CALL_PARAMETER, call_argument
+from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER, call_argument
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group
 from covalent_cirro.covalent_server.status_board import board
@@ -30,10 +30,9 @@ from covalent_cirro.electron.launches import Launch, find, is_expected
 from covalent_cirro.electron.patience import retry_until_fixed
 from covalent_cirro.electron.resume import adoption
 from covalent_cirro.electron.reuse import taking
-from covalent_cirro.electron.reuse.earlier import EarlierDispatch
 from covalent_cirro.electron.reuse.taking import Taken
 from covalent_cirro.errors import AccessDenied, CirroError, LocalFileError, NotFound
-from covalent_cirro.jobs import states
+from covalent_cirro.jobs import arguments, states
 from covalent_cirro.jobs.image_rules import Pickled
 from covalent_cirro.jobs.tags import DISPATCH_TAG, ELECTRON_TAG, LATTICE_TAG, NODE_TAG
 from covalent_cirro.settings import Settings
@@ -116,9 +115,12 @@ async def send_job(
             # Before anything is stored: an error in the id of the earlier dispatch costs nothing then.
             await launch.unless_cancelled(earlier.load())
             prepared = await launch.unless_cancelled(prepare(REFUSED_FRESH_S))
-            reused = await launch.unless_cancelled(_reused(engine, launch, earlier, prepared, group))
-            if reused is not None:
-                return reused
+            taken = await launch.unless_cancelled(
+                taking.take(engine, earlier, prepared.location, prepared.call, group.lattice)
+            )
+            if isinstance(taken, Taken):
+                return _show_reused(launch, taken)
+            prepared = prepared._replace(call=prepared.call._replace(not_reused=taken.why))
 
         async def store() -> Written:
             if begun is not None:
@@ -154,14 +156,6 @@ async def _begun(
     if job.job_id is not None:  # of a job that AWS Batch has forgotten there is nothing to cancel
         await hold(engine, launch, job.job_id, job.call, keep_handle)
     return job
-
-
-async def _reused(
-    engine: Engine, launch: Launch, earlier: EarlierDispatch, prepared: Written, group: Group
-) -> ReusedResults | None:
-    """Results of the same work in an earlier dispatch: the second step of `send_job`. `None`: there are none."""
-    taken = await taking.take(engine, earlier, prepared.location, prepared.call, group.lattice)
-    return None if taken is None else _show_reused(launch, taken)
 
 
 def _show_reused(launch: Launch, taken: Taken) -> ReusedResults:
@@ -260,7 +254,11 @@ async def submit(
                 queue=settings.queue,
                 queue_option=settings.queue_option,
                 definition=revision,
-                parameters={CALL_PARAMETER: call_argument(written.location, secrets.token_hex(16))},
+                parameters={
+                    CALL_PARAMETER: call_argument(written.location, secrets.token_hex(16)),
+                    # DescribeJobs shows it: no command has to read the call for it (docs/decisions/0020).
+                    **({ARGUMENTS_PARAMETER: arguments.dump_parameter(first.arguments)} if first.arguments else {}),
+                },
                 attempts=settings.attempts,
                 timeout_s=settings.time_limit,
                 tags={

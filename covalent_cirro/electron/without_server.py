@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 import logging
 import os
 import platform
@@ -22,7 +23,7 @@ import cloudpickle
 from covalent_cirro.contract import tobj
 from covalent_cirro.contract.documents import parse_call
 from covalent_cirro.contract.protocol import MAX_DOCUMENT_BYTES, Call, Location, Task, node_base, parse_call_uri
-from covalent_cirro.covalent_server.assets import Group, Node
+from covalent_cirro.covalent_server.assets import PARAMETER_PREFIX, Group, InputParameter, Node
 from covalent_cirro.electron import cache_folder
 from covalent_cirro.electron.call_writer import ElectronSpec, Written, pickled_by, write_call
 from covalent_cirro.electron.engine.engine import Engine
@@ -37,6 +38,7 @@ from covalent_cirro.electron.send import cancel as cancel_submitted
 from covalent_cirro.electron.send import engine_for, ensure_definition, image_check
 from covalent_cirro.electron.send import submit as submit_call
 from covalent_cirro.errors import NotFound
+from covalent_cirro.jobs.arguments import TEXT_BYTES
 from covalent_cirro.jobs.image_rules import Pickled
 from covalent_cirro.jobs.states import JobDetail
 from covalent_cirro.settings import Settings
@@ -81,12 +83,19 @@ async def upload(
             # Inputs have the numbers after the electron's, as if they were nodes of its dispatch.
             first = node_id + 1
             node = Node(0, node_id, getattr(function, "__name__", "function"), {"function": paths[0]})
+            inputs = dict(enumerate(paths[1:], first))
+            names = [*_parameter_names(function, len(args)), *kwargs]
             group = Group(
                 nodes={node_id: node},
-                inputs=dict(enumerate(paths[1:], first)),
+                inputs=inputs,
                 lattice="",
                 python=platform.python_version(),
                 covalent="",
+                parameters={
+                    node_id: [
+                        InputParameter(name, each, PARAMETER_PREFIX) for name, each in zip(names, inputs, strict=True)
+                    ]
+                },
             )
             spec = ElectronSpec(
                 node_id,
@@ -107,13 +116,33 @@ async def upload(
             )
 
 
+def _parameter_names(function: Callable[..., Any], count: int) -> list[str]:
+    """Names of the first parameters of a function, with Covalent's names where it has no more."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # some built-in functions have no signature
+        parameters = []
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [each.name for each in parameters if each.kind in positional][:count]
+    return [*names, *(f"arg[{i}]" for i in range(len(names), count))]
+
+
+def _text(value: Any) -> bytes:
+    """The text that Covalent keeps of a value; empty if the value's own class fails to make one."""
+    try:
+        beginning = value[:TEXT_BYTES] if isinstance(value, (str, bytes, bytearray)) else value
+        return str(beginning)[:TEXT_BYTES].encode("utf-8", "replace")
+    except Exception:
+        return b""
+
+
 def _pickle(folder: str, function: Callable[..., Any], values: list[Any]) -> list[str]:
     paths = []
     fields = tobj.header_fields("", "", platform.python_version(), cloudpickle.__version__)
     for index, value in enumerate((function, *values)):
         path = os.path.join(folder, f"{index}.tobj")
         with open(path, "wb") as file:
-            writer = tobj.Writer(file, fields, b"")
+            writer = tobj.Writer(file, fields, _text(value))
             cloudpickle.dump(value, writer)
             writer.close()
         paths.append(path)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from covalent_cirro.contract.protocol import Location, Outcome, Reused
+from covalent_cirro.contract.protocol import Arguments, Location, Outcome, Reused
 from covalent_cirro.errors import AccessDenied, NotFound
 from covalent_cirro.history import archive, batch_jobs, find
 from covalent_cirro.history.account import Account
@@ -37,14 +37,14 @@ class SeenJobs(NamedTuple):
 
     Attributes:
         records: What AWS Batch says of them.
-        forgotten: By place, the name of the electron of each call whose job AWS Batch does not know.
+        forgotten: By place, the electron's name and arguments of each call whose job AWS Batch does not know.
         outcomes: Outcomes by job id; by place, of calls in ``forgotten``.
         problems: Why outcomes and calls cannot be read, by the same.
         reused: Electrons that have the results of an earlier job, by place.
     """
 
     records: tuple[Record, ...]
-    forgotten: Mapping[Location, str]
+    forgotten: Mapping[Location, tuple[str, Arguments]]
     outcomes: Mapping[Location | str, Outcome | None]
     problems: Mapping[Location | str, str]
     reused: Mapping[Location, Reused]
@@ -83,7 +83,7 @@ class Board:
         self._outcomes: dict[Location | str, Outcome | None] = {}  # by job id; by place, of jobs that are forgotten
         self._problems: dict[Location | str, str] = {}
         self._kept: list[StoredCall] = []
-        self._electrons: dict[Location, str] = {}
+        self._electrons: dict[Location, tuple[str, Arguments]] = {}
         self._reusing = reusing
         self._from_s3_alone = from_s3_alone
         self._reused: dict[Location, Reused] = {}
@@ -119,8 +119,8 @@ class Board:
         ]
         called = {record.call for record in self._records.values()}
         rows += [
-            row_of_call(place, name, self._outcomes.get(place), began, self._problems.get(place, ""))
-            for place, name in self._electrons.items()
+            row_of_call(place, name, self._outcomes.get(place), began, self._problems.get(place, ""), arguments)
+            for place, (name, arguments) in self._electrons.items()
             if place not in called
         ]
         rows += [row_of_reused(place, reused) for place, reused in self._reused.items()]
@@ -131,7 +131,7 @@ class Board:
     def seen(self) -> SeenJobs:
         """What the rows were made of."""
         called = {record.call for record in self._records.values()}
-        forgotten = {place: name for place, name in self._electrons.items() if place not in called}
+        forgotten = {place: electron for place, electron in self._electrons.items() if place not in called}
         return SeenJobs(tuple(self._records.values()), forgotten, self._outcomes, self._problems, self._reused)
 
     @property
@@ -148,7 +148,8 @@ class Board:
         forgotten = [kept for kept in self._kept if kept.place not in called]
         calls = self._account.each(lambda kept: find.call_or_problem(self._account, kept.place), forgotten)
         for kept, (call, problem) in zip(forgotten, calls, strict=True):
-            self._electrons[kept.place] = call.tasks[0].name if call and call.tasks else "-"
+            first = call.tasks[0] if call and call.tasks else None
+            self._electrons[kept.place] = (first.name, first.arguments) if first is not None else ("-", ())
             if problem:
                 self._problems[kept.place] = problem
         self._kept = forgotten
@@ -160,7 +161,7 @@ class Board:
             if isinstance(reused, Reused):
                 self._reused[place] = reused
             else:
-                self._electrons[place], self._problems[place] = "-", str(reused)
+                self._electrons[place], self._problems[place] = ("-", ()), str(reused)
 
     def _next(self, looked_at: float) -> list[Record]:
         open_ids = [record.job_id for record in self._records.values() if not record.has_ended]

@@ -5,15 +5,16 @@ Pure: it decides what each row says, and the order of the rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from covalent_cirro.contract.protocol import Failure, Location, Outcome, Reused
+from covalent_cirro.contract.protocol import Arguments, Failure, Location, Outcome, Reused
 from covalent_cirro.history.instances import Instance
 from covalent_cirro.history.queue_places import JobWait
 from covalent_cirro.history.records import RUNNING, Record
 from covalent_cirro.jobs import further_tries
 from covalent_cirro.jobs import states as jobs
+from covalent_cirro.jobs.arguments import differing
 from covalent_cirro.jobs.formatting import MIB, duration
 from covalent_cirro.jobs.reuse_texts import REUSED, origin_text
 from covalent_cirro.jobs.states import TERMINAL_STATES, JobState
@@ -58,6 +59,7 @@ class Row(NamedTuple):
         job_id: Id of the job; empty where there is none.
         call_id: Id of the call; empty where it is not known.
         tried: Rows of earlier jobs of the electron that failed and were submitted again, oldest first.
+        arguments: What the electron was called with; of a task group, the first one. Empty where it is not known.
     """
 
     dispatch_id: str
@@ -78,6 +80,7 @@ class Row(NamedTuple):
     job_id: str
     call_id: str
     tried: tuple[Row, ...] = ()
+    arguments: Arguments = ()
 
     @property
     def has_ended(self) -> bool:
@@ -127,10 +130,18 @@ def row_of_job(
         used_bytes=None if outcome is None else outcome.usage.peak_memory_bytes,
         job_id=record.job_id,
         call_id="" if record.call is None else record.call.call_id,
+        arguments=record.detail.arguments,
     )
 
 
-def row_of_call(place: Location, electron: str, outcome: Outcome | None, now: float, problem: str = "") -> Row:
+def row_of_call(
+    place: Location,
+    electron: str,
+    outcome: Outcome | None,
+    now: float,
+    problem: str = "",
+    arguments: Arguments = (),
+) -> Row:
     """The row of a call whose job AWS Batch does not know: from its outcome, or why that cannot be read."""
     is_new = now - place.made_at < SUBMITTED_WITHIN_S
     state, since, why = WITHOUT_JOB, None, BEING_SUBMITTED if is_new else NOBODY_KNOWS
@@ -158,6 +169,7 @@ def row_of_call(place: Location, electron: str, outcome: Outcome | None, now: fl
         used_bytes=None if outcome is None else outcome.usage.peak_memory_bytes,
         job_id="" if outcome is None else outcome.job_id,
         call_id=place.call_id,
+        arguments=arguments,
     )
 
 
@@ -181,6 +193,7 @@ def row_of_reused(place: Location, reused: Reused) -> Row:
         used_bytes=None,
         job_id=reused.job_id,
         call_id=place.call_id,
+        arguments=reused.arguments,
     )
 
 
@@ -239,9 +252,15 @@ def reasons(rows: Iterable[Row]) -> list[str]:
     return [f"{len(some)} wait{'s' if len(some) == 1 else ''}: {some[0].why}" for some in groups]
 
 
+def differences(rows: Sequence[Row]) -> list[Arguments]:
+    """For each row the arguments in which electrons of the same function differ in their dispatch."""
+    return differing([((row.dispatch_id, row.electron), row.arguments) for row in rows])
+
+
 def row_document(row: Row) -> Mapping[str, object]:
     """The row for programs."""
-    return {**row._asdict(), "tried": [row_document(each) for each in row.tried]}
+    tried = [row_document(each) for each in row.tried]
+    return {**row._asdict(), "tried": tried, "arguments": dict(row.arguments)}
 
 
 def failure_of(outcome: Outcome) -> Failure | None:

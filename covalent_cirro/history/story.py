@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from covalent_cirro.contract import texts
-from covalent_cirro.contract.protocol import Failure, Usage
+from covalent_cirro.contract.protocol import Arguments, Failure, Usage
 from covalent_cirro.history.electron_list import NOBODY_KNOWS, WITHOUT_JOB
 from covalent_cirro.history.find import CallHistory, Electron
 from covalent_cirro.history.instances import Instance
@@ -106,9 +106,11 @@ class Story(NamedTuple):
 
     Attributes:
         dispatch_id, lattice, node_id, electron: Ids and names of the electron.
+        arguments: What it was called with.
         state: State of its newest job in AWS's word; from the outcome where AWS does not know the job any more.
         end: Kind of its end (`ends.End`); empty before the end.
         why: Why it waits or failed, in AWS's or the runner's words.
+        not_reused: Why no results of an earlier dispatch were reused; empty if that was not asked for.
         advice: What to do, with the figure to set; empty where the traceback says all.
         error: The first lines of its traceback.
         periods: Its periods, in order.
@@ -127,9 +129,11 @@ class Story(NamedTuple):
     lattice: str
     node_id: int
     electron: str
+    arguments: Arguments
     state: str
     end: str
     why: str
+    not_reused: str
     advice: str
     error: str
     periods: tuple[Period, ...]
@@ -195,9 +199,11 @@ def tell(
         lattice=next((each.lattice for each in reversed(every) if each.lattice), ""),
         node_id=electron.node_id,
         electron=electron.name,
+        arguments=electron.arguments,
         state=state,
         end=explanation.end.value if state in TERMINAL_STATES else "",
         why=str(turn.reason) if turn is not None else _why(of, record, failure, state),
+        not_reused=of.call.not_reused if of.call is not None and of.reused is None else "",
         advice=explanation.next_step if state == JobState.FAILED.value else "",
         error="\n".join(texts.cut(line, LINE_CHARS) for line in lines),
         periods=tuple(_periods(of, record)),
@@ -231,6 +237,7 @@ def document(story: Story) -> dict[str, Any]:
     """The story for programs: plain JSON, times in epoch seconds."""
     return {
         **story._asdict(),
+        "arguments": dict(story.arguments),
         "periods": [period._asdict() for period in story.periods],
         "attempts": [each._asdict() for each in story.attempts],
         "usage": None if story.usage is None else {**story.usage._asdict(), "gpus": list(story.usage.gpus)},

@@ -8,14 +8,26 @@ the UI show all of them as the electron's description.
 from __future__ import annotations
 
 from covalent_cirro.contract import texts
-from covalent_cirro.jobs import console_links
+from covalent_cirro.jobs import arguments, console_links
 from covalent_cirro.jobs.formatting import moment_utc
 from covalent_cirro.jobs.states import JobDetail, JobState
 
 PROBLEM = "problem"
 """Name of the line that says why the job cannot be seen."""
 
-KEYS = (PROBLEM, "job", "state", "attempt", "waits_for", "tried", "last_attempt", "log", "log_link", "job_link")
+KEYS = (
+    PROBLEM,
+    "job",
+    "state",
+    "attempt",
+    "waits_for",
+    "called_with",
+    "tried",
+    "last_attempt",
+    "log",
+    "log_link",
+    "job_link",
+)
 """Names of the lines, in their order. No option of the executor may have one of these names."""
 
 _WAITS_FOR = {
@@ -50,6 +62,7 @@ def lines(
         "state": f"{detail.state} since {moment_utc(since)}",
         "attempt": f"{number} of at most {detail.max_attempts}" if detail.max_attempts else str(number),
         "waits_for": "" if ended else waits_for or _WAITS_FOR.get(detail.state, ""),
+        "called_with": arguments.line(detail.arguments),
         "tried": tried,
         "last_attempt": (last.reason or last.status_reason) if last else "",
         "log": log,

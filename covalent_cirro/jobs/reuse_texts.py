@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 from covalent_cirro.contract.protocol import Location, ProtocolError, Reused, parse_call_uri
 
 REUSED = "REUSED"
@@ -27,3 +30,26 @@ def checked_origin(place: Location, reused: Reused) -> Location:
     if (origin.bucket, origin.prefix) != (place.bucket, place.prefix):
         raise ProtocolError(f"reused.json names {reused.origin}, which is not in s3://{place.bucket}/{place.prefix}")
     return origin
+
+
+def reason_lines(not_reused: Iterable[tuple[str, str]]) -> list[str]:
+    """One line for each reason why electrons were not reused, the most frequent first.
+
+    Args:
+        not_reused: Name and reason of each electron.
+    """
+    by_reason: dict[str, Counter[str]] = {}
+    for name, why in not_reused:
+        by_reason.setdefault(why, Counter())[name] += 1
+    found = sorted(by_reason.items(), key=lambda each: -each[1].total())
+    return [f"{_names(names)}: not reused: {why}" for why, names in found]
+
+
+NAMES = 5
+"""Most names of electrons in a line."""
+
+
+def _names(names: Counter[str]) -> str:
+    shown = [name if number == 1 else f"{name} ({number})" for name, number in names.most_common(NAMES)]
+    rest = names.total() - sum(number for _, number in names.most_common(NAMES))
+    return ", ".join(shown) + (f" and {rest} more" if rest else "")

@@ -11,7 +11,15 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from covalent_cirro.contract.protocol import CALL_PARAMETER, Location, ProtocolError, parse_call_argument
+from covalent_cirro.contract.protocol import (
+    ARGUMENTS_PARAMETER,
+    CALL_PARAMETER,
+    Arguments,
+    Location,
+    ProtocolError,
+    parse_call_argument,
+)
+from covalent_cirro.jobs.arguments import PARAMETER_CHARS, load_parameter
 
 
 class JobState(str, enum.Enum):
@@ -94,6 +102,7 @@ class JobDetail(NamedTuple):
         time_limit_s: Seconds that an attempt may run.
         max_attempts: How often AWS Batch may start it.
         argument: `protocol.call_argument` of a job of an executor; empty for other jobs.
+        called_with: The job's `protocol.ARGUMENTS_PARAMETER`; empty without it.
     """
 
     job_id: str
@@ -117,6 +126,12 @@ class JobDetail(NamedTuple):
     time_limit_s: int = 0
     max_attempts: int = 0
     argument: str = ""
+    called_with: str = ""
+
+    @property
+    def arguments(self) -> Arguments:
+        """What the job's first electron was called with; empty where that is not known."""
+        return load_parameter(self.called_with)
 
     def mac_key_of(self, place: Location) -> str | None:
         """The key with which outcomes of a call are authenticated, if the job was submitted for that call."""
@@ -139,7 +154,7 @@ def _seconds(milliseconds: object) -> float | None:
 
 def parse_job(job: Mapping[str, Any]) -> JobDetail:
     """One entry of DescribeJobs' ``jobs``. Every member but the id may be missing."""
-    container = job.get("container") or {}
+    container, parameters = job.get("container") or {}, job.get("parameters") or {}
     attempts = [_parse_attempt(attempt) for attempt in job.get("attempts") or ()]
     last = attempts[-1] if attempts else None
     asked = {str(entry.get("type")): entry.get("value") for entry in container.get("resourceRequirements") or ()}
@@ -165,7 +180,8 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
         gpus=int(_number(asked.get("GPU"))),
         time_limit_s=int(_number((job.get("timeout") or {}).get("attemptDurationSeconds"))),
         max_attempts=int(_number((job.get("retryStrategy") or {}).get("attempts"))),
-        argument=str((job.get("parameters") or {}).get(CALL_PARAMETER) or ""),
+        argument=str(parameters.get(CALL_PARAMETER) or ""),
+        called_with=str(parameters.get(ARGUMENTS_PARAMETER) or "")[: PARAMETER_CHARS + 1],
     )
 
 

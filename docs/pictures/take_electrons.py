@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from terminal import frames_of, output_of, picture
+from terminal import animation, frames_of, output_of, picture
 
 FLOWS = Path(__file__).with_name("flows.py")
 RATES = "14"
@@ -31,6 +31,13 @@ SEEN_BY_A_USER = (
     (r"\(cirro stop, by [^)]*\)", "(cirro stop, by ada)"),
     (r" --profile emulated", ""),
 )
+
+
+def seen_by_a_user(text: str) -> str:
+    """A text without what is of this machine."""
+    for here, there in SEEN_BY_A_USER:
+        text = re.sub(here, there, text)
+    return text
 
 
 def told(command: str, *arguments: str) -> Any:
@@ -69,14 +76,16 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
 
     def keep(name: str, command: str, text: str) -> None:
-        for here, there in SEEN_BY_A_USER:
-            text = re.sub(here, there, text)
-        (output / f"{name}.svg").write_text(picture(command, text, WIDTH))
+        (output / f"{name}.svg").write_text(picture(command, seen_by_a_user(text), WIDTH))
         print(output / f"{name}.svg", file=sys.__stdout__)
 
     frames = frames_of(["run", f"{FLOWS}:sweep", "--rates", RATES], WIDTH)
     midst = [each for each in frames if all(state in each for state in ("SUCCEEDED", "RUNNING ", "RUNNABLE"))]
     keep("cirro-run", f"cirro run flows.py:sweep --rates {RATES}", (midst or frames)[len(midst or frames) // 2])
+
+    moving = animation(f"cirro run flows.py:sweep --rates {RATES}", [seen_by_a_user(each) for each in frames], WIDTH)
+    (output / "cirro-run-live.svg").write_text(moving)
+    print(output / "cirro-run-live.svg", file=sys.__stdout__)
 
     dispatch = detached("sweep", "--rates", "2", "--epochs", "12")
     running = reach(lambda: rows(dispatch, "RUNNING"))[0]

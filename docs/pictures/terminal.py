@@ -78,19 +78,29 @@ def output_of(arguments: list[str], width: int = WIDTH) -> str:
 
 
 def frames_of(arguments: list[str], width: int = WIDTH) -> list[str]:
-    """Each state of the live table that a command of `cirro` shows, below what it wrote before the table."""
+    """Each state of the live table that a command of `cirro` shows, below what it wrote before the table.
+
+    Below the last state is what the command wrote after the table.
+    """
     kept.clear()
-    above = output_of(arguments, width).partition("\n")[0]
+    above, _, below = output_of(arguments, width).partition("\n")
     shown = []
     for frame in kept:
         text = io.StringIO()
         terminal(text, width).print(frame)
         shown.append(f"{above}\n{text.getvalue()}")
-    return shown
+    return [*shown[:-1], f"{shown[-1]}{below}"]
 
 
-def picture(command: str, text: str, width: int = WIDTH) -> str:
-    """An SVG of a terminal with a command and its output; a long one without its middle."""
+def picture(command: str, text: str, width: int = WIDTH, *, unique: str = "") -> str:
+    """An SVG of a terminal with a command and its output; a long one without its middle.
+
+    Args:
+        command: The command.
+        text: Its output.
+        width: Columns.
+        unique: Makes the names of styles and clips other ones than those of another picture in the same file.
+    """
     lines = text.rstrip().splitlines()
     if len(lines) > LONG:
         lines = [*lines[:HEAD], f"\x1b[2m[{len(lines) - HEAD - TAIL} lines]\x1b[0m", *lines[-TAIL:]]
@@ -98,5 +108,47 @@ def picture(command: str, text: str, width: int = WIDTH) -> str:
     paper.print(Text.assemble(("$ ", "dim"), (command, "bold")))
     for line in lines:
         paper.print(Text.from_ansi(line))
-    svg = paper.export_svg(title=command, unique_id=re.sub(r"[^a-z]+", "-", command))
+    svg = paper.export_svg(title=command, unique_id=re.sub(r"[^a-z]+", "-", command) + unique)
     return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # fonts of another host; there are others here
+
+
+FRAMES = 14
+"""Frames of an animation, at most: each is a picture of some 20 kB."""
+
+FRAME_S, LAST_S = 0.9, 6.0
+"""How long a frame is seen, and the last one."""
+
+
+def animation(command: str, frames: list[str], width: int = WIDTH) -> str:
+    """An SVG that shows frames one after the other, again and again.
+
+    The animation is CSS, which browsers run in a picture too. Frames that look like the one before are left out, and of
+    many frames some.
+    """
+    distinct = [frame for before, frame in zip([None, *frames], frames, strict=False) if frame != before]
+    step = max(1, -(-(len(distinct) - 1) // (FRAMES - 1)))
+    chosen = [*distinct[:-1:step], distinct[-1]]
+    size = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
+    pictures = [
+        size.sub(r'\g<0> width="\1" height="\2"', picture(command, frame, width, unique=str(number)), count=1)
+        for number, frame in enumerate(chosen)
+    ]
+    sizes = [found for found in map(size.search, pictures) if found]
+    wide, high = (max(float(found[axis]) for found in sizes) for axis in (1, 2))
+    total_s = FRAME_S * (len(chosen) - 1) + LAST_S
+    rules, parts = [], []
+    for number, each in enumerate(pictures):
+        begin, end = (100 * FRAME_S * which / total_s for which in (number, number + 1))
+        end = 100.0 if number == len(pictures) - 1 else end
+        rules.append(
+            f"@keyframes frame-{number} {{ 0% {{ visibility: hidden }} {begin:.3f}% {{ visibility: visible }} "
+            f"{end:.3f}%, 100% {{ visibility: {'visible' if end == 100.0 else 'hidden'} }} }}\n"
+            f".frame-{number} {{ visibility: hidden; animation: frame-{number} {total_s:.1f}s step-end infinite }}"
+        )
+        parts.append(f'<g class="frame-{number}">{each}</g>')
+    style = "\n".join(rules)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide:g} {high:g}">\n<style>\n{style}\n</style>\n'
+        + "\n".join(parts)
+        + "\n</svg>\n"
+    )

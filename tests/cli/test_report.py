@@ -138,6 +138,7 @@ def test_times_use_and_cost_are_those_of_the_run(account: Account, cirro: Callab
     """What was asked for, what was used, how long it ran; a memory that was far too much is told to be smaller."""
     document = read(cirro, account.dispatch_id)
     (flaky,) = [each for each in document["electrons"] if each["node_id"] == 1]
+    assert flaky["arguments"] == {"number": "3"}
     assert flaky["asked"] == {"vcpus": VCPU, "memory_mib": 2048, "gpus": 0}
     ran = sum(each["ended_at"] - each["began_at"] for each in flaky["timeline"] if each["kind"] == "run")
     assert 1.5 <= ran < 10

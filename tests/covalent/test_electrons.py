@@ -70,24 +70,30 @@ def test_positional_keyword_and_nested_inputs(stack: Any) -> None:
     result = run(lattice, 3)
     assert str(result.status) == "COMPLETED", result.error
     assert result.result == [6, {"first": 1, "all": [2, 7]}] or result.result == (6, {"first": 1, "all": [2, 7]})
-    assert sorted(jobs_of(stack, result.dispatch_id)) == ["add", "add", "add", "total"]
+    jobs = jobs_of(stack, result.dispatch_id)
+    assert sorted((job["tags"]["covalent:electron"], job["parameters"]["arguments"]) for job in jobs) == [
+        ("add", '{"x":"0","y":"1"}'),
+        ("add", '{"x":"1","y":"1"}'),
+        ("add", '{"x":"2","y":"1"}'),
+        ("total", '{"numbers":"[1, 2, 3]","weights.factor":"1"}'),
+    ]
 
 
-def jobs_of(stack: Any, dispatch_id: str) -> list[str]:
-    """Names of the electrons that became jobs, from the jobs' own tags."""
+def jobs_of(stack: Any, dispatch_id: str) -> list[dict[str, Any]]:
+    """The jobs of a dispatch, by their own tags."""
     batch = stack.client("batch")
-    names = []
+    found = []
     for status in ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING", "SUCCEEDED", "FAILED"):
         pages = batch.get_paginator("list_jobs").paginate(jobQueue=stack.settings["batch_queue"], jobStatus=status)
         jobs = [job for page in pages for job in page["jobSummaryList"]]
         ids = [job["jobId"] for job in jobs if f"-{dispatch_id[:8]}-" in job["jobName"]]
         for start in range(0, len(ids), 100):
-            names += [
-                job["tags"]["covalent:electron"]
+            found += [
+                job
                 for job in batch.describe_jobs(jobs=ids[start : start + 100])["jobs"]
                 if job["tags"]["covalent:dispatch"] == dispatch_id
             ]
-    return names
+    return found
 
 
 def test_output_source_and_result_can_be_read_everywhere(stack: Any) -> None:
@@ -398,7 +404,7 @@ def test_redispatch_reuses_what_is_done_and_leaves_the_old_dispatch_alone(stack:
     flag.write_text("now")
     again = ct.get_result(ct.redispatch(first.dispatch_id, reuse_previous_results=True)(), wait=True)
     assert again.result == [1, "now"], again.error
-    assert jobs_of(stack, again.dispatch_id) == ["needs"]
+    assert [job["tags"]["covalent:electron"] for job in jobs_of(stack, again.dispatch_id)] == ["needs"]
     assert node(again, "needs")["error"] in (None, "")
     old = ct.get_result(first.dispatch_id)
     assert "FileNotFoundError" in node(old, "needs")["error"]

@@ -73,6 +73,7 @@ def test_a_running_electron_shows_its_job_and_its_log(stack: Any, tmp_path: Path
     assert job["tags"]["covalent:dispatch"] == dispatch_id
     assert shown["executor"]["state"].startswith("RUNNING since 20")
     assert shown["executor"]["attempt"] == "1 of at most 3"
+    assert shown["executor"]["called_with"].startswith("epochs=30, seen=/")
     assert shown["executor"]["log"].endswith(job["container"]["logStreamName"])
     assert list(shown["executor"])[:3] == ["job", "state", "attempt"]
     assert f"job: {job['jobId']} in queue" in shown["description"]

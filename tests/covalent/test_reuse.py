@@ -51,27 +51,35 @@ def cirro(stack: Any, *arguments: str | Path) -> Any:
 
 
 def test_only_what_was_edited_and_what_depends_on_it_runs_again(stack: Any, tmp_path: Path) -> None:
-    """And which were reused, and from which job, is seen with every command."""
+    """And which were reused and why the others were not is seen with every command, also under another name."""
     import covalent as ct
 
     file = tmp_path / "flow.py"
     file.write_text(FILE)
     first = json.loads(cirro(stack, "run", "--json", f"{file}:flow", "--n", "4"))
     jobs = {row["electron"]: row["job_id"] for row in first["electrons"]}
+    file = tmp_path / "another.py"
     file.write_text(EDITED)
     said = cirro(stack, "run", "--reuse", first["dispatch_id"][:13], f"{file}:flow", "--n", "4")
     assert f"2 of 4 electrons reused from {first['dispatch_id']}" in said
+    assert "largest: not reused: its function changed, or what of its script it uses\n" in said
+    assert "total: not reused: argument numbers is another one\n" in said
     second = said.partition("dispatch ")[2].partition(":")[0]
     assert ct.get_result(second, wait=True).result == 4
 
     rows = {row["electron"]: row for row in json.loads(cirro(stack, "jobs", "--dispatch", second, "--json"))["jobs"]}
     states = {name: row["state"] for name, row in rows.items()}
     assert states == {"load": "REUSED", "smallest": "REUSED", "largest": "SUCCEEDED", "total": "SUCCEEDED"}
+    arguments = {name: row["arguments"] for name, row in rows.items()}
+    assert arguments["load"] == {"n": "4"}
+    assert arguments["smallest"] == arguments["largest"] == {"numbers": "load()"}
     where = f"reused from job {jobs['load']} of dispatch {first['dispatch_id']}, node {rows['load']['node_id']}"
     assert rows["load"]["why"] == where
     load = f"{second}:{rows['load']['node_id']}"
     story = json.loads(cirro(stack, "show", "--json", load))
     assert (story["state"], story["why"], story["electron"]) == ("REUSED", where, "load")
+    assert story["not_reused"] == ""
+    assert "not reused  argument numbers is another one" in cirro(stack, "show", f"{second}:{rows['total']['node_id']}")
     assert cirro(stack, "logs", load) == "loading 4\n"
     assert ct.get_result(second).get_node_result(rows["load"]["node_id"])["stdout"] == "loading 4\n"
     report = json.loads(cirro(stack, "report", "--json", second))

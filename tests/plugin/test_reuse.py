@@ -16,6 +16,7 @@ from covalent._shared_files import TaskCancelledError
 
 from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.aws import image_labels
+from covalent_cirro.contract.documents import parse_call
 from covalent_cirro.contract.protocol import parse_call_uri
 from covalent_cirro.electron import poll
 from covalent_cirro.electron.handover import ReusedResults
@@ -51,6 +52,11 @@ def point(n):
     return Point()
 
 @ct.electron
+def helped(n):
+    from lab import helpers
+    return helpers.double(n)
+
+@ct.electron
 def fail(n):
     raise ValueError("no such luck")
 
@@ -58,6 +64,7 @@ def fail(n):
 def flow():
     fail(1)
     point(1)
+    helped(4)
     return size(load(7), factor=2)
 """
 
@@ -68,15 +75,15 @@ EDITED = SCRIPT.replace("import random\n", "import random\n# A line more: all fu
 
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The script as it is built by two processes, and edited, by a third."""
+    """The script, the same under another name, and edited; each as another process builds it."""
     folder = tmp_path_factory.mktemp("clients")
-    file = folder / "flow.py"  # at one path: functions of a script know where it lies
-    file.write_text(SCRIPT)
-    unchanged = [client(file, "flow", folder / name, seed) for seed, name in enumerate(("first", "again"))]
-    for process in unchanged:
+    made = []
+    for seed, (name, script) in enumerate((("first", SCRIPT), ("again", SCRIPT), ("edited", EDITED))):
+        file = folder / f"flow_{name}.py"
+        file.write_text(script)
+        made.append(client(file, "flow", folder / name, seed))
+    for process in made:
         finish(process)
-    file.write_text(EDITED)
-    finish(client(file, "flow", folder / "edited", 2))
     return {name: folder / name for name in ("first", "again", "edited")}
 
 
@@ -160,6 +167,13 @@ async def test_the_same_script_run_again_computes_nothing(
     assert (document["origin"], document["job_id"]) == (first.ended["size"].sent.call, job_id)
 
 
+def why_not(account: Account, ended: Ended) -> str:
+    """What the call of an electron says of its reuse."""
+    place = parse_call_uri(ended.sent.call)
+    data = account.client("s3").get_object(Bucket=place.bucket, Key=place.call_key)["Body"].read()
+    return parse_call(data).not_reused
+
+
 def outcome_job(account: Account, ended: Ended) -> str:
     """The job that an electron had."""
     place = parse_call_uri(ended.sent.call)
@@ -186,7 +200,7 @@ async def test_what_it_printed_and_where_it_is_from_are_shown(
 
 
 async def test_an_edited_electron_is_computed_and_one_that_only_moved_is_not(
-    executor: Make, dispatch: Any, first: Dispatch, calls: Counts
+    executor: Make, dispatch: Any, first: Dispatch, calls: Counts, account: Account
 ) -> None:
     """Its input, the result of a reused electron, is not sent again."""
     edited = dispatch("edited")
@@ -195,6 +209,7 @@ async def test_an_edited_electron_is_computed_and_one_that_only_moved_is_not(
     assert taken["size"].value == first.ended["size"].value + 1
     assert calls.of("batch:SubmitJob") == 1
     assert calls.of("s3:PutObject", "bytes_in") < 100_000
+    assert why_not(account, taken["size"]) == "its function changed, or what of its script it uses"
 
 
 async def test_a_reuse_of_a_reuse_leads_to_the_job_that_did_the_work(
@@ -210,12 +225,13 @@ async def test_a_reuse_of_a_reuse_leads_to_the_job_that_did_the_work(
     assert calls.of("batch:SubmitJob") == 0
 
 
-async def test_a_failure_is_never_reused(executor: Make, dispatch: Any, first: Dispatch) -> None:
+async def test_a_failure_is_never_reused(executor: Make, dispatch: Any, first: Dispatch, account: Account) -> None:
     """It may have been the machine's."""
     assert "no such luck" in first.ended["fail"].error
     second = dispatch("again")
     await second.run(executor(reuse_from=first.id), "fail")
     assert reused(second) == {"fail": False}
+    assert why_not(account, second.ended["fail"]) == "no result to reuse in the earlier dispatch (it failed)"
 
 
 async def test_objects_of_the_scripts_own_classes_are_made_again(
@@ -246,11 +262,44 @@ async def test_a_result_that_has_expired_is_computed_again(
     assert reused(second) == {"load": False}
 
 
-async def test_another_image_computes_again(executor: Make, dispatch: Any, first: Dispatch) -> None:
+async def test_another_image_computes_again(executor: Make, dispatch: Any, first: Dispatch, account: Account) -> None:
     """By its name, where ECR cannot tell more."""
     second = dispatch("again")
     await second.run(executor(reuse_from=first.id, container_image_uri="another-runner"), "load")
     assert reused(second) == {"load": False}
+    assert why_not(account, second.ended["load"]) == "another image"
+
+
+async def test_an_electron_that_the_earlier_dispatch_does_not_have_says_so(
+    executor: Make, dispatch: Any, account: Account
+) -> None:
+    """It was added to the script."""
+    one, two = dispatch("first"), dispatch("again")
+    await one.run(executor(), "point")
+    await two.run(executor(reuse_from=one.id), "load")
+    assert why_not(account, two.ended["load"]) == "no electron of this name in the earlier dispatch"
+
+
+async def test_a_package_is_the_same_if_the_modules_that_are_reached_are(
+    executor: Make, dispatch: Any, account: Account, tmp_path: Path
+) -> None:
+    """Whatever their comments; and the module that changed is named."""
+    lab = tmp_path / "lab"
+    lab.mkdir()
+    (lab / "__init__.py").touch()
+    (lab / "helpers.py").write_text("def double(n):\n    return 2 * n\n")
+    (lab / "plots.py").write_text("COLOR = 'red'\n")
+    one, two, three = dispatch("first"), dispatch("again"), dispatch("again")
+    await one.run(executor(local_packages=[str(lab)]), "helped")
+    (lab / "helpers.py").write_text("# Twice as much.\ndef double(n):\n    return (2 * n)  # that\n")
+    (lab / "plots.py").write_text("COLOR = 'blue'\n")
+    await two.run(executor(local_packages=[str(lab)], reuse_from=one.id), "helped")
+    assert reused(two) == {"helped": True}
+    (lab / "helpers.py").write_text("def double(n):\n    return 3 * n\n")
+    await three.run(executor(local_packages=[str(lab)], reuse_from=one.id), "helped")
+    assert reused(three) == {"helped": False}
+    assert three.ended["helped"].value == 12
+    assert why_not(account, three.ended["helped"]) == "lab/helpers.py changed"
 
 
 async def test_a_tag_that_names_another_image_by_now_computes_again(

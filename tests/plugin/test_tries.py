@@ -59,7 +59,7 @@ def fill(mib: int, noise: bytes = b"") -> tuple[int, int]:
     from covalent_cirro import checkpoint
 
     held = b"x" * (mib * MIB)
-    for _ in range(10):
+    for _ in range(20):  # a busy emulator measures seldom
         time.sleep(0.1)
     assert len(held) == mib * MIB
     return len(noise), checkpoint.attempt()

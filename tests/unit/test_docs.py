@@ -29,7 +29,7 @@ MODULES = {
 OF_COVALENT = {str(path) for name in ("covalent", "covalent-aws-plugins") for path in metadata.files(name) or ()}
 """Files of Covalent and of its plugins that the pages talk about."""
 
-OF_USERS = {"lab.py", "mylab/__init__.py"}
+OF_USERS = {"lab.py", "mylab/__init__.py", "lab/__init__.py", "lab/data.py", "lab/model.py"}
 """Files of a user's that the pages talk about."""
 
 

@@ -71,6 +71,13 @@ def test_the_panel_of_a_job_that_runs() -> None:
     assert "waits_for" not in shown
 
 
+def test_the_panel_says_what_the_electron_was_called_with() -> None:
+    """From the job's own parameter: no call is read for it."""
+    parameters = {"call": "s3://...", "arguments": '{"config.lr":"0.03","config.width":"16"}'}
+    shown = panel.lines(detail("RUNNING", parameters=parameters), SINCE, partition="aws", region="")
+    assert shown["called_with"] == "config=lr 0.03, width 16"
+
+
 def test_the_panel_without_a_console() -> None:
     """Behind another endpoint than AWS's there is no page to link to."""
     assert not [

@@ -507,15 +507,17 @@ def test_the_list_says_what_each_electron_does_and_printed() -> None:
     """States since when, where, of how much; why jobs wait once for all of them; why one failed; the ends of logs."""
     waits: dict[str, Any] = {"state": "RUNNABLE", "reason": "scaling_up", "why": "a machine is started", "attempt": 0}
     electrons = (
-        listed("epoch 1\nepoch 2"),
-        listed(node_id=1, position=1, where="", **waits),
-        listed(node_id=2, position=2, where="", **waits),
-        listed("the end", node_id=3, state="FAILED", why="no such luck", used_bytes=1024 * MIB),
+        listed("epoch 1\nepoch 2", arguments=(("rate", "0.1"), ("epochs", "3"))),
+        listed(node_id=1, position=1, where="", arguments=(("rate", "<0.2>"), ("epochs", "3")), **waits),
+        listed(node_id=2, position=2, where="", arguments=(("rate", "0.3"), ("epochs", "3")), **waits),
+        listed("the end", electron="score", node_id=3, state="FAILED", why="no such luck", used_bytes=1024 * MIB),
     )
     text = page.page(report_of(run())._replace(electrons=electrons))
     parsed(text)
     assert text.count('class="electron"') == 4
     assert "2 RUNNABLE, 1 RUNNING, 1 FAILED" in text
+    assert "<p>rate=0.1</p>" in text
+    assert "<p>rate=&lt;0.2&gt;</p>" in text
     assert text.count("a machine is started") == 1
     assert "2 wait: a machine is started" in text
     assert "number 2 in its queue \N{MIDDLE DOT} cirro-cpu \N{MIDDLE DOT} 2 GiB" in text
@@ -559,6 +561,17 @@ def test_only_the_page_that_is_watched_has_a_script() -> None:
     ]
     assert "<script" not in file
     assert "Not up to date: AWS is busy" in page.page(made, watched=True, trouble="AWS is busy")
+
+
+def test_electrons_of_one_function_are_told_apart_by_their_arguments() -> None:
+    """By what differs between them, as text whatever it says; there is no column if nothing differs."""
+    one, other = (("rate", "<script>1"), ("epochs", "3")), (("rate", "0.2"), ("epochs", "3"))
+    text = page.page(report_of(run(arguments=one), run(node_id=1, job_id="other", arguments=other)))
+    assert "rate=&lt;script&gt;1" in text
+    assert '<td data-label="arguments">rate=0.2</td>' in text
+    assert "epochs" not in text
+    assert "script" not in {name for name, _ in parsed(text).seen}
+    assert "arguments" not in page.page(report_of(run(arguments=one), run(node_id=1, job_id="other", arguments=one)))
 
 
 def test_every_run_has_a_row_that_lies_within_the_timeline() -> None:

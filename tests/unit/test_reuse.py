@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covalent_cirro.contract import nested
-from covalent_cirro.contract.documents import dump_reused, parse_reused
+from covalent_cirro.contract.documents import dump_call, dump_reused, parse_call, parse_reused
 from covalent_cirro.contract.protocol import (
     Blob,
     Call,
@@ -33,22 +33,29 @@ from covalent_cirro.contract.protocol import (
     Reused,
     Task,
 )
+from covalent_cirro.electron.reuse.package_files import ARCHIVE_BYTES, Files, PackedFile, reached
 from covalent_cirro.electron.reuse.pickles import describe
-from covalent_cirro.electron.reuse.work import READ_BYTES, blobs_to_read, key
-from covalent_cirro.jobs.reuse_texts import checked_origin
+from covalent_cirro.electron.reuse.reasons import changes, nearest
+from covalent_cirro.electron.reuse.work import READ_BYTES, Work, archives_to_read, blobs_to_read, work_of
+from covalent_cirro.jobs.reuse_texts import checked_origin, reason_lines
 
 # --- pickles ----------------------------------------------------------------------------------------------------------
 
 SCRIPT = """
+import enum
 import math
 from dataclasses import dataclass
 
 SCALE = 3
 NAMES = {{"alpha", "beta", "gamma", "delta", "epsilon"}}
 
+class Color(enum.Enum):
+    RED = 1
+
 @dataclass
 class Point:
     x: int
+    color: Color = Color.RED
     kinds = frozenset({{"u", "v", "w"}})
 
 def helper(x):
@@ -69,19 +76,25 @@ found = {{"electron": electron, "point": Point(1), "names": {{"set": NAMES, "inn
 """
 
 PICKLE = """
-import sys, cloudpickle, json, base64
-source, path, lines = sys.argv[1:]
-space = {"__name__": "__main__", "__file__": "/a/script.py"}
-sys.modules["__main__"].__dict__.update(space)
-exec(compile("\\n" * int(lines) + source, path, "exec"), sys.modules["__main__"].__dict__)
+import sys, cloudpickle, json, base64, types
+source, path, lines, name = sys.argv[1:]
+module = sys.modules.setdefault(name, types.ModuleType(name))
+module.__file__ = path
+if name != "__main__":  # as `cirro run` does it
+    module.__package__ = ""
+    cloudpickle.register_pickle_by_value(module)
+exec(compile("\\n" * int(lines) + source, path, "exec"), module.__dict__)
+found = module.found
 print(json.dumps({name: base64.b64encode(cloudpickle.dumps(each)).decode() for name, each in found.items()}))
 """
 
 
-def pickled(*, seed: int = 1, lines: int = 0, path: str = "script.py", **changes: Any) -> dict[str, bytes]:
+def pickled(
+    *, seed: int = 1, lines: int = 0, path: str = "script.py", name: str = "__main__", **changes: Any
+) -> dict[str, bytes]:
     """What a process of its own pickles."""
     source = SCRIPT.format(**{"doc": "Doc.", "k": 5, **changes})
-    command = [sys.executable, "-c", PICKLE, source, path, str(lines)]
+    command = [sys.executable, "-c", PICKLE, source, path, str(lines), name]
     environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
     return {name: base64.b64decode(each) for name, each in json.loads(done.stdout).items()}
@@ -120,11 +133,39 @@ def test_what_a_function_uses_is_part_of_it(one: dict[str, bytes], monkeypatch: 
     assert describe(one["names"]).digest != describe(pickled()["names"]).digest
 
 
+def test_a_script_under_another_name_says_the_same(one: dict[str, bytes]) -> None:
+    """Also one that `python` ran in the one case, and `cirro run` in the other."""
+    other = pickled(path="/elsewhere/sweep.py", name="sweep")
+    assert all(one[name] != other[name] for name in one)
+    assert {name: describe(data).digest for name, data in one.items()} == {
+        name: describe(data).digest for name, data in other.items()
+    }
+
+
+def test_the_texts_of_a_pickle_are_told_without_where_its_functions_are_from(one: dict[str, bytes]) -> None:
+    """They say which modules it imports: none of a local package, and nothing that could import any."""
+    texts = describe(one["electron"]).texts
+    assert texts is not None
+    assert {"alpha", "math", "sqrt", "Point", "Doc."} < texts
+    assert texts.isdisjoint({"script.py", "__main__"})
+    assert reached({"lab/a.py": PackedFile("1", ("lab.a",), frozenset(), False)}, texts) == {}
+
+
+def test_a_function_that_uses_the_name_of_its_script_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``__file__`` and ``__name__`` are values like others, where a function uses them."""
+    for value in ("__file__", "__name__"):
+        function = f"def electron(x):\n    return {value}\nfound = {{{{'electron': electron}}}}"
+        monkeypatch.setitem(globals(), "SCRIPT", function)
+        one, other = (describe(pickled(path=path, name=name)["electron"]) for path, name in (("a", "aa"), ("b", "bb")))
+        assert one.digest != other.digest
+
+
 def test_classes_that_a_pickle_defines_are_told_by_their_ids(one: dict[str, bytes]) -> None:
     """Function and input of one process define the same class; of two, they do not."""
-    (of_function,), (of_input,) = describe(one["electron"]).classes, describe(one["point"]).classes
-    assert of_function == of_input
-    assert describe(pickled()["point"]).classes != (of_input,)
+    of_function, of_input = describe(one["electron"]).classes, describe(one["point"]).classes
+    assert len(of_function) == 2
+    assert set(of_function) == set(of_input)
+    assert set(describe(pickled()["point"]).classes).isdisjoint(of_input)
 
 
 def put_together(*parts: bytes) -> bytes:
@@ -239,6 +280,11 @@ HOOKS = Inline(json.dumps({"deps": {"pip": {"attributes": {"packages": ["numpy"]
 BLOB = Blob("a" * 64, 10 * READ_BYTES, "raw", 10 * READ_BYTES)
 
 
+def key(of: Call, contents: dict[Blob, bytes]) -> str:
+    """The key of a call's work, with packages that were not read."""
+    return work_of(of, contents, None).key
+
+
 def call(**changes: Any) -> Call:
     """A call of two tasks, one of which takes the other's result; ``task`` changes the first."""
     task = Task(3, "twice", FUNCTION, HOOKS, (SEVEN, BLOB), {"a": SEVEN, "b": BLOB})._replace(**changes.pop("task", {}))
@@ -255,6 +301,11 @@ def test_who_asks_when_and_where_is_not_part_of_the_work(
     """Dispatch, call, nodes, names."""
     other = call(call_id=call_id, dispatch_id=dispatch_id, covalent=covalent, task={"node_id": node_id, "name": name})
     assert key(other, {}) == key(call(), {})
+
+
+def test_what_is_shown_of_the_arguments_is_no_part_of_the_work() -> None:
+    """The pickles of the arguments are; an address in a text, or the name of an electron, makes no difference."""
+    assert key(call(task={"arguments": (("data", "load()"),)}), {}) == key(call(), {})
 
 
 EIGHT = Inline(cloudpickle.dumps(8))
@@ -336,6 +387,110 @@ def test_small_blobs_are_read_and_large_ones_are_not() -> None:
     """A large pickle is compared byte for byte, which costs the server nothing."""
     small: Input = Blob("e" * 64, 1, "zlib", READ_BYTES)
     assert blobs_to_read(call(task={"function": small, "args": (small, BLOB)})) == [small]
+
+
+def test_small_archives_are_read_and_large_ones_are_not() -> None:
+    """Together: they are in memory at one time."""
+    assert archives_to_read(call()) == [BLOB]
+    half = Package("half", BLOB._replace(raw_size=ARCHIVE_BYTES // 2))
+    assert archives_to_read(call(packages=(half, half))) == [half.archive, half.archive]
+    assert archives_to_read(call(packages=(half, half, half))) == []
+
+
+def test_an_argument_by_position_is_not_one_by_name() -> None:
+    """Whatever the name."""
+    by_position = call(task={"args": (SEVEN,), "kwargs": {}})
+    assert key(by_position, {}) != key(call(task={"args": (), "kwargs": {"1": SEVEN}}), {})
+
+
+# --- reasons ----------------------------------------------------------------------------------------------------------
+
+FILES = {
+    "lab/a.py": PackedFile("1", ("lab.a",), frozenset(), False),
+    "lab/b.py": PackedFile("2", ("lab.b",), frozenset(), False),
+}
+
+
+def work(files: Files | None = None, **changes: Any) -> Work:
+    """The work of a call."""
+    return work_of(call(**changes), {}, files)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"task": {"function": Inline(cloudpickle.dumps(lambda x: x))}}, "twice: its function changed, or what"),
+        ({"task": {"hooks": None}}, "twice: deps_pip changed"),
+        ({"task": {"hooks": Inline(b"no JSON")}}, "twice: hooks changed, twice: deps_pip changed"),
+        ({"task": {"hooks": Inline(HOOKS.data.replace(b"numpy", b"scipy"))}}, "twice: deps_pip changed"),
+        ({"task": {"args": (EIGHT, BLOB)}}, "twice: argument 1 is another one"),
+        ({"task": {"args": (SEVEN, SEVEN)}}, "twice: argument 2 is another one"),
+        ({"task": {"kwargs": {"a": SEVEN, "b": SEVEN}}}, "twice: argument b is another one"),
+        ({"task": {"kwargs": {"b": BLOB, "a": SEVEN}}}, "twice: its arguments have other names or another order"),
+        ({"packages": ()}, "local_packages has other packages"),
+        ({"packages": (Package("mine", SEVEN),)}, "the package mine changed"),
+        ({"image": "repo:other"}, "another image"),
+        ({"python": "3.12.1"}, "another version of Python"),
+        ({"python": "3.12.1", "image": "repo:other"}, "another image, another version of Python"),
+    ],
+    ids=lambda change: str(change)[:60],
+)
+def test_what_changed_is_named(change: dict[str, Any], reason: str) -> None:
+    """In the words of the user's options and arguments."""
+    assert changes(work(**change), work()).startswith(reason)
+    assert changes(work(), work()) == ""
+
+
+def test_an_argument_by_position_has_the_name_of_its_parameter() -> None:
+    """If the function is known."""
+    function = Inline(cloudpickle.dumps(lambda config, *others: config))
+    one, two, three = (
+        work(task={"function": function, "args": args}) for args in ((SEVEN, BLOB), (EIGHT, BLOB), (SEVEN, SEVEN))
+    )
+    assert changes(one, two) == "twice: argument config is another one"
+    assert changes(one, three) == "twice: argument 2 is another one"
+
+
+def test_files_that_changed_are_named() -> None:
+    """With those that are new or gone; the first five."""
+    others = {**FILES, "lab/a.py": FILES["lab/a.py"]._replace(digest="3")}
+    more = FILES | {f"lab/{name}.py": FILES["lab/a.py"] for name in "cdefgh"}
+    of: dict[str, Any] = {"task": {"args": (SEVEN, Inline(cloudpickle.dumps("-m")))}}
+    assert changes(work(others, **of), work(FILES, **of)) == "lab/a.py changed"
+    said = changes(work(more, **of), work(FILES, **of))
+    assert said == ", ".join(f"lab/{name}.py is new" for name in "cdefg") + " and 1 more"
+    assert changes(work(FILES, **of), work(more, **of)).startswith("lab/c.py is not used any more, ")
+    assert changes(work(FILES, **of), work(None, **of)) == "the package mine changed"
+
+
+def test_the_most_similar_earlier_electron_is_compared() -> None:
+    """Of those with the same name: a sweep has many."""
+    mine, near, far = work(image="b"), work(image="a"), work(image="a", python="3.12.1")
+    assert nearest(mine, [far, near, far]) is near
+    assert nearest(mine, [near._replace(names=("other",))]) is None
+
+
+def test_a_reason_is_one_line_for_all_electrons_that_it_applies_to() -> None:
+    """The most frequent one first."""
+    why = "another image"
+    assert reason_lines([("plot", "x is new"), *[("train", why)] * 98, ("load", why)]) == [
+        "train (98), load: not reused: another image",
+        "plot: not reused: x is new",
+    ]
+    assert reason_lines((f"e{number}", why) for number in range(7)) == [
+        "e0, e1, e2, e3, e4 and 2 more: not reused: another image"
+    ]
+    assert reason_lines([]) == []
+
+
+def test_the_reason_is_in_the_call_and_no_part_of_the_work() -> None:
+    """A call of an older version has none."""
+    told = call(not_reused="another image")
+    assert parse_call(dump_call(told)) == told
+    assert key(told, {}) == key(call(), {})
+    old = json.loads(dump_call(told))
+    del old["not_reused"]
+    assert parse_call(json.dumps(old).encode()) == call()
 
 
 # --- documents --------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 import cloudpickle
 import pytest
 from covalent._workflow.transportable_object import TransportableObject
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from covalent_cirro.contract import documents, limits, log_parts, protocol, tobj
@@ -110,6 +110,7 @@ tasks = st.builds(
     st.none() | refs,
     st.lists(st.one_of(refs, st.builds(NodeOutput, st.integers(0, 9))), max_size=3).map(tuple),
     st.dictionaries(texts, refs, max_size=3),
+    arguments=st.dictionaries(texts, texts, max_size=3).map(lambda each: tuple(each.items())),
 )
 calls = st.builds(
     Call,
@@ -134,10 +135,30 @@ calls = st.builds(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(calls)
 def test_a_call_comes_back_as_it_was(call: Call) -> None:
     """Round trip."""
     assert documents.parse_call(documents.dump_call(call)) == call
+
+
+@pytest.mark.parametrize("arguments", [None, [], "lr=0.1", {"lr": 0.1}, {"lr": None}])
+def test_a_call_with_another_summary_of_arguments_is_used_without_it(arguments: object) -> None:
+    """One of an older covalent-cirro has none; what is only shown fails no electron."""
+    written = json.loads(documents.dump_call(Call("c", "d", "3", "3", "0", (Task(1, "f", Inline(b""), None, (), {}),))))
+    written["tasks"][0]["arguments"] = arguments
+    if arguments is None:
+        del written["tasks"][0]["arguments"]
+    assert documents.parse_call(json.dumps(written).encode()).tasks[0].arguments == ()
+
+
+@pytest.mark.parametrize(("most", "read"), [(9, "012345678..."), (10, "0123456789"), (99, "0123456789")])
+def test_the_beginning_of_a_values_text_is_read(most: int, read: str) -> None:
+    """Of so many bytes; nothing of the pickle behind it."""
+    file = io.BytesIO()
+    tobj.Writer(file, {}, b"0123456789").write(b"pickle")
+    file.seek(0)
+    assert tobj.read_text(file, tobj.read_header(file), most) == read
 
 
 no_logs = st.builds(Log, st.integers(0, 9), st.just(()), texts)

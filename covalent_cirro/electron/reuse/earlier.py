@@ -17,16 +17,28 @@ from weakref import WeakKeyDictionary
 from covalent_cirro.aws.single_flight import SingleFlight
 from covalent_cirro.aws.store import Store
 from covalent_cirro.contract.documents import parse_call, parse_reused
-from covalent_cirro.contract.protocol import MAX_DOCUMENT_BYTES, Blob, Call, Location, Outcome, ProtocolError, Ref
+from covalent_cirro.contract.protocol import (
+    MAX_DOCUMENT_BYTES,
+    Blob,
+    Call,
+    Inline,
+    Location,
+    Outcome,
+    ProtocolError,
+    Ref,
+)
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.result_writer import AskJob, read_outcome
-from covalent_cirro.electron.reuse import work
+from covalent_cirro.electron.reuse import reasons, work
+from covalent_cirro.electron.reuse.package_files import Files, read_archives
 from covalent_cirro.electron.reuse.pickles import CLASS_MARKERS
+from covalent_cirro.electron.reuse.work import Work
 from covalent_cirro.errors import DigestMismatch, NotFound, OutcomeError, SettingsError
 from covalent_cirro.jobs.reuse_texts import checked_origin
 
 log = logging.getLogger(__name__)
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 FRESH_S = 30.0
@@ -39,6 +51,11 @@ REMEMBERED_DISPATCHES = 4
 REMEMBERED_BLOBS = 64
 """Number of blobs whose content is kept, each of at most `work.READ_BYTES`."""
 REMEMBERED_SCANS = 10_000
+REMEMBERED_PACKAGES = 16
+"""Number of calls' packages of which digests and imports of all files are kept."""
+
+COMPARED = 100
+"""Most earlier calls of the same electrons that are compared with one that is not reused, to tell the reason."""
 
 
 class ReusableCall(NamedTuple):
@@ -55,9 +72,16 @@ class ReusableCall(NamedTuple):
     outcome: Outcome
 
 
+class NotReused(NamedTuple):
+    """Why no results of the earlier dispatch are reused, in a few words for users."""
+
+    why: str
+
+
 class _Done(NamedTuple):
     place: Location
     node_ids: tuple[int, ...]
+    work: Work
 
 
 class EarlierDispatch:
@@ -77,12 +101,16 @@ class EarlierDispatch:
         self._bucket, self._prefix, self._dispatch_id = bucket, prefix, dispatch_id
         self._clock = clock
         self._by_key: dict[str, list[_Done]] = {}
+        self._by_names: dict[tuple[str, ...], list[_Done]] = {}
+        self._without_outcome: set[int] = set()
         self._seen: set[str] = set()
         self._listed_at: float | None = None
         self._loading = SingleFlight[str, None]()
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._contents: OrderedDict[Blob, bytes] = OrderedDict()
         self._scans: OrderedDict[Blob, bool] = OrderedDict()
+        self._packages: OrderedDict[tuple[Ref, ...], Files | None] = OrderedDict()
+        self._reading_packages = SingleFlight[tuple[Ref, ...], Files | None]()
 
     async def load(self) -> None:
         """Read the calls that were not read yet, unless that was done within `FRESH_S`.
@@ -111,20 +139,40 @@ class EarlierDispatch:
         found = await asyncio.gather(*(self._work_at(place, "reused.json" in calls[place]) for place in news))
         for each in found:  # in the order of the calls, of which the newest one is taken
             if each is not None:
-                self._by_key.setdefault(each[0], []).append(each[1])
+                self._by_key.setdefault(each.work.key, []).append(each)
+                self._by_names.setdefault(each.work.names, []).append(each)
         self._seen |= {place.base for place in news}
+        self._without_outcome = {
+            place.node_id
+            for place, names in calls.items()
+            if "call.json" in names and names.isdisjoint({"outcome.json", "reused.json"})
+        }
         self._listed_at = self._clock()
 
-    async def find(self, call: Call) -> ReusableCall | None:
-        """Find a call of the same work whose results are all there; `None` where the work has to be computed."""
+    async def find(self, call: Call) -> ReusableCall | NotReused:
+        """Find a call of the same work whose results are all there; or why the work has to be computed."""
         await self.load()
-        key = await self._key(call)
-        for done in reversed(self._by_key.get(key, ())):
+        mine = await self._work(call)
+        why_nots = []
+        for done in reversed(self._by_key.get(mine.key, ())):
             why_not, outcome = await self._usable(done)
             if outcome is not None:
                 return ReusableCall(done.place, done.node_ids, outcome)
-            log.info("The work of %s is done again: %s", done.place.call_uri, why_not)
-        return None
+            why_nots.append(why_not)
+        if why_nots:
+            return NotReused(f"no result to reuse in the earlier dispatch ({why_nots[0]})")
+        return NotReused(await asyncio.to_thread(self._why_not, call, mine))
+
+    def _why_not(self, call: Call, mine: Work) -> str:
+        node_ids = tuple(task.node_id for task in call.tasks)
+        same_names = self._by_names.get(mine.names, [])
+        same_nodes = [each.work for each in same_names if each.node_ids == node_ids]
+        nearest = reasons.nearest(mine, [*(each.work for each in same_names[-COMPARED:]), *same_nodes])
+        if nearest is not None:
+            return reasons.changes(mine, nearest)
+        if node_ids[0] in self._without_outcome:
+            return "no result to reuse in the earlier dispatch (its job wrote no outcome)"
+        return "no electron of this name in the earlier dispatch"
 
     async def _usable(self, done: _Done) -> tuple[str, Outcome | None]:
         """The outcome of a call; or the reason why it cannot be reused, and `None`."""
@@ -160,8 +208,8 @@ class EarlierDispatch:
                 return str(error), None
         return "", outcome
 
-    async def _work_at(self, place: Location, is_reused: bool) -> tuple[str, _Done] | None:
-        """The key of the work of a call, and the call that did the work: itself, or the one whose results it reused."""
+    async def _work_at(self, place: Location, is_reused: bool) -> _Done | None:
+        """The call that did the work of a call: itself, or the one whose results it reused."""
         try:
             if is_reused:
                 data = await self._read(place, place.reused_key)
@@ -175,7 +223,7 @@ class EarlierDispatch:
         except ProtocolError as error:
             log.warning("The call %s of an earlier dispatch cannot be used: %s", place.call_uri, error)
             return None
-        return await self._key(call), _Done(place, tuple(task.node_id for task in call.tasks))
+        return _Done(place, tuple(task.node_id for task in call.tasks), await self._work(call))
 
     async def _read(self, place: Location, key: str) -> bytes | None:
         async with self._reads:
@@ -183,28 +231,45 @@ class EarlierDispatch:
 
     # --- content of blobs ---
 
-    async def _key(self, call: Call) -> str:
-        blobs = work.blobs_to_read(call)
+    async def _work(self, call: Call) -> Work:
+        blobs, archives = work.blobs_to_read(call), tuple(work.archives_to_read(call))
+        files = None
+        if archives:
+            files = await self._reading_packages.run(archives, lambda: self._files(archives))
         read = await asyncio.gather(*(self._content(blob) for blob in blobs))
         contents = {blob: data for blob, data in zip(blobs, read, strict=True) if data is not None}
-        return await asyncio.to_thread(work.key, call, contents)
+        return await asyncio.to_thread(work.work_of, call, contents, files)
+
+    async def _files(self, archives: tuple[Ref, ...]) -> Files | None:
+        if archives in self._packages:
+            return self._packages[archives]
+        read = [each.data if isinstance(each, Inline) else await self._read_blob(each) for each in archives]
+        known = [data for data in read if data is not None]
+        # Without the archive of an expired blob, packages are compared by their digests.
+        files = await asyncio.to_thread(read_archives, known) if len(known) == len(read) else None
+        return _remember(self._packages, archives, files, REMEMBERED_PACKAGES)
 
     async def _content(self, blob: Blob) -> bytes | None:
+        if blob in self._contents:
+            return self._contents[blob]
+        data = await self._read_blob(blob)
+        return None if data is None else _remember(self._contents, blob, data, REMEMBERED_BLOBS)
+
+    async def _read_blob(self, blob: Blob) -> bytes | None:
+        """The content of a blob; `None` where it cannot be read: then it is compared by its digest."""
+        collected = bytearray()
+
+        @contextlib.contextmanager
+        def begin() -> Iterator[Callable[[bytes], object]]:
+            collected.clear()
+            yield collected.extend
+
         async with self._reads:
-            if blob in self._contents:
-                return self._contents[blob]
-            collected = bytearray()
-
-            @contextlib.contextmanager
-            def begin() -> Iterator[Callable[[bytes], object]]:
-                collected.clear()
-                yield collected.extend
-
             try:
                 await self._store.read_into(blob, self._bucket, self._prefix, begin)
             except (NotFound, DigestMismatch):
-                return None  # the blob is compared by its digest
-            return _remember(self._contents, blob, bytes(collected), REMEMBERED_BLOBS)
+                return None
+        return bytes(collected)
 
     async def _defines_classes(self, ref: Ref, place: Location) -> bool:
         """Whether the pickle of a result defines a class itself, and does not name the module of the class."""
@@ -236,8 +301,8 @@ class _MarkerScan:
         self._end = data[-max(map(len, CLASS_MARKERS)) :]
 
 
-def _remember(memory: OrderedDict[Blob, T], blob: Blob, value: T, most: int) -> T:
-    memory[blob] = value
+def _remember(memory: OrderedDict[K, T], key: K, value: T, most: int) -> T:
+    memory[key] = value
     while len(memory) > most:
         memory.popitem(last=False)
     return value

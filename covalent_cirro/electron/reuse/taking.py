@@ -25,8 +25,9 @@ from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.covalent_server.status_board import board
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.result_writer import read_outcome
-from covalent_cirro.electron.reuse.earlier import EarlierDispatch, earlier_dispatch
+from covalent_cirro.electron.reuse.earlier import EarlierDispatch, NotReused, earlier_dispatch
 from covalent_cirro.errors import OutcomeError
+from covalent_cirro.jobs import arguments
 from covalent_cirro.jobs.formatting import moment_utc
 from covalent_cirro.jobs.reuse_texts import REUSED, checked_origin, origin_text
 from covalent_cirro.settings import Settings
@@ -53,7 +54,9 @@ def earlier_of(engine: Engine, settings: Settings) -> EarlierDispatch | None:
     return earlier_dispatch(engine, settings.s3_bucket_name, settings.key_prefix, settings.reuse_from)
 
 
-async def take(engine: Engine, earlier: EarlierDispatch, place: Location, call: Call, lattice: str) -> Taken | None:
+async def take(
+    engine: Engine, earlier: EarlierDispatch, place: Location, call: Call, lattice: str
+) -> Taken | NotReused:
     """Reuse results of the same work for a call that is not stored.
 
     Args:
@@ -64,11 +67,12 @@ async def take(engine: Engine, earlier: EarlierDispatch, place: Location, call: 
         lattice: Name of the lattice.
 
     Returns:
-        The reused results; `None` where the earlier dispatch has none.
+        The reused results; or why the earlier dispatch has none.
     """
     origin = await earlier.find(call)
-    if origin is None:
-        return None
+    if isinstance(origin, NotReused):
+        log.info("The work of %s is done: %s", place.call_uri, origin.why)
+        return origin
     reused = Reused(
         dispatch_id=call.dispatch_id,
         lattice=lattice,
@@ -78,6 +82,7 @@ async def take(engine: Engine, earlier: EarlierDispatch, place: Location, call: 
         nodes=tuple(
             (task.node_id, task.name, node_id) for task, node_id in zip(call.tasks, origin.node_ids, strict=True)
         ),
+        arguments=call.tasks[0].arguments,
     )
     await engine.store.put_document(place.bucket, place.reused_key, dump_reused(reused))
     return Taken(place, reused)
@@ -94,6 +99,8 @@ def show(dispatch_id: str, node_ids: Sequence[int], reused: Reused) -> None:
     """Show in the server's log and in the UI that results were reused."""
     log.info("Electron %s of dispatch %s is %s", list(node_ids), dispatch_id, origin_text(reused))
     lines = {"job": origin_text(reused), "state": f"{REUSED} since {moment_utc(reused.at)}"}
+    if reused.arguments:
+        lines["called_with"] = arguments.line(reused.arguments)
     for node_id in node_ids:
         board().show_panel(dispatch_id, node_id, lines)
 

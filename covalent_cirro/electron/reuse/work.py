@@ -1,19 +1,21 @@
-"""A key for the work of a call, which is equal for calls that do the same work.
+"""What the work of a call consists of: calls of equal work have equal parts.
 
-Pure. The key depends on functions, hooks, inputs, packages, image and Python. It does not depend on the dispatch, the
-node, the electron's name, and the resources of the job (vCPU, memory, GPUs, time).
+Pure. Parts are functions, hooks, inputs, packages, image and Python. Dispatch, nodes, the electrons' names, and the
+resources of the job (vCPU, memory, GPUs, time) are not.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
 
-from covalent_cirro.contract.protocol import Blob, Call, Inline, Input, NodeOutput
+from covalent_cirro.contract.protocol import Blob, Call, Inline, Input, NodeOutput, Ref
+from covalent_cirro.electron.reuse.package_files import ARCHIVE_BYTES, Files, reached
 from covalent_cirro.electron.reuse.pickles import Described, describe
 
 READ_BYTES = 256 * 1024
@@ -21,8 +23,45 @@ READ_BYTES = 256 * 1024
 CPU time of the Covalent server."""
 
 
+class WorkPart(NamedTuple):
+    """Names a part of the work.
+
+    Attributes:
+        kind: ``"function"``, ``"position"`` (an argument without a name), ``"argument"``, ``"arguments"`` (their names
+            and order), ``"hook"``, ``"packages"`` (their names), ``"package"``, ``"image"`` or ``"Python"``.
+        name: Name of the argument, hook or package; number of the position, from 1.
+        task: Index of its task; -1 for a part of all tasks.
+    """
+
+    kind: str
+    name: str = ""
+    task: int = -1
+
+
+class Work(NamedTuple):
+    """What a call does.
+
+    Attributes:
+        parts: Parts, each with a text that is equal for equal content.
+        files: Digests of the files of packages that count, by their paths; empty where the packages are parts.
+        names: Names of the electrons, which do not count.
+        parameters: Names of the positional parameters of each function, as far as they are known; they do not count.
+    """
+
+    parts: Mapping[WorkPart, str]
+    files: Mapping[str, str]
+    names: tuple[str, ...]
+    parameters: tuple[tuple[str, ...], ...]
+
+    @property
+    def key(self) -> str:
+        """Equal for equal work."""
+        said = [sorted(self.parts.items()), sorted(self.files.items())]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
 def blobs_to_read(call: Call) -> list[Blob]:
-    """Blobs whose bytes `key` needs."""
+    """Blobs with pickles whose bytes `work_of` needs."""
     refs: list[Input | None] = []
     for task in call.tasks:
         refs += [task.function, task.hooks, *task.args, *task.kwargs.values()]
@@ -30,60 +69,107 @@ def blobs_to_read(call: Call) -> list[Blob]:
     return list(dict.fromkeys(found))
 
 
-def key(call: Call, contents: Mapping[Blob, bytes]) -> str:
-    """The key of a call's work.
+def archives_to_read(call: Call) -> list[Ref]:
+    """Archives of packages that `package_files.read_archives` needs; none if there are none, or one is too large."""
+    archives = [package.archive for package in call.packages]
+    sizes = (each.raw_size if isinstance(each, Blob) else len(each.data) for each in archives)
+    return archives if sum(sizes) <= ARCHIVE_BYTES else []
+
+
+def work_of(call: Call, contents: Mapping[Blob, bytes], files: Files | None) -> Work:
+    """The work of a call.
 
     Args:
         call: The call.
         contents: Decoded bytes of `blobs_to_read`; a blob that is missing is compared by its digest.
+        files: What is in `archives_to_read`; `None` if it is not known: the archives are compared by their digests.
     """
     describer = _Describer(contents)
     index_of = {task.node_id: index for index, task in enumerate(call.tasks)}
+    parts: dict[WorkPart, str] = {}
 
-    def said(ref: Input | None) -> Any:
-        return ["task", index_of[ref.node_id]] if isinstance(ref, NodeOutput) else describer.pickle(ref)
+    def said(ref: Input | None) -> str:
+        found = ["task", index_of[ref.node_id]] if isinstance(ref, NodeOutput) else describer.pickle(ref)
+        return json.dumps(found)
 
-    tasks = [
-        {
-            "function": said(task.function),
-            "hooks": describer.hooks(task.hooks),
-            "args": [said(ref) for ref in task.args],
-            "kwargs": [[name, said(ref)] for name, ref in task.kwargs.items()],  # a function can see the order
-        }
-        for task in call.tasks
-    ]
-    packages = [[package.name, describer.exactly(package.archive)] for package in call.packages]
+    for index, task in enumerate(call.tasks):
+        parts[WorkPart("function", "", index)] = said(task.function)
+        for name, hook in describer.hooks(task.hooks).items():
+            parts[WorkPart("hook", name, index)] = json.dumps(hook)
+        for number, ref in enumerate(task.args, 1):
+            parts[WorkPart("position", str(number), index)] = said(ref)
+        for name, ref in task.kwargs.items():
+            parts[WorkPart("argument", name, index)] = said(ref)
+        # A function can see which are named, and their order.
+        parts[WorkPart("arguments", "", index)] = json.dumps([len(task.args), *task.kwargs])
     # The digest of an image is enough; without one, since ECR could not be asked, the tag has to do.
-    image = call.image.partition("@")[2] or call.image
-    work = {"image": image, "python": call.python, "tasks": tasks, "packages": packages}
-    return hashlib.sha256(json.dumps(work, sort_keys=True).encode()).hexdigest()
+    parts[WorkPart("image")] = call.image.partition("@")[2] or call.image
+    parts[WorkPart("Python")] = call.python
+    parts[WorkPart("packages")] = json.dumps([package.name for package in call.packages])
+    if files is None:
+        for package in call.packages:
+            part = WorkPart("package", package.name)
+            parts[part] = parts.get(part, "") + json.dumps(exactly(package.archive))
+    return Work(
+        parts=parts,
+        files=_shared(tuple(reached(files, describer.texts).items())) if files is not None else {},
+        names=tuple(task.name for task in call.tasks),
+        parameters=tuple(describer.parameters(task.function) for task in call.tasks),
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _shared(items: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    """One mapping for equal ones: those of a thousand electrons are mostly equal."""
+    return dict(items)
+
+
+def exactly(ref: Input | None) -> Any:
+    """What a reference says that is compared byte for byte."""
+    if isinstance(ref, Blob):
+        return ["blob", ref.sha256, ref.codec, ref.raw_size]
+    return ["bytes", hashlib.sha256(ref.data).hexdigest()] if isinstance(ref, Inline) else None
 
 
 class _Describer:
-    """Describes the content of references, and which of their classes are the same class."""
+    """Describes the content of references, and which of their classes are the same class.
+
+    Attributes:
+        texts: All texts in what was described; `None` where not all content is known.
+    """
 
     def __init__(self, contents: Mapping[Blob, bytes]) -> None:
+        self.texts: set[str] | None = set()
         self._contents = contents
         self._classes: dict[str, int] = {}
 
     def pickle(self, ref: Input | None) -> Any:
         data = self._data(ref)
-        return self._pickled(describe(data)) if data is not None else self.exactly(ref)
+        if data is not None:
+            return self._pickled(describe(data))
+        self.texts = None
+        return exactly(ref)
 
-    def hooks(self, ref: Input | None) -> Any:
+    def parameters(self, function: Ref) -> tuple[str, ...]:
+        data = self._data(function)
+        return describe(data).parameters if data is not None else ()
+
+    def hooks(self, ref: Ref | None) -> dict[str, Any]:
         """The content of Covalent's JSON and of the pickles in it, without texts that have addresses of functions."""
         data = self._data(ref)
-        if data is None:
-            return self.exactly(ref)
+        if ref is None or data is None:
+            self.texts = None if ref is not None else self.texts
+            return {} if ref is None else {"hooks": exactly(ref)}
         try:
-            return self._hook(json.loads(data))
+            found = self._hook(json.loads(data))
         except (ValueError, RecursionError):
-            return ["bytes", hashlib.sha256(data).hexdigest()]
-
-    def exactly(self, ref: Input | None) -> Any:
-        if isinstance(ref, Blob):
-            return ["blob", ref.sha256, ref.codec, ref.raw_size]
-        return ["bytes", hashlib.sha256(ref.data).hexdigest()] if isinstance(ref, Inline) else None
+            self.texts = None
+            return {"hooks": ["bytes", hashlib.sha256(data).hexdigest()]}
+        if not isinstance(found, dict):
+            return {"hooks": found}
+        deps = found.pop("deps", None)
+        named = {f"deps_{name}": each for name, each in deps.items()} if isinstance(deps, dict) else {"deps": deps}
+        return {name: each for name, each in {**named, **found}.items() if each}
 
     def _data(self, ref: Input | None) -> bytes | None:
         if isinstance(ref, Inline):
@@ -91,9 +177,15 @@ class _Describer:
         return self._contents.get(ref) if isinstance(ref, Blob) else None
 
     def _pickled(self, found: Described) -> Any:
+        self._add(found.texts)
         return [found.digest, [self._classes.setdefault(each, len(self._classes)) for each in found.classes]]
 
+    def _add(self, texts: Collection[str] | None) -> None:
+        self.texts = None if texts is None or self.texts is None else self.texts | set(texts)
+
     def _hook(self, value: Any) -> Any:
+        if isinstance(value, str):
+            self._add([value])
         if isinstance(value, list):
             return [self._hook(each) for each in value]
         if not isinstance(value, dict):

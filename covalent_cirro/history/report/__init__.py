@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from covalent_cirro.contract.protocol import Arguments
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.find import Electron
 from covalent_cirro.history.report import costs, sizing, timeline
@@ -17,6 +18,7 @@ from covalent_cirro.history.report.runs import Run
 from covalent_cirro.history.report.sizing import SizeProposal
 from covalent_cirro.history.report.sources import DispatchSources, ListedElectron, ReportFacts, gather_electron
 from covalent_cirro.history.report.timeline import Segment
+from covalent_cirro.jobs.arguments import differing
 from covalent_cirro.jobs.reuse_texts import REUSED
 from covalent_cirro.jobs.states import JobState
 
@@ -79,6 +81,13 @@ class Report(NamedTuple):
     def reused(self) -> int:
         """How many nodes have the results of an earlier job."""
         return sum(run.state == REUSED for run in self.runs)
+
+    @property
+    def differences(self) -> Mapping[int, Arguments]:
+        """By node id the arguments in which electrons of the same function differ; of a node's last run."""
+        last = {run.node_id: run for run in self.runs}
+        found = differing([(run.name, run.arguments) for run in last.values()])
+        return dict(zip(last, found, strict=True))
 
     @property
     def failed(self) -> int:
@@ -147,6 +156,7 @@ def document(report: Report) -> dict[str, Any]:
             {
                 "node_id": run.node_id,
                 "name": run.name,
+                "arguments": dict(run.arguments),
                 "job_id": run.job_id,
                 "try": run.number,
                 "state": run.state,

@@ -12,13 +12,14 @@ import importlib.resources
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from covalent_cirro.history.electron_list import counts, reasons
+from covalent_cirro.history.electron_list import counts, differences, reasons
 from covalent_cirro.history.report import Report, costs, timeline
 from covalent_cirro.history.report.costs import CostLine, CostTotal
 from covalent_cirro.history.report.runs import Run
 from covalent_cirro.history.report.sizing import SizeProposal
 from covalent_cirro.history.report.sources import ListedElectron
 from covalent_cirro.history.report.timeline import Segment
+from covalent_cirro.jobs import arguments
 from covalent_cirro.jobs.formatting import MIB, counted, duration, elapsed, gigabytes, memory, moment_utc, usd
 from covalent_cirro.jobs.reuse_texts import REUSED
 from covalent_cirro.jobs.states import JobState
@@ -55,6 +56,8 @@ def page(report: Report, *, watched: bool = False, trouble: str = "") -> str:
         watched: Whether it asks the server that it comes from for newer versions of itself.
         trouble: Why the report is older than it should be; mostly empty.
     """
+    called_with = {node_id: arguments.line(each) for node_id, each in report.differences.items()}
+    own = differences([each.row for each in report.electrons])
     return _template().render(
         policy=watched_policy() if watched else POLICY,
         watched=watched,
@@ -62,16 +65,23 @@ def page(report: Report, *, watched: bool = False, trouble: str = "") -> str:
         script=_script(),
         counts=counted(counts(each.row for each in report.electrons)),
         reasons=reasons(each.row for each in report.electrons),
-        electrons=[_electron(each, number, report.at) for number, each in enumerate(report.electrons)],
+        electrons=[
+            _electron(each, arguments.line(called), number, report.at)
+            for number, (each, called) in enumerate(zip(report.electrons, own, strict=True))
+        ],
         report=report,
         title=report.lattice or f"dispatch {report.dispatch_id[:8]}",
         made_at=moment_utc(report.at),
         tiles=_tiles(report),
         legend=[(kind, what) for kind, what in timeline.KINDS.items() if _has(report, kind)],
         ticks=_ticks(report),
-        rows=[_row(report, run, segments) for run, segments in zip(report.runs, report.segments, strict=True)],
+        rows=[
+            _row(report, run, segments, called_with[run.node_id])
+            for run, segments in zip(report.runs, report.segments, strict=True)
+        ],
         sizes=[_size(size) for size in report.sizes],
-        nodes=[_node(report, node_id, total) for node_id, total in report.nodes.items()],
+        nodes=[_node(report, node_id, total, called_with[node_id]) for node_id, total in report.nodes.items()],
+        shows_arguments=any(called_with[node_id] for node_id in report.nodes),
         total=report.total,
         lost=[_attempt(line) for line in report.lines if line.attempt.lost],
         prices=_prices(report.lines),
@@ -108,7 +118,7 @@ def _template() -> jinja2.Template:
     import jinja2  # only for a page: the commands that write times and money import this file too
 
     source = _file("page.html")
-    # Names of electrons may be any text: autoescape makes them harmless.
+    # Names of electrons and their arguments may be any text: autoescape makes them harmless.
     made = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return made.from_string(source)
 
@@ -136,7 +146,7 @@ def _tiles(report: Report) -> list[dict[str, str]]:
     ]
 
 
-def _electron(listed: ListedElectron, number: int, now: float) -> dict[str, Any]:
+def _electron(listed: ListedElectron, called_with: str, number: int, now: float) -> dict[str, Any]:
     row = listed.row
     since = "" if row.since is None else f" {elapsed(now - row.since)}" + (" ago" if row.has_ended else "")
     used = "" if row.used_bytes is None else f"{memory(row.used_bytes / MIB)} of "
@@ -150,6 +160,7 @@ def _electron(listed: ListedElectron, number: int, now: float) -> dict[str, Any]
     return {
         "key": f"{row.node_id}-{row.call_id or row.job_id}",
         "name": row.electron,
+        "called_with": called_with,
         "node_id": row.node_id,
         "state": row.state,
         "told": f"{row.state}{since}",
@@ -184,7 +195,7 @@ def _ticks(report: Report) -> list[dict[str, Any]]:
     ]
 
 
-def _row(report: Report, run: Run, segments: Sequence[Segment]) -> dict[str, Any]:
+def _row(report: Report, run: Run, segments: Sequence[Segment], called_with: str) -> dict[str, Any]:
     began_at, seconds = _span(report)
     pieces = []
     for each in segments:
@@ -196,7 +207,14 @@ def _row(report: Report, run: Run, segments: Sequence[Segment]) -> dict[str, Any
         f"reused from job {run.job_id}" if run.state == REUSED else "nothing is known of its time"
     )
     name = run.name if run.number == 1 else f"{run.name}, try {run.number}"
-    return {"name": name, "node_id": run.node_id, "state": run.state, "pieces": pieces, "told": told}
+    return {
+        "name": name,
+        "called_with": called_with,
+        "node_id": run.node_id,
+        "state": run.state,
+        "pieces": pieces,
+        "told": told,
+    }
 
 
 def _size(size: SizeProposal) -> dict[str, Any]:
@@ -246,13 +264,14 @@ def _figure(value: float | None) -> str:
     return "?" if value is None else f"{value:.1f}"
 
 
-def _node(report: Report, node_id: int, total: CostTotal) -> dict[str, Any]:
+def _node(report: Report, node_id: int, total: CostTotal, called_with: str) -> dict[str, Any]:
     runs = [run for run in report.runs if run.node_id == node_id]
     mine = [line for line in report.lines if line.node_id == node_id]
     machines = dict.fromkeys(machine(line) for line in mine)
     return {
         "node_id": node_id,
         "name": runs[-1].name,
+        "called_with": called_with,
         "state": runs[-1].state,
         "jobs": len(runs),
         "attempts": total.attempts,

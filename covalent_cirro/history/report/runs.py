@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from covalent_cirro.aws.prices import ON_DEMAND, SPOT
-from covalent_cirro.contract.protocol import Kind, Outcome, Reused, Usage
+from covalent_cirro.contract.protocol import Arguments, Kind, Outcome, Reused, Usage
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.ends import HOST_LOST, OUT_OF_MEMORY
 from covalent_cirro.jobs.machines import InstanceType, Need
@@ -74,6 +74,7 @@ class Run(NamedTuple):
         times: Times in the outcome (`protocol.Outcome.times`).
         out_of_memory: Whether it failed because memory was full.
         number: Number of the electron's try, from 1.
+        arguments: What the electron was called with; empty where it is not known.
     """
 
     node_id: int
@@ -90,6 +91,7 @@ class Run(NamedTuple):
     times: Mapping[str, float]
     out_of_memory: bool = False
     number: int = 1
+    arguments: Arguments = ()
 
     @property
     def has_ended(self) -> bool:
@@ -165,6 +167,7 @@ def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None,
         usage=None if outcome is None else outcome.usage,
         times=_times(outcome),
         out_of_memory=detail.reason.startswith(OUT_OF_MEMORY) or _ran_out_of_memory(outcome),
+        arguments=detail.arguments,
     )
 
 
@@ -197,7 +200,8 @@ def run_of_call(node_id: int, name: str, call_id: str, outcome: Outcome | None, 
 
 def run_of_reused(node_id: int, name: str, call_id: str, reused: Reused) -> Run:
     """The run of an electron that has the results of an earlier job: it took no instance, and cost nothing."""
-    return Run(node_id, name, reused.job_id, call_id, REUSED, "", None, reused.at, None, (), None, {})
+    run = Run(node_id, name, reused.job_id, call_id, REUSED, "", None, reused.at, None, (), None, {})
+    return run._replace(arguments=reused.arguments)
 
 
 def _ran_out_of_memory(outcome: Outcome | None) -> bool:

@@ -176,10 +176,10 @@ def _runs(seen: SeenJobs, capacities: Mapping[str, QueueMachines], instances: In
         called_at = None if record.call is None else called[record.call.call_id]
         capacity = capacities.get(record.detail.queue, NO_CAPACITY)
         runs.append(_seen_on(run_of_job(record, seen.outcomes.get(record.job_id), called_at, capacity), record, hosts))
-    runs += [
-        run_of_call(place.node_id, name, place.call_id, seen.outcomes.get(place), called[place.call_id])
-        for place, name in seen.forgotten.items()
-    ]
+    for place, (name, arguments) in seen.forgotten.items():
+        known = name if name != "-" else f"node {place.node_id}"
+        run = run_of_call(place.node_id, known, place.call_id, seen.outcomes.get(place), called[place.call_id])
+        runs.append(run._replace(arguments=arguments))
     runs = [run._replace(number=numbers.get(run.call_id, 1)) for run in runs]
     for place, reused in seen.reused.items():
         node_id, name, _ = reused.nodes[0]
@@ -234,7 +234,7 @@ def gather_electron(account: Account, electron: Electron, *, clock: Callable[[],
             runs.append(_seen_on(run_of_job(record, its_own, called[call_id], capacity), record, hosts))
         if not each.records:
             runs.append(run_of_call(electron.node_id, electron.name, call_id, outcome, called[call_id]))
-    runs = [run._replace(number=numbers.get(run.call_id, 1)) for run in runs]
+    runs = [run._replace(number=numbers.get(run.call_id, 1), arguments=electron.arguments) for run in runs]
     return _with_prices(account, electron.dispatch_id, records, runs, notes, clock())
 
 

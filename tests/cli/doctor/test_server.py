@@ -143,7 +143,8 @@ def test_settings_in_the_config_need_no_environment(world: World) -> None:
 def test_a_real_covalent_server_is_well(world: World, tmp_path: Path) -> None:
     """Covalent itself, with a config of its own that has the deployment's settings: everything is ok."""
     port, log = free_port(), tmp_path / "covalent.log"
-    section = {**world.settings, "container_image_uri": covalent_config.executor_section()["container_image_uri"]}
+    kept = ("container_image_uri", "time_limit")
+    section = {**world.settings, **{name: covalent_config.executor_section()[name] for name in kept}}
     covalent_process.write_config(tmp_path, port=port, executors={"cirro": section})
     identity = processes.start(
         [sys.executable, "-m", "covalent_cirro.local.covalent_process", str(port)],

@@ -180,6 +180,27 @@ def test_one_dispatch_is_named_by_the_beginning_of_its_id(lab: Lab, document: Do
     assert other.dispatch_id in unknown.stderr
 
 
+def test_electrons_are_told_apart_by_their_arguments(lab: Lab, document: Document, cirro: Cirro) -> None:
+    """By those that differ, from the jobs, and from the calls once AWS Batch has forgotten the jobs."""
+    one = lab.send(add, 1, 40, node_id=1)
+    other = lab.send(add, 2, 40, dispatch_id=one.dispatch_id, node_id=2)
+    alone = lab.send(last, 0, dispatch_id=one.dispatch_id, node_id=3)
+    for each in (one, other, alone):
+        lab.done(each)
+    for is_known in (True, False):
+        found = {row["node_id"]: row["arguments"] for row in document("jobs", "--dispatch", one.dispatch_id)["jobs"]}
+        assert found == {1: {"x": "1", "y": "40"}, 2: {"x": "2", "y": "40"}, 3: {"seconds": "0"}}
+        table = cirro("jobs", "--dispatch", one.dispatch_id).stdout
+        assert "arguments" in table
+        assert "x=1 " in table
+        assert "x=2 " in table
+        assert "y=40" not in table
+        assert "seconds" not in table
+        for each in (one, other, alone):
+            if is_known:
+                lab.forget(each)
+
+
 def test_a_dispatch_is_listed_after_aws_batch_has_forgotten_it(lab: Lab, document: Document) -> None:
     """From the outcomes in S3; a call without an outcome has nobody who knows."""
     good = lab.send(add, 1, 2, node_id=1)

@@ -31,6 +31,11 @@ def fill() -> int:
     return len(held)
 
 
+def connect(host: str, password: str) -> str:
+    """An electron that gets a credential."""
+    return host
+
+
 def boom() -> None:
     """Raises."""
     raise ValueError("no such luck")
@@ -106,6 +111,15 @@ def test_an_electron_that_returned(lab: Lab, document: Document, cirro: Cirro) -
     assert f"fill, {sent.dispatch_id}:7" in shown
     assert "2 vCPU, 1 GiB, 10 min 0 s an attempt, up to 3 attempts" in shown
     assert "at the peak" in shown
+
+
+def test_what_an_electron_was_called_with(lab: Lab, document: Document, cirro: Cirro) -> None:
+    """Without the credential, which neither AWS Batch nor a terminal gets."""
+    sent = lab.send(connect, "db-7", "hunter2", node_id=7)
+    assert document("show", sent.name)["arguments"] == {"host": "db-7", "password": "(not shown)"}
+    shown = " ".join(cirro("show", sent.name).stdout.split())
+    assert "called with host=db-7, password=(not shown)" in shown
+    assert "hunter2" not in str(lab.job(sent.job_id))
 
 
 def test_an_electron_that_raised(lab: Lab, document: Document, cirro: Cirro) -> None:
