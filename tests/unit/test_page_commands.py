@@ -22,6 +22,7 @@ RUN_BY = {
     "make check": ".ci/run",
     "make test": ".ci/run",
     "make sweep": ".ci/run",
+    "source .venv/bin/activate": ".ci/run",
     "make docs": "Makefile",  # a part of `make check`
     "make bench": "tests/benchmarks/test_figures.py",
     "make faults": "tests/faults/test_page.py",
