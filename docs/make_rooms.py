@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("electron",),
     ("aws", "covalent_server", "checkpoint"),
     ("jobs", "runner"),
-    ("contract", "settings", "local_files", "private"),
+    ("contract", "settings", "local_files", "private", "loopback"),
     ("errors",),
 )
 """From the top to the bottom."""

@@ -117,23 +117,15 @@ def _watch(target: Target, dispatch: Wanted | None, everything: bool) -> None:
 
 def rows_as_table(rows: Sequence[Row], *, one_dispatch: bool) -> JobTable:
     """Headers and cells of a table, without empty columns, and for one dispatch without its lattice."""
+    from covalent_cirro.history.electron_list import reasons
+
     cells = _cells(rows, time.time())
     shown = [
         i
         for i, header in enumerate(HEADERS)
         if not header or (any(row[i] for row in cells) and not (one_dispatch and header == "lattice"))
     ]
-    return JobTable(tuple(HEADERS[i] for i in shown), [tuple(row[i] for i in shown) for row in cells], _reasons(rows))
-
-
-def _reasons(rows: Sequence[Row]) -> list[str]:
-    """Why jobs wait, each reason once, that of most jobs first."""
-    found: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        if row.reason:
-            found.setdefault((row.queue, row.reason), []).append(row)
-    groups = sorted(found.values(), key=lambda some: -len(some))
-    return [f"{len(some)} wait{'s' if len(some) == 1 else ''}: {some[0].why}" for some in groups]
+    return JobTable(tuple(HEADERS[i] for i in shown), [tuple(row[i] for i in shown) for row in cells], reasons(rows))
 
 
 def _cells(rows: Sequence[Row], now: float) -> list[tuple[str, ...]]:

@@ -6,7 +6,8 @@ The first update searches for jobs; later ones ask for the jobs that had not end
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from covalent_cirro.contract.protocol import Arguments, Location, Outcome, Reused
 from covalent_cirro.errors import AccessDenied, NotFound
@@ -31,6 +32,24 @@ OVERLAP_S = 30.0
 submitted."""
 
 
+class SeenJobs(NamedTuple):
+    """What is known of the jobs of a dispatch.
+
+    Attributes:
+        records: What AWS Batch says of them.
+        forgotten: By place, the electron's name and arguments of each call whose job AWS Batch does not know.
+        outcomes: Outcomes by job id; by place, of calls in ``forgotten``.
+        problems: Why outcomes and calls cannot be read, by the same.
+        reused: Electrons that have the results of an earlier job, by place.
+    """
+
+    records: tuple[Record, ...]
+    forgotten: Mapping[Location, tuple[str, Arguments]]
+    outcomes: Mapping[Location | str, Outcome | None]
+    problems: Mapping[Location | str, str]
+    reused: Mapping[Location, Reused]
+
+
 class Board:
     """The rows of one dispatch, or of all.
 
@@ -39,7 +58,11 @@ class Board:
         dispatch_id: The whole id of a dispatch; `None` for all dispatches.
         everything: Without a dispatch: all jobs that AWS Batch knows, not only those of the last day.
         reusing: The dispatch may still reuse results of an earlier one: each update asks S3 for them.
+        from_s3_alone: Find a dispatch's calls and outcomes without asking AWS Batch for jobs. For one look.
         clock: Epoch seconds.
+
+    Attributes:
+        hosts: Instances that jobs run or ran on.
     """
 
     def __init__(
@@ -49,6 +72,7 @@ class Board:
         *,
         everything: bool = False,
         reusing: bool = False,
+        from_s3_alone: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._account = account
@@ -61,8 +85,9 @@ class Board:
         self._kept: list[StoredCall] = []
         self._electrons: dict[Location, tuple[str, Arguments]] = {}
         self._reusing = reusing
+        self._from_s3_alone = from_s3_alone
         self._reused: dict[Location, Reused] = {}
-        self._hosts = Instances(account)
+        self.hosts = Instances(account)
         self._turns = JobWaits(account, clock=clock)
         self._looked_at: float | None = None
         self._calls = 0
@@ -80,7 +105,7 @@ class Board:
             self._read_reuses(self._dispatch_id)
         self._looked_at = began
         self._read_outcomes()
-        waits, hosts = self._turns.of(self._records.values()), self._hosts.of(self._records.values())
+        waits, hosts = self._turns.of(self._records.values()), self.hosts.of(self._records.values())
         rows = [
             row_of_job(
                 record,
@@ -105,7 +130,14 @@ class Board:
     @property
     def problem(self) -> str:
         """What is missing in the rows of the last update, and why; empty where nothing is."""
-        return self._hosts.problem
+        return self.hosts.problem
+
+    @property
+    def seen(self) -> SeenJobs:
+        """What the rows were made of."""
+        called = {record.call for record in self._records.values()}
+        forgotten = {place: electron for place, electron in self._electrons.items() if place not in called}
+        return SeenJobs(tuple(self._records.values()), forgotten, self._outcomes, self._problems, self._reused)
 
     @property
     def pause_s(self) -> float:
@@ -116,7 +148,7 @@ class Board:
         if self._dispatch_id is None:
             return find.all_known(self._account) if self._everything else find.recent(self._account)
         self._kept = archive.calls(self._account, self._dispatch_id)
-        records = find.jobs_of(self._account, self._dispatch_id, self._kept)
+        records = [] if self._from_s3_alone else find.jobs_of(self._account, self._dispatch_id, self._kept)
         called = {record.call for record in records}
         forgotten = [kept for kept in self._kept if kept.place not in called]
         calls = self._account.each(lambda kept: find.call_or_problem(self._account, kept.place), forgotten)

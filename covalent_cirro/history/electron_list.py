@@ -28,6 +28,8 @@ NOBODY_KNOWS = (
     "are kept for at least 7 days)"
 )
 
+BEING_SUBMITTED = "It is being submitted"
+
 SUBMITTED_WITHIN_S = 120.0
 """A younger call without job and outcome is taken for one that is being submitted."""
 
@@ -86,6 +88,11 @@ class Row(NamedTuple):
         """Whether it will not change any more."""
         return self.state in (*TERMINAL_STATES, REUSED, jobs.CANCELLED)
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it is expected to change."""
+        return not self.has_ended and (self.state != WITHOUT_JOB or self.why.startswith(BEING_SUBMITTED))
+
 
 def row_of_job(
     record: Record,
@@ -138,7 +145,7 @@ def row_of_call(
 ) -> Row:
     """The row of a call whose job AWS Batch does not know: from its outcome, or why that cannot be read."""
     is_new = now - place.made_at < SUBMITTED_WITHIN_S
-    state, since, why = WITHOUT_JOB, None, "is being submitted" if is_new else NOBODY_KNOWS
+    state, since, why = WITHOUT_JOB, None, BEING_SUBMITTED if is_new else NOBODY_KNOWS
     if outcome is not None:
         state = JobState.SUCCEEDED.value if outcome.succeeded else JobState.FAILED.value
         since, why = outcome.times.get("stored"), _failure_line(outcome)
@@ -209,7 +216,7 @@ def _after(row: Row, before: tuple[Row, ...]) -> Row:
     was = before[-1]
     had = f", which had {memory(was.memory_mib)}," if was.memory_mib else ""
     where = f" in queue {was.queue}" if was.queue else ""
-    why = "It is being submitted again" if row.state == WITHOUT_JOB else row.why
+    why = f"{BEING_SUBMITTED} again" if row.state == WITHOUT_JOB else row.why
     failed = f"Try {len(before)}{had} failed{where}: {was.why}"
     return row._replace(tried=before, why=sentences(why, f"This is try {len(before) + 1}", failed))
 
@@ -235,6 +242,16 @@ def counts(rows: Iterable[Row]) -> dict[str, int]:
         found[row.state] = found.get(row.state, 0) + 1
     states = [state.value for state in JobState]
     return dict(sorted(found.items(), key=lambda item: states.index(item[0]) if item[0] in states else len(states)))
+
+
+def reasons(rows: Iterable[Row]) -> list[str]:
+    """Why jobs wait, each reason once, that of most jobs first."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.reason:
+            found.setdefault((row.queue, row.reason), []).append(row)
+    groups = sorted(found.values(), key=lambda some: -len(some))
+    return [f"{len(some)} wait{'s' if len(some) == 1 else ''}: {some[0].why}" for some in groups]
 
 
 def differences(rows: Sequence[Row]) -> list[Arguments]:

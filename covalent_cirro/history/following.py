@@ -62,7 +62,7 @@ def follow(
     if electron.record is None or electron.record.has_ended:
         yield from read(account, electron)
         return
-    tails: dict[str, _Tail] = {}
+    tails: dict[str, Tail] = {}
     state, pause_s, looked_at = "", NEWS_S, clock()
     while True:
         record = electron.record
@@ -71,7 +71,7 @@ def follow(
             state = record.state
             say(_state(record))
         news = False
-        for piece in _new(account, record, electron.newest.place, tails, clock):
+        for piece in new_pieces(account, record, electron.newest.place, tails, clock):
             news = news or bool(piece.text)
             yield piece
         if record.has_ended:
@@ -90,23 +90,32 @@ def _state(record: Record) -> str:
     return f"{record.state}{again}{reason}"
 
 
-def _new(
-    account: Account, record: Record, place: Location, tails: dict[str, _Tail], clock: Callable[[], float]
+def new_pieces(
+    account: Account, record: Record, place: Location, tails: dict[str, Tail], clock: Callable[[], float]
 ) -> Iterator[Piece]:
+    """What a job has printed since the last call: one GetLogEvents, and two ListObjectsV2 if there is nothing new.
+
+    Args:
+        account: The account.
+        record: What AWS Batch says of the job now.
+        place: Location of its call.
+        tails: Which attempts were read how far, by stream; empty at first.
+        clock: Seconds, monotonic.
+    """
     for attempt, stream in enumerate(record.log_streams, 1):
         if not stream:
             continue
         if stream not in tails:
             if attempt > 1:
                 yield Piece(attempt, BOTH, "", heading(attempt, record))
-            tails[stream] = _Tail(account, record, stream, attempt, place, clock)
+            tails[stream] = Tail(account, record, stream, attempt, place, clock)
             yield from tails[stream].rest()
         elif attempt == len(record.log_streams) or attempt >= record.attempt:
             yield from tails[stream].new()
 
 
 def _rest(
-    account: Account, electron: Electron, tails: dict[str, _Tail], sleep: Callable[[float], None]
+    account: Account, electron: Electron, tails: dict[str, Tail], sleep: Callable[[float], None]
 ) -> Iterator[Piece]:
     """The last lines, which CloudWatch has a few seconds after the end."""
     if not tails:
@@ -149,7 +158,7 @@ class _Shown:
         return self.line.text[: self.count].rstrip("\r")
 
 
-class _Tail:
+class Tail:
     """New text of an attempt: lines from CloudWatch; from stored parts unfinished lines, or all that there is."""
 
     def __init__(

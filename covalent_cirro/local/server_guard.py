@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from covalent_cirro.local import peers, web_pages
+from covalent_cirro.loopback import web_pages
+from covalent_cirro.loopback.callers import Callers
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -27,9 +27,8 @@ log = logging.getLogger(__name__)
 class Guard:
     """Passes requests of this user's programs and of the server's own pages to the server.
 
-    It refuses, for HTTP and websockets, what a web page of another origin makes a browser send (`web_pages`), and on
-    Linux the connections of other users of this machine, except root. Where the system does not say who owns a
-    connection, the log has a warning. No answer has headers that let a page of another origin read it.
+    All others, for HTTP and websockets, are refused (`Callers`). Where the system does not say who owns a connection,
+    the log has a warning. No answer has headers that let a page of another origin read it.
 
     Args:
         app: The server's application.
@@ -37,9 +36,8 @@ class Guard:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._users = {os.geteuid(), 0}
-        self._knows_users = peers.can_tell()
-        if not self._knows_users:
+        self._callers = Callers()
+        if not self._callers.knows_users:
             log.warning("This system does not say which user owns a connection: its other users can use this server")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,8 +45,8 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        refused = web_pages.refusal(*(_header(scope, name) for name in (b"host", b"origin", b"sec-fetch-site")))
-        refused = refused or self._other_user(scope)
+        host, origin, fetch_site = (_header(scope, name) for name in (b"host", b"origin", b"sec-fetch-site"))
+        refused = self._callers.refusal(host, origin, fetch_site, tuple(scope["client"]), tuple(scope["server"]))
         if refused is None:
             await self._app(scope, receive, _unreadable_elsewhere(send))
         elif scope["type"] == "websocket":
@@ -58,18 +56,6 @@ class Guard:
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
             await send({"type": "http.response.start", "status": 403, "headers": headers})
             await send({"type": "http.response.body", "body": body})
-
-    def _other_user(self, scope: Scope) -> str | None:
-        if not self._knows_users:
-            return None
-        try:
-            uid = peers.owner(tuple(scope["client"]), tuple(scope["server"]))
-        except peers.CannotTell as error:  # it could at the start; a busy system must not let others in
-            return f"It is not known who sent this: {error}. Try again."
-        if uid in self._users:
-            return None
-        who = "the user who sent this is not known" if uid is None else f"uid {uid} sent this"
-        return f"This server is for uid {os.geteuid()} only; {who}."
 
 
 def _header(scope: Scope, sought: bytes) -> str | None:

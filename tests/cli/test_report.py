@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import stat
 import sys
 import time
 import uuid
@@ -106,6 +107,7 @@ def test_the_page_has_all_of_it_and_needs_nothing_else(
     result = cirro("report", account.dispatch_id[:8], "--output", path)
     assert result.exit_code == 0, result.output
     html = path.read_text("utf-8")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert str(path) in result.output.replace("\n", "")
     assert "cost" in result.output
     for name in ("square", "flaky", "refuse", account.dispatch_id, "Attempts lost with their instance"):
@@ -178,6 +180,19 @@ def test_a_dispatch_that_batch_has_forgotten_is_told_from_its_outcomes(
     assert document["cost"]["unknown"] == document["cost"]["attempts"]
     assert any("at least 7 days" in note for note in document["notes"])
     assert any(piece["kind"] == "run" for each in document["electrons"] for piece in each["timeline"])
+
+
+def test_credentials_that_may_not_see_jobs_get_what_s3_has(account: Account, cirro: Callable[..., Result]) -> None:
+    """Names, times and use of all electrons, and AWS's refusal as a note."""
+    account.emulator.faults.add("error", service="batch", operation="ListJobs", status=403)
+    try:
+        document = read(cirro, account.dispatch_id)
+    finally:
+        account.emulator.faults.clear()
+    assert sorted(each["name"] for each in document["electrons"]) == ["flaky", "refuse", "square"]
+    assert all(each["usage"]["wall_s"] > 0 for each in document["electrons"])
+    (note,) = document["notes"]
+    assert note.startswith("Jobs could not be seen, outcomes alone tell of them: ")
 
 
 def test_an_unknown_dispatch_and_a_file_that_cannot_be_written(

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from covalent_cirro.history.report import page
-from tests.unit.test_report import attempt, gpu, report_of, run, used
+from tests.unit.test_report import attempt, gpu, listed, report_of, run, used
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SIZES = {"large": (1600, 1000), "desk": (1280, 900), "tablet": (820, 1180), "phone": (390, 844), "small": (320, 568)}
@@ -30,13 +30,18 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page with all that a page can have: many electrons, long names, lost attempts, GPUs, notes."""
+    """A page with all that a page can have: many electrons, long names, logs and errors, lost attempts, GPUs, notes."""
     long = "preprocess_and_tokenize_the_whole_corpus_" * 3
     runs = [run(node_id=node, job_id=f"job-{node}", name=long if node == 1 else "train") for node in range(60)]
     runs.append(run(node_id=60, attempts=(attempt(1, 102.0, 103.0, lost=True), attempt(2))))
     runs.append(used(node_id=61, name="on_gpu", gpus=(gpu(70.0, 9000),), need=runs[0].need._replace(gpus=1)))  # type: ignore[union-attr]
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(page.page(report_of(*runs, notes=["AWS said AccessDeniedException: " + "x" * 200])), "utf-8")
+    made = report_of(*runs, notes=["AWS said AccessDeniedException: " + "x" * 200])
+    electrons = (
+        listed("x" * 300, electron=long),
+        listed("a word\n" * 12, state="FAILED", why="/a/path" * 60, node_id=1),
+    )
+    path.write_text(page.page(made._replace(electrons=electrons)), "utf-8")
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,7 +80,9 @@ def test_only_what_was_edited_and_what_depends_on_it_runs_again(stack: Any, tmp_
     story = json.loads(cirro(stack, "show", "--json", load))
     assert (story["state"], story["why"], story["electron"]) == ("REUSED", where, "load")
     assert story["not_reused"] == ""
-    assert "not reused  argument numbers is another one" in cirro(stack, "show", f"{second}:{rows['total']['node_id']}")
+    assert "not reused\s+argument numbers is another one" in cirro(
+        stack, "show", f"{second}:{rows['total']['node_id']}"
+    )
     assert cirro(stack, "logs", load) == "loading 4\n"
     assert ct.get_result(second).get_node_result(rows["load"]["node_id"])["stdout"] == "loading 4\n"
     report = json.loads(cirro(stack, "report", "--json", second))

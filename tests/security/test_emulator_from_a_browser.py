@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from covalent_cirro.local import web_pages
 from covalent_cirro.local.emulator import Emulator
+from covalent_cirro.loopback import web_pages
 from tests.access import signed
 
 DEFINITION = json.dumps(

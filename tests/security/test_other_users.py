@@ -17,10 +17,10 @@ import uvicorn
 
 from covalent_cirro import private
 from covalent_cirro.errors import CirroError
-from covalent_cirro.local import peers
 from covalent_cirro.local.emulator import Emulator
 from covalent_cirro.local.local_stack import LocalStack
 from covalent_cirro.local.server_guard import Guard
+from covalent_cirro.loopback import peers
 from covalent_cirro.private import NotPrivate
 
 NOBODY = 65534

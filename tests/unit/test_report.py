@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html.parser
 import itertools
 import math
@@ -15,11 +17,12 @@ from hypothesis import strategies as st
 
 from covalent_cirro.aws.prices import ON_DEMAND, SPOT, Price, shipped
 from covalent_cirro.contract.protocol import Blob, Failure, Inline, Kind, Log, NodeResult, Outcome, Output, Usage
+from covalent_cirro.history.electron_list import Row
 from covalent_cirro.history.records import parse_record
 from covalent_cirro.history.report import Report, compute, costs, document, page, sizing, timeline
 from covalent_cirro.history.report.costs import Offer, estimate, share
 from covalent_cirro.history.report.runs import BilledAttempt, Machine, QueueMachines, Run, run_of_call, run_of_job
-from covalent_cirro.history.report.sources import ReportFacts
+from covalent_cirro.history.report.sources import ListedElectron, ReportFacts
 from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.settings import resolve
 
@@ -63,6 +66,30 @@ def report_of(*runs: Run, price: Price | None = PRICE, notes: Sequence[str] = ()
             "dispatch-1", "sweep", "eu-west-1", runs, kinds, lambda machine, begin, end: price, tuple(notes), 200.0
         )
     )
+
+
+def listed(log_end: str = "", **changes: Any) -> ListedElectron:
+    """An electron in the list."""
+    row = Row(
+        dispatch_id="dispatch-1",
+        lattice="sweep",
+        node_id=0,
+        electron="train",
+        state="RUNNING",
+        since=140.0,
+        why="",
+        reason="",
+        position=None,
+        attempt=1,
+        attempts_allowed=3,
+        queue="cirro-cpu",
+        where="m6i.large eu-west-1a",
+        memory_mib=2048,
+        used_bytes=None,
+        job_id="job",
+        call_id="call",
+    )
+    return ListedElectron(row._replace(**changes), log_end)
 
 
 # --- timelines ------------------------------------------------------------------------------------------------------
@@ -557,6 +584,70 @@ def test_a_reused_row_is_seen_as_such() -> None:
     assert "7 reused</span>" in text
     assert 'svg class="reused"' in text
     assert 'svg class="reused"' not in page.page(report_of(run()))
+
+
+def test_the_list_says_what_each_electron_does_and_printed() -> None:
+    """States since when, where, of how much; why jobs wait once for all of them; why one failed; the ends of logs."""
+    waits: dict[str, Any] = {"state": "RUNNABLE", "reason": "scaling_up", "why": "a machine is started", "attempt": 0}
+    electrons = (
+        listed("epoch 1\nepoch 2", arguments=(("rate", "0.1"), ("epochs", "3"))),
+        listed(node_id=1, position=1, where="", arguments=(("rate", "<0.2>"), ("epochs", "3")), **waits),
+        listed(node_id=2, position=2, where="", arguments=(("rate", "0.3"), ("epochs", "3")), **waits),
+        listed("the end", electron="score", node_id=3, state="FAILED", why="no such luck", used_bytes=1024 * MIB),
+    )
+    text = page.page(report_of(run())._replace(electrons=electrons))
+    parsed(text)
+    assert text.count('class="electron"') == 4
+    assert "2 RUNNABLE, 1 RUNNING, 1 FAILED" in text
+    assert "<p>rate=0.1</p>" in text
+    assert "<p>rate=&lt;0.2&gt;</p>" in text
+    assert text.count("a machine is started") == 1
+    assert "2 wait: a machine is started" in text
+    assert "number 2 in its queue \N{MIDDLE DOT} cirro-cpu \N{MIDDLE DOT} 2 GiB" in text
+    assert "RUNNING 1 min 0 s<" in text
+    assert "FAILED 1 min 0 s ago<" in text
+    assert "attempt 1 of 3 \N{MIDDLE DOT} m6i.large eu-west-1a \N{MIDDLE DOT} 1 GiB of 2 GiB" in text
+    assert "no such luck" in text
+    assert "<pre>epoch 1\nepoch 2</pre>" in text
+    assert text.count("<details") == 2
+
+
+def test_a_call_whose_job_is_being_submitted_is_under_way() -> None:
+    """Then the page does not say that all jobs have ended; an old call that has no job does not keep it from that."""
+    nothing = report_of(run(state="UNKNOWN", attempts=(), times={}, usage=None))
+    for why, is_under_way in (
+        ("It is being submitted", True),
+        ("It is being submitted again. This is try 2", True),
+        ("lost", False),
+    ):
+        made = nothing._replace(electrons=(listed(state="-", why=why),))
+        assert made.is_under_way == is_under_way
+        assert ("All its jobs have ended" in page.page(made, watched=True)) == (not is_under_way)
+
+
+def test_a_page_of_very_many_electrons_has_the_logs_of_the_first() -> None:
+    """Those that run come first; the browser need not be sent megabytes every few seconds."""
+    electrons = tuple(listed("a line", node_id=node_id) for node_id in range(1000))
+    text = page.page(report_of(run())._replace(electrons=electrons))
+    assert text.count("<pre>") == page.LOGS
+    assert text.count("<details") - text.count(" open>") == page.LOGS - page.OPEN_LOGS
+
+
+def test_only_the_page_that_is_watched_has_a_script() -> None:
+    """One, which its policy names by its digest; otherwise both pages are the same."""
+    made = report_of(run())
+    file, watched = page.page(made), page.page(made, watched=True)
+    (script,) = re.findall(r"<script>(.*?)</script>", watched, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page.watched_policy()
+    assert page.watched_policy() in watched
+    main = re.compile(r"<main>.*</main>", re.DOTALL)
+    assert main.findall(file) == [
+        found.replace("<p><b>All its jobs have ended.</b> Jobs that the dispatch still sends are shown here.</p>\n", "")
+        for found in main.findall(watched)
+    ]
+    assert "<script" not in file
+    assert "Not up to date: AWS is busy" in page.page(made, watched=True, trouble="AWS is busy")
 
 
 def test_electrons_of_one_function_are_told_apart_by_their_arguments() -> None:

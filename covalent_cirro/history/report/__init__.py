@@ -16,7 +16,7 @@ from covalent_cirro.history.report import costs, sizing, timeline
 from covalent_cirro.history.report.costs import CostLine, CostTotal
 from covalent_cirro.history.report.runs import Run
 from covalent_cirro.history.report.sizing import SizeProposal
-from covalent_cirro.history.report.sources import ReportFacts, gather, gather_electron
+from covalent_cirro.history.report.sources import DispatchSources, ListedElectron, ReportFacts, gather_electron
 from covalent_cirro.history.report.timeline import Segment
 from covalent_cirro.jobs.arguments import differing
 from covalent_cirro.jobs.reuse_texts import REUSED
@@ -42,6 +42,7 @@ class Report(NamedTuple):
         nodes: Sum of `lines` by node id.
         notes: What could not be found out, for people.
         ui_url: URL of the dispatch in the Covalent UI; empty where the server is not known.
+        electrons: The electrons' jobs, with what they printed: first those that run.
     """
 
     dispatch_id: str
@@ -56,6 +57,7 @@ class Report(NamedTuple):
     nodes: Mapping[int, CostTotal]
     notes: tuple[str, ...]
     ui_url: str = ""
+    electrons: tuple[ListedElectron, ...] = ()
 
     @property
     def began_at(self) -> float | None:
@@ -71,6 +73,11 @@ class Report(NamedTuple):
     def running(self) -> int:
         """How many runs have not ended."""
         return sum(not run.has_ended for run in self.runs)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a job has not ended, or is about to be submitted."""
+        return self.running > 0 or any(each.row.is_under_way for each in self.electrons)
 
     @property
     def reused(self) -> int:
@@ -98,22 +105,19 @@ class Report(NamedTuple):
         return sum(run.state == state for run in {run.node_id: run for run in self.runs}.values())
 
 
-def make(
-    account: Account, wanted: str, node_id: int | None = None, *, clock: Callable[[], float] = time.time
-) -> Report:
-    """Make a report on a dispatch.
+def make(account: Account, wanted: str, *, clock: Callable[[], float] = time.time) -> Report:
+    """Make a report on a dispatch. For a report that is brought up to date: `DispatchSources` and `compute`.
 
     Args:
         account: The account.
         wanted: Id of the dispatch, or the beginning of the id.
-        node_id: Id of a node, for a report on that node only.
         clock: Epoch seconds.
 
     Raises:
         NoSuchElectron: There is no such dispatch, or several; candidates are named.
         AwsError: The bucket cannot be read.
     """
-    return compute(gather(account, wanted, node_id, clock=clock))
+    return compute(DispatchSources(account, wanted, clock=clock).look())
 
 
 def of_electron(account: Account, electron: Electron, *, clock: Callable[[], float] = time.time) -> Report:
@@ -137,6 +141,7 @@ def compute(found: ReportFacts) -> Report:
         nodes=costs.by_node(lines),
         notes=found.notes,
         ui_url=f"{found.server_url}/{found.dispatch_id}" if found.server_url else "",
+        electrons=found.electrons,
     )
 
 

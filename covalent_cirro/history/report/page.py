@@ -1,23 +1,28 @@
-"""A report as one HTML page without scripts, and without fonts or pictures from other servers.
+"""A report as one HTML page, without fonts or pictures from other servers; it has a script only while it is watched.
 
 It turns facts into texts and shapes for the template ``page.html``; it must not know where the facts come from.
 """
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 import importlib.resources
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from covalent_cirro.history.electron_list import counts, differences, reasons
 from covalent_cirro.history.report import Report, costs, timeline
 from covalent_cirro.history.report.costs import CostLine, CostTotal
 from covalent_cirro.history.report.runs import Run
 from covalent_cirro.history.report.sizing import SizeProposal
+from covalent_cirro.history.report.sources import ListedElectron
 from covalent_cirro.history.report.timeline import Segment
 from covalent_cirro.jobs import arguments
-from covalent_cirro.jobs.formatting import duration, gigabytes, moment_utc, usd
+from covalent_cirro.jobs.formatting import MIB, counted, duration, elapsed, gigabytes, memory, moment_utc, usd
 from covalent_cirro.jobs.reuse_texts import REUSED
+from covalent_cirro.jobs.states import JobState
 
 if TYPE_CHECKING:
     import jinja2
@@ -33,10 +38,37 @@ STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 360
 """Distances of two ticks, in seconds."""
 
 
-def page(report: Report) -> str:
-    """The page, as HTML."""
+LOGS = 100
+"""Electrons whose last lines are in the page, from the beginning of the list: each has up to some kilobytes."""
+
+OPEN_LOGS = 5
+"""Logs that are shown before somebody asks for them: of the first electrons, if they run or have failed."""
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+"""The page's ``Content-Security-Policy``: it loads nothing, and texts of electrons cannot become scripts."""
+
+
+def page(report: Report, *, watched: bool = False, trouble: str = "") -> str:
+    """The page, as HTML.
+
+    Args:
+        report: What it shows.
+        watched: Whether it asks the server that it comes from for newer versions of itself.
+        trouble: Why the report is older than it should be; mostly empty.
+    """
     called_with = {node_id: arguments.line(each) for node_id, each in report.differences.items()}
+    own = differences([each.row for each in report.electrons])
     return _template().render(
+        policy=watched_policy() if watched else POLICY,
+        watched=watched,
+        trouble=trouble,
+        script=_script(),
+        counts=counted(counts(each.row for each in report.electrons)),
+        reasons=reasons(each.row for each in report.electrons),
+        electrons=[
+            _electron(each, arguments.line(called), number, report.at)
+            for number, (each, called) in enumerate(zip(report.electrons, own, strict=True))
+        ],
         report=report,
         title=report.lattice or f"dispatch {report.dispatch_id[:8]}",
         made_at=moment_utc(report.at),
@@ -62,10 +94,31 @@ def page(report: Report) -> str:
 
 
 @functools.lru_cache(maxsize=1)
+def watched_policy() -> str:
+    """The ``Content-Security-Policy`` of a page that is watched: its own script, and requests to its own server."""
+    digest = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
+    return f"{POLICY}; script-src 'sha256-{digest}'; connect-src 'self'"
+
+
+def served_policy() -> str:
+    """The policy in the header of a page that is watched, which no other page may show in a frame."""
+    return f"{watched_policy()}; frame-ancestors 'none'"
+
+
+@functools.lru_cache(maxsize=1)
+def _script() -> str:
+    return _file("page.js")
+
+
+def _file(name: str) -> str:
+    return importlib.resources.files("covalent_cirro.history.report").joinpath(name).read_text("utf-8")
+
+
+@functools.lru_cache(maxsize=1)
 def _template() -> jinja2.Template:
     import jinja2  # only for a page: the commands that write times and money import this file too
 
-    source = importlib.resources.files("covalent_cirro.history.report").joinpath("page.html").read_text("utf-8")
+    source = _file("page.html")
     # Names of electrons and their arguments may be any text: autoescape makes them harmless.
     made = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return made.from_string(source)
@@ -93,6 +146,31 @@ def _tiles(report: Report) -> list[dict[str, str]]:
         {"name": "Electrons", "value": str(nodes), "more": ", ".join(how)},
         {"name": "Ran", "value": duration(ran), "more": f"all electrons together; they waited {duration(waited)}"},
     ]
+
+
+def _electron(listed: ListedElectron, called_with: str, number: int, now: float) -> dict[str, Any]:
+    row = listed.row
+    since = "" if row.since is None else f" {elapsed(now - row.since)}" + (" ago" if row.has_ended else "")
+    used = "" if row.used_bytes is None else f"{memory(row.used_bytes / MIB)} of "
+    attempts = f" of {row.attempts_allowed}" if row.attempts_allowed else ""
+    details = [
+        f"attempt {row.attempt}{attempts}" if row.attempt else "",
+        f"number {row.position} in its queue" if row.position else "",
+        row.where or row.queue,
+        f"{used}{memory(row.memory_mib)}" if row.memory_mib else "",
+    ]
+    return {
+        "key": f"{row.node_id}-{row.call_id or row.job_id}",
+        "name": row.electron,
+        "called_with": called_with,
+        "node_id": row.node_id,
+        "state": row.state,
+        "told": f"{row.state}{since}",
+        "details": " \N{MIDDLE DOT} ".join(each for each in details if each),
+        "why": "" if row.reason else row.why,  # the reason of a wait is above the list, once for all that have it
+        "log_end": listed.log_end if number < LOGS else "",
+        "is_open": number < OPEN_LOGS and row.state in (JobState.RUNNING.value, JobState.FAILED.value),
+    }
 
 
 def _sum(report: Report, kind: str) -> float:

@@ -12,14 +12,16 @@ from typing import NamedTuple
 
 from covalent_cirro.aws.clients import run_blocking
 from covalent_cirro.aws.prices import ON_DEMAND, SPOT, Price, Prices, SpotHistory, shipped, shipped_price
-from covalent_cirro.contract.protocol import Outcome, call_made_at
+from covalent_cirro.contract.protocol import call_made_at
 from covalent_cirro.covalent_server import config
-from covalent_cirro.errors import AccessDenied, CallError, CirroError, StackError
-from covalent_cirro.history import archive, find
+from covalent_cirro.errors import AccessDenied, CirroError, StackError
+from covalent_cirro.history import find
 from covalent_cirro.history.account import Account
-from covalent_cirro.history.archive import StoredCall
+from covalent_cirro.history.board import CALLS_PER_S, EVERY_S, Board, SeenJobs
+from covalent_cirro.history.electron_list import SUBMITTED_WITHIN_S, Row
 from covalent_cirro.history.find import Electron
 from covalent_cirro.history.instances import ContainerInstance, Instance, Instances, places
+from covalent_cirro.history.log_ends import LogEnds, end_of_outcome
 from covalent_cirro.history.records import Record
 from covalent_cirro.history.report.costs import Offer, need_of
 from covalent_cirro.history.report.runs import (
@@ -45,6 +47,22 @@ MARKETS = {"SPOT": SPOT, "EC2": ON_DEMAND}
 """Markets by the type of a compute environment (Batch API Reference, ComputeResource)."""
 
 
+PRICES_S = 600.0
+"""Seconds between two reads of prices while a dispatch is watched: a Spot price changes every few hours."""
+
+
+class ListedElectron(NamedTuple):
+    """An electron in the list.
+
+    Attributes:
+        row: Its job's state, and why the job waits or failed.
+        log_end: The last lines that it printed; empty where it printed nothing, or where that is not known.
+    """
+
+    row: Row
+    log_end: str
+
+
 class ReportFacts(NamedTuple):
     """The facts of a report.
 
@@ -58,6 +76,7 @@ class ReportFacts(NamedTuple):
         notes: What could not be found out, for people.
         at: Epoch seconds when the facts were collected.
         server_url: URL of the Covalent server that the config names; empty where it names none.
+        electrons: The electrons' jobs: first those that run, then those that wait, then those that have ended.
     """
 
     dispatch_id: str
@@ -69,58 +88,135 @@ class ReportFacts(NamedTuple):
     notes: tuple[str, ...]
     at: float
     server_url: str = ""
+    electrons: tuple[ListedElectron, ...] = ()
 
 
-def gather(
-    account: Account, wanted: str, node_id: int | None = None, *, clock: Callable[[], float] = time.time
-) -> ReportFacts:
-    """Collect the facts about a dispatch.
+class DispatchSources:
+    """The facts about a dispatch, and their updates with few calls: what cannot change any more is read once.
 
     Args:
         account: The account.
         wanted: Id of the dispatch, or the beginning of the id.
-        node_id: Id of a node, for the facts about that node only.
+        reusing: The dispatch may still reuse results of an earlier one (`Board`).
         clock: Epoch seconds.
 
     Raises:
         NoSuchElectron: There is no such dispatch, or there are several.
         AwsError: The bucket cannot be read.
     """
-    dispatch_id = find.dispatch_named(account, wanted)
-    notes: list[str] = []
-    kept = archive.calls(account, dispatch_id, node_id)
-    records = [each for each in _records(account, dispatch_id, kept, notes) if node_id in (None, each.node_id)]
-    outcomes = _outcomes(account, kept, notes)
-    capacities = _capacities(account, {record.detail.queue for record in records}, notes)
-    numbers, called = _numbered(each.place.call_id for each in kept)
-    hosts = _hosts(account, records, notes)
-    runs, known = [], set()
-    for record in records:
-        call_id = "" if record.call is None else record.call.call_id
-        known.add(call_id)
-        outcome = outcomes.get(call_id)
-        if record.call is not None:
-            outcome = archive.outcome_of_job(account, record.call, record.detail, outcome)
+
+    def __init__(
+        self, account: Account, wanted: str, *, reusing: bool = False, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._account = account
+        self._clock = clock
+        self._dispatch_id = find.dispatch_named(account, wanted)
+        self._board = Board(account, self._dispatch_id, reusing=reusing, clock=clock)
+        self._logs = LogEnds(account)
+        self._hidden = ""
+        self._capacities: dict[str, QueueMachines] = {}
+        self._of_queues: frozenset[str] | None = None
+        self._unseen: list[str] = []
+        self._prices = _Tariff(account)
+        self._looks = 0
+        self._calls = 0
+
+    def look(self) -> ReportFacts:
+        """Update the facts.
+
+        Raises:
+            AccessDenied, AwsError: AWS refused what a report cannot do without, or could not be reached.
+        """
+        before, now = self._account.clients.calls, self._clock()
+        rows = self._rows()
+        seen = self._board.seen
+        growing = [each for each in seen.records if each.has_machine or seen.outcomes.get(each.job_id) is None]
+        log_ends = self._logs.read(growing)
+        self._see_queues(frozenset(each.detail.queue for each in seen.records))
+        runs = _runs(seen, self._capacities, self._board.hosts)
+        price_of, unpriced = self._prices.of(runs, now)
+        self._looks, self._calls = self._looks + 1, self._account.clients.calls - before
+        return ReportFacts(
+            dispatch_id=self._dispatch_id,
+            lattice=next((record.lattice for record in seen.records if record.lattice), ""),
+            region=self._account.region,
+            runs=_by_time(runs),
+            kinds=shipped().types,
+            price_of=price_of,
+            notes=(*_told(seen, now, self._hidden), *filter(None, [self._board.problem]), *self._unseen, *unpriced),
+            at=now,
+            server_url=config.server_url(),
+            electrons=_listed(rows, seen, log_ends),
+        )
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds to wait before the next look. Most calls of the first look are for what is read once."""
+        return max(EVERY_S, self._calls / CALLS_PER_S) if self._looks > 1 else EVERY_S
+
+    def _rows(self) -> list[Row]:
+        try:
+            if not self._hidden:
+                return self._board.look()
+        except AccessDenied as error:
+            if self._looks:
+                raise
+            self._hidden = f"Jobs could not be seen, outcomes alone tell of them: {error}"
+        self._board = Board(self._account, self._dispatch_id, from_s3_alone=True, clock=self._clock)
+        return self._board.look()
+
+    def _see_queues(self, queues: frozenset[str]) -> None:
+        if queues != self._of_queues:
+            self._of_queues, self._unseen = queues, []
+            self._capacities = _capacities(self._account, queues, self._unseen)
+
+
+def _runs(seen: SeenJobs, capacities: Mapping[str, QueueMachines], instances: Instances) -> list[Run]:
+    call_ids = [each.call.call_id for each in seen.records if each.call] + [each.call_id for each in seen.forgotten]
+    numbers, called = _numbered(dict.fromkeys(call_ids))
+    hosts = instances.at(place for record in seen.records for place in places(record))
+    runs = []
+    for record in seen.records:
+        called_at = None if record.call is None else called[record.call.call_id]
         capacity = capacities.get(record.detail.queue, NO_CAPACITY)
-        runs.append(_seen_on(run_of_job(record, outcome, called.get(call_id), capacity), record, hosts))
-    forgotten = [each for each in kept if each.place.call_id not in known]
-    runs += account.each(
-        lambda each: _forgotten(account, each, outcomes.get(each.place.call_id), called[each.place.call_id], notes),
-        forgotten,
-    )
+        runs.append(_seen_on(run_of_job(record, seen.outcomes.get(record.job_id), called_at, capacity), record, hosts))
+    for place, (name, arguments) in seen.forgotten.items():
+        known = name if name != "-" else f"node {place.node_id}"
+        run = run_of_call(place.node_id, known, place.call_id, seen.outcomes.get(place), called[place.call_id])
+        runs.append(run._replace(arguments=arguments))
     runs = [run._replace(number=numbers.get(run.call_id, 1)) for run in runs]
-    for place, reused in archive.reuses(account, dispatch_id):
-        if isinstance(reused, CallError):
-            notes.append(str(reused))
-            continue
-        mine, name, _ = reused.nodes[0]
-        runs += [run_of_reused(mine, name, place.call_id, reused)] if node_id in (None, mine) else []
-    if forgotten:
+    for place, reused in seen.reused.items():
+        node_id, name, _ = reused.nodes[0]
+        runs.append(run_of_reused(node_id, name, place.call_id, reused))
+    return runs
+
+
+def _told(seen: SeenJobs, now: float, hidden: str) -> list[str]:
+    """Notes on what is not known of the jobs."""
+    gone = [
+        place
+        for place in seen.forgotten
+        if seen.outcomes.get(place) is not None or now - place.made_at >= SUBMITTED_WITHIN_S
+    ]
+    notes = [each for each in (hidden, *seen.problems.values()) if each]
+    if gone and not hidden:
+        calls = len(seen.forgotten) + len({record.call for record in seen.records})
         notes.append(
-            f"AWS Batch knows no job of {len(forgotten)} of {len(kept)} calls (it keeps ended ones for at least 7 "
+            f"AWS Batch knows no job of {len(gone)} of {calls} calls (it keeps ended ones for at least 7 "
             "days): what these asked for, their queues and earlier attempts are not known, nor what they cost."
         )
-    return _with_prices(account, dispatch_id, records, runs, notes, clock())
+    return notes
+
+
+def _listed(rows: Iterable[Row], seen: SeenJobs, log_ends: Mapping[str, str]) -> tuple[ListedElectron, ...]:
+    """The electrons with the last lines that they printed: from the outcome, where there is one."""
+    of_forgotten = {place.call_id: seen.outcomes.get(place) for place in seen.forgotten}
+    found = []
+    for row in rows:
+        outcome = seen.outcomes.get(row.job_id) or of_forgotten.get(row.call_id)
+        end = log_ends.get(row.job_id, "") if outcome is None else end_of_outcome(outcome)
+        found.append(ListedElectron(row, end))
+    return tuple(found)
 
 
 def gather_electron(account: Account, electron: Electron, *, clock: Callable[[], float] = time.time) -> ReportFacts:
@@ -174,48 +270,23 @@ def _numbered(call_ids: Iterable[str]) -> tuple[dict[str, int], dict[str, float 
 def _with_prices(
     account: Account, dispatch_id: str, records: list[Record], runs: list[Run], notes: list[str], now: float
 ) -> ReportFacts:
-    runs.sort(key=lambda run: (run.began_at or 0.0, run.node_id, run.number, run.job_id))
-    prices = Prices(account.clients, account.region)
-    price_of = pricing(prices, runs, now)
+    price_of, unpriced = _Tariff(account).of(runs, now)
     lattice = next((record.lattice for record in records if record.lattice), "")
     return ReportFacts(
         dispatch_id,
         lattice,
         account.region,
-        tuple(runs),
+        _by_time(runs),
         shipped().types,
         price_of,
-        (*notes, *prices.notes),
+        (*notes, *unpriced),
         now,
         config.server_url(),
     )
 
 
-def _records(account: Account, dispatch_id: str, kept: list[StoredCall], notes: list[str]) -> list[Record]:
-    try:
-        return find.jobs_of(account, dispatch_id, kept)
-    except AccessDenied as error:
-        notes.append(f"Jobs could not be seen, outcomes alone tell of them: {error}")
-        return []
-
-
-def _outcomes(account: Account, kept: list[StoredCall], notes: list[str]) -> dict[str, Outcome]:
-    there = [each.place for each in kept if each.has_outcome]
-    found = account.each(lambda place: find.outcome_or_problem(account, place), there)
-    notes += [problem for _, problem in found if problem]
-    named = zip(there, found, strict=True)
-    return {place.call_id: outcome for place, (outcome, _) in named if outcome is not None}
-
-
-def _forgotten(
-    account: Account, kept: StoredCall, outcome: Outcome | None, called_at: float | None, notes: list[str]
-) -> Run:
-    call, problem = find.call_or_problem(account, kept.place)
-    notes += [problem] if problem else []
-    first = call.tasks[0] if call is not None and call.tasks else None
-    name, arguments = (first.name, first.arguments) if first is not None else (f"node {kept.node_id}", ())
-    run = run_of_call(kept.node_id, name, kept.place.call_id, outcome, called_at)
-    return run._replace(arguments=arguments)
+def _by_time(runs: Iterable[Run]) -> tuple[Run, ...]:
+    return tuple(sorted(runs, key=lambda run: (run.began_at or 0.0, run.node_id, run.number, run.job_id)))
 
 
 # --- instances of queues ----------------------------------------------------------------------------------------------
@@ -249,6 +320,25 @@ def queue_machines(found: list[Environment]) -> QueueMachines:
 
 
 # --- prices -----------------------------------------------------------------------------------------------------------
+
+
+class _Tariff:
+    """The prices of runs' machines, which are asked for again after `PRICES_S`, and for machines of another kind."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._asked: tuple[frozenset[Machine], float] = (frozenset(), float("-inf"))
+        self._price_of: Callable[[Machine, float, float], Price | None] = lambda machine, began_at, ended_at: None
+        self._notes: list[str] = []
+
+    def of(self, runs: list[Run], now: float) -> tuple[Callable[[Machine, float, float], Price | None], list[str]]:
+        """A function for the price of an hour of the runs' machines, and notes on prices."""
+        machines = frozenset(each.machine._replace(zone="", assumed=False) for run in runs for each in run.attempts)
+        known, asked_at = self._asked
+        if not machines <= known or now - asked_at >= PRICES_S:
+            prices = Prices(self._account.clients, self._account.region)
+            self._price_of, self._notes, self._asked = pricing(prices, runs, now), prices.notes, (machines, now)
+        return self._price_of, self._notes
 
 
 def pricing(prices: Prices, runs: Iterable[Run], now: float) -> Callable[[Machine, float, float], Price | None]:

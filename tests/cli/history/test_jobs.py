@@ -263,7 +263,7 @@ def test_a_dispatch_is_listed_after_aws_batch_has_forgotten_it(lab: Lab, documen
 def test_a_call_that_was_never_submitted_is_told(lab: Lab, document: Document, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is there, and no job of it; a young one may be on its way."""
     dispatch_id = lab.upload(add, 1, 2, node_id=7)
-    assert rows(document("jobs", "--dispatch", dispatch_id), dispatch_id)[0]["why"] == "is being submitted"
+    assert rows(document("jobs", "--dispatch", dispatch_id), dispatch_id)[0]["why"] == "It is being submitted"
     monkeypatch.setattr("covalent_cirro.history.electron_list.SUBMITTED_WITHIN_S", 0.0)
     (row,) = document("jobs", "--dispatch", dispatch_id)["jobs"]
     assert (row["node_id"], row["electron"], row["state"], row["job_id"]) == (7, "add", "-", "")

@@ -18,7 +18,6 @@ from types import MappingProxyType
 from typing import Any
 from xml.sax.saxutils import escape
 
-from covalent_cirro.local import web_pages
 from covalent_cirro.local.emulator.account import Account
 from covalent_cirro.local.emulator.batch import batch_api
 from covalent_cirro.local.emulator.batch.batch_api import Limits
@@ -37,6 +36,7 @@ from covalent_cirro.local.emulator.http.server import Application, ConnectionCut
 from covalent_cirro.local.emulator.iam import signatures
 from covalent_cirro.local.emulator.iam.enforcement import IamEnforcement
 from covalent_cirro.local.emulator.keys import OWN_ID
+from covalent_cirro.loopback import web_pages
 
 REASONS = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 409: "Conflict", 429: "Too Many Requests"}
 SIGNATURE_VALID_S = 300

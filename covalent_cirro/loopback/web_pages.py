@@ -1,8 +1,8 @@
 """Which requests of web pages a server on this machine's loopback refuses. Pure.
 
 Every page in the user's browser can send requests to the loopback: those that need no permission (a form, a POST of
-``text/plain``, a websocket), or by a name of its own that stands for 127.0.0.1 (DNS rebinding). The emulator and the
-Covalent server of a local stack check each request here first.
+``text/plain``, a websocket), or by a name of its own that stands for 127.0.0.1 (DNS rebinding). The emulator, the
+Covalent server of a local stack and the page of a report that is watched check each request here first.
 """
 
 from __future__ import annotations
