@@ -52,6 +52,7 @@ PAGES = """
 :hidden:
 :caption: Use
 
+docs/first-sweep
 docs/deploy
 docs/settings
 docs/cli

@@ -31,6 +31,8 @@ for _name in list(os.environ):
         del os.environ[_name]
 covalent_process.write_config(_folder, port=CLOSED_PORT, executors={})
 os.environ |= covalent_process.client_environment(_folder)
+# No local stack that runs in the folder of the tests is used by a command that they call.
+os.environ["CIRRO_STATE_DIR"] = str(_folder / "no-local-stack")
 # Thousands of machine images that an emulated account would have, and that nothing looks for: half a second each time.
 os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
 if os.environ.get("CIRRO_LIVE") != "1":

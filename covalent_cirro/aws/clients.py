@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
+BRIEF_TIMEOUT_S = 3
 ATTEMPTS = 5
 """Tries of one call in all. Set here, because botocore changed its default in 1.44 (legacy: 5, standard: 3)."""
 
@@ -34,15 +35,17 @@ _SERVICES = {"servicequotas": "service-quotas"}
 """Services whose name in boto3 is not their prefix in IAM's actions."""
 
 
-def options(access: Access, region: str, *, attempts: int = ATTEMPTS) -> dict[str, Any]:
+def options(
+    access: Access, region: str, *, attempts: int = ATTEMPTS, timeout_s: int = READ_TIMEOUT_S
+) -> dict[str, Any]:
     """Keywords for ``create_client``; ``config`` is a dict, from which the caller makes its kind of ``Config``."""
     return {
         "region_name": region,
         "endpoint_url": access.endpoint_url,
         "config": {
             "retries": {"mode": "standard", "total_max_attempts": attempts},
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "read_timeout": READ_TIMEOUT_S,
+            "connect_timeout": min(CONNECT_TIMEOUT_S, timeout_s),
+            "read_timeout": timeout_s,
             "max_pool_connections": POOL_CONNECTIONS,
             "signature_version": "v4",
             "user_agent_extra": "covalent-cirro",
@@ -98,23 +101,25 @@ class Clients:
         self.access = access
         self._lock = threading.RLock()
         self._session: Session | None = None
-        self._clients: dict[tuple[str, str | None], Any] = {}
+        self._clients: dict[tuple[str, str | None, bool], Any] = {}
         self._calls = 0
 
-    def __call__(self, service: str, region: str | None = None) -> Any:
+    def __call__(self, service: str, region: str | None = None, *, briefly: bool = False) -> Any:
         """The client of a service.
 
         Args:
             service: Name of the service in boto3: ``"cloudformation"``.
             region: Another region than that of ``access``.
+            briefly: One try of each call, of at most `BRIEF_TIMEOUT_S`, for what a command can do without.
 
         Raises:
             SettingsError: The profile or the credentials file does not exist, or the region is malformed.
         """
         with self._lock:
-            if (service, region) not in self._clients:
-                self._clients[service, region] = self._made(service, region)
-            return self._clients[service, region]
+            key = (service, region, briefly)
+            if key not in self._clients:
+                self._clients[key] = self._made(*key)
+            return self._clients[key]
 
     async def awaited(self, service: str) -> Awaited:
         """The client of a service with calls that are awaited, for a gateway that commands and the server share."""
@@ -143,12 +148,13 @@ class Clients:
         with translate(operation, access=self.access, of=of):
             yield self(_SERVICES.get(service, service), COST_REGION if service == "ce" else None)
 
-    def _made(self, service: str, region: str | None) -> Any:
+    def _made(self, service: str, region: str | None, briefly: bool) -> Any:
         from botocore.config import Config
 
         with translate(f"{service}: making a client", access=self.access):
             session = self._opened()
-            given = options(self.access, region or sessions.region_of(session, self.access))
+            limits = {"attempts": 1, "timeout_s": BRIEF_TIMEOUT_S} if briefly else {}
+            given = options(self.access, region or sessions.region_of(session, self.access), **limits)
             return session.create_client(service, **{**given, "config": Config(**given["config"])})
 
     def _opened(self) -> Session:

@@ -13,6 +13,12 @@ from urllib.parse import urlsplit
 CONFIG_FILE = "~/.aws/config"
 """The file of profiles, unless AWS_CONFIG_FILE names another (AWS SDKs and Tools Reference Guide)."""
 
+CREDENTIALS_FILE = "~/.aws/credentials"
+"""The file of keys, unless AWS_SHARED_CREDENTIALS_FILE names another (the same guide)."""
+
+CREDENTIAL_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+"""Variables with which a user, a CI system or a container gives credentials (AWS SDKs and Tools Reference Guide)."""
+
 _PROFILE_VARIABLES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")
 """In the order in which botocore reads them (``configprovider.py``)."""
 
@@ -34,6 +40,21 @@ def profile(given: str | None) -> str:
     """The profile that is used, with what sets it: ``profile='lab'``, ``AWS_PROFILE='lab'``."""
     variable, value = _set_by(_PROFILE_VARIABLES)
     return f"profile={given!r}" if given or not variable else f"{variable}={value!r}"
+
+
+def names_an_account() -> bool:
+    """Whether the user has set any credentials on this machine, right or wrong ones: a variable, or a file of AWS's."""
+    files = (_config_file(), os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or CREDENTIALS_FILE)
+    return bool(_set_by((*_PROFILE_VARIABLES, *CREDENTIAL_VARIABLES))[0]) or any(
+        os.path.exists(os.path.expanduser(file)) for file in files
+    )
+
+
+def account_variables() -> list[str]:
+    """The environment variables that are set and choose an account, a profile with its value, a key without."""
+    variable, value = _set_by(_PROFILE_VARIABLES)
+    profile = [f"{variable}={value!r}"] if variable else []
+    return profile + [name for name in CREDENTIAL_VARIABLES if os.environ.get(name)]
 
 
 def login(given: str | None) -> str:

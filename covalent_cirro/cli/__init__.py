@@ -69,9 +69,9 @@ class _Cirro(click.Group):
         try:
             return super().invoke(ctx)
         except CirroError as error:
-            from covalent_cirro.cli import render
+            from covalent_cirro.cli import account, render
 
-            render.failure(str(error))
+            render.failure(f"{error} {account.advice(error, ctx)}".rstrip())
             sys.exit(1)
         except click.ClickException as error:  # click prints it
             error.message = terminal.harmless(error.message)  # type: ignore[misc]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from covalent_cirro.cli import render
+from covalent_cirro.cli import account, render
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.jobs.affected_jobs import CHOICES, END, REFUSE, WAIT, AffectedJobs
@@ -65,7 +65,8 @@ def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes
 
     def confirm(plan: Plan) -> bool:
         shown.append(plan)
-        return ask(plan, again=len(shown) > 1, yes=yes, as_json=as_json)
+        where = account.in_words(client, target.local_stack, target.access.profile, known=plan.account)
+        return ask(plan, where, again=len(shown) > 1, yes=yes, as_json=as_json)
 
     try:
         done = deployment.deploy(
@@ -88,7 +89,8 @@ def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes
         suggested={"time_limit": deployment.TIME_LIMIT_S},
     )
     if as_json:
-        render.document(_document(done, recorded, shown, config.config_path()))
+        document = _document(done, recorded, shown, config.config_path())
+        render.document({**document, "account": account.account_id(client)})
     else:
         _show(done, recorded, config.config_path())
     for problem in done.problems:
@@ -97,21 +99,28 @@ def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes
         sys.exit(1)
 
 
-def ask(plan: Plan, *, again: bool, yes: bool, as_json: bool) -> bool:
+def ask(plan: Plan, where: str, *, again: bool, yes: bool, as_json: bool) -> bool:
     """Show a plan, and ask whether to execute it.
+
+    Args:
+        plan: The plan.
+        where: The account in words.
+        again: It is about changes that were not in the first plan.
+        yes: Do not ask.
+        as_json: Show nothing.
 
     Raises:
         UsageError: No user can answer.
     """
     if not as_json:
-        _show_plan(plan, again)
+        _show_plan(plan, where, again)
     if yes:
         return True
     if as_json or not render.interactive():
         raise click.UsageError(
             "without a terminal nobody can be asked about these changes: give --yes. Nothing was changed."
         )
-    return render.confirm("Make these changes?")
+    return render.confirm(f"Make these changes in {where}?")
 
 
 def ask_about_jobs(found: AffectedJobs, *, as_json: bool) -> str:
@@ -152,12 +161,11 @@ def _parameters(given: tuple[str, ...]) -> dict[str, str]:
 # --- output -------------------------------------------------------------------------------------------------------
 
 
-def _show_plan(plan: Plan, again: bool) -> None:
-    where = f"in {plan.region}" + (f", account {plan.account}" if plan.account else "")
+def _show_plan(plan: Plan, where: str, again: bool) -> None:
     render.line(
-        f"More changes than were shown before, in the deployment {plan.name!r}:"
+        f"More changes than were shown before, in the deployment {plan.name!r} of {where}:"
         if again
-        else f"What will change in the deployment {plan.name!r} ({where}):"
+        else f"What will change in the deployment {plan.name!r} of {where}:"
     )
     for part in plan.parts:
         rows = list(_rows(part))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from covalent_cirro.cli import render
+from covalent_cirro.cli import account, render
 from covalent_cirro.cli.deploy import show_event
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.errors import Declined
@@ -36,37 +36,39 @@ def destroy(target: Target, keep_data: bool, yes: bool, as_json: bool) -> None:
 
     client = Clients(target.access)
     found = holdings.survey(client, target.stack_name, keep_data=keep_data)
+    where = account.in_words(client, target.local_stack, target.access.profile)
     if not as_json:
-        _show_holdings(found)
+        _show_holdings(found, where)
     if not found.is_nothing and not yes:
-        _ask(found, as_json)
+        _ask(found, where, as_json)
     with render.steps(quiet=as_json) as say:
         proof = teardown.destroy(client, found, say=say, on_event=None if as_json else show_event(target.stack_name))
     forgotten = [] if proof.left else config.forget(target.stack_name)
     if as_json:
-        render.document(_document(found, proof, forgotten))
+        render.document({**_document(found, proof, forgotten), "account": account.account_id(client)})
     else:
-        _show_proof(found, proof, forgotten, config.config_path())
+        _show_proof(found, where, proof, forgotten, config.config_path())
     if proof.left:
         sys.exit(1)
 
 
-def _ask(found: Holdings, as_json: bool) -> None:
+def _ask(found: Holdings, where: str, as_json: bool) -> None:
     if as_json or not render.interactive():
         raise click.UsageError("without a terminal nobody can be asked: give --yes. Nothing was deleted.")
     if found.loses_data:
-        sure = render.confirm_by_typing(f"There is no way back. Type the deployment's name ({found.name})", found.name)
+        question = f"It is deleted from {where}. There is no way back. Type the deployment's name ({found.name})"
+        sure = render.confirm_by_typing(question, found.name)
     else:
-        sure = render.confirm("Delete all of this?")
+        sure = render.confirm(f"Delete all of this from {where}?")
     if not sure:
         raise Declined("nothing was deleted: you said no.")
 
 
-def _show_holdings(found: Holdings) -> None:
+def _show_holdings(found: Holdings, where: str) -> None:
     if found.is_nothing:
-        render.line(f"There is no deployment {found.name!r} in {found.region}.")
+        render.line(f"There is no deployment {found.name!r} in {where}.")
         return
-    render.line(f"What will be deleted of the deployment {found.name!r} in {found.region}:")
+    render.line(f"What will be deleted of the deployment {found.name!r} of {where}:")
     states = Counter(job.state for job in found.jobs)
     rows = [
         ("stacks", ", ".join(stack.name for stack in found.stacks) or "none"),
@@ -88,7 +90,7 @@ def _much(contents: Any, what: str) -> str:
     return f"{'' if contents.is_all else 'more than '}{contents.entries:,} {what}, {size(contents.size_bytes)}"
 
 
-def _show_proof(found: Holdings, proof: Proof, forgotten: list[str], path: Path) -> None:
+def _show_proof(found: Holdings, where: str, proof: Proof, forgotten: list[str], path: Path) -> None:
     if forgotten:
         render.line(f"Taken out of {path}: {', '.join(forgotten)}")
     for reason in proof.not_asked:
@@ -102,7 +104,7 @@ def _show_proof(found: Holdings, proof: Proof, forgotten: list[str], path: Path)
     elif found.keep_data and found.kept:
         render.done(f"nothing of the deployment {found.name!r} is left but its data: {', '.join(found.kept)}")
     else:
-        render.done(f"nothing of the deployment {found.name!r} is left in {found.region}")
+        render.done(f"nothing of the deployment {found.name!r} is left in {where}")
 
 
 def _document(found: Holdings, proof: Proof, forgotten: list[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from covalent_cirro.cli import render
+from covalent_cirro.cli import account, render
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.jobs.findings import FAILURE, LEVELS
 from covalent_cirro.jobs.formatting import counted
@@ -42,6 +42,9 @@ def doctor(target: Target, vcpu: int | None, memory: float | None, gpus: int | N
         render.findings(findings)
         counts = {level: count for level, count in _counts(findings).items() if count}
         render.line(f"\n{counted(counts)}")
+        if any(finding.id == "credentials" and finding.level == FAILURE for finding in findings):
+            advice = account.advice_without_credentials(click.get_current_context(), has_none=True)
+            render.line(advice) if advice else None
     if any(finding.level == FAILURE for finding in findings):
         sys.exit(1)
 

@@ -67,6 +67,8 @@ def jobs(target: Target, dispatch: Wanted | None, everything: bool, watch: bool,
     with open_account(target.access, target.stack_name) as account:
         board, dispatch_id = _board(account, dispatch, everything)
         rows = board.look()
+    if board.problem:
+        render.note(board.problem)
     if as_json:
         render.document({"jobs": [row_document(row) for row in rows], "counts": counts(rows)})
     elif not rows:
@@ -107,7 +109,8 @@ def _watch(target: Target, dispatch: Wanted | None, everything: bool) -> None:
                         raise
                     note = f"; not up to date: {error}"
                 shown = rows_as_table(rows, one_dispatch=dispatch_id is not None)
-                footer = f"{counted(counts(rows)) or 'no electron'}{note}"
+                problem = f"; {board.problem}" if board.problem else ""
+                footer = f"{counted(counts(rows)) or 'no electron'}{note}{problem}"
                 show(shown.headers, shown.cells, "\n".join([footer, *shown.reasons]))
                 time.sleep(board.pause_s)
 

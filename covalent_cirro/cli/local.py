@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from covalent_cirro.cli import render
 from covalent_cirro.errors import CirroError
@@ -24,6 +26,9 @@ NOT_RUNNING = 3
 
 NOT_FOUND = 127
 """Exit code of ``exec`` where the program does not exist, as a shell has it."""
+
+SET = ("AWS_", "COVALENT_")
+"""How the names of the variables begin that ``env`` sets and unsets."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -70,7 +75,11 @@ def up(server: bool, vcpus: int | None, docker: bool, state_dir: Path) -> None:
         verb = "runs already" if before.server_url == now.server_url else "runs"
         render.done(f"the Covalent server {verb} at {now.server_url}")
     at = "" if state_dir == Path(".cirro") else f" --state-dir {state_dir}"
-    render.line(f"Use it: {_called()} local exec{at} -- python your_script.py")
+    if not at:
+        render.line(f"Use it: every command in this folder does, such as {_called()} run FILE or {_called()} jobs")
+        render.line(f"In other programs: {_called()} local exec -- python your_script.py")
+    else:
+        render.line(f"Use it: {_called()} local exec{at} -- python your_script.py")
     render.line(f"Stop it: {_called()} local down{at}")
 
 
@@ -81,6 +90,9 @@ def down(state_dir: Path) -> None:
     with render.steps() as say:
         stopped = _stack(state_dir).down(say)
     render.done("the local stack is stopped" if stopped else "no local stack runs here")
+    above = _used(state_dir)
+    if not stopped and above != state_dir:
+        render.line(f"One runs in {above}: {_called()} local down --state-dir {shlex.quote(str(above))}")
 
 
 @local.command(epilog=f"Exit codes: 0 the emulator runs; {NOT_RUNNING} it does not.")
@@ -88,7 +100,7 @@ def down(state_dir: Path) -> None:
 @_state_dir
 def status(as_json: bool, state_dir: Path) -> None:
     """Show what runs, where, and the jobs by state."""
-    now = _stack(state_dir).status()
+    now = _stack(_used(state_dir)).status()
     if as_json:
         render.document(asdict(now))
     else:
@@ -119,7 +131,7 @@ def run(command: tuple[str, ...], state_dir: Path) -> None:
     cirro local exec -- python examples/sweep.py
     cirro local exec -- aws s3 ls
     """
-    environment = _stack(state_dir).environment(os.environ)
+    environment = _stack(_used(state_dir)).environment(os.environ)
     program = shutil.which(command[0], path=environment["PATH"])
     if program is None:
         render.failure(f"there is no program {command[0]!r} on the path. Check its name.")
@@ -128,6 +140,38 @@ def run(command: tuple[str, ...], state_dir: Path) -> None:
         os.execve(program, command, environment)  # noqa: S606  (signals and exit code are the command's own)
     except OSError as error:
         raise CirroError(f"{program} cannot be run: {error.strerror}") from error
+
+
+@local.command()
+@_state_dir
+def env(state_dir: Path) -> None:
+    """Print commands for a shell, after which every program in it uses the local stack as AWS and Covalent.
+
+    \b
+    eval "$(cirro local env)"
+
+    For `aws`, scripts and notebooks. Open another terminal for your own AWS. Commands of cirro need none of this in
+    the folder of the local stack.
+    """
+    wanted = _stack(_used(state_dir)).environment(os.environ)
+    kept = {name: value for name, value in wanted.items() if name.startswith(SET)}
+    gone = sorted(name for name in os.environ if name.startswith(SET) and name not in kept)
+    lines = [f"unset {name}" for name in gone if name.isidentifier()]  # no shell can unset another
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(kept.items())]
+    render.raw("\n".join([*lines, f'# For a shell: eval "$({_called()} local env)"', ""]))
+
+
+def _used(state_dir: Path) -> Path:
+    """The state folder that the user named, or that of the local stack that runs in this folder or above."""
+    from covalent_cirro.local import nearest
+
+    if click.get_current_context().get_parameter_source("state_dir") is not ParameterSource.DEFAULT:
+        return state_dir
+    try:
+        running = nearest.find().running
+    except CirroError:  # whoever reads the state of this folder next says so
+        running = None
+    return state_dir if running is None else running.state_dir
 
 
 def _stack(state_dir: Path) -> LocalStack:

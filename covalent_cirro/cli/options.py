@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
+
+from covalent_cirro.cli import account
 
 if TYPE_CHECKING:
     from covalent_cirro.aws.sessions import Access
@@ -22,24 +25,34 @@ class Target(NamedTuple):
     Attributes:
         access: Credentials and region; AWS's own chain chooses the endpoint (``AWS_ENDPOINT_URL``).
         stack_name: Name of the deployment: the names of its stacks are ``<stack_name>-network`` and so on.
+        local_stack: State folder of the local stack that is used; `None` for what the environment or the user names.
     """
 
     access: Access
     stack_name: str
+    local_stack: Path | None = None
 
 
 def target_options(command: Command) -> Command:
-    """Add ``--stack-name``, ``--region`` and ``--profile``; the command gets them as ``target``.
+    """Add ``--stack-name``, ``--region``, ``--profile`` and ``--aws``; the command gets them as ``target``.
 
-    An option that is not given has the value that the last ``cirro deploy`` recorded; without one, AWS's chain decides.
+    Without all but the first, and without an endpoint in the environment, the command uses a local stack that runs in
+    this folder or above. An option that is not given has the value that the last ``cirro deploy`` recorded; without
+    one, AWS's chain decides.
     """
 
     @click.option("--stack-name", metavar="NAME", help="Name of the deployment. Unset: the last one, or 'cirro'.")
     @click.option("--region", help="AWS region. Unset: that of the last deployment, or AWS's usual chain.")
     @click.option("--profile", help="AWS profile. Unset: that of the last deployment, or AWS's usual chain.")
+    @account.AWS_OPTION
     @functools.wraps(command)
-    def with_target(stack_name: str | None, region: str | None, profile: str | None, **given: Any) -> Any:
-        return command(target=settle(stack_name, region, profile), **given)
+    def with_target(stack_name: str | None, region: str | None, profile: str | None, aws: bool, **given: Any) -> Any:
+        named = {"--aws": aws, "--profile": profile, "--region": region}
+        local_stack = account.choose(
+            [option for option, value in named.items() if value], unasked=bool(given.get("yes"))
+        )
+        target = settle(stack_name, region, profile)
+        return command(target=target._replace(local_stack=local_stack), **given)
 
     return with_target  # type: ignore[return-value]
 

@@ -7,12 +7,14 @@ import sys
 import click
 
 from covalent_cirro.cli import render
+from covalent_cirro.cli.account import aws_option
 from covalent_cirro.cli.options import json_option
 
 
 @click.command(epilog="Exit codes: 0 done; 1 a dispatch could not be resumed.")
 @click.argument("dispatches", metavar="[DISPATCH]...", nargs=-1)
 @json_option
+@aws_option
 def resume(dispatches: tuple[str, ...], as_json: bool) -> None:
     """Go on with dispatches that a Covalent server left unfinished; without DISPATCH, with all of them.
 

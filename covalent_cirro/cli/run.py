@@ -55,9 +55,9 @@ def run(
 ) -> None:
     """Dispatch a lattice, and show its electrons until the dispatch has ended.
 
-    Options are written before the lattice, the lattice's arguments after it. A value is parsed as Python or JSON; if it
-    is neither, it is a text. Ctrl-C cancels the dispatch and waits until its jobs have ended; a second Ctrl-C ends the
-    command at once.
+    Options are written before the lattice, the lattice's arguments after it; FILE:LATTICE --help lists them. A value is
+    parsed as Python or JSON; if it is neither, it is a text. Ctrl-C cancels the dispatch and waits until its jobs have
+    ended; a second Ctrl-C ends the command at once.
 
     \b
     cirro run sweep.py:sweep --epochs 20 --rates "[0.1, 0.01]"
@@ -68,6 +68,9 @@ def run(
     from covalent_cirro.history.board import Board
     from covalent_cirro.history.electron_list import counts, row_document
 
+    if client.asks_for_help(arguments):
+        _show_help(lattice)
+        return
     try:
         loaded = client.load(lattice)
         given = client.arguments(loaded, arguments)
@@ -81,21 +84,20 @@ def run(
     if detach:
         render.document({"dispatch_id": dispatch_id}) if as_json else render.line(dispatch_id)
         return
-    if not as_json:
-        render.line(f"dispatch {dispatch_id}: {client.page(dispatch_id)}")
     interrupted = False
-    with open_account(target.access, target.stack_name) as account:
-        board = Board(account, dispatch_id, reusing=earlier is not None)
+    try:
+        if not as_json:
+            render.line(f"dispatch {dispatch_id}: {client.page(dispatch_id)}")
+        status, rows = _follow(target, dispatch_id, earlier is not None, as_json)
+    except KeyboardInterrupt:
+        interrupted = True
         try:
-            status, rows = _watch(board, dispatch_id, as_json)
-        except KeyboardInterrupt:
-            interrupted = True
             render.note("cancelling the dispatch; Ctrl-C again leaves it to the server")
             client.cancel(dispatch_id)
-            try:
-                status, rows = _watch(board, dispatch_id, as_json)
-            except KeyboardInterrupt:
-                sys.exit(INTERRUPTED)
+            status, rows = _follow(target, dispatch_id, earlier is not None, as_json)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+    with open_account(target.access, target.stack_name) as account:
         if status != client.COMPLETED:
             rows = Board(account, dispatch_id).look()  # with Covalent's own nodes, which are no jobs
         cost = "" if as_json or interrupted else _cost(account, dispatch_id)
@@ -164,6 +166,31 @@ def _cost(account: Account, dispatch_id: str) -> str:
     return f"{'' if total.exact else '≈ '}{usd(total.usd)}{unknown}"
 
 
+def _show_help(lattice: str) -> None:
+    """The help of the command, and the arguments of the lattice, or why they are not known."""
+    from covalent_cirro.covalent_server import client
+
+    context = click.get_current_context()
+    render.line(context.get_help())
+    try:
+        rows = client.described(client.load(lattice))
+    except SettingsError as error:
+        render.line(f"\nNo arguments of a lattice are known: {error}")
+    except Exception as error:  # whatever the user's file raises
+        render.line(f"\nNo arguments of {lattice} are known: it raises {type(error).__name__}: {error}")
+    else:
+        render.line(f"\nArguments of {lattice}:" if rows else f"\n{lattice} takes no arguments.")
+        render.facts((f"  {name}", about) for name, about in rows)
+
+
+def _follow(target: Target, dispatch_id: str, reusing: bool, quiet: bool) -> tuple[str, list[Row]]:
+    from covalent_cirro.history.account import open_account
+    from covalent_cirro.history.board import Board
+
+    with open_account(target.access, target.stack_name) as account:
+        return _watch(Board(account, dispatch_id, reusing=reusing), dispatch_id, quiet)
+
+
 def _watch(board: Board, dispatch_id: str, quiet: bool) -> tuple[str, list[Row]]:
     """Show the electrons until the dispatch has ended; returns its status, and the rows of its electrons."""
     from covalent_cirro.covalent_server import client
@@ -190,6 +217,7 @@ def _watch(board: Board, dispatch_id: str, quiet: bool) -> tuple[str, list[Row]]
                         raise
                     note = f"; not up to date: {error}"
                 next_look = time.monotonic() + board.pause_s
+            note += f"; {board.problem}" if board.problem else ""
             now = (status, note, *((row.job_id, row.state, row.attempt, row.reason) for row in rows))
             if render.interactive() or now != shown:
                 table = rows_as_table(rows, one_dispatch=True)

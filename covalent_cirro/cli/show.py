@@ -43,10 +43,13 @@ def show(target: Target, electron: Wanted, as_json: bool) -> None:
         found = find.electron(account, electron)
         site, record = Site(account.region, account.partition), found.record
         turn = JobWaits(account).of([record]).get(record.job_id) if record else None
-        hosts = Instances(account).of_attempts(record) if record else {}
+        instances = Instances(account)
+        hosts = instances.of_attempts(record) if record else {}
         story = tell(found, account.settings, site, turn=turn, hosts=hosts)
         saved = saved_checkpoints.latest(account, found)
         cost = of_electron(account, found)
+    if instances.problem:
+        render.note(instances.problem)
     if as_json:
         checkpoint = None if saved is None else saved._asdict()
         render.document({**document(story), "checkpoint": checkpoint, "cost": cost_document(cost)})

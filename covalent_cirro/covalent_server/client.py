@@ -105,6 +105,34 @@ def _is_lattice(value: object) -> bool:
     return isinstance(value, Lattice)
 
 
+HELP = ("--help", "-h")
+
+
+def asks_for_help(typed: Sequence[str]) -> bool:
+    """Whether the words of the command line after the lattice ask for help, instead of giving arguments."""
+    return HELP[0] in typed or list(typed[:1]) == [HELP[1]]
+
+
+def described(lattice: Any) -> list[tuple[str, str]]:
+    """The arguments of a lattice as they are typed, each with its default in words."""
+    return [
+        (f"--{name}", "needed" if each.default is each.empty else f"unset: {each.default!r}")
+        for name, each in _named(_parameters(lattice)).items()
+    ]
+
+
+def _parameters(lattice: Any) -> Mapping[str, inspect.Parameter]:
+    # This unpickles what this process pickled a moment ago.
+    return inspect.signature(lattice.workflow_function.get_deserialized()).parameters
+
+
+def _named(parameters: Mapping[str, inspect.Parameter]) -> dict[str, inspect.Parameter]:
+    """The parameters that can be given by name."""
+    return {
+        key: each for key, each in parameters.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+    }
+
+
 def arguments(lattice: Any, typed: Sequence[str]) -> dict[str, Any]:
     """Read keyword arguments of a lattice from ``--name value`` and ``--name=value``.
 
@@ -135,12 +163,9 @@ def arguments(lattice: Any, typed: Sequence[str]) -> dict[str, Any]:
                 )
             value = following
         given[name.replace("-", "_")] = _read(value)
-    # This unpickles what this process pickled a moment ago.
-    parameters = inspect.signature(lattice.workflow_function.get_deserialized()).parameters
+    parameters = _parameters(lattice)
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    named = {
-        key: each for key, each in parameters.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
-    }
+    named = _named(parameters)
     unknown = [] if takes_any else [name for name in given if name not in named]
     missing = [name for name, each in named.items() if each.default is each.empty and name not in given]
     if unknown or missing:

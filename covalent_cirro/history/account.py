@@ -90,23 +90,25 @@ class Account:
         meta = self.clients("batch").meta
         return str(meta.partition) if console_links.is_aws(str(meta.endpoint_url)) else ""
 
-    def ask(self, operation: str, call: Callable[[], T], of: str = "") -> T:
+    def ask(self, operation: str, call: Callable[[], T], of: str = "", *, patience_s: float = PATIENCE_S) -> T:
         """Make a call, and repeat it with growing pauses while AWS throttles or fails.
 
         Args:
             operation: The operation, ``"batch:ListJobs"``.
             call: Makes the call.
             of: What the call is about, for messages.
+            patience_s: Seconds for which it is repeated.
 
         Raises:
-            AccessDenied, NotFound, AwsError: At once, if a retry cannot help; else after `PATIENCE_S`.
+            AccessDenied, NotFound, AwsError: At once, if a retry cannot help; else after ``patience_s``.
         """
         import tenacity
 
+        patience_s = min(patience_s, self._patience_s)
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, AwsError) and error.retryable),
-            wait=tenacity.wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE_S),
-            stop=tenacity.stop_after_delay(self._patience_s),
+            wait=tenacity.wait_random_exponential(multiplier=0.5, max=min(LONGEST_PAUSE_S, patience_s / 2)),
+            stop=tenacity.stop_after_delay(patience_s),
             reraise=True,
         ):
             with attempt, translate(operation, access=self.access, of=of):

@@ -103,6 +103,11 @@ class Board:
         return ordered(folded(rows))
 
     @property
+    def problem(self) -> str:
+        """What is missing in the rows of the last update, and why; empty where nothing is."""
+        return self._hosts.problem
+
+    @property
     def pause_s(self) -> float:
         """Seconds to wait before the next update."""
         return max(EVERY_S, self._calls / CALLS_PER_S)

@@ -22,6 +22,9 @@ from covalent_cirro import private
 ADDRESS = "127.0.0.1"
 """The server of the local stack listens at this address only: who can call it can run code."""
 
+CLOSED_PORT = 1
+"""The port in the config of a local stack without a server: no user but root can listen there."""
+
 
 def url_of(port: int) -> str:
     """URL of a server on this port, without a slash at the end."""
@@ -39,6 +42,11 @@ def answers(port: int) -> bool | None:
         return None
 
 
+def config_file(folder: Path) -> Path:
+    """The config file of the server that keeps its files in this folder."""
+    return folder / "covalent.conf"
+
+
 def write_config(folder: Path, *, port: int, executors: Mapping[str, Mapping[str, Any]]) -> Path:
     """Write the ``covalent.conf`` of a server that keeps all its files in one folder.
 
@@ -54,13 +62,13 @@ def write_config(folder: Path, *, port: int, executors: Mapping[str, Mapping[str
         The file.
     """
     cache, logs, data = folder / "cache", folder / "logs", folder / "data"
-    for path in (cache / "workdir", logs, data, folder / "executor_plugins"):
-        private.folder(path)
-    config_file = folder / "covalent.conf"
+    for each in (cache / "workdir", logs, data, folder / "executor_plugins"):
+        private.folder(each)
+    path = config_file(folder)
     process_executor = {"cache_dir": str(cache), "workdir": str(cache / "workdir")}
     sections: dict[str, Mapping[str, Any]] = {
         "sdk": {
-            "config_file": str(config_file),
+            "config_file": str(path),
             "log_dir": str(logs),
             "executor_dir": str(folder / "executor_plugins"),
             "no_cluster": "true",
@@ -83,8 +91,8 @@ def write_config(folder: Path, *, port: int, executors: Mapping[str, Mapping[str
         "executors.dask": process_executor,
         **{f"executors.{name}": settings for name, settings in executors.items()},
     }
-    private.write(config_file, "\n".join(_section(name, values) for name, values in sections.items()))
-    return config_file
+    private.write(path, "\n".join(_section(name, values) for name, values in sections.items()))
+    return path
 
 
 def client_environment(folder: Path) -> dict[str, str]:

@@ -25,6 +25,7 @@ from covalent_cirro.local import covalent_process, processes
 from covalent_cirro.local.emulator import keys
 from covalent_cirro.local.processes import ProcessIdentity
 from covalent_cirro.local.state_folder import REGION, Service, State, StateFolder
+from covalent_cirro.settings import BY_NAME
 
 EMULATOR, COVALENT, LOGS = "emulator", "covalent", "logs"
 """Folders of the processes in the state folder; ``down`` removes these, the state and nothing else."""
@@ -34,6 +35,9 @@ DEPLOYMENT = "cirro"
 
 IMAGE = "cirro-runner"
 """The image of jobs that are containers (docker/README.md makes it); jobs that are processes do not use it."""
+
+ON_DEMAND_VCPUS = int(BY_NAME["vcpu"].default)
+"""vCPUs of on-demand instances: those that an electron has by default."""
 
 EMULATOR_START_S = 90.0
 SERVER_START_S = 180.0
@@ -119,7 +123,9 @@ class LocalStack:
                 state = self._start_emulator(state, say, docker)
             if not state.settings:
                 say("deploying with CloudFormation")
-                state = self._folder.write(self._deploy(state, vcpus or os.cpu_count() or 1))
+                state = self._deploy(state, vcpus or os.cpu_count() or 1)
+                self._write_config(state, covalent_process.CLOSED_PORT)
+                self._folder.write(state)
             if server and (state.server is None or not state.server.running):
                 say("starting the Covalent server")
                 state = self._start_server(state)
@@ -177,9 +183,10 @@ class LocalStack:
         )
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
-        """An environment in which AWS is the emulator, and Covalent is the server of this folder.
+        """An environment in which AWS is the emulator, and Covalent has the config and the server of this folder.
 
-        The AWS and Covalent variables of ``base`` are removed: neither a real account nor another Covalent is used.
+        The AWS and Covalent variables of ``base`` are removed: neither a real account nor another Covalent is used. In
+        a local stack without a server, nothing listens at the address that the config names.
         Programs of this Python's environment come first on the path.
 
         Args:
@@ -191,8 +198,10 @@ class LocalStack:
         state = self.read()
         if state.emulator is None or not state.emulator.running:
             raise EmulatorError(f"no local stack runs for {self.state_dir}. Start it with `cirro local up --server`.")
-        server = covalent_process.client_environment(self.covalent_dir) if state.server is not None else {}
-        return {**self._clean(base), **self._aws_environment(state), **server}
+        # Older versions wrote a config only for a server.
+        has_config = covalent_process.config_file(self.covalent_dir).exists()
+        covalent = covalent_process.client_environment(self.covalent_dir) if has_config else {}
+        return {**self._clean(base), **self._aws_environment(state), **covalent}
 
     def read(self) -> State:
         """What was started, as the state file says; an empty state where nothing was.
@@ -232,8 +241,8 @@ class LocalStack:
         from covalent_cirro import deployment
 
         client = self._client(state, "cloudformation")
-        # On-demand instances are additional to Spot ones: 1 vCPU keeps their queue usable and adds next to nothing.
-        parameters = {"CpuSpotMaxVcpus": vcpus, "CpuOnDemandMaxVcpus": 1}
+        # On-demand instances are additional to Spot ones: this keeps their queue usable, and adds one small instance.
+        parameters = {"CpuSpotMaxVcpus": vcpus, "CpuOnDemandMaxVcpus": ON_DEMAND_VCPUS}
         try:
             done = deployment.deploy(client, DEPLOYMENT, parameters)
         except CirroError:
@@ -312,13 +321,12 @@ class LocalStack:
             processes.end(state.server.identity, patience_s=STOP_PATIENCE_S)
         old_port = int(state.server.url.rpartition(":")[2]) if state.server is not None and state.server.url else None
         log = self.state_dir / LOGS / "covalent.log"
-        plain_paths.make(self.state_dir / COVALENT)
         for tries_left in reversed(range(PORT_TRIES)):
             log.unlink(missing_ok=True)
             # Clients that wait for a dispatch of a server that ended find the new one at the same port.
             port = old_port or processes.free_port()
             old_port = None
-            covalent_process.write_config(self.covalent_dir, port=port, executors={"cirro": dict(state.settings)})
+            self._write_config(state, port)
             identity = processes.start(
                 [sys.executable, "-m", "covalent_cirro.local.covalent_process", str(port)],
                 log=log,
@@ -342,6 +350,10 @@ class LocalStack:
                 raise
             return self._folder.write(replace(state, server=replace(service, url=covalent_process.url_of(port))))
         raise AssertionError("the last try returns or raises")
+
+    def _write_config(self, state: State, port: int) -> None:
+        plain_paths.make(self.state_dir / COVALENT)
+        covalent_process.write_config(self.covalent_dir, port=port, executors={"cirro": dict(state.settings)})
 
     # --- processes and their environment ------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ def program() -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """A local stack without a Covalent server, for tests that only look at it."""
-    playground = LocalStack(tmp_path_factory.mktemp("emulated") / "state")
+    playground = LocalStack(tmp_path_factory.mktemp("emulated") / ".cirro")
     try:
         playground.up(vcpus=2)
         yield playground

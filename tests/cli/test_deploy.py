@@ -382,13 +382,13 @@ class Terminal:
 def test_a_yes_is_typed_to_deploy_and_the_name_to_lose_data(aws: Emulator) -> None:
     """A no, and anything but the name, changes nothing."""
     no = Terminal("deploy")
-    no.answer("Make these changes?", "n")
+    no.answer(f"Make these changes in account 123456789012 at {aws.endpoint_url}?", "n")
     assert no.end() == 1
     assert "you said no" in no.text
     assert statuses(aws) == {}
 
     yes = Terminal("deploy")
-    yes.answer("Make these changes?", "y")
+    yes.answer(f"Make these changes in account 123456789012 at {aws.endpoint_url}?", "y")
     assert yes.end() == 0
     assert "is ready" in yes.text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,9 +13,12 @@ import psutil
 import pytest
 from click.testing import Result
 
+from covalent_cirro.covalent_server import config
 from covalent_cirro.deployment.plans import PARTS, stack_name
+from covalent_cirro.local import covalent_process
 from covalent_cirro.local.emulator import keys
 from covalent_cirro.local.local_stack import DEPLOYMENT, JOB_STATES, LocalStack
+from covalent_cirro.local.state_folder import Service, State, StateFolder
 from tests.access import ask
 
 Cirro = Callable[..., Result]
@@ -180,3 +184,160 @@ def _runs(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+# --- other commands use the local stack -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inside(emulated: LocalStack, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder below that of the local stack is the current folder."""
+    below = emulated.state_dir.parent / "scripts"
+    below.mkdir(exist_ok=True)
+    monkeypatch.chdir(below)
+    monkeypatch.delenv("CIRRO_STATE_DIR")
+    return below
+
+
+def test_a_command_uses_the_local_stack_above_and_says_so(
+    inside: Path, emulated: LocalStack, cirro: Cirro, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line on stderr, also with keys in the environment; what it changes there ends with it."""
+    monkeypatch.setenv("AWS_PROFILE", "production")
+    before = dict(os.environ)
+    result = cirro("status", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["deployed"]
+    assert result.stderr.splitlines() == [
+        f"This uses the local stack in {emulated.state_dir}, not AWS_PROFILE='production'; --aws uses your own AWS."
+    ]
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--aws",), "without --aws, this command uses that"),
+        (("--region", "eu-west-1"), "without --region, this command uses that"),
+        (("--profile", "nobody"), "without --profile, this command uses that"),
+    ],
+)
+def test_what_names_an_account_goes_past_the_local_stack(
+    inside: Path, emulated: LocalStack, cirro: Cirro, options: tuple[str, ...], words: str
+) -> None:
+    """Nothing is said about the local stack until credentials are missing."""
+    result = cirro("status", *options)
+    assert result.exit_code == 1
+    assert "This uses" not in result.stderr
+    assert f"A local stack runs in {emulated.state_dir}: {words}" in result.stderr
+
+
+def test_an_endpoint_in_the_environment_goes_past_it(
+    inside: Path, cirro: Cirro, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in `cirro local exec`; with ``--aws`` the endpoint is told."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:4566")
+    result = cirro("status", "--aws")
+    assert result.exit_code == 1
+    assert "AWS_ENDPOINT_URL='localhost:4566' is set" in result.stderr
+    assert "local stack" not in result.stderr
+
+
+def test_who_has_no_account_is_told_of_the_local_stack(
+    cirro: Cirro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not who has named one: a profile that does not work is to be mended."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COVALENT_CONFIG_DIR", str(tmp_path))
+    assert "Without an AWS account: `cirro local up --server`" in cirro("status").stderr
+    assert "Without an AWS account: `cirro local up --server`" in cirro("doctor").stdout
+    assert "cirro local up" not in cirro("status", "--aws").stderr
+    (tmp_path / "aws-config").write_text("[profile lab]\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws-config"))
+    assert "cirro local up" not in cirro("status").stderr
+
+
+def test_plan_and_question_name_the_local_stack(
+    inside: Path, cirro: Cirro, emulated: LocalStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what costs money or deletes."""
+    monkeypatch.chdir(inside.parent)
+    plan = cirro("deploy", "--parameter", "CpuSpotMaxVcpus=3")
+    assert (
+        "What will change in the deployment 'cirro' of the local stack in .cirro (emulated, no costs):" in plan.stdout
+    )
+    holdings = cirro("destroy")
+    assert "What will be deleted of the deployment 'cirro' of the local stack in .cirro (" in holdings.stdout
+    assert plan.exit_code == holdings.exit_code == 2
+
+
+def test_a_deployment_in_a_local_stack_leaves_the_users_config_alone(emulated: LocalStack, program: Program) -> None:
+    """The local stack has a config of its own, also without a server."""
+    own = Path(os.environ["COVALENT_CONFIG_DIR"]) / "covalent.conf"
+    before = own.read_text()
+    done = program("deploy", "--yes", CIRRO_STATE_DIR=str(emulated.state_dir))
+    assert done.returncode == 0, done.stderr
+    assert own.read_text() == before
+    assert config.config_path(emulated.environment({})).read_text().count('stack_name = "cirro"') == 1
+
+
+def test_a_command_for_the_server_uses_that_of_the_local_stack(emulated: LocalStack, program: Program) -> None:
+    """Covalent reads its config when it is imported: here, one whose address nobody listens at."""
+    done = program("resume", CIRRO_STATE_DIR=str(emulated.state_dir))
+    assert done.returncode == 1
+    assert f"http://127.0.0.1:{covalent_process.CLOSED_PORT}" in done.stderr
+
+
+def test_after_a_local_stack_has_ended_nothing_is_done_unasked(
+    cirro: Cirro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be done to a real account. Questions are still asked, which name it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CIRRO_STATE_DIR")
+    place = StateFolder(tmp_path / ".cirro")
+    with place.locked():
+        place.write(State(emulator=Service(pid=os.getpid(), started=1.0, url="http://127.0.0.1:1", log="")))
+    refused = cirro("destroy", "--yes")
+    assert refused.exit_code == 2
+    assert "the local stack in .cirro does not run" in refused.stderr
+    for options, is_told in ((("--yes", "--aws"), False), ((), True)):
+        passed = cirro("destroy", *options)
+        assert passed.exit_code == 1
+        assert "found no credentials" in passed.stderr
+        assert ("The local stack in .cirro does not run: this uses your own AWS." in passed.stderr) is is_told
+
+
+def test_a_shell_is_pointed_at_the_local_stack(inside: Path, emulated: LocalStack, program: Program) -> None:
+    """By what ``env`` prints: the variables of ``exec``, and none of the user's account."""
+    done = program("local", "env", AWS_PROFILE="production", COVALENT_DATABASE="it's mine")
+    assert done.returncode == 0, done.stderr
+    shell = subprocess.run(
+        ["sh", "-euc", f"{done.stdout}\nenv"],
+        env={**os.environ, "AWS_PROFILE": "production", "COVALENT_DATABASE": "it's mine"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    there = dict(line.partition("=")[::2] for line in shell.stdout.splitlines())
+    wanted = emulated.environment(os.environ)
+    for start in ("AWS_", "COVALENT_"):
+        assert {key: value for key, value in there.items() if key.startswith(start)} == {
+            key: value for key, value in wanted.items() if key.startswith(start)
+        }
+    assert there["PATH"] == os.environ["PATH"]
+
+
+def test_down_below_a_local_stack_names_it(inside: Path, emulated: LocalStack, cirro: Cirro) -> None:
+    """It ends nothing that another folder has."""
+    result = cirro("local", "down")
+    assert result.exit_code == 0
+    assert f"local down --state-dir {emulated.state_dir}" in result.stdout
+    assert cirro("local", "status").exit_code == 0
+
+
+def test_the_doctor_finds_no_failure_in_a_fresh_one(emulated: LocalStack, program: Program) -> None:
+    """But that no Covalent server runs."""
+    done = program("doctor", "--json", CIRRO_STATE_DIR=str(emulated.state_dir))
+    found = json.loads(done.stdout)["findings"]
+    assert {each["id"] for each in found if each["level"] == "failure"} <= {"server"}
+    assert {each["id"] for each in found if each["level"] == "warning"} <= {"server"}

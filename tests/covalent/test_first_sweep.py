@@ -25,7 +25,7 @@ class Day:
         self.folder = folder
         self.text = PAGE.read_text()
         self.dispatch = ""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "COVALENT_"))}
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "COVALENT_", "CIRRO_"))}
         path = os.pathsep.join((str(Path(sys.executable).parent), kept["PATH"]))
         self._environment = {**kept, "PATH": path, "HOME": str(folder)}
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import covalent as ct
 import pytest
+from click.testing import CliRunner
 
+from covalent_cirro.cli import main
 from covalent_cirro.cli import run as run_command
 from covalent_cirro.covalent_server import client
 from covalent_cirro.errors import HostError, SettingsError
+from covalent_cirro.history import account, board
 
 FILE = """
 import covalent as ct
@@ -64,6 +71,57 @@ def test_a_lattice_that_is_not_there_is_answered_with_those_that_are(file: Path)
     file.write_text("x = 1")
     with pytest.raises(SettingsError, match="there is none"):
         client.load(f"{file}:flow")
+
+
+def test_the_arguments_of_a_lattice_are_listed(file: Path) -> None:
+    """With their defaults."""
+    assert client.described(client.load(str(file))) == [("--x", "needed"), ("--repeat", "unset: 1")]
+
+
+@pytest.mark.parametrize(
+    ("typed", "asks"),
+    [(["--help"], True), (["-h"], True), (["--x", "1", "--help"], True), (["--x", "-h"], False), ([], False)],
+)
+def test_help_is_no_argument(typed: list[str], asks: bool) -> None:
+    """But a text that is a value is one."""
+    assert client.asks_for_help(typed) == asks
+
+
+def test_help_after_a_lattice_is_that_of_the_command_and_of_the_lattice(file: Path, tmp_path: Path) -> None:
+    """Where the file cannot be loaded, it says why; nothing is dispatched."""
+    shown = CliRunner().invoke(main, ["run", f"{file}:flow", "--help"])
+    assert shown.exit_code == 0, shown.output
+    assert "FILE:LATTICE [--ARG VALUE]..." in shown.stdout
+    assert re.search(r"--repeat +unset: 1", shown.stdout)
+    (tmp_path / "broken.py").write_text("import nothing_of_the_kind")
+    for wrong in ("nowhere.py", str(tmp_path / "broken.py")):
+        shown = CliRunner().invoke(main, ["run", wrong, "--help"])
+        assert shown.exit_code == 0, shown.output
+        assert "FILE:LATTICE [--ARG VALUE]..." in shown.stdout
+        assert re.search("there is no file 'nowhere.py'|No module named 'nothing_of_the_kind'", shown.stdout)
+
+
+def test_ctrl_c_cancels_as_soon_as_the_dispatch_is_under_way(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while the account is opened; then the command waits for the end."""
+    opened: list[str] = []
+    cancelled: list[str] = []
+
+    @contextlib.contextmanager
+    def open_account(*_: object) -> Iterator[None]:
+        opened.append("")
+        if len(opened) == 1:
+            raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(client, "dispatch", lambda *_, **__: "d0")
+    monkeypatch.setattr(client, "cancel", cancelled.append)
+    monkeypatch.setattr(client, "status", lambda dispatch_id: "CANCELLED")
+    monkeypatch.setattr(account, "open_account", open_account)
+    monkeypatch.setattr(board, "Board", lambda *_, **__: SimpleNamespace(look=list))
+    result = CliRunner().invoke(main, ["run", "--json", f"{file}:flow", "--x", "1"])
+    assert result.exit_code == run_command.INTERRUPTED, result.output
+    assert cancelled == ["d0"]
+    assert json.loads(result.stdout)["status"] == "CANCELLED"
 
 
 PICKLES_AT_ONCE = """

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from covalent_cirro.local.emulator import Emulator
+from covalent_cirro.local.emulator import Emulator, command_line
 from tests.unit.template_facts import Template
 from tests.unit.test_docs import PAGES, ROOT
 
@@ -22,6 +22,7 @@ RUN_BY = {
     "make check": ".ci/run",
     "make test": ".ci/run",
     "make sweep": ".ci/run",
+    "source .venv/bin/activate": ".ci/run",
     "make docs": "Makefile",  # a part of `make check`
     "make bench": "tests/benchmarks/test_figures.py",
     "make faults": "tests/faults/test_page.py",
@@ -40,6 +41,7 @@ RUN_BY = {
     "cirro report": "tests/cli/test_report.py",
     "cirro estimate": "tests/cli/test_report.py",
     "cirro local": "tests/cli/test_local.py",
+    'eval "$(cirro local env)"': "tests/cli/test_local.py",
     "docker build": "tests/images/test_real_images.py",
     "python examples/pi.py": "tests/cli/test_deploy_page.py",
     "python examples/sweep.py": "tests/covalent/test_sweep.py",
@@ -115,6 +117,15 @@ def test_faults_are_set_as_the_page_says(tmp_path: Path) -> None:
                 timeout=60,
             )
             assert len(emulator.faults.all()) == faults
+
+
+def test_the_emulator_takes_the_command_lines_of_its_page() -> None:
+    """With all arguments that it needs."""
+    text = (ROOT / "docs" / "emulator.md").read_text()
+    lines = re.findall(r"python -m covalent_cirro\.emulator ([^`\n]*)`", text)
+    assert len(lines) == text.count("python -m covalent_cirro.emulator")
+    for line in lines:
+        assert command_line.parse(line.split()).state_dir
 
 
 def test_a_deployment_by_hand_passes_all_outputs_on(tmp_path: Path) -> None:

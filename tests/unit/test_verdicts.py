@@ -499,6 +499,13 @@ def test_tls_only(policy: Any, only: bool) -> None:
         assert data.tls_only(json.dumps({"Statement": [{"Effect": "Allow"}, policy]})) is only
 
 
+def test_an_image_of_another_registry_is_a_warning_but_in_an_emulated_account() -> None:
+    """Whose jobs are processes, which need no image."""
+    assert job_image.unknown("mine", emulated=False).level == WARNING
+    assert job_image.unknown("mine", emulated=True).level == OK
+    assert job_image.unknown("docker.io/mine/runner:1", emulated=True).level == WARNING
+
+
 def test_an_image_that_is_no_image() -> None:
     """ECR also has charts and signatures."""
     assert job_image.image("uri", None, Pickled("3.11.7", "3.1"), "1").level == FAILURE

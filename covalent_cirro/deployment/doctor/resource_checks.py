@@ -18,7 +18,7 @@ from covalent_cirro.deployment.doctor.verdicts import (
 )
 from covalent_cirro.electron.engine.definitions import LOG_STREAM_PREFIX
 from covalent_cirro.errors import AccessDenied, AwsError, NotFound
-from covalent_cirro.jobs import machines, queues
+from covalent_cirro.jobs import console_links, machines, queues
 from covalent_cirro.jobs.findings import FAILURE, OK, Finding
 from covalent_cirro.jobs.image_rules import ImageFacts, Pickled
 from covalent_cirro.jobs.tags import DISPATCH_TAG
@@ -265,7 +265,7 @@ def image(facts: DeploymentFacts) -> Findings:
     uri = facts.settings().container_image_uri
     place = facts.image_place()
     if place is None:
-        return [job_image.unknown(uri)]
+        return [job_image.unknown(uri, emulated=not console_links.is_aws(facts.clients.endpoint_url))]
     if place.registry not in (None, facts.caller.account):
         raise Skip(f"{uri} is in the registry of another account")
     here = facts.here()

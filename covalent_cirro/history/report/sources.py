@@ -93,7 +93,7 @@ def gather(
     outcomes = _outcomes(account, kept, notes)
     capacities = _capacities(account, {record.detail.queue for record in records}, notes)
     numbers, called = _numbered(each.place.call_id for each in kept)
-    hosts = _hosts(account, records)
+    hosts = _hosts(account, records, notes)
     runs, known = [], set()
     for record in records:
         call_id = "" if record.call is None else record.call.call_id
@@ -129,7 +129,7 @@ def gather_electron(account: Account, electron: Electron, *, clock: Callable[[],
     records = [record for each in electron.calls for record in each.records]
     capacities = _capacities(account, {record.detail.queue for record in records}, notes)
     numbers, called = _numbered(each.place.call_id for each in electron.calls)
-    hosts = _hosts(account, records)
+    hosts = _hosts(account, records, notes)
     runs = []
     for each in electron.calls:
         call_id, outcome = each.place.call_id, each.outcome
@@ -146,8 +146,11 @@ def gather_electron(account: Account, electron: Electron, *, clock: Callable[[],
     return _with_prices(account, electron.dispatch_id, records, runs, notes, clock())
 
 
-def _hosts(account: Account, records: Iterable[Record]) -> dict[ContainerInstance, Instance]:
-    return Instances(account).at(place for record in records for place in places(record))
+def _hosts(account: Account, records: Iterable[Record], notes: list[str]) -> dict[ContainerInstance, Instance]:
+    instances = Instances(account)
+    found = instances.at(place for record in records for place in places(record))
+    notes += [instances.problem] if instances.problem else []
+    return found
 
 
 def _seen_on(run: Run, record: Record, hosts: Mapping[ContainerInstance, Instance]) -> Run:

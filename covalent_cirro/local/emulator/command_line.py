@@ -20,7 +20,8 @@ from covalent_cirro.local.emulator.emulator import REGION, Emulator
 from covalent_cirro.local.emulator.moto_internals.loading import preload
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The words after the program's name; wrong ones end the program with exit status 2."""
     parser = argparse.ArgumentParser(
         prog="python -m covalent_cirro.emulator",
         description="An emulated AWS on the loopback. DIR/emulator.json says where, once it answers, and "
@@ -42,7 +43,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; the exit status is 0, or 1 if the emulator could not start."""
-    asked = _arguments(argv)
+    asked = parse(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.umask(private.UMASK)
     stop_signal = _signal_pipe()

@@ -19,6 +19,7 @@ from click.testing import Result
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.history import batch_jobs, board, find
 from covalent_cirro.history.account import open_account
+from covalent_cirro.history.instances import AGAIN_S, Instances
 from tests.cli.history.conftest import Lab, poll
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -39,6 +40,9 @@ def add(x: int, y: int) -> int:
     """An electron that ends at once."""
     return x + y
 
+
+ECS_MAY_TAKE_S = 30.0
+"""Several times the few seconds that a command waits for it, and half of what it waits for other services."""
 
 HOST_IS_KNOWN_S = 2.0
 """The runner asks what its host is while the electron runs, and does not wait for the answer."""
@@ -140,6 +144,44 @@ def test_where_a_job_runs_is_told(lab: Lab, document: Document, cirro: Cirro, mo
     lab.faults.add("error", service="ecs", operation="DescribeContainerInstances", status=403)
     shown = cirro("jobs", "--dispatch", ended.dispatch_id).stdout.splitlines()
     assert "cirro-cpu" in shown[1]
+
+
+def test_the_list_does_not_wait_for_an_ecs_that_fails(lab: Lab, cirro: Cirro) -> None:
+    """Rows are there without their instance, and stderr says why; so does the list of one electron."""
+    running = lab.send(wait)
+    lab.reach(running, "RUNNING")
+    lab.faults.add("error", service="ecs", status=500)
+    began = time.monotonic()
+    shown = cirro("jobs", "--dispatch", running.dispatch_id)
+    assert time.monotonic() - began < ECS_MAY_TAKE_S
+    assert shown.exit_code == 0, shown.output
+    row = shown.stdout.splitlines()[1]
+    assert "RUNNING" in row
+    assert "cirro-cpu" in row
+    assert "where jobs run is not shown: ecs:DescribeContainerInstances" in shown.stderr
+    of_one = cirro("show", running.name)
+    assert of_one.exit_code == 0, of_one.output
+    assert "where jobs run is not shown" in of_one.stderr
+
+
+def test_an_ecs_that_failed_is_asked_again_later(lab: Lab) -> None:
+    """Not at each update, of which each would be waited for."""
+    running = lab.send(wait)
+    lab.reach(running, "RUNNING")
+    now = 1000.0
+    with open_account(Access(None, None, None, None), "cirro") as opened:
+        hosts = Instances(opened, clock=lambda: now)
+        (record,) = batch_jobs.describe(opened, [running.job_id])
+        lab.faults.add("error", service="ecs", status=500)
+        assert hosts.of([record]) == {}
+        assert hosts.problem
+        calls = opened.clients.calls
+        assert hosts.of([record]) == {}
+        assert opened.clients.calls == calls
+        lab.faults.clear()
+        now += AGAIN_S
+        assert hosts.of([record])[running.job_id].instance_type
+        assert not hosts.problem
 
 
 @pytest.mark.parametrize(
