@@ -273,10 +273,7 @@ def failure_of(outcome: Outcome) -> Failure | None:
 
 def _failure_line(outcome: Outcome, detail: jobs.JobDetail | None = None) -> str:
     failure = failure_of(outcome)
-    if failure is None:
-        return ""
-    reached = explanations.reached(Evidence(detail, failure, outcome.usage, outcome.attempt))
-    return _one_line(failure.message + (f" ({reached})" if reached else ""))
+    return _one_line(explanations.failure_words(Evidence(detail, failure, outcome.usage, outcome.attempt)))
 
 
 def _where(outcome: Outcome) -> str:

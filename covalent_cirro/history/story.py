@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from covalent_cirro.contract import texts
-from covalent_cirro.contract.protocol import Arguments, Failure, Usage
+from covalent_cirro.contract.protocol import Arguments, Usage
 from covalent_cirro.history.electron_list import NOBODY_KNOWS, WITHOUT_JOB
 from covalent_cirro.history.find import CallHistory, Electron
 from covalent_cirro.history.instances import Instance
@@ -205,7 +205,7 @@ def tell(
         arguments=electron.arguments,
         state=state,
         end=explanation.end.value if state in (*TERMINAL_STATES, CANCELLED) else "",
-        why=str(turn.reason) if turn is not None else _why(of, record, failure, state, explanations.reached(evidence)),
+        why=str(turn.reason) if turn is not None else _why(of, record, state, explanations.failure_words(evidence)),
         not_reused=of.call.not_reused if of.call is not None and of.reused is None else "",
         advice=explanation.next_step if state == JobState.FAILED.value else "",
         error="\n".join(texts.cut(line, LINE_CHARS) for line in lines),
@@ -281,7 +281,7 @@ def _state(of: CallHistory, record: Record | None) -> str:
     return JobState.SUCCEEDED.value if of.outcome.succeeded else JobState.FAILED.value
 
 
-def _why(of: CallHistory, record: Record | None, failure: Failure | None, state: str, reached: str) -> str:
+def _why(of: CallHistory, record: Record | None, state: str, failure: str) -> str:
     if of.problem and of.outcome is None:
         return of.problem
     if of.reused is not None:
@@ -290,7 +290,7 @@ def _why(of: CallHistory, record: Record | None, failure: Failure | None, state:
         return NOBODY_KNOWS
     if record is not None and state == CANCELLED:
         return sentences(f"It was cancelled {cancelled_how(record.detail)}.", of.problem)
-    said = [] if failure is None else [failure.message + (f" ({reached})" if reached else "")]
+    said = [failure]
     if record is not None and state != JobState.SUCCEEDED.value:
         last = record.attempts[-1] if record.attempts else None
         words = (record.detail.status_reason, last.status_reason if last else "", record.detail.reason)

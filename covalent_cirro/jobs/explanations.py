@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from covalent_cirro.contract.protocol import Kind
 from covalent_cirro.jobs import ends
 from covalent_cirro.jobs.ends import End, Evidence
 from covalent_cirro.jobs.explanation_texts import TEXTS
@@ -78,6 +79,16 @@ def reached(evidence: Evidence) -> str:
     asked_mib = evidence.detail.memory_mib if evidence.detail is not None else 0
     limit_mib = asked_mib or (usage.memory_limit_bytes or 0) / MIB
     return f"it had reached {memory(usage.peak_memory_bytes / MIB)}" + (f" of {memory(limit_mib)}" if limit_mib else "")
+
+
+def failure_words(evidence: Evidence) -> str:
+    """What the runner says of a failure in the outcome; of one that ran out of memory, also what it had reached."""
+    failure, said = evidence.failure, reached(evidence)
+    if failure is None or not said:
+        return "" if failure is None else failure.message
+    # The runner does not always see who sent SIGKILL; AWS does.
+    aws = evidence.detail.reason if evidence.detail is not None and failure.kind == Kind.KILLED else ""
+    return f"{aws or failure.message} ({said})"
 
 
 def memory_to_ask_gb(asked_gb: float, reached_bytes: int | None = None) -> float:

@@ -397,6 +397,9 @@ class Supervisor:
         peak = self._memory.peak_bytes()
         if ended is not None:
             peak = max(peak or 0, ended.max_rss_bytes)
+        limit = self._memory.limit_bytes() if host is None else self._memory_limit()
+        if peak is not None and limit is not None:
+            peak = min(peak, limit)  # a container has no more; an emulated one may, for a moment
         return Outcome(
             call_id=call.call_id,
             attempt=self._attempt,
@@ -406,7 +409,7 @@ class Supervisor:
                 wall_s=max(0.0, self._times["stored"] - self._times["started"]),
                 cpu_s=0.0 if ended is None else ended.cpu_s,
                 peak_memory_bytes=peak,
-                memory_limit_bytes=self._memory.limit_bytes() if host is None else self._memory_limit(),
+                memory_limit_bytes=limit,
                 gpus=getattr(self, "_gpus", ()),
                 oom_kills=self._memory.oom_kills(),
             ),

@@ -37,17 +37,18 @@ def test_a_lattice_goes_on_with_the_result_of_the_next_try(stack: Any, tmp_path:
     seen = tmp_path / "seen"
     dispatch_id = ct.dispatch(ct.lattice(lambda mib, path: add(load(mib, path))))(300, str(seen))
     shown = once(stack, dispatch_id, 0, lambda each: each["executor"].get("tried") and each["status"] == "RUNNING")
-    first = shown["executor"]["tried"].partition("in job ")[2].partition(";")[0]
+    first = shown["executor"]["tried"].partition("in job ")[2].partition(". ")[0]
     second = shown["executor"]["job"].split()[0]
-    assert shown["executor"]["tried"] == f"Try 1 ran out of memory at 0.25 GB in job {first}. Try 2 has 0.5 GB."
-    assert f"tried: ran out of memory at 0.25 GB in job {first}" in shown["description"]
-    assert f"ran out of memory at 0.25 GB in job {first}; submitted again" in stack.server_log.read_text()
+    happened = f"ran out of memory at 0.25 GB (it had reached 0.25 GB) in job {first}"
+    assert shown["executor"]["tried"] == f"Try 1 {happened}. Try 2 has 0.5 GB."
+    assert f"tried: Try 1 {happened}" in shown["description"]
+    assert f"{happened}. It was submitted again" in stack.server_log.read_text()
     seen.touch()
 
     result = ct.get_result(dispatch_id, wait=True)
     assert (str(result.status), result.result) == ("COMPLETED", 301)
     (node,) = [each for each in result.get_all_node_results() if each["node_id"] == 0]
-    assert node["stderr"].startswith(f"covalent-cirro: try 1 ran out of memory at 0.25 GB in job {first}; ")
+    assert node["stderr"].startswith(f"covalent-cirro: try 1 {happened}. ")
     assert not node["error"]
     jobs = stack.client("batch").describe_jobs(jobs=[first, second])["jobs"]
     assert {job["jobId"]: job["status"] for job in jobs} == {first: "FAILED", second: "SUCCEEDED"}

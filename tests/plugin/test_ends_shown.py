@@ -129,11 +129,11 @@ def fill_the_disk() -> None:
 
 
 async def test_out_of_memory_is_told_with_the_memory_to_set(executor: Make, metadata: dict[str, Any]) -> None:
-    """The job is really killed at its limit, with all of its processes; the log's end is there all the same."""
+    """The electron's process is really killed at its limit, and the runner tells how much it had reached."""
     text = await told(executor(), eat, metadata)
-    assert "ran out of memory: it was killed at its limit of 0.5 GB" in text
+    assert "ran out of memory: it was killed at its limit of 0.5 GB (it had reached 0.50 GB)." in text
     assert "To do: Set memory=1 or more" in text
-    assert "OutOfMemoryError: Container killed due to memory usage; exit code 137" in text
+    assert "OutOfMemoryError: Container killed due to memory usage; exit code 1" in text
     assert "The log ends with:\nloading everything" in text
 
 

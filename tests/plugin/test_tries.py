@@ -132,15 +132,15 @@ async def test_an_electron_that_runs_out_of_memory_is_submitted_again_with_more(
     one, two = calls(account, metadata)
     assert two.tasks == one.tasks
     (tried,) = two.tried
-    assert tried == Tried(one.call_id, first["jobId"], "out_of_memory", 1, 256, "cirro-cpu", None, 512, "cirro-cpu")
+    assert tried == Tried(one.call_id, first["jobId"], "out_of_memory", 1, 256, "cirro-cpu", 2**28, 512, "cirro-cpu")
     made = counted(account)
     assert made["batch:SubmitJob"] == 2
     blobs = {ref.sha256 for task in two.tasks for ref in (task.function, *task.args) if hasattr(ref, "sha256")}
-    # Each blob once, two calls, and the outcome of the try that left one.
-    assert made["s3:PutObject"] == len(blobs) + 3
+    # Each blob once, two calls, and two outcomes.
+    assert made["s3:PutObject"] == len(blobs) + 4
     assert capsys.readouterr().out.startswith(
-        f"covalent-cirro: try 1 ran out of memory at 0.25 GB in job {first['jobId']}. Try 2 has 0.5 GB. "
-        "Next time, memory=0.5 on its executor saves this try."
+        f"covalent-cirro: try 1 ran out of memory at 0.25 GB (it had reached 0.25 GB) in job {first['jobId']}. "
+        "Try 2 has 0.5 GB. Next time, memory=0.5 on its executor saves this try."
     )
 
 

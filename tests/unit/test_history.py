@@ -282,6 +282,8 @@ def test_out_of_memory_says_how_much_it_had_reached() -> None:
     said = "BrokenPipeError: [Errno 32] (it had reached 300 MiB of 2 GiB)"
     assert row_of_job(job, left, now=0.0).why == said
     assert story(job, left).why.startswith(f"{said}. AWS Batch says: ")
+    killed = outcome(Failure(Kind.KILLED, "was killed by SIGKILL", signal="SIGKILL"))
+    assert row_of_job(job, killed, now=0.0).why == f"{reason['reason']} (it had reached 300 MiB of 2 GiB)"
     forgotten = outcome(Failure(Kind.OUT_OF_MEMORY, "ran out"))
     assert row_of_call(PLACE, "train", forgotten, 2e9).why == "ran out (it had reached 300 MiB of 2 GiB)"
     assert "reached" not in row_of_job(record(status="FAILED"), left, now=0.0).why

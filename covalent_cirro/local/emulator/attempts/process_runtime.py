@@ -121,11 +121,14 @@ class ProcessAttempt:
             self._kill_group()
         self._kill_descendants()
 
-    def kill_for_memory(self) -> None:
-        """Kill the process as the kernel kills a container that exceeds its memory limit."""
+    def kill_for_memory(self, largest: ProcessEntry) -> None:
+        """Kill a process as the kernel does in a container that exceeds its memory limit: the largest, not all.
+
+        ECS tells of it at the container's end, also if the first process went on and ended by itself.
+        """
         if not self.ended.is_set():
             self._out_of_memory = True
-            self.kill()
+            process_table.kill(largest)
 
     def wait(self) -> Exit:
         """Block until the process ended; its descendants are killed then, as in a container."""
@@ -143,9 +146,7 @@ class ProcessAttempt:
         elif self._process.stdout is not None:
             self._process.stdout.close()
         _remove(self._folder)
-        if self._out_of_memory:
-            return Exit(128 + signal.SIGKILL, OUT_OF_MEMORY)
-        return Exit(code if code >= 0 else 128 - code)
+        return Exit(code if code >= 0 else 128 - code, OUT_OF_MEMORY if self._out_of_memory else None)
 
     def _signal(self, number: int) -> None:
         # Not by Popen, which would first poll the process, and so take its exit code from `wait`.
@@ -315,4 +316,5 @@ def _check_memory(attempts: list[ProcessAttempt]) -> None:
         # Resident sizes count shared pages for each process: an upper bound that costs little.
         resident = sum(processes[pid].resident_bytes for pid in alive if pid in processes)
         if resident > attempt.limit and process_table.memory_bytes(alive, processes) > attempt.limit:
-            attempt.kill_for_memory()
+            largest = max((processes[pid] for pid in alive if pid in processes), key=lambda seen: seen.resident_bytes)
+            attempt.kill_for_memory(largest)
