@@ -7,8 +7,8 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	&& echo $$python && break; done)
 VENV ?= .venv
 STATE ?= .cirro
-# Of tests at the same time: three for each core, because most of a test's time is spent waiting for jobs and servers.
-PROCESSES ?= $(shell python3 -c 'import os; print(3 * len(os.sched_getaffinity(0)))' 2>/dev/null || echo 6)
+# Of tests at the same time: two for each core, because half of a test's time is spent waiting for jobs and servers.
+PROCESSES ?= $(shell python3 -c 'import os; print(2 * len(os.sched_getaffinity(0)))' 2>/dev/null || echo 4)
 ARGS ?=
 # Absolute, so that what is run finds its way whatever its folder is.
 BIN := $(abspath $(VENV))/bin

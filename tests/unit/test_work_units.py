@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.work_units import OF_THEIR_OWN, SHARED, unit
+from tests.work_units import BUILD_IMAGES, OF_THEIR_OWN, SHARED, unit
 
 TESTS = Path(__file__).parents[1]
 
@@ -35,3 +35,5 @@ def test_the_units_are_of_files_that_exist() -> None:
     """Each file under faults has a unit, and no file is named that is gone."""
     assert set(SHARED) == names("faults")
     assert set(OF_THEIR_OWN) < names("covalent")
+    assert {unit(f"{path}::test_a") for path in BUILD_IMAGES} == {"images"}
+    assert all((TESTS.parent / path).exists() for path in BUILD_IMAGES)
