@@ -18,6 +18,7 @@ _GPU_FIRST_S = 2.0
 _GPU_INTERVAL_S = 15.0
 _GPU_TIMEOUT_S = 10.0
 _METADATA_TIMEOUT_S = 2.0
+_LIMIT_S = 1.0  # ECS answers within milliseconds, on the same machine
 _IMDS = "http://169.254.169.254"
 _IMDS_TOKEN_S = 60
 _IMDS_FACTS = {
@@ -234,10 +235,12 @@ class HostFacts:
             found = {"instance_type": "product_name", "instance_id": "board_asset_tag"}
             self._facts.update({key: _read(os.path.join(dmi, name)).strip() for key, name in found.items()})
         self._thread: threading.Thread | None = None
+        self._limit_asked: threading.Event | None = None
         uri = environ.get("ECS_CONTAINER_METADATA_URI_V4", "")
         if uri.startswith("http://"):
             import threading
 
+            self._limit_asked = threading.Event()
             self._thread = threading.Thread(target=self._ask, args=(uri, named or _IMDS), daemon=True)
             self._thread.start()
 
@@ -246,7 +249,12 @@ class HostFacts:
         return {key: value for key, value in list(self._facts.items()) if value}
 
     def memory_limit_bytes(self) -> int | None:
-        """Memory limit of the container in bytes, from ECS; `None` if ECS did not answer."""
+        """Memory limit of the container in bytes, from ECS; `None` if ECS did not answer.
+
+        Asked for at the end of an electron. One that ends at once is waited for: ECS is asked at its start.
+        """
+        if self._limit_asked is not None:
+            self._limit_asked.wait(_LIMIT_S)
         return self._memory_limit
 
     def _ask(self, uri: str, imds: str) -> None:
@@ -267,9 +275,16 @@ class HostFacts:
             memory = (container.get("Limits") or {}).get("Memory")
             if isinstance(memory, (int, float)) and memory > 0:
                 self._memory_limit = int(memory * _MIB)
+            self._answered()
             self._facts["zone"] = str(_get_json(uri + "/task").get("AvailabilityZone") or "")
         except Exception:
             return
+        finally:
+            self._answered()
+
+    def _answered(self) -> None:
+        if self._limit_asked is not None:
+            self._limit_asked.set()
 
 
 def _get_json(uri: str) -> dict[str, Any]:
