@@ -214,7 +214,7 @@ def test_following_is_no_call_a_second(lab: Lab, terminal: Path, tmp_path: Path)
     following = Following(lab, sent.name)
     # The job's line and its state are news, and may come late.
     poll(lambda: following.text == "begun\n", "the first line")
-    poll(lambda: following.pauses[-1] == SILENCE_S, "it has said nothing for a while")
+    poll(lambda: following.pauses[-1:] == [SILENCE_S], "it has said nothing for a while")
     counted = lab.account.emulator.calls
     counted.reset()
     before = len(following.pauses)
