@@ -45,7 +45,7 @@ class Configuration:
     learning_rate: float
     dropout: float
 
-    def __str__(self) -> str:
+    def words(self) -> str:
         return f"{self.channels:2d} channels, learning rate {self.learning_rate:g}, dropout {self.dropout:g}"
 
 
@@ -268,7 +268,7 @@ def progress_table(states, grid, elapsed_s):
     table.add_column("state")
     colours = {"RUNNING": "yellow", "COMPLETED": "green", "FAILED": "red", "CANCELLED": "red"}
     for name, state in states:
-        what = str(next(configurations, "")) if name == "train" else ""
+        what = next((each.words() for each in configurations), "") if name == "train" else ""
         word = "waiting" if state == "NEW_OBJECT" else state.lower()
         table.add_row(name, what, f"[{colours.get(state, 'dim')}]{word}[/]")
     return table
@@ -379,7 +379,9 @@ def main():
     print_ranking(ranking, console)
     for error in result.result["failed"]:
         console.print(f"left out: {error.splitlines()[0]}", markup=False, soft_wrap=True)
-    console.print(f"best: {final.configuration}\n{final.accuracy:.2%} on the held-out test digits, after retraining")
+    console.print(
+        f"best: {final.configuration.words()}\n{final.accuracy:.2%} on the held-out test digits, after retraining"
+    )
     console.print(f"model    {model_path}\npicture  {picture_path}\nUI       {page}", soft_wrap=True)
     console.print(f"the dispatch is {status}")
     return 0
