@@ -23,7 +23,7 @@ LINE_CHARS = 80
 WHOLE_CHARS = 400
 """Characters of a line that is shown of one electron alone."""
 
-CELL_CHARS = 40
+CELL_CHARS = 60
 """Characters of a line in a table."""
 
 NOT_SHOWN = "(not shown)"
