@@ -96,6 +96,11 @@ class ImageVersions:
         if reason is not None:
             raise ImageError(reason)
 
+    def modules(self, uri: str) -> frozenset[str] | None:
+        """Top-level modules that can be imported in an image; `None` where `require` has not found it out."""
+        known = self._known.get(uri)
+        return known.found.modules if known is not None and isinstance(known.found, ImageFacts) else None
+
     async def named(self, uri: str, max_age_s: float = FRESH_S) -> str:
         """The URI with the digest of its tag: ``host/name:tag@sha256:...``; unchanged where ECR does not know it.
 

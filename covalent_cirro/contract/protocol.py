@@ -71,6 +71,9 @@ LABEL_RUNNER = "covalent-cirro.runner"
 LABEL_FORMAT = "covalent-cirro.call-format"
 """Label of an image: `FORMAT` of the calls that its runner understands."""
 
+LABEL_MODULES = "covalent-cirro.modules"
+"""Label of an image: what can be imported in it (`jobs/image_modules.py`)."""
+
 
 class ExitCode:
     """Exit codes of the runner's process, which AWS Batch shows. The outcome has the details."""

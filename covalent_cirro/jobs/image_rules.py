@@ -14,11 +14,13 @@ from covalent_cirro.contract.protocol import (
     FORMAT,
     LABEL_CLOUDPICKLE,
     LABEL_FORMAT,
+    LABEL_MODULES,
     LABEL_PYTHON,
     LABEL_RUNNER,
     same_cloudpickle,
     same_python,
 )
+from covalent_cirro.jobs import image_modules
 
 STOCK_IMAGE = "public.ecr.aws/covalent/covalent-executor-base"
 """The stock plugin's image, without its tag: its default, and so the default of ``container_image_uri``."""
@@ -97,6 +99,7 @@ class ImageFacts(NamedTuple):
         runner: Version of covalent-cirro.
         call_format: `protocol.FORMAT` of the calls that its runner understands.
         entrypoint: ENTRYPOINT of the image.
+        modules: Top-level modules that can be imported in it, without those of Python; `None` where it does not say.
     """
 
     architecture: str
@@ -105,6 +108,7 @@ class ImageFacts(NamedTuple):
     runner: str = ""
     call_format: str = ""
     entrypoint: tuple[str, ...] = ()
+    modules: frozenset[str] | None = None
 
 
 class MissingImage(NamedTuple):
@@ -185,6 +189,7 @@ def facts(configuration: bytes) -> ImageFacts:
     config: Mapping[str, Any] = document.get("config") or {}
     labels: Mapping[str, Any] = config.get("Labels") or {}
     entrypoint: Sequence[Any] = config.get("Entrypoint") or ()
+    layers: Sequence[Any] = (document.get("rootfs") or {}).get("diff_ids") or ()
     return ImageFacts(
         architecture=str(document.get("architecture") or ""),
         python=str(labels.get(LABEL_PYTHON, "")),
@@ -192,6 +197,7 @@ def facts(configuration: bytes) -> ImageFacts:
         runner=str(labels.get(LABEL_RUNNER, "")),
         call_format=str(labels.get(LABEL_FORMAT, "")),
         entrypoint=tuple(map(str, entrypoint)),
+        modules=image_modules.load(str(labels.get(LABEL_MODULES, "")), layers),
     )
 
 

@@ -32,6 +32,7 @@ from covalent_cirro.deployment.images.recipe import (
     write_runner_context,
 )
 from covalent_cirro.errors import ImageError
+from covalent_cirro.jobs import image_modules
 from covalent_cirro.jobs.image_rules import PYTHONS
 from tests.images.conftest import BASE, silent
 
@@ -69,6 +70,10 @@ def test_the_labels_are_what_the_container_says(
     assert labels[protocol.LABEL_CLOUDPICKLE] == cloudpickle
     assert labels[protocol.LABEL_RUNNER] == runner == __version__ == labels["org.opencontainers.image.version"]
     assert labels[protocol.LABEL_FORMAT] == call_format
+    modules = image_modules.load(labels[protocol.LABEL_MODULES], built.image.layers)
+    assert modules is not None
+    assert {"awscrt", "cloudpickle", "covalent_cirro", "pip"} <= modules
+    assert not modules & {"json", "covalent"}
     assert labels["org.opencontainers.image.base.name"] == f"docker.io/library/{BASE}"
 
 
@@ -319,7 +324,8 @@ def test_an_image_of_ones_own_on_top_of_the_runners(
     (folder / ".dockerignore").write_text("data\n")
     first = build(recipe)
     assert said(engine, first.reference, "print(open('model').read())") == "weights of today"
-    assert first.image.labels.items() >= runner.image.labels.items()
+    inherited = {name: value for name, value in runner.image.labels.items() if name != protocol.LABEL_MODULES}
+    assert first.image.labels.items() >= inherited.items()
     (folder / "data").write_text("large")
     assert not build(recipe).changed
     (folder / "model").write_text("weights of tomorrow")
