@@ -11,12 +11,12 @@ import click
 
 from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName
-from covalent_cirro.cli.jobs import rows_as_table
+from covalent_cirro.cli.jobs import look, show_rows
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.errors import AwsError, CirroError, HostError, SettingsError
+from covalent_cirro.errors import CirroError, HostError, SettingsError
 from covalent_cirro.history.names import SHORT, Wanted
 from covalent_cirro.jobs.formatting import counted, sentences, usd
-from covalent_cirro.jobs.reuse_texts import REUSED, reason_lines
+from covalent_cirro.jobs.reuse_texts import REUSED
 from covalent_cirro.jobs.states import CANCELLED, JobState
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def run(
     from covalent_cirro.history import find
     from covalent_cirro.history.account import open_account
     from covalent_cirro.history.board import Board
-    from covalent_cirro.history.electron_list import counts, row_document
+    from covalent_cirro.history.electron_list import counts, row_document, why_not_reused
 
     if client.asks_for_help(arguments):
         _show_help(lattice)
@@ -83,6 +83,9 @@ def run(
     dispatch_id = client.dispatch(loaded, given, reuse_from=earlier)
     if detach:
         render.document({"dispatch_id": dispatch_id}) if as_json else render.line(dispatch_id)
+        if earlier is not None:
+            short = dispatch_id[:SHORT]
+            render.note(f"`cirro jobs --dispatch {short}` shows what is reused from {earlier}, and why the rest is not")
         return
     interrupted = False
     try:
@@ -101,19 +104,20 @@ def run(
         if status != client.COMPLETED:
             rows = Board(account, dispatch_id).look()  # with Covalent's own nodes, which are no jobs
         cost = "" if as_json or interrupted else _cost(account, dispatch_id)
-        not_reused = find.not_reused(account, rows) if earlier is not None else []
     if as_json:
         electrons = [row_document(row) for row in rows]
         found = {"dispatch_id": dispatch_id, "status": status, "electrons": electrons, "counts": counts(rows)}
         if earlier is not None:
             found["not_reused"] = [
-                {"node_id": row.node_id, "electron": row.electron, "why": why} for row, why in not_reused
+                {"node_id": row.node_id, "electron": row.electron, "why": row.not_reused}
+                for row in rows
+                if row.not_reused
             ]
         render.document(found)
     else:
         if earlier is not None:
             render.line(f"{sum(row.state == REUSED for row in rows)} of {len(rows)} electrons reused from {earlier}")
-            for line in reason_lines((row.electron, why) for row, why in not_reused):
+            for line in why_not_reused(rows):
                 render.line(line)
         _show_end(dispatch_id, status, rows, cost, lattice)
     sys.exit(INTERRUPTED if interrupted else int(status != client.COMPLETED))
@@ -197,6 +201,7 @@ def _watch(board: Board, dispatch_id: str, quiet: bool) -> tuple[str, list[Row]]
     from covalent_cirro.history.electron_list import counts
 
     rows: list[Row] = []
+    problem = ""
     asked = _Status(dispatch_id)
     if quiet:
         while (status := asked.now()) not in client.ENDED:
@@ -207,22 +212,15 @@ def _watch(board: Board, dispatch_id: str, quiet: bool) -> tuple[str, list[Row]]
         next_look = 0.0
         while True:
             status = asked.now()
-            note = f"; {asked.problem}" if asked.problem else ""
             has_ended = status in client.ENDED
             if has_ended or time.monotonic() >= next_look:
-                try:
-                    rows = board.look()
-                except AwsError as error:
-                    if not error.retryable:
-                        raise
-                    note = f"; not up to date: {error}"
+                rows, problem = look(board, rows)
                 next_look = time.monotonic() + board.pause_s
-            note += f"; {board.problem}" if board.problem else ""
+            note = (f"; {asked.problem}" if asked.problem else "") + problem
             now = (status, note, *((row.job_id, row.state, row.attempt, row.reason) for row in rows))
             if render.interactive() or now != shown:
-                table = rows_as_table(rows, one_dispatch=True)
                 footer = f"{status}: {counted(counts(rows)) or 'no job yet'}{note}"
-                show(table.headers, table.cells, "\n".join([footer, *table.reasons]))
+                show_rows(show, rows, footer, one_dispatch=True)
             if has_ended:
                 return status, rows
             shown = now

@@ -12,9 +12,9 @@ from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.history.names import Wanted
-from covalent_cirro.jobs import arguments
+from covalent_cirro.jobs import arguments, image_modules
 from covalent_cirro.jobs.formatting import MIB, duration, elapsed, memory, moment, usd
-from covalent_cirro.jobs.states import CANCELLED
+from covalent_cirro.jobs.states import CANCELLED, JobState
 
 if TYPE_CHECKING:
     from covalent_cirro.contract.protocol import Usage
@@ -167,6 +167,7 @@ def _facts(story: Story, saved: SavedCheckpoint | None, cost: Report) -> Iterato
         ("state", _state(story)),
         ("why", story.why),
         ("not reused", story.not_reused),
+        ("warning", _warning(story)),
         ("to do", story.advice),
         ("asked for", _asked(story)),
         ("used", _used(story.usage, story.vcpus)),
@@ -183,6 +184,11 @@ def _facts(story: Story, saved: SavedCheckpoint | None, cost: Report) -> Iterato
         ("other jobs", ", ".join(f"{job_id} {state}" for job_id, state in story.earlier_jobs)),
     )
     yield from ((name, str(value)) for name, value in rows if value not in ("", None))
+
+
+def _warning(story: Story) -> str:
+    warns = bool(story.missing_modules) and story.state != JobState.SUCCEEDED.value
+    return image_modules.warning(story.missing_modules) if warns else ""
 
 
 def _state(story: Story) -> str:

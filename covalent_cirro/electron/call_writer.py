@@ -67,11 +67,13 @@ class Written(NamedTuple):
         location: Place of the call in S3.
         call: Content of ``call.json``.
         keys: S3 keys that must not expire while the job waits: that of ``call.json``, and those of its blobs.
+        missing_modules: Modules that its electrons import and that its job will not find.
     """
 
     location: Location
     call: Call
     keys: tuple[str, ...]
+    missing_modules: tuple[str, ...] = ()
 
 
 def new_call_id() -> str:

@@ -18,6 +18,9 @@ MOST = 20
 NAME_CHARS = 100
 """Most characters of the name of a module in a parameter; a longer one is left out."""
 
+PARAMETER_CHARS = MOST * (NAME_CHARS + 1)
+"""Most characters of a parameter."""
+
 
 def dump(modules: Iterable[str], layers: Sequence[str]) -> str:
     """The value of the label `protocol.LABEL_MODULES`; empty where no layers are known.
@@ -51,13 +54,12 @@ def load_parameter(text: str) -> tuple[str, ...]:
 
 def warning(modules: Sequence[str]) -> str:
     """What an electron is warned of that imports modules which its image lacks, and how to ship them."""
-    listed = "[" + ", ".join(f'"{name}"' for name in modules) + "]"
-    one = len(modules) == 1
+    listed = ", ".join(f'"{name}"' for name in modules)
+    packages, them = ("a package", "it") if len(modules) == 1 else ("packages", "them")
     return (
-        f"it imports {', '.join(modules)}, which the job's image, deps_pip and local_packages do not have: the import "
-        f"will fail. Your own code is shipped by local_packages={listed} on the executor; {'a package' if one else 'packages'} "
-        f"of an index by deps_pip on the electron, or by an image with {'it' if one else 'them'} "
-        "(`cirro image push --requirements FILE`)"
+        f"it imports {', '.join(modules)}, which the job's image, deps_pip and local_packages do not have: it will "
+        f"fail. Ship your own code with local_packages=[{listed}] of the executor, {packages} of an index with "
+        f"deps_pip of the electron, or with an image that has {them} (`cirro image push --requirements FILE`)"
     )
 
 

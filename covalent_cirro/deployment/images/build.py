@@ -235,8 +235,11 @@ def ask(engine: DockerEngine, reference: str) -> Versions:
     try:
         told = json.loads(lines[-1])
         versions = Versions(
-            *(str(told[name]) for name in ("python", "cloudpickle", "runner", "call_format")),
-            tuple(map(str, told["modules"])),
+            python=str(told["python"]),
+            cloudpickle=str(told["cloudpickle"]),
+            runner=str(told["runner"]),
+            call_format=str(told["call_format"]),
+            modules=tuple(map(str, told["modules"])),
         )
     except (IndexError, ValueError, TypeError, KeyError):
         image = engine.find(reference)
@@ -257,9 +260,7 @@ def ask(engine: DockerEngine, reference: str) -> Versions:
     return versions
 
 
-def _label(
-    engine: DockerEngine, unchecked: str, reference: str, recipe: Recipe, labels: Mapping[str, str]
-) -> None:
+def _label(engine: DockerEngine, unchecked: str, reference: str, recipe: Recipe, labels: Mapping[str, str]) -> None:
     """Build the same image with these labels, which only its container knows. They add no layer."""
     said = " ".join(f"{name}={json.dumps(value)}" for name, value in labels.items())
     with tempfile.TemporaryDirectory(prefix="cirro-label-") as folder:
