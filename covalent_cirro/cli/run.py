@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -80,26 +83,24 @@ def run(
     if reuse is not None:
         with open_account(target.access, target.stack_name) as account:
             earlier = find.dispatch_named(account, reuse.dispatch)
-    dispatch_id = client.dispatch(loaded, given, reuse_from=earlier)
-    if detach:
-        render.document({"dispatch_id": dispatch_id}) if as_json else render.line(dispatch_id)
-        if earlier is not None:
-            short = dispatch_id[:SHORT]
-            render.note(f"`cirro jobs --dispatch {short}` shows what is reused from {earlier}, and why the rest is not")
-        return
+    try:
+        dispatch_id = client.register(loaded, given, reuse_from=earlier)
+    except KeyboardInterrupt:
+        render.note("nothing was started")
+        sys.exit(INTERRUPTED)
     interrupted = False
     try:
+        with _ctrl_c_later():
+            client.start(loaded, dispatch_id)
+        if detach:
+            _show_detached(dispatch_id, earlier, as_json)
+            return
         if not as_json:
             render.line(f"dispatch {dispatch_id}: {client.page(dispatch_id)}")
         status, rows = _follow(target, dispatch_id, earlier is not None, as_json)
     except KeyboardInterrupt:
         interrupted = True
-        try:
-            render.note("cancelling the dispatch; Ctrl-C again leaves it to the server")
-            client.cancel(dispatch_id)
-            status, rows = _follow(target, dispatch_id, earlier is not None, as_json)
-        except KeyboardInterrupt:
-            sys.exit(INTERRUPTED)
+        status, rows = _cancel(target, dispatch_id, earlier is not None, as_json)
     with open_account(target.access, target.stack_name) as account:
         if status != client.COMPLETED:
             rows = Board(account, dispatch_id).look()  # with Covalent's own nodes, which are no jobs
@@ -121,6 +122,54 @@ def run(
                 render.line(line)
         _show_end(dispatch_id, status, rows, cost, lattice)
     sys.exit(INTERRUPTED if interrupted else int(status != client.COMPLETED))
+
+
+@contextlib.contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Have Ctrl-C take effect at the end of the block; a second one takes effect at once.
+
+    A request that is broken off may have been heard: what the server has begun could not be cancelled.
+    """
+    came = False
+
+    def note(*_: object) -> None:
+        nonlocal came
+        came = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
+
+
+def _cancel(target: Target, dispatch_id: str, reusing: bool, quiet: bool) -> tuple[str, list[Row]]:
+    """Cancel a dispatch and show its electrons until it has ended. Ctrl-C ends the command."""
+    from covalent_cirro.covalent_server import client
+
+    try:
+        render.note("cancelling the dispatch; Ctrl-C again leaves it to the server")
+        client.cancel(dispatch_id)
+        return _follow(target, dispatch_id, reusing, quiet)
+    except KeyboardInterrupt:
+        short = dispatch_id[:SHORT]
+        render.note(
+            f"dispatch {dispatch_id} may go on: `cirro jobs --dispatch {short}` shows its jobs, `cirro stop {short}` "
+            "ends them"
+        )
+        sys.exit(INTERRUPTED)
+
+
+def _show_detached(dispatch_id: str, earlier: str | None, as_json: bool) -> None:
+    render.document({"dispatch_id": dispatch_id}) if as_json else render.line(dispatch_id)
+    if earlier is not None:
+        render.note(
+            f"`cirro jobs --dispatch {dispatch_id[:SHORT]}` shows what is reused from {earlier}, and why the rest is "
+            "not; `cirro show DISPATCH:NODE` and the electron's panel in the Covalent UI say it as well"
+        )
 
 
 def _show_end(dispatch_id: str, status: str, rows: list[Row], cost: str, lattice: str) -> None:
@@ -149,12 +198,22 @@ def _show_end(dispatch_id: str, status: str, rows: list[Row], cost: str, lattice
     short = dispatch_id[:SHORT]
     render.facts(
         [
-            *([("result", client.result_text(dispatch_id))] if status == client.COMPLETED else []),
+            *([("result", _result(dispatch_id))] if status == client.COMPLETED else []),
             *([("cost", cost)] if cost else []),
             ("next", f"cirro report {short}   its use and cost, and the sizes to ask for next time"),
             ("", f"cirro run --reuse {short} {shlex.quote(lattice)}   computes only what you change"),
         ]
     )
+
+
+def _result(dispatch_id: str) -> str:
+    """The beginning of the result, or why it cannot be shown: the dispatch itself has ended well."""
+    from covalent_cirro.covalent_server import client
+
+    try:
+        return client.result_text(dispatch_id)
+    except HostError as error:
+        return f"not shown: {error}"
 
 
 def _cost(account: Account, dispatch_id: str) -> str:
