@@ -90,26 +90,6 @@ async def pickled_by(group: Group, specs: Sequence[ElectronSpec]) -> Pickled:
     return Pickled(header.python_version or group.python, header.cloudpickle_version)
 
 
-async def write_call(
-    store: Store,
-    settings: Settings,
-    dispatch_id: str,
-    group: Group,
-    specs: Sequence[ElectronSpec],
-    pickled: Pickled,
-    *,
-    covalent: str,
-    allowed: Callable[[], Awaitable[None]],
-    image: Callable[[], Awaitable[str]],
-) -> Written:
-    """Store the blobs of a task group, and then its ``call.json``. The arguments are those of `prepare_call`."""
-    prepared = await prepare_call(
-        store, settings, dispatch_id, group, specs, pickled, covalent=covalent, allowed=allowed, image=image
-    )
-    await store_call(store, prepared, allowed)
-    return prepared
-
-
 async def store_call(store: Store, prepared: Written, allowed: Callable[[], Awaitable[None]]) -> None:
     """Store the ``call.json`` of a call whose blobs are stored; ``allowed`` is awaited first."""
     await allowed()

@@ -5,6 +5,7 @@ This module must not know how they are fetched (`aws/image_labels.py`).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -179,12 +180,23 @@ def contents(manifest: str) -> Manifest:
     return Manifest(child=images.get(ARCHITECTURE), architectures=tuple(sorted(images)))
 
 
-def facts(configuration: bytes) -> ImageFacts:
+def without_ours(manifest: Manifest) -> ImageFacts:
+    """What is known of a list of images that has none for our instances."""
+    return ImageFacts(" and ".join(manifest.architectures))
+
+
+def facts(configuration: bytes, digest: str | None) -> ImageFacts:
     """Parse an image's configuration (OCI Image Specification).
 
+    Args:
+        configuration: Its bytes.
+        digest: Its digest, as the manifest has it; `None` of a manifest that has none: a list in a list of images.
+
     Raises:
-        ValueError, TypeError, AttributeError: It has another form.
+        ValueError, TypeError, AttributeError: It has another digest or form.
     """
+    if f"sha256:{hashlib.sha256(configuration).hexdigest()}" != digest:
+        raise ValueError(f"the configuration of the image does not have its digest {digest}")
     document = json.loads(configuration)
     config: Mapping[str, Any] = document.get("config") or {}
     labels: Mapping[str, Any] = config.get("Labels") or {}
