@@ -18,7 +18,8 @@ from typing import Any
 
 from covalent_cirro import local_files
 from covalent_cirro.contract import tobj
-from covalent_cirro.contract.protocol import Call, Inline, Package, Ref, Task
+from covalent_cirro.contract.protocol import Call, Package, Task
+from covalent_cirro.contract.references import Inline, Ref
 from covalent_cirro.covalent_server.assets import Group
 from covalent_cirro.electron import cache_folder, imported_modules, local_packages
 from covalent_cirro.electron.reuse.work import READ_BYTES

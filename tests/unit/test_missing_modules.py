@@ -17,7 +17,8 @@ import cloudpickle
 import covalent as ct
 import pytest
 
-from covalent_cirro.contract.protocol import Call, Inline, Package, Task
+from covalent_cirro.contract.protocol import Call, Package, Task
+from covalent_cirro.contract.references import Inline
 from covalent_cirro.covalent_server.assets import Group, Node
 from covalent_cirro.electron import imported_modules, missing_modules
 from covalent_cirro.jobs import image_modules
