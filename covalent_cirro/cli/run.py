@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -66,7 +66,6 @@ def run(
     cirro run sweep.py:sweep --epochs 20 --rates "[0.1, 0.01]"
     """
     from covalent_cirro.covalent_server import client
-    from covalent_cirro.history import find
     from covalent_cirro.history.account import open_account
     from covalent_cirro.history.board import Board
     from covalent_cirro.history.electron_list import counts, row_document, why_not_reused
@@ -75,16 +74,7 @@ def run(
         _show_help(lattice)
         return
     try:
-        loaded = client.load(lattice)
-        given = client.arguments(loaded, arguments)
-    except SettingsError as error:
-        raise click.UsageError(str(error)) from error
-    earlier = None
-    if reuse is not None:
-        with open_account(target.access, target.stack_name) as account:
-            earlier = find.dispatch_named(account, reuse.dispatch)
-    try:
-        dispatch_id = client.register(loaded, given, reuse_from=earlier)
+        loaded, dispatch_id, earlier = _register(target, lattice, arguments, reuse)
     except KeyboardInterrupt:
         render.note("nothing was started")
         sys.exit(INTERRUPTED)
@@ -124,6 +114,26 @@ def run(
     sys.exit(INTERRUPTED if interrupted else int(status != client.COMPLETED))
 
 
+def _register(
+    target: Target, lattice: str, arguments: tuple[str, ...], reuse: Wanted | None
+) -> tuple[Any, str, str | None]:
+    """Hand a lattice to the server. Gives the lattice, the id of its dispatch, and that of the earlier dispatch."""
+    from covalent_cirro.covalent_server import client
+    from covalent_cirro.history import find
+    from covalent_cirro.history.account import open_account
+
+    try:
+        loaded = client.load(lattice)
+        given = client.arguments(loaded, arguments)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
+    earlier = None
+    if reuse is not None:
+        with open_account(target.access, target.stack_name) as account:
+            earlier = find.dispatch_named(account, reuse.dispatch)
+    return loaded, client.register(loaded, given, reuse_from=earlier), earlier
+
+
 @contextlib.contextmanager
 def _ctrl_c_later() -> Iterator[None]:
     """Have Ctrl-C take effect at the end of the block; a second one takes effect at once.
@@ -137,11 +147,14 @@ def _ctrl_c_later() -> Iterator[None]:
         came = True
         signal.signal(signal.SIGINT, before)
 
-    before = signal.signal(signal.SIGINT, note)
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # a command in the background of a script ignores Ctrl-C
+        signal.signal(signal.SIGINT, note)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, before)
     if came:
         raise KeyboardInterrupt
 
@@ -247,43 +260,48 @@ def _show_help(lattice: str) -> None:
 
 
 def _follow(target: Target, dispatch_id: str, reusing: bool, quiet: bool) -> tuple[str, list[Row]]:
+    """Show the electrons until the dispatch has ended; returns its status, and the rows of its electrons."""
+    from covalent_cirro.covalent_server import client
     from covalent_cirro.history.account import open_account
     from covalent_cirro.history.board import Board
 
-    with open_account(target.access, target.stack_name) as account:
-        return _watch(Board(account, dispatch_id, reusing=reusing), dispatch_id, quiet)
-
-
-def _watch(board: Board, dispatch_id: str, quiet: bool) -> tuple[str, list[Row]]:
-    """Show the electrons until the dispatch has ended; returns its status, and the rows of its electrons."""
-    from covalent_cirro.covalent_server import client
-    from covalent_cirro.history.electron_list import counts
-
-    rows: list[Row] = []
-    problem = ""
-    asked = _Status(dispatch_id)
-    if quiet:
+    with contextlib.ExitStack() as opened:
+        # An import that Ctrl-C breaks off can leave a module that fails when it is used: the first look imports much.
+        with _ctrl_c_later():
+            account = opened.enter_context(open_account(target.access, target.stack_name))
+            board = Board(account, dispatch_id, reusing=reusing)
+            show = None if quiet else opened.enter_context(render.live())
+            first = ([], "") if quiet else look(board, [])
+        asked = _Status(dispatch_id)
+        if show is not None:
+            return _watch(board, asked, show, *first)
         while (status := asked.now()) not in client.ENDED:
             time.sleep(LOOK_S)
         return status, board.look()
+
+
+def _watch(board: Board, asked: _Status, show: render.Show, rows: list[Row], problem: str) -> tuple[str, list[Row]]:
+    """As `_follow`, after a first look."""
+    from covalent_cirro.covalent_server import client
+    from covalent_cirro.history.electron_list import counts
+
     shown: tuple[object, ...] = ()
-    with render.live() as show:
-        next_look = 0.0
-        while True:
-            status = asked.now()
-            has_ended = status in client.ENDED
-            if has_ended or time.monotonic() >= next_look:
-                rows, problem = look(board, rows)
-                next_look = time.monotonic() + board.pause_s
-            note = (f"; {asked.problem}" if asked.problem else "") + problem
-            now = (status, note, *((row.job_id, row.state, row.attempt, row.reason) for row in rows))
-            if render.interactive() or now != shown:
-                footer = f"{status}: {counted(counts(rows)) or 'no job yet'}{note}"
-                show_rows(show, rows, footer, one_dispatch=True)
-            if has_ended:
-                return status, rows
-            shown = now
-            time.sleep(LOOK_S)
+    next_look = time.monotonic() + board.pause_s
+    while True:
+        status = asked.now()
+        has_ended = status in client.ENDED
+        if has_ended or time.monotonic() >= next_look:
+            rows, problem = look(board, rows)
+            next_look = time.monotonic() + board.pause_s
+        note = (f"; {asked.problem}" if asked.problem else "") + problem
+        now = (status, note, *((row.job_id, row.state, row.attempt, row.reason) for row in rows))
+        if render.interactive() or now != shown:
+            footer = f"{status}: {counted(counts(rows)) or 'no job yet'}{note}"
+            show_rows(show, rows, footer, one_dispatch=True)
+        if has_ended:
+            return status, rows
+        shown = now
+        time.sleep(LOOK_S)
 
 
 class _Status:

@@ -14,7 +14,7 @@ from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.history.names import Wanted
 from covalent_cirro.jobs import arguments, image_modules
 from covalent_cirro.jobs.formatting import MIB, duration, elapsed, memory, moment, usd
-from covalent_cirro.jobs.states import CANCELLED, JobState
+from covalent_cirro.jobs.states import CANCELLED
 
 if TYPE_CHECKING:
     from covalent_cirro.contract.protocol import Usage
@@ -167,7 +167,7 @@ def _facts(story: Story, saved: SavedCheckpoint | None, cost: Report) -> Iterato
         ("state", _state(story)),
         ("why", story.why),
         ("not reused", story.not_reused),
-        ("warning", _warning(story)),
+        ("warning", image_modules.warning(story.missing_modules) if story.missing_modules and not story.end else ""),
         ("to do", story.advice),
         ("asked for", _asked(story)),
         ("used", _used(story.usage, story.vcpus)),
@@ -184,11 +184,6 @@ def _facts(story: Story, saved: SavedCheckpoint | None, cost: Report) -> Iterato
         ("other jobs", ", ".join(f"{job_id} {state}" for job_id, state in story.earlier_jobs)),
     )
     yield from ((name, str(value)) for name, value in rows if value not in ("", None))
-
-
-def _warning(story: Story) -> str:
-    warns = bool(story.missing_modules) and story.state != JobState.SUCCEEDED.value
-    return image_modules.warning(story.missing_modules) if warns else ""
 
 
 def _state(story: Story) -> str:

@@ -263,9 +263,8 @@ def reasons(rows: Iterable[Row]) -> list[str]:
 
 
 def warnings(rows: Iterable[Row]) -> list[str]:
-    """What electrons that have not succeeded are warned of, each warning once."""
-    done = (JobState.SUCCEEDED.value, jobs.CANCELLED)
-    return image_modules.warning_lines((row.electron, row.missing_modules) for row in rows if row.state not in done)
+    """What electrons that have not ended are warned of, each warning once. Of those that have, the end says more."""
+    return image_modules.warning_lines((row.electron, row.missing_modules) for row in rows if not row.has_ended)
 
 
 def why_not_reused(rows: Iterable[Row]) -> list[str]:

@@ -62,7 +62,7 @@ def lines(
         PROBLEM: "",
         "job": f"{detail.job_id} in queue {detail.queue}",
         "state": f"{detail.state} since {moment_utc(since)}",
-        "warning": image_modules.warning(detail.missing_modules) if detail.missing_modules else "",
+        "warning": image_modules.warning(detail.missing_modules) if detail.missing_modules and not ended else "",
         "attempt": f"{number} of at most {detail.max_attempts}" if detail.max_attempts else str(number),
         "waits_for": "" if ended else waits_for or _WAITS_FOR.get(detail.state, ""),
         "called_with": arguments.line(detail.arguments),

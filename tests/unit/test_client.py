@@ -159,6 +159,43 @@ def test_ctrl_c_while_the_server_starts_the_dispatch_cancels_it(
     assert json.loads(result.stdout)["status"] == "CANCELLED"
 
 
+def test_ctrl_c_during_the_first_look_waits_for_its_end(
+    file: Path, monkeypatch: pytest.MonkeyPatch, server: list[str]
+) -> None:
+    """It imports much; an import that is broken off can leave a module that fails when it is used next."""
+
+    class Looking:
+        problem, pause_s, hosts = "", 1.0, None
+
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def look(self) -> list[object]:
+            server.append("looks")
+            if server.count("looks") == 1:
+                signal.raise_signal(signal.SIGINT)
+            server.append("looked")
+            return []
+
+    monkeypatch.setattr(board, "Board", Looking)
+    monkeypatch.setattr(run_command, "_cost", lambda *_: "")
+    monkeypatch.setattr(client, "error", lambda _: "")
+    result = CliRunner().invoke(main, ["run", f"{file}:flow", "--x", "1"])
+    assert result.exit_code == run_command.INTERRUPTED, result.output
+    assert server[:5] == ["register", "start d0", "looks", "looked", "cancel d0"]
+
+
+def test_a_command_that_ignores_ctrl_c_goes_on_ignoring_it() -> None:
+    """As one that a script starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with run_command._ctrl_c_later():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_before_the_server_starts_anything_ends_the_command(
     file: Path, monkeypatch: pytest.MonkeyPatch, server: list[str]
 ) -> None:

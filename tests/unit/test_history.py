@@ -222,9 +222,11 @@ def test_rows_have_what_the_jobs_parameters_say() -> None:
     assert why_not_reused(rows) == ["train (2): not reused: lab/models.py changed"]
 
 
-@pytest.mark.parametrize(("state", "warns"), [("FAILED", True), ("RUNNING", True), ("SUCCEEDED", False)])
-def test_who_has_succeeded_is_warned_of_nothing(state: str, warns: bool) -> None:
-    """It has found the modules after all; in a list of yesterday's jobs the warning would only be in the way."""
+@pytest.mark.parametrize(
+    ("state", "warns"), [("RUNNABLE", True), ("RUNNING", True), ("FAILED", False), ("SUCCEEDED", False)]
+)
+def test_an_electron_that_has_ended_is_warned_of_nothing(state: str, warns: bool) -> None:
+    """It has found the modules after all, or its end says which one it did not find."""
     row = row_of_job(record(), None, now=0.0)._replace(state=state, missing_modules=("lab",))
     assert bool(warnings([row])) == warns
 
