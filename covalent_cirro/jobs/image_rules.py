@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from covalent_cirro.contract.problems import FORMAT
 from covalent_cirro.contract.protocol import (
-    FORMAT,
     LABEL_CLOUDPICKLE,
     LABEL_FORMAT,
     LABEL_MODULES,
@@ -98,7 +98,7 @@ class ImageFacts(NamedTuple):
         python: Version of Python, ``"3.11"`` or ``"3.11.7"``.
         cloudpickle: Version of cloudpickle.
         runner: Version of covalent-cirro.
-        call_format: `protocol.FORMAT` of the calls that its runner understands.
+        call_format: `problems.FORMAT` of the calls that its runner understands.
         entrypoint: ENTRYPOINT of the image.
         modules: Top-level modules that can be imported in it, without those of Python; `None` where it does not say.
     """

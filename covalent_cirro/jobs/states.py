@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from covalent_cirro.contract import texts
 from covalent_cirro.contract.places import Location, parse_call_argument
-from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER, Arguments, ProtocolError
+from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER, Arguments
 from covalent_cirro.jobs import image_modules, reuse_texts
 from covalent_cirro.jobs.arguments import PARAMETER_CHARS, load_parameter
 
