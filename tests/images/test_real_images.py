@@ -180,7 +180,9 @@ def test_what_docker_buildx_is_told_builds_the_image(
         assert built.changed
         assert said(engine, built.reference, "import six; print('six')") == "six"
         assert built.image.architecture == "amd64"
-        assert {**built.image.labels, **runner.image.labels} == built.image.labels
+        modules = built.image.labels[protocol.LABEL_MODULES]
+        assert "six" in modules.split()
+        assert {**built.image.labels, **runner.image.labels, protocol.LABEL_MODULES: modules} == built.image.labels
     finally:
         engine.untag(built.reference)
 
