@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 from covalent_cirro import local_files
 from covalent_cirro.contract import tobj
-from covalent_cirro.contract.protocol import Blob
+from covalent_cirro.contract.references import Blob
 from covalent_cirro.errors import DigestMismatch
 
 CHUNK_BYTES = 1024 * 1024
