@@ -13,8 +13,11 @@ import numpy as np
 
 from tomo.scan import RawSlice, angles_of
 
-AIR = 3
+AIR = 2
 """Columns at each edge of the detector that see nothing but air."""
+
+STEADY = 9
+"""Angles over which the beam hardly changes, so that the mean of the air over them has less noise; odd."""
 
 MEDIAN_WIDTH = 9
 """Width in columns of the median filter that separates single columns from the object; odd."""
@@ -49,7 +52,9 @@ def preprocess(raw: RawSlice) -> np.ndarray:
 
 def _beam(transmission: np.ndarray) -> np.ndarray:
     """The beam at each angle, as a straight line between the air at the two edges of the detector."""
-    left, right = transmission[:, :AIR].mean(axis=1), transmission[:, -AIR:].mean(axis=1)
+    left, right = (
+        _windows(edge.mean(axis=1), STEADY).mean(axis=1) for edge in (transmission[:, :AIR], transmission[:, -AIR:])
+    )
     columns = transmission.shape[1]
     position = (np.arange(columns) - (AIR - 1) / 2) / (columns - AIR)
     return left[:, None] + (right - left)[:, None] * position[None, :]
@@ -57,10 +62,13 @@ def _beam(transmission: np.ndarray) -> np.ndarray:
 
 def _stripes(sinogram: np.ndarray) -> np.ndarray:
     """What a column adds at all angles alike, shape (columns,). A stripe of a sinogram is a ring of the image."""
-    half = MEDIAN_WIDTH // 2
-    padded = np.pad(sinogram, ((0, 0), (half, half)), mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, MEDIAN_WIDTH, axis=1)
-    return np.median(sinogram - np.median(windows, axis=2), axis=0)
+    return np.median(sinogram - np.median(_windows(sinogram, MEDIAN_WIDTH), axis=-1), axis=0)
+
+
+def _windows(values: np.ndarray, width: int) -> np.ndarray:
+    """For each value the values around it, along the last axis; shape (..., length, width)."""
+    margins = [(0, 0)] * (values.ndim - 1) + [(width // 2, width // 2)]
+    return np.lib.stride_tricks.sliding_window_view(np.pad(values, margins, mode="edge"), width, axis=-1)
 
 
 # --- 2. reconstruct: filtered back-projection at several axes -------------------------------------------------------
@@ -73,7 +81,7 @@ class Reconstruction:
     Attributes:
         image: The image with the best score: attenuation per pixel, shape (columns, columns).
         axis: The axis of that image.
-        scores: The score of each axis; the lowest is the best.
+        scores: The score of each of the `candidate_axes`; the lowest is the best.
     """
 
     image: np.ndarray
@@ -81,18 +89,19 @@ class Reconstruction:
     scores: np.ndarray
 
 
-def candidate_axes(pixels: int) -> list[float]:
-    """The axes at which slices are reconstructed: whole pixels, to one sixteenth of the width on both sides."""
-    most = max(2, round(pixels / 16))
+def candidate_axes(columns: int) -> list[float]:
+    """The axes at which a slice is reconstructed: whole pixels, to one sixteenth of the columns on both sides."""
+    most = max(2, round(columns / 16))
     return [float(axis) for axis in range(-most, most + 1)]
 
 
-def reconstruct(sinogram: np.ndarray, axes: Sequence[float]) -> Reconstruction:
-    """Reconstruct a slice at each axis.
+def reconstruct(sinogram: np.ndarray) -> Reconstruction:
+    """Reconstruct a slice at each of the `candidate_axes`.
 
     The score of an axis is the mean absolute value of the image: at a wrong axis, the object is smeared over what is
     empty, and values become negative (Donath et al., J. Opt. Soc. Am. A 23, 1048, 2006).
     """
+    axes = candidate_axes(sinogram.shape[-1])
     images = back_projections(sinogram[None], axes, smooth=True)[0]
     scores = np.abs(images).mean(axis=(1, 2))
     best = axes[int(np.argmin(scores))]
@@ -147,16 +156,13 @@ def _filtered(sinograms: np.ndarray, axes: Sequence[float], smooth: bool) -> np.
 # --- 3. calibrate: one axis for all slices --------------------------------------------------------------------------
 
 
-def calibrate(reconstructions: Sequence[Reconstruction], axes: Sequence[float]) -> float:
+def calibrate(reconstructions: Sequence[Reconstruction]) -> float:
     """Find the axis of the scan, which is the same for all slices: together their scores give it to a part of a pixel.
-
-    Args:
-        reconstructions: Of all slices.
-        axes: The axes of their scores, at least three, evenly spaced.
 
     Returns:
         The lowest point of the parabola through the sum of the scores at the best axis and at its two neighbours.
     """
+    axes = candidate_axes(reconstructions[0].image.shape[-1])
     scores = np.sum([each.scores / each.scores.mean() for each in reconstructions], axis=0)
     best = int(np.clip(np.argmin(scores), 1, len(axes) - 2))
     before, at, after = scores[best - 1 : best + 2]

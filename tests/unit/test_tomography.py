@@ -33,10 +33,9 @@ def tomo() -> Iterator[Any]:
 def found(tomo: Any) -> dict[str, Any]:
     """The whole pipeline on a small scan, by ordinary calls."""
     raw = tomo.scan.scan(SLICES, PIXELS, ANGLES, SEED)
-    axes = tomo.steps.candidate_axes(PIXELS)
     sinograms = [tomo.steps.preprocess(each) for each in raw]
-    reconstructions = [tomo.steps.reconstruct(each, axes) for each in sinograms]
-    axis = tomo.steps.calibrate(reconstructions, axes)
+    reconstructions = [tomo.steps.reconstruct(each) for each in sinograms]
+    axis = tomo.steps.calibrate(reconstructions)
     refined = [tomo.steps.refine(each, axis) for each in sinograms]
     compared: dict[str, Any] = tomo.compare.compare(raw, sinograms, reconstructions, axis, refined, SEED)
     return compared
@@ -108,9 +107,8 @@ def test_back_projection_gives_the_phantom_of_exact_attenuations(tomo: Any) -> N
 @pytest.mark.parametrize("seed", range(1, 9))
 def test_the_axis_of_any_scan_is_found_to_a_part_of_a_pixel(tomo: Any, seed: int) -> None:
     """Although slices are reconstructed at whole pixels only."""
-    axes = tomo.steps.candidate_axes(PIXELS)
     sinograms = [tomo.steps.preprocess(each) for each in tomo.scan.scan(SLICES, PIXELS, ANGLES, seed)]
-    axis = tomo.steps.calibrate([tomo.steps.reconstruct(each, axes) for each in sinograms], axes)
+    axis = tomo.steps.calibrate([tomo.steps.reconstruct(each) for each in sinograms])
     assert axis == pytest.approx(tomo.scan.true_axis(PIXELS, seed), abs=0.2)
 
 
