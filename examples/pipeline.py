@@ -6,8 +6,9 @@
     python examples/pipeline.py --here                     # all of it in this process, without Covalent and AWS
 
 A scan of a phantom has noise, a beam that changes, pixels that count differently, and an axis of rotation that nobody
-knows. `preprocess`, `reconstruct` and `refine` are called once for each slice: such a map is one node of the lattice
-and one array job of AWS Batch, whose jobs share the slices. `calibrate` is one job: all slices have the same axis.
+knows. `preprocess`, `reconstruct` and `refine` are called once for each slice, as the scan itself is: such a map is one
+node of the lattice and one array job of AWS Batch, whose jobs share the slices. `calibrate` is one job: all slices have
+the same axis.
 
 What the steps compute is in the package `tomo` beside this file, which is sent to the jobs.
 """
@@ -35,7 +36,7 @@ def machine(**options):
     return CirroBatchExecutor(**{"vcpu": 1, "memory": 1, "time_limit": 1800, "local_packages": ["tomo"], **options})
 
 
-measure = ct.electron(scan, executor=machine())
+measure = mapped("index")(ct.electron(scan, executor=machine(array_size=4)))
 preprocess = mapped("raw")(ct.electron(steps.preprocess, executor=machine(array_size=4)))
 reconstruct = mapped("sinogram")(ct.electron(steps.reconstruct, executor=machine(memory=2, array_size=8)))
 calibrate = ct.electron(steps.calibrate, executor=machine())
@@ -50,7 +51,7 @@ def refine_on(gpus):
 @ct.lattice
 def tomography(slices=24, pixels=128, angles=160, gpus=0, seed=SEED):
     """Scan a phantom of `slices` x `pixels` x `pixels` at `angles` angles, and reconstruct it in four steps."""
-    raw = measure(slices, pixels, angles, seed)
+    raw = measure(range(slices), slices, pixels, angles, seed)
     sinograms = preprocess(raw)
     reconstructions = reconstruct(sinograms)
     axis = calibrate(reconstructions)

@@ -135,32 +135,28 @@ def line_integrals(cuts: np.ndarray, angles: np.ndarray, columns: int, axis: flo
     return total.reshape(len(angles), columns, FINE).mean(axis=2)
 
 
-def scan(slices: int, pixels: int, angles: int, seed: int) -> list[RawSlice]:
-    """Scan the phantom.
+def scan(index: int, slices: int, pixels: int, angles: int, seed: int) -> RawSlice:
+    """Scan a slice of the phantom.
 
     Args:
-        slices: Number of slices, and of the detector's rows.
+        index: Index of the slice, and of the detector's row.
+        slices: Number of slices.
         pixels: Width of the volume and of the detector in pixels.
         angles: Number of angles.
         seed: Seed of phantom, axis, detector and noise. The same seed gives the same scan.
     """
-    random = np.random.default_rng([seed, 2])
-    axis, radians = true_axis(pixels, seed), angles_of(angles)
+    random = np.random.default_rng([seed, 2, index])
+    height, cuts = _heights(slices)[index], ellipses(slices, pixels, seed)[index]
     column, time = np.linspace(-1, 1, pixels)[None, :], np.linspace(0, 1, angles)[:, None]
     # The beam changes during the scan: the flat field, which was taken before, does not have this change.
     drift = 1 - DRIFT * time + 2 * DRIFT * np.sin(np.pi * time) * column
-    found = []
-    for height, cuts in zip(_heights(slices), ellipses(slices, pixels, seed), strict=True):
-        gain = 1 + GAIN_SPREAD * random.standard_normal(pixels)
-        changed_gain = gain * (1 + RING_SPREAD * random.standard_normal(pixels))
-        dark = DARK * (1 + 0.05 * random.standard_normal(pixels))
-        beam = PHOTONS * (1 + TILT * column[0] + TILT / 2 * height)
-        transmission = np.exp(-line_integrals(cuts, radians, pixels, axis))
-        found.append(
-            RawSlice(
-                counts=random.poisson(dark + beam * changed_gain * drift * transmission).astype(np.uint16),
-                flat=random.poisson(dark + beam * gain, size=(FLATS, pixels)).mean(axis=0).astype(np.float32),
-                dark=dark.astype(np.float32),
-            )
-        )
-    return found
+    gain = 1 + GAIN_SPREAD * random.standard_normal(pixels)
+    changed_gain = gain * (1 + RING_SPREAD * random.standard_normal(pixels))
+    dark = DARK * (1 + 0.05 * random.standard_normal(pixels))
+    beam = PHOTONS * (1 + TILT * column[0] + TILT / 2 * height)
+    transmission = np.exp(-line_integrals(cuts, angles_of(angles), pixels, true_axis(pixels, seed)))
+    return RawSlice(
+        counts=random.poisson(dark + beam * changed_gain * drift * transmission).astype(np.uint16),
+        flat=random.poisson(dark + beam * gain, size=(FLATS, pixels)).mean(axis=0).astype(np.float32),
+        dark=dark.astype(np.float32),
+    )

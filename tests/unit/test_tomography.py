@@ -32,7 +32,7 @@ def tomo() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def found(tomo: Any) -> dict[str, Any]:
     """The whole pipeline on a small scan, by ordinary calls."""
-    raw = tomo.scan.scan(SLICES, PIXELS, ANGLES, SEED)
+    raw = scan(tomo)
     sinograms = [tomo.steps.preprocess(each) for each in raw]
     reconstructions = [tomo.steps.reconstruct(each) for each in sinograms]
     axis = tomo.steps.calibrate(reconstructions)
@@ -41,14 +41,18 @@ def found(tomo: Any) -> dict[str, Any]:
     return compared
 
 
+def scan(tomo: Any, seed: int = SEED) -> list[Any]:
+    """All slices of a scan."""
+    return [tomo.scan.scan(index, SLICES, PIXELS, ANGLES, seed) for index in range(SLICES)]
+
+
 def exact(tomo: Any, seed: int = SEED) -> Any:
     """Sinograms without noise and faults, shape (slices, angles, columns)."""
     import numpy as np
 
-    scan = tomo.scan
-    axis, angles = scan.true_axis(PIXELS, seed), scan.angles_of(ANGLES)
-    cuts = scan.ellipses(SLICES, PIXELS, seed)
-    return np.stack([scan.line_integrals(each, angles, PIXELS, axis) for each in cuts]).astype(np.float32)
+    axis, angles = tomo.scan.true_axis(PIXELS, seed), tomo.scan.angles_of(ANGLES)
+    cuts = tomo.scan.ellipses(SLICES, PIXELS, seed)
+    return np.stack([tomo.scan.line_integrals(each, angles, PIXELS, axis) for each in cuts]).astype(np.float32)
 
 
 def test_each_step_lowers_the_error(tomo: Any, found: dict[str, Any]) -> None:
@@ -73,7 +77,7 @@ def test_preprocessing_leaves_only_the_noise(tomo: Any) -> None:
     """Tilt, drift and gains are gone: what differs from the exact attenuations is as large as the noise of photons."""
     import numpy as np
 
-    raw, truth = tomo.scan.scan(SLICES, PIXELS, ANGLES, SEED), exact(tomo)
+    raw, truth = scan(tomo), exact(tomo)
     for each, exactly in zip(raw, truth, strict=True):
         error = tomo.steps.preprocess(each) - exactly
         noise = np.exp(exactly / 2) / np.sqrt(tomo.scan.PHOTONS)
@@ -85,7 +89,7 @@ def test_preprocessing_removes_a_stripe(tomo: Any) -> None:
     """A pixel that has become less sensitive since the flat field makes no stripe."""
     import numpy as np
 
-    raw = tomo.scan.scan(1, PIXELS, ANGLES, SEED)[0]
+    raw = scan(tomo)[0]
     column = PIXELS // 3
     counts = raw.counts.astype(np.float32)
     counts[:, column] = raw.dark[column] + 0.9 * (counts[:, column] - raw.dark[column])
@@ -107,7 +111,7 @@ def test_back_projection_gives_the_phantom_of_exact_attenuations(tomo: Any) -> N
 @pytest.mark.parametrize("seed", range(1, 9))
 def test_the_axis_of_any_scan_is_found_to_a_part_of_a_pixel(tomo: Any, seed: int) -> None:
     """Although slices are reconstructed at whole pixels only."""
-    sinograms = [tomo.steps.preprocess(each) for each in tomo.scan.scan(SLICES, PIXELS, ANGLES, seed)]
+    sinograms = [tomo.steps.preprocess(each) for each in scan(tomo, seed)]
     axis = tomo.steps.calibrate([tomo.steps.reconstruct(each) for each in sinograms])
     assert axis == pytest.approx(tomo.scan.true_axis(PIXELS, seed), abs=0.2)
 
@@ -139,7 +143,7 @@ def test_the_transposes_are_exact(tomo: Any) -> None:
 
 def test_the_same_seed_makes_the_same_scan(tomo: Any) -> None:
     """And another seed another one."""
-    one, same, other = (tomo.scan.scan(1, PIXELS, ANGLES, seed)[0].counts for seed in (1, 1, 2))
+    one, same, other = (scan(tomo, seed)[0].counts for seed in (1, 1, 2))
     assert (one == same).all()
     assert (one != other).any()
 
