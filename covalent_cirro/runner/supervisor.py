@@ -1,7 +1,7 @@
 """The runner's parent process: fetches the call and its blobs, has the electrons run, and stores their results.
 
 The electron waits for the imports at the top of this file and for no others: awscrt, which takes longer than all of
-them, is imported once the electron has its request, unless it is needed before.
+them, is imported while the electron runs, or when it is needed. A short job with a small result does not need it.
 
 It never unpickles, and never puts a payload into a log line.
 """
@@ -26,7 +26,7 @@ from covalent_cirro.runner import exits, requests, usage
 from covalent_cirro.runner.process import ElectronProcess, listen_to_stops
 from covalent_cirro.runner.pump import Pump
 from covalent_cirro.runner.s3 import answers, blob_transfer
-from covalent_cirro.runner.s3.quick_get import QuickGet
+from covalent_cirro.runner.s3.quick_requests import QuickRequests
 from covalent_cirro.runner.times import times_of
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Supervisor:
     # --- before the electrons ---
 
     def _read_call(self) -> Call:
-        quick = QuickGet(self._endpoint, self._environ)
+        quick = self._quick = QuickRequests(self._endpoint, self._environ)
 
         def get(key: str) -> bytes | None:
             # Without s3:ListBucket, S3 answers 403 for an object that does not exist.
@@ -152,13 +152,16 @@ class Supervisor:
             self._published = publication.published(get, self._where, self._mac_key, self._attempt)
         return call
 
-    def _read(self, quick: QuickGet, key: str) -> bytes:
+    def _read(self, quick: QuickRequests, key: str) -> bytes:
         found = quick.get(self._where.bucket, key)
         return (self._wait(self._client.get(self._where.bucket, key)) if found is None else found).body
 
     @property
     def _client(self) -> Client:
         """The S3 client, made at its first use, which is after the fork: it starts threads."""
+        return self._make_client()
+
+    def _make_client(self) -> Client:
         if self._loaded is None:
             from covalent_cirro.runner.s3.s3_client import Client
 
@@ -223,9 +226,8 @@ class Supervisor:
                 # The electron runs by now, and does not wait for this.
                 self._host = usage.HostFacts(self._environ)
                 gpus = usage.GpuWatch(self._environ)
-                self._client  # noqa: B018  (loaded by being asked for; the outcome needs it in any case)
             checkpoint = self._look_after_checkpoint(call, task, control, attempt)
-            done = pump.wait_for("done", self._on_event)
+            done = pump.wait_for("done", self._on_event, meanwhile=self._make_client)
             if done is not None and "output" in done:
                 answer = done["output"]
                 outputs[task.node_id] = done["output"]["pickle"]
@@ -345,7 +347,8 @@ class Supervisor:
         self._times["stored"] = time.time()
         outcome = self._outcome(call, results)
         try:
-            stands = publication.publish(self._client, self._where, outcome, self._mac_key)
+            quick = self._quick if self._loaded is None else None
+            stands = publication.publish(self._make_client, self._where, outcome, self._mac_key, quick)
         except publication.NotStored as error:
             _say(str(error))
             return ExitCode.STORE
