@@ -37,6 +37,7 @@ from covalent_cirro.contract.protocol import (
     ProtocolError,
     Ref,
     Reused,
+    StoredInput,
     Task,
     Tried,
     Usage,
@@ -46,7 +47,8 @@ from covalent_cirro.contract.protocol import (
 # --- writing ----------------------------------------------------------------------------------------------------
 
 
-def _ref_json(ref: Input) -> dict[str, Any]:
+def dump_ref(ref: Input) -> dict[str, Any]:
+    """A reference as JSON."""
     if isinstance(ref, Inline):
         return {"inline": base64.b64encode(ref.data).decode("ascii")}
     if isinstance(ref, NodeOutput):
@@ -60,17 +62,18 @@ def dump_call(call: Call) -> bytes:
         {
             "node_id": task.node_id,
             "name": task.name,
-            "function": _ref_json(task.function),
-            "hooks": None if task.hooks is None else _ref_json(task.hooks),
-            "args": [_ref_json(ref) for ref in task.args],
-            "kwargs": {key: _ref_json(ref) for key, ref in task.kwargs.items()},
+            "function": dump_ref(task.function),
+            "hooks": None if task.hooks is None else dump_ref(task.hooks),
+            "args": [dump_ref(ref) for ref in task.args],
+            "kwargs": {key: dump_ref(ref) for key, ref in task.kwargs.items()},
             "arguments": dict(task.arguments),
         }
         for task in call.tasks
     ]
-    packages = [{"name": package.name, "archive": _ref_json(package.archive)} for package in call.packages]
+    packages = [{"name": package.name, "archive": dump_ref(package.archive)} for package in call.packages]
     tried = [each._asdict() for each in call.tried]
     document = {**call._asdict(), "format": FORMAT, "tasks": tasks, "packages": packages, "tried": tried}
+    document["stored"] = [{"label": each.label, **dump_ref(each.blob)} for each in call.stored]
     return json.dumps(document, separators=(",", ":")).encode()
 
 
@@ -92,8 +95,8 @@ def dump_outcome(outcome: Outcome, mac_key: str = "") -> bytes:
                 if output is None
                 else {
                     **output._asdict(),
-                    "pickle": _ref_json(output.pickle),
-                    "string": _ref_json(output.string),
+                    "pickle": dump_ref(output.pickle),
+                    "string": dump_ref(output.string),
                 },
                 "failure": None if result.failure is None else result.failure._asdict(),
                 "stdout": result.stdout._asdict(),
@@ -176,7 +179,12 @@ def _known(value: int | None) -> int | None:
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def _parse_blob(fields: Fields) -> Blob:
+def parse_blob(fields: Fields) -> Blob:
+    """Read the reference to a blob.
+
+    Raises:
+        ProtocolError: Malformed; the message names the place.
+    """
     sha256, codec = fields.text("sha256"), fields.text("codec")
     if _SHA256.fullmatch(sha256) is None:
         raise ProtocolError(f"{fields.path}.sha256 is not a SHA-256 in hex")
@@ -188,7 +196,7 @@ def _parse_blob(fields: Fields) -> Blob:
 def _parse_ref(value: object, path: str, most_inline: int = MAX_DOCUMENT_BYTES) -> Ref:
     fields = Fields(value, path)
     if fields.raw("inline") is None:
-        return _parse_blob(fields)
+        return parse_blob(fields)
     try:
         data = base64.b64decode(fields.text("inline", MAX_DOCUMENT_BYTES), validate=True)
     except binascii.Error as error:
@@ -246,7 +254,17 @@ def parse_call(data: bytes) -> Call:
         image=fields.text("image", _URI_CHARS) if fields.raw("image") is not None else "",
         lattice=fields.text("lattice", limits.ELECTRON_CHARS) if fields.raw("lattice") is not None else "",
         not_reused=fields.text("not_reused", limits.MESSAGE_CHARS) if fields.raw("not_reused") is not None else "",
+        stored=_parse_stored(fields),
     )
+
+
+def _parse_stored(fields: Fields) -> tuple[StoredInput, ...]:
+    """The stored values of a call; none in a document of an older covalent-cirro."""
+    stored = []
+    for value in fields.items("stored", limits.MAX_STORED) if fields.raw("stored") is not None else ():
+        each = Fields(value, "call.json.stored")
+        stored.append(StoredInput(each.text("label", limits.STORED_CHARS), parse_blob(each)))
+    return tuple(stored)
 
 
 def _parse_arguments(fields: Fields) -> Arguments:

@@ -55,6 +55,17 @@ CHECKPOINT_SOCKET = "socket"
 ATTEMPT_VARIABLE = "CIRRO_ATTEMPT"
 """Variable of the electron's environment: the number of its attempt, from 1, counted over all its tries."""
 
+STORED_VARIABLE = "CIRRO_STORED"
+"""Variable of the environment that says what the handle of a stored value (`stored_references.py`) becomes where it is
+unpickled: in a job the folder of the runner, which gives the value; on the server's host `STORED_KEPT`, a handle, or
+`STORED_REFUSED`, an error. Where it is not set, the process belongs to a user, or to another executor."""
+
+STORED_KEPT, STORED_REFUSED = "kept", "refused"
+
+STORED_SOCKET = "stored.socket"
+"""Socket in the folder of the runner. A request is the SHA-256 of a blob and a newline; the answer is JSON:
+``{"path"}``, or ``{"error"}``."""
+
 CHECKPOINT_GOING = "going"
 """File in that folder that exists once the attempt is about to be ended."""
 
@@ -418,6 +429,18 @@ class Package(NamedTuple):
     archive: Ref
 
 
+class StoredInput(NamedTuple):
+    """A stored value that the inputs of a call name; the electron's process asks for it when it unpickles its handle.
+
+    Attributes:
+        label: What it is, for people.
+        blob: Its bytes.
+    """
+
+    label: str
+    blob: Blob
+
+
 class Tried(NamedTuple):
     """An earlier try: a call of the same electrons whose job failed, and that the executor submitted again.
 
@@ -459,6 +482,7 @@ class Call(NamedTuple):
         image: The job's image, with its digest if ECR knows it.
         lattice: Name of its lattice; empty if it is not known.
         not_reused: Why no results of an earlier dispatch were reused; empty if that was not asked for.
+        stored: Stored values that functions, hooks and arguments name.
     """
 
     call_id: str
@@ -472,6 +496,7 @@ class Call(NamedTuple):
     image: str = ""
     lattice: str = ""
     not_reused: str = ""
+    stored: tuple[StoredInput, ...] = ()
 
     @property
     def attempts_before(self) -> int:

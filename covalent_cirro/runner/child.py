@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from covalent_cirro.contract.protocol import ATTEMPT_VARIABLE, CHECKPOINT_VARIABLE, Failure
+from covalent_cirro.contract.protocol import ATTEMPT_VARIABLE, CHECKPOINT_VARIABLE, STORED_VARIABLE, Failure
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -48,6 +48,7 @@ def serve(parent: int, requests: int, replies: int) -> int:
         _restore_surroundings(folder, streams)
         os.environ[CHECKPOINT_VARIABLE] = request["checkpoint"]
         os.environ[ATTEMPT_VARIABLE] = str(request["attempt"])
+        os.environ[STORED_VARIABLE] = request["folder"]
         task = request["task"]
         failure = package_path.install(
             [(package["name"], _opener(package["archive"])) for package in request["packages"]],

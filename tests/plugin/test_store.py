@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from covalent._workflow.transportable_object import TransportableObject
 
+from covalent_cirro.aws import blob_objects
 from covalent_cirro.aws import store as store_module
 from covalent_cirro.aws.blobs import Source
 from covalent_cirro.aws.sessions import Access
@@ -120,7 +121,7 @@ async def test_an_old_blob_is_renewed_without_sending_it(files: Files, monkeypat
     source = files.source(noise(200_000, 6))
     blob = await files.put(source)
     monkeypatch.setattr(store_module, "TRUSTED_FOR_S", -1.0)
-    monkeypatch.setattr(store_module, "REFRESH_AFTER_S", -1.0)
+    monkeypatch.setattr(blob_objects, "REFRESH_AFTER_S", -1.0)
     files.account.emulator.calls.reset()
     assert await files.put(source) == blob
     assert files.calls() == {"s3:HeadObject": 1, "s3:CopyObject": 1}

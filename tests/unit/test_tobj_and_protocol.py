@@ -29,6 +29,7 @@ from covalent_cirro.contract.protocol import (
     Outcome,
     Output,
     Package,
+    StoredInput,
     Task,
     Tried,
     Usage,
@@ -97,10 +98,8 @@ def test_a_file_that_is_no_tobj_is_refused(data: bytes) -> None:
         tobj.read_header(io.BytesIO(data))
 
 
-refs = st.one_of(
-    st.builds(Inline, st.binary(max_size=50)),
-    st.builds(Blob, st.just(SHA), st.integers(0, 9), st.sampled_from(["raw", "zlib"]), st.integers(0, 9)),
-)
+blobs = st.builds(Blob, st.just(SHA), st.integers(0, 9), st.sampled_from(["raw", "zlib"]), st.integers(0, 9))
+refs = st.one_of(st.builds(Inline, st.binary(max_size=50)), blobs)
 texts = st.text(max_size=20)
 tasks = st.builds(
     Task,
@@ -132,6 +131,7 @@ calls = st.builds(
         ),
         max_size=2,
     ).map(tuple),
+    stored=st.lists(st.builds(StoredInput, texts, blobs), max_size=2).map(tuple),
 )
 
 

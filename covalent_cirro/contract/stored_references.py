@@ -1,0 +1,137 @@
+"""References to stored values: the text in the pickle of a handle (`covalent_cirro.stored`), and how it is found.
+
+Pure. The Covalent server unpickles nothing, and has to know which blobs an electron's inputs name. So a handle is
+pickled as a call with one text that begins with `MARKER`, which every pickle protocol writes as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import NamedTuple
+
+from covalent_cirro.contract import limits
+from covalent_cirro.contract.documents import dump_ref, parse_blob
+from covalent_cirro.contract.fields import Fields
+from covalent_cirro.contract.protocol import Blob, ProtocolError
+
+MARKER = "covalent-cirro stored value 1 "
+"""Beginning of the text, with the version of its form. `END` is its end: JSON has no line break in it."""
+
+END = "\n"
+
+MAX_CHARS = 64 * 1024
+"""Characters of a text; a longer one is no reference."""
+
+MAX_WITHIN = 100
+"""Stored values inside a stored value."""
+
+VALUE, FILE, FOLDER = "value", "file", "folder"
+
+_NAME_CHARS = 255
+_NAME = re.compile(rf"[^/\0]{{1,{_NAME_CHARS}}}")
+
+
+class StoredReference(NamedTuple):
+    """What a handle names.
+
+    Attributes:
+        bucket: Bucket of the blob.
+        prefix: Prefix of the bucket's keys: empty, or ends with a slash.
+        kind: `VALUE` (the blob is a pickle), `FILE` (its content) or `FOLDER` (a tar archive).
+        name: Name of the file or folder; empty for a value.
+        label: What it is, for people: ``"array float64 (2500, 2500), 50 MB"``.
+        blob: The stored bytes.
+        within: Blobs of stored values whose handles are inside the value.
+    """
+
+    bucket: str
+    prefix: str
+    kind: str
+    name: str
+    label: str
+    blob: Blob
+    within: tuple[Blob, ...] = ()
+
+
+def to_text(reference: StoredReference) -> str:
+    """The text of a reference: the same for equal references. `from_text` reads it."""
+    document = {
+        "bucket": reference.bucket,
+        "prefix": reference.prefix,
+        "kind": reference.kind,
+        "name": reference.name,
+        "label": reference.label,
+        "blobs": [dump_ref(blob) for blob in (reference.blob, *reference.within)],
+    }
+    return f"{MARKER}{json.dumps(document, separators=(',', ':'))}{END}"
+
+
+def from_text(text: str) -> StoredReference:
+    """Read the text of a reference.
+
+    Raises:
+        ProtocolError: The text has another form; the message names the member.
+    """
+    if not text.startswith(MARKER) or len(text) > MAX_CHARS:
+        raise ProtocolError("the text is not that of a stored value, or that of another version")
+    try:
+        document = json.loads(text[len(MARKER) :])
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"the text of a stored value is damaged: {error}") from error
+    fields = Fields(document, "stored")
+    blobs = [parse_blob(Fields(each, "stored.blobs")) for each in fields.items("blobs", 1 + MAX_WITHIN)]
+    kind, name = fields.text("kind"), fields.text("name", _NAME_CHARS)
+    if not blobs or kind not in (VALUE, FILE, FOLDER):
+        raise ProtocolError("stored has no blob, or an unknown kind: update the side that reads it")
+    if kind != VALUE and (name in (".", "..") or _NAME.fullmatch(name) is None):
+        raise ProtocolError("stored.name is not the name of a file")  # it becomes part of a path
+    return StoredReference(
+        bucket=fields.text("bucket"),
+        prefix=fields.text("prefix", limits.KEY_CHARS),
+        kind=kind,
+        name=name,
+        label=fields.text("label", limits.STORED_CHARS),
+        blob=blobs[0],
+        within=tuple(blobs[1:]),
+    )
+
+
+class ReferenceFinder:
+    """Finds the references in bytes that pass by in pieces, also one that is cut by the end of a piece.
+
+    Attributes:
+        found: What was found, each once, in order.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[StoredReference, None] = {}
+        self._rest = b""
+
+    def see(self, piece: bytes | memoryview) -> None:
+        """Search the next piece."""
+        data = self._rest + piece  # a copy, of a piece that may be a view
+        at = 0
+        while (begin := data.find(_MARKER, at)) >= 0:
+            end = data.find(_END, begin, begin + MAX_CHARS)
+            if end < 0 and len(data) - begin < MAX_CHARS:
+                self._rest = data[begin:]
+                return
+            at = begin + len(_MARKER)
+            try:
+                reference = from_text(data[begin : max(end, begin)].decode("ascii"))
+            except (ProtocolError, UnicodeDecodeError):
+                continue  # the words of the marker, in some text
+            self.found.setdefault(reference)
+            at = end
+        self._rest = data[max(at, len(data) - len(_MARKER) + 1) :]
+
+
+_MARKER, _END = MARKER.encode(), END.encode()
+
+
+def find(data: bytes) -> tuple[StoredReference, ...]:
+    """The references in bytes, each once."""
+    finder = ReferenceFinder()
+    finder.see(data)
+    return tuple(finder.found)
