@@ -1,8 +1,7 @@
-"""Stored values against the emulator's S3: stored once, given to jobs in place of their handles, kept, refused if gone."""
+"""Stored values against the emulator's S3: stored once, given to jobs in place of handles, kept, refused if gone."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import pickle
 from collections.abc import Callable
@@ -13,6 +12,8 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import pytest
+from covalent._workflow.transportable_object import TransportableObject
+from covalent.executor.utils.wrappers import wrapper_fn
 
 from covalent_cirro import CirroBatchExecutor, stored
 from covalent_cirro.aws import blob_objects
@@ -48,7 +49,7 @@ def test_a_value_is_uploaded_once_and_looked_up_by_one_call(account: Account, ex
     assert len(pickle.dumps(first)) < 600
     assert str(first) == "stored array float64 (3000000,), 24 MB"
     assert repr(first) == "Stored(array float64 (3000000,), 24 MB)"
-    assert pickle.loads(pickle.dumps(first)) == first  # noqa: S301
+    assert pickle.loads(pickle.dumps(first)) == first
 
 
 async def test_an_electron_gets_the_value_wherever_the_handle_is(executor: Executor, metadata: dict[str, Any]) -> None:
@@ -155,6 +156,46 @@ def test_a_handle_is_read_where_its_user_wants_it(
     assert (copy.name, (copy / "a.txt").read_text()) == ("pictures", "a")
     with pytest.raises(AttributeError, match=r"handle, which has no 'shape'.*load\(\)"):
         _ = handle.shape
+
+
+def test_covalents_other_executors_give_the_value_and_their_own_nodes_the_handle(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Dask's workers run electrons, and nodes that make lists."""
+    made = executor()
+    monkeypatch.setattr("covalent_cirro.stored_values.user_cache.settings_of", lambda: made.settings)
+    handle = stored([1, 2, 3], executor=made)
+
+    def _auto_list_node(*values: Any) -> list[Any]:
+        return list(values)
+
+    def electron(values: list[int], more: Any) -> int:
+        return sum(values) + sum(more["x"])
+
+    def run(function: Any, *args: Any) -> Any:
+        return wrapper_fn(TransportableObject(function), [], [], *map(TransportableObject, args)).get_deserialized()
+
+    assert run(electron, handle, {"x": handle}) == 12
+    assert run(_auto_list_node, handle, 4) == [handle, 4]
+
+
+def test_tensors_come_back_as_they_were(executor: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views, parameters, types that NumPy lacks, and empty ones."""
+    torch = pytest.importorskip("torch")
+    made = executor()
+    monkeypatch.setattr("covalent_cirro.stored_values.user_cache.settings_of", lambda: made.settings)
+    given = {
+        "view": torch.arange(200_000).reshape(2, -1).t(),
+        "half": torch.ones(3, dtype=torch.bfloat16),
+        "empty": torch.zeros(0),
+        "weight": torch.nn.Parameter(torch.rand(4)),
+    }
+    handle = stored(given, executor=made)
+    loaded = handle.load()
+    assert all(torch.equal(loaded[name], each) for name, each in given.items())
+    assert loaded["weight"].requires_grad
+    loaded["view"][0, 0] = 7  # memory that can be written to
+    assert str(stored(given["view"], executor=made)).startswith("stored tensor int64 (100000, 2), ")
 
 
 @pytest.mark.parametrize(
