@@ -13,7 +13,7 @@ from typing import Any
 
 from covalent_cirro.aws import sessions
 from covalent_cirro.contract import checksums
-from covalent_cirro.contract.protocol import Blob
+from covalent_cirro.contract.references import Blob
 from covalent_cirro.errors import AwsError, NotFound
 
 REFRESH_AFTER_S = 7 * 24 * 3600

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from covalent_cirro import local_files
 from covalent_cirro.contract import tobj
-from covalent_cirro.contract.protocol import Blob
+from covalent_cirro.contract.references import Blob
 from covalent_cirro.contract.stored_references import ReferenceFinder, StoredReference
 from covalent_cirro.errors import DigestMismatch
 

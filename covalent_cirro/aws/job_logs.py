@@ -14,7 +14,8 @@ from covalent_cirro.aws import sessions
 from covalent_cirro.aws.store import Store
 from covalent_cirro.contract import log_parts
 from covalent_cirro.contract.limits import MAX_PART_BYTES
-from covalent_cirro.contract.protocol import Location, NodeResult
+from covalent_cirro.contract.places import Location
+from covalent_cirro.contract.protocol import NodeResult
 from covalent_cirro.errors import CirroError
 from covalent_cirro.jobs.log_end import last_lines
 from covalent_cirro.jobs.states import JobDetail

@@ -21,9 +21,10 @@ from covalent_cirro.aws import blob_objects, sessions
 from covalent_cirro.aws.blob_objects import BlobObjects
 from covalent_cirro.aws.blobs import CHUNK_BYTES, Source, Staged, decode, stage
 from covalent_cirro.aws.single_flight import SingleFlight
-from covalent_cirro.contract import checksums
-from covalent_cirro.contract import stored_references as references
-from covalent_cirro.contract.protocol import INLINE_BYTES, Blob, Inline, Location, Ref, blob_key, calls_among, node_base
+from covalent_cirro.contract import checksums, stored_references
+from covalent_cirro.contract.places import Location, blob_key, calls_among, node_base
+from covalent_cirro.contract.protocol import INLINE_BYTES
+from covalent_cirro.contract.references import Blob, Inline, Ref
 from covalent_cirro.contract.stored_references import StoredReference
 from covalent_cirro.errors import DigestMismatch, NotFound, TooLarge
 
@@ -164,7 +165,7 @@ class Store:
 
     def stored_in(self, ref: Ref) -> tuple[StoredReference, ...]:
         """The stored values (`covalent_cirro.stored`) that the content of a reference names, which `put` has given."""
-        return references.find(ref.data) if isinstance(ref, Inline) else self._references.get(ref, ())
+        return stored_references.find(ref.data) if isinstance(ref, Inline) else self._references.get(ref, ())
 
     async def _stage_and_send(self, source: Source, bucket: str, prefix: str, folder: str) -> Blob:
         staged = await self._in_thread(stage, source, folder)

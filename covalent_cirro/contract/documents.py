@@ -14,35 +14,41 @@ import re
 from typing import Any
 
 from covalent_cirro.contract import limits, log_parts, texts
+from covalent_cirro.contract.failure_kinds import KINDS, Failure
 from covalent_cirro.contract.fields import Fields, load, shown
 from covalent_cirro.contract.limits import MAX_ATTEMPT, MAX_OUTCOME_BYTES, MAX_TASKS
+from covalent_cirro.contract.maps import (
+    MAX_BODIES,
+    MAX_CHILDREN,
+    MAX_CHUNKS,
+    MAX_ITEMS,
+    Chunk,
+    ItemFailure,
+    ItemResults,
+    Mapped,
+    MappedArgument,
+    Span,
+)
 from covalent_cirro.contract.protocol import (
     FORMAT,
     INLINE_BYTES,
-    KINDS,
     LOG_TAIL_BYTES,
     MAX_DOCUMENT_BYTES,
     Arguments,
-    Blob,
     Call,
-    Failure,
-    Inline,
-    Input,
     Log,
-    NodeOutput,
     NodeResult,
     Outcome,
     Output,
     Package,
     ProtocolError,
-    Ref,
     Reused,
-    StoredInput,
     Task,
     Tried,
     Usage,
     mac,
 )
+from covalent_cirro.contract.references import Blob, Inline, Input, Joined, NodeOutput, Ref, StoredInput
 
 # --- writing ----------------------------------------------------------------------------------------------------
 
@@ -53,6 +59,8 @@ def dump_ref(ref: Input) -> dict[str, Any]:
         return {"inline": base64.b64encode(ref.data).decode("ascii")}
     if isinstance(ref, NodeOutput):
         return {"node": ref.node_id}
+    if isinstance(ref, Joined):
+        return {"bodies": [dump_ref(body) for body in ref.bodies]}
     return {"sha256": ref.sha256, "size": ref.size, "codec": ref.codec, "raw_size": ref.raw_size}
 
 
@@ -67,6 +75,7 @@ def dump_call(call: Call) -> bytes:
             "args": [dump_ref(ref) for ref in task.args],
             "kwargs": {key: dump_ref(ref) for key, ref in task.kwargs.items()},
             "arguments": dict(task.arguments),
+            "mapped": None if task.mapped is None else _mapped_json(task.mapped),
         }
         for task in call.tasks
     ]
@@ -75,6 +84,27 @@ def dump_call(call: Call) -> bytes:
     document = {**call._asdict(), "format": FORMAT, "tasks": tasks, "packages": packages, "tried": tried}
     document["stored"] = [{"label": each.label, **dump_ref(each.blob)} for each in call.stored]
     return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _mapped_json(mapped: Mapped) -> dict[str, Any]:
+    arguments = [
+        {
+            "name": each.name,
+            "sources": [dump_ref(source) for source in each.sources],
+            "spans": [[number for span in spans for number in span] for spans in each.spans],
+        }
+        for each in mapped.arguments
+    ]
+    return {**mapped._asdict(), "arguments": arguments}
+
+
+def items_json(items: ItemResults) -> dict[str, Any]:
+    """The results of items as JSON; `parse_items` reads it."""
+    return {
+        "chunks": [{"first": each.first, "stop": each.stop, "body": dump_ref(each.body)} for each in items.chunks],
+        "failures": [{"item": each.item, **each.failure._asdict()} for each in items.failures],
+        "seconds": [round(each, 3) for each in items.seconds],
+    }
 
 
 def dump_outcome(outcome: Outcome, mac_key: str = "") -> bytes:
@@ -101,6 +131,7 @@ def dump_outcome(outcome: Outcome, mac_key: str = "") -> bytes:
                 "failure": None if result.failure is None else result.failure._asdict(),
                 "stdout": result.stdout._asdict(),
                 "stderr": result.stderr._asdict(),
+                **({} if result.items is None else {"items": items_json(result.items)}),
             }
         )
     document = {**kept._asdict(), "format": FORMAT, "results": results, "usage": kept.usage._asdict()}
@@ -123,27 +154,37 @@ def _digest(data: bytes) -> bytes:
 def _within_limits(outcome: Outcome) -> Outcome:
     """The outcome with texts and numbers within the limits of the reader."""
     outputs = [result.output for result in outcome.results if result.output is not None]
+    items = [each for result in outcome.results if result.items is not None for each in result.items.failures]
     failures = [result.failure for result in outcome.results if result.failure is not None]
+    failures += [each.failure for each in items]
     doc = limits.share((len(each.doc) for each in outputs), limits.DOC_CHARS, limits.ALL_DOCS_CHARS)
     message = limits.share((len(each.message) for each in failures), limits.MESSAGE_CHARS, limits.ALL_MESSAGES_CHARS)
     traceback = limits.share(
         (len(each.traceback) for each in failures), limits.TRACEBACK_CHARS, limits.ALL_TRACEBACKS_CHARS
     )
 
+    def fitted(failure: Failure) -> Failure:
+        return failure._replace(
+            message=texts.fitted(failure.message, message),
+            traceback=texts.fitted(failure.traceback, traceback),
+            module=texts.fitted(failure.module, limits.NAME_CHARS),
+            signal=texts.fitted(failure.signal, limits.ID_CHARS),
+        )
+
     def result(of: NodeResult) -> NodeResult:
-        output, failure = of.output, of.failure
+        output, failure, items = of.output, of.failure, of.items
         if output is not None:
             output = output._replace(
                 name=texts.fitted(output.name, limits.NAME_CHARS), doc=texts.fitted(output.doc, doc)
             )
         if failure is not None:
-            failure = failure._replace(
-                message=texts.fitted(failure.message, message),
-                traceback=texts.fitted(failure.traceback, traceback),
-                module=texts.fitted(failure.module, limits.NAME_CHARS),
-                signal=texts.fitted(failure.signal, limits.ID_CHARS),
+            failure = fitted(failure)
+        if items is not None:
+            items = items._replace(
+                failures=tuple(each._replace(failure=fitted(each.failure)) for each in items.failures),
+                seconds=tuple(_number(each) for each in items.seconds),
             )
-        return of._replace(output=output, failure=failure)
+        return of._replace(output=output, failure=failure, items=items)
 
     usage = outcome.usage
     return outcome._replace(
@@ -208,7 +249,46 @@ def _parse_ref(value: object, path: str, most_inline: int = MAX_DOCUMENT_BYTES) 
 
 def _parse_input(value: object, path: str) -> Input:
     fields = Fields(value, path)
+    if fields.raw("bodies") is not None:
+        bodies = fields.items("bodies", MAX_BODIES)
+        return Joined(tuple(_parse_ref(body, f"{path}.bodies[{i}]") for i, body in enumerate(bodies)))
     return NodeOutput(fields.whole("node")) if fields.raw("node") is not None else _parse_ref(value, path)
+
+
+def _parse_mapped(fields: Fields) -> Mapped:
+    length = fields.whole("length", MAX_ITEMS)
+    ranges = fields.items("children", MAX_CHILDREN)
+    children = tuple(_pair(each, f"{fields.path}.children[{i}]") for i, each in enumerate(ranges))
+    if not children or any(not first < stop <= length for first, stop in children):
+        raise ProtocolError(f"{fields.path}.children are not ranges of the {length} items")
+    arguments = []
+    for i, value in enumerate(fields.items("arguments", limits.MAX_ARGUMENTS)):
+        each = Fields(value, f"{fields.path}.arguments[{i}]")
+        sources = tuple(_parse_ref(ref, f"{each.path}.sources[{j}]") for j, ref in enumerate(each.items("sources")))
+        spans = tuple(
+            _parse_spans(one, len(sources), f"{each.path}.spans[{j}]") for j, one in enumerate(each.items("spans"))
+        )
+        if len(spans) != len(children):
+            raise ProtocolError(f"{each.path}.spans has {len(spans)} entries for {len(children)} children")
+        arguments.append(MappedArgument(each.text("name", limits.NAME_CHARS), sources, spans))
+    if not arguments:
+        raise ProtocolError(f"{fields.path}.arguments is empty")
+    return Mapped(length, children, tuple(arguments), max(1, fields.whole("parallel")), fields.text("on_error"))
+
+
+def _pair(value: object, path: str) -> tuple[int, int]:
+    if not (isinstance(value, list) and len(value) == 2 and all(type(each) is int and each >= 0 for each in value)):
+        raise ProtocolError(f"{path} is not a pair of whole numbers")
+    return value[0], value[1]
+
+
+def _parse_spans(value: object, sources: int, path: str) -> tuple[Span, ...]:
+    if not (isinstance(value, list) and len(value) % 3 == 0 and all(type(each) is int and each >= 0 for each in value)):
+        raise ProtocolError(f"{path} is not a list of spans")
+    spans = tuple(Span(*value[i : i + 3]) for i in range(0, len(value), 3))
+    if any(span.source >= sources for span in spans):
+        raise ProtocolError(f"{path} names a source that is not there")
+    return spans
 
 
 def parse_call(data: bytes) -> Call:
@@ -234,6 +314,7 @@ def parse_call(data: bytes) -> Call:
                 args=tuple(_parse_input(ref, f"{path}.args[{j}]") for j, ref in enumerate(args)),
                 kwargs={key: _parse_input(ref, f"{path}.kwargs[{shown(key)}]") for key, ref in kwargs.items()},
                 arguments=_parse_arguments(task),
+                mapped=None if task.raw("mapped") is None else _parse_mapped(task.inner("mapped")),
             )
         )
     packages = []
@@ -368,18 +449,9 @@ def _parse_result(fields: Fields, attempt: int, last_parts: dict[str, int]) -> N
             doc=of.text("doc", limits.DOC_CHARS),
         )
     if fields.raw("failure") is not None:
-        ff = fields.inner("failure")
-        failure = Failure(
-            kind=ff.text("kind"),
-            message=ff.text("message", limits.MESSAGE_CHARS),
-            traceback=ff.text("traceback", limits.TRACEBACK_CHARS),
-            module=ff.text("module", limits.NAME_CHARS),
-            exit_code=ff.maybe_whole("exit_code", _MAX_EXIT_CODE),
-            signal=ff.text("signal"),
-        )
-        if failure.kind not in KINDS:
-            raise ProtocolError(f"{ff.path}.kind is {shown(failure.kind)}; known are {', '.join(sorted(KINDS))}")
-    if (output is None) == (failure is None):
+        failure = _parse_failure(fields.inner("failure"))
+    items = None if fields.raw("items") is None else parse_items(fields.inner("items"))
+    if (output is None) == (failure is None and items is None):
         raise ProtocolError(f"{fields.path} must have either an output or a failure")
     return NodeResult(
         node_id=fields.whole("node_id"),
@@ -387,7 +459,45 @@ def _parse_result(fields: Fields, attempt: int, last_parts: dict[str, int]) -> N
         failure=failure,
         stdout=_parse_log(fields.inner("stdout"), log_parts.STDOUT, attempt, last_parts),
         stderr=_parse_log(fields.inner("stderr"), log_parts.STDERR, attempt, last_parts),
+        items=items,
     )
+
+
+def _parse_failure(fields: Fields) -> Failure:
+    failure = Failure(
+        kind=fields.text("kind"),
+        message=fields.text("message", limits.MESSAGE_CHARS),
+        traceback=fields.text("traceback", limits.TRACEBACK_CHARS),
+        module=fields.text("module", limits.NAME_CHARS),
+        exit_code=fields.maybe_whole("exit_code", _MAX_EXIT_CODE),
+        signal=fields.text("signal"),
+    )
+    if failure.kind not in KINDS:
+        raise ProtocolError(f"{fields.path}.kind is {shown(failure.kind)}; known are {', '.join(sorted(KINDS))}")
+    return failure
+
+
+def parse_items(fields: Fields) -> ItemResults:
+    """Read the results of items, which follow one another without gaps.
+
+    Raises:
+        ProtocolError: Malformed, or beyond the limits; the message names the place.
+    """
+    chunks: list[Chunk] = []
+    for i, value in enumerate(fields.items("chunks", MAX_CHUNKS)):
+        each = Fields(value, f"{fields.path}.chunks[{i}]")
+        first, stop = each.whole("first", MAX_ITEMS), each.whole("stop", MAX_ITEMS)
+        if first >= stop or (chunks and chunks[-1].stop != first):
+            raise ProtocolError(f"{each.path} does not follow the chunk before it")
+        chunks.append(Chunk(first, stop, _parse_ref(each.raw("body"), f"{each.path}.body", INLINE_BYTES)))
+    failures = []
+    for i, value in enumerate(fields.items("failures", MAX_ITEMS)):
+        each = Fields(value, f"{fields.path}.failures[{i}]")
+        failures.append(ItemFailure(each.whole("item", MAX_ITEMS), _parse_failure(each)))
+    seconds = fields.items("seconds", MAX_ITEMS)
+    if not all(type(each) in (int, float) and 0 <= each <= limits.MAX_NUMBER for each in seconds):
+        raise ProtocolError(f"{fields.path}.seconds is not a list of numbers")
+    return ItemResults(tuple(chunks), tuple(failures), tuple(float(each) for each in seconds))
 
 
 _MAX_EXIT_CODE = 255

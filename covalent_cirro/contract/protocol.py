@@ -9,9 +9,11 @@ writes one *outcome* (``outcome.json``), last and once. Bytes that are too large
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
+
+from covalent_cirro.contract.failure_kinds import RUN_AGAIN, Failure
+from covalent_cirro.contract.maps import ItemResults, Mapped
+from covalent_cirro.contract.references import Input, Ref, StoredInput
 
 FORMAT = 2
 """Format version of both documents. A reader refuses another version and says which side to update."""
@@ -105,45 +107,6 @@ class ExitCode:
     """SIGTERM arrived: time limit, cancel, or shutdown of the host (128 + 15)."""
 
 
-class Kind:
-    """Why an electron failed (`Failure.kind`)."""
-
-    RAISED = "raised"
-    """The electron's function raised."""
-    HOOK = "hook"
-    """``deps_bash``, ``deps_pip``, ``call_before`` or ``call_after`` failed."""
-    EXITED = "exited"
-    """The electron's process ended by itself (``os._exit``, ``sys.exit``) without a result."""
-    KILLED = "killed"
-    """The electron's process was killed by a signal: segfault, abort, SIGKILL by another."""
-    OUT_OF_MEMORY = "out_of_memory"
-    """The process was killed by SIGKILL, and the container's count of out-of-memory kills rose."""
-    UNPICKLABLE = "unpicklable"
-    """The result cannot be pickled."""
-    MISSING_MODULE = "missing_module"
-    """Unpickling the function or an input needs a module that the container lacks (`Failure.module`)."""
-    UNREADABLE = "unreadable"
-    """The function or an input cannot be unpickled, for another reason."""
-    VERSIONS = "versions"
-    """Python or cloudpickle of the container cannot read the pickle."""
-    FETCH = "fetch"
-    """A blob is missing, cut short or changed."""
-    TERMINATED = "terminated"
-    """SIGTERM arrived before the electron ended."""
-    NOT_RUN = "not_run"
-    """An earlier electron of the same task group failed."""
-    RUNNER = "runner"
-    """The runner itself failed."""
-
-
-KINDS = frozenset(value for name, value in vars(Kind).items() if name.isupper())
-
-
-RUN_AGAIN = frozenset({Kind.TERMINATED, Kind.KILLED, Kind.OUT_OF_MEMORY, Kind.FETCH, Kind.RUNNER})
-"""Kinds of failures that need not happen again: a further attempt, which AWS Batch starts if the job's retry strategy
-says so, runs the electrons. After any other outcome a further attempt has nothing to do."""
-
-
 class ProtocolError(ValueError):
     """A document does not have the form that this file defines."""
 
@@ -165,127 +128,7 @@ class UnknownFormat(ProtocolError):
         )
 
 
-# --- keys -------------------------------------------------------------------------------------------------------
-
-
-class Location(NamedTuple):
-    """Location of a call in S3: ``s3://bucket/prefix/jobs/<dispatch>/<node>/<call>/``.
-
-    The last part is new for each call, so that two servers, or two calls of an electron, do not overwrite each other's
-    objects. Dispatch and node come first, so that a listing finds all calls of a node.
-    """
-
-    bucket: str
-    base: str
-
-    @property
-    def call_key(self) -> str:
-        """Key of ``call.json``."""
-        return self.base + "call.json"
-
-    @property
-    def outcome_key(self) -> str:
-        """Key of ``outcome.json``."""
-        return self.base + "outcome.json"
-
-    @property
-    def reused_key(self) -> str:
-        """Key of ``reused.json``: no job of this call, but the results of an earlier one."""
-        return self.base + "reused.json"
-
-    def log_key(self, part: str) -> str:
-        """Key of a part of the log, named by `log_parts.Part`."""
-        return self.base + "log/" + part
-
-    @property
-    def node_base(self) -> str:
-        """Beginning of the keys of all calls of the node (`node_base`)."""
-        return self.base[: -len(self.call_id) - 1]
-
-    def sibling(self, call_id: str) -> Location:
-        """The location of another call of the same node."""
-        return Location(self.bucket, f"{self.node_base}{call_id}/")
-
-    def checkpoint_key(self, node_id: int, part: str) -> str:
-        """Key of a part of an electron's checkpoint: ``index.json``, or ``files/<name>``."""
-        return f"{self.base}checkpoint/{node_id}/{part}"
-
-    @property
-    def prefix(self) -> str:
-        """The part of the key before ``jobs/`` and ``blobs/``: empty, or ends with a slash."""
-        return self.base[: self.base.rindex("jobs/")]
-
-    @property
-    def node_id(self) -> int:
-        """The node that the call is listed under: the first of its task group."""
-        return int(self.base.split("/")[-3])
-
-    @property
-    def dispatch_id(self) -> str:
-        """Id of the dispatch of the call."""
-        return self.base.split("/")[-4]
-
-    @property
-    def made_at(self) -> float:
-        """`call_made_at` of its id."""
-        return call_made_at(self.call_id)
-
-    @property
-    def call_id(self) -> str:
-        """Id of the call: the last part of the location."""
-        return self.base.rstrip("/").rsplit("/", 1)[1]
-
-    @property
-    def call_uri(self) -> str:
-        """``s3://bucket/.../call.json``."""
-        return f"s3://{self.bucket}/{self.call_key}"
-
-    def attempt_key(self, mac_key: str, attempt: int) -> str:
-        """Key of an attempt's outcome if ``outcome.json`` exists already, because no object is overwritten.
-
-        The name follows from the call's MAC key, so that no other job can write there first.
-        """
-        return f"{self.base}attempts/{mac(f'attempt {attempt}'.encode(), mac_key)[:32]}.json"
-
-    def blob_key(self, sha256: str) -> str:
-        """Key of the blob with this digest, shared by all calls under the prefix."""
-        return blob_key(self.prefix, sha256)
-
-
-def blob_key(prefix: str, sha256: str) -> str:
-    """``<prefix>blobs/<sha256>``."""
-    return f"{prefix}blobs/{sha256}"
-
-
-def node_base(prefix: str, dispatch_id: str, node_id: int) -> str:
-    """Beginning of the keys of all calls of a node: ``<prefix>jobs/<dispatch>/<node>/``."""
-    return f"{prefix}jobs/{dispatch_id}/{node_id}/"
-
-
-# --- the job's argument, and who wrote an outcome ---------------------------------------------------------------
-
-
-def call_argument(place: Location, mac_key: str) -> str:
-    """The job's only argument: the URI of its call, and the key with which its outcome is authenticated.
-
-    All jobs of a deployment may read and write the same bucket, and none may call AWS Batch: only the job itself, and
-    those who may describe it, know its argument.
-
-    Args:
-        place: Location of the call.
-        mac_key: 128 random bits in hex.
-    """
-    return f"{place.call_uri}#{mac_key}"
-
-
-def parse_call_argument(argument: str) -> tuple[Location, str]:
-    """The location of the call, and the MAC key of the job; the key is empty if the argument has none.
-
-    Raises:
-        ProtocolError: The text is not the argument of a job.
-    """
-    uri, _, mac_key = argument.rpartition("#")
-    return (parse_call_uri(uri), mac_key) if _MAC_KEY.fullmatch(mac_key) else (parse_call_uri(argument), "")
+# --- who wrote an outcome ---------------------------------------------------------------------------------------
 
 
 def mac(data: bytes, mac_key: str) -> str:
@@ -294,99 +137,6 @@ def mac(data: bytes, mac_key: str) -> str:
 
     return hmac.digest(mac_key.encode(), data, "sha256").hex()
 
-
-def call_made_at(call_id: str) -> float:
-    """Time in epoch seconds at which a call was made, from its id; for a further try, 1 ms after the try before."""
-    return int(call_id[:12], 16) / 1000
-
-
-def location(bucket: str, prefix: str, dispatch_id: str, node_id: int, call_id: str) -> Location:
-    """The location of a call. ``prefix`` is empty or ends with a slash."""
-    return Location(bucket, f"{node_base(prefix, dispatch_id, node_id)}{call_id}/")
-
-
-CALL_ID = re.compile(r"[0-9a-f]{20}")
-"""The id of a call: the time in ms and 32 more bits (`call_writer.new_call_id`, `further_tries.next_call_id`). No
-folder that a job may write to has such a name, so that no object of a job is taken for a call."""
-
-_MAC_KEY = re.compile(r"[0-9a-f]{32}")
-_CALL_URI = re.compile(rf"s3://([^/]+)/((?:.*/)?jobs/[^/]+/\d+/{CALL_ID.pattern}/)call\.json")
-_OBJECT = re.compile(rf"(\d+/{CALL_ID.pattern}/)(.+)", re.DOTALL)
-
-
-def calls_among(keys: Iterable[str], bucket: str, prefix: str, dispatch_id: str) -> dict[Location, set[str]]:
-    """The calls of a dispatch among listed keys, each with the names of its objects below its own folder.
-
-    Keys that belong to no call are left out.
-
-    Args:
-        keys: Keys that were listed under the dispatch, or under one of its nodes.
-        bucket: The bucket of the keys.
-        prefix: Empty, or ends with a slash.
-        dispatch_id: The whole id.
-
-    Returns:
-        Calls in the order of the keys: for each node, the oldest call first.
-    """
-    base = f"{prefix}jobs/{dispatch_id}/"
-    found: dict[Location, set[str]] = {}
-    for key in sorted(keys):
-        match = _OBJECT.fullmatch(key.removeprefix(base)) if key.startswith(base) else None
-        if match is not None:
-            found.setdefault(Location(bucket, base + match[1]), set()).add(match[2])
-    return found
-
-
-def parse_call_uri(uri: str) -> Location:
-    """The location of the call with this URI.
-
-    Raises:
-        ProtocolError: The text is not the URI of a call.
-    """
-    match = _CALL_URI.fullmatch(uri)
-    if match is None:
-        raise ProtocolError(
-            f"{uri!r} is not the URI of a call (s3://bucket/<prefix>/jobs/<dispatch>/<node>/<call>/call.json)"
-        )
-    return Location(match[1], match[2])
-
-
-# --- references -------------------------------------------------------------------------------------------------
-
-
-class Blob(NamedTuple):
-    """Bytes in S3, named by their digest.
-
-    Attributes:
-        sha256: Digest of the stored bytes, hex.
-        size: Length of the stored bytes.
-        codec: ``"raw"``, or ``"zlib"`` if that is smaller.
-        raw_size: Length after decoding.
-    """
-
-    sha256: str
-    size: int
-    codec: str
-    raw_size: int
-
-
-class Inline(NamedTuple):
-    """Bytes in the document itself."""
-
-    data: bytes
-
-
-class NodeOutput(NamedTuple):
-    """The result of an earlier electron of the same call (task packing)."""
-
-    node_id: int
-
-
-Ref: TypeAlias = Blob | Inline
-"""Reference to bytes."""
-
-Input: TypeAlias = Blob | Inline | NodeOutput
-"""Reference to the pickle of an argument."""
 
 Arguments: TypeAlias = tuple[tuple[str, str], ...]
 """What an electron was called with, for people: names and summaries of its arguments (`jobs/arguments.py`)."""
@@ -406,6 +156,8 @@ class Task(NamedTuple):
         args: Pickles of the positional arguments.
         kwargs: Pickles of the keyword arguments.
         arguments: Summary of the arguments, for people; empty where it is not known.
+        mapped: What makes the task one that is called for each item of a list; `None` for any other. A call with such
+            a task has no other.
     """
 
     node_id: int
@@ -415,6 +167,7 @@ class Task(NamedTuple):
     args: tuple[Input, ...]
     kwargs: dict[str, Input]
     arguments: Arguments = ()
+    mapped: Mapped | None = None
 
 
 class Package(NamedTuple):
@@ -427,18 +180,6 @@ class Package(NamedTuple):
 
     name: str
     archive: Ref
-
-
-class StoredInput(NamedTuple):
-    """A stored value that the inputs of a call name; the electron's process asks for it when it unpickles its handle.
-
-    Attributes:
-        label: What it is, for people.
-        blob: Its bytes.
-    """
-
-    label: str
-    blob: Blob
 
 
 class Tried(NamedTuple):
@@ -560,34 +301,18 @@ class Log(NamedTuple):
     tail: str = ""
 
 
-class Failure(NamedTuple):
-    """Why an electron has no result.
-
-    Attributes:
-        kind: One of `Kind`.
-        message: One line for users.
-        traceback: The electron's traceback without the runner's own frames; may be empty.
-        module: The missing module, for `Kind.MISSING_MODULE`.
-        exit_code: Exit status of the electron's process, if it ended by itself without a result.
-        signal: Name of the signal that killed it, ``"SIGSEGV"``.
-    """
-
-    kind: str
-    message: str
-    traceback: str = ""
-    module: str = ""
-    exit_code: int | None = None
-    signal: str = ""
-
-
 class NodeResult(NamedTuple):
-    """How one electron ended: exactly one of ``output`` and ``failure`` is set."""
+    """How one electron ended: exactly one of ``output`` and ``failure`` is set.
+
+    A mapped electron has no ``output`` but ``items``, also with a ``failure``, where any of its items were computed.
+    """
 
     node_id: int
     output: Output | None
     failure: Failure | None
     stdout: Log
     stderr: Log
+    items: ItemResults | None = None
 
 
 class Usage(NamedTuple):

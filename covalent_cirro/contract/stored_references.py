@@ -13,7 +13,8 @@ from typing import NamedTuple
 from covalent_cirro.contract import limits
 from covalent_cirro.contract.documents import dump_ref, parse_blob
 from covalent_cirro.contract.fields import Fields
-from covalent_cirro.contract.protocol import Blob, ProtocolError
+from covalent_cirro.contract.protocol import ProtocolError
+from covalent_cirro.contract.references import Blob
 
 MARKER = "covalent-cirro stored value 1 "
 """Beginning of the text, with the version of its form. `END` is its end: JSON has no line break in it."""

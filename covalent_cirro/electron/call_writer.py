@@ -18,23 +18,18 @@ from covalent_cirro.aws.store import Store
 from covalent_cirro.contract import texts, tobj
 from covalent_cirro.contract.documents import dump_call, parse_call
 from covalent_cirro.contract.limits import ELECTRON_CHARS, MAX_TASKS
+from covalent_cirro.contract.places import Location, location
 from covalent_cirro.contract.protocol import (
     INLINE_BYTES,
     INLINE_TOTAL_BYTES,
     MAX_DOCUMENT_BYTES,
-    Blob,
     Call,
-    Inline,
-    Input,
-    Location,
-    NodeOutput,
     Package,
     ProtocolError,
-    Ref,
     Task,
     Tried,
-    location,
 )
+from covalent_cirro.contract.references import Blob, Inline, Input, NodeOutput, Ref
 from covalent_cirro.contract.stored_references import StoredReference
 from covalent_cirro.covalent_server.assets import Group, Node
 from covalent_cirro.electron import cache_folder, called_with, local_packages, stored_inputs

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from covalent._shared_files import TaskCancelledError
 
 from covalent_cirro import local_files
-from covalent_cirro.contract.protocol import Failure, Kind
+from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.tobj import TobjError
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group

@@ -15,7 +15,8 @@ from typing import BinaryIO
 
 from covalent_cirro.aws.store import Store
 from covalent_cirro.contract.limits import MAX_PART_BYTES
-from covalent_cirro.contract.protocol import Location, Log
+from covalent_cirro.contract.places import Location
+from covalent_cirro.contract.protocol import Log
 from covalent_cirro.errors import AwsError, TooLarge, Unsigned
 from covalent_cirro.jobs.log_text import Bit, LogText
 

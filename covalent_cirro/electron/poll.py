@@ -16,7 +16,7 @@ from covalent._shared_files import TaskCancelledError
 
 from covalent_cirro.aws.blob_objects import REFRESH_AFTER_S
 from covalent_cirro.contract.documents import dump_call
-from covalent_cirro.contract.protocol import parse_call_uri
+from covalent_cirro.contract.places import parse_call_uri
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group, StatusChange
 from covalent_cirro.covalent_server.status_board import board

@@ -21,8 +21,11 @@ from typing import BinaryIO, NamedTuple, TypeAlias, cast
 from covalent_cirro import local_files
 from covalent_cirro.aws.store import Store
 from covalent_cirro.contract import tobj
+from covalent_cirro.contract.failure_kinds import Kind
 from covalent_cirro.contract.limits import MAX_OUTCOME_BYTES
-from covalent_cirro.contract.protocol import Inline, Kind, Location, Log, NodeResult, Outcome, Output, Ref
+from covalent_cirro.contract.places import Location
+from covalent_cirro.contract.protocol import Log, NodeResult, Outcome, Output
+from covalent_cirro.contract.references import Inline, Ref
 from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.electron import log_files
 from covalent_cirro.errors import CirroError, ElectronFailed, OutcomeError, TooLarge

@@ -18,7 +18,8 @@ from covalent._shared_files import TaskCancelledError
 from covalent_cirro.aws.batch import Submission, job_name, tag_value
 from covalent_cirro.aws.image_labels import FRESH_S, REFUSED_FRESH_S
 from covalent_cirro.aws.sessions import access_of
-from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER, call_argument
+from covalent_cirro.contract.places import call_argument
+from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group
 from covalent_cirro.covalent_server.status_board import board

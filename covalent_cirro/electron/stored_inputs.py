@@ -22,7 +22,7 @@ from covalent_cirro.aws.blobs import Source
 from covalent_cirro.aws.store import Store
 from covalent_cirro.contract import stored_references, tobj
 from covalent_cirro.contract.limits import MAX_STORED
-from covalent_cirro.contract.protocol import Blob, StoredInput
+from covalent_cirro.contract.references import Blob, StoredInput
 from covalent_cirro.contract.stored_references import ReferenceFinder, StoredReference
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.electron.engine.engine import Engine

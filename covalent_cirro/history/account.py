@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from covalent_cirro.aws.capacity import Capacity
 from covalent_cirro.aws.clients import Clients, run_blocking
 from covalent_cirro.aws.sessions import Access, translate
-from covalent_cirro.contract.protocol import Location
+from covalent_cirro.contract.places import Location
 from covalent_cirro.covalent_server import config
 from covalent_cirro.deployment import stacks
 from covalent_cirro.deployment.plans import PARTS, stack_name

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from covalent_cirro.aws.batch import MAX_DESCRIBED, MAX_REASON, MAX_TERMINATED
-from covalent_cirro.contract.protocol import Location
+from covalent_cirro.contract.places import Location
 from covalent_cirro.errors import AccessDenied, AwsError, CirroError, NotFound
 from covalent_cirro.history import archive
 from covalent_cirro.history.account import Account

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from covalent_cirro.contract.protocol import Arguments, Location, Outcome, Reused
+from covalent_cirro.contract.places import Location
+from covalent_cirro.contract.protocol import Arguments, Outcome, Reused
 from covalent_cirro.errors import AccessDenied, NotFound
 from covalent_cirro.history import archive, batch_jobs, find
 from covalent_cirro.history.account import Account

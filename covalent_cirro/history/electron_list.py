@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from covalent_cirro.contract.protocol import Arguments, Failure, Location, Outcome, Reused
+from covalent_cirro.contract.failure_kinds import Failure
+from covalent_cirro.contract.places import Location
+from covalent_cirro.contract.protocol import Arguments, Outcome, Reused
 from covalent_cirro.history.instances import Instance
 from covalent_cirro.history.queue_places import JobWait
 from covalent_cirro.history.records import RUNNING, Record

@@ -10,16 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from covalent_cirro.aws.batch import job_name
-from covalent_cirro.contract.protocol import (
-    Arguments,
-    Call,
-    Location,
-    Outcome,
-    ProtocolError,
-    Reused,
-    Task,
-    location,
-)
+from covalent_cirro.contract.places import Location, location
+from covalent_cirro.contract.protocol import Arguments, Call, Outcome, ProtocolError, Reused, Task
 from covalent_cirro.errors import AccessDenied, CallError, NoSuchElectron, OutcomeError
 from covalent_cirro.history import archive, batch_jobs
 from covalent_cirro.history.account import Account

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from covalent_cirro.contract import log_parts
 from covalent_cirro.contract.log_parts import STDERR, STDOUT
-from covalent_cirro.contract.protocol import Location, Log
+from covalent_cirro.contract.places import Location
+from covalent_cirro.contract.protocol import Log
 from covalent_cirro.history import archive, find
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.find import Electron

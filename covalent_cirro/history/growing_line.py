@@ -10,7 +10,7 @@ import contextlib
 
 from covalent_cirro.contract import log_parts
 from covalent_cirro.contract.limits import MAX_PART_BYTES
-from covalent_cirro.contract.protocol import Location
+from covalent_cirro.contract.places import Location
 from covalent_cirro.errors import AccessDenied, NotFound, TooLarge
 from covalent_cirro.history import archive
 from covalent_cirro.history.account import Account

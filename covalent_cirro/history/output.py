@@ -11,7 +11,8 @@ from typing import NamedTuple
 from covalent_cirro.contract import log_parts
 from covalent_cirro.contract.limits import MAX_PART_BYTES
 from covalent_cirro.contract.log_parts import STDERR, STDOUT
-from covalent_cirro.contract.protocol import Location, Log, NodeResult
+from covalent_cirro.contract.places import Location
+from covalent_cirro.contract.protocol import Log, NodeResult
 from covalent_cirro.errors import AccessDenied, TooLarge
 from covalent_cirro.history import archive
 from covalent_cirro.history.account import Account

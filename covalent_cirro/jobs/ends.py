@@ -14,7 +14,8 @@ import enum
 import re
 from typing import NamedTuple
 
-from covalent_cirro.contract.protocol import ExitCode, Failure, Kind, Usage
+from covalent_cirro.contract.failure_kinds import Failure, Kind
+from covalent_cirro.contract.protocol import ExitCode, Usage
 from covalent_cirro.jobs.states import JobDetail, JobState, was_cancelled_by_us
 
 

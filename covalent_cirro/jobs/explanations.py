@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from covalent_cirro.contract.protocol import Kind
+from covalent_cirro.contract.failure_kinds import Kind
 from covalent_cirro.jobs import ends
 from covalent_cirro.jobs.ends import End, Evidence
 from covalent_cirro.jobs.explanation_texts import TEXTS

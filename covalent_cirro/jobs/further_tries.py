@@ -11,7 +11,8 @@ import hashlib
 from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
-from covalent_cirro.contract.protocol import Call, Kind, Outcome, Tried
+from covalent_cirro.contract.failure_kinds import Kind
+from covalent_cirro.contract.protocol import Call, Outcome, Tried
 from covalent_cirro.jobs.ends import End, Evidence, end_of
 from covalent_cirro.jobs.explanations import memory_left_to_ask_gb
 from covalent_cirro.jobs.formatting import GIB, option_memory

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from covalent_cirro.contract.protocol import Failure, Kind
+from covalent_cirro.contract.failure_kinds import Failure, Kind
 
 IN_AN_ELECTRON = (
     "Do in an electron what needs it: electrons are jobs, which have their image, local_packages and deps_pip; or "

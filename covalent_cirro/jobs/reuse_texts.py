@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from covalent_cirro.contract.protocol import Location, ProtocolError, Reused, parse_call_uri
+from covalent_cirro.contract.places import Location, parse_call_uri
+from covalent_cirro.contract.protocol import ProtocolError, Reused
 
 REUSED = "REUSED"
 """State of an electron that has the results of an earlier job, and no job of its own."""

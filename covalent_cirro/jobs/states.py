@@ -11,14 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from covalent_cirro.contract.protocol import (
-    ARGUMENTS_PARAMETER,
-    CALL_PARAMETER,
-    Arguments,
-    Location,
-    ProtocolError,
-    parse_call_argument,
-)
+from covalent_cirro.contract.places import Location, parse_call_argument
+from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER, Arguments, ProtocolError
 from covalent_cirro.jobs.arguments import PARAMETER_CHARS, load_parameter
 
 
@@ -104,7 +98,7 @@ class JobDetail(NamedTuple):
         memory_mib, vcpus, gpus: Resources that it asked for.
         time_limit_s: Seconds that an attempt may run.
         max_attempts: How often AWS Batch may start it.
-        argument: `protocol.call_argument` of a job of an executor; empty for other jobs.
+        argument: `places.call_argument` of a job of an executor; empty for other jobs.
         called_with: The job's `protocol.ARGUMENTS_PARAMETER`; empty without it.
     """
 

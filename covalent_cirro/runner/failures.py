@@ -1,4 +1,4 @@
-"""Turns an exception of an electron into a `protocol.Failure`: kind, one line, traceback without the runner's frames.
+"""Turns an exception of an electron into a `Failure`: kind, one line, traceback without the runner's frames.
 
 Pure: no I/O beyond the source lines that the traceback module looks up. Nothing here may raise, whatever
 the methods of the exception do.
@@ -10,8 +10,8 @@ import os
 from typing import NamedTuple
 
 from covalent_cirro.contract import texts
+from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.limits import MESSAGE_CHARS, TRACEBACK_CHARS
-from covalent_cirro.contract.protocol import Failure, Kind
 
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _ASYNCIO = os.path.join(os.path.dirname(os.__file__), "asyncio") + os.sep

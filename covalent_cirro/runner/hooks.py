@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from covalent_cirro.contract.protocol import Kind
+from covalent_cirro.contract.failure_kinds import Kind
 from covalent_cirro.runner.coroutines import finished
 from covalent_cirro.runner.failures import HookFailed, Stage
 

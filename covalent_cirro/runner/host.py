@@ -17,7 +17,7 @@ may be passed on unopened (`placeholders.py`). In the folder, which exists, each
 ``.stderr`` and, if it succeeds, ``.output``, a ``.tobj`` file. ``outcome.json`` is written last, in one step (rename)::
 
     {"format": 2, "sandbox": {"files": true, "network": true},
-     "results": [{"node_id": 3, "failure": `protocol.Failure` as an object, or null, "elsewhere": false}]}
+     "results": [{"node_id": 3, "failure": `failure_kinds.Failure` as an object, or null, "elsewhere": false}]}
 
 ``elsewhere``: it failed because a module or memory is missing here; a job with the electron's packages may succeed.
 Tasks after a failed one are not run (`Kind.NOT_RUN`).
@@ -44,8 +44,8 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import cloudpickle
 
 from covalent_cirro.contract import nested, protocol, tobj
+from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.nested import PickledPart
-from covalent_cirro.contract.protocol import Failure, Kind
 from covalent_cirro.runner import placeholders, sandbox, tasks
 from covalent_cirro.runner.results import Packed
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import BinaryIO
 
-from covalent_cirro.contract.protocol import Failure, Kind
+from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.runner import failures
 
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from covalent_cirro.contract import documents, protocol
-from covalent_cirro.contract.protocol import Location, Outcome
+from covalent_cirro.contract.places import Location
+from covalent_cirro.contract.protocol import Outcome
 from covalent_cirro.runner import exits
 from covalent_cirro.runner.s3 import answers
 

@@ -9,7 +9,8 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from covalent_cirro.contract.protocol import Blob, Call, Inline, Input, Task
+from covalent_cirro.contract.protocol import Call, Task
+from covalent_cirro.contract.references import Blob, Inline, Input, NodeOutput
 
 
 def blobs_of(call: Call) -> list[Blob]:
@@ -49,6 +50,7 @@ def build(
             return {"path": paths[where]}
         if isinstance(where, Inline):
             return {"inline": base64.b64encode(where.data).decode("ascii")}
+        assert isinstance(where, NodeOutput)  # no executor writes another input yet
         return {"path": outputs[where.node_id]}
 
     packages = call.packages if first else ()

@@ -13,7 +13,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 
-from covalent_cirro.contract.protocol import STORED_SOCKET, Blob, StoredInput
+from covalent_cirro.contract.protocol import STORED_SOCKET
+from covalent_cirro.contract.references import Blob, StoredInput
 from covalent_cirro.runner.checkpoints import link
 
 Fetch = Callable[[Blob], str]

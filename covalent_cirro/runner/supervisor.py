@@ -18,20 +18,10 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from covalent_cirro.contract import documents, protocol
-from covalent_cirro.contract.protocol import (
-    Blob,
-    Call,
-    ExitCode,
-    Failure,
-    Inline,
-    Kind,
-    NodeResult,
-    Outcome,
-    Output,
-    Ref,
-    Task,
-)
+from covalent_cirro.contract import documents, places, protocol
+from covalent_cirro.contract.failure_kinds import Failure, Kind
+from covalent_cirro.contract.protocol import Call, ExitCode, NodeResult, Outcome, Output, Task
+from covalent_cirro.contract.references import Blob, Inline, Ref
 from covalent_cirro.runner import exits, requests, usage
 from covalent_cirro.runner.process import ElectronProcess, listen_to_stops
 from covalent_cirro.runner.pump import Pump
@@ -64,7 +54,7 @@ def supervise(process: ElectronProcess, argument: str, started: float, environ: 
 
     Args:
         process: The electron's process, waiting for requests.
-        argument: Argument of the job, from `protocol.call_argument`.
+        argument: Argument of the job, from `places.call_argument`.
         started: Epoch seconds of the runner's start.
         environ: The environment.
 
@@ -109,7 +99,7 @@ class Supervisor:
         self._interrupt = True
         try:
             self._check_stop()
-            self._where, self._mac_key = protocol.parse_call_argument(argument)
+            self._where, self._mac_key = places.parse_call_argument(argument)
             self._endpoint = answers.Endpoint(self._environ)
             call = self._read_call()
         except (answers.S3Error, protocol.ProtocolError) as error:

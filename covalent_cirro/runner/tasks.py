@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from covalent_cirro.contract import nested
-from covalent_cirro.contract.protocol import Failure, Kind
+from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.runner import failures, hooks, main_module, results
 from covalent_cirro.runner.coroutines import finished
 from covalent_cirro.runner.failures import Stage

@@ -12,7 +12,8 @@ from covalent_cirro.aws import blob_objects
 from covalent_cirro.aws.blob_objects import BlobObjects
 from covalent_cirro.aws.clients import Awaited, Clients, run_blocking
 from covalent_cirro.aws.sessions import access_of
-from covalent_cirro.contract.protocol import Blob, blob_key
+from covalent_cirro.contract.places import blob_key
+from covalent_cirro.contract.references import Blob
 from covalent_cirro.errors import NotFound, SettingsError, StoredError
 from covalent_cirro.settings import Settings
 

@@ -11,7 +11,8 @@ import sys
 from typing import Any, NoReturn
 
 from covalent_cirro.contract import stored_references
-from covalent_cirro.contract.protocol import STORED_KEPT, STORED_REFUSED, STORED_VARIABLE, blob_key
+from covalent_cirro.contract.places import blob_key
+from covalent_cirro.contract.protocol import STORED_KEPT, STORED_REFUSED, STORED_VARIABLE
 from covalent_cirro.contract.stored_references import StoredReference
 from covalent_cirro.errors import StoredError
 

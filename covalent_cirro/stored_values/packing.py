@@ -20,7 +20,7 @@ import cloudpickle
 from covalent_cirro import local_files
 from covalent_cirro.aws import blobs
 from covalent_cirro.aws.blobs import Encoder, Source
-from covalent_cirro.contract.protocol import Blob
+from covalent_cirro.contract.references import Blob
 from covalent_cirro.contract.stored_references import FILE, FOLDER, MAX_WITHIN, VALUE
 from covalent_cirro.errors import StoredError
 from covalent_cirro.stored_values import describing, unpacking
@@ -151,12 +151,12 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Pickles as cloudpickle does, and the memory of PyTorch's tensors without two copies of it."""
 
     def reducer_override(self, obj: Any) -> Any:
-        torch = sys.modules.get("torch")
-        storage = getattr(getattr(torch, "storage", None), "TypedStorage", None)
-        if storage is not None and type(obj) is storage and obj.device.type == "cpu":
-            untyped = obj.untyped()
-            view = torch.empty(0, dtype=torch.uint8).set_(untyped).numpy()  # type: ignore[union-attr]
-            return unpacking.typed_storage, (pickle.PickleBuffer(view), obj.dtype)
+        torch: Any = sys.modules.get("torch")
+        if torch is not None and type(obj) is torch.storage.TypedStorage:
+            untyped = obj._untyped_storage  # the public method warns of the class itself, which tensors still pickle
+            if untyped.device.type == "cpu":
+                view = torch.empty(0, dtype=torch.uint8).set_(untyped).numpy()
+                return unpacking.typed_storage, (pickle.PickleBuffer(view), obj.dtype)
         return super().reducer_override(obj)
 
 

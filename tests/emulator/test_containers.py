@@ -18,7 +18,7 @@ import pytest
 from covalent._shared_files import TaskRuntimeError
 
 from covalent_cirro import CirroBatchExecutor, deployment
-from covalent_cirro.contract import documents, protocol
+from covalent_cirro.contract import documents, failure_kinds
 from covalent_cirro.deployment.images import build
 from covalent_cirro.deployment.images.docker_engine import DockerEngine
 from covalent_cirro.deployment.images.recipe import Recipe
@@ -396,7 +396,7 @@ async def test_an_electron_that_is_killed_for_memory_says_so(
     outcome = documents.parse_outcome(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
     (result,) = outcome.results
     assert result.failure is not None
-    assert result.failure.kind == protocol.Kind.OUT_OF_MEMORY
+    assert result.failure.kind == failure_kinds.Kind.OUT_OF_MEMORY
     assert outcome.usage.memory_limit_bytes == 256 << 20
 
 

@@ -23,7 +23,7 @@ from covalent._shared_files import TaskRuntimeError
 
 from covalent_cirro import CirroBatchExecutor, deployment
 from covalent_cirro.cli import main
-from covalent_cirro.contract import documents, protocol
+from covalent_cirro.contract import documents, failure_kinds, protocol
 from covalent_cirro.covalent_server import config
 from covalent_cirro.deployment.images import build
 from covalent_cirro.deployment.images.build import Built
@@ -214,8 +214,8 @@ async def test_exit_codes(account: Account, pushed: dict[str, Any]) -> None:
         os._exit(42)
 
     for function, kind, words in (
-        (raises, protocol.Kind.RAISED, "of no use"),
-        (leaves, protocol.Kind.EXITED, "42"),
+        (raises, failure_kinds.Kind.RAISED, "of no use"),
+        (leaves, failure_kinds.Kind.EXITED, "42"),
     ):
         place = {"dispatch_id": "pushed", "node_id": next(_nodes)}
         with pytest.raises(TaskRuntimeError, match=words):
@@ -255,7 +255,7 @@ async def test_a_job_that_is_terminated_says_so_itself(
     assert job["container"]["exitCode"] == protocol.ExitCode.TERMINATED
     [result] = account.outcome(metadata).results
     assert result.failure is not None
-    assert result.failure.kind == protocol.Kind.TERMINATED
+    assert result.failure.kind == failure_kinds.Kind.TERMINATED
 
 
 async def test_memory_is_the_containers(account: Account, pushed: dict[str, Any], metadata: dict[str, Any]) -> None:
@@ -271,7 +271,7 @@ async def test_memory_is_the_containers(account: Account, pushed: dict[str, Any]
     outcome = account.outcome(metadata)
     [result] = outcome.results
     assert result.failure is not None
-    assert result.failure.kind == protocol.Kind.OUT_OF_MEMORY
+    assert result.failure.kind == failure_kinds.Kind.OUT_OF_MEMORY
     assert outcome.usage.memory_limit_bytes == 256 << 20
     assert outcome.usage.oom_kills == 1  # the cgroup's own count
 

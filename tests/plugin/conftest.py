@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from covalent_cirro import CirroBatchExecutor, deployment
-from covalent_cirro.contract.protocol import parse_call_argument
+from covalent_cirro.contract.places import parse_call_argument
 from covalent_cirro.local.emulator import Emulator
 from tests.access import PROFILE, client, credentials_file
 

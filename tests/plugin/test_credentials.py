@@ -16,7 +16,7 @@ import pytest
 
 from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.aws.blobs import Source
-from covalent_cirro.contract.protocol import Inline
+from covalent_cirro.contract.references import Inline
 from covalent_cirro.electron.engine import engine as engine_module
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.send import engine_for

@@ -19,19 +19,10 @@ from covalent._shared_files import TaskRuntimeError
 
 from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.contract.documents import dump_outcome
-from covalent_cirro.contract.protocol import (
-    Call,
-    Failure,
-    Inline,
-    Kind,
-    Log,
-    NodeResult,
-    Outcome,
-    Output,
-    Usage,
-    call_argument,
-    location,
-)
+from covalent_cirro.contract.failure_kinds import Failure, Kind
+from covalent_cirro.contract.places import call_argument, location
+from covalent_cirro.contract.protocol import Call, Log, NodeResult, Outcome, Output, Usage
+from covalent_cirro.contract.references import Inline
 from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.electron import without_server
 from covalent_cirro.electron.handover import EndedJob, OwnJob

@@ -29,7 +29,8 @@ from covalent_cirro.aws.clients import Clients
 from covalent_cirro.aws.prices import Prices
 from covalent_cirro.aws.sessions import access_of
 from covalent_cirro.cli import main
-from covalent_cirro.contract.protocol import LABEL_PYTHON, blob_key
+from covalent_cirro.contract.places import blob_key
+from covalent_cirro.contract.protocol import LABEL_PYTHON
 from covalent_cirro.deployment.stacks import settings_from_outputs
 from covalent_cirro.electron.engine.engine import engine_of, retire
 from covalent_cirro.errors import AccessDenied, ImageError, PollFailed

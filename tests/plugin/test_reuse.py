@@ -17,7 +17,7 @@ from covalent._shared_files import TaskCancelledError
 from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.aws import image_labels
 from covalent_cirro.contract.documents import parse_call
-from covalent_cirro.contract.protocol import parse_call_uri
+from covalent_cirro.contract.places import parse_call_uri
 from covalent_cirro.electron import poll
 from covalent_cirro.electron.handover import ReusedResults
 from covalent_cirro.electron.reuse import earlier

@@ -21,7 +21,7 @@ from covalent_cirro.aws.clients import Awaited, run_blocking
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.aws.store import Store
 from covalent_cirro.contract import checksums
-from covalent_cirro.contract.protocol import Blob, Inline
+from covalent_cirro.contract.references import Blob, Inline
 from covalent_cirro.electron.engine.engine import close_engines, engine_of
 from covalent_cirro.errors import CirroError, DigestMismatch
 from tests.plugin.conftest import PROFILE, Account

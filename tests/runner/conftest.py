@@ -22,8 +22,9 @@ import cloudpickle
 import pytest
 from moto.server import ThreadedMotoServer
 
-from covalent_cirro.contract import documents, protocol
-from covalent_cirro.contract.protocol import Call, Inline, Input, Outcome, Package, Task
+from covalent_cirro.contract import documents, failure_kinds, places, protocol, references
+from covalent_cirro.contract.protocol import Call, Outcome, Package, Task
+from covalent_cirro.contract.references import Inline, Input
 
 BUCKET = "runner-tests"
 MAC_KEY = "0123456789abcdef" * 2
@@ -132,7 +133,7 @@ class Ran(NamedTuple):
         return self.outcome.results[0]
 
     @property
-    def failure(self) -> protocol.Failure:
+    def failure(self) -> failure_kinds.Failure:
         assert self.result.failure is not None, self.outcome
         return self.result.failure
 
@@ -165,7 +166,7 @@ class Runs:
             "AWS_BATCH_JOB_ID": "job-1",
             "AWS_BATCH_JOB_ATTEMPT": "1",
         }
-        self.location = protocol.location(BUCKET, self.prefix, "dispatch-1", 0, "018f5e2b7c00c0ffee01")
+        self.location = places.location(BUCKET, self.prefix, "dispatch-1", 0, "018f5e2b7c00c0ffee01")
 
     def task(
         self,
@@ -178,7 +179,7 @@ class Runs:
         """A task; arguments that are not references already are pickled inline."""
 
         def ref(value: Any) -> Input:
-            if isinstance(value, (protocol.Blob, Inline, protocol.NodeOutput)):
+            if isinstance(value, (references.Blob, Inline, references.NodeOutput)):
                 return value
             return Inline(cloudpickle.dumps(value))
 
@@ -191,11 +192,11 @@ class Runs:
             kwargs={key: ref(value) for key, value in (kwargs or {}).items()},
         )
 
-    def blob(self, data: bytes, **changes: Any) -> protocol.Blob:
+    def blob(self, data: bytes, **changes: Any) -> references.Blob:
         """Put bytes as a raw blob; ``changes`` are lies about it."""
         import hashlib
 
-        blob = protocol.Blob(hashlib.sha256(data).hexdigest(), len(data), "raw", len(data))._replace(**changes)
+        blob = references.Blob(hashlib.sha256(data).hexdigest(), len(data), "raw", len(data))._replace(**changes)
         self.put(self.location.blob_key(blob.sha256), data)
         return blob
 
@@ -211,7 +212,7 @@ class Runs:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=self.prefix)
         return [entry["Key"][len(self.prefix) :] for page in pages for entry in page.get("Contents", [])]
 
-    def bytes_of(self, ref: protocol.Ref) -> bytes:
+    def bytes_of(self, ref: references.Ref) -> bytes:
         """The decoded bytes of a reference."""
         if isinstance(ref, Inline):
             return ref.data
@@ -249,7 +250,7 @@ class Runs:
 
     def start(self, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
         """Start the runner on the call."""
-        argument = protocol.call_argument(self.location, MAC_KEY)
+        argument = places.call_argument(self.location, MAC_KEY)
         command = [sys.executable, "-m", "covalent_cirro.runner", argument]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
         return subprocess.Popen(

@@ -15,7 +15,8 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from covalent_cirro.contract.protocol import STOP_GRACE_S, ExitCode, Kind
+from covalent_cirro.contract.failure_kinds import Kind
+from covalent_cirro.contract.protocol import STOP_GRACE_S, ExitCode
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

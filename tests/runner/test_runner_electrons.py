@@ -10,7 +10,9 @@ import cloudpickle
 import pytest
 
 from covalent_cirro.contract import protocol
-from covalent_cirro.contract.protocol import Blob, ExitCode, Inline, Kind, NodeOutput
+from covalent_cirro.contract.failure_kinds import Kind
+from covalent_cirro.contract.protocol import ExitCode
+from covalent_cirro.contract.references import Blob, Inline, NodeOutput
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

@@ -18,7 +18,9 @@ from covalent.executor.utils.wrappers import wrapper_fn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from covalent_cirro.contract.protocol import ExitCode, Inline, Kind, Package
+from covalent_cirro.contract.failure_kinds import Kind
+from covalent_cirro.contract.protocol import ExitCode, Package
+from covalent_cirro.contract.references import Inline
 from covalent_cirro.runner import hooks
 from tests.tiny_wheel import wheel
 

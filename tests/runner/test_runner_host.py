@@ -22,7 +22,8 @@ import pytest
 from covalent._workflow.transportable_object import TransportableObject
 
 from covalent_cirro.contract import nested, tobj
-from covalent_cirro.contract.protocol import ExitCode, Kind
+from covalent_cirro.contract.failure_kinds import Kind
+from covalent_cirro.contract.protocol import ExitCode
 from covalent_cirro.electron import host_process
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

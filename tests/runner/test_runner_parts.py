@@ -17,17 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from covalent_cirro.contract import log_parts
+from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.limits import MAX_PARTS
-from covalent_cirro.contract.protocol import (
-    LOG_TAIL_BYTES,
-    STRING_BYTES,
-    Blob,
-    ExitCode,
-    Failure,
-    Kind,
-    Log,
-    NodeResult,
-)
+from covalent_cirro.contract.protocol import LOG_TAIL_BYTES, STRING_BYTES, ExitCode, Log, NodeResult
+from covalent_cirro.contract.references import Blob
 from covalent_cirro.runner import exits, failures, logs, results, usage
 from covalent_cirro.runner.process import Ended
 from covalent_cirro.runner.s3 import blob_transfer

@@ -15,7 +15,8 @@ import cloudpickle
 import psutil
 import pytest
 
-from covalent_cirro.contract.protocol import LOG_TAIL_BYTES, ExitCode, Kind
+from covalent_cirro.contract.failure_kinds import Kind
+from covalent_cirro.contract.protocol import LOG_TAIL_BYTES, ExitCode
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

@@ -28,7 +28,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from covalent_cirro.contract.protocol import ExitCode, Failure, Kind, Log, NodeResult, Outcome, Usage
+from covalent_cirro.contract.failure_kinds import Failure, Kind
+from covalent_cirro.contract.protocol import ExitCode, Log, NodeResult, Outcome, Usage
 from covalent_cirro.runner.s3 import quick_get
 from covalent_cirro.runner.s3.answers import Answer, Endpoint
 from covalent_cirro.runner.s3.quick_get import Credentials, QuickGet

@@ -11,7 +11,9 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from covalent_cirro.contract.protocol import ExitCode, Inline, Kind
+from covalent_cirro.contract.failure_kinds import Kind
+from covalent_cirro.contract.protocol import ExitCode
+from covalent_cirro.contract.references import Inline
 
 SCRIPT = """
 import asyncio

@@ -12,7 +12,8 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from covalent_cirro.contract.protocol import ExitCode, Kind
+from covalent_cirro.contract.failure_kinds import Kind
+from covalent_cirro.contract.protocol import ExitCode
 from tests.metadata_service import MetadataService
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -16,18 +16,9 @@ import cloudpickle
 import pytest
 
 from covalent_cirro.contract import documents, protocol
-from covalent_cirro.contract.protocol import (
-    Blob,
-    ExitCode,
-    Failure,
-    Inline,
-    Kind,
-    Log,
-    NodeResult,
-    Outcome,
-    Output,
-    Usage,
-)
+from covalent_cirro.contract.failure_kinds import Failure, Kind
+from covalent_cirro.contract.protocol import ExitCode, Log, NodeResult, Outcome, Output, Usage
+from covalent_cirro.contract.references import Blob, Inline
 from tests.runner.conftest import BUCKET, MAC_KEY
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -10,7 +10,9 @@ from typing import Any
 
 import cloudpickle
 
-from covalent_cirro.contract.protocol import Blob, ExitCode, Kind, StoredInput
+from covalent_cirro.contract.failure_kinds import Kind
+from covalent_cirro.contract.protocol import ExitCode
+from covalent_cirro.contract.references import Blob, StoredInput
 from covalent_cirro.contract.stored_references import StoredReference
 from covalent_cirro.stored_values.handles import Stored
 from tests.runner.conftest import BUCKET, Runs

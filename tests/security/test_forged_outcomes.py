@@ -17,7 +17,9 @@ from botocore.exceptions import ClientError
 
 from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.contract.documents import dump_outcome
-from covalent_cirro.contract.protocol import Inline, Location, Log, NodeResult, Outcome, Output, Usage, parse_call_uri
+from covalent_cirro.contract.places import Location, parse_call_uri
+from covalent_cirro.contract.protocol import Log, NodeResult, Outcome, Output, Usage
+from covalent_cirro.contract.references import Inline
 from covalent_cirro.electron import without_server
 from covalent_cirro.electron.call_writer import Written
 from covalent_cirro.electron.handover import EndedJob, OwnJob

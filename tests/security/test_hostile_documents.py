@@ -15,14 +15,12 @@ from hypothesis import strategies as st
 
 from covalent_cirro.aws.store import Store
 from covalent_cirro.contract import documents, limits
+from covalent_cirro.contract.failure_kinds import Failure, Kind
+from covalent_cirro.contract.places import Location, location
 from covalent_cirro.contract.protocol import (
     INLINE_BYTES,
     LOG_TAIL_BYTES,
     MAX_DOCUMENT_BYTES,
-    Failure,
-    Inline,
-    Kind,
-    Location,
     Log,
     NodeResult,
     Outcome,
@@ -30,8 +28,8 @@ from covalent_cirro.contract.protocol import (
     ProtocolError,
     Reused,
     Usage,
-    location,
 )
+from covalent_cirro.contract.references import Inline
 from covalent_cirro.electron import result_writer as results
 from covalent_cirro.errors import OutcomeError, TooLarge
 from covalent_cirro.jobs.authentic_outcomes import outcome_of

@@ -10,7 +10,7 @@ import pytest
 from moto.iam.access_control import IAMPolicy, PermissionResult
 
 from covalent_cirro.contract.log_parts import Part
-from covalent_cirro.contract.protocol import blob_key, location
+from covalent_cirro.contract.places import blob_key, location
 from covalent_cirro.local.emulator.iam import policies
 from covalent_cirro.local.emulator.iam.policies import Access, Principal
 from tests.unit.template_facts import TEMPLATES

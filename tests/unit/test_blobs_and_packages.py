@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covalent_cirro.aws.blobs import Encoder, Source, decode, stage
-from covalent_cirro.contract.protocol import Blob
+from covalent_cirro.contract.references import Blob
 from covalent_cirro.electron.local_packages import locate, pack
 from covalent_cirro.errors import DigestMismatch, SettingsError
 

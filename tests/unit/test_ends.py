@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from covalent_cirro.contract.protocol import KINDS, Failure, Kind, Usage
+from covalent_cirro.contract.failure_kinds import KINDS, Failure, Kind
+from covalent_cirro.contract.protocol import Usage
 from covalent_cirro.jobs.console_links import is_aws, job_url, log_url, partition_of
 from covalent_cirro.jobs.ends import End, Evidence, end_of, end_of_job, lost_hosts
 from covalent_cirro.jobs.explanations import (

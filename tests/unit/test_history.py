@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covalent_cirro.aws.batch import job_name
-from covalent_cirro.contract.protocol import Failure, Kind, Log, NodeResult, Outcome, Usage, location
+from covalent_cirro.contract.failure_kinds import Failure, Kind
+from covalent_cirro.contract.places import location
+from covalent_cirro.contract.protocol import Log, NodeResult, Outcome, Usage
 from covalent_cirro.electron.call_writer import new_call_id
 from covalent_cirro.errors import NoSuchElectron
 from covalent_cirro.history import names
@@ -77,7 +79,8 @@ def lost(began: int, ended: int) -> dict[str, Any]:
 
 def outcome(failure: Failure | None = None, *, attempt: int = 1, **fields: Any) -> Outcome:
     """What its job left."""
-    from covalent_cirro.contract.protocol import Inline, Output
+    from covalent_cirro.contract.protocol import Output
+    from covalent_cirro.contract.references import Inline
 
     output = None if failure else Output(Inline(b"x"), Inline(b"x"))
     return Outcome(

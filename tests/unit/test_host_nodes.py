@@ -11,7 +11,8 @@ import covalent as ct
 import pytest
 
 from covalent_cirro.contract import documents
-from covalent_cirro.contract.protocol import Failure, Kind, Log
+from covalent_cirro.contract.failure_kinds import Failure, Kind
+from covalent_cirro.contract.protocol import Log
 from covalent_cirro.covalent_server.assets import is_covalents_own
 from covalent_cirro.electron import host_failures, host_jobs, result_writer
 from covalent_cirro.electron.handover import HostNodeEnd

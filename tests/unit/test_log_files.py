@@ -16,7 +16,9 @@ from covalent_cirro.aws import job_logs
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.aws.store import Store
 from covalent_cirro.contract.limits import MAX_PART_BYTES
-from covalent_cirro.contract.protocol import Inline, Log, NodeResult, Outcome, Output, Usage, location
+from covalent_cirro.contract.places import location
+from covalent_cirro.contract.protocol import Log, NodeResult, Outcome, Output, Usage
+from covalent_cirro.contract.references import Inline
 from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.electron import log_files, result_writer
 from covalent_cirro.electron.result_writer import Received

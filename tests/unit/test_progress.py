@@ -13,7 +13,7 @@ import pytest
 
 from covalent_cirro.contract.limits import MAX_PART_BYTES
 from covalent_cirro.contract.log_parts import Part
-from covalent_cirro.contract.protocol import Location, location
+from covalent_cirro.contract.places import Location, location
 from covalent_cirro.covalent_server.view import LogFile
 from covalent_cirro.electron import progress
 from covalent_cirro.electron.engine.live_logs import OWN_LISTS, PARTS_PER_LOOK, LiveLogs

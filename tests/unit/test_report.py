@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from covalent_cirro.aws.prices import ON_DEMAND, SPOT, Price, shipped
-from covalent_cirro.contract.protocol import Blob, Failure, Inline, Kind, Log, NodeResult, Outcome, Output, Usage
+from covalent_cirro.contract.failure_kinds import Failure, Kind
+from covalent_cirro.contract.protocol import Log, NodeResult, Outcome, Output, Usage
+from covalent_cirro.contract.references import Blob, Inline
 from covalent_cirro.history.electron_list import Row
 from covalent_cirro.history.records import parse_record
 from covalent_cirro.history.report import Report, compute, costs, document, page, sizing, timeline

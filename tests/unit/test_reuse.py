@@ -21,18 +21,9 @@ from hypothesis import strategies as st
 
 from covalent_cirro.contract import nested
 from covalent_cirro.contract.documents import dump_call, dump_reused, parse_call, parse_reused
-from covalent_cirro.contract.protocol import (
-    Blob,
-    Call,
-    Inline,
-    Input,
-    Location,
-    NodeOutput,
-    Package,
-    ProtocolError,
-    Reused,
-    Task,
-)
+from covalent_cirro.contract.places import Location
+from covalent_cirro.contract.protocol import Call, Package, ProtocolError, Reused, Task
+from covalent_cirro.contract.references import Blob, Inline, Input, NodeOutput
 from covalent_cirro.electron.reuse.package_files import ARCHIVE_BYTES, Files, PackedFile, reached
 from covalent_cirro.electron.reuse.pickles import describe
 from covalent_cirro.electron.reuse.reasons import changes, nearest

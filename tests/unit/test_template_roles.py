@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from covalent_cirro import settings
-from covalent_cirro.contract import log_parts, protocol
+from covalent_cirro.contract import log_parts, places
 from covalent_cirro.electron import send
 from covalent_cirro.jobs.tags import DISPATCH_TAG
 from tests.unit.template_facts import IAM_ACTIONS, TEMPLATES, as_list
@@ -113,7 +113,7 @@ def test_resources_are_of_this_deployment_or_bear_our_name() -> None:
 def test_job_role_does_what_the_runner_does_and_no_more() -> None:
     """It reads its call and blobs, writes outcome, log, blobs and checkpoints, and deletes none but these; it cannot
     change a call, nor touch AWS Batch."""
-    where = protocol.location("b", TEMPLATE.defaults["S3Prefix"] + "/", "dispatch", 3, "018f5e2b7c00c0ffee01")
+    where = places.location("b", TEMPLATE.defaults["S3Prefix"] + "/", "dispatch", 3, "018f5e2b7c00c0ffee01")
     blob = where.blob_key("0" * 64)
     for key in (where.call_key, where.outcome_key, blob):
         assert allows_key("JobRole", "s3:GetObject", key)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from covalent_cirro.aws import blob_objects
-from covalent_cirro.contract import protocol
+from covalent_cirro.contract import places
 from tests.unit.template_facts import TEMPLATES
 
 STORAGE = TEMPLATES["storage"]
@@ -41,7 +41,7 @@ def test_all_that_we_write_expires() -> None:
     }
     assert list(expire.values()) == [{"Ref": "ExpireAfterDays"}] * 2
     prefix = STORAGE.defaults["S3Prefix"] + "/"
-    for key in (protocol.blob_key(prefix, "0" * 64), protocol.location("b", prefix, "d", 0, "c").outcome_key):
+    for key in (places.blob_key(prefix, "0" * 64), places.location("b", prefix, "d", 0, "c").outcome_key):
         assert any(key.startswith(start) for start in expire)
     assert all(rule["Status"] == "Enabled" for rule in rules)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import pickle
 from typing import Any
@@ -14,26 +15,23 @@ from covalent._workflow.transportable_object import TransportableObject
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from covalent_cirro.contract import documents, limits, log_parts, protocol, tobj
+from covalent_cirro.contract import documents, failure_kinds, limits, log_parts, places, protocol, tobj
+from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.log_parts import Part
+from covalent_cirro.contract.maps import Chunk, ItemFailure, ItemResults, Mapped, MappedArgument, Span
+from covalent_cirro.contract.places import Location
 from covalent_cirro.contract.protocol import (
-    Blob,
     Call,
-    Failure,
-    Inline,
-    Kind,
-    Location,
     Log,
-    NodeOutput,
     NodeResult,
     Outcome,
     Output,
     Package,
-    StoredInput,
     Task,
     Tried,
     Usage,
 )
+from covalent_cirro.contract.references import Blob, Inline, Joined, NodeOutput, StoredInput
 from covalent_cirro.runner import exits
 
 SHA = "0f" * 32
@@ -101,15 +99,40 @@ def test_a_file_that_is_no_tobj_is_refused(data: bytes) -> None:
 blobs = st.builds(Blob, st.just(SHA), st.integers(0, 9), st.sampled_from(["raw", "zlib"]), st.integers(0, 9))
 refs = st.one_of(st.builds(Inline, st.binary(max_size=50)), blobs)
 texts = st.text(max_size=20)
+
+
+@st.composite
+def mapped(draw: st.DrawFn) -> Mapped:
+    """Shares of up to twenty items, and an argument for each of one or two names."""
+    cuts = draw(st.lists(st.integers(0, 20), min_size=2, max_size=5, unique=True).map(sorted))
+    children = tuple(itertools.pairwise(cuts))
+    arguments = []
+    for name in draw(st.lists(texts, min_size=1, max_size=2)):
+        sources = tuple(draw(st.lists(refs, min_size=1, max_size=3)))
+        span = st.builds(Span, st.integers(0, len(sources) - 1), st.integers(0, 99), st.integers(0, 99))
+        spans = tuple(tuple(draw(st.lists(span, max_size=2))) for _ in children)
+        arguments.append(MappedArgument(name, sources, spans))
+    errors = draw(st.sampled_from(["raise", "stop", "return"]))
+    return Mapped(cuts[-1], children, tuple(arguments), draw(st.integers(1, 9)), errors)
+
+
 tasks = st.builds(
     Task,
     st.integers(0, 99),
     texts,
     refs,
     st.none() | refs,
-    st.lists(st.one_of(refs, st.builds(NodeOutput, st.integers(0, 9))), max_size=3).map(tuple),
+    st.lists(
+        st.one_of(
+            refs,
+            st.builds(NodeOutput, st.integers(0, 9)),
+            st.builds(Joined, st.lists(refs, max_size=3).map(tuple)),
+        ),
+        max_size=3,
+    ).map(tuple),
     st.dictionaries(texts, refs, max_size=3),
     arguments=st.dictionaries(texts, texts, max_size=3).map(lambda each: tuple(each.items())),
+    mapped=st.none() | mapped(),
 )
 calls = st.builds(
     Call,
@@ -164,16 +187,30 @@ def test_the_beginning_of_a_values_text_is_read(most: int, read: str) -> None:
 no_logs = st.builds(Log, st.integers(0, 9), st.just(()), texts)
 failures = st.builds(
     Failure,
-    st.sampled_from(sorted(protocol.KINDS)),
+    st.sampled_from(sorted(failure_kinds.KINDS)),
     texts,
     texts,
     texts,
     st.none() | st.integers(0, 255),
     texts,
 )
+
+
+@st.composite
+def item_results(draw: st.DrawFn) -> ItemResults:
+    """Chunks that follow one another, whatever failed in them."""
+    cuts = draw(st.lists(st.integers(0, 20), max_size=5, unique=True).map(sorted))
+    return ItemResults(
+        tuple(Chunk(first, stop, draw(refs)) for first, stop in itertools.pairwise(cuts)),
+        tuple(draw(st.lists(st.builds(ItemFailure, st.integers(0, 20), failures), max_size=2))),
+        tuple(draw(st.lists(st.integers(0, 9000).map(lambda ms: ms / 1000), max_size=3))),
+    )
+
+
 ends = st.one_of(
-    st.tuples(st.builds(Output, refs, refs, texts, texts), st.none()),
-    st.tuples(st.none(), failures),
+    st.tuples(st.builds(Output, refs, refs, texts, texts), st.none(), st.none()),
+    st.tuples(st.none(), failures, st.none() | item_results()),
+    st.tuples(st.none(), st.none(), item_results()),
 )
 
 
@@ -189,8 +226,8 @@ def node_results(draw: st.DrawFn) -> tuple[NodeResult, ...]:
             parts = tuple(Part(2, stream, index[stream] + i).name for i in range(count))
             index[stream] += count
             logs.append(draw(no_logs)._replace(parts=parts))
-        output, failure = draw(ends)
-        found.append(NodeResult(node_id, output, failure, *logs))
+        output, failure, items = draw(ends)
+        found.append(NodeResult(node_id, output, failure, *logs, items))
     return tuple(found)
 
 
@@ -254,9 +291,9 @@ def test_an_outcome_without_a_code_is_not_authentic() -> None:
 @given(st.from_regex(r"[0-9a-f]{32}", fullmatch=True))
 def test_a_job_is_given_its_call_and_its_key(mac_key: str) -> None:
     """In one argument; a call alone is one too."""
-    place = protocol.location("bucket", "a#b/", "d-1", 3, "018f5e2b7c00c0ffee01")
-    assert protocol.parse_call_argument(protocol.call_argument(place, mac_key)) == (place, mac_key)
-    assert protocol.parse_call_argument(place.call_uri) == (place, "")
+    place = places.location("bucket", "a#b/", "d-1", 3, "018f5e2b7c00c0ffee01")
+    assert places.parse_call_argument(places.call_argument(place, mac_key)) == (place, mac_key)
+    assert places.parse_call_argument(place.call_uri) == (place, "")
 
 
 def test_what_is_no_call_is_not_listed_as_one() -> None:
@@ -265,13 +302,13 @@ def test_what_is_no_call_is_not_listed_as_one() -> None:
     call_id = "018f5e2b7c00c0ffee01"
     ours = [f"{base}{call_id}/{name}" for name in ("call.json", "log/01/stdout.000000", "log/call.json")]
     others = [f"{base}log/call.json", f"{base}checkpoint/call.json", f"{base}{call_id}", f"{base}x/{call_id}/call.json"]
-    found = protocol.calls_among([*others, *ours, "elsewhere"], "bucket", "cirro/", "d")
+    found = places.calls_among([*others, *ours, "elsewhere"], "bucket", "cirro/", "d")
     assert found == {Location("bucket", f"{base}{call_id}/"): {"call.json", "log/01/stdout.000000", "log/call.json"}}
 
 
 def test_a_call_tells_when_it_was_made() -> None:
     """To the millisecond."""
-    assert protocol.call_made_at(f"{1_700_000_000_123:012x}{'0' * 8}") == 1_700_000_000.123
+    assert places.call_made_at(f"{1_700_000_000_123:012x}{'0' * 8}") == 1_700_000_000.123
 
 
 @pytest.mark.parametrize("character", ["x", "\0", "🌲", "\ud800", '"'], ids=ascii)
@@ -381,8 +418,8 @@ def test_another_format_says_which_side_to_update(version: object, side: str) ->
 @given(st.sampled_from(["", "p/", "p/q/", "jobs/"]), st.integers(0, 99))
 def test_the_uri_of_a_call_leads_back_to_its_place(prefix: str, node_id: int) -> None:
     """Whatever the prefix."""
-    place = protocol.location("bucket", prefix, "d-1", node_id, "018f5e2b7c00c0ffee01")
-    assert protocol.parse_call_uri(place.call_uri) == place
+    place = places.location("bucket", prefix, "d-1", node_id, "018f5e2b7c00c0ffee01")
+    assert places.parse_call_uri(place.call_uri) == place
     assert (place.prefix, place.call_id) == (prefix, "018f5e2b7c00c0ffee01")
 
 
@@ -398,7 +435,7 @@ def test_the_uri_of_a_call_leads_back_to_its_place(prefix: str, node_id: int) ->
 def test_what_is_not_the_uri_of_a_call_is_refused(uri: str) -> None:
     """The runner's only argument."""
     with pytest.raises(protocol.ProtocolError):
-        protocol.parse_call_uri(uri)
+        places.parse_call_uri(uri)
 
 
 def test_versions_that_cannot_work_together_are_told_with_both_remedies() -> None:
@@ -410,4 +447,4 @@ def test_versions_that_cannot_work_together_are_told_with_both_remedies() -> Non
     assert "image with Python 3.11" in conflict
     assert "dispatch from Python 3.10" in conflict
     assert "cloudpickle==3.1.2" in (protocol.version_conflict(call, "3.11.7", "2.2.1") or "")
-    assert Kind.RAISED in protocol.KINDS
+    assert Kind.RAISED in failure_kinds.KINDS

@@ -19,7 +19,7 @@ from typing import Protocol
 from covalent_cirro import local_files
 from covalent_cirro.contract import log_parts
 from covalent_cirro.contract.limits import MAX_PART_BYTES
-from covalent_cirro.contract.protocol import Location
+from covalent_cirro.contract.places import Location
 from covalent_cirro.covalent_server.view import LogFile
 from covalent_cirro.errors import CirroError, TooLarge
 

@@ -12,15 +12,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from covalent_cirro.contract.documents import dump_reused, parse_reused
-from covalent_cirro.contract.protocol import (
-    MAX_DOCUMENT_BYTES,
-    Call,
-    Location,
-    Outcome,
-    ProtocolError,
-    Reused,
-    parse_call_uri,
-)
+from covalent_cirro.contract.places import Location, parse_call_uri
+from covalent_cirro.contract.protocol import MAX_DOCUMENT_BYTES, Call, Outcome, ProtocolError, Reused
 from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.covalent_server.status_board import board
 from covalent_cirro.electron.engine.engine import Engine

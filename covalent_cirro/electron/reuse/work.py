@@ -14,7 +14,8 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from covalent_cirro.contract.protocol import Blob, Call, Inline, Input, NodeOutput, Ref
+from covalent_cirro.contract.protocol import Call
+from covalent_cirro.contract.references import Blob, Inline, Input, NodeOutput, Ref
 from covalent_cirro.electron.reuse.package_files import ARCHIVE_BYTES, Files, reached
 from covalent_cirro.electron.reuse.pickles import Described, describe
 

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from covalent_cirro.aws.prices import ON_DEMAND, SPOT
-from covalent_cirro.contract.protocol import Arguments, Inline, Kind, Outcome, Reused, Usage
+from covalent_cirro.contract.failure_kinds import Kind
+from covalent_cirro.contract.protocol import Arguments, Outcome, Reused, Usage
+from covalent_cirro.contract.references import Inline
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.ends import HOST_LOST, OUT_OF_MEMORY
 from covalent_cirro.jobs.machines import InstanceType, Need

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from covalent_cirro.aws.clients import run_blocking
 from covalent_cirro.aws.prices import ON_DEMAND, SPOT, Price, Prices, SpotHistory, shipped, shipped_price
-from covalent_cirro.contract.protocol import call_made_at
+from covalent_cirro.contract.places import call_made_at
 from covalent_cirro.covalent_server import config
 from covalent_cirro.errors import AccessDenied, CirroError, StackError
 from covalent_cirro.history import find

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from covalent_cirro.contract import protocol
+from covalent_cirro.contract import places, protocol
 from covalent_cirro.runner.checkpoints import link
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class CheckpointPlace(NamedTuple):
     """
 
     control: str
-    location: protocol.Location
+    location: places.Location
     node_id: int
     job_id: str
     attempt: int

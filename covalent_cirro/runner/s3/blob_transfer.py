@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from covalent_cirro.contract import checksums
-from covalent_cirro.contract.protocol import Blob, blob_key
+from covalent_cirro.contract.places import blob_key
+from covalent_cirro.contract.references import Blob
 from covalent_cirro.runner.s3 import answers
 
 if TYPE_CHECKING:

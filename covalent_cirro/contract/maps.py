@@ -1,0 +1,134 @@
+"""What executor and runner exchange about a mapped electron, whose function is called once for each item of a list.
+
+One call runs all items. Its job is an array job of AWS Batch: child ``i`` runs the items of ``Mapped.children[i]``, in
+their order. A map that needs one job only has an ordinary job, which runs ``children[0]``. A child reads ``call.json``
+and the bytes of its own items, and writes an outcome of its own (`places.Location.child`).
+
+Lists travel as `nested` pickles, which can be cut and joined without unpickling an item. The *body* of a list is the
+part of its nested pickle between ``EMPTY_LIST`` and ``STOP``: for each item a part and APPEND. A body may be cut
+between items, and bodies that are joined are a body. Pure, and the standard library only.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from covalent_cirro.contract.failure_kinds import Failure
+from covalent_cirro.contract.references import Ref
+
+MAX_CHILDREN = 10_000
+"""Most jobs of an array job (Batch User Guide, Array jobs)."""
+
+MIN_CHILDREN = 2
+"""Fewest jobs of an array job (Batch API Reference, ArrayProperties)."""
+
+MAX_ITEMS = 1_000_000
+"""Most items of a mapped electron: a limit of ours, so that a document that is refused cannot ask for more."""
+
+MAX_CHUNKS = 20_000
+"""Chunks of one child's results; one is written each half minute at most, which is a week."""
+
+MAX_BODIES = 200_000
+"""Most bodies that an input is joined from: those of ten thousand children with twenty chunks each."""
+
+ITEM_VARIABLE = "CIRRO_ITEM"
+"""Variable of the electron's process while it computes an item: ``index/length``, both in the whole list."""
+
+ITEM_FUNCTION = "__cirro_item__"
+"""Attribute of the function of a mapped electron: the function of one item. The runner calls it with the shared
+arguments, and with one item by name for each mapped argument."""
+
+
+class Span(NamedTuple):
+    """Consecutive bytes of a source.
+
+    Attributes:
+        source: Index in `MappedArgument.sources`.
+        offset: Position of the first byte, in the stored bytes of the source.
+        size: Number of bytes.
+    """
+
+    source: int
+    offset: int
+    size: int
+
+
+class MappedArgument(NamedTuple):
+    """An argument of which each call of the function gets one item.
+
+    Attributes:
+        name: Name of the parameter.
+        sources: Where the bytes of the items lie. Blobs are stored as they are (codec ``raw``), so that a child can
+            read a range of them.
+        spans: For each child the spans that, joined, are the body of its items.
+    """
+
+    name: str
+    sources: tuple[Ref, ...]
+    spans: tuple[tuple[Span, ...], ...]
+
+
+class Mapped(NamedTuple):
+    """What makes a task one that is called for each item.
+
+    Attributes:
+        length: Number of items of the whole list, also where this call runs only some of them (a further try).
+        children: For each job of the array its items, as (first, stop) in the whole list: ``first <= i < stop``.
+        arguments: The mapped arguments; there is at least one.
+        parallel: Number of items that a job computes at a time, each in a process of its own.
+        on_error: ``"raise"``: an item that fails does not end the others; ``"stop"``: it ends its job; ``"return"``:
+            the error is the item's result.
+    """
+
+    length: int
+    children: tuple[tuple[int, int], ...]
+    arguments: tuple[MappedArgument, ...]
+    parallel: int = 1
+    on_error: str = "raise"
+
+
+class Chunk(NamedTuple):
+    """The results of consecutive items.
+
+    Attributes:
+        first: The first item, in the whole list.
+        stop: The item after the last.
+        body: The body of the list of results. An item that failed has a part too: with ``on_error="return"`` the
+            pickle of its `covalent_cirro.ElectronFailed`, else that of `None`.
+    """
+
+    first: int
+    stop: int
+    body: Ref
+
+
+class ItemFailure(NamedTuple):
+    """An item that failed.
+
+    Attributes:
+        item: Its index in the whole list.
+        failure: Why.
+    """
+
+    item: int
+    failure: Failure
+
+
+class ItemResults(NamedTuple):
+    """What a child computed.
+
+    Attributes:
+        chunks: Results, in the order of the items, without gaps from the child's first item on. They end before the
+            child's last item where the child was ended, or stopped at a failure.
+        failures: Items that failed, in order. Beyond the limits of an outcome, the last ones have no traceback.
+        seconds: Seconds that each item of the chunks took, in order; 0.001 s is the resolution.
+    """
+
+    chunks: tuple[Chunk, ...]
+    failures: tuple[ItemFailure, ...] = ()
+    seconds: tuple[float, ...] = ()
+
+    @property
+    def stop(self) -> int | None:
+        """The item after the last one that has a result; `None` without chunks."""
+        return self.chunks[-1].stop if self.chunks else None
