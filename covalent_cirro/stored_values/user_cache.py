@@ -25,7 +25,7 @@ from covalent_cirro.stored_values import unpacking
 from covalent_cirro.stored_values.buckets import Bucket, settings_of
 from covalent_cirro.stored_values.progress_bar import progress
 
-KEPT_S = 7 * 24 * 3600.0
+KEPT_S = 30 * 24 * 3600.0
 """Seconds for which bytes are kept after their last use."""
 
 FOLDER = "stored"

@@ -35,6 +35,12 @@ on_aws, on_host = small(scaled_sum), ct.electron(scaled_sum, executor="local")
 
 
 @small
+def one() -> int:
+    """What is computed first."""
+    return 1
+
+
+@small
 def total_of(items: list[Any], more: dict[str, Any]) -> float:
     """Handles in lists and dicts."""
     return float(sum(each.sum() for each in items) + more["data"].sum())
@@ -59,7 +65,8 @@ def test_every_executor_gets_the_value(stack: Any, tmp_path: Any) -> None:
 
     def lattice(data: Any, notes: Any) -> Any:
         plain = [on_aws(data, 1.0), on_host(data, 4.0), inner(data)]
-        return plain, total_of([data, data], {"data": data}), head_of(notes), data
+        shifted = on_aws(one() + data, 1.0)  # Covalent's own node, which needs the value: a job
+        return [*plain, shifted], total_of([data, data], {"data": data}), head_of(notes), data
 
     result = ct.get_result(ct.dispatch(ct.lattice(lattice, executor=CIRRO))(data, notes), wait=True)
     failures = [
@@ -67,15 +74,9 @@ def test_every_executor_gets_the_value(stack: Any, tmp_path: Any) -> None:
     ]
     assert str(result.status) == "COMPLETED", failures
     sums, in_containers, head, returned = result.result
-    assert sums == [200_000.0, 800_000.0, 600_000.0]
+    assert sums == [200_000.0, 800_000.0, 600_000.0, 400_000.0]
     assert (in_containers, head) == (600_000.0, "first line")
     assert returned == data
-
-
-@small
-def one() -> int:
-    """What is computed first."""
-    return 1
 
 
 @small
