@@ -53,10 +53,13 @@ class Stored:
         """What the handle names."""
         return self._reference
 
-    def load(self) -> Any:
+    def load(self, *, executor: Any = None) -> Any:
         """Read the value in this process; of a file or folder, the path of a copy that is not to be written to.
 
         The bytes are fetched once, into Covalent's cache folder of this user.
+
+        Args:
+            executor: The `CirroBatchExecutor` whose account is used, as for `covalent_cirro.stored`.
 
         Raises:
             StoredError: It is not in the bucket any more.
@@ -65,7 +68,7 @@ class Stored:
         """
         from covalent_cirro.stored_values import user_cache
 
-        return user_cache.load(self._reference)
+        return user_cache.load(self._reference, executor)
 
     def __str__(self) -> str:
         return f"stored {self._reference.label}"

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from covalent_cirro.aws import blobs
 from covalent_cirro.contract.stored_references import StoredReference
 from covalent_cirro.electron import cache_folder
 from covalent_cirro.errors import SettingsError
+from covalent_cirro.settings import Settings
 from covalent_cirro.stored_values import unpacking
 from covalent_cirro.stored_values.buckets import Bucket, settings_of
 from covalent_cirro.stored_values.progress_bar import progress
@@ -30,10 +32,13 @@ KEPT_S = 30 * 24 * 3600.0
 
 FOLDER = "stored"
 
+_outer: ContextVar[Settings | None] = ContextVar("outer", default=None)
+"""Settings with which a value is read whose inner handles are unpickled now."""
 
-def load(reference: StoredReference) -> Any:
+
+def load(reference: StoredReference, executor: Any = None) -> Any:
     """The value of a reference, or the path of its file or folder; see `handles.Stored.load`."""
-    settings = settings_of()
+    settings = (_outer.get() if executor is None else None) or settings_of(executor)
     place = _folder(settings.cache_dir)
     path = place / f"{reference.blob.sha256}.bytes"
     with _alone(place, reference.blob.sha256):
@@ -43,7 +48,11 @@ def load(reference: StoredReference) -> Any:
         os.utime(path)
         if os.path.isdir(place / reference.blob.sha256):
             os.utime(place / reference.blob.sha256)
-    return unpacking.opened(reference, str(path), str(place))
+    token = _outer.set(settings)
+    try:
+        return unpacking.opened(reference, str(path), str(place))
+    finally:
+        _outer.reset(token)
 
 
 def _folder(cache_dir: str | None) -> Path:

@@ -18,7 +18,7 @@ from covalent.executor.utils.wrappers import wrapper_fn
 from covalent_cirro import CirroBatchExecutor, stored
 from covalent_cirro.aws import blob_objects
 from covalent_cirro.electron import without_server
-from covalent_cirro.errors import CirroError, SettingsError, StoredError
+from covalent_cirro.errors import CirroError, DigestMismatch, SettingsError, StoredError
 from tests.plugin.conftest import Account
 
 Executor = Callable[..., CirroBatchExecutor]
@@ -137,22 +137,22 @@ async def test_what_a_waiting_job_names_is_renewed_and_listed(
     assert [each.label for each in written.call.stored] == ["bytes, 400 kB"]
 
 
-def test_a_handle_is_read_where_its_user_wants_it(
-    executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From the bucket once, then from a private folder; changed bytes are refused."""
+def test_a_handle_is_read_where_its_user_wants_it(account: Account, executor: Executor, tmp_path: Path) -> None:
+    """From the bucket once, then from a private folder, with the values inside."""
     made = executor()
-    monkeypatch.setattr("covalent_cirro.stored_values.user_cache.settings_of", lambda: made.settings)
     inner = stored([1, 2], executor=made)
     handle = stored({"x": inner, "y": np.arange(50_000)}, executor=made)
-    loaded = handle.load()
+    loaded = handle.load(executor=made)
     assert loaded["x"] == [1, 2]
     assert loaded["y"].sum() == np.arange(50_000).sum()
     assert oct((tmp_path / "cache" / "stored").stat().st_mode)[-3:] == "700"
+    account.emulator.calls.reset()
+    assert handle.load(executor=made)["x"] == [1, 2]
+    assert counts(account) == {}
     folder = tmp_path / "pictures"
     folder.mkdir()
     (folder / "a.txt").write_text("a")
-    copy = Path(stored(path=folder, executor=made).load())
+    copy = Path(stored(path=folder, executor=made).load(executor=made))
     assert (copy.name, (copy / "a.txt").read_text()) == ("pictures", "a")
     with pytest.raises(AttributeError, match=r"handle, which has no 'shape'.*load\(\)"):
         _ = handle.shape
@@ -163,7 +163,7 @@ def test_covalents_other_executors_give_the_value_and_their_own_nodes_the_handle
 ) -> None:
     """As Dask's workers run electrons, and nodes that make lists."""
     made = executor()
-    monkeypatch.setattr("covalent_cirro.stored_values.user_cache.settings_of", lambda: made.settings)
+    monkeypatch.setattr("covalent_cirro.stored_values.user_cache.settings_of", lambda _: made.settings)
     handle = stored([1, 2, 3], executor=made)
 
     def _auto_list_node(*values: Any) -> list[Any]:
@@ -179,11 +179,10 @@ def test_covalents_other_executors_give_the_value_and_their_own_nodes_the_handle
     assert run(_auto_list_node, handle, 4) == [handle, 4]
 
 
-def test_tensors_come_back_as_they_were(executor: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensors_come_back_as_they_were(executor: Executor) -> None:
     """Views, parameters, types that NumPy lacks, and empty ones."""
     torch = pytest.importorskip("torch")
     made = executor()
-    monkeypatch.setattr("covalent_cirro.stored_values.user_cache.settings_of", lambda: made.settings)
     given = {
         "view": torch.arange(200_000).reshape(2, -1).t(),
         "half": torch.ones(3, dtype=torch.bfloat16),
@@ -191,11 +190,25 @@ def test_tensors_come_back_as_they_were(executor: Executor, monkeypatch: pytest.
         "weight": torch.nn.Parameter(torch.rand(4)),
     }
     handle = stored(given, executor=made)
-    loaded = handle.load()
+    loaded = handle.load(executor=made)
     assert all(torch.equal(loaded[name], each) for name, each in given.items())
     assert loaded["weight"].requires_grad
     loaded["view"][0, 0] = 7  # memory that can be written to
     assert str(stored(given["view"], executor=made)).startswith("stored tensor int64 (100000, 2), ")
+
+
+def test_changed_bytes_are_refused_where_they_are_read(account: Account, executor: Executor) -> None:
+    """And what is gone, with words; nothing of it stays in the folder."""
+    made = executor()
+    handle = stored(b"mine" * 50_000, executor=made)
+    bucket, key = handle.uri.removeprefix("s3://").split("/", 1)
+    account.client("s3").put_object(Bucket=bucket, Key=key, Body=b"other")
+    with pytest.raises(DigestMismatch, match="is damaged"):
+        handle.load(executor=made)
+    account.client("s3").delete_object(Bucket=bucket, Key=key)
+    with pytest.raises(StoredError, match=r"not in the bucket any more.*Call stored"):
+        handle.load(executor=made)
+    assert stored(b"mine" * 50_000, executor=made).load(executor=made) == b"mine" * 50_000
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import copy
 import dataclasses
+import io
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from covalent_cirro.contract.stored_references import MARKER, ReferenceFinder, S
 from covalent_cirro.electron import stored_inputs
 from covalent_cirro.errors import SettingsError, StoredError
 from covalent_cirro.jobs import arguments
-from covalent_cirro.stored_values import describing
+from covalent_cirro.stored_values import describing, progress_bar
 from covalent_cirro.stored_values.handles import Stored
 
 BLOB = Blob("0f" * 32, 10, "raw", 10)
@@ -176,6 +178,32 @@ def test_commands_and_the_panel_show_a_handle_in_short() -> None:
         ("config.lr", "0.1"),
         ("all", "[Stored(array float64 (2500, 2500), 50 MB), 1]"),
     )
+
+
+class Terminal(io.StringIO):
+    """A stderr that somebody looks at."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stderr", "quiet_s", "is_shown"),
+    [(Terminal, -1.0, True), (Terminal, 3600.0, False), (io.StringIO, -1.0, False)],
+    ids=["slow", "quick", "no terminal"],
+)
+def test_a_progress_bar_is_shown_on_a_terminal_and_only_if_it_takes_long(
+    monkeypatch: pytest.MonkeyPatch, stderr: Callable[[], io.StringIO], quiet_s: float, is_shown: bool
+) -> None:
+    """With what is stored, and how much of it is done."""
+    seen = stderr()
+    monkeypatch.setattr("sys.stderr", seen)
+    monkeypatch.setattr(progress_bar, "QUIET_S", quiet_s)
+    with progress_bar.progress("storing [x]", 2000) as sent:
+        sent(1000)
+        sent(1000)
+    assert ("storing [x]" in seen.getvalue()) == is_shown
 
 
 # --- the server -------------------------------------------------------------------------------------------------------
