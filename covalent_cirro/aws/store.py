@@ -22,8 +22,8 @@ from covalent_cirro.aws.blob_objects import BlobObjects
 from covalent_cirro.aws.blobs import CHUNK_BYTES, Source, Staged, decode, stage
 from covalent_cirro.aws.single_flight import SingleFlight
 from covalent_cirro.contract import checksums, stored_references
+from covalent_cirro.contract.limits import INLINE_BYTES
 from covalent_cirro.contract.places import Location, blob_key, calls_among, node_base
-from covalent_cirro.contract.protocol import INLINE_BYTES
 from covalent_cirro.contract.references import Blob, Inline, Ref
 from covalent_cirro.contract.stored_references import StoredReference
 from covalent_cirro.errors import DigestMismatch, NotFound, TooLarge

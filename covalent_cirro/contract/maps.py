@@ -11,9 +11,11 @@ between items, and bodies that are joined are a body. Pure, and the standard lib
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from covalent_cirro.contract.failure_kinds import Failure
+from covalent_cirro.contract.limits import INLINE_BYTES, MAX_ARGUMENTS, NAME_CHARS
+from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.references import Ref
 
 MAX_CHILDREN = 10_000
@@ -27,9 +29,6 @@ MAX_ITEMS = 1_000_000
 
 MAX_CHUNKS = 20_000
 """Chunks of one child's results; one is written each half minute at most, which is a week."""
-
-MAX_BODIES = 200_000
-"""Most bodies that an input is joined from: those of ten thousand children with twenty chunks each."""
 
 ITEM_VARIABLE = "CIRRO_ITEM"
 """Variable of the electron's process while it computes an item: ``index/length``, both in the whole list."""
@@ -63,9 +62,14 @@ class MappedArgument(NamedTuple):
         spans: For each child the spans that, joined, are the body of its items.
     """
 
-    name: str
+    name: Annotated[str, NAME_CHARS]
     sources: tuple[Ref, ...]
     spans: tuple[tuple[Span, ...], ...]
+
+    def check(self, path: str, _limit: Any) -> None:
+        """Refuse spans of a source that is not there."""
+        if any(span.source >= len(self.sources) for spans in self.spans for span in spans):
+            raise ProtocolError(f"{path}.spans names a source that is not there")
 
 
 class Mapped(NamedTuple):
@@ -80,11 +84,18 @@ class Mapped(NamedTuple):
             the error is the item's result.
     """
 
-    length: int
-    children: tuple[tuple[int, int], ...]
-    arguments: tuple[MappedArgument, ...]
+    length: Annotated[int, MAX_ITEMS]
+    children: Annotated[tuple[tuple[int, int], ...], MAX_CHILDREN]
+    arguments: Annotated[tuple[MappedArgument, ...], MAX_ARGUMENTS]
     parallel: int = 1
     on_error: str = "raise"
+
+    def check(self, path: str, _limit: Any) -> None:
+        """Refuse children without items, and arguments with spans for other children."""
+        if not self.children or any(not first < stop <= self.length for first, stop in self.children):
+            raise ProtocolError(f"{path}.children are not ranges of the {self.length} items")
+        if not self.arguments or any(len(each.spans) != len(self.children) for each in self.arguments):
+            raise ProtocolError(f"{path}.arguments do not have spans for {len(self.children)} children")
 
 
 class Chunk(NamedTuple):
@@ -97,9 +108,9 @@ class Chunk(NamedTuple):
             pickle of its `covalent_cirro.ElectronFailed`, else that of `None`.
     """
 
-    first: int
-    stop: int
-    body: Ref
+    first: Annotated[int, MAX_ITEMS]
+    stop: Annotated[int, MAX_ITEMS]
+    body: Annotated[Ref, INLINE_BYTES]
 
 
 class ItemFailure(NamedTuple):
@@ -110,7 +121,7 @@ class ItemFailure(NamedTuple):
         failure: Why.
     """
 
-    item: int
+    item: Annotated[int, MAX_ITEMS]
     failure: Failure
 
 
@@ -124,9 +135,17 @@ class ItemResults(NamedTuple):
         seconds: Seconds that each item of the chunks took, in order; 0.001 s is the resolution.
     """
 
-    chunks: tuple[Chunk, ...]
-    failures: tuple[ItemFailure, ...] = ()
-    seconds: tuple[float, ...] = ()
+    chunks: Annotated[tuple[Chunk, ...], MAX_CHUNKS]
+    failures: Annotated[tuple[ItemFailure, ...], MAX_ITEMS] = ()
+    seconds: Annotated[tuple[float, ...], MAX_ITEMS] = ()
+
+    def check(self, path: str, _limit: Any) -> None:
+        """Refuse chunks with gaps between them."""
+        stop = self.chunks[0].first if self.chunks else 0
+        for i, chunk in enumerate(self.chunks):
+            if chunk.first != stop or chunk.stop <= stop:
+                raise ProtocolError(f"{path}.chunks[{i}] does not follow the chunk before it")
+            stop = chunk.stop
 
     @property
     def stop(self) -> int | None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from covalent_cirro.contract import limits
-from covalent_cirro.contract.documents import dump_ref, parse_blob
-from covalent_cirro.contract.fields import Fields
-from covalent_cirro.contract.protocol import ProtocolError
+from covalent_cirro.contract import codec, limits
+from covalent_cirro.contract.fields import shown
+from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.references import Blob
 
 MARKER = "covalent-cirro stored value 1 "
@@ -47,25 +46,24 @@ class StoredReference(NamedTuple):
     """
 
     bucket: str
-    prefix: str
+    prefix: Annotated[str, limits.KEY_CHARS]
     kind: str
-    name: str
-    label: str
+    name: Annotated[str, _NAME_CHARS]
+    label: Annotated[str, limits.STORED_CHARS]
     blob: Blob
-    within: tuple[Blob, ...] = ()
+    within: Annotated[tuple[Blob, ...], MAX_WITHIN] = ()
+
+    def check(self, path: str, _limit: Any) -> None:
+        """Refuse an unknown kind, and what is not the name of a file: it becomes part of a path."""
+        if self.kind not in (VALUE, FILE, FOLDER):
+            raise ProtocolError(f"{path}.kind is {shown(self.kind)}: update the side that reads it")
+        if self.kind != VALUE and (self.name in (".", "..") or _NAME.fullmatch(self.name) is None):
+            raise ProtocolError(f"{path}.name is not the name of a file")
 
 
 def to_text(reference: StoredReference) -> str:
     """The text of a reference: the same for equal references. `from_text` reads it."""
-    document = {
-        "bucket": reference.bucket,
-        "prefix": reference.prefix,
-        "kind": reference.kind,
-        "name": reference.name,
-        "label": reference.label,
-        "blobs": [dump_ref(blob) for blob in (reference.blob, *reference.within)],
-    }
-    return f"{MARKER}{json.dumps(document, separators=(',', ':'))}{END}"
+    return f"{MARKER}{json.dumps(codec.dump(reference), separators=(',', ':'))}{END}"
 
 
 def from_text(text: str) -> StoredReference:
@@ -80,22 +78,7 @@ def from_text(text: str) -> StoredReference:
         document = json.loads(text[len(MARKER) :])
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"the text of a stored value is damaged: {error}") from error
-    fields = Fields(document, "stored")
-    blobs = [parse_blob(Fields(each, "stored.blobs")) for each in fields.items("blobs", 1 + MAX_WITHIN)]
-    kind, name = fields.text("kind"), fields.text("name", _NAME_CHARS)
-    if not blobs or kind not in (VALUE, FILE, FOLDER):
-        raise ProtocolError("stored has no blob, or an unknown kind: update the side that reads it")
-    if kind != VALUE and (name in (".", "..") or _NAME.fullmatch(name) is None):
-        raise ProtocolError("stored.name is not the name of a file")  # it becomes part of a path
-    return StoredReference(
-        bucket=fields.text("bucket"),
-        prefix=fields.text("prefix", limits.KEY_CHARS),
-        kind=kind,
-        name=name,
-        label=fields.text("label", limits.STORED_CHARS),
-        blob=blobs[0],
-        within=tuple(blobs[1:]),
-    )
+    return codec.read(StoredReference, document, "stored")
 
 
 class ReferenceFinder:

@@ -1,7 +1,7 @@
 """The runner's parent process: fetches the call and its blobs, has the electrons run, and stores their results.
 
 The electron waits for the imports at the top of this file and for no others: awscrt, which takes longer than all of
-them, is imported once the electron has its request, unless it is needed before.
+them, is imported while the electron runs, or when it is needed. A short job with a small result does not need it.
 
 It never unpickles, and never puts a payload into a log line.
 """
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from covalent_cirro.contract import documents, places, protocol
+from covalent_cirro.contract import documents, limits, places, problems, protocol
 from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.protocol import Call, ExitCode, NodeResult, Outcome, Output, Task
 from covalent_cirro.contract.references import Blob, Inline, Ref
@@ -26,7 +26,7 @@ from covalent_cirro.runner import exits, requests, usage
 from covalent_cirro.runner.process import ElectronProcess, listen_to_stops
 from covalent_cirro.runner.pump import Pump
 from covalent_cirro.runner.s3 import answers, blob_transfer
-from covalent_cirro.runner.s3.quick_get import QuickGet
+from covalent_cirro.runner.s3.quick_requests import QuickRequests
 from covalent_cirro.runner.times import times_of
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Supervisor:
             self._where, self._mac_key = places.parse_call_argument(argument)
             self._endpoint = answers.Endpoint(self._environ)
             call = self._read_call()
-        except (answers.S3Error, protocol.ProtocolError) as error:
+        except (answers.S3Error, problems.ProtocolError) as error:
             _say(f"cannot read the call: {error}")
             return ExitCode.BAD_CALL
         except _Stop:
@@ -139,7 +139,7 @@ class Supervisor:
     # --- before the electrons ---
 
     def _read_call(self) -> Call:
-        quick = QuickGet(self._endpoint, self._environ)
+        quick = self._quick = QuickRequests(self._endpoint, self._environ)
 
         def get(key: str) -> bytes | None:
             # Without s3:ListBucket, S3 answers 403 for an object that does not exist.
@@ -154,13 +154,16 @@ class Supervisor:
             self._published = publication.published(get, self._where, self._mac_key, self._attempt)
         return call
 
-    def _read(self, quick: QuickGet, key: str) -> bytes:
+    def _read(self, quick: QuickRequests, key: str) -> bytes:
         found = quick.get(self._where.bucket, key)
         return (self._wait(self._client.get(self._where.bucket, key)) if found is None else found).body
 
     @property
     def _client(self) -> Client:
         """The S3 client, made at its first use, which is after the fork: it starts threads."""
+        return self._make_client()
+
+    def _make_client(self) -> Client:
         if self._loaded is None:
             from covalent_cirro.runner.s3.s3_client import Client
 
@@ -238,9 +241,8 @@ class Supervisor:
                 # The electron runs by now, and does not wait for this.
                 self._host = usage.HostFacts(self._environ)
                 gpus = usage.GpuWatch(self._environ)
-                self._client  # noqa: B018  (loaded by being asked for; the outcome needs it in any case)
             checkpoint = self._look_after_checkpoint(call, task, control, attempt)
-            done = pump.wait_for("done", self._on_event)
+            done = pump.wait_for("done", self._on_event, meanwhile=self._make_client)
             if done is not None and "output" in done:
                 answer = done["output"]
                 outputs[task.node_id] = done["output"]["pickle"]
@@ -261,7 +263,7 @@ class Supervisor:
             if checkpoint is not None:
                 checkpoint.finish(succeeded=not isinstance(answer, Failure), orderly=done is not None)
             # No electron runs after the failed one: the end of its log explains the failure.
-            tail_bytes = protocol.LOG_TAIL_BYTES if isinstance(answer, Failure) else exits.tail_bytes(len(call.tasks))
+            tail_bytes = limits.LOG_TAIL_BYTES if isinstance(answer, Failure) else exits.tail_bytes(len(call.tasks))
             raw.append((task, answer, pump.finish_logs(tail_bytes)))
         self._gpus = () if gpus is None else gpus.finish()
         for task, answer, logs in raw:
@@ -348,7 +350,7 @@ class Supervisor:
 
     def _store(self, path: str) -> Ref:
         size = os.path.getsize(path)
-        if size <= protocol.INLINE_BYTES and self._inlined + size <= protocol.INLINE_TOTAL_BYTES:
+        if size <= limits.INLINE_BYTES and self._inlined + size <= limits.INLINE_TOTAL_BYTES:
             self._inlined += size
             with open(path, "rb") as file:
                 return Inline(file.read())
@@ -362,7 +364,8 @@ class Supervisor:
         self._times["stored"] = time.time()
         outcome = self._outcome(call, results)
         try:
-            stands = publication.publish(self._client, self._where, outcome, self._mac_key)
+            quick = self._quick if self._loaded is None else None
+            stands = publication.publish(self._make_client, self._where, outcome, self._mac_key, quick)
         except publication.NotStored as error:
             _say(str(error))
             return ExitCode.STORE

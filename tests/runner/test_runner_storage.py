@@ -15,7 +15,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from covalent_cirro.contract import documents, protocol
+from covalent_cirro.contract import documents, limits
 from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.protocol import ExitCode, Log, NodeResult, Outcome, Output, Usage
 from covalent_cirro.contract.references import Blob, Inline
@@ -82,7 +82,7 @@ def test_refused_call_names_role_and_permission(runs: Any) -> None:
     [
         (b"{", "call.json is not JSON"),
         (b'{"format": 99}', "update the side that reads it"),
-        (b'{"format": 2}', "call.json.tasks is not a list"),
+        (b'{"format": 2}', "call.json.call_id is not a string"),
     ],
 )
 def test_call_that_is_not_understood_is_refused(runs: Any, document: bytes, words: str) -> None:
@@ -344,7 +344,7 @@ def test_own_outcome_whose_answer_was_lost_is_recognised(runs: Any) -> None:
         documents.dump_outcome(an_outcome()),
         documents.dump_outcome(an_outcome(), "f" * 32),
         b"no outcome",
-        b"x" * (protocol.MAX_DOCUMENT_BYTES + 1),
+        b"x" * (limits.MAX_DOCUMENT_BYTES + 1),
     ],
     ids=["of another call", "without a code", "of another key", "no outcome", "too large"],
 )

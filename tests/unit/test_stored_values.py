@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covalent_cirro.contract import stored_references
-from covalent_cirro.contract.protocol import STORED_KEPT, STORED_REFUSED, STORED_VARIABLE, ProtocolError
+from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.protocol import STORED_KEPT, STORED_REFUSED, STORED_VARIABLE
 from covalent_cirro.contract.references import Blob
 from covalent_cirro.contract.stored_references import MARKER, ReferenceFinder, StoredReference, from_text, to_text
 from covalent_cirro.electron import stored_inputs
