@@ -60,6 +60,7 @@ docs/cli
 docs/emulator
 docs/waiting
 docs/report
+docs/stored
 docs/checkpoints
 docs/retries
 docs/reuse

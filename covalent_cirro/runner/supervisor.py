@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from covalent_cirro.runner.checkpoints.keeper import Checkpoint
     from covalent_cirro.runner.checkpoints.listener import CheckpointListener
     from covalent_cirro.runner.s3.s3_client import Client, Pending
+    from covalent_cirro.runner.stored_blobs import StoredBlobs
 
 _STORE_MARGIN_S = 4.0
 """Seconds before SIGKILL that are reserved for the outcome: outputs that are not stored by then are abandoned."""
@@ -86,6 +87,7 @@ class Supervisor:
         self._inlined = 0
         self._published: int | None = None
         self._checkpoints: list[CheckpointListener] = []
+        self._stored: StoredBlobs | None = None
         listen_to_stops(self._on_sigterm)
         self._memory = usage.Memory({os.getpid(), process.pid, os.getppid()})
 
@@ -200,7 +202,20 @@ class Supervisor:
                 self._interrupt = False
         self._times["fetched"] = time.time()
         self._check_stop()
+        if call.stored:
+            self._offer_stored(call)
         return self._run_tasks(call, paths, pump)
+
+    def _offer_stored(self, call: Call) -> None:
+        """Listen to requests for the stored values that the call names."""
+        from covalent_cirro.runner.stored_blobs import StoredBlobs
+
+        client, where = self._client, self._where
+
+        def fetch(blob: Blob) -> str:
+            return blob_transfer.fetch(client, where.bucket, where.prefix, [blob], self._folder, self._wait)[blob]
+
+        self._stored = StoredBlobs(self._folder, call.stored, fetch)
 
     # --- the electrons ---
 
@@ -238,6 +253,8 @@ class Supervisor:
             if isinstance(answer, Failure) and checkpoint is not None and checkpoint.fetch_failed:
                 # The electron did not cause this, whatever it raised: another attempt may succeed.
                 answer = answer._replace(kind=Kind.FETCH, message=checkpoint.fetch_failed)
+            if isinstance(answer, Failure) and self._stored is not None and self._stored.failed:
+                answer = answer._replace(kind=Kind.FETCH, message=self._stored.failed)
             if isinstance(answer, Failure) and (pump.terminating or self._left_its_host(answer)):
                 answer = exits.terminated(task.name, answer)
             if task is call.tasks[-1] or isinstance(answer, Failure):
