@@ -361,6 +361,10 @@ class Outcome(NamedTuple):
         """Whether the job with this key wrote the outcome. True for a job that was submitted without a key."""
         return not mac_key or mac(self.digest, mac_key) == self.mac
 
+    def is_of(self, call_id: str, child_index: int | None) -> bool:
+        """Whether the outcome names this job of a call: all children of an array have the same key."""
+        return self.call_id == call_id and (child_index is None or self.job_id.endswith(f":{child_index}"))
+
     @property
     def is_final(self) -> bool:
         """Whether a further attempt of the job has nothing to do."""
