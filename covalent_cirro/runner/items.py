@@ -61,6 +61,7 @@ class Inputs:
     """
 
     def __init__(self, share: Share) -> None:
+        self._paths = share.items
         self._files: dict[str, BinaryIO] = {}
         self._lists: dict[str, list[nested.Value]] = {}
         self._first = share.first - share.skip
@@ -71,6 +72,10 @@ class Inputs:
                 message = f"the items of the argument {name!r} of {share.name!r} are not a list of the items' number"
                 raise NoResult(Failure(Kind.UNREADABLE, message))
             self._lists[name] = value
+
+    def reopen(self) -> None:
+        """Open the files anew."""
+        self._files = {name: open(path, "rb") for name, path in self._paths.items()}  # noqa: SIM115
 
     def of(self, item: int, stage: Callable[[str], None]) -> dict[str, Any]:
         """The value of each mapped argument for an item; ``stage`` is told which one is being unpickled."""
@@ -101,6 +106,10 @@ class ItemFunction:
             message = f"the function of {share.name!r} is not one of a mapped electron: it has no {ITEM_FUNCTION}"
             raise NoResult(Failure(Kind.UNREADABLE, message))
         self._inputs = Inputs(share)
+
+    def reopen(self) -> None:
+        """Open the items anew, in a process that was forked: a file that is open has one position for both."""
+        self._inputs.reopen()
 
     def compute(self, item: int, body: BinaryIO) -> tuple[float, Failure | None]:
         """Compute an item. Whatever the function does, the body gets one result.
@@ -184,6 +193,20 @@ def compute_all(share: Share, function: Any, args: list[Any], kwargs: dict[str, 
     call = ItemFunction(share, function, args, kwargs)
     with results.writing():
         journal = ItemWriter(share.folder)
+    if share.parallel > 1:
+        from covalent_cirro.runner.item_workers import compute_in_parallel
+
+        failed = compute_in_parallel(share, call, journal)
+    else:
+        failed = _compute_in_turn(share, call, journal)
+    os.environ.pop(ITEM_VARIABLE, None)
+    if failed and share.on_error != "return":
+        # As after an electron that raised, nothing that was to follow it is called. The supervisor says which failed.
+        raise NoResult(Failure(Kind.ITEMS, "items failed"))
+
+
+def _compute_in_turn(share: Share, call: ItemFunction, journal: ItemWriter) -> bool:
+    """Compute the items one after another; whether one failed. With ``on_error="stop"`` none begins after that."""
     failed = False
     for item in range(share.first, share.stop):
         seconds, failure = call.compute(item, journal.body)
@@ -192,7 +215,4 @@ def compute_all(share: Share, function: Any, args: list[Any], kwargs: dict[str, 
         failed = failed or failure is not None
         if failed and share.on_error == "stop":
             break
-    os.environ.pop(ITEM_VARIABLE, None)
-    if failed and share.on_error != "return":
-        # As after an electron that raised, nothing that was to follow it is called. The supervisor says which failed.
-        raise NoResult(Failure(Kind.ITEMS, "items failed"))
+    return failed
