@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 from covalent_cirro.contract.failure_kinds import Failure
 from covalent_cirro.runner import results
 from covalent_cirro.runner.failures import NoResult
+from covalent_cirro.runner.item_function import ItemFunction, Share
 from covalent_cirro.runner.item_journal import ItemWriter
-from covalent_cirro.runner.items import ItemFunction, Share
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LINE_BYTES = 256 * 1024
