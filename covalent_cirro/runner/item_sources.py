@@ -5,8 +5,10 @@ Knows S3 and local files. It never unpickles.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -21,11 +23,14 @@ if TYPE_CHECKING:
     from covalent_cirro.runner.s3.s3_client import Client, Pending
 
 _COPY_BYTES = 1024 * 1024
+_AT_A_TIME = 128
+"""Requests at a time: each has an open file (`blob_transfer`)."""
 
 
 class _Piece(NamedTuple):
-    """Bytes of a source: a request for them and the file that gets them, or the bytes."""
+    """Bytes of a source, for an argument: a request for them and the file that gets them, or the bytes."""
 
+    name: str
     span: Span
     request: Pending | None
     path: str
@@ -58,24 +63,22 @@ def fetch(
     Raises:
         BlobError: A source is missing, or shorter than it should be.
     """
-    pieces: dict[str, list[_Piece]] = {}
-    for number, argument in enumerate(mapped.arguments):
-        pieces[argument.name] = [
-            _begin(client, where, argument, span, os.path.join(folder, f"items-{number}-{i}"))
-            for i, span in enumerate(joined(argument.spans[child]))
-        ]
-    paths = {}
-    for number, (name, parts) in enumerate(pieces.items()):
-        paths[name] = os.path.join(folder, f"items-{number}.pickle")
-        with open(paths[name], "wb") as file:
+    paths = {each.name: os.path.join(folder, f"items-{number}.pickle") for number, each in enumerate(mapped.arguments)}
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context(open(path, "wb")) for name, path in paths.items()}
+        for file in files.values():
             file.write(nested.LIST_HEAD)
-            for piece in parts:
-                _finish(piece, name, wait)
-                if piece.request is None:
-                    file.write(piece.data)
-                else:
-                    append_file(file, piece.path)
-                    os.unlink(piece.path)
+        pending: deque[_Piece] = deque()
+        for number, (argument, span) in enumerate(
+            (each, span) for each in mapped.arguments for span in joined(each.spans[child])
+        ):
+            if len(pending) == _AT_A_TIME:
+                piece = pending.popleft()
+                _finish(piece, files[piece.name], wait)
+            pending.append(_begin(client, where, argument, span, os.path.join(folder, f"items-{number}")))
+        for piece in pending:
+            _finish(piece, files[piece.name], wait)
+        for file in files.values():
             file.write(nested.LIST_TAIL)
     return paths
 
@@ -98,24 +101,29 @@ def _begin(client: Client | None, where: Location, argument: MappedArgument, spa
         data = source.data[span.offset : span.offset + span.size]
         if len(data) != span.size:
             raise BlobError(f"the items of {argument.name!r} end beyond the bytes that the call has of them")
-        return _Piece(span, None, "", data)
+        return _Piece(argument.name, span, None, "", data)
     if source.codec != "raw":
         raise BlobError(f"the items of {argument.name!r} are in the blob {source.sha256}, which is compressed")
     assert client is not None
     key = where.blob_key(source.sha256)
-    return _Piece(span, client.get_range(where.bucket, key, span.offset, span.size, path), path, b"")
+    request = client.get_range(where.bucket, key, span.offset, span.size, path)
+    return _Piece(argument.name, span, request, path, b"")
 
 
-def _finish(piece: _Piece, name: str, wait: Wait) -> None:
+def _finish(piece: _Piece, file: BinaryIO, wait: Wait) -> None:
+    """Append the bytes of a piece to the list of its argument."""
     if piece.request is None:
+        file.write(piece.data)
         return
     try:
         wait(piece.request)
     except answers.S3Error as error:
-        raise BlobError(f"the items of {name!r} could not be fetched: {error}") from error
+        raise BlobError(f"the items of {piece.name!r} could not be fetched: {error}") from error
     found = os.path.getsize(piece.path)
     if found != piece.span.size:
-        raise BlobError(f"of the items of {name!r}, S3 gave {found} bytes instead of {piece.span.size}")
+        raise BlobError(f"of the items of {piece.name!r}, S3 gave {found} bytes instead of {piece.span.size}")
+    append_file(file, piece.path)
+    os.unlink(piece.path)
 
 
 def join_bodies(bodies: Iterable[Ref], paths: Mapping[Input, str], path: str) -> None:
