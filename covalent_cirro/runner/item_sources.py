@@ -9,13 +9,13 @@ import contextlib
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from covalent_cirro.contract import nested
 from covalent_cirro.contract.maps import Mapped, MappedArgument, Span
 from covalent_cirro.contract.places import Location
-from covalent_cirro.contract.references import Inline, Input, Ref
+from covalent_cirro.contract.references import Blob, Inline, Input, Ref
 from covalent_cirro.runner.s3 import answers
 from covalent_cirro.runner.s3.blob_transfer import BlobError, Wait
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from covalent_cirro.runner.s3.s3_client import Client, Pending
 
 _COPY_BYTES = 1024 * 1024
+_QUICK_REQUESTS, _QUICK_BYTES = 4, 1024 * 1024
+"""Requests one after another, and bytes, up to which the import of the S3 client takes longer than they do."""
+
 _AT_A_TIME = 128
 """Requests at a time: each has an open file (`blob_transfer`)."""
 
@@ -37,25 +40,51 @@ class _Piece(NamedTuple):
     data: bytes
 
 
-def needs_s3(mapped: Mapped, child: int) -> bool:
-    """Whether items of a job are stored in S3, not in the call."""
-    return any(
-        not isinstance(each.sources[span.source], Inline) for each in mapped.arguments for span in each.spans[child]
-    )
+Quick = Callable[[str, int, int], "answers.Answer | None"]
+"""``quick(key, first, size)`` reads bytes of an object; `None` where the S3 client has to."""
+
+Pieces = dict[tuple[str, Span], bytes]
+"""Bytes of the blobs of arguments, by name and span."""
+
+
+def quickly(mapped: Mapped, child: int, where: Location, quick: Quick) -> Pieces | None:
+    """The bytes in S3 of a job's items, where they are few; `None` where the S3 client has to read them."""
+    asked = [
+        (each.name, span, source)
+        for each in mapped.arguments
+        for span in joined(each.spans[child])
+        if isinstance(source := each.sources[span.source], Blob)
+    ]
+    if len(asked) > _QUICK_REQUESTS or sum(span.size for _, span, _ in asked) > _QUICK_BYTES:
+        return None
+    found: Pieces = {}
+    for name, span, source in asked:
+        answer = quick(where.blob_key(source.sha256), span.offset, span.size)
+        if answer is None:
+            return None
+        found[name, span] = answer.body
+    return found
 
 
 def fetch(
-    client: Client | None, where: Location, mapped: Mapped, child: int, folder: str, wait: Wait
+    client: Client | None,
+    where: Location,
+    mapped: Mapped,
+    child: int,
+    folder: str,
+    wait: Wait,
+    known: Pieces | None = None,
 ) -> dict[str, str]:
     """Fetch the items of a job, one GET for each range of a source.
 
     Args:
-        client: S3; may be `None` where `needs_s3` is false.
+        client: S3; may be `None` where all bytes are known.
         where: The call.
         mapped: Its map.
         child: Index of the job in `Mapped.children`.
         folder: Folder for the files.
         wait: Waits for a request.
+        known: What `quickly` read.
 
     Returns:
         For each mapped argument the path of the pickle of the list of its items.
@@ -75,7 +104,8 @@ def fetch(
             if len(pending) == _AT_A_TIME:
                 piece = pending.popleft()
                 _finish(piece, files[piece.name], wait)
-            pending.append(_begin(client, where, argument, span, os.path.join(folder, f"items-{number}")))
+            path = os.path.join(folder, f"items-{number}")
+            pending.append(_begin(client, where, argument, span, path, known or {}))
         for piece in pending:
             _finish(piece, files[piece.name], wait)
         for file in files.values():
@@ -95,7 +125,9 @@ def joined(spans: Iterable[Span]) -> list[Span]:
     return found
 
 
-def _begin(client: Client | None, where: Location, argument: MappedArgument, span: Span, path: str) -> _Piece:
+def _begin(
+    client: Client | None, where: Location, argument: MappedArgument, span: Span, path: str, known: Pieces
+) -> _Piece:
     source = argument.sources[span.source]
     if isinstance(source, Inline):
         data = source.data[span.offset : span.offset + span.size]
@@ -104,6 +136,8 @@ def _begin(client: Client | None, where: Location, argument: MappedArgument, spa
         return _Piece(argument.name, span, None, "", data)
     if source.codec != "raw":
         raise BlobError(f"the items of {argument.name!r} are in the blob {source.sha256}, which is compressed")
+    if (argument.name, span) in known:
+        return _Piece(argument.name, span, None, "", known[argument.name, span])
     assert client is not None
     key = where.blob_key(source.sha256)
     request = client.get_range(where.bucket, key, span.offset, span.size, path)

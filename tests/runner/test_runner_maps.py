@@ -64,6 +64,7 @@ def test_a_child_computes_its_own_items_with_few_requests(runs: Runs) -> None:
         ("GET", "bytes={}-{}".format(*_ends(task, 1))),
         ("PUT", ""),
     ]
+    assert not [each for each in runs.proxy.requests if "user-agent" in each.headers], "awscrt, which sends it"
 
 
 def _ends(task: Any, index: int) -> tuple[int, int]:
