@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from covalent_cirro.contract import codec, limits, texts
@@ -42,8 +43,9 @@ def dump_call(call: Call) -> bytes:
 
 
 def dump_items(items: ItemResults) -> dict[str, Any]:
-    """The results of items as JSON; `parse_items` reads it."""
-    dumped: dict[str, Any] = codec.dump(items._replace(seconds=tuple(round(each, 3) for each in items.seconds)))
+    """The results of items as JSON. `parse_items` reads it, whatever the items raised."""
+    fitted = _fitting([each.failure for each in items.failures])
+    dumped: dict[str, Any] = codec.dump(_items_within_limits(items, fitted))
     return dumped
 
 
@@ -84,18 +86,7 @@ def _within_limits(outcome: Outcome) -> Outcome:
     failures = [result.failure for result in outcome.results if result.failure is not None]
     failures += [each.failure for each in items]
     doc = limits.share((len(each.doc) for each in outputs), limits.DOC_CHARS, limits.ALL_DOCS_CHARS)
-    message = limits.share((len(each.message) for each in failures), limits.MESSAGE_CHARS, limits.ALL_MESSAGES_CHARS)
-    traceback = limits.share(
-        (len(each.traceback) for each in failures), limits.TRACEBACK_CHARS, limits.ALL_TRACEBACKS_CHARS
-    )
-
-    def fitted(failure: Failure) -> Failure:
-        return failure._replace(
-            message=texts.fitted(failure.message, message),
-            traceback=texts.fitted(failure.traceback, traceback),
-            module=texts.fitted(failure.module, limits.NAME_CHARS),
-            signal=texts.fitted(failure.signal, limits.ID_CHARS),
-        )
+    fitted = _fitting(failures)
 
     def result(of: NodeResult) -> NodeResult:
         output, failure, items = of.output, of.failure, of.items
@@ -106,10 +97,7 @@ def _within_limits(outcome: Outcome) -> Outcome:
         if failure is not None:
             failure = fitted(failure)
         if items is not None:
-            items = items._replace(
-                failures=tuple(each._replace(failure=fitted(each.failure)) for each in items.failures),
-                seconds=tuple(_number(each) for each in items.seconds),
-            )
+            items = _items_within_limits(items, fitted)
         return of._replace(output=output, failure=failure, items=items)
 
     usage = outcome.usage
@@ -128,6 +116,32 @@ def _within_limits(outcome: Outcome) -> Outcome:
         host={key: texts.fitted(value, limits.FACT_CHARS) for key, value in outcome.host.items()},
         times={key: at for key, at in outcome.times.items() if 0 <= at <= limits.LATEST_S},
         cloudpickle=texts.fitted(outcome.cloudpickle, limits.ID_CHARS),
+    )
+
+
+def _fitting(failures: Sequence[Failure]) -> Callable[[Failure], Failure]:
+    """A function that cuts the texts of each of these failures, so that all of them have room."""
+    message = limits.share((len(each.message) for each in failures), limits.MESSAGE_CHARS, limits.ALL_MESSAGES_CHARS)
+    traceback = limits.share(
+        (len(each.traceback) for each in failures), limits.TRACEBACK_CHARS, limits.ALL_TRACEBACKS_CHARS
+    )
+    module = limits.share((len(each.module) for each in failures), limits.NAME_CHARS, limits.ALL_MODULES_CHARS)
+
+    def fitted(failure: Failure) -> Failure:
+        return failure._replace(
+            message=texts.fitted(failure.message, message),
+            traceback=texts.fitted(failure.traceback, traceback),
+            module=texts.fitted(failure.module, module),
+            signal=texts.fitted(failure.signal, limits.ID_CHARS),
+        )
+
+    return fitted
+
+
+def _items_within_limits(items: ItemResults, fitted: Callable[[Failure], Failure]) -> ItemResults:
+    return items._replace(
+        failures=tuple(each._replace(failure=fitted(each.failure)) for each in items.failures),
+        seconds=tuple(round(_number(each), 3) for each in items.seconds),
     )
 
 

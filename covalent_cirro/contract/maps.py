@@ -11,6 +11,7 @@ between items, and bodies that are joined are a body. Pure, and the standard lib
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Any, NamedTuple
 
 from covalent_cirro.contract.failure_kinds import Failure
@@ -27,8 +28,15 @@ MIN_CHILDREN = 2
 MAX_ITEMS = 1_000_000
 """Most items of a mapped electron: a limit of ours, so that a document that is refused cannot ask for more."""
 
-MAX_CHUNKS = 20_000
-"""Chunks of one child's results; one is written each half minute at most, which is a week."""
+MAX_CHILD_ITEMS = 100_000
+"""Most items of one job: what its outcome says of each of them has room within `limits.MAX_OUTCOME_BYTES`."""
+
+MAX_CHUNKS = 4000
+"""Chunks of one child's results. The longer it runs and the more it returns, the longer are its chunks
+(``runner/item_chunks.py``): four weeks and 10 TB are some 2,000."""
+
+MAX_FAILURES_TOLD = 1000
+"""Items that failed of which an outcome says why; of the others it says that they failed."""
 
 ITEM_VARIABLE = "CIRRO_ITEM"
 """Variable of the electron's process while it computes an item: ``index/length``, both in the whole list."""
@@ -94,6 +102,8 @@ class Mapped(NamedTuple):
         """Refuse children without items, and arguments with spans for other children."""
         if not self.children or any(not first < stop <= self.length for first, stop in self.children):
             raise ProtocolError(f"{path}.children are not ranges of the {self.length} items")
+        if any(stop - first > MAX_CHILD_ITEMS for first, stop in self.children):
+            raise ProtocolError(f"{path}.children has one of more than {MAX_CHILD_ITEMS} items")
         if not self.arguments or any(len(each.spans) != len(self.children) for each in self.arguments):
             raise ProtocolError(f"{path}.arguments do not have spans for {len(self.children)} children")
 
@@ -131,21 +141,38 @@ class ItemResults(NamedTuple):
     Attributes:
         chunks: Results, in the order of the items, without gaps from the child's first item on. They end before the
             child's last item where the child was ended, or stopped at a failure.
-        failures: Items that failed, in order. Beyond the limits of an outcome, the last ones have no traceback.
+        failures: The first `MAX_FAILURES_TOLD` items that failed, in order.
         seconds: Seconds that each item of the chunks took, in order; 0.001 s is the resolution.
+        more_failures: Further items that failed, as ranges (first, stop) of the whole list, in order.
     """
 
     chunks: Annotated[tuple[Chunk, ...], MAX_CHUNKS]
-    failures: Annotated[tuple[ItemFailure, ...], MAX_ITEMS] = ()
-    seconds: Annotated[tuple[float, ...], MAX_ITEMS] = ()
+    failures: Annotated[tuple[ItemFailure, ...], MAX_FAILURES_TOLD] = ()
+    seconds: Annotated[tuple[float, ...], MAX_CHILD_ITEMS] = ()
+    more_failures: Annotated[tuple[tuple[int, int], ...], MAX_CHILD_ITEMS] = ()
 
     def check(self, path: str, _limit: Any) -> None:
-        """Refuse chunks with gaps between them."""
+        """Refuse chunks with gaps between them, and failures that are not in order."""
+        if any(one.item >= other.item for one, other in itertools.pairwise(self.failures)):
+            raise ProtocolError(f"{path}.failures are not in the order of the items")
+        at = [0, *(each for pair in self.more_failures for each in pair)]
+        if at != sorted(at) or sum(stop - first for first, stop in self.more_failures) > MAX_CHILD_ITEMS:
+            raise ProtocolError(f"{path}.more_failures are not ranges of items in order")
         stop = self.chunks[0].first if self.chunks else 0
         for i, chunk in enumerate(self.chunks):
             if chunk.first != stop or chunk.stop <= stop:
                 raise ProtocolError(f"{path}.chunks[{i}] does not follow the chunk before it")
             stop = chunk.stop
+
+    @property
+    def failed(self) -> list[int]:
+        """All items that failed, in order."""
+        return [each.item for each in self.failures] + [i for pair in self.more_failures for i in range(*pair)]
+
+    @property
+    def failed_count(self) -> int:
+        """Number of items that failed."""
+        return len(self.failures) + sum(stop - first for first, stop in self.more_failures)
 
     @property
     def stop(self) -> int | None:

@@ -38,7 +38,11 @@ CHECKPOINT_VARIABLE = "CIRRO_CHECKPOINT"
 """Variable of the electron's environment: the folder that electron and supervisor share for the checkpoint."""
 
 CHECKPOINT_SOCKET = "socket"
-"""Socket in that folder. A request is ``folder``, ``save`` or ``watch`` and a newline; the answer is JSON."""
+"""Socket in that folder. A request is ``folder``, ``save`` or ``watch`` and a newline; the answer is JSON. In an
+item of a mapped electron, a space and the item's index come before the newline; ``done`` says that the item ended."""
+
+ITEM_FOLDER = "item-{}"
+"""Folder in that folder that exists once an item has sent a request."""
 
 ATTEMPT_VARIABLE = "CIRRO_ATTEMPT"
 """Variable of the electron's environment: the number of its attempt, from 1, counted over all its tries."""
@@ -426,6 +430,10 @@ class Outcome(NamedTuple):
     def is_authentic(self, mac_key: str) -> bool:
         """Whether the job with this key wrote the outcome. True for a job that was submitted without a key."""
         return not mac_key or mac(self.digest, mac_key) == self.mac
+
+    def is_of(self, call_id: str, child_index: int | None) -> bool:
+        """Whether the outcome names this job of a call: all children of an array have the same key."""
+        return self.call_id == call_id and (child_index is None or self.job_id.endswith(f":{child_index}"))
 
     @property
     def is_final(self) -> bool:

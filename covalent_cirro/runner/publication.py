@@ -60,7 +60,7 @@ def _own(data: bytes, where: Location, mac_key: str) -> Outcome | None:
         outcome = documents.parse_outcome(data)
     except problems.ProtocolError:
         return None
-    return outcome if outcome.call_id == where.call_id and outcome.is_authentic(mac_key) else None
+    return outcome if outcome.is_of(where.call_id, where.child_index) and outcome.is_authentic(mac_key) else None
 
 
 def publish(

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from covalent_cirro.contract import checksums
@@ -26,6 +27,8 @@ _WORTHWHILE = 0.9
 _ZLIB_LEVEL = 1  # nearly as small as the default level, and several times as fast
 _TRIES = 5  # each with as many parallel parts as the client makes by itself
 _PAUSE_S = 0.5
+_AT_A_TIME = 128
+"""Blobs that are fetched at a time: each has an open file, of which a container may have 1,024."""
 _FLUSHES = 16  # a random byte each: 128 bits
 _FRESH_S = 24 * 3600.0
 """A blob found in S3 that is older is stored anew: a lifecycle rule of some days must not take it from jobs to come."""
@@ -50,12 +53,14 @@ def fetch(client: Client, bucket: str, prefix: str, blobs: Iterable[Blob], folde
     Raises:
         BlobError: The first one that is missing, cut short, changed, or longer than it says. The message names it.
     """
-    pending = {}
-    for blob in dict.fromkeys(blobs):
-        stored = os.path.join(folder, blob.sha256 + ".stored")
-        pending[blob] = (client.get_file(bucket, blob_key(prefix, blob.sha256), stored), stored)
+    waiting, pending = deque(dict.fromkeys(blobs)), deque[tuple[Blob, "Pending", str]]()
     paths = {}
-    for blob, (request, stored) in pending.items():
+    while waiting or pending:
+        while waiting and len(pending) < _AT_A_TIME:
+            blob = waiting.popleft()
+            stored = os.path.join(folder, blob.sha256 + ".stored")
+            pending.append((blob, client.get_file(bucket, blob_key(prefix, blob.sha256), stored), stored))
+        blob, request, stored = pending.popleft()
         try:
             wait(request)
         except answers.S3Error as error:
@@ -116,7 +121,7 @@ def encode(path: str) -> tuple[Blob, str]:
     """
     raw_size = os.path.getsize(path)
     if not _compresses(path, raw_size):
-        return Blob(sha256(path), raw_size, "raw", raw_size), path
+        return _raw(path), path
     return _compressed(path, _ZLIB_LEVEL)
 
 
@@ -186,28 +191,56 @@ def store(client: Client, bucket: str, prefix: str, path: str, now: float, wait:
     return blob
 
 
+def store_raw(
+    client: Client, bucket: str, prefix: str, path: str, now: float, wait: Wait, change: Callable[[], None]
+) -> Blob:
+    """Store a file as a blob as it is, so that ranges of it can be read. One PUT, where its bytes are new.
+
+    Args:
+        now: Time in epoch seconds, to tell whether a blob that exists is young enough.
+        change: Gives the file other bytes with the same meaning; called where its name is taken by other bytes, or by a
+            blob that may expire soon.
+
+    Raises:
+        s3.S3Error: It could not be stored.
+    """
+    blob = _raw(path)
+    try:
+        _put(client, bucket, blob_key(prefix, blob.sha256), path, blob, wait)
+    except answers.ConditionFailed:
+        if not _is_there(client, bucket, prefix, blob, path, now, wait):
+            change()
+            blob = _raw(path)
+            _put(client, bucket, blob_key(prefix, blob.sha256), path, blob, wait)
+    return blob
+
+
+def _raw(path: str) -> Blob:
+    size = os.path.getsize(path)
+    return Blob(sha256(path), size, "raw", size)
+
+
 def _store(client: Client, bucket: str, prefix: str, blob: Blob, stored: str, now: float, wait: Wait) -> bool:
     """Store a blob under its name; False if another object has that key."""
-    key = blob_key(prefix, blob.sha256)
-
-    def is_there() -> bool | None:
-        """Whether the blob is in S3, complete and young; `None` if the key does not exist."""
-        try:
-            there = wait(client.head(bucket, key)).headers
-        except (answers.NotThere, answers.Refused):
-            # A role that may only put objects gets 403 here; if it may not do that either, the PUT fails.
-            return None
-        return _is_whole(there, blob, stored) and _is_fresh(there.get("last-modified"), now)
-
-    found = is_there()
+    found = _is_there(client, bucket, prefix, blob, stored, now, wait)
     if found is not None:
         return found
     try:
-        _put(client, bucket, key, stored, blob, wait)
+        _put(client, bucket, blob_key(prefix, blob.sha256), stored, blob, wait)
     except answers.ConditionFailed:
         # Another job stored the same blob, or our own PUT succeeded although its answer was lost.
-        return bool(is_there())
+        return bool(_is_there(client, bucket, prefix, blob, stored, now, wait))
     return True
+
+
+def _is_there(client: Client, bucket: str, prefix: str, blob: Blob, stored: str, now: float, wait: Wait) -> bool | None:
+    """Whether the blob is in S3, complete and young; `None` if the key does not exist."""
+    try:
+        there = wait(client.head(bucket, blob_key(prefix, blob.sha256))).headers
+    except (answers.NotThere, answers.Refused):
+        # A role that may only put objects gets 403 here; if it may not do that either, the PUT fails.
+        return None
+    return _is_whole(there, blob, stored) and _is_fresh(there.get("last-modified"), now)
 
 
 def _put(client: Client, bucket: str, key: str, stored: str, blob: Blob, wait: Wait) -> None:

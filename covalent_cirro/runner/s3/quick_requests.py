@@ -76,15 +76,15 @@ class QuickRequests:
         self._credentials_at = 0.0
         self._usable = not any(environ.get(name) or environ.get(name.lower()) for name in _NOT_HERE)
 
-    def get(self, bucket: str, key: str) -> Answer | None:
-        """The object; `None` in every case that is not simple, errors included. Never raises.
+    def get(self, bucket: str, key: str, first: int = 0, size: int | None = None) -> Answer | None:
+        """The object, or ``size`` bytes of it; `None` in every case that is not simple, errors included. Never raises.
 
         Waits at most about `_TIMEOUT_S` for the credentials, and as long for the object, besides DNS. After a
         failure it makes no further request.
         """
         if self._usable:
             try:
-                return self._get(bucket, key)
+                return self._get(bucket, key, first, size)
             except Exception:
                 # Whatever the error is, awscrt meets it again and reports it.
                 self._usable = False
@@ -104,9 +104,10 @@ class QuickRequests:
                 self._usable = False
         return False
 
-    def _get(self, bucket: str, key: str) -> Answer:
-        answer = self._request("GET", bucket, key)
-        if "content-length" not in answer.headers:
+    def _get(self, bucket: str, key: str, first: int, size: int | None) -> Answer:
+        extra = {} if size is None else {"range": f"bytes={first}-{first + size - 1}"}  # RFC 9110, 14.1.2
+        answer = self._request("GET", bucket, key, extra=extra)
+        if "content-length" not in answer.headers or len(answer.body) != (len(answer.body) if size is None else size):
             raise ValueError("a body that may be cut short")
         return answer
 
@@ -117,7 +118,7 @@ class QuickRequests:
             self._credentials, self._credentials_at = find_credentials(self._environ), time.monotonic()
         host, path = self._endpoint.address(bucket, key)
         headers = sign(self._credentials, self._endpoint.region, host, path, time.time(), method, body, extra)
-        return _fetch(host, path, headers, method, body, tls=not self._endpoint.plain)
+        return _fetch(host, path, headers, method, body, tls=not self._endpoint.plain, part="range" in extra)
 
 
 def find_credentials(environ: Mapping[str, str]) -> Credentials:
@@ -204,6 +205,7 @@ def _fetch(
     body: bytes = b"",
     *,
     tls: bool = False,
+    part: bool = False,
 ) -> Answer:
     """One request on a connection of its own.
 
@@ -211,7 +213,8 @@ def _fetch(
 
     Raises:
         OSError: No connection, or not in time.
-        ValueError: The answer is not a 200 with a complete body of at most `MAX_DOCUMENT_BYTES`.
+        ValueError: The answer is not a 200 with a complete body of at most `MAX_DOCUMENT_BYTES`; for a part of an
+            object, not a 206.
     """
     sent = {"host": netloc, **headers, **({"content-length": str(len(body))} if method == "PUT" else {})}
     lines = [f"{method} {path} HTTP/1.0", *(f"{name}: {value}" for name, value in sent.items())]
@@ -237,7 +240,7 @@ def _fetch(
             received += chunk
             if not body_at and (end := received.find(b"\r\n\r\n")) >= 0:
                 body_at = end + 4
-                found = _parse_head(bytes(received[:end]))
+                found = _parse_head(bytes(received[:end]), "206" if part else "200")
                 size = int(found.get("content-length", size))
             if len(received) - body_at > (MAX_DOCUMENT_BYTES if body_at else _MAX_HEAD_BYTES):
                 raise ValueError("too long")
@@ -264,10 +267,10 @@ def _left_s(deadline: float) -> float:
     return max(0.001, deadline - time.monotonic())
 
 
-def _parse_head(head: bytes) -> dict[str, str]:
+def _parse_head(head: bytes, wanted: str) -> dict[str, str]:
     status, *lines = head.decode("latin-1").split("\r\n")
-    if status.split(" ")[1:2] != ["200"]:
-        raise ValueError("not a plain 200")
+    if status.split(" ")[1:2] != [wanted]:
+        raise ValueError(f"not a plain {wanted}")
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     if "transfer-encoding" in headers or "content-encoding" in headers:
         raise ValueError("encoded")
