@@ -28,8 +28,9 @@ from covalent_cirro.contract.places import Location, location
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import Call, Package, Task, Tried
 from covalent_cirro.contract.references import Blob, Inline, Input, NodeOutput, Ref
-from covalent_cirro.covalent_server.assets import Group
-from covalent_cirro.electron import cache_folder, called_with, local_packages
+from covalent_cirro.contract.stored_references import StoredReference
+from covalent_cirro.covalent_server.assets import Group, Node
+from covalent_cirro.electron import cache_folder, called_with, local_packages, stored_inputs
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.jobs.image_rules import Pickled
 from covalent_cirro.settings import Settings
@@ -60,11 +61,13 @@ class Written(NamedTuple):
         location: Place of the call in S3.
         call: Content of ``call.json``.
         keys: S3 keys that must not expire while the job waits: that of ``call.json``, and those of its blobs.
+        missing_modules: Modules that its electrons import and that its job will not find.
     """
 
     location: Location
     call: Call
     keys: tuple[str, ...]
+    missing_modules: tuple[str, ...] = ()
 
 
 def new_call_id() -> str:
@@ -81,29 +84,14 @@ async def pickled_by(group: Group, specs: Sequence[ElectronSpec]) -> Pickled:
     return Pickled(header.python_version or group.python, header.cloudpickle_version)
 
 
-async def write_call(
-    store: Store,
-    settings: Settings,
-    dispatch_id: str,
-    group: Group,
-    specs: Sequence[ElectronSpec],
-    pickled: Pickled,
-    *,
-    covalent: str,
-    allowed: Callable[[], Awaitable[None]],
-    image: Callable[[], Awaitable[str]],
-) -> Written:
-    """Store the blobs of a task group, and then its ``call.json``. The arguments are those of `prepare_call`."""
-    prepared = await prepare_call(
-        store, settings, dispatch_id, group, specs, pickled, covalent=covalent, allowed=allowed, image=image
-    )
-    await store_call(store, prepared, allowed)
-    return prepared
-
-
 async def store_call(store: Store, prepared: Written, allowed: Callable[[], Awaitable[None]]) -> None:
-    """Store the ``call.json`` of a call whose blobs are stored; ``allowed`` is awaited first."""
+    """Store the ``call.json`` of a call whose blobs are stored; ``allowed`` is awaited first.
+
+    Raises:
+        StoredError: A stored value that the call names is gone; nothing is written.
+    """
     await allowed()
+    await stored_inputs.require(store, prepared.location.bucket, prepared.location.prefix, prepared.call.stored)
     await store.put_document(prepared.location.bucket, prepared.location.call_key, dump_call(prepared.call))
 
 
@@ -133,7 +121,8 @@ async def prepare_call(
         image: Returns the image of the job with its digest, as far as that is known.
 
     Raises:
-        SettingsError: The task group has more electrons than one job can run.
+        SettingsError: The task group has more electrons than one job can run, or it names a stored value that is in
+            another bucket.
     """
     if len(specs) > MAX_TASKS:
         raise SettingsError(
@@ -152,9 +141,13 @@ async def prepare_call(
         async def argument(node_id: int) -> Input:
             return NodeOutput(node_id) if node_id in inside else await put(group.inputs[node_id], is_tobj=True)
 
+        async def hooks_of(node: Node) -> Ref:
+            put.references |= dict.fromkeys(await asyncio.to_thread(stored_inputs.in_hooks, node.paths["hooks"]))
+            return await put(node.paths["hooks"], is_tobj=False)
+
         code, hooks, args, kwargs = await asyncio.gather(
             put(node.paths["function"], is_tobj=True),
-            put(node.paths["hooks"], is_tobj=False) if "hooks" in node.paths else _no_hooks(),
+            hooks_of(node) if "hooks" in node.paths else _no_hooks(),
             asyncio.gather(*(argument(node_id) for node_id in spec.args)),
             asyncio.gather(*(argument(node_id) for node_id in spec.kwargs.values())),
         )
@@ -186,8 +179,10 @@ async def prepare_call(
         packages=tuple(archives),
         image=await image(),
         lattice=texts.valid(group.lattice[:ELECTRON_CHARS]),
+        stored=stored_inputs.named(put.references, place.bucket, place.prefix),
     )
-    return Written(place, call, (place.call_key, *put.keys))
+    stored = (place.blob_key(each.blob.sha256) for each in call.stored)
+    return Written(place, call, (place.call_key, *put.keys, *stored))
 
 
 async def read_call(store: Store, place: Location) -> Written | None:
@@ -211,6 +206,7 @@ async def earlier_tries(store: Store, place: Location) -> tuple[Tried, ...]:
 
 def _blobs(call: Call) -> list[Blob]:
     refs: list[object] = [package.archive for package in call.packages]
+    refs += [each.blob for each in call.stored]
     for task in call.tasks:
         refs += [task.function, task.hooks, *task.args, *task.kwargs.values()]
     return [ref for ref in refs if isinstance(ref, Blob)]
@@ -226,7 +222,12 @@ def _header(path: str) -> tobj.Header:
 
 
 class _Puts:
-    """Uploads the files of one call, and counts the bytes of those that are inside ``call.json``."""
+    """Uploads the files of one call, and counts the bytes of those that are inside ``call.json``.
+
+    Attributes:
+        keys: Keys of the blobs.
+        references: Stored values that the pickles name.
+    """
 
     def __init__(self, store: Store, folder: str, place: Location, allowed: Callable[[], Awaitable[None]]) -> None:
         self._store = store
@@ -235,6 +236,7 @@ class _Puts:
         self._place = place
         self._room = INLINE_TOTAL_BYTES
         self.keys: list[str] = []
+        self.references: dict[StoredReference, None] = {}
 
     async def __call__(self, path: str, *, is_tobj: bool) -> Ref:
         inline = self._room >= INLINE_BYTES
@@ -249,6 +251,8 @@ class _Puts:
             allowed=self._allowed,
         )
         self._room += reserved
+        if is_tobj:
+            self.references |= dict.fromkeys(self._store.stored_in(ref))
         if isinstance(ref, Blob):
             self.keys.append(self._place.blob_key(ref.sha256))
         else:

@@ -8,7 +8,7 @@ the UI show all of them as the electron's description.
 from __future__ import annotations
 
 from covalent_cirro.contract import texts
-from covalent_cirro.jobs import arguments, console_links
+from covalent_cirro.jobs import arguments, console_links, image_modules
 from covalent_cirro.jobs.formatting import moment_utc
 from covalent_cirro.jobs.states import JobDetail, JobState
 
@@ -19,9 +19,11 @@ KEYS = (
     PROBLEM,
     "job",
     "state",
+    "warning",
     "attempt",
     "waits_for",
     "called_with",
+    "not_reused",
     "tried",
     "last_attempt",
     "log",
@@ -60,9 +62,11 @@ def lines(
         PROBLEM: "",
         "job": f"{detail.job_id} in queue {detail.queue}",
         "state": f"{detail.state} since {moment_utc(since)}",
+        "warning": image_modules.warning(detail.missing_modules) if detail.missing_modules and not ended else "",
         "attempt": f"{number} of at most {detail.max_attempts}" if detail.max_attempts else str(number),
         "waits_for": "" if ended else waits_for or _WAITS_FOR.get(detail.state, ""),
         "called_with": arguments.line(detail.arguments),
+        "not_reused": detail.not_reused,
         "tried": tried,
         "last_attempt": (last.reason or last.status_reason) if last else "",
         "log": log,

@@ -11,9 +11,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from covalent_cirro.contract import texts
 from covalent_cirro.contract.places import Location, parse_call_argument
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER, Arguments
+from covalent_cirro.jobs import image_modules, reuse_texts
 from covalent_cirro.jobs.arguments import PARAMETER_CHARS, load_parameter
 
 
@@ -101,6 +103,8 @@ class JobDetail(NamedTuple):
         max_attempts: How often AWS Batch may start it.
         argument: `places.call_argument` of a job of an executor; empty for other jobs.
         called_with: The job's `protocol.ARGUMENTS_PARAMETER`; empty without it.
+        lacks: The job's `image_modules.PARAMETER`; empty without it.
+        not_reused: The job's `reuse_texts.PARAMETER`; empty without it.
     """
 
     job_id: str
@@ -125,11 +129,18 @@ class JobDetail(NamedTuple):
     max_attempts: int = 0
     argument: str = ""
     called_with: str = ""
+    lacks: str = ""
+    not_reused: str = ""
 
     @property
     def arguments(self) -> Arguments:
         """What the job's first electron was called with; empty where that is not known."""
         return load_parameter(self.called_with)
+
+    @property
+    def missing_modules(self) -> tuple[str, ...]:
+        """Modules that the job's electrons import and that it will not find."""
+        return image_modules.load_parameter(self.lacks)
 
     def mac_key_of(self, place: Location) -> str | None:
         """The key with which outcomes of a call are authenticated, if the job was submitted for that call."""
@@ -180,6 +191,8 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
         max_attempts=int(_number((job.get("retryStrategy") or {}).get("attempts"))),
         argument=str(parameters.get(CALL_PARAMETER) or ""),
         called_with=str(parameters.get(ARGUMENTS_PARAMETER) or "")[: PARAMETER_CHARS + 1],
+        lacks=str(parameters.get(image_modules.PARAMETER) or "")[: image_modules.PARAMETER_CHARS],
+        not_reused=texts.valid(str(parameters.get(reuse_texts.PARAMETER) or "")[: reuse_texts.PARAMETER_CHARS]),
     )
 
 
