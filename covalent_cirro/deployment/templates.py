@@ -9,6 +9,7 @@ import functools
 import importlib.resources
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from covalent_cirro.deployment import template_functions
@@ -75,12 +76,18 @@ def body(name: str) -> str:
     Raises:
         StackError: The template does not exist.
     """
-    folder = importlib.resources.files("covalent_cirro.infra")
-    files = [entry.name for entry in folder.iterdir()]
-    names = sorted(file.removesuffix(".yaml") for file in files if file.endswith(".yaml"))
+    folder = _folder()
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in names:
         raise StackError(f"there is no template {name!r}; installed are: {', '.join(names) or 'none'}")
     return folder.joinpath(f"{name}.yaml").read_text("utf-8")
+
+
+def _folder() -> Path:
+    """The folder ``infra/`` of the installed package or of the checkout."""
+    package = Path(str(importlib.resources.files("covalent_cirro")))
+    installed = package / "infra"
+    return installed if installed.is_dir() else package.parent / "infra"
 
 
 @functools.cache
