@@ -30,7 +30,7 @@ class Item(NamedTuple):
         length: Number of items of the whole list.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of this name
     length: int
 
 
@@ -100,6 +100,7 @@ class MappedFunction:
             function: The function of one item.
         """
         functools.update_wrapper(self, function)
+        self.__name__: str = getattr(function, "__name__", type(function).__name__)
         self.names = tuple(names.split(","))
         self._signature = inspect.signature(function)
         self.__signature__ = self._signature
@@ -124,15 +125,14 @@ class MappedFunction:
         Raises:
             ElectronFailed: An item failed, and ``on_error`` is not ``"return"``; the message has a table of errors.
         """
-        from covalent_cirro.jobs import item_failures
-        from covalent_cirro.jobs.item_failures import FailedItem
+        from covalent_cirro.jobs.item_failures import ItemFailures
 
         positional, keywords = self.by_name(args, kwargs)
         lists = {name: items_of(keywords.pop(name), name) for name in self.names}
         self._require_equal(lists)
         length = len(lists[self.names[0]])
         results: list[Any] = []
-        failed: list[FailedItem] = []
+        failed = ItemFailures()
         first: Exception | None = None
         for index in range(length):
             one = {name: items[index] for name, items in lists.items()}
@@ -141,12 +141,13 @@ class MappedFunction:
                     results.append(getattr(self, ITEM_FUNCTION)(*positional, **keywords, **one))
             except Exception as error:
                 first = first or error
-                failed.append(_failed(index, error))
-                results.append(ElectronFailed(failed[-1].traceback or failed[-1].error))
+                words, traceback = _texts(error)
+                failed.add([index], words, traceback)
+                results.append(ElectronFailed(traceback))
                 if on_error == "stop":
                     break
-        if failed and on_error != "return":
-            raise ElectronFailed(item_failures.whole(failed, length)) from first
+        if failed.count and on_error != "return":
+            raise ElectronFailed(failed.whole(length)) from first
         return results
 
     def by_name(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
@@ -262,10 +263,10 @@ def _items_class() -> type:
 
             import cloudpickle
 
-            data = bytearray(nested.LIST_BEGIN)
+            data = bytearray(nested.LIST_HEAD)
             for each in values:
                 data += nested.part_of(cloudpickle.dumps(each)) + nested.ITEM_END
-            data += nested.LIST_END
+            data += nested.LIST_TAIL
             self._object = base64.b64encode(data).decode("ascii")
             self._object_string = f"{len(values)} item{'' if len(values) == 1 else 's'}"
             self._header = {
@@ -293,12 +294,10 @@ def _computing(index: int, length: int) -> Iterator[None]:
             os.environ[ITEM_VARIABLE] = before
 
 
-def _failed(index: int, error: Exception) -> Any:
+def _texts(error: Exception) -> tuple[str, str]:
+    """The message of an error, and its traceback without the frame of the loop."""
     import traceback
 
-    from covalent_cirro.jobs.item_failures import FailedItem
-
-    # The first frame is the loop's own.
     own = error.__traceback__.tb_next if error.__traceback__ is not None else None
-    lines = traceback.format_exception(type(error), error, own)
-    return FailedItem(index, "".join(traceback.format_exception_only(type(error), error)), "".join(lines))
+    words = "".join(traceback.format_exception_only(type(error), error))
+    return words, "".join(traceback.format_exception(type(error), error, own))

@@ -35,16 +35,18 @@ class Source(NamedTuple):
     Attributes:
         path: The file.
         is_tobj: Only the pickle in this TransportableObject is stored; else the whole file.
+        as_it_is: It is not compressed, so that ranges of it can be read.
     """
 
     path: str
     is_tobj: bool
+    as_it_is: bool = False
 
-    def identity(self) -> tuple[str, int, int, int, bool]:
+    def identity(self) -> tuple[str, int, int, int, bool, bool]:
         """Equal for the same file as long as nobody writes it: a digest computed before still holds."""
         with local_files.errors_about(self.path):
             stat = os.stat(self.path)
-        return (self.path, stat.st_ino, stat.st_size, stat.st_mtime_ns, self.is_tobj)
+        return (self.path, stat.st_ino, stat.st_size, stat.st_mtime_ns, self.is_tobj, self.as_it_is)
 
     def size(self) -> int:
         """Bytes to store, before compressing."""
@@ -86,7 +88,8 @@ def stage(source: Source, folder: str) -> Staged:
         descriptor, path = tempfile.mkstemp(prefix="cirro-blob-", dir=folder)
         try:
             with open(descriptor, "wb") as file:
-                blob = encode(_while_there_is_room(source.chunks(), folder), file)
+                chunks = _while_there_is_room(source.chunks(), folder)
+                blob = encode(chunks, file, as_it_is=source.as_it_is)
         except BaseException:
             os.unlink(path)
             raise
@@ -100,8 +103,8 @@ def _while_there_is_room(chunks: Iterable[bytes], folder: str) -> Iterator[bytes
         yield chunk
 
 
-def encode(chunks: Iterable[bytes], file: BinaryIO) -> Blob:
-    """Write a blob's stored bytes to ``file``. The same chunks give the same blob."""
+def encode(chunks: Iterable[bytes], file: BinaryIO, *, as_it_is: bool = False) -> Blob:
+    """Write a blob's stored bytes to ``file``. The same chunks give the same blob. ``as_it_is``: never compressed."""
     digest, raw_size, size = hashlib.sha256(), 0, 0
 
     def put(data: bytes) -> None:
@@ -111,7 +114,7 @@ def encode(chunks: Iterable[bytes], file: BinaryIO) -> Blob:
 
     compressor: zlib._Compress | None = None
     for index, chunk in enumerate(chunks):
-        if index == 0 and _shrinks(chunk):
+        if index == 0 and not as_it_is and _shrinks(chunk):
             compressor = zlib.compressobj(_LEVEL)
         raw_size += len(chunk)
         put(compressor.compress(chunk) if compressor else chunk)

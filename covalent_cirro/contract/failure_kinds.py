@@ -32,6 +32,8 @@ class Kind:
     """SIGTERM arrived before the electron ended."""
     NOT_RUN = "not_run"
     """An earlier electron of the same task group failed."""
+    ITEMS = "items"
+    """Items of a mapped electron failed (`maps.ItemResults.failures`)."""
     RUNNER = "runner"
     """The runner itself failed."""
 

@@ -89,11 +89,9 @@ def part_of(pickle: bytes) -> bytes:
     return _PART + len(pickle).to_bytes(8, "little") + pickle + _CALL
 
 
-LIST_BEGIN = PRELUDE + _LIST
-"""What is before the body of a list."""
-
-ITEM_END, LIST_END = _APPEND, _STOP
-"""What is after the part of each item, and after the body."""
+LIST_HEAD = PRELUDE + _LIST
+ITEM_END, LIST_TAIL = _APPEND, _STOP
+"""What is before the body of a list, after the part of each item, and after the body."""
 
 
 def size_of(value: Value) -> int:
@@ -132,7 +130,7 @@ def item_ends(file: BinaryIO) -> list[int] | None:
         file: A seekable file, at the beginning of the pickle. Parts are skipped.
     """
     start = file.tell()
-    if file.read(len(LIST_BEGIN)) != LIST_BEGIN:
+    if file.read(len(LIST_HEAD)) != LIST_HEAD:
         return None
     end = file.seek(0, io.SEEK_END)
     file.seek(start + len(PRELUDE))
@@ -141,7 +139,7 @@ def item_ends(file: BinaryIO) -> list[int] | None:
         _read(file, end, "", ends)
     except _OtherPickle:
         return None
-    return [each - start - len(LIST_BEGIN) for each in ends]
+    return [each - start - len(LIST_HEAD) for each in ends]
 
 
 class _OtherPickle(Exception):

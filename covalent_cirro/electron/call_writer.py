@@ -18,6 +18,7 @@ from covalent_cirro.aws.store import Store
 from covalent_cirro.contract import texts, tobj
 from covalent_cirro.contract.documents import dump_call, parse_call
 from covalent_cirro.contract.limits import ELECTRON_CHARS, MAX_TASKS
+from covalent_cirro.contract.maps import Mapped
 from covalent_cirro.contract.places import Location, location
 from covalent_cirro.contract.protocol import (
     INLINE_BYTES,
@@ -29,9 +30,12 @@ from covalent_cirro.contract.protocol import (
     Task,
     Tried,
 )
-from covalent_cirro.contract.references import Blob, Inline, Input, NodeOutput, Ref
+from covalent_cirro.contract.references import Blob, Inline, Input, Joined, NodeOutput, Ref
 from covalent_cirro.covalent_server.assets import Group
 from covalent_cirro.electron import cache_folder, called_with, local_packages
+from covalent_cirro.electron.maps import map_plans
+from covalent_cirro.electron.maps.joined import JoinedLists
+from covalent_cirro.electron.maps.map_plans import MapPlan
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.jobs.image_rules import Pickled
 from covalent_cirro.settings import Settings
@@ -94,10 +98,11 @@ async def write_call(
     covalent: str,
     allowed: Callable[[], Awaitable[None]],
     image: Callable[[], Awaitable[str]],
+    plan: MapPlan | None = None,
 ) -> Written:
     """Store the blobs of a task group, and then its ``call.json``. The arguments are those of `prepare_call`."""
     prepared = await prepare_call(
-        store, settings, dispatch_id, group, specs, pickled, covalent=covalent, allowed=allowed, image=image
+        store, settings, dispatch_id, group, specs, pickled, covalent=covalent, allowed=allowed, image=image, plan=plan
     )
     await store_call(store, prepared, allowed)
     return prepared
@@ -120,6 +125,8 @@ async def prepare_call(
     covalent: str,
     allowed: Callable[[], Awaitable[None]],
     image: Callable[[], Awaitable[str]],
+    plan: MapPlan | None = None,
+    joined: JoinedLists | None = None,
 ) -> Written:
     """Store the blobs of a call, each once and all at the same time, and make its ``call.json``, which is not stored.
 
@@ -133,6 +140,8 @@ async def prepare_call(
         covalent: Version of Covalent on the server.
         allowed: Awaited before anything is uploaded; its error is raised.
         image: Returns the image of the job with its digest, as far as that is known.
+        plan: The map, if the electron is mapped; it is the only one then.
+        joined: Lists whose parts are stored already.
 
     Raises:
         SettingsError: The task group has more electrons than one job can run.
@@ -148,17 +157,36 @@ async def prepare_call(
     put = _Puts(store, folder, place, allowed)
     arguments = await asyncio.to_thread(called_with.read, group)
 
+    def stored(path: str) -> tuple[Ref, ...] | None:
+        bodies = joined.find(path, place.bucket, place.prefix) if joined is not None else None
+        return bodies if bodies is not None and put.takes(bodies) else None
+
     async def task(spec: ElectronSpec) -> Task:
         node = group.nodes[spec.node_id]
 
         async def argument(node_id: int) -> Input:
-            return NodeOutput(node_id) if node_id in inside else await put(group.inputs[node_id], is_tobj=True)
+            if node_id in inside:
+                return NodeOutput(node_id)
+            path = group.inputs[node_id]
+            bodies = stored(path)
+            return Joined(bodies) if bodies is not None else await put(path, is_tobj=True)
 
-        code, hooks, args, kwargs = await asyncio.gather(
+        async def items() -> Mapped | None:
+            if plan is None:
+                return None
+            return await map_plans.mapped(
+                plan,
+                lambda each: stored(each.path),
+                lambda each: put(each.path, is_tobj=each.is_tobj, as_it_is=True),
+            )
+
+        shared = {name: node_id for name, node_id in spec.kwargs.items() if plan is None or name not in plan.lists}
+        code, hooks, args, kwargs, of_items = await asyncio.gather(
             put(node.paths["function"], is_tobj=True),
             put(node.paths["hooks"], is_tobj=False) if "hooks" in node.paths else _no_hooks(),
             asyncio.gather(*(argument(node_id) for node_id in spec.args)),
-            asyncio.gather(*(argument(node_id) for node_id in spec.kwargs.values())),
+            asyncio.gather(*(argument(node_id) for node_id in shared.values())),
+            items(),
         )
         return Task(
             node_id=spec.node_id,
@@ -166,8 +194,9 @@ async def prepare_call(
             function=code,
             hooks=None if isinstance(hooks, Inline) and hooks.data.strip() in _EMPTY_HOOKS else hooks,
             args=tuple(args),
-            kwargs=dict(zip(spec.kwargs, kwargs, strict=True)),
+            kwargs=dict(zip(shared, kwargs, strict=True)),
             arguments=arguments.get(spec.node_id, ()),
+            mapped=of_items,
         )
 
     async def package(item: str) -> Package:
@@ -214,7 +243,11 @@ async def earlier_tries(store: Store, place: Location) -> tuple[Tried, ...]:
 def _blobs(call: Call) -> list[Blob]:
     refs: list[object] = [package.archive for package in call.packages]
     for task in call.tasks:
-        refs += [task.function, task.hooks, *task.args, *task.kwargs.values()]
+        refs += [task.function, task.hooks]
+        for given in (*task.args, *task.kwargs.values()):
+            refs += given.bodies if isinstance(given, Joined) else [given]
+        for argument in task.mapped.arguments if task.mapped is not None else ():
+            refs += argument.sources
     return [ref for ref in refs if isinstance(ref, Blob)]
 
 
@@ -238,12 +271,21 @@ class _Puts:
         self._room = INLINE_TOTAL_BYTES
         self.keys: list[str] = []
 
-    async def __call__(self, path: str, *, is_tobj: bool) -> Ref:
+    def takes(self, bodies: Sequence[Ref]) -> bool:
+        """Count bodies that are stored already; False, and nothing is counted: those in the document are too many."""
+        size = sum(len(body.data) for body in bodies if isinstance(body, Inline))
+        if size > self._room:
+            return False
+        self._room -= size
+        self.keys += [self._place.blob_key(body.sha256) for body in bodies if isinstance(body, Blob)]
+        return True
+
+    async def __call__(self, path: str, *, is_tobj: bool, as_it_is: bool = False) -> Ref:
         inline = self._room >= INLINE_BYTES
         reserved = INLINE_BYTES if inline else 0  # Many files are read before the first one is counted.
         self._room -= reserved
         ref = await self._store.put(
-            Source(path, is_tobj),
+            Source(path, is_tobj, as_it_is),
             self._place.bucket,
             self._place.prefix,
             self._folder,

@@ -28,6 +28,7 @@ from covalent_cirro.electron.handover import (
     EndedHostNodes,
     EndedJob,
     HostNodes,
+    NoItems,
     OwnJob,
     Polled,
     ReusedResults,
@@ -46,6 +47,10 @@ from covalent_cirro.settings import Settings
 
 log = logging.getLogger(__name__)
 
+
+NO_TRY_OF_ARRAYS = (
+    "The jobs of a map are not submitted again with more memory, or to the on-demand queue: set memory, or batch_queue."
+)
 
 Job: TypeAlias = OwnJob | AdoptedJob
 
@@ -82,6 +87,8 @@ async def poll(launch: Launch, settings: Settings, sent: Sent, keep_handle: Keep
             await host_failures.keep(settings, launch.dispatch_id, done.ends)
             return done
         sent = done
+    if isinstance(sent, NoItems):
+        return await host_nodes.without_items(launch, sent.node_id)
     if isinstance(sent, ReusedResults):
         if launch.cancelled:
             raise TaskCancelledError(f"Cancelled before its results were reused (dispatch {launch.dispatch_id})")
@@ -101,7 +108,7 @@ async def poll(launch: Launch, settings: Settings, sent: Sent, keep_handle: Keep
 
 async def _on_host(
     launch: Launch, settings: Settings, specs: Sequence[ElectronSpec], keep_handle: KeepHandle
-) -> tuple[Settings, EndedHostNodes | Job | ReusedResults]:
+) -> tuple[Settings, EndedHostNodes | Job | ReusedResults | NoItems]:
     """Run Covalent's own nodes on this host, or submit a job for what only a job can do.
 
     Returns:
@@ -179,11 +186,20 @@ async def until_ended(
 
 async def _wait(engine: Engine, settings: Settings, job: Job, watching: Watching) -> JobDetail | None:
     """Wait for one job; `None`: AWS Batch does not know it any more."""
-    async with watching(job) as saw, _kept_alive(engine, settings.s3_bucket_name, job.keys):
+    async with (
+        watching(job) as saw,
+        _kept_alive(engine, settings.s3_bucket_name, job.keys),
+        _stopped_at_failure(engine, settings) as also_saw,
+    ):
         if job.job_id is None:
             return None
+
+        def changed(detail: JobDetail) -> None:
+            saw(detail)
+            also_saw(detail)
+
         try:
-            detail = await engine.watcher.wait(job.job_id, ceiling_s=settings.poll_freq, on_state=saw)
+            detail = await engine.watcher.wait(job.job_id, ceiling_s=settings.poll_freq, on_state=changed)
         except JobLost:
             # A server that was away for longer than AWS Batch keeps jobs: what lies in S3 is the truth.
             return None
@@ -223,6 +239,8 @@ async def try_again(
     """
     if not further_tries.may_help(detail, settings):
         return None, ""
+    if detail.array_size:
+        return None, NO_TRY_OF_ARRAYS
     place = parse_call_uri(job.call)
     try:
         outcome = await read_outcome(engine.store, engine.batch.job, place, detail)
@@ -256,6 +274,26 @@ async def try_again(
     log.warning("The electron of %s %s. It was submitted again with %s as job %s.", of, happened, then, job_id)
     await hold(engine, launch, job_id, here.call_uri, keep_handle)
     return OwnJob(job_id, here.call_uri, written.keys, call.tried), ""
+
+
+@contextlib.asynccontextmanager
+async def _stopped_at_failure(engine: Engine, settings: Settings) -> AsyncIterator[Callable[[JobDetail], None]]:
+    """End an array job as soon as one of its jobs has failed, if the option ``on_error`` says so.
+
+    Yields:
+        A function to be called with each change of the job.
+    """
+    ending: list[asyncio.Task[None]] = []
+
+    def saw(detail: JobDetail) -> None:
+        failed = detail.children_in(states.JobState.FAILED.value)
+        if failed and not ending and settings.on_error == "stop" and not detail.is_terminal:
+            ending.append(asyncio.create_task(engine.stops.end(detail.job_id, states.ITEM_FAILED_REASON)))
+
+    yield saw
+    for error in await asyncio.gather(*ending, return_exceptions=True):
+        if isinstance(error, BaseException):
+            log.warning("An item failed. The other jobs could not be ended, and ran to their end: %s", error)
 
 
 @contextlib.asynccontextmanager

@@ -51,6 +51,9 @@ TERMINAL_STATES = tuple(state.value for state in JobState if state.is_terminal)
 CANCEL_REASON = "Cancelled in Covalent"
 """Beginning of the reason that covalent-cirro gives to TerminateJob; DescribeJobs has it as the statusReason."""
 
+ITEM_FAILED_REASON = "An item failed, and on_error is stop"
+"""The reason that covalent-cirro gives to TerminateJob for the other jobs of a map with ``on_error="stop"``."""
+
 CANCELLED = "CANCELLED"
 """What lists show as the state of a job that a user cancelled; AWS Batch's own word is FAILED, as for a failure."""
 
@@ -100,6 +103,8 @@ class JobDetail(NamedTuple):
         max_attempts: How often AWS Batch may start it.
         argument: `places.call_argument` of a job of an executor; empty for other jobs.
         called_with: The job's `protocol.ARGUMENTS_PARAMETER`; empty without it.
+        array_size: Number of jobs of an array job, whose parent this is; 0 for any other job.
+        array_states: How many jobs of the array are in each state, in the order of the states; no zeros.
     """
 
     job_id: str
@@ -124,6 +129,8 @@ class JobDetail(NamedTuple):
     max_attempts: int = 0
     argument: str = ""
     called_with: str = ""
+    array_size: int = 0
+    array_states: tuple[tuple[str, int], ...] = ()
 
     @property
     def arguments(self) -> Arguments:
@@ -136,7 +143,16 @@ class JobDetail(NamedTuple):
             call, mac_key = parse_call_argument(self.argument)
         except ProtocolError:
             return None
-        return mac_key if call == place else None
+        return mac_key if call == place._replace(child_index=None) else None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is an array job of which the container of a job has started."""
+        return self.children_in(JobState.RUNNING.value, JobState.SUCCEEDED.value, JobState.FAILED.value) > 0
+
+    def children_in(self, *states: str) -> int:
+        """How many jobs of the array are in one of these states."""
+        return sum(count for state, count in self.array_states if state in states)
 
     @property
     def is_terminal(self) -> bool:
@@ -151,6 +167,8 @@ def _seconds(milliseconds: object) -> float | None:
 
 def parse_job(job: Mapping[str, Any]) -> JobDetail:
     """One entry of DescribeJobs' ``jobs``. Every member but the id may be missing."""
+    array = job.get("arrayProperties") or {}
+    summary = array.get("statusSummary") or {}
     container, parameters = job.get("container") or {}, job.get("parameters") or {}
     attempts = [_parse_attempt(attempt) for attempt in job.get("attempts") or ()]
     last = attempts[-1] if attempts else None
@@ -179,6 +197,9 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
         max_attempts=int(_number((job.get("retryStrategy") or {}).get("attempts"))),
         argument=str(parameters.get(CALL_PARAMETER) or ""),
         called_with=str(parameters.get(ARGUMENTS_PARAMETER) or "")[: PARAMETER_CHARS + 1],
+        # A child has the index instead.
+        array_size=int(_number(array.get("size"))) if summary or "index" not in array else 0,
+        array_states=tuple((state.value, int(summary[state.value])) for state in JobState if summary.get(state.value)),
     )
 
 

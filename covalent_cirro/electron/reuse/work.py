@@ -14,8 +14,9 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from covalent_cirro.contract.maps import MappedArgument
 from covalent_cirro.contract.protocol import Call
-from covalent_cirro.contract.references import Blob, Inline, Input, NodeOutput, Ref
+from covalent_cirro.contract.references import Blob, Inline, Input, Joined, NodeOutput, Ref
 from covalent_cirro.electron.reuse.package_files import ARCHIVE_BYTES, Files, reached
 from covalent_cirro.electron.reuse.pickles import Described, describe
 
@@ -66,6 +67,8 @@ def blobs_to_read(call: Call) -> list[Blob]:
     refs: list[Input | None] = []
     for task in call.tasks:
         refs += [task.function, task.hooks, *task.args, *task.kwargs.values()]
+        for argument in task.mapped.arguments if task.mapped is not None else ():
+            refs += argument.sources if len(argument.sources) == 1 else ()
     found = [ref for ref in refs if isinstance(ref, Blob) and ref.raw_size <= READ_BYTES]
     return list(dict.fromkeys(found))
 
@@ -101,6 +104,8 @@ def work_of(call: Call, contents: Mapping[Blob, bytes], files: Files | None) -> 
             parts[WorkPart("position", str(number), index)] = said(ref)
         for name, ref in task.kwargs.items():
             parts[WorkPart("argument", name, index)] = said(ref)
+        for argument in task.mapped.arguments if task.mapped is not None else ():
+            parts[WorkPart("argument", argument.name, index)] = json.dumps(["items", describer.items(argument)])
         # A function can see which are named, and their order.
         parts[WorkPart("arguments", "", index)] = json.dumps([len(task.args), *task.kwargs])
     # The digest of an image is enough; without one, since ECR could not be asked, the tag has to do.
@@ -127,6 +132,8 @@ def _shared(items: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
 
 def exactly(ref: Input | None) -> Any:
     """What a reference says that is compared byte for byte."""
+    if isinstance(ref, Joined):
+        return ["bodies", *map(exactly, ref.bodies)]
     if isinstance(ref, Blob):
         return ["blob", ref.sha256, ref.codec, ref.raw_size]
     return ["bytes", hashlib.sha256(ref.data).hexdigest()] if isinstance(ref, Inline) else None
@@ -150,6 +157,16 @@ class _Describer:
             return self._pickled(describe(data))
         self.texts = None
         return exactly(ref)
+
+    def items(self, argument: MappedArgument) -> Any:
+        """The items of a mapped argument, however they are shared over jobs.
+
+        A list that is stored whole is its only source. One that is stored in parts is compared by the parts.
+        """
+        if len(argument.sources) == 1:
+            return self.pickle(argument.sources[0])
+        self.texts = None
+        return [exactly(each) for each in argument.sources]
 
     def parameters(self, function: Ref) -> tuple[str, ...]:
         data = self._data(function)

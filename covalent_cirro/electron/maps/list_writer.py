@@ -1,0 +1,114 @@
+"""Joins bodies of results to the file of a list: nothing is unpickled, and no body is held whole in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import io
+import platform
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, cast
+
+from covalent_cirro import local_files
+from covalent_cirro.aws.store import Store
+from covalent_cirro.contract import nested, tobj
+from covalent_cirro.contract.places import Location
+from covalent_cirro.contract.protocol import INLINE_TOTAL_BYTES
+from covalent_cirro.contract.references import Blob, Inline, Ref
+from covalent_cirro.errors import OutcomeError
+
+_SCAN_BYTES = 4096
+
+
+class ListWriter:
+    """Writes the list of a map's results, in the order of the items.
+
+    Attributes:
+        bodies: What the list was joined from; `None` if that is too much to be written into another call.
+    """
+
+    def __init__(self, file: BinaryIO, length: int) -> None:
+        version, pickler = platform.python_version(), importlib.metadata.version("cloudpickle")
+        fields = tobj.header_fields("", list.__doc__ or "", version, pickler)
+        text = f"[{length:,} result{'' if length == 1 else 's'}]"
+        self._writer = tobj.Writer(file, fields, text.encode())
+        self._writer.write(nested.LIST_HEAD)
+        self._size = 0
+        self._inline = 0
+        self._ends: list[tuple[int, int]] = []
+        self.bodies: list[Ref] | None = []
+
+    async def add(self, store: Store, place: Location, stop: int, body: Ref, data: bytes | None = None) -> None:
+        """Append a body.
+
+        Args:
+            store: Store of the account.
+            place: The call.
+            stop: The item after the last one of the body.
+            body: The body.
+            data: Its bytes, where they were read already.
+
+        Raises:
+            DigestMismatch, NotFound: The body is not what was stored.
+        """
+        if isinstance(body, Inline):
+            data = body.data
+        if data is not None:
+            self._writer.write(data)
+        elif isinstance(body, Blob):
+            await self._stream(store, place, body)
+        self._size += body.raw_size if isinstance(body, Blob) else len(body.data)
+        self._ends.append((stop, self._size))
+        self._inline += len(body.data) if isinstance(body, Inline) else 0
+        if self._inline > INLINE_TOTAL_BYTES:
+            self.bodies = None
+        if self.bodies is not None:
+            self.bodies.append(body)
+
+    async def _stream(self, store: Store, place: Location, body: Blob) -> None:
+        mark = self._writer.mark()
+
+        @contextlib.contextmanager
+        def begin() -> Iterator[Callable[[bytes], object]]:
+            self._writer.back_to(mark)  # after an error the body is read again from its start
+            yield self._writer.write
+
+        await store.read_into(body, place.bucket, place.prefix, begin)
+
+    def close(self) -> None:
+        """Write the end of the list."""
+        self._writer.write(nested.LIST_TAIL)
+        self._writer.close()
+
+    def check(self, path: str, length: int) -> None:
+        """Check that the file has as many results as there are items, each in its place.
+
+        Args:
+            path: The file that was written.
+            length: Number of items.
+
+        Raises:
+            OutcomeError: A job has stored something else than the results of its items.
+        """
+        with local_files.errors_about(path), open(path, "rb") as file:
+            raw = tobj.PickleFile(file, tobj.read_header(file))
+            ends = nested.item_ends(cast(BinaryIO, io.BufferedReader(raw, _SCAN_BYTES)))
+        if ends is None or len(ends) != length or any(ends[stop - 1] != size for stop, size in self._ends):
+            raise OutcomeError(
+                f"The results of the {length:,} items were refused: the jobs have not stored one result for each item. "
+                "Somebody else may have written to the bucket: look at what ran with the same job role."
+            )
+
+
+async def read_small(store: Store, place: Location, body: Blob) -> bytes:
+    """The bytes of a body, in memory."""
+    buffer = io.BytesIO()
+
+    @contextlib.contextmanager
+    def begin() -> Iterator[Callable[[bytes], object]]:
+        buffer.seek(0)
+        buffer.truncate()
+        yield buffer.write
+
+    await store.read_into(body, place.bucket, place.prefix, begin)
+    return buffer.getvalue()

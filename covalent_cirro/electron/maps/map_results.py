@@ -1,0 +1,259 @@
+"""Fetches the results of a map: the list of all results, or an error that says which items failed and why."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from covalent_cirro.aws import job_logs
+from covalent_cirro.aws.batch import job_name
+from covalent_cirro.contract import nested
+from covalent_cirro.contract.failure_kinds import Kind
+from covalent_cirro.contract.maps import Mapped
+from covalent_cirro.contract.places import Location
+from covalent_cirro.contract.references import Blob, Inline
+from covalent_cirro.covalent_server.assets import Node
+from covalent_cirro.electron.call_writer import read_call
+from covalent_cirro.electron.engine.engine import Engine
+from covalent_cirro.electron.handover import EndedJob
+from covalent_cirro.electron.maps.child_ends import ChildEnd, ChildEnds, jobs_of
+from covalent_cirro.electron.maps.list_writer import ListWriter
+from covalent_cirro.electron.maps.map_logs import MapLog
+from covalent_cirro.electron.result_writer import Received, measure, pickle_of_failed, replacing, write_text
+from covalent_cirro.errors import OutcomeError
+from covalent_cirro.jobs import states
+from covalent_cirro.jobs.ends import End, Evidence
+from covalent_cirro.jobs.explanations import Explanation, JobLinks, awss_words, explain
+from covalent_cirro.jobs.further_tries import lines
+from covalent_cirro.jobs.item_failures import ItemFailures
+from covalent_cirro.jobs.states import JobDetail
+from covalent_cirro.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Link = Callable[[JobDetail | None], JobLinks]
+
+
+async def write_map(
+    engine: Engine, settings: Settings, place: Location, node: Node, ended: EndedJob, link: Link
+) -> Received:
+    """Write how a mapped electron ended into its files.
+
+    Args:
+        engine: The account's.
+        settings: Settings of the executor.
+        place: The call.
+        node: The electron.
+        ended: What is known of the job; AWS Batch is asked for what is missing.
+        link: Links to a job in the AWS console.
+
+    Raises:
+        OutcomeError: The job has not ended, its call has expired, or what its jobs stored was refused.
+        AwsError: AWS cannot be asked.
+        LocalFileError: A file could not be written.
+    """
+    written = await read_call(engine.store, place)
+    mapped = written.call.tasks[0].mapped if written is not None else None
+    if written is None or mapped is None:
+        raise OutcomeError(f"{place.call_uri}, which says how the items were shared, is not there any more.")
+    parent = await _parent(engine, settings, place, node, ended)
+    if parent is not None and not parent.is_terminal:
+        raise OutcomeError(f"AWS Batch job {parent.job_id} has not ended: it is {parent.state}. The job goes on.")
+    job_id = parent.job_id if parent is not None else ended.job_id
+    jobs = ChildEnds(engine, place, jobs_of(place, mapped, job_id), parent)
+    results = _Results(engine, settings, place, node, mapped, parent, link)
+    path = node.paths["output"]
+    try:
+        with replacing(path) as file:
+            await results.take(jobs, ListWriter(file, mapped.length))
+    except _NoListError:
+        pass
+    files = {}
+    if results.list is not None:
+        await asyncio.to_thread(results.list.check, path, mapped.length)
+        if results.list.bodies is not None:
+            engine.joined.remember(path, tuple(results.list.bodies), place.bucket, place.prefix)
+        files["output"] = await asyncio.to_thread(measure, path)
+    where = f"s3://{place.bucket}/{place.array_base}"
+    before = lines(written.call.tried)
+    error = "" if results.list is not None else results.error(parent, job_id, ended.not_again)
+    texts = {
+        "stdout": results.logs["stdout"].text(where),
+        "stderr": before + results.logs["stderr"].text(where),
+        "error": error,
+    }
+    for key, text in texts.items():
+        files[key] = await asyncio.to_thread(write_text, node.paths[key], text)
+    return Received(node.node_id, not error, files, results.end if error else End.SUCCEEDED)
+
+
+async def _parent(engine: Engine, settings: Settings, place: Location, node: Node, ended: EndedJob) -> JobDetail | None:
+    """The array job, or the only job, after its end; `None` where AWS Batch does not know it any more."""
+    if ended.detail is not None or ended.forgotten:
+        return ended.detail
+    job_id = ended.job_id or await engine.batch.find(
+        settings.queue, settings.queue_option, job_name(node.name, place.dispatch_id, node.node_id, place.call_id)
+    )
+    return await engine.batch.job(job_id) if job_id else None
+
+
+class _NoListError(Exception):
+    """Items failed, so that there is no list of results."""
+
+
+class _Unfinished(NamedTuple):
+    """Why a job did not compute all of its items.
+
+    Attributes:
+        explanation: What users read.
+        not_run: The items were not computed because another item had failed.
+    """
+
+    explanation: Explanation | None
+    not_run: bool = False
+
+
+class _Results:
+    """Takes the results of the jobs of a map, one after the other.
+
+    Attributes:
+        list: The list that was written; `None`: there is none, since items failed.
+        logs: The logs by stream.
+        end: Kind of the end of the first item that failed.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        place: Location,
+        node: Node,
+        mapped: Mapped,
+        parent: JobDetail | None,
+        link: Link,
+    ) -> None:
+        self.list: ListWriter | None = None
+        self.logs = {stream: MapLog(stream) for stream in ("stdout", "stderr")}
+        self.end = End.STOPPED
+        self._engine = engine
+        self._settings = settings
+        self._place = place
+        self._node = node
+        self._mapped = mapped
+        self._link = link
+        self._failed = ItemFailures()
+        self._not_run = 0
+        self._log_was_read = False
+        self._stopped = parent is not None and parent.status_reason.startswith(states.ITEM_FAILED_REASON)
+
+    @property
+    def _returns(self) -> bool:
+        return self._mapped.on_error == "return"
+
+    async def take(self, jobs: ChildEnds, to: ListWriter) -> None:
+        """Write the list.
+
+        Raises:
+            _NoListError: Items failed, and their errors are not their results.
+        """
+        async for child in jobs.read(with_bodies=True):
+            failures = child.result.items.failures if child.result is not None and child.result.items else ()
+            for each in failures:
+                self._fail([each.item], each.failure.message, each.failure.traceback, End.RAISED)
+            unfinished = await self._unfinished(child) if child.done < child.job.stop else None
+            if unfinished is not None:
+                self._add_unfinished(child, unfinished)
+            if child.result is not None:
+                for log_of in self.logs.values():
+                    log_of.add(child.job, child.result, failed=bool(failures or unfinished))
+            if self._returns or not (self._failed.count or self._not_run):
+                await self._write(child, unfinished, to)
+        if not self._returns and (self._failed.count or self._not_run):
+            raise _NoListError
+        to.close()
+        self.list = to
+
+    def _fail(self, items: range | list[int], error: str, details: str, end: End) -> None:
+        if not self._failed.count:
+            self.end = end
+        self._failed.add(items, error, details)
+
+    def _add_unfinished(self, child: ChildEnd, unfinished: _Unfinished) -> None:
+        items = range(child.done, child.job.stop)
+        if unfinished.explanation is None:
+            self._not_run += len(items)
+        else:
+            told = unfinished.explanation
+            self._fail(items, told.what, told.text, told.end)
+
+    async def _write(self, child: ChildEnd, unfinished: _Unfinished | None, to: ListWriter) -> None:
+        store = self._engine.store
+        chunks = child.result.items.chunks if child.result is not None and child.result.items is not None else ()
+        for chunk in chunks:
+            data = child.bodies.get(chunk.body) if isinstance(chunk.body, Blob) else None
+            await to.add(store, self._place, chunk.stop, chunk.body, data)
+        if unfinished is not None:
+            why = unfinished.explanation
+            text = why.text.strip() if why is not None else "It was not computed, since another item had failed."
+            one = nested.part_of(pickle_of_failed(text)) + nested.ITEM_END
+            for item in range(child.done, child.job.stop):
+                await to.add(store, self._place, item + 1, Inline(one))
+
+    async def _unfinished(self, child: ChildEnd) -> _Unfinished:
+        """Why a job did not compute all of its items."""
+        failure = child.result.failure if child.result is not None else None
+        stopped = self._stopped and child.detail is not None and child.detail.terminated
+        if self._mapped.on_error == "stop" and (stopped or (failure is not None and failure.kind == Kind.ITEMS)):
+            return _Unfinished(None, not_run=True)
+        outcome = child.outcome
+        evidence = Evidence(
+            child.detail,
+            failure=None if failure is None or failure.kind == Kind.ITEMS else failure,
+            usage=outcome.usage if outcome is not None else None,
+            attempt=outcome.attempt if outcome is not None else 0,
+            log=await self._log_of(child),
+            problem=child.problem,
+            job_id=child.job.job_id,
+        )
+        return _Unfinished(
+            explain(evidence, self._settings, self._node.name, self._node.node_id, self._link(child.detail))
+        )
+
+    async def _log_of(self, child: ChildEnd) -> str:
+        """The end of the log of a job, for an explanation: of the first job without an outcome it is looked for."""
+        if child.result is not None:
+            return job_logs.of_outcome(child.result)
+        if self._log_was_read or child.detail is None:
+            return ""
+        self._log_was_read = True
+        engine, group = self._engine, self._settings.batch_job_log_group_name
+        parts = await job_logs.parts_of(engine.store, child.job.place)
+        return await job_logs.of_job(
+            engine.store, engine.logs, engine.access, child.job.place, parts, child.detail, group
+        )
+
+    def error(self, parent: JobDetail | None, job_id: str, note: str) -> str:
+        """The error of the electron: which items failed and why.
+
+        Args:
+            parent: The array job, or the only job.
+            job_id: Its id; empty where it is not known.
+            note: Why it was not submitted again although it should have been.
+        """
+        mapped = self._mapped
+        electron = f"{self._node.name!r} (node {self._node.node_id})"
+        size = len(mapped.children)
+        jobs = f" (an array of {size:,} jobs)" if size > 1 else ""
+        sections = [f"{electron}: {self._failed.whole(mapped.length)}" if self._failed.count else f"{electron}:"]
+        if self._not_run:
+            sections.append(f"{self._not_run:,} items were not computed, since an item had failed (on_error='stop').")
+        if note:
+            sections.append(note)
+        sections.append(
+            f"AWS Batch job {job_id or '(id not kept)'}{jobs} in queue "
+            f"{(parent.queue if parent is not None else '') or self._settings.queue}\n"
+            f"AWS says: {awss_words(parent) or 'nothing of its end'}"
+        )
+        return "\n\n".join(sections) + "\n"
