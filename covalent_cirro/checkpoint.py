@@ -14,7 +14,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from covalent_cirro.contract.protocol import ATTEMPT_VARIABLE, CHECKPOINT_GOING, CHECKPOINT_SOCKET, CHECKPOINT_VARIABLE
+from covalent_cirro.contract.maps import ITEM_VARIABLE
+from covalent_cirro.contract.protocol import (
+    ATTEMPT_VARIABLE,
+    CHECKPOINT_GOING,
+    CHECKPOINT_SOCKET,
+    CHECKPOINT_VARIABLE,
+    ITEM_FOLDER,
+)
 from covalent_cirro.errors import CheckpointError
 
 LOCAL_VARIABLE = "CIRRO_CHECKPOINT_FOLDER"
@@ -24,8 +31,8 @@ _SUPERVISOR_S = 30.0
 """Seconds to wait for the runner's socket, which exists a fraction of a second after the electron's start."""
 _READ_BYTES = 64 * 1024
 
-_folders: dict[str, Path] = {}
-_watched: set[str] = set()
+_folders: dict[tuple[str, str], Path] = {}
+_watched: set[tuple[str, str]] = set()
 
 
 def folder() -> Path:
@@ -35,6 +42,8 @@ def folder() -> Path:
     subprocesses of the electron, return at once. From then on the runner stores changes: when no file has changed for
     2 s and none is open for writing, at most every 10 s, until `save` is called for the first time. Unchanged files
     are not sent again. Symbolic links, modes and times are kept.
+
+    Each item of a mapped electron has a folder and a checkpoint of its own, which are removed when the item is done.
 
     Returns:
         An absolute path. Outside of a job: the folder that ``CIRRO_CHECKPOINT_FOLDER`` names; without it, a new folder
@@ -47,9 +56,10 @@ def folder() -> Path:
     job = os.environ.get(CHECKPOINT_VARIABLE)
     if job is None:
         return _local_folder()
-    if job not in _folders:
-        _folders[job] = Path(_ask(job, "folder")["folder"])
-    return _folders[job]
+    own = job, _item()
+    if own not in _folders:
+        _folders[own] = Path(_ask(job, "folder")["folder"])
+    return _folders[own]
 
 
 def save() -> None:
@@ -87,10 +97,16 @@ def host_is_going() -> bool:
     job = os.environ.get(CHECKPOINT_VARIABLE)
     if job is None:
         return False
-    if job not in _watched:
+    own = job, _item()
+    if own not in _watched:
         _ask(job, "watch")
-        _watched.add(job)
+        _watched.add(own)
     return os.path.exists(os.path.join(job, CHECKPOINT_GOING))
+
+
+def _item() -> str:
+    """The index of the item of a mapped electron that this process computes; empty for any other electron."""
+    return os.environ.get(ITEM_VARIABLE, "").partition("/")[0]
 
 
 def _ask(job: str, what: str) -> dict[str, Any]:
@@ -115,7 +131,7 @@ def _ask(job: str, what: str) -> dict[str, Any]:
     answer = b""
     with connection:
         try:
-            connection.sendall(what.encode() + b"\n")
+            connection.sendall(f"{what} {_item()}".rstrip().encode() + b"\n")
             while chunk := connection.recv(_READ_BYTES):
                 answer += chunk
         except OSError as error:
@@ -131,7 +147,7 @@ def _ask(job: str, what: str) -> dict[str, Any]:
 def _local_folder() -> Path:
     named = os.environ.get(LOCAL_VARIABLE)
     if named:
-        path = Path(named).absolute()
+        path = Path(named, ITEM_FOLDER.format(_item()) if _item() else "").absolute()
         path.mkdir(parents=True, exist_ok=True)
         return path
     import atexit

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import json
 import math
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from covalent_cirro.contract import limits, log_parts, texts
@@ -19,8 +21,10 @@ from covalent_cirro.contract.fields import Fields, load, shown
 from covalent_cirro.contract.limits import MAX_ATTEMPT, MAX_OUTCOME_BYTES, MAX_TASKS
 from covalent_cirro.contract.maps import (
     MAX_BODIES,
+    MAX_CHILD_ITEMS,
     MAX_CHILDREN,
     MAX_CHUNKS,
+    MAX_FAILURES_TOLD,
     MAX_ITEMS,
     Chunk,
     ItemFailure,
@@ -98,9 +102,18 @@ def _mapped_json(mapped: Mapped) -> dict[str, Any]:
 
 def items_json(items: ItemResults) -> dict[str, Any]:
     """The results of items as JSON; `parse_items` reads it."""
+    more: dict[str, list[int]] = {}
+    for each in items.failures[MAX_FAILURES_TOLD:]:
+        ranges = more.setdefault(each.failure.kind, [])
+        if ranges and ranges[-1] == each.item:
+            ranges[-1] += 1
+        else:
+            ranges += [each.item, each.item + 1]
+    told = items.failures[:MAX_FAILURES_TOLD]
     return {
         "chunks": [{"first": each.first, "stop": each.stop, "body": _ref_json(each.body)} for each in items.chunks],
-        "failures": [{"item": each.item, **each.failure._asdict()} for each in items.failures],
+        "failures": [{"item": each.item, **each.failure._asdict()} for each in told],
+        "more_failures": more,  # for each kind: first and stop of each range of items
         "seconds": [round(each, 3) for each in items.seconds],
     }
 
@@ -152,22 +165,16 @@ def _digest(data: bytes) -> bytes:
 def _within_limits(outcome: Outcome) -> Outcome:
     """The outcome with texts and numbers within the limits of the reader."""
     outputs = [result.output for result in outcome.results if result.output is not None]
-    items = [each for result in outcome.results if result.items is not None for each in result.items.failures]
+    items = [
+        each
+        for result in outcome.results
+        if result.items is not None
+        for each in result.items.failures[:MAX_FAILURES_TOLD]
+    ]
     failures = [result.failure for result in outcome.results if result.failure is not None]
     failures += [each.failure for each in items]
+    fitted = _fitting(failures)
     doc = limits.share((len(each.doc) for each in outputs), limits.DOC_CHARS, limits.ALL_DOCS_CHARS)
-    message = limits.share((len(each.message) for each in failures), limits.MESSAGE_CHARS, limits.ALL_MESSAGES_CHARS)
-    traceback = limits.share(
-        (len(each.traceback) for each in failures), limits.TRACEBACK_CHARS, limits.ALL_TRACEBACKS_CHARS
-    )
-
-    def fitted(failure: Failure) -> Failure:
-        return failure._replace(
-            message=texts.fitted(failure.message, message),
-            traceback=texts.fitted(failure.traceback, traceback),
-            module=texts.fitted(failure.module, limits.NAME_CHARS),
-            signal=texts.fitted(failure.signal, limits.ID_CHARS),
-        )
 
     def result(of: NodeResult) -> NodeResult:
         output, failure, items = of.output, of.failure, of.items
@@ -178,10 +185,7 @@ def _within_limits(outcome: Outcome) -> Outcome:
         if failure is not None:
             failure = fitted(failure)
         if items is not None:
-            items = items._replace(
-                failures=tuple(each._replace(failure=fitted(each.failure)) for each in items.failures),
-                seconds=tuple(_number(each) for each in items.seconds),
-            )
+            items = _items_within_limits(items, fitted)
         return of._replace(output=output, failure=failure, items=items)
 
     usage = outcome.usage
@@ -201,6 +205,39 @@ def _within_limits(outcome: Outcome) -> Outcome:
         times={key: at for key, at in outcome.times.items() if 0 <= at <= limits.LATEST_S},
         cloudpickle=texts.fitted(outcome.cloudpickle, limits.ID_CHARS),
     )
+
+
+def _fitting(failures: Sequence[Failure]) -> Callable[[Failure], Failure]:
+    """A function that cuts the texts of each of these failures, so that all of them have room."""
+    message = limits.share((len(each.message) for each in failures), limits.MESSAGE_CHARS, limits.ALL_MESSAGES_CHARS)
+    traceback = limits.share(
+        (len(each.traceback) for each in failures), limits.TRACEBACK_CHARS, limits.ALL_TRACEBACKS_CHARS
+    )
+    module = limits.share((len(each.module) for each in failures), limits.NAME_CHARS, limits.ALL_MODULES_CHARS)
+
+    def fitted(failure: Failure) -> Failure:
+        return failure._replace(
+            message=texts.fitted(failure.message, message),
+            traceback=texts.fitted(failure.traceback, traceback),
+            module=texts.fitted(failure.module, module),
+            signal=texts.fitted(failure.signal, limits.ID_CHARS),
+        )
+
+    return fitted
+
+
+def _items_within_limits(items: ItemResults, fitted: Callable[[Failure], Failure]) -> ItemResults:
+    told, more = items.failures[:MAX_FAILURES_TOLD], items.failures[MAX_FAILURES_TOLD:]
+    return items._replace(
+        failures=(*(each._replace(failure=fitted(each.failure)) for each in told), *more),
+        seconds=tuple(_number(each) for each in items.seconds),
+    )
+
+
+def items_document(items: ItemResults) -> dict[str, Any]:
+    """The results of items as JSON that `parse_items` accepts, whatever the items raised."""
+    told = [each.failure for each in items.failures[:MAX_FAILURES_TOLD]]
+    return items_json(_items_within_limits(items, _fitting(told)))
 
 
 def _number(value: float) -> float:
@@ -254,6 +291,8 @@ def _parse_mapped(fields: Fields) -> Mapped:
     children = tuple(_pair(each, f"{fields.path}.children[{i}]") for i, each in enumerate(ranges))
     if not children or any(not first < stop <= length for first, stop in children):
         raise ProtocolError(f"{fields.path}.children are not ranges of the {length} items")
+    if any(stop - first > MAX_CHILD_ITEMS for first, stop in children):
+        raise ProtocolError(f"{fields.path}.children has one with more than {MAX_CHILD_ITEMS} items")
     arguments = []
     for i, value in enumerate(fields.items("arguments", limits.MAX_ARGUMENTS)):
         each = Fields(value, f"{fields.path}.arguments[{i}]")
@@ -474,14 +513,37 @@ def parse_items(fields: Fields) -> ItemResults:
             raise ProtocolError(f"{each.path} does not follow the chunk before it")
         chunks.append(Chunk(first, stop, _parse_ref(each.raw("body"), f"{each.path}.body", INLINE_BYTES)))
     failures = []
-    for i, value in enumerate(fields.items("failures", MAX_ITEMS)):
+    for i, value in enumerate(fields.items("failures", MAX_FAILURES_TOLD)):
         each = Fields(value, f"{fields.path}.failures[{i}]")
         failures.append(ItemFailure(each.whole("item", MAX_ITEMS), _parse_failure(each)))
-    seconds = fields.items("seconds", MAX_ITEMS)
+    failures += _parse_more_failures(fields)
+    if any(one.item >= other.item for one, other in itertools.pairwise(failures)):
+        raise ProtocolError(f"{fields.path}.failures are not in the order of the items")
+    seconds = fields.items("seconds", MAX_CHILD_ITEMS)
     if not all(type(each) in (int, float) and 0 <= each <= limits.MAX_NUMBER for each in seconds):
         raise ProtocolError(f"{fields.path}.seconds is not a list of numbers")
     return ItemResults(tuple(chunks), tuple(failures), tuple(float(each) for each in seconds))
 
+
+def _parse_more_failures(fields: Fields) -> list[ItemFailure]:
+    """The failures of which a document has no text, in the order of the items."""
+    found: list[ItemFailure] = []
+    more = fields.inner("more_failures")
+    for kind in fields.mapping("more_failures", len(KINDS)):
+        if kind not in KINDS:
+            raise ProtocolError(f"{more.path} has {shown(kind)}; known are {', '.join(sorted(KINDS))}")
+        numbers = more.items(kind, MAX_CHILD_ITEMS + 1)
+        last = [0, *numbers]
+        if len(numbers) % 2 or any(type(each) is not int for each in numbers) or last != sorted(last):
+            raise ProtocolError(f"{more.path}.{kind} are not ranges of items in order")
+        for first, stop in zip(numbers[::2], numbers[1::2], strict=True):
+            if stop > MAX_ITEMS or len(found) + stop - first > MAX_CHILD_ITEMS:
+                raise ProtocolError(f"{more.path}.{kind} has more items than a job")
+            found += [ItemFailure(item, Failure(kind, _NOT_TOLD)) for item in range(first, stop)]
+    return sorted(found, key=lambda each: each.item)
+
+
+_NOT_TOLD = f"its message is not kept: only those of the first {MAX_FAILURES_TOLD:,} failures of a job are"
 
 _MAX_EXIT_CODE = 255
 

@@ -69,6 +69,7 @@ DOC_CHARS = 4096
 ALL_MESSAGES_CHARS = 128 * 1024
 ALL_TRACEBACKS_CHARS = 64 * 1024
 ALL_DOCS_CHARS = 64 * 1024
+ALL_MODULES_CHARS = 32 * 1024
 ALL_TAILS_BYTES = 256 * 1024
 """Totals for all electrons of an outcome. If there are many, each has less (`share`)."""
 

@@ -25,8 +25,15 @@ MIN_CHILDREN = 2
 MAX_ITEMS = 1_000_000
 """Most items of a mapped electron: a limit of ours, so that a document that is refused cannot ask for more."""
 
-MAX_CHUNKS = 20_000
-"""Chunks of one child's results; one is written each half minute at most, which is a week."""
+MAX_CHILD_ITEMS = 100_000
+"""Most items of one job: what its outcome says of each of them has room within `limits.MAX_OUTCOME_BYTES`."""
+
+MAX_CHUNKS = 4000
+"""Chunks of one child's results. The longer it runs and the more it returns, the longer are its chunks
+(``runner/item_chunks.py``): four weeks and 10 TB are some 2,000."""
+
+MAX_FAILURES_TOLD = 1000
+"""Items that failed of which an outcome has message and traceback; of the others it has the kind."""
 
 MAX_BODIES = 200_000
 """Most bodies that an input is joined from: those of ten thousand children with twenty chunks each."""
@@ -120,7 +127,7 @@ class ItemResults(NamedTuple):
     Attributes:
         chunks: Results, in the order of the items, without gaps from the child's first item on. They end before the
             child's last item where the child was ended, or stopped at a failure.
-        failures: Items that failed, in order. Beyond the limits of an outcome, the last ones have no traceback.
+        failures: Items that failed, in order. All but the first `MAX_FAILURES_TOLD` have their kind and no text.
         seconds: Seconds that each item of the chunks took, in order; 0.001 s is the resolution.
     """
 

@@ -102,6 +102,51 @@ def size_of(value: Value) -> int:
     return len(PRELUDE) + sum(map(size_of, inner))
 
 
+# --- bodies of lists --------------------------------------------------------------------------------------------------
+
+LIST_HEAD, LIST_TAIL = PRELUDE + _LIST, _STOP
+"""What stands before and after the body of a list: for each item its value and APPEND. Bodies that are joined are a
+body, and a body may be cut between two items."""
+
+
+def append_item(body: BinaryIO, write: Callable[[BinaryIO], object]) -> None:
+    """Append an item to a body: a part whose pickle ``write`` writes.
+
+    Args:
+        body: A seekable file, at the end of the body. If ``write`` raises, the file is cut to what it was.
+        write: Called with the file; it must write at its end only.
+    """
+    start = body.tell()
+    body.write(_PART + bytes(8))
+    try:
+        write(body)
+    except BaseException:
+        body.seek(start)
+        body.truncate()
+        raise
+    end = body.tell()
+    body.seek(start + len(_PART))
+    body.write((end - start - len(_PART) - 8).to_bytes(8, "little"))
+    body.seek(end)
+    body.write(_CALL + _APPEND)
+
+
+def pad(body: BinaryIO, last: int, padding: bytes) -> None:
+    """Change the bytes of a body, and not what it stands for: bytes after the end of a pickle are not read.
+
+    Args:
+        body: A file with a body whose last item is a part.
+        last: Position of the last item.
+        padding: What is put behind the pickle of the last item.
+    """
+    body.seek(last + len(_PART))
+    size = int.from_bytes(body.read(8), "little")
+    body.seek(last + len(_PART))
+    body.write((size + len(padding)).to_bytes(8, "little"))
+    body.seek(last + len(_PART) + 8 + size)
+    body.write(padding + _CALL + _APPEND)
+
+
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 

@@ -40,7 +40,7 @@ class Location(NamedTuple):
         return self.base + "array/"
 
     def chunk_key(self, name: str) -> str:
-        """Key of a record of results that a mapped electron has so far, named by `chunk_records.Record`."""
+        """Key of a record of results that a mapped electron has so far, named by `chunk_records.ChunkName`."""
         return self.own_base + "items/" + name
 
     @property
@@ -74,6 +74,10 @@ class Location(NamedTuple):
     def checkpoint_key(self, node_id: int, part: str) -> str:
         """Key of a part of an electron's checkpoint: ``index.json``, or ``files/<name>``."""
         return f"{self.own_base}checkpoint/{node_id}/{part}"
+
+    def item_checkpoint_key(self, node_id: int, item: int, part: str) -> str:
+        """Key of a part of the checkpoint of an item of a mapped electron, whichever job runs the item."""
+        return f"{self.base}checkpoint/{node_id}/items/{item:07d}/{part}"
 
     @property
     def prefix(self) -> str:

@@ -52,7 +52,11 @@ CHECKPOINT_VARIABLE = "CIRRO_CHECKPOINT"
 """Variable of the electron's environment: the folder that electron and supervisor share for the checkpoint."""
 
 CHECKPOINT_SOCKET = "socket"
-"""Socket in that folder. A request is ``folder``, ``save`` or ``watch`` and a newline; the answer is JSON."""
+"""Socket in that folder. A request is ``folder``, ``save`` or ``watch`` and a newline; the answer is JSON. In an
+item of a mapped electron, a space and the item's index come before the newline; ``done`` says that the item ended."""
+
+ITEM_FOLDER = "item-{}"
+"""Folder in that folder that exists once an item has sent a request."""
 
 ATTEMPT_VARIABLE = "CIRRO_ATTEMPT"
 """Variable of the electron's environment: the number of its attempt, from 1, counted over all its tries."""

@@ -21,6 +21,7 @@ from typing import BinaryIO, NamedTuple, TypeAlias, cast
 from covalent_cirro import local_files
 from covalent_cirro.aws.store import Store
 from covalent_cirro.contract import tobj
+from covalent_cirro.contract.failed_pickle import pickle_of_failed
 from covalent_cirro.contract.failure_kinds import Kind
 from covalent_cirro.contract.limits import MAX_OUTCOME_BYTES
 from covalent_cirro.contract.places import Location
@@ -28,7 +29,7 @@ from covalent_cirro.contract.protocol import Log, NodeResult, Outcome, Output
 from covalent_cirro.contract.references import Inline, Ref
 from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.electron import log_files
-from covalent_cirro.errors import CirroError, ElectronFailed, OutcomeError, TooLarge
+from covalent_cirro.errors import CirroError, OutcomeError, TooLarge
 from covalent_cirro.jobs.authentic_outcomes import JOBS_KEPT_S, later_attempts, outcome_of, refused
 from covalent_cirro.jobs.ends import End
 from covalent_cirro.jobs.explanations import Explanation
@@ -240,17 +241,6 @@ def return_error(one: Received, node: Node) -> Received:
     fields = tobj.header_fields("", "", platform.python_version(), importlib.metadata.version("cloudpickle"))
     output = _write_inline(node.paths["output"], fields, text.encode(), pickle_of_failed(text))
     return one._replace(completed=True, files={**one.files, "output": output})
-
-
-def pickle_of_failed(text: str) -> bytes:
-    """The pickle of ``ElectronFailed(text)``, by reference to the class: every job has it, with the runner.
-
-    In the opcodes of `pickletools`: PROTO 4, GLOBAL, BINUNICODE text, TUPLE1, REDUCE, STOP. Written by hand, because
-    the server's process does not import what could unpickle.
-    """
-    data = text.encode("utf-8", "surrogatepass")
-    name = f"c{ElectronFailed.__module__}\n{ElectronFailed.__qualname__}\n".encode()
-    return b"\x80\x04" + name + b"X" + len(data).to_bytes(4, "little") + data + b"\x85R."
 
 
 async def _write_log(

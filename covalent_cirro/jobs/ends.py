@@ -148,6 +148,7 @@ def end_of(evidence: Evidence) -> End:
 
 _OF_KIND = {
     Kind.RAISED: End.RAISED,
+    Kind.ITEMS: End.RAISED,
     Kind.HOOK: End.HOOK_FAILED,
     Kind.EXITED: End.EXITED,
     Kind.KILLED: End.KILLED,

@@ -5,13 +5,15 @@ running a task.
 
 A request is ``{"dispatch_id", "covalent", "folder", "checkpoint", "attempt", "packages": [{"name", "archive": REF}],
 "task": {"node_id", "name", "function": REF, "hooks": REF or null, "args": [REF], "kwargs": {name: REF}}}`` with REF
-``{"path"}`` or ``{"inline": base64}``. Replies are ``{"event": "hello" | "started" | "done", ...}``.
+``{"path"}`` or ``{"inline": base64}``; the task of a mapped electron has ``"mapped"``, too (`MappedJob.request`).
+Replies are ``{"event": "hello" | "started" | "done", ...}``.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -54,26 +56,42 @@ def serve(parent: int, requests: int, replies: int) -> int:
             [(package["name"], _opener(package["archive"])) for package in request["packages"]],
             os.path.join(request["folder"], "packages"),
         )
-        result: Packed | Failure = failure or tasks.run(
-            tasks.Job(
-                dispatch_id=request["dispatch_id"],
-                node_id=task["node_id"],
-                name=task["name"],
-                covalent=request["covalent"],
-                function=_opener(task["function"]),
-                hooks=None if task["hooks"] is None else _opener(task["hooks"]),
-                args=[_opener(ref) for ref in task["args"]],
-                kwargs={key: _opener(ref) for key, ref in task["kwargs"].items()},
-            ),
-            folder=request["folder"],
-            started=lambda: reply(event="started", time=time.time()),
+        job = tasks.Job(
+            dispatch_id=request["dispatch_id"],
+            node_id=task["node_id"],
+            name=task["name"],
+            covalent=request["covalent"],
+            function=_opener(task["function"]),
+            hooks=None if task["hooks"] is None else _opener(task["hooks"]),
+            args=[_opener(ref) for ref in task["args"]],
+            kwargs={key: _opener(ref) for key, ref in task["kwargs"].items()},
         )
+
+        def started() -> None:
+            reply(event="started", time=time.time())
+
+        result: Packed | Failure | None
+        if failure is not None:
+            result = failure
+        elif "mapped" in task:
+            from covalent_cirro.runner import items
+
+            share = items.Share(
+                name=job.name,
+                covalent=job.covalent,
+                folder=request["folder"],
+                control=request["checkpoint"],
+                **task["mapped"],
+            )
+            result = tasks.run_mapped(job, request["folder"], started, functools.partial(items.compute_all, share))
+        else:
+            result = tasks.run(job, request["folder"], started)
         if os.getpid() != me:
             # The electron forked, and its copy returned here too: only one process may reply.
             os._exit(0)
         _flush_streams(flush_c)
         kind = "failure" if isinstance(result, Failure) else "output"
-        reply(event="done", time=time.time(), **{kind: result._asdict()})
+        reply(event="done", time=time.time(), **{kind: {} if result is None else result._asdict()})
     return 0
 
 

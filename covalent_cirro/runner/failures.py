@@ -30,6 +30,14 @@ class Stage(NamedTuple):
     what: str
 
 
+class NoResult(Exception):
+    """The electron has no result; ``failure`` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
 class HookFailed(Exception):
     """A shell command or pip ended with an error. Its output is in the log; a traceback would add nothing."""
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from covalent_cirro.contract.protocol import Call, Task
-from covalent_cirro.contract.references import Blob, Inline, Input, NodeOutput
+from covalent_cirro.contract.references import Blob, Inline, Input, Joined, NodeOutput
 
 
 def blobs_of(call: Call) -> list[Blob]:
@@ -18,13 +18,20 @@ def blobs_of(call: Call) -> list[Blob]:
     refs: list[Input | None] = [package.archive for package in call.packages]
     for task in call.tasks:
         refs += [task.function, task.hooks, *task.args, *task.kwargs.values()]
+    refs += [body for joined in joined_of(call) for body in joined.bodies]
     return [ref for ref in refs if isinstance(ref, Blob)]
+
+
+def joined_of(call: Call) -> list[Joined]:
+    """All inputs of a call that are results of mapped electrons."""
+    inputs = (ref for task in call.tasks for ref in (*task.args, *task.kwargs.values()))
+    return [ref for ref in inputs if isinstance(ref, Joined)]
 
 
 def build(
     call: Call,
     task: Task,
-    paths: Mapping[Blob, str],
+    paths: Mapping[Input, str],
     outputs: Mapping[int, str],
     folder: str,
     *,
@@ -37,7 +44,7 @@ def build(
     Args:
         call: Its call.
         task: The task.
-        paths: Paths of the decoded blobs.
+        paths: Paths of the decoded blobs, and of the lists that were joined of some.
         outputs: Paths of the pickled results of earlier tasks, by node id.
         folder: Folder for results.
         checkpoint: The folder that the electron shares with the runner (`protocol.CHECKPOINT_VARIABLE`).
@@ -46,12 +53,9 @@ def build(
     """
 
     def ref(where: Input) -> dict[str, Any]:
-        if isinstance(where, Blob):
-            return {"path": paths[where]}
         if isinstance(where, Inline):
             return {"inline": base64.b64encode(where.data).decode("ascii")}
-        assert isinstance(where, NodeOutput)  # no executor writes another input yet
-        return {"path": outputs[where.node_id]}
+        return {"path": outputs[where.node_id] if isinstance(where, NodeOutput) else paths[where]}
 
     packages = call.packages if first else ()
     return {

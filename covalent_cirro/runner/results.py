@@ -10,7 +10,7 @@ import errno
 import os
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from covalent_cirro.contract import texts
 from covalent_cirro.contract.failure_kinds import Failure, Kind
@@ -41,40 +41,35 @@ class Packed(NamedTuple):
     doc: str
 
 
-class CannotPack(Exception):
-    """The value cannot be pickled or written (`failure` says why)."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-
-
 def pack(value: Any, folder: str, stem: str) -> Packed:
     """Write ``<folder>/<stem>.pickle`` and ``<stem>.txt``.
 
     Raises:
-        CannotPack: It cannot be pickled, or the disk is full.
+        NoResult: It cannot be pickled, or the disk is full.
     """
     paths = os.path.join(folder, f"{stem}.pickle"), os.path.join(folder, f"{stem}.txt")
-    _write_pickle(value, paths[0])
+    with writing(), open(paths[0], "wb", buffering=_BUFFER_BYTES) as file:
+        dump(value, file)
     text = display(value, os.path.getsize(paths[0]))
-    try:
-        with open(paths[1], "wb") as file:
-            file.write(text)
-    except OSError as error:
-        raise CannotPack(Failure(Kind.RUNNER, _cannot_write(error))) from error
+    with writing(), open(paths[1], "wb") as file:
+        file.write(text)
     return Packed(*paths, name=_attribute(value, "__name__", NAME_CHARS), doc=_attribute(value, "__doc__", DOC_CHARS))
 
 
-def _write_pickle(value: Any, path: str) -> None:
+def dump(value: Any, file: BinaryIO) -> None:
+    """Pickle the value that an electron, or a function of an item, returned.
+
+    Raises:
+        NoResult: It cannot be pickled.
+        OSError: The disk is full.
+    """
     import cloudpickle
 
     try:
-        with open(path, "wb", buffering=_BUFFER_BYTES) as file:
-            cloudpickle.dump(value, file)
+        cloudpickle.dump(value, file)
     except BaseException as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise CannotPack(Failure(Kind.RUNNER, _cannot_write(error))) from error
+        if _is_full(error):
+            raise
         traceback = failures.format_traceback(error)
         where, what = find_unpicklable(value)
         kind = type(what)
@@ -82,11 +77,21 @@ def _write_pickle(value: Any, path: str) -> None:
             f"the result cannot be pickled: {where} is a {kind.__module__}.{kind.__qualname__} "
             f"({failures.describe(error)}). Return something else, or take this part out of it"
         )
-        raise CannotPack(Failure(Kind.UNPICKLABLE, message, traceback)) from error
+        raise failures.NoResult(Failure(Kind.UNPICKLABLE, message, traceback)) from error
 
 
-def _cannot_write(error: OSError) -> str:
-    return f"the result could not be written to disk: {error}. Free or enlarge the scratch space there"
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Make an error of the disk, while a result is written, a `NoResult`."""
+    try:
+        yield
+    except OSError as error:
+        message = f"the result could not be written to disk: {error}. Free or enlarge the scratch space there"
+        raise failures.NoResult(Failure(Kind.RUNNER, message)) from error
 
 
 class _Nowhere:

@@ -19,9 +19,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from covalent_cirro.contract import documents, places, protocol
-from covalent_cirro.contract.failure_kinds import Failure, Kind
+from covalent_cirro.contract.failure_kinds import RUN_AGAIN, Failure, Kind
 from covalent_cirro.contract.protocol import Call, ExitCode, NodeResult, Outcome, Output, Task
-from covalent_cirro.contract.references import Blob, Inline, Ref
+from covalent_cirro.contract.references import Blob, Inline, Input, Ref
 from covalent_cirro.runner import exits, requests, usage
 from covalent_cirro.runner.process import ElectronProcess, listen_to_stops
 from covalent_cirro.runner.pump import Pump
@@ -30,8 +30,10 @@ from covalent_cirro.runner.s3.quick_get import QuickGet
 from covalent_cirro.runner.times import times_of
 
 if TYPE_CHECKING:
+    from covalent_cirro.contract.maps import Mapped
     from covalent_cirro.runner.checkpoints.keeper import Checkpoint
     from covalent_cirro.runner.checkpoints.listener import CheckpointListener
+    from covalent_cirro.runner.mapped_job import MappedJob
     from covalent_cirro.runner.s3.s3_client import Client, Pending
 
 _STORE_MARGIN_S = 4.0
@@ -85,6 +87,8 @@ class Supervisor:
         self._loaded: Client | None = None
         self._inlined = 0
         self._published: int | None = None
+        self._mapped: Mapped | None = None
+        self._items: MappedJob | None = None
         self._checkpoints: list[CheckpointListener] = []
         listen_to_stops(self._on_sigterm)
         self._memory = usage.Memory({os.getpid(), process.pid, os.getppid()})
@@ -97,7 +101,9 @@ class Supervisor:
         self._interrupt = True
         try:
             self._check_stop()
-            self._where, self._mac_key = places.parse_call_argument(argument)
+            where, self._mac_key = places.parse_call_argument(argument)
+            index = self._environ.get("AWS_BATCH_JOB_ARRAY_INDEX", "")
+            self._where = where.child(int(index)) if index.isdigit() else where
             self._endpoint = answers.Endpoint(self._environ)
             call = self._read_call()
         except (answers.S3Error, protocol.ProtocolError) as error:
@@ -127,7 +133,7 @@ class Supervisor:
             traceback.print_exc()
             broken = Failure(Kind.RUNNER, f"the runner broke: {type(error).__name__}: {error}", traceback.format_exc())
             results = exits.all_failed(call.tasks, {task.node_id: broken for task in call.tasks}, "")
-        code = self._publish(call, results)
+        code = self._publish(call, self._with_items(results))
         goes_at = self._host_goes_at()
         if code != ExitCode.TERMINATED or goes_at is None:
             return code
@@ -146,6 +152,10 @@ class Supervisor:
             return None
 
         call = documents.parse_call(self._read(quick, self._where.call_key))
+        if self._where.child_index is not None or any(task.mapped is not None for task in call.tasks):
+            from covalent_cirro.runner import mapped_job
+
+            self._mapped = mapped_job.mapped_of(call, self._where.child_index)
         if self._attempt > 1:
             from covalent_cirro.runner import publication
 
@@ -180,28 +190,60 @@ class Supervisor:
             return exits.all_failed(call.tasks, {task.node_id: failure for task in call.tasks}, "")
 
         self._folder = _make_folder(self._environ)
-        paths: dict[Blob, str] = {}
+        if self._mapped is not None:
+            self._items = self._make_items(self._mapped)
+        paths: dict[Input, str] = {}
         needed = requests.blobs_of(call)
-        if needed:
-            client = self._client  # before SIGTERM may interrupt its import
+        if needed or (self._items is not None and self._items.needs_s3()):
+            self._client  # noqa: B018  (loaded by being asked for, before SIGTERM may interrupt its import)
             self._interrupt = True
+        try:
             self._check_stop()
-            try:
-                paths = blob_transfer.fetch(
-                    client, self._where.bucket, self._where.prefix, needed, self._folder, self._wait
-                )
-            except (blob_transfer.BlobError, OSError) as error:
-                failure = Failure(Kind.FETCH, str(error))
-                return exits.all_failed(call.tasks, {task.node_id: failure for task in call.tasks}, "")
-            finally:
-                self._interrupt = False
+            paths = self._fetch(call, needed)
+        except (blob_transfer.BlobError, answers.S3Error, OSError) as error:
+            failure = Failure(Kind.FETCH, str(error))
+            return exits.all_failed(call.tasks, {task.node_id: failure for task in call.tasks}, "")
+        finally:
+            self._interrupt = False
         self._times["fetched"] = time.time()
         self._check_stop()
         return self._run_tasks(call, paths, pump)
 
+    def _fetch(self, call: Call, needed: list[Blob]) -> dict[Input, str]:
+        """Fetch what the electrons need; returns the paths of blobs and of joined lists."""
+        paths: dict[Input, str] = {}
+        if needed:
+            where = self._where
+            found = blob_transfer.fetch(self._client, where.bucket, where.prefix, needed, self._folder, self._wait)
+            paths.update({ref: path for ref, path in found.items()})
+        for number, joined in enumerate(requests.joined_of(call)):
+            from covalent_cirro.runner import item_sources
+
+            path = os.path.join(self._folder, f"joined-{number}.pickle")
+            item_sources.join_bodies(joined.bodies, paths, path)
+            paths[joined] = path
+        if self._items is not None:
+            self._items.fetch(self._client if self._items.needs_s3() else None, self._wait)
+        return paths
+
+    def _make_items(self, mapped: Mapped) -> MappedJob:
+        from covalent_cirro.runner.item_chunks import ChunkPlace, ItemChunks
+        from covalent_cirro.runner.mapped_job import MappedJob
+
+        first, stop = mapped.children[self._where.child_index or 0]
+        place = ChunkPlace(self._where, first, stop, self._attempt, self._mac_key, self._folder)
+        interval_s = times_of(self._environ).chunk_interval
+        chunks = ItemChunks(place, lambda: self._client, interval_s, self._wait, self._items_stored, _say)
+        return MappedJob(mapped, place, chunks)
+
+    def _items_stored(self, stop: int) -> None:
+        """Results of all items before ``stop`` are in S3: their checkpoints are not needed any more."""
+        for checkpoint in self._checkpoints:
+            checkpoint.remove_done(stop)
+
     # --- the electrons ---
 
-    def _run_tasks(self, call: Call, paths: dict[Blob, str], pump: Pump) -> tuple[NodeResult, ...]:
+    def _run_tasks(self, call: Call, paths: dict[Input, str], pump: Pump) -> tuple[NodeResult, ...]:
         gpus: usage.GpuWatch | None = None
         results: list[NodeResult] = []
         outputs: dict[int, str] = {}
@@ -218,6 +260,8 @@ class Supervisor:
             request = requests.build(
                 call, task, paths, outputs, self._folder, checkpoint=control, attempt=attempt, first=not raw
             )
+            if self._items is not None:
+                request["task"]["mapped"] = self._items.request()
             pump.send(request)
             if gpus is None:
                 # The electron runs by now, and does not wait for this.
@@ -225,10 +269,12 @@ class Supervisor:
                 gpus = usage.GpuWatch(self._environ)
                 self._client  # noqa: B018  (loaded by being asked for; the outcome needs it in any case)
             checkpoint = self._look_after_checkpoint(call, task, control, attempt)
+            if self._items is not None:
+                self._items.begin()
             done = pump.wait_for("done", self._on_event)
             if done is not None and "output" in done:
                 answer = done["output"]
-                outputs[task.node_id] = done["output"]["pickle"]
+                outputs[task.node_id] = done["output"].get("pickle", "")
             elif done is not None:
                 answer = self._hint_at_memory(Failure(**done["failure"]))
             else:
@@ -236,7 +282,8 @@ class Supervisor:
             if isinstance(answer, Failure) and checkpoint is not None and checkpoint.fetch_failed:
                 # The electron did not cause this, whatever it raised: another attempt may succeed.
                 answer = answer._replace(kind=Kind.FETCH, message=checkpoint.fetch_failed)
-            if isinstance(answer, Failure) and (pump.terminating or self._left_its_host(answer)):
+            stopped = pump.terminating or (isinstance(answer, Failure) and self._left_its_host(answer))
+            if isinstance(answer, Failure) and stopped and answer.kind != Kind.ITEMS:
                 answer = exits.terminated(task.name, answer)
             if task is call.tasks[-1] or isinstance(answer, Failure):
                 self._times["ran"] = done["time"] if done is not None else time.time()
@@ -248,7 +295,9 @@ class Supervisor:
             raw.append((task, answer, pump.finish_logs(tail_bytes)))
         self._gpus = () if gpus is None else gpus.finish()
         for task, answer, logs in raw:
-            results.append(self._result(task, answer, logs))
+            items = self._items
+            found = self._result(task, answer, logs) if items is None else self._items_result(items, task, answer, logs)
+            results.append(found)
         return tuple(results)
 
     def _look_after_checkpoint(self, call: Call, task: Task, control: str, attempt: int) -> CheckpointListener | None:
@@ -260,13 +309,13 @@ class Supervisor:
         where = self._where.sibling(call.tried[0].call_id) if call.tried else self._where
         place = CheckpointPlace(control, where, task.node_id, job_id, attempt, started)
 
-        def make_checkpoint(host_goes: Callable[[], None]) -> Checkpoint:
+        def make_checkpoint(place: CheckpointPlace, host_goes: Callable[[], None]) -> Checkpoint:
             from covalent_cirro.runner.checkpoints.keeper import Checkpoint
 
             return Checkpoint(place, self._client, self._environ, host_goes, self._checkpoints_end_at, _say)
 
         try:
-            listener = CheckpointListener(control, make_checkpoint)
+            listener = CheckpointListener(place, make_checkpoint)
         except OSError as error:
             _say(f"checkpoints do not work here: {error}")
             return None
@@ -302,7 +351,8 @@ class Supervisor:
         ended = pump.end()
         limit = self._memory_limit()
         killed = self._memory.ran_out(ended.max_rss_bytes, limit)
-        return exits.died(ended, task.name, killed, limit)
+        failure = exits.died(ended, task.name, killed, limit)
+        return failure if self._items is None else self._items.died(failure)
 
     def _memory_limit(self) -> int | None:
         found = self._memory.limit_bytes()
@@ -328,6 +378,27 @@ class Supervisor:
                 failure = Failure(Kind.RUNNER, f"the result of {task.name!r} could not be stored: {error}")
                 _say(failure.message)
         return NodeResult(task.node_id, output, failure, logs["stdout"], logs["stderr"])
+
+    def _items_result(
+        self, items: MappedJob, task: Task, answer: dict[str, Any] | Failure, logs: dict[str, protocol.Log]
+    ) -> NodeResult:
+        failure = answer if isinstance(answer, Failure) and answer.kind != Kind.ITEMS else None
+        try:
+            items.finish(again=failure is not None and failure.kind in RUN_AGAIN)
+        except answers.OutOfTime:
+            failure = failure or exits.terminated(task.name, None)
+        except (answers.S3Error, OSError) as error:
+            self._not_stored = True
+            failure = Failure(Kind.RUNNER, f"results of items of {task.name!r} could not be stored: {error}")
+            _say(failure.message)
+        failure = failure or items.failure()
+        return NodeResult(task.node_id, None, failure, logs["stdout"], logs["stderr"], items.results)
+
+    def _with_items(self, results: tuple[NodeResult, ...]) -> tuple[NodeResult, ...]:
+        """The results with those of the items that earlier attempts have stored, also where nothing ran now."""
+        if self._items is None:
+            return results
+        return tuple(each._replace(items=self._items.results) for each in results)
 
     def _store(self, path: str) -> Ref:
         size = os.path.getsize(path)

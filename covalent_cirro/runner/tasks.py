@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 from covalent_cirro.contract import nested
 from covalent_cirro.contract.failure_kinds import Failure, Kind
@@ -20,6 +20,13 @@ from covalent_cirro.runner.failures import Stage
 
 Open = Callable[[], BinaryIO]
 """Opens bytes as a seekable file. Each use opens them anew: like separate jobs, no two tasks share an object."""
+
+
+Value = TypeVar("Value")
+Result = TypeVar("Result")
+
+Compute = Callable[[Any, list[Any], dict[str, Any]], None]
+"""Called with the function, the positional and the keyword arguments. Raises `failures.NoResult`."""
 
 
 class Job(NamedTuple):
@@ -72,6 +79,36 @@ def run(
         started: Called just before the electron's function.
         unpickle: Unpickles the function and the arguments.
     """
+
+    def call(function: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        return finished(function(*args, **kwargs))
+
+    return _run(job, folder, started, unpickle, call, lambda value: results.pack(value, folder, f"{job.node_id}"))
+
+
+def run_mapped(job: Job, folder: str, started: Callable[[], None], compute: Compute) -> Failure | None:
+    """Run a task that is called for each item of a list. Never raises, as `run`.
+
+    Args:
+        job: The task, with the arguments that all items share.
+        folder: Folder for files.
+        started: Called just before the first item.
+        compute: Computes all items and writes their results.
+
+    Returns:
+        Why the task ended before all items were computed; `None` if they were.
+    """
+    return _run(job, folder, started, unpickle, compute, lambda _: None)
+
+
+def _run(
+    job: Job,
+    folder: str,
+    started: Callable[[], None],
+    unpickle: Callable[[Open], Any],
+    compute: Callable[[Any, list[Any], dict[str, Any]], Value],
+    pack: Callable[[Value], Result],
+) -> Result | Failure:
     context = _CovalentContext(job.dispatch_id, job.node_id)
     main_module.begin(folder)
     stage = Stage(Kind.UNREADABLE, "reading the hooks")
@@ -102,14 +139,14 @@ def run(
 
         stage = Stage(Kind.RAISED, f"the electron {job.name!r}")
         started()
-        value = finished(function(*args, **kwargs))
+        value = compute(function, args, kwargs)
         del function, args, kwargs, returned
 
         for hook in hooks.after(todo):
             stage = hook.stage
             hook.run()
-        return results.pack(value, folder, f"{job.node_id}")
-    except results.CannotPack as error:
+        return pack(value)
+    except failures.NoResult as error:
         return error.failure
     except BaseException as error:
         return failures.explain(error, stage, job.covalent)

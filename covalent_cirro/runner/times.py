@@ -18,6 +18,8 @@ class Times(NamedTuple):
         log_interval: From new text to its part, at first (`log_parts.interval_s`).
         checkpoint_interval: From one checkpoint to the next that the runner stores by itself, or four times as long as
             the last one took, whichever is longer.
+        chunk_interval: From one chunk of the results of items to the next, at first (`item_chunks`): a lost host costs
+            half a minute of work, and a chunk is one or two requests.
         grace: From the runner's SIGTERM to the electron's, for an electron that uses checkpoints.
         stop: From the runner's SIGTERM to the electron's SIGKILL.
         exit: From the last result to the end of the electron's process: for its atexit functions and threads.
@@ -25,6 +27,7 @@ class Times(NamedTuple):
 
     log_interval: float = 10.0
     checkpoint_interval: float = 10.0
+    chunk_interval: float = 30.0
     grace: float = 15.0
     stop: float = 20.0
     exit: float = 30.0

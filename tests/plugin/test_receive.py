@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covalent_cirro import CirroBatchExecutor, ElectronFailed
+from covalent_cirro.contract.failed_pickle import pickle_of_failed
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group, Node
-from covalent_cirro.electron.result_writer import pickle_of_failed
 from covalent_cirro.jobs.states import CANCEL_REASON, dump_detail, parse_job
 from tests.plugin.conftest import Account
 

@@ -179,7 +179,7 @@ class Runs:
         """A task; arguments that are not references already are pickled inline."""
 
         def ref(value: Any) -> Input:
-            if isinstance(value, (references.Blob, Inline, references.NodeOutput)):
+            if isinstance(value, (references.Blob, Inline, references.NodeOutput, references.Joined)):
                 return value
             return Inline(cloudpickle.dumps(value))
 

@@ -94,6 +94,7 @@ RAN_1 = job(EXITED, exit_code=1)
 ROWS = [
     # --- the outcome says it ---
     Row("raised", RAN_1, End.RAISED, ["raised ValueError: no", "Traceback"], failure(Kind.RAISED, "ValueError: no", traceback="Traceback (most recent call last):\n")),
+    Row("items of a map", RAN_1, End.RAISED, ["3 of 5 items failed; item 1: ValueError: no"], failure(Kind.ITEMS, "3 of 5 items failed; item 1: ValueError: no", traceback="Traceback (most recent call last):\n")),
     Row("hook", RAN_1, End.HOOK_FAILED, ["pip install nothing"], failure(Kind.HOOK, "pip install nothing failed")),
     Row("os._exit", RAN_1, End.EXITED, ["exit code 3", "return or raise"], failure(Kind.EXITED, "the process of 'train' ended with exit code 3", exit_code=3)),
     Row("segfault", RAN_1, End.KILLED, ["SIGSEGV", "stack of the native code"], failure(Kind.KILLED, "the process of 'train' was killed by SIGSEGV: native code", signal="SIGSEGV")),

@@ -193,7 +193,7 @@ def item_results(draw: st.DrawFn) -> ItemResults:
     cuts = draw(st.lists(st.integers(0, 20), max_size=5, unique=True).map(sorted))
     return ItemResults(
         tuple(Chunk(first, stop, draw(refs)) for first, stop in itertools.pairwise(cuts)),
-        tuple(draw(st.lists(st.builds(ItemFailure, st.integers(0, 20), failures), max_size=2))),
+        tuple(ItemFailure(item, draw(failures)) for item in sorted(draw(st.sets(st.integers(0, 20), max_size=2)))),
         tuple(draw(st.lists(st.integers(0, 9000).map(lambda ms: ms / 1000), max_size=3))),
     )
 

@@ -69,12 +69,9 @@ class Checkpoint:
         self._host_goes = host_goes
         self._ends_at = ends_at
         self._say = say
-        self._folder = os.path.join(place.control, "folder")
-        location, node_id = place.location, place.node_id
+        self._folder = os.path.join(place.own_folder, "folder")
         owner = Owner(place.job_id, place.attempt, place.started)
-        self._store = CheckpointStore(
-            client, location.bucket, lambda part: location.checkpoint_key(node_id, part), owner, self._wait
-        )
+        self._store = CheckpointStore(client, place.location.bucket, place.key, owner, self._wait)
         self._interval_s = times_of(environ).checkpoint_interval
         self._lock = threading.Lock()  # of the folder and the store
         self._begin_lock = threading.Lock()
@@ -258,7 +255,7 @@ class Checkpoint:
             time.time_ns() - found.changed_ns < quiet_s * 1e9 or checkpoint_files.is_written_to(self._folder)
         ):
             raise Changed
-        staging = os.path.join(self._place.control, "copies")
+        staging = os.path.join(self._place.own_folder, "copies")
         try:
             files, sources = self._compare(found, staging if quiet_s is not None else "")
             if quiet_s is not None and checkpoint_files.scan(self._folder) != found:

@@ -19,6 +19,7 @@ _NEEDED = {
     "HeadObject": "s3:GetObject",
     "PutObject": "s3:PutObject",
     "DeleteObject": "s3:DeleteObject",
+    "ListObjectsV2": "s3:ListBucket",
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from covalent_cirro.contract import checksums
@@ -116,7 +116,7 @@ def encode(path: str) -> tuple[Blob, str]:
     """
     raw_size = os.path.getsize(path)
     if not _compresses(path, raw_size):
-        return Blob(sha256(path), raw_size, "raw", raw_size), path
+        return _raw(path), path
     return _compressed(path, _ZLIB_LEVEL)
 
 
@@ -186,28 +186,56 @@ def store(client: Client, bucket: str, prefix: str, path: str, now: float, wait:
     return blob
 
 
+def store_raw(
+    client: Client, bucket: str, prefix: str, path: str, now: float, wait: Wait, change: Callable[[], None]
+) -> Blob:
+    """Store a file as a blob as it is, so that ranges of it can be read. One PUT, where its bytes are new.
+
+    Args:
+        now: Time in epoch seconds, to tell whether a blob that exists is young enough.
+        change: Gives the file other bytes with the same meaning; called where its name is taken by other bytes, or by a
+            blob that may expire soon.
+
+    Raises:
+        s3.S3Error: It could not be stored.
+    """
+    blob = _raw(path)
+    try:
+        _put(client, bucket, blob_key(prefix, blob.sha256), path, blob, wait)
+    except answers.ConditionFailed:
+        if not _is_there(client, bucket, prefix, blob, path, now, wait):
+            change()
+            blob = _raw(path)
+            _put(client, bucket, blob_key(prefix, blob.sha256), path, blob, wait)
+    return blob
+
+
+def _raw(path: str) -> Blob:
+    size = os.path.getsize(path)
+    return Blob(sha256(path), size, "raw", size)
+
+
 def _store(client: Client, bucket: str, prefix: str, blob: Blob, stored: str, now: float, wait: Wait) -> bool:
     """Store a blob under its name; False if another object has that key."""
-    key = blob_key(prefix, blob.sha256)
-
-    def is_there() -> bool | None:
-        """Whether the blob is in S3, complete and young; `None` if the key does not exist."""
-        try:
-            there = wait(client.head(bucket, key)).headers
-        except (answers.NotThere, answers.Refused):
-            # A role that may only put objects gets 403 here; if it may not do that either, the PUT fails.
-            return None
-        return _is_whole(there, blob, stored) and _is_fresh(there.get("last-modified"), now)
-
-    found = is_there()
+    found = _is_there(client, bucket, prefix, blob, stored, now, wait)
     if found is not None:
         return found
     try:
-        _put(client, bucket, key, stored, blob, wait)
+        _put(client, bucket, blob_key(prefix, blob.sha256), stored, blob, wait)
     except answers.ConditionFailed:
         # Another job stored the same blob, or our own PUT succeeded although its answer was lost.
-        return bool(is_there())
+        return bool(_is_there(client, bucket, prefix, blob, stored, now, wait))
     return True
+
+
+def _is_there(client: Client, bucket: str, prefix: str, blob: Blob, stored: str, now: float, wait: Wait) -> bool | None:
+    """Whether the blob is in S3, complete and young; `None` if the key does not exist."""
+    try:
+        there = wait(client.head(bucket, blob_key(prefix, blob.sha256))).headers
+    except (answers.NotThere, answers.Refused):
+        # A role that may only put objects gets 403 here; if it may not do that either, the PUT fails.
+        return None
+    return _is_whole(there, blob, stored) and _is_fresh(there.get("last-modified"), now)
 
 
 def _put(client: Client, bucket: str, key: str, stored: str, blob: Blob, wait: Wait) -> None:

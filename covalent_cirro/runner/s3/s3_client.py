@@ -16,6 +16,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
+from urllib.parse import quote
 
 from awscrt.auth import AwsCredentialsProvider
 from awscrt.http import HttpHeaders, HttpRequest
@@ -138,6 +139,16 @@ class Client:
         """Start to read an object into a file, a large one in parallel ranges. The file appears when it is complete."""
         return self._begin("GET", "GetObject", bucket, key, recv_filepath=path)
 
+    def get_range(self, bucket: str, key: str, offset: int, size: int, path: str) -> Pending:
+        """Start to read some bytes of an object into a file, in one GET (RFC 9110, 14.1.2)."""
+        headers = {"Range": f"bytes={offset}-{offset + size - 1}"}
+        return self._begin("GET", "GetObject", bucket, key, headers=headers, single=True, recv_filepath=path)
+
+    def list_keys(self, bucket: str, prefix: str, after: str) -> Pending:
+        """Start to list the keys under a prefix that sort behind another key: a page of at most 1,000."""
+        query = {"list-type": "2", "prefix": prefix, "start-after": after}
+        return self._begin("GET", "ListObjectsV2", bucket, "", query=query, single=True)
+
     def head(self, bucket: str, key: str) -> Pending:
         """Start to read an object's headers, its checksum included."""
         return self._begin("HEAD", "HeadObject", bucket, key, headers={"x-amz-checksum-mode": "ENABLED"})
@@ -179,9 +190,12 @@ class Client:
         headers: Mapping[str, str] | None = None,
         body: io.BytesIO | None = None,
         single: bool = False,
+        query: Mapping[str, str] | None = None,
         **options: Any,
     ) -> Pending:
         host, path = self._endpoint.address(bucket, key)
+        if query is not None:
+            path += "?" + "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in sorted(query.items()))
         request = HttpRequest(method, path, HttpHeaders([("Host", host), *(headers or {}).items()]), body)
         types = {"GET": S3RequestType.GET_OBJECT, "PUT": S3RequestType.PUT_OBJECT}
         answer: dict[str, Any] = {"headers": [], "chunks": []}
