@@ -265,7 +265,7 @@ def _items_class() -> type:
 
             data = bytearray(nested.LIST_HEAD)
             for each in values:
-                data += nested.part_of(cloudpickle.dumps(each)) + nested.ITEM_END
+                data += nested.item_of(cloudpickle.dumps(each))
             data += nested.LIST_TAIL
             self._object = base64.b64encode(data).decode("ascii")
             self._object_string = f"{len(values)} item{'' if len(values) == 1 else 's'}"

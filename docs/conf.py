@@ -56,6 +56,7 @@ docs/first-sweep
 docs/deploy
 docs/settings
 docs/cli
+docs/maps
 docs/emulator
 docs/waiting
 docs/report

@@ -84,16 +84,6 @@ def _write(value: Value, to: Callable[[bytes], object], copy: Callable[[PickledP
             to(_APPEND)
 
 
-def part_of(pickle: bytes) -> bytes:
-    """The part of a pickle, as it is in a body: an item of a list without its ``APPEND``."""
-    return _PART + len(pickle).to_bytes(8, "little") + pickle + _CALL
-
-
-LIST_HEAD = PRELUDE + _LIST
-ITEM_END, LIST_TAIL = _APPEND, _STOP
-"""What is before the body of a list, after the part of each item, and after the body."""
-
-
 def size_of(value: Value) -> int:
     """Approximate size of the pickle of a value, in bytes."""
     if isinstance(value, PickledPart):
@@ -107,6 +97,11 @@ def size_of(value: Value) -> int:
 LIST_HEAD, LIST_TAIL = PRELUDE + _LIST, _STOP
 """What stands before and after the body of a list: for each item its value and APPEND. Bodies that are joined are a
 body, and a body may be cut between two items."""
+
+
+def item_of(pickle: bytes) -> bytes:
+    """An item of a body, whose pickle is given."""
+    return _PART + len(pickle).to_bytes(8, "little") + pickle + _CALL + _APPEND
 
 
 def append_item(body: BinaryIO, write: Callable[[BinaryIO], object]) -> None:

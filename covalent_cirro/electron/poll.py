@@ -36,21 +36,19 @@ from covalent_cirro.electron.handover import (
 )
 from covalent_cirro.electron.host_nodes import NeedsJob
 from covalent_cirro.electron.launches import Launch
+from covalent_cirro.electron.maps import map_tries
 from covalent_cirro.electron.patience import retry_until_fixed
 from covalent_cirro.electron.progress import Progress
 from covalent_cirro.electron.result_writer import read_outcome
 from covalent_cirro.electron.send import KeepHandle, engine_for, ensure_definition, hold, submit, terminate
 from covalent_cirro.errors import CirroError, JobLost, LocalFileError, NotFound, OutcomeError, Unsigned
 from covalent_cirro.jobs import further_tries, states
+from covalent_cirro.jobs.further_tries import NextTry
 from covalent_cirro.jobs.states import JobDetail
 from covalent_cirro.settings import Settings
 
 log = logging.getLogger(__name__)
 
-
-NO_TRY_OF_ARRAYS = (
-    "The jobs of a map are not submitted again with more memory, or to the on-demand queue: set memory, or batch_queue."
-)
 
 Job: TypeAlias = OwnJob | AdoptedJob
 
@@ -239,20 +237,25 @@ async def try_again(
     """
     if not further_tries.may_help(detail, settings):
         return None, ""
-    if detail.array_size:
-        return None, NO_TRY_OF_ARRAYS
     place = parse_call_uri(job.call)
     try:
         outcome = await read_outcome(engine.store, engine.batch.job, place, detail)
     except OutcomeError:  # `receive` raises it
         return None, ""
     further = further_tries.next_try(further_tries.evidence_of(detail, outcome), settings, place.call_id)
+    try:
+        earlier = await read_call(engine.store, place) if further is not None or detail.array_size else None
+        if earlier is not None and earlier.call.tasks[0].mapped is not None:
+            further, earlier = await _next_map(engine, settings, earlier, detail)
+    except Unsigned:
+        raise
+    except CirroError as error:
+        return None, f"It is not known whether a further try would help, since AWS could not be asked: {error}"
     if further is None:
         return None, ""
     of = f"dispatch {launch.dispatch_id}, node {launch.node_ids[0]}"
     happened, then = further_tries.what_happened(further.tried), further_tries.what_next(further.tried)
     try:
-        earlier = await read_call(engine.store, place)
         if earlier is None:
             raise NotFound(f"{place.call_uri} cannot be read any more", operation="s3:GetObject", code="NoSuchKey")
         call = further_tries.next_call(earlier.call, further.tried)
@@ -274,6 +277,17 @@ async def try_again(
     log.warning("The electron of %s %s. It was submitted again with %s as job %s.", of, happened, then, job_id)
     await hold(engine, launch, job_id, here.call_uri, keep_handle)
     return OwnJob(job_id, here.call_uri, written.keys, call.tried), ""
+
+
+async def _next_map(
+    engine: Engine, settings: Settings, written: Written, detail: JobDetail
+) -> tuple[NextTry | None, Written]:
+    """The next try of a map, and the call with what is left of it."""
+    found = await map_tries.next_map(engine, settings, written.location, written.call, detail)
+    if found is None:
+        return None, written
+    (task,) = written.call.tasks
+    return found.further, written._replace(call=written.call._replace(tasks=(task._replace(mapped=found.mapped),)))
 
 
 @contextlib.asynccontextmanager

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from covalent_cirro.contract import chunk_records
+from covalent_cirro.contract.chunk_records import ChunkName
+from covalent_cirro.contract.maps import Mapped
+from covalent_cirro.contract.places import Location
 from covalent_cirro.jobs.formatting import duration
 from covalent_cirro.jobs.states import JobDetail
 
@@ -22,6 +27,42 @@ class ItemCounts(NamedTuple):
     done: int
     failed: int
     at: float
+
+
+def counted(keys: Iterable[str], place: Location, mapped: Mapped, at: float) -> ItemCounts:
+    """Count the items of a map from the names of what its jobs have stored.
+
+    Args:
+        keys: Keys under the place of the call.
+        place: The call.
+        mapped: What the call says of the map.
+        at: Epoch seconds of the listing.
+    """
+    alone = len(mapped.children) == 1
+    furthest: dict[int, ChunkName] = {}
+    ended: set[int] = set()
+    for key in keys:
+        child, _, name = ("0", "", key.removeprefix(place.base)) if alone else _below(key, place)
+        number = int(child) if child.isdecimal() else -1
+        if not 0 <= number < len(mapped.children):
+            continue
+        if name == "outcome.json":
+            ended.add(number)
+        record = chunk_records.parse_name(name.removeprefix("items/")) if name.startswith("items/") else None
+        if record is not None and (number not in furthest or furthest[number].done < record.done):
+            furthest[number] = record
+    # Of a further try, the other items were done before.
+    done, failed = mapped.length - sum(stop - first for first, stop in mapped.children), 0
+    for number, (first, stop) in enumerate(mapped.children):
+        record = furthest.get(number)
+        # A short job stores an outcome only; one that was ended early has a record of what it had done.
+        done += min(record.done if record is not None else stop - first if number in ended else 0, stop - first)
+        failed += record.failed if record is not None else 0
+    return ItemCounts(mapped.length, done, failed, at)
+
+
+def _below(key: str, place: Location) -> tuple[str, str, str]:
+    return key.removeprefix(place.array_base).partition("/") if key.startswith(place.array_base) else ("", "", "")
 
 
 def jobs_line(detail: JobDetail) -> str:

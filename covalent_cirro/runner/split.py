@@ -26,6 +26,6 @@ def split(value: Any) -> int:
     with open(FILE, "wb") as file:
         file.write(nested.LIST_HEAD)
         for each in items:
-            file.write(nested.part_of(cloudpickle.dumps(each)) + nested.ITEM_END)
+            file.write(nested.item_of(cloudpickle.dumps(each)))
         file.write(nested.LIST_TAIL)
     return len(items)

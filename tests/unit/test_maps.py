@@ -14,21 +14,24 @@ import cloudpickle
 import covalent as ct
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import covalent_cirro
 from covalent_cirro import CirroBatchExecutor, ElectronFailed, item, mapped
 from covalent_cirro.contract import nested, tobj
-from covalent_cirro.contract.maps import ITEM_FUNCTION, ITEM_VARIABLE, MAX_CHILDREN
+from covalent_cirro.contract.chunk_records import ChunkName
+from covalent_cirro.contract.maps import ITEM_FUNCTION, ITEM_VARIABLE, MAX_CHILDREN, Mapped, MappedArgument, Span
+from covalent_cirro.contract.places import Location, location
 from covalent_cirro.contract.references import Blob, Inline
-from covalent_cirro.electron.maps import recognition, shares
+from covalent_cirro.electron.maps import map_tries, recognition, shares
+from covalent_cirro.electron.maps.child_ends import MapTry, jobs_of
 from covalent_cirro.electron.maps.joined import JoinedLists
 from covalent_cirro.electron.maps.list_writer import ListWriter
 from covalent_cirro.electron.maps.shares import BodyPart
 from covalent_cirro.errors import OutcomeError, SettingsError
 from covalent_cirro.jobs.item_failures import ItemFailures, indexes
-from covalent_cirro.jobs.map_progress import ItemCounts, items_line, jobs_line
+from covalent_cirro.jobs.map_progress import ItemCounts, counted, items_line, jobs_line
 from covalent_cirro.jobs.states import JobDetail, parse_job
 
 
@@ -205,7 +208,8 @@ def test_a_list_unpickles_as_a_list_everywhere() -> None:
 # --- what the server knows of it --------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.from_regex(r"[a-z_]{1,90}", fullmatch=True), min_size=1, max_size=5, unique=True))
+@given(st.lists(st.from_regex(r"p_[a-z_]{1,90}", fullmatch=True), min_size=1, max_size=5, unique=True))
+@settings(deadline=None)
 def test_the_server_knows_a_map_by_its_pickle(names: list[str]) -> None:
     """The names are read, and nothing is unpickled."""
     parameters = ", ".join(names)
@@ -253,7 +257,7 @@ def test_the_spans_of_a_share_are_its_bytes(sizes: list[int], jobs: int, data: s
 @given(st.lists(st.lists(st.integers(), max_size=2) | st.text() | st.none(), max_size=20))
 def test_items_end_where_their_bytes_end(values: list[Any]) -> None:
     """Each is a list of one item by itself."""
-    body = [nested.part_of(pickle.dumps(value)) + nested.ITEM_END for value in values]
+    body = [nested.item_of(pickle.dumps(value)) for value in values]
     whole = nested.LIST_HEAD + b"".join(body) + nested.LIST_TAIL
     ends = nested.item_ends(io.BytesIO(whole))
     assert ends == [len(b"".join(body[: i + 1])) for i in range(len(values))]
@@ -270,7 +274,7 @@ def test_other_pickles_have_no_items(other: bytes) -> None:
 
 
 def _body(*values: Any) -> Inline:
-    return Inline(b"".join(nested.part_of(pickle.dumps(value)) + nested.ITEM_END for value in values))
+    return Inline(b"".join(nested.item_of(pickle.dumps(value)) for value in values))
 
 
 async def _written(path: Path, length: int, *bodies: tuple[int, Inline]) -> ListWriter:
@@ -356,3 +360,81 @@ def test_progress_is_told_in_a_line() -> None:
     assert items_line(ItemCounts(100, 0, 0, 50.0), 40.0) == "0 of 100 done"
     assert items_line(ItemCounts(100, 20, 1, 50.0), 40.0) == "20 of 100 done, 1 failed, 2 a second, 40 s left"
     assert items_line(ItemCounts(100, 100, 0, 640.0), 40.0) == "100 of 100 done, 10 a minute"
+
+
+# --- further tries ----------------------------------------------------------------------------------------------------
+
+PLACE = location("bucket", "cirro/", "d", 3, "0123456789ab00000000")
+
+
+def _try(place: Location, *children: tuple[int, int]) -> MapTry:
+    return MapTry(place, Mapped(10, children, ()), "job", None)
+
+
+def test_a_further_try_computes_what_is_left() -> None:
+    """Results of the first try end where those of the further one begin."""
+    first, second = PLACE, PLACE.sibling("0123456789ab00000001")
+    jobs = jobs_of([_try(first, (0, 4), (4, 8), (8, 10)), _try(second, (2, 4), (8, 10))])
+    assert [(job.place.call_id, job.first, job.until) for job in jobs] == [
+        (first.call_id, 0, 2),
+        (second.call_id, 2, 4),
+        (first.call_id, 4, 8),
+        (first.call_id, 8, 8),
+        (second.call_id, 8, 10),
+    ]
+    assert [job.job_id for job in jobs] == ["job:0", "job:0", "job:1", "job:2", "job:1"]
+
+
+def test_a_further_try_of_one_job_is_no_array() -> None:
+    """And a third try counts more than a second."""
+    places = [PLACE.sibling(f"0123456789ab0000000{i}") for i in range(3)]
+    jobs = jobs_of([_try(places[0], (0, 5), (5, 10)), _try(places[1], (5, 10)), _try(places[2], (7, 10))])
+    assert [(job.place.call_id[-1], job.first, job.until) for job in jobs] == [
+        ("0", 0, 5),
+        ("0", 5, 5),
+        ("1", 5, 7),
+        ("2", 7, 10),
+    ]
+    assert jobs[-1].place == places[2]
+
+
+async def test_the_items_that_are_left_are_cut_without_opening_them() -> None:
+    """From inline sources, and from ranges of blobs."""
+    body = _body("a", "bb", "ccc", "dddd").data
+    blob = Blob("0" * 64, 5 + len(body), "raw", 5 + len(body))
+
+    class Bytes:
+        async def read_range(self, of: Blob, bucket: str, prefix: str, offset: int, size: int) -> bytes:
+            assert of is blob
+            return (b"12345" + body)[offset : offset + size]
+
+    engine: Any = type("Engine", (), {"store": Bytes()})
+    for source, at in ((Inline(b"123" + body), 3), (blob, 5)):
+        half = len(_body("a", "bb").data)
+        spans = (Span(0, at, half), Span(0, at + half, len(body) - half))
+        argument = MappedArgument("x", (source,), (spans,))
+        for done in range(4):
+            left = await map_tries._cut(engine, PLACE, argument, spans, done)
+            assert left is not None
+            whole = b"12345"[:at] + body
+            found = b"".join(whole[span.offset : span.offset + span.size] for span in left)
+            assert found == _body(*["a", "bb", "ccc", "dddd"][done:]).data
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+def test_items_are_counted_by_the_names_of_what_jobs_stored() -> None:
+    """Records while a job runs, and its outcome if it has no record."""
+    mapped_call = Mapped(10, ((0, 4), (4, 8), (8, 10)), ())
+    keys = [
+        PLACE.child(0).chunk_key(ChunkName(1, 0, 2, 1).name),
+        PLACE.child(0).chunk_key(ChunkName(1, 2, 3, 1).name),
+        PLACE.child(1).outcome_key,
+        PLACE.child(2).chunk_key("something else"),
+        PLACE.child(7).outcome_key,
+        PLACE.call_key,
+    ]
+    assert counted(keys, PLACE, mapped_call, 5.0) == ItemCounts(10, 7, 1, 5.0)
+    alone = Mapped(10, ((5, 10),), ())
+    assert counted([PLACE.chunk_key(ChunkName(1, 0, 2, 0).name)], PLACE, alone, 5.0) == ItemCounts(10, 7, 0, 5.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -10,7 +11,8 @@ from typing import NamedTuple
 
 from covalent_cirro.aws.batch import MAX_DESCRIBED
 from covalent_cirro.aws.sessions import patiently
-from covalent_cirro.contract.maps import Mapped
+from covalent_cirro.contract.failure_kinds import Kind
+from covalent_cirro.contract.maps import ItemFailure, Mapped
 from covalent_cirro.contract.places import Location
 from covalent_cirro.contract.protocol import NodeResult, Outcome
 from covalent_cirro.contract.references import Blob
@@ -18,6 +20,7 @@ from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.maps.list_writer import read_small
 from covalent_cirro.electron.result_writer import read_outcome
 from covalent_cirro.errors import OutcomeError
+from covalent_cirro.jobs.ends import Evidence
 from covalent_cirro.jobs.states import JobDetail, JobState
 
 READ_AHEAD = 16
@@ -35,15 +38,19 @@ class ChildJob(NamedTuple):
     Attributes:
         number: Index in the array job.
         first, stop: Its items: ``first <= i < stop``.
+        until: The item after the last one whose result is taken from it; the others are those of a further try.
         place: Where it writes its outcome.
         job_id: Its id; empty where the parent's is not known.
+        parent: The array job, or the job itself, after its end; `None` where AWS Batch does not know it any more.
     """
 
     number: int
     first: int
     stop: int
+    until: int
     place: Location
     job_id: str
+    parent: JobDetail | None
 
 
 class ChildEnd(NamedTuple):
@@ -71,40 +78,91 @@ class ChildEnd(NamedTuple):
         items = self.result.items if self.result is not None else None
         return items.stop or self.job.first if items is not None else self.job.first
 
+    @property
+    def failures(self) -> tuple[ItemFailure, ...]:
+        """Its items that failed."""
+        items = self.result.items if self.result is not None else None
+        return items.failures if items is not None else ()
 
-def jobs_of(place: Location, mapped: Mapped, job_id: str) -> list[ChildJob]:
-    """The jobs of a map.
+    @property
+    def evidence(self) -> Evidence:
+        """What is known of why it did not compute all of its items."""
+        failure = self.result.failure if self.result is not None else None
+        outcome, problem = self.outcome, self.problem
+        if outcome is not None and (failure is None or failure.kind == Kind.ITEMS):
+            problem = f"the job ended without results of the items from {self.done} on"
+        return Evidence(
+            self.detail,
+            failure=failure,
+            usage=outcome.usage if outcome is not None else None,
+            attempt=outcome.attempt if outcome is not None else 0,
+            problem=problem,
+            job_id=self.job.job_id,
+        )
 
-    Args:
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has a result for each item that is taken from it."""
+        return self.done >= self.job.until
+
+
+class MapTry(NamedTuple):
+    """One of the calls of a map: the first try, or a further one for items that have no result yet.
+
+    Attributes:
         place: The call.
         mapped: What the call says of the map.
         job_id: Id of the array job, or of the only job; empty where it is not known.
+        parent: That job after its end; `None` where AWS Batch does not know it any more.
     """
-    if len(mapped.children) == 1:
-        ((first, stop),) = mapped.children
-        return [ChildJob(0, first, stop, place, job_id)]
+
+    place: Location
+    mapped: Mapped
+    job_id: str
+    parent: JobDetail | None
+
+
+def jobs_of(tries: Sequence[MapTry]) -> list[ChildJob]:
+    """The jobs of a map, in the order of the items.
+
+    Args:
+        tries: The first try and all further ones, oldest first.
+    """
+    found: list[tuple[int, int, ChildJob]] = []
+    later: list[int] = []
+    for number, each in reversed(list(enumerate(tries))):
+        jobs = _of_try(each)
+        for job in jobs:
+            at = bisect.bisect_left(later, job.first)
+            until = later[at] if at < len(later) and later[at] < job.stop else job.stop
+            found.append((job.first, number, job._replace(until=until)))
+        later = sorted({*later, *(job.first for job in jobs)})
+    return [job for _, _, job in sorted(found, key=lambda one: one[:2])]
+
+
+def _of_try(of: MapTry) -> list[ChildJob]:
+    if len(of.mapped.children) == 1:
+        ((first, stop),) = of.mapped.children
+        return [ChildJob(0, first, stop, stop, of.place, of.job_id, of.parent)]
     return [
-        ChildJob(index, first, stop, place.child(index), f"{job_id}:{index}" if job_id else "")
-        for index, (first, stop) in enumerate(mapped.children)
+        ChildJob(
+            index, first, stop, stop, of.place.child(index), f"{of.job_id}:{index}" if of.job_id else "", of.parent
+        )
+        for index, (first, stop) in enumerate(of.mapped.children)
     ]
 
 
 class ChildEnds:
-    """Reads the ends of the jobs of a map."""
+    """Reads the ends of the jobs of a map.
 
-    def __init__(self, engine: Engine, place: Location, jobs: Sequence[ChildJob], parent: JobDetail | None) -> None:
-        """Prepare to read.
+    Args:
+        engine: The account's.
+        jobs: From `jobs_of`.
+    """
 
-        Args:
-            engine: The account's.
-            place: The call.
-            jobs: From `jobs_of`.
-            parent: The array job, or the only job, after its end; `None` where AWS Batch does not know it any more.
-        """
+    def __init__(self, engine: Engine, jobs: Sequence[ChildJob]) -> None:
         self._engine = engine
-        self._place = place
         self._jobs = jobs
-        self._parent = parent
 
     async def read(self, with_bodies: bool) -> AsyncIterator[ChildEnd]:
         """Yield the end of each job, in order; a few are read ahead.
@@ -128,16 +186,15 @@ class ChildEnds:
             await asyncio.gather(*ahead, return_exceptions=True)
 
     async def _describe_without_outcome(self) -> dict[str, JobDetail]:
-        """What AWS Batch says of the jobs that left no outcome, by id."""
-        parent = self._parent
-        if parent is None:
-            return {}
-        if len(self._jobs) == 1:
-            return {parent.job_id: parent}
-        keys = await self._engine.store.list_keys(self._place.bucket, self._place.array_base)
-        present = {key for key, _ in keys}
-        lacking = [job.job_id for job in self._jobs if job.place.outcome_key not in present]
-        details: list[JobDetail] = []
+        """What AWS Batch says of jobs of arrays that left no outcome, and of jobs that are no array, by id."""
+        known = [job for job in self._jobs if job.parent is not None]
+        details = [job.parent for job in known if job.parent is not None and job.place.child_index is None]
+        children = [job for job in known if job.place.child_index is not None]
+        present: set[str] = set()
+        for bucket, base in {(job.place.bucket, job.place.array_base) for job in children}:
+            keys = await self._engine.store.list_keys(bucket, base)
+            present |= {key for key, _ in keys if key.endswith("/outcome.json")}
+        lacking = [job.job_id for job in children if job.place.outcome_key not in present]
         for start in range(0, len(lacking), MAX_DESCRIBED):
             details += await self._describe(lacking[start : start + MAX_DESCRIBED])
         return {detail.job_id: detail for detail in details}
@@ -147,7 +204,7 @@ class ChildEnds:
 
     async def _end(self, job: ChildJob, detail: JobDetail | None, with_bodies: bool) -> ChildEnd:
         outcome, problem = await self._outcome(job, detail)
-        if detail is None and (problem or outcome is None or not outcome.is_final) and self._parent is not None:
+        if detail is None and (problem or outcome is None or not outcome.is_final) and job.parent is not None:
             # Only now is it asked for: a later attempt may have stored an outcome of its own.
             detail = next(iter(await self._describe([job.job_id])), None)
             outcome, problem = await self._outcome(job, detail)
@@ -155,15 +212,15 @@ class ChildEnds:
         if outcome is not None and (result is None or not _fits(result, job)):
             problem = f"The outcome of job {outcome.job_id} was refused: it is not about the items of that job."
             outcome = result = None
-        if detail is None and self._parent is not None and outcome is not None and not _is_complete(result, job):
+        if detail is None and job.parent is not None and outcome is not None and not _is_complete(result, job):
             detail = next(iter(await self._describe([job.job_id])), None)
         bodies = await self._small_bodies(job, result) if with_bodies and result is not None else {}
         return ChildEnd(job, outcome, result, detail, problem, bodies)
 
     async def _outcome(self, job: ChildJob, detail: JobDetail | None) -> tuple[Outcome | None, str]:
-        if detail is None and self._parent is not None:
+        if detail is None and job.parent is not None:
             # The key with which it signs is the parent's. That it has one attempt is corrected in `_end`.
-            detail = self._parent._replace(job_id=job.job_id, state=JobState.SUCCEEDED.value, attempts=())
+            detail = job.parent._replace(job_id=job.job_id, state=JobState.SUCCEEDED.value, attempts=())
         try:
             return await read_outcome(self._engine.store, self._engine.batch.job, job.place, detail), ""
         except OutcomeError as error:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, cast
 from covalent_cirro import local_files
 from covalent_cirro.contract import nested, tobj
 from covalent_cirro.contract.item_values import unequal
-from covalent_cirro.contract.maps import MAX_ITEMS
+from covalent_cirro.contract.maps import MAX_CHILD_ITEMS, MAX_ITEMS
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group
 from covalent_cirro.electron import cache_folder, host_process
@@ -85,9 +85,16 @@ def _plan(settings: Settings, electron: str, lists: Mapping[str, ListFile]) -> M
     length = next(iter(lengths.values()))
     if length > MAX_ITEMS:
         raise SettingsError(f"{electron} is mapped over {length:,} items; a map has {MAX_ITEMS:,} at most.")
+    children = shares.shared(length, settings.array_size) if length else ()
+    if any(stop - first > MAX_CHILD_ITEMS for first, stop in children):
+        least = -(-length // MAX_CHILD_ITEMS)
+        raise SettingsError(
+            f"{electron} is mapped over {length:,} items, and array_size={settings.array_size} gives a job more than "
+            f"{MAX_CHILD_ITEMS:,} of them: set array_size={least} or more on its executor. Nothing was submitted."
+        )
     return MapPlan(
         length=length,
-        children=shares.shared(length, settings.array_size) if length else (),
+        children=children,
         lists=lists,
         parallel=settings.array_parallel,
         on_error=settings.on_error,

@@ -12,10 +12,14 @@ from typing import BinaryIO, cast
 from covalent_cirro import local_files
 from covalent_cirro.aws.store import Store
 from covalent_cirro.contract import nested, tobj
+from covalent_cirro.contract.maps import Chunk
 from covalent_cirro.contract.places import Location
-from covalent_cirro.contract.protocol import INLINE_TOTAL_BYTES
+from covalent_cirro.contract.protocol import INLINE_BYTES
 from covalent_cirro.contract.references import Blob, Inline, Ref
 from covalent_cirro.errors import OutcomeError
+
+KEPT_BYTES = 4 * 1024 * 1024
+"""Most bytes of small results that are kept in memory for who needs the list."""
 
 _SCAN_BYTES = 4096
 
@@ -24,7 +28,7 @@ class ListWriter:
     """Writes the list of a map's results, in the order of the items.
 
     Attributes:
-        bodies: What the list was joined from; `None` if that is too much to be written into another call.
+        chunks: What the list was joined from; `None` if that is too much to be kept.
     """
 
     def __init__(self, file: BinaryIO, length: int) -> None:
@@ -36,7 +40,7 @@ class ListWriter:
         self._size = 0
         self._inline = 0
         self._ends: list[tuple[int, int]] = []
-        self.bodies: list[Ref] | None = []
+        self.chunks: list[Chunk] | None = []
 
     async def add(self, store: Store, place: Location, stop: int, body: Ref, data: bytes | None = None) -> None:
         """Append a body.
@@ -58,12 +62,24 @@ class ListWriter:
         elif isinstance(body, Blob):
             await self._stream(store, place, body)
         self._size += body.raw_size if isinstance(body, Blob) else len(body.data)
+        first = self._ends[-1][0] if self._ends else 0
         self._ends.append((stop, self._size))
-        self._inline += len(body.data) if isinstance(body, Inline) else 0
-        if self._inline > INLINE_TOTAL_BYTES:
-            self.bodies = None
-        if self.bodies is not None:
-            self.bodies.append(body)
+        self._keep(Chunk(first, stop, body))
+
+    def _keep(self, chunk: Chunk) -> None:
+        """Remember a chunk; small ones that follow one another become one."""
+        if self.chunks is None:
+            return
+        body, last = chunk.body, self.chunks[-1] if self.chunks else None
+        if isinstance(body, Inline):
+            self._inline += len(body.data)
+            before = last.body.data if last is not None and isinstance(last.body, Inline) else b""
+            if last is not None and before and len(before) + len(body.data) <= INLINE_BYTES:
+                self.chunks[-1] = Chunk(last.first, chunk.stop, Inline(before + body.data))
+                return
+        self.chunks.append(chunk)
+        if self._inline > KEPT_BYTES:
+            self.chunks = None
 
     async def _stream(self, store: Store, place: Location, body: Blob) -> None:
         mark = self._writer.mark()

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from covalent_cirro.aws import job_logs
 from covalent_cirro.aws.batch import job_name
 from covalent_cirro.contract import nested
-from covalent_cirro.contract.failure_kinds import Kind
+from covalent_cirro.contract.failed_pickle import pickle_of_failed
+from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.maps import Mapped
 from covalent_cirro.contract.places import Location
+from covalent_cirro.contract.protocol import LOG_TAIL_BYTES, Log, Outcome
 from covalent_cirro.contract.references import Blob, Inline
 from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.electron.call_writer import read_call
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.handover import EndedJob
-from covalent_cirro.electron.maps.child_ends import ChildEnd, ChildEnds, jobs_of
+from covalent_cirro.electron.maps import map_outcomes, map_tries
+from covalent_cirro.electron.maps.child_ends import ChildEnd, ChildEnds, MapTry, jobs_of
 from covalent_cirro.electron.maps.list_writer import ListWriter
 from covalent_cirro.electron.maps.map_logs import MapLog
-from covalent_cirro.electron.result_writer import Received, measure, pickle_of_failed, replacing, write_text
+from covalent_cirro.electron.maps.map_outcomes import Whole
+from covalent_cirro.electron.result_writer import Received, measure, replacing, write_text
 from covalent_cirro.errors import OutcomeError
 from covalent_cirro.jobs import states
-from covalent_cirro.jobs.ends import End, Evidence
+from covalent_cirro.jobs.ends import End
 from covalent_cirro.jobs.explanations import Explanation, JobLinks, awss_words, explain
 from covalent_cirro.jobs.further_tries import lines
 from covalent_cirro.jobs.item_failures import ItemFailures
@@ -62,7 +66,8 @@ async def write_map(
     if parent is not None and not parent.is_terminal:
         raise OutcomeError(f"AWS Batch job {parent.job_id} has not ended: it is {parent.state}. The job goes on.")
     job_id = parent.job_id if parent is not None else ended.job_id
-    jobs = ChildEnds(engine, place, jobs_of(place, mapped, job_id), parent)
+    tries = [*await map_tries.earlier(engine, place, written.call), MapTry(place, mapped, job_id, parent)]
+    jobs = ChildEnds(engine, jobs_of(tries))
     results = _Results(engine, settings, place, node, mapped, parent, link)
     path = node.paths["output"]
     try:
@@ -73,8 +78,9 @@ async def write_map(
     files = {}
     if results.list is not None:
         await asyncio.to_thread(results.list.check, path, mapped.length)
-        if results.list.bodies is not None:
-            engine.joined.remember(path, tuple(results.list.bodies), place.bucket, place.prefix)
+        if results.list.chunks is not None:
+            bodies = tuple(chunk.body for chunk in results.list.chunks)
+            engine.joined.remember(path, bodies, place.bucket, place.prefix)
         files["output"] = await asyncio.to_thread(measure, path)
     where = f"s3://{place.bucket}/{place.array_base}"
     before = lines(written.call.tried)
@@ -84,6 +90,10 @@ async def write_map(
         "stderr": before + results.logs["stderr"].text(where),
         "error": error,
     }
+    if parent is not None and (len(mapped.children) > 1 or len(tries) > 1):
+        whole = results.outcome(parent, {key: texts[key] for key in results.logs}, error)
+        if whole is not None:
+            await map_outcomes.store(engine.store, place, parent, whole)
     for key, text in texts.items():
         files[key] = await asyncio.to_thread(write_text, node.paths[key], text)
     return Received(node.node_id, not error, files, results.end if error else End.SUCCEEDED)
@@ -145,6 +155,7 @@ class _Results:
         self._link = link
         self._failed = ItemFailures()
         self._not_run = 0
+        self._whole = Whole()
         self._log_was_read = False
         self._stopped = parent is not None and parent.status_reason.startswith(states.ITEM_FAILED_REASON)
 
@@ -159,12 +170,14 @@ class _Results:
             _NoListError: Items failed, and their errors are not their results.
         """
         async for child in jobs.read(with_bodies=True):
-            failures = child.result.items.failures if child.result is not None and child.result.items else ()
+            failures = [each for each in child.failures if each.item < child.job.until]
             for each in failures:
                 self._fail([each.item], each.failure.message, each.failure.traceback, End.RAISED)
-            unfinished = await self._unfinished(child) if child.done < child.job.stop else None
+            unfinished = None if child.is_complete else await self._unfinished(child)
             if unfinished is not None:
                 self._add_unfinished(child, unfinished)
+            if child.outcome is not None:
+                self._whole.add(child.outcome)
             if child.result is not None:
                 for log_of in self.logs.values():
                     log_of.add(child.job, child.result, failed=bool(failures or unfinished))
@@ -181,7 +194,7 @@ class _Results:
         self._failed.add(items, error, details)
 
     def _add_unfinished(self, child: ChildEnd, unfinished: _Unfinished) -> None:
-        items = range(child.done, child.job.stop)
+        items = range(child.done, child.job.until)
         if unfinished.explanation is None:
             self._not_run += len(items)
         else:
@@ -192,13 +205,15 @@ class _Results:
         store = self._engine.store
         chunks = child.result.items.chunks if child.result is not None and child.result.items is not None else ()
         for chunk in chunks:
+            if chunk.stop > child.job.until:  # a further try has computed these items
+                break
             data = child.bodies.get(chunk.body) if isinstance(chunk.body, Blob) else None
             await to.add(store, self._place, chunk.stop, chunk.body, data)
         if unfinished is not None:
             why = unfinished.explanation
             text = why.text.strip() if why is not None else "It was not computed, since another item had failed."
-            one = nested.part_of(pickle_of_failed(text)) + nested.ITEM_END
-            for item in range(child.done, child.job.stop):
+            one = nested.item_of(pickle_of_failed(text))
+            for item in range(child.done, child.job.until):
                 await to.add(store, self._place, item + 1, Inline(one))
 
     async def _unfinished(self, child: ChildEnd) -> _Unfinished:
@@ -207,16 +222,7 @@ class _Results:
         stopped = self._stopped and child.detail is not None and child.detail.terminated
         if self._mapped.on_error == "stop" and (stopped or (failure is not None and failure.kind == Kind.ITEMS)):
             return _Unfinished(None, not_run=True)
-        outcome = child.outcome
-        evidence = Evidence(
-            child.detail,
-            failure=None if failure is None or failure.kind == Kind.ITEMS else failure,
-            usage=outcome.usage if outcome is not None else None,
-            attempt=outcome.attempt if outcome is not None else 0,
-            log=await self._log_of(child),
-            problem=child.problem,
-            job_id=child.job.job_id,
-        )
+        evidence = child.evidence._replace(log=await self._log_of(child))
         return _Unfinished(
             explain(evidence, self._settings, self._node.name, self._node.node_id, self._link(child.detail))
         )
@@ -232,6 +238,24 @@ class _Results:
         parts = await job_logs.parts_of(engine.store, child.job.place)
         return await job_logs.of_job(
             engine.store, engine.logs, engine.access, child.job.place, parts, child.detail, group
+        )
+
+    def outcome(self, parent: JobDetail, logs: Mapping[str, str], error: str) -> Outcome | None:
+        """The outcome of the whole map; `None` where it is not to be stored.
+
+        Args:
+            parent: The array job.
+            logs: What the jobs printed, by stream.
+            error: The electron's error; empty if it has a result.
+        """
+        chunks = self.list.chunks if self.list is not None else []
+        if chunks is None or (self._failed.count and not error):
+            return None  # too much, or results that are errors, which nobody reuses
+        said = self._failed.told(self._mapped.length) if self._failed.count else error
+        failure = Failure(Kind.ITEMS, said, error) if error else None
+        stdout, stderr = (_end_of(logs[stream]) for stream in ("stdout", "stderr"))
+        return self._whole.outcome(
+            self._place, parent, self._node.node_id, self._mapped.length, tuple(chunks), failure, (stdout, stderr)
         )
 
     def error(self, parent: JobDetail | None, job_id: str, note: str) -> str:
@@ -257,3 +281,9 @@ class _Results:
             f"AWS says: {awss_words(parent) or 'nothing of its end'}"
         )
         return "\n\n".join(sections) + "\n"
+
+
+def _end_of(text: str) -> Log:
+    """The end of a text as a log: the whole text is in Covalent's file, and in the logs of the jobs."""
+    tail = text.encode("utf-8", "replace")[-LOG_TAIL_BYTES:].decode("utf-8", "ignore")
+    return Log(len(tail.encode()), (), tail)
