@@ -102,7 +102,13 @@ async def _write_reused(
 ) -> list[Received]:
     """Write the results of earlier work. Where they are, the electron's own document says, not who sent the data."""
     origin, outcome = await taking.outcome_of(engine, place)
-    return await write_results(engine.store, origin, outcome, nodes, _Explainer(engine, settings, None, outcome))
+    explainer = _Explainer(engine, settings, None, outcome)
+    received = await write_results(engine.store, origin, outcome, nodes, explainer)
+    for result in outcome.results:
+        if result.items is not None:  # who needs the list need not upload it
+            bodies = tuple(chunk.body for chunk in result.items.chunks)
+            engine.joined.remember(nodes[result.node_id].paths["output"], bodies, origin.bucket, origin.prefix)
+    return received
 
 
 class _Left(enum.Enum):

@@ -160,7 +160,9 @@ async def _split(launch: Launch, path: str, place: str, what: str) -> str:
             )
         (run,) = ended
         if run.failure is not None:
-            lacks = f"it has no module {run.failure.module!r}" if run.failure.module else run.failure.message
+            lacks = (
+                f"it has no module {run.failure.module!r}" if run.failure.module else run.failure.message.rstrip(".")
+            )
             raise SettingsError(
                 f"{what}. The value was opened on the server's host to share its items: {lacks}. Nothing was "
                 f"submitted. {_INSTALL if run.elsewhere else ''}".strip()
