@@ -100,12 +100,15 @@ async def send_job(
     launch: Launch, settings: Settings, group: Group, specs: Sequence[ElectronSpec], keep_handle: KeepHandle
 ) -> OwnJob | AdoptedJob | ReusedResults | NoItems:
     """Find the job or the results that the electrons of a task group have already; else submit a job. See `send`."""
-    async with inputs.planned(launch, settings, group, specs) as plan, engine_for(settings) as engine:
-        if plan is not None and not plan.length:
-            return NoItems(specs[0].node_id)
+    async with engine_for(settings) as engine, contextlib.AsyncExitStack() as files:
         begun = await _begun(engine, launch, settings, group, keep_handle) if launch.again else None
         if isinstance(begun, (AdoptedJob, ReusedResults)):
             return begun
+        plan = None
+        if begun is None:
+            plan = await files.enter_async_context(inputs.planned(launch, settings, group, specs))
+        if plan is not None and not plan.length:
+            return NoItems(specs[0].node_id)
         pickled, covalent = await asyncio.gather(pickled_by(group, specs), asyncio.to_thread(assets.check_version))
         allowed = image_check(engine, settings, pickled)
 

@@ -281,8 +281,11 @@ def was_cancelled_by_us(detail: JobDetail) -> bool:
 
 
 def shown_state(detail: JobDetail) -> str:
-    """The state for people: AWS's word, but `CANCELLED` for a job that a user cancelled."""
-    return CANCELLED if was_cancelled_by_us(detail) else detail.state
+    """The state for people: AWS's word, but `CANCELLED` for a job that a user cancelled, and RUNNING for an array."""
+    if was_cancelled_by_us(detail):
+        return CANCELLED
+    # AWS Batch shows an array as PENDING until all of its jobs have ended.
+    return JobState.RUNNING.value if detail.has_begun and not detail.is_terminal else detail.state
 
 
 def cancelled_how(detail: JobDetail) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -13,12 +14,14 @@ import pytest
 from covalent._shared_files import TaskRuntimeError
 
 from covalent_cirro import CirroBatchExecutor, ElectronFailed, item, mapped
+from covalent_cirro.electron import poll
+from covalent_cirro.electron.handover import AdoptedJob, OwnJob
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.jobs.states import parse_job
 from covalent_cirro.local.emulator.faults import Faults
 from tests.access import control
 from tests.plugin.conftest import Account
-from tests.plugin.dispatches import Dispatch, client, finish
+from tests.plugin.dispatches import Dispatch, client, finish, keep
 
 Make = Callable[..., CirroBatchExecutor]
 
@@ -270,3 +273,46 @@ async def test_a_map_of_a_map_uploads_nothing_again(
     assert {name: each.is_reused for name, each in ended.items()} == {"train": True, "double": True, "total": True}
     assert ended["double"].value == [[8 * i] * 5000 for i in range(20)]
     assert "batch:SubmitJob" not in account.emulator.calls.counts("client")
+
+
+async def test_the_next_server_takes_over_an_array_job(
+    executor: Make, account: Account, staged: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name, as any job, with all results that are there."""
+    made, dispatch = executor(array_size=4), Dispatch(staged[0], tmp_path, monkeypatch)
+    launch, sent = await dispatch.send(made, "train")
+    launch.close()
+    control(account.emulator, "calls", method="DELETE")
+    launch, adopted = await dispatch.send(made, "train", again=True)
+    assert isinstance(sent, OwnJob)
+    assert isinstance(adopted, AdoptedJob)
+    assert adopted.job_id == sent.job_id
+    received = await dispatch.receive(made, "train", await poll.poll(launch, made.settings, adopted, keep))
+    launch.close()
+    assert received.completed
+    assert "batch:SubmitJob" not in account.emulator.calls.counts("client")
+    while "SUCCEEDED" not in dispatch.panels.get(dispatch.node_id("train"), {}).get("jobs", ""):
+        await asyncio.sleep(0.1)  # it is written soon
+    assert dispatch.panels[dispatch.node_id("train")]["jobs"] == "4: 4 SUCCEEDED"
+
+
+async def test_one_call_cancels_all_jobs_of_a_map(executor: Make, account: Account, metadata: dict[str, Any]) -> None:
+    """That for the parent."""
+    made = executor(array_size=3, poll_freq=1)
+    control(account.emulator, "calls", method="DELETE")
+    running = asyncio.ensure_future(made.run(waits, [], {"x": list(range(3))}, metadata))
+    while not [each for each in arrays(account, metadata) if each[1] == 3]:
+        await asyncio.sleep(0.2)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    calls = account.emulator.calls.counts("client")
+    assert calls["batch:TerminateJob"]["count"] == 1
+
+
+@mapped("x")
+def waits(x: int) -> None:
+    """An electron that runs until somebody ends it."""
+    import time
+
+    time.sleep(600)
