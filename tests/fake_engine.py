@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from covalent_cirro import __version__
-from covalent_cirro.contract import protocol
+from covalent_cirro.contract import problems
 from covalent_cirro.deployment.images.build import Versions
 from covalent_cirro.deployment.images.docker_engine import DockerEngine, LocalImage, Uploaded
 from covalent_cirro.errors import ImageError
 
-TRUE = Versions(platform.python_version(), importlib.metadata.version("cloudpickle"), __version__, str(protocol.FORMAT))
+TRUE = Versions(platform.python_version(), importlib.metadata.version("cloudpickle"), __version__, str(problems.FORMAT))
 """What an image has that was built here."""
 
 

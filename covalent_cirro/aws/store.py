@@ -21,8 +21,8 @@ from covalent_cirro.aws import sessions
 from covalent_cirro.aws.blobs import CHUNK_BYTES, Source, Staged, decode, stage
 from covalent_cirro.aws.single_flight import SingleFlight
 from covalent_cirro.contract import checksums
+from covalent_cirro.contract.limits import INLINE_BYTES
 from covalent_cirro.contract.places import Location, blob_key, calls_among, node_base
-from covalent_cirro.contract.protocol import INLINE_BYTES
 from covalent_cirro.contract.references import Blob, Inline, Ref
 from covalent_cirro.errors import AwsError, DigestMismatch, NotFound, TooLarge
 

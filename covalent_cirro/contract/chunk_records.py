@@ -15,7 +15,8 @@ from covalent_cirro.contract import documents, fields
 from covalent_cirro.contract.limits import MAX_OUTCOME_BYTES
 from covalent_cirro.contract.maps import ItemResults
 from covalent_cirro.contract.places import Location
-from covalent_cirro.contract.protocol import FORMAT, ProtocolError, mac
+from covalent_cirro.contract.problems import FORMAT, ProtocolError
+from covalent_cirro.contract.protocol import mac
 
 MAX_NAMES = 40_000
 """Most names of records that a further attempt looks at."""
@@ -66,7 +67,7 @@ def dump(place: Location, items: ItemResults, mac_key: str) -> bytes:
         items: Results of the items of the record: one chunk.
         mac_key: MAC key of the job.
     """
-    document = {"format": FORMAT, **_whose(place), **documents.items_document(items)}
+    document = {"format": FORMAT, **_whose(place), **documents.dump_items(items)}
     data = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return f"{data}\n{mac(data.encode(), mac_key)}".encode()
 
@@ -86,9 +87,9 @@ def parse(data: bytes, place: Location, mac_key: str) -> ItemResults:
     if len(data) > MAX_OUTCOME_BYTES or code != mac(content, mac_key).encode():
         raise ProtocolError("a record of results was not written by a job of this call")
     found = fields.load(content, "a record of results", MAX_OUTCOME_BYTES)
-    if any(found.raw(name) != value for name, value in _whose(place).items()):
+    if any(found.get(name) != value for name, value in _whose(place).items()):
         raise ProtocolError("a record of results is that of another job of this call")
-    items = documents.parse_items(found)
+    items = documents.parse_items(found, "a record of results")
     if len(items.chunks) != 1:
         raise ProtocolError("a record of results has not one chunk")
     return items

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from covalent_cirro.contract.fields import shown
+from covalent_cirro.contract.limits import MESSAGE_CHARS, NAME_CHARS, TRACEBACK_CHARS
+from covalent_cirro.contract.problems import ProtocolError
+
+_MAX_EXIT_CODE = 255
 
 
 class Kind:
@@ -59,8 +65,13 @@ class Failure(NamedTuple):
     """
 
     kind: str
-    message: str
-    traceback: str = ""
-    module: str = ""
-    exit_code: int | None = None
+    message: Annotated[str, MESSAGE_CHARS]
+    traceback: Annotated[str, TRACEBACK_CHARS] = ""
+    module: Annotated[str, NAME_CHARS] = ""
+    exit_code: Annotated[int | None, _MAX_EXIT_CODE] = None
     signal: str = ""
+
+    def check(self, path: str, _limit: Any) -> None:
+        """Refuse an unknown kind."""
+        if self.kind not in KINDS:
+            raise ProtocolError(f"{path}.kind is {shown(self.kind)}; known are {', '.join(sorted(KINDS))}")

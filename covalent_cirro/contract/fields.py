@@ -10,74 +10,59 @@ from typing import Any
 
 from covalent_cirro.contract import texts
 from covalent_cirro.contract.limits import ID_CHARS, MAX_NUMBER
-from covalent_cirro.contract.protocol import FORMAT, ProtocolError, UnknownFormat
+from covalent_cirro.contract.problems import FORMAT, ProtocolError, UnknownFormat
+
+# --- values -----------------------------------------------------------------------------------------------------
 
 
-class Fields:
-    """A JSON object whose fields are read by type; an error names the path of the field."""
+def text(value: object, path: str, most: int = ID_CHARS) -> str:
+    """A text. A longer text is cut, and lone surrogates are replaced."""
+    if not isinstance(value, str):
+        raise ProtocolError(f"{path} is not a string")
+    return texts.fitted(value, most)
 
-    def __init__(self, value: object, path: str) -> None:
-        if not isinstance(value, dict):
-            raise ProtocolError(f"{path} is not an object")
-        self._value = value
-        self.path = path
 
-    def _get(self, key: str, types: tuple[type, ...], what: str) -> Any:
-        value = self._value.get(key)
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            raise ProtocolError(f"{self.path}.{key} is not {what}")
-        return value
+def whole(value: object, path: str, most: int = MAX_NUMBER) -> int:
+    """A whole number from 0."""
+    if type(value) is not int:
+        raise ProtocolError(f"{path} is not a whole number")
+    _check(value, path, most)
+    return value
 
-    def text(self, key: str, most: int = ID_CHARS) -> str:
-        """A text. A longer text is cut, and lone surrogates are replaced."""
-        return texts.fitted(self._get(key, (str,), "a string"), most)
 
-    def whole(self, key: str, most: int = MAX_NUMBER) -> int:
-        """A whole number from 0."""
-        value: int = self._get(key, (int,), "a whole number")
-        self._check(key, value, most)
-        return value
+def number(value: object, path: str, most: float = MAX_NUMBER) -> float:
+    """A finite number from 0."""
+    if type(value) is not int and not isinstance(value, float):
+        raise ProtocolError(f"{path} is not a number")
+    _check(value, path, most)
+    return float(value)
 
-    def maybe_whole(self, key: str, most: int = MAX_NUMBER) -> int | None:
-        """A whole number from 0; `None` if it is null or missing."""
-        return None if self._value.get(key) is None else self.whole(key, most)
 
-    def number(self, key: str, most: float = MAX_NUMBER) -> float:
-        """A finite number from 0."""
-        value: int | float = self._get(key, (int, float), "a number")
-        self._check(key, value, most)
-        return float(value)
+def _check(value: float, path: str, most: float) -> None:
+    # Before conversion to a float, which a whole number of JSON may be too large for. NaN fails the comparison.
+    if not 0 <= value <= most:
+        raise ProtocolError(f"{path} is not a number from 0 to {most:g}")
 
-    def maybe_number(self, key: str, most: float = MAX_NUMBER) -> float | None:
-        """A finite number from 0; `None` if it is null or missing."""
-        return None if self._value.get(key) is None else self.number(key, most)
 
-    def _check(self, key: str, value: float, most: float) -> None:
-        # Before conversion to a float, which a whole number of JSON may be too large for. NaN fails the comparison.
-        if not 0 <= value <= most:
-            raise ProtocolError(f"{self.path}.{key} is not a number from 0 to {most:g}")
+def listed(value: object, path: str, most: float = MAX_NUMBER) -> list[Any]:
+    """A list."""
+    if not isinstance(value, list):
+        raise ProtocolError(f"{path} is not a list")
+    _check_length(len(value), path, most)
+    return value
 
-    def items(self, key: str, most: int = MAX_NUMBER) -> list[Any]:
-        """A list."""
-        value: list[Any] = self._get(key, (list,), "a list")
-        if len(value) > most:
-            raise ProtocolError(f"{self.path}.{key} has {len(value)} entries, at most {most} are possible")
-        return value
 
-    def mapping(self, key: str, most: int = MAX_NUMBER) -> dict[str, Any]:
-        """An object as a dict."""
-        value: dict[str, Any] = self._get(key, (dict,), "an object")
-        if len(value) > most:
-            raise ProtocolError(f"{self.path}.{key} has {len(value)} entries, at most {most} are possible")
-        return value
+def mapping(value: object, path: str, most: float = MAX_NUMBER) -> dict[str, Any]:
+    """An object as a dict."""
+    if not isinstance(value, dict):
+        raise ProtocolError(f"{path} is not an object")
+    _check_length(len(value), path, most)
+    return value
 
-    def inner(self, key: str) -> Fields:
-        """An object as `Fields`."""
-        return Fields(self._value.get(key), f"{self.path}.{key}")
 
-    def raw(self, key: str) -> Any:
-        """The value as it is, of any type; `None` if it is missing."""
-        return self._value.get(key)
+def _check_length(length: int, path: str, most: float) -> None:
+    if length > most:
+        raise ProtocolError(f"{path} has {length} entries, at most {most} are possible")
 
 
 def shown(value: object) -> str:
@@ -85,7 +70,46 @@ def shown(value: object) -> str:
     return texts.cut(repr(value), ID_CHARS)
 
 
-def load(data: bytes, document: str, most_bytes: int) -> Fields:
+# --- objects ----------------------------------------------------------------------------------------------------
+
+
+class Fields:
+    """A JSON object whose fields are read by type; an error names the path of the field."""
+
+    def __init__(self, value: object, path: str) -> None:
+        self._value = mapping(value, path)
+        self.path = path
+
+    def text(self, key: str, most: int = ID_CHARS) -> str:
+        """A text; see `text`."""
+        return text(self._value.get(key), f"{self.path}.{key}", most)
+
+    def whole(self, key: str, most: int = MAX_NUMBER) -> int:
+        """A whole number from 0."""
+        return whole(self._value.get(key), f"{self.path}.{key}", most)
+
+    def maybe_whole(self, key: str, most: int = MAX_NUMBER) -> int | None:
+        """A whole number from 0; `None` if it is null or missing."""
+        return None if self._value.get(key) is None else self.whole(key, most)
+
+    def number(self, key: str, most: float = MAX_NUMBER) -> float:
+        """A finite number from 0."""
+        return number(self._value.get(key), f"{self.path}.{key}", most)
+
+    def items(self, key: str, most: int = MAX_NUMBER) -> list[Any]:
+        """A list."""
+        return listed(self._value.get(key), f"{self.path}.{key}", most)
+
+    def mapping(self, key: str, most: int = MAX_NUMBER) -> dict[str, Any]:
+        """An object as a dict."""
+        return mapping(self._value.get(key), f"{self.path}.{key}", most)
+
+    def raw(self, key: str) -> Any:
+        """The value as it is, of any type; `None` if it is missing."""
+        return self._value.get(key)
+
+
+def load(data: bytes, document: str, most_bytes: int) -> dict[str, Any]:
     """Parse a document.
 
     Raises:
@@ -98,7 +122,7 @@ def load(data: bytes, document: str, most_bytes: int) -> Fields:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"{document} is not JSON: {error}") from error
-    fields = Fields(value, document)
-    if fields.raw("format") != FORMAT:
-        raise UnknownFormat(document, fields.raw("format"))
-    return fields
+    found = mapping(value, document)
+    if found.get("format") != FORMAT:
+        raise UnknownFormat(document, found.get("format"))
+    return found

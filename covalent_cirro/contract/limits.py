@@ -8,6 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+INLINE_BYTES = 16 * 1024
+"""A function, hooks, an input or an output of up to this many bytes is stored inside the document, not as a blob."""
+
+INLINE_TOTAL_BYTES = 256 * 1024
+"""Most bytes that are stored inside one document; the rest are blobs."""
+
+LOG_TAIL_BYTES = 32 * 1024
+"""Most bytes of the end of stdout, and of stderr, in the outcome itself."""
+
+STRING_BYTES = 10_000
+"""``str(result)`` is cut here for display, unless the result is a string (`Output.string`)."""
+
+MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
+"""A larger call is refused unread; a well-formed call is far smaller. `MAX_OUTCOME_BYTES` is for an outcome."""
+
 MAX_OUTCOME_BYTES = 8 * 1024 * 1024
 """Bytes of an outcome; a larger one is refused unread. Python's parser holds the interpreter's lock while it works: in
 the worst case (millions of empty lists) 60 ms for each MiB."""
@@ -23,6 +38,12 @@ MAX_ATTEMPT = 99
 
 MAX_TASKS = 1000
 """Electrons of one job, which runs one task group of Covalent."""
+
+MAX_TRIED = 100
+"""Earlier tries of a call."""
+
+URI_CHARS = 1024
+"""Characters of the URI of a call or an image."""
 
 MAX_PARTS = 40_000
 """Parts of one stream's log in one attempt: 80 GB, or four weeks in which something is printed every minute."""

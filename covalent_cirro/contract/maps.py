@@ -11,9 +11,12 @@ between items, and bodies that are joined are a body. Pure, and the standard lib
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import itertools
+from typing import Annotated, Any, NamedTuple
 
 from covalent_cirro.contract.failure_kinds import Failure
+from covalent_cirro.contract.limits import INLINE_BYTES, MAX_ARGUMENTS, NAME_CHARS
+from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.references import Ref
 
 MAX_CHILDREN = 10_000
@@ -33,10 +36,7 @@ MAX_CHUNKS = 4000
 (``runner/item_chunks.py``): four weeks and 10 TB are some 2,000."""
 
 MAX_FAILURES_TOLD = 1000
-"""Items that failed of which an outcome has message and traceback; of the others it has the kind."""
-
-MAX_BODIES = 200_000
-"""Most bodies that an input is joined from: those of ten thousand children with twenty chunks each."""
+"""Items that failed of which an outcome says why; of the others it says that they failed."""
 
 ITEM_VARIABLE = "CIRRO_ITEM"
 """Variable of the electron's process while it computes an item: ``index/length``, both in the whole list."""
@@ -70,9 +70,14 @@ class MappedArgument(NamedTuple):
         spans: For each child the spans that, joined, are the body of its items.
     """
 
-    name: str
+    name: Annotated[str, NAME_CHARS]
     sources: tuple[Ref, ...]
     spans: tuple[tuple[Span, ...], ...]
+
+    def check(self, path: str, _limit: Any) -> None:
+        """Refuse spans of a source that is not there."""
+        if any(span.source >= len(self.sources) for spans in self.spans for span in spans):
+            raise ProtocolError(f"{path}.spans names a source that is not there")
 
 
 class Mapped(NamedTuple):
@@ -87,11 +92,20 @@ class Mapped(NamedTuple):
             the error is the item's result.
     """
 
-    length: int
-    children: tuple[tuple[int, int], ...]
-    arguments: tuple[MappedArgument, ...]
+    length: Annotated[int, MAX_ITEMS]
+    children: Annotated[tuple[tuple[int, int], ...], MAX_CHILDREN]
+    arguments: Annotated[tuple[MappedArgument, ...], MAX_ARGUMENTS]
     parallel: int = 1
     on_error: str = "raise"
+
+    def check(self, path: str, _limit: Any) -> None:
+        """Refuse children without items, and arguments with spans for other children."""
+        if not self.children or any(not first < stop <= self.length for first, stop in self.children):
+            raise ProtocolError(f"{path}.children are not ranges of the {self.length} items")
+        if any(stop - first > MAX_CHILD_ITEMS for first, stop in self.children):
+            raise ProtocolError(f"{path}.children has one of more than {MAX_CHILD_ITEMS} items")
+        if not self.arguments or any(len(each.spans) != len(self.children) for each in self.arguments):
+            raise ProtocolError(f"{path}.arguments do not have spans for {len(self.children)} children")
 
 
 class Chunk(NamedTuple):
@@ -104,9 +118,9 @@ class Chunk(NamedTuple):
             pickle of its `covalent_cirro.ElectronFailed`, else that of `None`.
     """
 
-    first: int
-    stop: int
-    body: Ref
+    first: Annotated[int, MAX_ITEMS]
+    stop: Annotated[int, MAX_ITEMS]
+    body: Annotated[Ref, INLINE_BYTES]
 
 
 class ItemFailure(NamedTuple):
@@ -117,7 +131,7 @@ class ItemFailure(NamedTuple):
         failure: Why.
     """
 
-    item: int
+    item: Annotated[int, MAX_ITEMS]
     failure: Failure
 
 
@@ -127,13 +141,38 @@ class ItemResults(NamedTuple):
     Attributes:
         chunks: Results, in the order of the items, without gaps from the child's first item on. They end before the
             child's last item where the child was ended, or stopped at a failure.
-        failures: Items that failed, in order. All but the first `MAX_FAILURES_TOLD` have their kind and no text.
+        failures: The first `MAX_FAILURES_TOLD` items that failed, in order.
         seconds: Seconds that each item of the chunks took, in order; 0.001 s is the resolution.
+        more_failures: Further items that failed, as ranges (first, stop) of the whole list, in order.
     """
 
-    chunks: tuple[Chunk, ...]
-    failures: tuple[ItemFailure, ...] = ()
-    seconds: tuple[float, ...] = ()
+    chunks: Annotated[tuple[Chunk, ...], MAX_CHUNKS]
+    failures: Annotated[tuple[ItemFailure, ...], MAX_FAILURES_TOLD] = ()
+    seconds: Annotated[tuple[float, ...], MAX_CHILD_ITEMS] = ()
+    more_failures: Annotated[tuple[tuple[int, int], ...], MAX_CHILD_ITEMS] = ()
+
+    def check(self, path: str, _limit: Any) -> None:
+        """Refuse chunks with gaps between them, and failures that are not in order."""
+        if any(one.item >= other.item for one, other in itertools.pairwise(self.failures)):
+            raise ProtocolError(f"{path}.failures are not in the order of the items")
+        at = [0, *(each for pair in self.more_failures for each in pair)]
+        if at != sorted(at) or sum(stop - first for first, stop in self.more_failures) > MAX_CHILD_ITEMS:
+            raise ProtocolError(f"{path}.more_failures are not ranges of items in order")
+        stop = self.chunks[0].first if self.chunks else 0
+        for i, chunk in enumerate(self.chunks):
+            if chunk.first != stop or chunk.stop <= stop:
+                raise ProtocolError(f"{path}.chunks[{i}] does not follow the chunk before it")
+            stop = chunk.stop
+
+    @property
+    def failed(self) -> list[int]:
+        """All items that failed, in order."""
+        return [each.item for each in self.failures] + [i for pair in self.more_failures for i in range(*pair)]
+
+    @property
+    def failed_count(self) -> int:
+        """Number of items that failed."""
+        return len(self.failures) + sum(stop - first for first, stop in self.more_failures)
 
     @property
     def stop(self) -> int | None:

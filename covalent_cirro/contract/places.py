@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from covalent_cirro.contract.protocol import ProtocolError, mac
+from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.protocol import mac
 
 # --- keys -------------------------------------------------------------------------------------------------------
 

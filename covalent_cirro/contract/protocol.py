@@ -9,14 +9,15 @@ writes one *outcome* (``outcome.json``), last and once. Bytes that are too large
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+import re
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
+from covalent_cirro.contract import limits, log_parts, texts
 from covalent_cirro.contract.failure_kinds import RUN_AGAIN, Failure
+from covalent_cirro.contract.fields import Fields, mapping, number, shown, text
 from covalent_cirro.contract.maps import ItemResults, Mapped
+from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.references import Input, Ref
-
-FORMAT = 2
-"""Format version of both documents. A reader refuses another version and says which side to update."""
 
 CALL_PARAMETER = "call"
 """The job definition's parameter that holds the call's URI; AWS Batch substitutes ``Ref::call`` in the command."""
@@ -26,21 +27,6 @@ ARGUMENTS_PARAMETER = "arguments"
 
 RUNNER_COMMAND = ("python", "-m", "covalent_cirro.runner", f"Ref::{CALL_PARAMETER}")
 """Command of every job definition."""
-
-INLINE_BYTES = 16 * 1024
-"""A function, hooks, an input or an output of up to this many bytes is stored inside the document, not as a blob."""
-
-INLINE_TOTAL_BYTES = 256 * 1024
-"""Most bytes that are stored inside one document; the rest are blobs."""
-
-LOG_TAIL_BYTES = 32 * 1024
-"""Most bytes of the end of stdout, and of stderr, in the outcome itself."""
-
-STRING_BYTES = 10_000
-"""``str(result)`` is cut here for display, unless the result is a string (`Output.string`)."""
-
-MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
-"""A larger call is refused unread; a well-formed call is far smaller. `limits` has the limit of an outcome."""
 
 STOP_GRACE_S = 30
 """Seconds between SIGTERM and SIGKILL on AWS Batch (User Guide, Job timeouts)."""
@@ -100,27 +86,6 @@ class ExitCode:
     """SIGTERM arrived: time limit, cancel, or shutdown of the host (128 + 15)."""
 
 
-class ProtocolError(ValueError):
-    """A document does not have the form that this file defines."""
-
-
-class UnknownFormat(ProtocolError):
-    """A document has another format version.
-
-    Attributes:
-        found: The version in the document; `FORMAT` is the one understood here.
-    """
-
-    def __init__(self, document: str, found: object) -> None:
-        self.found = found
-        newer = isinstance(found, int) and found > FORMAT
-        side = "the side that reads it" if newer else "the side that wrote it"
-        super().__init__(
-            f"{document} has format {repr(found)[:80]}, this covalent-cirro understands format {FORMAT}: update {side} "
-            "(the container's image and the Covalent server need the same covalent-cirro minor version)"
-        )
-
-
 # --- who wrote an outcome ---------------------------------------------------------------------------------------
 
 
@@ -133,6 +98,45 @@ def mac(data: bytes, mac_key: str) -> str:
 
 Arguments: TypeAlias = tuple[tuple[str, str], ...]
 """What an electron was called with, for people: names and summaries of its arguments (`jobs/arguments.py`)."""
+
+
+_CALL_ID = re.compile(r"[^/\s]{1,64}")
+
+
+def _read_arguments(value: object, _path: str) -> Arguments:
+    """A summary of arguments is only shown: what has another form is left out, and the document can be used."""
+    found = [(name, text) for name, text in value.items() if isinstance(text, str)] if isinstance(value, dict) else []
+    return tuple(
+        (texts.fitted(name, limits.ARGUMENT_NAME_CHARS), texts.fitted(text, limits.ARGUMENT_CHARS))
+        for name, text in found[: limits.MAX_ARGUMENTS]
+    )
+
+
+def _read_gpu(value: object, path: str) -> dict[str, Any]:
+    fields = Fields(value, path)
+    utilization = fields.raw("utilization")
+    return {
+        "name": fields.text("name", limits.FACT_CHARS),
+        "memory_bytes": fields.maybe_whole("memory_bytes"),
+        "peak_memory_bytes": fields.maybe_whole("peak_memory_bytes"),
+        "utilization": None if utilization is None else number(utilization, f"{path}.utilization"),
+    }
+
+
+def _read_host(value: object, path: str) -> dict[str, str]:
+    found = mapping(value, path, limits.MAX_FACTS)
+    return {
+        texts.fitted(key, limits.ID_CHARS): text(each, f"{path}.{key}", limits.FACT_CHARS)
+        for key, each in found.items()
+    }
+
+
+def _read_times(value: object, path: str) -> dict[str, float]:
+    found = mapping(value, path, limits.MAX_FACTS)
+    return {
+        texts.fitted(key, limits.ID_CHARS): number(each, f"{path}.{key}", limits.LATEST_S)
+        for key, each in found.items()
+    }
 
 
 # --- the call ---------------------------------------------------------------------------------------------------
@@ -154,12 +158,12 @@ class Task(NamedTuple):
     """
 
     node_id: int
-    name: str
+    name: Annotated[str, limits.ELECTRON_CHARS]
     function: Ref
     hooks: Ref | None
     args: tuple[Input, ...]
     kwargs: dict[str, Input]
-    arguments: Arguments = ()
+    arguments: Annotated[Arguments, _read_arguments] = ()
     mapped: Mapped | None = None
 
 
@@ -193,12 +197,17 @@ class Tried(NamedTuple):
     call_id: str
     job_id: str
     end: str
-    attempts: int
+    attempts: Annotated[int, limits.MAX_ATTEMPT]
     memory_mib: int
     queue: str
     reached_bytes: int | None
     next_memory_mib: int
     next_queue: str
+
+    def check(self, path: str, _limit: Any) -> None:
+        """Refuse what is not the id of a call: it becomes part of a key, which must not leave the node's own folder."""
+        if _CALL_ID.fullmatch(self.call_id) is None:
+            raise ProtocolError(f"{path}.call_id is {shown(self.call_id)}, which is not the id of a call")
 
 
 class Call(NamedTuple):
@@ -223,17 +232,31 @@ class Call(NamedTuple):
     python: str
     cloudpickle: str
     covalent: str
-    tasks: tuple[Task, ...]
+    tasks: Annotated[tuple[Task, ...], limits.MAX_TASKS]
     packages: tuple[Package, ...] = ()
-    tried: tuple[Tried, ...] = ()
-    image: str = ""
-    lattice: str = ""
-    not_reused: str = ""
+    tried: Annotated[tuple[Tried, ...], limits.MAX_TRIED] = ()
+    image: Annotated[str, limits.URI_CHARS] = ""
+    lattice: Annotated[str, limits.ELECTRON_CHARS] = ""
+    not_reused: Annotated[str, limits.MESSAGE_CHARS] = ""
 
     @property
     def attempts_before(self) -> int:
         """Number of attempts of all earlier tries."""
         return sum(each.attempts for each in self.tried)
+
+
+class ReusedNode(NamedTuple):
+    """An electron that has the result of an earlier one.
+
+    Attributes:
+        node_id: Its node.
+        name: Its name.
+        origin_node_id: The node of the earlier electron.
+    """
+
+    node_id: int
+    name: Annotated[str, limits.ELECTRON_CHARS]
+    origin_node_id: int
 
 
 class Reused(NamedTuple):
@@ -245,17 +268,22 @@ class Reused(NamedTuple):
         origin: URI of the call whose job computed the results; never another reuse.
         job_id: Id of that job.
         at: Time at which the results were taken, in epoch seconds.
-        nodes: For each electron its node id, its name, and its node id in the origin.
+        nodes: The electrons; there is at least one.
         arguments: Summary of what the first electron was called with, as in `Task`.
     """
 
     dispatch_id: str
-    lattice: str
-    origin: str
+    lattice: Annotated[str, limits.ELECTRON_CHARS]
+    origin: Annotated[str, limits.URI_CHARS]
     job_id: str
-    at: float
-    nodes: tuple[tuple[int, str, int], ...]
-    arguments: Arguments = ()
+    at: Annotated[float, limits.LATEST_S]
+    nodes: Annotated[tuple[ReusedNode, ...], limits.MAX_TASKS]
+    arguments: Annotated[Arguments, _read_arguments] = ()
+
+    def check(self, path: str, _limit: Any) -> None:
+        """Refuse a document without electrons."""
+        if not self.nodes:
+            raise ProtocolError(f"{path}.nodes is empty")
 
 
 # --- the outcome ------------------------------------------------------------------------------------------------
@@ -271,10 +299,10 @@ class Output(NamedTuple):
         doc: ``value.__doc__`` or empty.
     """
 
-    pickle: Ref
-    string: Ref
-    name: str = ""
-    doc: str = ""
+    pickle: Annotated[Ref, limits.INLINE_BYTES]
+    string: Annotated[Ref, limits.INLINE_BYTES]
+    name: Annotated[str, limits.NAME_CHARS] = ""
+    doc: Annotated[str, limits.DOC_CHARS] = ""
 
 
 class Log(NamedTuple):
@@ -288,8 +316,8 @@ class Log(NamedTuple):
     """
 
     size: int = 0
-    parts: tuple[str, ...] = ()
-    tail: str = ""
+    parts: Annotated[tuple[str, ...], limits.MAX_PARTS] = ()
+    tail: Annotated[str, limits.LOG_TAIL_BYTES] = ""
 
 
 class NodeResult(NamedTuple):
@@ -304,6 +332,11 @@ class NodeResult(NamedTuple):
     stdout: Log
     stderr: Log
     items: ItemResults | None = None
+
+    def check(self, path: str, _limit: Any) -> None:
+        """Refuse a result and a failure at once, and neither."""
+        if (self.output is None) == (self.failure is None and self.items is None):
+            raise ProtocolError(f"{path} must have either an output or a failure")
 
 
 class Usage(NamedTuple):
@@ -323,7 +356,7 @@ class Usage(NamedTuple):
     cpu_s: float = 0.0
     peak_memory_bytes: int | None = None
     memory_limit_bytes: int | None = None
-    gpus: tuple[dict[str, Any], ...] = ()
+    gpus: Annotated[tuple[Annotated[dict[str, Any], _read_gpu], ...], limits.MAX_GPUS] = ()
     oom_kills: int | None = None
 
 
@@ -346,20 +379,45 @@ class Outcome(NamedTuple):
     """
 
     call_id: str
-    attempt: int
+    attempt: Annotated[int, limits.MAX_ATTEMPT]
     job_id: str
-    results: tuple[NodeResult, ...]
+    results: Annotated[tuple[NodeResult, ...], limits.MAX_TASKS]
     usage: Usage
     python: str
     cloudpickle: str
-    host: dict[str, str]
-    times: dict[str, float]
+    host: Annotated[dict[str, str], _read_host]
+    times: Annotated[dict[str, float], _read_times]
     mac: str = ""
     digest: bytes = b""
+
+    def check(self, path: str, _limit: Any) -> None:
+        """Refuse a node that is there twice, and parts of a log of which one is not of its stream or counts twice."""
+        nodes = set[int]()
+        last = dict.fromkeys(log_parts.STREAMS, -1)
+        for i, result in enumerate(self.results):
+            if result.node_id in nodes:
+                raise ProtocolError(f"{path}.results has node {result.node_id} twice")
+            nodes.add(result.node_id)
+            for stream, log in ((log_parts.STDOUT, result.stdout), (log_parts.STDERR, result.stderr)):
+                where = f"{path}.results[{i}].{stream}.parts"
+                for name in log.parts:
+                    # It becomes a key, which must not leave the call's own folder.
+                    part = log_parts.parse(name)
+                    if part is None:
+                        raise ProtocolError(f"{where} has {shown(name)}, which is not the name of a part")
+                    if (part.attempt, part.stream) != (self.attempt, stream):
+                        raise ProtocolError(f"{where} has {name}, which is not of {stream} of attempt {self.attempt}")
+                    if part.number <= last[stream]:
+                        raise ProtocolError(f"{where} has {name} twice, or after a later one")
+                    last[stream] = part.number
 
     def is_authentic(self, mac_key: str) -> bool:
         """Whether the job with this key wrote the outcome. True for a job that was submitted without a key."""
         return not mac_key or mac(self.digest, mac_key) == self.mac
+
+    def is_of(self, call_id: str, child_index: int | None) -> bool:
+        """Whether the outcome names this job of a call: all children of an array have the same key."""
+        return self.call_id == call_id and (child_index is None or self.job_id.endswith(f":{child_index}"))
 
     @property
     def is_final(self) -> bool:

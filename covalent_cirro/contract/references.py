@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+import re
+from typing import Annotated, Any, NamedTuple, TypeAlias
+
+from covalent_cirro.contract.fields import shown
+from covalent_cirro.contract.problems import ProtocolError
+
+MAX_BODIES = 200_000
+"""Most bodies that an input is joined from: those of ten thousand children with twenty chunks each (`maps`)."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Blob(NamedTuple):
@@ -20,11 +29,23 @@ class Blob(NamedTuple):
     codec: str
     raw_size: int
 
+    def check(self, path: str, _limit: Any) -> None:
+        """Refuse a digest that is none: it becomes part of a key."""
+        if _SHA256.fullmatch(self.sha256) is None:
+            raise ProtocolError(f"{path}.sha256 is not a SHA-256 in hex")
+        if self.codec not in ("raw", "zlib"):
+            raise ProtocolError(f"{path}.codec is {shown(self.codec)}, known are raw and zlib")
+
 
 class Inline(NamedTuple):
     """Bytes in the document itself."""
 
     data: bytes
+
+    def check(self, path: str, limit: int | None) -> None:
+        """Refuse more bytes than the document may have inside."""
+        if limit is not None and len(self.data) > limit:
+            raise ProtocolError(f"{path}.inline has {len(self.data)} bytes, more than {limit}")
 
 
 class NodeOutput(NamedTuple):
@@ -44,7 +65,7 @@ class Joined(NamedTuple):
         bodies: In the order of the items; joined, they are the body of the list.
     """
 
-    bodies: tuple[Ref, ...]
+    bodies: Annotated[tuple[Ref, ...], MAX_BODIES]
 
 
 Input: TypeAlias = Blob | Inline | NodeOutput | Joined

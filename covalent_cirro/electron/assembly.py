@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from typing import BinaryIO, NamedTuple, cast
 
 from covalent_cirro.contract import nested, tobj
+from covalent_cirro.contract.limits import STRING_BYTES
 from covalent_cirro.contract.nested import Pairs, PickledPart, Value
-from covalent_cirro.contract.protocol import STRING_BYTES
 from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.electron.call_writer import ElectronSpec
 from covalent_cirro.electron.result_writer import Measured, WrittenFile, replacing

@@ -17,19 +17,17 @@ from covalent_cirro.aws.blobs import Source
 from covalent_cirro.aws.store import Store
 from covalent_cirro.contract import texts, tobj
 from covalent_cirro.contract.documents import dump_call, parse_call
-from covalent_cirro.contract.limits import ELECTRON_CHARS, MAX_TASKS
-from covalent_cirro.contract.maps import Mapped
-from covalent_cirro.contract.places import Location, location
-from covalent_cirro.contract.protocol import (
+from covalent_cirro.contract.limits import (
+    ELECTRON_CHARS,
     INLINE_BYTES,
     INLINE_TOTAL_BYTES,
     MAX_DOCUMENT_BYTES,
-    Call,
-    Package,
-    ProtocolError,
-    Task,
-    Tried,
+    MAX_TASKS,
 )
+from covalent_cirro.contract.maps import Mapped
+from covalent_cirro.contract.places import Location, location
+from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.protocol import Call, Package, Task, Tried
 from covalent_cirro.contract.references import Blob, Inline, Input, Joined, NodeOutput, Ref
 from covalent_cirro.covalent_server.assets import Group
 from covalent_cirro.electron import cache_folder, called_with, local_packages

@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from covalent_cirro.contract.fields import Fields
-from covalent_cirro.contract.protocol import ProtocolError, Tried
+from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.protocol import Tried
 from covalent_cirro.electron.call_writer import ElectronSpec
 from covalent_cirro.electron.result_writer import WrittenFile
 from covalent_cirro.errors import OutcomeError

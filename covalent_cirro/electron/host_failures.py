@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 from covalent_cirro.contract.documents import dump_call, dump_outcome
 from covalent_cirro.contract.failure_kinds import Failure, Kind
+from covalent_cirro.contract.limits import LOG_TAIL_BYTES
 from covalent_cirro.contract.places import location
-from covalent_cirro.contract.protocol import LOG_TAIL_BYTES, Call, Log, NodeResult, Outcome, Task, Usage
+from covalent_cirro.contract.protocol import Call, Log, NodeResult, Outcome, Task, Usage
 from covalent_cirro.contract.references import Inline
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.electron.call_writer import new_call_id

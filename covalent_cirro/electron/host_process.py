@@ -26,7 +26,7 @@ from covalent._shared_files.defaults import get_default_executor
 
 from covalent_cirro import local_files
 from covalent_cirro.contract.failure_kinds import KINDS, Failure
-from covalent_cirro.contract.protocol import MAX_DOCUMENT_BYTES
+from covalent_cirro.contract.limits import MAX_DOCUMENT_BYTES
 from covalent_cirro.electron.launches import Launch
 from covalent_cirro.electron.result_writer import open_untrusted
 

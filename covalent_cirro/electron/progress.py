@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from covalent_cirro.contract.places import Location, parse_call_uri
-from covalent_cirro.contract.protocol import ProtocolError
+from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.covalent_server.assets import StatusChange
 from covalent_cirro.covalent_server.status_board import board, status_of
 from covalent_cirro.electron.call_writer import read_call

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from covalent_cirro.aws import job_logs
 from covalent_cirro.contract.places import Location, parse_call_uri
-from covalent_cirro.contract.protocol import NodeResult, Outcome, ProtocolError
+from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.protocol import NodeResult, Outcome
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Node, StatusChange
 from covalent_cirro.covalent_server.status_board import board

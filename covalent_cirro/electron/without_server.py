@@ -22,8 +22,9 @@ import cloudpickle
 
 from covalent_cirro.contract import tobj
 from covalent_cirro.contract.documents import parse_call
+from covalent_cirro.contract.limits import MAX_DOCUMENT_BYTES
 from covalent_cirro.contract.places import Location, node_base, parse_call_uri
-from covalent_cirro.contract.protocol import MAX_DOCUMENT_BYTES, Call, Task
+from covalent_cirro.contract.protocol import Call, Task
 from covalent_cirro.covalent_server.assets import PARAMETER_PREFIX, Group, InputParameter, Node
 from covalent_cirro.electron import cache_folder
 from covalent_cirro.electron.call_writer import ElectronSpec, Written, pickled_by, write_call

@@ -11,9 +11,10 @@ from typing import NamedTuple, TypeVar
 
 from covalent_cirro.contract import log_parts
 from covalent_cirro.contract.documents import parse_call, parse_reused
-from covalent_cirro.contract.limits import MAX_OUTCOME_BYTES
+from covalent_cirro.contract.limits import MAX_DOCUMENT_BYTES, MAX_OUTCOME_BYTES
 from covalent_cirro.contract.places import Location, calls_among, node_base
-from covalent_cirro.contract.protocol import MAX_DOCUMENT_BYTES, Call, Outcome, ProtocolError, Reused
+from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.protocol import Call, Outcome, Reused
 from covalent_cirro.errors import CallError, NotFound, OutcomeError, TooLarge
 from covalent_cirro.history.account import Account
 from covalent_cirro.jobs.authentic_outcomes import later_attempts, outcome_of

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from covalent_cirro.aws.batch import job_name
 from covalent_cirro.contract.places import Location, location
-from covalent_cirro.contract.protocol import Arguments, Call, Outcome, ProtocolError, Reused, Task
+from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.protocol import Arguments, Call, Outcome, Reused, Task
 from covalent_cirro.errors import AccessDenied, CallError, NoSuchElectron, OutcomeError
 from covalent_cirro.history import archive, batch_jobs
 from covalent_cirro.history.account import Account

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from covalent_cirro.aws.batch import REPLACED, job_tail
 from covalent_cirro.contract.places import Location, parse_call_argument
-from covalent_cirro.contract.protocol import CALL_PARAMETER, ProtocolError
+from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.protocol import CALL_PARAMETER
 from covalent_cirro.jobs import states
 from covalent_cirro.jobs.states import TERMINAL_STATES, Attempt, JobDetail, JobState
 from covalent_cirro.jobs.tags import DISPATCH_TAG, ELECTRON_TAG, LATTICE_TAG, NODE_TAG

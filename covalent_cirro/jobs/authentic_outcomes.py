@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from covalent_cirro.contract.documents import parse_outcome
 from covalent_cirro.contract.places import Location
-from covalent_cirro.contract.protocol import Outcome, ProtocolError
+from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.protocol import Outcome
 from covalent_cirro.errors import OutcomeError
 from covalent_cirro.jobs.states import JobDetail
 

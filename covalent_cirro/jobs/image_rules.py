@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from covalent_cirro.contract.problems import FORMAT
 from covalent_cirro.contract.protocol import (
-    FORMAT,
     LABEL_CLOUDPICKLE,
     LABEL_FORMAT,
     LABEL_PYTHON,
@@ -95,7 +95,7 @@ class ImageFacts(NamedTuple):
         python: Version of Python, ``"3.11"`` or ``"3.11.7"``.
         cloudpickle: Version of cloudpickle.
         runner: Version of covalent-cirro.
-        call_format: `protocol.FORMAT` of the calls that its runner understands.
+        call_format: `problems.FORMAT` of the calls that its runner understands.
         entrypoint: ENTRYPOINT of the image.
     """
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 from typing import NamedTuple
 
-from covalent_cirro.contract.protocol import LOG_TAIL_BYTES, Log
+from covalent_cirro.contract.limits import LOG_TAIL_BYTES
+from covalent_cirro.contract.protocol import Log
 
 
 class Bit(NamedTuple):

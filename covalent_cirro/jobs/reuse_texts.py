@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from covalent_cirro.contract.places import Location, parse_call_uri
-from covalent_cirro.contract.protocol import ProtocolError, Reused
+from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.protocol import Reused
 
 REUSED = "REUSED"
 """State of an electron that has the results of an earlier job, and no job of its own."""

@@ -74,9 +74,9 @@ def serve(parent: int, requests: int, replies: int) -> int:
         if failure is not None:
             result = failure
         elif "mapped" in task:
-            from covalent_cirro.runner import items
+            from covalent_cirro.runner import item_function, items
 
-            share = items.Share(
+            share = item_function.Share(
                 name=job.name,
                 covalent=job.covalent,
                 folder=request["folder"],

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from covalent_cirro.contract.failure_kinds import Failure, Kind
-from covalent_cirro.contract.limits import ALL_TAILS_BYTES
-from covalent_cirro.contract.protocol import LOG_TAIL_BYTES, ExitCode, Log, NodeResult, Task
+from covalent_cirro.contract.limits import ALL_TAILS_BYTES, LOG_TAIL_BYTES
+from covalent_cirro.contract.protocol import ExitCode, Log, NodeResult, Task
 from covalent_cirro.runner.process import Ended
 
 _CODES = {Kind.FETCH: ExitCode.FETCH, Kind.VERSIONS: ExitCode.VERSIONS, Kind.TERMINATED: ExitCode.TERMINATED}

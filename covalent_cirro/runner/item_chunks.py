@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from covalent_cirro.contract import chunk_records, nested
 from covalent_cirro.contract.chunk_records import ChunkName
-from covalent_cirro.contract.failure_kinds import Failure
+from covalent_cirro.contract.limits import INLINE_BYTES, INLINE_TOTAL_BYTES
 from covalent_cirro.contract.maps import MAX_CHUNKS, MAX_FAILURES_TOLD, Chunk, ItemFailure, ItemResults
 from covalent_cirro.contract.places import Location
-from covalent_cirro.contract.protocol import INLINE_BYTES, INLINE_TOTAL_BYTES, ProtocolError
+from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.references import Inline, Ref
 from covalent_cirro.runner.item_journal import BODY, Done, ItemReader
 from covalent_cirro.runner.s3 import answers, blob_transfer
@@ -124,8 +124,8 @@ class ItemChunks:
                     else:
                         good[name] = found
         for name in chain(names):
-            self._add(good[name].chunks[0], good[name].failures, good[name].seconds)
-        self._failed = len(self.results.failures)
+            self._add(good[name])
+        self._failed = self.results.failed_count
         if self.results.chunks:
             self._say(f"goes on after {self.done} of {place.stop - place.first} items, which earlier attempts computed")
 
@@ -159,7 +159,7 @@ class ItemChunks:
         return (
             (chunk.first, chunk.stop) == (self._place.first + name.before, self._place.first + name.done)
             and len(found.seconds) == chunk.stop - chunk.first
-            and all(chunk.first <= each.item < chunk.stop for each in found.failures)
+            and all(chunk.first <= item < chunk.stop for item in found.failed)
         )
 
     # --- while the electron computes ---
@@ -206,11 +206,9 @@ class ItemChunks:
             failure = done.failure
             if failure is not None:
                 self._failed += 1
-                if self._failed > MAX_FAILURES_TOLD:
-                    failure = Failure(failure.kind, "")
-                elif self._failed > _TRACEBACKS:
-                    failure = failure._replace(traceback="")
-            self._waiting.append(done._replace(failure=failure))
+                if self._failed > _TRACEBACKS:
+                    done = done._replace(failure=failure._replace(traceback=""))
+            self._waiting.append(done)
 
     def _take(self, *, record: bool) -> None:
         """Store all that waits as a chunk."""
@@ -218,15 +216,19 @@ class ItemChunks:
         if not taken:
             return
         chunk = Chunk(first, first + len(taken), self._store(start, taken))
-        failures = tuple(
-            ItemFailure(item, each.failure) for item, each in enumerate(taken, first) if each.failure is not None
+        failures = [ItemFailure(i, each.failure) for i, each in enumerate(taken, first) if each.failure is not None]
+        told = max(0, MAX_FAILURES_TOLD - len(self.results.failures))
+        new = ItemResults(
+            (chunk,),
+            tuple(failures[:told]),
+            tuple(each.seconds for each in taken),
+            ranges(each.item for each in failures[told:]),
         )
-        seconds = tuple(each.seconds for each in taken)
         if record:
-            self._write_record(chunk, failures, seconds)
+            self._write_record(new)
         self._body_at = taken[-1].end
         del self._waiting[: len(taken)]
-        self._add(chunk, failures, seconds)
+        self._add(new)
         self._stored(self.next)
 
     def _store(self, start: int, taken: list[Done]) -> Ref:
@@ -254,11 +256,11 @@ class ItemChunks:
         finally:
             os.unlink(path)
 
-    def _write_record(self, chunk: Chunk, failures: tuple[ItemFailure, ...], seconds: tuple[float, ...]) -> None:
+    def _write_record(self, new: ItemResults) -> None:
         place = self._place
-        failed = len(self.results.failures) + len(failures)
-        name = ChunkName(place.attempt, self.done, self.done + len(seconds), failed).name
-        data = chunk_records.dump(place.where, ItemResults((chunk,), failures, seconds), place.mac_key)
+        failed = self.results.failed_count + new.failed_count
+        name = ChunkName(place.attempt, self.done, self.done + len(new.seconds), failed).name
+        data = chunk_records.dump(place.where, new, place.mac_key)
         try:
             self._wait(
                 self._client().put(place.where.bucket, place.where.chunk_key(name), data, {"If-None-Match": "*"})
@@ -268,11 +270,18 @@ class ItemChunks:
             # authentic content, and the items are computed again if there is another attempt.
             return
 
-    def _add(self, chunk: Chunk, failures: tuple[ItemFailure, ...], seconds: tuple[float, ...]) -> None:
+    def _add(self, new: ItemResults) -> None:
         found = self.results
-        self.results = ItemResults((*found.chunks, chunk), found.failures + failures, found.seconds + seconds)
-        if isinstance(chunk.body, Inline):
-            self._inlined += len(chunk.body.data)
+        told = (*found.failures, *new.failures)[:MAX_FAILURES_TOLD]
+        # Records of several attempts may together say more than an outcome may.
+        more = [each.item for each in new.failures[len(told) - len(found.failures) :]]
+        self.results = ItemResults(
+            found.chunks + new.chunks,
+            told,
+            found.seconds + new.seconds,
+            (*found.more_failures, *ranges(more), *new.more_failures),
+        )
+        self._inlined += sum(len(each.body.data) for each in new.chunks if isinstance(each.body, Inline))
 
     # --- after the electron ---
 
@@ -316,3 +325,14 @@ def chain(names: Iterable[ChunkName]) -> list[ChunkName]:
     while (after := following.get(found[-1].done if found else 0)) is not None:
         found.append(after[1])
     return found
+
+
+def ranges(items: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Numbers in order as ranges (first, stop)."""
+    found: list[tuple[int, int]] = []
+    for item in items:
+        if found and found[-1][1] == item:
+            found[-1] = found[-1][0], item + 1
+        else:
+            found.append((item, item + 1))
+    return tuple(found)

@@ -49,6 +49,10 @@ class ItemWriter:
         """Note that an item has begun, where items before it have not ended."""
         self._write({"begun": item})
 
+    def died(self, item: int) -> None:
+        """Note that the process that computed an item died."""
+        self._write({"died": item})
+
     def _write(self, line: dict[str, Any]) -> None:
         os.write(self._lines, json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
@@ -57,7 +61,7 @@ class ItemReader:
     """Reads the journal of the process that runs.
 
     Attributes:
-        begun: Items that are noted as begun so far.
+        begun: Items that are noted as begun so far; once a process of one of them died, that item alone.
     """
 
     def __init__(self, folder: str) -> None:
@@ -79,6 +83,8 @@ class ItemReader:
         for line in map(json.loads, whole.splitlines()):
             if "begun" in line:
                 self.begun.append(line["begun"])
+            elif "died" in line:
+                self.begun = [line["died"]]
             else:
                 failure = Failure(**line["failure"]) if "failure" in line else None
                 found.append(Done(line["end"], line["seconds"], failure))

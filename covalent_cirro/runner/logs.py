@@ -5,9 +5,9 @@ Pure: it takes bytes and times, and returns parts; `pump.py` stores them.
 
 from __future__ import annotations
 
-from covalent_cirro.contract.limits import MAX_PARTS
+from covalent_cirro.contract.limits import LOG_TAIL_BYTES, MAX_PARTS
 from covalent_cirro.contract.log_parts import Part, interval_s
-from covalent_cirro.contract.protocol import LOG_TAIL_BYTES, Log
+from covalent_cirro.contract.protocol import Log
 
 PART_BYTES = 2 * 1024 * 1024
 """A part is cut as soon as there is this much new text."""

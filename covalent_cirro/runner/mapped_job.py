@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.maps import ItemResults, Mapped
-from covalent_cirro.contract.protocol import Call, ProtocolError
+from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.protocol import Call
 from covalent_cirro.runner import item_sources
 from covalent_cirro.runner.item_chunks import ChunkPlace, ItemChunks
 
@@ -82,7 +83,7 @@ class MappedJob:
             "skip": self._chunks.done,
             "length": mapped.length,
             "items": self._items,
-            "parallel": mapped.parallel,
+            "parallel": max(1, mapped.parallel),
             "on_error": mapped.on_error,
         }
 
@@ -111,10 +112,10 @@ class MappedJob:
 
     def failure(self) -> Failure | None:
         """The failure of a job that computed its items; `None` if none failed, or errors are results."""
-        failures = self._chunks.results.failures
-        if not failures or self._mapped.on_error == "return":
+        results = self._chunks.results
+        if not results.failures or self._mapped.on_error == "return":
             return None
-        first, count = failures[0], self._place.stop - self._place.first
-        number = f"{len(failures)} of {count} items failed" if count > 1 else "the item failed"
+        first, count = results.failures[0], self._place.stop - self._place.first
+        number = f"{results.failed_count} of {count} items failed" if count > 1 else "the item failed"
         message = f"{number}; item {first.item}: {first.failure.message}"
         return Failure(Kind.ITEMS, message, first.failure.traceback)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from covalent_cirro.contract import documents, protocol
+from covalent_cirro.contract import documents, problems
 from covalent_cirro.contract.places import Location
 from covalent_cirro.contract.protocol import Outcome
 from covalent_cirro.runner import exits
@@ -57,9 +57,9 @@ def _own(data: bytes, where: Location, mac_key: str) -> Outcome | None:
     """The outcome, if this call's job wrote it; `None` otherwise."""
     try:
         outcome = documents.parse_outcome(data)
-    except protocol.ProtocolError:
+    except problems.ProtocolError:
         return None
-    return outcome if outcome.call_id == where.call_id and outcome.is_authentic(mac_key) else None
+    return outcome if outcome.is_of(where.call_id, where.child_index) and outcome.is_authentic(mac_key) else None
 
 
 def publish(client: Client, where: Location, outcome: Outcome, mac_key: str) -> int | None:

@@ -18,9 +18,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from covalent_cirro.contract.limits import MAX_PARTS
+from covalent_cirro.contract.limits import LOG_TAIL_BYTES, MAX_PARTS
 from covalent_cirro.contract.log_parts import STREAMS
-from covalent_cirro.contract.protocol import LOG_TAIL_BYTES, Log
+from covalent_cirro.contract.protocol import Log
 from covalent_cirro.runner.logs import PartNames, Stream
 from covalent_cirro.runner.process import ElectronProcess, Ended
 from covalent_cirro.runner.s3.answers import S3Error

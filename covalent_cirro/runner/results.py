@@ -14,8 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from covalent_cirro.contract import texts
 from covalent_cirro.contract.failure_kinds import Failure, Kind
-from covalent_cirro.contract.limits import DOC_CHARS, NAME_CHARS
-from covalent_cirro.contract.protocol import STRING_BYTES
+from covalent_cirro.contract.limits import DOC_CHARS, NAME_CHARS, STRING_BYTES
 from covalent_cirro.runner import failures
 
 _BUFFER_BYTES = 1024 * 1024

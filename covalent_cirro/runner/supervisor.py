@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from covalent_cirro.contract import documents, places, protocol
+from covalent_cirro.contract import documents, limits, places, problems, protocol
 from covalent_cirro.contract.failure_kinds import RUN_AGAIN, Failure, Kind
 from covalent_cirro.contract.protocol import Call, ExitCode, NodeResult, Outcome, Output, Task
 from covalent_cirro.contract.references import Blob, Inline, Input, Ref
@@ -106,7 +106,7 @@ class Supervisor:
             self._where = where.child(int(index)) if index.isdigit() else where
             self._endpoint = answers.Endpoint(self._environ)
             call = self._read_call()
-        except (answers.S3Error, protocol.ProtocolError) as error:
+        except (answers.S3Error, problems.ProtocolError) as error:
             _say(f"cannot read the call: {error}")
             return ExitCode.BAD_CALL
         except _Stop:
@@ -291,7 +291,7 @@ class Supervisor:
             if checkpoint is not None:
                 checkpoint.finish(succeeded=not isinstance(answer, Failure), orderly=done is not None)
             # No electron runs after the failed one: the end of its log explains the failure.
-            tail_bytes = protocol.LOG_TAIL_BYTES if isinstance(answer, Failure) else exits.tail_bytes(len(call.tasks))
+            tail_bytes = limits.LOG_TAIL_BYTES if isinstance(answer, Failure) else exits.tail_bytes(len(call.tasks))
             raw.append((task, answer, pump.finish_logs(tail_bytes)))
         self._gpus = () if gpus is None else gpus.finish()
         for task, answer, logs in raw:
@@ -402,7 +402,7 @@ class Supervisor:
 
     def _store(self, path: str) -> Ref:
         size = os.path.getsize(path)
-        if size <= protocol.INLINE_BYTES and self._inlined + size <= protocol.INLINE_TOTAL_BYTES:
+        if size <= limits.INLINE_BYTES and self._inlined + size <= limits.INLINE_TOTAL_BYTES:
             self._inlined += size
             with open(path, "rb") as file:
                 return Inline(file.read())

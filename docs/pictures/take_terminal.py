@@ -23,7 +23,7 @@ from terminal import output_of, picture
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from covalent_cirro import __version__
-from covalent_cirro.contract import protocol
+from covalent_cirro.contract import problems, protocol
 from covalent_cirro.local import covalent_process
 from covalent_cirro.local.emulator import Emulator, keys
 
@@ -64,7 +64,7 @@ def push_image(emulator: Emulator) -> None:
         protocol.LABEL_PYTHON: f"{sys.version_info.major}.{sys.version_info.minor}",
         protocol.LABEL_CLOUDPICKLE: importlib.metadata.version("cloudpickle"),
         protocol.LABEL_RUNNER: __version__,
-        protocol.LABEL_FORMAT: str(protocol.FORMAT),
+        protocol.LABEL_FORMAT: str(problems.FORMAT),
     }
     digest = Pushes(emulator).image(repository.partition("/")[2], "runner", labels=labels)
     config.set_image(f"{repository}@{digest}")

@@ -15,7 +15,7 @@ from rich.console import Console
 from covalent_cirro import __version__, deployment
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.cli import render
-from covalent_cirro.contract import protocol
+from covalent_cirro.contract import problems, protocol
 from covalent_cirro.covalent_server import config
 from covalent_cirro.deployment.images import build
 from covalent_cirro.deployment.images import push as image_push
@@ -33,7 +33,7 @@ LABELS = {
     protocol.LABEL_PYTHON: "3.11.9",
     protocol.LABEL_CLOUDPICKLE: "3.1.2",
     protocol.LABEL_RUNNER: __version__,
-    protocol.LABEL_FORMAT: str(protocol.FORMAT),
+    protocol.LABEL_FORMAT: str(problems.FORMAT),
 }
 
 
@@ -92,7 +92,7 @@ def test_the_images_of_the_repository(cirro: Cirro, repository: tuple[Pushes, st
         "python": "3.11.9",
         "cloudpickle": "3.1.2",
         "runner": __version__,
-        "call_format": str(protocol.FORMAT),
+        "call_format": str(problems.FORMAT),
     }
     assert first["size_bytes"] > 2_000_000
     assert [row["used"] for row in (first, rows[arm], rows[both])] == [True, False, False]

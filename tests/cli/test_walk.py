@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from covalent_cirro import __version__
-from covalent_cirro.contract import protocol
+from covalent_cirro.contract import problems, protocol
 from covalent_cirro.local.emulator import Emulator
 from tests.access import variables
 from tests.aws.walk import Account, clean_up, walk
@@ -51,7 +51,7 @@ def put_image(emulator: Emulator, there: Account) -> None:
         protocol.LABEL_PYTHON: PYTHON,
         protocol.LABEL_CLOUDPICKLE: version("cloudpickle"),
         protocol.LABEL_RUNNER: __version__,
-        protocol.LABEL_FORMAT: str(protocol.FORMAT),
+        protocol.LABEL_FORMAT: str(problems.FORMAT),
     }
     digest = Pushes(emulator).image(repository.partition("/")[2], "runner", labels=labels)
     uri = f"{repository}@{digest}"

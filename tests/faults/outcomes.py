@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from covalent_cirro.contract.protocol import FORMAT
+from covalent_cirro.contract.problems import FORMAT
 from tests.faults.scenarios import Scenario
 
 

@@ -14,7 +14,7 @@ import cloudpickle
 import pytest
 
 from covalent_cirro import CirroBatchExecutor
-from covalent_cirro.contract import protocol
+from covalent_cirro.contract import problems, protocol
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group, Node
 from covalent_cirro.electron import send as submission
@@ -37,7 +37,7 @@ GOOD = {
     protocol.LABEL_PYTHON: platform.python_version(),
     protocol.LABEL_CLOUDPICKLE: cloudpickle.__version__,
     protocol.LABEL_RUNNER: "1.0",
-    protocol.LABEL_FORMAT: str(protocol.FORMAT),
+    protocol.LABEL_FORMAT: str(problems.FORMAT),
 }
 NOISE = uuid.uuid4().bytes * 4096
 """An argument that does not ride inside the call."""

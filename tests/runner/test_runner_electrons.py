@@ -9,7 +9,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from covalent_cirro.contract import protocol
+from covalent_cirro.contract import limits
 from covalent_cirro.contract.failure_kinds import Kind
 from covalent_cirro.contract.protocol import ExitCode
 from covalent_cirro.contract.references import Blob, Inline, NodeOutput
@@ -78,7 +78,7 @@ def test_outcome_tells_where_when_and_how_much(runs: Any) -> None:
         (None, "None"),
         ("x" * 30_000, "x" * 30_000),
         ("grün 🌲" * 3, "grün 🌲" * 3),
-        (list(range(5_000)), str(list(range(5_000)))[: protocol.STRING_BYTES]),
+        (list(range(5_000)), str(list(range(5_000)))[: limits.STRING_BYTES]),
     ],
 )
 def test_string_is_whole_for_a_string_and_cut_for_the_rest(runs: Any, value: Any, string: str) -> None:
@@ -174,7 +174,7 @@ def test_text_of_huge_bytes_is_not_made(runs: Any) -> None:
     """``str`` of 100 MB of bytes would take four times as much memory; its beginning is enough."""
     ran = runs(runs.task(lambda: [b"\xff" * 100_000_000]))
 
-    assert len(runs.bytes_of(ran.result.output.string)) <= protocol.STRING_BYTES
+    assert len(runs.bytes_of(ran.result.output.string)) <= limits.STRING_BYTES
     assert ran.outcome.usage.peak_memory_bytes < 220_000_000
 
 

@@ -364,6 +364,75 @@ def test_items_that_are_cut_short_fail_the_job(runs: Runs) -> None:
     assert "of the items of 'x'" in ran.failure.message
 
 
+# --- several at a time ------------------------------------------------------------------------------------------------
+
+
+def test_items_are_computed_in_processes_at_a_time(runs: Runs, tmp_path: Any) -> None:
+    """Each waits for the other one, which no loop would survive; results are in the items' order."""
+    meeting = str(tmp_path)
+
+    def meet(x: int) -> tuple[int, int, str]:
+        import time
+
+        open(f"{meeting}/{x}", "w").close()
+        while not os.path.exists(f"{meeting}/{x ^ 1}"):
+            time.sleep(0.005)
+        print("met", x)
+        return x, os.getpid(), os.environ["CIRRO_ITEM"]
+
+    ran = runs(make_task(runs, meet, {"x": range(6)}, parallel=2))
+    values = values_of(runs, ran.result.items)
+    assert [(x, place) for x, _, place in values] == [(x, f"{x}/6") for x in range(6)]
+    assert len({pid for _, pid, _ in values}) == 2
+    assert sorted(ran.result.stdout.tail.splitlines()) == [f"met {x}" for x in range(6)]
+
+
+@pytest.mark.parametrize("on_error", ["raise", "return"])
+def test_failures_of_items_at_a_time(runs: Runs, on_error: str) -> None:
+    """As of items one after another."""
+    ran = runs(make_task(runs, picky, {"x": range(5)}, parallel=3, on_error=on_error))
+    values = values_of(runs, ran.result.items)
+    assert (values[0], values[4]) == (0, 4)
+    if on_error == "raise":
+        assert ran.failure.message == "3 of 5 items failed; item 1: ValueError: one is too few"
+        assert values[1:4] == [None] * 3
+    else:
+        assert ran.code == ExitCode.OK
+        assert all(isinstance(value, ElectronFailed) for value in values[1:4])
+
+
+@pytest.mark.parametrize(("how", "kind"), [("SIGKILL", Kind.KILLED), ("SIGSEGV", Kind.KILLED), ("exit", Kind.EXITED)])
+def test_a_worker_that_dies_fails_like_an_electron_that_dies(runs: Runs, how: str, kind: str) -> None:
+    """Its item is named, and what was done before is kept."""
+
+    def die(x: int) -> int:
+        if x == 3:
+            if how == "exit":
+                os._exit(7)
+            os.kill(os.getpid(), getattr(signal, how))
+        return x
+
+    ran = runs(make_task(runs, die, {"x": range(4)}, parallel=2))
+    assert ran.failure.kind == kind
+    assert (ran.failure.signal, ran.failure.exit_code) == (("", 7) if how == "exit" else (how, None))
+    assert ran.failure.message.endswith("It was computing item 3 of 4")
+    assert ran.result.items is None or values_of(runs, ran.result.items) in ([0], [0, 1], [0, 1, 2])
+
+
+def test_no_item_begins_after_a_failure_that_is_to_stop(runs: Runs, tmp_path: Any) -> None:
+    """Those that run by then are waited for."""
+    log = tmp_path / "log"
+
+    def of_item(x: int) -> int:
+        with open(log, "a") as file:
+            file.write("computed\n")
+        raise ValueError(x)
+
+    ran = runs(make_task(runs, of_item, {"x": range(50)}, parallel=2, on_error="stop"))
+    assert ran.failure.kind == Kind.ITEMS
+    assert len(log.read_text().splitlines()) <= 2
+
+
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from covalent_cirro.contract import log_parts
 from covalent_cirro.contract.failure_kinds import Failure, Kind
-from covalent_cirro.contract.limits import MAX_PARTS
-from covalent_cirro.contract.protocol import LOG_TAIL_BYTES, STRING_BYTES, ExitCode, Log, NodeResult
+from covalent_cirro.contract.limits import LOG_TAIL_BYTES, MAX_PARTS, STRING_BYTES
+from covalent_cirro.contract.protocol import ExitCode, Log, NodeResult
 from covalent_cirro.contract.references import Blob
 from covalent_cirro.runner import exits, failures, logs, results, usage
 from covalent_cirro.runner.process import Ended

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from covalent_cirro.contract.failure_kinds import Kind
-from covalent_cirro.contract.protocol import LOG_TAIL_BYTES, ExitCode
+from covalent_cirro.contract.limits import LOG_TAIL_BYTES
+from covalent_cirro.contract.protocol import ExitCode
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

@@ -15,7 +15,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from covalent_cirro.contract import documents, protocol
+from covalent_cirro.contract import documents, limits
 from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.protocol import ExitCode, Log, NodeResult, Outcome, Output, Usage
 from covalent_cirro.contract.references import Blob, Inline
@@ -344,7 +344,7 @@ def test_own_outcome_whose_answer_was_lost_is_recognised(runs: Any) -> None:
         documents.dump_outcome(an_outcome()),
         documents.dump_outcome(an_outcome(), "f" * 32),
         b"no outcome",
-        b"x" * (protocol.MAX_DOCUMENT_BYTES + 1),
+        b"x" * (limits.MAX_DOCUMENT_BYTES + 1),
     ],
     ids=["of another call", "without a code", "of another key", "no outcome", "too large"],
 )

@@ -16,19 +16,10 @@ from hypothesis import strategies as st
 from covalent_cirro.aws.store import Store
 from covalent_cirro.contract import documents, limits
 from covalent_cirro.contract.failure_kinds import Failure, Kind
+from covalent_cirro.contract.limits import INLINE_BYTES, LOG_TAIL_BYTES, MAX_DOCUMENT_BYTES
 from covalent_cirro.contract.places import Location, location
-from covalent_cirro.contract.protocol import (
-    INLINE_BYTES,
-    LOG_TAIL_BYTES,
-    MAX_DOCUMENT_BYTES,
-    Log,
-    NodeResult,
-    Outcome,
-    Output,
-    ProtocolError,
-    Reused,
-    Usage,
-)
+from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.protocol import Log, NodeResult, Outcome, Output, Reused, ReusedNode, Usage
 from covalent_cirro.contract.references import Inline
 from covalent_cirro.electron import result_writer as results
 from covalent_cirro.errors import OutcomeError, TooLarge
@@ -94,7 +85,7 @@ def test_a_number_that_cannot_be_is_refused(path: tuple[Any, ...], value: float)
 
 def test_numbers_of_a_reuse_are_refused_alike() -> None:
     """Its time, and its nodes."""
-    reused = Reused("d", "l", "s3://b/jobs/d/1/c/call.json", "j", 1.0, ((1, "n", 2),))
+    reused = Reused("d", "l", "s3://b/jobs/d/1/c/call.json", "j", 1.0, (ReusedNode(1, "n", 2),))
     document = json.loads(documents.dump_reused(reused))
     for path in numbers(document):
         with pytest.raises(ProtocolError, match=r"reused\.json"):

@@ -12,8 +12,8 @@ import pytest
 from click.testing import Result
 
 from covalent_cirro.contract import limits
+from covalent_cirro.contract.limits import MAX_DOCUMENT_BYTES
 from covalent_cirro.contract.places import Location, location
-from covalent_cirro.contract.protocol import MAX_DOCUMENT_BYTES
 from tests.cli.history.conftest import Lab, Sent
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from moto.iam.access_control import IAMPolicy, PermissionResult
 
+from covalent_cirro.contract.chunk_records import ChunkName
 from covalent_cirro.contract.log_parts import Part
 from covalent_cirro.contract.places import blob_key, location
 from covalent_cirro.local.emulator.iam import policies
@@ -25,12 +26,21 @@ MAY_WRITE = {
     "a part of its log": CALL.log_key(Part(1, "stdout", 0).name),
     "the index of a checkpoint": CALL.checkpoint_key(5, "index.json"),
     "a file of a checkpoint": CALL.checkpoint_key(5, "files/" + "0" * 32),
+    "results so far": CALL.chunk_key(ChunkName(1, 0, 5, 0).name),
+    "a child's outcome": CALL.child(3).outcome_key,
+    "an attempt's outcome of a child": CALL.child(3).attempt_key("f" * 32, 2),
+    "a part of a child's log": CALL.child(3).log_key(Part(1, "stdout", 0).name),
+    "a child's results so far": CALL.child(3).chunk_key(ChunkName(1, 0, 5, 0).name),
+    "the index of an item's checkpoint": CALL.item_checkpoint_key(5, 17, "index.json"),
     "a blob": blob_key(PREFIX, "0" * 64),
 }
 MAY_NOT_WRITE = {
     "a call": CALL.call_key,
     "a call among the logs": f"{PREFIX}jobs/dispatch/5/log/call.json",
     "a call among the checkpoints": f"{PREFIX}jobs/dispatch/5/checkpoint/call.json",
+    "a call among the results": f"{PREFIX}jobs/dispatch/5/items/call.json",
+    "a call among the children": f"{PREFIX}jobs/dispatch/5/array/00003/call.json",
+    "a call in the place of a child": f"{CALL.child(3).own_base}call.json",
     "a call of its own making": f"{PREFIX}jobs/dispatch/5/fffffffffffffffffff0/call.json",
     "earlier work": CALL.reused_key,
     "a call of a dispatch named log": f"{PREFIX}jobs/log/5/018f5e2b7c00c0ffee01/call.json",

@@ -15,7 +15,7 @@ import yaml  # type: ignore[import-untyped]
 from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 
 from covalent_cirro import __version__
-from covalent_cirro.contract import protocol
+from covalent_cirro.contract import problems, protocol
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "ci"
@@ -133,7 +133,7 @@ def test_its_versions_are_ours() -> None:
         protocol.LABEL_PYTHON: "${PYTHON_VERSION}",
         protocol.LABEL_CLOUDPICKLE: "${CLOUDPICKLE_VERSION}",
         protocol.LABEL_RUNNER: "${RUNNER_VERSION}",
-        protocol.LABEL_FORMAT: str(protocol.FORMAT),
+        protocol.LABEL_FORMAT: str(problems.FORMAT),
     }
 
 

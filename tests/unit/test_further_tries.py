@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from covalent_cirro.contract.documents import dump_call, parse_call
 from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.places import Location
-from covalent_cirro.contract.protocol import Call, ExitCode, ProtocolError, Task, Tried, Usage
+from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.protocol import Call, ExitCode, Task, Tried, Usage
 from covalent_cirro.contract.references import Inline
 from covalent_cirro.electron.call_writer import new_call_id
 from covalent_cirro.errors import SettingsError

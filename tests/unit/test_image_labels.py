@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from covalent_cirro.aws import image_labels
 from covalent_cirro.aws.image_labels import ImageVersions
 from covalent_cirro.aws.sessions import Access
-from covalent_cirro.contract import protocol
+from covalent_cirro.contract import problems, protocol
 from covalent_cirro.errors import ImageError
 from covalent_cirro.jobs import image_rules
 from covalent_cirro.jobs.image_rules import (
@@ -138,7 +138,7 @@ def test_labels_architecture_and_entrypoint_are_read() -> None:
     ("found", "words"),
     [
         (ImageFacts("amd64"), None),
-        (ImageFacts("amd64", "3.11", "3.0.0", "0.1", str(protocol.FORMAT)), None),
+        (ImageFacts("amd64", "3.11", "3.0.0", "0.1", str(problems.FORMAT)), None),
         (ImageFacts("amd64", "3.11.1", "3.9"), None),
         (ImageFacts("amd64", call_format="soon"), None),
         (
@@ -153,8 +153,8 @@ def test_labels_architecture_and_entrypoint_are_read() -> None:
         (ImageFacts("arm64", "3.11", "3.1.2"), ["arm64", "amd64", "exec format error"]),
         (ImageFacts("arm64 and s390x"), ["arm64 and s390x"]),
         (
-            ImageFacts("amd64", runner="9.0.0", call_format=str(protocol.FORMAT + 1)),
-            ["9.0.0", f"format {protocol.FORMAT + 1}", "Update covalent-cirro where the Covalent server runs"],
+            ImageFacts("amd64", runner="9.0.0", call_format=str(problems.FORMAT + 1)),
+            ["9.0.0", f"format {problems.FORMAT + 1}", "Update covalent-cirro where the Covalent server runs"],
         ),
         (ImageFacts("amd64", call_format="0"), ["format 0", "Build and push the image anew"]),
         (

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from covalent_cirro import __version__
 from covalent_cirro.aws.sessions import Access
-from covalent_cirro.contract import protocol
+from covalent_cirro.contract import problems, protocol
 from covalent_cirro.deployment.images import build, push
 from covalent_cirro.deployment.images import recipe as image_recipe
 from covalent_cirro.deployment.images import repository as images
@@ -62,7 +62,7 @@ def test_the_dockerfile_by_itself_builds_what_this_version_is() -> None:
     """Its defaults are this version, this format, and the versions that all is tested with."""
     default, pinned = arguments_of(DOCKERFILE), pins("constraints.txt")
     assert default["RUNNER_VERSION"] == __version__
-    assert default["CALL_FORMAT"] == str(protocol.FORMAT)
+    assert default["CALL_FORMAT"] == str(problems.FORMAT)
     assert pinned["cloudpickle"] == {f"cloudpickle=={default['CLOUDPICKLE_VERSION']}"}
     assert pinned["awscrt"] == {f"awscrt=={default['AWSCRT_VERSION']}"}
     assert pinned["setuptools"] == hashed()["setuptools"]

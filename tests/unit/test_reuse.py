@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from covalent_cirro.contract import nested
 from covalent_cirro.contract.documents import dump_call, dump_reused, parse_call, parse_reused
 from covalent_cirro.contract.places import Location
-from covalent_cirro.contract.protocol import Call, Package, ProtocolError, Reused, Task
+from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.protocol import Call, Package, Reused, ReusedNode, Task
 from covalent_cirro.contract.references import Blob, Inline, Input, NodeOutput
 from covalent_cirro.electron.reuse.package_files import ARCHIVE_BYTES, Files, PackedFile, reached
 from covalent_cirro.electron.reuse.pickles import describe
@@ -487,7 +488,12 @@ def test_the_reason_is_in_the_call_and_no_part_of_the_work() -> None:
 # --- documents --------------------------------------------------------------------------------------------------------
 
 REUSED = Reused(
-    "d", "flow", "s3://b/p/jobs/e/1/018f5e2b7c00c0ffee01/call.json", "job", 1.5, ((3, "twice", 1), (4, "again", 2))
+    "d",
+    "flow",
+    "s3://b/p/jobs/e/1/018f5e2b7c00c0ffee01/call.json",
+    "job",
+    1.5,
+    (ReusedNode(3, "twice", 1), ReusedNode(4, "again", 2)),
 )
 
 

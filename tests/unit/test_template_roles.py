@@ -120,6 +120,10 @@ def test_job_role_does_what_the_runner_does_and_no_more() -> None:
     checkpoint = [where.checkpoint_key(3, part) for part in ("index.json", "files/" + "0" * 32)]
     for key in (where.outcome_key, where.log_key(log_parts.Part(1, "stdout", 0).name), blob, *checkpoint):
         assert allows_key("JobRole", "s3:PutObject", key)
+    child = where.child(7)
+    for key in (child.outcome_key, child.attempt_key("f" * 32, 2), child.chunk_key("01-000000-000005-000000.json")):
+        assert allows_key("JobRole", "s3:PutObject", key)
+        assert not allows_key("JobRole", "s3:DeleteObject", key)
     assert all(allows_key("JobRole", "s3:DeleteObject", key) for key in checkpoint)
     assert not any(allows_key("JobRole", "s3:DeleteObject", key) for key in (where.outcome_key, where.call_key, blob))
     assert not allows_key("JobRole", "s3:PutObject", where.call_key)

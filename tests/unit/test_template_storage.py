@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 
 import pytest
@@ -44,6 +45,20 @@ def test_all_that_we_write_expires() -> None:
     for key in (places.blob_key(prefix, "0" * 64), places.location("b", prefix, "d", 0, "c").outcome_key):
         assert any(key.startswith(start) for start in expire)
     assert all(rule["Status"] == "Enabled" for rule in rules)
+
+
+def test_what_a_job_tells_of_its_end_is_written_once() -> None:
+    """Outcomes and results, of ordinary jobs and of children: without If-None-Match they are refused."""
+    [statement] = [
+        each
+        for each in STORAGE.properties("BucketPolicy")["PolicyDocument"]["Statement"]
+        if each["Sid"] == "OutcomesAreWrittenOnce"
+    ]
+    patterns = [each["Fn::Sub"].replace("${Bucket.Arn}/${S3Prefix}/", "cirro/") for each in statement["Resource"]]
+    where = places.location("b", "cirro/", "dispatch", 3, "018f5e2b7c00c0ffee01")
+    for job in (where, where.child(7)):
+        for key in (job.outcome_key, job.attempt_key("f" * 32, 2), job.chunk_key("01-000000-000005-000000.json")):
+            assert any(fnmatch.fnmatchcase(key, each) for each in patterns), key
 
 
 def test_unfinished_uploads_and_old_versions_go_too() -> None:

@@ -15,7 +15,7 @@ from covalent._workflow.transportable_object import TransportableObject
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from covalent_cirro.contract import documents, failure_kinds, limits, log_parts, places, protocol, tobj
+from covalent_cirro.contract import documents, failure_kinds, limits, log_parts, places, problems, protocol, tobj
 from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.log_parts import Part
 from covalent_cirro.contract.maps import Chunk, ItemFailure, ItemResults, Mapped, MappedArgument, Span
@@ -268,7 +268,7 @@ def test_an_outcome_is_authentic_only_as_it_was_written(outcome: Outcome, data: 
     assert not read.is_authentic("f" * 32)
     at = data.draw(st.integers(0, len(written) - 1))
     changed = written[:at] + bytes([written[at] ^ data.draw(st.integers(1, 255))]) + written[at + 1 :]
-    with contextlib.suppress(protocol.ProtocolError):
+    with contextlib.suppress(problems.ProtocolError):
         assert not documents.parse_outcome(changed).is_authentic(MAC_KEY)
 
 
@@ -381,7 +381,7 @@ def test_a_malformed_outcome_is_refused_and_the_place_named(path: tuple[Any, ...
     for step in path[:-1]:
         place = place[step]
     place[path[-1]] = value
-    with pytest.raises(protocol.ProtocolError) as caught:
+    with pytest.raises(problems.ProtocolError) as caught:
         documents.parse_outcome(json.dumps(document).encode())
     assert named in str(caught.value)
 
@@ -389,20 +389,20 @@ def test_a_malformed_outcome_is_refused_and_the_place_named(path: tuple[Any, ...
 @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
 def test_any_other_bytes_are_refused_too(data: bytes) -> None:
     """Whatever it is, it is a ProtocolError and nothing else."""
-    with pytest.raises(protocol.ProtocolError):
+    with pytest.raises(problems.ProtocolError):
         documents.parse_outcome(data)
 
 
 def test_deep_nesting_is_refused() -> None:
     """JSON that exhausts the parser."""
-    with pytest.raises(protocol.ProtocolError):
+    with pytest.raises(problems.ProtocolError):
         documents.parse_outcome(b"[" * 100_000)
 
 
 @pytest.mark.parametrize(("version", "side"), [(99, "reads it"), (0, "wrote it"), ("x", "wrote it")])
 def test_another_format_says_which_side_to_update(version: object, side: str) -> None:
     """Runner and server may be of different ages."""
-    with pytest.raises(protocol.UnknownFormat, match=side):
+    with pytest.raises(problems.UnknownFormat, match=side):
         documents.parse_outcome(json.dumps({**an_outcome(), "format": version}).encode())
 
 
@@ -425,7 +425,7 @@ def test_the_uri_of_a_call_leads_back_to_its_place(prefix: str, node_id: int) ->
 )
 def test_what_is_not_the_uri_of_a_call_is_refused(uri: str) -> None:
     """The runner's only argument."""
-    with pytest.raises(protocol.ProtocolError):
+    with pytest.raises(problems.ProtocolError):
         places.parse_call_uri(uri)
 
 

@@ -35,7 +35,7 @@ import awscrt.s3, cloudpickle, covalent_cirro
 from covalent_cirro.contract import protocol
 import covalent_cirro.runner.supervisor
 print(json.dumps({"python": platform.python_version(), "cloudpickle": cloudpickle.__version__,
-    "runner": covalent_cirro.__version__, "call_format": str(protocol.FORMAT), "pid": os.getpid()}))
+    "runner": covalent_cirro.__version__, "call_format": str(problems.FORMAT), "pid": os.getpid()}))
 """
 """Program that runs in a container: it imports what a job needs, and prints the versions."""
 
@@ -47,7 +47,7 @@ class Versions(NamedTuple):
         python: Version of its ``python``, ``"3.11.9"``.
         cloudpickle: Version of cloudpickle.
         runner: Version of covalent-cirro.
-        call_format: `protocol.FORMAT` of its runner.
+        call_format: `problems.FORMAT` of its runner.
     """
 
     python: str

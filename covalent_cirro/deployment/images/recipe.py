@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from covalent_cirro import __version__
-from covalent_cirro.contract import protocol
+from covalent_cirro.contract import problems, protocol
 from covalent_cirro.errors import SettingsError
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -130,7 +130,7 @@ def build_arguments(recipe: Recipe) -> dict[str, str]:
         **named,
         "DEVICE": recipe.device,
         "RUNNER_VERSION": __version__,
-        "CALL_FORMAT": str(protocol.FORMAT),
+        "CALL_FORMAT": str(problems.FORMAT),
         "CLOUDPICKLE_VERSION": pinned_cloudpickle(importlib.metadata.version("cloudpickle")),
     }
 

@@ -12,9 +12,9 @@ from typing import BinaryIO, cast
 from covalent_cirro import local_files
 from covalent_cirro.aws.store import Store
 from covalent_cirro.contract import nested, tobj
+from covalent_cirro.contract.limits import INLINE_BYTES
 from covalent_cirro.contract.maps import Chunk
 from covalent_cirro.contract.places import Location
-from covalent_cirro.contract.protocol import INLINE_BYTES
 from covalent_cirro.contract.references import Blob, Inline, Ref
 from covalent_cirro.errors import OutcomeError
 

@@ -12,9 +12,10 @@ from covalent_cirro.aws.batch import job_name
 from covalent_cirro.contract import nested
 from covalent_cirro.contract.failed_pickle import pickle_of_failed
 from covalent_cirro.contract.failure_kinds import Failure, Kind
+from covalent_cirro.contract.limits import LOG_TAIL_BYTES
 from covalent_cirro.contract.maps import Mapped
 from covalent_cirro.contract.places import Location
-from covalent_cirro.contract.protocol import LOG_TAIL_BYTES, Log, Outcome
+from covalent_cirro.contract.protocol import Log, Outcome
 from covalent_cirro.contract.references import Blob, Inline
 from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.electron.call_writer import read_call

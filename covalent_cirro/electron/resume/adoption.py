@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from covalent_cirro.aws.batch import job_name
 from covalent_cirro.contract.places import Location, parse_call_uri
-from covalent_cirro.contract.protocol import ProtocolError
+from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.electron.call_writer import Written, read_call

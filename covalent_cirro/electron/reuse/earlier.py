@@ -17,8 +17,10 @@ from weakref import WeakKeyDictionary
 from covalent_cirro.aws.single_flight import SingleFlight
 from covalent_cirro.aws.store import Store
 from covalent_cirro.contract.documents import parse_call, parse_reused
+from covalent_cirro.contract.limits import MAX_DOCUMENT_BYTES
 from covalent_cirro.contract.places import Location
-from covalent_cirro.contract.protocol import MAX_DOCUMENT_BYTES, Call, Outcome, ProtocolError
+from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.protocol import Call, Outcome
 from covalent_cirro.contract.references import Blob, Inline, Ref
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.result_writer import AskJob, read_outcome

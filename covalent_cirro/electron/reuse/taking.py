@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from covalent_cirro.contract.documents import dump_reused, parse_reused
+from covalent_cirro.contract.limits import MAX_DOCUMENT_BYTES
 from covalent_cirro.contract.places import Location, parse_call_uri
-from covalent_cirro.contract.protocol import MAX_DOCUMENT_BYTES, Call, Outcome, ProtocolError, Reused
+from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.protocol import Call, Outcome, Reused, ReusedNode
 from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.covalent_server.status_board import board
 from covalent_cirro.electron.engine.engine import Engine
@@ -73,7 +75,8 @@ async def take(
         job_id=origin.outcome.job_id,
         at=time.time(),
         nodes=tuple(
-            (task.node_id, task.name, node_id) for task, node_id in zip(call.tasks, origin.node_ids, strict=True)
+            ReusedNode(task.node_id, task.name, node_id)
+            for task, node_id in zip(call.tasks, origin.node_ids, strict=True)
         ),
         arguments=call.tasks[0].arguments,
     )

@@ -9,7 +9,8 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from covalent_cirro.contract.protocol import CHECKPOINT_FORMAT, MAX_DOCUMENT_BYTES
+from covalent_cirro.contract.limits import MAX_DOCUMENT_BYTES
+from covalent_cirro.contract.protocol import CHECKPOINT_FORMAT
 
 MAX_FILES = 20_000
 """Most files that a checkpoint may have: each file is a request to S3."""

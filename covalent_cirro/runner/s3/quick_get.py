@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from covalent_cirro.contract.protocol import MAX_DOCUMENT_BYTES
+from covalent_cirro.contract.limits import MAX_DOCUMENT_BYTES
 from covalent_cirro.runner.s3.answers import Answer, Endpoint
 
 _TIMEOUT_S = 3.0

@@ -15,7 +15,8 @@ import tomlkit
 
 from covalent_cirro import __version__, deployment
 from covalent_cirro.aws.sessions import Access
-from covalent_cirro.contract.protocol import FORMAT, LABEL_CLOUDPICKLE, LABEL_FORMAT, LABEL_PYTHON, LABEL_RUNNER
+from covalent_cirro.contract.problems import FORMAT
+from covalent_cirro.contract.protocol import LABEL_CLOUDPICKLE, LABEL_FORMAT, LABEL_PYTHON, LABEL_RUNNER
 from covalent_cirro.covalent_server import config as covalent_config
 from covalent_cirro.deployment.doctor import RequestedResources, examine, server_facts
 from covalent_cirro.deployment.doctor.check import Check
