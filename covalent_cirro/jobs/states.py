@@ -257,7 +257,10 @@ def load_detail(value: object) -> JobDetail | None:
     assert isinstance(value, Mapping)
     attempts = value.get("attempts")
     found = [Attempt(**_known(entry, Attempt())) for entry in attempts] if isinstance(attempts, (list, tuple)) else []
-    return JobDetail(**{**fields, "attempts": tuple(found)})
+    states = value.get("array_states")
+    pairs = [each for each in states if isinstance(each, (list, tuple))] if isinstance(states, (list, tuple)) else []
+    counts = tuple((one[0], one[1]) for one in pairs if len(one) == 2 and type(one[0]) is str and type(one[1]) is int)
+    return JobDetail(**{**fields, "attempts": tuple(found), "array_states": counts})
 
 
 _NUMBERS = frozenset({"exit_code", "created_at", "started_at", "stopped_at", "began_at", "ended_at"})

@@ -19,13 +19,24 @@ from hypothesis import strategies as st
 
 import covalent_cirro
 from covalent_cirro import CirroBatchExecutor, ElectronFailed, item, mapped
-from covalent_cirro.contract import nested, tobj
+from covalent_cirro.contract import chunk_records, nested, tobj
 from covalent_cirro.contract.chunk_records import ChunkName
-from covalent_cirro.contract.maps import ITEM_FUNCTION, ITEM_VARIABLE, MAX_CHILDREN, Mapped, MappedArgument, Span
-from covalent_cirro.contract.places import Location, location
+from covalent_cirro.contract.failure_kinds import Failure
+from covalent_cirro.contract.maps import (
+    ITEM_FUNCTION,
+    ITEM_VARIABLE,
+    MAX_CHILDREN,
+    Chunk,
+    ItemFailure,
+    ItemResults,
+    Mapped,
+    MappedArgument,
+    Span,
+)
+from covalent_cirro.contract.places import Location, call_argument, location
 from covalent_cirro.contract.references import Blob, Inline
 from covalent_cirro.electron.maps import map_tries, recognition, shares
-from covalent_cirro.electron.maps.child_ends import MapTry, jobs_of
+from covalent_cirro.electron.maps.child_ends import ChildEnd, ChildEnds, MapTry, jobs_of
 from covalent_cirro.electron.maps.joined import JoinedLists
 from covalent_cirro.electron.maps.list_writer import ListWriter
 from covalent_cirro.electron.maps.shares import BodyPart
@@ -419,6 +430,40 @@ async def test_the_items_that_are_left_are_cut_without_opening_them() -> None:
             whole = b"12345"[:at] + body
             found = b"".join(whole[span.offset : span.offset + span.size] for span in left)
             assert found == _body(*["a", "bb", "ccc", "dddd"][done:]).data
+
+
+class Objects:
+    """The store, as far as it lists and reads documents."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    async def list_keys(self, bucket: str, prefix: str) -> list[tuple[str, None]]:
+        return [(key, None) for key in sorted(self.objects) if key.startswith(prefix)]
+
+    async def get_document(self, bucket: str, key: str, limit: int) -> bytes | None:
+        return self.objects.get(key)
+
+
+async def test_a_job_that_left_no_outcome_has_what_its_records_say() -> None:
+    """Its host was lost in all attempts: what it had computed is not computed again, and is the job's own."""
+    store, mac_key = Objects(), "0" * 32
+    engine: Any = type("Engine", (), {"store": store, "batch": None})
+    parent = JobDetail("job", state="FAILED", argument=call_argument(PLACE, mac_key), array_size=2)
+    mapped_call = Mapped(10, ((0, 5), (5, 10)), ())
+    (_, job) = jobs_of([MapTry(PLACE, mapped_call, "job", parent)])
+    for begin, stop, key in ((0, 2, mac_key), (2, 3, mac_key), (3, 5, "1" * 32)):
+        failures = (ItemFailure(5 + begin, Failure("raised", "no")),) if begin == 2 else ()
+        items = ItemResults(
+            (Chunk(5 + begin, 5 + stop, _body(*range(begin, stop))),), failures, (1.0,) * (stop - begin)
+        )
+        name = ChunkName(1, begin, stop, len(failures)).name
+        store.objects[job.place.chunk_key(name)] = chunk_records.dump(job.place, items, key)
+    ends = ChildEnds(engine, [job])
+    child = ChildEnd(job, None, await ends._from_records(job, None), None, "", {})
+    assert child.done == 8
+    assert [each.item for each in child.failures] == [7]
+    assert not child.is_complete
 
 
 # --- progress ---------------------------------------------------------------------------------------------------------

@@ -5,23 +5,29 @@ from __future__ import annotations
 import asyncio
 import bisect
 import itertools
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple
 
 from covalent_cirro.aws.batch import MAX_DESCRIBED
 from covalent_cirro.aws.sessions import patiently
+from covalent_cirro.contract import chunk_records
 from covalent_cirro.contract.failure_kinds import Kind
-from covalent_cirro.contract.maps import ItemFailure, Mapped
+from covalent_cirro.contract.limits import MAX_OUTCOME_BYTES
+from covalent_cirro.contract.maps import ItemFailure, ItemResults, Mapped
 from covalent_cirro.contract.places import Location
-from covalent_cirro.contract.protocol import NodeResult, Outcome
+from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.protocol import Log, NodeResult, Outcome
 from covalent_cirro.contract.references import Blob
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.maps.list_writer import read_small
 from covalent_cirro.electron.result_writer import read_outcome
-from covalent_cirro.errors import OutcomeError
+from covalent_cirro.errors import OutcomeError, TooLarge
 from covalent_cirro.jobs.ends import Evidence
 from covalent_cirro.jobs.states import JobDetail, JobState
+
+log = logging.getLogger(__name__)
 
 READ_AHEAD = 16
 """Jobs whose outcomes are read at the same time."""
@@ -59,7 +65,7 @@ class ChildEnd(NamedTuple):
     Attributes:
         job: The job.
         outcome: Its outcome; `None` if there is none, or it was refused.
-        result: The outcome's only result; `None` without an outcome.
+        result: The outcome's only result; without an outcome, what its records have; `None` without both.
         detail: The job as AWS Batch describes it, if it was asked.
         problem: Why the outcome was refused; empty if it was not.
         bodies: Bodies of its results that were read already.
@@ -80,9 +86,16 @@ class ChildEnd(NamedTuple):
 
     @property
     def failures(self) -> tuple[ItemFailure, ...]:
-        """Its items that failed."""
+        """Its items that failed, the first ones if they are many."""
         items = self.result.items if self.result is not None else None
-        return items.failures if items is not None else ()
+        return tuple(each for each in items.failures if each.item < self.job.until) if items is not None else ()
+
+    @property
+    def failures_not_told(self) -> list[range]:
+        """Further items of it that failed, of which the outcome does not say why."""
+        items = self.result.items if self.result is not None else None
+        found = items.more_failures if items is not None else ()
+        return [range(first, min(stop, self.job.until)) for first, stop in found if first < self.job.until]
 
     @property
     def evidence(self) -> Evidence:
@@ -214,8 +227,41 @@ class ChildEnds:
             outcome = result = None
         if detail is None and job.parent is not None and outcome is not None and not _is_complete(result, job):
             detail = next(iter(await self._describe([job.job_id])), None)
+        if outcome is None and not problem:
+            result = await self._from_records(job, detail)
         bodies = await self._small_bodies(job, result) if with_bodies and result is not None else {}
         return ChildEnd(job, outcome, result, detail, problem, bodies)
+
+    async def _from_records(self, job: ChildJob, detail: JobDetail | None) -> NodeResult | None:
+        """What a job without an outcome had computed, from its records (`chunk_records`); `None` without any."""
+        known = detail if detail is not None else job.parent
+        mac_key = known.mac_key_of(job.place) if known is not None else None
+        if mac_key is None:
+            return None
+        prefix = job.place.chunk_key("")
+        keys = await self._engine.store.list_keys(job.place.bucket, prefix)
+        names = map(chunk_records.parse_name, (key.removeprefix(prefix) for key, _ in keys))
+        found = ItemResults(())
+        for record_name in chunk_records.chain(each for each in names if each is not None):
+            name = record_name.name
+            try:
+                data = await self._engine.store.get_document(job.place.bucket, prefix + name, MAX_OUTCOME_BYTES)
+                if data is None:
+                    break
+                record = chunk_records.parse(data, job.place, mac_key)
+            except (ProtocolError, TooLarge) as error:
+                log.warning("What job %s had computed is taken up to %s only: %s", job.job_id, name, error)
+                break
+            (chunk,) = record.chunks
+            if chunk.first != (found.stop or job.first) or chunk.stop > job.stop:
+                break
+            found = ItemResults(
+                (*found.chunks, chunk),
+                (*found.failures, *record.failures),
+                (),
+                (*found.more_failures, *record.more_failures),
+            )
+        return NodeResult(job.place.node_id, None, None, Log(), Log(), items=found) if found.chunks else None
 
     async def _outcome(self, job: ChildJob, detail: JobDetail | None) -> tuple[Outcome | None, str]:
         if detail is None and job.parent is not None:
@@ -240,6 +286,7 @@ def _fits(result: NodeResult, job: ChildJob) -> bool:
     if items is None:
         return result.failure is not None
     inside = all(job.first <= failure.item < job.stop for failure in items.failures)
+    inside = inside and all(job.first <= first < stop <= job.stop for first, stop in items.more_failures)
     return inside and (not items.chunks or (items.chunks[0].first == job.first and items.chunks[-1].stop <= job.stop))
 
 

@@ -13,7 +13,7 @@ from covalent_cirro.contract import nested
 from covalent_cirro.contract.failed_pickle import pickle_of_failed
 from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.limits import LOG_TAIL_BYTES
-from covalent_cirro.contract.maps import Mapped
+from covalent_cirro.contract.maps import MAX_FAILURES_TOLD, Mapped
 from covalent_cirro.contract.places import Location
 from covalent_cirro.contract.protocol import Log, Outcome
 from covalent_cirro.contract.references import Blob, Inline
@@ -37,6 +37,8 @@ from covalent_cirro.jobs.states import JobDetail
 from covalent_cirro.settings import Settings
 
 log = logging.getLogger(__name__)
+
+_NOT_TOLD = f"(of more than {MAX_FAILURES_TOLD:,} failures of a job, only the first messages are kept)"
 
 Link = Callable[[JobDetail | None], JobLinks]
 
@@ -171,9 +173,11 @@ class _Results:
             _NoListError: Items failed, and their errors are not their results.
         """
         async for child in jobs.read(with_bodies=True):
-            failures = [each for each in child.failures if each.item < child.job.until]
+            failures = child.failures
             for each in failures:
                 self._fail([each.item], each.failure.message, each.failure.traceback, End.RAISED)
+            for items in child.failures_not_told:
+                self._fail(items, _NOT_TOLD, "", End.RAISED)
             unfinished = None if child.is_complete else await self._unfinished(child)
             if unfinished is not None:
                 self._add_unfinished(child, unfinished)
@@ -230,7 +234,7 @@ class _Results:
 
     async def _log_of(self, child: ChildEnd) -> str:
         """The end of the log of a job, for an explanation: of the first job without an outcome it is looked for."""
-        if child.result is not None:
+        if child.outcome is not None and child.result is not None:
             return job_logs.of_outcome(child.result)
         if self._log_was_read or child.detail is None:
             return ""
