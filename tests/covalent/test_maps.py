@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from typing import Any
 
 import covalent as ct
@@ -9,6 +12,17 @@ import pytest
 
 from covalent_cirro import CirroBatchExecutor, ElectronFailed, item, mapped
 from tests.covalent.conftest import Stack
+
+CIRRO = (sys.executable, "-c", "from covalent_cirro.cli import main; main()")
+
+
+def cirro(stack: Stack, *arguments: str) -> str:
+    """What a command prints."""
+    done = subprocess.run(
+        [*CIRRO, *arguments], env=stack.environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def dispatched(lattice: Any, *args: Any) -> Any:
@@ -54,6 +68,13 @@ def test_a_map_feeds_a_map_and_an_electron(stack: Stack) -> None:
     nodes = {node["node_name"]: node for node in result.get_all_node_results()}
     assert nodes["place"]["stdout"].count("item") == 3 + 5  # a line for each job, and what they printed
     assert ":parameter:5 items" in nodes
+
+    electron = f"{result.dispatch_id}:{nodes['place']['node_id']}"
+    shown = cirro(stack, "show", electron)
+    assert re.search(r"jobs\s+3: 3 SUCCEEDED", shown)
+    assert re.search(r"items\s+5 of 5 done", shown)
+    assert cirro(stack, "logs", f"{electron}[2]").splitlines() == ["item 1", "item 2"]
+    assert "RUNNING" not in cirro(stack, "jobs", "--all", "--dispatch", result.dispatch_id)
 
 
 def test_the_errors_of_items_are_in_the_error_of_the_electron(stack: Stack) -> None:

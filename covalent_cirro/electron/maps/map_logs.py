@@ -34,13 +34,13 @@ class MapLog:
         self._room[failed] -= size
         self._texts[failed].append(text)
 
-    def text(self, place: str) -> str:
+    def text(self, electron: str) -> str:
         """The whole text.
 
         Args:
-            place: Where the logs of the jobs are in S3, for those that are left out.
+            electron: ``DISPATCH:NODE``, for the command that shows what is left out.
         """
-        more = [f"--- of {self._left_out:,} more jobs: {place} ---\n"] if self._left_out else []
+        more = [f"--- of {self._left_out:,} more jobs: cirro logs '{electron}[ITEM]' ---\n"] if self._left_out else []
         return "".join([*self._texts[True], *self._texts[False], *more])
 
 

@@ -85,7 +85,7 @@ async def write_map(
             bodies = tuple(chunk.body for chunk in results.list.chunks)
             engine.joined.remember(path, bodies, place.bucket, place.prefix)
         files["output"] = await asyncio.to_thread(measure, path)
-    where = f"s3://{place.bucket}/{place.array_base}"
+    where = f"{place.dispatch_id}:{node.node_id}"
     before = lines(written.call.tried)
     error = "" if results.list is not None else results.error(parent, job_id, ended.not_again)
     texts = {
