@@ -16,6 +16,8 @@ BIN := $(abspath $(VENV))/bin
 UV ?= $(shell command -v uv 2>/dev/null)
 QUIET := $(shell test -t 2 || echo --quiet)
 PIP = $(BIN)/python -m pip install $(QUIET) $(QUIET) --disable-pip-version-check
+# A path in site-packages instead of setuptools' finder, which costs each start of Python 14 ms: twice what it takes without.
+EDITABLE = --config-settings editable_mode=compat -e
 INSTALL = $(if $(UV),$(UV) pip install $(QUIET) --python $(BIN)/python,$(PIP)) -c constraints.txt
 
 # Hundreds of processes import this package while the tests run: without its bytecode, each would compile it anew.
@@ -88,12 +90,12 @@ $(VENV)/bin/python:
 # (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS, pip.conf) offer one: the CUDA build is several GB.
 $(VENV)/.run: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing (a few minutes the first time)"
-	@$(INSTALL) -e '.[emulator,examples]'
+	@$(INSTALL) $(EDITABLE) '.[emulator,examples]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "installing what tests and checks need"
-	@$(INSTALL) -e '.[emulator,examples,test,check,docs]'
+	@$(INSTALL) $(EDITABLE) '.[emulator,examples,test,check,docs]'
 	@touch $@
 
 # Command lines that tests run. Each is in an environment of its own: each wants another botocore than the rest.

@@ -6,6 +6,7 @@ In the electron's process, or in one that was forked from it.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Callable
@@ -122,24 +123,32 @@ class ItemFunction:
         os.environ[ITEM_VARIABLE] = f"{item}/{self._share.length}"
         with results.writing():
             failure = self._try(item, body)
+            if failure is not None and os.path.exists(os.path.join(self._share.control, CHECKPOINT_GOING)):
+                raise NoResult(_stopped(item, failure))
+            not_fetched = self._end_checkpoint(item)
+            if failure is not None and not_fetched:
+                raise NoResult(Failure(Kind.FETCH, not_fetched))  # whatever it raised: another attempt may succeed
             if failure is not None:
-                if os.path.exists(os.path.join(self._share.control, CHECKPOINT_GOING)):
-                    raise NoResult(_stopped(item, failure))
                 nested.append_item(body, lambda file: file.write(self._instead(item, failure)))
             body.flush()
-        self._end_checkpoint(item)
         return round(time.monotonic() - began, 3), failure
 
-    def _end_checkpoint(self, item: int) -> None:
-        """Tell the supervisor that an item has ended, if the item has asked for its checkpoint."""
-        control = self._share.control
+    def _end_checkpoint(self, item: int) -> str:
+        """Tell the supervisor that an item has ended, if the item has asked for its checkpoint.
+
+        Returns:
+            Why the checkpoint could not be fetched; empty otherwise.
+        """
+        control, answer = self._share.control, b""
         if os.path.exists(os.path.join(control, ITEM_FOLDER.format(item))):
             from covalent_cirro.runner.checkpoints import link
 
             with contextlib.suppress(OSError), link.connect(control, CHECKPOINT_SOCKET) as connection:
                 connection.sendall(f"done {item}\n".encode())
-                while connection.recv(1024):
-                    pass
+                while data := connection.recv(1024):
+                    answer += data
+        found: str = json.loads(answer).get("fetch_failed", "") if answer else ""
+        return found
 
     def _try(self, item: int, body: BinaryIO) -> Failure | None:
         share = self._share

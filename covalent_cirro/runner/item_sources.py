@@ -5,15 +5,17 @@ Knows S3 and local files. It never unpickles.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from covalent_cirro.contract import nested
 from covalent_cirro.contract.maps import Mapped, MappedArgument, Span
 from covalent_cirro.contract.places import Location
-from covalent_cirro.contract.references import Inline, Input, Ref
+from covalent_cirro.contract.references import Blob, Inline, Input, Ref
 from covalent_cirro.runner.s3 import answers
 from covalent_cirro.runner.s3.blob_transfer import BlobError, Wait
 
@@ -21,36 +23,68 @@ if TYPE_CHECKING:
     from covalent_cirro.runner.s3.s3_client import Client, Pending
 
 _COPY_BYTES = 1024 * 1024
+_QUICK_REQUESTS, _QUICK_BYTES = 4, 1024 * 1024
+"""Requests one after another, and bytes, up to which the import of the S3 client takes longer than they do."""
+
+_AT_A_TIME = 128
+"""Requests at a time: each has an open file (`blob_transfer`)."""
 
 
 class _Piece(NamedTuple):
-    """Bytes of a source: a request for them and the file that gets them, or the bytes."""
+    """Bytes of a source, for an argument: a request for them and the file that gets them, or the bytes."""
 
+    name: str
     span: Span
     request: Pending | None
     path: str
     data: bytes
 
 
-def needs_s3(mapped: Mapped, child: int) -> bool:
-    """Whether items of a job are stored in S3, not in the call."""
-    return any(
-        not isinstance(each.sources[span.source], Inline) for each in mapped.arguments for span in each.spans[child]
-    )
+Quick = Callable[[str, int, int], "answers.Answer | None"]
+"""``quick(key, first, size)`` reads bytes of an object; `None` where the S3 client has to."""
+
+Pieces = dict[tuple[str, Span], bytes]
+"""Bytes of the blobs of arguments, by name and span."""
+
+
+def quickly(mapped: Mapped, child: int, where: Location, quick: Quick) -> Pieces | None:
+    """The bytes in S3 of a job's items, where they are few; `None` where the S3 client has to read them."""
+    asked = [
+        (each.name, span, source)
+        for each in mapped.arguments
+        for span in joined(each.spans[child])
+        if isinstance(source := each.sources[span.source], Blob)
+    ]
+    if len(asked) > _QUICK_REQUESTS or sum(span.size for _, span, _ in asked) > _QUICK_BYTES:
+        return None
+    found: Pieces = {}
+    for name, span, source in asked:
+        answer = quick(where.blob_key(source.sha256), span.offset, span.size)
+        if answer is None:
+            return None
+        found[name, span] = answer.body
+    return found
 
 
 def fetch(
-    client: Client | None, where: Location, mapped: Mapped, child: int, folder: str, wait: Wait
+    client: Client | None,
+    where: Location,
+    mapped: Mapped,
+    child: int,
+    folder: str,
+    wait: Wait,
+    known: Pieces | None = None,
 ) -> dict[str, str]:
     """Fetch the items of a job, one GET for each range of a source.
 
     Args:
-        client: S3; may be `None` where `needs_s3` is false.
+        client: S3; may be `None` where all bytes are known.
         where: The call.
         mapped: Its map.
         child: Index of the job in `Mapped.children`.
         folder: Folder for the files.
         wait: Waits for a request.
+        known: What `quickly` read.
 
     Returns:
         For each mapped argument the path of the pickle of the list of its items.
@@ -58,24 +92,23 @@ def fetch(
     Raises:
         BlobError: A source is missing, or shorter than it should be.
     """
-    pieces: dict[str, list[_Piece]] = {}
-    for number, argument in enumerate(mapped.arguments):
-        pieces[argument.name] = [
-            _begin(client, where, argument, span, os.path.join(folder, f"items-{number}-{i}"))
-            for i, span in enumerate(joined(argument.spans[child]))
-        ]
-    paths = {}
-    for number, (name, parts) in enumerate(pieces.items()):
-        paths[name] = os.path.join(folder, f"items-{number}.pickle")
-        with open(paths[name], "wb") as file:
+    paths = {each.name: os.path.join(folder, f"items-{number}.pickle") for number, each in enumerate(mapped.arguments)}
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context(open(path, "wb")) for name, path in paths.items()}
+        for file in files.values():
             file.write(nested.LIST_HEAD)
-            for piece in parts:
-                _finish(piece, name, wait)
-                if piece.request is None:
-                    file.write(piece.data)
-                else:
-                    append_file(file, piece.path)
-                    os.unlink(piece.path)
+        pending: deque[_Piece] = deque()
+        for number, (argument, span) in enumerate(
+            (each, span) for each in mapped.arguments for span in joined(each.spans[child])
+        ):
+            if len(pending) == _AT_A_TIME:
+                piece = pending.popleft()
+                _finish(piece, files[piece.name], wait)
+            path = os.path.join(folder, f"items-{number}")
+            pending.append(_begin(client, where, argument, span, path, known or {}))
+        for piece in pending:
+            _finish(piece, files[piece.name], wait)
+        for file in files.values():
             file.write(nested.LIST_TAIL)
     return paths
 
@@ -92,30 +125,39 @@ def joined(spans: Iterable[Span]) -> list[Span]:
     return found
 
 
-def _begin(client: Client | None, where: Location, argument: MappedArgument, span: Span, path: str) -> _Piece:
+def _begin(
+    client: Client | None, where: Location, argument: MappedArgument, span: Span, path: str, known: Pieces
+) -> _Piece:
     source = argument.sources[span.source]
     if isinstance(source, Inline):
         data = source.data[span.offset : span.offset + span.size]
         if len(data) != span.size:
             raise BlobError(f"the items of {argument.name!r} end beyond the bytes that the call has of them")
-        return _Piece(span, None, "", data)
+        return _Piece(argument.name, span, None, "", data)
     if source.codec != "raw":
         raise BlobError(f"the items of {argument.name!r} are in the blob {source.sha256}, which is compressed")
+    if (argument.name, span) in known:
+        return _Piece(argument.name, span, None, "", known[argument.name, span])
     assert client is not None
     key = where.blob_key(source.sha256)
-    return _Piece(span, client.get_range(where.bucket, key, span.offset, span.size, path), path, b"")
+    request = client.get_range(where.bucket, key, span.offset, span.size, path)
+    return _Piece(argument.name, span, request, path, b"")
 
 
-def _finish(piece: _Piece, name: str, wait: Wait) -> None:
+def _finish(piece: _Piece, file: BinaryIO, wait: Wait) -> None:
+    """Append the bytes of a piece to the list of its argument."""
     if piece.request is None:
+        file.write(piece.data)
         return
     try:
         wait(piece.request)
     except answers.S3Error as error:
-        raise BlobError(f"the items of {name!r} could not be fetched: {error}") from error
+        raise BlobError(f"the items of {piece.name!r} could not be fetched: {error}") from error
     found = os.path.getsize(piece.path)
     if found != piece.span.size:
-        raise BlobError(f"of the items of {name!r}, S3 gave {found} bytes instead of {piece.span.size}")
+        raise BlobError(f"of the items of {piece.name!r}, S3 gave {found} bytes instead of {piece.span.size}")
+    append_file(file, piece.path)
+    os.unlink(piece.path)
 
 
 def join_bodies(bodies: Iterable[Ref], paths: Mapping[Input, str], path: str) -> None:

@@ -45,10 +45,12 @@ class MappedJob:
         mapped: Its map.
         place: Which items the job has, and where their results are stored.
         chunks: Stores them.
+        quick: Reads bytes of an object with the standard library, in the simple case.
     """
 
-    def __init__(self, mapped: Mapped, place: ChunkPlace, chunks: ItemChunks) -> None:
-        self._mapped, self._place, self._chunks = mapped, place, chunks
+    def __init__(self, mapped: Mapped, place: ChunkPlace, chunks: ItemChunks, quick: item_sources.Quick) -> None:
+        self._mapped, self._place, self._chunks, self._quick = mapped, place, chunks, quick
+        self._quickly: item_sources.Pieces | None = None
         self._child = place.where.child_index or 0
         self._items: dict[str, str] = {}
 
@@ -57,9 +59,12 @@ class MappedJob:
         """What is stored so far; `None` if nothing is."""
         return self._chunks.results if self._chunks.results.chunks else None
 
-    def needs_s3(self) -> bool:
-        """Whether `fetch` has anything to ask S3 for."""
-        return self._place.attempt > 1 or item_sources.needs_s3(self._mapped, self._child)
+    def needs_client(self) -> bool:
+        """Whether `fetch` needs the S3 client. Few small items are read with the standard library."""
+        if self._place.attempt > 1:
+            return True
+        self._quickly = item_sources.quickly(self._mapped, self._child, self._place.where, self._quick)
+        return self._quickly is None
 
     def fetch(self, client: Client | None, wait: Wait) -> None:
         """Take the results of earlier attempts, and fetch the items.
@@ -71,7 +76,9 @@ class MappedJob:
         if self._place.attempt > 1:
             self._chunks.restore()
         place = self._place
-        self._items = item_sources.fetch(client, place.where, self._mapped, self._child, place.folder, wait)
+        self._items = item_sources.fetch(
+            client, place.where, self._mapped, self._child, place.folder, wait, self._quickly or {}
+        )
 
     def request(self) -> dict[str, Any]:
         """What the electron's process is told of the items (`child.py`)."""

@@ -18,6 +18,7 @@ from covalent_cirro.runner import exits
 from covalent_cirro.runner.s3 import answers
 
 if TYPE_CHECKING:
+    from covalent_cirro.runner.s3.quick_requests import QuickRequests
     from covalent_cirro.runner.s3.s3_client import Client
 
 _TRIES = 5
@@ -62,14 +63,17 @@ def _own(data: bytes, where: Location, mac_key: str) -> Outcome | None:
     return outcome if outcome.is_of(where.call_id, where.child_index) and outcome.is_authentic(mac_key) else None
 
 
-def publish(client: Client, where: Location, outcome: Outcome, mac_key: str) -> int | None:
+def publish(
+    make_client: Callable[[], Client], where: Location, outcome: Outcome, mac_key: str, quick: QuickRequests | None
+) -> int | None:
     """Store the outcome, once.
 
     Args:
-        client: S3 client.
+        make_client: Returns the S3 client.
         where: Location of the call.
         outcome: The outcome.
         mac_key: MAC key of the job.
+        quick: Writes it where that is simple, so that no client has to be made; `None` if there is a client already.
 
     Returns:
         `None` if this outcome was stored; otherwise the exit code of the outcome that was there first.
@@ -85,6 +89,9 @@ def publish(client: Client, where: Location, outcome: Outcome, mac_key: str) -> 
             raise NotStored(f"there is an outcome already, and it cannot be read: {error}") from error
 
     data = documents.dump_outcome(outcome, mac_key)
+    if quick is not None and quick.put_new(where.bucket, where.outcome_key, data):
+        return None
+    client = make_client()
     for key in (where.outcome_key, where.attempt_key(mac_key, outcome.attempt)):
         if _put(client, where.bucket, key, data):
             return None

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _READ_BYTES = 256 * 1024
 _MAX_UPLOADS = 4
 _BACKGROUND_S = 1.0
+MEANWHILE_S = 1.0
+"""Seconds after which an electron is no short one: what its end may need is prepared while it runs."""
 _ATOMIC_BYTES = 4096  # Linux PIPE_BUF: a pipe that polls writable takes that much without blocking (pipe(7))
 
 Put = Callable[[str, bytes], "Pending"]
@@ -110,12 +112,23 @@ class Pump:
             else:
                 self._process.signal_group(signal.SIGTERM)
 
-    def wait_for(self, event: str, seen: Callable[[dict[str, Any]], None] = lambda _: None) -> dict[str, Any] | None:
+    def wait_for(
+        self,
+        event: str,
+        seen: Callable[[dict[str, Any]], None] = lambda _: None,
+        meanwhile: Callable[[], object] | None = None,
+    ) -> dict[str, Any] | None:
         """Copy output until the child sends ``event``; other events are passed to ``seen``.
+
+        Args:
+            event: Name of the event.
+            seen: Called with other events.
+            meanwhile: Called once, if the event takes `MEANWHILE_S`.
 
         Returns:
             The event; `None` if the process ended before.
         """
+        due = None if meanwhile is None else time.monotonic() + MEANWHILE_S
         while True:
             while self._events:
                 message = self._events.popleft()
@@ -126,7 +139,10 @@ class Pump:
             if self._process.ended is not None:
                 self._drain()
                 return None
-            self._turn()
+            if meanwhile is not None and due is not None and time.monotonic() >= due:
+                due = None
+                meanwhile()
+            self._turn(due)
 
     def send(self, request: dict[str, Any]) -> None:
         """Send the child a request. The caller waits for its ``done``, or for the end of the process."""

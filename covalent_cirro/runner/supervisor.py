@@ -1,7 +1,7 @@
 """The runner's parent process: fetches the call and its blobs, has the electrons run, and stores their results.
 
 The electron waits for the imports at the top of this file and for no others: awscrt, which takes longer than all of
-them, is imported once the electron has its request, unless it is needed before.
+them, is imported while the electron runs, or when it is needed. A short job with a small result does not need it.
 
 It never unpickles, and never puts a payload into a log line.
 """
@@ -9,6 +9,7 @@ It never unpickles, and never puts a payload into a log line.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import signal
@@ -26,7 +27,7 @@ from covalent_cirro.runner import exits, requests, usage
 from covalent_cirro.runner.process import ElectronProcess, listen_to_stops
 from covalent_cirro.runner.pump import Pump
 from covalent_cirro.runner.s3 import answers, blob_transfer
-from covalent_cirro.runner.s3.quick_get import QuickGet
+from covalent_cirro.runner.s3.quick_requests import QuickRequests
 from covalent_cirro.runner.times import times_of
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Supervisor:
     # --- before the electrons ---
 
     def _read_call(self) -> Call:
-        quick = QuickGet(self._endpoint, self._environ)
+        quick = self._quick = QuickRequests(self._endpoint, self._environ)
 
         def get(key: str) -> bytes | None:
             # Without s3:ListBucket, S3 answers 403 for an object that does not exist.
@@ -162,13 +163,16 @@ class Supervisor:
             self._published = publication.published(get, self._where, self._mac_key, self._attempt)
         return call
 
-    def _read(self, quick: QuickGet, key: str) -> bytes:
+    def _read(self, quick: QuickRequests, key: str) -> bytes:
         found = quick.get(self._where.bucket, key)
         return (self._wait(self._client.get(self._where.bucket, key)) if found is None else found).body
 
     @property
     def _client(self) -> Client:
         """The S3 client, made at its first use, which is after the fork: it starts threads."""
+        return self._make_client()
+
+    def _make_client(self) -> Client:
         if self._loaded is None:
             from covalent_cirro.runner.s3.s3_client import Client
 
@@ -194,8 +198,8 @@ class Supervisor:
             self._items = self._make_items(self._mapped)
         paths: dict[Input, str] = {}
         needed = requests.blobs_of(call)
-        if needed or (self._items is not None and self._items.needs_s3()):
-            self._client  # noqa: B018  (loaded by being asked for, before SIGTERM may interrupt its import)
+        if needed or (self._items is not None and self._items.needs_client()):
+            self._make_client()  # before SIGTERM may interrupt its import
             self._interrupt = True
         try:
             self._check_stop()
@@ -223,7 +227,7 @@ class Supervisor:
             item_sources.join_bodies(joined.bodies, paths, path)
             paths[joined] = path
         if self._items is not None:
-            self._items.fetch(self._client if self._items.needs_s3() else None, self._wait)
+            self._items.fetch(self._loaded, self._wait)
         return paths
 
     def _make_items(self, mapped: Mapped) -> MappedJob:
@@ -234,7 +238,8 @@ class Supervisor:
         place = ChunkPlace(self._where, first, stop, self._attempt, self._mac_key, self._folder)
         interval_s = times_of(self._environ).chunk_interval
         chunks = ItemChunks(place, lambda: self._client, interval_s, self._wait, self._items_stored, _say)
-        return MappedJob(mapped, place, chunks)
+        quick = functools.partial(self._quick.get, self._where.bucket)
+        return MappedJob(mapped, place, chunks, quick)
 
     def _items_stored(self, stop: int) -> None:
         """Results of all items before ``stop`` are in S3: their checkpoints are not needed any more."""
@@ -267,11 +272,8 @@ class Supervisor:
                 # The electron runs by now, and does not wait for this.
                 self._host = usage.HostFacts(self._environ)
                 gpus = usage.GpuWatch(self._environ)
-                self._client  # noqa: B018  (loaded by being asked for; the outcome needs it in any case)
             checkpoint = self._look_after_checkpoint(call, task, control, attempt)
-            if self._items is not None:
-                self._items.begin()
-            done = pump.wait_for("done", self._on_event)
+            done = pump.wait_for("done", self._on_event, meanwhile=self._prepare)
             if done is not None and "output" in done:
                 answer = done["output"]
                 outputs[task.node_id] = done["output"].get("pickle", "")
@@ -299,6 +301,12 @@ class Supervisor:
             found = self._result(task, answer, logs) if items is None else self._items_result(items, task, answer, logs)
             results.append(found)
         return tuple(results)
+
+    def _prepare(self) -> None:
+        """Begin with what an electron that runs for a while will need."""
+        self._make_client()
+        if self._items is not None:
+            self._items.begin()
 
     def _look_after_checkpoint(self, call: Call, task: Task, control: str, attempt: int) -> CheckpointListener | None:
         """Start the listener for the electron's requests about its checkpoint; `None` if it cannot be started."""
@@ -416,7 +424,8 @@ class Supervisor:
         self._times["stored"] = time.time()
         outcome = self._outcome(call, results)
         try:
-            stands = publication.publish(self._client, self._where, outcome, self._mac_key)
+            quick = self._quick if self._loaded is None else None
+            stands = publication.publish(self._make_client, self._where, outcome, self._mac_key, quick)
         except publication.NotStored as error:
             _say(str(error))
             return ExitCode.STORE

@@ -68,6 +68,21 @@ def test_a_child_can_be_terminated_alone(aws: Any) -> None:
     assert aws.job(f"{parent_id}:1")["status"] == "SUCCEEDED"
 
 
+def test_a_child_is_retried_alone(aws: Any) -> None:
+    """With the same id and index, and the number of its own attempt; its sister has one attempt."""
+    parent_id = aws.submit(
+        "sh",
+        "-c",
+        "echo $AWS_BATCH_JOB_ID $AWS_BATCH_JOB_ATTEMPT; test $AWS_BATCH_JOB_ARRAY_INDEX$AWS_BATCH_JOB_ATTEMPT != 11",
+        arrayProperties={"size": 2},
+        retryStrategy={"attempts": 3},
+    )
+    assert aws.done(parent_id)["status"] == "SUCCEEDED"
+    children = [aws.job(f"{parent_id}:{i}") for i in range(2)]
+    assert [len(child["attempts"]) for child in children] == [1, 2]
+    assert aws.log(children[1]) == [f"{parent_id}:1 2"]
+
+
 def test_a_job_waits_for_another(aws: Any) -> None:
     """PENDING until it succeeded."""
     queue = aws.queue()

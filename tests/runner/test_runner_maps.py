@@ -64,6 +64,7 @@ def test_a_child_computes_its_own_items_with_few_requests(runs: Runs) -> None:
         ("GET", "bytes={}-{}".format(*_ends(task, 1))),
         ("PUT", ""),
     ]
+    assert not [each for each in runs.proxy.requests if "user-agent" in each.headers], "awscrt, which sends it"
 
 
 def _ends(task: Any, index: int) -> tuple[int, int]:
@@ -464,6 +465,51 @@ def test_each_item_has_a_checkpoint_of_its_own(runs: Runs, tmp_path: Any, eventu
     assert ran.code == ExitCode.OK, ran.stderr
     assert values_of(runs, ran.result.items)[1:] == [["state-1"], []]
     assert not [path for path in runs.stored() if "/checkpoint/" in path and "items/0000000" not in path]
+
+
+def test_an_item_whose_checkpoint_cannot_be_fetched_fails_the_job(runs: Runs) -> None:
+    """Another attempt may succeed: starting over would pay for the same work twice."""
+
+    def of_item(x: int) -> int:
+        from covalent_cirro import checkpoint
+
+        if x == 1:
+            checkpoint.folder()
+        return x
+
+    runs.put(runs.location.item_checkpoint_key(0, 1, "index.json"), b"no index")
+    ran = runs(make_task(runs, of_item, {"x": range(3)}))
+    assert ran.failure.kind == Kind.FETCH
+    assert "checkpoint" in ran.failure.message
+    assert values_of(runs, ran.result.items) == [0]
+
+
+def test_an_item_that_fails_while_its_host_goes_is_computed_again(runs: Runs, tmp_path: Any, eventually: Any) -> None:
+    """It may have failed for that reason."""
+    gate = str(tmp_path / "gate")
+
+    def of_item(x: int) -> int:
+        import time
+
+        from covalent_cirro import checkpoint
+
+        if x == 1 and checkpoint.attempt() == 1:
+            checkpoint.host_is_going()
+            open(gate, "w").close()
+            while not checkpoint.host_is_going():
+                time.sleep(0.01)
+            raise InterruptedError
+        return x
+
+    runs.make_call(make_task(runs, of_item, {"x": range(3)}))
+    process = runs.start()
+    eventually(lambda: os.path.exists(gate))
+    process.send_signal(signal.SIGTERM)
+    ran = runs.finish(process)
+    assert (ran.code, ran.failure.kind) == (ExitCode.TERMINATED, Kind.TERMINATED)
+    assert values_of(runs, ran.result.items) == [0]
+    ran = runs.finish(runs.start({"AWS_BATCH_JOB_ATTEMPT": "2"}))
+    assert values_of(runs, ran.result.items) == [0, 1, 2]
 
 
 def test_an_outcome_says_it_in_json(runs: Runs) -> None:

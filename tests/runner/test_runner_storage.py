@@ -82,7 +82,7 @@ def test_refused_call_names_role_and_permission(runs: Any) -> None:
     [
         (b"{", "call.json is not JSON"),
         (b'{"format": 99}', "update the side that reads it"),
-        (b'{"format": 2}', "call.json.tasks is not a list"),
+        (b'{"format": 2}', "call.json.call_id is not a string"),
     ],
 )
 def test_call_that_is_not_understood_is_refused(runs: Any, document: bytes, words: str) -> None:

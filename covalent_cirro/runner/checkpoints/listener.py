@@ -80,6 +80,7 @@ class CheckpointListener:
         self._lock = threading.Lock()
         self._checkpoints: dict[int | None, Checkpoint] = {}
         self._done: dict[int, Checkpoint] = {}
+        self._host_goes_at: float | None = None  # as an item that has ended knew it
         self._ended = False
         os.mkdir(control, 0o700)
         self._listener = link.listen(control, protocol.CHECKPOINT_SOCKET)
@@ -94,7 +95,7 @@ class CheckpointListener:
     def host_goes_at(self) -> float | None:
         """Time in epoch seconds at which EC2 takes the host back; `None` without a notice."""
         found = (each.host_goes_at for each in self._all())
-        return next((at for at in found if at is not None), None)
+        return next((at for at in found if at is not None), self._host_goes_at)
 
     @property
     def fetch_failed(self) -> str:
@@ -175,8 +176,11 @@ class CheckpointListener:
     def _end_item(self, item: int, place: CheckpointPlace) -> dict[str, str]:
         """An item has ended: its files are not needed here any more; in S3 they are until its result is there."""
         checkpoint = self._checkpoints.pop(item, None)
-        if checkpoint is not None:
-            checkpoint.finish(succeeded=True, orderly=True)
-            self._done[item] = checkpoint
-            shutil.rmtree(place.own_folder, ignore_errors=True)
-        return {}
+        if checkpoint is None:
+            return {}
+        checkpoint.finish(succeeded=True, orderly=True)
+        self._done[item] = checkpoint
+        if checkpoint.host_goes_at is not None:
+            self._host_goes_at = checkpoint.host_goes_at
+        shutil.rmtree(place.own_folder, ignore_errors=True)
+        return {"fetch_failed": checkpoint.fetch_failed}

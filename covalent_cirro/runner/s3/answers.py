@@ -1,7 +1,7 @@
 """Addresses, answers and errors of S3, for the runner.
 
-Knows buckets and keys; it must not know calls, nor how a request is made. `client.py` makes requests; `quick_get.py`
-makes the one for the first document.
+Knows buckets and keys; it must not know calls, nor how a request is made. `s3_client.py` makes requests, and
+`quick_requests.py` those for one small document.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,6 +27,8 @@ _WORTHWHILE = 0.9
 _ZLIB_LEVEL = 1  # nearly as small as the default level, and several times as fast
 _TRIES = 5  # each with as many parallel parts as the client makes by itself
 _PAUSE_S = 0.5
+_AT_A_TIME = 128
+"""Blobs that are fetched at a time: each has an open file, of which a container may have 1,024."""
 _FLUSHES = 16  # a random byte each: 128 bits
 _FRESH_S = 24 * 3600.0
 """A blob found in S3 that is older is stored anew: a lifecycle rule of some days must not take it from jobs to come."""
@@ -50,12 +53,14 @@ def fetch(client: Client, bucket: str, prefix: str, blobs: Iterable[Blob], folde
     Raises:
         BlobError: The first one that is missing, cut short, changed, or longer than it says. The message names it.
     """
-    pending = {}
-    for blob in dict.fromkeys(blobs):
-        stored = os.path.join(folder, blob.sha256 + ".stored")
-        pending[blob] = (client.get_file(bucket, blob_key(prefix, blob.sha256), stored), stored)
+    waiting, pending = deque(dict.fromkeys(blobs)), deque[tuple[Blob, "Pending", str]]()
     paths = {}
-    for blob, (request, stored) in pending.items():
+    while waiting or pending:
+        while waiting and len(pending) < _AT_A_TIME:
+            blob = waiting.popleft()
+            stored = os.path.join(folder, blob.sha256 + ".stored")
+            pending.append((blob, client.get_file(bucket, blob_key(prefix, blob.sha256), stored), stored))
+        blob, request, stored = pending.popleft()
         try:
             wait(request)
         except answers.S3Error as error:

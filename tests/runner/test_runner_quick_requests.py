@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import ipaddress
 import json
+import os
 import signal
 import socket
 import ssl
@@ -30,9 +31,9 @@ from hypothesis import strategies as st
 
 from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.protocol import ExitCode, Log, NodeResult, Outcome, Usage
-from covalent_cirro.runner.s3 import quick_get
+from covalent_cirro.runner.s3 import quick_requests
 from covalent_cirro.runner.s3.answers import Answer, Endpoint
-from covalent_cirro.runner.s3.quick_get import Credentials, QuickGet
+from covalent_cirro.runner.s3.quick_requests import Credentials, QuickRequests
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -115,7 +116,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def quick(listener: Listener, environ: dict[str, str] | None = None) -> Answer | None:
     """Ask for an object."""
     environ = {**KEYS, "AWS_ENDPOINT_URL": listener.url, **(environ or {})}
-    return QuickGet(Endpoint(environ), environ).get("bucket", "a/call.json")
+    return QuickRequests(Endpoint(environ), environ).get("bucket", "a/call.json")
 
 
 # --- the signature --------------------------------------------------------------------------------------------------
@@ -132,19 +133,22 @@ words = st.text("abcXYZ0189/+=", min_size=1, max_size=40)
     endpoint=st.sampled_from(["", "http://127.0.0.1:5000", "https://minio.example/s3/"]),
     bucket=st.sampled_from(["data", "my.data"]),
     key=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30),
+    body=st.none() | st.binary(max_size=50),
 )
 def test_signature_is_botocores(
-    key_id: str, secret: str, token: str, region: str, endpoint: str, bucket: str, key: str
+    key_id: str, secret: str, token: str, region: str, endpoint: str, bucket: str, key: str, body: bytes | None
 ) -> None:
     """Whatever the key, the object and the place: header by header what botocore's own signer makes of them."""
+    method, extra = ("GET", {}) if body is None else ("PUT", {"if-none-match": "*"})
     where = Endpoint({"AWS_REGION": region, "AWS_ENDPOINT_URL": endpoint})
     host, path = where.address(bucket, key)
     scheme = "http" if where.plain else "https"
-    request = AWSRequest("GET", f"{scheme}://{host}{path}")
+    request = AWSRequest(method, f"{scheme}://{host}{path}", extra, body)
+    request.context["payload_signing_enabled"] = True  # as with http, where nothing else protects it
     S3SigV4Auth(BotocoreCredentials(key_id, secret, token or None), "s3", region).add_auth(request)
     at = calendar.timegm(time.strptime(request.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ"))
 
-    signed = quick_get.sign(Credentials(key_id, secret, token), region, host, path, at)
+    signed = quick_requests.sign(Credentials(key_id, secret, token), region, host, path, at, method, body or b"", extra)
 
     assert signed == {name.lower(): value for name, value in request.headers.items()}
 
@@ -216,7 +220,7 @@ def test_credentials_are_asked_for_once(s3_listener: Listener, ecs: Listener) ->
     """However many objects are read."""
     s3_listener.says(b"{}")
     environ = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": ecs.url, "AWS_ENDPOINT_URL": s3_listener.url}
-    reader = QuickGet(Endpoint(environ), environ)
+    reader = QuickRequests(Endpoint(environ), environ)
 
     assert [reader.get("bucket", key) is not None for key in ("a", "b")] == [True, True]
     assert len(ecs.heard) == 1
@@ -333,7 +337,7 @@ def test_odd_answer_is_no_answer(s3_listener: Listener, answer: bytes) -> None:
     """Errors, redirects, bodies that are cut short, too long or encoded: not taken, not raised, not asked for twice."""
     s3_listener.answer = answer
     environ = {**KEYS, "AWS_ENDPOINT_URL": s3_listener.url}
-    reader = QuickGet(Endpoint(environ), environ)
+    reader = QuickRequests(Endpoint(environ), environ)
 
     assert [reader.get("bucket", key) for key in ("a", "b")] == [None, None]
     assert len(s3_listener.heard) == 1
@@ -341,7 +345,7 @@ def test_odd_answer_is_no_answer(s3_listener: Listener, answer: bytes) -> None:
 
 def test_body_has_a_limit(s3_listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     """Announced or not; up to it, the body is taken."""
-    monkeypatch.setattr(quick_get, "MAX_DOCUMENT_BYTES", 200_000)
+    monkeypatch.setattr(quick_requests, "MAX_DOCUMENT_BYTES", 200_000)
 
     s3_listener.says(b"x" * 200_000)
     assert quick(s3_listener) is not None
@@ -351,7 +355,7 @@ def test_body_has_a_limit(s3_listener: Listener, monkeypatch: pytest.MonkeyPatch
 
 def test_server_that_does_not_answer_is_left_in_time(s3_listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time is one for the whole answer."""
-    monkeypatch.setattr(quick_get, "_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(quick_requests, "_TIMEOUT_S", 0.1)
     s3_listener.hold.clear()
 
     assert quick(s3_listener) is None
@@ -376,7 +380,7 @@ def test_addresses_of_a_host_share_the_time(s3_listener: Listener, monkeypatch: 
 
     assert quick(s3_listener, {"AWS_ENDPOINT_URL": f"http://two.test:{s3_listener.port}"}) is not None
     assert [host for host, _ in tried] == ["127.0.0.2", "127.0.0.1"]
-    assert tried[1][1] < tried[0][1] <= quick_get._TIMEOUT_S
+    assert tried[1][1] < tried[0][1] <= quick_requests._TIMEOUT_S
 
 
 def test_connection_need_not_be_closed(s3_listener: Listener) -> None:
@@ -430,14 +434,56 @@ sys.meta_path.insert(0, _HeldUp())
     return notes, electron
 
 
-def test_electron_does_not_wait_for_awscrt(runs: Any) -> None:
-    """The import of awscrt is held up until the electron has begun: it does begin. One GET and one PUT all the same."""
+def test_a_short_job_needs_no_awscrt(runs: Any) -> None:
+    """One GET and one PUT, and the import, which takes longer than either, does not happen."""
     notes, electron = hold_up_awscrt(runs)
 
     ran = runs(runs.task(electron))
 
-    assert (ran.code, notes.read_text()) == (ExitCode.OK, "after"), ran.stderr
+    assert (ran.code, notes.exists()) == (ExitCode.OK, False), ran.stderr
     assert [request.method for request in runs.proxy.requests] == ["GET", "PUT"]
+
+
+def test_electron_does_not_wait_for_awscrt(runs: Any) -> None:
+    """The import is held up until the electron has begun: it does begin. Its result needs a request of awscrt's."""
+    notes, electron = hold_up_awscrt(runs)
+
+    def large() -> bytes:
+        electron()
+        return os.urandom(100_000)
+
+    ran = runs(runs.task(large))
+
+    assert (ran.code, notes.read_text()) == (ExitCode.OK, "after"), ran.stderr
+
+
+def test_awscrt_is_imported_while_a_longer_electron_runs(runs: Any) -> None:
+    """So that its end does not wait for it."""
+    notes, electron = hold_up_awscrt(runs)
+
+    def longer() -> bool:
+        electron()
+        until = time.monotonic() + 60
+        while not notes.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        return notes.exists()
+
+    ran = runs(runs.task(longer))
+
+    assert runs.value(ran) is True, ran.stderr
+
+
+@pytest.mark.parametrize("status", [301, 403, 412, 503])
+def test_an_outcome_that_was_not_taken_is_stored_by_awscrt(runs: Any, status: int) -> None:
+    """Where S3 refuses it, and where it was stored and the answer was lost."""
+    runs.make_call(runs.task(lambda: 1))
+    runs.proxy.intercept = lambda _: (status, {}, b"") if len(runs.proxy.requests) == 2 else None
+
+    ran = runs.finish(runs.start())
+
+    assert (ran.code, runs.value(ran)) == (ExitCode.OK, 1)
+    assert [request.method for request in runs.proxy.requests] == ["GET", "PUT", "PUT"]
+    assert ran.stderr == ""
 
 
 def test_first_outcome_is_found_without_awscrt(runs: Any) -> None:
