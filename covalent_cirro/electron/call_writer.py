@@ -40,6 +40,9 @@ from covalent_cirro.settings import Settings
 
 log = logging.getLogger(__name__)
 
+SMALL_BYTES = 64 * 1024
+"""Most bytes of a call that is parsed on the event loop."""
+
 _EMPTY_HOOKS = frozenset({b"{}", b"", b"null"})
 
 
@@ -109,7 +112,14 @@ async def write_call(
 async def store_call(store: Store, prepared: Written, allowed: Callable[[], Awaitable[None]]) -> None:
     """Store the ``call.json`` of a call whose blobs are stored; ``allowed`` is awaited first."""
     await allowed()
-    await store.put_document(prepared.location.bucket, prepared.location.call_key, dump_call(prepared.call))
+    await put_call(store, prepared)
+
+
+async def put_call(store: Store, written: Written) -> None:
+    """Store a ``call.json``. That of a map is made in a thread, so that it does not block the event loop."""
+    is_map = any(task.mapped is not None for task in written.call.tasks)
+    data = await asyncio.to_thread(dump_call, written.call) if is_map else dump_call(written.call)
+    await store.put_document(written.location.bucket, written.location.call_key, data)
 
 
 async def prepare_call(
@@ -225,7 +235,7 @@ async def read_call(store: Store, place: Location) -> Written | None:
     if data is None:
         return None
     try:
-        call = parse_call(data)
+        call = parse_call(data) if len(data) <= SMALL_BYTES else await asyncio.to_thread(parse_call, data)
     except ProtocolError as error:
         log.warning("The call %s cannot be used again: %s", place.call_uri, error)
         return None

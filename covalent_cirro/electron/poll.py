@@ -15,13 +15,12 @@ from typing import TypeAlias
 from covalent._shared_files import TaskCancelledError
 
 from covalent_cirro.aws.store import REFRESH_AFTER_S
-from covalent_cirro.contract.documents import dump_call
 from covalent_cirro.contract.places import parse_call_uri
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group, StatusChange
 from covalent_cirro.covalent_server.status_board import board
 from covalent_cirro.electron import cache_folder, host_failures, host_jobs, host_nodes
-from covalent_cirro.electron.call_writer import ElectronSpec, Written, read_call
+from covalent_cirro.electron.call_writer import ElectronSpec, Written, put_call, read_call
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.handover import (
     AdoptedJob,
@@ -263,7 +262,7 @@ async def try_again(
         written = Written(here, call, (here.call_key, *earlier.keys[1:]))
         _, definition, electrons = await launch.unless_cancelled(
             asyncio.gather(
-                engine.store.put_document(here.bucket, here.call_key, dump_call(call)),
+                put_call(engine.store, written),
                 ensure_definition(engine, further.settings),
                 asyncio.to_thread(group),
             )

@@ -6,6 +6,7 @@ It is signed as the jobs sign theirs, since it is a statement about their result
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from covalent_cirro.aws.store import Store
@@ -103,7 +104,7 @@ async def store(to: Store, place: Location, parent: JobDetail, outcome: Outcome)
     items = outcome.results[0].items
     if mac_key is None or items is None or len(items.chunks) > MAX_CHUNKS:
         return
-    data = dump_outcome(outcome, mac_key)
+    data = await asyncio.to_thread(dump_outcome, outcome, mac_key)
     if len(data) > MAX_OUTCOME_BYTES:
         log.info("The outcome of %s is too large to be stored: its results will not be reused", place.call_uri)
         return
