@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covalent_cirro.aws.store import Store
-from covalent_cirro.contract import documents, limits
+from covalent_cirro.contract import documents, limits, maps
 from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.limits import INLINE_BYTES, LOG_TAIL_BYTES, MAX_DOCUMENT_BYTES
+from covalent_cirro.contract.maps import Chunk, ItemFailure, ItemResults
 from covalent_cirro.contract.places import Location, location
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import Log, NodeResult, Outcome, Output, Reused, ReusedNode, Usage
@@ -37,9 +38,11 @@ def an_outcome() -> dict[str, Any]:
     gpu = {"name": "A10G", "memory_bytes": 24, "peak_memory_bytes": 12, "utilization": 50.5}
     log = Log(70_000, ("01/stdout.000000", "01/stdout.000001"), "end")
     failure = Failure(Kind.EXITED, "it ended", "Traceback", exit_code=3)
+    items = ItemResults((Chunk(0, 9, Inline(b"b")),), (ItemFailure(2, failure),), (0.5,) * 2, ((3, 5), (6, 9)))
     results = (
         NodeResult(3, Output(Inline(b"p"), Inline(b"s"), "n", "d"), None, log, Log()),
         NodeResult(4, None, failure, Log(), Log()),
+        NodeResult(5, None, None, Log(), Log(), items),
     )
     usage = Usage(1.0, 2.0, 3, 4, (gpu,), 0)
     outcome = Outcome(
@@ -114,6 +117,14 @@ def many(count: int, make: Callable[[int], object]) -> list[object]:
         (("results", 1, "stdout", "parts"), ["01/stdout.000001"]),
         (("results", 1, "node_id"), 3),
         (("results", 0, "output", "pickle"), {"inline": "A" * 4 * INLINE_BYTES}),
+        (
+            ("results", 2, "items", "chunks"),
+            many(200_000, lambda i: {"first": i, "stop": i + 1, "body": {"inline": ""}}),
+        ),
+        (("results", 2, "items", "failures"), many(maps.MAX_FAILURES_TOLD + 1, lambda i: {})),
+        (("results", 2, "items", "more_failures"), many(200_000, lambda i: [2 * i, 2 * i + 1])),
+        (("results", 2, "items", "more_failures"), [[0, 2**50]]),
+        (("results", 2, "items", "seconds"), [0.0] * 1_000_000),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -167,7 +178,7 @@ def test_a_text_that_is_too_long_is_cut_and_no_result_is_lost_for_it() -> None:
     document["results"][1]["failure"]["traceback"] = "begin" + "x" * 1_000_000 + "end"
     document["results"][0]["stdout"]["tail"] = "t" * 1_000_000
     outcome = documents.parse_outcome(json.dumps(document).encode())
-    first, second = outcome.results
+    first, second, _ = outcome.results
     assert first.output is not None
     assert second.failure is not None
     assert len(first.output.doc) <= limits.DOC_CHARS
