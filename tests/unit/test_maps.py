@@ -34,11 +34,13 @@ from covalent_cirro.contract.maps import (
     Span,
 )
 from covalent_cirro.contract.places import Location, call_argument, location
+from covalent_cirro.contract.protocol import Log, NodeResult
 from covalent_cirro.contract.references import Blob, Inline
 from covalent_cirro.electron.maps import map_tries, recognition, shares
 from covalent_cirro.electron.maps.child_ends import ChildEnd, ChildEnds, MapTry, jobs_of
 from covalent_cirro.electron.maps.joined import JoinedLists
 from covalent_cirro.electron.maps.list_writer import ListWriter
+from covalent_cirro.electron.maps.map_logs import LOG_BYTES, MapLog
 from covalent_cirro.electron.maps.shares import BodyPart
 from covalent_cirro.errors import OutcomeError, SettingsError
 from covalent_cirro.jobs.item_failures import ItemFailures, indexes
@@ -371,6 +373,27 @@ def test_progress_is_told_in_a_line() -> None:
     assert items_line(ItemCounts(100, 0, 0, 50.0), 40.0) == "0 of 100 done"
     assert items_line(ItemCounts(100, 20, 1, 50.0), 40.0) == "20 of 100 done, 1 failed, 2 a second, 40 s left"
     assert items_line(ItemCounts(100, 100, 0, 640.0), 40.0) == "100 of 100 done, 10 a minute"
+
+
+def _printed(text: str) -> NodeResult:
+    return NodeResult(3, None, None, Log(len(text.encode()), (), text), Log(), items=ItemResults(()))
+
+
+def test_the_log_of_a_map_tells_whose_it_is() -> None:
+    """Jobs in which an item failed are first; what is too much can be read by a command."""
+    log = MapLog("stdout")
+    jobs = jobs_of([_try(PLACE, (0, 1), (1, 4), (4, 8), (8, 10))])
+    log.add(jobs[0], _printed("one"), failed=False)
+    log.add(jobs[1], _printed("three\n"), failed=True)
+    log.add(jobs[2], _printed("x" * LOG_BYTES), failed=False)
+    log.add(jobs[3], _printed(""), failed=False)
+    assert log.text("d:3").splitlines() == [
+        "--- items 1-3 (job 1) ---",
+        "three",
+        "--- item 0 (job 0) ---",
+        "one",
+        "--- of 1 more jobs: cirro logs 'd:3[ITEM]' ---",
+    ]
 
 
 # --- further tries ----------------------------------------------------------------------------------------------------
