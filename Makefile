@@ -1,4 +1,4 @@
-# Two commands matter: `make sweep` and `make test`. Each installs what it needs into .venv first, and only when
+# Three commands matter: `make sweep`, `make pipeline` and `make test`. Each installs what it needs into .venv first, and only when
 # setup.cfg or constraints.txt changed. `make help` lists all.
 
 # The first Python that Covalent 0.240 works with; or say `make PYTHON=python3.12 ...`.
@@ -28,7 +28,7 @@ PYTEST = PATH="$(abspath $(VENV))/tools:$$PATH" PYTHONDONTWRITEBYTECODE= $(BIN)/
 .NOTPARALLEL:
 # Folders of tests/, each of which can be run alone: `make test-unit`.
 PARTS = unit runner emulator security plugin cli covalent faults images benchmarks aws
-.PHONY: help sweep down status test $(PARTS:%=test-%) check docs bench faults install clean
+.PHONY: help sweep pipeline down status test $(PARTS:%=test-%) check docs bench faults install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-9s %s\n", $$1, $$2 }'
@@ -41,10 +41,19 @@ sweep: $(VENV)/.run ## Train a sweep as AWS Batch jobs on an emulated AWS, from 
 	@echo "Still running, so that you can look around in the UI; \`make down\` stops all of it and removes its data:"
 	@$(BIN)/cirro local status --state-dir $(STATE)
 
+pipeline: $(VENV)/.run ## Run tomography in four steps on an emulated AWS, from nothing; ARGS="--slices 8" goes to the lattice
+	@$(BIN)/cirro local up --server --state-dir $(STATE)
+	@$(BIN)/cirro local exec --state-dir $(STATE) -- cirro run examples/pipeline.py:tomography --gpus 1 $(ARGS)
+	@echo
+	@$(BIN)/cirro local exec --state-dir $(STATE) -- python examples/pipeline.py
+	@echo
+	@echo "Still running, so that you can look around in the UI; \`make down\` stops all of it and removes its data:"
+	@$(BIN)/cirro local status --state-dir $(STATE)
+
 status: $(VENV)/.run ## Show what still runs
 	@$(BIN)/cirro local status --state-dir $(STATE)
 
-down: ## Stop what `make sweep` left running, and remove its data
+down: ## Stop what `make sweep` or `make pipeline` left running, and remove its data
 	@if [ -x $(BIN)/cirro ]; then $(BIN)/cirro local down --state-dir $(STATE); else echo "nothing is installed"; fi
 
 test: $(VENV)/.dev $(VENV)/.tools ## Run all tests; ARGS="-k name" goes to pytest

@@ -142,3 +142,7 @@ class ImageError(CirroError):
 
 class CheckpointError(CirroError):
     """A checkpoint could not be fetched or stored; the last complete one, if there is one, is still in S3."""
+
+
+class StoredError(CirroError):
+    """A stored value cannot be made, or is not in the bucket any more."""

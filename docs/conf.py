@@ -31,7 +31,7 @@ version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.mermaid"]
 root_doc = "README"
 include_patterns = ["*.md", "docs/**.md", "infra/*.md", "docker/*.md", "examples/**.md", "benchmarks/*.md"]
-exclude_patterns = ["build", ".*", "**/.*", "sweep-output"]
+exclude_patterns = ["build", ".*", "**/.*", "sweep-output", "pipeline-output"]
 
 html_theme = "furo"
 html_title = f"covalent-cirro {version}"
@@ -53,6 +53,7 @@ PAGES = """
 :caption: Use
 
 docs/first-sweep
+docs/pipeline
 docs/deploy
 docs/settings
 docs/cli
@@ -60,6 +61,7 @@ docs/maps
 docs/emulator
 docs/waiting
 docs/report
+docs/stored
 docs/checkpoints
 docs/retries
 docs/reuse

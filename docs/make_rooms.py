@@ -17,7 +17,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- rooms: made by docs/make_rooms.py -->", "<!-- end of rooms -->"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("cli", "emulator"),
+    ("cli", "emulator", "stored_values"),
     ("history", "local"),
     ("deployment",),
     ("cirro",),

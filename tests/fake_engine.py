@@ -16,7 +16,13 @@ from covalent_cirro.deployment.images.build import Versions
 from covalent_cirro.deployment.images.docker_engine import DockerEngine, LocalImage, Uploaded
 from covalent_cirro.errors import ImageError
 
-TRUE = Versions(platform.python_version(), importlib.metadata.version("cloudpickle"), __version__, str(problems.FORMAT))
+TRUE = Versions(
+    platform.python_version(),
+    importlib.metadata.version("cloudpickle"),
+    __version__,
+    str(problems.FORMAT),
+    ("cloudpickle", "covalent_cirro", "numpy"),
+)
 """What an image has that was built here."""
 
 
@@ -83,4 +89,6 @@ class FakeEngine(DockerEngine):
         self.pushes.append((repository, tag, password))
 
     def _image(self, image_id: str, labels: Mapping[str, str]) -> LocalImage:
-        return LocalImage(image_id, (), dict(labels), self.architectures, 1, ("/usr/bin/env",))
+        return LocalImage(
+            image_id, (), dict(labels), self.architectures, 1, ("/usr/bin/env",), layers=("sha256:base", "sha256:code")
+        )

@@ -81,7 +81,9 @@ class Pushes:
     ) -> str:
         """Push an image; returns its digest."""
         settings = {**config, **({"Labels": dict(labels)} if labels else {})}
-        configuration = {"architecture": architecture, "os": "linux", "config": settings}
+        layers = list(layers)
+        unpacked = {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]}
+        configuration = {"architecture": architecture, "os": "linux", "config": settings, "rootfs": unpacked}
         document = {
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,

@@ -6,16 +6,18 @@ of the stored bytes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from covalent_cirro import local_files
 from covalent_cirro.contract import tobj
 from covalent_cirro.contract.references import Blob
+from covalent_cirro.contract.stored_references import ReferenceFinder, StoredReference
 from covalent_cirro.errors import DigestMismatch
 
 CHUNK_BYTES = 1024 * 1024
@@ -70,10 +72,17 @@ class Source(NamedTuple):
 
 
 class Staged(NamedTuple):
-    """A blob in a temporary file, ready to be sent. The caller removes the file at ``path``."""
+    """A blob in a file, ready to be sent. The caller removes the file at ``path``.
+
+    Attributes:
+        blob: The blob.
+        path: The file with its stored bytes.
+        references: Stored values (`covalent_cirro.stored`) that the bytes name.
+    """
 
     blob: Blob
     path: str
+    references: tuple[StoredReference, ...] = ()
 
 
 def stage(source: Source, folder: str) -> Staged:
@@ -83,47 +92,121 @@ def stage(source: Source, folder: str) -> Staged:
         LocalFileError, tobj.TobjError: The source cannot be read, or there is no room for the blob; no file is left
             behind.
     """
+    with temporary(folder) as (file, path):
+        encoder = Encoder(file, folder, as_it_is=source.as_it_is)
+        for chunk in source.chunks():
+            encoder.write(chunk)
+        return Staged(encoder.finish(), path, encoder.references)
+
+
+@contextlib.contextmanager
+def temporary(folder: str) -> Iterator[tuple[BinaryIO, str]]:
+    """A new file in a folder, for a blob; it is removed where the block raises.
+
+    Raises:
+        LocalFileError: The file cannot be made or written.
+    """
     with local_files.errors_about(folder):
         os.makedirs(folder, exist_ok=True)
         descriptor, path = tempfile.mkstemp(prefix="cirro-blob-", dir=folder)
         try:
             with open(descriptor, "wb") as file:
-                chunks = _while_there_is_room(source.chunks(), folder)
-                blob = encode(chunks, file, as_it_is=source.as_it_is)
+                yield file, path
         except BaseException:
             os.unlink(path)
             raise
-    return Staged(blob, path)
 
 
-def _while_there_is_room(chunks: Iterable[bytes], folder: str) -> Iterator[bytes]:
-    # The size of a compressed blob is known at its end only.
-    for chunk in chunks:
-        local_files.require_room(folder, len(chunk))
-        yield chunk
+class Writes(Protocol):
+    """What `Encoder` needs of a file."""
+
+    def write(self, data: Any, /) -> object:
+        """Append bytes."""
 
 
-def encode(chunks: Iterable[bytes], file: BinaryIO, *, as_it_is: bool = False) -> Blob:
-    """Write a blob's stored bytes to ``file``. The same chunks give the same blob. ``as_it_is``: never compressed."""
-    digest, raw_size, size = hashlib.sha256(), 0, 0
+class Encoder:
+    """Writes a blob's stored bytes. The same bytes give the same blob, in whatever pieces they come.
 
-    def put(data: bytes) -> None:
-        nonlocal size
-        digest.update(data)
-        size += file.write(data)
+    Args:
+        file: Gets the stored bytes.
+        folder: Folder of the file, on whose disk there must be room; empty: that is not checked.
+        flush: Called by `finish`.
+        as_it_is: The bytes are not compressed.
 
-    compressor: zlib._Compress | None = None
-    for index, chunk in enumerate(chunks):
-        if index == 0 and not as_it_is and _shrinks(chunk):
-            compressor = zlib.compressobj(_LEVEL)
-        raw_size += len(chunk)
-        put(compressor.compress(chunk) if compressor else chunk)
-    if compressor:
-        put(compressor.flush())
-    return Blob(digest.hexdigest(), size, "zlib" if compressor else "raw", raw_size)
+    Raises:
+        LocalFileError: There is no room for the blob.
+    """
+
+    def __init__(
+        self,
+        file: Writes,
+        folder: str = "",
+        flush: Callable[[], object] = lambda: None,
+        *,
+        as_it_is: bool = False,
+    ) -> None:
+        self._file = file
+        self._flush = flush
+        self._folder = folder
+        self._digest = hashlib.sha256()
+        self._size = self._raw_size = 0
+        self._begin = None if as_it_is else bytearray()  # what came before it was known whether compression helps
+        self._compressor: zlib._Compress | None = None
+        self._finder = ReferenceFinder()
+
+    def write(self, data: Any) -> int:
+        """Append bytes, a memoryview for example, of any length."""
+        with memoryview(data) as view, view.cast("B") as raw:
+            for start in range(0, raw.nbytes, CHUNK_BYTES):
+                self._append(raw[start : start + CHUNK_BYTES])
+            return raw.nbytes
+
+    def _append(self, piece: memoryview) -> None:
+        self._raw_size += piece.nbytes
+        self._finder.see(piece)
+        if self._begin is not None:
+            self._begin += piece
+            if len(self._begin) >= SAMPLE_BYTES:
+                self._decide()
+            return
+        self._put(self._compressor.compress(piece) if self._compressor else piece)
+
+    def _decide(self) -> None:
+        begin, self._begin = self._begin, None
+        if begin:
+            self._compressor = zlib.compressobj(_LEVEL) if _shrinks(begin) else None
+            self._put(self._compressor.compress(begin) if self._compressor else begin)
+
+    def _put(self, data: Any) -> None:
+        if self._folder:
+            # The size of a compressed blob is known at its end only.
+            local_files.require_room(self._folder, len(data))
+        self._digest.update(data)
+        self._size += len(data)
+        self._file.write(data)
+
+    def finish(self) -> Blob:
+        """The blob, once all is written."""
+        if self._begin is not None:
+            self._decide()
+        if self._compressor is not None:
+            self._put(self._compressor.flush())
+        self._flush()
+        codec = "zlib" if self._compressor is not None else "raw"
+        return Blob(self._digest.hexdigest(), self._size, codec, self._raw_size)
+
+    @property
+    def references(self) -> tuple[StoredReference, ...]:
+        """Stored values that the bytes name."""
+        return tuple(self._finder.found)
 
 
-def _shrinks(chunk: bytes) -> bool:
+def shrinks(source: Source) -> bool:
+    """Whether the blob of a source will be compressed, as its beginning says."""
+    return _shrinks(next(source.chunks(), b""))
+
+
+def _shrinks(chunk: bytes | bytearray) -> bool:
     sample = chunk[:SAMPLE_BYTES]
     return len(zlib.compress(sample, _LEVEL)) < WORTHWHILE * len(sample)
 

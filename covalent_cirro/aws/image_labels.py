@@ -7,7 +7,6 @@ which images are refused.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -96,6 +95,11 @@ class ImageVersions:
         if reason is not None:
             raise ImageError(reason)
 
+    def modules(self, uri: str) -> frozenset[str] | None:
+        """Top-level modules that can be imported in an image; `None` where `require` has not found it out."""
+        known = self._known.get(uri)
+        return known.found.modules if known is not None and isinstance(known.found, ImageFacts) else None
+
     async def named(self, uri: str, max_age_s: float = FRESH_S) -> str:
         """The URI with the digest of its tag: ``host/name:tag@sha256:...``; unchanged where ECR does not know it.
 
@@ -167,7 +171,7 @@ class ImageVersions:
         contents = image_rules.contents(manifest)
         if contents.config is None:
             if contents.child is None:
-                return ImageFacts(" and ".join(contents.architectures))
+                return image_rules.without_ours(contents)
             answer = await self._call(
                 client.batch_get_image,
                 image,
@@ -177,9 +181,7 @@ class ImageVersions:
             contents = image_rules.contents(answer["images"][0]["imageManifest"])
         answer = await self._call(client.get_download_url_for_layer, image, layerDigest=contents.config)
         data = await self._fetch(answer["downloadUrl"], image_rules.MAX_CONFIG_BYTES)
-        if f"sha256:{hashlib.sha256(data).hexdigest()}" != contents.config:
-            raise ValueError(f"the configuration of the image does not have its digest {contents.config}")
-        return image_rules.facts(data)
+        return image_rules.facts(data, contents.config)
 
     async def _tags(self, client: Any, image: EcrImage) -> tuple[str, ...] | None:
         try:

@@ -14,29 +14,24 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import IO, Any, TypeVar
 
-from covalent_cirro.aws import sessions
+from covalent_cirro.aws import blob_objects, sessions
+from covalent_cirro.aws.blob_objects import BlobObjects
 from covalent_cirro.aws.blobs import CHUNK_BYTES, Source, Staged, decode, stage
 from covalent_cirro.aws.single_flight import SingleFlight
-from covalent_cirro.contract import checksums
+from covalent_cirro.contract import checksums, stored_references
 from covalent_cirro.contract.limits import INLINE_BYTES
 from covalent_cirro.contract.places import Location, blob_key, calls_among, node_base
 from covalent_cirro.contract.references import Blob, Inline, Ref
-from covalent_cirro.errors import AwsError, DigestMismatch, NotFound, TooLarge
+from covalent_cirro.contract.stored_references import StoredReference
+from covalent_cirro.errors import DigestMismatch, NotFound, TooLarge
 
 T = TypeVar("T")
 
 TRANSFER_THREADS = 4
 """Blobs that are staged or transferred at the same time. Each takes a few MB of memory."""
-
-PARTS_AT_ONCE = 2
-"""Parts of one large blob that are sent at the same time."""
-
-REFRESH_AFTER_S = 7 * 24 * 3600
-"""An older blob is renewed when it is needed again, so that it does not expire before its job has run. The bucket's
-lifecycle keeps blobs and jobs at least twice as long (``infra/storage.yaml``, ExpireAfterDays)."""
 
 TRUSTED_FOR_S = 3600.0
 """Seconds after which a blob that was found in S3 is looked up again."""
@@ -58,12 +53,14 @@ class Store:
         patience_s: float,
     ) -> None:
         self._client = client
+        self._objects = BlobObjects(client, access)
         self._blocking_client = functools.lru_cache(maxsize=1)(blocking_client)
         self._access = access
         self._clock = clock
         self._patience_s = patience_s
         self._threads = ThreadPoolExecutor(TRANSFER_THREADS, thread_name_prefix="cirro-store")
         self._digests: OrderedDict[tuple[object, ...], Blob] = OrderedDict()
+        self._references: OrderedDict[Blob, tuple[StoredReference, ...]] = OrderedDict()
         self._seen: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._in_flight = SingleFlight[tuple[object, ...], Any]()
 
@@ -159,12 +156,16 @@ class Store:
             return Inline(await self._in_thread(source.read))
         identity = (*await self._in_thread(source.identity), bucket, prefix)
         blob = self._digests.get(identity)
-        if blob is None or not await self._renewed(blob, bucket, prefix):
+        if blob is None or blob not in self._references or not await self._renewed(blob, bucket, prefix):
             if allowed is not None:
                 await allowed()
             blob = await self._in_flight.run(identity, lambda: self._stage_and_send(source, bucket, prefix, folder))
             self._remember(self._digests, identity, blob)
         return blob
+
+    def stored_in(self, ref: Ref) -> tuple[StoredReference, ...]:
+        """The stored values (`covalent_cirro.stored`) that the content of a reference names, which `put` has given."""
+        return stored_references.find(ref.data) if isinstance(ref, Inline) else self._references.get(ref, ())
 
     async def _stage_and_send(self, source: Source, bucket: str, prefix: str, folder: str) -> Blob:
         staged = await self._in_thread(stage, source, folder)
@@ -173,36 +174,50 @@ class Store:
             await self._in_flight.run((bucket, key), lambda: self._send(staged, bucket, prefix))
         finally:
             await self._in_thread(os.unlink, staged.path)
+        self._remember(self._references, staged.blob, staged.references)
         return staged.blob
 
     async def _send(self, staged: Staged, bucket: str, prefix: str) -> None:
         if await self._renewed(staged.blob, bucket, prefix, staged.path):
             return
         key = blob_key(prefix, staged.blob.sha256)
-        await self._patiently(lambda: self._in_thread(self._upload, staged, bucket, key))
+        upload = functools.partial(blob_objects.upload, access=self._access)
+        blob, path = staged.blob, staged.path
+        await self._patiently(lambda: self._in_thread(upload, self._blocking_client(), blob, path, bucket, key))
         self._remember(self._seen, (bucket, key), self._clock())
 
-    async def _renewed(self, blob: Blob, bucket: str, prefix: str, path: str | None = None) -> bool:
+    async def keep(self, blob: Blob, bucket: str, prefix: str) -> bool:
+        """Whether a blob that this server did not send is in S3; an old one is renewed."""
+        looked_up = ("keep", bucket, blob_key(prefix, blob.sha256))
+        is_there: bool = await self._in_flight.run(
+            looked_up, lambda: self._renewed(blob, bucket, prefix, trust_parts=True)
+        )
+        return is_there
+
+    async def _renewed(
+        self, blob: Blob, bucket: str, prefix: str, path: str | None = None, *, trust_parts: bool = False
+    ) -> bool:
         """Whether the blob is in S3; an old one is renewed, so that it does not expire while a job waits.
 
         Args:
+            blob: The blob.
+            bucket: The bucket.
+            prefix: Prefix of its keys.
             path: File with the blob's bytes, if there is one: a blob that was sent in parts is compared with the file.
+            trust_parts: As for `blob_objects.is_whole`.
         """
         key = blob_key(prefix, blob.sha256)
         seen = self._seen.get((bucket, key))
         if seen is not None and self._clock() - seen < TRUSTED_FOR_S:
             return True
         head = await self._head(bucket, key)
-        if head is None or head["ContentLength"] != blob.size:
+        if head is None:
             return False
-        # A blob without a checksum of S3's is sent again, and has one then.
-        checksum = head.get("ChecksumSHA256") or ""
-        if checksums.is_of_parts(checksum):
-            if path is None or checksum != await self._in_thread(_checksum_of_parts, path, blob.size):
-                return False
-        elif checksum != checksums.of_whole(blob.sha256):
+        if not await self._in_thread(
+            functools.partial(blob_objects.is_whole, trust_parts=trust_parts), head, blob, path
+        ):
             return False
-        if _age_s(head["LastModified"]) > REFRESH_AFTER_S and not await self.renew(bucket, key):
+        if blob_objects.is_old(head) and not await self.renew(bucket, key):
             return False
         self._remember(self._seen, (bucket, key), self._clock())
         return True
@@ -217,76 +232,11 @@ class Store:
         return not checksum or checksums.is_of_parts(checksum) or checksum == checksums.of_whole(blob.sha256)
 
     async def renew(self, bucket: str, key: str) -> bool:
-        """Restart an object's lifetime by copying it onto itself; False if it is gone, or over S3's 5 GB."""
-
-        async def copy() -> None:
-            with self._errors("s3:CopyObject", bucket, key):
-                await self._client.copy_object(
-                    Bucket=bucket,
-                    Key=key,
-                    CopySource={"Bucket": bucket, "Key": key},
-                    MetadataDirective="REPLACE",
-                    ContentType="application/octet-stream",
-                    ChecksumAlgorithm="SHA256",
-                )
-
-        try:
-            await self._patiently(copy)
-        except (NotFound, AwsError) as error:
-            if isinstance(error, NotFound) or error.code == "InvalidRequest":
-                return False
-            raise
-        return True
+        """Restart an object's lifetime by copying it onto itself; False if it is gone."""
+        return await self._patiently(lambda: self._objects.renew(bucket, key))
 
     async def _head(self, bucket: str, key: str) -> dict[str, Any] | None:
-        async def head() -> dict[str, Any] | None:
-            with self._errors("s3:HeadObject", bucket, key):
-                try:
-                    found: dict[str, Any] = await self._client.head_object(
-                        Bucket=bucket, Key=key, ChecksumMode="ENABLED"
-                    )
-                except self._client.exceptions.ClientError as error:
-                    # An answer to HEAD has no body: for a missing bucket and for a missing key it is just 404.
-                    if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NotFound"):
-                        return None
-                    raise
-                return found
-
-        return await self._patiently(head)
-
-    def _upload(self, staged: Staged, bucket: str, key: str) -> None:
-        if staged.blob.size <= checksums.PART_BYTES:
-            with self._errors("s3:PutObject", bucket, key), open(staged.path, "rb") as file:
-                self._blocking_client().put_object(
-                    Bucket=bucket,
-                    Key=key,
-                    Body=file,
-                    ContentType="application/octet-stream",
-                    ChecksumSHA256=checksums.of_whole(staged.blob.sha256),
-                )
-            return
-        from boto3.exceptions import S3UploadFailedError
-        from boto3.s3.transfer import TransferConfig
-
-        part = checksums.part_bytes(staged.blob.size)
-        config = TransferConfig(
-            multipart_threshold=part,
-            multipart_chunksize=part,
-            max_concurrency=PARTS_AT_ONCE,
-            # The classic client reads parts from the file as it sends them; CRT would hold them in memory.
-            preferred_transfer_client="classic",
-        )
-        with self._errors("s3:PutObject", bucket, key):
-            try:
-                self._blocking_client().upload_file(
-                    staged.path,
-                    bucket,
-                    key,
-                    Config=config,
-                    ExtraArgs={"ContentType": "application/octet-stream", "ChecksumAlgorithm": "SHA256"},
-                )
-            except S3UploadFailedError as error:
-                raise error.__context__ or error from error
+        return await self._patiently(lambda: self._objects.head(bucket, key))
 
     # --- blobs down ---
 
@@ -371,7 +321,7 @@ class Store:
     # --- how ---
 
     def _errors(self, operation: str, bucket: str, key: str) -> contextlib.AbstractContextManager[None]:
-        return sessions.translate(operation, access=self._access, of=f"s3_bucket_name={bucket!r}, key {key!r}")
+        return blob_objects.errors(operation, bucket, key, self._access)
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         return await sessions.patiently(call, self._patience_s)
@@ -385,12 +335,3 @@ class Store:
         memory.move_to_end(key)
         while len(memory) > REMEMBERED:
             memory.popitem(last=False)
-
-
-def _age_s(written: datetime) -> float:
-    return (datetime.now(timezone.utc) - written).total_seconds()
-
-
-def _checksum_of_parts(path: str, size: int) -> str:
-    with open(path, "rb") as file:
-        return checksums.of_parts(file, size)

@@ -29,11 +29,11 @@ WHY_CHARACTERS = 600
 
 
 class JobTable(NamedTuple):
-    """A table of rows, and the reasons why jobs wait, each once for all jobs that it applies to."""
+    """A table of rows, and what is written below it: why jobs wait, and warnings; each once, whatever it applies to."""
 
     headers: tuple[str, ...]
     cells: list[tuple[str, ...]]
-    reasons: list[str]
+    notes: list[str]
 
 
 @click.command()
@@ -62,7 +62,7 @@ def jobs(target: Target, dispatch: Wanted | None, everything: bool, watch: bool,
             _watch(target, dispatch, everything)
         return
     from covalent_cirro.history.account import open_account
-    from covalent_cirro.history.electron_list import counts, row_document
+    from covalent_cirro.history.electron_list import counts, row_document, why_not_reused
 
     with open_account(target.access, target.stack_name) as account:
         board, dispatch_id = _board(account, dispatch, everything)
@@ -77,8 +77,8 @@ def jobs(target: Target, dispatch: Wanted | None, everything: bool, watch: bool,
         shown = rows_as_table(rows, one_dispatch=dispatch_id is not None)
         render.table(shown.headers, shown.cells)
         render.line(f"\n{counted(counts(rows))}")
-        for reason in shown.reasons:
-            render.line(reason)
+        for line in [*shown.notes, *(why_not_reused(rows) if dispatch_id is not None else ())]:
+            render.line(line)
 
 
 def _board(account: Account, dispatch: Wanted | None, everything: bool) -> tuple[Board, str | None]:
@@ -101,23 +101,38 @@ def _watch(target: Target, dispatch: Wanted | None, everything: bool) -> None:
             board, dispatch_id = _board(account, dispatch, everything)
             rows: list[Row] = []
             while True:
-                note = ""
-                try:
-                    rows = board.look()
-                except AwsError as error:
-                    if not error.retryable:
-                        raise
-                    note = f"; not up to date: {error}"
-                shown = rows_as_table(rows, one_dispatch=dispatch_id is not None)
-                problem = f"; {board.problem}" if board.problem else ""
-                footer = f"{counted(counts(rows)) or 'no electron'}{note}{problem}"
-                show(shown.headers, shown.cells, "\n".join([footer, *shown.reasons]))
+                rows, problem = look(board, rows)
+                footer = f"{counted(counts(rows)) or 'no electron'}{problem}"
+                show_rows(show, rows, footer, one_dispatch=dispatch_id is not None)
                 time.sleep(board.pause_s)
+
+
+def look(board: Board, before: list[Row]) -> tuple[list[Row], str]:
+    """The rows of now, or those of before while AWS does not answer; and what is missing in them, for the footer.
+
+    Raises:
+        AwsError: AWS refused, or cannot be reached at all.
+    """
+    rows, problems = before, []
+    try:
+        rows = board.look()
+    except AwsError as error:
+        if not error.retryable:
+            raise
+        problems.append(f"not up to date: {error}")
+    problems += [board.problem] if board.problem else []
+    return rows, "".join(f"; {each}" for each in problems)
+
+
+def show_rows(show: render.Show, rows: Sequence[Row], footer: str, *, one_dispatch: bool) -> None:
+    """Show rows in a live list (`render.live`), with what is written below the table after the footer."""
+    table = rows_as_table(rows, one_dispatch=one_dispatch)
+    show(table.headers, table.cells, "\n".join([footer, *table.notes]))
 
 
 def rows_as_table(rows: Sequence[Row], *, one_dispatch: bool) -> JobTable:
     """Headers and cells of a table, without empty columns, and for one dispatch without its lattice."""
-    from covalent_cirro.history.electron_list import reasons
+    from covalent_cirro.history.electron_list import reasons, warnings
 
     cells = _cells(rows, time.time())
     shown = [
@@ -125,7 +140,8 @@ def rows_as_table(rows: Sequence[Row], *, one_dispatch: bool) -> JobTable:
         for i, header in enumerate(HEADERS)
         if not header or (any(row[i] for row in cells) and not (one_dispatch and header == "lattice"))
     ]
-    return JobTable(tuple(HEADERS[i] for i in shown), [tuple(row[i] for i in shown) for row in cells], reasons(rows))
+    notes = [*reasons(rows), *warnings(rows)]
+    return JobTable(tuple(HEADERS[i] for i in shown), [tuple(row[i] for i in shown) for row in cells], notes)
 
 
 def _cells(rows: Sequence[Row], now: float) -> list[tuple[str, ...]]:

@@ -14,8 +14,6 @@ from covalent_cirro.cli import account
 if TYPE_CHECKING:
     from covalent_cirro.aws.sessions import Access
 
-DEFAULT_NAME = "cirro"
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -61,6 +59,7 @@ def settle(stack_name: str | None, region: str | None, profile: str | None) -> T
     """The deployment. Recorded options of the last deployment are used only if it is the same deployment."""
     from covalent_cirro.aws.sessions import Access
     from covalent_cirro.covalent_server import config
+    from covalent_cirro.deployment.plans import DEFAULT_NAME
 
     last = config.last_deploy()
     if last is not None and stack_name in (None, last.stack_name):

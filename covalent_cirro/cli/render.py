@@ -309,12 +309,16 @@ def _wrapped(text: Text) -> Text:
     return text
 
 
+Show = Callable[[Iterable[str], Iterable[Iterable[str]], str], None]
+"""Shows a table: headers, rows and lines about them. Without headers there is no table."""
+
+
 @contextlib.contextmanager
-def live() -> Iterator[Callable[[Iterable[str], Iterable[Iterable[str]], str], None]]:
+def live() -> Iterator[Show]:
     """A table that is updated in place on a terminal; elsewhere each update is a new table.
 
     Yields:
-        A function to call with headers, rows and lines about them, for each update; without headers there is no table.
+        A function to call for each update.
     """
     if not _out().is_terminal:
 

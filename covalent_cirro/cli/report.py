@@ -19,6 +19,7 @@ from covalent_cirro.jobs.formatting import duration, usd
 if TYPE_CHECKING:
     from covalent_cirro.history.account import Account
     from covalent_cirro.history.report import Report
+    from covalent_cirro.history.report.steps import Step
 
 
 @click.command()
@@ -117,6 +118,14 @@ def _watch(account: Account, dispatch: str) -> None:
             server.show(page(found, watched=True, trouble=trouble), served_policy())
 
 
+STEP_HEADERS = ("step", "electrons", "attempts", "took", "ran", "cost", "instances")
+
+
+def _step_cells(step: Step) -> tuple[str, ...]:
+    took = "?" if step.elapsed_s is None else duration(step.elapsed_s)
+    return step.name, str(step.nodes), str(step.attempts), took, duration(step.ran_s), step.cost, step.where
+
+
 def _show(found: Report) -> None:
     total = found.total
     about = "" if total.exact else "≈ "
@@ -138,5 +147,8 @@ def _show(found: Report) -> None:
             apart = [f"node {each.node_id} {each.options}" for each in size.outliers]
             rows.append((f"next {size.name}", "; ".join([size.options, *apart])))
     render.facts(rows)
+    if len(found.steps) > 1:
+        render.line("")
+        render.table(STEP_HEADERS, [_step_cells(step) for step in found.steps])
     for note in found.notes:
         render.line(note)

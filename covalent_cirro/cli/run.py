@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+import signal
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName
-from covalent_cirro.cli.jobs import rows_as_table
+from covalent_cirro.cli.jobs import look, show_rows
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.errors import AwsError, CirroError, HostError, SettingsError
+from covalent_cirro.errors import CirroError, HostError, SettingsError
 from covalent_cirro.history.names import SHORT, Wanted
 from covalent_cirro.jobs.formatting import counted, sentences, usd
-from covalent_cirro.jobs.reuse_texts import REUSED, reason_lines
+from covalent_cirro.jobs.reuse_texts import REUSED
 from covalent_cirro.jobs.states import CANCELLED, JobState
 
 if TYPE_CHECKING:
@@ -63,14 +66,62 @@ def run(
     cirro run sweep.py:sweep --epochs 20 --rates "[0.1, 0.01]"
     """
     from covalent_cirro.covalent_server import client
-    from covalent_cirro.history import find
     from covalent_cirro.history.account import open_account
     from covalent_cirro.history.board import Board
-    from covalent_cirro.history.electron_list import counts, row_document
+    from covalent_cirro.history.electron_list import counts, row_document, why_not_reused
 
     if client.asks_for_help(arguments):
         _show_help(lattice)
         return
+    try:
+        loaded, dispatch_id, earlier = _register(target, lattice, arguments, reuse)
+    except KeyboardInterrupt:
+        render.note("nothing was started")
+        sys.exit(INTERRUPTED)
+    interrupted = False
+    try:
+        with _ctrl_c_later():
+            client.start(loaded, dispatch_id)
+        if detach:
+            _show_detached(dispatch_id, earlier, as_json)
+            return
+        if not as_json:
+            render.line(f"dispatch {dispatch_id}: {client.page(dispatch_id)}")
+        status, rows = _follow(target, dispatch_id, earlier is not None, as_json)
+    except KeyboardInterrupt:
+        interrupted = True
+        status, rows = _cancel(target, dispatch_id, earlier is not None, as_json)
+    with open_account(target.access, target.stack_name) as account:
+        if status != client.COMPLETED:
+            rows = Board(account, dispatch_id).look()  # with Covalent's own nodes, which are no jobs
+        cost = "" if as_json or interrupted else _cost(account, dispatch_id)
+    if as_json:
+        electrons = [row_document(row) for row in rows]
+        found = {"dispatch_id": dispatch_id, "status": status, "electrons": electrons, "counts": counts(rows)}
+        if earlier is not None:
+            found["not_reused"] = [
+                {"node_id": row.node_id, "electron": row.electron, "why": row.not_reused}
+                for row in rows
+                if row.not_reused
+            ]
+        render.document(found)
+    else:
+        if earlier is not None:
+            render.line(f"{sum(row.state == REUSED for row in rows)} of {len(rows)} electrons reused from {earlier}")
+            for line in why_not_reused(rows):
+                render.line(line)
+        _show_end(dispatch_id, status, rows, cost, lattice)
+    sys.exit(INTERRUPTED if interrupted else int(status != client.COMPLETED))
+
+
+def _register(
+    target: Target, lattice: str, arguments: tuple[str, ...], reuse: Wanted | None
+) -> tuple[Any, str, str | None]:
+    """Hand a lattice to the server. Gives the lattice, the id of its dispatch, and that of the earlier dispatch."""
+    from covalent_cirro.covalent_server import client
+    from covalent_cirro.history import find
+    from covalent_cirro.history.account import open_account
+
     try:
         loaded = client.load(lattice)
         given = client.arguments(loaded, arguments)
@@ -80,43 +131,58 @@ def run(
     if reuse is not None:
         with open_account(target.access, target.stack_name) as account:
             earlier = find.dispatch_named(account, reuse.dispatch)
-    dispatch_id = client.dispatch(loaded, given, reuse_from=earlier)
-    if detach:
-        render.document({"dispatch_id": dispatch_id}) if as_json else render.line(dispatch_id)
-        return
-    interrupted = False
+    return loaded, client.register(loaded, given, reuse_from=earlier), earlier
+
+
+@contextlib.contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Have Ctrl-C take effect at the end of the block; a second one takes effect at once.
+
+    A request that is broken off may have been heard: what the server has begun could not be cancelled.
+    """
+    came = False
+
+    def note(*_: object) -> None:
+        nonlocal came
+        came = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # a command in the background of a script ignores Ctrl-C
+        signal.signal(signal.SIGINT, note)
     try:
-        if not as_json:
-            render.line(f"dispatch {dispatch_id}: {client.page(dispatch_id)}")
-        status, rows = _follow(target, dispatch_id, earlier is not None, as_json)
+        yield
+    finally:
+        if before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
+
+
+def _cancel(target: Target, dispatch_id: str, reusing: bool, quiet: bool) -> tuple[str, list[Row]]:
+    """Cancel a dispatch and show its electrons until it has ended. Ctrl-C ends the command."""
+    from covalent_cirro.covalent_server import client
+
+    try:
+        render.note("cancelling the dispatch; Ctrl-C again leaves it to the server")
+        client.cancel(dispatch_id)
+        return _follow(target, dispatch_id, reusing, quiet)
     except KeyboardInterrupt:
-        interrupted = True
-        try:
-            render.note("cancelling the dispatch; Ctrl-C again leaves it to the server")
-            client.cancel(dispatch_id)
-            status, rows = _follow(target, dispatch_id, earlier is not None, as_json)
-        except KeyboardInterrupt:
-            sys.exit(INTERRUPTED)
-    with open_account(target.access, target.stack_name) as account:
-        if status != client.COMPLETED:
-            rows = Board(account, dispatch_id).look()  # with Covalent's own nodes, which are no jobs
-        cost = "" if as_json or interrupted else _cost(account, dispatch_id)
-        not_reused = find.not_reused(account, rows) if earlier is not None else []
-    if as_json:
-        electrons = [row_document(row) for row in rows]
-        found = {"dispatch_id": dispatch_id, "status": status, "electrons": electrons, "counts": counts(rows)}
-        if earlier is not None:
-            found["not_reused"] = [
-                {"node_id": row.node_id, "electron": row.electron, "why": why} for row, why in not_reused
-            ]
-        render.document(found)
-    else:
-        if earlier is not None:
-            render.line(f"{sum(row.state == REUSED for row in rows)} of {len(rows)} electrons reused from {earlier}")
-            for line in reason_lines((row.electron, why) for row, why in not_reused):
-                render.line(line)
-        _show_end(dispatch_id, status, rows, cost, lattice)
-    sys.exit(INTERRUPTED if interrupted else int(status != client.COMPLETED))
+        short = dispatch_id[:SHORT]
+        render.note(
+            f"dispatch {dispatch_id} may go on: `cirro jobs --dispatch {short}` shows its jobs, `cirro stop {short}` "
+            "ends them"
+        )
+        sys.exit(INTERRUPTED)
+
+
+def _show_detached(dispatch_id: str, earlier: str | None, as_json: bool) -> None:
+    render.document({"dispatch_id": dispatch_id}) if as_json else render.line(dispatch_id)
+    if earlier is not None:
+        render.note(
+            f"`cirro jobs --dispatch {dispatch_id[:SHORT]}` shows what is reused from {earlier}, and why the rest is "
+            "not; `cirro show DISPATCH:NODE` and the electron's panel in the Covalent UI say it as well"
+        )
 
 
 def _show_end(dispatch_id: str, status: str, rows: list[Row], cost: str, lattice: str) -> None:
@@ -145,12 +211,22 @@ def _show_end(dispatch_id: str, status: str, rows: list[Row], cost: str, lattice
     short = dispatch_id[:SHORT]
     render.facts(
         [
-            *([("result", client.result_text(dispatch_id))] if status == client.COMPLETED else []),
+            *([("result", _result(dispatch_id))] if status == client.COMPLETED else []),
             *([("cost", cost)] if cost else []),
             ("next", f"cirro report {short}   its use and cost, and the sizes to ask for next time"),
             ("", f"cirro run --reuse {short} {shlex.quote(lattice)}   computes only what you change"),
         ]
     )
+
+
+def _result(dispatch_id: str) -> str:
+    """The beginning of the result, or why it cannot be shown: the dispatch itself has ended well."""
+    from covalent_cirro.covalent_server import client
+
+    try:
+        return client.result_text(dispatch_id)
+    except HostError as error:
+        return f"not shown: {error}"
 
 
 def _cost(account: Account, dispatch_id: str) -> str:
@@ -184,49 +260,48 @@ def _show_help(lattice: str) -> None:
 
 
 def _follow(target: Target, dispatch_id: str, reusing: bool, quiet: bool) -> tuple[str, list[Row]]:
+    """Show the electrons until the dispatch has ended; returns its status, and the rows of its electrons."""
+    from covalent_cirro.covalent_server import client
     from covalent_cirro.history.account import open_account
     from covalent_cirro.history.board import Board
 
-    with open_account(target.access, target.stack_name) as account:
-        return _watch(Board(account, dispatch_id, reusing=reusing), dispatch_id, quiet)
-
-
-def _watch(board: Board, dispatch_id: str, quiet: bool) -> tuple[str, list[Row]]:
-    """Show the electrons until the dispatch has ended; returns its status, and the rows of its electrons."""
-    from covalent_cirro.covalent_server import client
-    from covalent_cirro.history.electron_list import counts
-
-    rows: list[Row] = []
-    asked = _Status(dispatch_id)
-    if quiet:
+    with contextlib.ExitStack() as opened:
+        # An import that Ctrl-C breaks off can leave a module that fails when it is used: the first look imports much.
+        with _ctrl_c_later():
+            account = opened.enter_context(open_account(target.access, target.stack_name))
+            board = Board(account, dispatch_id, reusing=reusing)
+            show = None if quiet else opened.enter_context(render.live())
+            first = ([], "") if quiet else look(board, [])
+        asked = _Status(dispatch_id)
+        if show is not None:
+            return _watch(board, asked, show, *first)
         while (status := asked.now()) not in client.ENDED:
             time.sleep(LOOK_S)
         return status, board.look()
+
+
+def _watch(board: Board, asked: _Status, show: render.Show, rows: list[Row], problem: str) -> tuple[str, list[Row]]:
+    """As `_follow`, after a first look."""
+    from covalent_cirro.covalent_server import client
+    from covalent_cirro.history.electron_list import counts
+
     shown: tuple[object, ...] = ()
-    with render.live() as show:
-        next_look = 0.0
-        while True:
-            status = asked.now()
-            note = f"; {asked.problem}" if asked.problem else ""
-            has_ended = status in client.ENDED
-            if has_ended or time.monotonic() >= next_look:
-                try:
-                    rows = board.look()
-                except AwsError as error:
-                    if not error.retryable:
-                        raise
-                    note = f"; not up to date: {error}"
-                next_look = time.monotonic() + board.pause_s
-            note += f"; {board.problem}" if board.problem else ""
-            now = (status, note, *((row.job_id, row.state, row.attempt, row.reason) for row in rows))
-            if render.interactive() or now != shown:
-                table = rows_as_table(rows, one_dispatch=True)
-                footer = f"{status}: {counted(counts(rows)) or 'no job yet'}{note}"
-                show(table.headers, table.cells, "\n".join([footer, *table.reasons]))
-            if has_ended:
-                return status, rows
-            shown = now
-            time.sleep(LOOK_S)
+    next_look = time.monotonic() + board.pause_s
+    while True:
+        status = asked.now()
+        has_ended = status in client.ENDED
+        if has_ended or time.monotonic() >= next_look:
+            rows, problem = look(board, rows)
+            next_look = time.monotonic() + board.pause_s
+        note = (f"; {asked.problem}" if asked.problem else "") + problem
+        now = (status, note, *((row.job_id, row.state, row.attempt, row.reason) for row in rows))
+        if render.interactive() or now != shown:
+            footer = f"{status}: {counted(counts(rows)) or 'no job yet'}{note}"
+            show_rows(show, rows, footer, one_dispatch=True)
+        if has_ended:
+            return status, rows
+        shown = now
+        time.sleep(LOOK_S)
 
 
 class _Status:

@@ -12,7 +12,7 @@ from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.history.names import Wanted
-from covalent_cirro.jobs import arguments
+from covalent_cirro.jobs import arguments, image_modules
 from covalent_cirro.jobs.formatting import MIB, duration, elapsed, memory, moment, usd
 from covalent_cirro.jobs.states import CANCELLED
 
@@ -170,6 +170,7 @@ def _facts(story: Story, saved: SavedCheckpoint | None, cost: Report) -> Iterato
         ("items", story.items),
         ("why", story.why),
         ("not reused", story.not_reused),
+        ("warning", image_modules.warning(story.missing_modules) if story.missing_modules and not story.end else ""),
         ("to do", story.advice),
         ("asked for", _asked(story)),
         ("used", _used(story.usage, story.vcpus)),

@@ -75,6 +75,15 @@ ARGUMENT_NAME_CHARS = 64
 ARGUMENT_CHARS = 48
 """Characters of its summary."""
 
+MAX_STORED = 10_000
+"""Stored values (`covalent_cirro.stored`) that the inputs of one call may name."""
+
+STORED_CHARS = 256
+"""Characters of the label of a stored value."""
+
+KEY_CHARS = 1024
+"""Bytes of an S3 key, at most (S3 User Guide, "Naming Amazon S3 objects")."""
+
 NAME_CHARS = 128
 """Characters of the name of a module or a value."""
 

@@ -17,7 +17,7 @@ from covalent_cirro.contract.failure_kinds import RUN_AGAIN, Failure
 from covalent_cirro.contract.fields import Fields, mapping, number, shown, text
 from covalent_cirro.contract.maps import ItemResults, Mapped
 from covalent_cirro.contract.problems import ProtocolError
-from covalent_cirro.contract.references import Input, Ref
+from covalent_cirro.contract.references import Input, Ref, StoredInput
 
 CALL_PARAMETER = "call"
 """The job definition's parameter that holds the call's URI; AWS Batch substitutes ``Ref::call`` in the command."""
@@ -47,6 +47,17 @@ ITEM_FOLDER = "item-{}"
 ATTEMPT_VARIABLE = "CIRRO_ATTEMPT"
 """Variable of the electron's environment: the number of its attempt, from 1, counted over all its tries."""
 
+STORED_VARIABLE = "CIRRO_STORED"
+"""Variable of the environment that says what the handle of a stored value (`stored_references.py`) becomes where it is
+unpickled: in a job the folder of the runner, which gives the value; on the server's host `STORED_KEPT`, a handle, or
+`STORED_REFUSED`, an error. Where it is not set, the process belongs to a user, or to another executor."""
+
+STORED_KEPT, STORED_REFUSED = "kept", "refused"
+
+STORED_SOCKET = "stored.socket"
+"""Socket in the folder of the runner. A request is the SHA-256 of a blob and a newline; the answer is JSON:
+``{"path"}``, or ``{"error"}``."""
+
 CHECKPOINT_GOING = "going"
 """File in that folder that exists once the attempt is about to be ended."""
 
@@ -62,6 +73,9 @@ LABEL_RUNNER = "covalent-cirro.runner"
 
 LABEL_FORMAT = "covalent-cirro.call-format"
 """Label of an image: `FORMAT` of the calls that its runner understands."""
+
+LABEL_MODULES = "covalent-cirro.modules"
+"""Label of an image: what can be imported in it (`jobs/image_modules.py`)."""
 
 
 class ExitCode:
@@ -225,6 +239,7 @@ class Call(NamedTuple):
         image: The job's image, with its digest if ECR knows it.
         lattice: Name of its lattice; empty if it is not known.
         not_reused: Why no results of an earlier dispatch were reused; empty if that was not asked for.
+        stored: Stored values that functions, hooks and arguments name.
     """
 
     call_id: str
@@ -238,6 +253,7 @@ class Call(NamedTuple):
     image: Annotated[str, limits.URI_CHARS] = ""
     lattice: Annotated[str, limits.ELECTRON_CHARS] = ""
     not_reused: Annotated[str, limits.MESSAGE_CHARS] = ""
+    stored: Annotated[tuple[StoredInput, ...], limits.MAX_STORED] = ()
 
     @property
     def attempts_before(self) -> int:

@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 from covalent_cirro.contract.fields import shown
+from covalent_cirro.contract.limits import STORED_CHARS
 from covalent_cirro.contract.problems import ProtocolError
 
 MAX_BODIES = 200_000
@@ -52,6 +53,18 @@ class NodeOutput(NamedTuple):
     """The result of an earlier electron of the same call (task packing)."""
 
     node_id: int
+
+
+class StoredInput(NamedTuple):
+    """A stored value that the inputs of a call name; the electron's process asks for it when it unpickles its handle.
+
+    Attributes:
+        label: What it is, for people.
+        blob: Its bytes.
+    """
+
+    label: Annotated[str, STORED_CHARS]
+    blob: Blob
 
 
 Ref: TypeAlias = Blob | Inline

@@ -85,6 +85,16 @@ JOIN lattices p ON p.id = e.parent_lattice_id
 WHERE l.dispatch_id = :dispatch_id
 """
 
+_SELECT_INPUTS = """
+SELECT DISTINCT ea.key, a.storage_path, a.object_key
+FROM lattices l
+JOIN electrons e ON e.parent_lattice_id = l.id
+JOIN electron_assets ea ON ea.meta_id = e.id
+JOIN assets a ON a.id = ea.asset_id
+WHERE l.dispatch_id = :dispatch_id
+  AND (ea.key IN ('function', 'hooks') OR (ea.key = 'output' AND e.name LIKE ':parameter:%'))
+"""
+
 _SELECT_FOLDERS = """
 SELECT e.id, a.storage_path, a.object_key
 FROM lattices l
@@ -342,6 +352,19 @@ def write_options(dispatch_id: str, node_ids: Sequence[int], options: Mapping[st
             ),
             {"ours": OURS, "data": data, "nodes": list(node_ids), "dispatch_id": dispatch_id},
         )
+
+
+def files_of_inputs(dispatch_id: str) -> list[tuple[str, str]]:
+    """Files with functions, hooks and values of a dispatch and of the dispatches above it, as pairs of key and path."""
+    found: list[tuple[str, str]] = []
+    above: str | None = dispatch_id
+    with engine().connect() as connection:
+        while above is not None:
+            rows = connection.execute(statement(_SELECT_INPUTS), {"dispatch_id": above}).fetchall()
+            found += [(key, os.path.join(folder, name)) for key, folder, name in rows]
+            row = connection.execute(statement(_SELECT_PARENT), {"dispatch_id": above}).fetchone()
+            above = row[0] if row is not None else None
+    return found
 
 
 def _correct_paths(dispatch_id: str) -> None:

@@ -196,8 +196,8 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def dispatch(lattice: Any, given: Mapping[str, Any], *, reuse_from: str | None = None) -> str:
-    """Dispatch a lattice.
+def register(lattice: Any, given: Mapping[str, Any], *, reuse_from: str | None = None) -> str:
+    """Hand a lattice to the Covalent server, which starts nothing yet: the first steps of ``ct.dispatch``.
 
     Args:
         lattice: The lattice.
@@ -211,22 +211,41 @@ def dispatch(lattice: Any, given: Mapping[str, Any], *, reuse_from: str | None =
     Raises:
         HostError: No Covalent server answers.
     """
-    import covalent as ct
+    from covalent._dispatcher_plugins.local import LocalDispatcher
 
-    with _answered():
-        if reuse_from is None:
-            return str(ct.dispatch(lattice)(**given))
-        from covalent._dispatcher_plugins.local import LocalDispatcher
-
-        # The steps of ct.dispatch, with the option set on the nodes of the built graph.
+    with _answered(), tempfile.TemporaryDirectory() as folder:
         built = copy.deepcopy(lattice)
+        built.metadata.pop("triggers", None)
         built.build_graph(**given)
-        _ask_to_reuse(built.transport_graph, reuse_from)
-        with tempfile.TemporaryDirectory() as folder:
-            manifest = LocalDispatcher.prepare_manifest(built, folder)
-            LocalDispatcher.register_manifest(manifest)
-            LocalDispatcher.upload_assets(manifest)
-        return str(LocalDispatcher.start(manifest.metadata.dispatch_id))
+        if reuse_from is not None:
+            _ask_to_reuse(built.transport_graph, reuse_from)
+        manifest = LocalDispatcher.prepare_manifest(built, folder)
+        LocalDispatcher.register_manifest(manifest)
+        LocalDispatcher.upload_assets(manifest)
+    return str(manifest.metadata.dispatch_id)
+
+
+def start(lattice: Any, dispatch_id: str) -> None:
+    """Have the server start a dispatch that is registered, or its triggers if it has some: the last step of
+    ``ct.dispatch``.
+
+    Raises:
+        HostError: No Covalent server answers. It may have started the dispatch.
+    """
+    from covalent._dispatcher_plugins.local import LocalDispatcher
+
+    triggers = lattice.metadata.get("triggers")
+    try:
+        with _answered():
+            if triggers:
+                LocalDispatcher.register_triggers(triggers, dispatch_id)
+            else:
+                LocalDispatcher.start(dispatch_id)
+    except HostError as error:
+        raise HostError(
+            f"{error} Dispatch {dispatch_id} may have started: `cirro jobs --dispatch {dispatch_id}` shows its jobs, "
+            f"`cirro stop {dispatch_id}` ends them."
+        ) from error
 
 
 def _ask_to_reuse(graph: Any, dispatch_id: str) -> None:
@@ -284,13 +303,23 @@ def result_text(dispatch_id: str) -> str:
     """The beginning of ``str(result)`` of a dispatch that completed, in one line, as it was when it was pickled.
 
     Nothing is unpickled: the modules of the result's classes need not be here.
+
+    Raises:
+        HostError: No Covalent server answers, or what it has is no result.
     """
     from covalent._results_manager import results_manager
 
-    with _answered(), tempfile.TemporaryDirectory() as folder:
-        results_manager.get_result_manager(dispatch_id, folder).download_result_asset("result")
-        with open(results_manager.get_result_asset_path(folder, "result"), "rb") as file:
-            return " ".join(tobj.read_text(file, tobj.read_header(file), RESULT_BYTES).split())
+    with tempfile.TemporaryDirectory() as folder:
+        with _answered():
+            results_manager.get_result_manager(dispatch_id, folder).download_result_asset("result")
+        try:
+            with open(results_manager.get_result_asset_path(folder, "result"), "rb") as file:
+                return " ".join(tobj.read_text(file, tobj.read_header(file), RESULT_BYTES).split())
+        except (tobj.TobjError, OSError) as error:
+            raise HostError(
+                f"the result of dispatch {dispatch_id}, as the Covalent server at {_server()} has it, cannot be read: "
+                f"{error}. The results of its electrons are in S3: `cirro run --reuse {dispatch_id}` uses them again."
+            ) from error
 
 
 def _why(error: str, stderr: str) -> str:

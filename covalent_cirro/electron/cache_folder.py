@@ -54,7 +54,7 @@ def scratch(cache_dir: str | None) -> str:
         SettingsError: Another user can reach the folder of the option, or it cannot be made.
         LocalFileError: The folder cannot be written: the disk is full, or the server's user has no permission.
     """
-    shared = _folder(cache_dir)
+    shared = common_folder(cache_dir)
     with _guard:
         ours = _ours.get(shared)
         with local_files.errors_about(str(shared)):
@@ -75,7 +75,7 @@ def scratch(cache_dir: str | None) -> str:
 def clear(cache_dir: str | None) -> None:
     """Remove the folders of processes that were killed from ``cache_dir``. Never raises."""
     try:
-        shared = _folder(cache_dir)
+        shared = common_folder(cache_dir)
         private.require_ours(shared)
         with _guard, _alone(shared):
             _clear(shared)
@@ -85,7 +85,12 @@ def clear(cache_dir: str | None) -> None:
         log.warning("What an earlier server may have left in cache_dir=%r was not cleared: %s", cache_dir, error)
 
 
-def _folder(cache_dir: str | None) -> Path:
+def common_folder(cache_dir: str | None) -> Path:
+    """Path of the folder that the processes of this user have their folders in; it need not exist.
+
+    Args:
+        cache_dir: As for `scratch`.
+    """
     if cache_dir and os.path.normpath(cache_dir) != STOCK_DEFAULT:
         return Path(os.path.abspath(os.path.expanduser(cache_dir)))
     from covalent._shared_files.config import get_config

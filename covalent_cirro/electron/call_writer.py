@@ -29,8 +29,9 @@ from covalent_cirro.contract.places import Location, location
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import Call, Package, Task, Tried
 from covalent_cirro.contract.references import Blob, Inline, Input, Joined, NodeOutput, Ref
-from covalent_cirro.covalent_server.assets import Group
-from covalent_cirro.electron import cache_folder, called_with, local_packages
+from covalent_cirro.contract.stored_references import StoredReference
+from covalent_cirro.covalent_server.assets import Group, Node
+from covalent_cirro.electron import cache_folder, called_with, local_packages, stored_inputs
 from covalent_cirro.electron.maps import map_plans
 from covalent_cirro.electron.maps.joined import JoinedLists
 from covalent_cirro.electron.maps.map_plans import MapPlan
@@ -67,11 +68,13 @@ class Written(NamedTuple):
         location: Place of the call in S3.
         call: Content of ``call.json``.
         keys: S3 keys that must not expire while the job waits: that of ``call.json``, and those of its blobs.
+        missing_modules: Modules that its electrons import and that its job will not find.
     """
 
     location: Location
     call: Call
     keys: tuple[str, ...]
+    missing_modules: tuple[str, ...] = ()
 
 
 def new_call_id() -> str:
@@ -88,30 +91,14 @@ async def pickled_by(group: Group, specs: Sequence[ElectronSpec]) -> Pickled:
     return Pickled(header.python_version or group.python, header.cloudpickle_version)
 
 
-async def write_call(
-    store: Store,
-    settings: Settings,
-    dispatch_id: str,
-    group: Group,
-    specs: Sequence[ElectronSpec],
-    pickled: Pickled,
-    *,
-    covalent: str,
-    allowed: Callable[[], Awaitable[None]],
-    image: Callable[[], Awaitable[str]],
-    plan: MapPlan | None = None,
-) -> Written:
-    """Store the blobs of a task group, and then its ``call.json``. The arguments are those of `prepare_call`."""
-    prepared = await prepare_call(
-        store, settings, dispatch_id, group, specs, pickled, covalent=covalent, allowed=allowed, image=image, plan=plan
-    )
-    await store_call(store, prepared, allowed)
-    return prepared
-
-
 async def store_call(store: Store, prepared: Written, allowed: Callable[[], Awaitable[None]]) -> None:
-    """Store the ``call.json`` of a call whose blobs are stored; ``allowed`` is awaited first."""
+    """Store the ``call.json`` of a call whose blobs are stored; ``allowed`` is awaited first.
+
+    Raises:
+        StoredError: A stored value that the call names is gone; nothing is written.
+    """
     await allowed()
+    await stored_inputs.require(store, prepared.location.bucket, prepared.location.prefix, prepared.call.stored)
     await put_call(store, prepared)
 
 
@@ -152,7 +139,8 @@ async def prepare_call(
         joined: Lists whose parts are stored already.
 
     Raises:
-        SettingsError: The task group has more electrons than one job can run.
+        SettingsError: The task group has more electrons than one job can run, or it names a stored value that is in
+            another bucket.
     """
     if len(specs) > MAX_TASKS:
         raise SettingsError(
@@ -165,7 +153,7 @@ async def prepare_call(
     put = _Puts(store, folder, place, allowed)
     arguments = await asyncio.to_thread(called_with.read, group)
 
-    def stored(path: str) -> tuple[Ref, ...] | None:
+    def in_parts(path: str) -> tuple[Ref, ...] | None:
         bodies = joined.find(path, place.bucket, place.prefix) if joined is not None else None
         return bodies if bodies is not None and put.takes(bodies) else None
 
@@ -176,7 +164,7 @@ async def prepare_call(
             if node_id in inside:
                 return NodeOutput(node_id)
             path = group.inputs[node_id]
-            bodies = stored(path)
+            bodies = in_parts(path)
             return Joined(bodies) if bodies is not None else await put(path, is_tobj=True)
 
         async def items() -> Mapped | None:
@@ -184,14 +172,18 @@ async def prepare_call(
                 return None
             return await map_plans.mapped(
                 plan,
-                lambda each: stored(each.path),
+                lambda each: in_parts(each.path),
                 lambda each: put(each.path, is_tobj=each.is_tobj, as_it_is=True),
             )
+
+        async def hooks_of(node: Node) -> Ref:
+            put.references |= dict.fromkeys(await asyncio.to_thread(stored_inputs.in_hooks, node.paths["hooks"]))
+            return await put(node.paths["hooks"], is_tobj=False)
 
         shared = {name: node_id for name, node_id in spec.kwargs.items() if plan is None or name not in plan.lists}
         code, hooks, args, kwargs, of_items = await asyncio.gather(
             put(node.paths["function"], is_tobj=True),
-            put(node.paths["hooks"], is_tobj=False) if "hooks" in node.paths else _no_hooks(),
+            hooks_of(node) if "hooks" in node.paths else _no_hooks(),
             asyncio.gather(*(argument(node_id) for node_id in spec.args)),
             asyncio.gather(*(argument(node_id) for node_id in shared.values())),
             items(),
@@ -225,8 +217,10 @@ async def prepare_call(
         packages=tuple(archives),
         image=await image(),
         lattice=texts.valid(group.lattice[:ELECTRON_CHARS]),
+        stored=stored_inputs.named(put.references, place.bucket, place.prefix),
     )
-    return Written(place, call, (place.call_key, *put.keys))
+    stored = (place.blob_key(each.blob.sha256) for each in call.stored)
+    return Written(place, call, (place.call_key, *put.keys, *stored))
 
 
 async def read_call(store: Store, place: Location) -> Written | None:
@@ -250,6 +244,7 @@ async def earlier_tries(store: Store, place: Location) -> tuple[Tried, ...]:
 
 def _blobs(call: Call) -> list[Blob]:
     refs: list[object] = [package.archive for package in call.packages]
+    refs += [each.blob for each in call.stored]
     for task in call.tasks:
         refs += [task.function, task.hooks]
         for given in (*task.args, *task.kwargs.values()):
@@ -269,7 +264,12 @@ def _header(path: str) -> tobj.Header:
 
 
 class _Puts:
-    """Uploads the files of one call, and counts the bytes of those that are inside ``call.json``."""
+    """Uploads the files of one call, and counts the bytes of those that are inside ``call.json``.
+
+    Attributes:
+        keys: Keys of the blobs.
+        references: Stored values that the pickles name.
+    """
 
     def __init__(self, store: Store, folder: str, place: Location, allowed: Callable[[], Awaitable[None]]) -> None:
         self._store = store
@@ -278,6 +278,7 @@ class _Puts:
         self._place = place
         self._room = INLINE_TOTAL_BYTES
         self.keys: list[str] = []
+        self.references: dict[StoredReference, None] = {}
 
     def takes(self, bodies: Sequence[Ref]) -> bool:
         """Count bodies that are stored already; False, and nothing is counted: those in the document are too many."""
@@ -301,6 +302,8 @@ class _Puts:
             allowed=self._allowed,
         )
         self._room += reserved
+        if is_tobj or as_it_is:
+            self.references |= dict.fromkeys(self._store.stored_in(ref))
         if isinstance(ref, Blob):
             self.keys.append(self._place.blob_key(ref.sha256))
         else:

@@ -14,12 +14,12 @@ from typing import TypeAlias
 
 from covalent._shared_files import TaskCancelledError
 
-from covalent_cirro.aws.store import REFRESH_AFTER_S
+from covalent_cirro.aws.blob_objects import REFRESH_AFTER_S
 from covalent_cirro.contract.places import parse_call_uri
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group, StatusChange
 from covalent_cirro.covalent_server.status_board import board
-from covalent_cirro.electron import cache_folder, host_failures, host_jobs, host_nodes
+from covalent_cirro.electron import cache_folder, host_failures, host_jobs, host_nodes, stored_inputs
 from covalent_cirro.electron.call_writer import ElectronSpec, Written, put_call, read_call
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.handover import (
@@ -134,7 +134,8 @@ async def _wait_for_all(launch: Launch, settings: Settings, job: Job, keep_handl
             async with Progress(engine, launch.dispatch_id, launch.node_ids, job.call, tried) as progress:
                 yield progress.saw
 
-        return await until_ended(engine, launch, settings, job, shown, group, keep_handle)
+        async with stored_inputs.kept_for_dispatch(engine, settings, launch.dispatch_id):
+            return await until_ended(engine, launch, settings, job, shown, group, keep_handle)
 
 
 async def until_ended(

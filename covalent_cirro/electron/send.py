@@ -23,6 +23,7 @@ from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group
 from covalent_cirro.covalent_server.status_board import board
+from covalent_cirro.electron import missing_modules
 from covalent_cirro.electron.call_writer import ElectronSpec, Written, pickled_by, prepare_call, store_call
 from covalent_cirro.electron.engine.definitions import Allowed, build_definition, everything
 from covalent_cirro.electron.engine.engine import Engine, engine_of, retire
@@ -43,7 +44,7 @@ from covalent_cirro.electron.resume import adoption
 from covalent_cirro.electron.reuse import taking
 from covalent_cirro.electron.reuse.taking import Taken
 from covalent_cirro.errors import AccessDenied, CirroError, LocalFileError, NotFound
-from covalent_cirro.jobs import arguments, states
+from covalent_cirro.jobs import arguments, image_modules, reuse_texts, states
 from covalent_cirro.jobs.image_rules import Pickled
 from covalent_cirro.jobs.tags import DISPATCH_TAG, ELECTRON_TAG, LATTICE_TAG, NODE_TAG
 from covalent_cirro.settings import Settings
@@ -145,7 +146,9 @@ async def send_job(
                 return begun
             written = prepared or await prepare(FRESH_S)
             await store_call(engine.store, written, allowed)
-            return written
+            in_image = engine.images.modules(settings.container_image_uri)
+            missing = await missing_modules.find(settings, group, written.call, in_image)
+            return written._replace(missing_modules=missing)
 
         return await _submitted(
             engine, launch, settings, group, store, allowed, keep_handle, asked_before=begun is not None
@@ -264,6 +267,12 @@ async def submit(
     """
     call = written.call
     first = call.tasks[0]
+    # DescribeJobs shows them: no command has to read the call for them (docs/decisions/0020).
+    shown = {
+        ARGUMENTS_PARAMETER: arguments.dump_parameter(first.arguments) if first.arguments else "",
+        image_modules.PARAMETER: image_modules.dump_parameter(written.missing_modules),
+        reuse_texts.PARAMETER: call.not_reused[: reuse_texts.PARAMETER_CHARS],
+    }
 
     async def once(revision: str) -> str:
         return await engine.batch.submit(
@@ -274,8 +283,7 @@ async def submit(
                 definition=revision,
                 parameters={
                     CALL_PARAMETER: call_argument(written.location, secrets.token_hex(16)),
-                    # DescribeJobs shows it: no command has to read the call for it (docs/decisions/0020).
-                    **({ARGUMENTS_PARAMETER: arguments.dump_parameter(first.arguments)} if first.arguments else {}),
+                    **{name: value for name, value in shown.items() if value},
                 },
                 attempts=settings.attempts,
                 timeout_s=settings.time_limit,

@@ -27,7 +27,7 @@ from covalent_cirro.contract.places import Location, node_base, parse_call_uri
 from covalent_cirro.contract.protocol import Call, Task
 from covalent_cirro.covalent_server.assets import PARAMETER_PREFIX, Group, InputParameter, Node
 from covalent_cirro.electron import cache_folder
-from covalent_cirro.electron.call_writer import ElectronSpec, Written, pickled_by, write_call
+from covalent_cirro.electron.call_writer import ElectronSpec, Written, pickled_by, prepare_call, store_call
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.handover import EndedJob, JobHandle, OwnJob
 from covalent_cirro.electron.launches import Launch
@@ -107,11 +107,12 @@ async def upload(
             dict(zip(kwargs, range(first + len(args), first + len(args) + len(kwargs)), strict=True)),
         )
         pickled = await pickled_by(group, [spec])
+        allowed = image_check(engine, settings, pickled)
         with contextlib.closing(Launch(dispatch_id, [node_id])) as launch:
             plan = await files.enter_async_context(inputs.planned(launch, settings, group, [spec]))
             if plan is not None and not plan.length:
                 raise SettingsError(f"{node.name!r} is mapped over no items: there is nothing to run.")
-            return await write_call(
+            written = await prepare_call(
                 engine.store,
                 settings,
                 dispatch_id,
@@ -119,10 +120,12 @@ async def upload(
                 [spec],
                 pickled,
                 covalent="0.240.0",
-                allowed=image_check(engine, settings, pickled),
+                allowed=allowed,
                 image=functools.partial(engine.images.named, settings.container_image_uri),
                 plan=plan,
             )
+            await store_call(engine.store, written, allowed)
+            return written
 
 
 def _parameter_names(function: Callable[..., Any], count: int) -> list[str]:

@@ -14,13 +14,13 @@ from covalent_cirro.contract.protocol import Arguments, Outcome, Reused
 from covalent_cirro.history.instances import Instance
 from covalent_cirro.history.queue_places import JobWait
 from covalent_cirro.history.records import RUNNING, Record
-from covalent_cirro.jobs import explanations, further_tries
+from covalent_cirro.jobs import explanations, further_tries, image_modules
 from covalent_cirro.jobs import states as jobs
 from covalent_cirro.jobs.arguments import differing
 from covalent_cirro.jobs.ends import Evidence
 from covalent_cirro.jobs.formatting import MIB, duration, memory, sentences
 from covalent_cirro.jobs.map_progress import jobs_line
-from covalent_cirro.jobs.reuse_texts import REUSED, origin_text
+from covalent_cirro.jobs.reuse_texts import REUSED, origin_text, reason_lines
 from covalent_cirro.jobs.states import TERMINAL_STATES, JobState
 
 WITHOUT_JOB = "-"
@@ -64,6 +64,8 @@ class Row(NamedTuple):
         call_id: Id of the call; empty where it is not known.
         tried: Rows of earlier jobs of the electron that failed and were submitted again, oldest first.
         arguments: What the electron was called with; of a task group, the first one. Empty where it is not known.
+        not_reused: Why no results of an earlier dispatch were reused; empty if that was not asked for.
+        missing_modules: Modules that it imports and that its job does not find.
     """
 
     dispatch_id: str
@@ -85,6 +87,8 @@ class Row(NamedTuple):
     call_id: str
     tried: tuple[Row, ...] = ()
     arguments: Arguments = ()
+    not_reused: str = ""
+    missing_modules: tuple[str, ...] = ()
 
     @property
     def has_ended(self) -> bool:
@@ -135,6 +139,8 @@ def row_of_job(
         job_id=record.job_id,
         call_id="" if record.call is None else record.call.call_id,
         arguments=record.detail.arguments,
+        not_reused=record.detail.not_reused,
+        missing_modules=record.detail.missing_modules,
     )
 
 
@@ -255,6 +261,16 @@ def reasons(rows: Iterable[Row]) -> list[str]:
             found.setdefault((row.queue, row.reason), []).append(row)
     groups = sorted(found.values(), key=lambda some: -len(some))
     return [f"{len(some)} wait{'s' if len(some) == 1 else ''}: {some[0].why}" for some in groups]
+
+
+def warnings(rows: Iterable[Row]) -> list[str]:
+    """What electrons that have not ended are warned of, each warning once. Of those that have, the end says more."""
+    return image_modules.warning_lines((row.electron, row.missing_modules) for row in rows if not row.has_ended)
+
+
+def why_not_reused(rows: Iterable[Row]) -> list[str]:
+    """Why electrons were not reused, each reason once, that of most electrons first."""
+    return reason_lines((row.electron, row.not_reused) for row in rows if row.not_reused)
 
 
 def differences(rows: Sequence[Row]) -> list[Arguments]:

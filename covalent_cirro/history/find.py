@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from covalent_cirro.aws.batch import job_name
-from covalent_cirro.contract.places import Location, location
+from covalent_cirro.contract.places import Location
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import Arguments, Call, Outcome, Reused, Task
 from covalent_cirro.errors import AccessDenied, CallError, NoSuchElectron, OutcomeError
@@ -18,11 +18,10 @@ from covalent_cirro.history import archive, batch_jobs
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.archive import StoredCall
 from covalent_cirro.history.batch_jobs import ListedJob
-from covalent_cirro.history.electron_list import Row
 from covalent_cirro.history.names import SHORT, JobName, Wanted, choose, listed
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.authentic_outcomes import refused
-from covalent_cirro.jobs.reuse_texts import REUSED, checked_origin
+from covalent_cirro.jobs.reuse_texts import checked_origin
 
 DAY_S = 24 * 3600.0
 
@@ -274,19 +273,6 @@ def call_or_problem(account: Account, place: Location) -> tuple[Call | None, str
         return archive.read_call(account, place), ""
     except CallError as error:
         return None, str(error)
-
-
-def not_reused(account: Account, rows: Iterable[Row]) -> list[tuple[Row, str]]:
-    """The rows whose electrons were to reuse results and do not, and why: one GetObject for each row with a job."""
-    settings = account.settings
-    own = [row for row in rows if row.state != REUSED and row.call_id]
-
-    def why(row: Row) -> str:
-        place = location(settings.s3_bucket_name, settings.key_prefix, row.dispatch_id, row.node_id, row.call_id)
-        call, _ = call_or_problem(account, place)
-        return call.not_reused if call is not None else ""
-
-    return [(row, said) for row, said in zip(own, account.each(why, own), strict=True) if said]
 
 
 def _in_a_group(account: Account, dispatch_id: str, node_id: int) -> list[StoredCall]:

@@ -114,6 +114,7 @@ class Story(NamedTuple):
         end: Kind of its end (`ends.End`); empty before the end.
         why: Why it waits or failed, in AWS's or the runner's words.
         not_reused: Why no results of an earlier dispatch were reused; empty if that was not asked for.
+        missing_modules: Modules that it imports and that its job does not find.
         advice: What to do, with the figure to set; empty where the traceback says all.
         error: The first lines of its traceback.
         periods: Its periods, in order.
@@ -139,6 +140,7 @@ class Story(NamedTuple):
     end: str
     why: str
     not_reused: str
+    missing_modules: tuple[str, ...]
     advice: str
     error: str
     periods: tuple[Period, ...]
@@ -214,6 +216,7 @@ def tell(
         end=explanation.end.value if state in (*TERMINAL_STATES, CANCELLED) else "",
         why=str(turn.reason) if turn is not None else _why(of, record, state, explanations.failure_words(evidence)),
         not_reused=of.call.not_reused if of.call is not None and of.reused is None else "",
+        missing_modules=detail.missing_modules if detail is not None else (),
         advice=explanation.next_step if state == JobState.FAILED.value else "",
         error="\n".join(texts.cut(line, LINE_CHARS) for line in lines),
         periods=tuple(_periods(of, record)),

@@ -5,6 +5,7 @@ This module must not know how they are fetched (`aws/image_labels.py`).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,13 @@ from covalent_cirro.contract.problems import FORMAT
 from covalent_cirro.contract.protocol import (
     LABEL_CLOUDPICKLE,
     LABEL_FORMAT,
+    LABEL_MODULES,
     LABEL_PYTHON,
     LABEL_RUNNER,
     same_cloudpickle,
     same_python,
 )
+from covalent_cirro.jobs import image_modules
 
 STOCK_IMAGE = "public.ecr.aws/covalent/covalent-executor-base"
 """The stock plugin's image, without its tag: its default, and so the default of ``container_image_uri``."""
@@ -97,6 +100,7 @@ class ImageFacts(NamedTuple):
         runner: Version of covalent-cirro.
         call_format: `problems.FORMAT` of the calls that its runner understands.
         entrypoint: ENTRYPOINT of the image.
+        modules: Top-level modules that can be imported in it, without those of Python; `None` where it does not say.
     """
 
     architecture: str
@@ -105,6 +109,7 @@ class ImageFacts(NamedTuple):
     runner: str = ""
     call_format: str = ""
     entrypoint: tuple[str, ...] = ()
+    modules: frozenset[str] | None = None
 
 
 class MissingImage(NamedTuple):
@@ -175,16 +180,28 @@ def contents(manifest: str) -> Manifest:
     return Manifest(child=images.get(ARCHITECTURE), architectures=tuple(sorted(images)))
 
 
-def facts(configuration: bytes) -> ImageFacts:
+def without_ours(manifest: Manifest) -> ImageFacts:
+    """What is known of a list of images that has none for our instances."""
+    return ImageFacts(" and ".join(manifest.architectures))
+
+
+def facts(configuration: bytes, digest: str | None) -> ImageFacts:
     """Parse an image's configuration (OCI Image Specification).
 
+    Args:
+        configuration: Its bytes.
+        digest: Its digest, as the manifest has it; `None` of a manifest that has none: a list in a list of images.
+
     Raises:
-        ValueError, TypeError, AttributeError: It has another form.
+        ValueError, TypeError, AttributeError: It has another digest or form.
     """
+    if f"sha256:{hashlib.sha256(configuration).hexdigest()}" != digest:
+        raise ValueError(f"the configuration of the image does not have its digest {digest}")
     document = json.loads(configuration)
     config: Mapping[str, Any] = document.get("config") or {}
     labels: Mapping[str, Any] = config.get("Labels") or {}
     entrypoint: Sequence[Any] = config.get("Entrypoint") or ()
+    layers: Sequence[Any] = (document.get("rootfs") or {}).get("diff_ids") or ()
     return ImageFacts(
         architecture=str(document.get("architecture") or ""),
         python=str(labels.get(LABEL_PYTHON, "")),
@@ -192,6 +209,7 @@ def facts(configuration: bytes) -> ImageFacts:
         runner=str(labels.get(LABEL_RUNNER, "")),
         call_format=str(labels.get(LABEL_FORMAT, "")),
         entrypoint=tuple(map(str, entrypoint)),
+        modules=image_modules.load(str(labels.get(LABEL_MODULES, "")), layers),
     )
 
 

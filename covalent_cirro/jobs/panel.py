@@ -8,7 +8,7 @@ the UI show all of them as the electron's description.
 from __future__ import annotations
 
 from covalent_cirro.contract import texts
-from covalent_cirro.jobs import arguments, console_links, map_progress
+from covalent_cirro.jobs import arguments, console_links, image_modules, map_progress
 from covalent_cirro.jobs.formatting import moment_utc
 from covalent_cirro.jobs.states import JobDetail, JobState
 
@@ -21,9 +21,11 @@ KEYS = (
     "state",
     "jobs",
     "items",
+    "warning",
     "attempt",
     "waits_for",
     "called_with",
+    "not_reused",
     "tried",
     "last_attempt",
     "log",
@@ -63,6 +65,7 @@ def lines(
     ended = detail.is_terminal
     finished = len(detail.attempts)
     number = max(1, min(finished if ended else finished + 1, max(detail.max_attempts, finished)))
+    attempt = f"{number} of at most {detail.max_attempts}" if detail.max_attempts else str(number)
     last = detail.attempts[-1] if detail.attempts and not ended else None
     log = f"{detail.log_group}: {detail.log_stream}" if detail.log_stream else ""
     partition = console_links.partition_of(region)
@@ -72,13 +75,11 @@ def lines(
         "state": f"{detail.state} since {moment_utc(since)}",
         "jobs": map_progress.jobs_line(detail),
         "items": items,
-        "attempt": ""
-        if detail.array_size
-        else f"{number} of at most {detail.max_attempts}"
-        if detail.max_attempts
-        else str(number),
+        "warning": image_modules.warning(detail.missing_modules) if detail.missing_modules and not ended else "",
+        "attempt": "" if detail.array_size else attempt,
         "waits_for": "" if ended or detail.has_begun else waits_for or _WAITS_FOR.get(detail.state, ""),
         "called_with": arguments.line(detail.arguments),
+        "not_reused": detail.not_reused,
         "tried": tried,
         "last_attempt": (last.reason or last.status_reason) if last else "",
         "log": log,

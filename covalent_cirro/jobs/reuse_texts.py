@@ -12,6 +12,12 @@ from covalent_cirro.contract.protocol import Reused
 REUSED = "REUSED"
 """State of an electron that has the results of an earlier job, and no job of its own."""
 
+PARAMETER = "not_reused"
+"""Parameter of a job that says why no results of an earlier one were reused, for lists that read no ``call.json``."""
+
+PARAMETER_CHARS = 600
+"""Most characters of the parameter: a request for a job has room for 30 KiB (AWS Batch User Guide, Service quotas)."""
+
 
 def origin_text(reused: Reused) -> str:
     """Which job the results come from, in a few words."""

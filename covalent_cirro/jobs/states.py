@@ -11,9 +11,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from covalent_cirro.contract import texts
 from covalent_cirro.contract.places import Location, parse_call_argument
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER, Arguments
+from covalent_cirro.jobs import image_modules, reuse_texts
 from covalent_cirro.jobs.arguments import PARAMETER_CHARS, load_parameter
 
 
@@ -106,6 +108,8 @@ class JobDetail(NamedTuple):
         called_with: The job's `protocol.ARGUMENTS_PARAMETER`; empty without it.
         array_size: Number of jobs of an array job, whose parent this is; 0 for any other job.
         array_states: How many jobs of the array are in each state, in the order of the states; no zeros.
+        lacks: The job's `image_modules.PARAMETER`; empty without it.
+        not_reused: The job's `reuse_texts.PARAMETER`; empty without it.
     """
 
     job_id: str
@@ -132,11 +136,18 @@ class JobDetail(NamedTuple):
     called_with: str = ""
     array_size: int = 0
     array_states: tuple[tuple[str, int], ...] = ()
+    lacks: str = ""
+    not_reused: str = ""
 
     @property
     def arguments(self) -> Arguments:
         """What the job's first electron was called with; empty where that is not known."""
         return load_parameter(self.called_with)
+
+    @property
+    def missing_modules(self) -> tuple[str, ...]:
+        """Modules that the job's electrons import and that it will not find."""
+        return image_modules.load_parameter(self.lacks)
 
     def mac_key_of(self, place: Location) -> str | None:
         """The key with which outcomes of a call are authenticated, if the job was submitted for that call."""
@@ -201,6 +212,8 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
         # A child has the index instead.
         array_size=int(_number(array.get("size"))) if summary or "index" not in array else 0,
         array_states=tuple((state.value, int(summary[state.value])) for state in JobState if summary.get(state.value)),
+        lacks=str(parameters.get(image_modules.PARAMETER) or "")[: image_modules.PARAMETER_CHARS],
+        not_reused=texts.valid(str(parameters.get(reuse_texts.PARAMETER) or "")[: reuse_texts.PARAMETER_CHARS]),
     )
 
 

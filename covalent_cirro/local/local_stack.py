@@ -65,7 +65,7 @@ class Status:
     Attributes:
         endpoint_url: URL of the emulated AWS; `None` where it does not run.
         server_url: URL of the Covalent server and its UI; `None` where it does not run.
-        deployment: Name of the deployment; `None` where there is none yet.
+        deployment: Name of the deployment; `None` where there is none: not yet, or not any more.
         settings: The executor's settings for it.
         jobs: Number of jobs by state, over all queues; all seven states.
     """
@@ -121,10 +121,11 @@ class LocalStack:
             state = self.read()
             if state.emulator is None or not state.emulator.running:
                 state = self._start_emulator(state, say, docker)
-            if not state.settings:
+            if not state.settings or not self._is_deployed(state):
                 say("deploying with CloudFormation")
                 state = self._deploy(state, vcpus or os.cpu_count() or 1)
-                self._write_config(state, covalent_process.CLOSED_PORT)
+                runs = state.server is not None and state.server.running
+                self._write_config(state, _port(state.server) if runs else covalent_process.CLOSED_PORT)
                 self._folder.write(state)
             if server and (state.server is None or not state.server.running):
                 say("starting the Covalent server")
@@ -164,12 +165,12 @@ class LocalStack:
         state = self.read()
         emulator = state.emulator if state.emulator is not None and state.emulator.running else None
         server = state.server if state.server is not None and state.server.running else None
-        deployed = emulator is not None and bool(state.settings)
+        deployed = False
         jobs = dict.fromkeys(JOB_STATES, 0)
-        if deployed:
-            assert emulator is not None
+        if emulator is not None and state.settings:
             try:
-                jobs |= self._jobs(state)
+                deployed = self._is_deployed(state)
+                jobs |= self._jobs(state) if deployed else {}
             except EmulatorError:
                 if processes.ends_within(emulator.identity, ENDING_S):  # it was ending during the call
                     return self.status()
@@ -262,19 +263,32 @@ class LocalStack:
         }
         return replace(state, settings=settings)
 
-    def _jobs(self, state: State) -> dict[str, int]:
-        from botocore.exceptions import BotoCoreError, ClientError
+    def _is_deployed(self, state: State) -> bool:
+        """Whether the deployment is still there: `cirro destroy` deletes it, and not the state."""
+        return state.settings["batch_queue"] in self._queues(state)
 
-        batch = self._client(state, "batch")
-        try:
-            queues = [queue["jobQueueName"] for queue in batch.describe_job_queues()["jobQueues"]]
-            pages = batch.get_paginator("list_jobs").paginate
+    def _queues(self, state: State) -> list[str]:
+        with self._answers(state):
+            queues = self._client(state, "batch").describe_job_queues()["jobQueues"]
+            return [str(queue["jobQueueName"]) for queue in queues]
+
+    def _jobs(self, state: State) -> dict[str, int]:
+        queues = self._queues(state)
+        with self._answers(state):
+            pages = self._client(state, "batch").get_paginator("list_jobs").paginate
             return {
                 status: sum(
                     len(page["jobSummaryList"]) for queue in queues for page in pages(jobQueue=queue, jobStatus=status)
                 )
                 for status in JOB_STATES
             }
+
+    @contextlib.contextmanager
+    def _answers(self, state: State) -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
         except (BotoCoreError, ClientError) as error:
             assert state.emulator is not None
             raise EmulatorError(
@@ -319,13 +333,13 @@ class LocalStack:
     def _start_server(self, state: State) -> State:
         if state.server is not None:
             processes.end(state.server.identity, patience_s=STOP_PATIENCE_S)
-        old_port = int(state.server.url.rpartition(":")[2]) if state.server is not None and state.server.url else None
+        old_port = _port(state.server)
         log = self.state_dir / LOGS / "covalent.log"
         for tries_left in reversed(range(PORT_TRIES)):
             log.unlink(missing_ok=True)
             # Clients that wait for a dispatch of a server that ended find the new one at the same port.
             port = old_port or processes.free_port()
-            old_port = None
+            old_port = 0
             self._write_config(state, port)
             identity = processes.start(
                 [sys.executable, "-m", "covalent_cirro.local.covalent_process", str(port)],
@@ -382,6 +396,11 @@ class LocalStack:
             # Without the user's own profiles; the file need not exist.
             "AWS_CONFIG_FILE": str(self.state_dir / "aws-config"),
         }
+
+
+def _port(server: Service | None) -> int:
+    """Port of a Covalent server; 0 where it has none yet."""
+    return int(server.url.rpartition(":")[2]) if server is not None and server.url else 0
 
 
 def _read_json(path: Path) -> Any:

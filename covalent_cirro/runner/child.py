@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from covalent_cirro.contract.failure_kinds import Failure
-from covalent_cirro.contract.protocol import ATTEMPT_VARIABLE, CHECKPOINT_VARIABLE
+from covalent_cirro.contract.protocol import ATTEMPT_VARIABLE, CHECKPOINT_VARIABLE, STORED_VARIABLE
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -51,6 +51,7 @@ def serve(parent: int, requests: int, replies: int) -> int:
         _restore_surroundings(folder, streams)
         os.environ[CHECKPOINT_VARIABLE] = request["checkpoint"]
         os.environ[ATTEMPT_VARIABLE] = str(request["attempt"])
+        os.environ[STORED_VARIABLE] = request["folder"]
         task = request["task"]
         failure = package_path.install(
             [(package["name"], _opener(package["archive"])) for package in request["packages"]],

@@ -134,6 +134,8 @@ def _run(request: dict[str, Any], task: dict[str, Any], scratch: str) -> _Ended:
         args=[opener(ref) for ref in task["args"]],
         kwargs={key: opener(ref) for key, ref in task["kwargs"].items()},
     )
+    # The process has no network. A node that hands on keeps handles of stored values; another one runs as a job.
+    os.environ[protocol.STORED_VARIABLE] = protocol.STORED_KEPT if task["hands_on"] else protocol.STORED_REFUSED
     if task["hands_on"]:
         cloudpickle.loads = placeholders.loads  # Covalent unpickles the code of a lattice with it
     reading = _Reading(task["name"], task["hands_on"])

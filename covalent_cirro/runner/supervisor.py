@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from covalent_cirro.runner.checkpoints.listener import CheckpointListener
     from covalent_cirro.runner.mapped_job import MappedJob
     from covalent_cirro.runner.s3.s3_client import Client, Pending
+    from covalent_cirro.runner.stored_blobs import StoredBlobs
 
 _STORE_MARGIN_S = 4.0
 """Seconds before SIGKILL that are reserved for the outcome: outputs that are not stored by then are abandoned."""
@@ -91,6 +92,7 @@ class Supervisor:
         self._mapped: Mapped | None = None
         self._items: MappedJob | None = None
         self._checkpoints: list[CheckpointListener] = []
+        self._stored: StoredBlobs | None = None
         listen_to_stops(self._on_sigterm)
         self._memory = usage.Memory({os.getpid(), process.pid, os.getppid()})
 
@@ -211,6 +213,8 @@ class Supervisor:
             self._interrupt = False
         self._times["fetched"] = time.time()
         self._check_stop()
+        if call.stored:
+            self._offer_stored(call)
         return self._run_tasks(call, paths, pump)
 
     def _fetch(self, call: Call, needed: list[Blob]) -> dict[Input, str]:
@@ -245,6 +249,17 @@ class Supervisor:
         """Results of all items before ``stop`` are in S3: their checkpoints are not needed any more."""
         for checkpoint in self._checkpoints:
             checkpoint.remove_done(stop)
+
+    def _offer_stored(self, call: Call) -> None:
+        """Listen to requests for the stored values that the call names."""
+        from covalent_cirro.runner.stored_blobs import StoredBlobs
+
+        client, where = self._client, self._where
+
+        def fetch(blob: Blob) -> str:
+            return blob_transfer.fetch(client, where.bucket, where.prefix, [blob], self._folder, self._wait)[blob]
+
+        self._stored = StoredBlobs(self._folder, call.stored, fetch)
 
     # --- the electrons ---
 
@@ -284,6 +299,8 @@ class Supervisor:
             if isinstance(answer, Failure) and checkpoint is not None and checkpoint.fetch_failed:
                 # The electron did not cause this, whatever it raised: another attempt may succeed.
                 answer = answer._replace(kind=Kind.FETCH, message=checkpoint.fetch_failed)
+            if isinstance(answer, Failure) and self._stored is not None and self._stored.failed:
+                answer = answer._replace(kind=Kind.FETCH, message=self._stored.failed)
             stopped = pump.terminating or (isinstance(answer, Failure) and self._left_its_host(answer))
             if isinstance(answer, Failure) and stopped and answer.kind != Kind.ITEMS:
                 answer = exits.terminated(task.name, answer)

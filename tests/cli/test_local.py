@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,32 @@ def test_two_folders_never_meet(emulated: LocalStack, tmp_path: Path, cirro: Cir
         other.down()
     assert not other.state_dir.exists()
     assert emulated.status().endpoint_url is not None
+
+
+def test_a_deployment_that_was_destroyed_is_not_named_and_is_made_again(tmp_path: Path, cirro: Cirro) -> None:
+    """`cirro destroy` deletes it in the emulated account, and knows nothing of the local stack's state."""
+    playground = LocalStack(tmp_path / "state")
+    try:
+        playground.up(vcpus=2)
+        emulator = playground.read().emulator
+        done = subprocess.run(
+            [sys.executable, "-c", "from covalent_cirro.cli import main; main()", "destroy", "--yes"],
+            env=playground.environment(os.environ),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        gone = playground.status()
+        assert (gone.deployment, dict(gone.settings)) == (None, {})
+        shown = cirro("local", "status", "--state-dir", playground.state_dir)
+        assert "not made" in shown.output
+        again = playground.up(vcpus=2)
+        assert again.deployment == DEPLOYMENT
+        assert again.settings["batch_queue"]
+        assert playground.read().emulator == emulator
+    finally:
+        playground.down()
 
 
 def test_down_ends_the_jobs_too(tmp_path: Path, cirro: Cirro) -> None:

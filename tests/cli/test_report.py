@@ -110,6 +110,7 @@ def test_the_page_has_all_of_it_and_needs_nothing_else(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert str(path) in result.output.replace("\n", "")
     assert "cost" in result.output
+    assert re.search(r"^flaky +1 +2 .*\$.* [12] [\w.]+ spot", result.output, re.MULTILINE)
     for name in ("square", "flaky", "refuse", account.dispatch_id, "Attempts lost with their instance"):
         assert name in html
     assert not re.search(r"(src|href)\s*=|<script|@import|url\(|http://|https://", html)

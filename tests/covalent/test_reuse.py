@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,10 @@ def test_only_what_was_edited_and_what_depends_on_it_runs_again(stack: Any, tmp_
     assert story["not_reused"] == ""
     shown = cirro(stack, "show", f"{second}:{rows['total']['node_id']}")
     assert re.search(r"not reused +argument numbers is another one", shown)
+    assert "total: not reused: argument numbers is another one\n" in cirro(stack, "jobs", "--dispatch", second)
+    url = f"{stack.server_url}/api/v1/dispatches/{second}/electron/{rows['total']['node_id']}"
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        assert "not reused: argument numbers is another one" in json.load(answer)["description"]
     assert cirro(stack, "logs", load) == "loading 4\n"
     assert ct.get_result(second).get_node_result(rows["load"]["node_id"])["stdout"] == "loading 4\n"
     report = json.loads(cirro(stack, "report", "--json", second))

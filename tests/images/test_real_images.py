@@ -32,6 +32,7 @@ from covalent_cirro.deployment.images.recipe import (
     write_runner_context,
 )
 from covalent_cirro.errors import ImageError
+from covalent_cirro.jobs import image_modules
 from covalent_cirro.jobs.image_rules import PYTHONS
 from tests.images.conftest import BASE, silent
 
@@ -64,11 +65,15 @@ def test_the_labels_are_what_the_container_says(
         "import sys, importlib.metadata as m; print('%d.%d' % sys.version_info[:2]); "
         "print(m.version('cloudpickle')); print(m.version('covalent-cirro'))",
     ).splitlines()
-    call_format = said(engine, built.reference, "from covalent_cirro.contract.protocol import FORMAT; print(FORMAT)")
+    call_format = said(engine, built.reference, "from covalent_cirro.contract.problems import FORMAT; print(FORMAT)")
     assert ".".join(labels[protocol.LABEL_PYTHON].split(".")[:2]) == python == PYTHON
     assert labels[protocol.LABEL_CLOUDPICKLE] == cloudpickle
     assert labels[protocol.LABEL_RUNNER] == runner == __version__ == labels["org.opencontainers.image.version"]
     assert labels[protocol.LABEL_FORMAT] == call_format
+    modules = image_modules.load(labels[protocol.LABEL_MODULES], built.image.layers)
+    assert modules is not None
+    assert {"awscrt", "cloudpickle", "covalent_cirro", "pip"} <= modules
+    assert not modules & {"json", "covalent"}
     assert labels["org.opencontainers.image.base.name"] == f"docker.io/library/{BASE}"
 
 
@@ -175,7 +180,9 @@ def test_what_docker_buildx_is_told_builds_the_image(
         assert built.changed
         assert said(engine, built.reference, "import six; print('six')") == "six"
         assert built.image.architecture == "amd64"
-        assert {**built.image.labels, **runner.image.labels} == built.image.labels
+        modules = built.image.labels[protocol.LABEL_MODULES]
+        assert "six" in modules.split()
+        assert {**built.image.labels, **runner.image.labels, protocol.LABEL_MODULES: modules} == built.image.labels
     finally:
         engine.untag(built.reference)
 
@@ -319,7 +326,8 @@ def test_an_image_of_ones_own_on_top_of_the_runners(
     (folder / ".dockerignore").write_text("data\n")
     first = build(recipe)
     assert said(engine, first.reference, "print(open('model').read())") == "weights of today"
-    assert first.image.labels.items() >= runner.image.labels.items()
+    inherited = {name: value for name, value in runner.image.labels.items() if name != protocol.LABEL_MODULES}
+    assert first.image.labels.items() >= inherited.items()
     (folder / "data").write_text("large")
     assert not build(recipe).changed
     (folder / "model").write_text("weights of tomorrow")

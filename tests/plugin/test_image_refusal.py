@@ -21,10 +21,12 @@ from covalent_cirro.electron import send as submission
 from covalent_cirro.electron import without_server
 from covalent_cirro.electron.launches import Launch
 from covalent_cirro.errors import ImageError
+from covalent_cirro.jobs import image_modules
+from covalent_cirro.jobs.states import parse_job
 from covalent_cirro.settings import BY_NAME
 from tests.access import control
 from tests.plugin.conftest import Account
-from tests.pushed_images import Pushes
+from tests.pushed_images import Pushes, digest_of
 
 Make = Callable[..., CirroBatchExecutor]
 Go = Callable[..., Awaitable[Any]]
@@ -98,6 +100,14 @@ def reverse(data: bytes) -> bytes:
     return data[::-1]
 
 
+def train(data: bytes) -> bytes:
+    """An electron that imports what is nowhere."""
+    import einops  # type: ignore[import-not-found]
+    import lab  # type: ignore[import-not-found]
+
+    return bytes(lab.train(einops, data))
+
+
 async def run(made: CirroBatchExecutor) -> Any:
     """By the stock class's own method."""
     return await made.run(reverse, [NOISE], {}, {"dispatch_id": str(uuid.uuid4()), "node_id": 3})
@@ -107,12 +117,12 @@ async def run(made: CirroBatchExecutor) -> Any:
 def send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Go:
     """As Covalent's server sends an electron, whose files are given instead of looked up in its database."""
 
-    async def go(made: CirroBatchExecutor) -> Any:
+    async def go(made: CirroBatchExecutor, electron: Callable[[bytes], bytes] = reverse) -> Any:
         folder = tmp_path / str(uuid.uuid4())
         folder.mkdir()
-        function, argument = without_server._pickle(str(folder), reverse, [NOISE])
+        function, argument = without_server._pickle(str(folder), electron, [NOISE])
         group = Group(
-            nodes={0: Node(0, 0, "reverse", {"function": function})},
+            nodes={0: Node(0, 0, electron.__name__, {"function": function})},
             inputs={1: argument},
             lattice="lattice",
             python=platform.python_version(),
@@ -204,6 +214,38 @@ async def test_an_image_that_can_run_it_is_looked_at_once(
     repository.count()
     assert await run(made) == NOISE[::-1]
     assert repository.calls(LOOKS) == {}
+
+
+@pytest.mark.parametrize(
+    ("layers", "warned"),
+    [
+        pytest.param((b"layer",), "it imports lab, which the job's image", id="the image that the label is of"),
+        pytest.param((b"layer", b"more"), "", id="one that was built on it"),
+    ],
+)
+async def test_an_electron_that_imports_what_its_image_lacks_is_warned_of(
+    repository: Repository,
+    executor: Make,
+    send: Go,
+    account: Account,
+    caplog: pytest.LogCaptureFixture,
+    layers: tuple[bytes, ...],
+    warned: str,
+) -> None:
+    """In the server's log, and for every list of jobs in a parameter of its job. Nothing more is asked of AWS."""
+    modules = image_modules.dump({"einops", "cloudpickle"}, [digest_of(b"layer")])
+    labels = {**GOOD, protocol.LABEL_MODULES: modules}
+    repository.pushes.image(repository.name, "1", labels=labels, layers=layers)
+    repository.count()
+    with caplog.at_level(logging.WARNING, logger="covalent_cirro.electron.missing_modules"):
+        sent = await send(executor(container_image_uri=f"{repository.uri}:1"), train)
+    assert repository.calls(LOOKS) == {"ecr:BatchGetImage": 1, "ecr:GetDownloadUrlForLayer": 1}
+    [job] = account.client("batch").describe_jobs(jobs=[sent.job_id])["jobs"]
+    assert job["parameters"].get(image_modules.PARAMETER, "") == ("lab" if warned else "")
+    assert parse_job(job).missing_modules == (("lab",) if warned else ())
+    assert bool(caplog.records) == bool(warned)
+    assert warned in caplog.text
+    account.client("batch").terminate_job(jobId=sent.job_id, reason="the test is over")
 
 
 async def test_of_an_image_for_several_processors_ours_is_looked_at(repository: Repository, executor: Make) -> None:

@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from covalent._workflow.transportable_object import TransportableObject
 
+from covalent_cirro.aws import blob_objects
 from covalent_cirro.aws import store as store_module
+from covalent_cirro.aws.blob_objects import BlobObjects
 from covalent_cirro.aws.blobs import Source
+from covalent_cirro.aws.clients import Awaited, run_blocking
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.aws.store import Store
+from covalent_cirro.contract import checksums
 from covalent_cirro.contract.references import Blob, Inline
 from covalent_cirro.electron.engine.engine import close_engines, engine_of
 from covalent_cirro.errors import CirroError, DigestMismatch
@@ -120,7 +125,7 @@ async def test_an_old_blob_is_renewed_without_sending_it(files: Files, monkeypat
     source = files.source(noise(200_000, 6))
     blob = await files.put(source)
     monkeypatch.setattr(store_module, "TRUSTED_FOR_S", -1.0)
-    monkeypatch.setattr(store_module, "REFRESH_AFTER_S", -1.0)
+    monkeypatch.setattr(blob_objects, "REFRESH_AFTER_S", -1.0)
     files.account.emulator.calls.reset()
     assert await files.put(source) == blob
     assert files.calls() == {"s3:HeadObject": 1, "s3:CopyObject": 1}
@@ -257,3 +262,38 @@ async def test_no_temporary_file_is_left(files: Files) -> None:
             files.source(noise(100_000, 12)), "no-such-bucket-here", "", str(files.folder / "cache"), inline=False
         )
     assert list((files.folder / "cache").iterdir()) == []
+
+
+class RefusesLargeCopies(Awaited):
+    """A client of an S3 that takes every object for one of more than 5 GB."""
+
+    async def copy_object(self, **_: Any) -> None:
+        said = {
+            "Code": "InvalidRequest",
+            "Message": "The specified copy source is larger than the maximum allowable size",
+        }
+        raise ClientError({"Error": said}, "CopyObject")
+
+
+def test_an_object_that_is_too_large_for_one_copy_is_renewed_in_parts(account: Account, tmp_path: Path) -> None:
+    """With the checksum that it had; one that is gone is told as such, and no upload is left over."""
+    s3, bucket, access = account.client("s3"), account.settings["s3_bucket_name"], Access(None, None, None, None)
+    path = tmp_path / "large"
+    path.write_bytes(noise(checksums.PART_BYTES * 2 + 5, 77))
+    blob = Blob("ab" * 32, path.stat().st_size, "raw", path.stat().st_size)
+    key = f"cirro/blobs/{blob.sha256}"
+    blob_objects.upload(s3, blob, str(path), bucket, key, access)
+    objects = BlobObjects(RefusesLargeCopies(s3), access)
+    before = run_blocking(objects.head(bucket, key))
+    account.emulator.calls.reset()
+    assert run_blocking(objects.renew(bucket, key))
+    assert account.emulator.calls.counts()["s3:UploadPartCopy"]["count"] == 3
+    after = run_blocking(objects.head(bucket, key))
+    assert before is not None
+    assert after is not None
+    assert after["ChecksumSHA256"] == before["ChecksumSHA256"]
+    assert blob_objects.is_whole(after, blob, str(path))
+    assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == path.read_bytes()
+    s3.delete_object(Bucket=bucket, Key=key)
+    assert not run_blocking(objects.renew(bucket, key))
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)

@@ -21,6 +21,7 @@ import cloudpickle
 import pytest
 from covalent._workflow.transportable_object import TransportableObject
 
+from covalent_cirro.contract.protocol import STORED_VARIABLE
 from covalent_cirro.electron import host_process, result_writer
 from covalent_cirro.electron.host_process import PASSED_ON, BrokenProcess, NodeRun
 from covalent_cirro.electron.launches import Launch
@@ -141,7 +142,7 @@ async def test_the_environment_has_nothing_of_the_servers(home: Path, tmp_path: 
     """Only names of the list; no secret in any value; AWS's clients do not ask the metadata service."""
     environment = await found(tmp_path, "dict(os.environ)")
     assert not any(value in json.dumps(environment) for value in ("very-secret", "AKIASECRET", str(home)))
-    ours = {"HOME", "TMPDIR", "AWS_EC2_METADATA_DISABLED", "PYTHONUSERBASE"}
+    ours = {"HOME", "TMPDIR", "AWS_EC2_METADATA_DISABLED", "PYTHONUSERBASE", STORED_VARIABLE}
     assert environment.keys() <= {*PASSED_ON, *ours, "LC_CTYPE"}  # Python itself sets that one (PEP 538)
     assert environment["AWS_EC2_METADATA_DISABLED"] == "true"
 

@@ -12,7 +12,7 @@ from covalent._workflow.transportable_object import TransportableObject
 from hypothesis import given
 from hypothesis import strategies as st
 
-from covalent_cirro.aws.blobs import Source, decode, encode, stage
+from covalent_cirro.aws.blobs import Encoder, Source, decode, stage
 from covalent_cirro.contract.references import Blob
 from covalent_cirro.electron.local_packages import locate, pack
 from covalent_cirro.errors import DigestMismatch, SettingsError
@@ -23,7 +23,9 @@ CONTENTS = st.one_of(st.binary(max_size=3000), st.binary(min_size=1, max_size=20
 def encoded(data: bytes) -> tuple[Blob, bytes]:
     """A blob and its stored bytes."""
     file = io.BytesIO()
-    return encode([data] if data else [], file), file.getvalue()
+    encoder = Encoder(file)
+    encoder.write(data)
+    return encoder.finish(), file.getvalue()
 
 
 @given(CONTENTS)

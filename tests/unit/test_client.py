@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -15,13 +16,16 @@ from typing import Any
 
 import covalent as ct
 import pytest
+import requests
 from click.testing import CliRunner
+from covalent._dispatcher_plugins.local import LocalDispatcher
+from covalent._results_manager import results_manager
 
 from covalent_cirro.cli import main
 from covalent_cirro.cli import run as run_command
 from covalent_cirro.covalent_server import client
 from covalent_cirro.errors import HostError, SettingsError
-from covalent_cirro.history import account, board
+from covalent_cirro.history import account, board, find
 
 FILE = """
 import covalent as ct
@@ -113,7 +117,8 @@ def test_ctrl_c_cancels_as_soon_as_the_dispatch_is_under_way(file: Path, monkeyp
             raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(client, "dispatch", lambda *_, **__: "d0")
+    monkeypatch.setattr(client, "register", lambda *_, **__: "d0")
+    monkeypatch.setattr(client, "start", lambda *_: None)
     monkeypatch.setattr(client, "cancel", cancelled.append)
     monkeypatch.setattr(client, "status", lambda dispatch_id: "CANCELLED")
     monkeypatch.setattr(account, "open_account", open_account)
@@ -122,6 +127,146 @@ def test_ctrl_c_cancels_as_soon_as_the_dispatch_is_under_way(file: Path, monkeyp
     assert result.exit_code == run_command.INTERRUPTED, result.output
     assert cancelled == ["d0"]
     assert json.loads(result.stdout)["status"] == "CANCELLED"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A Covalent server that does what it is told; what it is told."""
+    told: list[str] = []
+    monkeypatch.setattr(client, "register", lambda *_, **__: told.append("register") or "d0")
+    monkeypatch.setattr(client, "start", lambda _, dispatch_id: told.append(f"start {dispatch_id}"))
+    monkeypatch.setattr(client, "cancel", lambda dispatch_id: told.append(f"cancel {dispatch_id}"))
+    monkeypatch.setattr(client, "status", lambda dispatch_id: "CANCELLED")
+    monkeypatch.setattr(account, "open_account", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(board, "Board", lambda *_, **__: SimpleNamespace(look=list))
+    return told
+
+
+@pytest.mark.parametrize("options", [[], ["--detach"]])
+def test_ctrl_c_while_the_server_starts_the_dispatch_cancels_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch, server: list[str], options: list[str]
+) -> None:
+    """The request is not broken off: what the server may have begun would go on, and nobody would know its id."""
+
+    def start(_: object, dispatch_id: str) -> None:
+        signal.raise_signal(signal.SIGINT)
+        server.append(f"start {dispatch_id}")
+
+    monkeypatch.setattr(client, "start", start)
+    result = CliRunner().invoke(main, ["run", *options, "--json", f"{file}:flow", "--x", "1"])
+    assert result.exit_code == run_command.INTERRUPTED, result.output
+    assert server == ["register", "start d0", "cancel d0"]
+    assert json.loads(result.stdout)["status"] == "CANCELLED"
+
+
+def test_ctrl_c_during_the_first_look_waits_for_its_end(
+    file: Path, monkeypatch: pytest.MonkeyPatch, server: list[str]
+) -> None:
+    """It imports much; an import that is broken off can leave a module that fails when it is used next."""
+
+    class Looking:
+        problem, pause_s, hosts = "", 1.0, None
+
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def look(self) -> list[object]:
+            server.append("looks")
+            if server.count("looks") == 1:
+                signal.raise_signal(signal.SIGINT)
+            server.append("looked")
+            return []
+
+    monkeypatch.setattr(board, "Board", Looking)
+    monkeypatch.setattr(run_command, "_cost", lambda *_: "")
+    monkeypatch.setattr(client, "error", lambda _: "")
+    result = CliRunner().invoke(main, ["run", f"{file}:flow", "--x", "1"])
+    assert result.exit_code == run_command.INTERRUPTED, result.output
+    assert server[:5] == ["register", "start d0", "looks", "looked", "cancel d0"]
+
+
+def test_a_command_that_ignores_ctrl_c_goes_on_ignoring_it() -> None:
+    """As one that a script starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with run_command._ctrl_c_later():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_before_the_server_starts_anything_ends_the_command(
+    file: Path, monkeypatch: pytest.MonkeyPatch, server: list[str]
+) -> None:
+    """There is nothing to cancel."""
+
+    def register(*_: object, **__: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client, "register", register)
+    result = CliRunner().invoke(main, ["run", f"{file}:flow", "--x", "1"])
+    assert result.exit_code == run_command.INTERRUPTED
+    assert "nothing was started" in result.stderr
+    assert server == []
+
+
+def test_a_second_ctrl_c_says_which_dispatch_may_go_on(
+    file: Path, monkeypatch: pytest.MonkeyPatch, server: list[str]
+) -> None:
+    """And the commands that show and end its jobs."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client, "start", interrupted)
+    monkeypatch.setattr(client, "cancel", interrupted)
+    result = CliRunner().invoke(main, ["run", f"{file}:flow", "--x", "1"])
+    assert result.exit_code == run_command.INTERRUPTED
+    assert (
+        "dispatch d0 may go on: `cirro jobs --dispatch d0` shows its jobs, `cirro stop d0` ends them" in result.stderr
+    )
+
+
+def test_a_dispatch_that_is_not_waited_for_says_where_its_reasons_are_shown(
+    file: Path, monkeypatch: pytest.MonkeyPatch, server: list[str]
+) -> None:
+    """They are known only once the server has looked."""
+    monkeypatch.setattr(find, "dispatch_named", lambda *_: "e1")
+    result = CliRunner().invoke(main, ["run", "--reuse", "e1", "--detach", f"{file}:flow", "--x", "1"])
+    assert (result.exit_code, result.stdout) == (0, "d0\n")
+    assert "`cirro jobs --dispatch d0` shows what is reused from e1, and why the rest is not" in result.stderr
+    assert server == ["register", "start d0"]
+
+
+def test_a_dispatch_whose_start_was_not_answered_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have started."""
+
+    def broken(*_: object) -> None:
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(LocalDispatcher, "start", broken)
+    with pytest.raises(HostError, match=r"no Covalent server answers.*Dispatch d0 may have started.*`cirro stop d0`"):
+        client.start(SimpleNamespace(metadata={}), "d0")
+
+
+@pytest.mark.parametrize("content", [b"", b"no result", bytes(64), None])
+def test_a_result_that_cannot_be_read_is_no_traceback(monkeypatch: pytest.MonkeyPatch, content: bytes | None) -> None:
+    """The dispatch has completed all the same; its id and what to do are said."""
+
+    class Manager:
+        def __init__(self, _: str, folder: str) -> None:
+            self._path = Path(results_manager.get_result_asset_path(folder, "result"))
+
+        def download_result_asset(self, _: str) -> None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if content is not None:
+                self._path.write_bytes(content)
+
+    monkeypatch.setattr(results_manager, "get_result_manager", Manager)
+    with pytest.raises(HostError, match=r"the result of dispatch d0.*cannot be read.*`cirro run --reuse d0`"):
+        client.result_text("d0")
+    assert run_command._result("d0").startswith("not shown: the result of dispatch d0")
 
 
 PICKLES_AT_ONCE = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 from importlib import metadata
 from pathlib import Path
@@ -92,6 +93,9 @@ def test_cirro_commands_in_the_documents_exist() -> None:
                     break
                 command = below
                 words.pop(0)
+            if command.context_settings.get("allow_interspersed_args") is False:
+                # What follows FILE:LATTICE are arguments of the lattice.
+                words = list(itertools.takewhile(lambda word: ".py" not in word, words))
             known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
             assert all(word in known for word in words if word.startswith("--")), f"{page.name}: cirro {line}"
             assert not isinstance(command, click.Group) or not words or words[0] == "|", f"{page.name}: cirro {line}"

@@ -10,15 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from covalent_cirro.aws.batch import job_name
+from covalent_cirro.cli.jobs import look
 from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.places import location
 from covalent_cirro.contract.protocol import Log, NodeResult, Outcome, Usage
 from covalent_cirro.electron.call_writer import new_call_id
-from covalent_cirro.errors import NoSuchElectron
+from covalent_cirro.errors import AwsError, NoSuchElectron
 from covalent_cirro.history import names
 from covalent_cirro.history import story as stories
 from covalent_cirro.history.account import QUEUE_KINDS
-from covalent_cirro.history.electron_list import WITHOUT_JOB, Row, counts, folded, ordered, row_of_call, row_of_job
+from covalent_cirro.history.electron_list import (
+    WITHOUT_JOB,
+    Row,
+    counts,
+    folded,
+    ordered,
+    row_of_call,
+    row_of_job,
+    warnings,
+    why_not_reused,
+)
 from covalent_cirro.history.find import CallHistory, Electron
 from covalent_cirro.history.names import JobName, Wanted
 from covalent_cirro.history.records import Record, parse_record
@@ -203,6 +214,50 @@ def test_the_host_of_a_lost_attempt_is_the_instance_that_aws_names() -> None:
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
+
+
+def test_rows_have_what_the_jobs_parameters_say() -> None:
+    """Modules that the job will not find, and why nothing was reused; each is told once, whatever it applies to."""
+    parameters = {**described()["parameters"], "missing_modules": "lab", "not_reused": "lab/models.py changed"}
+    row = row_of_job(record(status="RUNNABLE", parameters=parameters), None, now=0.0)
+    assert (row.missing_modules, row.not_reused) == (("lab",), "lab/models.py changed")
+    rows = [row, row._replace(node_id=4), row_of_job(record(), None, now=0.0)]
+    [warning] = warnings(rows)
+    assert warning.startswith("train: it imports lab, which the job's image")
+    assert why_not_reused(rows) == ["train (2): not reused: lab/models.py changed"]
+
+
+@pytest.mark.parametrize(
+    ("state", "warns"), [("RUNNABLE", True), ("RUNNING", True), ("FAILED", False), ("SUCCEEDED", False)]
+)
+def test_an_electron_that_has_ended_is_warned_of_nothing(state: str, warns: bool) -> None:
+    """It has found the modules after all, or its end says which one it did not find."""
+    row = row_of_job(record(), None, now=0.0)._replace(state=state, missing_modules=("lab",))
+    assert bool(warnings([row])) == warns
+
+
+class OldBoard:
+    """A list whose next look fails with an error."""
+
+    problem = "ECS does not answer"
+
+    def __init__(self, error: AwsError) -> None:
+        self._error = error
+
+    def look(self) -> list[Row]:
+        raise self._error
+
+
+def test_a_list_that_is_watched_stays_while_aws_does_not_answer() -> None:
+    """With a note; an error that will not pass ends the command."""
+    before = [row_of_job(record(), None, now=0.0)]
+    throttled = AwsError("Rate exceeded", operation="batch:ListJobs", code="Throttling", retryable=True)
+    rows, note = look(OldBoard(throttled), before)  # type: ignore[arg-type]
+    assert rows == before
+    assert note == "; not up to date: Rate exceeded; ECS does not answer"
+    refused = AwsError("no", operation="batch:ListJobs", code="AccessDenied")
+    with pytest.raises(AwsError):
+        look(OldBoard(refused), before)  # type: ignore[arg-type]
 
 
 def test_rows_are_in_the_order_of_what_matters() -> None:

@@ -17,7 +17,7 @@ from covalent_cirro.aws.image_labels import ImageVersions
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.contract import problems, protocol
 from covalent_cirro.errors import ImageError
-from covalent_cirro.jobs import image_rules
+from covalent_cirro.jobs import image_modules, image_rules
 from covalent_cirro.jobs.image_rules import (
     EcrImage,
     ImageFacts,
@@ -118,6 +118,11 @@ def test_a_list_of_images_points_to_the_one_for_our_instances() -> None:
     assert contents(json.dumps({"config": {"digest": "d4"}, "layers": []})).config == "d4"
 
 
+def read(configuration: bytes) -> ImageFacts:
+    """What a configuration says that has the digest of its manifest."""
+    return facts(configuration, f"sha256:{hashlib.sha256(configuration).hexdigest()}")
+
+
 def test_labels_architecture_and_entrypoint_are_read() -> None:
     """And an image without any of them is one of which nothing is known."""
     labels = {
@@ -126,9 +131,24 @@ def test_labels_architecture_and_entrypoint_are_read() -> None:
         protocol.LABEL_RUNNER: "0.3.0",
         protocol.LABEL_FORMAT: "1",
     }
-    config = {"architecture": "amd64", "config": {"Labels": labels, "Entrypoint": ["tini", "--"]}}
-    assert facts(json.dumps(config).encode()) == ImageFacts("amd64", "3.11.7", "3.1.2", "0.3.0", "1", ("tini", "--"))
-    assert facts(b'{"config": {"Labels": null}}') == ImageFacts("")
+    labels[protocol.LABEL_MODULES] = image_modules.dump({"torch", "lab"}, ["sha256:a"])
+    config = {
+        "architecture": "amd64",
+        "config": {"Labels": labels, "Entrypoint": ["tini", "--"]},
+        "rootfs": {"type": "layers", "diff_ids": ["sha256:a"]},
+    }
+    found = ImageFacts("amd64", "3.11.7", "3.1.2", "0.3.0", "1", ("tini", "--"), frozenset({"torch", "lab"}))
+    assert read(json.dumps(config).encode()) == found
+    config["rootfs"] = {"type": "layers", "diff_ids": ["sha256:a", "sha256:more"]}
+    assert read(json.dumps(config).encode()).modules is None
+    assert read(b'{"config": {"Labels": null}}') == ImageFacts("")
+
+
+@pytest.mark.parametrize("digest", [None, "sha256:0"])
+def test_a_configuration_that_is_another_than_the_manifest_names_is_refused(digest: str | None) -> None:
+    """Whoever reads it: the server before a job, and the commands."""
+    with pytest.raises(ValueError, match="does not have its digest"):
+        facts(b"{}", digest)
 
 
 # --- decisions --------------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import os
 import re
 import subprocess
 import sys
@@ -27,6 +29,7 @@ from covalent_cirro.deployment.images.docker_engine import DockerEngine, LocalIm
 from covalent_cirro.deployment.images.recipe import Recipe
 from covalent_cirro.deployment.images.repository import PushedImage, Repository
 from covalent_cirro.errors import ImageError, NotFound, SettingsError
+from covalent_cirro.jobs import image_modules
 from covalent_cirro.jobs.image_rules import PYTHONS
 from docs.make_rooms import PACKAGE, imports, room
 from tests.fake_engine import TRUE, FakeEngine, contents
@@ -328,10 +331,11 @@ def test_what_has_not_changed_is_not_built_again(tmp_path: Path) -> None:
     assert [built.changed for built in first] == [True] * 3
     assert [built.changed for built in again] == [False] * 3
     assert [built.reference for built in again] == [built.reference for built in first]
-    assert len({built.reference for built in first}) == len(engine.builds) == 3
+    # Each is built, and then labelled with what its container says.
+    assert len({built.reference for built in first}) == len(engine.builds) / 2 == 3
     requirements.write_text("six\nrich\n")
     assert build.build(engine, recipes[2], silent).changed
-    assert engine.builds[-1][2]["docker/requirements.txt"] == b"six\nrich\n"
+    assert engine.builds[-2][2]["docker/requirements.txt"] == b"six\nrich\n"
     assert not any(re.search(r"-[0-9a-f]{8}$", name) for name in engine.images)
 
 
@@ -371,14 +375,36 @@ def test_the_base_is_given_by_its_digest(given: str | None, digests: tuple[str, 
 
 
 def test_labels_that_do_not_tell_the_truth_are_put_right() -> None:
-    """By what the container itself says; true ones stay, with the minor version of Python for all of it."""
-    lies = {**TRUE.labels, protocol.LABEL_CLOUDPICKLE: "1.0"}
+    """By what the container itself says."""
+    lies = {**TRUE.labels, protocol.LABEL_CLOUDPICKLE: "1.0", protocol.LABEL_PYTHON: image_recipe.PYTHON}
     built = build.build(FakeEngine(labels=lies), Recipe(), silent)
     assert {**built.image.labels, **TRUE.labels} == built.image.labels
-    minor = {**TRUE.labels, protocol.LABEL_PYTHON: image_recipe.PYTHON}
-    engine = FakeEngine(labels=minor)
-    assert build.build(engine, Recipe(), silent).image.labels == minor
-    assert len(engine.builds) == 1
+
+
+def test_a_label_has_the_modules_for_the_layers_of_the_image() -> None:
+    """As the container lists them. Of an image that is built on this one and adds to it, the label says nothing."""
+    image = build.build(FakeEngine(), Recipe(), silent).image
+    label = image.labels[protocol.LABEL_MODULES]
+    assert image_modules.load(label, image.layers) == {"cloudpickle", "covalent_cirro", "numpy"}
+    assert image_modules.load(label, [*image.layers, "sha256:more"]) is None
+
+
+def test_the_modules_of_an_environment_are_listed(tmp_path: Path) -> None:
+    """Packages, modules and folders on the path, also those of an installed distribution, without Python's own."""
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "lab.py").write_text("")
+    (tmp_path / "not-a-module.py").write_text("")
+    ran = subprocess.run(
+        [sys.executable, "-c", build._PROBE],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = set(json.loads(ran.stdout.splitlines()[-1])["modules"])
+    assert {"weights", "lab", "covalent_cirro", "cloudpickle", "awscrt", "yaml"} <= found
+    assert not found & {"json", "not-a-module", "site-packages"}
 
 
 def test_an_image_without_a_runner_is_refused() -> None:
@@ -416,9 +442,9 @@ def test_a_dockerfile_of_ones_own_is_from_the_runners_image(tmp_path: Path) -> N
     requirements.write_text("six\n")
     engine = FakeEngine()
     built = build.build(engine, Recipe(dockerfile=own, requirements=requirements), silent)
-    (runner, _, _), (_, arguments, _) = engine.builds
-    assert arguments["CIRRO_RUNNER"] == runner.rpartition("-")[0]
-    assert built.reference not in (runner, arguments["CIRRO_RUNNER"])
+    (_, labelled_runner, built_on_it, labelled), arguments = [tag for tag, _, _ in engine.builds], engine.builds[2][1]
+    assert arguments["CIRRO_RUNNER"] == labelled_runner
+    assert built.reference == labelled == built_on_it.rpartition("-")[0] != labelled_runner
     assert not build.build(engine, Recipe(dockerfile=own, requirements=requirements), silent).changed
     requirements.write_text("rich\n")
     assert build.build(engine, Recipe(dockerfile=own, requirements=requirements), silent).changed

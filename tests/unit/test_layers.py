@@ -16,8 +16,8 @@ MODULES = modules()
 TREES = trees()
 IMPORTS = imports()
 
-IMPORT_THE_RUNNER = {"checkpoint", "local"}
-"""An electron's checkpoint is the runner's; the emulator reads cgroups as the runner does."""
+IMPORT_THE_RUNNER = {"checkpoint", "local", "stored_values"}
+"""An electron's checkpoint is the runner's; the emulator reads cgroups as the runner does; jobs unpickle handles."""
 
 PURE_ROOMS = {"contract", "jobs", "settings", "errors"}
 PURE_MAY_IMPORT = {
@@ -62,6 +62,7 @@ UNPICKLES = {
     "covalent_server.client": "a client's process: it reads a lattice from the user's file",
     "electron.without_server": "the caller's own process, which wants the result",
     "item_maps": "a process that builds a lattice: it pickles the items of a list",
+    "stored_values.packing": "the process of the user who stores a value: it pickles",
 }
 """Modules outside the runner that may unpickle, and whose process that is."""
 LOADERS = {"json", "tomlkit", "toml", "yaml", "tomllib", "templates"}

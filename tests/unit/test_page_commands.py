@@ -22,6 +22,7 @@ RUN_BY = {
     "make check": ".ci/run",
     "make test": ".ci/run",
     "make sweep": ".ci/run",
+    "make pipeline": "tests/covalent/test_pipeline.py",
     "source .venv/bin/activate": ".ci/run",
     "make docs": "Makefile",  # a part of `make check`
     "make bench": "tests/benchmarks/test_figures.py",
@@ -45,6 +46,7 @@ RUN_BY = {
     "docker build": "tests/images/test_real_images.py",
     "python examples/pi.py": "tests/cli/test_deploy_page.py",
     "python examples/sweep.py": "tests/covalent/test_sweep.py",
+    "python examples/pipeline.py": "tests/covalent/test_pipeline.py",
     "key=$(sed": "tests/unit/test_page_commands.py",
     "ask": "tests/unit/test_page_commands.py",
 }

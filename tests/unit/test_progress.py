@@ -18,7 +18,7 @@ from covalent_cirro.covalent_server.view import LogFile
 from covalent_cirro.electron import progress
 from covalent_cirro.electron.engine.live_logs import OWN_LISTS, PARTS_PER_LOOK, LiveLogs
 from covalent_cirro.errors import AwsError, TooLarge
-from covalent_cirro.jobs import panel
+from covalent_cirro.jobs import image_modules, panel, reuse_texts
 from covalent_cirro.jobs.states import JobDetail, parse_job
 
 SINCE = 1_800_000_000.0
@@ -76,6 +76,20 @@ def test_the_panel_says_what_the_electron_was_called_with() -> None:
     parameters = {"call": "s3://...", "arguments": '{"config.lr":"0.03","config.width":"16"}'}
     shown = panel.lines(detail("RUNNING", parameters=parameters), SINCE, partition="aws", region="")
     assert shown["called_with"] == "config=lr 0.03, width 16"
+
+
+def test_the_panel_warns_of_modules_that_the_image_lacks() -> None:
+    """Also while the job waits for a machine, which will be paid for."""
+    parameters = {image_modules.PARAMETER: "lab wandb"}
+    shown = panel.lines(detail("RUNNABLE", parameters=parameters), SINCE, partition="aws", region="")
+    assert shown["warning"].startswith("it imports lab, wandb, which the job's image")
+
+
+def test_the_panel_says_why_no_results_were_reused() -> None:
+    """As `cirro run --reuse` does."""
+    parameters = {reuse_texts.PARAMETER: "lab/models.py changed"}
+    shown = panel.lines(detail("RUNNING", parameters=parameters), SINCE, partition="aws", region="")
+    assert shown["not_reused"] == "lab/models.py changed"
 
 
 def test_the_panel_without_a_console() -> None:

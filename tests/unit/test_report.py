@@ -25,6 +25,7 @@ from covalent_cirro.history.report import Report, compute, costs, document, page
 from covalent_cirro.history.report.costs import Offer, estimate, share
 from covalent_cirro.history.report.runs import BilledAttempt, Machine, QueueMachines, Run, run_of_call, run_of_job
 from covalent_cirro.history.report.sources import ListedElectron, ReportFacts
+from covalent_cirro.jobs.formatting import usd
 from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.settings import resolve
 
@@ -38,7 +39,9 @@ TIMES = {"started": 105.0, "fetched": 106.0, "first_line": 106.5, "ran": 116.0, 
 
 def attempt(number: int = 1, began_at: float = 104.0, ended_at: float | None = 118.0, **changes: Any) -> BilledAttempt:
     """An attempt that ran."""
-    return BilledAttempt(number, began_at, ended_at, changes.pop("lost", False), "", changes.pop("machine", HERE))
+    return BilledAttempt(
+        number, began_at, ended_at, changes.pop("lost", False), "", changes.pop("machine", HERE), **changes
+    )
 
 
 def run(**changes: Any) -> Run:
@@ -213,6 +216,35 @@ def test_what_is_not_known_is_not_made_up() -> None:
         made = report_of(of, price=price)
         assert made.lines[0].usd is None
         assert (made.total.usd, made.total.unknown, made.total.exact) == (0.0, 1, False)
+
+
+def test_a_step_is_all_electrons_of_one_name() -> None:
+    """Its instances are counted once each, its time is from the first call to the last end, its cost that of all."""
+    other = Machine("m6i.large", "eu-west-1b", SPOT)
+    made = report_of(
+        run(node_id=0, name="load", attempts=(attempt(host="i-1"),)),
+        run(
+            node_id=1, attempts=(attempt(1, 104.0, 106.0, lost=True, host="i-1"), attempt(2, 107.0, 118.0, host="i-2"))
+        ),
+        run(node_id=2, called_at=103.0, attempts=(attempt(1, 108.0, 128.0, host="i-2", machine=other),)),
+    )
+    load, train = made.steps
+    assert (load.name, load.nodes, load.attempts, load.where) == ("load", 1, 1, "1 m6i.large spot")
+    assert (train.name, train.nodes, train.attempts, train.where) == ("train", 2, 3, "2 m6i.large spot")
+    assert (train.elapsed_s, train.ran_s) == (28.0, 33.0)
+    assert load.usd + train.usd == pytest.approx(made.total.usd)
+    assert train.cost == usd(train.usd)
+    assert [each["name"] for each in document(made)["steps"]] == ["load", "train"]
+
+
+def test_a_step_that_runs_lasts_until_now_and_says_what_is_not_known() -> None:
+    """Instances that AWS does not name are not counted, and a cost without a price is not told as a sum."""
+    (step,) = report_of(run(state="RUNNING", attempts=(attempt(ended_at=None),)), price=None).steps
+    assert step.elapsed_s == 100.0
+    assert step.where == "m6i.large spot"
+    assert step.cost == "≈ ?"
+    (waiting,) = report_of(run(state="RUNNABLE", attempts=())).steps
+    assert (waiting.where, waiting.attempts, waiting.elapsed_s, waiting.ran_s) == ("", 0, 100.0, 0.0)
 
 
 def test_an_assumed_instance_or_price_is_not_exact() -> None:
@@ -541,6 +573,14 @@ def test_the_page_is_whole_and_refers_to_nothing_outside() -> None:
     assert "@media print" in text
     assert "width=device-width" in text
     assert "a note" in text
+
+
+def test_the_page_has_a_table_of_the_steps() -> None:
+    """Where there is more than one."""
+    assert "<h2>Steps</h2>" not in page.page(report_of(run()))
+    made = page.page(report_of(run(name="load"), run(node_id=1, attempts=(attempt(host="i-1"),))))
+    parsed(made)
+    assert re.search(r"<h2>Steps</h2>.*load.*train.*1 m6i.large spot", made, re.DOTALL)
 
 
 def test_names_are_text_whatever_they_say() -> None:

@@ -24,12 +24,14 @@ from covalent_cirro.contract.documents import dump_call, dump_reused, parse_call
 from covalent_cirro.contract.places import Location
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import Call, Package, Reused, ReusedNode, Task
-from covalent_cirro.contract.references import Blob, Inline, Input, NodeOutput
+from covalent_cirro.contract.references import Blob, Inline, Input, NodeOutput, StoredInput
+from covalent_cirro.contract.stored_references import StoredReference
 from covalent_cirro.electron.reuse.package_files import ARCHIVE_BYTES, Files, PackedFile, reached
 from covalent_cirro.electron.reuse.pickles import describe
 from covalent_cirro.electron.reuse.reasons import changes, nearest
 from covalent_cirro.electron.reuse.work import READ_BYTES, Work, archives_to_read, blobs_to_read, work_of
 from covalent_cirro.jobs.reuse_texts import checked_origin, reason_lines
+from covalent_cirro.stored_values.handles import Stored
 
 # --- pickles ----------------------------------------------------------------------------------------------------------
 
@@ -393,6 +395,29 @@ def test_an_argument_by_position_is_not_one_by_name() -> None:
     """Whatever the name."""
     by_position = call(task={"args": (SEVEN,), "kwargs": {}})
     assert key(by_position, {}) != key(call(task={"args": (), "kwargs": {"1": SEVEN}}), {})
+
+
+def test_the_handle_of_a_stored_value_counts_by_what_it_names() -> None:
+    """Equal content is an equal argument, wherever it was stored from; another one is another argument."""
+
+    def of(sha256: str, **other: Any) -> str:
+        reference = StoredReference("bucket", "cirro/", "value", "", "bytes, 10 B", Blob(sha256 * 64, 1, "raw", 1))
+        handle = Stored(reference._replace(**other))
+        return key(call(task={"args": (Inline(cloudpickle.dumps([handle])),), "kwargs": {}}), {})
+
+    assert of("a") == of("a")
+    assert of("a") != of("b")
+
+
+def test_all_files_of_packages_count_where_a_stored_value_is_among_the_inputs() -> None:
+    """Which modules its objects need is not known."""
+    files = {
+        f"lab/{name}.py": PackedFile(name, (f"lab.{name}",), frozenset(), False) for name in ("__init__", "a", "b")
+    }
+    plain: dict[str, Any] = {"task": {"args": (SEVEN,), "kwargs": {}}}
+    stored = (StoredInput("bytes, 10 B", BLOB),)
+    assert work_of(call(**plain), {}, files).files == {}
+    assert set(work_of(call(**plain, stored=stored), {}, files).files) == set(files)
 
 
 # --- reasons ----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from covalent_cirro.aws import store
+from covalent_cirro.aws import blob_objects
 from covalent_cirro.contract import places
 from tests.unit.template_facts import TEMPLATES
 
@@ -71,7 +71,7 @@ def test_unfinished_uploads_and_old_versions_go_too() -> None:
 
 def test_a_blob_lives_at_least_twice_as_long_as_it_takes_to_be_renewed() -> None:
     """It is renewed when it is needed again, and has to outlive the job that then waits for it."""
-    assert STORAGE.parameters["ExpireAfterDays"]["MinValue"] * 24 * 3600 >= 2 * store.REFRESH_AFTER_S
+    assert STORAGE.parameters["ExpireAfterDays"]["MinValue"] * 24 * 3600 >= 2 * blob_objects.REFRESH_AFTER_S
 
 
 def test_repository_scans_and_cleans_up() -> None:

@@ -20,8 +20,18 @@ from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.log_parts import Part
 from covalent_cirro.contract.maps import Chunk, ItemFailure, ItemResults, Mapped, MappedArgument, Span
 from covalent_cirro.contract.places import Location
-from covalent_cirro.contract.protocol import Call, Log, NodeResult, Outcome, Output, Package, Task, Tried, Usage
-from covalent_cirro.contract.references import Blob, Inline, Joined, NodeOutput
+from covalent_cirro.contract.protocol import (
+    Call,
+    Log,
+    NodeResult,
+    Outcome,
+    Output,
+    Package,
+    Task,
+    Tried,
+    Usage,
+)
+from covalent_cirro.contract.references import Blob, Inline, Joined, NodeOutput, StoredInput
 from covalent_cirro.runner import exits
 
 SHA = "0f" * 32
@@ -86,10 +96,8 @@ def test_a_file_that_is_no_tobj_is_refused(data: bytes) -> None:
         tobj.read_header(io.BytesIO(data))
 
 
-refs = st.one_of(
-    st.builds(Inline, st.binary(max_size=50)),
-    st.builds(Blob, st.just(SHA), st.integers(0, 9), st.sampled_from(["raw", "zlib"]), st.integers(0, 9)),
-)
+blobs = st.builds(Blob, st.just(SHA), st.integers(0, 9), st.sampled_from(["raw", "zlib"]), st.integers(0, 9))
+refs = st.one_of(st.builds(Inline, st.binary(max_size=50)), blobs)
 texts = st.text(max_size=20)
 
 
@@ -146,6 +154,7 @@ calls = st.builds(
         ),
         max_size=2,
     ).map(tuple),
+    stored=st.lists(st.builds(StoredInput, texts, blobs), max_size=2).map(tuple),
 )
 
 

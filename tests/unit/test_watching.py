@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from covalent_cirro.aws.batch import MAX_DESCRIBED
 from covalent_cirro.electron.engine.watcher import MAX_BLIND_S, Watcher
-from covalent_cirro.electron.engine.watchlist import FLOOR_S, IDS_PER_LOOK, MISSING_GRACE_S, Watchlist
+from covalent_cirro.electron.engine.watchlist import FLOOR_S, MISSING_GRACE_S, Watchlist
 from covalent_cirro.errors import AwsError, JobLost, PollFailed
 from covalent_cirro.jobs.states import JobDetail, parse_job
 
@@ -88,7 +89,7 @@ async def test_calls_are_a_second_apart_and_have_at_most_a_hundred_ids() -> None
     await asyncio.gather(*(watcher.wait(batch.run(f"j{i}", ends=3 + i / 20)) for i in range(250)))
     times = [time for time, _ in batch.calls]
     assert all(later - earlier >= FLOOR_S - 1e-9 for earlier, later in pairwise(times))
-    assert max(len(ids) for _, ids in batch.calls) == IDS_PER_LOOK
+    assert max(len(ids) for _, ids in batch.calls) == MAX_DESCRIBED
 
 
 async def test_the_end_of_200_running_jobs_is_seen_within_two_looks() -> None:
@@ -245,7 +246,7 @@ def test_no_job_starves(states: list[str]) -> None:
     for index, _ in enumerate(states):
         watchlist.add(f"j{index}", 0.0, 10.0)
     last = dict.fromkeys((f"j{index}" for index in range(len(states))), 0.0)
-    bound = 30 + 10 * (len(states) / IDS_PER_LOOK)
+    bound = 30 + 10 * (len(states) / MAX_DESCRIBED)
     for second in range(1, 200):
         for job_id in watchlist.pick(float(second)):
             watchlist.saw(job_id, states[int(job_id[1:])], float(second))

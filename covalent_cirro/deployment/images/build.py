@@ -17,6 +17,7 @@ from covalent_cirro.deployment.images import recipe as recipes
 from covalent_cirro.deployment.images.docker_engine import DockerEngine, LocalImage, Say
 from covalent_cirro.deployment.images.recipe import Recipe
 from covalent_cirro.errors import ImageError, SettingsError
+from covalent_cirro.jobs import image_modules
 from covalent_cirro.jobs.image_rules import PYTHONS
 
 LOCAL_NAME = "cirro-runner"
@@ -29,31 +30,38 @@ INSTALL = "pip install --no-deps covalent-cirro cloudpickle awscrt"
 """The command that makes jobs able to run in an image."""
 
 _PROBE = """
-import json, os, platform
-from importlib.metadata import version
+import json, os, pkgutil, platform, sys
+from importlib.metadata import packages_distributions
 import awscrt.s3, cloudpickle, covalent_cirro
-from covalent_cirro.contract import protocol
+from covalent_cirro.contract import problems
 import covalent_cirro.runner.supervisor
+places = [each or "." for each in sys.path if each != os.path.dirname(os.__file__)]
+folders = [entry.name for each in places if os.path.isdir(each) for entry in os.scandir(each) if entry.is_dir()]
+modules = {*folders, *packages_distributions(), *(each.name for each in pkgutil.iter_modules(places))}
 print(json.dumps({"python": platform.python_version(), "cloudpickle": cloudpickle.__version__,
-    "runner": covalent_cirro.__version__, "call_format": str(problems.FORMAT), "pid": os.getpid()}))
+    "runner": covalent_cirro.__version__, "call_format": str(problems.FORMAT), "pid": os.getpid(),
+    "modules": sorted(each for each in modules - sys.stdlib_module_names if each.isidentifier())}))
 """
-"""Program that runs in a container: it imports what a job needs, and prints the versions."""
+"""Program that runs in a container: it imports what a job needs, and prints the versions and the top-level modules that
+can be imported. A folder is one of them also where it is no package: Python imports it as a namespace."""
 
 
 class Versions(NamedTuple):
-    """Versions in an image, as a container of it prints them.
+    """Versions and modules in an image, as a container of it prints them.
 
     Attributes:
         python: Version of its ``python``, ``"3.11.9"``.
         cloudpickle: Version of cloudpickle.
         runner: Version of covalent-cirro.
         call_format: `problems.FORMAT` of its runner.
+        modules: Top-level modules that can be imported, without those of Python.
     """
 
     python: str
     cloudpickle: str
     runner: str
     call_format: str
+    modules: tuple[str, ...] = ()
 
     @property
     def labels(self) -> dict[str, str]:
@@ -197,10 +205,9 @@ def _make(
         )
         say("asking the image what it is")
         versions = ask(engine, unchecked)
-        if _tells(image.labels, versions):
-            engine.tag(unchecked, LOCAL_NAME, tag)
-        else:
-            _label(engine, unchecked, reference, recipe, versions)
+        modules = image_modules.dump(versions.modules, image.layers)
+        labels = {**versions.labels, **({protocol.LABEL_MODULES: modules} if modules else {})}
+        _label(engine, unchecked, reference, recipe, labels)
     finally:
         engine.untag(unchecked)
     made = engine.find(reference)
@@ -218,7 +225,7 @@ def _pinned(recipe: Recipe, bases: Mapping[str, LocalImage]) -> dict[str, str]:
 
 
 def ask(engine: DockerEngine, reference: str) -> Versions:
-    """Find out the versions in an image, by a container that imports what a job imports.
+    """Find out the versions and modules in an image, by a container that imports what a job imports.
 
     Raises:
         ImageError: A job cannot run in the image; the message says what is missing, and how to add it.
@@ -227,7 +234,13 @@ def ask(engine: DockerEngine, reference: str) -> Versions:
     lines = output.strip().splitlines()
     try:
         told = json.loads(lines[-1])
-        versions = Versions(*(str(told[name]) for name in Versions._fields))
+        versions = Versions(
+            python=str(told["python"]),
+            cloudpickle=str(told["cloudpickle"]),
+            runner=str(told["runner"]),
+            call_format=str(told["call_format"]),
+            modules=tuple(map(str, told["modules"])),
+        )
     except (IndexError, ValueError, TypeError, KeyError):
         image = engine.find(reference)
         entrypoint = shlex.join(image.entrypoint) if image else ""
@@ -247,19 +260,9 @@ def ask(engine: DockerEngine, reference: str) -> Versions:
     return versions
 
 
-def _tells(labels: dict[str, str], versions: Versions) -> bool:
-    """Whether labels have the true versions; that of Python may lack the last number."""
-    true = versions.labels
-    python = labels.get(protocol.LABEL_PYTHON, "")
-    return (
-        python in (versions.python, ".".join(versions.python.split(".")[:2]))
-        and {**labels, protocol.LABEL_PYTHON: versions.python}.items() >= true.items()
-    )
-
-
-def _label(engine: DockerEngine, unchecked: str, reference: str, recipe: Recipe, versions: Versions) -> None:
-    """Build the same image with labels that have the true versions."""
-    labels = " ".join(f"{name}={json.dumps(value)}" for name, value in versions.labels.items())
+def _label(engine: DockerEngine, unchecked: str, reference: str, recipe: Recipe, labels: Mapping[str, str]) -> None:
+    """Build the same image with these labels, which only its container knows. They add no layer."""
+    said = " ".join(f"{name}={json.dumps(value)}" for name, value in labels.items())
     with tempfile.TemporaryDirectory(prefix="cirro-label-") as folder:
-        (Path(folder) / "Dockerfile").write_text(f"FROM {unchecked}\nLABEL {labels}\n")
+        (Path(folder) / "Dockerfile").write_text(f"FROM {unchecked}\nLABEL {said}\n")
         engine.build(Path(folder), "Dockerfile", reference, platform=recipe.platform, arguments={}, say=lambda _: None)

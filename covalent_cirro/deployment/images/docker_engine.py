@@ -45,6 +45,7 @@ class LocalImage(NamedTuple):
         size_bytes: Size of all its layers, unpacked.
         entrypoint: Its ENTRYPOINT; empty without one.
         digests: Its names in registries, ``repository@sha256:...``.
+        layers: Digests of its unpacked layers, from the lowest to the highest one.
     """
 
     image_id: str
@@ -54,6 +55,7 @@ class LocalImage(NamedTuple):
     size_bytes: int
     entrypoint: tuple[str, ...]
     digests: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
 
     def by_digest(self, name: str) -> str | None:
         """The name ``repository:tag`` with a digest instead of the tag; `None` where no registry has the image."""
@@ -138,6 +140,7 @@ class DockerEngine:
             size_bytes=int(attributes.get("Size") or 0),
             entrypoint=tuple(config.get("Entrypoint") or ()),
             digests=tuple(attributes.get("RepoDigests") or ()),
+            layers=tuple((attributes.get("RootFS") or {}).get("Layers") or ()),
         )
 
     def pull(self, reference: str, platform: str, say: Say) -> LocalImage:

@@ -144,14 +144,14 @@ def _facts(repository: Repository, digest: str) -> ImageFacts | None:
         contents = image_rules.contents(_manifest(repository, digest))
         if contents.config is None:
             if contents.child is None:
-                return ImageFacts(" and ".join(contents.architectures))
+                return image_rules.without_ours(contents)
             contents = image_rules.contents(_manifest(repository, contents.child))
         with _translated("GetDownloadUrlForLayer", repository):
             url = repository.client.get_download_url_for_layer(
                 repositoryName=repository.name, layerDigest=contents.config
             )["downloadUrl"]
             with urllib.request.urlopen(url, timeout=CONFIG_TIMEOUT_S) as answer:  # noqa: S310  (ECR's own address)
-                return image_rules.facts(answer.read(image_rules.MAX_CONFIG_BYTES))
+                return image_rules.facts(answer.read(image_rules.MAX_CONFIG_BYTES), contents.config)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

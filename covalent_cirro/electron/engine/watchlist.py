@@ -1,8 +1,8 @@
-"""Chooses the jobs to look at next, from times that the caller gives. Has no clock, and knows nothing of AWS.
+"""Chooses the jobs to look at next, from times that the caller gives. Has no clock, and asks nobody.
 
 Rule 1: a job is looked at more often while its state is new: after `PATIENCE` of the time that its state has lasted, at
         least `FLOOR_S` and at most the job's own ceiling (``poll_freq``).
-Rule 2: a call has up to `IDS_PER_LOOK` ids and is always filled, since a further id costs nothing.
+Rule 2: a call has up to `MAX_DESCRIBED` ids and is always filled, since a further id costs nothing.
 Rule 3: the most overdue job is first, and jobs that run are before jobs that wait for a machine, since they can end at
         any time. A job that waits is also looked at: the longer it waits for a look, the more overdue it is.
 """
@@ -12,10 +12,8 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
+from covalent_cirro.aws.batch import MAX_DESCRIBED
 from covalent_cirro.jobs.states import JobState
-
-IDS_PER_LOOK = 100
-"""Ids in one DescribeJobs (Batch API Reference, DescribeJobs)."""
 
 FLOOR_S = 1.0
 """Shortest time between two looks at a job."""
@@ -84,8 +82,8 @@ class Watchlist:
         return min((job.looked + _interval_s(job) for job in self._jobs.values()), default=None)
 
     def pick(self, now: float) -> list[str]:
-        """Ids for a look now, the most overdue first, at most `IDS_PER_LOOK`."""
-        return heapq.nlargest(IDS_PER_LOOK, self._jobs, key=lambda job_id: _overdue(self._jobs[job_id], now))
+        """Ids for a look now, the most overdue first, at most `MAX_DESCRIBED`."""
+        return heapq.nlargest(MAX_DESCRIBED, self._jobs, key=lambda job_id: _overdue(self._jobs[job_id], now))
 
 
 def _interval_s(job: _Watched) -> float:

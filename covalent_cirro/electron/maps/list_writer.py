@@ -16,6 +16,7 @@ from covalent_cirro.contract.limits import INLINE_BYTES
 from covalent_cirro.contract.maps import Chunk
 from covalent_cirro.contract.places import Location
 from covalent_cirro.contract.references import Blob, Inline, Ref
+from covalent_cirro.contract.stored_references import ReferenceFinder
 from covalent_cirro.errors import OutcomeError
 
 KEPT_BYTES = 4 * 1024 * 1024
@@ -37,6 +38,7 @@ class ListWriter:
         text = f"[{length:,} result{'' if length == 1 else 's'}]"
         self._writer = tobj.Writer(file, fields, text.encode())
         self._writer.write(nested.LIST_HEAD)
+        self._finder = ReferenceFinder()
         self._size = 0
         self._inline = 0
         self._ends: list[tuple[int, int]] = []
@@ -58,7 +60,7 @@ class ListWriter:
         if isinstance(body, Inline):
             data = body.data
         if data is not None:
-            self._writer.write(data)
+            self._write(data)
         elif isinstance(body, Blob):
             await self._stream(store, place, body)
         self._size += body.raw_size if isinstance(body, Blob) else len(body.data)
@@ -87,9 +89,18 @@ class ListWriter:
         @contextlib.contextmanager
         def begin() -> Iterator[Callable[[bytes], object]]:
             self._writer.back_to(mark)  # after an error the body is read again from its start
-            yield self._writer.write
+            yield self._write
 
         await store.read_into(body, place.bucket, place.prefix, begin)
+
+    def _write(self, data: bytes) -> None:
+        self._finder.see(memoryview(data))
+        self._writer.write(data)
+
+    @property
+    def names_stored_values(self) -> bool:
+        """Whether results name stored values: the call that gets the list must name them too, and so must read it."""
+        return bool(self._finder.found)
 
     def close(self) -> None:
         """Write the end of the list."""

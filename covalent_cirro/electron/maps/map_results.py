@@ -81,7 +81,7 @@ async def write_map(
     files = {}
     if results.list is not None:
         await asyncio.to_thread(results.list.check, path, mapped.length)
-        if results.list.chunks is not None:
+        if results.list.chunks is not None and not results.list.names_stored_values:
             bodies = tuple(chunk.body for chunk in results.list.chunks)
             engine.joined.remember(path, bodies, place.bucket, place.prefix)
         files["output"] = await asyncio.to_thread(measure, path)
@@ -256,6 +256,8 @@ class _Results:
         chunks = self.list.chunks if self.list is not None else []
         if chunks is None or (self._failed.count and not error):
             return None  # too much, or results that are errors, which nobody reuses
+        if self.list is not None and self.list.names_stored_values:
+            return None  # who reuses the list must not hand it on unread
         said = self._failed.told(self._mapped.length) if self._failed.count else error
         failure = Failure(Kind.ITEMS, said, error) if error else None
         stdout, stderr = (_end_of(logs[stream]) for stream in ("stdout", "stderr"))

@@ -73,7 +73,7 @@ def read_archives(archives: Sequence[bytes]) -> Files | None:
         if sum(info.file_size for _, info in infos) > CONTENT_BYTES:
             return None
         paths = {info.filename for _, info in infos}
-        modules = {path: _modules(path, paths) for path in paths}
+        modules = {path: modules_of(path, paths) for path in paths}
         mentions = Mentions({name.partition(".")[0] for names in modules.values() for name in names})
         left = SOURCES_BYTES
         for archive, info in sorted(infos, key=lambda each: each[1].filename):
@@ -174,7 +174,7 @@ class Mentions:
         return frozenset(each.decode("utf-8", "replace") for each in self._in_bytes.findall(data))
 
 
-def _modules(path: str, paths: Collection[str]) -> tuple[str, ...]:
+def modules_of(path: str, paths: Collection[str]) -> tuple[str, ...]:
     """Names under which Python finds a file; see ``runner/package_path.py``."""
     *folders, file = path.split("/")
     stem, _, suffix = file.partition(".")

@@ -107,6 +107,8 @@ def work_of(call: Call, contents: Mapping[Blob, bytes], files: Files | None) -> 
         found = ["task", index_of[ref.node_id]] if isinstance(ref, NodeOutput) else describer.pickle(ref)
         return json.dumps(found)
 
+    if call.stored:
+        describer.texts = None  # what a stored value consists of is not known here, nor which modules it needs
     for index, task in enumerate(call.tasks):
         parts[WorkPart("function", "", index)] = said(task.function)
         for name, hook in describer.hooks(task.hooks).items():

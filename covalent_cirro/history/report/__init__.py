@@ -17,6 +17,7 @@ from covalent_cirro.history.report.costs import CostLine, CostTotal
 from covalent_cirro.history.report.runs import Run
 from covalent_cirro.history.report.sizing import SizeProposal
 from covalent_cirro.history.report.sources import DispatchSources, ListedElectron, ReportFacts, gather_electron
+from covalent_cirro.history.report.steps import Step, steps
 from covalent_cirro.history.report.timeline import Segment
 from covalent_cirro.jobs.arguments import differing
 from covalent_cirro.jobs.reuse_texts import REUSED
@@ -90,6 +91,11 @@ class Report(NamedTuple):
         last = {run.node_id: run for run in self.runs}
         found = differing([(run.name, run.arguments) for run in last.values()])
         return dict(zip(last, found, strict=True))
+
+    @property
+    def steps(self) -> list[Step]:
+        """Machines, time and cost of the electrons of each name, in the order of their first calls."""
+        return steps(self.runs, self.lines, self.at)
 
     @property
     def failed(self) -> int:
@@ -180,6 +186,9 @@ def document(report: Report) -> dict[str, Any]:
                 "attempts": [_line(line) for line in by_job.get((run.node_id, run.job_id), [])],
             }
             for run, segments in zip(report.runs, report.segments, strict=True)
+        ],
+        "steps": [
+            {**step._asdict(), "instances": [each._asdict() for each in step.instances]} for step in report.steps
         ],
         "cost_by_node": {str(node_id): each._asdict() for node_id, each in report.nodes.items()},
         "sizes": [

@@ -18,6 +18,7 @@ from covalent_cirro.history.report.costs import CostLine, CostTotal
 from covalent_cirro.history.report.runs import Run
 from covalent_cirro.history.report.sizing import SizeProposal
 from covalent_cirro.history.report.sources import ListedElectron
+from covalent_cirro.history.report.steps import Step
 from covalent_cirro.history.report.timeline import Segment
 from covalent_cirro.jobs import arguments
 from covalent_cirro.jobs.formatting import MIB, counted, duration, elapsed, gigabytes, memory, moment_utc, usd
@@ -81,6 +82,7 @@ def page(report: Report, *, watched: bool = False, trouble: str = "") -> str:
         ],
         results=[run for run in report.runs if run.result],
         sizes=[_size(size) for size in report.sizes],
+        steps=[_step(step) for step in report.steps],
         nodes=[_node(report, node_id, total, called_with[node_id]) for node_id, total in report.nodes.items()],
         shows_arguments=any(called_with[node_id] for node_id in report.nodes),
         total=report.total,
@@ -267,6 +269,18 @@ def _bar(name: str, used: float | None, asked: float, used_text: str, asked_text
 
 def _figure(value: float | None) -> str:
     return "?" if value is None else f"{value:.1f}"
+
+
+def _step(step: Step) -> dict[str, Any]:
+    return {
+        "name": step.name,
+        "nodes": step.nodes,
+        "attempts": step.attempts,
+        "instances": step.where,
+        "took": "?" if step.elapsed_s is None else duration(step.elapsed_s),
+        "ran": duration(step.ran_s),
+        "usd": step.cost,
+    }
 
 
 def _node(report: Report, node_id: int, total: CostTotal, called_with: str) -> dict[str, Any]:

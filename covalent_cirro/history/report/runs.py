@@ -51,6 +51,7 @@ class BilledAttempt(NamedTuple):
         lost: Whether its instance was lost.
         reason: Why it ended, in AWS's words; mostly empty.
         machine: Its instance.
+        host: Id of its instance, or of the instance in its ECS cluster; empty if unknown.
     """
 
     number: int
@@ -59,6 +60,7 @@ class BilledAttempt(NamedTuple):
     lost: bool
     reason: str
     machine: Machine
+    host: str = ""
 
 
 class Run(NamedTuple):
@@ -156,10 +158,11 @@ def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None,
         its_own = told if outcome is not None and outcome.attempt == number else Machine()
         machine = _machine(its_own, told, each.cluster, need, capacity)
         lost = each.status_reason.startswith(HOST_LOST)
-        attempts.append(BilledAttempt(number, began_at, ended_at, lost, each.reason or each.status_reason, machine))
+        reason = each.reason or each.status_reason
+        attempts.append(BilledAttempt(number, began_at, ended_at, lost, reason, machine, each.host))
     if record.state == JobState.RUNNING.value and detail.started_at is not None:
         machine = _machine(Machine(), told, record.cluster, need, capacity)
-        attempts.append(BilledAttempt(len(spans) + 1, detail.started_at, None, False, "", machine))
+        attempts.append(BilledAttempt(len(spans) + 1, detail.started_at, None, False, "", machine, record.host))
     return Run(
         node_id=record.node_id,
         name=record.electron,
@@ -188,7 +191,8 @@ def run_of_call(node_id: int, name: str, call_id: str, outcome: Outcome | None, 
     attempts: tuple[BilledAttempt, ...] = ()
     if began_at is not None:
         stored_at = max(began_at, ended_at or began_at)
-        attempts = (BilledAttempt(outcome.attempt, began_at, stored_at, False, "", _machine_of(outcome)),)
+        host = outcome.host.get("instance_id", "")
+        attempts = (BilledAttempt(outcome.attempt, began_at, stored_at, False, "", _machine_of(outcome), host),)
     return Run(
         node_id=node_id,
         name=name,

@@ -19,7 +19,7 @@ from click.testing import Result
 from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.covalent_server.assets import Group, Node
 from covalent_cirro.electron import without_server
-from covalent_cirro.electron.call_writer import ElectronSpec, write_call
+from covalent_cirro.electron.call_writer import ElectronSpec, prepare_call, store_call
 from covalent_cirro.electron.engine.definitions import everything
 from covalent_cirro.electron.send import engine_for
 from covalent_cirro.jobs.image_rules import Pickled
@@ -108,7 +108,7 @@ class Lab:
                         nodes[node_id] = Node(0, node_id, function.__name__, {"function": path})
                     group = Group(nodes=nodes, inputs={}, lattice="", python="", covalent="")
                     pickled = Pickled(platform.python_version(), cloudpickle.__version__)
-                    await write_call(
+                    written = await prepare_call(
                         engine.store,
                         made.settings,
                         place["dispatch_id"],
@@ -119,6 +119,7 @@ class Lab:
                         allowed=everything,
                         image=no_image,
                     )
+                    await store_call(engine.store, written, everything)
             return str(await made.submit_task(place, {}))
 
         job_id = asyncio.run(submit())
