@@ -87,8 +87,8 @@ async def _receive(settings: Settings, dispatch_id: str, node_ids: Sequence[int]
     async with engine_for(settings) as engine:
         if isinstance(polled, ReusedResults):
             return await _write_reused(engine, settings, place, group.nodes)
-        function = group.nodes[node_ids[0]].paths["function"]
-        is_map = bool(await asyncio.to_thread(recognition.names_of, function))
+        function = group.nodes[node_ids[0]].paths.get("function")
+        is_map = function is not None and bool(await asyncio.to_thread(recognition.names_of, function))
         received = await write_ends(engine, settings, place, group.nodes, polled, is_map=is_map)
     if settings.on_error == "return":
         received = [await asyncio.to_thread(return_error, one, group.nodes[one.node_id]) for one in received]
