@@ -23,6 +23,7 @@ from covalent_cirro.runner.item_function import ItemFunction, Share
 from covalent_cirro.runner.item_journal import ItemWriter
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LOOK_S = 1.0
 _LINE_BYTES = 256 * 1024
 _COPY_BYTES = 1024 * 1024
 
@@ -115,12 +116,15 @@ class _Coordinator:
                 self._begin(worker)
             running = len(self._workers)
             while running:
-                for key, _ in selector.select():
+                ready_now = selector.select(_LOOK_S)
+                if not ready_now:
+                    self._find_dead()
+                for key, _ in ready_now:
                     ready: _Worker = key.data
                     try:
                         answer = ready.read()
                     except EOFError:
-                        self._die_like(ready)
+                        self._die_like(ready, os.wait4(ready.pid, 0)[1])
                     if answer is None:
                         continue
                     self._take(ready.item, answer)
@@ -156,9 +160,15 @@ class _Coordinator:
                 os.unlink(path)
             self._waits_for += 1
 
-    def _die_like(self, worker: _Worker) -> NoReturn:
+    def _find_dead(self) -> None:
+        """Look for a worker that died and left a process that keeps the connection open."""
+        for worker in self._workers:
+            pid, status, _ = os.wait4(worker.pid, os.WNOHANG)
+            if pid:
+                self._die_like(worker, status)
+
+    def _die_like(self, worker: _Worker, status: int) -> NoReturn:
         """End this process as the worker ended: the supervisor finds out why, as for any electron."""
-        _, status, _ = os.wait4(worker.pid, 0)
         with results.writing():
             self._journal.died(worker.item)
         for other in self._workers:

@@ -217,6 +217,17 @@ class Supervisor:
             self._offer_stored(call)
         return self._run_tasks(call, paths, pump)
 
+    def _offer_stored(self, call: Call) -> None:
+        """Listen to requests for the stored values that the call names."""
+        from covalent_cirro.runner.stored_blobs import StoredBlobs
+
+        client, where = self._client, self._where
+
+        def fetch(blob: Blob) -> str:
+            return blob_transfer.fetch(client, where.bucket, where.prefix, [blob], self._folder, self._wait)[blob]
+
+        self._stored = StoredBlobs(self._folder, call.stored, fetch)
+
     def _fetch(self, call: Call, needed: list[Blob]) -> dict[Input, str]:
         """Fetch what the electrons need; returns the paths of blobs and of joined lists."""
         paths: dict[Input, str] = {}
@@ -249,17 +260,6 @@ class Supervisor:
         """Results of all items before ``stop`` are in S3: their checkpoints are not needed any more."""
         for checkpoint in self._checkpoints:
             checkpoint.remove_done(stop)
-
-    def _offer_stored(self, call: Call) -> None:
-        """Listen to requests for the stored values that the call names."""
-        from covalent_cirro.runner.stored_blobs import StoredBlobs
-
-        client, where = self._client, self._where
-
-        def fetch(blob: Blob) -> str:
-            return blob_transfer.fetch(client, where.bucket, where.prefix, [blob], self._folder, self._wait)[blob]
-
-        self._stored = StoredBlobs(self._folder, call.stored, fetch)
 
     # --- the electrons ---
 

@@ -420,6 +420,23 @@ def test_a_worker_that_dies_fails_like_an_electron_that_dies(runs: Runs, how: st
     assert ran.result.items is None or values_of(runs, ran.result.items) in ([0], [0, 1], [0, 1, 2])
 
 
+def test_a_worker_that_dies_and_leaves_a_process_is_missed(runs: Runs) -> None:
+    """The process that it forked has its connection."""
+
+    def die(x: int) -> int:
+        import time
+
+        if x == 1:
+            if os.fork() == 0:
+                time.sleep(600)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    ran = runs(make_task(runs, die, {"x": range(2)}, parallel=2))
+    assert ran.failure.kind == Kind.KILLED
+    assert ran.failure.message.endswith("It was computing item 1 of 2")
+
+
 def test_no_item_begins_after_a_failure_that_is_to_stop(runs: Runs, tmp_path: Any) -> None:
     """Those that run by then are waited for."""
     log = tmp_path / "log"
