@@ -126,6 +126,10 @@ class ItemFunction:
             if failure is not None and os.path.exists(os.path.join(self._share.control, CHECKPOINT_GOING)):
                 raise NoResult(_stopped(item, failure))
             not_fetched = self._end_checkpoint(item)
+            if failure is not None and not not_fetched:
+                from covalent_cirro.runner import stored_blobs
+
+                not_fetched = stored_blobs.failure_of(self._share.folder)
             if failure is not None and not_fetched:
                 raise NoResult(Failure(Kind.FETCH, not_fetched))  # whatever it raised: another attempt may succeed
             if failure is not None:

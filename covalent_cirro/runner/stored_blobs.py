@@ -20,6 +20,9 @@ from covalent_cirro.runner.checkpoints import link
 Fetch = Callable[[Blob], str]
 """Fetches a blob, checks it, and returns the path of its decoded bytes; raises if it cannot."""
 
+_FAILURE = "stored-failed.txt"
+"""File in the folder of the socket that exists once a stored value could not be fetched; it says why."""
+
 _ASKED_BYTES = 128
 _ASKED_S = 5.0
 _READ_BYTES = 64 * 1024
@@ -42,6 +45,7 @@ class StoredBlobs:
 
     def __init__(self, folder: str, stored: Iterable[StoredInput], fetch: Fetch) -> None:
         self.failed = ""
+        self._failure_path = os.path.join(folder, _FAILURE)
         self._stored = {each.blob.sha256: each for each in stored}
         self._locks = {sha256: threading.Lock() for sha256 in self._stored}
         self._paths: dict[str, str] = {}
@@ -80,6 +84,8 @@ class StoredBlobs:
                         f"the stored {stored.label} could not be fetched: {error}. If it is gone, call stored() again "
                         "with the same value: handles that were made before name it, too"
                     )
+                    with open(self._failure_path, "w", encoding="utf-8", errors="replace") as file:
+                        file.write(self.failed)
                     return {"error": self.failed}
         return {"path": self._paths[sha256]}
 
@@ -114,3 +120,16 @@ def path_of(folder: str, sha256: str) -> str:
     if "path" not in found:
         raise LookupError(found["error"])
     return found["path"]
+
+
+def failure_of(folder: str) -> str:
+    """Why a stored value could not be fetched, for a process of the job; empty where none failed.
+
+    Args:
+        folder: Value of `protocol.STORED_VARIABLE`.
+    """
+    try:
+        with open(os.path.join(folder, _FAILURE), encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""

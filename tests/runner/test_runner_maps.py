@@ -14,7 +14,7 @@ import cloudpickle
 import pytest
 
 from covalent_cirro import ElectronFailed
-from covalent_cirro.contract import chunk_records, documents
+from covalent_cirro.contract import chunk_records, documents, references
 from covalent_cirro.contract.failure_kinds import Kind
 from covalent_cirro.contract.maps import Chunk
 from covalent_cirro.contract.protocol import ExitCode, Outcome
@@ -498,6 +498,24 @@ def test_an_item_whose_checkpoint_cannot_be_fetched_fails_the_job(runs: Runs) ->
     ran = runs(make_task(runs, of_item, {"x": range(3)}))
     assert ran.failure.kind == Kind.FETCH
     assert "checkpoint" in ran.failure.message
+    assert values_of(runs, ran.result.items) == [0]
+
+
+def test_an_item_whose_stored_value_is_gone_fails_the_job(runs: Runs) -> None:
+    """As an electron: it is no failure of the item, and another attempt may succeed."""
+    blob = references.Blob("0" * 64, 5, "raw", 5)
+
+    def of_item(x: int) -> int:
+        if x == 1:
+            from covalent_cirro.runner import stored_blobs
+
+            stored_blobs.path_of(os.environ["CIRRO_STORED"], "0" * 64)
+        return x
+
+    stored = references.StoredInput(blob=blob, label="array")
+    ran = runs(make_task(runs, of_item, {"x": range(3)}), stored=(stored,))
+    assert ran.failure.kind == Kind.FETCH
+    assert "the stored array could not be fetched" in ran.failure.message
     assert values_of(runs, ran.result.items) == [0]
 
 
