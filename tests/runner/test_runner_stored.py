@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import pytest
 
+from covalent_cirro.contract import documents
 from covalent_cirro.contract.failure_kinds import Kind
 from covalent_cirro.contract.protocol import ExitCode
 from covalent_cirro.contract.references import Blob, StoredInput
 from covalent_cirro.contract.stored_references import StoredReference
 from covalent_cirro.stored_values.handles import Stored
 from tests.runner.conftest import BUCKET, Runs
+from tests.runner.mapped_calls import child, make_task, values_of
 
 
 def handle(runs: Runs, data: bytes, kind: str = "value", name: str = "", **lies: Any) -> tuple[Stored, StoredInput]:
@@ -99,3 +102,20 @@ def test_an_archive_cannot_write_outside_of_its_folder(runs: Runs, tmp_path: Pat
     value, stored = handle(runs, file.getvalue(), "folder", "pictures")
     ran = runs(runs.task(os.path.exists, value), stored=(stored,))
     assert "no file inside it" in ran.failure.message
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_a_job_of_a_map_fetches_what_all_share_once_and_the_items_that_are_its_own(runs: Runs, parallel: int) -> None:
+    """Whichever of its processes asks first."""
+    shared, of_shared = handle(runs, cloudpickle.dumps([10]))
+    items = [handle(runs, cloudpickle.dumps([number, parallel])) for number in range(4)]
+
+    def add(x: list[int], data: list[int]) -> int:
+        return x[0] + data[0]
+
+    task = make_task(runs, add, {"x": [each for each, _ in items]}, jobs=2, parallel=parallel, kwargs={"data": shared})
+    runs.make_call(task, stored=(of_shared, *(stored for _, stored in items)))
+    runs.finish(runs.start({"AWS_BATCH_JOB_ARRAY_INDEX": "1", "AWS_BATCH_JOB_ID": "job-1:1"}))
+    outcome = documents.parse_outcome(runs.get(child(runs, 1).outcome_key))
+    assert values_of(runs, outcome.results[0].items) == [12, 13]
+    assert [gets(runs, stored.blob) for stored in (of_shared, *(stored for _, stored in items))] == [1, 0, 0, 1, 1]
