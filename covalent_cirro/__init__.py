@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from covalent_cirro.cirro import CirroBatchExecutor as CirroBatchExecutor
     from covalent_cirro.errors import ElectronFailed as ElectronFailed
+    from covalent_cirro.item_maps import item as item
+    from covalent_cirro.item_maps import mapped as mapped
     from covalent_cirro.stored_values.storing import stored as stored
 
-__all__ = ["CirroBatchExecutor", "ElectronFailed", "__version__", "stored"]
+__all__ = ["CirroBatchExecutor", "ElectronFailed", "__version__", "item", "mapped", "stored"]
 __version__ = "0.1.0"
 
 
@@ -32,6 +34,10 @@ def __getattr__(name: str) -> Any:
         from covalent_cirro.errors import ElectronFailed
 
         return ElectronFailed
+    if name in ("item", "mapped"):
+        from covalent_cirro import item_maps
+
+        return getattr(item_maps, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -102,6 +102,10 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
             goes on with it; or "cancel", with the whole dispatch. Default: 'keep'.
         on_error: What becomes of an electron that failed: "raise", and the dispatch fails; or "return", and its value
             is an ElectronFailed that says why, with which the dispatch goes on. Default: 'raise'.
+        array_size: Most jobs that the items of a mapped electron are shared over: a whole number from 1 to 10,000,
+            AWS's most.
+        array_parallel: Items that a job of a mapped electron computes at a time, each in a process of its own: a whole
+            number from 1 to 192. Default: 1.
 
     Raises:
         SettingsError: An option is unknown, has a wrong type or an impossible value; the message has what is valid.
@@ -157,6 +161,8 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
         reuse_from: str | None = None,
         on_server_stop: str | None = None,
         on_error: str | None = None,
+        array_size: int | None = None,
+        array_parallel: int | None = None,
         **unknown: object,
     ) -> None:
         given = {name: value for name, value in locals().items() if name in options_table.BY_NAME}

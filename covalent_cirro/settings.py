@@ -30,6 +30,12 @@ MAX_ATTEMPTS = 10
 MIN_MEMORY_MIB = 128
 """AWS takes 4 MiB (ResourceRequirement), in which no Python starts; the runner alone needs about 60 MiB."""
 
+MAX_CHILDREN = 10_000
+"""Most jobs of an array job (Batch User Guide, Array jobs)."""
+
+MAX_PARALLEL = 192
+"""Most items that a job computes at a time: the vCPUs of the largest instances (c7i.48xlarge and others)."""
+
 MAX_NAME_PREFIX = 100
 """A job definition's name has 128 characters at most (RegisterJobDefinition); a dash and a digest follow the prefix."""
 
@@ -278,9 +284,25 @@ class Settings:
         default="raise",
         help='What becomes of an electron that failed: "raise", and the dispatch fails; or "return", and its value is '
         "an ElectronFailed that says why, with which the dispatch goes on. An electron that is cancelled or could not "
-        "be submitted has no value.",
-        valid='"raise" or "return"',
-        accepts=lambda value: value in ("raise", "return"),
+        'be submitted has no value. Of a mapped electron, "raise" computes all items first, "return" puts the error in '
+        'the place of the item, and "stop" ends the other jobs when an item fails; for others, "stop" is "raise".',
+        valid='"raise", "stop" or "return"',
+        accepts=lambda value: value in ("raise", "stop", "return"),
+        stock=False,
+    )
+    array_size: int | None = _option(
+        default=None,
+        help="Most jobs that the items of a mapped electron are shared over. Unset: one for each item, at most "
+        f"{MAX_CHILDREN:,}. A job should last minutes.",
+        valid=f"a whole number from 1 to {MAX_CHILDREN:,}, AWS's most",
+        accepts=lambda value: 1 <= value <= MAX_CHILDREN,
+        stock=False,
+    )
+    array_parallel: int = _option(
+        default=1,
+        help="Items that a job of a mapped electron computes at a time, each in a process of its own.",
+        valid=f"a whole number from 1 to {MAX_PARALLEL}",
+        accepts=lambda value: 1 <= value <= MAX_PARALLEL,
         stock=False,
     )
     on_demand: bool = False
@@ -337,6 +359,7 @@ _KINDS = {
     "str": "text",
     "str | None": "text",
     "int": "whole",
+    "int | None": "whole",
     "float": "number",
     "float | None": "number",
     "tuple[str, ...]": "texts",

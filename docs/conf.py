@@ -57,6 +57,7 @@ docs/pipeline
 docs/deploy
 docs/settings
 docs/cli
+docs/maps
 docs/emulator
 docs/waiting
 docs/report

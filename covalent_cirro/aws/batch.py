@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from covalent_cirro.aws import sessions
 from covalent_cirro.contract.limits import ELECTRON_CHARS
+from covalent_cirro.contract.maps import MIN_CHILDREN
 from covalent_cirro.contract.protocol import ExitCode
 from covalent_cirro.errors import AccessDenied, AwsError, NotFound, SettingsError
 from covalent_cirro.jobs.optional_actions import COSTS
@@ -93,7 +94,8 @@ class Submission(NamedTuple):
         parameters: Values for the placeholders in the definition's command.
         attempts: How often AWS Batch may start the job, 1 to 10.
         timeout_s: Seconds that an attempt may run, at least 60.
-        tags: Tags of the job, at most 50.
+        tags: Tags of the job, at most 50. AWS Batch gives them to no child of an array job.
+        array_size: Jobs of the array job; 1: an ordinary job.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Submission(NamedTuple):
     attempts: int
     timeout_s: int
     tags: Mapping[str, str]
+    array_size: int = 1
 
 
 def build_submit(submission: Submission) -> dict[str, Any]:
@@ -127,6 +130,7 @@ def build_submit(submission: Submission) -> dict[str, Any]:
             ],
         },
         "timeout": {"attemptDurationSeconds": submission.timeout_s},
+        **({"arrayProperties": {"size": submission.array_size}} if submission.array_size >= MIN_CHILDREN else {}),
         "tags": dict(submission.tags),
         "propagateTags": True,
     }

@@ -37,16 +37,18 @@ class Source(NamedTuple):
     Attributes:
         path: The file.
         is_tobj: Only the pickle in this TransportableObject is stored; else the whole file.
+        as_it_is: It is not compressed, so that ranges of it can be read.
     """
 
     path: str
     is_tobj: bool
+    as_it_is: bool = False
 
-    def identity(self) -> tuple[str, int, int, int, bool]:
+    def identity(self) -> tuple[str, int, int, int, bool, bool]:
         """Equal for the same file as long as nobody writes it: a digest computed before still holds."""
         with local_files.errors_about(self.path):
             stat = os.stat(self.path)
-        return (self.path, stat.st_ino, stat.st_size, stat.st_mtime_ns, self.is_tobj)
+        return (self.path, stat.st_ino, stat.st_size, stat.st_mtime_ns, self.is_tobj, self.as_it_is)
 
     def size(self) -> int:
         """Bytes to store, before compressing."""
@@ -91,7 +93,7 @@ def stage(source: Source, folder: str) -> Staged:
             behind.
     """
     with temporary(folder) as (file, path):
-        encoder = Encoder(file, folder)
+        encoder = Encoder(file, folder, as_it_is=source.as_it_is)
         for chunk in source.chunks():
             encoder.write(chunk)
         return Staged(encoder.finish(), path, encoder.references)
@@ -129,18 +131,26 @@ class Encoder:
         file: Gets the stored bytes.
         folder: Folder of the file, on whose disk there must be room; empty: that is not checked.
         flush: Called by `finish`.
+        as_it_is: The bytes are not compressed.
 
     Raises:
         LocalFileError: There is no room for the blob.
     """
 
-    def __init__(self, file: Writes, folder: str = "", flush: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        file: Writes,
+        folder: str = "",
+        flush: Callable[[], object] = lambda: None,
+        *,
+        as_it_is: bool = False,
+    ) -> None:
         self._file = file
         self._flush = flush
         self._folder = folder
         self._digest = hashlib.sha256()
         self._size = self._raw_size = 0
-        self._begin: bytearray | None = bytearray()  # what came before it was known whether compression helps
+        self._begin = None if as_it_is else bytearray()  # what came before it was known whether compression helps
         self._compressor: zlib._Compress | None = None
         self._finder = ReferenceFinder()
 

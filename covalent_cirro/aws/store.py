@@ -269,6 +269,25 @@ class Store:
             self._seen.pop((bucket, key), None)  # the next electron looks it up, and sends it again
             raise
 
+    async def read_range(self, blob: Blob, bucket: str, prefix: str, offset: int, size: int) -> bytes:
+        """Read some of the stored bytes of a blob, which are not checked by its digest.
+
+        Raises:
+            NotFound: The blob is gone.
+        """
+        key = blob_key(prefix, blob.sha256)
+
+        async def get() -> bytes:
+            with self._errors("s3:GetObject", bucket, key):
+                found = await self._client.get_object(
+                    Bucket=bucket, Key=key, Range=f"bytes={offset}-{offset + size - 1}"
+                )
+                async with found["Body"] as body:
+                    data: bytes = await body.read()
+                    return data
+
+        return await self._patiently(get)
+
     async def append_object(self, bucket: str, key: str, file: IO[bytes]) -> None:
         """Append an object's bytes to an open file; after a broken stream it starts again at the file's earlier end.
 

@@ -15,12 +15,14 @@ class DispatchName(click.ParamType):  # type: ignore[type-arg]  # generic in cli
 
     Args:
         node: `True`: with a node; `False`: without one; `None`: either.
+        item: An item of a map may be named: ``DISPATCH:NODE[ITEM]``.
     """
 
     name = "electron"
 
-    def __init__(self, *, node: bool | None) -> None:
+    def __init__(self, *, node: bool | None, item: bool = False) -> None:
         self._node = node
+        self._item = item
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Wanted:
         """Parse what was typed; anything else is wrong usage."""
@@ -30,6 +32,12 @@ class DispatchName(click.ParamType):  # type: ignore[type-arg]  # generic in cli
             wanted = names.parse(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if wanted.item is not None and not self._item:
+            self.fail(
+                f"{value!r} is an item of a map: an electron is meant here, write {wanted._replace(item=None)}",
+                param,
+                ctx,
+            )
         if self._node is True and wanted.node_id is None:
             self.fail(
                 f"{value!r} is a dispatch, not an electron: write {value}:NODE; "

@@ -32,7 +32,7 @@ def show(target: Target, electron: Wanted, as_json: bool) -> None:
 
     The facts are from AWS Batch, as long as it knows the job, and from S3. Needs no Covalent server.
     """
-    from covalent_cirro.history import find, saved_checkpoints
+    from covalent_cirro.history import find, map_items, saved_checkpoints
     from covalent_cirro.history.account import open_account
     from covalent_cirro.history.instances import Instances
     from covalent_cirro.history.queue_places import JobWaits
@@ -45,7 +45,8 @@ def show(target: Target, electron: Wanted, as_json: bool) -> None:
         turn = JobWaits(account).of([record]).get(record.job_id) if record else None
         instances = Instances(account)
         hosts = instances.of_attempts(record) if record else {}
-        story = tell(found, account.settings, site, turn=turn, hosts=hosts)
+        items = map_items.count(account, found, time.time())
+        story = tell(found, account.settings, site, turn=turn, hosts=hosts, items=items)
         saved = saved_checkpoints.latest(account, found)
         cost = of_electron(account, found)
     if instances.problem:
@@ -165,6 +166,8 @@ def _facts(story: Story, saved: SavedCheckpoint | None, cost: Report) -> Iterato
     rows: tuple[tuple[str, Any], ...] = (
         ("called with", arguments.line(story.arguments, arguments.WHOLE_CHARS)),
         ("state", _state(story)),
+        ("jobs", story.jobs),
+        ("items", story.items),
         ("why", story.why),
         ("not reused", story.not_reused),
         ("warning", image_modules.warning(story.missing_modules) if story.missing_modules and not story.end else ""),

@@ -59,6 +59,19 @@ def furthest(names: Iterable[str]) -> ChunkName | None:
     return max(found, key=lambda each: (each.done, each.attempt), default=None)
 
 
+def chain(names: Iterable[ChunkName]) -> list[ChunkName]:
+    """Records that follow one another from the first item on, as far as any reach."""
+    following: dict[int, tuple[int, ChunkName]] = {}  # how far records reach that begin there, and the first of them
+    for name in sorted(names, key=lambda each: each.before, reverse=True):
+        reach = following[name.done][0] if name.done in following else name.done
+        if name.before not in following or following[name.before][0] < reach:
+            following[name.before] = reach, name
+    found: list[ChunkName] = []
+    while (after := following.get(found[-1].done if found else 0)) is not None:
+        found.append(after[1])
+    return found
+
+
 def dump(place: Location, items: ItemResults, mac_key: str) -> bytes:
     """The content of a record.
 

@@ -99,6 +99,11 @@ LIST_HEAD, LIST_TAIL = PRELUDE + _LIST, _STOP
 body, and a body may be cut between two items."""
 
 
+def item_of(pickle: bytes) -> bytes:
+    """An item of a body, whose pickle is given."""
+    return _PART + len(pickle).to_bytes(8, "little") + pickle + _CALL + _APPEND
+
+
 def append_item(body: BinaryIO, write: Callable[[BinaryIO], object]) -> None:
     """Append an item to a body: a part whose pickle ``write`` writes.
 
@@ -158,11 +163,31 @@ def read(file: BinaryIO, source: str = "") -> Value | None:
         return None
 
 
+def item_ends(file: BinaryIO) -> list[int] | None:
+    """Where each item of a list ends, as positions in its body; `None` for a pickle that is no list of this format.
+
+    Args:
+        file: A seekable file, at the beginning of the pickle. Parts are skipped.
+    """
+    start = file.tell()
+    if file.read(len(LIST_HEAD)) != LIST_HEAD:
+        return None
+    end = file.seek(0, io.SEEK_END)
+    file.seek(start + len(PRELUDE))
+    ends: list[int] = []
+    try:
+        _read(file, end, "", ends)
+    except _OtherPickle:
+        return None
+    return [each - start - len(LIST_HEAD) for each in ends]
+
+
 class _OtherPickle(Exception):
     """The pickle has an opcode that this format does not have there."""
 
 
-def _read(file: BinaryIO, end: int, source: str) -> Value:
+def _read(file: BinaryIO, end: int, source: str, item_ends: list[int] | None = None) -> Value:
+    """Read a value. With ``item_ends``, the ends of its items are added to it, and the value has no items."""
     stack: list[Value] = []
 
     def pop(below: type) -> Value:
@@ -179,7 +204,10 @@ def _read(file: BinaryIO, end: int, source: str) -> Value:
             stack.append(_part(file, end, source))
         elif opcode == _APPEND:
             each = pop(list)
-            cast("list[Value]", stack[-1]).append(each)
+            if item_ends is not None and len(stack) == 1:
+                item_ends.append(file.tell())
+            else:
+                cast("list[Value]", stack[-1]).append(each)
         elif opcode == _SETITEM:
             if len(stack) < 3:
                 raise _OtherPickle

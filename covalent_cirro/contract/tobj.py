@@ -210,6 +210,16 @@ class PickleWriter:
         self._rest = data[whole:]
         return memoryview(chunk).nbytes  # pickle passes the buffers of large arrays as they are, without a length
 
+    def mark(self) -> tuple[int, bytes]:
+        """What has been written so far, for `back_to`."""
+        return self._file.tell(), self._rest
+
+    def back_to(self, mark: tuple[int, bytes]) -> None:
+        """Take back what was written after a `mark`."""
+        at, self._rest = mark
+        self._file.seek(at)
+        self._file.truncate()
+
     def close(self) -> None:
         """Write the rest. The file stays open: the caller closes it."""
         if self._rest:

@@ -83,5 +83,8 @@ def board() -> StatusBoard:
 
 
 def status_of(detail: JobDetail) -> str:
-    """Covalent's status for a job that has not ended: RUNNING while its container runs, else STARTING."""
-    return "RUNNING" if detail.state == JobState.RUNNING.value else "STARTING"
+    """Covalent's status for a job that has not ended: RUNNING while its container runs, else STARTING.
+
+    An array job is RUNNING from the first container of its jobs on.
+    """
+    return "RUNNING" if detail.has_begun or detail.state == JobState.RUNNING.value else "STARTING"

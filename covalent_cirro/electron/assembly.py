@@ -79,6 +79,11 @@ def assemble(node: Node, spec: ElectronSpec, inputs: Mapping[int, str]) -> Writt
     return None
 
 
+def write_empty_list(path: str) -> WrittenFile:
+    """Write an empty list, as the output of a map without items."""
+    return _write(path, _list_of([]))
+
+
 class _Unopened(NamedTuple):
     """An object as far as it is known without unpickling it.
 

@@ -24,18 +24,25 @@ from covalent_cirro.contract.limits import (
     MAX_DOCUMENT_BYTES,
     MAX_TASKS,
 )
+from covalent_cirro.contract.maps import Mapped
 from covalent_cirro.contract.places import Location, location
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import Call, Package, Task, Tried
-from covalent_cirro.contract.references import Blob, Inline, Input, NodeOutput, Ref
+from covalent_cirro.contract.references import Blob, Inline, Input, Joined, NodeOutput, Ref
 from covalent_cirro.contract.stored_references import StoredReference
 from covalent_cirro.covalent_server.assets import Group, Node
 from covalent_cirro.electron import cache_folder, called_with, local_packages, stored_inputs
+from covalent_cirro.electron.maps import map_plans
+from covalent_cirro.electron.maps.joined import JoinedLists
+from covalent_cirro.electron.maps.map_plans import MapPlan
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.jobs.image_rules import Pickled
 from covalent_cirro.settings import Settings
 
 log = logging.getLogger(__name__)
+
+SMALL_BYTES = 64 * 1024
+"""Most bytes of a call that is parsed on the event loop."""
 
 _EMPTY_HOOKS = frozenset({b"{}", b"", b"null"})
 
@@ -92,7 +99,14 @@ async def store_call(store: Store, prepared: Written, allowed: Callable[[], Awai
     """
     await allowed()
     await stored_inputs.require(store, prepared.location.bucket, prepared.location.prefix, prepared.call.stored)
-    await store.put_document(prepared.location.bucket, prepared.location.call_key, dump_call(prepared.call))
+    await put_call(store, prepared)
+
+
+async def put_call(store: Store, written: Written) -> None:
+    """Store a ``call.json``. That of a map is made in a thread, so that it does not block the event loop."""
+    is_map = any(task.mapped is not None for task in written.call.tasks)
+    data = await asyncio.to_thread(dump_call, written.call) if is_map else dump_call(written.call)
+    await store.put_document(written.location.bucket, written.location.call_key, data)
 
 
 async def prepare_call(
@@ -106,6 +120,8 @@ async def prepare_call(
     covalent: str,
     allowed: Callable[[], Awaitable[None]],
     image: Callable[[], Awaitable[str]],
+    plan: MapPlan | None = None,
+    joined: JoinedLists | None = None,
 ) -> Written:
     """Store the blobs of a call, each once and all at the same time, and make its ``call.json``, which is not stored.
 
@@ -119,6 +135,8 @@ async def prepare_call(
         covalent: Version of Covalent on the server.
         allowed: Awaited before anything is uploaded; its error is raised.
         image: Returns the image of the job with its digest, as far as that is known.
+        plan: The map, if the electron is mapped; it is the only one then.
+        joined: Lists whose parts are stored already.
 
     Raises:
         SettingsError: The task group has more electrons than one job can run, or it names a stored value that is in
@@ -135,21 +153,40 @@ async def prepare_call(
     put = _Puts(store, folder, place, allowed)
     arguments = await asyncio.to_thread(called_with.read, group)
 
+    def in_parts(path: str) -> tuple[Ref, ...] | None:
+        bodies = joined.find(path, place.bucket, place.prefix) if joined is not None else None
+        return bodies if bodies is not None and put.takes(bodies) else None
+
     async def task(spec: ElectronSpec) -> Task:
         node = group.nodes[spec.node_id]
 
         async def argument(node_id: int) -> Input:
-            return NodeOutput(node_id) if node_id in inside else await put(group.inputs[node_id], is_tobj=True)
+            if node_id in inside:
+                return NodeOutput(node_id)
+            path = group.inputs[node_id]
+            bodies = in_parts(path)
+            return Joined(bodies) if bodies is not None else await put(path, is_tobj=True)
+
+        async def items() -> Mapped | None:
+            if plan is None:
+                return None
+            return await map_plans.mapped(
+                plan,
+                lambda each: in_parts(each.path),
+                lambda each: put(each.path, is_tobj=each.is_tobj, as_it_is=True),
+            )
 
         async def hooks_of(node: Node) -> Ref:
             put.references |= dict.fromkeys(await asyncio.to_thread(stored_inputs.in_hooks, node.paths["hooks"]))
             return await put(node.paths["hooks"], is_tobj=False)
 
-        code, hooks, args, kwargs = await asyncio.gather(
+        shared = {name: node_id for name, node_id in spec.kwargs.items() if plan is None or name not in plan.lists}
+        code, hooks, args, kwargs, of_items = await asyncio.gather(
             put(node.paths["function"], is_tobj=True),
             hooks_of(node) if "hooks" in node.paths else _no_hooks(),
             asyncio.gather(*(argument(node_id) for node_id in spec.args)),
-            asyncio.gather(*(argument(node_id) for node_id in spec.kwargs.values())),
+            asyncio.gather(*(argument(node_id) for node_id in shared.values())),
+            items(),
         )
         return Task(
             node_id=spec.node_id,
@@ -157,8 +194,9 @@ async def prepare_call(
             function=code,
             hooks=None if isinstance(hooks, Inline) and hooks.data.strip() in _EMPTY_HOOKS else hooks,
             args=tuple(args),
-            kwargs=dict(zip(spec.kwargs, kwargs, strict=True)),
+            kwargs=dict(zip(shared, kwargs, strict=True)),
             arguments=arguments.get(spec.node_id, ()),
+            mapped=of_items,
         )
 
     async def package(item: str) -> Package:
@@ -191,7 +229,7 @@ async def read_call(store: Store, place: Location) -> Written | None:
     if data is None:
         return None
     try:
-        call = parse_call(data)
+        call = parse_call(data) if len(data) <= SMALL_BYTES else await asyncio.to_thread(parse_call, data)
     except ProtocolError as error:
         log.warning("The call %s cannot be used again: %s", place.call_uri, error)
         return None
@@ -208,7 +246,11 @@ def _blobs(call: Call) -> list[Blob]:
     refs: list[object] = [package.archive for package in call.packages]
     refs += [each.blob for each in call.stored]
     for task in call.tasks:
-        refs += [task.function, task.hooks, *task.args, *task.kwargs.values()]
+        refs += [task.function, task.hooks]
+        for given in (*task.args, *task.kwargs.values()):
+            refs += given.bodies if isinstance(given, Joined) else [given]
+        for argument in task.mapped.arguments if task.mapped is not None else ():
+            refs += argument.sources
     return [ref for ref in refs if isinstance(ref, Blob)]
 
 
@@ -238,12 +280,21 @@ class _Puts:
         self.keys: list[str] = []
         self.references: dict[StoredReference, None] = {}
 
-    async def __call__(self, path: str, *, is_tobj: bool) -> Ref:
+    def takes(self, bodies: Sequence[Ref]) -> bool:
+        """Count bodies that are stored already; False, and nothing is counted: those in the document are too many."""
+        size = sum(len(body.data) for body in bodies if isinstance(body, Inline))
+        if size > self._room:
+            return False
+        self._room -= size
+        self.keys += [self._place.blob_key(body.sha256) for body in bodies if isinstance(body, Blob)]
+        return True
+
+    async def __call__(self, path: str, *, is_tobj: bool, as_it_is: bool = False) -> Ref:
         inline = self._room >= INLINE_BYTES
         reserved = INLINE_BYTES if inline else 0  # Many files are read before the first one is counted.
         self._room -= reserved
         ref = await self._store.put(
-            Source(path, is_tobj),
+            Source(path, is_tobj, as_it_is),
             self._place.bucket,
             self._place.prefix,
             self._folder,
@@ -251,7 +302,7 @@ class _Puts:
             allowed=self._allowed,
         )
         self._room += reserved
-        if is_tobj:
+        if is_tobj or as_it_is:
             self.references |= dict.fromkeys(self._store.stored_in(ref))
         if isinstance(ref, Blob):
             self.keys.append(self._place.blob_key(ref.sha256))

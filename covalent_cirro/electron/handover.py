@@ -85,7 +85,17 @@ class HostNodes(NamedTuple):
     specs: tuple[ElectronSpec, ...]
 
 
-Sent: TypeAlias = OwnJob | AdoptedJob | ReusedResults | HostNodes
+class NoItems(NamedTuple):
+    """A mapped electron whose list is empty: its result is an empty list, and there is no job.
+
+    Attributes:
+        node_id: The electron's node.
+    """
+
+    node_id: int
+
+
+Sent: TypeAlias = OwnJob | AdoptedJob | ReusedResults | HostNodes | NoItems
 """What `send` returns."""
 
 
@@ -95,6 +105,8 @@ def dump_sent(sent: Sent) -> dict[str, Any]:
         return {"host": [[spec.node_id, list(spec.args), dict(spec.kwargs)] for spec in sent.specs]}
     if isinstance(sent, ReusedResults):
         return _dump_reused(sent)
+    if isinstance(sent, NoItems):
+        return {"no_items": sent.node_id}
     return {
         "job_id": sent.job_id,
         "call": sent.call,
@@ -110,6 +122,8 @@ def load_sent(data: Mapping[str, Any]) -> Sent:
         return HostNodes(tuple(ElectronSpec(*spec) for spec in data["host"]))
     if data.get("reused"):
         return ReusedResults(data["call"])
+    if "no_items" in data:
+        return NoItems(data["no_items"])
     kind = AdoptedJob if data["adopted"] else OwnJob
     return kind(data["job_id"], data["call"], tuple(data["keys"]), tuple(Tried(*each) for each in data["tried"]))
 

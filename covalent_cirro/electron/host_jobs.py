@@ -20,7 +20,7 @@ from covalent_cirro.covalent_server.assets import OURS
 from covalent_cirro.covalent_server.dispatches import POSTPROCESS_PREFIX, RunNode
 from covalent_cirro.electron import cache_folder
 from covalent_cirro.electron.call_writer import ElectronSpec
-from covalent_cirro.electron.handover import AdoptedJob, OwnJob, ReusedResults
+from covalent_cirro.electron.handover import AdoptedJob, NoItems, OwnJob, ReusedResults
 from covalent_cirro.electron.host_nodes import NeedsJob
 from covalent_cirro.electron.launches import Launch
 from covalent_cirro.electron.result_writer import write_text
@@ -48,7 +48,7 @@ class InputElectron(NamedTuple):
 
 async def send(
     launch: Launch, given: Settings, specs: Sequence[ElectronSpec], done: NeedsJob, keep_handle: KeepHandle
-) -> tuple[Settings, OwnJob | AdoptedJob | ReusedResults]:
+) -> tuple[Settings, OwnJob | AdoptedJob | ReusedResults | NoItems]:
     """Submit the job of a task group of Covalent's own nodes.
 
     Args:

@@ -101,6 +101,23 @@ async def run(launch: Launch, specs: Sequence[ElectronSpec], folder: str) -> End
         return EndedHostNodes((*ends, *await asyncio.to_thread(_taken, group, ended)))
 
 
+async def without_items(launch: Launch, node_id: int) -> EndedHostNodes:
+    """The end of a mapped electron whose list is empty: its output is an empty list, which is written here.
+
+    Raises:
+        TaskCancelledError: It was cancelled.
+    """
+    if launch.cancelled:
+        raise TaskCancelledError(f"Cancelled before it had a job (dispatch {launch.dispatch_id})")
+
+    def end() -> HostNodeEnd:
+        group = assets.load_group(launch.dispatch_id, [node_id], ())
+        output = assembly.write_empty_list(group.nodes[node_id].paths["output"])
+        return _end(group, node_id, None, {"output": output})
+
+    return EndedHostNodes((await asyncio.to_thread(end),))
+
+
 def _lacks(failure: Failure) -> str:
     return f"it has no module {failure.module!r}" if failure.kind == Kind.MISSING_MODULE else failure.message
 

@@ -15,19 +15,19 @@ from typing import TypeAlias
 from covalent._shared_files import TaskCancelledError
 
 from covalent_cirro.aws.blob_objects import REFRESH_AFTER_S
-from covalent_cirro.contract.documents import dump_call
 from covalent_cirro.contract.places import parse_call_uri
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group, StatusChange
 from covalent_cirro.covalent_server.status_board import board
 from covalent_cirro.electron import cache_folder, host_failures, host_jobs, host_nodes, stored_inputs
-from covalent_cirro.electron.call_writer import ElectronSpec, Written, read_call
+from covalent_cirro.electron.call_writer import ElectronSpec, Written, put_call, read_call
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.handover import (
     AdoptedJob,
     EndedHostNodes,
     EndedJob,
     HostNodes,
+    NoItems,
     OwnJob,
     Polled,
     ReusedResults,
@@ -35,12 +35,14 @@ from covalent_cirro.electron.handover import (
 )
 from covalent_cirro.electron.host_nodes import NeedsJob
 from covalent_cirro.electron.launches import Launch
+from covalent_cirro.electron.maps import map_tries
 from covalent_cirro.electron.patience import retry_until_fixed
 from covalent_cirro.electron.progress import Progress
 from covalent_cirro.electron.result_writer import read_outcome
 from covalent_cirro.electron.send import KeepHandle, engine_for, ensure_definition, hold, submit, terminate
 from covalent_cirro.errors import CirroError, JobLost, LocalFileError, NotFound, OutcomeError, Unsigned
 from covalent_cirro.jobs import further_tries, states
+from covalent_cirro.jobs.further_tries import NextTry
 from covalent_cirro.jobs.states import JobDetail
 from covalent_cirro.settings import Settings
 
@@ -82,6 +84,8 @@ async def poll(launch: Launch, settings: Settings, sent: Sent, keep_handle: Keep
             await host_failures.keep(settings, launch.dispatch_id, done.ends)
             return done
         sent = done
+    if isinstance(sent, NoItems):
+        return await host_nodes.without_items(launch, sent.node_id)
     if isinstance(sent, ReusedResults):
         if launch.cancelled:
             raise TaskCancelledError(f"Cancelled before its results were reused (dispatch {launch.dispatch_id})")
@@ -101,7 +105,7 @@ async def poll(launch: Launch, settings: Settings, sent: Sent, keep_handle: Keep
 
 async def _on_host(
     launch: Launch, settings: Settings, specs: Sequence[ElectronSpec], keep_handle: KeepHandle
-) -> tuple[Settings, EndedHostNodes | Job | ReusedResults]:
+) -> tuple[Settings, EndedHostNodes | Job | ReusedResults | NoItems]:
     """Run Covalent's own nodes on this host, or submit a job for what only a job can do.
 
     Returns:
@@ -180,11 +184,20 @@ async def until_ended(
 
 async def _wait(engine: Engine, settings: Settings, job: Job, watching: Watching) -> JobDetail | None:
     """Wait for one job; `None`: AWS Batch does not know it any more."""
-    async with watching(job) as saw, _kept_alive(engine, settings.s3_bucket_name, job.keys):
+    async with (
+        watching(job) as saw,
+        _kept_alive(engine, settings.s3_bucket_name, job.keys),
+        _stopped_at_failure(engine, settings) as also_saw,
+    ):
         if job.job_id is None:
             return None
+
+        def changed(detail: JobDetail) -> None:
+            saw(detail)
+            also_saw(detail)
+
         try:
-            detail = await engine.watcher.wait(job.job_id, ceiling_s=settings.poll_freq, on_state=saw)
+            detail = await engine.watcher.wait(job.job_id, ceiling_s=settings.poll_freq, on_state=changed)
         except JobLost:
             # A server that was away for longer than AWS Batch keeps jobs: what lies in S3 is the truth.
             return None
@@ -230,12 +243,19 @@ async def try_again(
     except OutcomeError:  # `receive` raises it
         return None, ""
     further = further_tries.next_try(further_tries.evidence_of(detail, outcome), settings, place.call_id)
+    try:
+        earlier = await read_call(engine.store, place) if further is not None or detail.array_size else None
+        if earlier is not None and earlier.call.tasks[0].mapped is not None:
+            further, earlier = await _next_map(engine, settings, earlier, detail)
+    except Unsigned:
+        raise
+    except CirroError as error:
+        return None, f"It is not known whether a further try would help, since AWS could not be asked: {error}"
     if further is None:
         return None, ""
     of = f"dispatch {launch.dispatch_id}, node {launch.node_ids[0]}"
     happened, then = further_tries.what_happened(further.tried), further_tries.what_next(further.tried)
     try:
-        earlier = await read_call(engine.store, place)
         if earlier is None:
             raise NotFound(f"{place.call_uri} cannot be read any more", operation="s3:GetObject", code="NoSuchKey")
         call = further_tries.next_call(earlier.call, further.tried)
@@ -243,7 +263,7 @@ async def try_again(
         written = Written(here, call, (here.call_key, *earlier.keys[1:]))
         _, definition, electrons = await launch.unless_cancelled(
             asyncio.gather(
-                engine.store.put_document(here.bucket, here.call_key, dump_call(call)),
+                put_call(engine.store, written),
                 ensure_definition(engine, further.settings),
                 asyncio.to_thread(group),
             )
@@ -257,6 +277,37 @@ async def try_again(
     log.warning("The electron of %s %s. It was submitted again with %s as job %s.", of, happened, then, job_id)
     await hold(engine, launch, job_id, here.call_uri, keep_handle)
     return OwnJob(job_id, here.call_uri, written.keys, call.tried), ""
+
+
+async def _next_map(
+    engine: Engine, settings: Settings, written: Written, detail: JobDetail
+) -> tuple[NextTry | None, Written]:
+    """The next try of a map, and the call with what is left of it."""
+    found = await map_tries.next_map(engine, settings, written.location, written.call, detail)
+    if found is None:
+        return None, written
+    (task,) = written.call.tasks
+    return found.further, written._replace(call=written.call._replace(tasks=(task._replace(mapped=found.mapped),)))
+
+
+@contextlib.asynccontextmanager
+async def _stopped_at_failure(engine: Engine, settings: Settings) -> AsyncIterator[Callable[[JobDetail], None]]:
+    """End an array job as soon as one of its jobs has failed, if the option ``on_error`` says so.
+
+    Yields:
+        A function to be called with each change of the job.
+    """
+    ending: list[asyncio.Task[None]] = []
+
+    def saw(detail: JobDetail) -> None:
+        failed = detail.children_in(states.JobState.FAILED.value)
+        if failed and not ending and settings.on_error == "stop" and not detail.is_terminal:
+            ending.append(asyncio.create_task(engine.stops.end(detail.job_id, states.ITEM_FAILED_REASON)))
+
+    yield saw
+    for error in await asyncio.gather(*ending, return_exceptions=True):
+        if isinstance(error, BaseException):
+            log.warning("An item failed. The other jobs could not be ended, and ran to their end: %s", error)
 
 
 @contextlib.asynccontextmanager

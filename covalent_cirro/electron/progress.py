@@ -5,6 +5,7 @@ Combines what the watcher, `waits.py` and `live_logs.py` find. Decides nothing a
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,9 @@ from covalent_cirro.contract.places import Location, parse_call_uri
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.covalent_server.assets import StatusChange
 from covalent_cirro.covalent_server.status_board import board, status_of
-from covalent_cirro.jobs import panel
+from covalent_cirro.electron.call_writer import read_call
+from covalent_cirro.errors import CirroError
+from covalent_cirro.jobs import map_progress, panel
 from covalent_cirro.jobs.machines import Need
 from covalent_cirro.jobs.states import JobDetail, JobState
 from covalent_cirro.jobs.waiting import Reason, Waiting
@@ -23,6 +26,15 @@ if TYPE_CHECKING:
     from covalent_cirro.electron.engine.engine import Engine
 
 log = logging.getLogger(__name__)
+
+COUNT_S = 5.0
+"""Shortest time between two listings of what the jobs of a map have stored."""
+
+_SHARE_OF_TIME = 20
+"""A listing takes at most a twentieth of the time."""
+
+_KEYS_A_SECOND = 200
+"""A listing of a thousand keys is a call: there is at most one in `COUNT_S`."""
 
 _WAITS = (JobState.SUBMITTED.value, JobState.PENDING.value, JobState.RUNNABLE.value)
 
@@ -40,6 +52,8 @@ class Progress:
         self._detail: JobDetail | None = None
         self._since = 0.0
         self._reason: Reason | None = None
+        self._items = ""
+        self._counting: asyncio.Task[None] | None = None
 
     def saw(self, detail: JobDetail) -> None:
         """Show the job as DescribeJobs showed it, while it is under way or after its end. See `Watcher.wait`."""
@@ -51,6 +65,8 @@ class Progress:
             for node_id in self._node_ids:
                 board().show(StatusChange(self._dispatch_id, node_id, status_of(detail), detail.started_at))
         explain_wait(self._engine, detail, self._since, self._because)
+        if detail.array_size and self._counting is None and self._place is not None and not detail.is_terminal:
+            self._counting = asyncio.create_task(self._count_items(self._place), name="cirro-map-progress")
         if detail.state == JobState.RUNNING.value and self._place is not None:
             self._engine.live_logs.follow(self._place, self._dispatch_id, self._node_ids[0])
         self._show()
@@ -59,11 +75,33 @@ class Progress:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._counting is not None:
+            self._counting.cancel()
+            await asyncio.gather(self._counting, return_exceptions=True)
         if self._detail is not None:
             self._engine.waits.leave(self._detail.job_id)
         if self._place is not None:
             await self._engine.live_logs.stop(self._place)
         board().drop(self._dispatch_id, self._node_ids)
+
+    async def _count_items(self, place: Location) -> None:
+        """Show how far a map is, from a listing of what its jobs have stored."""
+        try:
+            written = await read_call(self._engine.store, place)
+            mapped = written.call.tasks[0].mapped if written is not None else None
+            pause_s = COUNT_S
+            while mapped is not None:
+                await asyncio.sleep(pause_s)
+                if self._detail is None or not self._detail.has_begun:
+                    continue
+                began = time.monotonic()
+                keys = [key for key, _ in await self._engine.store.list_keys(place.bucket, place.array_base)]
+                counts = await asyncio.to_thread(map_progress.counted, keys, place, mapped, time.time())
+                self._items = map_progress.items_line(counts, self._detail.started_at or self._detail.created_at)
+                self._show()
+                pause_s = max(COUNT_S, _SHARE_OF_TIME * (time.monotonic() - began), len(keys) / _KEYS_A_SECOND)
+        except CirroError as error:  # it is only shown
+            log.warning("The items of %s are not counted: %s", place.call_uri, error)
 
     def _because(self, reason: Reason) -> None:
         self._reason = reason
@@ -79,6 +117,7 @@ class Progress:
             region=self._engine.console_region,
             waits_for=str(self._reason) if self._reason is not None else "",
             tried=self._tried,
+            items=self._items,
         )
         for node_id in self._node_ids:
             board().show_panel(self._dispatch_id, node_id, lines)
@@ -95,7 +134,7 @@ def explain_wait(
         since: Epoch seconds since when the job is in its state.
         tell: Called with each new reason.
     """
-    if detail.state in _WAITS:
+    if detail.state in _WAITS and not detail.has_begun:
         need = Need(int(detail.vcpus), detail.memory_mib, detail.gpus)
         engine.waits.see(Waiting(detail.job_id, need, detail.status_reason, since), detail.queue, tell)
     else:

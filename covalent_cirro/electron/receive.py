@@ -23,6 +23,8 @@ from covalent_cirro.electron import host_nodes
 from covalent_cirro.electron.call_writer import earlier_tries
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.handover import EndedHostNodes, EndedJob, Polled, ReusedResults
+from covalent_cirro.electron.maps import recognition
+from covalent_cirro.electron.maps.map_results import write_map
 from covalent_cirro.electron.patience import retry_until_fixed
 from covalent_cirro.electron.result_writer import Received, read_outcome, return_error, write_failure, write_results
 from covalent_cirro.electron.reuse import taking
@@ -85,7 +87,9 @@ async def _receive(settings: Settings, dispatch_id: str, node_ids: Sequence[int]
     async with engine_for(settings) as engine:
         if isinstance(polled, ReusedResults):
             return await _write_reused(engine, settings, place, group.nodes)
-        received = await write_ends(engine, settings, place, group.nodes, polled)
+        function = group.nodes[node_ids[0]].paths.get("function")
+        is_map = function is not None and bool(await asyncio.to_thread(recognition.names_of, function))
+        received = await write_ends(engine, settings, place, group.nodes, polled, is_map=is_map)
     if settings.on_error == "return":
         received = [await asyncio.to_thread(return_error, one, group.nodes[one.node_id]) for one in received]
         returned = [one.node_id for one in received if one.end is not End.SUCCEEDED and one.completed]
@@ -99,7 +103,13 @@ async def _write_reused(
 ) -> list[Received]:
     """Write the results of earlier work. Where they are, the electron's own document says, not who sent the data."""
     origin, outcome = await taking.outcome_of(engine, place)
-    return await write_results(engine.store, origin, outcome, nodes, _Explainer(engine, settings, None, outcome))
+    explainer = _Explainer(engine, settings, None, outcome)
+    received = await write_results(engine.store, origin, outcome, nodes, explainer)
+    for result in outcome.results:
+        if result.items is not None:  # who needs the list need not upload it
+            bodies = tuple(chunk.body for chunk in result.items.chunks)
+            engine.joined.remember(nodes[result.node_id].paths["output"], bodies, origin.bucket, origin.prefix)
+    return received
 
 
 class _Left(enum.Enum):
@@ -133,7 +143,13 @@ _RULES: Mapping[_Left, _Rule] = {
 
 
 async def write_ends(
-    engine: Engine, settings: Settings, place: Location, nodes: Mapping[int, Node], ended: EndedJob
+    engine: Engine,
+    settings: Settings,
+    place: Location,
+    nodes: Mapping[int, Node],
+    ended: EndedJob,
+    *,
+    is_map: bool = False,
 ) -> list[Received]:
     """Write how each electron of a call ended into its files: its result, or why there is none.
 
@@ -143,10 +159,14 @@ async def write_ends(
         place: The call.
         nodes: The electrons of the call.
         ended: What is known of the job; AWS Batch is asked for what is missing, where it is needed.
+        is_map: The only electron is mapped.
 
     Raises:
         OutcomeError: The outcome was refused, or there is none yet and the job goes on.
     """
+    if is_map:
+        (node,) = nodes.values()
+        return [await write_map(engine, settings, place, node, ended, lambda of: links(engine, settings, of))]
     outcome = await read_outcome(engine.store, engine.batch.job, place, ended.detail)
     detail = ended.detail
     if detail is None and not ended.forgotten and (outcome is None or not outcome.succeeded):

@@ -24,11 +24,13 @@ from covalent_cirro.contract import tobj
 from covalent_cirro.contract.failed_pickle import pickle_of_failed
 from covalent_cirro.contract.failure_kinds import Kind
 from covalent_cirro.contract.limits import MAX_OUTCOME_BYTES
+from covalent_cirro.contract.maps import ItemResults
 from covalent_cirro.contract.places import Location
 from covalent_cirro.contract.protocol import Log, NodeResult, Outcome, Output
 from covalent_cirro.contract.references import Inline, Ref
 from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.electron import log_files
+from covalent_cirro.electron.maps.list_writer import ListWriter
 from covalent_cirro.errors import CirroError, OutcomeError, TooLarge
 from covalent_cirro.jobs.authentic_outcomes import JOBS_KEPT_S, later_attempts, outcome_of, refused
 from covalent_cirro.jobs.ends import End
@@ -192,6 +194,8 @@ async def _write_result(
             if problem.passes:
                 raise
             why = explain(node, result, str(problem))
+    elif result.items is not None and result.failure is None:
+        files["output"] = await _write_items(store, place, result.items, node.paths["output"])
     files["error"] = await asyncio.to_thread(write_text, node.paths["error"], why.text if why is not None else "")
     return Received(node.node_id, why is None, files, why.end if why is not None else End.SUCCEEDED)
 
@@ -265,6 +269,18 @@ async def _write_output(store: Store, place: Location, outcome: Outcome, output:
         tobj.write_head(file, fields, string_size)
         await _append(store, place, output.string, file, lambda: _Plain(file))
         await _append(store, place, output.pickle, file, lambda: tobj.PickleWriter(file))
+    return await asyncio.to_thread(measure, path)
+
+
+async def _write_items(store: Store, place: Location, items: ItemResults, path: str) -> WrittenFile:
+    """Write the list of the results of a whole map (`maps/map_outcomes.py`)."""
+    length = items.stop or 0
+    with replacing(path) as file:
+        writer = ListWriter(file, length)
+        for chunk in items.chunks:
+            await writer.add(store, place, chunk.stop, chunk.body)
+        writer.close()
+    await asyncio.to_thread(writer.check, path, length)
     return await asyncio.to_thread(measure, path)
 
 

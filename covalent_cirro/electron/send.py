@@ -27,8 +27,18 @@ from covalent_cirro.electron import missing_modules
 from covalent_cirro.electron.call_writer import ElectronSpec, Written, pickled_by, prepare_call, store_call
 from covalent_cirro.electron.engine.definitions import Allowed, build_definition, everything
 from covalent_cirro.electron.engine.engine import Engine, engine_of, retire
-from covalent_cirro.electron.handover import AdoptedJob, HostNodes, JobHandle, OwnJob, ReusedResults, Sent, load_handle
+from covalent_cirro.electron.handover import (
+    AdoptedJob,
+    HostNodes,
+    JobHandle,
+    NoItems,
+    OwnJob,
+    ReusedResults,
+    Sent,
+    load_handle,
+)
 from covalent_cirro.electron.launches import Launch, find, is_expected
+from covalent_cirro.electron.maps import inputs
 from covalent_cirro.electron.patience import retry_until_fixed
 from covalent_cirro.electron.resume import adoption
 from covalent_cirro.electron.reuse import taking
@@ -80,8 +90,8 @@ async def send(launch: Launch, settings: Settings, task_specs: Sequence[Any], ke
 async def _send(launch: Launch, settings: Settings, task_specs: Sequence[Any], keep_handle: KeepHandle) -> Sent:
     """Do what `send` does, and raise `LocalFileError` where a disk is full. Can be repeated until there is a job."""
     specs = tuple(ElectronSpec(spec.electron_id, spec.args, spec.kwargs) for spec in task_specs)
-    inputs = [node_id for spec in specs for node_id in (*spec.args, *spec.kwargs.values())]
-    group = await asyncio.to_thread(assets.load_group, launch.dispatch_id, launch.node_ids, inputs)
+    given = [node_id for spec in specs for node_id in (*spec.args, *spec.kwargs.values())]
+    group = await asyncio.to_thread(assets.load_group, launch.dispatch_id, launch.node_ids, given)
     if all(node.is_host_node for node in group.nodes.values()):
         return HostNodes(specs)
     return await send_job(launch, settings, group, specs, keep_handle)
@@ -89,12 +99,17 @@ async def _send(launch: Launch, settings: Settings, task_specs: Sequence[Any], k
 
 async def send_job(
     launch: Launch, settings: Settings, group: Group, specs: Sequence[ElectronSpec], keep_handle: KeepHandle
-) -> OwnJob | AdoptedJob | ReusedResults:
+) -> OwnJob | AdoptedJob | ReusedResults | NoItems:
     """Find the job or the results that the electrons of a task group have already; else submit a job. See `send`."""
-    async with engine_for(settings) as engine:
+    async with engine_for(settings) as engine, contextlib.AsyncExitStack() as files:
         begun = await _begun(engine, launch, settings, group, keep_handle) if launch.again else None
         if isinstance(begun, (AdoptedJob, ReusedResults)):
             return begun
+        plan = None
+        if begun is None:
+            plan = await files.enter_async_context(inputs.planned(launch, settings, group, specs))
+        if plan is not None and not plan.length:
+            return NoItems(specs[0].node_id)
         pickled, covalent = await asyncio.gather(pickled_by(group, specs), asyncio.to_thread(assets.check_version))
         allowed = image_check(engine, settings, pickled)
 
@@ -109,6 +124,8 @@ async def send_job(
                 covalent=covalent,
                 allowed=allowed,
                 image=functools.partial(engine.images.named, settings.container_image_uri, max_age_s),
+                plan=plan,
+                joined=engine.joined,
             )
 
         prepared = None
@@ -270,6 +287,7 @@ async def submit(
                 },
                 attempts=settings.attempts,
                 timeout_s=settings.time_limit,
+                array_size=len(first.mapped.children) if first.mapped is not None else 1,
                 tags={
                     DISPATCH_TAG: tag_value(call.dispatch_id),
                     LATTICE_TAG: tag_value(group.lattice or "-"),

@@ -31,6 +31,7 @@ from covalent_cirro.electron.call_writer import ElectronSpec, Written, pickled_b
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.handover import EndedJob, JobHandle, OwnJob
 from covalent_cirro.electron.launches import Launch
+from covalent_cirro.electron.maps import inputs
 from covalent_cirro.electron.patience import retry_until_fixed
 from covalent_cirro.electron.poll import Job, until_ended
 from covalent_cirro.electron.progress import explain_wait, since
@@ -39,7 +40,7 @@ from covalent_cirro.electron.result_writer import read_outcome
 from covalent_cirro.electron.send import cancel as cancel_submitted
 from covalent_cirro.electron.send import engine_for, ensure_definition, image_check
 from covalent_cirro.electron.send import submit as submit_call
-from covalent_cirro.errors import NotFound
+from covalent_cirro.errors import NotFound, SettingsError
 from covalent_cirro.jobs.arguments import TEXT_BYTES
 from covalent_cirro.jobs.image_rules import Pickled
 from covalent_cirro.jobs.states import JobDetail
@@ -79,33 +80,38 @@ async def upload(
     dispatch_id, node_id = str(metadata["dispatch_id"]), int(metadata["node_id"])
     if settings.reuse_from:
         log.warning("reuse_from=%r is for dispatches; what is run directly is computed", settings.reuse_from)
-    async with engine_for(settings) as engine:
-        with tempfile.TemporaryDirectory(dir=cache_folder.scratch(settings.cache_dir)) as folder:
-            paths = await asyncio.to_thread(_pickle, folder, function, [*args, *kwargs.values()])
-            # Inputs have the numbers after the electron's, as if they were nodes of its dispatch.
-            first = node_id + 1
-            node = Node(0, node_id, getattr(function, "__name__", "function"), {"function": paths[0]})
-            inputs = dict(enumerate(paths[1:], first))
-            names = [*_parameter_names(function, len(args)), *kwargs]
-            group = Group(
-                nodes={node_id: node},
-                inputs=inputs,
-                lattice="",
-                python=platform.python_version(),
-                covalent="",
-                parameters={
-                    node_id: [
-                        InputParameter(name, each, PARAMETER_PREFIX) for name, each in zip(names, inputs, strict=True)
-                    ]
-                },
-            )
-            spec = ElectronSpec(
-                node_id,
-                list(range(first, first + len(args))),
-                dict(zip(kwargs, range(first + len(args), first + len(args) + len(kwargs)), strict=True)),
-            )
-            pickled = await pickled_by(group, [spec])
-            allowed = image_check(engine, settings, pickled)
+    async with engine_for(settings) as engine, contextlib.AsyncExitStack() as files:
+        scratch = cache_folder.scratch(settings.cache_dir)
+        folder = files.enter_context(tempfile.TemporaryDirectory(dir=scratch))
+        paths = await asyncio.to_thread(_pickle, folder, function, [*args, *kwargs.values()])
+        # Inputs have the numbers after the electron's, as if they were nodes of its dispatch.
+        first = node_id + 1
+        node = Node(0, node_id, getattr(function, "__name__", "function"), {"function": paths[0]})
+        values = dict(enumerate(paths[1:], first))
+        names = [*_parameter_names(function, len(args)), *kwargs]
+        group = Group(
+            nodes={node_id: node},
+            inputs=values,
+            lattice="",
+            python=platform.python_version(),
+            covalent="",
+            parameters={
+                node_id: [
+                    InputParameter(name, each, PARAMETER_PREFIX) for name, each in zip(names, values, strict=True)
+                ]
+            },
+        )
+        spec = ElectronSpec(
+            node_id,
+            list(range(first, first + len(args))),
+            dict(zip(kwargs, range(first + len(args), first + len(args) + len(kwargs)), strict=True)),
+        )
+        pickled = await pickled_by(group, [spec])
+        allowed = image_check(engine, settings, pickled)
+        with contextlib.closing(Launch(dispatch_id, [node_id])) as launch:
+            plan = await files.enter_async_context(inputs.planned(launch, settings, group, [spec]))
+            if plan is not None and not plan.length:
+                raise SettingsError(f"{node.name!r} is mapped over no items: there is nothing to run.")
             written = await prepare_call(
                 engine.store,
                 settings,
@@ -116,6 +122,7 @@ async def upload(
                 covalent="0.240.0",
                 allowed=allowed,
                 image=functools.partial(engine.images.named, settings.container_image_uri),
+                plan=plan,
             )
             await store_call(engine.store, written, allowed)
             return written
@@ -258,7 +265,8 @@ async def _fetch(settings: Settings, task: Task, ended: EndedJob) -> ElectronRes
         with tempfile.TemporaryDirectory(dir=cache_folder.scratch(settings.cache_dir)) as folder:
             paths = {key: os.path.join(folder, key) for key in ("output", "stdout", "stderr", "error")}
             nodes = {task.node_id: Node(0, task.node_id, task.name, paths)}
-            await write_ends(engine, settings, parse_call_uri(ended.call), nodes, ended)
+            place, is_map = parse_call_uri(ended.call), task.mapped is not None
+            await write_ends(engine, settings, place, nodes, ended, is_map=is_map)
             return await asyncio.to_thread(_read, paths)
 
 

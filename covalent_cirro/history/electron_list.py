@@ -19,6 +19,7 @@ from covalent_cirro.jobs import states as jobs
 from covalent_cirro.jobs.arguments import differing
 from covalent_cirro.jobs.ends import Evidence
 from covalent_cirro.jobs.formatting import MIB, duration, memory, sentences
+from covalent_cirro.jobs.map_progress import jobs_line
 from covalent_cirro.jobs.reuse_texts import REUSED, origin_text, reason_lines
 from covalent_cirro.jobs.states import TERMINAL_STATES, JobState
 
@@ -311,6 +312,8 @@ def _why(record: Record, outcome: Outcome | None, waits: JobWait | None, now: fl
         return ""
     if detail.terminated:
         return "is being stopped"
+    if detail.has_begun:
+        return f"jobs {jobs_line(detail)}"
     if waits is not None:
         return str(waits)
     if record.attempts and not record.has_machine:

@@ -193,7 +193,7 @@ def electron(account: Account, wanted: Wanted) -> Electron:
         jobs = _jobs_of_calls(account, dispatch_id, calls)
         found = [each._replace(records=tuple(record for record in jobs if record.call == each.place)) for each in calls]
         ended = (_ended_since(account, each) for each in found)
-        return Electron(dispatch_id, wanted.node_id, tuple(_own(account, each) for each in ended))
+        return Electron(dispatch_id, wanted.node_id, tuple(own(account, each) for each in ended))
     for place, reused in archive.reuses(account, dispatch_id):
         if isinstance(reused, Reused) and any(node_id == wanted.node_id for node_id, *_ in reused.nodes):
             return Electron(dispatch_id, wanted.node_id, (_origin(account, place, reused),))
@@ -226,7 +226,7 @@ def _ended_since(account: Account, of: CallHistory) -> CallHistory:
     return of._replace(outcome=outcome, problem=problem or of.problem, parts=archive.parts(account, of.place))
 
 
-def _own(account: Account, of: CallHistory) -> CallHistory:
+def own(account: Account, of: CallHistory) -> CallHistory:
     """The call with the outcome that one of its jobs wrote; without a job that AWS Batch knows, as it is."""
     if of.outcome is None or not of.records:
         return of

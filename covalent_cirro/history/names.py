@@ -14,6 +14,7 @@ SHORT = 8
 NAMED = 10
 """Candidates that a message lists, at most."""
 
+_NODE_AND_ITEM = re.compile(r"(?P<node>[0-9]+)(?:\[(?P<item>[0-9]+)\])?")
 _JOB_NAME = re.compile(r"-(?P<dispatch>[^-]{1,8})-(?P<node>\d+)-(?P<call>[0-9a-f]{20})(?![0-9a-f])")
 
 
@@ -23,13 +24,16 @@ class Wanted(NamedTuple):
     Attributes:
         dispatch: Id of the dispatch, or the beginning of the id.
         node_id: Id of the electron's node; `None` for all electrons of the dispatch.
+        item: Index of an item of a map; `None` for the electron itself.
     """
 
     dispatch: str
     node_id: int | None = None
+    item: int | None = None
 
     def __str__(self) -> str:
-        return self.dispatch if self.node_id is None else f"{self.dispatch}:{self.node_id}"
+        node = "" if self.node_id is None else f":{self.node_id}"
+        return f"{self.dispatch}{node}" + ("" if self.item is None else f"[{self.item}]")
 
 
 class JobName(NamedTuple):
@@ -41,17 +45,20 @@ class JobName(NamedTuple):
 
 
 def parse(text: str) -> Wanted:
-    """Read ``DISPATCH`` or ``DISPATCH:NODE``.
+    """Read ``DISPATCH``, ``DISPATCH:NODE`` or ``DISPATCH:NODE[ITEM]``.
 
     Raises:
         ValueError: It is neither; the message says what it should be.
     """
     dispatch, colon, node = text.strip().partition(":")
-    if not dispatch or (colon and not node.isdecimal()):
+    found = _NODE_AND_ITEM.fullmatch(node)
+    if not dispatch or (colon and found is None):
         raise ValueError(
             f"{text!r} is not DISPATCH or DISPATCH:NODE: the beginning of a dispatch's id, and the number of a node"
         )
-    return Wanted(dispatch.lower(), int(node) if colon else None)
+    if found is None:
+        return Wanted(dispatch.lower())
+    return Wanted(dispatch.lower(), int(found["node"]), int(found["item"]) if found["item"] else None)
 
 
 def parse_job_name(name: str) -> JobName | None:

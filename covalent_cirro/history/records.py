@@ -79,8 +79,8 @@ class Record(NamedTuple):
 
     @property
     def has_machine(self) -> bool:
-        """Whether it has an instance."""
-        return self.state in RUNNING
+        """Whether it has an instance, or is an array of which a job has or had one."""
+        return self.state in RUNNING or (self.detail.has_begun and not self.has_ended)
 
     @property
     def attempt(self) -> int:

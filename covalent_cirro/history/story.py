@@ -15,12 +15,13 @@ from covalent_cirro.history.find import CallHistory, Electron
 from covalent_cirro.history.instances import Instance
 from covalent_cirro.history.queue_places import JobWait
 from covalent_cirro.history.records import Record
-from covalent_cirro.jobs import console_links, explanations
+from covalent_cirro.jobs import console_links, explanations, map_progress
 from covalent_cirro.jobs import further_tries as tries
 from covalent_cirro.jobs.ends import Evidence
 from covalent_cirro.jobs.formatting import sentences
+from covalent_cirro.jobs.map_progress import ItemCounts
 from covalent_cirro.jobs.reuse_texts import REUSED, origin_text
-from covalent_cirro.jobs.states import CANCELLED, TERMINAL_STATES, JobState, cancelled_how, shown_state
+from covalent_cirro.jobs.states import CANCELLED, TERMINAL_STATES, JobDetail, JobState, cancelled_how, shown_state
 from covalent_cirro.settings import Settings
 
 TRACEBACK_LINES = 12
@@ -126,6 +127,8 @@ class Story(NamedTuple):
         tried: Earlier tries.
         earlier_jobs: Ids and states of other jobs of its calls; mostly none.
         links: URLs in the AWS console by what they show; empty outside AWS.
+        jobs: Jobs of a map by state; empty for any other electron.
+        items: How many items of a map are done and have failed; empty where that is not known.
     """
 
     dispatch_id: str
@@ -160,6 +163,8 @@ class Story(NamedTuple):
     tried: tuple[EarlierTry, ...]
     earlier_jobs: tuple[tuple[str, str], ...]
     links: dict[str, str]
+    jobs: str = ""
+    items: str = ""
 
 
 class Site(NamedTuple):
@@ -176,6 +181,7 @@ def tell(
     *,
     turn: JobWait | None = None,
     hosts: Mapping[str, Instance] | None = None,
+    items: ItemCounts | None = None,
 ) -> Story:
     """Make a story.
 
@@ -185,6 +191,7 @@ def tell(
         site: Region of its job.
         turn: What its job waits for, if it waits and the reason is known.
         hosts: Instances of its attempts, as far as they are known, by `states.Attempt.host`.
+        items: Its items, if it is a map and they are known.
     """
     of, record = electron.newest, electron.record
     outcome, detail = of.outcome, record.detail if record else None
@@ -236,6 +243,8 @@ def tell(
             if each is not record and each.job_id not in {one.job_id for one in tried}
         ),
         links=_links(record, site),
+        jobs=map_progress.jobs_line(detail) if detail is not None else "",
+        items="" if items is None else map_progress.items_line(items, _began(detail)),
     )
 
 
@@ -250,6 +259,10 @@ def document(story: Story) -> dict[str, Any]:
         "tried": [each._asdict() for each in story.tried],
         "earlier_jobs": [{"job_id": job_id, "state": state} for job_id, state in story.earlier_jobs],
     }
+
+
+def _began(detail: JobDetail | None) -> float | None:
+    return None if detail is None else detail.started_at or detail.created_at
 
 
 def _tried(of: CallHistory, records: list[Record]) -> tuple[EarlierTry, ...]:

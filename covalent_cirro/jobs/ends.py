@@ -159,6 +159,7 @@ _OF_KIND = {
     Kind.VERSIONS: End.VERSIONS,
     Kind.FETCH: End.BLOB_LOST,
     Kind.NOT_RUN: End.NOT_RUN,
+    Kind.ITEMS: End.RAISED,
     Kind.RUNNER: End.RUNNER_BROKE,
 }
 

@@ -97,6 +97,11 @@ def next_try(evidence: Evidence, settings: Settings, call_id: str) -> NextTry | 
     return NextTry(then, tried)
 
 
+def on_demand(settings: Settings) -> Settings:
+    """The settings with the on-demand queue."""
+    return dataclasses.replace(settings, on_demand=True)
+
+
 def is_queue(name: str, name_or_arn: str) -> bool:
     """Whether a queue's name is that of a setting, which has a name or an ARN."""
     return name == name_or_arn.rsplit("/", 1)[-1]

@@ -8,7 +8,7 @@ the UI show all of them as the electron's description.
 from __future__ import annotations
 
 from covalent_cirro.contract import texts
-from covalent_cirro.jobs import arguments, console_links, image_modules
+from covalent_cirro.jobs import arguments, console_links, image_modules, map_progress
 from covalent_cirro.jobs.formatting import moment_utc
 from covalent_cirro.jobs.states import JobDetail, JobState
 
@@ -19,6 +19,8 @@ KEYS = (
     PROBLEM,
     "job",
     "state",
+    "jobs",
+    "items",
     "warning",
     "attempt",
     "waits_for",
@@ -41,7 +43,14 @@ _WAITS_FOR = {
 
 
 def lines(
-    detail: JobDetail, since: float, *, partition: str, region: str, waits_for: str = "", tried: str = ""
+    detail: JobDetail,
+    since: float,
+    *,
+    partition: str,
+    region: str,
+    waits_for: str = "",
+    tried: str = "",
+    items: str = "",
 ) -> dict[str, str]:
     """The lines of a job by name; lines without a value are left out.
 
@@ -51,10 +60,12 @@ def lines(
         partition, region: For links; empty where the AWS console does not show the account.
         waits_for: What the job waits for; empty where only its state is known.
         tried: Summary of earlier tries (`further_tries.summary`).
+        items: How far a map is (`map_progress.items_line`).
     """
     ended = detail.is_terminal
     finished = len(detail.attempts)
     number = max(1, min(finished if ended else finished + 1, max(detail.max_attempts, finished)))
+    attempt = f"{number} of at most {detail.max_attempts}" if detail.max_attempts else str(number)
     last = detail.attempts[-1] if detail.attempts and not ended else None
     log = f"{detail.log_group}: {detail.log_stream}" if detail.log_stream else ""
     partition = console_links.partition_of(region)
@@ -62,9 +73,11 @@ def lines(
         PROBLEM: "",
         "job": f"{detail.job_id} in queue {detail.queue}",
         "state": f"{detail.state} since {moment_utc(since)}",
+        "jobs": map_progress.jobs_line(detail),
+        "items": items,
         "warning": image_modules.warning(detail.missing_modules) if detail.missing_modules and not ended else "",
-        "attempt": f"{number} of at most {detail.max_attempts}" if detail.max_attempts else str(number),
-        "waits_for": "" if ended else waits_for or _WAITS_FOR.get(detail.state, ""),
+        "attempt": "" if detail.array_size else attempt,
+        "waits_for": "" if ended or detail.has_begun else waits_for or _WAITS_FOR.get(detail.state, ""),
         "called_with": arguments.line(detail.arguments),
         "not_reused": detail.not_reused,
         "tried": tried,

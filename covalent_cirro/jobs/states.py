@@ -54,6 +54,9 @@ TERMINAL_STATES = tuple(state.value for state in JobState if state.is_terminal)
 CANCEL_REASON = "Cancelled in Covalent"
 """Beginning of the reason that covalent-cirro gives to TerminateJob; DescribeJobs has it as the statusReason."""
 
+ITEM_FAILED_REASON = "An item failed, and on_error is stop"
+"""The reason that covalent-cirro gives to TerminateJob for the other jobs of a map with ``on_error="stop"``."""
+
 CANCELLED = "CANCELLED"
 """What lists show as the state of a job that a user cancelled; AWS Batch's own word is FAILED, as for a failure."""
 
@@ -103,6 +106,8 @@ class JobDetail(NamedTuple):
         max_attempts: How often AWS Batch may start it.
         argument: `places.call_argument` of a job of an executor; empty for other jobs.
         called_with: The job's `protocol.ARGUMENTS_PARAMETER`; empty without it.
+        array_size: Number of jobs of an array job, whose parent this is; 0 for any other job.
+        array_states: How many jobs of the array are in each state, in the order of the states; no zeros.
         lacks: The job's `image_modules.PARAMETER`; empty without it.
         not_reused: The job's `reuse_texts.PARAMETER`; empty without it.
     """
@@ -129,6 +134,8 @@ class JobDetail(NamedTuple):
     max_attempts: int = 0
     argument: str = ""
     called_with: str = ""
+    array_size: int = 0
+    array_states: tuple[tuple[str, int], ...] = ()
     lacks: str = ""
     not_reused: str = ""
 
@@ -148,7 +155,16 @@ class JobDetail(NamedTuple):
             call, mac_key = parse_call_argument(self.argument)
         except ProtocolError:
             return None
-        return mac_key if call == place else None
+        return mac_key if call == place._replace(child_index=None) else None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is an array job of which the container of a job has started."""
+        return self.children_in(JobState.RUNNING.value, JobState.SUCCEEDED.value, JobState.FAILED.value) > 0
+
+    def children_in(self, *states: str) -> int:
+        """How many jobs of the array are in one of these states."""
+        return sum(count for state, count in self.array_states if state in states)
 
     @property
     def is_terminal(self) -> bool:
@@ -163,6 +179,8 @@ def _seconds(milliseconds: object) -> float | None:
 
 def parse_job(job: Mapping[str, Any]) -> JobDetail:
     """One entry of DescribeJobs' ``jobs``. Every member but the id may be missing."""
+    array = job.get("arrayProperties") or {}
+    summary = array.get("statusSummary") or {}
     container, parameters = job.get("container") or {}, job.get("parameters") or {}
     attempts = [_parse_attempt(attempt) for attempt in job.get("attempts") or ()]
     last = attempts[-1] if attempts else None
@@ -191,6 +209,9 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
         max_attempts=int(_number((job.get("retryStrategy") or {}).get("attempts"))),
         argument=str(parameters.get(CALL_PARAMETER) or ""),
         called_with=str(parameters.get(ARGUMENTS_PARAMETER) or "")[: PARAMETER_CHARS + 1],
+        # A child has the index instead.
+        array_size=int(_number(array.get("size"))) if summary or "index" not in array else 0,
+        array_states=tuple((state.value, int(summary[state.value])) for state in JobState if summary.get(state.value)),
         lacks=str(parameters.get(image_modules.PARAMETER) or "")[: image_modules.PARAMETER_CHARS],
         not_reused=texts.valid(str(parameters.get(reuse_texts.PARAMETER) or "")[: reuse_texts.PARAMETER_CHARS]),
     )
@@ -249,7 +270,10 @@ def load_detail(value: object) -> JobDetail | None:
     assert isinstance(value, Mapping)
     attempts = value.get("attempts")
     found = [Attempt(**_known(entry, Attempt())) for entry in attempts] if isinstance(attempts, (list, tuple)) else []
-    return JobDetail(**{**fields, "attempts": tuple(found)})
+    states = value.get("array_states")
+    pairs = [each for each in states if isinstance(each, (list, tuple))] if isinstance(states, (list, tuple)) else []
+    counts = tuple((one[0], one[1]) for one in pairs if len(one) == 2 and type(one[0]) is str and type(one[1]) is int)
+    return JobDetail(**{**fields, "attempts": tuple(found), "array_states": counts})
 
 
 _NUMBERS = frozenset({"exit_code", "created_at", "started_at", "stopped_at", "began_at", "ended_at"})
@@ -274,8 +298,11 @@ def was_cancelled_by_us(detail: JobDetail) -> bool:
 
 
 def shown_state(detail: JobDetail) -> str:
-    """The state for people: AWS's word, but `CANCELLED` for a job that a user cancelled."""
-    return CANCELLED if was_cancelled_by_us(detail) else detail.state
+    """The state for people: AWS's word, but `CANCELLED` for a job that a user cancelled, and RUNNING for an array."""
+    if was_cancelled_by_us(detail):
+        return CANCELLED
+    # AWS Batch shows an array as PENDING until all of its jobs have ended.
+    return JobState.RUNNING.value if detail.has_begun and not detail.is_terminal else detail.state
 
 
 def cancelled_how(detail: JobDetail) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from covalent_cirro.contract import chunk_records, nested
-from covalent_cirro.contract.chunk_records import ChunkName
+from covalent_cirro.contract.chunk_records import ChunkName, chain
 from covalent_cirro.contract.limits import INLINE_BYTES, INLINE_TOTAL_BYTES
 from covalent_cirro.contract.maps import MAX_CHUNKS, MAX_FAILURES_TOLD, Chunk, ItemFailure, ItemResults
 from covalent_cirro.contract.places import Location
@@ -314,19 +314,6 @@ class ItemChunks:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-
-
-def chain(names: Iterable[ChunkName]) -> list[ChunkName]:
-    """Records that follow one another from the first item on, as far as any reach."""
-    following: dict[int, tuple[int, ChunkName]] = {}  # how far records reach that begin there, and the first of them
-    for name in sorted(names, key=lambda each: each.before, reverse=True):
-        reach = following[name.done][0] if name.done in following else name.done
-        if name.before not in following or following[name.before][0] < reach:
-            following[name.before] = reach, name
-    found: list[ChunkName] = []
-    while (after := following.get(found[-1].done if found else 0)) is not None:
-        found.append(after[1])
-    return found
 
 
 def ranges(items: Iterable[int]) -> tuple[tuple[int, int], ...]:

@@ -39,6 +39,11 @@ class Account(NamedTuple):
         found = pages.paginate(Bucket=self.settings["s3_bucket_name"], Prefix=prefix)
         return [item["Key"] for page in found for item in page.get("Contents", ())]
 
+    def document(self, key: str) -> bytes:
+        """The content of an object in the bucket."""
+        data: bytes = self.client("s3").get_object(Bucket=self.settings["s3_bucket_name"], Key=key)["Body"].read()
+        return data
+
     def replace(self, key: str, data: bytes) -> None:
         """Put an object in the place of another. The bucket's policy lets nobody write over an outcome."""
         s3, bucket = self.client("s3"), self.settings["s3_bucket_name"]

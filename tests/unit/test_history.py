@@ -132,7 +132,12 @@ def test_names_of_others_are_not_electrons(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
-    [("3f2a", Wanted("3f2a")), ("3F2A:7", Wanted("3f2a", 7)), (f"{DISPATCH}:0", Wanted(DISPATCH, 0))],
+    [
+        ("3f2a", Wanted("3f2a")),
+        ("3F2A:7", Wanted("3f2a", 7)),
+        (f"{DISPATCH}:0", Wanted(DISPATCH, 0)),
+        ("3f:7[12]", Wanted("3f", 7, 12)),
+    ],
 )
 def test_what_is_typed_is_read(text: str, wanted: Wanted) -> None:
     """A dispatch, or an electron of it."""

@@ -33,6 +33,7 @@ PURE_MAY_IMPORT = {
         "enum",
         "fnmatch",
     ),
+    "bisect",
     *("functools", "hashlib", "heapq", "hmac", "html", "io", "itertools", "json", "math", "numbers"),
     *(
         "operator",
@@ -60,6 +61,7 @@ PICKLE = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 UNPICKLES = {
     "covalent_server.client": "a client's process: it reads a lattice from the user's file",
     "electron.without_server": "the caller's own process, which wants the result",
+    "item_maps": "a process that builds a lattice: it pickles the items of a list",
     "stored_values.packing": "the process of the user who stores a value: it pickles",
 }
 """Modules outside the runner that may unpickle, and whose process that is."""

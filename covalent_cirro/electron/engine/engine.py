@@ -27,6 +27,7 @@ from covalent_cirro.electron.engine.live_logs import LiveLogs
 from covalent_cirro.electron.engine.stops import Stops
 from covalent_cirro.electron.engine.waits import Waits, deadline_s
 from covalent_cirro.electron.engine.watcher import Watcher
+from covalent_cirro.electron.maps.joined import JoinedLists
 from covalent_cirro.jobs import console_links
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Engine:
         capacity: Machines that queues can start.
         waits: Explains why jobs wait.
         live_logs: Copies the logs of running jobs.
+        joined: Lists that are stored in parts already.
         logs: Client of CloudWatch Logs, for `job_logs.py`.
         console_region: Region for links to the AWS console; empty where the endpoint is not AWS's.
     """
@@ -86,6 +88,7 @@ class Engine:
         self.capacity = capacity
         self.waits = Waits(capacity.look, region=region, profile=access.profile, deadline_s=deadline_s())
         self.live_logs = LiveLogs(store, view.log_files, view.write_sizes)
+        self.joined = JoinedLists()
         self.console_region = console_region
         self.logs = logs
         self._sts = sts

@@ -62,7 +62,7 @@ class Watcher:
             job_id: Id from SubmitJob, or ``"<parent>:<index>"`` for a child of an array job.
             ceiling_s: Longest time between two looks at this job, in seconds.
             on_state: Called on the loop with the job as it is first seen, and with each later change of its state, its
-                status reason, its log or its attempts, except for its end.
+                status reason, its log, its attempts or the states of its children, except for its end.
 
         Returns:
             The job after its end, SUCCEEDED or FAILED.
@@ -178,7 +178,7 @@ class _JobWait:
     def tell(self, detail: JobDetail) -> None:
         if self.ended.done():
             return
-        news = (detail.state, detail.status_reason, detail.log_stream, len(detail.attempts))
+        news = (detail.state, detail.status_reason, detail.log_stream, len(detail.attempts), detail.array_states)
         if detail.is_terminal:
             self.ended.set_result(detail)
         elif news != self._shown:

@@ -183,6 +183,7 @@ class EarlierDispatch:
         refs: list[Ref] = []
         for result in outcome.results:
             refs += [result.output.pickle, result.output.string] if result.output is not None else []
+            refs += [chunk.body for chunk in result.items.chunks] if result.items is not None else []
         blobs = [ref for ref in refs if isinstance(ref, Blob)]
         there = await asyncio.gather(*(self._store.holds(blob, place.bucket, place.prefix) for blob in blobs))
         parts = {
@@ -194,7 +195,9 @@ class EarlierDispatch:
             return "part of its results has expired", None
         for result in outcome.results:
             try:
-                if result.output is not None and await self._defines_classes(result.output.pickle, place):
+                pickles = [result.output.pickle] if result.output is not None else []
+                pickles += [chunk.body for chunk in result.items.chunks] if result.items is not None else []
+                if any([await self._defines_classes(ref, place) for ref in pickles]):
                     return (
                         "its result has objects of a class that the script itself defines, which another run of the "
                         "script takes for another class. A class of a module in the image, or in local_packages, is one"

@@ -14,8 +14,10 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from covalent_cirro.contract.protocol import Call
-from covalent_cirro.contract.references import Blob, Inline, Input, NodeOutput, Ref
+from covalent_cirro.contract import nested
+from covalent_cirro.contract.maps import MappedArgument
+from covalent_cirro.contract.protocol import Call, Task
+from covalent_cirro.contract.references import Blob, Inline, Input, Joined, NodeOutput, Ref
 from covalent_cirro.electron.reuse.package_files import ARCHIVE_BYTES, Files, reached
 from covalent_cirro.electron.reuse.pickles import Described, describe
 
@@ -66,8 +68,20 @@ def blobs_to_read(call: Call) -> list[Blob]:
     refs: list[Input | None] = []
     for task in call.tasks:
         refs += [task.function, task.hooks, *task.args, *task.kwargs.values()]
+        for bodies in _lists(task):
+            refs += bodies if sum(map(_raw_size, bodies)) <= READ_BYTES else ()
     found = [ref for ref in refs if isinstance(ref, Blob) and ref.raw_size <= READ_BYTES]
     return list(dict.fromkeys(found))
+
+
+def _lists(task: Task) -> Iterator[tuple[Ref, ...]]:
+    """The sources of lists that are stored in parts, or are mapped."""
+    yield from (ref.bodies for ref in (*task.args, *task.kwargs.values()) if isinstance(ref, Joined))
+    yield from (argument.sources for argument in (task.mapped.arguments if task.mapped is not None else ()))
+
+
+def _raw_size(ref: Ref) -> int:
+    return ref.raw_size if isinstance(ref, Blob) else len(ref.data)
 
 
 def archives_to_read(call: Call) -> list[Ref]:
@@ -103,6 +117,9 @@ def work_of(call: Call, contents: Mapping[Blob, bytes], files: Files | None) -> 
             parts[WorkPart("position", str(number), index)] = said(ref)
         for name, ref in task.kwargs.items():
             parts[WorkPart("argument", name, index)] = said(ref)
+        for argument in task.mapped.arguments if task.mapped is not None else ():
+            items = describer.items(argument)
+            parts[WorkPart("argument", argument.name, index)] = json.dumps(["items", items])
         # A function can see which are named, and their order.
         parts[WorkPart("arguments", "", index)] = json.dumps([len(task.args), *task.kwargs])
     # The digest of an image is enough; without one, since ECR could not be asked, the tag has to do.
@@ -129,6 +146,8 @@ def _shared(items: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
 
 def exactly(ref: Input | None) -> Any:
     """What a reference says that is compared byte for byte."""
+    if isinstance(ref, Joined):
+        return ["bodies", *map(exactly, ref.bodies)]
     if isinstance(ref, Blob):
         return ["blob", ref.sha256, ref.codec, ref.raw_size]
     return ["bytes", hashlib.sha256(ref.data).hexdigest()] if isinstance(ref, Inline) else None
@@ -153,6 +172,16 @@ class _Describer:
         self.texts = None
         return exactly(ref)
 
+    def items(self, argument: MappedArgument) -> Any:
+        """The items of a mapped argument, however they are shared over jobs.
+
+        The only source is a whole list, or the only body of one; several are bodies.
+        """
+        first = argument.spans[0][0].offset if argument.spans and argument.spans[0] else 0
+        if len(argument.sources) == 1 and first:
+            return self.pickle(argument.sources[0])
+        return self.pickle(Joined(argument.sources))
+
     def parameters(self, function: Ref) -> tuple[str, ...]:
         data = self._data(function)
         return describe(data).parameters if data is not None else ()
@@ -175,6 +204,11 @@ class _Describer:
         return {name: each for name, each in {**named, **found}.items() if each}
 
     def _data(self, ref: Input | None) -> bytes | None:
+        if isinstance(ref, Joined):
+            bodies = [self._data(body) for body in ref.bodies]
+            if sum(map(_raw_size, ref.bodies)) > READ_BYTES or None in bodies:
+                return None
+            return nested.LIST_HEAD + b"".join(body for body in bodies if body is not None) + nested.LIST_TAIL
         if isinstance(ref, Inline):
             return ref.data
         return self._contents.get(ref) if isinstance(ref, Blob) else None

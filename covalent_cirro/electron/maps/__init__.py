@@ -1,0 +1,1 @@
+"""Mapped electrons on the Covalent server: their items are shared over jobs, and the results joined to a list."""

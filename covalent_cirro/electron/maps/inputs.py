@@ -1,0 +1,192 @@
+"""Finds the items of a map's lists before anything is stored, and shares them over jobs.
+
+A list that is a pickle of pickles is cut without opening an item: one that a user wrote down, one of electrons, and the
+result of another map. Any other list is opened, by a process in a sandbox on the server's host (`host_process.py`),
+which writes it as a pickle of pickles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import io
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, BinaryIO, cast
+
+from covalent_cirro import local_files
+from covalent_cirro.contract import nested, tobj
+from covalent_cirro.contract.item_values import unequal
+from covalent_cirro.contract.maps import MAX_CHILD_ITEMS, MAX_ITEMS
+from covalent_cirro.covalent_server import assets
+from covalent_cirro.covalent_server.assets import Group
+from covalent_cirro.electron import cache_folder, host_process
+from covalent_cirro.electron.call_writer import ElectronSpec
+from covalent_cirro.electron.host_process import BrokenProcess
+from covalent_cirro.electron.launches import Launch
+from covalent_cirro.electron.maps import recognition, shares
+from covalent_cirro.electron.maps.map_plans import ListFile, MapPlan
+from covalent_cirro.electron.result_writer import open_untrusted
+from covalent_cirro.errors import SettingsError
+from covalent_cirro.settings import Settings
+
+_SPLIT = ("covalent_cirro.runner.split", "split", "items.pickle")
+"""Module and name of the function that splits a list, and the file that it writes."""
+
+_INSTEAD = "Or have the electron before it be a map too: then no item is opened."
+
+_INSTALL = f"Install it where the Covalent server runs. {_INSTEAD}"
+
+_SCAN_BYTES = 4096
+"""Bytes that are read at a time of a pickle: what is skipped need not be decoded."""
+
+
+@contextlib.asynccontextmanager
+async def planned(
+    launch: Launch, settings: Settings, group: Group, specs: Sequence[ElectronSpec]
+) -> AsyncIterator[MapPlan | None]:
+    """Plan the map of a task group; `None`: its electrons are not mapped. The files of the plan last for the block.
+
+    Args:
+        launch: The task group; its cancel ends a process that opens a list.
+        settings: Settings of the executor.
+        group: The files of the task group.
+        specs: Its electrons.
+
+    Raises:
+        SettingsError: It cannot be mapped: no list, lists of different lengths, or more items than a map can have.
+        TaskCancelledError: The task group was cancelled.
+    """
+    names = await asyncio.to_thread(
+        lambda: {spec.node_id: recognition.names_of(group.nodes[spec.node_id].paths["function"]) for spec in specs}
+    )
+    if not any(names.values()):
+        yield None
+        return
+    if len(specs) > 1:
+        raise SettingsError(
+            f"The task group of node {specs[0].node_id} has a mapped electron, which cannot be packed with others: "
+            "turn off task packing (ct.set_config('sdk.task_packing', 'false'))."
+        )
+    (spec,) = specs
+    with contextlib.ExitStack() as files:
+        lists = {name: await _list_of(launch, settings, group, spec, name, files) for name in names[spec.node_id]}
+        yield _plan(settings, _called(group, spec), lists)
+
+
+def _plan(settings: Settings, electron: str, lists: Mapping[str, ListFile]) -> MapPlan:
+    lengths = {name: len(each.ends) for name, each in lists.items()}
+    if words := unequal(lengths):
+        raise SettingsError(f"{electron}: {words} Nothing was submitted.")
+    length = next(iter(lengths.values()))
+    if length > MAX_ITEMS:
+        raise SettingsError(f"{electron} is mapped over {length:,} items; a map has {MAX_ITEMS:,} at most.")
+    children = shares.shared(length, settings.array_size) if length else ()
+    if any(stop - first > MAX_CHILD_ITEMS for first, stop in children):
+        least = -(-length // MAX_CHILD_ITEMS)
+        raise SettingsError(
+            f"{electron} is mapped over {length:,} items, and array_size={settings.array_size} gives a job more than "
+            f"{MAX_CHILD_ITEMS:,} of them: set array_size={least} or more on its executor. Nothing was submitted."
+        )
+    return MapPlan(
+        length=length,
+        children=children,
+        lists=lists,
+        parallel=settings.array_parallel,
+        on_error=settings.on_error,
+    )
+
+
+def _called(group: Group, spec: ElectronSpec) -> str:
+    return f"{group.nodes[spec.node_id].name!r} (node {spec.node_id})"
+
+
+async def _list_of(
+    launch: Launch, settings: Settings, group: Group, spec: ElectronSpec, name: str, files: contextlib.ExitStack
+) -> ListFile:
+    path = group.inputs.get(spec.kwargs[name]) if name in spec.kwargs else None
+    if path is None:
+        raise SettingsError(
+            f"{_called(group, spec)} is mapped over {name!r}, which it did not get by name: write @mapped(...) above "
+            "@ct.electron(...), not below it."
+        )
+    ends = await asyncio.to_thread(_ends, path)
+    if ends is not None:
+        return ListFile(path, True, ends)
+    folder = await asyncio.to_thread(cache_folder.scratch, settings.cache_dir)
+    with local_files.errors_about(folder):
+        os.makedirs(folder, exist_ok=True)
+        place = files.enter_context(tempfile.TemporaryDirectory(prefix="cirro-items-", dir=folder))
+    split = await _split(launch, path, place, f"{_called(group, spec)} is mapped over {name!r}")
+    ends = await asyncio.to_thread(_ends_of_plain, split)
+    if ends is None:
+        raise SettingsError(f"{_called(group, spec)} is mapped over {name!r}, whose items cannot be told apart.")
+    return ListFile(split, False, ends)
+
+
+def _ends(path: str) -> list[int] | None:
+    with local_files.errors_about(path), open(path, "rb") as file:
+        raw = tobj.PickleFile(file, tobj.read_header(file))
+        return nested.item_ends(cast(BinaryIO, io.BufferedReader(raw, _SCAN_BYTES)))
+
+
+def _ends_of_plain(path: str) -> list[int] | None:
+    with local_files.errors_about(path), open(path, "rb") as file:
+        return nested.item_ends(file)
+
+
+async def _split(launch: Launch, path: str, place: str, what: str) -> str:
+    """Have a process write the list in a file as a pickle of pickles; returns the path of that file."""
+    module, name, left = _SPLIT
+    function = os.path.join(place, "split.tobj")
+    await asyncio.to_thread(_write_reference, function, module, name)
+    task: dict[str, Any] = {
+        "node_id": launch.node_ids[0],
+        "name": "split",
+        "function": function,
+        "hands_on": False,
+        "args": [{"tobj": path}],
+        "kwargs": {},
+    }
+    async with host_process.run(launch, [task], assets.check_version(), place) as ended:
+        if isinstance(ended, BrokenProcess):
+            raise SettingsError(
+                f"{what}, whose value could not be opened on the server's host to share its items: the process ended "
+                f"with exit code {ended.code}. {ended.said} Nothing was submitted. Give it more memory. {_INSTEAD}"
+            )
+        (run,) = ended
+        if run.failure is not None:
+            lacks = (
+                f"it has no module {run.failure.module!r}" if run.failure.module else run.failure.message.rstrip(".")
+            )
+            raise SettingsError(
+                f"{what}. The value was opened on the server's host to share its items: {lacks}. Nothing was "
+                f"submitted. {_INSTALL if run.elsewhere else ''}".strip()
+            )
+        return await asyncio.to_thread(_take, os.path.join(run.folder, left), os.path.join(place, left))
+
+
+def _take(source: str, path: str) -> str:
+    try:
+        with open_untrusted(source) as file, open(path, "wb") as to:
+            shutil.copyfileobj(file, to)
+    except ValueError as error:
+        raise SettingsError(f"The items of a list were not left where they should be: {error}") from error
+    return path
+
+
+def _write_reference(path: str, module: str, name: str) -> None:
+    """Write a file with a reference to a function, as Covalent would.
+
+    In the opcodes of `pickletools`: PROTO 4, GLOBAL, STOP. Written by hand, because the server's process does not
+    import what could unpickle.
+    """
+    fields = tobj.header_fields(name, "", platform.python_version(), importlib.metadata.version("cloudpickle"))
+    with local_files.errors_about(path), open(path, "wb") as file:
+        writer = tobj.Writer(file, fields, b"")
+        writer.write(f"\x80\x04c{module}\n{name}\n.".encode("latin-1"))
+        writer.close()
