@@ -7,7 +7,7 @@ has a note about it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from covalent_cirro.aws.clients import run_blocking
@@ -17,7 +17,6 @@ from covalent_cirro.covalent_server import config
 from covalent_cirro.errors import AccessDenied, CirroError, StackError
 from covalent_cirro.history import find
 from covalent_cirro.history.account import Account
-from covalent_cirro.history.array_jobs import ArrayJobs
 from covalent_cirro.history.board import CALLS_PER_S, EVERY_S, Board, SeenJobs
 from covalent_cirro.history.electron_list import SUBMITTED_WITHIN_S, Row
 from covalent_cirro.history.find import Electron
@@ -114,7 +113,6 @@ class DispatchSources:
         self._dispatch_id = find.dispatch_named(account, wanted)
         self._board = Board(account, self._dispatch_id, reusing=reusing, clock=clock)
         self._logs = LogEnds(account)
-        self._arrays = ArrayJobs(account)
         self._hidden = ""
         self._capacities: dict[str, QueueMachines] = {}
         self._of_queues: frozenset[str] | None = None
@@ -135,7 +133,7 @@ class DispatchSources:
         growing = [each for each in seen.records if each.has_machine or seen.outcomes.get(each.job_id) is None]
         log_ends = self._logs.read(growing)
         self._see_queues(frozenset(each.detail.queue for each in seen.records))
-        runs = _runs(seen, self._arrays.with_attempts(seen.records), self._capacities, self._board.hosts)
+        runs = _runs(seen, self._capacities, self._board.hosts)
         price_of, unpriced = self._prices.of(runs, now)
         self._looks, self._calls = self._looks + 1, self._account.clients.calls - before
         return ReportFacts(
@@ -173,14 +171,12 @@ class DispatchSources:
             self._capacities = _capacities(self._account, queues, self._unseen)
 
 
-def _runs(
-    seen: SeenJobs, records: Sequence[Record], capacities: Mapping[str, QueueMachines], instances: Instances
-) -> list[Run]:
+def _runs(seen: SeenJobs, capacities: Mapping[str, QueueMachines], instances: Instances) -> list[Run]:
     call_ids = [each.call.call_id for each in seen.records if each.call] + [each.call_id for each in seen.forgotten]
     numbers, called = _numbered(dict.fromkeys(call_ids))
-    hosts = instances.at(place for record in records for place in places(record))
+    hosts = instances.at(place for record in seen.records for place in places(record))
     runs = []
-    for record in records:
+    for record in seen.records:
         called_at = None if record.call is None else called[record.call.call_id]
         capacity = capacities.get(record.detail.queue, NO_CAPACITY)
         runs.append(_seen_on(run_of_job(record, seen.outcomes.get(record.job_id), called_at, capacity), record, hosts))
@@ -226,9 +222,7 @@ def _listed(rows: Iterable[Row], seen: SeenJobs, log_ends: Mapping[str, str]) ->
 def gather_electron(account: Account, electron: Electron, *, clock: Callable[[], float] = time.time) -> ReportFacts:
     """Collect the facts about an electron that was found already."""
     notes: list[str] = []
-    arrays = ArrayJobs(account)
-    of_calls = {each.place: arrays.with_attempts(each.records) for each in electron.calls}
-    records = [record for each in electron.calls for record in of_calls[each.place]]
+    records = [record for each in electron.calls for record in each.records]
     capacities = _capacities(account, {record.detail.queue for record in records}, notes)
     numbers, called = _numbered(each.place.call_id for each in electron.calls)
     hosts = _hosts(account, records, notes)
@@ -238,7 +232,7 @@ def gather_electron(account: Account, electron: Electron, *, clock: Callable[[],
         if each.reused is not None:
             runs.append(run_of_reused(electron.node_id, electron.name, call_id, each.reused))
             continue
-        for record in of_calls[each.place]:
+        for record in each.records:
             its_own = outcome if outcome is not None and outcome.job_id in ("", record.job_id) else None
             capacity = capacities.get(record.detail.queue, NO_CAPACITY)
             runs.append(_seen_on(run_of_job(record, its_own, called[call_id], capacity), record, hosts))
