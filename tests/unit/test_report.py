@@ -9,7 +9,7 @@ import itertools
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -19,12 +19,15 @@ from covalent_cirro.aws.prices import ON_DEMAND, SPOT, Price, shipped
 from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.protocol import Log, NodeResult, Outcome, Output, Usage
 from covalent_cirro.contract.references import Blob, Inline
+from covalent_cirro.history.account import Account
 from covalent_cirro.history.electron_list import Row
-from covalent_cirro.history.records import parse_record
+from covalent_cirro.history.records import Record, parse_record
 from covalent_cirro.history.report import Report, compute, costs, document, page, sizing, timeline
+from covalent_cirro.history.report.array_children import ArrayChildren
 from covalent_cirro.history.report.costs import Offer, estimate, share
 from covalent_cirro.history.report.runs import BilledAttempt, Machine, QueueMachines, Run, run_of_call, run_of_job
 from covalent_cirro.history.report.sources import ListedElectron, ReportFacts
+from covalent_cirro.history.report.timeline import Segment
 from covalent_cirro.jobs.formatting import usd
 from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.settings import resolve
@@ -237,6 +240,39 @@ def test_a_step_is_all_electrons_of_one_name() -> None:
     assert [each["name"] for each in document(made)["steps"]] == ["load", "train"]
 
 
+def test_the_jobs_of_an_array_cost_and_run_side_by_side() -> None:
+    """The array's own job has no attempt; its row is from the first job that starts to the last that ends."""
+    children = (attempt(1, 104.0, 110.0, host="i-1"), attempt(1, 105.0, 118.0, host="i-2"))
+    made = report_of(run(attempts=(), children=children))
+    (step,) = made.steps
+    assert (step.nodes, step.attempts, step.where, step.ran_s) == (1, 2, "2 m6i.large spot", 19.0)
+    assert made.total.usd == pytest.approx(0.36 * 0.5 * 19 / 3600)
+    (segments,) = made.segments
+    assert [(each.kind, each.ended_at) for each in segments] == [("upload", 101.0), ("queue", 104.0), ("run", 118.0)]
+    running = report_of(run(state="PENDING", attempts=(), children=children))
+    assert running.segments[0][-1] == Segment("run", 104.0, 200.0)
+
+
+def test_jobs_of_an_array_that_have_ended_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those of an array that has not begun are not read: their machines are not known."""
+    asked: list[list[str]] = []
+    states = {"array:0": "SUCCEEDED", "array:1": "RUNNING"}
+
+    def describe(account: object, ids: Sequence[str]) -> list[Record]:
+        asked.append(list(ids))
+        return [record(jobId=each, status=states[each]) for each in ids]
+
+    monkeypatch.setattr("covalent_cirro.history.batch_jobs.describe", describe)
+    children = ArrayChildren(cast(Account, None))
+    begun = record(jobId="array", arrayProperties={"size": 2, "statusSummary": {"RUNNING": 1, "SUCCEEDED": 1}})
+    waiting = record(jobId="waits", arrayProperties={"size": 2, "statusSummary": {"RUNNABLE": 2}})
+    for _ in range(2):
+        found = children.of([begun, waiting, record()])
+        assert [each.job_id for each in found["array"]] == ["array:0", "array:1"]
+        assert list(found) == ["array"]
+    assert asked == [["array:0", "array:1"], ["array:1"]]
+
+
 def test_a_step_that_runs_lasts_until_now_and_says_what_is_not_known() -> None:
     """Instances that AWS does not name are not counted, and a cost without a price is not told as a sum."""
     (step,) = report_of(run(state="RUNNING", attempts=(attempt(ended_at=None),)), price=None).steps
@@ -307,6 +343,13 @@ def test_a_need_is_that_of_the_executors_settings() -> None:
 
 
 # --- sizes ----------------------------------------------------------------------------------------------------------
+
+
+def record(**changes: Any) -> Record:
+    """A job as AWS Batch describes it."""
+    found = parse_record(described(**changes))
+    assert found is not None
+    return found
 
 
 def size_of(*runs: Run) -> sizing.SizeProposal:

@@ -76,7 +76,7 @@ def lines(runs: Iterable[Run], kinds: Mapping[str, InstanceType], price_of: Pric
     """
     found = []
     for run in runs:
-        for attempt in run.attempts:
+        for attempt in run.billed:
             ended_at = now if attempt.ended_at is None else attempt.ended_at
             seconds = max(0.0, ended_at - attempt.began_at)
             kind = kinds.get(attempt.machine.instance_type)

@@ -83,6 +83,7 @@ class Run(NamedTuple):
         number: Number of the electron's try, from 1.
         arguments: What the electron was called with; empty where it is not known.
         result: Beginning of ``str(result)``, of a small result; else empty.
+        children: Attempts of the jobs of an array, which has none of its own; empty for any other job.
     """
 
     node_id: int
@@ -101,6 +102,7 @@ class Run(NamedTuple):
     number: int = 1
     arguments: Arguments = ()
     result: str = ""
+    children: tuple[BilledAttempt, ...] = ()
 
     @property
     def has_ended(self) -> bool:
@@ -110,8 +112,13 @@ class Run(NamedTuple):
     @property
     def began_at(self) -> float | None:
         """The earliest known time of the run."""
-        known = [self.called_at, self.created_at, *(each.began_at for each in self.attempts)]
+        known = [self.called_at, self.created_at, *(each.began_at for each in self.billed)]
         return min((each for each in known if each is not None), default=None)
+
+    @property
+    def billed(self) -> tuple[BilledAttempt, ...]:
+        """All attempts, those of an array's jobs included."""
+        return (*self.attempts, *self.children)
 
     @property
     def ended_at(self) -> float | None:

@@ -23,6 +23,7 @@ from covalent_cirro.history.find import Electron
 from covalent_cirro.history.instances import ContainerInstance, Instance, Instances, places
 from covalent_cirro.history.log_ends import LogEnds, end_of_outcome
 from covalent_cirro.history.records import Record
+from covalent_cirro.history.report.array_children import ArrayChildren
 from covalent_cirro.history.report.costs import Offer, need_of
 from covalent_cirro.history.report.runs import (
     NO_CAPACITY,
@@ -113,6 +114,7 @@ class DispatchSources:
         self._dispatch_id = find.dispatch_named(account, wanted)
         self._board = Board(account, self._dispatch_id, reusing=reusing, clock=clock)
         self._logs = LogEnds(account)
+        self._children = ArrayChildren(account)
         self._hidden = ""
         self._capacities: dict[str, QueueMachines] = {}
         self._of_queues: frozenset[str] | None = None
@@ -133,7 +135,7 @@ class DispatchSources:
         growing = [each for each in seen.records if each.has_machine or seen.outcomes.get(each.job_id) is None]
         log_ends = self._logs.read(growing)
         self._see_queues(frozenset(each.detail.queue for each in seen.records))
-        runs = _runs(seen, self._capacities, self._board.hosts)
+        runs = _runs(seen, self._children.of(seen.records), self._capacities, self._board.hosts)
         price_of, unpriced = self._prices.of(runs, now)
         self._looks, self._calls = self._looks + 1, self._account.clients.calls - before
         return ReportFacts(
@@ -171,15 +173,22 @@ class DispatchSources:
             self._capacities = _capacities(self._account, queues, self._unseen)
 
 
-def _runs(seen: SeenJobs, capacities: Mapping[str, QueueMachines], instances: Instances) -> list[Run]:
+def _runs(
+    seen: SeenJobs,
+    children: Mapping[str, list[Record]],
+    capacities: Mapping[str, QueueMachines],
+    instances: Instances,
+) -> list[Run]:
     call_ids = [each.call.call_id for each in seen.records if each.call] + [each.call_id for each in seen.forgotten]
     numbers, called = _numbered(dict.fromkeys(call_ids))
-    hosts = instances.at(place for record in seen.records for place in places(record))
+    described = [*seen.records, *(child for some in children.values() for child in some)]
+    hosts = instances.at(place for record in described for place in places(record))
     runs = []
     for record in seen.records:
         called_at = None if record.call is None else called[record.call.call_id]
         capacity = capacities.get(record.detail.queue, NO_CAPACITY)
-        runs.append(_seen_on(run_of_job(record, seen.outcomes.get(record.job_id), called_at, capacity), record, hosts))
+        run = _seen_on(run_of_job(record, seen.outcomes.get(record.job_id), called_at, capacity), record, hosts)
+        runs.append(_with_children(run, children.get(record.job_id, []), capacity, hosts))
     for place, (name, arguments) in seen.forgotten.items():
         known = name if name != "-" else f"node {place.node_id}"
         run = run_of_call(place.node_id, known, place.call_id, seen.outcomes.get(place), called[place.call_id])
@@ -225,7 +234,8 @@ def gather_electron(account: Account, electron: Electron, *, clock: Callable[[],
     records = [record for each in electron.calls for record in each.records]
     capacities = _capacities(account, {record.detail.queue for record in records}, notes)
     numbers, called = _numbered(each.place.call_id for each in electron.calls)
-    hosts = _hosts(account, records, notes)
+    children = ArrayChildren(account).of(records)
+    hosts = _hosts(account, [*records, *(child for some in children.values() for child in some)], notes)
     runs = []
     for each in electron.calls:
         call_id, outcome = each.place.call_id, each.outcome
@@ -235,7 +245,8 @@ def gather_electron(account: Account, electron: Electron, *, clock: Callable[[],
         for record in each.records:
             its_own = outcome if outcome is not None and outcome.job_id in ("", record.job_id) else None
             capacity = capacities.get(record.detail.queue, NO_CAPACITY)
-            runs.append(_seen_on(run_of_job(record, its_own, called[call_id], capacity), record, hosts))
+            run = _seen_on(run_of_job(record, its_own, called[call_id], capacity), record, hosts)
+            runs.append(_with_children(run, children.get(record.job_id, []), capacity, hosts))
         if not each.records:
             runs.append(run_of_call(electron.node_id, electron.name, call_id, outcome, called[call_id]))
     runs = [run._replace(number=numbers.get(run.call_id, 1), arguments=electron.arguments) for run in runs]
@@ -259,6 +270,14 @@ def _seen_on(run: Run, record: Record, hosts: Mapping[ContainerInstance, Instanc
             each = each._replace(machine=machine)
         attempts.append(each)
     return run._replace(attempts=tuple(attempts))
+
+
+def _with_children(
+    run: Run, children: Iterable[Record], capacity: QueueMachines, hosts: Mapping[ContainerInstance, Instance]
+) -> Run:
+    """The run of an array, with the attempts of its jobs."""
+    runs = [_seen_on(run_of_job(child, None, None, capacity), child, hosts) for child in children]
+    return run._replace(children=tuple(attempt for each in runs for attempt in each.attempts))
 
 
 def _numbered(call_ids: Iterable[str]) -> tuple[dict[str, int], dict[str, float | None]]:
@@ -333,7 +352,7 @@ class _Tariff:
 
     def of(self, runs: list[Run], now: float) -> tuple[Callable[[Machine, float, float], Price | None], list[str]]:
         """A function for the price of an hour of the runs' machines, and notes on prices."""
-        machines = frozenset(each.machine._replace(zone="", assumed=False) for run in runs for each in run.attempts)
+        machines = frozenset(each.machine._replace(zone="", assumed=False) for run in runs for each in run.billed)
         known, asked_at = self._asked
         if not machines <= known or now - asked_at >= PRICES_S:
             prices = Prices(self._account.clients, self._account.region)
@@ -343,7 +362,7 @@ class _Tariff:
 
 def pricing(prices: Prices, runs: Iterable[Run], now: float) -> Callable[[Machine, float, float], Price | None]:
     """A function for the price of an hour of the runs' machines. All prices are read here, once."""
-    attempts = [each for run in runs for each in run.attempts if each.machine.instance_type]
+    attempts = [each for run in runs for each in run.billed if each.machine.instance_type]
     on_demand = prices.on_demand(each.machine.instance_type for each in attempts if each.machine.market != SPOT)
     on_spot = [each for each in attempts if each.machine.market == SPOT]
     history = SpotHistory(())

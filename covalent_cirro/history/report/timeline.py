@@ -59,6 +59,11 @@ def segments(run: Run, now: float) -> tuple[Segment, ...]:
     steps: list[tuple[str, float]] = []
     if run.called_at is not None and run.created_at is not None:
         steps.append((UPLOAD, run.created_at))
+    if run.children:
+        # The jobs of an array run side by side: from the first that starts to the last that ends.
+        steps.append((QUEUE, min(each.began_at for each in run.children)))
+        ends = [each.ended_at for each in run.children if each.ended_at is not None]
+        steps.append((RUN, max(ends) if ends and run.has_ended else now))
     for attempt in run.attempts:
         last = attempt is run.attempts[-1]
         ended_at = now if attempt.ended_at is None else attempt.ended_at
@@ -73,7 +78,7 @@ def segments(run: Run, now: float) -> tuple[Segment, ...]:
         else:
             ended = CANCELLED if last and run.state == states.CANCELLED else FAILED
             steps.append((RUN if attempt.ended_at is None else ended, ended_at))
-    if not run.has_ended and (not run.attempts or run.attempts[-1].ended_at is not None):
+    if not run.has_ended and not run.children and (not run.attempts or run.attempts[-1].ended_at is not None):
         steps.append((QUEUE, now))
     return _ordered(run.began_at, steps)
 
