@@ -62,8 +62,8 @@ def segments(run: Run, now: float) -> tuple[Segment, ...]:
     if run.children:
         # The jobs of an array run side by side: from the first that starts to the last that ends.
         steps.append((QUEUE, min(each.began_at for each in run.children)))
-        ends = [each.ended_at for each in run.children if each.ended_at is not None]
-        steps.append((RUN, max(ends) if ends and run.has_ended else now))
+        last_end = max((each.ended_at for each in run.children if each.ended_at is not None), default=now)
+        steps.append((RUN, last_end if run.has_ended else now))
     for attempt in run.attempts:
         last = attempt is run.attempts[-1]
         ended_at = now if attempt.ended_at is None else attempt.ended_at
