@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-import covalent_cirro
 from tests.covalent.conftest import Stack
 
 PIPELINE = Path(__file__).parents[2] / "examples" / "pipeline.py"
@@ -21,7 +20,6 @@ STEPS = ["scan", "preprocess", "reconstruct", "calibrate", "refine", "compare"]
 
 # Only looked for: whoever collects the tests would import torch.
 MISSING = [name for name in ("torch", "numpy", "matplotlib") if importlib.util.find_spec(name) is None]
-MISSING += [] if hasattr(covalent_cirro, "mapped") else ["covalent_cirro.mapped"]
 pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),

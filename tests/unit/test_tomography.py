@@ -65,6 +65,12 @@ def test_each_step_lowers_the_error(tomo: Any, found: dict[str, Any]) -> None:
     assert errors["refine"] < 0.85 * errors["calibrate"]
 
 
+def test_the_lattice_is_the_same_outside_of_covalent(tomo: Any, found: dict[str, Any]) -> None:
+    """Called like a function, as `python examples/pipeline.py --here` does: a map is a loop."""
+    pipeline = importlib.import_module("pipeline")
+    assert pipeline.tomography(SLICES, PIXELS, ANGLES, seed=SEED)["errors"] == found["errors"]
+
+
 def test_the_errors_are_printed_with_the_axis(tomo: Any, found: dict[str, Any]) -> None:
     """One line for the scan and for each step."""
     lines = tomo.compare.lines(found)
