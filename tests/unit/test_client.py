@@ -130,7 +130,7 @@ def test_ctrl_c_cancels_as_soon_as_the_dispatch_is_under_way(file: Path, monkeyp
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """A Covalent server that does what it is told; what it is told."""
     told: list[str] = []
     monkeypatch.setattr(client, "register", lambda *_, **__: told.append("register") or "d0")
@@ -139,7 +139,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(client, "status", lambda dispatch_id: "CANCELLED")
     monkeypatch.setattr(account, "open_account", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(board, "Board", lambda *_, **__: SimpleNamespace(look=list))
-    return told
+    # As in a terminal: whoever runs the tests in the background has a shell that ignores it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield told
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("options", [[], ["--detach"]])
