@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import time
 from pathlib import Path
@@ -39,8 +40,13 @@ def test_a_lattice_goes_on_with_the_result_of_the_next_try(stack: Any, tmp_path:
     shown = once(stack, dispatch_id, 0, lambda each: each["executor"].get("tried") and each["status"] == "RUNNING")
     first = shown["executor"]["tried"].partition("in job ")[2].partition(". ")[0]
     second = shown["executor"]["job"].split()[0]
-    happened = f"ran out of memory at 0.25 GB (it had reached 0.25 GB) in job {first}"
-    assert shown["executor"]["tried"] == f"Try 1 {happened}. Try 2 has 0.5 GB."
+    # Measured is the largest process; what the runner itself had belongs to the limit as well.
+    found = re.fullmatch(
+        rf"Try 1 (ran out of memory at 0\.25 GB \(it had reached 0\.2[3-5] GB\) in job {first})\. Try 2 has 0\.5 GB\.",
+        shown["executor"]["tried"],
+    )
+    assert found is not None, shown["executor"]["tried"]
+    happened = found[1]
     assert f"tried: Try 1 {happened}" in shown["description"]
     assert f"{happened}. It was submitted again" in stack.server_log.read_text()
     seen.touch()

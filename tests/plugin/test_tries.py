@@ -132,15 +132,18 @@ async def test_an_electron_that_runs_out_of_memory_is_submitted_again_with_more(
     one, two = calls(account, metadata)
     assert two.tasks == one.tasks
     (tried,) = two.tried
-    assert tried == Tried(one.call_id, first["jobId"], "out_of_memory", 1, 256, "cirro-cpu", 2**28, 512, "cirro-cpu")
+    # Of a process, the largest is measured; what the runner itself had belongs to the limit as well.
+    reached = pytest.approx(2**28, rel=0.1)
+    assert tried == Tried(one.call_id, first["jobId"], "out_of_memory", 1, 256, "cirro-cpu", reached, 512, "cirro-cpu")
+    assert tried.reached_bytes is not None
     made = counted(account)
     assert made["batch:SubmitJob"] == 2
     blobs = {ref.sha256 for task in two.tasks for ref in (task.function, *task.args) if hasattr(ref, "sha256")}
     # Each blob once, two calls, and two outcomes.
     assert made["s3:PutObject"] == len(blobs) + 4
     assert capsys.readouterr().out.startswith(
-        f"covalent-cirro: try 1 ran out of memory at 0.25 GB (it had reached 0.25 GB) in job {first['jobId']}. "
-        "Try 2 has 0.5 GB. Next time, memory=0.5 on its executor saves this try."
+        f"covalent-cirro: try 1 ran out of memory at 0.25 GB (it had reached {tried.reached_bytes / 2**30:.2f} GB) "
+        f"in job {first['jobId']}. Try 2 has 0.5 GB. Next time, memory=0.5 on its executor saves this try."
     )
 
 

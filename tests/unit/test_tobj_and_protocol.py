@@ -147,6 +147,10 @@ calls = st.builds(
         st.builds(
             Tried,
             st.from_regex(r"[0-9a-f]{20}", fullmatch=True),
+            texts,
+            texts,
+            queue=texts,
+            next_queue=texts,
             attempts=st.integers(1, 9),
             memory_mib=st.integers(0, 10**6),
             reached_bytes=st.none() | st.integers(0, 10**12),
