@@ -18,6 +18,8 @@ import covalent as ct
 from covalent._workflow.transportable_object import TransportableObject
 from covalent.executor import _executor_manager
 
+from covalent_cirro import mapped
+
 PLUGINS = {"ours": "cirro", "stock": "awsbatch", "blank": "blank"}
 """Short names in Covalent."""
 
@@ -40,6 +42,22 @@ def many(executor: Any, count: int, seconds: float) -> Any:
         return count
 
     return workflow, (count,)
+
+
+def mapped_over(executor: Any, count: int, size: int) -> Any:
+    """One map of ``count`` items, whose results are the item, or so many random bytes."""
+
+    @mapped("index")
+    @ct.electron(executor=executor)
+    def each(index: int, size: int) -> Any:
+        return os.urandom(size) if size else index
+
+    @ct.lattice(**COVALENTS_OWN)
+    def workflow(count: int, size: int) -> int:
+        each(list(range(count)), size)
+        return count
+
+    return workflow, (count, size)
 
 
 def note(executor: Any, file: str) -> Any:
@@ -96,7 +114,7 @@ def main(asked: dict[str, Any]) -> None:
     if "prepare" in asked:
         prepare(Path(asked["prepare"]), asked["megabytes"])
         return
-    build = {"many": many, "note": note, "shared": shared}[asked["lattice"]]
+    build = {"many": many, "note": note, "shared": shared, "mapped": mapped_over}[asked["lattice"]]
     workflow, arguments = build(_executor(asked["plugin"], asked["options"]), **asked["parameters"])
     print(json.dumps({"dispatch_id": ct.dispatch(workflow)(*arguments)}))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from arrays import arrays
 from commands import commands
 from figures import MB, Result, at_most, count, excess, median, prose, share_of
 from lab import LIGHT, NAP_LIMIT_S, NAPPING, VCPUS, BenchmarkFailed, Ended, Lab, Load
@@ -286,6 +287,7 @@ MEASURES: dict[str, Measure] = {
     "start": start,
     "shared": shared,
     "server": server,
+    "arrays": arrays,
     "waiting": waiting,
 }
 """In the order they run in."""
