@@ -94,7 +94,8 @@ def run(
     with open_account(target.access, target.stack_name) as account:
         if status != client.COMPLETED:
             rows = Board(account, dispatch_id).look()  # with Covalent's own nodes, which are no jobs
-        cost = "" if as_json or interrupted else _cost(account, dispatch_id)
+        # Without a row there was no job: a map without items, or nodes that the server ran itself.
+        cost = "" if as_json or interrupted or not rows else _cost(account, dispatch_id)
     if as_json:
         electrons = [row_document(row) for row in rows]
         found = {"dispatch_id": dispatch_id, "status": status, "electrons": electrons, "counts": counts(rows)}
@@ -213,8 +214,14 @@ def _show_end(dispatch_id: str, status: str, rows: list[Row], cost: str, lattice
         [
             *([("result", _result(dispatch_id))] if status == client.COMPLETED else []),
             *([("cost", cost)] if cost else []),
-            ("next", f"cirro report {short}   its use and cost, and the sizes to ask for next time"),
-            ("", f"cirro run --reuse {short} {shlex.quote(lattice)}   computes only what you change"),
+            *(
+                [
+                    ("next", f"cirro report {short}   its use and cost, and the sizes to ask for next time"),
+                    ("", f"cirro run --reuse {short} {shlex.quote(lattice)}   computes only what you change"),
+                ]
+                if rows
+                else []
+            ),
         ]
     )
 

@@ -188,6 +188,19 @@ def test_ctrl_c_during_the_first_look_waits_for_its_end(
     assert server[:5] == ["register", "start d0", "looks", "looked", "cancel d0"]
 
 
+def test_a_dispatch_without_a_job_has_no_cost(file: Path, monkeypatch: pytest.MonkeyPatch, server: list[str]) -> None:
+    """AWS Batch does not know it, which is no error: all its results were there, or a map had no items."""
+    monkeypatch.setattr(client, "status", lambda dispatch_id: "COMPLETED")
+    monkeypatch.setattr(client, "result_text", lambda dispatch_id: "[]")
+    looks = SimpleNamespace(look=list, problem="", pause_s=1.0, hosts=None)
+    monkeypatch.setattr(board, "Board", lambda *_, **__: looks)
+    result = CliRunner().invoke(main, ["run", f"{file}:flow", "--x", "1"])
+    assert result.exit_code == 0, result.output
+    assert server == ["register", "start d0"]
+    assert re.search(r"^result +\[\]", result.output, re.MULTILINE)
+    assert not re.search("^(cost|next)", result.output, re.MULTILINE)
+
+
 def test_a_command_that_ignores_ctrl_c_goes_on_ignoring_it() -> None:
     """As one that a script starts in the background."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
