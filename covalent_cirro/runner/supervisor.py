@@ -485,9 +485,7 @@ class Supervisor:
         if ended is not None:
             peak = max(peak or 0, ended.max_rss_bytes)
         limit = self._memory.limit_bytes() if host is None else self._memory_limit()
-        if any(each.failure is not None and each.failure.kind == Kind.OUT_OF_MEMORY for each in results):
-            peak = limit or peak  # it was killed there, whatever its largest process had
-        elif peak is not None and limit is not None:
+        if peak is not None and limit is not None:
             peak = min(peak, limit)  # a container has no more; an emulated one may, for a moment
         return Outcome(
             call_id=call.call_id,
