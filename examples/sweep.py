@@ -176,6 +176,8 @@ def fit(configuration, train, held_out, seed):
         torch.save(state, saved)
         checkpoint.save()
         print(f"epoch {epoch:2d}  loss {losses[-1]:.4f}  accuracy {accuracies[-1]:.4f}", flush=True)
+        if epoch < EPOCHS and checkpoint.host_is_going():
+            sys.exit("the host is going away: the next attempt goes on here")
     return model, Training(configuration, str(device), time.monotonic() - started, losses, accuracies)
 
 
