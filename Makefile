@@ -111,7 +111,7 @@ $(VENV)/.run: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "installing what tests and checks need"
-	@$(INSTALL) $(EDITABLE) '.[emulator,examples,test,check,docs]'
+	@$(INSTALL) $(EDITABLE) '.[emulator,examples,search,test,check,docs]'
 	@touch $@
 
 $(VENV)/.search: $(VENV)/.run
