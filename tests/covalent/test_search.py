@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -14,6 +15,9 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "search.py"
+MISSING = [name for name in ("torch", "sklearn", "botorch", "matplotlib") if importlib.util.find_spec(name) is None]
 
 SCRIPT = """
 import json, sys, time
@@ -147,3 +151,18 @@ def test_a_search_that_was_killed_goes_on(stack: Any, script: Path, tmp_path: Pa
     found = study_of(tmp_path).trials
     assert [each.state for each in found] == [TrialState.COMPLETE] * 5
     assert len(computed.read_text().splitlines()) == 5
+
+
+@pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+def test_the_example_finds_a_good_model(stack: Any, tmp_path: Path) -> None:
+    """As `make search` runs it, with fewer trials: better than chance, most ended early, and a model and pictures."""
+    done = stack.script(EXAMPLE, "--output", tmp_path, "--trials", "6", "--at-once", "4", timeout_s=400)
+    assert done.returncode == 0, done.stderr
+    study = optuna.load_study(study_name="digits", storage=f"sqlite:///{tmp_path}/study.db")
+    assert [each.state.is_finished() for each in study.trials] == [True] * 6
+    assert study.best_value > 0.8
+    assert any(each.state == TrialState.PRUNED for each in study.trials)
+    assert all(each.intermediate_values for each in study.trials)
+    assert (tmp_path / "model.pt").stat().st_size > 10_000
+    assert (tmp_path / "learning_curves.png").exists()
+    assert "% on the validation digits" in done.stdout
