@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from covalent_cirro.contract.maps import Mapped
 from covalent_cirro.errors import NoSuchElectron
 from covalent_cirro.history import archive, batch_jobs, find
 from covalent_cirro.history.account import Account
@@ -37,12 +38,32 @@ def electron_or_job(account: Account, wanted: Wanted) -> Electron:
     electron = find.electron(account, wanted._replace(item=None))
     if wanted.item is None:
         return electron
-    for of in reversed(electron.calls):  # the newest try of the item
-        mapped = of.call.tasks[0].mapped if of.call is not None else None
-        for number, (first, stop) in enumerate(mapped.children if mapped is not None else ()):
+    of, _, number = job_of_item(electron, wanted)
+    return electron._replace(calls=(_job(account, of, number),))
+
+
+def job_of_item(electron: Electron, wanted: Wanted) -> tuple[CallHistory, Mapped, int]:
+    """The newest try of an item, what its call says of the map, and the number of the job that computes the item.
+
+    Raises:
+        NoSuchElectron: The electron is no map, has no such item, or its call has expired.
+    """
+    assert wanted.item is not None
+    calls = [each.call for each in electron.calls]
+    mapped = next((call.tasks[0].mapped for call in reversed(calls) if call is not None and call.tasks), None)
+    for of in reversed(electron.calls):
+        own = of.call.tasks[0].mapped if of.call is not None and of.call.tasks else None
+        if own is None:
+            continue
+        for number, (first, stop) in enumerate(own.children):
             if first <= wanted.item < stop:
-                return electron._replace(calls=(_job(account, of, number),))
-    raise NoSuchElectron(f"{wanted._replace(item=None)} has no item {wanted.item}, or is no map.")
+                return of, own, number
+    name = f"{electron.name} {wanted._replace(item=None)}"
+    if mapped is not None:
+        raise NoSuchElectron(f"{name} has no item {wanted.item}: its items are 0 to {mapped.length - 1}.")
+    if any(call is not None for call in calls):
+        raise NoSuchElectron(f"{name} is no map, and has no items: write {wanted._replace(item=None)}.")
+    raise NoSuchElectron(f"{name}: its call, which says which job computes item {wanted.item}, is not there any more.")
 
 
 def _job(account: Account, of: CallHistory, number: int) -> CallHistory:

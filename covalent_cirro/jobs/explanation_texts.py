@@ -130,6 +130,10 @@ TEXTS: dict[End, tuple[str, str]] = {
     ),
     # --- somebody asked for it ---
     End.CANCELLED: ("{electron} was cancelled {cancelled}.", ""),
+    End.ITEMS_STOPPED: (
+        "The job that computed these items of {electron} was stopped {cancelled}.",
+        "Dispatch again to compute them.",
+    ),
     End.STOPPED_BY_ANOTHER: (
         "{electron} was stopped by somebody else, not from Covalent{ran}: {words}.",
         "CloudTrail says who called batch:TerminateJob or batch:CancelJob. Dispatch it again.",
