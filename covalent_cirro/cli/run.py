@@ -189,6 +189,7 @@ def _show_detached(dispatch_id: str, earlier: str | None, as_json: bool) -> None
 def _show_end(dispatch_id: str, status: str, rows: list[Row], cost: str, lattice: str) -> None:
     """Show how a dispatch ended: its result, or why there is none; its cost; and what to type next."""
     from covalent_cirro.covalent_server import client
+    from covalent_cirro.history.electron_list import items_without_result
 
     failed = [
         f"{row.electron}: {row.why} (`cirro show {row.dispatch_id[:SHORT]}:{row.node_id}`)"
@@ -202,6 +203,8 @@ def _show_end(dispatch_id: str, status: str, rows: list[Row], cost: str, lattice
         render.done(f'the dispatch is {status}; ct.get_result("{dispatch_id}"{where}).result has its result')
         if quoted:
             render.note(f"Covalent cannot use the path {quoted}: name another folder; `cirro doctor` says which")
+        if without := items_without_result(rows):
+            render.warning("\n".join(["items that failed, whose errors are in their places (on_error):", *without]))
         if failed:
             render.warning("\n".join(["electrons that failed, whose errors are their values (on_error):", *failed]))
     elif status == client.CANCELLED and not failed:

@@ -43,8 +43,9 @@ from covalent_cirro.electron.maps.list_writer import ListWriter
 from covalent_cirro.electron.maps.map_logs import LOG_BYTES, MapLog
 from covalent_cirro.electron.maps.shares import BodyPart
 from covalent_cirro.errors import OutcomeError, SettingsError
+from covalent_cirro.history.map_jobs import MapJob, ordered
 from covalent_cirro.jobs.item_failures import ItemFailures, indexes
-from covalent_cirro.jobs.map_progress import ItemCounts, counted, items_line, jobs_line
+from covalent_cirro.jobs.map_progress import ItemCounts, JobItems, counted, items_line, jobs_line, total
 from covalent_cirro.jobs.states import JobDetail, parse_job
 
 
@@ -374,6 +375,9 @@ def test_progress_is_told_in_a_line() -> None:
     assert items_line(ItemCounts(100, 0, 0, 50.0), 40.0) == "0 of 100 done"
     assert items_line(ItemCounts(100, 20, 1, 50.0), 40.0) == "20 of 100 done, 1 failed, 2 a second, 40 s left"
     assert items_line(ItemCounts(100, 100, 0, 640.0), 40.0) == "100 of 100 done, 10 a minute"
+    ended = ItemCounts(100, 90, 2, 640.0, over=True)
+    assert items_line(ended, None) == "90 of 100 done, 2 failed, 10 without a result"
+    assert ended.without_result == 12
 
 
 def _printed(text: str) -> NodeResult:
@@ -507,3 +511,28 @@ def test_items_are_counted_by_the_names_of_what_jobs_stored() -> None:
     assert counted(keys, PLACE, mapped_call, 5.0) == ItemCounts(10, 7, 1, 5.0)
     alone = Mapped(10, ((5, 10),), ())
     assert counted([PLACE.chunk_key(ChunkName(1, 0, 2, 0).name)], PLACE, alone, 5.0) == ItemCounts(10, 7, 0, 5.0)
+
+
+def test_items_of_all_tries_are_counted_once() -> None:
+    """A further try has the items of a job that have no result; what failed by itself stays failed."""
+    first = [JobItems(0, 0, 4, 4, 2, True), JobItems(1, 4, 8, 1, 1, True), JobItems(2, 8, 10, 0, 0, True)]
+    second = [JobItems(0, 5, 8, 2, 1, True), JobItems(1, 8, 10, 2, 0, True)]
+    assert total([first], 10, 5.0) == ItemCounts(10, 5, 3, 5.0)
+    assert total([first, second], 10, 5.0, over=True) == ItemCounts(10, 9, 4, 5.0, over=True)
+    assert total([second], 10, 5.0) == ItemCounts(10, 9, 1, 5.0), "items of no job were done before"
+
+
+def test_jobs_that_failed_are_seen_first_and_then_the_slowest() -> None:
+    """The slowest is the one that will run longest at its rate, not the one that has just begun."""
+
+    def job(number: int, state: str, done: int, failed: int, ran_s: float) -> MapJob:
+        return MapJob(f"j:{number}", state, 10 * number, 10 * number + 10, done, failed, 0.0, ran_s, "")
+
+    jobs = [
+        job(0, "RUNNING", 5, 0, 100.0),
+        job(1, "RUNNING", 0, 0, 1.0),
+        job(2, "SUCCEEDED", 10, 3, 50.0),
+        job(3, "RUNNING", 1, 0, 90.0),
+        job(4, "FAILED", 0, 0, 5.0),
+    ]
+    assert [each.job_id for each in ordered(jobs)] == ["j:4", "j:2", "j:3", "j:0", "j:1"]

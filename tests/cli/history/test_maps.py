@@ -1,4 +1,4 @@
-"""``cirro stop DISPATCH:NODE[ITEM]``: ends the job of a map that computes an item, and says what becomes of it."""
+"""Maps in the terminal: ``cirro jobs`` and ``show`` count their items, ``cirro stop`` ends the job of an item."""
 
 from __future__ import annotations
 
@@ -36,6 +36,12 @@ def square(x: int) -> int:
     return x * x
 
 
+@mapped("x")
+def inverse(x: int) -> float:
+    """An electron that fails for 0."""
+    return 1 / x
+
+
 def plain(folder: str) -> None:
     """No map."""
 
@@ -46,6 +52,42 @@ def seen(tmp_path: Path) -> Path:
     folder = tmp_path / "seen"
     folder.mkdir()
     return folder
+
+
+def test_items_are_counted_while_a_map_runs(lab: Lab, document: Document, cirro: Cirro, seen: Path) -> None:
+    """By one listing for all jobs; the slowest ones are listed, by one call as well."""
+    sent = lab.send(wait_at, kwargs={"x": [1, 3, 5, 7], "folder": str(seen)}, array_size=2)
+    poll(lambda: len(os.listdir(seen)) == 2, "both jobs have begun")
+    poll(lambda: lab.job(sent.job_id)["arrayProperties"]["statusSummary"]["RUNNING"] == 2, "both run")
+    [row] = document("jobs", "--dispatch", sent.dispatch_id)["jobs"]
+    assert (row["jobs"], row["state"]) == ("2: 2 RUNNING", "RUNNING")
+    assert {key: row["items"][key] for key in ("length", "done", "failed")} == {"length": 4, "done": 0, "failed": 0}
+    assert "items: 0 of 4 done; jobs: 2: 2 RUNNING" in cirro("jobs", "--dispatch", sent.dispatch_id).stdout
+    lab.account.emulator.calls.reset()
+    told = document("show", sent.name)
+    calls = lab.account.emulator.calls.counts("client")
+    assert [(each["job_id"], each["state"], each["first"], each["stop"]) for each in told["map_jobs"]] == [
+        (f"{sent.job_id}:0", "RUNNING", 0, 2),
+        (f"{sent.job_id}:1", "RUNNING", 2, 4),
+    ]
+    assert calls["batch:ListJobs"]["count"] <= 4 + 2, "one for each queue, and two for the jobs of the array"
+    assert "jobs that failed, and the slowest that run" in cirro("show", sent.name).stdout
+
+
+def test_items_that_failed_are_counted_where_errors_are_results(lab: Lab, document: Document, cirro: Cirro) -> None:
+    """AWS Batch says SUCCEEDED of the job; the job in which they are is listed first."""
+    sent = lab.send(inverse, kwargs={"x": [1, 2, 3, 0, 5, 6]}, array_size=3, on_error="return")
+    lab.done(sent)
+    [row] = document("jobs", "--dispatch", sent.dispatch_id)["jobs"]
+    assert (row["state"], row["why"]) == ("SUCCEEDED", "1 of 6 items failed")
+    told = document("show", sent.name)
+    assert told["items"].startswith("6 of 6 done, 1 failed")
+    [job] = told["map_jobs"]
+    assert (job["first"], job["stop"], job["done"], job["failed"], job["state"]) == (2, 4, 2, 1, "SUCCEEDED")
+    alone = lab.send(inverse, kwargs={"x": [1, 0]}, array_size=1, on_error="return")
+    lab.done(alone)
+    [row] = document("jobs", "--dispatch", alone.dispatch_id)["jobs"]
+    assert row["why"] == "1 of 2 items failed"
 
 
 def test_the_job_of_an_item_is_stopped_and_the_others_go_on(
