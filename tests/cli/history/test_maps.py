@@ -74,7 +74,9 @@ def test_items_are_counted_while_a_map_runs(lab: Lab, document: Document, cirro:
     assert "jobs that failed, and the slowest that run" in cirro("show", sent.name).stdout
 
 
-def test_items_that_failed_are_counted_where_errors_are_results(lab: Lab, document: Document, cirro: Cirro) -> None:
+def test_items_that_failed_are_counted_where_errors_are_results(
+    lab: Lab, document: Document, cirro: Cirro, seen: Path
+) -> None:
     """AWS Batch says SUCCEEDED of the job; the job in which they are is listed first."""
     sent = lab.send(inverse, kwargs={"x": [1, 2, 3, 0, 5, 6]}, array_size=3, on_error="return")
     lab.done(sent)
@@ -84,6 +86,14 @@ def test_items_that_failed_are_counted_where_errors_are_results(lab: Lab, docume
     assert told["items"].startswith("6 of 6 done, 1 failed")
     [job] = told["map_jobs"]
     assert (job["first"], job["stop"], job["done"], job["failed"], job["state"]) == (2, 4, 2, 1, "SUCCEEDED")
+    [spread] = document("report", sent.dispatch_id)["maps"]
+    assert (spread["items"], spread["known"], spread["failed"], spread["jobs"]) == (6, 6, 1, 3)
+    assert spread["next_jobs"] == 1, "jobs that last no time"
+    assert spread["usd_per_item"] > 0
+    written = cirro("report", sent.dispatch_id, "--output", seen / "report.html").stdout
+    written = " ".join(written.split())
+    assert "map inverse" in written
+    assert "next time array_size=1: a job computed for " in written
     alone = lab.send(inverse, kwargs={"x": [1, 0]}, array_size=1, on_error="return")
     lab.done(alone)
     [row] = document("jobs", "--dispatch", alone.dispatch_id)["jobs"]
