@@ -56,20 +56,14 @@ class JobItems(NamedTuple):
     has_outcome: bool
 
 
-def counted(keys: Iterable[str], place: Location, mapped: Mapped, at: float) -> ItemCounts:
-    """Count the items of a map from the names of what its jobs have stored.
+def of_jobs(keys: Iterable[str], place: Location, mapped: Mapped) -> list[JobItems]:
+    """Count the items of each job of a call from the names of what the jobs have stored.
 
     Args:
         keys: Keys under the place of the call.
         place: The call.
         mapped: What the call says of the map.
-        at: Epoch seconds of the listing.
     """
-    return total([of_jobs(keys, place, mapped)], mapped.length, at)
-
-
-def of_jobs(keys: Iterable[str], place: Location, mapped: Mapped) -> list[JobItems]:
-    """The items of each job of a call; arguments as for `counted`."""
     alone = len(mapped.children) == 1
     furthest: dict[int, ChunkName] = {}
     ended: set[int] = set()

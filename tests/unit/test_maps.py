@@ -45,7 +45,7 @@ from covalent_cirro.electron.maps.shares import BodyPart
 from covalent_cirro.errors import OutcomeError, SettingsError
 from covalent_cirro.history.map_jobs import MapJob, ordered
 from covalent_cirro.jobs.item_failures import ItemFailures, indexes
-from covalent_cirro.jobs.map_progress import ItemCounts, JobItems, counted, items_line, jobs_line, total
+from covalent_cirro.jobs.map_progress import ItemCounts, JobItems, items_line, jobs_line, of_jobs, total
 from covalent_cirro.jobs.states import JobDetail, parse_job
 
 
@@ -508,9 +508,10 @@ def test_items_are_counted_by_the_names_of_what_jobs_stored() -> None:
         PLACE.child(7).outcome_key,
         PLACE.call_key,
     ]
-    assert counted(keys, PLACE, mapped_call, 5.0) == ItemCounts(10, 7, 1, 5.0)
+    assert total([of_jobs(keys, PLACE, mapped_call)], 10, 5.0) == ItemCounts(10, 7, 1, 5.0)
     alone = Mapped(10, ((5, 10),), ())
-    assert counted([PLACE.chunk_key(ChunkName(1, 0, 2, 0).name)], PLACE, alone, 5.0) == ItemCounts(10, 7, 0, 5.0)
+    keys = [PLACE.chunk_key(ChunkName(1, 0, 2, 0).name)]
+    assert total([of_jobs(keys, PLACE, alone)], 10, 5.0) == ItemCounts(10, 7, 0, 5.0)
 
 
 def test_items_of_all_tries_are_counted_once() -> None:
