@@ -129,7 +129,7 @@ def _show(
 
 
 JOBS_SHOWN = 20
-"""Jobs of a map that are listed, at most: those that failed first, then the slowest."""
+"""Jobs of a map that are listed, at most: those that failed first, then the slowest; and attempts with their cost."""
 
 
 def _show_jobs(children: Sequence[MapJob]) -> None:
@@ -171,9 +171,11 @@ def _show_cost(cost: Report) -> None:
                 ("" if line.exact else "≈ ") + usd(line.usd),
                 "" if line.price is None else f"{line.price.source}, {line.price.date}",
             )
-            for line in cost.lines
+            for line in cost.lines[:JOBS_SHOWN]
         ),
     )
+    if len(cost.lines) > JOBS_SHOWN:
+        render.line(f"and {len(cost.lines) - JOBS_SHOWN:,} more attempts; --json has them all")
     for note in cost.notes:
         render.line(note)
 

@@ -139,8 +139,9 @@ def _show_item(of: ItemStop) -> None:
         render.done(
             f"stopping {job} of {electron}, which computes item {of.item} (job {of.job_id}): it has 30 s for that"
         )
+        verb = "fails" if len(left) == 1 else "fail"
         stored = f"{of.done:,} of its {of.stop - of.first:,} items are stored, and stay; " if of.done else ""
-        render.line(f"  {stored}{_items(left)} {indexes(left)} fail, but for those that it still stores")
+        render.line(f"  {stored}{_items(left)} {indexes(left)} {verb}, but for those that it still stores")
         render.line(f"  {THEN.get(of.on_error, '')}")
     elif of.end == item_stops.REFUSED:
         render.warning(

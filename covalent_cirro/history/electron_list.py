@@ -136,8 +136,9 @@ def row_of_job(
         why=sentences(_why(record, outcome, waits, now, items), _one_line(problem)),
         reason="" if waits is None else waits.reason.why.value,
         position=None if waits is None else waits.place,
-        attempt=record.attempt,
-        attempts_allowed=record.detail.max_attempts or None,
+        # An array has none itself.
+        attempt=0 if record.detail.array_size else record.attempt,
+        attempts_allowed=None if record.detail.array_size else record.detail.max_attempts or None,
         queue=record.detail.queue,
         where=str(host or "") if outcome is None else _where(outcome),
         memory_mib=record.detail.memory_mib or None,
@@ -308,27 +309,31 @@ def _where(outcome: Outcome) -> str:
     return " ".join(outcome.host[key] for key in ("instance_type", "zone") if outcome.host.get(key))
 
 
-def items_without_result(rows: Iterable[Row]) -> list[str]:
-    """Maps whose list has errors in the places of items, each in a line."""
-    return [
-        f"{row.electron}: {row.items.without_result:,} of {row.items.length:,} items"
-        for row in rows
-        if row.state == JobState.SUCCEEDED.value and row.items is not None and row.items.without_result
-    ]
+def items_without_result(row: Row) -> str:
+    """How many items of a map that has ended have no result, ``3 of 100 items failed``; empty where all have one."""
+    return _failed_items(row.items)
+
+
+def _failed_items(items: ItemCounts | None) -> str:
+    if items is None or not items.over or not items.without_result:
+        return ""
+    return f"{items.without_result:,} of {items.length:,} items failed"
 
 
 def _why(record: Record, outcome: Outcome | None, waits: JobWait | None, now: float, items: ItemCounts | None) -> str:
     detail = record.detail
+    failed_items = _failed_items(items)
     if jobs.was_cancelled_by_us(detail):
         return _one_line(f"cancelled {jobs.cancelled_how(detail)}")
     if outcome is not None and not outcome.succeeded:
         return _failure_line(outcome, detail)
+    if record.state == JobState.FAILED.value and failed_items and not detail.terminated:
+        return failed_items  # AWS says that jobs of the array failed
     if record.state == JobState.FAILED.value:
         words = (detail.reason, record.attempts[-1].status_reason if record.attempts else "", detail.status_reason)
         return _one_line(next((each for each in words if each), "no reason given"))
     if record.has_ended:
-        failed = items.without_result if items is not None else 0
-        return f"{failed:,} of {items.length:,} items failed" if items is not None and failed else ""
+        return failed_items
     if detail.terminated:
         return "is being stopped"
     if detail.has_begun:

@@ -126,7 +126,8 @@ TEXTS: dict[End, tuple[str, str]] = {
     ),
     End.CHILD_FAILED: (
         "{electron} failed, because jobs of its array failed.",
-        "Find the first child that failed (AWS console: the job's children), and dispatch again.",
+        "`cirro show DISPATCH:NODE` lists the jobs that failed, with AWS's reasons; `cirro logs "
+        "'DISPATCH:NODE[ITEM]'` shows what one printed.",
     ),
     # --- somebody asked for it ---
     End.CANCELLED: ("{electron} was cancelled {cancelled}.", ""),

@@ -169,7 +169,7 @@ ROWS = [
     Row("queue's time limit", queued("Canceled by JobStateTimeLimit action due to reason: CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY", isCancelled=True), End.STOPPED_BY_QUEUE, ["CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY", "RunnableTimeLimitMinutes"]),
     Row("overrides", queued("Container Overrides length must be at most 8192"), End.OVERRIDES_TOO_LONG, ["s3_prefix"]),
     Row("dependency", queued("Dependent Job failed"), End.DEPENDENCY_FAILED, ["depends on"]),
-    Row("array child", queued("Array Child Job failed"), End.CHILD_FAILED, ["first child"]),
+    Row("array child", queued("Array Child Job failed"), End.CHILD_FAILED, ["cirro show", "jobs that failed"]),
     Row("tags", queued("InvalidParameterException: Tags can not have more than 50 elements"), End.TOO_MANY_TAGS, ["50"]),
     Row("definition deregistered", queued("JobDefinition arn:aws:batch:us-east-1:1:job-definition/x:1 is not ACTIVE"), End.DEFINITION_GONE, ["registered"]),
     Row("stopped before it could tell", job(EXITED, exit_code=143), End.STOPPED, ["SIGTERM"]),

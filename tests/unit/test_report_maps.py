@@ -110,5 +110,6 @@ def test_the_page_and_the_document_have_them() -> None:
     text = page.page(found)
     assert "Items of maps" in text
     assert "array_size=8" in text
+    assert "700 of 700 items in 100 jobs, 2 without a result" in text
     assert "shortest 0.5 s, median 3.5 s, 95 of 100 up to 6.5 s, longest 6.5 s" in text
     assert text.count('class="bar" x=') == BINS

@@ -302,7 +302,7 @@ def _map(of: MapReport) -> dict[str, Any]:
     return {
         "name": of.name,
         "node_id": of.node_id,
-        "items": f"{of.done:,} of {of.items:,} items in {of.jobs:,} jobs{failed}{some}",
+        "counts": f"{of.done:,} of {of.items:,} items in {of.jobs:,} jobs{failed}{some}",
         "times": ", ".join(f"{name} {duration(seconds)}" for name, seconds in times if seconds is not None),
         "bars": bars,
         "bins": max(1, len(of.histogram)),
