@@ -16,6 +16,7 @@ from covalent_cirro.history.names import Wanted
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs import map_progress
 from covalent_cirro.jobs.map_progress import ItemCounts, JobItems
+from covalent_cirro.jobs.states import JobState
 
 COUNT_S = 5.0
 """Shortest time between two listings of what the jobs of a map have stored."""
@@ -72,6 +73,9 @@ class MapItems:
                 return None
             earlier = [self._earlier(place.sibling(each.call_id)) for each in call.tried]
             jobs = self._jobs(place, mapped)
+            if record.has_ended and record.detail.children_in(JobState.FAILED.value):
+                failed = batch_jobs.of_array(self._account, record.job_id, JobState.FAILED.value)
+                jobs = map_progress.without_failed(jobs, {child.number for child in failed})
         except (AccessDenied, NotFound):  # a call in a bucket that may not be read: the list is shown without its items
             return known
         at = (record.detail.stopped_at or now) if record.has_ended else now

@@ -13,6 +13,7 @@ from covalent_cirro.history.account import Account
 from covalent_cirro.history.batch_jobs import ArrayChild
 from covalent_cirro.history.map_items import MapState
 from covalent_cirro.history.records import Record
+from covalent_cirro.jobs import map_progress
 from covalent_cirro.jobs.map_progress import JobItems
 from covalent_cirro.jobs.states import JobState
 
@@ -53,17 +54,12 @@ def worth_seeing(account: Account, parent: Record, of: MapState, now: float) -> 
     """
     states = [JobState.FAILED.value, *([] if parent.has_ended else [JobState.RUNNING.value])]
     known = {child.number: child for state in states for child in batch_jobs.of_array(account, parent.job_id, state)}
-    jobs = tuple(_corrected(job, known.get(job.number)) for job in of.jobs)
+    failed = {number for number, child in known.items() if child.state == JobState.FAILED.value}
+    jobs = tuple(map_progress.without_failed(of.jobs, failed))
     before = sum(job.done for job in of.jobs) - sum(job.done for job in jobs)
     counts = of.counts._replace(done=of.counts.done - before)
     found = [_job(parent, job, known.get(job.number), now) for job in jobs if job.number in known or job.failed]
     return ordered(found), of._replace(jobs=jobs, counts=counts)
-
-
-def _corrected(job: JobItems, child: ArrayChild | None) -> JobItems:
-    """A job that failed as a whole stores an outcome and no record: it has computed nothing."""
-    failed = child is not None and child.state == JobState.FAILED.value
-    return job._replace(done=0) if failed and not job.failed and job.done == job.stop - job.first else job
 
 
 def _job(parent: Record, job: JobItems, child: ArrayChild | None, now: float) -> MapJob:

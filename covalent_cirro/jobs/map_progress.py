@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 from covalent_cirro.contract import chunk_records
@@ -85,6 +85,19 @@ def of_jobs(keys: Iterable[str], place: Location, mapped: Mapped) -> list[JobIte
         failed = min(record.failed if record is not None else 0, done)
         found.append(JobItems(number, first, stop, done, failed, number in ended))
     return found
+
+
+def without_failed(jobs: Iterable[JobItems], failed: Container[int]) -> list[JobItems]:
+    """The jobs, of which some have failed as AWS Batch says: one that failed as a whole has an outcome and no record.
+
+    Args:
+        jobs: The jobs.
+        failed: Numbers of jobs that AWS Batch calls FAILED.
+    """
+    return [
+        job._replace(done=0) if job.number in failed and not job.failed and job.done == job.stop - job.first else job
+        for job in jobs
+    ]
 
 
 def total(tries: Sequence[Sequence[JobItems]], length: int, at: float, *, over: bool = False) -> ItemCounts:

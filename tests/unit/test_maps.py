@@ -45,7 +45,7 @@ from covalent_cirro.electron.maps.shares import BodyPart
 from covalent_cirro.errors import OutcomeError, SettingsError
 from covalent_cirro.history.map_jobs import MapJob, ordered
 from covalent_cirro.jobs.item_failures import ItemFailures, indexes
-from covalent_cirro.jobs.map_progress import ItemCounts, JobItems, items_line, jobs_line, of_jobs, total
+from covalent_cirro.jobs.map_progress import ItemCounts, JobItems, items_line, jobs_line, of_jobs, total, without_failed
 from covalent_cirro.jobs.states import JobDetail, parse_job
 
 
@@ -521,6 +521,12 @@ def test_items_of_all_tries_are_counted_once() -> None:
     assert total([first], 10, 5.0) == ItemCounts(10, 5, 3, 5.0)
     assert total([first, second], 10, 5.0, over=True) == ItemCounts(10, 9, 4, 5.0, over=True)
     assert total([second], 10, 5.0) == ItemCounts(10, 9, 1, 5.0), "items of no job were done before"
+
+
+def test_a_job_that_failed_as_a_whole_has_computed_nothing() -> None:
+    """It stores an outcome alone, as a short job does that has computed all; AWS Batch tells them apart."""
+    jobs = [JobItems(0, 0, 4, 4, 0, True), JobItems(1, 4, 8, 4, 0, True), JobItems(2, 8, 10, 2, 1, True)]
+    assert [job.done for job in without_failed(jobs, {1, 2})] == [4, 0, 2]
 
 
 def test_jobs_that_failed_are_seen_first_and_then_the_slowest() -> None:

@@ -42,6 +42,15 @@ def inverse(x: int) -> float:
     return 1 / x
 
 
+@mapped("x")
+def dies(x: int) -> int:
+    """An electron whose process and runner die for 0."""
+    if x == 0:
+        os.kill(os.getppid(), 9)
+        time.sleep(600)
+    return x
+
+
 def plain(folder: str) -> None:
     """No map."""
 
@@ -66,10 +75,8 @@ def test_items_are_counted_while_a_map_runs(lab: Lab, document: Document, cirro:
     lab.account.emulator.calls.reset()
     told = document("show", sent.name)
     calls = lab.account.emulator.calls.counts("client")
-    assert [(each["job_id"], each["state"], each["first"], each["stop"]) for each in told["map_jobs"]] == [
-        (f"{sent.job_id}:0", "RUNNING", 0, 2),
-        (f"{sent.job_id}:1", "RUNNING", 2, 4),
-    ]
+    listed = sorted((each["job_id"], each["state"], each["first"], each["stop"]) for each in told["map_jobs"])
+    assert listed == [(f"{sent.job_id}:0", "RUNNING", 0, 2), (f"{sent.job_id}:1", "RUNNING", 2, 4)]
     assert calls["batch:ListJobs"]["count"] <= 4 + 2, "one for each queue, and two for the jobs of the array"
     assert "jobs that failed, and the slowest that run" in cirro("show", sent.name).stdout
 
@@ -98,6 +105,17 @@ def test_items_that_failed_are_counted_where_errors_are_results(
     lab.done(alone)
     [row] = document("jobs", "--dispatch", alone.dispatch_id)["jobs"]
     assert row["why"] == "1 of 2 items failed"
+
+
+def test_a_job_that_failed_as_a_whole_has_no_results(lab: Lab, document: Document) -> None:
+    """Before its first record: it is not taken for one that has computed all of its items."""
+    sent = lab.send(dies, kwargs={"x": [1, 2, 0, 3]}, array_size=2, on_error="return", retry_attempts=1)
+    lab.done(sent)
+    [row] = document("jobs", "--dispatch", sent.dispatch_id)["jobs"]
+    assert row["why"] == "2 of 4 items failed"
+    told = document("show", sent.name)
+    assert "2 without a result" in told["items"]
+    assert [(each["state"], each["done"]) for each in told["map_jobs"]] == [("FAILED", 0)]
 
 
 def test_the_job_of_an_item_is_stopped_and_the_others_go_on(
