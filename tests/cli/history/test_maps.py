@@ -14,6 +14,10 @@ import pytest
 from click.testing import Result
 
 from covalent_cirro import mapped
+from covalent_cirro.aws.sessions import Access
+from covalent_cirro.history.account import open_account
+from covalent_cirro.history.board import Board
+from covalent_cirro.history.map_items import COUNT_S
 from tests.cli.history.conftest import Lab, poll
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -79,6 +83,24 @@ def test_items_are_counted_while_a_map_runs(lab: Lab, document: Document, cirro:
     assert listed == [(f"{sent.job_id}:0", "RUNNING", 0, 2), (f"{sent.job_id}:1", "RUNNING", 2, 4)]
     assert calls["batch:ListJobs"]["count"] <= 4 + 2, "one for each queue, and two for the jobs of the array"
     assert "jobs that failed, and the slowest that run" in cirro("show", sent.name).stdout
+
+
+def test_a_map_is_listed_at_most_every_few_seconds(lab: Lab, seen: Path, terminal: Path) -> None:
+    """By one call for all of its jobs, however often the list is updated; its call is read once."""
+    sent = lab.send(wait_at, kwargs={"x": [1, 3, 5], "folder": str(seen)}, array_size=3)
+    poll(lambda: len(os.listdir(seen)) == 3, "all jobs have begun")
+    begun = now = time.time()
+    with open_account(Access(None, None, None, None), "cirro") as account:
+        looked = Board(account, sent.dispatch_id, clock=lambda: now)
+        looked.look()
+        counted = lab.account.emulator.calls
+        for later_s, listings in ((COUNT_S - 1, 0), (COUNT_S, 1), (2 * COUNT_S - 1, 0)):
+            counted.reset()
+            now = begun + later_s
+            [row] = looked.look()
+            calls = {key: each["count"] for key, each in counted.counts("client").items()}
+            assert row.items is not None
+            assert (calls.get("s3:ListObjectsV2", 0), calls.get("s3:GetObject", 0)) == (listings, 0)
 
 
 def test_items_that_failed_are_counted_where_errors_are_results(
