@@ -34,7 +34,7 @@ from covalent_cirro.contract.maps import (
     Span,
 )
 from covalent_cirro.contract.places import Location, call_argument, location
-from covalent_cirro.contract.protocol import Log, NodeResult
+from covalent_cirro.contract.protocol import Call, Log, NodeResult, Task
 from covalent_cirro.contract.references import Blob, Inline
 from covalent_cirro.electron.maps import map_tries, recognition, shares
 from covalent_cirro.electron.maps.child_ends import ChildEnd, ChildEnds, MapTry, jobs_of
@@ -42,8 +42,11 @@ from covalent_cirro.electron.maps.joined import JoinedLists
 from covalent_cirro.electron.maps.list_writer import ListWriter
 from covalent_cirro.electron.maps.map_logs import LOG_BYTES, MapLog
 from covalent_cirro.electron.maps.shares import BodyPart
-from covalent_cirro.errors import OutcomeError, SettingsError
+from covalent_cirro.errors import NoSuchElectron, OutcomeError, SettingsError
+from covalent_cirro.history.find import CallHistory, Electron
+from covalent_cirro.history.map_items import job_of_item
 from covalent_cirro.history.map_jobs import MapJob, ordered
+from covalent_cirro.history.names import Wanted
 from covalent_cirro.jobs.item_failures import ItemFailures, indexes
 from covalent_cirro.jobs.map_progress import ItemCounts, JobItems, items_line, jobs_line, of_jobs, total, without_failed
 from covalent_cirro.jobs.states import JobDetail, parse_job
@@ -527,6 +530,27 @@ def test_a_job_that_failed_as_a_whole_has_computed_nothing() -> None:
     """It stores an outcome alone, as a short job does that has computed all; AWS Batch tells them apart."""
     jobs = [JobItems(0, 0, 4, 4, 0, True), JobItems(1, 4, 8, 4, 0, True), JobItems(2, 8, 10, 2, 1, True)]
     assert [job.done for job in without_failed(jobs, {1, 2})] == [4, 0, 2]
+
+
+def test_an_item_is_found_in_its_newest_try() -> None:
+    """What a further try does not have is in the earlier one; what there is not is told with what there is."""
+
+    def call(place: Location, *children: tuple[int, int]) -> CallHistory:
+        task = Task(3, "train", Inline(b""), None, (), {}, mapped=Mapped(10, children, ()))
+        made = Call(place.call_id, "d", "3.11.7", "3.1.2", "0.240.0", (task,))
+        return CallHistory(place, made, None, "", (), ())
+
+    first, again = call(PLACE, (0, 5), (5, 10)), call(PLACE.sibling("0123456789ac00000000"), (7, 10))
+    electron = Electron("d", 3, (first, again))
+    assert [job_of_item(electron, Wanted("d", 3, item))[::2] for item in (0, 6, 8)] == [
+        (first, 0),
+        (first, 1),
+        (again, 0),
+    ]
+    with pytest.raises(NoSuchElectron, match="has no item 10: its items are 0 to 9"):
+        job_of_item(electron, Wanted("d", 3, 10))
+    with pytest.raises(NoSuchElectron, match="is not there any more"):
+        job_of_item(Electron("d", 3, (first._replace(call=None),)), Wanted("d", 3, 0))
 
 
 def test_jobs_that_failed_are_seen_first_and_then_the_slowest() -> None:
