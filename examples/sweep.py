@@ -6,6 +6,9 @@
 Copy this file for your own work: put your data into `load_data`, your model into `build_model`, and your
 configurations into `GRID`. These are ordinary functions; `make_lattice` is the only place that knows Covalent.
 Torch and scikit-learn are imported where the jobs run, so the machine that you dispatch from needs neither.
+
+The configurations are a list of electrons: up to a few hundred, each with a node, log and error of its own in the
+Covalent UI. For thousands, write one mapped electron in place of the list, `@mapped("config")`: see docs/maps.md.
 """
 
 from __future__ import annotations
