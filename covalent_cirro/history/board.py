@@ -19,7 +19,7 @@ from covalent_cirro.history.account import Account
 from covalent_cirro.history.archive import StoredCall
 from covalent_cirro.history.electron_list import Row, folded, ordered, row_of_call, row_of_job, row_of_reused
 from covalent_cirro.history.instances import Instances
-from covalent_cirro.history.map_items import MapItems, MapState
+from covalent_cirro.history.map_items import COUNT_S, MapItems, MapState
 from covalent_cirro.history.queue_places import JobWaits
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.authentic_outcomes import refused
@@ -100,6 +100,7 @@ class Board:
         self._items = MapItems(account)
         self._maps: dict[str, MapState] = {}
         self._curves: dict[int, Curve] = {}
+        self._reports_at = -float("inf")
         self._unread_ends: set[str] = set()  # of jobs that have ended since what they report was listed
         self._turns = JobWaits(account, clock=clock)
         self._looked_at: float | None = None
@@ -218,9 +219,11 @@ class Board:
         """List what the electrons of the dispatch report, while some run and once more after their end."""
         begun = [record for record in self._records.values() if record.attempt or record.detail.has_begun]
         running = any(record.state == JobState.RUNNING.value or record.detail.has_begun for record in begun)
-        if self._dispatch_id is None or not begun or not (running or self._unread_ends):
+        is_due = running and self._clock() >= self._reports_at + COUNT_S
+        if self._dispatch_id is None or not begun or not (is_due or self._unread_ends):
             return
         self._unread_ends.clear()
+        self._reports_at = self._clock()
         with contextlib.suppress(AccessDenied):  # it is only shown
             curves = reported.of_dispatch(self._account, begun[0].lattice, self._dispatch_id)
             self._curves = {curve.node_id: curve for curve in curves}

@@ -16,6 +16,7 @@ import cloudpickle
 import pytest
 from click.testing import Result
 
+from covalent_cirro import trial
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.history import batch_jobs, board, find
 from covalent_cirro.history.account import open_account
@@ -51,6 +52,18 @@ HOST_IS_KNOWN_S = 2.0
 def last(seconds: float) -> None:
     """An electron that runs for a while."""
     time.sleep(seconds)
+
+
+def report_two() -> None:
+    """An electron that reports two values."""
+    trial.report(0, 0.5)
+    trial.report(1, 0.75)
+
+
+def report_and_wait() -> None:
+    """An electron that reports a value, and runs for a while."""
+    trial.report(7, 0.25)
+    time.sleep(600)
 
 
 def boom() -> None:
@@ -144,6 +157,24 @@ def test_where_a_job_runs_is_told(lab: Lab, document: Document, cirro: Cirro, mo
     lab.faults.add("error", service="ecs", operation="DescribeContainerInstances", status=403)
     shown = cirro("jobs", "--dispatch", ended.dispatch_id).stdout.splitlines()
     assert "cirro-cpu" in shown[1]
+
+
+def test_what_electrons_report_is_listed(lab: Lab, document: Document, cirro: Cirro) -> None:
+    """While they run and afterwards, for the list of one dispatch."""
+    ended = lab.send(report_two)
+    lab.done(ended)
+    running = lab.send(report_and_wait, dispatch_id=ended.dispatch_id, node_id=2)
+    lab.reach(running, "RUNNING")
+
+    def told() -> dict[int, str]:
+        found = document("jobs", "--dispatch", ended.dispatch_id)["jobs"]
+        return {row["node_id"]: row["reported"] for row in found}
+
+    poll(lambda: told()[2], "the value of the electron that runs is there")
+    assert told() == {ended.node_id: "0.75 at step 1; least 0.5 at 0, most 0.75 at 1", 2: "0.25 at step 7"}
+    shown = cirro("jobs", "--dispatch", ended.dispatch_id).stdout
+    assert "reported" in shown.splitlines()[0]
+    assert "0.25 at step 7" in shown
 
 
 def test_the_list_does_not_wait_for_an_ecs_that_fails(lab: Lab, cirro: Cirro) -> None:
