@@ -28,7 +28,6 @@ RUN_BY = {
     "make bench": "tests/benchmarks/test_figures.py",
     "make faults": "tests/faults/test_page.py",
     "pip install covalent-cirro": "tests/emulator/test_ci_push.py",
-    "pip install 'covalent-cirro[search]'": "Makefile",  # with the extra `search` of this checkout
     "covalent start": "tests/cli/test_deploy_page.py",
     "cirro deploy": "tests/cli/test_deploy_page.py",
     "cirro image build": "tests/images/test_real_images.py",
