@@ -64,18 +64,23 @@ def summary(runs: Runs, order: Sequence[tuple[str, str]] = ORDER) -> str:
     """Whether the order holds, in a sentence for each of its pairs."""
     sentences = []
     for first, second in order:
-        words = {problem: compared(runs, problem, (first, second), 1.0) for problem in PROBLEMS}
-        groups = {
-            "holds on": [name for name, word in words.items() if word.startswith("yes")],
-            "is reversed on": [name for name, word in words.items() if word.startswith("**no**")],
-            "is not decided on": [name for name, word in words.items() if word.startswith(("not decided", "no diff"))],
-        }
-        said = [
-            f"{verb} {', '.join(PROBLEMS[each].title for each in names)}" for verb, names in groups.items() if names
-        ]
-        claim = f"{_capital(METHODS[first].title)} before {METHODS[second].title}"
-        sentences.append(f"- {claim}: {'; '.join(said) or 'not run'} (at the end).")
+        groups: dict[str, list[str]] = {}
+        for name, problem in PROBLEMS.items():
+            groups.setdefault(_outcome(runs, name, (first, second)), []).append(problem.title)
+        said = "; ".join(f"{outcome} on {', '.join(titles)}" for outcome, titles in groups.items())
+        sentences.append(f"- {_capital(METHODS[first].title)} before {METHODS[second].title}: {said}.")
     return "\n".join(sentences)
+
+
+def _outcome(runs: Runs, problem: str, pair: tuple[str, str]) -> str:
+    """What a pair's verdict at the end is called; where the end tells nothing, as both are there, that before it."""
+    outcomes = {"yes": "holds", "**no**": "is reversed", "not run": "was not run"}
+    for moment in reversed(MOMENTS):
+        word = compared(runs, problem, pair, MOMENTS[moment])
+        for start, outcome in outcomes.items():
+            if word.startswith(start):
+                return outcome if moment == "the end" or start == "not run" else f"{outcome} at {moment} only"
+    return "is not decided"
 
 
 def _capital(text: str) -> str:

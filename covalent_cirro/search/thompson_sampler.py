@@ -60,7 +60,6 @@ class ThompsonSampler(BaseSampler):
             raise SettingsError(
                 f"n_startup_trials={n_startup_trials}: a Gaussian process needs at least 1 value. Give 1 or more."
             )
-        self._seed = seed
         self._entropy = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
         self._n_startup_trials = n_startup_trials
         self._use_pruned = use_pruned

@@ -256,6 +256,21 @@ def test_a_pruned_trial_without_a_number_is_left_out() -> None:
     assert nan.ask(LINE).params == study_of([*known, trial(0.9, failed=True)]).ask(LINE).params
 
 
+def test_a_draw_agrees_with_what_is_known() -> None:
+    """It passes by the known values, and draws differ where nothing is known."""
+    from covalent_cirro.search.gaussian_process import Model
+
+    x = np.linspace(0, 0.5, 8)[:, None]
+    values = np.sin(6 * x[:, 0])
+    model = Model(x, values)
+    with torch.no_grad():
+        known = np.array([model.draw(seed)(torch.from_numpy(x)).numpy() for seed in range(20)])
+        unknown = np.array([model.draw(seed)(torch.tensor([[0.9]], dtype=torch.float64)).item() for seed in range(20)])
+    standardised = (values - values.mean()) / values.std()
+    assert np.abs(known - standardised).max() < 0.5
+    assert unknown.std() > 3 * known.std(axis=0).max()
+
+
 # --- the same again -----------------------------------------------------------------------------------------------
 
 
