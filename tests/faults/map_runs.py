@@ -18,6 +18,7 @@ import covalent as ct
 from covalent_cirro.contract import documents
 from covalent_cirro.contract.chunk_records import parse_name
 from covalent_cirro.contract.maps import Mapped
+from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.errors import ElectronFailed
 from covalent_cirro.local.emulator.batch.model import TERMINAL
 from tests.faults import lattices, map_lattices
@@ -93,7 +94,10 @@ class MapRun(Run):
             return record.attempt, first + record.before, first + record.done
         if kind == "items":
             return 0, 0, 0
-        outcome = documents.parse_outcome(self.read(key))
+        try:
+            outcome = documents.parse_outcome(self.read(key))
+        except ProtocolError:
+            return 0, 0, 0
         items = outcome.results[0].items
         # The items of earlier attempts are in it too, and these have records.
         return outcome.attempt, first, items.stop or first if items is not None else first
