@@ -60,7 +60,7 @@ def main() -> int:
             world.close()
     rows = [row for row in found if isinstance(row, Row)]
     map_rows = [row for row in found if isinstance(row, MapRow)]
-    print(f"\n{table.table(rows)}\n{table.table(map_rows, table.MAP_COLUMNS)}")
+    print(f"\n{table.tables(rows, map_rows)}")
     if wrong:
         print(f"What must hold did not hold with: {', '.join(wrong)}", file=sys.stderr)
         return 1

@@ -34,8 +34,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     map_rows = [MapRow(*value) for name, value in told if name == MAP_ROW]
     if rows or map_rows:
         terminalreporter.section("faults")
-        terminalreporter.write(table.table(rows))
-        terminalreporter.write(table.table(map_rows, table.MAP_COLUMNS))
+        terminalreporter.write(table.tables(rows, map_rows))
 
 
 @pytest.fixture(scope="session")

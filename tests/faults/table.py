@@ -71,6 +71,12 @@ def table(rows: Iterable[Row | MapRow], columns: Sequence[str] = COLUMNS) -> str
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
+def tables(rows: Sequence[Row], map_rows: Sequence[MapRow]) -> str:
+    """Both tables, without those that have no row."""
+    both = (rows, COLUMNS), (map_rows, MAP_COLUMNS)
+    return "\n".join(table(found, columns) for found, columns in both if found)
+
+
 def rows_of(text: str) -> list[Row]:
     """The rows of the table of electrons that a page has."""
     return [Row(name, *numbers, silence_s) for name, numbers, silence_s in _lines_of(text, COLUMNS)]
