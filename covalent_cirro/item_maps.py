@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from covalent_cirro.contract import nested
 from covalent_cirro.contract.item_values import items_of, unequal
 from covalent_cirro.contract.maps import ITEM_FUNCTION, ITEM_VARIABLE
+from covalent_cirro.contract.stored_references import is_handle
 from covalent_cirro.errors import ElectronFailed, SettingsError
 
 _KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -128,7 +129,7 @@ class MappedFunction:
         from covalent_cirro.jobs.item_failures import ItemFailures
 
         positional, keywords = self.by_name(args, kwargs)
-        lists = {name: items_of(keywords.pop(name), name) for name in self.names}
+        lists = {name: items_of(_loaded(keywords.pop(name)), name) for name in self.names}
         self._require_equal(lists)
         length = len(lists[self.names[0]])
         results: list[Any] = []
@@ -180,7 +181,9 @@ class MappedFunction:
             raise ValueError(f"{self.__name__}: {words}")
 
     def for_covalent(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """The arguments of a node: each mapped list as one value. The output of another electron stays as it is.
+        """The arguments of a node: each mapped list as one value.
+
+        The output of another electron and the handle of a stored list stay as they are.
 
         Raises:
             TypeError: An argument that is mapped is no list.
@@ -192,7 +195,7 @@ class MappedFunction:
         lists: dict[str, Sequence[Any]] = {}
         for name in self.names:
             value = keywords[name]
-            if isinstance(value, (Electron, _items_class())):
+            if isinstance(value, (Electron, _items_class())) or is_handle(value):
                 continue
             items = items_of(value, name)
             if any(isinstance(each, Electron) for each in items):
@@ -201,6 +204,11 @@ class MappedFunction:
                 lists[name] = items
         self._require_equal(lists)
         return positional, keywords | {name: _items_class()(items) for name, items in lists.items()}
+
+
+def _loaded(value: Any) -> Any:
+    """The value of a handle (`covalent_cirro.stored`), where a handle itself comes: outside of a lattice."""
+    return value.load() if is_handle(value) else value
 
 
 def _check(function: str, names: Sequence[str], signature: inspect.Signature) -> None:

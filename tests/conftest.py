@@ -46,6 +46,10 @@ if os.environ.get("CIRRO_LIVE") != "1":
 # Covalent remembers where its config is when it is first imported: here, not in a test that has another one meanwhile.
 import covalent  # noqa: E402, F401
 
+# On a busy machine an example takes longer now and then: no test fails for that.
+hypothesis.settings.register_profile("busy machine", deadline=None)
+hypothesis.settings.load_profile("busy machine")
+
 # The models of AWS's services are read once a process, and not once for each of hundreds of sessions.
 botocore.session.create_loader = functools.lru_cache(botocore.session.create_loader)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from xdist.scheduler import LoadScopeScheduling
 
 SHARED = {
-    **dict.fromkeys(("aws_calls", "soak", "page"), "calls under faults"),
+    **dict.fromkeys(("aws_calls", "maps", "soak", "page"), "calls under faults"),
     **dict.fromkeys(("documents", "machines", "servers", "storage"), "machines and servers under faults"),
 }
 """Unit of each file of tests/faults: each of the two starts a stack that it breaks."""

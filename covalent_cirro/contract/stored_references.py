@@ -81,6 +81,35 @@ def from_text(text: str) -> StoredReference:
     return codec.read(StoredReference, document, "stored")
 
 
+def is_handle(value: Any) -> bool:
+    """Whether a value is a handle (`covalent_cirro.stored`); does not import what handles are made of."""
+    return isinstance(getattr(value, "reference", None), StoredReference)
+
+
+_MODULE, _FUNCTION = b"covalent_cirro.stored_values.handles", b"arrive"
+
+_HANDLE = re.compile(
+    # PROTO, FRAME; module and function as SHORT_BINUNICODE, each with MEMOIZE; STACK_GLOBAL with MEMOIZE
+    rb"\x80[\x04\x05](?:\x95.{8})?\x8c"
+    + re.escape(bytes([len(_MODULE)]) + _MODULE)
+    + rb"\x94\x8c"
+    + re.escape(bytes([len(_FUNCTION)]) + _FUNCTION)
+    # the text as SHORT_BINUNICODE or BINUNICODE, with MEMOIZE; TUPLE1 and REDUCE with MEMOIZE; STOP
+    + rb"\x94\x93\x94(?:\x8c.|X.{4})(?P<text>[^\n]+\n)\x94\x85\x94R\x94\.",
+    re.DOTALL,
+)
+
+
+def of_handle(pickle: bytes) -> StoredReference | None:
+    """What a handle names whose pickle is given; `None` for a pickle of anything else, a list of handles for example.
+
+    Raises:
+        ProtocolError: The text of the handle is damaged, or of another version.
+    """
+    found = _HANDLE.fullmatch(pickle) if len(pickle) < MAX_CHARS else None
+    return None if found is None else from_text(found["text"].decode("ascii", "replace"))
+
+
 class ReferenceFinder:
     """Finds the references in bytes that pass by in pieces, also one that is cut by the end of a piece.
 

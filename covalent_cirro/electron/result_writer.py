@@ -187,15 +187,15 @@ async def _write_result(
         "stderr": await _write_log(store, place, result.stderr, node.paths["stderr"], before),
     }
     why = None if result.failure is None else explain(node, result)
-    if result.output is not None:
-        try:
+    try:
+        if result.output is not None:
             files["output"] = await _write_output(store, place, outcome, result.output, node.paths["output"])
-        except CirroError as problem:
-            if problem.passes:
-                raise
-            why = explain(node, result, str(problem))
-    elif result.items is not None and result.failure is None:
-        files["output"] = await _write_items(store, place, result.items, node.paths["output"])
+        elif result.items is not None and result.failure is None:
+            files["output"] = await _write_items(store, place, result.items, node.paths["output"])
+    except CirroError as problem:
+        if problem.passes:
+            raise
+        why = explain(node, result, str(problem))
     files["error"] = await asyncio.to_thread(write_text, node.paths["error"], why.text if why is not None else "")
     return Received(node.node_id, why is None, files, why.end if why is not None else End.SUCCEEDED)
 

@@ -107,7 +107,7 @@ async def send_job(
             return begun
         plan = None
         if begun is None:
-            plan = await files.enter_async_context(inputs.planned(launch, settings, group, specs))
+            plan = await files.enter_async_context(inputs.planned(engine, launch, settings, group, specs))
         if plan is not None and not plan.length:
             return NoItems(specs[0].node_id)
         pickled, covalent = await asyncio.gather(pickled_by(group, specs), asyncio.to_thread(assets.check_version))

@@ -109,7 +109,7 @@ async def upload(
         pickled = await pickled_by(group, [spec])
         allowed = image_check(engine, settings, pickled)
         with contextlib.closing(Launch(dispatch_id, [node_id])) as launch:
-            plan = await files.enter_async_context(inputs.planned(launch, settings, group, [spec]))
+            plan = await files.enter_async_context(inputs.planned(engine, launch, settings, group, [spec]))
             if plan is not None and not plan.length:
                 raise SettingsError(f"{node.name!r} is mapped over no items: there is nothing to run.")
             written = await prepare_call(

@@ -85,6 +85,12 @@ def missing_module(module: str, what: str, covalent: str) -> str:
             f"{what} needs Covalent itself ({module}), and the container's image has none: install "
             f"covalent=={covalent} in the image, the version of the server"
         )
+    if top == "covalent_cirro":
+        return (
+            f"{what} needs the module {module!r}, and the covalent-cirro of the container's image has none: it is an "
+            "older version, or the runner's part. Build the image again (cirro image build, cirro image push), or "
+            "install covalent-cirro in the image"
+        )
     return (
         f"{what} needs the module {module!r}, which the container does not have. Three ways to ship it: "
         f"deps_pip=[{top!r}] on the electron (if it is on PyPI; the package may be named otherwise); "

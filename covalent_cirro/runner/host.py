@@ -12,9 +12,11 @@ The request::
      "tasks": [{"node_id": 3, "name": ":make.__getattr__", "function": "/path/function.tobj", "hands_on": false,
                 "args": [{"tobj": "/path/results.tobj"}, {"node": 2}], "kwargs": {"key": {"tobj": "..."}}}]}
 
-``{"node": 2}`` is the output of an earlier task of the request. ``hands_on``: an object that cannot be unpickled here
-may be passed on unopened (`placeholders.py`). In the folder, which exists, each task writes ``<node_id>.stdout``,
-``.stderr`` and, if it succeeds, ``.output``, a ``.tobj`` file. ``outcome.json`` is written last, in one step (rename)::
+``{"node": 2}`` is the output of an earlier task of the request, ``{"pickle": path}`` a pickle that is the whole file.
+``hands_on``: an object that cannot be unpickled here may be passed on unopened (`placeholders.py`), and handles of
+stored values stay handles; with ``"keeps_handles": true`` only the latter. In the folder, which exists, each task
+writes ``<node_id>.stdout``, ``.stderr`` and, if it succeeds, ``.output``, a ``.tobj`` file. ``outcome.json`` is written
+last, in one step (rename)::
 
     {"format": 2, "sandbox": {"files": true, "network": true},
      "results": [{"node_id": 3, "failure": `failure_kinds.Failure` as an object, or null, "elsewhere": false}]}
@@ -96,7 +98,7 @@ def main(argv: list[str]) -> int:
 def _files(todo: list[dict[str, Any]]) -> list[str]:
     """Paths of the files that the tasks read."""
     refs = [ref for task in todo for ref in (*task["args"], *task["kwargs"].values())]
-    return [task["function"] for task in todo] + [ref["tobj"] for ref in refs if "tobj" in ref]
+    return [task["function"] for task in todo] + [ref[key] for ref in refs for key in ("tobj", "pickle") if key in ref]
 
 
 def _end_with(parent: int) -> None:
@@ -121,6 +123,8 @@ def _run(request: dict[str, Any], task: dict[str, Any], scratch: str) -> _Ended:
         return os.path.join(folder, f"{node_id}.{key}")
 
     def opener(ref: dict[str, Any]) -> tasks.Open:
+        if "pickle" in ref:
+            return lambda: open(ref["pickle"], "rb")
         path = ref["tobj"] if "tobj" in ref else named("output", ref["node"])
         return lambda: tobj.pickle_file(open(path, "rb"))
 
@@ -135,7 +139,8 @@ def _run(request: dict[str, Any], task: dict[str, Any], scratch: str) -> _Ended:
         kwargs={key: opener(ref) for key, ref in task["kwargs"].items()},
     )
     # The process has no network. A node that hands on keeps handles of stored values; another one runs as a job.
-    os.environ[protocol.STORED_VARIABLE] = protocol.STORED_KEPT if task["hands_on"] else protocol.STORED_REFUSED
+    keeps = task["hands_on"] or task.get("keeps_handles", False)
+    os.environ[protocol.STORED_VARIABLE] = protocol.STORED_KEPT if keeps else protocol.STORED_REFUSED
     if task["hands_on"]:
         cloudpickle.loads = placeholders.loads  # Covalent unpickles the code of a lattice with it
     reading = _Reading(task["name"], task["hands_on"])

@@ -8,7 +8,7 @@ import covalent as ct
 import numpy as np
 import pytest
 
-from covalent_cirro import CirroBatchExecutor, stored
+from covalent_cirro import CirroBatchExecutor, mapped, stored
 
 CIRRO = "cirro"
 
@@ -34,6 +34,15 @@ def scaled_sum(data: Any, factor: float) -> float:
 on_aws, on_host = small(scaled_sum), ct.electron(scaled_sum, executor="local")
 
 
+def twice(row: Any) -> Any:
+    """The function of an item."""
+    return 2 * row
+
+
+map_on_aws = mapped("row")(ct.electron(twice, executor=CirroBatchExecutor(vcpu=1, memory=0.5, array_size=2)))
+map_on_host = mapped("row")(ct.electron(twice, executor="local"))
+
+
 @small
 def one() -> int:
     """What is computed first."""
@@ -54,29 +63,32 @@ def head_of(path: str) -> str:
 
 
 def test_every_executor_gets_the_value(stack: Any, tmp_path: Any) -> None:
-    """As an argument of electrons, in lists and dicts, through a sublattice, in an operation, and as a result."""
+    """As an argument, as the list of a map, in lists and dicts, through a sublattice, in an operation, as a result."""
     (tmp_path / "notes.txt").write_text("first line\nsecond\n")
     data, notes = stored(np.ones(200_000)), stored(path=tmp_path / "notes.txt")
+    rows = stored(np.arange(3))
 
     @ct.electron
     @ct.lattice(executor=CIRRO)
     def inner(data: Any) -> Any:
         return on_aws(data, 3.0)
 
-    def lattice(data: Any, notes: Any) -> Any:
+    def lattice(data: Any, notes: Any, rows: Any) -> Any:
         plain = [on_aws(data, 1.0), on_host(data, 4.0), inner(data)]
         shifted = on_aws(one() + data, 1.0)  # Covalent's own node, which needs the value: a job
-        return [*plain, shifted], total_of([data, data], {"data": data}), head_of(notes), data
+        maps = map_on_aws(rows), map_on_host(rows)
+        return [*plain, shifted], total_of([data, data], {"data": data}), head_of(notes), data, maps
 
-    result = ct.get_result(ct.dispatch(ct.lattice(lattice, executor=CIRRO))(data, notes), wait=True)
+    result = ct.get_result(ct.dispatch(ct.lattice(lattice, executor=CIRRO))(data, notes, rows), wait=True)
     failures = [
         (each["error"], each["stderr"]) for each in result.get_all_node_results() if str(each["status"]) == "FAILED"
     ]
     assert str(result.status) == "COMPLETED", failures
-    sums, in_containers, head, returned = result.result
+    sums, in_containers, head, returned, maps = result.result
     assert sums == [200_000.0, 800_000.0, 600_000.0, 400_000.0]
     assert (in_containers, head) == (600_000.0, "first line")
     assert returned == data
+    assert [list(each) for each in maps] == [[0, 2, 4], [0, 2, 4]]
 
 
 @small

@@ -8,11 +8,13 @@ import platform
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
 import tests.conftest  # noqa: F401  (keeps Covalent away from the user's own, before it is imported)
-from tests.faults import table
+from tests.faults import maps, table
+from tests.faults.map_runs import MapRow
 from tests.faults.measures import Row
 from tests.faults.scenarios import trial
 from tests.faults.soak import soak
@@ -30,30 +32,35 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.words:
         text = PAGE.read_text()
-        PAGE.write_text(table.page(table.rows_of(text), table.note_of(text)))
+        PAGE.write_text(table.page(table.rows_of(text), table.map_rows_of(text), table.note_of(text)))
         return 0
-    rows: list[Row] = []
+    found: list[Row | MapRow] = []
     wrong: list[str] = []
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="cirro-faults-") as folder:
         world = World(Path(folder))
         try:
-            trials = [
-                (each.name, lambda each=each: trial(world, each)) for group in table.GROUPS.values() for each in group
+            trials: list[tuple[str, Callable[[], Row | MapRow]]] = [
+                (each.name, lambda each=each: trial(world, each))  # type: ignore[misc]
+                for group in table.GROUPS.values()
+                for each in group
             ]
+            trials += [(each.name, lambda each=each: maps.trial(world, each)) for each in maps.SCENARIOS]  # type: ignore[misc]
             trials.append(("soak", lambda: soak(world, asked.electrons)))
             for name, try_it in trials:
                 if asked.only not in name:
                     continue
                 try:
-                    rows.append(try_it())
-                    print(*table.cells(rows[-1]), sep=" | ", flush=True)
+                    found.append(try_it())
+                    print(*table.cells(found[-1]), sep=" | ", flush=True)
                 except AssertionError as error:
                     wrong.append(name)
                     print(f"{name}: {error}", flush=True)
         finally:
             world.close()
-    print(f"\n{table.table(rows)}")
+    rows = [row for row in found if isinstance(row, Row)]
+    map_rows = [row for row in found if isinstance(row, MapRow)]
+    print(f"\n{table.tables(rows, map_rows)}")
     if wrong:
         print(f"What must hold did not hold with: {', '.join(wrong)}", file=sys.stderr)
         return 1
@@ -63,7 +70,8 @@ def main() -> int:
     if asked.only:
         text = PAGE.read_text()
         rows, note = table.merged(table.rows_of(text), rows), table.note_of(text)
-    PAGE.write_text(table.page(rows, note))
+        map_rows = table.merged_maps(table.map_rows_of(text), map_rows)
+    PAGE.write_text(table.page(rows, map_rows, note))
     return 0
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from tests.faults import table
+from tests.faults.map_runs import MapRow
 from tests.faults.measures import Row
 from tests.faults.scenarios import Scenario, trial
 from tests.faults.world import World
 
-ROW = "row of the faults' table"
-"""Name of the property by which a test's row comes from the process that ran it."""
+ROW, MAP_ROW = "row of the faults' table", "row of the maps' table"
+"""Names of the properties by which a test's row comes from the process that ran it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,15 +27,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print what the faults did."""
-    rows = [
-        Row(*value)
-        for report in terminalreporter.stats.get("passed", ())
-        for name, value in getattr(report, "user_properties", ())
-        if name == ROW
+    told = [
+        each for report in terminalreporter.stats.get("passed", ()) for each in getattr(report, "user_properties", ())
     ]
-    if rows:
+    rows = [Row(*value) for name, value in told if name == ROW]
+    map_rows = [MapRow(*value) for name, value in told if name == MAP_ROW]
+    if rows or map_rows:
         terminalreporter.section("faults")
-        terminalreporter.write(table.table(rows))
+        terminalreporter.write(table.tables(rows, map_rows))
 
 
 @pytest.fixture(scope="session")
@@ -48,9 +48,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.fixture
-def noted(record_property: Callable[[str, object], None]) -> Callable[[Row], None]:
+def noted(record_property: Callable[[str, object], None]) -> Callable[[Row | MapRow], None]:
     """Keeps a row for the table that is printed in the end."""
-    return lambda row: record_property(ROW, list(vars(row).values()))
+    return lambda row: record_property(ROW if isinstance(row, Row) else MAP_ROW, list(vars(row).values()))
 
 
 @pytest.fixture

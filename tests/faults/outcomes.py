@@ -8,7 +8,8 @@ from covalent_cirro.contract.problems import FORMAT
 from tests.faults.scenarios import Scenario
 
 
-def _outcome(**change: Any) -> dict[str, Any]:
+def outcome_that(**change: Any) -> dict[str, Any]:
+    """The fault of one outcome that is changed."""
     return {"kind": "damage", "caller": "job", "operation": "PutObject", "key": "/outcome.json", "count": 1, **change}
 
 
@@ -18,10 +19,10 @@ SCENARIOS = (
         "Four outcomes are not what the jobs wrote: cut off, of a format of the future, of 20 MB, of another call.",
         "The four electrons failed: the outcome was refused, why, and where it lies. It is never unpickled.",
         (
-            _outcome(size=200),
-            _outcome(pattern=f'"format": ?{FORMAT}', replacement='"format":99'),
-            _outcome(size=20_000_000),
-            _outcome(pattern='"call_id": ?"', replacement='"call_id":"another-'),
+            outcome_that(size=200),
+            outcome_that(pattern=f'"format": ?{FORMAT}', replacement='"format":99'),
+            outcome_that(size=20_000_000),
+            outcome_that(pattern='"call_id": ?"', replacement='"call_id":"another-'),
         ),
         count=6,
         fails=4,
@@ -34,10 +35,12 @@ SCENARIOS = (
         "The four electrons failed: the outcome was refused, why, and where it lies. In `cirro jobs` each is a row "
         "with a note.",
         (
-            _outcome(pattern=r'"wall_s":[0-9.e-]+', replacement='"wall_s":' + "9" * 400),
-            _outcome(pattern=r'"host":\{', replacement='"host":{' + "".join(f'"{i}":"x",' for i in range(100_000))),
-            _outcome(pattern=r'"parts":\[\]', replacement='"parts":[' + ",".join(['"01/stdout.000000"'] * 300) + "]"),
-            _outcome(pattern=r'"name":""', replacement=r'"name":"of another"'),
+            outcome_that(pattern=r'"wall_s":[0-9.e-]+', replacement='"wall_s":' + "9" * 400),
+            outcome_that(pattern=r'"host":\{', replacement='"host":{' + "".join(f'"{i}":"x",' for i in range(100_000))),
+            outcome_that(
+                pattern=r'"parts":\[\]', replacement='"parts":[' + ",".join(['"01/stdout.000000"'] * 300) + "]"
+            ),
+            outcome_that(pattern=r'"name":""', replacement=r'"name":"of another"'),
         ),
         count=6,
         fails=4,

@@ -10,7 +10,8 @@ from tests.faults.world import Run, World, until
 SEEN = "Nothing while it is down but `cirro jobs`; then its dispatches go on by themselves."
 
 
-def _start_again(world: World) -> None:
+def start_again(world: World) -> None:
+    """End all faults, and start the server that was killed."""
     world.clear()
     world.start()
 
@@ -24,26 +25,26 @@ def _while_uploading(world: World, run: Run) -> None:
     until(lambda: world.hits() >= 2, "uploads")
     run.kill_server()
     assert len(run.jobs()) < run.count, "it was killed too late"
-    _start_again(world)
+    start_again(world)
 
 
 def _while_submitting(world: World, run: Run) -> None:
     until(lambda: world.hits() >= 2, "SubmitJob")
     run.kill_server()
     until(lambda: len(run.jobs()) >= 2, "jobs that arrive after the server's death")
-    _start_again(world)
+    start_again(world)
 
 
 def _while_queued(world: World, run: Run) -> None:
     until(lambda: run.states().count("RUNNABLE") == run.count, "jobs to wait")
     run.kill_server()
-    _start_again(world)
+    start_again(world)
 
 
 def _while_running(world: World, run: Run) -> None:
     begun(run)
     run.kill_server()
-    _start_again(world)
+    start_again(world)
 
 
 def _before_receiving(world: World, run: Run) -> None:
@@ -52,7 +53,7 @@ def _before_receiving(world: World, run: Run) -> None:
     run.release()
     until(lambda: run.all_ended(run.count), "jobs to end behind the server's back")
     run.kill_server()
-    _start_again(world)
+    start_again(world)
 
 
 def _while_receiving(world: World, run: Run) -> None:
@@ -61,7 +62,7 @@ def _while_receiving(world: World, run: Run) -> None:
     run.release()
     until(lambda: world.hits() >= 1, "outcomes to be read")
     run.kill_server()
-    _start_again(world)
+    start_again(world)
 
 
 SCENARIOS = (

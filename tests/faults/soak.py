@@ -53,7 +53,7 @@ def soak(world: World, electrons: int, seed: int = 0) -> Row:
     world.forget()
     scenario = Scenario(f"soak of {electrons} electrons", "", "", count=electrons, jobs_each=2)
     run = world.dispatch(electrons)
-    with Watch(run) as watch, _Storm(world, seed):
+    with Watch(run) as watch, Storm(world, seed):
         until(lambda: run.status in ENDED, "the end of the soak", electrons * SECONDS_EACH + 240)
     world.clear()
     row = measure(scenario.name, run, watch, fails=0, jobs_each=scenario.jobs_each)
@@ -62,7 +62,7 @@ def soak(world: World, electrons: int, seed: int = 0) -> Row:
     return row
 
 
-class _Storm:
+class Storm:
     """Asks for a random fault each second."""
 
     def __init__(self, world: World, seed: int) -> None:
@@ -71,7 +71,7 @@ class _Storm:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._blow, daemon=True)
 
-    def __enter__(self) -> _Storm:
+    def __enter__(self) -> Storm:
         self._thread.start()
         return self
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from tests.faults import aws_calls, clocks, machines, outcomes, servers, storage
+from tests.faults import aws_calls, clocks, machines, maps, outcomes, servers, storage
+from tests.faults.map_runs import MapRow
+from tests.faults.maps import MapScenario
 from tests.faults.measures import Row
 from tests.faults.scenarios import Scenario
+from tests.faults.world import CHUNK_S
 
 NONE = Scenario("no fault", "Nothing, to compare with.", "States as they come.", strikes=False)
 
@@ -40,31 +43,55 @@ COLUMNS = (
     "longest silence",
 )
 
+MAP_COLUMNS = (
+    "fault",
+    "times injected",
+    "items",
+    "items failed",
+    "items lost",
+    "items computed twice",
+    "stored items computed again",
+    "jobs run twice",
+    "jobs left running",
+    "longest silence",
+)
 
 NOTE = "Run on "
 
 
-def cells(row: Row) -> tuple[str, ...]:
-    """A row as text, in the order of `COLUMNS`."""
-    return (
-        row.fault,
-        *(str(number) for number in (row.injected, row.affected, row.failed, row.lost, row.twice, row.left)),
-        f"{row.silence_s:.0f} s",
-    )
+def cells(row: Row | MapRow) -> tuple[str, ...]:
+    """A row as text, in the order of `COLUMNS`, or of `MAP_COLUMNS`."""
+    name, *numbers, silence_s = vars(row).values()
+    return (name, *map(str, numbers), f"{silence_s:.0f} s")
 
 
-def table(rows: Iterable[Row]) -> str:
+def table(rows: Iterable[Row | MapRow], columns: Sequence[str] = COLUMNS) -> str:
     """The rows as a table of Markdown."""
-    lines = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *(cells(row) for row in rows)]
+    lines = [columns, ("---", *["---:"] * (len(columns) - 1)), *(cells(row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
+def tables(rows: Sequence[Row], map_rows: Sequence[MapRow]) -> str:
+    """Both tables, without those that have no row."""
+    both = (rows, COLUMNS), (map_rows, MAP_COLUMNS)
+    return "\n".join(table(found, columns) for found, columns in both if found)
+
+
 def rows_of(text: str) -> list[Row]:
-    """The rows of the table that a page has."""
-    begin = text.index(f"| {COLUMNS[0]} | {COLUMNS[1]} |")
-    lines = text[begin:].split("\n\n")[0].splitlines()[2:]
+    """The rows of the table of electrons that a page has."""
+    return [Row(name, *numbers, silence_s) for name, numbers, silence_s in _lines_of(text, COLUMNS)]
+
+
+def map_rows_of(text: str) -> list[MapRow]:
+    """The rows of the table of maps that a page has."""
+    return [MapRow(name, *numbers, silence_s) for name, numbers, silence_s in _lines_of(text, MAP_COLUMNS)]
+
+
+def _lines_of(text: str, columns: Sequence[str]) -> list[tuple[str, list[int], float]]:
+    begin = text.find(f"| {' | '.join(columns)} |")
+    lines = text[begin:].split("\n\n")[0].splitlines()[2:] if begin >= 0 else []
     cells = [line.strip("| ").split(" | ") for line in lines]
-    return [Row(name, *map(int, numbers), float(silence.removesuffix(" s"))) for name, *numbers, silence in cells]
+    return [(name, [*map(int, numbers)], float(silence.removesuffix(" s"))) for name, *numbers, silence in cells]
 
 
 def merged(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
@@ -72,6 +99,12 @@ def merged(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
     rows = {row.fault: row for row in (*old, *new)}
     names = [each.name for group in GROUPS.values() for each in group]
     return [rows.pop(name) for name in names if name in rows] + list(rows.values())
+
+
+def merged_maps(old: Iterable[MapRow], new: Iterable[MapRow]) -> list[MapRow]:
+    """As `merged`, for maps: in the order of `maps.SCENARIOS`."""
+    rows = {row.fault: row for row in (*old, *new)}
+    return [rows[each.name] for each in maps.SCENARIOS if each.name in rows]
 
 
 def note_of(text: str) -> str:
@@ -107,21 +140,54 @@ are later than the date below the table. The same runs are part of `make test`, 
 
 A lattice has a few electrons and one that needs all of them. Times are those of the emulator: a fraction of a second
 for a machine, and 3 s instead of 10 minutes until the reason of a wait is determined.
-{groups}"""
+
+## Maps
+
+The same with one [map](maps.md): {items} items in {jobs} jobs, and an electron that needs the list. Results of items
+are stored every {chunk_s} s here, and every half a minute elsewhere.
+
+{map_table}
+- **Items failed**: items that cannot succeed under this fault: the list has an error in their place.
+- **Items lost**: items that should have a result, and have none, or another result than the same function returns
+  without AWS, or that of another item in their place.
+- **Items computed twice**: items whose function came to its end in more than one attempt or try. That is so where the
+  host goes after an item was computed and before its result was stored. Each execution of an item is recorded outside
+  of everything that is tested.
+- **Stored items computed again**: items whose function began in a later attempt or try although an earlier one had
+  stored their result.
+- **Jobs run twice**: array jobs beyond those that the map should have, and executions of their jobs beyond AWS Batch's
+  attempts. After the loss of all attempts, and after memory ran out with `memory_max`, a map has a second array on
+  purpose.
+- The other columns are those of the first table. A dispatch that was cancelled has no list.
+
+{map_words}{groups}"""
 
 
-def page(rows: Sequence[Row], note: str) -> str:
+def page(rows: Sequence[Row], map_rows: Sequence[MapRow], note: str) -> str:
     """``docs/faults.md``.
 
     Args:
         rows: Of a run of all faults.
+        map_rows: Of the same run, those of maps.
         note: When it was, and on what.
     """
     groups = "".join(_group(title, scenarios) for title, scenarios in {**GROUPS, "All together": (SOAK,)}.items())
-    return _PAGE.format(table=table(rows), note=note, groups=groups)
+    return _PAGE.format(
+        table=table(rows),
+        note=note,
+        groups=groups,
+        items=maps.COUNT,
+        jobs=maps.JOBS,
+        chunk_s=CHUNK_S,
+        map_table=table(map_rows, MAP_COLUMNS),
+        map_words=_words(maps.SCENARIOS),
+    )
 
 
 def _group(title: str, scenarios: Iterable[Scenario]) -> str:
+    return f"\n## {title}\n\n{_words(scenarios)}"
+
+
+def _words(scenarios: Iterable[Scenario | MapScenario]) -> str:
     lines = [f"| {each.name} | {each.what} | {each.seen} |" for each in scenarios]
-    head = ["", f"## {title}", "", "| fault | what happens | what the user sees |", "| --- | --- | --- |"]
-    return "\n".join([*head, *lines, ""])
+    return "\n".join(["| fault | what happens | what the user sees |", "| --- | --- | --- |", *lines, ""])

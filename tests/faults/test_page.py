@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.faults import table
+from tests.faults import maps, table
 
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 
@@ -15,11 +15,16 @@ def test_the_page_is_of_these_faults() -> None:
     rows = table.rows_of(text)
     assert [row.fault for row in rows[:-1]] == [each.name for group in table.GROUPS.values() for each in group]
     assert rows[-1].fault == "soak of 300 electrons"
-    assert table.page(rows, table.note_of(text)) == text, "run python -m tests.faults --words"
+    map_rows = table.map_rows_of(text)
+    assert [row.fault for row in map_rows] == [each.name for each in maps.SCENARIOS]
+    assert table.page(rows, map_rows, table.note_of(text)) == text, "run python -m tests.faults --words"
 
 
 def test_nothing_was_lost() -> None:
     """In the run that wrote the page."""
-    rows = table.rows_of(PAGE.read_text())
+    text = PAGE.read_text()
+    rows, map_rows = table.rows_of(text), table.map_rows_of(text)
     assert all((row.lost, row.twice, row.left) == (0, 0, 0) for row in rows)
-    assert [row.fault for row in rows if not row.injected] == [table.NONE.name]
+    assert all((row.lost, row.again, row.extra, row.left) == (0, 0, 0, 0) for row in map_rows)
+    idle = [row.fault for row in (*rows, *map_rows) if not row.injected]
+    assert idle == [table.NONE.name, maps.SCENARIOS[0].name]

@@ -6,6 +6,7 @@ that no fault hits.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from covalent_cirro.local.emulator.attempts.full_disk import fill_when
 from covalent_cirro.local.emulator.batch.model import TERMINAL
 from covalent_cirro.local.emulator.keys import OWN_ID
 from covalent_cirro.local.local_stack import REGION, LocalStack
+from covalent_cirro.runner.times import TIMES_VARIABLE
 from tests import access
 from tests.faults import lattices
 from tests.faults.lattices import GATE, Execution
@@ -35,6 +37,9 @@ PATIENCE_S = 240.0
 
 WAITING_DEADLINE_S = 3
 """How long a job waits here before the reason is worked out: tests cannot wait for ten minutes."""
+
+CHUNK_S = 0.2
+"""From one chunk of the results of a map's items to the next, at first; half a minute elsewhere."""
 
 ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 """Statuses that Covalent never leaves."""
@@ -109,6 +114,7 @@ class World:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(DEADLINE_VARIABLE, str(WAITING_DEADLINE_S))
             patch.setenv("PYTHONPATH", self._environment["PYTHONPATH"])
+            patch.setenv(TIMES_VARIABLE, f"chunk_interval={CHUNK_S}")
             self.url = str(self.playground.up(server=True, vcpus=self._vcpus).server_url)
 
     def close(self) -> None:
@@ -277,17 +283,23 @@ class Run:
 
     def outcomes(self) -> list[dict[str, Any]]:
         """Its outcomes, those that are JSON."""
+        found = []
+        for key in self.keys():
+            if key.endswith("/outcome.json"):
+                with contextlib.suppress(ValueError):
+                    found.append(json.loads(self.read(key)))
+        return found
+
+    def keys(self) -> list[str]:
+        """Keys of all its objects in S3 but blobs."""
         prefix = f"{self.world.settings.get('s3_prefix', 'cirro')}/jobs/{self.dispatch_id}/"
         bucket = self.world.settings["s3_bucket_name"]
         pages = self.world.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        found = []
-        for key in [item["Key"] for page in pages for item in page.get("Contents", ())]:
-            if key.endswith("/outcome.json"):
-                body = self.world.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-                try:
-                    found.append(json.loads(body))
-                except ValueError:
-                    continue
+        return [item["Key"] for page in pages for item in page.get("Contents", ())]
+
+    def read(self, key: str) -> bytes:
+        """The content of an object."""
+        found: bytes = self.world.s3.get_object(Bucket=self.world.settings["s3_bucket_name"], Key=key)["Body"].read()
         return found
 
     def executions(self) -> list[list[Execution]]:

@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 from covalent._shared_files import TaskRuntimeError
 
-from covalent_cirro import CirroBatchExecutor, deployment
+from covalent_cirro import CirroBatchExecutor, deployment, mapped, stored
 from covalent_cirro.cli import main
 from covalent_cirro.contract import documents, failure_kinds, protocol
 from covalent_cirro.covalent_server import config
@@ -274,6 +274,49 @@ async def test_memory_is_the_containers(account: Account, pushed: dict[str, Any]
     assert result.failure.kind == failure_kinds.Kind.OUT_OF_MEMORY
     assert outcome.usage.memory_limit_bytes == 256 << 20
     assert outcome.usage.oom_kills == 1  # the cgroup's own count
+
+
+@mapped("x")
+def weighed(x: int, weights: list[int]) -> int:
+    """An item that needs a stored value, and a report of its progress."""
+    from covalent_cirro import trial
+
+    trial.report(0, x)
+    return x * sum(weights)
+
+
+async def test_maps_and_stored_values_are_known_in_the_image(
+    account: Account, pushed: dict[str, Any], metadata: dict[str, Any]
+) -> None:
+    """The pickles name modules of this package, which the image has."""
+    made = account.executor(pushed["uri"], array_size=2)
+    lists = {"x": stored([1, 2, 3], executor=made), "weights": stored([2, 3], executor=made)}
+    assert await made.run(weighed, [], lists, metadata) == [5, 10, 15]
+
+
+@mapped("mib")
+def filled(mib: int) -> tuple[int, str]:
+    """An item that takes so much memory; says in which job it was computed."""
+    return len(bytearray(mib << 20)) >> 20, os.environ["AWS_BATCH_JOB_ID"]
+
+
+async def test_items_that_ran_out_of_memory_run_again_with_more(
+    account: Account, pushed: dict[str, Any], metadata: dict[str, Any]
+) -> None:
+    """The kernel kills in one job of the array; a further try has the items of that job that are left, and no other."""
+    made = account.executor(pushed["uri"], memory=0.25, memory_max=1, array_size=2, poll_freq=1)
+    results = await made.run(filled, [], {"mib": [1, 2, 3, 400, 5]}, metadata)
+    assert [mib for mib, _ in results] == [1, 2, 3, 400, 5]
+    place = f"/{metadata['dispatch_id']}/{metadata['node_id']}/"
+    own = [job for job in account.jobs() if any(place in part for part in job["parameters"].values())]
+    array, further = sorted(own, key=lambda job: job["createdAt"])
+    jobs = [job for _, job in results]
+    assert jobs == [f"{array['jobId']}:0"] * 2 + [f"{array['jobId']}:1"] + [further["jobId"]] * 2
+    [killed] = account.emulator.client("batch").describe_jobs(jobs=[f"{array['jobId']}:1"])["jobs"]
+    assert killed["container"]["exitCode"] == protocol.ExitCode.RAISED
+    assert further["status"] == "SUCCEEDED"
+    asked = {each["type"]: each["value"] for each in further["container"]["resourceRequirements"]}
+    assert asked["MEMORY"] == "512"
 
 
 # --- the training sweep -----------------------------------------------------------------------------------------------

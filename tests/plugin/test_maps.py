@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import cloudpickle
 import pytest
 from covalent._shared_files import TaskRuntimeError
 
-from covalent_cirro import CirroBatchExecutor, ElectronFailed, item, mapped
+from covalent_cirro import CirroBatchExecutor, ElectronFailed, item, mapped, stored
 from covalent_cirro.aws.sessions import access_of
 from covalent_cirro.electron import poll
 from covalent_cirro.electron.handover import AdoptedJob, OwnJob
@@ -84,6 +85,39 @@ async def test_errors_are_values_if_the_executor_says_so(executor: Make, metadat
     assert (first, third) == (1, 0.5)
     assert isinstance(second, ElectronFailed)
     assert "ZeroDivisionError" in str(second)
+
+
+@mapped("x", "y")
+def sizes(x: bytes, y: Any) -> tuple[int, Any]:
+    """An electron over two lists; an item of the second may be a stored value."""
+    return len(x), y["data"] if isinstance(y, dict) else y
+
+
+async def test_a_job_reads_its_own_items_of_a_stored_list(
+    executor: Make, metadata: dict[str, Any], account: Account
+) -> None:
+    """The list is fetched once, by the server; a handle in it is given to the job of its item, as the value."""
+    made = executor(array_size=3)
+    one = 300_000
+    blobs = stored([os.urandom(one) for _ in range(6)], executor=made)
+    values = stored((0, 1, {"data": stored("two", executor=made)}, 3, 4, 5), executor=made)
+    account.emulator.calls.reset()
+    assert await made.run(sizes, [], {"x": blobs, "y": values}, metadata) == [
+        (one, "two" if i == 2 else i) for i in range(6)
+    ]
+    fetched = {who: account.emulator.calls.counts(who)["s3:GetObject"]["bytes_out"] for who in ("client", "job")}
+    assert 6 * one < fetched["client"] < 7 * one
+    assert 6 * one < fetched["job"] < 7 * one
+
+
+async def test_what_is_stored_and_no_list_is_refused(executor: Make, metadata: dict[str, Any], tmp_path: Path) -> None:
+    """As what is not stored; and a list that is gone."""
+    made = executor()
+    (tmp_path / "x.txt").write_text("x")
+    with pytest.raises(SettingsError, match=r"mapped over 'x', which must be a list, and is a stored file x\.txt"):
+        await made.run(slow, [], {"x": stored(path=tmp_path / "x.txt", executor=made)}, metadata)
+    with pytest.raises(SettingsError, match=r"mapped over 'x'.*it is of type dict"):
+        await made.run(slow, [], {"x": stored({"a": 1}, executor=made)}, metadata)
 
 
 # --- failures of machines ---------------------------------------------------------------------------------------------

@@ -367,6 +367,14 @@ def test_display_of_large_containers_is_short_and_quick() -> None:
     assert len(text) < 5_000
 
 
+def test_a_missing_module_is_told_with_the_way_to_ship_it() -> None:
+    """Another one for Covalent, and for this package, of which an image has the runner's part."""
+    told = {name: failures.missing_module(name, "it", "0.240.0") for name in ("a.b", "covalent.x", "covalent_cirro.x")}
+    assert "deps_pip=['a']" in told["a.b"]
+    assert "covalent==0.240.0" in told["covalent.x"]
+    assert "cirro image build" in told["covalent_cirro.x"]
+
+
 def test_failures_describe_the_class_by_its_full_name() -> None:
     """As the last line of a traceback would, but in one line."""
     assert failures.describe(json.JSONDecodeError("bad\nthing", "x", 0)).startswith("json.decoder.JSONDecodeError: bad")

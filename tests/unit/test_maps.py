@@ -36,6 +36,7 @@ from covalent_cirro.contract.maps import (
 from covalent_cirro.contract.places import Location, call_argument, location
 from covalent_cirro.contract.protocol import Call, Log, NodeResult, Task
 from covalent_cirro.contract.references import Blob, Inline
+from covalent_cirro.contract.stored_references import StoredReference
 from covalent_cirro.electron.maps import map_tries, recognition, shares
 from covalent_cirro.electron.maps.child_ends import ChildEnd, ChildEnds, MapTry, jobs_of
 from covalent_cirro.electron.maps.joined import JoinedLists
@@ -50,6 +51,7 @@ from covalent_cirro.history.names import Wanted
 from covalent_cirro.jobs.item_failures import ItemFailures, indexes
 from covalent_cirro.jobs.map_progress import ItemCounts, JobItems, items_line, jobs_line, of_jobs, total, without_failed
 from covalent_cirro.jobs.states import JobDetail, parse_job
+from covalent_cirro.stored_values.handles import Stored
 
 
 def scaled(x: Any, factor: int = 1) -> Any:
@@ -212,6 +214,19 @@ def test_the_output_of_an_electron_passes_through() -> None:
     load = ct.electron(lambda: [1, 2])
     assert [name for name in _nodes(_built(lambda: electron(load()))).values() if "items" in name] == []
     assert ":electron_list:" in _nodes(_built(lambda: electron([load(), load()]))).values()
+
+
+def test_the_handle_of_a_stored_list_passes_through() -> None:
+    """The server has it cut; outside of a lattice its list is loaded."""
+
+    class Loaded(Stored):
+        def load(self, *, executor: Any = None) -> Any:
+            return [1, 2]
+
+    handle = Loaded(StoredReference("bucket", "", "value", "", "list of 2", Blob("0f" * 32, 10, "raw", 10)))
+    electron = mapped("x")(ct.electron(scaled))
+    assert _nodes(_built(lambda: electron(handle)))[1] == ":parameter:stored list of 2"
+    assert mapped("x")(lambda x: -x)(handle) == [-1, -2]
 
 
 def test_a_list_unpickles_as_a_list_everywhere() -> None:

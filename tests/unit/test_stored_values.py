@@ -94,6 +94,16 @@ def test_references_are_found_in_every_pickle(protocol: int) -> None:
     assert stored_references.find(cloudpickle.dumps(lambda: handle)) == (FILE,)
 
 
+def test_a_pickle_that_is_a_handle_is_known_from_one_that_has_a_handle_inside() -> None:
+    """As Covalent pickles it."""
+    assert stored_references.of_handle(cloudpickle.dumps(Stored(FILE))) == FILE
+    assert stored_references.of_handle(cloudpickle.dumps(Stored(REFERENCE))) == REFERENCE
+    for other in ([Stored(FILE)], to_text(FILE), (1, 2)):
+        assert stored_references.of_handle(cloudpickle.dumps(other)) is None
+    assert stored_references.is_handle(Stored(FILE))
+    assert not stored_references.is_handle(FILE)
+
+
 def test_what_only_looks_like_a_reference_is_no_error() -> None:
     """A text about one, and one without an end."""
     assert stored_references.find(MARKER.encode() * 3 + b"{}\n" + b"x" * 10**5 + MARKER.encode()) == ()

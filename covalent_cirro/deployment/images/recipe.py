@@ -34,9 +34,13 @@ PINS = "pins.txt"
 
 BASE_ARGUMENT, BASE_NAME_ARGUMENT, BASE_DIGEST_ARGUMENT = "BASE_IMAGE", "BASE_NAME", "BASE_DIGEST"
 """Build arguments of the runner's Dockerfile for its base image, and for the labels about it."""
-RUNNER_FILES = ("__init__.py", "checkpoint.py", "errors.py", "py.typed")
+RUNNER_FILES = (
+    *("__init__.py", "checkpoint.py", "errors.py", "item_maps.py", "py.typed", "trial.py"),
+    *("jobs/__init__.py", "jobs/item_failures.py"),
+    *("stored_values/__init__.py", "stored_values/handles.py", "stored_values/unpacking.py"),
+)
 RUNNER_FOLDERS = ("contract", "runner")
-"""Files and folders of this package that the Dockerfile copies."""
+"""Files and folders of this package that the Dockerfile copies: the runner, and what electrons import in a job."""
 
 RUNNER_ARGUMENT = "CIRRO_RUNNER"
 """Build argument with the runner's image, for the FROM of a user's Dockerfile."""

@@ -23,7 +23,7 @@ from covalent_cirro.contract.references import Blob
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.maps.list_writer import read_small
 from covalent_cirro.electron.result_writer import read_outcome
-from covalent_cirro.errors import OutcomeError, TooLarge
+from covalent_cirro.errors import CirroError, OutcomeError, TooLarge
 from covalent_cirro.jobs.ends import Evidence
 from covalent_cirro.jobs.states import JobDetail, JobState
 
@@ -277,7 +277,12 @@ class ChildEnds:
         blobs = [chunk.body for chunk in chunks if isinstance(chunk.body, Blob)]
         if sum(blob.raw_size for blob in blobs) > SMALL_BYTES:
             return {}
-        found = await asyncio.gather(*(read_small(self._engine.store, job.place, blob) for blob in blobs))
+        try:
+            found = await asyncio.gather(*(read_small(self._engine.store, job.place, blob) for blob in blobs))
+        except CirroError as error:
+            if error.passes:
+                raise
+            return {}  # who takes the results reads them one by one, and says which cannot be read
         return dict(zip(blobs, found, strict=True))
 
 

@@ -2,7 +2,7 @@
 
 A list that is a pickle of pickles is cut without opening an item: one that a user wrote down, one of electrons, and the
 result of another map. Any other list is opened, by a process in a sandbox on the server's host (`host_process.py`),
-which writes it as a pickle of pickles.
+which writes it as a pickle of pickles. So is a stored list (`covalent_cirro.stored`), which is fetched for that.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, cast
 
 from covalent_cirro import local_files
-from covalent_cirro.contract import nested, tobj
+from covalent_cirro.contract import nested, stored_references, tobj
 from covalent_cirro.contract.item_values import unequal
 from covalent_cirro.contract.maps import MAX_CHILD_ITEMS, MAX_ITEMS
+from covalent_cirro.contract.stored_references import MAX_CHARS, VALUE, StoredReference
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group
-from covalent_cirro.electron import cache_folder, host_process
+from covalent_cirro.electron import cache_folder, host_process, stored_inputs
 from covalent_cirro.electron.call_writer import ElectronSpec
+from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.host_process import BrokenProcess
 from covalent_cirro.electron.launches import Launch
 from covalent_cirro.electron.maps import recognition, shares
@@ -37,6 +39,8 @@ from covalent_cirro.settings import Settings
 _SPLIT = ("covalent_cirro.runner.split", "split", "items.pickle")
 """Module and name of the function that splits a list, and the file that it writes."""
 
+_FETCHED = "fetched.pickle"
+
 _INSTEAD = "Or have the electron before it be a map too: then no item is opened."
 
 _INSTALL = f"Install it where the Covalent server runs. {_INSTEAD}"
@@ -47,11 +51,12 @@ _SCAN_BYTES = 4096
 
 @contextlib.asynccontextmanager
 async def planned(
-    launch: Launch, settings: Settings, group: Group, specs: Sequence[ElectronSpec]
+    engine: Engine, launch: Launch, settings: Settings, group: Group, specs: Sequence[ElectronSpec]
 ) -> AsyncIterator[MapPlan | None]:
     """Plan the map of a task group; `None`: its electrons are not mapped. The files of the plan last for the block.
 
     Args:
+        engine: The account's.
         launch: The task group; its cancel ends a process that opens a list.
         settings: Settings of the executor.
         group: The files of the task group.
@@ -59,6 +64,7 @@ async def planned(
 
     Raises:
         SettingsError: It cannot be mapped: no list, lists of different lengths, or more items than a map can have.
+        StoredError: A stored list is gone.
         TaskCancelledError: The task group was cancelled.
     """
     names = await asyncio.to_thread(
@@ -74,7 +80,9 @@ async def planned(
         )
     (spec,) = specs
     with contextlib.ExitStack() as files:
-        lists = {name: await _list_of(launch, settings, group, spec, name, files) for name in names[spec.node_id]}
+        lists = {
+            name: await _list_of(engine, launch, settings, group, spec, name, files) for name in names[spec.node_id]
+        }
         yield _plan(settings, _called(group, spec), lists)
 
 
@@ -106,7 +114,13 @@ def _called(group: Group, spec: ElectronSpec) -> str:
 
 
 async def _list_of(
-    launch: Launch, settings: Settings, group: Group, spec: ElectronSpec, name: str, files: contextlib.ExitStack
+    engine: Engine,
+    launch: Launch,
+    settings: Settings,
+    group: Group,
+    spec: ElectronSpec,
+    name: str,
+    files: contextlib.ExitStack,
 ) -> ListFile:
     path = group.inputs.get(spec.kwargs[name]) if name in spec.kwargs else None
     if path is None:
@@ -121,10 +135,13 @@ async def _list_of(
     with local_files.errors_about(folder):
         os.makedirs(folder, exist_ok=True)
         place = files.enter_context(tempfile.TemporaryDirectory(prefix="cirro-items-", dir=folder))
-    split = await _split(launch, path, place, f"{_called(group, spec)} is mapped over {name!r}")
+    what = f"{_called(group, spec)} is mapped over {name!r}"
+    given = await asyncio.to_thread(_reference_in, path)
+    ref = {"tobj": path} if given is None else {"pickle": await _fetch(engine, settings, given, place, what)}
+    split = await _split(launch, ref, place, what)
     ends = await asyncio.to_thread(_ends_of_plain, split)
     if ends is None:
-        raise SettingsError(f"{_called(group, spec)} is mapped over {name!r}, whose items cannot be told apart.")
+        raise SettingsError(f"{what}, whose items cannot be told apart.")
     return ListFile(split, False, ends)
 
 
@@ -139,8 +156,39 @@ def _ends_of_plain(path: str) -> list[int] | None:
         return nested.item_ends(file)
 
 
-async def _split(launch: Launch, path: str, place: str, what: str) -> str:
-    """Have a process write the list in a file as a pickle of pickles; returns the path of that file."""
+def _reference_in(path: str) -> StoredReference | None:
+    """What the handle of a stored value names that is all of a file's pickle; `None` for other values."""
+    with local_files.errors_about(path), open(path, "rb") as file:
+        return stored_references.of_handle(tobj.PickleFile(file, tobj.read_header(file)).read(MAX_CHARS) or b"")
+
+
+async def _fetch(engine: Engine, settings: Settings, reference: StoredReference, place: str, what: str) -> str:
+    """Fetch a stored list; returns the path of its pickle."""
+    if reference.kind != VALUE:
+        raise SettingsError(f"{what}, which must be a list, and is a stored {reference.label}. Nothing was submitted.")
+    stored = stored_inputs.named([reference], settings.s3_bucket_name, settings.key_prefix)
+    await stored_inputs.require(engine.store, reference.bucket, reference.prefix, stored)
+    path = os.path.join(place, _FETCHED)
+
+    @contextlib.contextmanager
+    def begin() -> Iterator[Callable[[bytes], object]]:
+        with local_files.errors_about(path), open(path, "wb") as file:
+            yield file.write
+
+    local_files.require_room(place, reference.blob.raw_size)
+    await engine.store.read_into(reference.blob, reference.bucket, reference.prefix, begin)
+    return path
+
+
+async def _split(launch: Launch, ref: Mapping[str, str], place: str, what: str) -> str:
+    """Have a process write a list as a pickle of pickles; returns the path of that file.
+
+    Args:
+        launch: The task group.
+        ref: Where the list is, as a request of ``covalent_cirro.runner.host`` has it.
+        place: Folder for files.
+        what: What is mapped, for messages.
+    """
     module, name, left = _SPLIT
     function = os.path.join(place, "split.tobj")
     await asyncio.to_thread(_write_reference, function, module, name)
@@ -149,7 +197,8 @@ async def _split(launch: Launch, path: str, place: str, what: str) -> str:
         "name": "split",
         "function": function,
         "hands_on": False,
-        "args": [{"tobj": path}],
+        "keeps_handles": True,
+        "args": [ref],
         "kwargs": {},
     }
     async with host_process.run(launch, [task], assets.check_version(), place) as ended:

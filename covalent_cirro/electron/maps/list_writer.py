@@ -17,7 +17,7 @@ from covalent_cirro.contract.maps import Chunk
 from covalent_cirro.contract.places import Location
 from covalent_cirro.contract.references import Blob, Inline, Ref
 from covalent_cirro.contract.stored_references import ReferenceFinder
-from covalent_cirro.errors import OutcomeError
+from covalent_cirro.errors import CirroError, OutcomeError
 
 KEPT_BYTES = 4 * 1024 * 1024
 """Most bytes of small results that are kept in memory for who needs the list."""
@@ -45,7 +45,7 @@ class ListWriter:
         self.chunks: list[Chunk] | None = []
 
     async def add(self, store: Store, place: Location, stop: int, body: Ref, data: bytes | None = None) -> None:
-        """Append a body.
+        """Append a body. If it cannot be read, the list is as before.
 
         Args:
             store: Store of the account.
@@ -62,7 +62,12 @@ class ListWriter:
         if data is not None:
             self._write(data)
         elif isinstance(body, Blob):
-            await self._stream(store, place, body)
+            mark = self._writer.mark()
+            try:
+                await self._stream(store, place, body)
+            except CirroError:
+                self._writer.back_to(mark)
+                raise
         self._size += body.raw_size if isinstance(body, Blob) else len(body.data)
         first = self._ends[-1][0] if self._ends else 0
         self._ends.append((stop, self._size))

@@ -27,7 +27,7 @@ from covalent_cirro.electron.maps.list_writer import ListWriter
 from covalent_cirro.electron.maps.map_logs import MapLog
 from covalent_cirro.electron.maps.map_outcomes import Whole
 from covalent_cirro.electron.result_writer import Received, measure, replacing, write_text
-from covalent_cirro.errors import OutcomeError
+from covalent_cirro.errors import CirroError, OutcomeError
 from covalent_cirro.jobs import states
 from covalent_cirro.jobs.ends import End
 from covalent_cirro.jobs.explanations import Explanation, JobLinks, awss_words, explain
@@ -213,13 +213,30 @@ class _Results:
             if chunk.stop > child.job.until:  # a further try has computed these items
                 break
             data = child.bodies.get(chunk.body) if isinstance(chunk.body, Blob) else None
-            await to.add(store, self._place, chunk.stop, chunk.body, data)
+            try:
+                await to.add(store, self._place, chunk.stop, chunk.body, data)
+            except CirroError as error:
+                if error.passes:
+                    raise
+                await self._write_unreadable(child, range(chunk.first, chunk.stop), error, to)
         if unfinished is not None:
             why = unfinished.explanation
-            text = why.text.strip() if why is not None else "It was not computed, since another item had failed."
-            one = nested.item_of(pickle_of_failed(text))
-            for item in range(child.done, child.job.until):
-                await to.add(store, self._place, item + 1, Inline(one))
+            text = why.text if why is not None else "It was not computed, since another item had failed."
+            await self._write_errors(range(child.done, child.job.until), text, to)
+
+    async def _write_unreadable(self, child: ChildEnd, items: range, error: CirroError, to: ListWriter) -> None:
+        """Items whose results are stored, and cannot be read, have failed; the list has their errors."""
+        which = f"item {items[0]}" if len(items) == 1 else f"the items {items[0]} to {items[-1]}"
+        evidence = child.evidence._replace(problem=f"{error} It has the results of {which}")
+        link = self._link(child.detail)
+        why = explain(evidence, self._settings, self._node.name, self._node.node_id, link)
+        self._fail(items, why.what, why.text, why.end)
+        await self._write_errors(items, why.text, to)
+
+    async def _write_errors(self, items: range, text: str, to: ListWriter) -> None:
+        one = nested.item_of(pickle_of_failed(text.strip()))
+        for item in items:
+            await to.add(self._engine.store, self._place, item + 1, Inline(one))
 
     async def _unfinished(self, child: ChildEnd) -> _Unfinished:
         """Why a job did not compute all of its items."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from covalent_cirro.local.emulator.attempts import full_disk, own_python, process_table, reaper
 from covalent_cirro.local.emulator.attempts.process_table import ProcessEntry
 from covalent_cirro.local.emulator.attempts.runtime import OUT_OF_MEMORY, AttemptSpec, Exit, StartFailed, scratch
+from covalent_cirro.runner.times import TIMES_VARIABLE
 
 START_S = 10.0
 """How long `ProcessRuntime.close` waits for processes that are being started; one needs a few milliseconds."""
@@ -34,10 +35,11 @@ KEPT_VARIABLES = frozenset(
         *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
         *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
         *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"),
+        TIMES_VARIABLE,
     )
 )
 """Variables of this machine that a job gets, with ``LC_*``, ``PIP_*`` and ``UV_*``. A container gets none of them; a
-process needs them to find its libraries and the network."""
+process needs them to find its libraries and the network. By the last, tests have runners wait less."""
 KEPT_PREFIXES = ("LC_", "PIP_", "UV_")
 
 REAPED = sys.platform.startswith("linux")
