@@ -39,9 +39,11 @@ from covalent_cirro.electron.handover import (
 )
 from covalent_cirro.electron.launches import Launch, find, is_expected
 from covalent_cirro.electron.maps import inputs
+from covalent_cirro.electron.maps.map_plans import MapPlan
 from covalent_cirro.electron.patience import retry_until_fixed
 from covalent_cirro.electron.resume import adoption
-from covalent_cirro.electron.reuse import taking
+from covalent_cirro.electron.reuse import item_taking, taking
+from covalent_cirro.electron.reuse.earlier import EarlierDispatch
 from covalent_cirro.electron.reuse.taking import Taken
 from covalent_cirro.errors import AccessDenied, CirroError, LocalFileError, NotFound
 from covalent_cirro.jobs import arguments, image_modules, reuse_texts, states
@@ -113,7 +115,7 @@ async def send_job(
         pickled, covalent = await asyncio.gather(pickled_by(group, specs), asyncio.to_thread(assets.check_version))
         allowed = image_check(engine, settings, pickled)
 
-        async def prepare(max_age_s: float) -> Written:
+        async def prepare(max_age_s: float, plan: MapPlan | None) -> Written:
             return await prepare_call(
                 engine.store,
                 settings,
@@ -133,18 +135,15 @@ async def send_job(
         if earlier is not None:
             # Before anything is stored: an error in the id of the earlier dispatch costs nothing then.
             await launch.unless_cancelled(earlier.load())
-            prepared = await launch.unless_cancelled(prepare(REFUSED_FRESH_S))
-            taken = await launch.unless_cancelled(
-                taking.take(engine, earlier, prepared.location, prepared.call, group.lattice)
-            )
-            if isinstance(taken, Taken):
-                return _show_reused(launch, taken)
-            prepared = prepared._replace(call=prepared.call._replace(not_reused=taken.why))
+            reused = await launch.unless_cancelled(_reuse(engine, settings, earlier, plan, prepare, group.lattice))
+            if isinstance(reused, Taken):
+                return _show_reused(launch, reused)
+            prepared = reused
 
         async def store() -> Written:
             if begun is not None:
                 return begun
-            written = prepared or await prepare(FRESH_S)
+            written = prepared or await prepare(FRESH_S, plan)
             await store_call(engine.store, written, allowed)
             in_image = engine.images.modules(settings.container_image_uri)
             missing = await missing_modules.find(settings, group, written.call, in_image)
@@ -177,6 +176,42 @@ async def _begun(
     if job.job_id is not None:  # of a job that AWS Batch has forgotten there is nothing to cancel
         await hold(engine, launch, job.job_id, job.call, keep_handle)
     return job
+
+
+async def _reuse(
+    engine: Engine,
+    settings: Settings,
+    earlier: EarlierDispatch,
+    plan: MapPlan | None,
+    prepare: Callable[[float, MapPlan | None], Awaitable[Written]],
+    lattice: str,
+) -> Taken | Written:
+    """Results of an earlier dispatch; or the call that is to be stored, of a map maybe for some of its items only.
+
+    Args:
+        plan: The map; `None`: no electron is mapped.
+        prepare: Prepares the call.
+    """
+    items = None
+    if plan is not None:
+        named = await prepare(REFUSED_FRESH_S, plan._replace(names_only=True))
+        items = await item_taking.find(engine, settings, earlier, named.location, named.call, plan)
+    if plan is not None and items is not None and items.reuse.left:
+        stored = {
+            name: engine.joined.find(each.path, settings.s3_bucket_name, settings.key_prefix) is not None
+            for name, each in plan.lists.items()
+        }
+        left = await asyncio.to_thread(item_taking.left_of, plan, items.reuse, stored)
+        prepared = await prepare(REFUSED_FRESH_S, left)
+        return prepared._replace(call=prepared.call._replace(not_reused=items.why_not))
+    prepared = await prepare(REFUSED_FRESH_S, plan)
+    taken = await taking.take(engine, earlier, prepared.location, prepared.call, lattice)
+    if isinstance(taken, Taken):
+        return taken
+    if plan is not None and items is not None:
+        every = await prepare(REFUSED_FRESH_S, plan._replace(names_only=True, reuse=items.reuse))
+        return await taking.take_items(engine, every, items.job_id, lattice)
+    return prepared._replace(call=prepared.call._replace(not_reused=taken.why))
 
 
 def _show_reused(launch: Launch, taken: Taken) -> ReusedResults:

@@ -23,6 +23,7 @@ PURE_ROOMS = {"contract", "jobs", "settings", "errors"}
 PURE_MAY_IMPORT = {
     *(
         "__future__",
+        "array",
         "base64",
         "binascii",
         "codecs",

@@ -24,11 +24,11 @@ from covalent_cirro.contract.item_values import unequal
 from covalent_cirro.contract.maps import MAX_CHILD_ITEMS, MAX_ITEMS
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group
-from covalent_cirro.electron import cache_folder, host_process
+from covalent_cirro.electron import cache_folder, host_process, local_packages
 from covalent_cirro.electron.call_writer import ElectronSpec
 from covalent_cirro.electron.host_process import BrokenProcess
 from covalent_cirro.electron.launches import Launch
-from covalent_cirro.electron.maps import recognition, shares
+from covalent_cirro.electron.maps import item_digests, recognition, shares
 from covalent_cirro.electron.maps.map_plans import ListFile, MapPlan
 from covalent_cirro.electron.result_writer import open_untrusted
 from covalent_cirro.errors import SettingsError
@@ -73,9 +73,23 @@ async def planned(
             "turn off task packing (ct.set_config('sdk.task_packing', 'false'))."
         )
     (spec,) = specs
+    scratch = await asyncio.to_thread(cache_folder.scratch, settings.cache_dir)
     with contextlib.ExitStack() as files:
-        lists = {name: await _list_of(launch, settings, group, spec, name, files) for name in names[spec.node_id]}
-        yield _plan(settings, _called(group, spec), lists)
+        with local_files.errors_about(scratch):
+            os.makedirs(scratch, exist_ok=True)
+            folder = files.enter_context(tempfile.TemporaryDirectory(prefix="cirro-items-", dir=scratch))
+        lists = {name: await _list_of(launch, group, spec, name, folder) for name in names[spec.node_id]}
+        plan = _plan(settings, _called(group, spec), lists)
+        yield await asyncio.to_thread(_with_digests, plan, folder, settings) if plan.length else plan
+
+
+def _with_digests(plan: MapPlan, folder: str, settings: Settings) -> MapPlan:
+    packages = {local_packages.name_of(local_packages.locate(each)) for each in settings.local_packages}
+    digests = item_digests.of_lists(list(plan.lists.values()), packages)
+    path = os.path.join(folder, "digests")
+    with local_files.errors_about(path), open(path, "wb") as file:
+        file.write(digests.data)
+    return plan._replace(folder=folder, digests=path, need_modules=digests.need_modules)
 
 
 def _plan(settings: Settings, electron: str, lists: Mapping[str, ListFile]) -> MapPlan:
@@ -105,9 +119,7 @@ def _called(group: Group, spec: ElectronSpec) -> str:
     return f"{group.nodes[spec.node_id].name!r} (node {spec.node_id})"
 
 
-async def _list_of(
-    launch: Launch, settings: Settings, group: Group, spec: ElectronSpec, name: str, files: contextlib.ExitStack
-) -> ListFile:
+async def _list_of(launch: Launch, group: Group, spec: ElectronSpec, name: str, folder: str) -> ListFile:
     path = group.inputs.get(spec.kwargs[name]) if name in spec.kwargs else None
     if path is None:
         raise SettingsError(
@@ -117,10 +129,8 @@ async def _list_of(
     ends = await asyncio.to_thread(_ends, path)
     if ends is not None:
         return ListFile(path, True, ends)
-    folder = await asyncio.to_thread(cache_folder.scratch, settings.cache_dir)
     with local_files.errors_about(folder):
-        os.makedirs(folder, exist_ok=True)
-        place = files.enter_context(tempfile.TemporaryDirectory(prefix="cirro-items-", dir=folder))
+        place = tempfile.mkdtemp(dir=folder)
     split = await _split(launch, path, place, f"{_called(group, spec)} is mapped over {name!r}")
     ends = await asyncio.to_thread(_ends_of_plain, split)
     if ends is None:
