@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,21 +11,29 @@ from typing import Any
 
 import pytest
 
+import covalent_cirro
 from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.contract.documents import parse_call
 from covalent_cirro.contract.places import parse_call_uri
 from covalent_cirro.contract.protocol import Call
+from covalent_cirro.electron import poll
 from covalent_cirro.electron.handover import OwnJob
 from covalent_cirro.electron.reuse import earlier
+from covalent_cirro.errors import NoSuchElectron
 from tests.access import control
 from tests.plugin.conftest import Account
-from tests.plugin.dispatches import Dispatch
+from tests.plugin.dispatches import Dispatch, keep
 
 Make = Callable[..., CirroBatchExecutor]
 
 SCRIPT = """
+import os
+import time
+
 import covalent as ct
 from covalent_cirro import item, mapped
+
+GATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "go")
 
 @mapped("config")
 @ct.electron
@@ -46,6 +55,16 @@ def placed(config):
     print("computes", config)
     return config, item().index
 
+@mapped("config")
+@ct.electron
+def gated(config):
+    if config == "a1":
+        deadline = time.monotonic() + 300
+        while not os.path.exists(GATE) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        raise ValueError("went on")
+    return [config, item().index]
+
 @ct.electron
 def first_of_all(xs):
     return [x[0] for x in xs]
@@ -55,6 +74,7 @@ def flow_of(configs):
     def flow():
         trained = train(configs, b"data")
         placed(configs)
+        gated(configs)
         first_of_all(trained)
         return weighed(trained, list(range(len(configs))))
     return flow
@@ -216,3 +236,48 @@ async def test_a_function_that_knows_the_place_of_its_item_is_called_at_another_
     ended = await fewer.run(executor(array_size=4, reuse_from=first.id), "placed")
     assert ended["placed"].value == [(name, i) for i, name in enumerate(LISTS["fewer"])]
     assert computed(fewer, "placed") == LISTS["fewer"]
+
+
+# --- results that are there -------------------------------------------------------------------------------------------
+
+
+async def test_the_results_that_are_there_are_read_while_a_map_runs(
+    executor: Make, account: Account, dispatch: Callable[[str], Dispatch], staged: Path
+) -> None:
+    """By a script of the user, which needs no server; and after the end, with the errors of items."""
+    waiting, made = dispatch("failing"), executor(array_size=4)
+    node_id = waiting.node_id("gated")
+    launch, sent = await waiting.send(made, "gated")
+    polling = asyncio.create_task(poll.poll(launch, made.settings, sent, keep))
+    try:
+        while len(found := await asyncio.to_thread(covalent_cirro.partial, waiting.id, node_id, executor=made)) < 3:
+            await asyncio.sleep(0.2)
+        assert dict(found) == {1: ["bad", 1], 2: ["a2", 2], 3: ["a3", 3]}
+        assert found.failed == {}
+        with pytest.raises(KeyError):
+            found[0]
+        assert repr(found) == "<results of 3 of 4 items, 0 failed>"
+    finally:
+        (staged / "go").touch()
+    await waiting.receive(made, "gated", await polling)
+    launch.close()
+    found = await asyncio.to_thread(covalent_cirro.partial, waiting.id[:8], node_id, executor=made)
+    assert (list(found), found.failed) == ([1, 2, 3], {0: "ValueError: went on"})
+
+
+async def test_partial_results_have_those_that_were_reused(executor: Make, dispatch: Callable[[str], Dispatch]) -> None:
+    """With those that were computed, by the index in the whole list; a map alone has such results."""
+    first, changed, fewer = dispatch("first"), dispatch("changed"), dispatch("fewer")
+    made = executor(array_size=4)
+    await first.run(made, "train")
+    again = executor(array_size=4, reuse_from=first.id)
+    await changed.run(again, "train")
+    await fewer.run(again, "first_of_all")
+
+    def read(of: Dispatch, name: str = "train") -> list[Any]:
+        return list(covalent_cirro.partial(of.id, of.node_id(name), executor=made).values())
+
+    for of, name in ((first, "first"), (changed, "changed"), (fewer, "fewer")):
+        assert await asyncio.to_thread(read, of) == trained(name)
+    with pytest.raises(NoSuchElectron, match="is no map"):
+        await asyncio.to_thread(read, fewer, "first_of_all")
