@@ -9,6 +9,7 @@ import io
 import itertools
 import os
 import pickle
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -138,6 +139,29 @@ def test_a_digest_is_of_all_mapped_arguments(tmp_path: Path) -> None:
     one, other, again = (found.data[i * DIGEST_BYTES : (i + 1) * DIGEST_BYTES] for i in range(3))
     assert one == again != other
     assert not found.need_modules
+
+
+def test_a_class_of_the_script_is_the_same_in_another_run(tmp_path: Path) -> None:
+    """Its random id is another one there. Other texts count; and so does whether the function has the same class."""
+
+    class Config:
+        def __init__(self, text: str) -> None:
+            self.text = text
+
+    def digest_of(name: str, text: str, run: str, function: bytes = b"") -> bytes:
+        made = list_file(str(tmp_path / name), [Config(text)])
+        (tracked,) = re.findall(rb"\x8c\x20([0-9a-f]{32})\x94", Path(made.path).read_bytes())[:1]
+        data = Path(made.path).read_bytes().replace(tracked, run.encode() * 32)
+        Path(made.path).write_bytes(data)
+        return item_digests.of_lists([made], [], function.replace(tracked, run.encode() * 32)).data
+
+    function = cloudpickle.dumps(lambda x: isinstance(x, Config))
+    first = digest_of("one", "f" * 32, "a")
+    assert digest_of("two", "f" * 32, "b") == first
+    assert digest_of("three", "e" * 32, "b") != first
+    same = digest_of("four", "f" * 32, "a", function)
+    assert same != first
+    assert digest_of("five", "f" * 32, "b", function) == same
 
 
 @pytest.mark.parametrize(

@@ -80,12 +80,16 @@ async def planned(
             folder = files.enter_context(tempfile.TemporaryDirectory(prefix="cirro-items-", dir=scratch))
         lists = {name: await _list_of(launch, group, spec, name, folder) for name in names[spec.node_id]}
         plan = _plan(settings, _called(group, spec), lists)
-        yield await asyncio.to_thread(_with_digests, plan, folder, settings) if plan.length else plan
+        function = group.nodes[spec.node_id].paths["function"]
+        yield await asyncio.to_thread(_with_digests, plan, folder, settings, function) if plan.length else plan
 
 
-def _with_digests(plan: MapPlan, folder: str, settings: Settings) -> MapPlan:
+def _with_digests(plan: MapPlan, folder: str, settings: Settings, function: str) -> MapPlan:
     packages = {local_packages.name_of(local_packages.locate(each)) for each in settings.local_packages}
-    digests = item_digests.of_lists(list(plan.lists.values()), packages)
+    with local_files.errors_about(function), open(function, "rb") as file:
+        pickled = tobj.PickleFile(file, tobj.read_header(file)).read(item_digests.SMALL_BYTES + 1) or b""
+    known = pickled if len(pickled) <= item_digests.SMALL_BYTES else b""
+    digests = item_digests.of_lists(list(plan.lists.values()), packages, known)
     path = os.path.join(folder, "digests")
     with local_files.errors_about(path), open(path, "wb") as file:
         file.write(digests.data)
