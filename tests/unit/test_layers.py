@@ -43,6 +43,7 @@ PURE_MAY_IMPORT = {
         "re",
         "statistics",
         "string",
+        "struct",
         "traceback",
         "types",
         "typing",
