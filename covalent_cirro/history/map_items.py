@@ -9,6 +9,7 @@ from covalent_cirro.history.find import CallHistory, Electron
 from covalent_cirro.history.names import Wanted
 from covalent_cirro.jobs import map_progress
 from covalent_cirro.jobs.map_progress import ItemCounts
+from covalent_cirro.jobs.reuse_texts import reused_text
 
 
 def count(account: Account, electron: Electron, at: float) -> ItemCounts | None:
@@ -39,8 +40,16 @@ def electron_or_job(account: Account, wanted: Wanted) -> Electron:
         return electron
     for of in reversed(electron.calls):  # the newest try of the item
         mapped = of.call.tasks[0].mapped if of.call is not None else None
-        for number, (first, stop) in enumerate(mapped.children if mapped is not None else ()):
-            if first <= wanted.item < stop:
+        if mapped is None:
+            continue
+        item = mapped.number_at(wanted.item)
+        if item is None and mapped.reused is not None and wanted.item < mapped.reused.length:
+            raise NoSuchElectron(
+                f"no job of {wanted._replace(item=None)} computes item {wanted.item}: its result is "
+                f"that of an earlier map ({reused_text(mapped.reused)})."
+            )
+        for number, (first, stop) in enumerate(mapped.children):
+            if item is not None and first <= item < stop:
                 return electron._replace(calls=(_job(account, of, number),))
     raise NoSuchElectron(f"{wanted._replace(item=None)} has no item {wanted.item}, or is no map.")
 

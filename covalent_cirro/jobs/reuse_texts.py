@@ -47,10 +47,15 @@ def items_not_reused(count: int, without_result: int, length: int, origin: str) 
     """
     reasons = []
     if count > without_result:
-        reasons.append(f"{count - without_result:,} are other ones")
+        reasons.append(f"{count - without_result:,} {_are(count - without_result)} not in the earlier dispatch")
     if without_result:
-        reasons.append(f"{without_result:,} have no result to reuse in the earlier dispatch")
-    return f"{count:,} of {length:,} items ({', '.join(reasons)}); {length - count:,} from {_electron(origin)}"
+        reasons.append(f"{without_result:,} without a result there that can be reused")
+    rest = f"{length - count:,} of {length:,} items reused from {_electron(origin)}"
+    return f"{count:,} of {length:,} items ({', '.join(reasons)}). {rest}"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _electron(origin: str) -> str:

@@ -160,7 +160,8 @@ async def test_only_items_that_are_other_ones_are_computed(
     assert mapped is not None
     assert mapped.reused is not None
     assert (mapped.length, mapped.whole_length, len(mapped.children)) == (4, 23, 1)
-    assert call.not_reused.startswith("4 of 23 items (4 are other ones); 19 from")
+    where = f"{first.id}:{first.node_id('train')}"
+    assert call.not_reused == (f"4 of 23 items (4 are not in the earlier dispatch). 19 of 23 items reused from {where}")
     assert "19 of 23 items reused from" in Path(ended["train"].output).with_name("stderr").read_text()
 
     ended = await again.run(executor(array_size=4, reuse_from=edited.id), "train")
