@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from covalent._shared_files import TaskCancelledError
 
 import covalent_cirro
 from covalent_cirro import CirroBatchExecutor
@@ -17,6 +18,7 @@ from covalent_cirro.contract.documents import parse_call
 from covalent_cirro.contract.places import parse_call_uri
 from covalent_cirro.contract.protocol import Call
 from covalent_cirro.electron import poll
+from covalent_cirro.electron import send as submission
 from covalent_cirro.electron.handover import OwnJob
 from covalent_cirro.electron.reuse import earlier
 from covalent_cirro.errors import NoSuchElectron
@@ -239,13 +241,51 @@ async def test_a_function_that_knows_the_place_of_its_item_is_called_at_another_
     assert computed(fewer, "placed") == LISTS["fewer"]
 
 
+async def reuses_three(of: Dispatch, made: CirroBatchExecutor, account: Account) -> str:
+    """Send a map that reuses all items but the first; returns the id of its job."""
+    launch, sent = await of.send(made, "gated")
+    launch.close()
+    assert isinstance(sent, OwnJob)
+    place = parse_call_uri(sent.call)
+    data = account.client("s3").get_object(Bucket=place.bucket, Key=place.call_key)["Body"].read()
+    mapped = parse_call(data).tasks[0].mapped
+    assert mapped is not None
+    assert mapped.reused is not None
+    assert mapped.reused.left == ((0, 1),)
+    return sent.job_id
+
+
+async def test_a_map_that_was_cancelled_gives_the_items_that_have_results(
+    executor: Make, account: Account, dispatch: Callable[[str], Dispatch], staged: Path
+) -> None:
+    """Those of jobs that had ended, although the map has no outcome."""
+    (staged / "go").unlink(missing_ok=True)
+    cancelled, made = dispatch("failing"), executor(array_size=4)
+    launch, sent = await cancelled.send(made, "gated")
+    node_id = cancelled.node_id("gated")
+    assert isinstance(sent, OwnJob)
+    while len(await asyncio.to_thread(covalent_cirro.partial, cancelled.id, node_id, executor=made)) < 3:
+        await asyncio.sleep(0.2)
+    await submission.cancel(made.settings, {"dispatch_id": cancelled.id, "node_id": node_id}, None)
+    with pytest.raises(TaskCancelledError):
+        await poll.poll(launch, made.settings, sent, keep)
+    launch.close()
+    job_id = await reuses_three(dispatch("failing"), executor(reuse_from=cancelled.id), account)
+    account.client("batch").terminate_job(jobId=job_id, reason="enough")
+    assert len(await asyncio.to_thread(covalent_cirro.partial, cancelled.id, node_id, executor=made)) == 3
+
+
 # --- results that are there -------------------------------------------------------------------------------------------
 
 
 async def test_the_results_that_are_there_are_read_while_a_map_runs(
     executor: Make, account: Account, dispatch: Callable[[str], Dispatch], staged: Path
 ) -> None:
-    """By a script of the user, which needs no server; and after the end, with the errors of items."""
+    """By a script of the user, which needs no server; and after the end, with the errors of items.
+
+    Meanwhile, and after the jobs were ended, another dispatch reuses these results.
+    """
+    (staged / "go").unlink(missing_ok=True)
     waiting, made = dispatch("failing"), executor(array_size=4)
     node_id = waiting.node_id("gated")
     launch, sent = await waiting.send(made, "gated")
@@ -258,10 +298,14 @@ async def test_the_results_that_are_there_are_read_while_a_map_runs(
         with pytest.raises(KeyError):
             found[0]
         assert repr(found) == "<results of 3 of 4 items, 0 failed>"
+        second = await reuses_three(dispatch("failing"), executor(reuse_from=waiting.id), account)
+        account.client("batch").terminate_job(jobId=second, reason="enough")
     finally:
         (staged / "go").touch()
     await waiting.receive(made, "gated", await polling)
     launch.close()
+    third = await reuses_three(dispatch("failing"), executor(reuse_from=waiting.id), account)
+    account.client("batch").terminate_job(jobId=third, reason="enough")
     found = await asyncio.to_thread(covalent_cirro.partial, waiting.id[:8], node_id, executor=made)
     assert (list(found), found.failed) == ([1, 2, 3], {0: "ValueError: went on"})
 

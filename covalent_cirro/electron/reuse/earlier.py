@@ -95,10 +95,17 @@ class _Done(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """What a call of the earlier dispatch is: a call whose whole results may be reused, a map, or both."""
+    """What a call of the earlier dispatch is.
+
+    Attributes:
+        done: Its work; `None` where it cannot be read.
+        of_items: The map that it is; `None` for any other call.
+        is_whole: Its results may be reused as a whole.
+    """
 
     done: _Done | None = None
     of_items: EarlierMap | None = None
+    is_whole: bool = True
 
 
 class EarlierDispatch:
@@ -167,7 +174,8 @@ class EarlierDispatch:
         found = await asyncio.gather(*(self._read_call(place, "reused.json" in calls[place]) for place in news))
         for place, each in zip(news, found, strict=True):  # in the order of the calls, of which the newest is taken
             if each.done is not None and place.base in ended:
-                self._by_key.setdefault(each.done.work.key, []).append(each.done)
+                if each.is_whole:
+                    self._by_key.setdefault(each.done.work.key, []).append(each.done)
                 self._by_names.setdefault(each.done.work.names, []).append(each.done)
             if each.of_items is not None:
                 self._maps[place.base] = each.of_items
@@ -280,13 +288,13 @@ class EarlierDispatch:
             log.warning("The call %s of an earlier dispatch cannot be used: %s", place.call_uri, error)
             return _Read()
         found = await self._work(call)
-        if reused is not None and reused.items is not None:
-            # Its items are those of other calls: what they have in common is the work.
-            of_items = None if found.for_each_item is None else EarlierMap(own, reused, found.for_each_item)
-            return _Read(of_items=of_items)
         done = _Done(place, tuple(task.node_id for task in call.tasks), found)
-        of_items = None if found.for_each_item is None else EarlierMap(place, None, found.for_each_item)
-        return _Read(done, of_items)
+        # Where all items were reused one by one, what they have in common with those of the call is the work on each.
+        by_item = reused if reused is not None and reused.items is not None else None
+        of_items = None
+        if found.for_each_item is not None:
+            of_items = EarlierMap(own if by_item is not None else place, by_item, found.for_each_item)
+        return _Read(done, of_items, by_item is None)
 
     async def _read(self, place: Location, key: str) -> bytes | None:
         async with self._reads:
