@@ -21,6 +21,7 @@ from covalent_cirro.contract.maps import ItemResults, Mapped, ReusedItems
 from covalent_cirro.contract.places import Location
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.references import Blob, Inline, Ref
+from covalent_cirro.covalent_server import config
 from covalent_cirro.errors import NoSuchElectron, OutcomeError, SettingsError, TooLarge
 from covalent_cirro.history import archive, find
 from covalent_cirro.history.account import Account
@@ -42,8 +43,9 @@ class _ItemPlace(NamedTuple):
 class PartialResults(Mapping[int, Any]):
     """Results of a map that are there, by the index of the item: a mapping that does not change any more.
 
-    A result is fetched and unpickled when it is asked for, so that results larger than the memory can be gone through
-    one after the other. Call `covalent_cirro.partial` again for what has come since.
+    A result is unpickled when it is asked for, and fetched with those that its job stored at the same time: so results
+    that are larger than the memory, together, can be gone through one after the other. Call `covalent_cirro.partial`
+    again for what has come since.
 
     Attributes:
         length: Number of items of the whole list.
@@ -126,8 +128,9 @@ def partial(dispatch: str, node: int, *, executor: Any = None) -> PartialResults
         <results of 4,120 of 10,000 items, 2 failed>
     """
     settings = _settings_of(executor)
-    account = Account(access_of(settings), settings.batch_queue, settings)
-    return read(account, find.electron(account, Wanted(dispatch, node)))
+    last = config.last_deploy()
+    with Account(access_of(settings), last.stack_name if last is not None else "", settings) as account:
+        return read(account, find.electron(account, Wanted(dispatch, node)))
 
 
 def _settings_of(executor: Any) -> Settings:
@@ -153,7 +156,8 @@ def read(account: Account, electron: Electron) -> PartialResults:
     found: dict[int, _ItemPlace] = {}
     failed: dict[int, str] = {}
     length = None
-    for of in electron.calls:  # further tries compute what earlier ones have not
+    for each in electron.calls:  # further tries compute what earlier ones have not
+        of = find.own(account, each)  # without an outcome that another job wrote
         if of.reused is not None and of.reused.items is not None:
             place = of.place
             length = of.reused.items.length

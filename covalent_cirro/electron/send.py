@@ -42,7 +42,7 @@ from covalent_cirro.electron.maps import inputs
 from covalent_cirro.electron.maps.map_plans import MapPlan
 from covalent_cirro.electron.patience import retry_until_fixed
 from covalent_cirro.electron.resume import adoption
-from covalent_cirro.electron.reuse import item_taking, taking
+from covalent_cirro.electron.reuse import item_taking, taking, work
 from covalent_cirro.electron.reuse.earlier import EarlierDispatch
 from covalent_cirro.electron.reuse.taking import Taken
 from covalent_cirro.errors import AccessDenied, CirroError, LocalFileError, NotFound
@@ -196,22 +196,28 @@ async def _reuse(
     if plan is not None:
         named = await prepare(REFUSED_FRESH_S, plan._replace(names_only=True))
         items = await item_taking.find(engine, settings, earlier, named.location, named.call, plan)
-    if plan is not None and items is not None and items.reuse.left:
+    # Of a small list the content is compared, too, of which the bytes may differ.
+    may_be_whole = plan is None or items is None or items.is_whole or plan.size <= work.READ_BYTES
+    prepared = None
+    if may_be_whole:
+        prepared = await prepare(REFUSED_FRESH_S, plan)
+        taken = await taking.take(engine, earlier, prepared.location, prepared.call, lattice)
+        if isinstance(taken, Taken):
+            return taken
+        prepared = prepared._replace(call=prepared.call._replace(not_reused=taken.why))
+    if plan is None or items is None:
+        assert prepared is not None
+        return prepared
+    if items.reuse.left:
         stored = {
             name: engine.joined.find(each.path, settings.s3_bucket_name, settings.key_prefix) is not None
             for name, each in plan.lists.items()
         }
         left = await asyncio.to_thread(item_taking.left_of, plan, items.reuse, stored)
-        prepared = await prepare(REFUSED_FRESH_S, left)
-        return prepared._replace(call=prepared.call._replace(not_reused=items.why_not))
-    prepared = await prepare(REFUSED_FRESH_S, plan)
-    taken = await taking.take(engine, earlier, prepared.location, prepared.call, lattice)
-    if isinstance(taken, Taken):
-        return taken
-    if plan is not None and items is not None:
-        every = await prepare(REFUSED_FRESH_S, plan._replace(names_only=True, reuse=items.reuse))
-        return await taking.take_items(engine, every, items.job_id, lattice)
-    return prepared._replace(call=prepared.call._replace(not_reused=taken.why))
+        rest = await prepare(REFUSED_FRESH_S, left)
+        return rest._replace(call=rest.call._replace(not_reused=items.why_not))
+    every = await prepare(REFUSED_FRESH_S, plan._replace(names_only=True, reuse=items.reuse))
+    return await taking.take_items(engine, every, items.job_id, lattice)
 
 
 def _show_reused(launch: Launch, taken: Taken) -> ReusedResults:

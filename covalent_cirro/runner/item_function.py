@@ -53,15 +53,6 @@ class Share(NamedTuple):
     folder: str
     control: str
 
-    def place_of(self, item: int) -> int:
-        """Index in the whole list of an item of the job."""
-        left = item - self.first + self.skip
-        for first, stop in self.places:
-            if left < stop - first:
-                return first + left
-            left -= stop - first
-        raise IndexError(f"item {item} is none of the job's")
-
 
 class Inputs:
     """Unpickles the items of each mapped argument, when they are asked for.
@@ -116,6 +107,7 @@ class ItemFunction:
             message = f"the function of {share.name!r} is not one of a mapped electron: it has no {ITEM_FUNCTION}"
             raise NoResult(Failure(Kind.UNREADABLE, message))
         self._inputs = Inputs(share)
+        self._indexes = [index for first, stop in share.places for index in range(first, stop)]
 
     def reopen(self) -> None:
         """Open the items anew, in a process that was forked: a file that is open has one position for both."""
@@ -131,7 +123,7 @@ class ItemFunction:
             NoResult: The disk is full, or the job is being stopped: the item has no result.
         """
         began = time.monotonic()
-        index = self._share.place_of(item)
+        index = self._indexes[item - self._share.first + self._share.skip]
         os.environ[ITEM_VARIABLE] = f"{index}/{self._share.length}"
         with results.writing():
             failure = self._try(item, index, body)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from covalent_cirro.contract.protocol import Log, NodeResult
 from covalent_cirro.electron import log_files
 from covalent_cirro.electron.maps.child_ends import ChildJob
@@ -14,16 +12,10 @@ LOG_BYTES = 1024 * 1024
 
 
 class MapLog:
-    """One stream of all jobs of a map.
+    """One stream of all jobs of a map."""
 
-    Args:
-        stream: ``"stdout"`` or ``"stderr"``.
-        places: `Mapped.places_of`, where the jobs compute some items of the list only.
-    """
-
-    def __init__(self, stream: str, places: Callable[[range], Sequence[tuple[int, int]]] | None = None) -> None:
+    def __init__(self, stream: str) -> None:
         self._stream = stream
-        self._places = places
         self._texts: dict[bool, list[str]] = {True: [], False: []}
         self._room = {True: LOG_BYTES, False: LOG_BYTES}
         self._left_out = 0
@@ -33,7 +25,7 @@ class MapLog:
         log: Log = getattr(result, self._stream)
         if not log.size:
             return
-        text = f"--- {self._items(job)} (job {job.number}) ---\n{_text(log)}"
+        text = f"--- {job.items} (job {job.number}) ---\n{_text(log)}"
         text += "" if text.endswith("\n") else "\n"
         size = len(text.encode("utf-8", "replace"))
         if size > self._room[failed]:
@@ -41,12 +33,6 @@ class MapLog:
             return
         self._room[failed] -= size
         self._texts[failed].append(text)
-
-    def _items(self, job: ChildJob) -> str:
-        numbers = range(job.first, job.stop)
-        *_, (_, stop) = places = self._places(numbers) if self._places is not None else [(job.first, job.stop)]
-        first = places[0][0]
-        return f"item {first}" if stop == first + 1 else f"items {first}-{stop - 1}"
 
     def text(self, electron: str) -> str:
         """The whole text.

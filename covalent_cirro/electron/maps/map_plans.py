@@ -78,6 +78,11 @@ class MapPlan(NamedTuple):
     reuse: ReusePlan | None = None
     names_only: bool = False
 
+    @property
+    def size(self) -> int:
+        """Bytes of all items."""
+        return sum(each.ends[-1] if each.ends else 0 for each in self.lists.values())
+
 
 class Put(Protocol):
     """Stores a file, or has its bytes in the call itself."""

@@ -219,7 +219,7 @@ class _Results:
         link: Link,
     ) -> None:
         self.list: ListWriter | None = None
-        self.logs = {stream: MapLog(stream, mapped.places_of) for stream in ("stdout", "stderr")}
+        self.logs = {stream: MapLog(stream) for stream in ("stdout", "stderr")}
         self.end = End.STOPPED
         self._engine = engine
         self._settings = settings

@@ -202,7 +202,7 @@ async def read(engine: Engine, settings: Settings, of: EarlierMap) -> EarlierIte
     if found is not None:
         found.tried = {place.sibling(each.call_id).base for each in written.call.tried}
         chunks, failed, found.job_id = await _computed(engine, settings, place, written.call, mapped)
-        found.add_computed(mapped, chunks, failed)
+        await asyncio.to_thread(found.add_computed, mapped, chunks, failed)
     return found
 
 
@@ -217,7 +217,7 @@ async def _with_reused(
         table = await read_table(engine, place, reused)
         if table is None:
             return None
-        found.add_reused(reused, table)
+        await asyncio.to_thread(found.add_reused, reused, table)
     return found
 
 

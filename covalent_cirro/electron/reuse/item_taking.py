@@ -48,11 +48,13 @@ class FoundItems(NamedTuple):
         reuse: Where these are.
         job_id: Id of the job that most of them are of.
         why_not: Why the other items have to be computed, for users; empty if there are none.
+        is_whole: The list is that of an earlier map, with the same items at the same places.
     """
 
     reuse: ReusePlan
     job_id: str
     why_not: str
+    is_whole: bool
 
 
 async def find(
@@ -100,6 +102,7 @@ class _Gathering:
         self._there: dict[Blob, bool] = {}
         self._taken: Counter[tuple[str, str]] = Counter()
         self._without_result = 0
+        self._is_whole = False
 
     def __enter__(self) -> _Gathering:
         return self
@@ -115,9 +118,10 @@ class _Gathering:
     async def take(self, earlier: EarlierItems, *, same_place: bool) -> None:
         """Take the results of an earlier map."""
         self.tried |= earlier.tried
+        self._is_whole = self._is_whole or earlier.digests == self._mine
         found = await asyncio.to_thread(self._matches, earlier, same_place=same_place)
         items = {other: item for item, other in enumerate(found) if other != item_matches.NONE}
-        known, in_chunks = earlier.by_source(list(items))
+        known, in_chunks = await asyncio.to_thread(earlier.by_source, list(items))
         chunks = list(in_chunks.items())
         for start in range(0, len(chunks), _AT_A_TIME):
             for more in await asyncio.gather(
@@ -149,6 +153,9 @@ class _Gathering:
         store = self._engine.store
         held = await asyncio.gather(*(store.keep(blob, self._place.bucket, self._place.prefix) for blob in blobs))
         self._there.update(zip(blobs, held, strict=True))
+        await asyncio.to_thread(self._set, earlier, items, found)
+
+    def _set(self, earlier: EarlierItems, items: Mapping[int, int], found: Mapping[int, ItemBytes]) -> None:
         for other, (source, offset, size) in found.items():
             item = items[other]
             if isinstance(source, Inline):
@@ -174,7 +181,7 @@ class _Gathering:
         reuse = ReusePlan(self._plan.length, left, origin, self._small_path, tuple(self._sources), table)
         number = sum(stop - first for first, stop in left)
         why = items_not_reused(number, min(self._without_result, number), self._plan.length, origin) if number else ""
-        return FoundItems(reuse, job_id, why)
+        return FoundItems(reuse, job_id, why, self._is_whole)
 
 
 def _merged(table: ResultTable) -> Ranges:
