@@ -229,7 +229,9 @@ def _items_of(account: Account, of: CallHistory, child: _Child, names: Iterable[
             outcome = None
         if outcome is not None and keys:
             detail, index = keys[-1][0], child.place.child_index
-            own = detail._replace(job_id=detail.job_id if index is None else f"{detail.job_id}:{index}", attempts=())
+            # The parent does not say how many attempts the job had: as of one that runs, all are looked for.
+            job_id = detail.job_id if index is None else f"{detail.job_id}:{index}"
+            own = detail if index is None else detail._replace(job_id=job_id, state="RUNNING", attempts=())
             outcome = archive.outcome_of_job(account, child.place, own, outcome)
         if outcome is not None and len(outcome.results) == 1 and outcome.results[0].items is not None:
             found.append(outcome.results[0].items)

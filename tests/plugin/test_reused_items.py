@@ -13,10 +13,14 @@ import pytest
 from covalent._shared_files import TaskCancelledError
 
 import covalent_cirro
+import covalent_cirro.partial_results
 from covalent_cirro import CirroBatchExecutor
-from covalent_cirro.contract.documents import parse_call
+from covalent_cirro.contract import nested
+from covalent_cirro.contract.documents import dump_outcome, parse_call, parse_outcome
+from covalent_cirro.contract.maps import Chunk, ItemResults
 from covalent_cirro.contract.places import parse_call_uri
 from covalent_cirro.contract.protocol import Call
+from covalent_cirro.contract.references import Inline
 from covalent_cirro.electron import poll
 from covalent_cirro.electron import send as submission
 from covalent_cirro.electron.handover import OwnJob
@@ -307,6 +311,35 @@ async def test_the_results_that_are_there_are_read_while_a_map_runs(
     third = await reuses_three(dispatch("failing"), executor(reuse_from=waiting.id), account)
     account.client("batch").terminate_job(jobId=third, reason="enough")
     found = await asyncio.to_thread(covalent_cirro.partial, waiting.id[:8], node_id, executor=made)
+    assert (list(found), found.failed) == ([1, 2, 3], {0: "ValueError: went on"})
+
+
+async def test_results_that_another_job_put_there_are_not_unpickled(
+    executor: Make, account: Account, dispatch: Callable[[str], Dispatch], staged: Path
+) -> None:
+    """It may write to the bucket, and has not the key of the map's jobs; their own results are found beside."""
+    (staged / "go").unlink(missing_ok=True)
+    waiting, made = dispatch("failing"), executor(array_size=4)
+    node_id = waiting.node_id("gated")
+    launch, sent = await waiting.send(made, "gated")
+    launch.close()
+    assert isinstance(sent, OwnJob)
+    place, s3 = parse_call_uri(sent.call), account.client("s3")
+
+    def read() -> covalent_cirro.partial_results.PartialResults:
+        return covalent_cirro.partial(waiting.id, node_id, executor=made)
+
+    while len(await asyncio.to_thread(read)) < 3:
+        await asyncio.sleep(0.2)
+    other = parse_outcome(s3.get_object(Bucket=place.bucket, Key=place.child(1).outcome_key)["Body"].read())
+    evil = Inline(nested.item_of(b"cbuiltins\nexit\n)R."))
+    result = other.results[0]._replace(items=ItemResults((Chunk(0, 1, evil),)))
+    forged = dump_outcome(other._replace(job_id=f"{sent.job_id}:0", results=(result,)), "0" * 32)
+    s3.put_object(Bucket=place.bucket, Key=place.child(0).outcome_key, Body=forged, IfNoneMatch="*")
+    assert list(await asyncio.to_thread(read)) == [1, 2, 3]
+    (staged / "go").touch()
+    while not (found := await asyncio.to_thread(read)).failed:
+        await asyncio.sleep(0.2)
     assert (list(found), found.failed) == ([1, 2, 3], {0: "ValueError: went on"})
 
 
