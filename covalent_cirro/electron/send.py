@@ -16,7 +16,7 @@ from typing import Any
 from covalent._shared_files import TaskCancelledError
 
 from covalent_cirro.aws.batch import Submission, job_name, tag_value
-from covalent_cirro.aws.image_labels import FRESH_S, REFUSED_FRESH_S
+from covalent_cirro.aws.image_labels import FRESH_S
 from covalent_cirro.aws.sessions import access_of
 from covalent_cirro.contract.places import call_argument
 from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER
@@ -42,8 +42,7 @@ from covalent_cirro.electron.maps import inputs
 from covalent_cirro.electron.maps.map_plans import MapPlan
 from covalent_cirro.electron.patience import retry_until_fixed
 from covalent_cirro.electron.resume import adoption
-from covalent_cirro.electron.reuse import item_taking, taking, work
-from covalent_cirro.electron.reuse.earlier import EarlierDispatch
+from covalent_cirro.electron.reuse import taking
 from covalent_cirro.electron.reuse.taking import Taken
 from covalent_cirro.errors import AccessDenied, CirroError, LocalFileError, NotFound
 from covalent_cirro.jobs import arguments, image_modules, reuse_texts, states
@@ -135,7 +134,9 @@ async def send_job(
         if earlier is not None:
             # Before anything is stored: an error in the id of the earlier dispatch costs nothing then.
             await launch.unless_cancelled(earlier.load())
-            reused = await launch.unless_cancelled(_reuse(engine, settings, earlier, plan, prepare, group.lattice))
+            reused = await launch.unless_cancelled(
+                taking.reuse(engine, settings, earlier, plan, prepare, group.lattice)
+            )
             if isinstance(reused, Taken):
                 return _show_reused(launch, reused)
             prepared = reused
@@ -176,48 +177,6 @@ async def _begun(
     if job.job_id is not None:  # of a job that AWS Batch has forgotten there is nothing to cancel
         await hold(engine, launch, job.job_id, job.call, keep_handle)
     return job
-
-
-async def _reuse(
-    engine: Engine,
-    settings: Settings,
-    earlier: EarlierDispatch,
-    plan: MapPlan | None,
-    prepare: Callable[[float, MapPlan | None], Awaitable[Written]],
-    lattice: str,
-) -> Taken | Written:
-    """Results of an earlier dispatch; or the call that is to be stored, of a map maybe for some of its items only.
-
-    Args:
-        plan: The map; `None`: no electron is mapped.
-        prepare: Prepares the call.
-    """
-    items = None
-    if plan is not None:
-        named = await prepare(REFUSED_FRESH_S, plan._replace(names_only=True))
-        items = await item_taking.find(engine, settings, earlier, named.location, named.call, plan)
-    # Of a small list the content is compared, too, of which the bytes may differ.
-    may_be_whole = plan is None or items is None or items.is_whole or plan.size <= work.READ_BYTES
-    prepared = None
-    if may_be_whole:
-        prepared = await prepare(REFUSED_FRESH_S, plan)
-        taken = await taking.take(engine, earlier, prepared.location, prepared.call, lattice)
-        if isinstance(taken, Taken):
-            return taken
-        prepared = prepared._replace(call=prepared.call._replace(not_reused=taken.why))
-    if plan is None or items is None:
-        assert prepared is not None
-        return prepared
-    if items.reuse.left:
-        stored = {
-            name: engine.joined.find(each.path, settings.s3_bucket_name, settings.key_prefix) is not None
-            for name, each in plan.lists.items()
-        }
-        left = await asyncio.to_thread(item_taking.left_of, plan, items.reuse, stored)
-        rest = await prepare(REFUSED_FRESH_S, left)
-        return rest._replace(call=rest.call._replace(not_reused=items.why_not))
-    every = await prepare(REFUSED_FRESH_S, plan._replace(names_only=True, reuse=items.reuse))
-    return await taking.take_items(engine, every, items.job_id, lattice)
 
 
 def _show_reused(launch: Launch, taken: Taken) -> ReusedResults:

@@ -6,11 +6,13 @@ the same.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
+from covalent_cirro.aws.image_labels import REFUSED_FRESH_S
 from covalent_cirro.contract.documents import dump_reused, parse_reused
 from covalent_cirro.contract.limits import MAX_DOCUMENT_BYTES
 from covalent_cirro.contract.places import Location, parse_call_uri
@@ -20,8 +22,11 @@ from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.covalent_server.status_board import board
 from covalent_cirro.electron.call_writer import Written
 from covalent_cirro.electron.engine.engine import Engine
+from covalent_cirro.electron.maps.map_plans import MapPlan
 from covalent_cirro.electron.result_writer import read_outcome
+from covalent_cirro.electron.reuse import item_taking
 from covalent_cirro.electron.reuse.earlier import EarlierDispatch, NotReused, earlier_dispatch
+from covalent_cirro.electron.reuse.work import READ_BYTES
 from covalent_cirro.errors import OutcomeError
 from covalent_cirro.jobs import arguments
 from covalent_cirro.jobs.formatting import moment_utc
@@ -48,6 +53,52 @@ def earlier_of(engine: Engine, settings: Settings) -> EarlierDispatch | None:
     if not settings.reuse_from:
         return None
     return earlier_dispatch(engine, settings.s3_bucket_name, settings.key_prefix, settings.reuse_from)
+
+
+async def reuse(
+    engine: Engine,
+    settings: Settings,
+    earlier: EarlierDispatch,
+    plan: MapPlan | None,
+    prepare: Callable[[float, MapPlan | None], Awaitable[Written]],
+    lattice: str,
+) -> Taken | Written:
+    """Results of an earlier dispatch; or the call that is to be stored, of a map maybe for some of its items only.
+
+    Args:
+        engine: The account's.
+        settings: Settings of the executor.
+        earlier: The earlier dispatch.
+        plan: The map; `None`: no electron is mapped.
+        prepare: Prepares the call, with an image that was looked up at most so many seconds ago.
+        lattice: Name of the lattice.
+    """
+    items = None
+    if plan is not None:
+        named = await prepare(REFUSED_FRESH_S, plan._replace(names_only=True))
+        items = await item_taking.find(engine, settings, earlier, named.location, named.call, plan)
+    # Of a small list the content is compared, too, of which the bytes may differ.
+    may_be_whole = plan is None or items is None or items.is_whole or plan.size <= READ_BYTES
+    prepared = None
+    if may_be_whole:
+        prepared = await prepare(REFUSED_FRESH_S, plan)
+        taken = await take(engine, earlier, prepared.location, prepared.call, lattice)
+        if isinstance(taken, Taken):
+            return taken
+        prepared = prepared._replace(call=prepared.call._replace(not_reused=taken.why))
+    if plan is None or items is None:
+        assert prepared is not None
+        return prepared
+    if items.reuse.left:
+        stored = {
+            name: engine.joined.find(each.path, settings.s3_bucket_name, settings.key_prefix) is not None
+            for name, each in plan.lists.items()
+        }
+        left = await asyncio.to_thread(item_taking.left_of, plan, items.reuse, stored)
+        rest = await prepare(REFUSED_FRESH_S, left)
+        return rest._replace(call=rest.call._replace(not_reused=items.why_not))
+    every = await prepare(REFUSED_FRESH_S, plan._replace(names_only=True, reuse=items.reuse))
+    return await take_items(engine, every, items.job_id, lattice)
 
 
 async def take(
