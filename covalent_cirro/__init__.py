@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from covalent_cirro.cirro import CirroBatchExecutor as CirroBatchExecutor
     from covalent_cirro.errors import ElectronFailed as ElectronFailed
+    from covalent_cirro.history.partial_results import partial as partial
     from covalent_cirro.item_maps import item as item
     from covalent_cirro.item_maps import mapped as mapped
-    from covalent_cirro.partial_results import partial as partial
     from covalent_cirro.stored_values.storing import stored as stored
 
 __all__ = ["CirroBatchExecutor", "ElectronFailed", "__version__", "item", "mapped", "partial", "stored"]
@@ -32,7 +32,7 @@ def __getattr__(name: str) -> Any:
 
         return stored
     if name == "partial":
-        from covalent_cirro.partial_results import partial
+        from covalent_cirro.history.partial_results import partial
 
         return partial
     if name == "ElectronFailed":

@@ -13,7 +13,7 @@ import pytest
 from covalent._shared_files import TaskCancelledError
 
 import covalent_cirro
-import covalent_cirro.partial_results
+import covalent_cirro.history.partial_results
 from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.contract import nested
 from covalent_cirro.contract.documents import dump_outcome, parse_call, parse_outcome
@@ -326,7 +326,7 @@ async def test_results_that_another_job_put_there_are_not_unpickled(
     assert isinstance(sent, OwnJob)
     place, s3 = parse_call_uri(sent.call), account.client("s3")
 
-    def read() -> covalent_cirro.partial_results.PartialResults:
+    def read() -> covalent_cirro.history.partial_results.PartialResults:
         return covalent_cirro.partial(waiting.id, node_id, executor=made)
 
     while len(await asyncio.to_thread(read)) < 3:
