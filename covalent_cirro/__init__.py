@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from covalent_cirro.cirro import CirroBatchExecutor as CirroBatchExecutor
     from covalent_cirro.errors import ElectronFailed as ElectronFailed
+    from covalent_cirro.history.partial_results import partial as partial
     from covalent_cirro.item_maps import item as item
     from covalent_cirro.item_maps import mapped as mapped
     from covalent_cirro.stored_values.storing import stored as stored
 
-__all__ = ["CirroBatchExecutor", "ElectronFailed", "__version__", "item", "mapped", "stored"]
+__all__ = ["CirroBatchExecutor", "ElectronFailed", "__version__", "item", "mapped", "partial", "stored"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("CirroBatchExecutor", "stored"):
+    if name in ("CirroBatchExecutor", "partial", "stored"):
         import covalent  # noqa: F401  (its plugin loader must see our module complete)
     if name == "CirroBatchExecutor":
         from covalent_cirro.cirro import CirroBatchExecutor
@@ -30,6 +31,10 @@ def __getattr__(name: str) -> Any:
         from covalent_cirro.stored_values.storing import stored
 
         return stored
+    if name == "partial":
+        from covalent_cirro.history.partial_results import partial
+
+        return partial
     if name == "ElectronFailed":
         from covalent_cirro.errors import ElectronFailed
 

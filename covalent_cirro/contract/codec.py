@@ -27,11 +27,11 @@ from covalent_cirro.contract.fields import Fields, listed, mapping, number, text
 from covalent_cirro.contract.limits import ID_CHARS, MAX_NUMBER
 from covalent_cirro.contract.maps import Span
 from covalent_cirro.contract.problems import ProtocolError
-from covalent_cirro.contract.references import Inline, Joined, NodeOutput
+from covalent_cirro.contract.references import Inline, Joined, JoinedParts, NodeOutput
 
 T = TypeVar("T")
 
-KEYS: dict[type, str] = {Inline: "inline", NodeOutput: "node", Joined: "bodies"}
+KEYS: dict[type, str] = {Inline: "inline", NodeOutput: "node", Joined: "bodies", JoinedParts: "parts"}
 """Types with one field, and its key, by which the members of a union are told apart."""
 
 COMPACT = (Span,)

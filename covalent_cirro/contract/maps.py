@@ -15,9 +15,9 @@ import itertools
 from typing import Annotated, Any, NamedTuple
 
 from covalent_cirro.contract.failure_kinds import Failure
-from covalent_cirro.contract.limits import INLINE_BYTES, MAX_ARGUMENTS, NAME_CHARS
+from covalent_cirro.contract.limits import INLINE_BYTES, MAX_ARGUMENTS, NAME_CHARS, URI_CHARS
 from covalent_cirro.contract.problems import ProtocolError
-from covalent_cirro.contract.references import Ref
+from covalent_cirro.contract.references import MAX_BODIES, Ref
 
 MAX_CHILDREN = 10_000
 """Most jobs of an array job (Batch User Guide, Array jobs)."""
@@ -37,6 +37,13 @@ MAX_CHUNKS = 4000
 
 MAX_FAILURES_TOLD = 1000
 """Items that failed of which an outcome says why; of the others it says that they failed."""
+
+DIGEST_BYTES = 16
+"""Bytes of the digest of an item (`Mapped.digests`): the beginning of a SHA-256."""
+
+MAX_RUNS = 50_000
+"""Most ranges of items that a call computes of a list whose other results are reused: 0.7 MB of its call, which each of
+its jobs reads."""
 
 ITEM_VARIABLE = "CIRRO_ITEM"
 """Variable of the electron's process while it computes an item: ``index/length``, both in the whole list."""
@@ -80,16 +87,49 @@ class MappedArgument(NamedTuple):
             raise ProtocolError(f"{path}.spans names a source that is not there")
 
 
+class ReusedItems(NamedTuple):
+    """Results of earlier maps that a map takes. The call computes the other items only, which are a list of their own.
+
+    Attributes:
+        length: Number of items of the whole list.
+        left: The items that the call computes, as ranges (first, stop) of the whole list, in order.
+        origin: URI of the call of the earlier map that most of the results are of.
+        sources: Bodies of results. The first one has small results that were not stored as blobs.
+        table: For each item of the whole list where its result is in the sources (`item_tables.ResultTable`).
+    """
+
+    length: Annotated[int, MAX_ITEMS]
+    left: Annotated[tuple[tuple[int, int], ...], MAX_RUNS]
+    origin: Annotated[str, URI_CHARS]
+    sources: Annotated[tuple[Ref, ...], MAX_BODIES]
+    table: Ref
+
+    @property
+    def reused_count(self) -> int:
+        """Number of items whose results are reused."""
+        return self.length - sum(stop - first for first, stop in self.left)
+
+    def check(self, path: str, _limit: Any) -> None:
+        """Refuse ranges that are no items of the whole list, in order."""
+        at = [0, *(each for pair in self.left for each in pair), self.length]
+        if at != sorted(at) or any(first == stop for first, stop in self.left):
+            raise ProtocolError(f"{path}.left are not ranges of the {self.length} items in order")
+
+
 class Mapped(NamedTuple):
     """What makes a task one that is called for each item.
 
     Attributes:
-        length: Number of items of the whole list, also where this call runs only some of them (a further try).
-        children: For each job of the array its items, as (first, stop) in the whole list: ``first <= i < stop``.
+        length: Number of items of the list, also where this call runs only some of them (a further try). Where results
+            of earlier maps are reused, the list has the other items only (``reused``).
+        children: For each job of the array its items, as (first, stop) in the list: ``first <= i < stop``.
         arguments: The mapped arguments; there is at least one.
         parallel: Number of items that a job computes at a time, each in a process of its own.
         on_error: ``"raise"``: an item that fails does not end the others; ``"stop"``: it ends its job; ``"return"``:
             the error is the item's result.
+        digests: `DIGEST_BYTES` for each item of the whole list, by which a later map finds items that are the same;
+            `None` in calls of older versions.
+        reused: Results of earlier maps that this map takes; `None` where the call computes the whole list.
     """
 
     length: Annotated[int, MAX_ITEMS]
@@ -97,9 +137,52 @@ class Mapped(NamedTuple):
     arguments: Annotated[tuple[MappedArgument, ...], MAX_ARGUMENTS]
     parallel: int = 1
     on_error: str = "raise"
+    digests: Ref | None = None
+    reused: ReusedItems | None = None
+
+    @property
+    def whole_length(self) -> int:
+        """Number of items of the whole list, with those whose results are reused."""
+        return self.length if self.reused is None else self.reused.length
+
+    def place_of(self, number: int) -> int:
+        """Index in the whole list of an item of the list that this call computes."""
+        if self.reused is None:
+            return number
+        for first, stop in self.reused.left:
+            if number < stop - first:
+                return first + number
+            number -= stop - first
+        return self.reused.length
+
+    def places_of(self, numbers: range) -> tuple[tuple[int, int], ...]:
+        """Ranges in the whole list of consecutive items of the list that this call computes."""
+        if self.reused is None:
+            return ((numbers.start, numbers.stop),)
+        found: list[tuple[int, int]] = []
+        at = 0
+        for first, stop in self.reused.left:
+            begin, end = max(numbers.start, at), min(numbers.stop, at + stop - first)
+            if begin < end:
+                found.append((first + begin - at, first + end - at))
+            at += stop - first
+        return tuple(found)
+
+    def number_at(self, index: int) -> int | None:
+        """Which item of the call's list an item of the whole list is; `None` where its result is reused."""
+        if self.reused is None:
+            return index
+        at = 0
+        for first, stop in self.reused.left:
+            if first <= index < stop:
+                return at + index - first
+            at += stop - first
+        return None
 
     def check(self, path: str, _limit: Any) -> None:
         """Refuse children without items, and arguments with spans for other children."""
+        if self.reused is not None and self.reused.length - self.reused.reused_count != self.length:
+            raise ProtocolError(f"{path}.reused.left are not the {self.length} items that are left")
         if not self.children or any(not first < stop <= self.length for first, stop in self.children):
             raise ProtocolError(f"{path}.children are not ranges of the {self.length} items")
         if any(stop - first > MAX_CHILD_ITEMS for first, stop in self.children):

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 from covalent_cirro.contract import limits, log_parts, texts
 from covalent_cirro.contract.failure_kinds import RUN_AGAIN, Failure
 from covalent_cirro.contract.fields import Fields, mapping, number, shown, text
-from covalent_cirro.contract.maps import ItemResults, Mapped
+from covalent_cirro.contract.maps import ItemResults, Mapped, ReusedItems
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.references import Input, Ref, StoredInput
 
@@ -289,6 +289,9 @@ class Reused(NamedTuple):
         at: Time at which the results were taken, in epoch seconds.
         nodes: The electrons; there is at least one.
         arguments: Summary of what the first electron was called with, as in `Task`.
+        items: For a map all of whose items are reused one by one, where their results are; `None` where the results
+            are those of the origin.
+        digests: With ``items``, what `maps.Mapped.digests` would be.
     """
 
     dispatch_id: str
@@ -298,6 +301,8 @@ class Reused(NamedTuple):
     at: Annotated[float, limits.LATEST_S]
     nodes: Annotated[tuple[ReusedNode, ...], limits.MAX_TASKS]
     arguments: Annotated[Arguments, _read_arguments] = ()
+    items: ReusedItems | None = None
+    digests: Ref | None = None
 
     def check(self, path: str, _limit: Any) -> None:
         """Refuse a document without electrons."""

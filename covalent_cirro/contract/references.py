@@ -81,5 +81,34 @@ class Joined(NamedTuple):
     bodies: Annotated[tuple[Ref, ...], MAX_BODIES]
 
 
-Input: TypeAlias = Blob | Inline | NodeOutput | Joined
+class BodyPart(NamedTuple):
+    """Some bytes of a body.
+
+    Attributes:
+        body: The body; a blob of it is stored as it is (codec ``raw``).
+        offset: Position of the first byte.
+        size: Number of bytes.
+    """
+
+    body: Ref
+    offset: int
+    size: int
+
+
+class JoinedParts(NamedTuple):
+    """A list whose body consists of parts of bodies: that of a map with reused results.
+
+    Attributes:
+        parts: In the order of the items; joined, they are the body of the list.
+    """
+
+    parts: Annotated[tuple[BodyPart, ...], MAX_BODIES]
+
+    @property
+    def bodies(self) -> tuple[Ref, ...]:
+        """The bodies that it has parts of, each once."""
+        return tuple(dict.fromkeys(each.body for each in self.parts))
+
+
+Input: TypeAlias = Blob | Inline | NodeOutput | Joined | JoinedParts
 """Reference to the pickle of an argument."""

@@ -28,12 +28,12 @@ from covalent_cirro.contract.maps import Mapped
 from covalent_cirro.contract.places import Location, location
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import Call, Package, Task, Tried
-from covalent_cirro.contract.references import Blob, Inline, Input, Joined, NodeOutput, Ref
+from covalent_cirro.contract.references import Blob, BodyPart, Inline, Input, Joined, JoinedParts, NodeOutput, Ref
 from covalent_cirro.contract.stored_references import StoredReference
 from covalent_cirro.covalent_server.assets import Group, Node
 from covalent_cirro.electron import cache_folder, called_with, local_packages, stored_inputs
 from covalent_cirro.electron.maps import map_plans
-from covalent_cirro.electron.maps.joined import JoinedLists
+from covalent_cirro.electron.maps.joined import JoinedLists, StoredList
 from covalent_cirro.electron.maps.map_plans import MapPlan
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.jobs.image_rules import Pickled
@@ -153,9 +153,9 @@ async def prepare_call(
     put = _Puts(store, folder, place, allowed)
     arguments = await asyncio.to_thread(called_with.read, group)
 
-    def in_parts(path: str) -> tuple[Ref, ...] | None:
-        bodies = joined.find(path, place.bucket, place.prefix) if joined is not None else None
-        return bodies if bodies is not None and put.takes(bodies) else None
+    def in_parts(path: str) -> StoredList | None:
+        stored = joined.find(path, place.bucket, place.prefix) if joined is not None else None
+        return stored if stored is not None and put.takes(stored.bodies) else None
 
     async def task(spec: ElectronSpec) -> Task:
         node = group.nodes[spec.node_id]
@@ -164,17 +164,15 @@ async def prepare_call(
             if node_id in inside:
                 return NodeOutput(node_id)
             path = group.inputs[node_id]
-            bodies = in_parts(path)
-            return Joined(bodies) if bodies is not None else await put(path, is_tobj=True)
+            stored = in_parts(path)
+            return _input_of(stored) if stored is not None else await put(path, is_tobj=True)
 
         async def items() -> Mapped | None:
             if plan is None:
                 return None
-            return await map_plans.mapped(
-                plan,
-                lambda each: in_parts(each.path),
-                lambda each: put(each.path, is_tobj=each.is_tobj, as_it_is=True),
-            )
+            if plan.reuse is not None:
+                put.keys += [place.blob_key(blob.sha256) for blob in plan.reuse.blobs]
+            return await map_plans.mapped(plan, lambda each: in_parts(each.path), put)
 
         async def hooks_of(node: Node) -> Ref:
             put.references |= dict.fromkeys(await asyncio.to_thread(stored_inputs.in_hooks, node.paths["hooks"]))
@@ -202,7 +200,7 @@ async def prepare_call(
     async def package(item: str) -> Package:
         path = await asyncio.to_thread(local_packages.locate, item)
         archive = await asyncio.to_thread(local_packages.pack, path, folder)
-        return Package(path.stem if path.suffix == ".py" else path.name, await put(archive, is_tobj=False))
+        return Package(local_packages.name_of(path), await put(archive, is_tobj=False))
 
     tasks, archives = await asyncio.gather(
         asyncio.gather(*map(task, specs)), asyncio.gather(*map(package, settings.local_packages))
@@ -248,10 +246,30 @@ def _blobs(call: Call) -> list[Blob]:
     for task in call.tasks:
         refs += [task.function, task.hooks]
         for given in (*task.args, *task.kwargs.values()):
-            refs += given.bodies if isinstance(given, Joined) else [given]
-        for argument in task.mapped.arguments if task.mapped is not None else ():
-            refs += argument.sources
+            refs += given.bodies if isinstance(given, (Joined, JoinedParts)) else [given]
+        if task.mapped is not None:
+            refs += references_of(task.mapped)
     return [ref for ref in refs if isinstance(ref, Blob)]
+
+
+def _input_of(stored: StoredList) -> Joined | JoinedParts:
+    if stored.parts is None:
+        return Joined(stored.bodies)
+    return JoinedParts(tuple(_part_of(stored.bodies[each.source], each.offset, each.size) for each in stored.parts))
+
+
+def _part_of(body: Ref, offset: int, size: int) -> BodyPart:
+    """Some bytes of a body. Of one that is in the document, the document has no more than these."""
+    if isinstance(body, Inline):
+        return BodyPart(Inline(body.data[offset : offset + size]), 0, size)
+    return BodyPart(body, offset, size)
+
+
+def references_of(mapped: Mapped) -> list[Ref]:
+    """What a call names for its map."""
+    refs = [ref for argument in mapped.arguments for ref in argument.sources]
+    refs += [mapped.digests] if mapped.digests is not None else []
+    return refs + ([*mapped.reused.sources, mapped.reused.table] if mapped.reused is not None else [])
 
 
 async def _no_hooks() -> Ref:

@@ -71,6 +71,11 @@ def locate(item: str) -> Path:
     return Path(spec.origin).resolve()
 
 
+def name_of(path: Path) -> str:
+    """The import name of a package that `locate` found."""
+    return path.stem if path.suffix == ".py" else path.name
+
+
 def _importable(item: str, path: Path) -> Path:
     name = path.stem if path.is_file() else path.name
     is_module = path.suffix == ".py" if path.is_file() else (path / "__init__.py").exists()

@@ -24,7 +24,8 @@ from covalent_cirro.electron.call_writer import earlier_tries
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.handover import EndedHostNodes, EndedJob, Polled, ReusedResults
 from covalent_cirro.electron.maps import recognition
-from covalent_cirro.electron.maps.map_results import write_map
+from covalent_cirro.electron.maps.joined import StoredList
+from covalent_cirro.electron.maps.map_results import write_map, write_reused
 from covalent_cirro.electron.patience import retry_until_fixed
 from covalent_cirro.electron.result_writer import Received, read_outcome, return_error, write_failure, write_results
 from covalent_cirro.electron.reuse import taking
@@ -102,12 +103,16 @@ async def _write_reused(
     engine: Engine, settings: Settings, place: Location, nodes: Mapping[int, Node]
 ) -> list[Received]:
     """Write the results of earlier work. Where they are, the electron's own document says, not who sent the data."""
-    origin, outcome = await taking.outcome_of(engine, place)
+    reused = await taking.document(engine, place)
+    if reused.items is not None:
+        (node,) = nodes.values()
+        return [await write_reused(engine, settings, place, node, reused.items)]
+    origin, outcome = await taking.outcome_of(engine, reused)
     explainer = _Explainer(engine, settings, None, outcome)
     received = await write_results(engine.store, origin, outcome, nodes, explainer)
     for result in outcome.results:
         if result.items is not None:  # who needs the list need not upload it
-            bodies = tuple(chunk.body for chunk in result.items.chunks)
+            bodies = StoredList(tuple(chunk.body for chunk in result.items.chunks))
             engine.joined.remember(nodes[result.node_id].paths["output"], bodies, origin.bucket, origin.prefix)
     return received
 

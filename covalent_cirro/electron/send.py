@@ -16,7 +16,7 @@ from typing import Any
 from covalent._shared_files import TaskCancelledError
 
 from covalent_cirro.aws.batch import Submission, job_name, tag_value
-from covalent_cirro.aws.image_labels import FRESH_S, REFUSED_FRESH_S
+from covalent_cirro.aws.image_labels import FRESH_S
 from covalent_cirro.aws.sessions import access_of
 from covalent_cirro.contract.places import call_argument
 from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER
@@ -39,6 +39,7 @@ from covalent_cirro.electron.handover import (
 )
 from covalent_cirro.electron.launches import Launch, find, is_expected
 from covalent_cirro.electron.maps import inputs
+from covalent_cirro.electron.maps.map_plans import MapPlan
 from covalent_cirro.electron.patience import retry_until_fixed
 from covalent_cirro.electron.resume import adoption
 from covalent_cirro.electron.reuse import taking
@@ -113,7 +114,7 @@ async def send_job(
         pickled, covalent = await asyncio.gather(pickled_by(group, specs), asyncio.to_thread(assets.check_version))
         allowed = image_check(engine, settings, pickled)
 
-        async def prepare(max_age_s: float) -> Written:
+        async def prepare(max_age_s: float, plan: MapPlan | None) -> Written:
             return await prepare_call(
                 engine.store,
                 settings,
@@ -133,18 +134,17 @@ async def send_job(
         if earlier is not None:
             # Before anything is stored: an error in the id of the earlier dispatch costs nothing then.
             await launch.unless_cancelled(earlier.load())
-            prepared = await launch.unless_cancelled(prepare(REFUSED_FRESH_S))
-            taken = await launch.unless_cancelled(
-                taking.take(engine, earlier, prepared.location, prepared.call, group.lattice)
+            reused = await launch.unless_cancelled(
+                taking.reuse(engine, settings, earlier, plan, prepare, group.lattice)
             )
-            if isinstance(taken, Taken):
-                return _show_reused(launch, taken)
-            prepared = prepared._replace(call=prepared.call._replace(not_reused=taken.why))
+            if isinstance(reused, Taken):
+                return _show_reused(launch, reused)
+            prepared = reused
 
         async def store() -> Written:
             if begun is not None:
                 return begun
-            written = prepared or await prepare(FRESH_S)
+            written = prepared or await prepare(FRESH_S, plan)
             await store_call(engine.store, written, allowed)
             in_image = engine.images.modules(settings.container_image_uri)
             missing = await missing_modules.find(settings, group, written.call, in_image)

@@ -80,7 +80,7 @@ def stop(account: Account, wanted: Wanted, by: str) -> ItemStop:
         electron.node_id,
         electron.name,
         wanted.item or 0,
-        mapped.length,
+        mapped.whole_length,
         "",
         len(mapped.children),
         first,
@@ -99,7 +99,8 @@ def stop(account: Account, wanted: Wanted, by: str) -> ItemStop:
     job_id = parent.job_id if alone else f"{parent.job_id}:{number}"
     found = found._replace(job_id=job_id)
     record = next(iter(batch_jobs.describe(account, [job_id])), parent)
-    if found.item < first + found.done:
+    item = mapped.number_at(found.item)
+    if item is not None and item < first + found.done:
         return found._replace(end=DONE, words=record.state if record.has_ended else "")
     if record.has_ended:
         reason = record.detail.status_reason

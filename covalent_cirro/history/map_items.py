@@ -16,6 +16,7 @@ from covalent_cirro.history.names import Wanted
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs import map_progress
 from covalent_cirro.jobs.map_progress import ItemCounts, JobItems
+from covalent_cirro.jobs.reuse_texts import reused_text
 from covalent_cirro.jobs.states import JobState
 
 COUNT_S = 5.0
@@ -147,12 +148,18 @@ def job_of_item(electron: Electron, wanted: Wanted) -> tuple[CallHistory, Mapped
         own = of.call.tasks[0].mapped if of.call is not None and of.call.tasks else None
         if own is None:
             continue
+        item = own.number_at(wanted.item)
         for number, (first, stop) in enumerate(own.children):
-            if first <= wanted.item < stop:
+            if item is not None and first <= item < stop:
                 return of, own, number
     name = f"{electron.name} {wanted._replace(item=None)}"
+    if mapped is not None and mapped.reused is not None and wanted.item < mapped.whole_length:
+        raise NoSuchElectron(
+            f"{name}: no job computes item {wanted.item}, whose result is that of an earlier map "
+            f"({reused_text(mapped.reused)})."
+        )
     if mapped is not None:
-        raise NoSuchElectron(f"{name} has no item {wanted.item}: its items are 0 to {mapped.length - 1}.")
+        raise NoSuchElectron(f"{name} has no item {wanted.item}: its items are 0 to {mapped.whole_length - 1}.")
     if any(call is not None for call in calls):
         raise NoSuchElectron(f"{name} is no map, and has no items: write {wanted._replace(item=None)}.")
     raise NoSuchElectron(f"{name}: its call, which says which job computes item {wanted.item}, is not there any more.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from covalent_cirro.contract.maps import ReusedItems
 from covalent_cirro.contract.places import Location, parse_call_uri
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import Reused
@@ -25,7 +26,44 @@ def origin_text(reused: Reused) -> str:
         origin = parse_call_uri(reused.origin)
     except ProtocolError:
         return f"reused from job {reused.job_id}"
+    if reused.items is not None:
+        return reused_text(reused.items)
     return f"reused from job {reused.job_id} of dispatch {origin.dispatch_id}, node {origin.node_id}"
+
+
+def reused_text(items: ReusedItems) -> str:
+    """How many items of a map are reused: ``9,990 of 10,000 items reused from DISPATCH:NODE``."""
+    return f"{items.reused_count:,} of {items.length:,} items reused from {_electron(items.origin)}"
+
+
+def items_not_reused(count: int, without_result: int, length: int, origin: str) -> str:
+    """Why some items of a map are computed, although others are reused.
+
+    Args:
+        count: Number of items that are computed.
+        without_result: How many of them were in the earlier map, and have no result there that can be reused.
+        length: Number of items of the whole list.
+        origin: URI of the call of the earlier map.
+    """
+    reasons = []
+    if count > without_result:
+        reasons.append(f"{count - without_result:,} {_are(count - without_result)} not in the earlier dispatch")
+    if without_result:
+        reasons.append(f"{without_result:,} without a result there that can be reused")
+    rest = f"{length - count:,} of {length:,} items reused from {_electron(origin)}"
+    return f"{count:,} of {length:,} items ({', '.join(reasons)}). {rest}"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _electron(origin: str) -> str:
+    try:
+        place = parse_call_uri(origin)
+    except ProtocolError:
+        return "an earlier map"
+    return f"{place.dispatch_id}:{place.node_id}"
 
 
 def checked_origin(place: Location, reused: Reused) -> Location:

@@ -28,9 +28,10 @@ class Share(NamedTuple):
     Attributes:
         name: Name of the electron, for messages.
         covalent: Version of Covalent on the server, for messages.
-        first: The first item, in the whole list.
+        first: The first item, in the list that the call computes.
         stop: The item after the last.
         skip: Number of items of the files before the first.
+        places: The items of the job, with those before the first, as ranges (first, stop) of the whole list.
         length: Number of items of the whole list.
         items: For each mapped argument the path of the pickle of the list of its items.
         parallel: Number of items to compute at a time, each in a process of its own.
@@ -44,6 +45,7 @@ class Share(NamedTuple):
     first: int
     stop: int
     skip: int
+    places: list[list[int]]
     length: int
     items: dict[str, str]
     parallel: int
@@ -105,6 +107,7 @@ class ItemFunction:
             message = f"the function of {share.name!r} is not one of a mapped electron: it has no {ITEM_FUNCTION}"
             raise NoResult(Failure(Kind.UNREADABLE, message))
         self._inputs = Inputs(share)
+        self._indexes = [index for first, stop in share.places for index in range(first, stop)]
 
     def reopen(self) -> None:
         """Open the items anew, in a process that was forked: a file that is open has one position for both."""
@@ -120,12 +123,13 @@ class ItemFunction:
             NoResult: The disk is full, or the job is being stopped: the item has no result.
         """
         began = time.monotonic()
-        os.environ[ITEM_VARIABLE] = f"{item}/{self._share.length}"
+        index = self._indexes[item - self._share.first + self._share.skip]
+        os.environ[ITEM_VARIABLE] = f"{index}/{self._share.length}"
         with results.writing():
-            failure = self._try(item, body)
+            failure = self._try(item, index, body)
             if failure is not None and os.path.exists(os.path.join(self._share.control, CHECKPOINT_GOING)):
-                raise NoResult(_stopped(item, failure))
-            not_fetched = self._end_checkpoint(item)
+                raise NoResult(_stopped(index, failure))
+            not_fetched = self._end_checkpoint(index)
             if failure is not None and not not_fetched:
                 from covalent_cirro.runner import stored_blobs
 
@@ -133,38 +137,38 @@ class ItemFunction:
             if failure is not None and not_fetched:
                 raise NoResult(Failure(Kind.FETCH, not_fetched))  # whatever it raised: another attempt may succeed
             if failure is not None:
-                nested.append_item(body, lambda file: file.write(self._instead(item, failure)))
+                nested.append_item(body, lambda file: file.write(self._instead(index, failure)))
             body.flush()
         return round(time.monotonic() - began, 3), failure
 
-    def _end_checkpoint(self, item: int) -> str:
+    def _end_checkpoint(self, index: int) -> str:
         """Tell the supervisor that an item has ended, if the item has asked for its checkpoint.
 
         Returns:
             Why the checkpoint could not be fetched; empty otherwise.
         """
         control, answer = self._share.control, b""
-        if os.path.exists(os.path.join(control, ITEM_FOLDER.format(item))):
+        if os.path.exists(os.path.join(control, ITEM_FOLDER.format(index))):
             from covalent_cirro.runner.checkpoints import link
 
             with contextlib.suppress(OSError), link.connect(control, CHECKPOINT_SOCKET) as connection:
-                connection.sendall(f"done {item}\n".encode())
+                connection.sendall(f"done {index}\n".encode())
                 while data := connection.recv(1024):
                     answer += data
         found: str = json.loads(answer).get("fetch_failed", "") if answer else ""
         return found
 
-    def _try(self, item: int, body: BinaryIO) -> Failure | None:
+    def _try(self, item: int, index: int, body: BinaryIO) -> Failure | None:
         share = self._share
         stage = Stage(Kind.UNREADABLE, "")
 
         def reading(name: str) -> None:
             nonlocal stage
-            stage = Stage(Kind.UNREADABLE, f"unpickling item {item} of the argument {name!r} of {share.name!r}")
+            stage = Stage(Kind.UNREADABLE, f"unpickling item {index} of the argument {name!r} of {share.name!r}")
 
         try:
             values = self._inputs.of(item, reading)
-            stage = Stage(Kind.RAISED, f"item {item} of {share.name!r}")
+            stage = Stage(Kind.RAISED, f"item {index} of {share.name!r}")
             value = self._call(values)
         except BaseException as error:
             return failures.explain(error, stage, share.covalent)
@@ -182,14 +186,14 @@ class ItemFunction:
             if os.getpid() != me:
                 os._exit(0)  # the function forked, and its copy returned here too
 
-    def _instead(self, item: int, failure: Failure) -> bytes:
+    def _instead(self, index: int, failure: Failure) -> bytes:
         if self._share.on_error != "return":
             return NONE
-        text = f"Item {item} of {self._share.name!r} failed: {failure.message}"
+        text = f"Item {index} of {self._share.name!r} failed: {failure.message}"
         return pickle_of_failed(f"{text}\n\n{failure.traceback}".strip())
 
 
-def _stopped(item: int, failure: Failure) -> Failure:
+def _stopped(index: int, failure: Failure) -> Failure:
     """The failure of a job that is being stopped: an item may fail for that reason, so the next attempt computes it."""
-    message = f"item {item} ended while the job was being stopped, or its host was going: {failure.message}"
+    message = f"item {index} ended while the job was being stopped, or its host was going: {failure.message}"
     return failure._replace(kind=Kind.TERMINATED, message=message)

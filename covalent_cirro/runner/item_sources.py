@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from covalent_cirro.contract import nested
 from covalent_cirro.contract.maps import Mapped, MappedArgument, Span
 from covalent_cirro.contract.places import Location
-from covalent_cirro.contract.references import Blob, Inline, Input, Ref
+from covalent_cirro.contract.references import Blob, Inline, Input, Joined, JoinedParts
 from covalent_cirro.runner.s3 import answers
 from covalent_cirro.runner.s3.blob_transfer import BlobError, Wait
 
@@ -160,22 +160,34 @@ def _finish(piece: _Piece, file: BinaryIO, wait: Wait) -> None:
     os.unlink(piece.path)
 
 
-def join_bodies(bodies: Iterable[Ref], paths: Mapping[Input, str], path: str) -> None:
+def join(of: Joined | JoinedParts, paths: Mapping[Input, str], path: str) -> None:
     """Write the pickle of a list from its bodies, without unpickling an item.
 
     Args:
-        bodies: Joined, the body of the list.
+        of: The bodies, or parts of them.
         paths: Paths of the decoded blobs.
         path: The file to write.
     """
     with open(path, "wb") as file:
         file.write(nested.LIST_HEAD)
-        for body in bodies:
+        for body, offset, size in of.parts if isinstance(of, JoinedParts) else ((each, 0, -1) for each in of.bodies):
             if isinstance(body, Inline):
-                file.write(body.data)
-            else:
+                file.write(body.data[offset:] if size < 0 else body.data[offset : offset + size])
+            elif size < 0:
                 append_file(file, paths[body])
+            else:
+                _append_part(file, paths[body], offset, size)
         file.write(nested.LIST_TAIL)
+
+
+def _append_part(to: BinaryIO, path: str, offset: int, size: int) -> None:
+    with open(path, "rb") as source:
+        source.seek(offset)
+        while size and (data := source.read(min(size, _COPY_BYTES))):
+            to.write(data)
+            size -= len(data)
+    if size:
+        raise BlobError("a part of a list is beyond the end of the blob that has it")
 
 
 def append_file(to: BinaryIO, path: str) -> None:

@@ -88,7 +88,8 @@ class MappedJob:
             "first": self._chunks.next,
             "stop": self._chunks.next if stopped else place.stop,
             "skip": self._chunks.done,
-            "length": mapped.length,
+            "places": mapped.places_of(range(place.first, place.stop)),
+            "length": mapped.whole_length,
             "items": self._items,
             "parallel": max(1, mapped.parallel),
             "on_error": mapped.on_error,
@@ -106,8 +107,9 @@ class MappedJob:
         items = self._chunks.running()
         if not items:
             return failure
-        which = f"item {items[0]}" if len(items) == 1 else f"the items {', '.join(map(str, items))}"
-        return failure._replace(message=f"{failure.message}. It was computing {which} of {self._mapped.length}")
+        indexes = [self._mapped.place_of(item) for item in items]
+        which = f"item {indexes[0]}" if len(items) == 1 else f"the items {', '.join(map(str, indexes))}"
+        return failure._replace(message=f"{failure.message}. It was computing {which} of {self._mapped.whole_length}")
 
     def finish(self, *, again: bool) -> None:
         """Store the rest of the results; ``again`` says whether another attempt may need them.
@@ -124,5 +126,5 @@ class MappedJob:
             return None
         first, count = results.failures[0], self._place.stop - self._place.first
         number = f"{results.failed_count} of {count} items failed" if count > 1 else "the item failed"
-        message = f"{number}; item {first.item}: {first.failure.message}"
+        message = f"{number}; item {self._mapped.place_of(first.item)}: {first.failure.message}"
         return Failure(Kind.ITEMS, message, first.failure.traceback)

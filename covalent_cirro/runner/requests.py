@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from covalent_cirro.contract.protocol import Call, Task
-from covalent_cirro.contract.references import Blob, Inline, Input, Joined, NodeOutput
+from covalent_cirro.contract.references import Blob, Inline, Input, Joined, JoinedParts, NodeOutput
 
 
 def blobs_of(call: Call) -> list[Blob]:
@@ -22,10 +22,10 @@ def blobs_of(call: Call) -> list[Blob]:
     return [ref for ref in refs if isinstance(ref, Blob)]
 
 
-def joined_of(call: Call) -> list[Joined]:
+def joined_of(call: Call) -> list[Joined | JoinedParts]:
     """All inputs of a call that are results of mapped electrons."""
     inputs = (ref for task in call.tasks for ref in (*task.args, *task.kwargs.values()))
-    return [ref for ref in inputs if isinstance(ref, Joined)]
+    return [ref for ref in inputs if isinstance(ref, (Joined, JoinedParts))]
 
 
 def build(

@@ -241,7 +241,7 @@ class Supervisor:
             from covalent_cirro.runner import item_sources
 
             path = os.path.join(self._folder, f"joined-{number}.pickle")
-            item_sources.join_bodies(joined.bodies, paths, path)
+            item_sources.join(joined, paths, path)
             paths[joined] = path
         if self._items is not None:
             self._items.fetch(self._loaded, self._wait)
@@ -260,8 +260,10 @@ class Supervisor:
 
     def _items_stored(self, stop: int) -> None:
         """Results of all items before ``stop`` are in S3: their checkpoints are not needed any more."""
+        assert self._mapped is not None
+        index = self._mapped.place_of(stop)
         for checkpoint in self._checkpoints:
-            checkpoint.remove_done(stop)
+            checkpoint.remove_done(index)
 
     # --- the electrons ---
 

@@ -77,6 +77,38 @@ def test_a_map_feeds_a_map_and_an_electron(stack: Stack) -> None:
     assert "RUNNING" not in cirro(stack, "jobs", "--all", "--dispatch", result.dispatch_id)
 
 
+def test_only_the_items_that_were_edited_are_computed(stack: Stack) -> None:
+    """By a dispatch that reuses an earlier one; each call of the function prints. Results can be read by item."""
+
+    def square(x: int) -> int:
+        print("computes", x)
+        return x * x
+
+    def flow_of(**options: Any) -> Any:
+        electron = ct.electron(square, executor=CirroBatchExecutor(vcpu=1, memory=0.5, array_size=3, **options))
+        return ct.lattice(lambda xs: mapped("x")(electron)(x=xs))
+
+    def run(options: dict[str, Any], xs: list[int]) -> tuple[Any, int, list[str]]:
+        result = dispatched(flow_of(**options), xs)
+        (node,) = [each for each in result.get_all_node_results() if each["node_name"] == "square"]
+        computed = [line for line in node["stdout"].splitlines() if line.startswith("computes")]
+        return result, node["node_id"], computed
+
+    before, node_id, computed = run({}, list(range(12)))
+    assert before.result == [x * x for x in range(12)]
+    assert len(computed) == 12
+    edited = [11, 100, *range(1, 8), 200, 0]
+    after, again_id, computed = run({"reuse_from": before.dispatch_id}, edited)
+    assert after.result == [x * x for x in edited]
+    assert computed == ["computes 100", "computes 200"]
+    shown = " ".join(cirro(stack, "show", f"{after.dispatch_id}:{again_id}").split())
+    assert f"9 of 11 items reused from {before.dispatch_id}:{node_id}" in shown
+    script = "import sys, covalent_cirro; print(dict(covalent_cirro.partial(sys.argv[1], int(sys.argv[2]))))"
+    command = [sys.executable, "-c", script, after.dispatch_id, str(again_id)]
+    done = subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == str(dict(enumerate(after.result)))
+
+
 def test_the_errors_of_items_are_in_the_error_of_the_electron(stack: Stack) -> None:
     """Or they are values, and the lattice goes on."""
     options = {"vcpu": 1, "memory": 0.5, "array_size": 2}

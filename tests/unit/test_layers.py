@@ -23,6 +23,7 @@ PURE_ROOMS = {"contract", "jobs", "settings", "errors"}
 PURE_MAY_IMPORT = {
     *(
         "__future__",
+        "array",
         "base64",
         "binascii",
         "codecs",
@@ -63,6 +64,7 @@ UNPICKLES = {
     "covalent_server.client": "a client's process: it reads a lattice from the user's file",
     "electron.without_server": "the caller's own process, which wants the result",
     "item_maps": "a process that builds a lattice: it pickles the items of a list",
+    "history.partial_results": "the process of the user who asks for the results of a map",
     "stored_values.packing": "the process of the user who stores a value: it pickles",
 }
 """Modules outside the runner that may unpickle, and whose process that is."""

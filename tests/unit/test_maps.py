@@ -39,10 +39,10 @@ from covalent_cirro.contract.references import Blob, Inline
 from covalent_cirro.contract.stored_references import StoredReference
 from covalent_cirro.electron.maps import map_tries, recognition, shares
 from covalent_cirro.electron.maps.child_ends import ChildEnd, ChildEnds, MapTry, jobs_of
-from covalent_cirro.electron.maps.joined import JoinedLists
+from covalent_cirro.electron.maps.joined import JoinedLists, StoredList
 from covalent_cirro.electron.maps.list_writer import ListWriter
 from covalent_cirro.electron.maps.map_logs import LOG_BYTES, MapLog
-from covalent_cirro.electron.maps.shares import BodyPart
+from covalent_cirro.electron.maps.shares import SourcePart
 from covalent_cirro.errors import NoSuchElectron, OutcomeError, SettingsError
 from covalent_cirro.history.find import CallHistory, Electron
 from covalent_cirro.history.map_items import job_of_item
@@ -278,7 +278,7 @@ def test_the_spans_of_a_share_are_its_bytes(sizes: list[int], jobs: int, data: s
     body = os.urandom(ends[-1])
     cuts = sorted({0, ends[-1], *data.draw(st.lists(st.integers(0, ends[-1]), max_size=5))})
     sources = [b"head" * i + body[a:b] for i, (a, b) in enumerate(itertools.pairwise(cuts))]
-    parts = [BodyPart(i, 4 * i, b - a) for i, (a, b) in enumerate(itertools.pairwise(cuts))]
+    parts = [SourcePart(i, 4 * i, b - a) for i, (a, b) in enumerate(itertools.pairwise(cuts))]
     ranges = shares.shared(len(sizes), jobs)
     found = [
         b"".join(sources[each.source][each.offset : each.offset + each.size] for each in spans)
@@ -345,7 +345,7 @@ def test_joined_lists_are_known_by_their_files(tmp_path: Path) -> None:
     path, now = tmp_path / "list", [0.0]
     lists = JoinedLists(lambda: now[0])
     path.write_bytes(b"one")
-    bodies = (Blob("0" * 64, 3, "raw", 3),)
+    bodies = StoredList((Blob("0" * 64, 3, "raw", 3),))
     lists.remember(str(path), bodies, "bucket", "prefix/")
     assert lists.find(str(path), "bucket", "prefix/") == bodies
     assert lists.find(str(path), "other", "prefix/") is None

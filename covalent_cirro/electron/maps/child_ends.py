@@ -48,6 +48,7 @@ class ChildJob(NamedTuple):
         place: Where it writes its outcome.
         job_id: Its id; empty where the parent's is not known.
         parent: The array job, or the job itself, after its end; `None` where AWS Batch does not know it any more.
+        mapped: What its call says of the map.
     """
 
     number: int
@@ -57,6 +58,14 @@ class ChildJob(NamedTuple):
     place: Location
     job_id: str
     parent: JobDetail | None
+    mapped: Mapped
+
+    @property
+    def items(self) -> str:
+        """Its items, in words, by their indexes in the whole list."""
+        places = self.mapped.places_of(range(self.first, self.stop))
+        first, stop = places[0][0], places[-1][1]
+        return f"item {first}" if stop == first + 1 else f"items {first}-{stop - 1}"
 
 
 class ChildEnd(NamedTuple):
@@ -103,7 +112,7 @@ class ChildEnd(NamedTuple):
         failure = self.result.failure if self.result is not None else None
         outcome, problem = self.outcome, self.problem
         if outcome is not None and (failure is None or failure.kind == Kind.ITEMS):
-            problem = f"the job ended without results of the items from {self.done} on"
+            problem = f"the job ended without results of the items from {self.job.mapped.place_of(self.done)} on"
         return Evidence(
             self.detail,
             failure=failure,
@@ -156,10 +165,17 @@ def jobs_of(tries: Sequence[MapTry]) -> list[ChildJob]:
 def _of_try(of: MapTry) -> list[ChildJob]:
     if len(of.mapped.children) == 1:
         ((first, stop),) = of.mapped.children
-        return [ChildJob(0, first, stop, stop, of.place, of.job_id, of.parent)]
+        return [ChildJob(0, first, stop, stop, of.place, of.job_id, of.parent, of.mapped)]
     return [
         ChildJob(
-            index, first, stop, stop, of.place.child(index), f"{of.job_id}:{index}" if of.job_id else "", of.parent
+            index,
+            first,
+            stop,
+            stop,
+            of.place.child(index),
+            f"{of.job_id}:{index}" if of.job_id else "",
+            of.parent,
+            of.mapped,
         )
         for index, (first, stop) in enumerate(of.mapped.children)
     ]

@@ -25,12 +25,12 @@ from covalent_cirro.contract.maps import MAX_CHILD_ITEMS, MAX_ITEMS
 from covalent_cirro.contract.stored_references import MAX_CHARS, VALUE, StoredReference
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group
-from covalent_cirro.electron import cache_folder, host_process, stored_inputs
+from covalent_cirro.electron import cache_folder, host_process, local_packages, stored_inputs
 from covalent_cirro.electron.call_writer import ElectronSpec
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.host_process import BrokenProcess
 from covalent_cirro.electron.launches import Launch
-from covalent_cirro.electron.maps import recognition, shares
+from covalent_cirro.electron.maps import item_digests, recognition, shares
 from covalent_cirro.electron.maps.map_plans import ListFile, MapPlan
 from covalent_cirro.electron.result_writer import open_untrusted
 from covalent_cirro.errors import SettingsError
@@ -79,11 +79,29 @@ async def planned(
             "turn off task packing (ct.set_config('sdk.task_packing', 'false'))."
         )
     (spec,) = specs
+    scratch = await asyncio.to_thread(cache_folder.scratch, settings.cache_dir)
     with contextlib.ExitStack() as files:
+        with local_files.errors_about(scratch):
+            os.makedirs(scratch, exist_ok=True)
+            folder = files.enter_context(tempfile.TemporaryDirectory(prefix="cirro-items-", dir=scratch))
         lists = {
-            name: await _list_of(engine, launch, settings, group, spec, name, files) for name in names[spec.node_id]
+            name: await _list_of(engine, launch, settings, group, spec, name, folder) for name in names[spec.node_id]
         }
-        yield _plan(settings, _called(group, spec), lists)
+        plan = _plan(settings, _called(group, spec), lists)
+        function = group.nodes[spec.node_id].paths["function"]
+        yield await asyncio.to_thread(_with_digests, plan, folder, settings, function) if plan.length else plan
+
+
+def _with_digests(plan: MapPlan, folder: str, settings: Settings, function: str) -> MapPlan:
+    packages = {local_packages.name_of(local_packages.locate(each)) for each in settings.local_packages}
+    with local_files.errors_about(function), open(function, "rb") as file:
+        pickled = tobj.PickleFile(file, tobj.read_header(file)).read(item_digests.SMALL_BYTES + 1) or b""
+    known = pickled if len(pickled) <= item_digests.SMALL_BYTES else b""
+    digests = item_digests.of_lists(list(plan.lists.values()), packages, known)
+    path = os.path.join(folder, "digests")
+    with local_files.errors_about(path), open(path, "wb") as file:
+        file.write(digests.data)
+    return plan._replace(folder=folder, digests=path, need_modules=digests.need_modules)
 
 
 def _plan(settings: Settings, electron: str, lists: Mapping[str, ListFile]) -> MapPlan:
@@ -120,7 +138,7 @@ async def _list_of(
     group: Group,
     spec: ElectronSpec,
     name: str,
-    files: contextlib.ExitStack,
+    folder: str,
 ) -> ListFile:
     path = group.inputs.get(spec.kwargs[name]) if name in spec.kwargs else None
     if path is None:
@@ -131,10 +149,8 @@ async def _list_of(
     ends = await asyncio.to_thread(_ends, path)
     if ends is not None:
         return ListFile(path, True, ends)
-    folder = await asyncio.to_thread(cache_folder.scratch, settings.cache_dir)
     with local_files.errors_about(folder):
-        os.makedirs(folder, exist_ok=True)
-        place = files.enter_context(tempfile.TemporaryDirectory(prefix="cirro-items-", dir=folder))
+        place = tempfile.mkdtemp(dir=folder)
     what = f"{_called(group, spec)} is mapped over {name!r}"
     given = await asyncio.to_thread(_reference_in, path)
     ref = {"tobj": path} if given is None else {"pickle": await _fetch(engine, settings, given, place, what)}

@@ -23,6 +23,7 @@ KEPT_BYTES = 4 * 1024 * 1024
 """Most bytes of small results that are kept in memory for who needs the list."""
 
 _SCAN_BYTES = 4096
+_COPY_BYTES = 1024 * 1024
 
 
 class ListWriter:
@@ -73,6 +74,24 @@ class ListWriter:
         self._ends.append((stop, self._size))
         self._keep(Chunk(first, stop, body))
 
+    def copy(self, source: BinaryIO, offset: int, size: int, stop: int) -> None:
+        """Append bytes of a file, which are no chunk.
+
+        Args:
+            source: The file.
+            offset: Position of the first byte.
+            size: Number of bytes.
+            stop: The item after the last one of the bytes.
+        """
+        source.seek(offset)
+        left = size
+        while left and (data := source.read(min(left, _COPY_BYTES))):
+            self._write(data)
+            left -= len(data)
+        self._size += size
+        self._ends.append((stop, self._size))
+        self.chunks = None
+
     def _keep(self, chunk: Chunk) -> None:
         """Remember a chunk; small ones that follow one another become one."""
         if self.chunks is None:
@@ -122,14 +141,19 @@ class ListWriter:
         Raises:
             OutcomeError: A job has stored something else than the results of its items.
         """
-        with local_files.errors_about(path), open(path, "rb") as file:
-            raw = tobj.PickleFile(file, tobj.read_header(file))
-            ends = nested.item_ends(cast(BinaryIO, io.BufferedReader(raw, _SCAN_BYTES)))
+        ends = item_ends(path)
         if ends is None or len(ends) != length or any(ends[stop - 1] != size for stop, size in self._ends):
             raise OutcomeError(
                 f"The results of the {length:,} items were refused: the jobs have not stored one result for each item. "
                 "Somebody else may have written to the bucket: look at what ran with the same job role."
             )
+
+
+def item_ends(path: str) -> list[int] | None:
+    """Where each item ends in the body of the list in a TransportableObject; `None` for any other value."""
+    with local_files.errors_about(path), open(path, "rb") as file:
+        raw = tobj.PickleFile(file, tobj.read_header(file))
+        return nested.item_ends(cast(BinaryIO, io.BufferedReader(raw, _SCAN_BYTES)))
 
 
 async def read_small(store: Store, place: Location, body: Blob) -> bytes:

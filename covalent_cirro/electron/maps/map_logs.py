@@ -25,7 +25,7 @@ class MapLog:
         log: Log = getattr(result, self._stream)
         if not log.size:
             return
-        text = f"--- {_items(job)} (job {job.number}) ---\n{_text(log)}"
+        text = f"--- {job.items} (job {job.number}) ---\n{_text(log)}"
         text += "" if text.endswith("\n") else "\n"
         size = len(text.encode("utf-8", "replace"))
         if size > self._room[failed]:
@@ -48,7 +48,3 @@ def _text(log: Log) -> str:
     if log.parts:
         return log_files.as_text([Bit(f"of {log.size} bytes, the last ones", is_note=True), Bit(log.tail)])
     return log_files.as_text(without_parts(log))
-
-
-def _items(job: ChildJob) -> str:
-    return f"item {job.first}" if job.stop == job.first + 1 else f"items {job.first}-{job.stop - 1}"

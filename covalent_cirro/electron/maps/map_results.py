@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import NamedTuple
 
+from covalent_cirro import local_files
 from covalent_cirro.aws import job_logs
 from covalent_cirro.aws.batch import job_name
 from covalent_cirro.contract import nested
 from covalent_cirro.contract.failed_pickle import pickle_of_failed
 from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.limits import LOG_TAIL_BYTES
-from covalent_cirro.contract.maps import MAX_FAILURES_TOLD, Mapped
+from covalent_cirro.contract.maps import MAX_FAILURES_TOLD, Mapped, ReusedItems
 from covalent_cirro.contract.places import Location
 from covalent_cirro.contract.protocol import Log, Outcome
 from covalent_cirro.contract.references import Blob, Inline
 from covalent_cirro.covalent_server.assets import Node
+from covalent_cirro.electron import cache_folder
 from covalent_cirro.electron.call_writer import read_call
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.handover import EndedJob
-from covalent_cirro.electron.maps import map_outcomes, map_tries
+from covalent_cirro.electron.maps import map_outcomes, map_tries, reused_items
 from covalent_cirro.electron.maps.child_ends import ChildEnd, ChildEnds, MapTry, jobs_of
+from covalent_cirro.electron.maps.joined import StoredList
 from covalent_cirro.electron.maps.list_writer import ListWriter
 from covalent_cirro.electron.maps.map_logs import MapLog
 from covalent_cirro.electron.maps.map_outcomes import Whole
-from covalent_cirro.electron.result_writer import Received, measure, replacing, write_text
+from covalent_cirro.electron.maps.reused_items import Computed
+from covalent_cirro.electron.result_writer import Received, WrittenFile, measure, replacing, write_text
 from covalent_cirro.errors import CirroError, OutcomeError
 from covalent_cirro.jobs import states
 from covalent_cirro.jobs.ends import End
 from covalent_cirro.jobs.explanations import Explanation, JobLinks, awss_words, explain
 from covalent_cirro.jobs.further_tries import lines
 from covalent_cirro.jobs.item_failures import ItemFailures
+from covalent_cirro.jobs.reuse_texts import reused_text
 from covalent_cirro.jobs.states import JobDetail
 from covalent_cirro.settings import Settings
 
@@ -73,20 +81,22 @@ async def write_map(
     jobs = ChildEnds(engine, jobs_of(tries))
     results = _Results(engine, settings, place, node, mapped, parent, link)
     path = node.paths["output"]
-    try:
-        with replacing(path) as file:
-            await results.take(jobs, ListWriter(file, mapped.length))
-    except _NoListError:
-        pass
     files = {}
-    if results.list is not None:
-        await asyncio.to_thread(results.list.check, path, mapped.length)
-        if results.list.chunks is not None and not results.list.names_stored_values:
-            bodies = tuple(chunk.body for chunk in results.list.chunks)
-            engine.joined.remember(path, bodies, place.bucket, place.prefix)
-        files["output"] = await asyncio.to_thread(measure, path)
-    where = f"{place.dispatch_id}:{node.node_id}"
     before = lines(written.call.tried)
+    if mapped.reused is None:
+        await _take(results, jobs, mapped.length, path)
+        if results.list is not None:
+            files["output"] = await _written(engine, place, path, results.list, mapped.length, results.stored)
+    else:
+        before += f"covalent-cirro: {reused_text(mapped.reused)}\n"
+        async with _scratch(settings) as folder:
+            computed = os.path.join(folder, "computed")
+            await _take(results, jobs, mapped.length, computed)
+            if results.list is not None:
+                await asyncio.to_thread(results.list.check, computed, mapped.length)
+                of_jobs = Computed(computed, results.stored)
+                files["output"] = await _write_whole(engine, place, mapped.reused, of_jobs, path, folder)
+    where = f"{place.dispatch_id}:{node.node_id}"
     error = "" if results.list is not None else results.error(parent, job_id, ended.not_again)
     texts = {
         "stdout": results.logs["stdout"].text(where),
@@ -100,6 +110,67 @@ async def write_map(
     for key, text in texts.items():
         files[key] = await asyncio.to_thread(write_text, node.paths[key], text)
     return Received(node.node_id, not error, files, results.end if error else End.SUCCEEDED)
+
+
+async def write_reused(
+    engine: Engine, settings: Settings, place: Location, node: Node, reused: ReusedItems
+) -> Received:
+    """Write the list of a map all of whose items are reused.
+
+    Args:
+        engine: The account's.
+        settings: Settings of the executor.
+        place: Place of its ``reused.json``.
+        node: The electron.
+        reused: Where the results are.
+
+    Raises:
+        OutcomeError: Results have expired.
+    """
+    async with _scratch(settings) as folder:
+        files = {"output": await _write_whole(engine, place, reused, None, node.paths["output"], folder)}
+    for key, text in {"stdout": "", "stderr": f"covalent-cirro: {reused_text(reused)}\n", "error": ""}.items():
+        files[key] = await asyncio.to_thread(write_text, node.paths[key], text)
+    return Received(node.node_id, True, files)
+
+
+async def _take(results: _Results, jobs: ChildEnds, length: int, path: str) -> None:
+    """Write the list of what the jobs computed; no list, where items failed."""
+    try:
+        with replacing(path) as file:
+            await results.take(jobs, ListWriter(file, length))
+    except _NoListError:
+        pass
+
+
+async def _write_whole(
+    engine: Engine, place: Location, reused: ReusedItems, computed: Computed | None, path: str, folder: str
+) -> WrittenFile:
+    """Write the list of results that are reused and computed."""
+    with replacing(path) as file:
+        writer, stored = await reused_items.write(engine, place, reused, computed, file, folder)
+    return await _written(engine, place, path, writer, reused.length, stored)
+
+
+async def _written(
+    engine: Engine, place: Location, path: str, writer: ListWriter, length: int, stored: StoredList | None
+) -> WrittenFile:
+    """Check the file of a list, and remember what it was joined from."""
+    await asyncio.to_thread(writer.check, path, length)
+    if stored is not None and not writer.names_stored_values:
+        engine.joined.remember(path, stored, place.bucket, place.prefix)
+    return await asyncio.to_thread(measure, path)
+
+
+@contextlib.asynccontextmanager
+async def _scratch(settings: Settings) -> AsyncIterator[str]:
+    """A folder for files that are needed while a list is put together."""
+    shared = await asyncio.to_thread(cache_folder.scratch, settings.cache_dir)
+    with local_files.errors_about(shared):
+        os.makedirs(shared, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix="cirro-list-", dir=shared)
+    with folder as path:
+        yield path
 
 
 async def _parent(engine: Engine, settings: Settings, place: Location, node: Node, ended: EndedJob) -> JobDetail | None:
@@ -163,6 +234,12 @@ class _Results:
         self._stopped = parent is not None and parent.status_reason.startswith(states.ITEM_FAILED_REASON)
 
     @property
+    def stored(self) -> StoredList | None:
+        """What the list was joined from; `None` where that is too much to be kept."""
+        chunks = self.list.chunks if self.list is not None else None
+        return None if chunks is None else StoredList(tuple(chunk.body for chunk in chunks))
+
+    @property
     def _returns(self) -> bool:
         return self._mapped.on_error == "return"
 
@@ -196,7 +273,10 @@ class _Results:
     def _fail(self, items: range | list[int], error: str, details: str, end: End) -> None:
         if not self._failed.count:
             self.end = end
-        self._failed.add(items, error, details)
+        for number in items if isinstance(items, list) else ():
+            self._failed.add([self._mapped.place_of(number)], error, details)
+        for first, stop in self._mapped.places_of(items) if isinstance(items, range) else ():
+            self._failed.add(range(first, stop), error, details)
 
     def _add_unfinished(self, child: ChildEnd, unfinished: _Unfinished) -> None:
         items = range(child.done, child.job.until)
@@ -277,7 +357,7 @@ class _Results:
             return None  # too much, or results that are errors, which nobody reuses
         if self.list is not None and self.list.names_stored_values:
             return None  # who reuses the list must not hand it on unread
-        said = self._failed.told(self._mapped.length) if self._failed.count else error
+        said = self._failed.told(self._mapped.whole_length) if self._failed.count else error
         failure = Failure(Kind.ITEMS, said, error) if error else None
         stdout, stderr = (_end_of(logs[stream]) for stream in ("stdout", "stderr"))
         return self._whole.outcome(
@@ -296,7 +376,7 @@ class _Results:
         electron = f"{self._node.name!r} (node {self._node.node_id})"
         size = len(mapped.children)
         jobs = f" (an array of {size:,} jobs)" if size > 1 else ""
-        sections = [f"{electron}: {self._failed.whole(mapped.length)}" if self._failed.count else f"{electron}:"]
+        sections = [f"{electron}: {self._failed.whole(mapped.whole_length)}" if self._failed.count else f"{electron}:"]
         if self._not_run:
             sections.append(f"{self._not_run:,} items were not computed, since an item had failed (on_error='stop').")
         if note:

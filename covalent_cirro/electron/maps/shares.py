@@ -12,7 +12,7 @@ Ranges = tuple[tuple[int, int], ...]
 """For each job its items, as (first, stop)."""
 
 
-class BodyPart(NamedTuple):
+class SourcePart(NamedTuple):
     """Consecutive bytes of the body of a list, in a source.
 
     Attributes:
@@ -37,12 +37,22 @@ def shared(length: int, array_size: int | None) -> Ranges:
     return tuple((length * i // size, length * (i + 1) // size) for i in range(size))
 
 
-def spans(ranges: Ranges, ends: Sequence[int], pieces: Sequence[BodyPart]) -> tuple[tuple[Span, ...], ...]:
+def spans(ranges: Ranges, ends: Sequence[int], pieces: Sequence[SourcePart]) -> tuple[tuple[Span, ...], ...]:
     """For each job the spans that, joined, are the body of its items.
 
     Args:
         ranges: The items of each job.
         ends: Where each item ends, in the body of the whole list.
+        pieces: The body, in order.
+    """
+    return cut([(ends[first - 1] if first else 0, ends[stop - 1]) for first, stop in ranges], pieces)
+
+
+def cut(parts: Sequence[tuple[int, int]], pieces: Sequence[SourcePart]) -> tuple[tuple[Span, ...], ...]:
+    """For each part of a body the spans that, joined, are the part.
+
+    Args:
+        parts: Where each part begins and ends, in the body.
         pieces: The body, in order.
     """
     begins = [0]
@@ -61,4 +71,4 @@ def spans(ranges: Ranges, ends: Sequence[int], pieces: Sequence[BodyPart]) -> tu
             number += 1
         return tuple(found)
 
-    return tuple(span(ends[first - 1] if first else 0, ends[stop - 1]) for first, stop in ranges)
+    return tuple(span(begin, end) for begin, end in parts)

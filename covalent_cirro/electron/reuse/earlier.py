@@ -20,14 +20,15 @@ from covalent_cirro.contract.documents import parse_call, parse_reused
 from covalent_cirro.contract.limits import MAX_DOCUMENT_BYTES
 from covalent_cirro.contract.places import Location
 from covalent_cirro.contract.problems import ProtocolError
-from covalent_cirro.contract.protocol import Call, Outcome
+from covalent_cirro.contract.protocol import Call, Outcome, Reused
 from covalent_cirro.contract.references import Blob, Inline, Ref
+from covalent_cirro.electron.call_writer import SMALL_BYTES
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.result_writer import AskJob, read_outcome
 from covalent_cirro.electron.reuse import reasons, work
 from covalent_cirro.electron.reuse.package_files import Files, read_archives
 from covalent_cirro.electron.reuse.pickles import CLASS_MARKERS
-from covalent_cirro.electron.reuse.work import Work
+from covalent_cirro.electron.reuse.work import ItemWork, Work
 from covalent_cirro.errors import DigestMismatch, NotFound, OutcomeError, SettingsError
 from covalent_cirro.jobs.reuse_texts import checked_origin
 
@@ -73,10 +74,38 @@ class NotReused(NamedTuple):
     why: str
 
 
+class EarlierMap(NamedTuple):
+    """A map of the earlier dispatch, of which at least some items have results.
+
+    Attributes:
+        place: Place of its call in S3.
+        reused: Its ``reused.json``, where it has no call, since all its items were reused one by one.
+        work: What it does with each item.
+    """
+
+    place: Location
+    reused: Reused | None
+    work: ItemWork
+
+
 class _Done(NamedTuple):
     place: Location
     node_ids: tuple[int, ...]
     work: Work
+
+
+class _Read(NamedTuple):
+    """What a call of the earlier dispatch is.
+
+    Attributes:
+        done: Its work; `None` where it cannot be read.
+        of_items: The map that it is; `None` for any other call.
+        is_whole: Its results may be reused as a whole.
+    """
+
+    done: _Done | None = None
+    of_items: EarlierMap | None = None
+    is_whole: bool = True
 
 
 class EarlierDispatch:
@@ -97,8 +126,10 @@ class EarlierDispatch:
         self._clock = clock
         self._by_key: dict[str, list[_Done]] = {}
         self._by_names: dict[tuple[str, ...], list[_Done]] = {}
+        self._maps: dict[str, EarlierMap] = {}
         self._without_outcome: set[int] = set()
         self._seen: set[str] = set()
+        self._seen_without_outcome: set[str] = set()
         self._listed_at: float | None = None
         self._loading = SingleFlight[str, None]()
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
@@ -131,12 +162,25 @@ class EarlierDispatch:
             for place, names in calls.items()
             if place.base not in self._seen and ({"call.json", "outcome.json"} <= names or "reused.json" in names)
         ]
-        found = await asyncio.gather(*(self._work_at(place, "reused.json" in calls[place]) for place in news))
-        for each in found:  # in the order of the calls, of which the newest one is taken
-            if each is not None:
-                self._by_key.setdefault(each.work.key, []).append(each)
-                self._by_names.setdefault(each.work.names, []).append(each)
-        self._seen |= {place.base for place in news}
+        ended = {place.base for place in news}
+        # Maps that go on, were cancelled or lost: some of their items have results.
+        news += [
+            place
+            for place, names in calls.items()
+            if not {place.base} & (self._seen | self._seen_without_outcome | ended)
+            and "call.json" in names
+            and any(name.startswith(("array/", "items/")) for name in names)
+        ]
+        found = await asyncio.gather(*(self._read_call(place, "reused.json" in calls[place]) for place in news))
+        for place, each in zip(news, found, strict=True):  # in the order of the calls, of which the newest is taken
+            if each.done is not None and place.base in ended:
+                if each.is_whole:
+                    self._by_key.setdefault(each.done.work.key, []).append(each.done)
+                self._by_names.setdefault(each.done.work.names, []).append(each.done)
+            if each.of_items is not None:
+                self._maps[place.base] = each.of_items
+        self._seen |= ended
+        self._seen_without_outcome |= {place.base for place in news} - ended
         self._without_outcome = {
             place.node_id
             for place, names in calls.items()
@@ -157,6 +201,26 @@ class EarlierDispatch:
         if why_nots:
             return NotReused(f"no result to reuse in the earlier dispatch ({why_nots[0]})")
         return NotReused(await asyncio.to_thread(self._why_not, call, mine))
+
+    async def maps_like(self, call: Call, *, need_modules: bool) -> tuple[ItemWork, list[EarlierMap]]:
+        """Maps that do the same with each of their items as the map of a call, the newest first.
+
+        Args:
+            call: The call of one map.
+            need_modules: As `maps.item_digests.Digests.need_modules`.
+
+        Returns:
+            What the map does with each item, and the earlier maps.
+        """
+        await self.load()
+        mine = (await self._work(call)).for_each_item
+        assert mine is not None, "it is the call of a map"
+        found = [
+            each
+            for each in self._maps.values()
+            if (each.work.key_with_modules == mine.key_with_modules if need_modules else each.work.key == mine.key)
+        ]
+        return mine, sorted(found, key=lambda each: each.place.call_id, reverse=True)
 
     def _why_not(self, call: Call, mine: Work) -> str:
         node_ids = tuple(task.node_id for task in call.tasks)
@@ -206,22 +270,31 @@ class EarlierDispatch:
                 return str(error), None
         return "", outcome
 
-    async def _work_at(self, place: Location, is_reused: bool) -> _Done | None:
+    async def _read_call(self, place: Location, is_reused: bool) -> _Read:
         """The call that did the work of a call: itself, or the one whose results it reused."""
+        own, reused = place, None
         try:
             if is_reused:
                 data = await self._read(place, place.reused_key)
                 if data is None:
-                    return None
-                place = checked_origin(place, parse_reused(data))
+                    return _Read()
+                reused = parse_reused(data)
+                place = checked_origin(place, reused)
             data = await self._read(place, place.call_key)
             if data is None:
-                return None
-            call = parse_call(data)
+                return _Read()
+            call = parse_call(data) if len(data) <= SMALL_BYTES else await asyncio.to_thread(parse_call, data)
         except ProtocolError as error:
             log.warning("The call %s of an earlier dispatch cannot be used: %s", place.call_uri, error)
-            return None
-        return _Done(place, tuple(task.node_id for task in call.tasks), await self._work(call))
+            return _Read()
+        found = await self._work(call)
+        done = _Done(place, tuple(task.node_id for task in call.tasks), found)
+        # Where all items were reused one by one, what they have in common with those of the call is the work on each.
+        by_item = reused if reused is not None and reused.items is not None else None
+        of_items = None
+        if found.for_each_item is not None:
+            of_items = EarlierMap(own if by_item is not None else place, by_item, found.for_each_item)
+        return _Read(done, of_items, by_item is None)
 
     async def _read(self, place: Location, key: str) -> bytes | None:
         async with self._reads:

@@ -52,12 +52,14 @@ class PackedFile(NamedTuple):
         modules: Names under which it can be imported; none for most files that are no sources.
         names: Full names of modules that it imports or mentions, also of other objects and of other packages.
         imports_anything: Whether it may import modules that are not in ``names``.
+        uses_cirro: Whether it may ask for the place of an item of a map (`covalent_cirro.item`).
     """
 
     digest: str
     modules: tuple[str, ...]
     names: frozenset[str]
     imports_anything: bool
+    uses_cirro: bool = False
 
 
 Files = Mapping[str, PackedFile]
@@ -87,6 +89,7 @@ def read_archives(archives: Sequence[bytes]) -> Files | None:
             else:
                 left -= len(data)
                 found[path] = _source(data, path, modules[path], mentions)
+            found[path] = found[path]._replace(uses_cirro=b"covalent_cirro" in data)
     except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, NotImplementedError, OSError, EOFError):
         return None
     return found

@@ -40,12 +40,14 @@ class Described(NamedTuple):
             Two pickles of one process define the same class if the ids are equal.
         texts: All texts in it, but for paths of files; `None` if the bytes are no pickle, or an unknown one.
         parameters: If it is a function that is pickled by value, the names of its positional parameters.
+        globals: Modules and names of all functions, classes and other objects that it names and does not contain.
     """
 
     digest: str
     classes: tuple[str, ...]
     texts: frozenset[str] | None
     parameters: tuple[str, ...] = ()
+    globals: frozenset[tuple[str, str]] = frozenset()
 
 
 @functools.lru_cache(maxsize=32)
@@ -65,11 +67,14 @@ def describe(data: bytes) -> Described:
             writer.write(effect)
     except (Unreadable, RecursionError):
         return Described("bytes:" + hashlib.sha256(data).hexdigest(), (), None)
-    return Described(writer.digest(), tuple(writer.classes), _texts([root, *effects]), _parameters(root))
+    texts, names = _texts([root, *effects])
+    return Described(writer.digest(), tuple(writer.classes), texts, _parameters(root), names)
 
 
-def _texts(objects: list[Any]) -> frozenset[str]:
+def _texts(objects: list[Any]) -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
+    """All texts in objects, and the modules and names of what they only name."""
     found: set[str] = set()
+    names: set[tuple[str, str]] = set()
     seen: set[int] = set()
     left = list(objects)
     while left:
@@ -78,13 +83,15 @@ def _texts(objects: list[Any]) -> frozenset[str]:
             found.add(what)
         elif isinstance(what, Object) and id(what) not in seen:
             seen.add(id(what))
+            if what.kind == "global" and len(what.parts) == 2:
+                names.add((str(what.parts[0]), str(what.parts[1])))
             made = arguments_of(what)
             parts = what.parts
             if made is not None and made[0] == "CodeType":
                 parts = [each for index, each in enumerate(made[1]) if index not in CODE_PLACE.get(len(made[1]), ())]
                 parts += what.parts[2:]
             left += parts
-    return frozenset(found)
+    return frozenset(found), frozenset(names)
 
 
 def _parameters(root: Any) -> tuple[str, ...]:

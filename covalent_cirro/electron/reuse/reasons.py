@@ -62,6 +62,7 @@ _WORDS = {
     "function": "its function changed, or what of its script it uses",
     "position": "argument {name} is another one",
     "argument": "argument {name} is another one",
+    "items": "argument {name} is another one",
     "arguments": "its arguments have other names or another order",
     "hook": "{name} changed",
     "package": "the package {name} changed",

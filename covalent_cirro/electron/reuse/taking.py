@@ -6,11 +6,13 @@ the same.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
+from covalent_cirro.aws.image_labels import REFUSED_FRESH_S
 from covalent_cirro.contract.documents import dump_reused, parse_reused
 from covalent_cirro.contract.limits import MAX_DOCUMENT_BYTES
 from covalent_cirro.contract.places import Location, parse_call_uri
@@ -18,9 +20,13 @@ from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import Call, Outcome, Reused, ReusedNode
 from covalent_cirro.covalent_server.assets import Node
 from covalent_cirro.covalent_server.status_board import board
+from covalent_cirro.electron.call_writer import Written
 from covalent_cirro.electron.engine.engine import Engine
+from covalent_cirro.electron.maps.map_plans import MapPlan
 from covalent_cirro.electron.result_writer import read_outcome
+from covalent_cirro.electron.reuse import item_taking
 from covalent_cirro.electron.reuse.earlier import EarlierDispatch, NotReused, earlier_dispatch
+from covalent_cirro.electron.reuse.work import READ_BYTES
 from covalent_cirro.errors import OutcomeError
 from covalent_cirro.jobs import arguments
 from covalent_cirro.jobs.formatting import moment_utc
@@ -47,6 +53,52 @@ def earlier_of(engine: Engine, settings: Settings) -> EarlierDispatch | None:
     if not settings.reuse_from:
         return None
     return earlier_dispatch(engine, settings.s3_bucket_name, settings.key_prefix, settings.reuse_from)
+
+
+async def reuse(
+    engine: Engine,
+    settings: Settings,
+    earlier: EarlierDispatch,
+    plan: MapPlan | None,
+    prepare: Callable[[float, MapPlan | None], Awaitable[Written]],
+    lattice: str,
+) -> Taken | Written:
+    """Results of an earlier dispatch; or the call that is to be stored, of a map maybe for some of its items only.
+
+    Args:
+        engine: The account's.
+        settings: Settings of the executor.
+        earlier: The earlier dispatch.
+        plan: The map; `None`: no electron is mapped.
+        prepare: Prepares the call, with an image that was looked up at most so many seconds ago.
+        lattice: Name of the lattice.
+    """
+    items = None
+    if plan is not None:
+        named = await prepare(REFUSED_FRESH_S, plan._replace(names_only=True))
+        items = await item_taking.find(engine, settings, earlier, named.location, named.call, plan)
+    # Of a small list the content is compared, too, of which the bytes may differ.
+    may_be_whole = plan is None or items is None or items.is_whole or plan.size <= READ_BYTES
+    prepared = None
+    if may_be_whole:
+        prepared = await prepare(REFUSED_FRESH_S, plan)
+        taken = await take(engine, earlier, prepared.location, prepared.call, lattice)
+        if isinstance(taken, Taken):
+            return taken
+        prepared = prepared._replace(call=prepared.call._replace(not_reused=taken.why))
+    if plan is None or items is None:
+        assert prepared is not None
+        return prepared
+    if items.reuse.left:
+        stored = {
+            name: engine.joined.find(each.path, settings.s3_bucket_name, settings.key_prefix) is not None
+            for name, each in plan.lists.items()
+        }
+        left = await asyncio.to_thread(item_taking.left_of, plan, items.reuse, stored)
+        rest = await prepare(REFUSED_FRESH_S, left)
+        return rest._replace(call=rest.call._replace(not_reused=items.why_not))
+    every = await prepare(REFUSED_FRESH_S, plan._replace(names_only=True, reuse=items.reuse))
+    return await take_items(engine, every, items.job_id, lattice)
 
 
 async def take(
@@ -84,11 +136,40 @@ async def take(
     return Taken(place, reused)
 
 
+async def take_items(engine: Engine, prepared: Written, job_id: str, lattice: str) -> Taken:
+    """Reuse the results of all items of a map, each from an earlier map that had it.
+
+    Args:
+        engine: The account's.
+        prepared: The call that the map would have, with all that it reuses.
+        job_id: Id of the job that most of the results are of.
+        lattice: Name of the lattice.
+    """
+    place, call = prepared.location, prepared.call
+    (task,) = call.tasks
+    assert task.mapped is not None
+    assert task.mapped.reused is not None
+    origin = parse_call_uri(task.mapped.reused.origin)
+    reused = Reused(
+        dispatch_id=call.dispatch_id,
+        lattice=lattice,
+        origin=origin.call_uri,
+        job_id=job_id,
+        at=time.time(),
+        nodes=(ReusedNode(task.node_id, task.name, origin.node_id),),
+        arguments=task.arguments,
+        items=task.mapped.reused,
+        digests=task.mapped.digests,
+    )
+    await engine.store.put_document(place.bucket, place.reused_key, dump_reused(reused))
+    return Taken(place, reused)
+
+
 async def begun(engine: Engine, settings: Settings, dispatch_id: str, node: Node) -> Taken | None:
     """Results that an earlier server reused for an electron; `None` where there are none."""
     calls = await engine.store.list_calls(settings.s3_bucket_name, settings.key_prefix, dispatch_id, node.node_id)
     found = [place for place, names in calls.items() if "reused.json" in names]
-    return Taken(found[-1], await _document(engine, found[-1])) if found else None
+    return Taken(found[-1], await document(engine, found[-1])) if found else None
 
 
 def show(dispatch_id: str, node_ids: Sequence[int], reused: Reused) -> None:
@@ -101,20 +182,19 @@ def show(dispatch_id: str, node_ids: Sequence[int], reused: Reused) -> None:
         board().show_panel(dispatch_id, node_id, lines)
 
 
-async def outcome_of(engine: Engine, place: Location) -> tuple[Location, Outcome]:
+async def outcome_of(engine: Engine, reused: Reused) -> tuple[Location, Outcome]:
     """Read the outcome of the work whose results were reused.
 
     Args:
         engine: The account's.
-        place: Place of the electron's ``reused.json``, which a server wrote and which names the earlier call.
+        reused: Content of its ``reused.json``.
 
     Returns:
         Place of the earlier call, and its outcome with the node ids of this dispatch.
 
     Raises:
-        OutcomeError: The document or the outcome is not there any more, or was refused.
+        OutcomeError: The outcome is not there any more, or was refused.
     """
-    reused = await _document(engine, place)
     origin = parse_call_uri(reused.origin)
     outcome = await read_outcome(engine.store, engine.batch.job, origin)
     if outcome is None:
@@ -129,7 +209,12 @@ async def outcome_of(engine: Engine, place: Location) -> tuple[Location, Outcome
     return origin, outcome._replace(results=results)
 
 
-async def _document(engine: Engine, place: Location) -> Reused:
+async def document(engine: Engine, place: Location) -> Reused:
+    """Read an electron's ``reused.json``, which a server wrote and which names the earlier call.
+
+    Raises:
+        OutcomeError: It is not there any more, or was refused.
+    """
     where = f"s3://{place.bucket}/{place.reused_key}"
     data = await engine.store.get_document(place.bucket, place.reused_key, MAX_DOCUMENT_BYTES)
     if data is None:

@@ -15,11 +15,13 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from covalent_cirro.contract import nested
-from covalent_cirro.contract.maps import MappedArgument
+from covalent_cirro.contract.maps import ITEM_VARIABLE, Mapped, MappedArgument
 from covalent_cirro.contract.protocol import Call, Task
-from covalent_cirro.contract.references import Blob, Inline, Input, Joined, NodeOutput, Ref
+from covalent_cirro.contract.references import Blob, Inline, Input, Joined, JoinedParts, NodeOutput, Ref
 from covalent_cirro.electron.reuse.package_files import ARCHIVE_BYTES, Files, reached
 from covalent_cirro.electron.reuse.pickles import Described, describe
+
+_ITEM_MODULE = "covalent_cirro.item_maps"
 
 READ_BYTES = 256 * 1024
 """Most bytes of a pickle whose content is compared. A larger one is compared byte for byte: that is safe, and needs no
@@ -30,8 +32,9 @@ class WorkPart(NamedTuple):
     """Names a part of the work.
 
     Attributes:
-        kind: ``"function"``, ``"position"`` (an argument without a name), ``"argument"``, ``"arguments"`` (their names
-            and order), ``"hook"``, ``"packages"`` (their names), ``"package"``, ``"image"`` or ``"Python"``.
+        kind: ``"function"``, ``"position"`` (an argument without a name), ``"argument"``, ``"items"`` (an argument that
+            is mapped), ``"arguments"`` (the names and order of arguments), ``"hook"``, ``"packages"`` (their names),
+            ``"package"``, ``"image"`` or ``"Python"``.
         name: Name of the argument, hook or package; number of the position, from 1.
         task: Index of its task; -1 for a part of all tasks.
     """
@@ -49,18 +52,38 @@ class Work(NamedTuple):
         files: Digests of the files of packages that count, by their paths; empty where the packages are parts.
         names: Names of the electrons, which do not count.
         parameters: Names of the positional parameters of each function, as far as they are known; they do not count.
+        for_each_item: Of a map, the work apart from its items; `None` for other calls.
     """
 
     parts: Mapping[WorkPart, str]
     files: Mapping[str, str]
     names: tuple[str, ...]
     parameters: tuple[tuple[str, ...], ...]
+    for_each_item: ItemWork | None = None
 
     @property
     def key(self) -> str:
         """Equal for equal work."""
-        said = [sorted(self.parts.items()), sorted(self.files.items())]
-        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+        return _key(self.parts, self.files)
+
+
+class ItemWork(NamedTuple):
+    """What a map does with each of its items.
+
+    Attributes:
+        key: Equal for equal work on items that need no modules of the local packages themselves.
+        key_with_modules: Equal for equal work on any items: all files of the packages count.
+        knows_place: The function may ask for the place of its item (`covalent_cirro.item`), which counts then.
+    """
+
+    key: str
+    key_with_modules: str
+    knows_place: bool
+
+
+def _key(parts: Mapping[WorkPart, str], files: Mapping[str, str]) -> str:
+    said = [sorted(parts.items()), sorted(files.items())]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def blobs_to_read(call: Call) -> list[Blob]:
@@ -76,7 +99,7 @@ def blobs_to_read(call: Call) -> list[Blob]:
 
 def _lists(task: Task) -> Iterator[tuple[Ref, ...]]:
     """The sources of lists that are stored in parts, or are mapped."""
-    yield from (ref.bodies for ref in (*task.args, *task.kwargs.values()) if isinstance(ref, Joined))
+    yield from (ref.bodies for ref in (*task.args, *task.kwargs.values()) if isinstance(ref, (Joined, JoinedParts)))
     yield from (argument.sources for argument in (task.mapped.arguments if task.mapped is not None else ()))
 
 
@@ -117,9 +140,6 @@ def work_of(call: Call, contents: Mapping[Blob, bytes], files: Files | None) -> 
             parts[WorkPart("position", str(number), index)] = said(ref)
         for name, ref in task.kwargs.items():
             parts[WorkPart("argument", name, index)] = said(ref)
-        for argument in task.mapped.arguments if task.mapped is not None else ():
-            items = describer.items(argument)
-            parts[WorkPart("argument", argument.name, index)] = json.dumps(["items", items])
         # A function can see which are named, and their order.
         parts[WorkPart("arguments", "", index)] = json.dumps([len(task.args), *task.kwargs])
     # The digest of an image is enough; without one, since ECR could not be asked, the tag has to do.
@@ -130,12 +150,35 @@ def work_of(call: Call, contents: Mapping[Blob, bytes], files: Files | None) -> 
         for package in call.packages:
             part = WorkPart("package", package.name)
             parts[part] = parts.get(part, "") + json.dumps(exactly(package.archive))
+    of_items = None
+    (mapped, *_) = (task.mapped for task in call.tasks)
+    if mapped is not None:
+        # Before the items are described: what these name counts for the whole map only.
+        of_items = _item_work(call, mapped, describer, parts, files)
+        for argument in mapped.arguments:
+            items = ["items", describer.items(argument)]
+            if mapped.reused is not None:  # another place in another list
+                items += [mapped.reused.length, mapped.reused.left]
+            parts[WorkPart("items", argument.name, 0)] = json.dumps(items)
     return Work(
         parts=parts,
         files=_shared(tuple(reached(files, describer.texts).items())) if files is not None else {},
         names=tuple(task.name for task in call.tasks),
         parameters=tuple(describer.parameters(task.function) for task in call.tasks),
+        for_each_item=of_items,
     )
+
+
+def _item_work(
+    call: Call, mapped: Mapped, describer: _Describer, parts: Mapping[WorkPart, str], files: Files | None
+) -> ItemWork:
+    every = {**parts, WorkPart("items"): json.dumps([each.name for each in mapped.arguments])}
+    knows_place = describer.knows_place(call.tasks[0].function)
+    if files is None:
+        return ItemWork(_key(every, {}), _key(every, {}), knows_place or bool(call.packages))
+    near = reached(files, describer.texts)
+    knows_place = knows_place or any(files[path].uses_cirro for path in near)
+    return ItemWork(_key(every, near), _key(every, reached(files, None)), knows_place)
 
 
 @functools.lru_cache(maxsize=256)
@@ -148,6 +191,8 @@ def exactly(ref: Input | None) -> Any:
     """What a reference says that is compared byte for byte."""
     if isinstance(ref, Joined):
         return ["bodies", *map(exactly, ref.bodies)]
+    if isinstance(ref, JoinedParts):
+        return ["parts", *([exactly(body), offset, size] for body, offset, size in ref.parts)]
     if isinstance(ref, Blob):
         return ["blob", ref.sha256, ref.codec, ref.raw_size]
     return ["bytes", hashlib.sha256(ref.data).hexdigest()] if isinstance(ref, Inline) else None
@@ -186,6 +231,14 @@ class _Describer:
         data = self._data(function)
         return describe(data).parameters if data is not None else ()
 
+    def knows_place(self, function: Ref) -> bool:
+        """Whether the function of a map may call `covalent_cirro.item`."""
+        data = self._data(function)
+        found = describe(data) if data is not None else None
+        if found is None or found.texts is None or ITEM_VARIABLE in found.texts:
+            return True
+        return (_ITEM_MODULE, "item") in found.globals or ("covalent_cirro" in found.texts and "item" in found.texts)
+
     def hooks(self, ref: Ref | None) -> dict[str, Any]:
         """The content of Covalent's JSON and of the pickles in it, without texts that have addresses of functions."""
         data = self._data(ref)
@@ -209,6 +262,12 @@ class _Describer:
             if sum(map(_raw_size, ref.bodies)) > READ_BYTES or None in bodies:
                 return None
             return nested.LIST_HEAD + b"".join(body for body in bodies if body is not None) + nested.LIST_TAIL
+        if isinstance(ref, JoinedParts):
+            parts = [(self._data(body), offset, size) for body, offset, size in ref.parts]
+            if sum(map(_raw_size, ref.bodies)) > READ_BYTES or any(data is None for data, _, _ in parts):
+                return None
+            cut = (data[offset : offset + size] for data, offset, size in parts if data is not None)
+            return nested.LIST_HEAD + b"".join(cut) + nested.LIST_TAIL
         if isinstance(ref, Inline):
             return ref.data
         return self._contents.get(ref) if isinstance(ref, Blob) else None
