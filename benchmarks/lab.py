@@ -108,7 +108,7 @@ class Lab:
         self._playground.up(server=True)
         light = [sys.executable, str(HERE / "stock_job.py"), str(self.folder / "none.pkl")]
         images = {EXEC: self._stock_command(), LIGHT: light, NAPPING: [*light, str(NAP_LIMIT_S)]}
-        self._put("images", images)
+        self._put("images", {image: {"command": command} for image, command in images.items()})
 
     def __exit__(self, *_: object) -> None:
         self._playground.down()
