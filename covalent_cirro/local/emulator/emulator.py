@@ -251,6 +251,8 @@ class Emulator:
 
 def _replace_in_moto(service: str) -> None:
     """Replace what moto does in a service, before the first call of that service."""
+    if service in ("cloudformation", "iam"):
+        moto_iam.install()
     if service in ("cloudformation", "ecr"):
         from covalent_cirro.local.emulator.moto_internals import moto_ecr
 
