@@ -81,6 +81,7 @@ docs/faults
 docs/security
 benchmarks/README
 benchmarks/RESULTS
+benchmarks/PEERS
 CHANGELOG
 ```
 

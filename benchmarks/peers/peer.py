@@ -45,7 +45,7 @@ class Place:
         folder: A folder of this case alone, in which `driver.py` runs.
         inputs: Folder with the value that tasks share.
         settings: The deployment's: queue, bucket, roles, and what the tool's file has added.
-        image: Name of the image that jobs shall have; its programs are those of the tool's environment.
+        image: Name of the image that jobs have; its programs are those of the tool's environment.
     """
 
     folder: Path
@@ -63,6 +63,9 @@ class Peer(Protocol):
         SERVER: Whether it needs the Covalent server of the local stack, which then is the driver.
         CASES: What it is measured with.
         SET_UP: How it was set up, what was stubbed; Markdown.
+
+    A tool that names its jobs' image itself has the name in ``IMAGE``; variables of its image are in
+    ``IMAGE_VARIABLES``.
     """
 
     TITLE: str

@@ -57,16 +57,16 @@ def measure(tool: str, case_name: str, folder: Path, inputs: Path, say: Say) -> 
     python = python_of(tool, peer.PACKAGES, say)
     os.environ[MANAGED_POLICIES] = "true"
     with Lab(folder / "lab", server=peer.SERVER) as lab:
-        place = _place(lab, folder / "work", inputs)
+        place = _place(lab, folder / "work", inputs, getattr(peer, "IMAGE", IMAGE))
         _make_image(lab, peer, case, place, python)
         environment = _environment(lab, python, place.folder)
         loads: list[Load] = []
+        before = definitions(lab)
         with _driver(tool, case_name, place, python, environment) as driver:
             ready = driver.hear()
             with ExitStack() as inside:
                 if peer.SERVER:
                     inside.enter_context(lab.measured(loads))
-                before = definitions(lab)
                 lab.reset_calls()
                 children = inside.enter_context(Children(driver.process.pid))
                 driver.go()
@@ -80,7 +80,7 @@ def measure(tool: str, case_name: str, folder: Path, inputs: Path, say: Say) -> 
             way=case.way,
             jobs=case.jobs,
             calls=calls,
-            definitions=definitions(lab) - (before if peer.SERVER else 0),
+            definitions=definitions(lab) - before,
             seconds=told["seconds"],
             client_peak_mb=told["peak"] / MB,
             client_growth_mb=max(0, told["peak"] - ready["ready"]) / MB,
@@ -94,19 +94,41 @@ def measure(tool: str, case_name: str, folder: Path, inputs: Path, say: Say) -> 
     return found
 
 
-def _place(lab: Lab, folder: Path, inputs: Path) -> Place:
+def _place(lab: Lab, folder: Path, inputs: Path, image: str) -> Place:
     folder.mkdir(parents=True)
-    stock = lab.options("stock") if lab.has_server else {}
-    return Place(folder, inputs, {**lab.settings, "stock_options": stock}, IMAGE)
+    stock = {"stock_options": lab.options("stock")} if lab.has_server else {}
+    return Place(folder, inputs, {**lab.settings, **_resources(lab), **stock}, image)
+
+
+def _resources(lab: Lab) -> dict[str, Any]:
+    """What tools need of the deployment that is no setting of this project's executor."""
+    iam, batch = lab.boto("iam"), lab.boto("batch")
+    roles = {
+        f"{kind}_role_arn": iam.get_role(RoleName=lab.settings[f"batch_{kind}_role_name"])["Role"]["Arn"]
+        for kind in ("job", "execution")
+    }
+    [queue] = batch.describe_job_queues(jobQueues=[lab.settings["batch_queue"]])["jobQueues"]
+    first = queue["computeEnvironmentOrder"][0]["computeEnvironment"]
+    [found] = batch.describe_compute_environments(computeEnvironments=[first])["computeEnvironments"]
+    resources = found["computeResources"]
+    return {
+        **roles,
+        "instance_role": resources["instanceRole"],
+        "subnets": resources["subnets"],
+        "security_groups": resources["securityGroupIds"],
+    }
 
 
 def _make_image(lab: Lab, peer: Any, case: Case, place: Place, python: Path) -> None:
     """Give jobs with the image the tool's programs, as an image of the tool would have them."""
     config = {
         "entrypoint": peer.entrypoint(case, place, python),
-        "environment": {"PATH": os.pathsep.join((str(python.parent), os.defpath))},
+        "environment": {
+            "PATH": os.pathsep.join((str(python.parent), os.defpath)),
+            **getattr(peer, "IMAGE_VARIABLES", {}),
+        },
     }
-    lab.put_images({name: config for name in (place.image, *getattr(peer, "IMAGES", ()))})
+    lab.put_images({place.image: config})
 
 
 def _environment(lab: Lab, python: Path, folder: Path) -> dict[str, str]:
@@ -132,7 +154,7 @@ def _until_idle(lab: Lab) -> None:
         time.sleep(LOOK_S)
 
 
-# --- the driver's process -----------------------------------------------------------------------------------------------
+# --- the driver's process ---------------------------------------------------------------------------------------------
 
 
 class Driver:

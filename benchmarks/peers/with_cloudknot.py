@@ -22,8 +22,9 @@ CASES = {
 SET_UP = """\
 Its own CloudFormation templates, unchanged: a Pars (default VPC, roles, bucket) and a Knot (compute environment, queue,
 definition). Both are made before the call: calls and seconds of that do not count. The call is `knot.map(items)` to the
-list. Stubbed: `docker` (building and pushing do nothing) and `pipreqs` (it asks a package index what the function
-imports); a program `docker` that says nothing is on the path, because cloudknot looks for it. Jobs run the script that cloudknot generates, which is its image's entrypoint."""
+list. Stubbed: building and pushing the image are left out, `pipreqs` (it asks a package index what the function
+imports) gives nothing, and a program `docker` that does nothing is on the path, because cloudknot looks for it. Jobs
+run the script that cloudknot generates, which is its image's entrypoint, with the role of the instance."""
 
 
 def entrypoint(case: Case, place: Place, python: Path) -> list[str]:

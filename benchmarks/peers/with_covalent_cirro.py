@@ -26,8 +26,9 @@ CASES = {
 SET_UP = """\
 The local stack's deployment (its CloudFormation stacks) and Covalent server, as `cirro local up --server` makes them.
 The call is `ct.dispatch(lattice)(...)` to `ct.get_result(dispatch_id, wait=True).result`, with Covalent's own nodes
-on its local executor, as by default. The driver is the server's process: it runs all dispatches of all users, so its
-growth is given, and beside it the peak of the client's process, whose libraries are imported before."""
+on its local executor, as by default. The server has run one electron before: its libraries are imported, the definition
+is registered. The driver is the server's process: it runs all dispatches of all users, so its growth is given; the
+client's process is beside it."""
 
 
 def entrypoint(case: Case, place: Place, python: Path) -> list[str]:
@@ -36,8 +37,9 @@ def entrypoint(case: Case, place: Place, python: Path) -> list[str]:
 
 
 def prepare(case: Case, place: Place) -> Callable[[], Any]:
-    """Build the lattice."""
+    """Run an electron, so that the server has imported what it needs, and build the lattice."""
     options = {"vcpu": 1, "memory": 2.0}
+    result_of(*electrons("cirro", options, 1))
     if case.work.startswith("map"):
         return lambda: result_of(*_map(case, options))
     if case.work == "tasks":
@@ -71,7 +73,7 @@ def _map(case: Case, options: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
     return workflow, (count,)
 
 
-# --- also for the stock plugin ------------------------------------------------------------------------------------------
+# --- also for the stock plugin ----------------------------------------------------------------------------------------
 
 
 def executor(short_name: str, options: dict[str, Any]) -> Any:
@@ -81,8 +83,10 @@ def executor(short_name: str, options: dict[str, Any]) -> Any:
     return _executor_manager.executor_plugins_map[short_name](**options)
 
 
-def electrons(short_name: str, options: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
-    """A lattice of as many electrons as the work ``tasks`` has, and its arguments."""
+def electrons(
+    short_name: str, options: dict[str, Any], count: int = WORKS["tasks"].items
+) -> tuple[Any, tuple[Any, ...]]:
+    """A lattice of electrons, as many as the work ``tasks`` has, and its arguments."""
     import covalent as ct
 
     @ct.electron(executor=executor(short_name, options))
@@ -93,7 +97,7 @@ def electrons(short_name: str, options: dict[str, Any]) -> tuple[Any, tuple[Any,
     def workflow(count: int) -> Any:
         return [square(index) for index in range(count)]
 
-    return workflow, (WORKS["tasks"].items,)
+    return workflow, (count,)
 
 
 def sharing(short_name: str, options: dict[str, Any], data: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from covalent_cirro.contract.maps import Mapped
 from covalent_cirro.contract.places import Location, parse_call_uri
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.covalent_server.assets import StatusChange
@@ -87,13 +88,17 @@ class Progress:
     async def _count_items(self, place: Location) -> None:
         """Show how far a map is, from a listing of what its jobs have stored."""
         try:
-            written = await read_call(self._engine.store, place)
-            mapped = written.call.tasks[0].mapped if written is not None else None
+            mapped: Mapped | None = None
             pause_s = COUNT_S
-            while mapped is not None:
+            while True:
                 await asyncio.sleep(pause_s)
                 if self._detail is None or not self._detail.has_begun:
                     continue
+                if mapped is None:  # not before: a short map needs no count
+                    written = await read_call(self._engine.store, place)
+                    mapped = written.call.tasks[0].mapped if written is not None else None
+                    if mapped is None:
+                        return
                 began = time.monotonic()
                 keys = [key for key, _ in await self._engine.store.list_keys(place.bucket, place.array_base)]
                 counts = await asyncio.to_thread(map_progress.counted, keys, place, mapped, time.time())
