@@ -86,7 +86,7 @@ class Progress:
         board().drop(self._dispatch_id, self._node_ids)
 
     async def _count_items(self, place: Location) -> None:
-        """Show how far a map is, from a listing of what its jobs have stored."""
+        """Show how far a map is: of jobs with one item their states say it, of others a listing of what they stored."""
         try:
             mapped: Mapped | None = None
             pause_s = COUNT_S
@@ -99,9 +99,11 @@ class Progress:
                     mapped = written.call.tasks[0].mapped if written is not None else None
                     if mapped is None:
                         return
-                began = time.monotonic()
-                keys = [key for key, _ in await self._engine.store.list_keys(place.bucket, place.array_base)]
-                counts = await asyncio.to_thread(map_progress.counted, keys, place, mapped, time.time())
+                counts = map_progress.counted_by_state(self._detail, mapped, time.time())
+                began, keys = time.monotonic(), list[str]()
+                if counts is None:
+                    keys = [key for key, _ in await self._engine.store.list_keys(place.bucket, place.array_base)]
+                    counts = await asyncio.to_thread(map_progress.counted, keys, place, mapped, time.time())
                 self._items = map_progress.items_line(counts, self._detail.started_at or self._detail.created_at)
                 self._show()
                 pause_s = max(COUNT_S, _SHARE_OF_TIME * (time.monotonic() - began), len(keys) / _KEYS_A_SECOND)

@@ -10,7 +10,7 @@ from covalent_cirro.contract.chunk_records import ChunkName
 from covalent_cirro.contract.maps import Mapped
 from covalent_cirro.contract.places import Location
 from covalent_cirro.jobs.formatting import duration
-from covalent_cirro.jobs.states import JobDetail
+from covalent_cirro.jobs.states import JobDetail, JobState
 
 
 class ItemCounts(NamedTuple):
@@ -59,6 +59,21 @@ def counted(keys: Iterable[str], place: Location, mapped: Mapped, at: float) -> 
         done += min(record.done if record is not None else stop - first if number in ended else 0, stop - first)
         failed += record.failed if record is not None else 0
     return ItemCounts(mapped.length, done, failed, at)
+
+
+def counted_by_state(detail: JobDetail, mapped: Mapped, at: float) -> ItemCounts | None:
+    """Count the items of a map from the states of its jobs; `None` where a job has more than one item.
+
+    Args:
+        detail: The array job.
+        mapped: What the call says of the map.
+        at: Epoch seconds of the look at the job.
+    """
+    if not detail.array_size or any(stop - first > 1 for first, stop in mapped.children):
+        return None
+    before = mapped.length - len(mapped.children)  # of a further try, the other items were done before
+    failed = detail.children_in(JobState.FAILED.value)
+    return ItemCounts(mapped.length, before + detail.children_in(JobState.SUCCEEDED.value) + failed, failed, at)
 
 
 def _below(key: str, place: Location) -> tuple[str, str, str]:

@@ -44,7 +44,7 @@ from covalent_cirro.electron.maps.map_logs import LOG_BYTES, MapLog
 from covalent_cirro.electron.maps.shares import BodyPart
 from covalent_cirro.errors import OutcomeError, SettingsError
 from covalent_cirro.jobs.item_failures import ItemFailures, indexes
-from covalent_cirro.jobs.map_progress import ItemCounts, counted, items_line, jobs_line
+from covalent_cirro.jobs.map_progress import ItemCounts, counted, counted_by_state, items_line, jobs_line
 from covalent_cirro.jobs.states import JobDetail, parse_job
 
 
@@ -507,3 +507,12 @@ def test_items_are_counted_by_the_names_of_what_jobs_stored() -> None:
     assert counted(keys, PLACE, mapped_call, 5.0) == ItemCounts(10, 7, 1, 5.0)
     alone = Mapped(10, ((5, 10),), ())
     assert counted([PLACE.chunk_key(ChunkName(1, 0, 2, 0).name)], PLACE, alone, 5.0) == ItemCounts(10, 7, 0, 5.0)
+
+
+def test_items_are_counted_by_the_states_of_jobs_that_have_one_each() -> None:
+    """Of a further try, the items before it are done. A job with more items says nothing by its state."""
+    states = (("RUNNING", 3), ("SUCCEEDED", 4), ("FAILED", 1))
+    array = JobDetail("j1", array_size=8, array_states=states)
+    one_each = tuple((index, index + 1) for index in range(2, 10))
+    assert counted_by_state(array, Mapped(10, one_each, ()), 5.0) == ItemCounts(10, 7, 1, 5.0)
+    assert counted_by_state(array, Mapped(11, (*one_each[:-1], (9, 11)), ()), 5.0) is None
