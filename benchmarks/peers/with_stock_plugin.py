@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from peers.peer import Case, Place
-from peers.with_covalent_cirro import electrons, result_of, sharing
-from peers.works import shared_value
+from peers.with_covalent_cirro import electrons, output_file, result_of, sharing_output
 
 TITLE = "covalent-awsbatch-plugin 0.42.0"
 PACKAGES: tuple[str, ...] = ()
@@ -16,7 +15,7 @@ PACKAGES: tuple[str, ...] = ()
 SERVER = True
 CASES = {
     "tasks": Case("tasks", "20 electrons", 20),
-    "shared": Case("shared", "10 electrons, the value as an argument", 10),
+    "shared": Case("shared", "10 electrons, the value from an electron before", 10),
 }
 SET_UP = """\
 On the same server and deployment as covalent-cirro, with the same size of job; the server has run one electron
@@ -36,5 +35,4 @@ def prepare(case: Case, place: Place) -> Callable[[], Any]:
     result_of(*electrons("awsbatch", options, 1))
     if case.work == "tasks":
         return lambda: result_of(*electrons("awsbatch", options))
-    data = shared_value(place.inputs)
-    return lambda: result_of(*sharing("awsbatch", options, data))
+    return lambda: result_of(*sharing_output("awsbatch", options, output_file(place)))
