@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("deployment",),
     ("cirro",),
     ("electron",),
-    ("aws", "covalent_server", "checkpoint", "item_maps"),
+    ("aws", "covalent_server", "checkpoint", "item_maps", "trial"),
     ("jobs", "runner"),
     ("contract", "settings", "local_files", "private", "loopback"),
     ("errors",),

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from covalent_cirro import CirroBatchExecutor, ElectronFailed, checkpoint
+from covalent_cirro import CirroBatchExecutor, ElectronFailed, checkpoint, trial
 
 SEED = 7
 TEST_SHARE = 0.2  # of the digits are held out: no training and no choice ever sees them
@@ -163,6 +163,7 @@ def fit(configuration, train, held_out, seed):
             right = model(held_out_images).argmax(dim=1) == held_out_labels
         losses.append(total / len(images))
         accuracies.append(right.float().mean().item())
+        trial.report(epoch, accuracies[-1])
         state = {
             "losses": losses,
             "accuracies": accuracies,

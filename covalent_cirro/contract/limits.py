@@ -66,6 +66,9 @@ FACT_CHARS = 256
 ELECTRON_CHARS = 256
 """Characters of the name of an electron or lattice, as of the value of a tag (Batch User Guide, Tag restrictions)."""
 
+MAX_STEP = 2**53
+"""Largest step of a reported value: whole numbers up to it are exact in JSON, too (RFC 8259, 6)."""
+
 MAX_ARGUMENTS = 32
 """Arguments of an electron, and fields of arguments, of which a call has a summary (`jobs/arguments.py`)."""
 

@@ -58,8 +58,11 @@ STORED_SOCKET = "stored.socket"
 """Socket in the folder of the runner. A request is the SHA-256 of a blob and a newline; the answer is JSON:
 ``{"path"}``, or ``{"error"}``."""
 
+REPORTS_FILE = "reports"
+"""File in the folder of `CHECKPOINT_VARIABLE` to which the electron's processes append `reports.record`."""
+
 CHECKPOINT_GOING = "going"
-"""File in that folder that exists once the attempt is about to be ended."""
+"""File in the folder of `CHECKPOINT_VARIABLE` that exists once the attempt is about to be ended."""
 
 
 LABEL_PYTHON = "covalent-cirro.python"

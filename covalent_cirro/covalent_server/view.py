@@ -27,6 +27,8 @@ JOIN assets a ON a.id = ea.asset_id
 WHERE l.dispatch_id = :dispatch_id AND e.transport_graph_node_id = :node_id AND ea.key IN ('stdout', 'stderr')
 """
 
+_SELECT_LATTICE = "SELECT name FROM lattices WHERE dispatch_id = :dispatch_id"
+
 _SELECT_EXECUTORS = """
 SELECT e.id, e.transport_graph_node_id, e.executor_data
 FROM lattices l
@@ -139,6 +141,13 @@ class LogFile(NamedTuple):
 
     asset_id: int
     path: str
+
+
+def lattice_of(dispatch_id: str) -> str:
+    """Name of the lattice of a dispatch; empty where Covalent does not know the dispatch."""
+    with engine().connect() as connection:
+        row = connection.execute(statement(_SELECT_LATTICE), {"dispatch_id": dispatch_id}).fetchone()
+    return "" if row is None else row[0] or ""
 
 
 def log_files(dispatch_id: str, node_id: int) -> dict[str, LogFile]:

@@ -1,11 +1,13 @@
 """Shows one job while it is under way: its status and panel in the UI, why it waits, what it prints.
 
-Combines what the watcher, `waits.py` and `live_logs.py` find. Decides nothing about the job and never fails it.
+Combines what the watcher, `waits.py`, `live_logs.py` and `live_curves.py` find. Decides nothing about the job and never
+fails it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -14,11 +16,12 @@ from typing import TYPE_CHECKING
 from covalent_cirro.contract.maps import Mapped
 from covalent_cirro.contract.places import Location, parse_call_uri
 from covalent_cirro.contract.problems import ProtocolError
+from covalent_cirro.contract.reports import Point
 from covalent_cirro.covalent_server.assets import StatusChange
 from covalent_cirro.covalent_server.status_board import board, status_of
 from covalent_cirro.electron.call_writer import read_call
 from covalent_cirro.errors import CirroError
-from covalent_cirro.jobs import map_progress, panel
+from covalent_cirro.jobs import learning_curves, map_progress, panel
 from covalent_cirro.jobs.machines import Need
 from covalent_cirro.jobs.states import JobDetail, JobState
 from covalent_cirro.jobs.waiting import Reason, Waiting
@@ -54,6 +57,7 @@ class Progress:
         self._since = 0.0
         self._reason: Reason | None = None
         self._items = ""
+        self._reported: dict[int, str] = {}
         self._counting: asyncio.Task[None] | None = None
 
     def saw(self, detail: JobDetail) -> None:
@@ -70,6 +74,10 @@ class Progress:
             self._counting = asyncio.create_task(self._count_items(self._place), name="cirro-map-progress")
         if detail.state == JobState.RUNNING.value and self._place is not None:
             self._engine.live_logs.follow(self._place, self._dispatch_id, self._node_ids[0])
+        if self._place is not None and not detail.is_terminal and status_of(detail) == "RUNNING":
+            for node_id in self._node_ids:
+                tell = functools.partial(self._reports, node_id)
+                self._engine.live_curves.follow(self._place, self._dispatch_id, node_id, tell)
         self._show()
 
     async def __aenter__(self) -> Progress:
@@ -81,6 +89,7 @@ class Progress:
             await asyncio.gather(self._counting, return_exceptions=True)
         if self._detail is not None:
             self._engine.waits.leave(self._detail.job_id)
+        self._engine.live_curves.stop(self._dispatch_id, self._node_ids)
         if self._place is not None:
             await self._engine.live_logs.stop(self._place)
         board().drop(self._dispatch_id, self._node_ids)
@@ -110,6 +119,10 @@ class Progress:
         except CirroError as error:  # it is only shown
             log.warning("The items of %s are not counted: %s", place.call_uri, error)
 
+    def _reports(self, node_id: int, points: Sequence[Point]) -> None:
+        self._reported[node_id] = learning_curves.line(points)
+        self._show()
+
     def _because(self, reason: Reason) -> None:
         self._reason = reason
         self._show()
@@ -117,16 +130,17 @@ class Progress:
     def _show(self) -> None:
         if self._detail is None:
             return
-        lines = panel.lines(
-            self._detail,
-            self._since,
-            partition=self._engine.partition,
-            region=self._engine.console_region,
-            waits_for=str(self._reason) if self._reason is not None else "",
-            tried=self._tried,
-            items=self._items,
-        )
         for node_id in self._node_ids:
+            lines = panel.lines(
+                self._detail,
+                self._since,
+                partition=self._engine.partition,
+                region=self._engine.console_region,
+                waits_for=str(self._reason) if self._reason is not None else "",
+                tried=self._tried,
+                items=self._items,
+                reported=self._reported.get(node_id, ""),
+            )
             board().show_panel(self._dispatch_id, node_id, lines)
 
 

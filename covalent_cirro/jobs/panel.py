@@ -21,6 +21,7 @@ KEYS = (
     "state",
     "jobs",
     "items",
+    "reported",
     "warning",
     "attempt",
     "waits_for",
@@ -51,6 +52,7 @@ def lines(
     waits_for: str = "",
     tried: str = "",
     items: str = "",
+    reported: str = "",
 ) -> dict[str, str]:
     """The lines of a job by name; lines without a value are left out.
 
@@ -61,6 +63,7 @@ def lines(
         waits_for: What the job waits for; empty where only its state is known.
         tried: Summary of earlier tries (`further_tries.summary`).
         items: How far a map is (`map_progress.items_line`).
+        reported: What the electron has reported (`learning_curves.line`).
     """
     ended = detail.is_terminal
     finished = len(detail.attempts)
@@ -75,6 +78,7 @@ def lines(
         "state": f"{detail.state} since {moment_utc(since)}",
         "jobs": map_progress.jobs_line(detail),
         "items": items,
+        "reported": reported,
         "warning": image_modules.warning(detail.missing_modules) if detail.missing_modules and not ended else "",
         "attempt": "" if detail.array_size else attempt,
         "waits_for": "" if ended or detail.has_begun else waits_for or _WAITS_FOR.get(detail.state, ""),

@@ -116,14 +116,14 @@ class Pump:
         self,
         event: str,
         seen: Callable[[dict[str, Any]], None] = lambda _: None,
-        meanwhile: Callable[[], object] | None = None,
+        meanwhile: Callable[[], float] | None = None,
     ) -> dict[str, Any] | None:
         """Copy output until the child sends ``event``; other events are passed to ``seen``.
 
         Args:
             event: Name of the event.
             seen: Called with other events.
-            meanwhile: Called once, if the event takes `MEANWHILE_S`.
+            meanwhile: Called after `MEANWHILE_S`, and again after as many seconds as it returns.
 
         Returns:
             The event; `None` if the process ended before.
@@ -140,8 +140,7 @@ class Pump:
                 self._drain()
                 return None
             if meanwhile is not None and due is not None and time.monotonic() >= due:
-                due = None
-                meanwhile()
+                due = time.monotonic() + meanwhile()
             self._turn(due)
 
     def send(self, request: dict[str, Any]) -> None:

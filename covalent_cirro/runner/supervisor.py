@@ -19,13 +19,14 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from covalent_cirro.contract import documents, limits, places, problems, protocol
+from covalent_cirro.contract import documents, limits, places, problems, protocol, reports
 from covalent_cirro.contract.failure_kinds import RUN_AGAIN, Failure, Kind
 from covalent_cirro.contract.protocol import Call, ExitCode, NodeResult, Outcome, Output, Task
 from covalent_cirro.contract.references import Blob, Inline, Input, Ref
 from covalent_cirro.runner import exits, requests, usage
 from covalent_cirro.runner.process import ElectronProcess, listen_to_stops
 from covalent_cirro.runner.pump import Pump
+from covalent_cirro.runner.reporting import Reporting
 from covalent_cirro.runner.s3 import answers, blob_transfer
 from covalent_cirro.runner.s3.quick_requests import QuickRequests
 from covalent_cirro.runner.times import times_of
@@ -85,6 +86,7 @@ class Supervisor:
         self._sigterm_at: float | None = None
         self._interrupt = False  # whether SIGTERM interrupts at once
         self._not_stored = False
+        self._prepared = False
         self._pump: Pump | None = None
         self._loaded: Client | None = None
         self._inlined = 0
@@ -288,7 +290,8 @@ class Supervisor:
                 self._host = usage.HostFacts(self._environ)
                 gpus = usage.GpuWatch(self._environ)
             checkpoint = self._look_after_checkpoint(call, task, control, attempt)
-            done = pump.wait_for("done", self._on_event, meanwhile=self._prepare)
+            reporting = self._make_reporting(call, task, control, attempt)
+            done = pump.wait_for("done", self._on_event, functools.partial(self._meanwhile, reporting))
             if done is not None and "output" in done:
                 answer = done["output"]
                 outputs[task.node_id] = done["output"].get("pickle", "")
@@ -307,6 +310,7 @@ class Supervisor:
             if task is call.tasks[-1] or isinstance(answer, Failure):
                 self._times["ran"] = done["time"] if done is not None else time.time()
                 self._ended = pump.end()
+            reporting.finish()
             if checkpoint is not None:
                 checkpoint.finish(succeeded=not isinstance(answer, Failure), orderly=done is not None)
             # No electron runs after the failed one: the end of its log explains the failure.
@@ -319,11 +323,24 @@ class Supervisor:
             results.append(found)
         return tuple(results)
 
-    def _prepare(self) -> None:
-        """Begin with what an electron that runs for a while will need."""
-        self._make_client()
-        if self._items is not None:
-            self._items.begin()
+    def _meanwhile(self, reporting: Reporting) -> float:
+        """Begin with what an electron that runs for a while will need, and send what it reports."""
+        if not self._prepared:
+            self._prepared = True
+            self._make_client()
+            if self._items is not None:
+                self._items.begin()
+        return reporting.look()
+
+    def _make_reporting(self, call: Call, task: Task, control: str, attempt: int) -> Reporting:
+        where = self._where
+        base = reports.base(where.prefix, call.lattice or "-", where.dispatch_id, task.node_id)
+
+        def put(name: str) -> Pending:
+            return self._client.put(where.bucket, base + name, b"")
+
+        path = os.path.join(control, protocol.REPORTS_FILE)
+        return Reporting(path, put, self._wait, attempt, times_of(self._environ).report_interval, _say)
 
     def _look_after_checkpoint(self, call: Call, task: Task, control: str, attempt: int) -> CheckpointListener | None:
         """Start the listener for the electron's requests about its checkpoint; `None` if it cannot be started."""

@@ -20,6 +20,7 @@ class Times(NamedTuple):
             the last one took, whichever is longer.
         chunk_interval: From one chunk of the results of items to the next, at first (`item_chunks`): a lost host costs
             half a minute of work, and a chunk is one or two requests.
+        report_interval: From one look at what the electron has reported to the next, at first (`log_parts.interval_s`).
         grace: From the runner's SIGTERM to the electron's, for an electron that uses checkpoints.
         stop: From the runner's SIGTERM to the electron's SIGKILL.
         exit: From the last result to the end of the electron's process: for its atexit functions and threads.
@@ -28,6 +29,7 @@ class Times(NamedTuple):
     log_interval: float = 10.0
     checkpoint_interval: float = 10.0
     chunk_interval: float = 30.0
+    report_interval: float = 2.0
     grace: float = 15.0
     stop: float = 20.0
     exit: float = 30.0

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from moto.iam.access_control import IAMPolicy, PermissionResult
 
+from covalent_cirro.contract import reports
 from covalent_cirro.contract.chunk_records import ChunkName
 from covalent_cirro.contract.log_parts import Part
 from covalent_cirro.contract.places import blob_key, location
+from covalent_cirro.contract.reports import Point
 from covalent_cirro.local.emulator.iam import policies
 from covalent_cirro.local.emulator.iam.policies import Access, Principal
 from tests.unit.template_facts import TEMPLATES
@@ -32,6 +34,7 @@ MAY_WRITE = {
     "a part of a child's log": CALL.child(3).log_key(Part(1, "stdout", 0).name),
     "a child's results so far": CALL.child(3).chunk_key(ChunkName(1, 0, 5, 0).name),
     "the index of an item's checkpoint": CALL.item_checkpoint_key(5, 17, "index.json"),
+    "what its electron reports": reports.base(PREFIX, "sweep", "dispatch", 5) + reports.name(1, 0, [Point(0, 0.5)]),
     "a blob": blob_key(PREFIX, "0" * 64),
 }
 MAY_NOT_WRITE = {
@@ -45,6 +48,7 @@ MAY_NOT_WRITE = {
     "earlier work": CALL.reused_key,
     "a call of a dispatch named log": f"{PREFIX}jobs/log/5/018f5e2b7c00c0ffee01/call.json",
     "what is not under the prefix": "other/jobs/d/5/018f5e2b7c00c0ffee01/outcome.json",
+    "a call among what electrons report": f"{PREFIX}reports/jobs/dispatch/5/018f5e2b7c00c0ffee01/call.json",
     "what is not under jobs": f"{PREFIX}outcome.json",
 }
 

@@ -42,6 +42,7 @@ PURE_MAY_IMPORT = {
         "re",
         "statistics",
         "string",
+        "struct",
         "traceback",
         "types",
         "typing",

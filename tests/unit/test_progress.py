@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from covalent_cirro.contract import reports
 from covalent_cirro.contract.limits import MAX_PART_BYTES
 from covalent_cirro.contract.log_parts import Part
 from covalent_cirro.contract.places import Location, location
+from covalent_cirro.contract.reports import Point
 from covalent_cirro.covalent_server.view import LogFile
 from covalent_cirro.electron import progress
+from covalent_cirro.electron.engine.live_curves import LiveCurves
 from covalent_cirro.electron.engine.live_logs import OWN_LISTS, PARTS_PER_LOOK, LiveLogs
 from covalent_cirro.errors import AwsError, TooLarge
-from covalent_cirro.jobs import image_modules, panel, reuse_texts
+from covalent_cirro.jobs import image_modules, learning_curves, panel, reuse_texts
 from covalent_cirro.jobs.states import JobDetail, parse_job
 
 SINCE = 1_800_000_000.0
+PLACE = location("b", "cirro/", "dispatch-1", 3, "018f5e2b7c00c0ffee01")
 
 
 def detail(status: str, **changes: Any) -> JobDetail:
@@ -337,3 +342,113 @@ async def test_an_electron_that_covalent_does_not_know_is_left_alone(bucket: Buc
     await asyncio.sleep(0.2)
     assert len(bucket.lists) == 1
     await logs.aclose()
+
+
+# --- what electrons report --------------------------------------------------------------------------------------------
+
+
+class Reported(list[tuple[str, datetime]]):
+    """The keys of what electrons have reported, and how often they were listed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed: list[str] = []
+        self.broken = 0
+
+    def add(self, node_id: int, *points: Point, attempt: int = 1, dispatch_id: str = "dispatch-1") -> None:
+        base = reports.base("cirro/", "sweep", dispatch_id, node_id)
+        self.append((base + reports.name(attempt, len(self), points), datetime.now(timezone.utc)))
+
+    async def list_keys(self, bucket: str, prefix: str) -> list[tuple[str, datetime]]:
+        self.listed.append(prefix)
+        if self.broken:
+            self.broken -= 1
+            raise AwsError("later", operation="s3:ListBucket", code="SlowDown", throttled=True)
+        return [each for each in self if each[0].startswith(prefix)]
+
+    async def get_document(self, bucket: str, key: str, limit: int) -> bytes | None:
+        raise AssertionError("a listing is enough")
+
+
+async def seen(condition: Callable[[], object]) -> None:
+    """Wait until something is shown."""
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def reported() -> AsyncIterator[tuple[Reported, LiveCurves]]:
+    """What is reported, and what looks at it each few ms."""
+    bucket = Reported()
+    curves = LiveCurves(bucket, lambda dispatch_id: "sweep", first_s=0.01)
+    yield bucket, curves
+    await curves.aclose()
+
+
+async def test_what_an_electron_reports_is_told_as_it_grows(reported: tuple[Reported, LiveCurves]) -> None:
+    """All of its points each time, and nothing twice."""
+    bucket, curves = reported
+    told: list[list[float]] = []
+    curves.follow(PLACE, "dispatch-1", 3, lambda points: told.append([point.value for point in points]))
+    bucket.add(3, Point(0, 0.5))
+    await seen(lambda: told == [[0.5]])
+    bucket.add(3, Point(1, 0.75))
+    bucket.add(4, Point(0, 0.1))  # nobody asked for that one
+    await seen(lambda: told == [[0.5], [0.5, 0.75]])
+
+
+async def test_the_electrons_of_a_dispatch_share_a_listing(reported: tuple[Reported, LiveCurves]) -> None:
+    """Each is told its own points."""
+    bucket, curves = reported
+    told: dict[int, tuple[Point, ...]] = {}
+    for node_id in range(20):
+        curves.follow(PLACE, "dispatch-1", node_id, functools.partial(told.__setitem__, node_id))
+        bucket.add(node_id, Point(0, node_id / 2))
+    await seen(lambda: len(told) == 20)
+    assert told == {node_id: (Point(0, node_id / 2),) for node_id in range(20)}
+    assert len(bucket.listed) <= 3
+    assert set(bucket.listed) == {"cirro/reports/sweep/dispatch-1/"}
+
+
+async def test_nothing_is_listed_when_no_electron_runs(reported: tuple[Reported, LiveCurves]) -> None:
+    """After the end of the last one."""
+    bucket, curves = reported
+    curves.follow(PLACE, "dispatch-1", 3, lambda points: None)
+    await seen(lambda: bucket.listed)
+    curves.stop("dispatch-1", [3])
+    count = len(bucket.listed)
+    await asyncio.sleep(0.1)
+    assert len(bucket.listed) <= count + 1
+
+
+async def test_a_bad_moment_of_s3_only_delays_what_is_shown(reported: tuple[Reported, LiveCurves]) -> None:
+    """The next look finds it."""
+    bucket, curves = reported
+    bucket.broken = 2
+    told: list[int] = []
+    bucket.add(3, Point(0, 0.5))
+    curves.follow(PLACE, "dispatch-1", 3, lambda points: told.append(len(points)))
+    await seen(lambda: told == [1])
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        ([], ""),
+        ([Point(0, 0.5)], "0.5 at step 0"),
+        ([Point(0, 0.5), Point(1, 0.9), Point(2, 0.8)], "0.8 at step 2; least 0.5 at 0, most 0.9 at 1"),
+        ([Point(0, 0.5), Point(1, float("nan"))], "nan at step 1"),
+        ([Point(5, 1.0, 0), Point(0, 0.123456, 17)], "item 17: 0.1235 at step 0; 2 items report"),
+    ],
+)
+def test_a_curve_in_a_line(points: list[Point], said: str) -> None:
+    """Where it is, and how far it went; for a map, the item that came last."""
+    assert learning_curves.line(points) == said
+
+
+def test_the_panel_has_what_is_reported() -> None:
+    """After the state."""
+    lines = panel.lines(detail("RUNNING"), SINCE, partition="", region="", reported="0.5 at step 0")
+    assert list(lines)[:3] == ["job", "state", "reported"]

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from covalent_cirro.aws import blob_objects
-from covalent_cirro.contract import places
+from covalent_cirro.contract import places, reports
 from tests.unit.template_facts import TEMPLATES
 
 STORAGE = TEMPLATES["storage"]
@@ -33,16 +33,17 @@ def test_bucket_is_reached_by_tls_only() -> None:
 
 
 def test_all_that_we_write_expires() -> None:
-    """Keys of calls and of blobs, by the protocol's own names, each fall under a rule with the parameter's days."""
+    """Keys of calls, blobs and reports, by the protocol's own names, each fall under a rule of these days."""
     rules = STORAGE.properties("Bucket")["LifecycleConfiguration"]["Rules"]
     expire = {
         rule["Prefix"]["Fn::Sub"].replace("${S3Prefix}", STORAGE.defaults["S3Prefix"]): rule["ExpirationInDays"]
         for rule in rules
         if "ExpirationInDays" in rule
     }
-    assert list(expire.values()) == [{"Ref": "ExpireAfterDays"}] * 2
+    assert list(expire.values()) == [{"Ref": "ExpireAfterDays"}] * 3
     prefix = STORAGE.defaults["S3Prefix"] + "/"
-    for key in (places.blob_key(prefix, "0" * 64), places.location("b", prefix, "d", 0, "c").outcome_key):
+    call = places.location("b", prefix, "d", 0, "c")
+    for key in (places.blob_key(prefix, "0" * 64), call.outcome_key, reports.base(prefix, "sweep", "d", 0)):
         assert any(key.startswith(start) for start in expire)
     assert all(rule["Status"] == "Enabled" for rule in rules)
 

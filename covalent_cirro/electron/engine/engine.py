@@ -23,6 +23,7 @@ from covalent_cirro.aws.single_flight import SingleFlight
 from covalent_cirro.aws.store import Store
 from covalent_cirro.covalent_server import view
 from covalent_cirro.electron.engine.definitions import Definitions
+from covalent_cirro.electron.engine.live_curves import LiveCurves
 from covalent_cirro.electron.engine.live_logs import LiveLogs
 from covalent_cirro.electron.engine.stops import Stops
 from covalent_cirro.electron.engine.waits import Waits, deadline_s
@@ -57,6 +58,7 @@ class Engine:
         capacity: Machines that queues can start.
         waits: Explains why jobs wait.
         live_logs: Copies the logs of running jobs.
+        live_curves: Shows what running jobs report.
         joined: Lists that are stored in parts already.
         logs: Client of CloudWatch Logs, for `job_logs.py`.
         console_region: Region for links to the AWS console; empty where the endpoint is not AWS's.
@@ -88,6 +90,7 @@ class Engine:
         self.capacity = capacity
         self.waits = Waits(capacity.look, region=region, profile=access.profile, deadline_s=deadline_s())
         self.live_logs = LiveLogs(store, view.log_files, view.write_sizes)
+        self.live_curves = LiveCurves(store, view.lattice_of)
         self.joined = JoinedLists()
         self.console_region = console_region
         self.logs = logs
@@ -170,7 +173,7 @@ async def _opened(access: sessions.Access) -> AsyncIterator[Engine]:
             sts=sts,
             logs=logs,
         )
-        for service in (engine.watcher, engine.waits, engine.live_logs, engine.stops):
+        for service in (engine.watcher, engine.waits, engine.live_logs, engine.live_curves, engine.stops):
             stack.push_async_callback(service.aclose)
         yield engine
 
