@@ -26,7 +26,7 @@ PATIENCE = 0.01
 ARRAY_S = 5.0
 """Longest time between two looks at an array of which jobs have ended: its jobs by state are shown."""
 
-ARRAY_SHARE = 0.2
+ARRAY_SHARE = 1 / 3
 
 WAITING_WEIGHT = 0.2
 """Weight of the overdue time of a job without a machine, compared with one that runs."""
