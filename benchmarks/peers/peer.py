@@ -29,12 +29,14 @@ class Case:
         way: How it is done, for people.
         jobs: Jobs of AWS Batch that compute, as the user asked or as the tool does it.
         options: For `Peer.prepare`.
+        starts_after_upload: No job starts before the driver has put something to S3.
     """
 
     work: str
     way: str
     jobs: int
     options: Mapping[str, Any] | None = None
+    starts_after_upload: bool = False
 
 
 @dataclass(frozen=True)

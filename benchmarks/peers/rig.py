@@ -8,19 +8,19 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import psutil
-from figures import MB
+from figures import MB, count
 from lab import BenchmarkFailed, Lab, Load
 
 from peers.driver import MARK
 from peers.environments import python_of
-from peers.measurement import Measurement
+from peers.measurement import PUTS, Measurement
 from peers.peer import Case, Place, load
 
 DRIVER = Path(__file__).with_name("driver.py")
@@ -30,7 +30,7 @@ LOOK_S = 0.1
 CASE_S = 3600.0
 """A case that takes longer has failed."""
 SETTLE_S = 300.0
-"""For jobs to end when the driver has its results."""
+"""For jobs to end when the driver has its results, or for it to upload something."""
 MANAGED_POLICIES = "MOTO_IAM_LOAD_MANAGED_POLICIES"
 """moto, which is the emulator's IAM, has AWS's own policies only where this says so. Roles of tools have some."""
 UNFINISHED = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
@@ -69,9 +69,13 @@ def measure(tool: str, case_name: str, folder: Path, inputs: Path, say: Say) -> 
                     inside.enter_context(lab.measured(loads))
                 lab.reset_calls()
                 children = inside.enter_context(Children(driver.process.pid))
-                driver.go()
+                with lab.held() if case.starts_after_upload else nullcontext():
+                    driver.go()
+                    if case.starts_after_upload:
+                        _until(lambda: count(lab.calls("client"), *PUTS), "an upload")
                 told = driver.hear()
-                _until_idle(lab)
+                # What jobs call after the driver has its results counts, too.
+                _until(lambda: not any(lab.counts().get(state, 0) for state in UNFINISHED), "all jobs to end")
             calls = {caller: lab.calls(caller) for caller in ("client", "job")}
         found = Measurement(
             tool=tool,
@@ -145,12 +149,11 @@ def definitions(lab: Lab) -> int:
     return sum(len(page["jobDefinitions"]) for page in pages)
 
 
-def _until_idle(lab: Lab) -> None:
-    """Wait until no job is left: what jobs call after the driver has its results counts, too."""
+def _until(true: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + SETTLE_S
-    while any(lab.counts().get(state, 0) for state in UNFINISHED):
+    while not true():
         if time.monotonic() > deadline:
-            raise BenchmarkFailed("jobs are left that do not end")
+            raise BenchmarkFailed(f"waited {SETTLE_S:.0f} s in vain for {what}")
         time.sleep(LOOK_S)
 
 

@@ -17,14 +17,16 @@ CASES = {
     "tasks": Case("tasks", '`job_type="independent"`', 20),
     "map20": Case("map20", "array", 20),
     "map400": Case("map400", "array", 400),
-    "shared": Case("shared", "array, the value in each item", 10),
+    "shared": Case("shared", "array, the value in each item", 10, starts_after_upload=True),
 }
 SET_UP = """\
 Its own CloudFormation templates, unchanged: a Pars (default VPC, roles, bucket) and a Knot (compute environment, queue,
 definition). Both are made before the call: calls and seconds of that do not count. The call is `knot.map(items)` to the
 list. Stubbed: building and pushing the image are left out, `pipreqs` (it asks a package index what the function
 imports) gives nothing, and a program `docker` that does nothing is on the path, because cloudknot looks for it. Jobs
-run the script that cloudknot generates, which is its image's entrypoint, with the role of the instance."""
+run the script that cloudknot generates, which is its image's entrypoint, with the role of the instance. It submits an
+array before it uploads the input: with 50 MB, jobs are not let start before the input is there, as on AWS, where
+machines need longer."""
 
 
 def entrypoint(case: Case, place: Place, python: Path) -> list[str]:
