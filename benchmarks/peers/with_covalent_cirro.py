@@ -147,7 +147,7 @@ def sharing(short_name: str, options: dict[str, Any], data: Any) -> tuple[Any, t
 def _checked(short_name: str, options: dict[str, Any]) -> Any:
     import covalent as ct
 
-    @ct.electron(executor=executor(short_name, {**options, "memory": 4.0}))
+    @ct.electron(executor=executor(short_name, options))
     def checked(data: bytes, index: int) -> int:
         import zlib
 
