@@ -55,7 +55,7 @@ def rows(found: Sequence[Measurement]) -> list[Row]:
                 None,
                 "below each at the same number of jobs",
             )
-            for jobs in (400, 10)
+            for jobs in (400, 20)
         ),
         _row(
             "AWS calls, map of 20 items in 20 jobs",

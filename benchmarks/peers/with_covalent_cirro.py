@@ -15,7 +15,7 @@ SERVER = True
 CASES = {
     "tasks": Case("tasks", "20 electrons", 20),
     "map20": Case("map20", "`@mapped`", 20),
-    "map400-10": Case("map400", "`@mapped`, `array_size=10`", 10),
+    "map400-20": Case("map400", "`@mapped`, `array_size=20`", 20),
     "map400-100": Case("map400", "`@mapped`, `array_size=100`", 100),
     "map400-400": Case("map400", "`@mapped`", 400),
     "shared-stored": Case("shared", "10 electrons, `stored`", 10, {"stored": True}),
