@@ -28,7 +28,7 @@ PYTEST = PATH="$(abspath $(VENV))/tools:$$PATH" PYTHONDONTWRITEBYTECODE= $(BIN)/
 .NOTPARALLEL:
 # Folders of tests/, each of which can be run alone: `make test-unit`.
 PARTS = unit runner emulator security plugin cli covalent faults images benchmarks aws
-.PHONY: help sweep pipeline down status test $(PARTS:%=test-%) check docs bench bench-peers faults install clean
+.PHONY: help sweep pipeline search down status test $(PARTS:%=test-%) check docs bench bench-peers faults install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-11s %s\n", $$1, $$2 }'
@@ -50,10 +50,17 @@ pipeline: $(VENV)/.run ## Run tomography in four steps on an emulated AWS, from 
 	@echo "Still running, so that you can look around in the UI; \`make down\` stops all of it and removes its data:"
 	@$(BIN)/cirro local status --state-dir $(STATE)
 
+search: $(VENV)/.search ## Search instead of a grid, on an emulated AWS, from nothing; ARGS="--trials 20" goes to it
+	@$(BIN)/cirro local up --server --state-dir $(STATE)
+	@$(BIN)/cirro local exec --state-dir $(STATE) -- python examples/search.py $(ARGS)
+	@echo
+	@echo "Still running, so that you can look around in the UI; \`make down\` stops all of it and removes its data:"
+	@$(BIN)/cirro local status --state-dir $(STATE)
+
 status: $(VENV)/.run ## Show what still runs
 	@$(BIN)/cirro local status --state-dir $(STATE)
 
-down: ## Stop what `make sweep` or `make pipeline` left running, and remove its data
+down: ## Stop what `make sweep`, `make pipeline` or `make search` left running, and remove its data
 	@if [ -x $(BIN)/cirro ]; then $(BIN)/cirro local down --state-dir $(STATE); else echo "nothing is installed"; fi
 
 test: $(VENV)/.dev $(VENV)/.tools ## Run all tests; ARGS="-k name" goes to pytest
@@ -107,7 +114,12 @@ $(VENV)/.run: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "installing what tests and checks need"
-	@$(INSTALL) $(EDITABLE) '.[emulator,examples,test,check,docs]'
+	@$(INSTALL) $(EDITABLE) '.[emulator,examples,search,test,check,docs]'
+	@touch $@
+
+$(VENV)/.search: $(VENV)/.run
+	@echo "installing what a search needs"
+	@$(INSTALL) $(EDITABLE) '.[emulator,examples,search]'
 	@touch $@
 
 # Command lines that tests run. Each is in an environment of its own: each wants another botocore than the rest.

@@ -146,3 +146,7 @@ class CheckpointError(CirroError):
 
 class StoredError(CirroError):
     """A stored value cannot be made, or is not in the bucket any more."""
+
+
+class SearchError(CirroError):
+    """A search cannot begin, or cannot go on."""

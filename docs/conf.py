@@ -63,6 +63,7 @@ docs/waiting
 docs/report
 docs/stored
 docs/checkpoints
+docs/search
 docs/retries
 docs/reuse
 docs/resume

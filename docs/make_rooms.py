@@ -17,7 +17,9 @@ PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- rooms: made by docs/make_rooms.py -->", "<!-- end of rooms -->"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("cli", "emulator", "stored_values"),
+    ("cli", "emulator"),
+    ("search",),
+    ("stored_values",),
     ("history", "local"),
     ("deployment",),
     ("cirro",),

@@ -6,6 +6,9 @@
 Copy this file for your own work: put your data into `load_data`, your model into `build_model`, and your
 configurations into `GRID`. These are ordinary functions; `make_lattice` is the only place that knows Covalent.
 Torch and scikit-learn are imported where the jobs run, so the machine that you dispatch from needs neither.
+
+The configurations are a list of electrons: up to a few hundred, each with a node, log and error of its own in the
+Covalent UI. For thousands, write one mapped electron in place of the list, `@mapped("config")`: see docs/maps.md.
 """
 
 from __future__ import annotations
@@ -176,6 +179,8 @@ def fit(configuration, train, held_out, seed):
         torch.save(state, saved)
         checkpoint.save()
         print(f"epoch {epoch:2d}  loss {losses[-1]:.4f}  accuracy {accuracies[-1]:.4f}", flush=True)
+        if epoch < EPOCHS and checkpoint.host_is_going():
+            sys.exit("the host is going away: the next attempt goes on here")
     return model, Training(configuration, str(device), time.monotonic() - started, losses, accuracies)
 
 

@@ -19,6 +19,7 @@ from covalent_cirro.jobs.formatting import duration, usd
 if TYPE_CHECKING:
     from covalent_cirro.history.account import Account
     from covalent_cirro.history.report import Report
+    from covalent_cirro.history.report.item_spread import MapReport
     from covalent_cirro.history.report.steps import Step
 
 
@@ -126,6 +127,20 @@ def _step_cells(step: Step) -> tuple[str, ...]:
     return step.name, str(step.nodes), str(step.attempts), took, duration(step.ran_s), step.cost, step.where
 
 
+def _map_line(of: MapReport) -> str:
+    """How long items took, what one cost, and how many jobs to share them over next time."""
+    failed = f", {of.failed:,} without a result" if of.failed else ""
+    parts = [f"{of.done:,} of {of.items:,} items in {of.jobs:,} jobs{failed}"]
+    if of.min_s is not None and of.median_s is not None and of.p95_s is not None and of.max_s is not None:
+        times = f"{duration(of.min_s)} to {duration(of.max_s)}, median {duration(of.median_s)}"
+        parts.append(f"{times}, 95 of 100 up to {duration(of.p95_s)}")
+    if of.usd_per_item is not None:
+        parts.append(f"{'' if of.exact else '≈ '}{usd(of.usd_per_item)} an item")
+    if of.next_jobs not in (None, of.jobs):
+        parts.append(f"next time array_size={of.next_jobs}: {of.why}")
+    return "; ".join(parts)
+
+
 def _show(found: Report) -> None:
     total = found.total
     about = "" if total.exact else "≈ "
@@ -146,6 +161,7 @@ def _show(found: Report) -> None:
         if size.next != size.asked or size.outliers:
             apart = [f"node {each.node_id} {each.options}" for each in size.outliers]
             rows.append((f"next {size.name}", "; ".join([size.options, *apart])))
+    rows += [(f"map {each.name}", _map_line(each)) for each in found.maps]
     render.facts(rows)
     if len(found.steps) > 1:
         render.line("")

@@ -189,12 +189,15 @@ def _show_detached(dispatch_id: str, earlier: str | None, as_json: bool) -> None
 def _show_end(dispatch_id: str, status: str, rows: list[Row], cost: str, lattice: str) -> None:
     """Show how a dispatch ended: its result, or why there is none; its cost; and what to type next."""
     from covalent_cirro.covalent_server import client
+    from covalent_cirro.history.electron_list import items_without_result
 
-    failed = [
-        f"{row.electron}: {row.why} (`cirro show {row.dispatch_id[:SHORT]}:{row.node_id}`)"
-        for row in rows
-        if row.state == JobState.FAILED.value
-    ]
+    def told(row: Row, why: str) -> str:
+        return f"{row.electron}: {why} (`cirro show {row.dispatch_id[:SHORT]}:{row.node_id}`)"
+
+    # AWS Batch says FAILED of an array if one of its jobs failed, whatever has become of the electron.
+    has_list = {row.job_id for row in rows if status == client.COMPLETED and items_without_result(row)}
+    without = [told(row, items_without_result(row)) for row in rows if row.job_id in has_list]
+    failed = [told(row, row.why) for row in rows if row.state == JobState.FAILED.value and row.job_id not in has_list]
     if status == client.COMPLETED:
         # Covalent would raise FileNotFoundError without naming its setting.
         quoted = client.quoted_folder()
@@ -202,6 +205,8 @@ def _show_end(dispatch_id: str, status: str, rows: list[Row], cost: str, lattice
         render.done(f'the dispatch is {status}; ct.get_result("{dispatch_id}"{where}).result has its result')
         if quoted:
             render.note(f"Covalent cannot use the path {quoted}: name another folder; `cirro doctor` says which")
+        if without:
+            render.warning("\n".join(["items that failed, whose errors are in their places (on_error):", *without]))
         if failed:
             render.warning("\n".join(["electrons that failed, whose errors are their values (on_error):", *failed]))
     elif status == client.CANCELLED and not failed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +18,7 @@ from covalent_cirro.jobs.states import CANCELLED
 
 if TYPE_CHECKING:
     from covalent_cirro.contract.protocol import Usage
+    from covalent_cirro.history.map_jobs import MapJob
     from covalent_cirro.history.report import Report
     from covalent_cirro.history.saved_checkpoints import SavedCheckpoint
     from covalent_cirro.history.story import Story
@@ -32,9 +33,10 @@ def show(target: Target, electron: Wanted, as_json: bool) -> None:
 
     The facts are from AWS Batch, as long as it knows the job, and from S3. Needs no Covalent server.
     """
-    from covalent_cirro.history import find, map_items, saved_checkpoints
+    from covalent_cirro.history import find, map_items, map_jobs, saved_checkpoints
     from covalent_cirro.history.account import open_account
     from covalent_cirro.history.instances import Instances
+    from covalent_cirro.history.map_jobs import MapJob
     from covalent_cirro.history.queue_places import JobWaits
     from covalent_cirro.history.report import cost_document, of_electron
     from covalent_cirro.history.story import Site, document, tell
@@ -45,23 +47,33 @@ def show(target: Target, electron: Wanted, as_json: bool) -> None:
         turn = JobWaits(account).of([record]).get(record.job_id) if record else None
         instances = Instances(account)
         hosts = instances.of_attempts(record) if record else {}
-        items = map_items.count(account, found, time.time())
-        story = tell(found, account.settings, site, turn=turn, hosts=hosts, items=items)
+        of_map, children = map_items.state_of(account, found, time.time()), list[MapJob]()
+        if of_map is not None and record is not None and record.detail.array_size:
+            children, of_map = map_jobs.worth_seeing(account, record, of_map, time.time())
+        story = tell(
+            found, account.settings, site, turn=turn, hosts=hosts, items=None if of_map is None else of_map.counts
+        )
         saved = saved_checkpoints.latest(account, found)
         cost = of_electron(account, found)
     if instances.problem:
         render.note(instances.problem)
     if as_json:
         checkpoint = None if saved is None else saved._asdict()
-        render.document({**document(story), "checkpoint": checkpoint, "cost": cost_document(cost)})
+        jobs = [each._asdict() for each in children]
+        told = {**document(story), "map_jobs": jobs, "checkpoint": checkpoint, "cost": cost_document(cost)}
+        render.document(told)
     else:
-        _show(story, saved, cost, time.time())
+        _show(story, saved, cost, time.time(), children)
 
 
-def _show(story: Story, saved: SavedCheckpoint | None, cost: Report, now: float) -> None:
+def _show(
+    story: Story, saved: SavedCheckpoint | None, cost: Report, now: float, children: Sequence[MapJob] = ()
+) -> None:
     of = f" of {story.lattice}" if story.lattice else ""
     render.heading(f"{story.electron}{of}, {story.dispatch_id}:{story.node_id}")
     render.facts(_facts(story, saved, cost))
+    if children:
+        _show_jobs(children)
     if story.periods:
         render.heading("\ntimes (UTC)")
         render.table(
@@ -116,6 +128,31 @@ def _show(story: Story, saved: SavedCheckpoint | None, cost: Report, now: float)
         render.facts(story.links.items())
 
 
+JOBS_SHOWN = 20
+"""Jobs of a map that are listed, at most: those that failed first, then the slowest; and attempts with their cost."""
+
+
+def _show_jobs(children: Sequence[MapJob]) -> None:
+    render.heading("\njobs that failed, and the slowest that run")
+    render.table(
+        ("", "state", "items", "done", "failed", "ran", "reason"),
+        (
+            (
+                each.job_id.rpartition(":")[2],
+                each.state,
+                f"{each.first}-{each.stop - 1}" if each.stop > each.first + 1 else str(each.first),
+                f"{each.done:,} of {each.stop - each.first:,}",
+                f"{each.failed:,}" if each.failed else "",
+                "" if each.ran_s is None else duration(each.ran_s),
+                each.reason,
+            )
+            for each in children[:JOBS_SHOWN]
+        ),
+    )
+    if len(children) > JOBS_SHOWN:
+        render.line(f"and {len(children) - JOBS_SHOWN:,} more; --json has them all")
+
+
 def _show_cost(cost: Report) -> None:
     if not cost.lines:
         return
@@ -134,9 +171,11 @@ def _show_cost(cost: Report) -> None:
                 ("" if line.exact else "≈ ") + usd(line.usd),
                 "" if line.price is None else f"{line.price.source}, {line.price.date}",
             )
-            for line in cost.lines
+            for line in cost.lines[:JOBS_SHOWN]
         ),
     )
+    if len(cost.lines) > JOBS_SHOWN:
+        render.line(f"and {len(cost.lines) - JOBS_SHOWN:,} more attempts; --json has them all")
     for note in cost.notes:
         render.line(note)
 

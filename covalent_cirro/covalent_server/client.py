@@ -235,12 +235,29 @@ def start(lattice: Any, dispatch_id: str) -> None:
     from covalent._dispatcher_plugins.local import LocalDispatcher
 
     triggers = lattice.metadata.get("triggers")
+    if not triggers:
+        start_registered(dispatch_id)
+        return
+    with _may_have_started(dispatch_id), _answered():
+        LocalDispatcher.register_triggers(triggers, dispatch_id)
+
+
+def start_registered(dispatch_id: str) -> None:
+    """Have the server start a dispatch that is registered and has no triggers.
+
+    Raises:
+        HostError: No Covalent server answers. It may have started the dispatch.
+    """
+    from covalent._dispatcher_plugins.local import LocalDispatcher
+
+    with _may_have_started(dispatch_id), _answered():
+        LocalDispatcher.start(dispatch_id)
+
+
+@contextlib.contextmanager
+def _may_have_started(dispatch_id: str) -> Iterator[None]:
     try:
-        with _answered():
-            if triggers:
-                LocalDispatcher.register_triggers(triggers, dispatch_id)
-            else:
-                LocalDispatcher.start(dispatch_id)
+        yield
     except HostError as error:
         raise HostError(
             f"{error} Dispatch {dispatch_id} may have started: `cirro jobs --dispatch {dispatch_id}` shows its jobs, "
@@ -265,6 +282,18 @@ def status(dispatch_id: str) -> str:
     Raises:
         HostError: No Covalent server answers within `STATUS_S`, or it does not know the dispatch.
     """
+    found = status_if_known(dispatch_id)
+    if found is None:
+        raise HostError(f"the Covalent server at {_server()} knows no dispatch {dispatch_id}: is it the same server?")
+    return found
+
+
+def status_if_known(dispatch_id: str) -> str | None:
+    """The status of a dispatch, as Covalent names it; `None` for a dispatch that the server does not know.
+
+    Raises:
+        HostError: No Covalent server answers within `STATUS_S`.
+    """
     import requests
     from covalent._api.apiclient import CovalentAPIClient
 
@@ -278,9 +307,22 @@ def status(dispatch_id: str) -> str:
         )
         answer.raise_for_status()
         found = answer.json()["dispatches"]
-    if not found:
-        raise HostError(f"the Covalent server at {_server()} knows no dispatch {dispatch_id}: is it the same server?")
-    return str(found[0]["status"])
+    return str(found[0]["status"]) if found else None
+
+
+def electron_states(dispatch_id: str) -> list[tuple[str, str]]:
+    """Name and status of each node of a dispatch that is no value, from the API of Covalent's own page.
+
+    Raises:
+        HostError: No Covalent server answers within `STATUS_S`.
+    """
+    import requests
+
+    with _answered():
+        answer = requests.get(f"{_server()}/api/v1/dispatches/{dispatch_id}/graph", timeout=STATUS_S)
+        answer.raise_for_status()
+        nodes = answer.json()["graph"]["nodes"]
+    return [(str(each["name"]), str(each["status"])) for each in nodes if not str(each["name"]).startswith(":")]
 
 
 def error(dispatch_id: str) -> str:
@@ -320,6 +362,22 @@ def result_text(dispatch_id: str) -> str:
                 f"the result of dispatch {dispatch_id}, as the Covalent server at {_server()} has it, cannot be read: "
                 f"{error}. The results of its electrons are in S3: `cirro run --reuse {dispatch_id}` uses them again."
             ) from error
+
+
+def result(dispatch_id: str) -> Any:
+    """The result of a dispatch that completed. Unpickles what its jobs have made: for the user's own process only.
+
+    Raises:
+        HostError: No Covalent server answers.
+    """
+    from covalent._results_manager import results_manager
+    from covalent._workflow.transportable_object import TransportableObject
+
+    with tempfile.TemporaryDirectory() as folder:
+        with _answered():
+            results_manager.get_result_manager(dispatch_id, folder).download_result_asset("result")
+        data = Path(results_manager.get_result_asset_path(folder, "result")).read_bytes()
+    return TransportableObject.deserialize(data).get_deserialized()
 
 
 def _why(error: str, stderr: str) -> str:

@@ -32,7 +32,7 @@ OPTIONAL_SETTINGS = ("batch_gpu_queue", "batch_on_demand_queue", "batch_gpu_on_d
 NOT_SETTINGS = frozenset(
     {
         *("VpcId", "SubnetIds", "SecurityGroupIds", "ImageRepository", "ImageRepositoryArn"),
-        *("InstanceProfileArn", "SubmitterPolicy"),
+        *("InstanceProfileArn", "SubmitterPolicy", "ItemStopperPolicy"),
     }
 )
 """Outputs that are no settings; their descriptions say what they are for."""

@@ -17,9 +17,11 @@ from covalent_cirro.contract.maps import Mapped
 from covalent_cirro.contract.places import Location, parse_call_uri
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.reports import Point
+from covalent_cirro.covalent_server import view
 from covalent_cirro.covalent_server.assets import StatusChange
 from covalent_cirro.covalent_server.status_board import board, status_of
 from covalent_cirro.electron.call_writer import read_call
+from covalent_cirro.electron.maps.live_map_log import LiveMapLog
 from covalent_cirro.errors import CirroError
 from covalent_cirro.jobs import learning_curves, map_progress, panel
 from covalent_cirro.jobs.machines import Need
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COUNT_S = 5.0
+COUNT_S = 10.0
 """Shortest time between two listings of what the jobs of a map have stored."""
 
 _SHARE_OF_TIME = 20
@@ -95,7 +97,9 @@ class Progress:
         board().drop(self._dispatch_id, self._node_ids)
 
     async def _count_items(self, place: Location) -> None:
-        """Show how far a map is: of jobs with one item their states say it, of others a listing of what they stored."""
+        """Show how far a map is and what its jobs print, from a listing of what they have stored."""
+        store = self._engine.store
+        prints = LiveMapLog(store, view.log_files, view.write_sizes, place, self._node_ids[0])
         try:
             mapped: Mapped | None = None
             pause_s = COUNT_S
@@ -103,18 +107,18 @@ class Progress:
                 await asyncio.sleep(pause_s)
                 if self._detail is None or not self._detail.has_begun:
                     continue
-                if mapped is None:  # not before: a short map needs no count
-                    written = await read_call(self._engine.store, place)
+                if mapped is None:  # not before: of a short map nothing is shown
+                    written = await read_call(store, place)
                     mapped = written.call.tasks[0].mapped if written is not None else None
                     if mapped is None:
                         return
-                counts = map_progress.counted_by_state(self._detail, mapped, time.time())
-                began, keys = time.monotonic(), list[str]()
-                if counts is None:
-                    keys = [key for key, _ in await self._engine.store.list_keys(place.bucket, place.array_base)]
-                    counts = await asyncio.to_thread(map_progress.counted, keys, place, mapped, time.time())
+                began = time.monotonic()
+                keys = [key for key, _ in await store.list_keys(place.bucket, place.array_base)]
+                jobs = await asyncio.to_thread(map_progress.of_jobs, keys, place, mapped)
+                counts = map_progress.total([jobs], mapped.length, time.time())
                 self._items = map_progress.items_line(counts, self._detail.started_at or self._detail.created_at)
                 self._show()
+                await prints.look(keys, jobs)
                 pause_s = max(COUNT_S, _SHARE_OF_TIME * (time.monotonic() - began), len(keys) / _KEYS_A_SECOND)
         except CirroError as error:  # it is only shown
             log.warning("The items of %s are not counted: %s", place.call_uri, error)

@@ -26,6 +26,51 @@ class ListedJob(NamedTuple):
     created_at: float
 
 
+class ArrayChild(NamedTuple):
+    """What ListJobs says of a job of an array.
+
+    Attributes:
+        number: Its index in the array.
+        state: Its state.
+        started_at, stopped_at: Epoch seconds; `None` where not reached.
+        reason: Why it is in this state, in AWS's words; mostly empty.
+    """
+
+    number: int
+    state: str
+    started_at: float | None
+    stopped_at: float | None
+    reason: str
+
+
+def of_array(account: Account, parent_id: str, state: str) -> list[ArrayChild]:
+    """The jobs of an array in one state: a ListJobs for each 1,000 of them."""
+    batch = account.clients("batch")
+    found: list[ArrayChild] = []
+    token: dict[str, str] = {}
+    while True:
+        page = account.ask(
+            "batch:ListJobs",
+            lambda token=token: batch.list_jobs(arrayJobId=parent_id, jobStatus=state, **token),  # type: ignore[misc]
+            of=f"array job {parent_id!r}",
+        )
+        for each in page["jobSummaryList"]:
+            container = each.get("container") or {}
+            reasons = (str(container.get("reason") or ""), str(each.get("statusReason") or ""))
+            found.append(
+                ArrayChild(
+                    number=int((each.get("arrayProperties") or {}).get("index") or 0),
+                    state=str(each.get("status") or state),
+                    started_at=(each.get("startedAt") or 0) / 1000 or None,
+                    stopped_at=(each.get("stoppedAt") or 0) / 1000 or None,
+                    reason="; ".join(dict.fromkeys(one for one in reasons if one)),
+                )
+            )
+        if not page.get("nextToken"):
+            return found
+        token = {"nextToken": page["nextToken"]}
+
+
 def active(account: Account, queues: Sequence[str]) -> list[ListedJob]:
     """Jobs that have not ended: a ListJobs for each queue and state, and for each 1,000 jobs more."""
 

@@ -17,6 +17,7 @@ from covalent_cirro.history.account import Account
 from covalent_cirro.history.archive import StoredCall
 from covalent_cirro.history.electron_list import Row, folded, ordered, row_of_call, row_of_job, row_of_reused
 from covalent_cirro.history.instances import Instances
+from covalent_cirro.history.map_items import MapItems, MapState
 from covalent_cirro.history.queue_places import JobWaits
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.authentic_outcomes import refused
@@ -42,6 +43,7 @@ class SeenJobs(NamedTuple):
         outcomes: Outcomes by job id; by place, of calls in ``forgotten``.
         problems: Why outcomes and calls cannot be read, by the same.
         reused: Electrons that have the results of an earlier job, by place.
+        maps: Maps by job id, as far as their items were counted.
     """
 
     records: tuple[Record, ...]
@@ -49,6 +51,7 @@ class SeenJobs(NamedTuple):
     outcomes: Mapping[Location | str, Outcome | None]
     problems: Mapping[Location | str, str]
     reused: Mapping[Location, Reused]
+    maps: Mapping[str, MapState]
 
 
 class Board:
@@ -89,6 +92,8 @@ class Board:
         self._from_s3_alone = from_s3_alone
         self._reused: dict[Location, Reused] = {}
         self.hosts = Instances(account)
+        self._items = MapItems(account)
+        self._maps: dict[str, MapState] = {}
         self._turns = JobWaits(account, clock=clock)
         self._looked_at: float | None = None
         self._calls = 0
@@ -107,6 +112,8 @@ class Board:
         self._looked_at = began
         self._read_outcomes()
         waits, hosts = self._turns.of(self._records.values()), self.hosts.of(self._records.values())
+        self._maps = self._items.of(filter(self._shows_items, self._records.values()), began)
+        counts = {job_id: state.counts for job_id, state in self._maps.items()}
         rows = [
             row_of_job(
                 record,
@@ -115,6 +122,7 @@ class Board:
                 hosts.get(job_id),
                 self._problems.get(job_id, ""),
                 now=began,
+                items=counts.get(job_id),
             )
             for job_id, record in self._records.items()
         ]
@@ -138,12 +146,23 @@ class Board:
         """What the rows were made of."""
         called = {record.call for record in self._records.values()}
         forgotten = {place: electron for place, electron in self._electrons.items() if place not in called}
-        return SeenJobs(tuple(self._records.values()), forgotten, self._outcomes, self._problems, self._reused)
+        return SeenJobs(
+            tuple(self._records.values()), forgotten, self._outcomes, self._problems, self._reused, self._maps
+        )
 
     @property
     def pause_s(self) -> float:
         """Seconds to wait before the next update."""
         return max(EVERY_S, self._calls / CALLS_PER_S)
+
+    def _shows_items(self, record: Record) -> bool:
+        """Whether the items of a job are counted: of an array that runs; in the list of one dispatch, of each map."""
+        if not record.has_ended or self._dispatch_id is None:
+            return record.detail.has_begun and not record.has_ended
+        outcome = self._outcomes.get(record.job_id)
+        return record.detail.array_size > 0 or (
+            outcome is not None and any(each.items is not None for each in outcome.results)
+        )
 
     def _first(self) -> list[Record]:
         if self._dispatch_id is None:

@@ -19,7 +19,7 @@ from covalent_cirro.jobs import states as jobs
 from covalent_cirro.jobs.arguments import differing
 from covalent_cirro.jobs.ends import Evidence
 from covalent_cirro.jobs.formatting import MIB, duration, memory, sentences
-from covalent_cirro.jobs.map_progress import jobs_line
+from covalent_cirro.jobs.map_progress import ItemCounts, items_line, jobs_line
 from covalent_cirro.jobs.reuse_texts import REUSED, origin_text, reason_lines
 from covalent_cirro.jobs.states import TERMINAL_STATES, JobState
 
@@ -66,6 +66,8 @@ class Row(NamedTuple):
         arguments: What the electron was called with; of a task group, the first one. Empty where it is not known.
         not_reused: Why no results of an earlier dispatch were reused; empty if that was not asked for.
         missing_modules: Modules that it imports and that its job does not find.
+        jobs: Jobs of a map by state; empty for any other electron.
+        items: How many items of a map are done and have failed; `None` where that is not known, and for any other.
     """
 
     dispatch_id: str
@@ -89,6 +91,8 @@ class Row(NamedTuple):
     arguments: Arguments = ()
     not_reused: str = ""
     missing_modules: tuple[str, ...] = ()
+    jobs: str = ""
+    items: ItemCounts | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -109,6 +113,7 @@ def row_of_job(
     problem: str = "",
     *,
     now: float,
+    items: ItemCounts | None = None,
 ) -> Row:
     """The row of a job.
 
@@ -119,6 +124,7 @@ def row_of_job(
         host: Instance that the job runs on, if it runs and the instance is known.
         problem: Why the job's outcome cannot be read; mostly empty.
         now: Epoch seconds.
+        items: Items of a map, if they are known.
     """
     return Row(
         dispatch_id=record.dispatch_id,
@@ -127,11 +133,12 @@ def row_of_job(
         electron=record.electron,
         state=jobs.shown_state(record.detail),
         since=record.since,
-        why=sentences(_why(record, outcome, waits, now), _one_line(problem)),
+        why=sentences(_why(record, outcome, waits, now, items), _one_line(problem)),
         reason="" if waits is None else waits.reason.why.value,
         position=None if waits is None else waits.place,
-        attempt=record.attempt,
-        attempts_allowed=record.detail.max_attempts or None,
+        # An array has none itself.
+        attempt=0 if record.detail.array_size else record.attempt,
+        attempts_allowed=None if record.detail.array_size else record.detail.max_attempts or None,
         queue=record.detail.queue,
         where=str(host or "") if outcome is None else _where(outcome),
         memory_mib=record.detail.memory_mib or None,
@@ -141,6 +148,8 @@ def row_of_job(
         arguments=record.detail.arguments,
         not_reused=record.detail.not_reused,
         missing_modules=record.detail.missing_modules,
+        jobs=jobs_line(record.detail),
+        items=items,
     )
 
 
@@ -281,7 +290,8 @@ def differences(rows: Sequence[Row]) -> list[Arguments]:
 def row_document(row: Row) -> Mapping[str, object]:
     """The row for programs."""
     tried = [row_document(each) for each in row.tried]
-    return {**row._asdict(), "tried": tried, "arguments": dict(row.arguments)}
+    items = None if row.items is None else row.items._asdict()
+    return {**row._asdict(), "tried": tried, "arguments": dict(row.arguments), "items": items}
 
 
 def failure_of(outcome: Outcome) -> Failure | None:
@@ -299,21 +309,36 @@ def _where(outcome: Outcome) -> str:
     return " ".join(outcome.host[key] for key in ("instance_type", "zone") if outcome.host.get(key))
 
 
-def _why(record: Record, outcome: Outcome | None, waits: JobWait | None, now: float) -> str:
+def items_without_result(row: Row) -> str:
+    """How many items of a map that has ended have no result, ``3 of 100 items failed``; empty where all have one."""
+    return _failed_items(row.items)
+
+
+def _failed_items(items: ItemCounts | None) -> str:
+    if items is None or not items.over or not items.without_result:
+        return ""
+    return f"{items.without_result:,} of {items.length:,} items failed"
+
+
+def _why(record: Record, outcome: Outcome | None, waits: JobWait | None, now: float, items: ItemCounts | None) -> str:
     detail = record.detail
+    failed_items = _failed_items(items)
     if jobs.was_cancelled_by_us(detail):
         return _one_line(f"cancelled {jobs.cancelled_how(detail)}")
     if outcome is not None and not outcome.succeeded:
         return _failure_line(outcome, detail)
+    if record.state == JobState.FAILED.value and failed_items and not detail.terminated:
+        return failed_items  # AWS says that jobs of the array failed
     if record.state == JobState.FAILED.value:
         words = (detail.reason, record.attempts[-1].status_reason if record.attempts else "", detail.status_reason)
         return _one_line(next((each for each in words if each), "no reason given"))
     if record.has_ended:
-        return ""
+        return failed_items
     if detail.terminated:
         return "is being stopped"
     if detail.has_begun:
-        return f"jobs {jobs_line(detail)}"
+        told = "" if items is None else f"items: {items_line(items, detail.started_at or detail.created_at)}; "
+        return f"{told}jobs: {jobs_line(detail)}"
     if waits is not None:
         return str(waits)
     if record.attempts and not record.has_machine:

@@ -38,6 +38,9 @@ class Stopped(NamedTuple):
     calls_without_job: int = 0
 
 
+NOTHING = Stopped((), (), (), {})
+"""No job was named."""
+
 Find = Callable[[], tuple[list[Record], int]]
 """Finds jobs, and counts the calls that have none."""
 

@@ -371,6 +371,8 @@ def _tries(of: CallHistory, record: Record | None, site: Site, hosts: Mapping[st
             return ", ".join(known)
         return ", ".join(each for each in hosts[named] if each) if named in hosts else named
 
+    if record is not None and record.detail.array_size:
+        return []  # its jobs have attempts
     if record is None:
         return (
             [StoryAttempt(written_by, "ended", None, "", host(written_by, ""), "", "")]

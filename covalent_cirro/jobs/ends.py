@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.protocol import ExitCode, Usage
-from covalent_cirro.jobs.states import JobDetail, JobState, was_cancelled_by_us
+from covalent_cirro.jobs.states import JobDetail, JobState, was_cancelled_by_us, was_stopped_with_its_items
 
 
 class End(str, enum.Enum):
@@ -67,6 +67,7 @@ class End(str, enum.Enum):
 
     # Somebody terminated the job.
     CANCELLED = "cancelled"
+    ITEMS_STOPPED = "items_stopped"
     STOPPED_BY_ANOTHER = "stopped_by_another"
     STOPPED_BY_QUEUE = "stopped_by_queue"
     STOPPED = "stopped"
@@ -193,7 +194,12 @@ def _of_failure(failure: Failure, evidence: Evidence) -> End:
     return _OF_KIND[failure.kind]
 
 
-_SENDS_SIGTERM = frozenset({End.TIME_LIMIT, End.CANCELLED, End.STOPPED_BY_ANOTHER, End.STOPPED_BY_QUEUE, End.HOST_LOST})
+_SENDS_SIGTERM = frozenset(
+    {
+        *(End.TIME_LIMIT, End.HOST_LOST),
+        *(End.CANCELLED, End.ITEMS_STOPPED, End.STOPPED_BY_ANOTHER, End.STOPPED_BY_QUEUE),
+    }
+)
 
 # --- from AWS Batch -------------------------------------------------------------------------------------------------
 
@@ -295,6 +301,8 @@ def end_of_job(detail: JobDetail | None, log: str = "") -> End:
         return End.NO_OUTCOME
     if was_cancelled_by_us(detail):
         return End.CANCELLED
+    if was_stopped_with_its_items(detail):
+        return End.ITEMS_STOPPED
     if detail.terminated and not detail.status_reason.startswith((TIMEOUT, STOPPED_BY_QUEUE)):
         return End.STOPPED_BY_ANOTHER
     last = detail.attempts[-1] if detail.attempts else None

@@ -126,10 +126,15 @@ TEXTS: dict[End, tuple[str, str]] = {
     ),
     End.CHILD_FAILED: (
         "{electron} failed, because jobs of its array failed.",
-        "Find the first child that failed (AWS console: the job's children), and dispatch again.",
+        "`cirro show DISPATCH:NODE` lists the jobs that failed, with AWS's reasons; `cirro logs "
+        "'DISPATCH:NODE[ITEM]'` shows what one printed.",
     ),
     # --- somebody asked for it ---
     End.CANCELLED: ("{electron} was cancelled {cancelled}.", ""),
+    End.ITEMS_STOPPED: (
+        "The job that computed these items of {electron} was stopped {cancelled}.",
+        "Dispatch again to compute them.",
+    ),
     End.STOPPED_BY_ANOTHER: (
         "{electron} was stopped by somebody else, not from Covalent{ran}: {words}.",
         "CloudTrail says who called batch:TerminateJob or batch:CancelJob. Dispatch it again.",

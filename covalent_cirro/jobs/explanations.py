@@ -61,7 +61,8 @@ def explain(evidence: Evidence, settings: Settings, name: str, node_id: int, pla
     facts = _facts(evidence, settings, f"{name!r} (node {node_id})" if name else f"The electron of node {node_id}")
     what, next_step = (part.format(**facts).strip() for part in TEXTS[end])
     # What an electron raised when it was cancelled is not why it ended.
-    failure = evidence.failure if not evidence.is_outdated and end is not End.CANCELLED else None
+    cancelled = end in (End.CANCELLED, End.ITEMS_STOPPED)
+    failure = evidence.failure if not evidence.is_outdated and not cancelled else None
     sections = [
         what if not next_step else f"{what}\nTo do: {next_step}",
         failure.traceback.rstrip() if failure is not None else "",

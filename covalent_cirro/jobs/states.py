@@ -54,6 +54,10 @@ TERMINAL_STATES = tuple(state.value for state in JobState if state.is_terminal)
 CANCEL_REASON = "Cancelled in Covalent"
 """Beginning of the reason that covalent-cirro gives to TerminateJob; DescribeJobs has it as the statusReason."""
 
+ITEMS_STOPPED_REASON = "Stopped with its items"
+"""Beginning of the reason that ``cirro stop DISPATCH:NODE[ITEM]`` gives to TerminateJob for one job of a map: the items
+that this job has not computed fail, and nothing is cancelled."""
+
 ITEM_FAILED_REASON = "An item failed, and on_error is stop"
 """The reason that covalent-cirro gives to TerminateJob for the other jobs of a map with ``on_error="stop"``."""
 
@@ -297,6 +301,11 @@ def was_cancelled_by_us(detail: JobDetail) -> bool:
     return detail.state == JobState.FAILED.value and detail.status_reason.startswith(CANCEL_REASON)
 
 
+def was_stopped_with_its_items(detail: JobDetail) -> bool:
+    """Whether the job, one of a map, was terminated because a user stopped the items that it computes."""
+    return detail.state == JobState.FAILED.value and detail.status_reason.startswith(ITEMS_STOPPED_REASON)
+
+
 def shown_state(detail: JobDetail) -> str:
     """The state for people: AWS's word, but `CANCELLED` for a job that a user cancelled, and RUNNING for an array."""
     if was_cancelled_by_us(detail):
@@ -306,7 +315,13 @@ def shown_state(detail: JobDetail) -> str:
 
 
 def cancelled_how(detail: JobDetail) -> str:
-    """How a job that `was_cancelled_by_us` was cancelled: ``in Covalent``, ``with `cirro stop`, by ada on lab``."""
-    how = detail.status_reason.removeprefix(CANCEL_REASON).strip().removeprefix("(").removesuffix(")")
+    """How a job was cancelled, or stopped with its items: ``in Covalent``, ``with `cirro stop`, by ada on lab``."""
+    how = (
+        detail.status_reason.removeprefix(CANCEL_REASON)
+        .removeprefix(ITEMS_STOPPED_REASON)
+        .strip()
+        .removeprefix("(")
+        .removesuffix(")")
+    )
     stop, comma, by = how.partition(", by ")
     return f"with `cirro stop`{comma}{by}" if stop == "cirro stop" else "in Covalent"

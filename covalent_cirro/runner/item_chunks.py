@@ -299,6 +299,9 @@ class ItemChunks:
     def finish(self, *, again: bool) -> None:
         """Store the rest; `results` has it.
 
+        There is a record of the rest where one is of use: the last name tells how many items are done and have failed.
+        A job that ends before its first record, without failures, needs none.
+
         Args:
             again: Whether another attempt may follow, which reads records.
 
@@ -307,7 +310,8 @@ class ItemChunks:
         """
         self._stop()
         self._look()
-        self._take(record=again)
+        failed = any(each.failure is not None for each in self._waiting)
+        self._take(record=again or failed or bool(self.results.chunks))
 
     def _stop(self) -> None:
         self._end.set()

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _MOST_BYTES = 64 * 1024 * RECORD_BYTES
 """Bytes that are read in one look: of more, which is tens of thousands of points a second, the later ones count."""
 
+_LOOKS = 8
+"""Looks in the time between two objects, until something new is found."""
+
 Put = Callable[[str], "Pending"]
 """Starts to store an empty object under a name."""
 
@@ -36,7 +39,7 @@ class Reporting:
         put: Stores an object. Called only once something was reported.
         wait: Waits for one that is being stored.
         attempt: Number of the attempt, from 1, counted over all tries.
-        first_s: Seconds between two looks, at first (`log_parts.interval_s`).
+        first_s: Seconds between two objects, at least, at first (`log_parts.interval_s`).
         complain: Prints a line on the container's stderr, once.
     """
 
@@ -53,20 +56,23 @@ class Reporting:
     def look(self) -> float:
         """Send what is new; returns the seconds until the next look. Does not wait for S3."""
         self._collect(only_done=True)
-        if not self._sending:  # S3 is slow: what comes meanwhile is sent together
-            self._send()
-        return log_parts.interval_s(self._first_s, time.monotonic() - self._began)
+        interval_s = log_parts.interval_s(self._first_s, time.monotonic() - self._began)
+        # If S3 is slow, what comes meanwhile is sent together.
+        if not self._sending and self._send():
+            return interval_s
+        return interval_s / _LOOKS  # the next value, which comes after a while, is sent soon
 
     def finish(self) -> None:
         """Send the rest, and wait for all: the electron has ended."""
         self._send()
         self._collect(only_done=False)
 
-    def _send(self) -> None:
+    def _send(self) -> bool:
         points = self._new_points()
         if points:
             self._sending.append(self._put(reports.name(self._attempt, self._number, points)))
             self._number += 1
+        return bool(points)
 
     def _new_points(self) -> list[Point]:
         try:

@@ -20,7 +20,7 @@ class Times(NamedTuple):
             the last one took, whichever is longer.
         chunk_interval: From one chunk of the results of items to the next, at first (`item_chunks`): a lost host costs
             half a minute of work, and a chunk is one or two requests.
-        report_interval: From one look at what the electron has reported to the next, at first (`log_parts.interval_s`).
+        report_interval: Between two objects with what the electron has reported, at first (`log_parts.interval_s`).
         grace: From the runner's SIGTERM to the electron's, for an electron that uses checkpoints.
         stop: From the runner's SIGTERM to the electron's SIGKILL.
         exit: From the last result to the end of the electron's process: for its atexit functions and threads.

@@ -75,6 +75,20 @@ class Stack:
             check=False,
         )
 
+    def cirro(self, *arguments: str | Path, timeout_s: float = 240) -> str:
+        """What a command of ``cirro`` prints on stdout, which has to succeed."""
+        command = "from covalent_cirro.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", command, *map(str, arguments)],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
 
 @pytest.fixture(scope="session")
 def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:

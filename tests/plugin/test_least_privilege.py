@@ -772,6 +772,28 @@ def test_what_the_submitter_may_not_do(account: Account) -> None:
     batch.submit_job(**submit)
 
 
+def test_single_jobs_of_arrays_are_ended_with_a_policy_of_its_own(account: Account) -> None:
+    """A child has no tags. With the policy, jobs that are no children of an array are as safe as before."""
+    admin, batch, iam = account.admin("batch"), account.submitter("batch"), account.admin("iam")
+    admin.register_job_definition(**definition("cirro-array"))
+    submit = {"jobName": "j", "jobQueue": account.outputs["BatchQueue"], "jobDefinition": "cirro-array"}
+    array = batch.submit_job(**submit, arrayProperties={"size": 2}, tags={"covalent:dispatch": "d"})["jobId"]
+    others = admin.submit_job(**submit)["jobId"]
+
+    def end(job_id: str) -> str:
+        return refused(lambda: batch.terminate_job(jobId=job_id, reason="r"))
+
+    assert end(f"{array}:1") == "batch:TerminateJob"
+    policy = {"UserName": "ada", "PolicyArn": account.outputs["ItemStopperPolicy"]}
+    iam.attach_user_policy(**policy)
+    try:
+        assert (end(f"{array}:1"), end(others)) == ("it may", "batch:TerminateJob")
+    finally:
+        iam.detach_user_policy(**policy)
+        assert end(array) == "it may", "the parent has the tag"
+        admin.terminate_job(jobId=others, reason="the test is over")
+
+
 async def test_a_job_without_execution_role_is_started_by_the_machines_own(account: Account, executor: Make) -> None:
     """Which is nobody's to read data or images with, as containers can take its credentials: no log, no start."""
     with pytest.raises(TaskRuntimeError) as caught:

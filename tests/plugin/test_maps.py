@@ -14,9 +14,14 @@ import pytest
 from covalent._shared_files import TaskRuntimeError
 
 from covalent_cirro import CirroBatchExecutor, ElectronFailed, item, mapped
+from covalent_cirro.aws.sessions import access_of
 from covalent_cirro.electron import poll
 from covalent_cirro.electron.handover import AdoptedJob, OwnJob
 from covalent_cirro.errors import SettingsError
+from covalent_cirro.history import item_stops
+from covalent_cirro.history.account import Account as History
+from covalent_cirro.history.item_stops import ItemStop
+from covalent_cirro.history.names import Wanted
 from covalent_cirro.jobs.states import parse_job
 from covalent_cirro.local.emulator.faults import Faults
 from tests.access import control
@@ -308,6 +313,66 @@ async def test_one_call_cancels_all_jobs_of_a_map(executor: Make, account: Accou
         await running
     calls = account.emulator.calls.counts("client")
     assert calls["batch:TerminateJob"]["count"] == 1
+
+
+# --- one job is stopped -----------------------------------------------------------------------------------------------
+
+
+@mapped("x")
+def until(x: int, folder: str) -> int:
+    """An electron whose item 3 runs until somebody ends it; the others until the test says so."""
+    import os
+    import time
+
+    open(f"{folder}/{x}", "w").close()
+    while x == 3 or (x > 3 and not os.path.exists(f"{folder}/go on")):
+        time.sleep(0.05)
+    return x
+
+
+def stop_item(made: CirroBatchExecutor, metadata: dict[str, Any], number: int) -> ItemStop:
+    """What ``cirro stop`` does about an item."""
+    with History(access_of(made.settings), "cirro", made.settings) as history:
+        wanted = Wanted(metadata["dispatch_id"], metadata["node_id"], number)
+        return item_stops.stop(history, wanted, "ada on lab")
+
+
+async def reached(path: Path) -> None:
+    """Wait until an item has begun."""
+    while not path.exists():
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(("on_error", "size"), [("return", 3), ("raise", 3), ("stop", 3), ("return", 1)])
+async def test_an_items_job_is_stopped_and_the_map_goes_on(
+    executor: Make, account: Account, metadata: dict[str, Any], tmp_path: Path, on_error: str, size: int
+) -> None:
+    """What the job had computed stays, its other items fail, and no further try is made for them."""
+    made = executor(array_size=size, on_error=on_error, poll_freq=1, memory=0.25, memory_max=1)
+    running = asyncio.ensure_future(made.run(until, [], {"x": list(range(6)), "folder": str(tmp_path)}, metadata))
+    await reached(tmp_path / "3")
+    stopped = await asyncio.to_thread(stop_item, made, metadata, 3)
+    assert (stopped.end, stopped.first, stopped.stop) == (item_stops.STOPPED, *((2, 4) if size == 3 else (0, 6)))
+    if on_error != "stop":
+        (tmp_path / "go on").touch()
+    if on_error != "return":
+        with pytest.raises(TaskRuntimeError) as caught:
+            await running
+        text = str(caught.value)
+        assert ("were not computed, since an item had failed" in text) == (on_error == "stop")
+        assert (
+            "1 of 6 items failed; item 3 with The job that computed these items of 'until' (node 3) was stopped" in text
+        )
+    else:
+        results = await running
+        failed = [number for number, each in enumerate(results) if isinstance(each, ElectronFailed)]
+        assert failed == ([3] if size == 3 else [3, 4, 5])
+        assert [each for each in results if not isinstance(each, ElectronFailed)] == [
+            i for i in range(6) if i not in failed
+        ]
+        assert "was stopped with `cirro stop`, by ada on lab" in str(results[3])
+    assert len(arrays(account, metadata)) == 1, "no further try"
+    assert (await asyncio.to_thread(stop_item, made, metadata, 3)).end == item_stops.ENDED
 
 
 @mapped("x")

@@ -15,6 +15,7 @@ import pytest
 
 from covalent_cirro import ElectronFailed
 from covalent_cirro.contract import chunk_records, documents, references
+from covalent_cirro.contract.chunk_records import ChunkName
 from covalent_cirro.contract.failure_kinds import Kind
 from covalent_cirro.contract.maps import Chunk
 from covalent_cirro.contract.protocol import ExitCode, Outcome
@@ -138,6 +139,9 @@ def test_errors_as_results(runs: Runs) -> None:
     assert (values[0], values[4]) == (0, 4)
     assert all(isinstance(value, ElectronFailed) for value in values[1:4])
     assert str(values[1]).startswith("Item 1 of 'picky' failed: ValueError: one is too few\n\nTraceback")
+    base = runs.location.chunk_key("")[len(runs.prefix) :]
+    names = [path.removeprefix(base) for path in runs.stored() if path.startswith(base)]
+    assert chunk_records.furthest(names) == ChunkName(1, 0, 5, 3), "a listing tells how many failed"
 
 
 def test_the_first_failure_stops_a_job_that_is_to_stop(runs: Runs) -> None:
@@ -267,6 +271,7 @@ def test_what_is_done_is_stored_while_the_next_item_runs(runs: Runs, tmp_path: A
     assert ran.code == ExitCode.OK, ran.stderr
     assert "goes on after 2 of 5 items" in ran.stderr
     assert computed(gate) == [5, 6, 7, 7, 8, 9]
+    assert max(each.done for each in records(runs, 1)) == 5, "who has a record has one of the rest, too"
     items = outcome.results[0].items
     assert values_of(runs, items) == [25, 36, 49, 64, 81]
     assert items is not None

@@ -20,7 +20,7 @@ from covalent_cirro.errors import SettingsError
 from covalent_cirro.jobs import further_tries, panel
 from covalent_cirro.jobs.ends import Evidence
 from covalent_cirro.jobs.explanations import JobLinks, explain
-from covalent_cirro.jobs.states import CANCEL_REASON, Attempt, JobDetail
+from covalent_cirro.jobs.states import CANCEL_REASON, ITEMS_STOPPED_REASON, Attempt, JobDetail
 from covalent_cirro.settings import resolve
 
 GIB = 1024**3
@@ -90,6 +90,12 @@ ROWS = [
     Row("a GPU's without a queue", Evidence(lost("gpu")), {"batch_gpu_queue": "gpu", "num_gpus": 1}, None),
     Row("GPUs in the only queue", Evidence(lost()), {"num_gpus": 1}, (4, "cpu-od")),
     Row("the on-demand queue from the start", Evidence(lost("cpu-od")), {"batch_queue": "cpu-od"}, None),
+    Row(
+        "stopped with its items",
+        Evidence(job(OUT_OF_MEMORY, status_reason=ITEMS_STOPPED_REASON, terminated=True)),
+        {"memory_max": 64},
+        None,
+    ),
     Row("ended by us", Evidence(job(OUT_OF_MEMORY, status_reason=CANCEL_REASON)), {"memory_max": 64}, None),
     Row("ended by somebody", Evidence(job(OUT_OF_MEMORY, terminated=True)), {"memory_max": 64}, None),
     Row("lost while it was ended", Evidence(lost(terminated=True)), {}, None),

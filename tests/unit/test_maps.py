@@ -34,7 +34,7 @@ from covalent_cirro.contract.maps import (
     Span,
 )
 from covalent_cirro.contract.places import Location, call_argument, location
-from covalent_cirro.contract.protocol import Log, NodeResult
+from covalent_cirro.contract.protocol import Call, Log, NodeResult, Task
 from covalent_cirro.contract.references import Blob, Inline
 from covalent_cirro.electron.maps import map_tries, recognition, shares
 from covalent_cirro.electron.maps.child_ends import ChildEnd, ChildEnds, MapTry, jobs_of
@@ -42,9 +42,13 @@ from covalent_cirro.electron.maps.joined import JoinedLists
 from covalent_cirro.electron.maps.list_writer import ListWriter
 from covalent_cirro.electron.maps.map_logs import LOG_BYTES, MapLog
 from covalent_cirro.electron.maps.shares import BodyPart
-from covalent_cirro.errors import OutcomeError, SettingsError
+from covalent_cirro.errors import NoSuchElectron, OutcomeError, SettingsError
+from covalent_cirro.history.find import CallHistory, Electron
+from covalent_cirro.history.map_items import job_of_item
+from covalent_cirro.history.map_jobs import MapJob, ordered
+from covalent_cirro.history.names import Wanted
 from covalent_cirro.jobs.item_failures import ItemFailures, indexes
-from covalent_cirro.jobs.map_progress import ItemCounts, counted, counted_by_state, items_line, jobs_line
+from covalent_cirro.jobs.map_progress import ItemCounts, JobItems, items_line, jobs_line, of_jobs, total, without_failed
 from covalent_cirro.jobs.states import JobDetail, parse_job
 
 
@@ -374,6 +378,9 @@ def test_progress_is_told_in_a_line() -> None:
     assert items_line(ItemCounts(100, 0, 0, 50.0), 40.0) == "0 of 100 done"
     assert items_line(ItemCounts(100, 20, 1, 50.0), 40.0) == "20 of 100 done, 1 failed, 2 a second, 40 s left"
     assert items_line(ItemCounts(100, 100, 0, 640.0), 40.0) == "100 of 100 done, 10 a minute"
+    ended = ItemCounts(100, 90, 2, 640.0, over=True)
+    assert items_line(ended, None) == "90 of 100 done, 2 failed, 10 without a result"
+    assert ended.without_result == 12
 
 
 def _printed(text: str) -> NodeResult:
@@ -504,15 +511,59 @@ def test_items_are_counted_by_the_names_of_what_jobs_stored() -> None:
         PLACE.child(7).outcome_key,
         PLACE.call_key,
     ]
-    assert counted(keys, PLACE, mapped_call, 5.0) == ItemCounts(10, 7, 1, 5.0)
+    assert total([of_jobs(keys, PLACE, mapped_call)], 10, 5.0) == ItemCounts(10, 7, 1, 5.0)
     alone = Mapped(10, ((5, 10),), ())
-    assert counted([PLACE.chunk_key(ChunkName(1, 0, 2, 0).name)], PLACE, alone, 5.0) == ItemCounts(10, 7, 0, 5.0)
+    keys = [PLACE.chunk_key(ChunkName(1, 0, 2, 0).name)]
+    assert total([of_jobs(keys, PLACE, alone)], 10, 5.0) == ItemCounts(10, 7, 0, 5.0)
 
 
-def test_items_are_counted_by_the_states_of_jobs_that_have_one_each() -> None:
-    """Of a further try, the items before it are done. A job with more items says nothing by its state."""
-    states = (("RUNNING", 3), ("SUCCEEDED", 4), ("FAILED", 1))
-    array = JobDetail("j1", array_size=8, array_states=states)
-    one_each = tuple((index, index + 1) for index in range(2, 10))
-    assert counted_by_state(array, Mapped(10, one_each, ()), 5.0) == ItemCounts(10, 7, 1, 5.0)
-    assert counted_by_state(array, Mapped(11, (*one_each[:-1], (9, 11)), ()), 5.0) is None
+def test_items_of_all_tries_are_counted_once() -> None:
+    """A further try has the items of a job that have no result; what failed by itself stays failed."""
+    first = [JobItems(0, 0, 4, 4, 2, True), JobItems(1, 4, 8, 1, 1, True), JobItems(2, 8, 10, 0, 0, True)]
+    second = [JobItems(0, 5, 8, 2, 1, True), JobItems(1, 8, 10, 2, 0, True)]
+    assert total([first], 10, 5.0) == ItemCounts(10, 5, 3, 5.0)
+    assert total([first, second], 10, 5.0, over=True) == ItemCounts(10, 9, 4, 5.0, over=True)
+    assert total([second], 10, 5.0) == ItemCounts(10, 9, 1, 5.0), "items of no job were done before"
+
+
+def test_a_job_that_failed_as_a_whole_has_computed_nothing() -> None:
+    """It stores an outcome alone, as a short job does that has computed all; AWS Batch tells them apart."""
+    jobs = [JobItems(0, 0, 4, 4, 0, True), JobItems(1, 4, 8, 4, 0, True), JobItems(2, 8, 10, 2, 1, True)]
+    assert [job.done for job in without_failed(jobs, {1, 2})] == [4, 0, 2]
+
+
+def test_an_item_is_found_in_its_newest_try() -> None:
+    """What a further try does not have is in the earlier one; what there is not is told with what there is."""
+
+    def call(place: Location, *children: tuple[int, int]) -> CallHistory:
+        task = Task(3, "train", Inline(b""), None, (), {}, mapped=Mapped(10, children, ()))
+        made = Call(place.call_id, "d", "3.11.7", "3.1.2", "0.240.0", (task,))
+        return CallHistory(place, made, None, "", (), ())
+
+    first, again = call(PLACE, (0, 5), (5, 10)), call(PLACE.sibling("0123456789ac00000000"), (7, 10))
+    electron = Electron("d", 3, (first, again))
+    assert [job_of_item(electron, Wanted("d", 3, item))[::2] for item in (0, 6, 8)] == [
+        (first, 0),
+        (first, 1),
+        (again, 0),
+    ]
+    with pytest.raises(NoSuchElectron, match="has no item 10: its items are 0 to 9"):
+        job_of_item(electron, Wanted("d", 3, 10))
+    with pytest.raises(NoSuchElectron, match="is not there any more"):
+        job_of_item(Electron("d", 3, (first._replace(call=None),)), Wanted("d", 3, 0))
+
+
+def test_jobs_that_failed_are_seen_first_and_then_the_slowest() -> None:
+    """The slowest is the one that will run longest at its rate, not the one that has just begun."""
+
+    def job(number: int, state: str, done: int, failed: int, ran_s: float) -> MapJob:
+        return MapJob(f"j:{number}", state, 10 * number, 10 * number + 10, done, failed, 0.0, ran_s, "")
+
+    jobs = [
+        job(0, "RUNNING", 5, 0, 100.0),
+        job(1, "RUNNING", 0, 0, 1.0),
+        job(2, "SUCCEEDED", 10, 3, 50.0),
+        job(3, "RUNNING", 1, 0, 90.0),
+        job(4, "FAILED", 0, 0, 5.0),
+    ]
+    assert [each.job_id for each in ordered(jobs)] == ["j:4", "j:2", "j:3", "j:0", "j:1"]

@@ -34,8 +34,9 @@ def statements() -> Iterator[tuple[str, dict[str, Any]]]:
         for policy in TEMPLATE.properties(name)["Policies"]:
             for statement in policy["PolicyDocument"]["Statement"]:
                 yield name, statement
-    for statement in TEMPLATE.properties("SubmitterPolicy")["PolicyDocument"]["Statement"]:
-        yield "SubmitterPolicy", statement
+    for name in ("SubmitterPolicy", "ItemStopperPolicy"):
+        for statement in TEMPLATE.properties(name)["PolicyDocument"]["Statement"]:
+            yield name, statement
 
 
 def actions_of(holder: str) -> set[str]:
@@ -99,6 +100,7 @@ def test_resources_are_of_this_deployment_or_bear_our_name() -> None:
         "${ExecutionRole.Arn}",
         here % "logs" + "log-group:${BatchJobLogGroupName}:*",
         here % "batch" + "job/*",
+        here % "batch" + "job/*:*",  # jobs of arrays, in a policy of its own
         here % "batch" + "job-definition/cirro-*",
         *(here % "ecs" + f"{kind}/{name}" for kind in ("cluster", "container-instance", "task") for name in CLUSTERS),
         here % "ecs" + "container-instance/*",  # to look at: AWS Batch names its clusters
@@ -211,9 +213,16 @@ def test_submitter_registers_only_definitions_of_our_name() -> None:
 
 def test_submitter_stops_only_jobs_of_an_executor() -> None:
     """By a tag that every job of an executor has."""
-    [statement] = [item for _, item in statements() if "batch:TerminateJob" in as_list(item["Action"])]
-    assert statement["Condition"] == {"Null": {f"aws:ResourceTag/{DISPATCH_TAG}": "false"}}
+    stops = {name: item for name, item in statements() if "batch:TerminateJob" in as_list(item["Action"])}
+    assert stops["SubmitterPolicy"]["Condition"] == {"Null": {f"aws:ResourceTag/{DISPATCH_TAG}": "false"}}
     assert "DISPATCH_TAG: " in inspect.getsource(send)
+
+
+def test_jobs_of_arrays_are_stopped_by_a_policy_of_its_own() -> None:
+    """They have no tags, so that nothing tells an executor's from others'; it is for people, and has nothing else."""
+    assert actions_of("ItemStopperPolicy") == {"batch:TerminateJob"}
+    [statement] = [item for name, item in statements() if name == "ItemStopperPolicy"]
+    assert pattern(statement["Resource"]).endswith(":job/*:*")
 
 
 @pytest.mark.parametrize("action", ["batch:SubmitJob", "batch:TagResource"])

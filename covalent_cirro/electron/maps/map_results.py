@@ -224,7 +224,9 @@ class _Results:
     async def _unfinished(self, child: ChildEnd) -> _Unfinished:
         """Why a job did not compute all of its items."""
         failure = child.result.failure if child.result is not None else None
-        stopped = self._stopped and child.detail is not None and child.detail.terminated
+        detail = child.detail
+        stopped = self._stopped and detail is not None and detail.terminated
+        stopped = stopped and not (detail is not None and states.was_stopped_with_its_items(detail))
         if self._mapped.on_error == "stop" and (stopped or (failure is not None and failure.kind == Kind.ITEMS)):
             return _Unfinished(None, not_run=True)
         evidence = child.evidence._replace(log=await self._log_of(child))

@@ -14,6 +14,7 @@ from covalent_cirro.history.account import Account
 from covalent_cirro.history.find import Electron
 from covalent_cirro.history.report import costs, sizing, timeline
 from covalent_cirro.history.report.costs import CostLine, CostTotal
+from covalent_cirro.history.report.item_spread import MapReport, map_reports
 from covalent_cirro.history.report.runs import Run
 from covalent_cirro.history.report.sizing import SizeProposal
 from covalent_cirro.history.report.sources import DispatchSources, ListedElectron, ReportFacts, gather_electron
@@ -44,6 +45,7 @@ class Report(NamedTuple):
         notes: What could not be found out, for people.
         ui_url: URL of the dispatch in the Covalent UI; empty where the server is not known.
         electrons: The electrons' jobs, with what they printed: first those that run.
+        maps: Its maps: how long items took, what one cost, and how many jobs to share them over next time.
     """
 
     dispatch_id: str
@@ -59,6 +61,7 @@ class Report(NamedTuple):
     notes: tuple[str, ...]
     ui_url: str = ""
     electrons: tuple[ListedElectron, ...] = ()
+    maps: tuple[MapReport, ...] = ()
 
     @property
     def began_at(self) -> float | None:
@@ -148,6 +151,7 @@ def compute(found: ReportFacts) -> Report:
         notes=found.notes,
         ui_url=f"{found.server_url}/{found.dispatch_id}" if found.server_url else "",
         electrons=found.electrons,
+        maps=tuple(map_reports(found.maps, lines)),
     )
 
 
@@ -190,6 +194,7 @@ def document(report: Report) -> dict[str, Any]:
         "steps": [
             {**step._asdict(), "instances": [each._asdict() for each in step.instances]} for step in report.steps
         ],
+        "maps": [{**each._asdict(), "histogram": [one._asdict() for one in each.histogram]} for each in report.maps],
         "cost_by_node": {str(node_id): each._asdict() for node_id, each in report.nodes.items()},
         "sizes": [
             {

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from covalent_cirro.history.electron_list import counts, differences, reasons
 from covalent_cirro.history.report import Report, costs, timeline
 from covalent_cirro.history.report.costs import CostLine, CostTotal
+from covalent_cirro.history.report.item_spread import MapReport
 from covalent_cirro.history.report.runs import Run
 from covalent_cirro.history.report.sizing import SizeProposal
 from covalent_cirro.history.report.sources import ListedElectron
@@ -33,6 +34,10 @@ WIDTH = 1000.0
 
 LEAST_WIDTH = 1.5
 """Least width of a segment in units, so that it can be seen."""
+
+HEIGHT = 40.0
+LEAST_HEIGHT = 1.0
+"""Height of a histogram, and least height of a bar that stands for an item, in units."""
 
 TICKS = 4
 STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
@@ -83,6 +88,7 @@ def page(report: Report, *, watched: bool = False, trouble: str = "") -> str:
         results=[run for run in report.runs if run.result],
         sizes=[_size(size) for size in report.sizes],
         steps=[_step(step) for step in report.steps],
+        maps=[_map(each) for each in report.maps],
         nodes=[_node(report, node_id, total, called_with[node_id]) for node_id, total in report.nodes.items()],
         shows_arguments=any(called_with[node_id] for node_id in report.nodes),
         total=report.total,
@@ -280,6 +286,31 @@ def _step(step: Step) -> dict[str, Any]:
         "took": "?" if step.elapsed_s is None else duration(step.elapsed_s),
         "ran": duration(step.ran_s),
         "usd": step.cost,
+    }
+
+
+def _map(of: MapReport) -> dict[str, Any]:
+    most = max((each.items for each in of.histogram), default=0)
+    bars = []
+    for number, each in enumerate(of.histogram):
+        height = 0.0 if not each.items else max(LEAST_HEIGHT, HEIGHT * each.items / most)
+        told = f"{each.items:,} items: {duration(each.from_s)} to {duration(each.to_s)}"
+        bars.append({"x": number, "y": round(HEIGHT - height, 2), "height": round(height, 2), "title": told})
+    times = [("shortest", of.min_s), ("median", of.median_s), ("95 of 100 up to", of.p95_s), ("longest", of.max_s)]
+    some = "" if of.known == of.done else f"; times of {of.known:,} of them are known"
+    failed = f", {of.failed:,} without a result" if of.failed else ""
+    return {
+        "name": of.name,
+        "node_id": of.node_id,
+        "counts": f"{of.done:,} of {of.items:,} items in {of.jobs:,} jobs{failed}{some}",
+        "times": ", ".join(f"{name} {duration(seconds)}" for name, seconds in times if seconds is not None),
+        "bars": bars,
+        "bins": max(1, len(of.histogram)),
+        "height": HEIGHT,
+        "usd": "?" if of.usd_per_item is None else ("" if of.exact else "≈ ") + usd(of.usd_per_item),
+        "array_size": "" if of.next_jobs is None else f"array_size={of.next_jobs}",
+        "changes": of.next_jobs not in (None, of.jobs),
+        "why": of.why,
     }
 
 

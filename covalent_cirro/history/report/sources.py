@@ -25,6 +25,8 @@ from covalent_cirro.history.log_ends import LogEnds, end_of_outcome
 from covalent_cirro.history.records import Record
 from covalent_cirro.history.report.array_children import ArrayChildren
 from covalent_cirro.history.report.costs import Offer, need_of
+from covalent_cirro.history.report.item_seconds import ItemSeconds
+from covalent_cirro.history.report.item_spread import MapFacts
 from covalent_cirro.history.report.runs import (
     NO_CAPACITY,
     Machine,
@@ -78,6 +80,7 @@ class ReportFacts(NamedTuple):
         at: Epoch seconds when the facts were collected.
         server_url: URL of the Covalent server that the config names; empty where it names none.
         electrons: The electrons' jobs: first those that run, then those that wait, then those that have ended.
+        maps: Its maps, in the order of their nodes.
     """
 
     dispatch_id: str
@@ -90,6 +93,7 @@ class ReportFacts(NamedTuple):
     at: float
     server_url: str = ""
     electrons: tuple[ListedElectron, ...] = ()
+    maps: tuple[MapFacts, ...] = ()
 
 
 class DispatchSources:
@@ -115,6 +119,7 @@ class DispatchSources:
         self._board = Board(account, self._dispatch_id, reusing=reusing, clock=clock)
         self._logs = LogEnds(account)
         self._children = ArrayChildren(account)
+        self._seconds = ItemSeconds(account)
         self._hidden = ""
         self._capacities: dict[str, QueueMachines] = {}
         self._of_queues: frozenset[str] | None = None
@@ -137,6 +142,7 @@ class DispatchSources:
         self._see_queues(frozenset(each.detail.queue for each in seen.records))
         runs = _runs(seen, self._children.of(seen.records), self._capacities, self._board.hosts)
         price_of, unpriced = self._prices.of(runs, now)
+        maps = self._seconds.of(seen)
         self._looks, self._calls = self._looks + 1, self._account.clients.calls - before
         return ReportFacts(
             dispatch_id=self._dispatch_id,
@@ -149,6 +155,7 @@ class DispatchSources:
             at=now,
             server_url=config.server_url(),
             electrons=_listed(rows, seen, log_ends),
+            maps=maps,
         )
 
     @property

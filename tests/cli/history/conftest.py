@@ -8,7 +8,7 @@ import platform
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,6 +79,7 @@ class Lab:
         *args: Any,
         dispatch_id: str | None = None,
         node_id: int = 0,
+        kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Sent:
         """Submit an electron, and do not wait for it."""
@@ -86,7 +87,7 @@ class Lab:
 
         async def submit() -> str:
             made = self._make(**options)
-            await made._upload_task(function, list(args), {}, place)
+            await made._upload_task(function, list(args), dict(kwargs or {}), place)
             return str(await made.submit_task(place, {}))
 
         job_id = asyncio.run(submit())

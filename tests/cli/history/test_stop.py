@@ -173,6 +173,7 @@ def test_all_asks_first(lab: Lab, cirro: Cirro, document: Document, monkeypatch:
         "ended": [],
         "refused": {},
         "calls_without_job": 0,
+        "items": [],
     }
     assert cirro("stop", "--all", "--yes").stdout.splitlines()[-1] == "nothing to stop"
 
