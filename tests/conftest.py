@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import botocore.session
+import hypothesis
 import pytest
 
 from covalent_cirro.local import covalent_process
@@ -49,6 +50,12 @@ import covalent  # noqa: E402, F401
 botocore.session.create_loader = functools.lru_cache(botocore.session.create_loader)
 
 from tests.work_units import Scheduler  # noqa: E402
+
+# What an example takes says nothing on a machine that is busy with other tests.
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 
 ROOT = Path(__file__).parents[1]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from covalent_cirro.history.board import Board
     from covalent_cirro.history.electron_list import Row
 
-HEADERS = ("electron", "arguments", "lattice", "node", "state", "attempt", "where", "memory", "")
+HEADERS = ("electron", "arguments", "lattice", "node", "state", "attempt", "where", "memory", "reported", "")
 
 WHY_CHARACTERS = 600
 """Characters of a reason in the list, at most: advice is shorter, only errors are longer; `cirro show` has all."""
@@ -157,6 +157,7 @@ def _cells(rows: Sequence[Row], now: float) -> list[tuple[str, ...]]:
             _attempt(row),
             row.where or row.queue,
             _memory(row),
+            row.reported,
             _why(row),
         )
         for row, own in zip(rows, differences(rows), strict=True)

@@ -96,8 +96,10 @@ def name(attempt: int, number: int, points: Sequence[Point]) -> str:
         number: Number of the object, from 0, of the attempt.
         points: At least one; the last one is never left out.
     """
-    every = 1
-    while len(packed := _packed(points[::-1][::every][::-1])) > _PACKED_CHARS:
+    packed = _packed(points)
+    every = -(-len(packed) // _PACKED_CHARS)
+    while len(packed) > _PACKED_CHARS:
+        packed = _packed(points[::-1][::every][::-1])
         every += 1
     return f"{attempt:04d}-{number:05d}-{packed}{_SUFFIX}"
 

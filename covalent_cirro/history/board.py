@@ -5,14 +5,16 @@ The first update searches for jobs; later ones ask for the jobs that had not end
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from covalent_cirro.contract.places import Location
 from covalent_cirro.contract.protocol import Arguments, Outcome, Reused
+from covalent_cirro.contract.reports import Curve
 from covalent_cirro.errors import AccessDenied, NotFound
-from covalent_cirro.history import archive, batch_jobs, find
+from covalent_cirro.history import archive, batch_jobs, find, reported
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.archive import StoredCall
 from covalent_cirro.history.electron_list import Row, folded, ordered, row_of_call, row_of_job, row_of_reused
@@ -21,6 +23,7 @@ from covalent_cirro.history.map_items import MapItems, MapState
 from covalent_cirro.history.queue_places import JobWaits
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.authentic_outcomes import refused
+from covalent_cirro.jobs.states import JobState
 
 EVERY_S = 3.0
 """Seconds between two updates, at least."""
@@ -44,6 +47,7 @@ class SeenJobs(NamedTuple):
         problems: Why outcomes and calls cannot be read, by the same.
         reused: Electrons that have the results of an earlier job, by place.
         maps: Maps by job id, as far as their items were counted.
+        curves: What electrons have reported, by node.
     """
 
     records: tuple[Record, ...]
@@ -52,6 +56,7 @@ class SeenJobs(NamedTuple):
     problems: Mapping[Location | str, str]
     reused: Mapping[Location, Reused]
     maps: Mapping[str, MapState]
+    curves: Mapping[int, Curve]
 
 
 class Board:
@@ -94,6 +99,8 @@ class Board:
         self.hosts = Instances(account)
         self._items = MapItems(account)
         self._maps: dict[str, MapState] = {}
+        self._curves: dict[int, Curve] = {}
+        self._unread_ends: set[str] = set()  # of jobs that have ended since what they report was listed
         self._turns = JobWaits(account, clock=clock)
         self._looked_at: float | None = None
         self._calls = 0
@@ -106,6 +113,11 @@ class Board:
         """
         before, began = self._account.clients.calls, self._clock()
         found = self._first() if self._looked_at is None else self._next(self._looked_at)
+        self._unread_ends |= {
+            record.job_id
+            for record in found
+            if record.has_ended and not (record.job_id in self._records and self._records[record.job_id].has_ended)
+        }
         self._records |= {record.job_id: record for record in found}
         if self._dispatch_id is not None and (self._looked_at is None or self._reusing or self._reused):
             self._read_reuses(self._dispatch_id)
@@ -113,6 +125,7 @@ class Board:
         self._read_outcomes()
         waits, hosts = self._turns.of(self._records.values()), self.hosts.of(self._records.values())
         self._maps = self._items.of(filter(self._shows_items, self._records.values()), began)
+        self._read_reports()
         counts = {job_id: state.counts for job_id, state in self._maps.items()}
         rows = [
             row_of_job(
@@ -123,6 +136,7 @@ class Board:
                 self._problems.get(job_id, ""),
                 now=began,
                 items=counts.get(job_id),
+                reported=self._curves[record.node_id].points if record.node_id in self._curves else (),
             )
             for job_id, record in self._records.items()
         ]
@@ -147,7 +161,13 @@ class Board:
         called = {record.call for record in self._records.values()}
         forgotten = {place: electron for place, electron in self._electrons.items() if place not in called}
         return SeenJobs(
-            tuple(self._records.values()), forgotten, self._outcomes, self._problems, self._reused, self._maps
+            tuple(self._records.values()),
+            forgotten,
+            self._outcomes,
+            self._problems,
+            self._reused,
+            self._maps,
+            self._curves,
         )
 
     @property
@@ -193,6 +213,17 @@ class Board:
         new = find.created_since(self._account, looked_at - OVERLAP_S, self._dispatch_id)
         seen = {record.job_id for record in new}
         return [*new, *batch_jobs.describe(self._account, (each for each in open_ids if each not in seen))]
+
+    def _read_reports(self) -> None:
+        """List what the electrons of the dispatch report, while some run and once more after their end."""
+        begun = [record for record in self._records.values() if record.attempt or record.detail.has_begun]
+        running = any(record.state == JobState.RUNNING.value or record.detail.has_begun for record in begun)
+        if self._dispatch_id is None or not begun or not (running or self._unread_ends):
+            return
+        self._unread_ends.clear()
+        with contextlib.suppress(AccessDenied):  # it is only shown
+            curves = reported.of_dispatch(self._account, begun[0].lattice, self._dispatch_id)
+            self._curves = {curve.node_id: curve for curve in curves}
 
     def _read_outcomes(self) -> None:
         """Read the outcome of each ended job, once: it is written before the job ends, and does not change."""

@@ -11,10 +11,11 @@ from typing import NamedTuple
 from covalent_cirro.contract.failure_kinds import Failure
 from covalent_cirro.contract.places import Location
 from covalent_cirro.contract.protocol import Arguments, Outcome, Reused
+from covalent_cirro.contract.reports import Point
 from covalent_cirro.history.instances import Instance
 from covalent_cirro.history.queue_places import JobWait
 from covalent_cirro.history.records import RUNNING, Record
-from covalent_cirro.jobs import explanations, further_tries, image_modules
+from covalent_cirro.jobs import explanations, further_tries, image_modules, learning_curves
 from covalent_cirro.jobs import states as jobs
 from covalent_cirro.jobs.arguments import differing
 from covalent_cirro.jobs.ends import Evidence
@@ -68,6 +69,7 @@ class Row(NamedTuple):
         missing_modules: Modules that it imports and that its job does not find.
         jobs: Jobs of a map by state; empty for any other electron.
         items: How many items of a map are done and have failed; `None` where that is not known, and for any other.
+        reported: The last value that it has reported and the extremes; empty where it has reported none.
     """
 
     dispatch_id: str
@@ -93,6 +95,7 @@ class Row(NamedTuple):
     missing_modules: tuple[str, ...] = ()
     jobs: str = ""
     items: ItemCounts | None = None
+    reported: str = ""
 
     @property
     def has_ended(self) -> bool:
@@ -114,6 +117,7 @@ def row_of_job(
     *,
     now: float,
     items: ItemCounts | None = None,
+    reported: Sequence[Point] = (),
 ) -> Row:
     """The row of a job.
 
@@ -125,6 +129,7 @@ def row_of_job(
         problem: Why the job's outcome cannot be read; mostly empty.
         now: Epoch seconds.
         items: Items of a map, if they are known.
+        reported: What the electron has reported.
     """
     return Row(
         dispatch_id=record.dispatch_id,
@@ -150,6 +155,7 @@ def row_of_job(
         missing_modules=record.detail.missing_modules,
         jobs=jobs_line(record.detail),
         items=items,
+        reported=learning_curves.line(reported),
     )
 
 
