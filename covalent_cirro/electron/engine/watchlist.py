@@ -23,7 +23,7 @@ FLOOR_S = 1.0
 PATIENCE = 0.01
 """A state that has lasted 100 s is looked at every second, one that has lasted 10 min every 6 s."""
 
-ARRAY_S = 5.0
+ARRAY_S = 10.0
 """Longest time between two looks at an array of which jobs have ended: its jobs by state are shown."""
 
 ARRAY_SHARE = 1 / 3
