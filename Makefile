@@ -28,10 +28,10 @@ PYTEST = PATH="$(abspath $(VENV))/tools:$$PATH" PYTHONDONTWRITEBYTECODE= $(BIN)/
 .NOTPARALLEL:
 # Folders of tests/, each of which can be run alone: `make test-unit`.
 PARTS = unit runner emulator security plugin cli covalent faults images benchmarks aws
-.PHONY: help sweep pipeline search down status test $(PARTS:%=test-%) check docs bench faults install clean
+.PHONY: help sweep pipeline search down status test $(PARTS:%=test-%) check docs bench bench-peers faults install clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-9s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-11s %s\n", $$1, $$2 }'
 	@printf 'make test-X   Run one part of the tests, X is one of: $(PARTS)\n'
 
 sweep: $(VENV)/.run ## Train a sweep as AWS Batch jobs on an emulated AWS, from nothing; ARGS="--output DIR" goes to it
@@ -85,6 +85,9 @@ docs: $(VENV)/.dev ## Build the site of the documentation into build/site; a war
 
 bench: $(VENV)/.dev ## Run the stock plugin and this one side by side; writes benchmarks/RESULTS.md
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-peers: $(VENV)/.dev ## Run other tools for AWS Batch and this one side by side; writes benchmarks/PEERS.md
+	@PYTHONPATH=benchmarks $(BIN)/python -m peers $(ARGS)
 
 faults: $(VENV)/.dev ## Try every fault on whole lattices; writes docs/faults.md
 	@$(BIN)/python -m tests.faults $(ARGS)

@@ -81,10 +81,12 @@ class Lab:
 
     Args:
         folder: A folder for all of it, which may be missing.
+        server: Start a Covalent server.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, server: bool = True) -> None:
         self.folder = folder
+        self.has_server = server
         self._playground = LocalStack(folder / "state")
         self.settings: Mapping[str, Any] = {}
         self.endpoint_url = ""
@@ -102,13 +104,15 @@ class Lab:
         status = self._playground.up(vcpus=VCPUS)
         assert status.endpoint_url is not None
         self.settings, self.endpoint_url = status.settings, status.endpoint_url
+        if not self.has_server:
+            return
         plugins = self._playground.covalent_dir / "executor_plugins"
         plugins.mkdir(parents=True, exist_ok=True)
         (plugins / "blank.py").write_text((HERE / "blank.py").read_text())
         self._playground.up(server=True)
         light = [sys.executable, str(HERE / "stock_job.py"), str(self.folder / "none.pkl")]
         images = {EXEC: self._stock_command(), LIGHT: light, NAPPING: [*light, str(NAP_LIMIT_S)]}
-        self._put("images", images)
+        self.put_images({image: {"command": command} for image, command in images.items()})
 
     def __exit__(self, *_: object) -> None:
         self._playground.down()
@@ -139,7 +143,7 @@ class Lab:
         asked = {
             "lattice": lattice,
             "plugin": plugin,
-            "options": {**self._options(plugin), **(options or {})},
+            "options": {**self.options(plugin), **(options or {})},
             "parameters": parameters,
         }
         return str(json.loads(self._client(asked).splitlines()[-1])["dispatch_id"])
@@ -210,7 +214,8 @@ class Lab:
             raise BenchmarkFailed(f"the client failed:\n{done.stdout}{done.stderr}")
         return done.stdout
 
-    def _options(self, plugin: str) -> dict[str, Any]:
+    def options(self, plugin: str) -> dict[str, Any]:
+        """Options of an executor that this stack needs."""
         if plugin == "blank":
             return {}
         size = {"vcpu": 1, "memory": 2.0}
@@ -245,10 +250,18 @@ class Lab:
 
     # --- AWS --------------------------------------------------------------------------------------------------------
 
-    def calls(self) -> dict[str, dict[str, int]]:
-        """AWS calls since `reset_calls`, by operation, of the server and of jobs together."""
-        found: dict[str, dict[str, int]] = self._get("calls")
+    def calls(self, caller: str | None = None) -> dict[str, dict[str, int]]:
+        """AWS calls since `reset_calls`, by operation, of a caller (``client``, ``job``), or of all together."""
+        found: dict[str, dict[str, int]] = self._get("calls" if caller is None else f"calls?caller={caller}")
         return found
+
+    def put_images(self, images: Mapping[str, Mapping[str, Any]]) -> None:
+        """Say what jobs get of their images, which are not pulled: ``entrypoint``, ``command``, ``environment``."""
+        self._put("images", images)
+
+    def environment(self, base: Mapping[str, str]) -> dict[str, str]:
+        """An environment in which AWS is the emulated one, and Covalent's server that of this lab."""
+        return self._playground.environment(base)
 
     def reset_calls(self) -> None:
         """Count from zero."""
@@ -287,7 +300,7 @@ class Lab:
     def again(self, dispatch_id: str) -> float:
         """Run the first job of a dispatch once more, by itself, with the server at rest; gives its start."""
         self._rest(self._server())
-        batch = self._boto("batch")
+        batch = self.boto("batch")
         first = next(
             job for job in self._ended_jobs() if node_of(dispatch_id, job["jobName"], job.get("tags", {})) is not None
         )
@@ -308,7 +321,7 @@ class Lab:
         raise BenchmarkFailed(f"job {first['jobName']}, run once more, is {job['status']}: {job.get('statusReason')}")
 
     def _ended_jobs(self) -> list[dict[str, Any]]:
-        batch = self._boto("batch")
+        batch = self.boto("batch")
         ids = [
             summary["jobId"]
             for status in ("SUCCEEDED", "FAILED")
@@ -323,7 +336,8 @@ class Lab:
             for job in batch.describe_jobs(jobs=ids[start : start + 100])["jobs"]
         ]
 
-    def _boto(self, service: str) -> Any:
+    def boto(self, service: str) -> Any:
+        """A boto3 client of the emulated AWS."""
         return self._playground.client(service)
 
     def _get(self, route: str) -> Any:

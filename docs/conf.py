@@ -82,6 +82,7 @@ docs/faults
 docs/security
 benchmarks/README
 benchmarks/RESULTS
+benchmarks/PEERS
 CHANGELOG
 ```
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from covalent_cirro.contract.maps import Mapped
 from covalent_cirro.contract.places import Location, parse_call_uri
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.reports import Point
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COUNT_S = 5.0
+COUNT_S = 10.0
 """Shortest time between two listings of what the jobs of a map have stored."""
 
 _SHARE_OF_TIME = 20
@@ -100,13 +101,17 @@ class Progress:
         store = self._engine.store
         prints = LiveMapLog(store, view.log_files, view.write_sizes, place, self._node_ids[0])
         try:
-            written = await read_call(store, place)
-            mapped = written.call.tasks[0].mapped if written is not None else None
+            mapped: Mapped | None = None
             pause_s = COUNT_S
-            while mapped is not None:
+            while True:
                 await asyncio.sleep(pause_s)
                 if self._detail is None or not self._detail.has_begun:
                     continue
+                if mapped is None:  # not before: of a short map nothing is shown
+                    written = await read_call(store, place)
+                    mapped = written.call.tasks[0].mapped if written is not None else None
+                    if mapped is None:
+                        return
                 began = time.monotonic()
                 keys = [key for key, _ in await store.list_keys(place.bucket, place.array_base)]
                 jobs = await asyncio.to_thread(map_progress.of_jobs, keys, place, mapped)

@@ -43,6 +43,35 @@ def test_what_a_compute_environment_changes_in_place_is_what_the_registry_says()
     assert ours == set(schema["conditionalCreateOnlyProperties"])
 
 
+# --- exports and roles ----------------------------------------------------------------------------------------------
+
+
+def test_another_stack_imports_what_a_stack_made(aws: Any, stacks: Stacks) -> None:
+    """The value of an attribute, which is known once the resource is made; the stack's end is that of its exports."""
+    trust = {
+        "Version": "2008-10-17",
+        "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
+    }
+    role = {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": trust}}
+    name = {"Fn::Sub": "${AWS::StackName}-role"}
+    exporting = {
+        "Resources": {"Role": role},
+        "Outputs": {"Role": {"Value": {"Fn::GetAtt": ["Role", "Arn"]}, "Export": {"Name": name}}},
+    }
+    assert stacks.create(exporting) == "CREATE_COMPLETE"
+    importing = {
+        "Resources": {"Bucket": {"Type": "AWS::S3::Bucket"}},
+        "Outputs": {"Role": {"Value": {"Fn::ImportValue": f"{stacks.name}-role"}}},
+    }
+    other = Stacks(aws)
+    assert other.create(importing) == "CREATE_COMPLETE"
+    assert other.outputs() == stacks.outputs()
+    assert stacks.outputs()["Role"].startswith(f"arn:aws:iam::{ACCOUNT}:role/")
+    other.delete()
+    stacks.delete()
+    assert f"{stacks.name}-role" not in [each["Name"] for each in stacks.client.list_exports()["Exports"]]
+
+
 # --- buckets, repositories and log groups ---------------------------------------------------------------------------
 
 BUCKET: dict[str, Any] = {

@@ -119,6 +119,25 @@ def test_a_job_without_a_role_has_no_credentials(aws: Any) -> None:
     assert aws.log(job) == ["None"]
 
 
+def test_a_job_without_a_role_has_that_of_its_instance(aws: Any) -> None:
+    """If the instance has one: a job shares the instance's network, and so reaches its metadata service."""
+    name = aws.name("machine")
+    trust = {"Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}}]}
+    aws.iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))
+    profile = aws.iam.create_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Arn"]
+    aws.iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+    script = (
+        "import boto3\n"
+        "print(boto3.client('sts').get_caller_identity()['Arn'].rsplit('/', 1)[0])\n"
+        "print(boto3.Session().get_credentials().method)\n"
+    )
+    queue = aws.queue(aws.environment(instanceRole=profile))
+    before = aws.emulator.calls.counts("job").get("sts:GetCallerIdentity", {"count": 0})["count"]
+    job = aws.done(aws.submit(queue=queue, definition=aws.definition("python", "-c", script)))
+    assert aws.log(job) == [f"arn:aws:sts::{aws.emulator.account}:assumed-role/{name}", "iam-role"]
+    assert aws.emulator.calls.counts("job")["sts:GetCallerIdentity"]["count"] == before + 1
+
+
 def test_credentials_end_with_the_task(aws: Any) -> None:
     """And an unknown task has none."""
     job = aws.done(

@@ -17,8 +17,10 @@ ROOT = Path(__file__).parents[2]
 
 INSTALL_ALL = """
 from covalent_cirro.local.emulator.moto_internals import loading
-from covalent_cirro.local.emulator.moto_internals import moto_cloudformation, moto_ec2, moto_ecr, moto_events, moto_s3
-modules = moto_cloudformation, moto_ec2, moto_ecr, moto_events, moto_s3
+from covalent_cirro.local.emulator.moto_internals import (
+    moto_cloudformation, moto_ec2, moto_ecr, moto_events, moto_iam, moto_s3
+)
+modules = moto_cloudformation, moto_ec2, moto_ecr, moto_events, moto_iam, moto_s3
 for each in (*modules, *modules):
     each.install()
 print(*loading.replaced, sep="\\n")
@@ -29,6 +31,7 @@ moto.cloudformation.models.CloudFormationBackend.delete_stack
 moto.cloudformation.models.CloudFormationBackend.update_stack
 moto.cloudformation.models.Stack.create_resources
 moto.cloudformation.models.Stack.delete
+moto.cloudformation.models.Stack.exports
 moto.cloudformation.models.Stack.outputs
 moto.cloudformation.models.Stack.parameter_list
 moto.cloudformation.models.Stack.parse_template
@@ -64,6 +67,7 @@ moto.ecr.responses.ECRResponse.list_images
 moto.ecr.responses.ECRResponse.put_image
 moto.ecr.responses.ECRResponse.upload_layer_part
 moto.events.utils.EventTemplateParser.parse
+moto.iam.policy_validation.BaseIAMPolicyValidator._validate_version
 moto.s3.models.FakeBucket.get_permission
 moto.s3.models.FakeKey.value
 moto.s3.models.S3Backend.complete_multipart_upload

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from covalent_cirro.local.emulator.attempts.runtime import ImageConfig
 from tests.tiny_wheel import wheel
 
 INSTALL_AND_SAY = """
@@ -42,3 +43,14 @@ def test_another_version_of_a_package_hides_the_shared_one(aws: Any, tmp_path: P
     assert (found == shared.origin, value) == (False, 5)
     assert shared.origin is not None
     assert Path(shared.origin).exists()
+
+
+def test_an_image_gives_its_entrypoint_command_and_variables(aws: Any) -> None:
+    """As a container gets them: the job's own command takes the place of the image's, its variables have priority."""
+    say = ("python", "-c", "import os, sys; print(sys.argv[1:], os.environ['A'], os.environ['B'])")
+    aws.emulator.image_configs["told"] = ImageConfig(say, ("of", "image"), {"A": "image", "B": "image"})
+    job_variables = [{"name": "B", "value": "job"}]
+    queue = aws.queue()
+    for command, seen in (([], "['of', 'image']"), (["own"], "['own']")):
+        definition = aws.definition(*command, image="told", environment=job_variables)
+        assert aws.log(aws.done(aws.submit(queue=queue, definition=definition))) == [f"{seen} image job"]

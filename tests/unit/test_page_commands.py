@@ -26,6 +26,7 @@ RUN_BY = {
     "source .venv/bin/activate": ".ci/run",
     "make docs": "Makefile",  # a part of `make check`
     "make bench": "tests/benchmarks/test_figures.py",
+    "make bench-peers": "tests/benchmarks/test_peers.py",
     "make faults": "tests/faults/test_page.py",
     "pip install covalent-cirro": "tests/emulator/test_ci_push.py",
     "covalent start": "tests/cli/test_deploy_page.py",

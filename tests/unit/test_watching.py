@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -253,3 +254,35 @@ def test_no_job_starves(states: list[str]) -> None:
             assert second - last[job_id] <= bound
             last[job_id] = second
     assert min(last.values()) > 199 - bound
+
+
+def looks_at_an_array(jobs: int, at_once: int, each_s: float) -> tuple[int, float]:
+    """Looks at an array of jobs of one length, and how late its end is seen."""
+    watchlist = Watchlist()
+    watchlist.add("array", 0.0, 10.0)
+    last = math.ceil(jobs / at_once) * each_s
+    looks = 0
+    while True:
+        now = watchlist.next_due()
+        assert now is not None
+        looks += 1
+        if now >= last:
+            return looks, now - last
+        ended = int(now / each_s) * at_once
+        begun = min(jobs, ended + at_once)
+        watchlist.saw("array", "PENDING", now, waiting=jobs - begun, begun=begun, ended=ended)
+
+
+@pytest.mark.parametrize(("jobs", "at_once", "each_s", "most"), [(400, 8, 1.0, 20), (10_000, 100, 5.0, 120)])
+def test_an_array_is_looked_at_less_often_while_jobs_wait(jobs: int, at_once: int, each_s: float, most: int) -> None:
+    """Its end is seen as soon as that of any other job all the same: within a hundredth of its time, or 1 s."""
+    looks, late_s = looks_at_an_array(jobs, at_once, each_s)
+    assert looks <= most
+    assert late_s <= max(1.0, 0.01 * each_s * jobs / at_once)
+
+
+def test_an_array_without_waiting_jobs_is_looked_at_every_second() -> None:
+    """All of its jobs run, and can end at any time."""
+    looks, late_s = looks_at_an_array(jobs=400, at_once=400, each_s=20.0)
+    assert looks == 20
+    assert late_s <= 1.0

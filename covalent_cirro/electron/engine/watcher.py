@@ -13,9 +13,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from covalent_cirro.electron.engine.watchlist import FLOOR_S, MISSING_GRACE_S, Watchlist
 from covalent_cirro.errors import AwsError, JobLost, PollFailed
 from covalent_cirro.jobs.formatting import sentences
-from covalent_cirro.jobs.states import JobDetail
+from covalent_cirro.jobs.states import JobDetail, JobState
 
 log = logging.getLogger(__name__)
+
+WITH_MACHINE = (JobState.STARTING.value, JobState.RUNNING.value)
+TERMINAL = (JobState.SUCCEEDED.value, JobState.FAILED.value)
 
 MAX_BACKOFF_S = 30.0
 """Longest pause between two calls while AWS throttles or fails."""
@@ -56,7 +59,8 @@ class Watcher:
 
         All waits share their calls: up to 100 ids in a call, at least 1 s between two calls, the most overdue job
         first. The end of a job is seen within a hundredth of the time that it ran, but not sooner than within 1 s, and
-        within ``ceiling_s`` at the latest. With n jobs that run at once, it is seen within ``ceil(n / 100)`` s.
+        within ``ceiling_s`` at the latest. While jobs of an array wait for a machine, the array is looked at less often
+        (`watchlist`, rule 1). With n jobs that run at once, it is seen within ``ceil(n / 100)`` s.
 
         Args:
             job_id: Id from SubmitJob, or ``"<parent>:<index>"`` for a child of an array job.
@@ -149,7 +153,10 @@ class Watcher:
         for job_id in ids:
             detail = found.get(job_id)
             if detail is not None:
-                self._watchlist.saw(job_id, detail.state, now)
+                ended = detail.children_in(*TERMINAL)
+                begun = ended + detail.children_in(*WITH_MACHINE)
+                waiting = sum(count for _, count in detail.array_states) - begun
+                self._watchlist.saw(job_id, detail.state, now, waiting=waiting, begun=begun, ended=ended)
                 for wait in self._waits.get(job_id, ()):
                     wait.tell(detail)
             elif self._watchlist.missed(job_id, now):

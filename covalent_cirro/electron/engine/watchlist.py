@@ -2,6 +2,8 @@
 
 Rule 1: a job is looked at more often while its state is new: after `PATIENCE` of the time that its state has lasted, at
         least `FLOOR_S` and at most the job's own ceiling (``poll_freq``).
+        An array of which jobs still wait for a machine cannot end yet: it is looked at after `ARRAY_SHARE` of the time
+        that these jobs need at the rate so far, and every `ARRAY_S` at least.
 Rule 2: a call has up to `MAX_DESCRIBED` ids and is always filled, since a further id costs nothing.
 Rule 3: the most overdue job is first, and jobs that run are before jobs that wait for a machine, since they can end at
         any time. A job that waits is also looked at: the longer it waits for a look, the more overdue it is.
@@ -21,6 +23,11 @@ FLOOR_S = 1.0
 PATIENCE = 0.01
 """A state that has lasted 100 s is looked at every second, one that has lasted 10 min every 6 s."""
 
+ARRAY_S = 10.0
+"""Longest time between two looks at an array of which jobs have ended: its jobs by state are shown."""
+
+ARRAY_SHARE = 1 / 3
+
 WAITING_WEIGHT = 0.2
 """Weight of the overdue time of a job without a machine, compared with one that runs."""
 
@@ -38,6 +45,8 @@ class _Watched:
     since: float
     looked: float
     seen: float
+    idle_until: float
+    left_s: float = 0.0
 
 
 class Watchlist:
@@ -55,16 +64,28 @@ class Watchlist:
     def add(self, job_id: str, now: float, ceiling_s: float) -> None:
         """Watch a job, with at most ``ceiling_s`` seconds between two looks, and at least `FLOOR_S`."""
         # As if it was looked at now: the job was just submitted and cannot have ended.
-        self._jobs[job_id] = _Watched(ceiling_s, JobState.SUBMITTED.value, now, now, now)
+        self._jobs[job_id] = _Watched(ceiling_s, JobState.SUBMITTED.value, now, now, now, now)
 
     def remove(self, job_id: str) -> None:
         """Stop watching a job; one that is not watched is no error."""
         self._jobs.pop(job_id, None)
 
-    def saw(self, job_id: str, state: str, now: float) -> None:
-        """Store the state that a look has shown."""
+    def saw(self, job_id: str, state: str, now: float, *, waiting: int = 0, begun: int = 0, ended: int = 0) -> None:
+        """Store the state that a look has shown.
+
+        Args:
+            job_id: The job.
+            state: Its state.
+            now: Time of the look.
+            waiting: Of an array, how many jobs have no machine yet.
+            begun: How many have had one.
+            ended: How many have ended.
+        """
         job = self._jobs.get(job_id)
         if job is not None:
+            if not begun:
+                job.idle_until = now
+            job.left_s = waiting * (now - job.idle_until) / ended if ended else 0.0
             if job.state != state:
                 job.state, job.since = state, now
             job.looked = job.seen = now
@@ -88,7 +109,7 @@ class Watchlist:
 
 def _interval_s(job: _Watched) -> float:
     lasted = job.looked - job.since
-    return max(FLOOR_S, min(lasted * PATIENCE, job.ceiling_s))
+    return max(FLOOR_S, min(max(lasted * PATIENCE, min(job.left_s * ARRAY_SHARE, ARRAY_S)), job.ceiling_s))
 
 
 def _overdue(job: _Watched, now: float) -> float:

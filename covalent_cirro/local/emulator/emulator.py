@@ -7,7 +7,7 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +17,7 @@ from covalent_cirro.errors import EmulatorError
 from covalent_cirro.local.emulator import keys, open_emulators
 from covalent_cirro.local.emulator.account import Account
 from covalent_cirro.local.emulator.attempts.attempt_threads import runtime
+from covalent_cirro.local.emulator.attempts.runtime import ImageConfig
 from covalent_cirro.local.emulator.attempts.tasks import Tasks
 from covalent_cirro.local.emulator.batch.batch_api import DEFAULT_LIMITS, Limits
 from covalent_cirro.local.emulator.batch.model import Json, Timing
@@ -55,7 +56,7 @@ class Emulator:
         limits: Calls a second by Batch operation, above which AWS Batch throttles.
         quota_vcpus: vCPUs of all emulated instances together, like EC2's quota; `None` for no limit.
         iam: Check each call against the policies of its caller (`iam.enforcement`).
-        image_commands: By image, the command of its ``ENTRYPOINT`` and ``CMD``, for jobs that are processes.
+        images: Configurations of images by name, for jobs that are processes.
 
     Attributes:
         key: The access key that signs calls (`keys.Key`), after `start`; the file `credentials` of the state folder has
@@ -77,7 +78,7 @@ class Emulator:
         timing: Timing | None = None,
         limits: dict[str, float] | None = None,
         quota_vcpus: float | None = None,
-        image_commands: Mapping[str, Sequence[str]] | None = None,
+        images: Mapping[str, ImageConfig] | None = None,
         iam: bool = False,
     ) -> None:
         self.region = region
@@ -90,7 +91,7 @@ class Emulator:
         self.limits = Limits(DEFAULT_LIMITS if limits is None else limits)
         self.faults = Faults(changed=self._faults_changed)
         self.tasks = Tasks(self._assume)
-        self.image_commands = {image: list(command) for image, command in (image_commands or {}).items()}
+        self.image_configs = dict(images or {})
         self._timing = Timing() if timing is None else timing
         self._docker = docker
         self._quota_vcpus = quota_vcpus
@@ -113,9 +114,7 @@ class Emulator:
         for folder in (self.state_dir, self.state_dir / "jobs"):
             private.folder(folder)
         self.key = keys.key_of(self.state_dir)
-        engine = runtime(
-            self.state_dir / "jobs", docker=self._docker, image_commands=self.image_commands, login=self._login
-        )
+        engine = runtime(self.state_dir / "jobs", docker=self._docker, images=self.image_configs, login=self._login)
         router = RequestRouter(
             account="",
             region=self.region,
@@ -131,7 +130,7 @@ class Emulator:
                 self.calls,
                 self.limits,
                 self.tasks,
-                self.image_commands,
+                self.image_configs,
                 self.account_settings,
             ),
             job_of=self.tasks.job_of,
@@ -252,6 +251,8 @@ class Emulator:
 
 def _replace_in_moto(service: str) -> None:
     """Replace what moto does in a service, before the first call of that service."""
+    if service in ("cloudformation", "iam"):
+        moto_iam.install()
     if service in ("cloudformation", "ecr"):
         from covalent_cirro.local.emulator.moto_internals import moto_ecr
 

@@ -9,12 +9,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from covalent_cirro.local.emulator.attempts import tasks
 from covalent_cirro.local.emulator.attempts.agent import Agent
-from covalent_cirro.local.emulator.attempts.runtime import AttemptSpec, Exit, RunningAttempt, Runtime, StartFailed
+from covalent_cirro.local.emulator.attempts.runtime import (
+    AttemptSpec,
+    Exit,
+    ImageConfig,
+    RunningAttempt,
+    Runtime,
+    StartFailed,
+)
 from covalent_cirro.local.emulator.batch.model import Attempt, Job
 from covalent_cirro.local.emulator.batch.scheduler import ESSENTIAL_EXITED, TIMED_OUT, Scheduler
 from covalent_cirro.local.emulator.context import EmulatorContext
@@ -124,7 +131,9 @@ class AttemptThreads:
             if needed and not moto_iam.task_role_works(context.account, needed):
                 raise StartFailed(None, NO_ROLE.format(needed))
         self._agent.pull(job, attempt)
-        context.tasks.add(tasks.Task(job, attempt, role))
+        profile = str(attempt.host.environment.resources.get("instanceRole") or "")
+        instance_role = moto_iam.role_of_instances(context.account, profile) if profile else None
+        context.tasks.add(tasks.Task(job, attempt, role, instance_role))
         stream = self._agent.open_log(job, attempt)
         disk = context.faults.take_job("disk_full", job.name)
         spec = AttemptSpec(
@@ -163,7 +172,7 @@ def runtime(
     folder: Path,
     *,
     docker: bool,
-    image_commands: Mapping[str, Sequence[str]],
+    images: Mapping[str, ImageConfig],
     login: Callable[[str], Mapping[str, str] | None],
 ) -> Runtime:
     """The runtime of attempts: processes, or containers with ``docker``.
@@ -171,7 +180,7 @@ def runtime(
     Args:
         folder: Where processes have their working folders.
         docker: Run attempts as containers.
-        image_commands: By image, the command of a process whose job has none.
+        images: Configurations of images, for processes.
         login: User and password for an image of the emulated ECR; `None` for any other.
 
     Raises:
@@ -183,4 +192,4 @@ def runtime(
         return ContainerRuntime.connect(login)
     from covalent_cirro.local.emulator.attempts.process_runtime import ProcessRuntime
 
-    return ProcessRuntime(folder, image_commands)
+    return ProcessRuntime(folder, images)

@@ -14,13 +14,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from covalent_cirro.local.emulator.attempts import full_disk, own_python, process_table, reaper
 from covalent_cirro.local.emulator.attempts.process_table import ProcessEntry
-from covalent_cirro.local.emulator.attempts.runtime import OUT_OF_MEMORY, AttemptSpec, Exit, StartFailed, scratch
+from covalent_cirro.local.emulator.attempts.runtime import (
+    OUT_OF_MEMORY,
+    AttemptSpec,
+    Exit,
+    ImageConfig,
+    StartFailed,
+    scratch,
+)
 from covalent_cirro.runner.times import TIMES_VARIABLE
 
 START_S = 10.0
@@ -171,11 +178,11 @@ class ProcessRuntime:
 
     Attributes:
         folder: Folder of their working folders; each is removed when its attempt ended.
-        image_commands: By image, the command of a job that has none.
+        images: Configurations of images, by name. An image that is not here has no entrypoint, command and variables.
     """
 
     folder: Path
-    image_commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    images: Mapping[str, ImageConfig] = field(default_factory=dict)
     _attempts: dict[int, ProcessAttempt] = field(default_factory=dict)
     _change: threading.Condition = field(default_factory=threading.Condition)
     _starting: int = 0
@@ -185,14 +192,16 @@ class ProcessRuntime:
     def start(self, spec: AttemptSpec, output: Callable[[bytes], None]) -> ProcessAttempt:
         """Start a process in a session of its own (`attempts.Runtime.start`)."""
         folder = scratch(self.folder, spec.task_id)
-        environment = {**base_environment(folder, own_python.make(_python_of(folder))), **spec.environment}
+        image = self.images.get(spec.image, ImageConfig())
+        own = base_environment(folder, own_python.make(_python_of(folder)))
+        environment = {**own, **image.environment, **spec.environment}
         environment.setdefault("AWS_CONFIG_FILE", str(folder / ".aws" / "config"))
         environment.setdefault("AWS_SHARED_CREDENTIALS_FILE", str(folder / ".aws" / "credentials"))
         # A container sees only its GPUs; a process would see all GPUs of the machine.
         environment.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, spec.gpus)))
         if spec.disk_full_s is not None:
             environment = full_disk.fill(folder, spec.disk_full_s, environment)
-        command = spec.command or list(self.image_commands.get(spec.image, ()))
+        command = [*image.entrypoint, *(spec.command or image.command)]
         if not command:
             _remove(folder)
             raise StartFailed(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -67,6 +67,21 @@ class AttemptSpec:
     gpus: tuple[int, ...] = ()
     options: Json = field(default_factory=dict)
     disk_full_s: float | None = None
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """What a process gets of its image, which is not pulled (OCI image specification, image configuration).
+
+    Attributes:
+        entrypoint: Program and first arguments of every job with this image.
+        command: Arguments, or the program, of a job that has none of its own.
+        environment: Variables; those of AWS and of the job have priority.
+    """
+
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class RunningAttempt(Protocol):

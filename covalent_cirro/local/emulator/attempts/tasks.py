@@ -17,14 +17,17 @@ from covalent_cirro.local.emulator.batch.model import Attempt, Job, Json
 DURATION_S = 6 * 3600
 """How long a task's credentials are valid. The ECS agent renews them before; here each new task gets new ones."""
 
+_ROLES = "iam/security-credentials"
+
 
 @dataclass(frozen=True)
 class Task:
-    """An ECS task: one attempt of a job, and the role that it has."""
+    """An ECS task: one attempt of a job, the role that it has, and the role of its instance."""
 
     job: Job
     attempt: Attempt
     role_arn: str | None
+    instance_role_arn: str | None
 
 
 class Tasks:
@@ -39,7 +42,7 @@ class Tasks:
         self._lock = threading.Lock()
         self._tasks: dict[str, Task] = {}
         self._jobs: dict[str, tuple[Job, str]] = {}
-        self._issued: dict[str, Json] = {}
+        self._issued: dict[tuple[str, str], Json] = {}
 
     def add(self, task: Task) -> None:
         """Add a task that starts."""
@@ -50,18 +53,25 @@ class Tasks:
         """Remove a task that ended; its access keys stay known as a job's."""
         with self._lock:
             self._tasks.pop(endpoint_id, None)
-            self._issued.pop(endpoint_id, None)
+            for key in [key for key in self._issued if key[0] == endpoint_id]:
+                del self._issued[key]
 
     def credentials(self, endpoint_id: str) -> Json | None:
         """Credentials of the task's role, or `None` for a task that is unknown or has no role."""
         with self._lock:
             task = self._tasks.get(endpoint_id)
-            issued = self._issued.get(endpoint_id)
-        if issued is not None or task is None or task.role_arn is None:
-            return issued
-        issued = self._assume(task.role_arn, task.attempt.task_id, DURATION_S)
+        if task is None or task.role_arn is None:
+            return None
+        return self._issue(endpoint_id, task, task.role_arn, session=task.attempt.task_id)
+
+    def _issue(self, endpoint_id: str, task: Task, role_arn: str, session: str) -> Json:
         with self._lock:
-            issued = self._issued.setdefault(endpoint_id, issued)
+            issued = self._issued.get((endpoint_id, role_arn))
+        if issued is not None:
+            return issued
+        issued = self._assume(role_arn, session, DURATION_S)
+        with self._lock:
+            issued = self._issued.setdefault((endpoint_id, role_arn), issued)
             self._jobs[issued["AccessKeyId"]] = task.job, issued["SecretAccessKey"]
         return issued
 
@@ -92,6 +102,8 @@ class Tasks:
         if task is None:
             return None
         host = task.attempt.host
+        if path.rstrip("/").startswith(_ROLES):
+            return self._of_instance_role(endpoint_id, task, path.rstrip("/").removeprefix(_ROLES).lstrip("/"))
         if path == "spot/instance-action" and host.interrupted_at is not None:
             # EC2 User Guide, Spot Instance interruption notices.
             at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(host.interrupted_at))
@@ -103,6 +115,23 @@ class Tasks:
             "placement/availability-zone": f"{region}a",
             "instance-life-cycle": "spot" if host.environment.resources["type"] == "SPOT" else "on-demand",
         }.get(path)
+
+    def _of_instance_role(self, endpoint_id: str, task: Task, asked: str) -> str | None:
+        """The name of the instance's role, or, where that is asked for, the role's credentials.
+
+        A job shares the network of its instance, and so reaches these (EC2 User Guide, Retrieve security credentials
+        from instance metadata).
+        """
+        arn = task.instance_role_arn
+        name = (arn or "").rsplit("/", 1)[-1]
+        if arn is None or asked not in ("", name):
+            return None
+        if not asked:
+            return name
+        issued = self._issue(endpoint_id, task, arn, session=task.attempt.host.instance_id)
+        given = {key: issued[key] for key in ("AccessKeyId", "SecretAccessKey", "Token", "Expiration")}
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return json.dumps({"Code": "Success", "LastUpdated": now, "Type": "AWS-HMAC", **given})
 
     def job_of(self, access_key: str | None) -> Job | None:
         """The job that an access key was given to; `None` for any other key."""

@@ -8,7 +8,7 @@
 | ``DELETE /_cirro/calls`` | sets all counts to zero |
 | ``GET, PUT, DELETE /_cirro/faults`` | lists, adds (one or ``{"faults": [...]}``, fields of `faults.Fault`), clears |
 | ``GET, PUT /_cirro/limits`` | calls a second by Batch operation |
-| ``GET, PUT /_cirro/images`` | ``{image: [program, argument...]}``: what a job without a command runs, as a process |
+| ``GET, PUT /_cirro/images`` | ``{image: {"entrypoint", "command", "environment"}}``, for processes |
 | ``GET, PUT /_cirro/account`` | vCPU quotas, cost tags, instance types that are absent (`account.Account`) |
 | ``DELETE /_cirro/hosts/<instance id>[?notice_s=n]`` | terminates it now, or n seconds after a Spot notice |
 | ``GET /_cirro/credentials/<endpoint_id>`` | credentials of a task's role, as the ECS agent gives them |
@@ -22,11 +22,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
 from covalent_cirro.local.emulator.account import Account
+from covalent_cirro.local.emulator.attempts.runtime import ImageConfig
 from covalent_cirro.local.emulator.attempts.tasks import Tasks
 from covalent_cirro.local.emulator.batch.batch_api import Limits
 from covalent_cirro.local.emulator.batch.model import Json
@@ -94,7 +95,7 @@ class ControlRoutes:
     calls: CallCounts
     limits: Limits
     tasks: Tasks
-    image_commands: dict[str, list[str]]
+    image_configs: dict[str, ImageConfig]
     account_settings: Account
 
     def __call__(self, method: str, path: str, query: str, body: bytes) -> Answer:
@@ -144,8 +145,8 @@ class ControlRoutes:
 
     def _images(self, method: str, rest: str, query: str, body: Any) -> Answer:
         if method == "PUT":
-            self.image_commands.update({str(image): [str(part) for part in each] for image, each in body.items()})
-        return json_answer(self.image_commands)
+            self.image_configs.update({str(image): _image_config(**each) for image, each in body.items()})
+        return json_answer({image: asdict(each) for image, each in self.image_configs.items()})
 
     def _account(self, method: str, rest: str, query: str, body: Any) -> Answer:
         return json_answer(self.account_settings.update(body if method == "PUT" else {}))
@@ -175,3 +176,13 @@ class ControlRoutes:
         if found is None:
             return Answer(404, [("Content-Type", "text/plain")], b"Not Found")
         return Answer(200, [("Content-Type", "text/plain")], found.encode())
+
+
+def _image_config(
+    entrypoint: list[str] | None = None, command: list[str] | None = None, environment: dict[str, str] | None = None
+) -> ImageConfig:
+    return ImageConfig(
+        tuple(map(str, entrypoint or ())),
+        tuple(map(str, command or ())),
+        {str(name): str(value) for name, value in (environment or {}).items()},
+    )

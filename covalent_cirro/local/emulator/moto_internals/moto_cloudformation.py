@@ -114,6 +114,15 @@ def _replace_stacks(models: Any) -> None:
             self.cirro_outputs = evaluate_outputs(self)
         return getattr(self, "cirro_outputs", None)
 
+    def exports(self: Any) -> list[Any]:
+        # moto reads them before it makes anything: the names are known then, the values are not.
+        if self.status in STEADY:
+            return list(self.output_map.exports)
+        declared = [
+            each["Export"]["Name"] for each in (self.template_dict.get("Outputs") or {}).values() if "Export" in each
+        ]
+        return [models.Export(self.stack_id, evaluated(name, StackNames(self.resource_map)), "") for name in declared]
+
     def parameter_list(self: Any) -> list[Json]:
         # moto would show a list as Python writes it.
         values = MotoStack(self).parameter_values()
@@ -121,11 +130,18 @@ def _replace_stacks(models: Any) -> None:
 
     def create_resources(self: Any) -> None:
         stack_engine.create(MotoStack(self))
+        exported = models.cloudformation_backends[self.account_id][self.region_name].exports
+        for export in exports(self):
+            if self.status in STEADY:
+                exported[export.name] = export
+            else:
+                exported.pop(export.name, None)
 
     def delete(self: Any) -> None:
         stack_engine.delete(MotoStack(self))
 
     replace(models.Stack, "outputs", property(outputs))
+    replace(models.Stack, "exports", property(exports))
     replace(models.Stack, "parameter_list", property(parameter_list))
     replace(models.Stack, "create_resources", create_resources)
     replace(models.Stack, "delete", delete)

@@ -7,7 +7,18 @@ from typing import Any
 
 from covalent_cirro.local.emulator.batch.model import Json
 from covalent_cirro.local.emulator.iam.policies import Principal
-from covalent_cirro.local.emulator.moto_internals.loading import PARTITION, preload
+from covalent_cirro.local.emulator.moto_internals.loading import PARTITION, once, preload, replace
+
+
+@once
+def install() -> None:
+    """Accept both versions of policies: moto refuses the older one where AWS takes it (IAM User Guide, Version)."""
+    from moto.iam.policy_validation import VALID_VERSIONS, BaseIAMPolicyValidator
+
+    def validate_version(self: Any) -> None:
+        assert self._policy_json["Version"] in VALID_VERSIONS
+
+    replace(BaseIAMPolicyValidator, "_validate_version", validate_version)
 
 
 def assume_role(account: str, region: str, role_arn: str, session: str, duration_s: int) -> Json:
