@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -73,12 +72,11 @@ def test_ending_takes_the_children_along(tmp_path: Path) -> None:
 
 
 FORKING = """
-import os, pathlib, socket, sys, time
+import os, pathlib, sys, time
 {first}
-listening = socket.create_server(("127.0.0.1", 0))
 child = os.fork()
 if child:
-    pathlib.Path(sys.argv[1]).write_text(f"{{child}} {{listening.getsockname()[1]}}")
+    pathlib.Path(sys.argv[1]).write_text(f"{{child}}.")
 elif {forks_again}:
     os.fork()
 time.sleep(600)
@@ -90,7 +88,7 @@ def test_what_a_killed_process_left_is_ended(tmp_path: Path, forks_again: bool) 
     """Its forks, and theirs: they have its session."""
     pid_file = tmp_path / "child"
     identity = start(tmp_path, "-c", FORKING.format(first="", forks_again=forks_again), str(pid_file))
-    child, _ = forked(pid_file)
+    child = forked(pid_file)
     os.kill(identity.pid, signal.SIGKILL)
     wait_until_ended(identity)
     assert child.is_running()
@@ -105,24 +103,21 @@ def test_forks_of_the_covalent_server_end_with_it(tmp_path: Path, forks_again: b
     pid_file = tmp_path / "child"
     first = "from covalent_cirro.local import covalent_process; covalent_process._end_forks_with_this_process()"
     identity = start(tmp_path, "-c", FORKING.format(first=first, forks_again=forks_again), str(pid_file))
-    _, port = forked(pid_file)
+    forked(pid_file)
     os.kill(identity.pid, signal.SIGKILL)
     deadline = time.monotonic() + 90
     while running_in(identity.pid):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    with socket.create_server(("127.0.0.1", port)):
-        pass
 
 
-def forked(pid_file: Path) -> tuple[psutil.Process, int]:
-    """The fork that a process of `FORKING` tells of, and the port that both have."""
+def forked(pid_file: Path) -> psutil.Process:
+    """The fork that a process of `FORKING` tells of."""
     deadline = time.monotonic() + 90
-    while len((pid_file.read_text() if pid_file.exists() else "").split()) < 2:
+    while not (text := pid_file.read_text() if pid_file.exists() else "").endswith("."):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    child, port = pid_file.read_text().split()
-    return psutil.Process(int(child)), int(port)
+    return psutil.Process(int(text.rstrip(".")))
 
 
 def running_in(session: int) -> list[psutil.Process]:
