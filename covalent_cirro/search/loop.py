@@ -162,6 +162,7 @@ class Loop:
         self._show, self._clock, self._sleep = show, clock, sleep
         self._ids: dict[int, str] = {}
         self._cancelled_at: dict[int, float] = {}
+        self._stopping = False
         self._look_at = self._reports_at = self._costs_at = -float("inf")
 
     def run(self) -> None:
@@ -180,6 +181,7 @@ class Loop:
 
     def stop_trials(self) -> None:
         """Cancel all trials in flight; `run` then waits for their ends. They are told as failed."""
+        self._stopping = True
         self._search.stop("it was interrupted")
         for number in self._search.in_flight:
             self._cancel(number)
@@ -227,7 +229,7 @@ class Loop:
         self._trials.set_state(number, runs=look.runs)
         if look.ended is not None:
             self._end(number, dispatch_id, look.ended)
-        elif self._search.is_pruning(number):
+        elif self._stopping or self._search.is_pruning(number):
             self._cancel(number)
 
     def _end(self, number: int, dispatch_id: str, ended: DispatchEnd) -> None:
@@ -260,9 +262,10 @@ class Loop:
 
     def _cancel(self, number: int) -> None:
         now = self._clock()
-        if self._ids[number] and now >= self._cancelled_at.get(number, -float("inf")) + CANCEL_S:
+        dispatch_id = self._ids.get(number, "")  # none, where Ctrl-C came just after the trial was asked for
+        if dispatch_id and now >= self._cancelled_at.get(number, -float("inf")) + CANCEL_S:
             self._cancelled_at[number] = now
-            self._dispatches.cancel(self._ids[number])
+            self._dispatches.cancel(dispatch_id)
 
     def _estimate(self, number: int) -> None:
         usd = self._dispatches.cost(self._ids[number]) if self._ids[number] else None

@@ -284,6 +284,24 @@ def test_a_cancel_that_was_not_heard_is_repeated_but_not_all_the_time() -> None:
     assert CANCEL_S <= asked[1] - asked[0] <= CANCEL_S + 2
 
 
+@pytest.mark.parametrize("kill_in", range(14))
+def test_trials_are_stopped_wherever_the_loop_was_interrupted(kill_in: int) -> None:
+    """Also between two trials, and in the middle of one: all are told, and none runs on."""
+    world = World(random.Random(0), kill_in=kill_in)
+    study = study_of()
+    trials = MortalTrials(study, SPACE)
+    trials.world = world
+    loop = Loop(Search(Budget(4, 2)), trials, world, clock=lambda: world.now, sleep=world.sleep)
+    with pytest.raises(Killed):
+        loop.run()
+    world.sleep = lambda seconds: setattr(world, "now", world.now + seconds)  # type: ignore[method-assign]
+    loop.stop_trials()
+    loop.run()
+    assert not any(each.state == TrialState.COMPLETE for each in study.trials)
+    assert all(each.state.is_finished() or each.state == TrialState.WAITING for each in study.trials)
+    assert all(world.ended(each) is not None for each in world.dispatches.values() if each.began is not None)
+
+
 def test_a_dispatch_that_the_server_has_lost_is_made_again() -> None:
     """Of the same work, and with its id: what it has computed is in S3, and is reused."""
     world = World(random.Random(0))
