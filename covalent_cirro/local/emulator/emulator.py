@@ -124,6 +124,7 @@ class Emulator:
             moto=MotoApplication([moto_s3.install]),
             registry=Registry(self.images, self.tokens, lambda: self.endpoint_url),
             batch=self.batch,
+            serving=self.serving_in,
             callers=Authentication(self.key, self._secret_of, self.web_identity),
             is_tasks=is_tasks,
             control=ControlRoutes(
@@ -135,6 +136,7 @@ class Emulator:
                 self.tasks,
                 self.image_configs,
                 self.account_settings,
+                lambda: [each.tasks for each in list(self._servings.values())],
             ),
             job_of=self.tasks.job_of,
             account_settings=self.account_settings,
@@ -178,10 +180,12 @@ class Emulator:
             server, self._server = self._server, None
             if server is None:
                 return
-            batches = list(self._batches.values())
+            batches, servings = list(self._batches.values()), list(self._servings.values())
         atexit.unregister(self.close)
         for batch in batches:
             batch.close()
+        for serving in servings:
+            serving.close()
         assert self._context is not None
         self._context.runtime.close()
         server.close()
@@ -223,7 +227,7 @@ class Emulator:
                 raise EmulatorError("the emulator is not running: call start() first")
             if region not in self._servings:
                 own = functools.partial(self.client, region_name=region, aws_access_key_id=OWN_ID)
-                self._servings[region] = Serving(functools.lru_cache(own))
+                self._servings[region] = Serving(self._context, region, functools.lru_cache(own))
             return self._servings[region]
 
     def client(self, service: str, **options: Any) -> Any:
@@ -265,12 +269,26 @@ class Emulator:
     def _faults_changed(self) -> None:
         for batch in list(self._batches.values()):
             batch.faults_changed()
+        for serving in list(self._servings.values()):
+            serving.faults_changed()
 
 
 def _replace_in_moto(service: str) -> None:
     """Replace what moto does in a service, before the first call of that service."""
     if service in ("cloudformation", "iam"):
         moto_iam.install()
+    if service == "elasticloadbalancing":
+        from covalent_cirro.local.emulator.moto_internals import moto_elb
+
+        moto_elb.install()
+    if service == "monitoring":
+        from covalent_cirro.local.emulator.moto_internals import moto_cloudwatch
+
+        moto_cloudwatch.install()
+    if service == "application-autoscaling":
+        from covalent_cirro.local.emulator.moto_internals import moto_autoscaling
+
+        moto_autoscaling.install()
     if service in ("cloudformation", "ecr"):
         from covalent_cirro.local.emulator.moto_internals import moto_ecr
 
