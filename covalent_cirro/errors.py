@@ -150,3 +150,7 @@ class StoredError(CirroError):
 
 class SearchError(CirroError):
     """A search cannot begin, or cannot go on."""
+
+
+class ServingError(CirroError):
+    """A service cannot be deployed as it was asked for, or AWS took a change of it back."""

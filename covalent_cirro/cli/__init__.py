@@ -31,6 +31,7 @@ SUMMARIES = {
     "resume": "Go on with dispatches that a Covalent server left unfinished; without DISPATCH, with all of them.",
     "run": "Dispatch a lattice, and show its electrons until the dispatch has ended.",
     "search": "Show a search: its trials, the best so far, and what it has cost.",
+    "serve": "Serve a model: containers behind a load balancer, in a deployment's network.",
     "show": "Show all facts about one electron: times, attempts, what it asked for, used and cost, and why it waits or "
     "failed.",
     "status": "Show stacks, queues and compute environments with their states, jobs and instances.",
