@@ -1,0 +1,81 @@
+"""Reads Application Auto Scaling of moto: target tracking of ECS services; has it look for services where they are."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+from covalent_cirro.local.emulator import open_emulators
+from covalent_cirro.local.emulator.moto_internals.loading import IMPORTING, once, replace
+
+REQUESTS = "ALBRequestCountPerTarget"
+"""The only predefined metric that is followed (API Reference, PredefinedMetricSpecification)."""
+
+
+class TargetTracking(NamedTuple):
+    """A policy that keeps the requests a minute and target near a value.
+
+    Attributes:
+        cluster, service: Names.
+        group: End of the target group's ARN: ``targetgroup/<name>/<id>``.
+        value: Requests a minute and target.
+        least, most: Bounds of the desired count.
+        in_s, out_s: Cooldowns after scaling in and out.
+    """
+
+    cluster: str
+    service: str
+    group: str
+    value: float
+    least: int
+    most: int
+    in_s: float
+    out_s: float
+
+
+def policies(account: str, region: str) -> list[TargetTracking]:
+    """The policies of target tracking on requests; none where no call has set any yet."""
+    if "moto.applicationautoscaling.models" not in sys.modules:  # the import takes long, and callers hold a lock
+        return []
+    with IMPORTING:
+        from moto.applicationautoscaling.models import applicationautoscaling_backends
+
+    backend = applicationautoscaling_backends[account][region]
+    targets = backend.targets.get("ecs:service:DesiredCount", {})
+    found = []
+    for policy in list(backend.policies.values()):
+        config = policy.target_tracking_scaling_policy_configuration or {}
+        metric = config.get("PredefinedMetricSpecification") or {}
+        target = targets.get(policy.resource_id)
+        if metric.get("PredefinedMetricType") != REQUESTS or target is None:
+            continue
+        _, cluster, service = policy.resource_id.split("/")
+        found.append(
+            TargetTracking(
+                cluster,
+                service,
+                "/".join(str(metric["ResourceLabel"]).split("/")[-3:]),
+                float(config["TargetValue"]),
+                int(target.min_capacity),
+                int(target.max_capacity),
+                float(config.get("ScaleInCooldown") or 0),
+                float(config.get("ScaleOutCooldown") or 0),
+            )
+        )
+    return found
+
+
+@once
+def install() -> None:
+    """Look for a service in the emulated ECS; moto would look into its own."""
+    from moto.applicationautoscaling import models
+    from moto.applicationautoscaling.exceptions import AWSValidationException
+
+    def service_exists(self: Any, r_id: str) -> bool:
+        _, cluster, service = r_id.split("/")
+        serving = open_emulators.get(self.account_id).serving_in(self.region_name)
+        if not serving.has_service(cluster, service):
+            raise AWSValidationException(f"ECS service doesn't exist: {r_id}")
+        return True
+
+    replace(models.ApplicationAutoscalingBackend, "_ecs_service_exists_for_target", service_exists)
