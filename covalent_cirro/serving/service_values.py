@@ -239,7 +239,7 @@ def problems(wanted: Mapping[str, str], facts: ServiceFacts) -> list[str]:
 def _impossible(wanted: Mapping[str, str]) -> list[str]:
     template = templates.load(TEMPLATE)
     declared = templates.parameters(template)
-    missing = [name for name in declared if name not in wanted]
+    missing = [name for name in declared if name not in wanted or (name in LINKED and not wanted[name])]
     if missing:
         return [
             f"the deployment does not say {', '.join(missing)}: its stacks are not complete. `cirro deploy` completes "

@@ -174,7 +174,7 @@ def test_a_service_is_shown_with_its_costs_made_and_answers(films: Result, aws: 
     shown, happened = text.index("cirro-serving-films: is made"), text.index("CREATE_IN_PROGRESS")
     assert shown < happened
     assert re.search(r"\+   Service +AWS::ECS::Service", text[:happened])
-    assert re.search(r"2 tasks of 0\.5 vCPU and 1 GB +\$1\.19 +\$36\.04", text[:happened])
+    assert re.search(r"2 tasks of 0\.5 vCPU and 1 GB +\$1\.18 +\$36\.04", text[:happened])
     assert re.search(r"in all +\$\d\.\d\d +\$\d+\.\d\d", text[:happened])
     assert "list prices of us-east-1 of 2026-" in text[:happened]
     assert re.search(r"CREATE_COMPLETE +Service \(AWS::ECS::Service\)", text[happened:])

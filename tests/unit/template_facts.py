@@ -141,9 +141,9 @@ class Stack:
                 found |= {item["Ref"]} if isinstance(item.get("Ref"), str) else set()
                 if "Fn::GetAtt" in item:
                     found.add(as_list(item["Fn::GetAtt"])[0].split(".")[0])
-                for text in as_list(item.get("Fn::Sub", [])):
-                    names = re.findall(r"\$\{([^}]+)\}", text) if isinstance(text, str) else []
-                    found |= {name.split(".")[0] for name in names}
+                text, own = [*as_list(item.get("Fn::Sub", "")), {}][:2]
+                names = set(re.findall(r"\$\{([^}]+)\}", text)) - set(own)
+                found |= {name.split(".")[0] for name in names}
         return {name for name in found if not name.startswith("AWS::")} - set(self._template.parameters)
 
     def _settle(self, value: Any) -> Any:

@@ -204,6 +204,7 @@ def test_every_parameter_is_in_one_group(template: Template) -> None:
         ("serving", "WebAclArn", "arn:aws:wafv2:us-east-1:123456789012:global/webacl/a/0a-1b", False),
         ("serving", "Command", "python", True),
         ("serving", "Command", "--port=8000", True),
+        ("serving", "Command", "caf\u00e9", False),
         ("network", "ExistingVpcId", "vpc-0123456789abcdef0", True),
         ("network", "ExistingVpcId", "subnet-0123456789abcdef0", False),
         ("network", "ExistingSubnetIds", "subnet-0123456789abcdef0,subnet-01234567", True),
