@@ -28,7 +28,7 @@ PYTEST = PATH="$(abspath $(VENV))/tools:$$PATH" PYTHONDONTWRITEBYTECODE= $(BIN)/
 .NOTPARALLEL:
 # Folders of tests/, each of which can be run alone: `make test-unit`.
 PARTS = unit runner emulator security plugin cli covalent faults images benchmarks aws
-.PHONY: help sweep pipeline search down status test $(PARTS:%=test-%) check docs bench bench-peers faults install clean
+.PHONY: help sweep pipeline search serve down status test $(PARTS:%=test-%) check docs bench bench-peers faults install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-11s %s\n", $$1, $$2 }'
@@ -57,10 +57,23 @@ search: $(VENV)/.search ## Search instead of a grid, on an emulated AWS, from no
 	@echo "Still running, so that you can look around in the UI; \`make down\` stops all of it and removes its data:"
 	@$(BIN)/cirro local status --state-dir $(STATE)
 
+# The service's tasks are processes here: its packages are in the folder that stands for the image.
+serve: $(VENV)/.serve ## Train a recommender, register it, serve it and ask it, on an emulated AWS, from nothing; ARGS="--data ml-1m"
+	@$(BIN)/cirro local up --server --image recommender=examples/recommender/service --state-dir $(STATE)
+	@$(BIN)/cirro local exec --state-dir $(STATE) -- python examples/recommender/sweep.py $(ARGS)
+	@echo
+	@$(BIN)/cirro local exec --state-dir $(STATE) -- cirro serve deploy --model recommender --allow-from 127.0.0.0/8 --yes
+	@echo
+	@$(BIN)/cirro local exec --state-dir $(STATE) -- python examples/recommender/ask.py
+	@echo
+	@echo "Still running, so that you can ask it yourself; \`make down\` stops all of it and removes its data:"
+	@$(BIN)/cirro local exec --state-dir $(STATE) -- cirro serve status
+	@$(BIN)/cirro local status --state-dir $(STATE)
+
 status: $(VENV)/.run ## Show what still runs
 	@$(BIN)/cirro local status --state-dir $(STATE)
 
-down: ## Stop what `make sweep`, `make pipeline` or `make search` left running, and remove its data
+down: ## Stop what `make sweep`, `pipeline`, `search` or `serve` left running, and remove its data
 	@if [ -x $(BIN)/cirro ]; then $(BIN)/cirro local down --state-dir $(STATE); else echo "nothing is installed"; fi
 
 test: $(VENV)/.dev $(VENV)/.tools ## Run all tests; ARGS="-k name" goes to pytest
@@ -120,6 +133,11 @@ $(VENV)/.dev: $(VENV)/.run
 $(VENV)/.search: $(VENV)/.run
 	@echo "installing what a search needs"
 	@$(INSTALL) $(EDITABLE) '.[emulator,examples,search]'
+	@touch $@
+
+$(VENV)/.serve: $(VENV)/.run
+	@echo "installing what a service needs"
+	@$(INSTALL) $(EDITABLE) '.[emulator,examples,models,serve]'
 	@touch $@
 
 # Command lines that tests run. Each is in an environment of its own: each wants another botocore than the rest.

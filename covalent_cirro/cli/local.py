@@ -170,8 +170,8 @@ def env(state_dir: Path) -> None:
 
 
 def _image(given: str) -> tuple[str, Path]:
-    name, is_given, folder = given.partition("=")
-    if not name or not is_given or not Path(folder).is_dir():
+    name, _, folder = given.partition("=")
+    if not name or not folder or not Path(folder).is_dir():
         raise click.BadParameter(f"{given!r} is no NAME=FOLDER with a folder that exists.", param_hint="--image")
     return name, Path(folder)
 
