@@ -5,6 +5,7 @@ moto keeps what the API sets. Which targets there are, how they are, and where a
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from covalent_cirro.local.emulator import open_emulators
@@ -51,11 +52,17 @@ class Listener(NamedTuple):
     certificate: str | None
 
 
-def _backend(account: str, region: str) -> Any:
+@functools.lru_cache(maxsize=1)
+def _backends() -> Any:
+    """moto's backends. Imported once: each request to a balancer reads them, and must not wait for another import."""
     with IMPORTING:
         from moto.elbv2.models import elbv2_backends
 
-    return elbv2_backends[account][region]
+    return elbv2_backends
+
+
+def _backend(account: str, region: str) -> Any:
+    return _backends()[account][region]
 
 
 def listeners(account: str, region: str, balancer: str) -> list[Listener]:
@@ -89,7 +96,7 @@ def health_check(account: str, region: str, group: str) -> HealthCheck | None:
         timeout_s=float(found.health_check_timeout_seconds),
         healthy=int(found.healthy_threshold_count),
         unhealthy=int(found.unhealthy_threshold_count),
-        codes=str(found.matcher.get("HttpCode") or "200"),
+        codes=str(getattr(found, "matcher", {}).get("HttpCode") or "200"),
         enabled=str(found.health_check_enabled).lower() == "true",
     )
 
@@ -98,6 +105,13 @@ def deregistration_delay_s(account: str, region: str, group: str) -> float:
     """Seconds that a target which is deregistered has for its requests in progress."""
     found = _backend(account, region).target_groups.get(group)
     return 0.0 if found is None else float(found.attributes["deregistration_delay.timeout_seconds"])
+
+
+def takes_least_busy(account: str, region: str, group: str) -> bool:
+    """Whether a target group gives a request to the target with the fewest in progress, and not in turn."""
+    found = _backend(account, region).target_groups.get(group)
+    algorithm = None if found is None else found.attributes.get("load_balancing.algorithm.type")
+    return bool(algorithm == "least_outstanding_requests")
 
 
 def balancers_of(account: str, region: str, group: str) -> list[str]:

@@ -89,10 +89,12 @@ class Balancer:
 
     async def close(self) -> None:
         """Stop listening, and close all connections."""
-        self._accepting.cancel()
-        self._socket.close()
-        for task, connection in list(self._connecting.items()):
+        connecting = dict(self._connecting)
+        for task in (self._accepting, *connecting):
             task.cancel()
+        await asyncio.gather(self._accepting, *connecting, return_exceptions=True)
+        self._socket.close()
+        for connection in connecting.values():
             connection.close()
         for server in self._servers.values():
             await server.shutdown(0.0)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from covalent_cirro.local.emulator.batch.model import Timing
-from covalent_cirro.local.emulator.moto_internals import moto_autoscaling
-from covalent_cirro.local.emulator.moto_internals.moto_autoscaling import TargetTracking
+from covalent_cirro.local.emulator.moto_internals import moto_target_tracking
+from covalent_cirro.local.emulator.moto_internals.moto_target_tracking import TargetTracking
 from covalent_cirro.local.emulator.serving.model import Cluster, Service
 
 PERIOD_S = 60.0
@@ -67,7 +67,7 @@ class Scaling:
             return
         period_s = max(LEAST_PERIOD_S, self.timing.scaled(PERIOD_S))
         self._due = at + period_s
-        for policy in moto_autoscaling.policies(*self.where):
+        for policy in moto_target_tracking.policies(*self.where):
             cluster = clusters.get(policy.cluster)
             service = None if cluster is None else cluster.services.get(policy.service)
             if service is not None and service.status == "ACTIVE":

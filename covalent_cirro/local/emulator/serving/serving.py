@@ -73,13 +73,6 @@ class Serving:
         """Answer a request to ECS."""
         return ecs_api.call(self._ecs, operation, body)
 
-    def has_service(self, cluster: str, service: str) -> bool:
-        """Whether a cluster has a service of this name that was not deleted."""
-        with self._ecs.lock:
-            found = self._ecs.clusters.get(cluster)
-            known = None if found is None else found.services.get(service)
-            return known is not None and known.status == "ACTIVE"
-
     def faults_changed(self) -> None:
         """Faults were added: they may hit tasks."""
         self._ecs.wake.set()

@@ -7,6 +7,7 @@ ports, nor what a target is.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ NOT_IN_USE = ("Target.NotInUse", "Target group is not configured to receive traf
 NOT_REGISTERED = ("Target.NotRegistered", "Target is not registered to the target group")
 NOT_CHECKED = ("Target.HealthCheckDisabled", "Health checks are disabled for this target group")
 """Reason and description of a target's state (ELB API Reference, TargetHealth)."""
+
+log = logging.getLogger("covalent_cirro.local.emulator")
 
 
 @dataclass(eq=False)
@@ -97,6 +100,7 @@ class TargetGroups:
             if (host, port) not in group.registered:
                 target = group.registered[host, port] = Target(host, port)
                 target.checks = asyncio.create_task(self._check(arn, target))
+                target.checks.add_done_callback(_log_failure)
 
     async def deregister(self, arn: str, targets: Iterable[tuple[str, int]]) -> bool:
         """Give targets no more requests; they are gone once those in progress are answered, or after the delay.
@@ -127,7 +131,7 @@ class TargetGroups:
                 target.checks.cancel()
 
     def acquire(self, arn: str) -> Target | None:
-        """The target of the next request, in turn; `None` where there is none. `release` it afterwards.
+        """The target of the next request, in turn or the least busy; `None` where there is none. `release` it then.
 
         Where all registered targets are unhealthy, any of them gets the request (ELB User Guide, Target group health).
         """
@@ -140,7 +144,9 @@ class TargetGroups:
         if not able:
             return None
         group.turn += 1
-        target = able[group.turn % len(able)]
+        able = able[group.turn % len(able) :] + able[: group.turn % len(able)]
+        least = moto_elb.takes_least_busy(*self._where, arn)
+        target = min(able, key=lambda each: each.in_flight) if least else able[0]
         target.in_flight += 1
         target.idle.clear()
         return target
@@ -190,8 +196,8 @@ class TargetGroups:
                 if target.state != before:
                     self._changed()
                 interval_s = max(LEAST_INTERVAL_S, self._timing.scaled(check.interval_s))
-                was_healthy = target.state in ("healthy", "unhealthy")
-                await asyncio.sleep(interval_s if was_healthy else min(interval_s, FIRST_INTERVAL_S))
+                known = target.state in ("healthy", "unhealthy")
+                await asyncio.sleep(interval_s if known else min(interval_s, FIRST_INTERVAL_S))
 
     async def _probe(
         self, session: aiohttp.ClientSession, target: Target, check: HealthCheck
@@ -234,6 +240,12 @@ class TargetGroups:
                 pass  # the target gets SIGTERM now, and may still answer
         group.draining.remove(target)
         self._changed()
+
+
+def _log_failure(checks: asyncio.Task[None]) -> None:
+    """A mistake in the emulator must not end the checks of a target without a word."""
+    if not checks.cancelled() and checks.exception() is not None:
+        log.error("the health checks of a target have ended", exc_info=checks.exception())
 
 
 def timeout_s(timing: Timing, seconds: float) -> float:

@@ -1,12 +1,11 @@
-"""Reads Application Auto Scaling of moto: target tracking of ECS services; has it look for services where they are."""
+"""Reads the target tracking policies of ECS services from Application Auto Scaling of moto."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from covalent_cirro.local.emulator import open_emulators
-from covalent_cirro.local.emulator.moto_internals.loading import IMPORTING, once, replace
+from covalent_cirro.local.emulator.moto_internals.loading import IMPORTING
 
 REQUESTS = "ALBRequestCountPerTarget"
 """The only predefined metric that is followed (API Reference, PredefinedMetricSpecification)."""
@@ -63,19 +62,3 @@ def policies(account: str, region: str) -> list[TargetTracking]:
             )
         )
     return found
-
-
-@once
-def install() -> None:
-    """Look for a service in the emulated ECS; moto would look into its own."""
-    from moto.applicationautoscaling import models
-    from moto.applicationautoscaling.exceptions import AWSValidationException
-
-    def service_exists(self: Any, r_id: str) -> bool:
-        _, cluster, service = r_id.split("/")
-        serving = open_emulators.get(self.account_id).serving_in(self.region_name)
-        if not serving.has_service(cluster, service):
-            raise AWSValidationException(f"ECS service doesn't exist: {r_id}")
-        return True
-
-    replace(models.ApplicationAutoscalingBackend, "_ecs_service_exists_for_target", service_exists)
