@@ -11,9 +11,9 @@ import pytest
 from covalent_cirro.deployment.doctor import subnet_facts
 from covalent_cirro.deployment.doctor.verdicts.network import Subnet
 from covalent_cirro.errors import Declined, ModelError, NotFound, ServingError, SettingsError
-from covalent_cirro.serving import answers, deploying, removing, running_service, service_facts
-from covalent_cirro.serving.answers import Reached
+from covalent_cirro.serving import deploying, readiness, removing, running_service, service_facts
 from covalent_cirro.serving.deploying import DEPLOY, ROLLBACK, UPDATE, Choice, ServedService, ServicePlan, Shown
+from covalent_cirro.serving.readiness import Reached
 from covalent_cirro.serving.service_values import ServedImage
 from tests.unit.fake_clients import FakeClients, pages
 from tests.unit.fake_formation import FakeFormation, Time
@@ -125,7 +125,7 @@ class Account:
         self.asked: list[str] = []
         patch.setattr(subnet_facts, "subnets", lambda clients, ids: zones)
         patch.setattr(service_facts, "image_of", self._image)
-        patch.setattr(answers, "wait", lambda *_, **__: Reached(True, True, "/health answers 200"))
+        patch.setattr(readiness, "wait", lambda *_, **__: Reached(True, True, "/health answers 200"))
         patch.setattr(
             deploying, "ModelRegistry", lambda *_: SimpleNamespace(version=self._version, current=self._current)
         )

@@ -12,8 +12,8 @@ from botocore.exceptions import ClientError
 from covalent_cirro.deployment.images import repository as images
 from covalent_cirro.deployment.stacks import Stack
 from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding, Where
-from covalent_cirro.serving import answers, running_service, service_checks, service_facts, task_ends, task_logs
-from covalent_cirro.serving.answers import Reached
+from covalent_cirro.serving import readiness, running_service, service_checks, service_facts, task_ends, task_logs
+from covalent_cirro.serving.readiness import Reached
 from covalent_cirro.serving.running_service import RunningService, TargetState
 from covalent_cirro.serving.service_facts import AcmCertificate
 from covalent_cirro.serving.service_values import ServedImage
@@ -39,7 +39,7 @@ def wait(said: list[int | Exception], healthy: int = 0, **more: Any) -> tuple[Re
             raise found
         return found
 
-    reached = answers.wait(
+    reached = readiness.wait(
         "http://a", "/ready", "", lambda: healthy, sleep=time.sleep, clock=time.clock, get=get, **more
     )
     return reached, time.now
@@ -49,21 +49,21 @@ def test_an_answer_of_200_is_waited_for() -> None:
     """A name that is not in DNS yet, and a balancer without targets, are on the way to it."""
     reached, after_s = wait([OSError("Name or service not known"), 503, 503, 200])
     assert (reached.answered, reached.healthy) == (True, True)
-    assert after_s == 3 * answers.POLL_S
+    assert after_s == 3 * readiness.POLL_S
 
 
 def test_a_service_that_answers_something_else_is_told_with_it() -> None:
     """Though a target may be healthy by now: whoever asks gets this."""
     reached, after_s = wait([503], healthy=2)
     assert reached == Reached(False, False, "/ready answers 503")
-    assert after_s >= answers.TIMEOUT_S
+    assert after_s >= readiness.TIMEOUT_S
 
 
 def test_who_is_not_let_in_believes_the_targets() -> None:
     """After a minute without a connection."""
     reached, after_s = wait([OSError("timed out")], healthy=2)
     assert reached == Reached(False, True, "timed out")
-    assert answers.UNREACHABLE_S <= after_s < answers.UNREACHABLE_S + 5
+    assert readiness.UNREACHABLE_S <= after_s < readiness.UNREACHABLE_S + 5
 
 
 def test_a_private_load_balancer_is_not_asked() -> None:
