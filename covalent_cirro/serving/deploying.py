@@ -21,8 +21,8 @@ from covalent_cirro.deployment.stacks import Stack
 from covalent_cirro.errors import Declined, ModelError, ServingError, SettingsError
 from covalent_cirro.models.model_objects import BucketObjects
 from covalent_cirro.models.model_registry import ModelRegistry
-from covalent_cirro.serving import answers, running_service, service_facts, service_values, task_ends
-from covalent_cirro.serving.answers import Reached
+from covalent_cirro.serving import readiness, running_service, service_facts, service_values, task_ends
+from covalent_cirro.serving.readiness import Reached
 from covalent_cirro.serving.service_costs import ServiceSize
 from covalent_cirro.serving.service_events import ServiceEvents
 from covalent_cirro.serving.service_values import IMAGE, MODEL, PREVIOUS
@@ -347,7 +347,7 @@ class _Deploying:
             found = running_service.targets(self._clients, outputs["TargetGroup"])
             return sum(each.state == "healthy" for each in found)
 
-        reached = answers.wait(
+        reached = readiness.wait(
             outputs["Url"],
             parameters.get("HealthPath", "/"),
             domain,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from covalent_cirro.aws.clients import Clients
-from covalent_cirro.deployment import stacks
+from covalent_cirro.deployment import plans, stacks
 from covalent_cirro.deployment.stacks import Stack
 from covalent_cirro.errors import AccessDenied, NotFound, ServingError
 from covalent_cirro.serving import service_values, task_ends
@@ -119,9 +119,9 @@ def find_all(clients: Clients, deployment: str) -> dict[str, Stack]:
         AccessDenied, AwsError: CloudFormation refused or could not be reached.
     """
     found = {}
-    for stack in stacks.all_beginning_with(clients("cloudformation"), f"{deployment}{service_values.BETWEEN}"):
+    for stack in stacks.all_beginning_with(clients("cloudformation"), plans.services_prefix(deployment)):
         name = service_values.service_name(deployment, stack.name)
-        if name is not None and stack.parameters.get("DeploymentName", deployment) == deployment:
+        if name is not None and stack.parameters.get(plans.NAME_PARAMETER) == deployment:
             found[name] = stack
     return dict(sorted(found.items()))
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from covalent_cirro.deployment import templates
 from covalent_cirro.deployment.change_sets import Change
 from covalent_cirro.deployment.doctor.verdicts.network import Subnet
-from covalent_cirro.deployment.plans import NAME_PARAMETER, PartPlan
+from covalent_cirro.deployment.plans import NAME_PARAMETER, PartPlan, services_prefix
 from covalent_cirro.deployment.stacks import Stack
 from covalent_cirro.deployment.template_functions import as_text
 from covalent_cirro.errors import SettingsError
@@ -20,9 +20,6 @@ from covalent_cirro.serving.service_costs import ServiceSize
 
 TEMPLATE = "serving"
 """The template of a service's stack."""
-
-BETWEEN = "-serving-"
-"""Stands between the names of deployment and service in the name of a stack."""
 
 MAX_STACK_NAME = 128
 """Characters (CloudFormation API Reference, CreateChangeSet, StackName)."""
@@ -117,12 +114,12 @@ class ServiceFacts(NamedTuple):
 
 def stack_name(deployment: str, service: str) -> str:
     """Name of a service's stack."""
-    return f"{deployment}{BETWEEN}{service}"
+    return services_prefix(deployment) + service
 
 
 def service_name(deployment: str, stack: str) -> str | None:
     """Name of the service of a stack; `None` for a stack that is none of a service of this deployment."""
-    name = stack.removeprefix(f"{deployment}{BETWEEN}")
+    name = stack.removeprefix(services_prefix(deployment))
     return name if name != stack and re.fullmatch(r"[a-z][a-z0-9-]*", name) else None
 
 
@@ -242,7 +239,7 @@ def problems(wanted: Mapping[str, str], facts: ServiceFacts) -> list[str]:
 def _impossible(wanted: Mapping[str, str]) -> list[str]:
     template = templates.load(TEMPLATE)
     declared = templates.parameters(template)
-    missing = [name for name in declared if name not in wanted]
+    missing = [name for name in declared if name not in wanted or (name in LINKED and not wanted[name])]
     if missing:
         return [
             f"the deployment does not say {', '.join(missing)}: its stacks are not complete. `cirro deploy` completes "

@@ -102,7 +102,9 @@ class FakeFormation:
 
     # --- what CloudFormation answers ------------------------------------------------------------------------------
 
-    def describe_stacks(self, StackName: str) -> dict[str, Any]:
+    def describe_stacks(self, StackName: str = "") -> dict[str, Any]:
+        if not StackName:
+            return {"Stacks": [each for each in self.stacks.values() if each["StackStatus"] != "DELETE_COMPLETE"]}
         stack = self._find(StackName)
         if stack is None:
             raise refusal("DescribeStacks", f"Stack with id {StackName} does not exist")
