@@ -296,7 +296,7 @@ def _show_served(served: ServedService, plans: list[ServicePlan], clients: Clien
         render.document({**services.served_document(served, plans), "account": account.account_id(clients)})
     else:
         services.show_served(served)
-    if not served.reached.healthy:
+    if not served.reached.serves:
         sys.exit(1)
 
 

@@ -71,16 +71,19 @@ def show_served(served: ServedService) -> None:
     if served.domain and served.domain not in url:
         balancer = url.partition("//")[2]
         render.line(f"DNS has to point {served.domain} to it: a CNAME or an alias to {balancer}")
+    least = int(served.parameters.get("MinTasks", "1"))
+    if served.reached.healthy < least:
+        render.warning(f"{served.reached.healthy} of {least} tasks are healthy yet: `cirro serve status {served.name}`")
     if served.reached.answered:
         render.line(f"It answers. Try it:\n  {curl(url, path, served.domain)}")
-    elif served.reached.healthy:
+    elif served.reached.serves:
         render.warning(
             f"its tasks are healthy, but it does not answer this machine: {served.reached.last}. AllowFrom says who "
             f"may reach it. From there:\n  {curl(url, path, served.domain)}"
         )
     else:
         render.failure(
-            f"it does not answer: {served.reached.last}. `cirro serve status {served.name}` says how its tasks are, "
+            f"it does not serve yet: {served.reached.last}. `cirro serve status {served.name}` says how its tasks are, "
             f"`cirro serve logs {served.name}` what they print."
         )
 
@@ -118,7 +121,7 @@ def served_document(served: ServedService, plans: Iterable[ServicePlan]) -> dict
         "image": served.parameters.get("Image", ""),
         "model": served.parameters.get("Model", ""),
         "answered": served.reached.answered,
-        "healthy": served.reached.healthy,
+        "healthy_targets": served.reached.healthy,
         "last_answer": served.reached.last,
         "outputs": served.outputs,
         "changes": [change._asdict() for plan in plans for change in plan.part.changes],

@@ -129,9 +129,9 @@ def survey(client: Client, name: str, *, keep_data: bool = False) -> Holdings:
     found: list[Stack] = []
     resources: list[Resource] = []
     kept: list[str] = []
-    for stack in service_stacks(client, name):
-        found.append(stack)
-        resources += stacks.resources(formation, stack)
+    for service in service_stacks(client, name):
+        found.append(service)
+        resources += stacks.resources(formation, service)
     for part in reversed(STACKS):
         stack = stacks.find(formation, stack_name(name, part))
         if stack is None:
@@ -281,8 +281,8 @@ def _left_stacks(client: Client, holdings: Holdings) -> Iterator[str]:
         stack = stacks.find(client("cloudformation"), stack_name(holdings.name, part))
         if stack is not None:
             yield f"CloudFormation stack {stack.name} ({stack.status})"
-    for stack in service_stacks(client, holdings.name):
-        yield f"CloudFormation stack {stack.name} ({stack.status})"
+    for service in service_stacks(client, holdings.name):
+        yield f"CloudFormation stack {service.name} ({service.status})"
 
 
 def _left_batch(client: Client, holdings: Holdings) -> Iterator[str]:

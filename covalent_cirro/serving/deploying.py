@@ -352,6 +352,7 @@ class _Deploying:
             parameters.get("HealthPath", "/"),
             domain,
             healthy,
+            int(parameters.get("MinTasks", "1")),
             reachable=parameters.get("AssignPublicIp") == "ENABLED" or service_facts.is_emulated(self._clients),
             sleep=self._sleep,
             clock=self._clock,

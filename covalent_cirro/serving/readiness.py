@@ -20,19 +20,27 @@ REQUEST_TIMEOUT_S = 5.0
 POLL_S = 2.0
 OK = 200
 
+ANSWERS = "it answers "
+"""How `Reached.last` begins where there was an answer."""
+
 
 class Reached(NamedTuple):
     """How the wait for an answer ended.
 
     Attributes:
         answered: Whether the service answered with 200.
-        healthy: Whether it has a healthy target, where this machine cannot reach it.
+        healthy: How many targets of its load balancer are healthy.
         last: The last answer, or why there was none.
     """
 
     answered: bool
-    healthy: bool
+    healthy: int
     last: str
+
+    @property
+    def serves(self) -> bool:
+        """Whether it answered; or whether it would answer others, where this machine cannot reach it."""
+        return self.answered or (self.healthy > 0 and not self.last.startswith(ANSWERS))
 
 
 def ask(url: str, path: str, host: str = "") -> int:
@@ -73,6 +81,7 @@ def wait(
     path: str,
     host: str,
     healthy_targets: Callable[[], int],
+    least: int,
     *,
     reachable: bool = True,
     timeout_s: float = TIMEOUT_S,
@@ -80,31 +89,31 @@ def wait(
     clock: Callable[[], float] = time.monotonic,
     get: Callable[[str, str, str], int] = ask,
 ) -> Reached:
-    """Wait until a service answers its health path with 200, or, where it cannot be reached from here, is healthy.
+    """Wait until a service answers its health path with 200, and enough of its targets are healthy.
+
+    Where it cannot be reached from here, its targets alone are waited for.
 
     Args:
         url, path, host: As for `ask`.
         healthy_targets: Says how many targets of the load balancer are healthy.
+        least: How many have to be.
         reachable: Whether the load balancer has public addresses.
         timeout_s: Seconds to wait.
         sleep, clock: Time.
         get: Asks; as `ask`.
     """
-    start, last, connected = clock(), "it was not asked: it has no public address", False
+    start, last, answered, connected = clock(), "it was not asked: it has no public address", False, False
     while True:
-        if reachable:
+        if reachable and not answered:
             try:
                 status = get(url, path, host)
-                connected, last = True, f"{path} answers {status}"
-                if status == OK:
-                    return Reached(True, True, last)
+                connected, answered, last = True, status == OK, f"{ANSWERS}{path} with {status}"
             except ssl.SSLCertVerificationError as error:
-                return Reached(False, healthy_targets() > 0, f"its certificate is refused: {error.verify_message}")
+                return Reached(False, healthy_targets(), f"its certificate is refused: {error.verify_message}")
             except (OSError, http.client.HTTPException) as error:
                 last = str(error) or type(error).__name__
-        waited = clock() - start
-        if not connected and (not reachable or waited >= UNREACHABLE_S) and healthy_targets() > 0:
-            return Reached(False, True, last)
-        if waited >= timeout_s:
-            return Reached(False, False, last)
+        waited, healthy = clock() - start, healthy_targets()
+        alone = not connected and (not reachable or waited >= UNREACHABLE_S)
+        if ((answered or alone) and healthy >= least) or waited >= timeout_s:
+            return Reached(answered, healthy, last)
         sleep(POLL_S)

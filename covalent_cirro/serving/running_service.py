@@ -178,7 +178,8 @@ def look(
     seen = RunningService(name, stack, url=outputs["Url"], targets=targets(clients, outputs["TargetGroup"]))
     described = describe(clients, outputs)
     if described is not None:
-        primary = next((each for each in described.get("deployments", []) if each.get("status") == "PRIMARY"), {})
+        newest: list[dict[str, Any]] = [each for each in described["deployments"] if each.get("status") == "PRIMARY"]
+        primary = newest[0] if newest else {}
         rollout = " ".join(str(primary.get(key) or "") for key in ("rolloutState", "rolloutStateReason")).strip()
         messages = described.get("events") or [{}]
         seen = seen._replace(

@@ -125,7 +125,7 @@ class Account:
         self.asked: list[str] = []
         patch.setattr(subnet_facts, "subnets", lambda clients, ids: zones)
         patch.setattr(service_facts, "image_of", self._image)
-        patch.setattr(readiness, "wait", lambda *_, **__: Reached(True, True, "/health answers 200"))
+        patch.setattr(readiness, "wait", lambda *_, **__: Reached(True, 2, "it answers /health with 200"))
         patch.setattr(
             deploying, "ModelRegistry", lambda *_: SimpleNamespace(version=self._version, current=self._current)
         )

@@ -29,55 +29,72 @@ DIGEST = f"sha256:{64 * '1'}"
 # --- the wait ----------------------------------------------------------------------------------------------------
 
 
-def wait(said: list[int | Exception], healthy: int = 0, **more: Any) -> tuple[Reached, float]:
-    """Wait for a service whose answers are these, the last for ever; how it ended, and after how long."""
+def wait(said: list[int | Exception], healthy: list[int], **more: Any) -> tuple[Reached, float]:
+    """Wait for a service of two tasks; how the wait ended, and after how long.
+
+    Args:
+        said: Its answers, the last for ever.
+        healthy: Numbers of its healthy targets, the last for ever.
+        more: Given to `readiness.wait`.
+    """
     time = Time()
 
+    def next_of(found: list[Any]) -> Any:
+        return found.pop(0) if len(found) > 1 else found[0]
+
     def get(url: str, path: str, host: str) -> int:
-        found = said.pop(0) if len(said) > 1 else said[0]
+        found: int | Exception = next_of(said)
         if isinstance(found, Exception):
             raise found
         return found
 
-    reached = readiness.wait(
-        "http://a", "/ready", "", lambda: healthy, sleep=time.sleep, clock=time.clock, get=get, **more
-    )
-    return reached, time.now
+    given = {"sleep": time.sleep, "clock": time.clock, "get": get, **more}
+    return readiness.wait("http://a", "/ready", "", lambda: next_of(healthy), 2, **given), time.now
 
 
-def test_an_answer_of_200_is_waited_for() -> None:
+def test_an_answer_of_200_and_all_tasks_are_waited_for() -> None:
     """A name that is not in DNS yet, and a balancer without targets, are on the way to it."""
-    reached, after_s = wait([OSError("Name or service not known"), 503, 503, 200])
-    assert (reached.answered, reached.healthy) == (True, True)
-    assert after_s == 3 * readiness.POLL_S
+    reached, after_s = wait([OSError("Name or service not known"), 503, 503, 200], [0, 0, 0, 1, 2])
+    assert reached == Reached(True, 2, "it answers /ready with 200")
+    assert reached.serves
+    assert after_s == 4 * readiness.POLL_S
 
 
 def test_a_service_that_answers_something_else_is_told_with_it() -> None:
     """Though a target may be healthy by now: whoever asks gets this."""
-    reached, after_s = wait([503], healthy=2)
-    assert reached == Reached(False, False, "/ready answers 503")
+    reached, after_s = wait([503], [2])
+    assert reached == Reached(False, 2, "it answers /ready with 503")
+    assert not reached.serves
+    assert after_s >= readiness.TIMEOUT_S
+
+
+def test_a_task_that_is_missing_is_told_of_a_service_that_serves() -> None:
+    """After the same time."""
+    reached, after_s = wait([200], [1])
+    assert (reached.healthy, reached.serves) == (1, True)
     assert after_s >= readiness.TIMEOUT_S
 
 
 def test_who_is_not_let_in_believes_the_targets() -> None:
     """After a minute without a connection."""
-    reached, after_s = wait([OSError("timed out")], healthy=2)
-    assert reached == Reached(False, True, "timed out")
+    reached, after_s = wait([OSError("timed out")], [2])
+    assert reached == Reached(False, 2, "timed out")
+    assert reached.serves
     assert readiness.UNREACHABLE_S <= after_s < readiness.UNREACHABLE_S + 5
 
 
 def test_a_private_load_balancer_is_not_asked() -> None:
     """Its targets say whether it is well."""
-    reached, after_s = wait([AssertionError()], healthy=1, reachable=False)
-    assert (reached.answered, reached.healthy, after_s) == (False, True, 0)
+    reached, after_s = wait([AssertionError()], [2], reachable=False)
+    assert (reached.answered, reached.serves, after_s) == (False, True, 0)
 
 
 def test_a_wrong_certificate_is_told_at_once() -> None:
     """No time makes it right."""
     error = ssl.SSLCertVerificationError()
     error.verify_message = "Hostname mismatch"
-    reached, after_s = wait([error], healthy=1)
-    assert reached == Reached(False, True, "its certificate is refused: Hostname mismatch")
+    reached, after_s = wait([error], [1])
+    assert reached == Reached(False, 1, "its certificate is refused: Hostname mismatch")
     assert after_s == 0
 
 

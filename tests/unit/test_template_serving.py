@@ -31,8 +31,10 @@ def ingress(group: str, **given: object) -> list[tuple[object, object]]:
 
 @pytest.mark.parametrize(
     ("access", "model", "older", "more"),
-    itertools.product(
-        (HTTP, HTTPS), ({}, MODEL), ({}, OLDER), ({}, {"WebAclArn": "arn", "AccessLogsBucket": "logs", "Command": "a"})
+    list(
+        itertools.product(
+            (HTTP, HTTPS), ({}, MODEL), ({}, OLDER), ({}, {"WebAclArn": "a", "AccessLogsBucket": "b", "Command": "c"})
+        )
     ),
 )
 def test_no_mode_leaves_a_dangling_reference(
@@ -156,10 +158,11 @@ def test_health_is_what_the_path_says() -> None:
 
 
 def test_a_service_waits_for_its_listeners() -> None:
-    """ECS refuses a target group that no load balancer has."""
-    assert set(SERVING.of_type("AWS::ElasticLoadBalancingV2::Listener")) == set(
-        SERVING.resources["Service"]["DependsOn"]
-    )
+    """To which it refers: ECS refuses a target group that no load balancer has."""
+    for access, listener in ((HTTP, "HttpListener"), (HTTPS, "HttpsListener")):
+        stack = SERVING.with_values(**access)
+        assert {"Key": "Listener", "Value": {"Ref": listener}} in stack.resources["Service"]["Tags"]
+        assert stack.resources[listener]["DefaultActions"][0]["Type"] == "forward"
 
 
 def test_an_update_does_not_undo_scaling() -> None:
