@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -24,33 +25,32 @@ pytestmark = [
 ]
 
 
-def recipe(target: str, **variables: object) -> str:
+def recipe(target: str, **variables: str) -> str:
     """The commands of a target of the Makefile, as a script for bash."""
     (found,) = re.findall(rf"^{target}:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     script = str(found).replace("\t@", "").replace("$$", "$")
     for name, value in variables.items():
-        script = script.replace(f"$({name})", str(value))
+        script = script.replace(f"$({name})", value)
     assert "$(" not in script
     return f"set -e\n{script}"
 
 
 def test_from_ratings_to_answers(stack: Any) -> None:
     """The model is trained as jobs, its service answers questions, and what runs and how to stop it is said."""
-    script = recipe("serve", BIN=Path(sys.executable).parent, STATE=stack.playground.state_dir, ARGS=SMALL)
+    state = shlex.quote(str(stack.playground.state_dir))
+    script = recipe("serve", BIN=str(Path(sys.executable).parent), STATE=state, ARGS=SMALL)
     done = subprocess.run(
         ["bash", "-c", script], cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=500, check=False
     )
-    try:
-        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
-        told = done.stdout
-        version = re.findall(r"models/recommender/(\d{8}T\d{6}Z-[0-9a-f]{8})", told)[0]
-        assert re.search(rf"http://localhost:\d+ serves recommender {version}", told)
-        assert "GET /users/1/recommendations?n=5   200" in told
-        assert "user nobody, popular: Film" in told
-        assert "GET /users/nobody/recommendations   404" in told
-        assert "make down" in told
-        [served] = json.loads(stack.cirro("serve", "status", "--json"))
-        assert served["model"] == f"recommender/{version}"
-        assert served["running"] == served["desired"]
-    finally:
-        stack.cirro("serve", "destroy", "recommender", "--yes")
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    told = done.stdout
+    version = re.findall(r"models/recommender/(\d{8}T\d{6}Z-[0-9a-f]{8})", told)[0]
+    assert re.search(rf"http://localhost:\d+ serves recommender {version}", told)
+    assert "GET /users/1/recommendations?n=5   200" in told
+    assert "user nobody, popular: Film" in told
+    assert "GET /users/nobody/recommendations   404" in told
+    assert "make down" in told
+    [served] = json.loads(stack.cirro("serve", "status", "--json"))
+    assert served["model"] == f"recommender/{version}"
+    assert served["running"] == served["desired"]
+    stack.cirro("serve", "destroy", "recommender", "--yes")

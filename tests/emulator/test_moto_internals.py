@@ -32,6 +32,7 @@ print(*loading.replaced, sep="\\n")
 
 REPLACED = """
 moto.applicationautoscaling.models.ApplicationAutoscalingBackend._ecs_service_exists_for_target
+moto.applicationautoscaling.models.ApplicationAutoscalingBackend.register_scalable_target
 moto.cloudformation.models.CloudFormationBackend.delete_stack
 moto.cloudformation.models.CloudFormationBackend.update_stack
 moto.cloudformation.models.Stack.create_resources

@@ -11,8 +11,8 @@ import pytest
 from covalent_cirro.aws import blob_objects
 from covalent_cirro.contract import places, reports
 from covalent_cirro.local.emulator.ecr.image_lifecycle import ImageAge, expired
-from covalent_cirro.serving import service_values
 from covalent_cirro.models import model_version
+from covalent_cirro.serving import service_values
 from tests.unit.template_facts import TEMPLATES
 
 STORAGE = TEMPLATES["storage"]
