@@ -142,7 +142,7 @@ def test_a_task_that_is_killed_is_replaced(web: Web, faults: Any) -> None:
     web.create()
     web.settle()
     faults.add("kill_task", job=web.name, count=1)
-    poll(lambda: web.tasks("STOPPED"), "a task stopped")
+    poll(lambda: [each["lastStatus"] for each in web.tasks("STOPPED")] == ["STOPPED"], "a task stopped")
     (stopped,) = web.tasks("STOPPED")
     assert stopped["containers"][0]["exitCode"] == 137
     assert (stopped["stopCode"], stopped["stoppedReason"]) == (
@@ -169,7 +169,7 @@ def test_a_stopped_task_is_replaced(web: Web) -> None:
     web.settle()
     (task,) = web.tasks()
     web.ecs.stop_task(cluster=web.cluster, task=task["taskArn"], reason="enough")
-    poll(lambda: (found := web.tasks("STOPPED")) and found[0]["lastStatus"] == "STOPPED", "it stopped")
+    poll(lambda: [each["lastStatus"] for each in web.tasks("STOPPED")] == ["STOPPED"], "it stopped")
     (stopped,) = web.tasks("STOPPED")
     assert (stopped["stopCode"], stopped["stoppedReason"]) == ("UserInitiated", "enough")
     poll(lambda: ask(web.address).status == 200, "another task answers")
@@ -180,7 +180,7 @@ def test_a_task_that_ignores_sigterm_is_killed(web: Web) -> None:
     web.create(web.define("stubborn", {"stopTimeout": 1}), count=1)
     web.settle()
     web.update(desiredCount=0)
-    poll(lambda: not web.tasks() and web.described()["runningCount"] == 0, "no task")
+    poll(lambda: [each["lastStatus"] for each in web.tasks("STOPPED")] == ["STOPPED"], "it stopped")
     (stopped,) = web.tasks("STOPPED")
     assert stopped["containers"][0]["exitCode"] == 137
     assert ask(web.address).status == 503
@@ -218,6 +218,20 @@ def test_nothing_is_left_when_the_emulator_ends(tmp_path: Path) -> None:
     poll(lambda: not any(alive(pid) for pid in left), "all tasks have ended")
     with pytest.raises(ConnectionRefusedError):
         ask(f"127.0.0.1:{port}")
+
+
+def test_tasks_that_are_not_healthy_fail_a_deployment(tmp_path: Path) -> None:
+    """Each is drained and stopped, and says why."""
+    with Emulator(state_dir=tmp_path / "state", timing=Timing(scale=SCALE, task_start_s=0.0)) as emulator:
+        web = Web(Aws(emulator))
+        web.create(web.define("sick"))
+        web.settle("FAILED")
+        state = emulator.serving.deployment_state(web.cluster, web.name)
+        assert state["rolloutStateReason"] == "ECS deployment circuit breaker: tasks failed ELB health checks."
+        assert {each["stoppedReason"] for each in web.tasks("STOPPED")} == {
+            f"Task failed ELB health checks in (target-group {web.group})"
+        }
+        assert any(f"is unhealthy in (target-group {web.group}) due to" in text for text in web.messages())
 
 
 def refused(call: Any, **request: Any) -> tuple[str, str]:
