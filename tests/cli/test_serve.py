@@ -18,8 +18,6 @@ from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner, Result
-from covalent_cirro.models.model_objects import BucketObjects
-from covalent_cirro.models.model_registry import ModelRegistry
 
 from covalent_cirro import deployment
 from covalent_cirro.aws.sessions import Access
@@ -27,6 +25,8 @@ from covalent_cirro.cli import main
 from covalent_cirro.local.emulator import Emulator
 from covalent_cirro.local.emulator.attempts.runtime import ImageConfig
 from covalent_cirro.local.emulator.batch.model import Timing
+from covalent_cirro.models.model_objects import BucketObjects
+from covalent_cirro.models.model_registry import ModelRegistry
 from tests.access import variables
 
 Cirro = Callable[..., Result]
@@ -350,7 +350,7 @@ def test_what_is_deployed_is_listed_by_status(films: Result, cirro: Cirro, aws: 
     assert re.search(r"tasks +2 running of 2", text)
     assert re.search(r"targets +2 healthy of 2", text)
     assert re.search(r"cost +\$2\.\d\d a day with 2 tasks", text)
-    assert re.search(r"[0-9a-f]{8} +us-east-1[a-z] +RUNNING", text), text
+    assert len(re.findall(r"^[0-9a-f]{8} +(?:us-east-1[a-z])? +RUNNING .* v1$", text, flags=re.MULTILINE)) == 2
     [seen] = json.loads(cirro("serve", "status", "films", "--json").stdout)
     assert (seen["running"], seen["image"], seen["stack"]["status"]) == (2, "v1", "CREATE_COMPLETE")
     assert {target["state"] for target in seen["targets"]} == {"healthy"}
