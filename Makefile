@@ -122,17 +122,17 @@ $(VENV)/bin/python:
 # (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS, pip.conf) offer one: the CUDA build is several GB.
 $(VENV)/.run: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing (a few minutes the first time)"
-	@$(INSTALL) $(EDITABLE) '.[emulator,examples]'
+	@$(INSTALL) $(EDITABLE) '.[emulator,examples,models]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "installing what tests and checks need"
-	@$(INSTALL) $(EDITABLE) '.[emulator,examples,search,test,check,docs]'
+	@$(INSTALL) $(EDITABLE) '.[emulator,examples,models,search,test,check,docs]'
 	@touch $@
 
 $(VENV)/.search: $(VENV)/.run
 	@echo "installing what a search needs"
-	@$(INSTALL) $(EDITABLE) '.[emulator,examples,search]'
+	@$(INSTALL) $(EDITABLE) '.[emulator,examples,models,search]'
 	@touch $@
 
 $(VENV)/.serve: $(VENV)/.run

@@ -64,6 +64,7 @@ docs/report
 docs/stored
 docs/checkpoints
 docs/search
+docs/serving
 docs/retries
 docs/reuse
 docs/resume

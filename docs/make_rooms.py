@@ -20,6 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli", "emulator"),
     ("search",),
     ("serving",),
+    ("models",),
     ("stored_values",),
     ("history", "local"),
     ("deployment",),
