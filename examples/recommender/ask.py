@@ -3,7 +3,8 @@
     python examples/recommender/ask.py                        # the deployment's service `recommender`
     python examples/recommender/ask.py https://example.org    # the one at this address
 
-It needs nothing but Python, and `cirro` where no address is given. Exit codes: 0 it answers as it should; 1 it does not.
+It needs nothing but Python, and `cirro` where no address is given. Exit codes: 0 it answers as it should; 1 it does
+not.
 """
 
 import argparse

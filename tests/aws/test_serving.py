@@ -1,6 +1,6 @@
 """Serving in a real account: a recommender is deployed, updated under load, goes back by itself, and is destroyed.
 
-    CIRRO_LIVE=1 AWS_PROFILE=me AWS_REGION=us-east-1 make test ARGS="tests/aws/test_serving.py -m live --numprocesses 0 -s"
+    CIRRO_LIVE=1 AWS_PROFILE=me AWS_REGION=us-east-1 make test-aws ARGS="-m live -k serving --numprocesses 0 -s"
 
 Needs what `test_walk.py` needs. It takes about an hour, most of it waiting for tasks and load balancers, and costs less
 than a dollar. Only this machine's address may reach the service. The same steps run on the emulator in every CI
@@ -15,10 +15,10 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-
-from covalent_cirro.aws.sessions import Access
 from covalent_cirro.models.model_objects import BucketObjects
 from covalent_cirro.models.model_registry import ModelRegistry
+
+from covalent_cirro.aws.sessions import Access
 from covalent_cirro.serving.service_values import MODEL_IMAGE_TAG
 from tests import serving_steps
 from tests.aws.walk import CIRRO, ROOT, Account

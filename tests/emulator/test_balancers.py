@@ -1,4 +1,4 @@
-"""Load balancers of the emulator: real requests on the loopback, to targets that are servers of the tests themselves."""
+"""Load balancers of the emulator: real requests on the loopback, to targets that are servers of the tests."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_https_ends_at_the_balancer(web: Web, targets: list[TargetServer], aws: 
     answer = ask(web.address, "/here?a=1")
     assert answer.status == 301
     assert answer.headers["Location"] == f"https://{web.address}/here?a=1"
-    context = ssl._create_unverified_context()  # noqa: S323
+    context = ssl._create_unverified_context()
     connection = http.client.HTTPSConnection(web.address, timeout=60, context=context)
     connection.request("GET", "/here?a=1")
     got = json.loads(connection.getresponse().read())
@@ -320,7 +320,13 @@ def test_two_emulators_have_balancers_of_their_own(web: Web) -> None:
 
 @pytest.mark.parametrize(
     ("codes", "status", "expected"),
-    [("200", 200, True), ("200", 204, False), ("200-299", 250, True), ("200,301", 301, True), ("200,301-302", 303, False)],
+    [
+        ("200", 200, True),
+        ("200", 204, False),
+        ("200-299", 250, True),
+        ("200,301", 301, True),
+        ("200,301-302", 303, False),
+    ],
 )
 def test_codes_of_a_matcher(codes: str, status: int, expected: bool) -> None:
     """Single ones, lists and ranges."""

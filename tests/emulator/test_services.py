@@ -23,9 +23,9 @@ def web(aws: Aws) -> Iterator[Web]:
     """A balancer and a cluster; the service that a test makes is deleted."""
     made = Web(aws)
     yield made
-    if made.ecs.describe_services(cluster=made.cluster, services=[made.name])["services"]:
-        if made.described()["status"] == "ACTIVE":
-            made.delete()
+    found = made.ecs.describe_services(cluster=made.cluster, services=[made.name])["services"]
+    if found and found[0]["status"] == "ACTIVE":
+        made.delete()
 
 
 def pids(web: Web) -> set[int]:

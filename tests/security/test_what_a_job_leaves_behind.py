@@ -64,7 +64,9 @@ def daemon(aws: Aws, told: Path, *, end: str = "", detach: str = DETACHES) -> tu
 
 def test_a_job_ends_with_an_emulator_that_is_killed(tmp_path: Path) -> None:
     """A service would serve for ever."""
-    with subprocess.Popen([sys.executable, "-c", EMULATOR, str(tmp_path)], stdout=subprocess.PIPE, text=True) as emulator:
+    with subprocess.Popen(
+        [sys.executable, "-c", EMULATOR, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as emulator:
         assert emulator.stdout is not None
         pid = int(emulator.stdout.readline())
         assert alive(pid)

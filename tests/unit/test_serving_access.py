@@ -18,7 +18,12 @@ def arn(service: str, resource: str) -> str:
 
 CALLS: list[tuple[str, str, dict[str, Any], list[tuple[str, str]]]] = [
     ("ecs", "DescribeServices", {"cluster": "shop", "services": ["web"]}, [("ecs:DescribeServices", SERVICE)]),
-    ("ecs", "UpdateService", {"cluster": arn("ecs", "cluster/shop"), "service": SERVICE}, [("ecs:UpdateService", SERVICE)]),
+    (
+        "ecs",
+        "UpdateService",
+        {"cluster": arn("ecs", "cluster/shop"), "service": SERVICE},
+        [("ecs:UpdateService", SERVICE)],
+    ),
     ("ecs", "ListTasks", {"cluster": "shop"}, [("ecs:ListTasks", arn("ecs", "container-instance/shop/*"))]),
     ("ecs", "DescribeTasks", {"cluster": "shop", "tasks": ["0a"]}, [("ecs:DescribeTasks", arn("ecs", "task/shop/0a"))]),
     ("ecs", "DescribeClusters", {"clusters": ["shop"]}, [("ecs:DescribeClusters", arn("ecs", "cluster/shop"))]),
@@ -33,15 +38,30 @@ CALLS: list[tuple[str, str, dict[str, Any], list[tuple[str, str]]]] = [
             ("iam:PassRole", "arn:aws:iam::1:role/agent"),
         ],
     ),
-    ("elasticloadbalancing", "DescribeTargetHealth", {"TargetGroupArn": "a"}, [("elasticloadbalancing:DescribeTargetHealth", "*")]),
+    (
+        "elasticloadbalancing",
+        "DescribeTargetHealth",
+        {"TargetGroupArn": "a"},
+        [("elasticloadbalancing:DescribeTargetHealth", "*")],
+    ),
     (
         "elasticloadbalancing",
         "CreateLoadBalancer",
         {"Name": "shop"},
         [("elasticloadbalancing:CreateLoadBalancer", arn("elasticloadbalancing", "loadbalancer/app/shop/*"))],
     ),
-    ("elasticloadbalancing", "CreateListener", {"LoadBalancerArn": BALANCER}, [("elasticloadbalancing:CreateListener", BALANCER)]),
-    ("elasticloadbalancing", "AddTags", {"ResourceArns.member.1": BALANCER}, [("elasticloadbalancing:AddTags", BALANCER)]),
+    (
+        "elasticloadbalancing",
+        "CreateListener",
+        {"LoadBalancerArn": BALANCER},
+        [("elasticloadbalancing:CreateListener", BALANCER)],
+    ),
+    (
+        "elasticloadbalancing",
+        "AddTags",
+        {"ResourceArns.member.1": BALANCER},
+        [("elasticloadbalancing:AddTags", BALANCER)],
+    ),
     (
         "application-autoscaling",
         "DescribeScalableTargets",
@@ -52,7 +72,11 @@ CALLS: list[tuple[str, str, dict[str, Any], list[tuple[str, str]]]] = [
         "wafv2",
         "AssociateWebACL",
         {"WebACLArn": "acl", "ResourceArn": BALANCER},
-        [("wafv2:AssociateWebACL", "acl"), ("wafv2:AssociateWebACL", BALANCER), ("elasticloadbalancing:SetWebACL", "*")],
+        [
+            ("wafv2:AssociateWebACL", "acl"),
+            ("wafv2:AssociateWebACL", BALANCER),
+            ("elasticloadbalancing:SetWebACL", "*"),
+        ],
     ),
 ]
 

@@ -285,6 +285,10 @@ def _replace_in_moto(service: str) -> None:
         from covalent_cirro.local.emulator.moto_internals import moto_cloudwatch
 
         moto_cloudwatch.install()
+    if service == "application-autoscaling":
+        from covalent_cirro.local.emulator.moto_internals import moto_target_tracking
+
+        moto_target_tracking.install()
     if service in ("cloudformation", "ecr"):
         from covalent_cirro.local.emulator.moto_internals import moto_ecr
 

@@ -23,7 +23,7 @@ def handler_text(text: str, code: str) -> str:
     return f'Resource handler returned message: "{text}" (RequestToken: {uuid.uuid4()}, HandlerErrorCode: {code})'
 
 
-def call(at: StackLocation, service: str, operation: str, properties: Json, **more: Any) -> Json:
+def call(at: StackLocation, service: str, operation: str, properties: Json, /, **more: Any) -> Json:
     """Call an operation with those of a resource's properties that its request has, and with more.
 
     Args:
@@ -48,7 +48,7 @@ def call(at: StackLocation, service: str, operation: str, properties: Json, **mo
     return answer
 
 
-def delete(at: StackLocation, service: str, operation: str, **given: Any) -> bool:
+def delete(at: StackLocation, service: str, operation: str, /, **given: Any) -> bool:
     """Call an operation that deletes something; False where that does not exist.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from covalent_cirro.deployment.template_functions import TemplateError
 from covalent_cirro.local.emulator.batch.model import Json
-from covalent_cirro.local.emulator.formation.stack_resource import MotoResource, NotStabilized
+from covalent_cirro.local.emulator.formation.stack_resource import MotoResource, NotStabilized, StackResource
 from covalent_cirro.local.emulator.formation.template_checks import order
 from covalent_cirro.local.emulator.moto_internals import moto_stacks, moto_templates
 from covalent_cirro.local.emulator.moto_internals.moto_stacks import MotoStack, parameter_values
@@ -93,6 +93,8 @@ def _delete(stack: MotoStack, resource: Any, body: Json) -> None:
     model = moto_stacks.resource_class(body["Type"])
     if isinstance(model, MotoResource):
         model.delete_resource(resource, stack.account, stack.region)
+    elif isinstance(resource, StackResource):
+        resource.delete(stack.account, stack.region)
     else:
         stack.delete_resource(resource, body)
 

@@ -23,7 +23,6 @@ from covalent_cirro.local.emulator.iam import serving_access
 from covalent_cirro.local.emulator.iam.policies import Access, Context
 
 
-
 class Request(NamedTuple):
     """A request, and where to look up what it names.
 
@@ -141,7 +140,9 @@ def _batch(name: str, request: Request) -> list[Access]:
         container = given.get("containerProperties") or {}
         needed[0] = needed[0]._replace(context={**asked, **_definition_keys(container)})
         needed += [
-            Access("iam:PassRole", _role(request.account, container[role]), {"iam:PassedToService": [serving_access.TASKS]})
+            Access(
+                "iam:PassRole", _role(request.account, container[role]), {"iam:PassedToService": [serving_access.TASKS]}
+            )
             for role in ("jobRoleArn", "executionRoleArn")
             if container.get(role)
         ]

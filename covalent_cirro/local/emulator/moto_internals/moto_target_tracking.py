@@ -1,11 +1,14 @@
-"""Reads the target tracking policies of ECS services from Application Auto Scaling of moto."""
+"""Reads Application Auto Scaling of moto: target tracking of ECS services; has it look for services where they are."""
 
 from __future__ import annotations
 
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from covalent_cirro.local.emulator.moto_internals.loading import IMPORTING
+from botocore.exceptions import ClientError
+
+from covalent_cirro.local.emulator import open_emulators
+from covalent_cirro.local.emulator.moto_internals.loading import IMPORTING, once, replace
 
 REQUESTS = "ALBRequestCountPerTarget"
 """The only predefined metric that is followed (API Reference, PredefinedMetricSpecification)."""
@@ -62,3 +65,25 @@ def policies(account: str, region: str) -> list[TargetTracking]:
             )
         )
     return found
+
+
+@once
+def install() -> None:
+    """Look for a service in the emulated ECS; moto would look into its own."""
+    from moto.applicationautoscaling.exceptions import AWSValidationException
+    from moto.applicationautoscaling.models import ApplicationAutoscalingBackend
+
+    def service_exists(self: Any, resource_id: str) -> bool:
+        _, cluster, service = resource_id.split("/")
+        ecs = open_emulators.get(self.account_id).serving_in(self.region_name).ecs
+        try:
+            found = ecs("DescribeServices", {"cluster": cluster, "services": [service]})["services"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ClusterNotFoundException":
+                raise
+            found = []
+        if not any(each["status"] == "ACTIVE" for each in found):
+            raise AWSValidationException(f"ECS service doesn't exist: {resource_id}")
+        return True
+
+    replace(ApplicationAutoscalingBackend, "_ecs_service_exists_for_target", service_exists)

@@ -3,7 +3,7 @@
 | module | what |
 | --- | --- |
 | `serving` | ECS and load balancers of one region as one object, for the emulator and its CloudFormation |
-| `ecs_api` | ECS over HTTP; `definition_operations` and `service_operations` are its operations, `describe` its answers |
+| `ecs_api` | ECS over HTTP; `definition_operations` and `service_operations` are its operations, `describe` answers |
 | `model` | clusters, task definitions, services, deployments, tasks |
 | `scheduler` | decides which tasks start and stop, and how a deployment ends; `ecs` carries that out |
 | `task_threads` | tasks as processes or containers of the runtime that jobs have, with credentials and logs |

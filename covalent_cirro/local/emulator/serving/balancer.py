@@ -39,6 +39,8 @@ CONNECT_S = 10.0
 KEEP_ALIVE_S = 1.0
 """How long an idle connection to a target is kept: less than any server keeps its own, so that none is used while the
 target closes it."""
+CLOSE_S = 0.1
+"""How long requests in progress may take when a balancer is deleted."""
 WHOLE_BYTES = 1 << 20
 """A request's body up to this size is read before it is forwarded."""
 HOP_BY_HOP = frozenset(
@@ -97,7 +99,7 @@ class Balancer:
         for connection in connecting.values():
             connection.close()
         for server in self._servers.values():
-            await server.shutdown(0.0)
+            await server.shutdown(CLOSE_S)
         await self._session.close()
 
     # --- connections ------------------------------------------------------------------------------------------------
@@ -184,9 +186,7 @@ class Balancer:
         finally:
             self._groups.release(target)
 
-    async def _forward(
-        self, request: web.BaseRequest, protocol: str, group: str, target: Target
-    ) -> web.StreamResponse:
+    async def _forward(self, request: web.BaseRequest, protocol: str, group: str, target: Target) -> web.StreamResponse:
         begun = time.monotonic()
         idle_s = timeout_s(self._timing, moto_elb.idle_timeout_s(*self._where, self._arn))
         try:
@@ -277,9 +277,7 @@ def _raw_path(request: web.BaseRequest) -> str:
 
 def _end_to_end(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     given = list(headers)
-    named = {
-        each.strip().lower() for name, value in given if name.lower() == "connection" for each in value.split(",")
-    }
+    named = {each.strip().lower() for name, value in given if name.lower() == "connection" for each in value.split(",")}
     return [(name, value) for name, value in given if name.lower() not in HOP_BY_HOP | named]
 
 
@@ -287,7 +285,7 @@ async def _body(request: web.BaseRequest) -> bytes | AsyncIterator[bytes] | None
     if not request.body_exists:
         return None
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # type: ignore[attr-defined]
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     length = request.content_length
     if length is not None and length <= WHOLE_BYTES:
         return await request.content.read()
@@ -309,7 +307,7 @@ async def _pass_on(answer: aiohttp.ClientResponse, request: web.BaseRequest) -> 
             data = await answer.content.readany()
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
             if request.transport is not None:
-                request.transport.abort()  # type: ignore[attr-defined]
+                request.transport.abort()
             return response
         if not data:
             break

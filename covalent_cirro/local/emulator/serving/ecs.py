@@ -12,11 +12,11 @@ import threading
 from dataclasses import dataclass, field
 
 from covalent_cirro.local.emulator.context import EmulatorContext
+from covalent_cirro.local.emulator.serving.describe import HOST
 from covalent_cirro.local.emulator.serving.load_balancers import LoadBalancers
 from covalent_cirro.local.emulator.serving.model import Cluster, Deployment, Service, Task, TaskDefinition
 from covalent_cirro.local.emulator.serving.scaling import Scaling
 from covalent_cirro.local.emulator.serving.scheduler import Health, ServiceScheduler
-from covalent_cirro.local.emulator.serving.describe import HOST
 from covalent_cirro.local.emulator.serving.task_threads import TaskThreads
 
 LOOK_S = 1.0

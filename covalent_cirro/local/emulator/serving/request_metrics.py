@@ -121,9 +121,7 @@ class RequestMetrics:
 
     def _write(self, values: dict[Metric, Counter[float]]) -> None:
         for metric, counted in values.items():
-            moto_cloudwatch.put(
-                *self._where, NAMESPACE, metric.name, dict(metric.dimensions), metric.unit, counted
-            )
+            moto_cloudwatch.put(*self._where, NAMESPACE, metric.name, dict(metric.dimensions), metric.unit, counted)
 
 
 def full_name(arn: str) -> str:

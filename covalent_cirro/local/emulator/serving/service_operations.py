@@ -123,9 +123,7 @@ def _check(ecs: Ecs, body: Json, definition: TaskDefinition) -> None:
         if not group:
             raise invalid("the emulator has load balancers with target groups only")
         if balancer.get("containerName") != container["name"]:
-            raise invalid(
-                f"The container {balancer.get('containerName')} does not exist in the task definition."
-            )
+            raise invalid(f"The container {balancer.get('containerName')} does not exist in the task definition.")
         if int(balancer.get("containerPort") or 0) not in ports:
             raise invalid(
                 f"The container {container['name']} did not have a container port {balancer.get('containerPort')} "

@@ -7,6 +7,7 @@ ports, nor what a target is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -234,10 +235,9 @@ class TargetGroups:
     async def _drain(self, arn: str, group: TargetGroup, target: Target) -> None:
         delay_s = self._timing.scaled(moto_elb.deregistration_delay_s(*self._where, arn))
         if target.in_flight:
-            try:
+            # After the delay the target gets SIGTERM, and may still answer.
+            with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(target.idle.wait(), delay_s)
-            except asyncio.TimeoutError:
-                pass  # the target gets SIGTERM now, and may still answer
         group.draining.remove(target)
         self._changed()
 

@@ -185,16 +185,19 @@ class TaskThreads:
         with self._lock:
             self._running[task.id] = running
             task.last_status, task.started_at = "RUNNING", context.clock()
-            closed, wanted = self._closed, task.active
-        if closed:
-            running.kill()
-        elif not wanted:
-            self.stop(task)
+            self._catch_up(task, running)
         self._changed()
         ended = running.wait()
         if stream is not None:
             stream.close()
         return ended
+
+    def _catch_up(self, task: Task, running: RunningAttempt) -> None:
+        """Stop or kill a task as it was decided while it was started."""
+        if self._closed:
+            running.kill()
+        elif not task.active:
+            self.stop(task)
 
     def _environment(self, task: Task) -> dict[str, str]:
         """The variables of the definition, and those of ECS.
