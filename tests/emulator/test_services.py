@@ -142,7 +142,7 @@ def test_a_task_that_is_killed_is_replaced(web: Web, faults: Any) -> None:
     web.create()
     web.settle()
     faults.add("kill_task", job=web.name, count=1)
-    poll(lambda: web.tasks("STOPPED"), "a task stopped")
+    poll(lambda: [each["lastStatus"] for each in web.tasks("STOPPED")] == ["STOPPED"], "a task stopped")
     (stopped,) = web.tasks("STOPPED")
     assert stopped["containers"][0]["exitCode"] == 137
     assert (stopped["stopCode"], stopped["stoppedReason"]) == (
@@ -169,7 +169,7 @@ def test_a_stopped_task_is_replaced(web: Web) -> None:
     web.settle()
     (task,) = web.tasks()
     web.ecs.stop_task(cluster=web.cluster, task=task["taskArn"], reason="enough")
-    poll(lambda: (found := web.tasks("STOPPED")) and found[0]["lastStatus"] == "STOPPED", "it stopped")
+    poll(lambda: [each["lastStatus"] for each in web.tasks("STOPPED")] == ["STOPPED"], "it stopped")
     (stopped,) = web.tasks("STOPPED")
     assert (stopped["stopCode"], stopped["stoppedReason"]) == ("UserInitiated", "enough")
     poll(lambda: ask(web.address).status == 200, "another task answers")
@@ -180,7 +180,7 @@ def test_a_task_that_ignores_sigterm_is_killed(web: Web) -> None:
     web.create(web.define("stubborn", {"stopTimeout": 1}), count=1)
     web.settle()
     web.update(desiredCount=0)
-    poll(lambda: not web.tasks() and web.described()["runningCount"] == 0, "no task")
+    poll(lambda: [each["lastStatus"] for each in web.tasks("STOPPED")] == ["STOPPED"], "it stopped")
     (stopped,) = web.tasks("STOPPED")
     assert stopped["containers"][0]["exitCode"] == 137
     assert ask(web.address).status == 503

@@ -10,9 +10,15 @@ import pytest
 
 from covalent_cirro.local.emulator.batch.model import Timing
 from covalent_cirro.local.emulator.moto_internals.moto_target_tracking import TargetTracking
-from covalent_cirro.local.emulator.serving.model import Cluster, Deployment, Service, Task, TaskDefinition
 from covalent_cirro.local.emulator.serving.scaling import LOOKS_TO_SCALE_IN, desired_count
-from covalent_cirro.local.emulator.serving.scheduler import ServiceScheduler, ended, failed_to_start
+from covalent_cirro.local.emulator.serving.service_model import (
+    Cluster,
+    Deployment,
+    Service,
+    ServiceTask,
+    TaskDefinition,
+)
+from covalent_cirro.local.emulator.serving.service_scheduler import ServiceScheduler, ended, failed_to_start
 
 GROUP = "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/web/1"
 
@@ -24,22 +30,22 @@ class FakeHands:
     states: dict[str, str] = field(default_factory=dict)
     made: int = 0
 
-    def launch(self, service: Service, deployment: Deployment) -> Task:
+    def launch(self, service: Service, deployment: Deployment) -> ServiceTask:
         self.made += 1
-        task = Task(str(self.made), f"arn:{self.made}", deployment, created_at=self.made, port=8000 + self.made)
+        task = ServiceTask(str(self.made), f"arn:{self.made}", deployment, created_at=self.made, port=8000 + self.made)
         service.tasks.append(task)
         return task
 
-    def stop(self, task: Task) -> None:
+    def stop(self, task: ServiceTask) -> None:
         task.last_status = "STOPPING"
 
-    def register(self, group: str, task: Task) -> None:
+    def register(self, group: str, task: ServiceTask) -> None:
         self.states[task.id] = "initial"
 
-    def deregister(self, group: str, task: Task) -> None:
+    def deregister(self, group: str, task: ServiceTask) -> None:
         self.states[task.id] = "draining"
 
-    def health(self, group: str, task: Task) -> Any:
+    def health(self, group: str, task: ServiceTask) -> Any:
         return SimpleNamespace(state=self.states.get(task.id, "unused"), reason="", description="Health checks failed")
 
 
@@ -103,7 +109,7 @@ class World:
                 ended(task, self.now, 1, None)
         self.advance()
 
-    def active(self) -> list[Task]:
+    def active(self) -> list[ServiceTask]:
         return [task for task in self.service.tasks if task.active]
 
     def healthy(self) -> int:

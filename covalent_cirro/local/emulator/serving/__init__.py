@@ -3,9 +3,9 @@
 | module | what |
 | --- | --- |
 | `serving` | ECS and load balancers of one region as one object, for the emulator and its CloudFormation |
-| `ecs_api` | ECS over HTTP; `definition_operations` and `service_operations` are its operations, `describe` answers |
-| `model` | clusters, task definitions, services, deployments, tasks |
-| `scheduler` | decides which tasks start and stop, and how a deployment ends; `ecs` carries that out |
+| `ecs_api` | ECS over HTTP: `definition_operations`, `service_operations`; `descriptions` has the form of answers |
+| `service_model` | clusters, task definitions, services, deployments, tasks |
+| `service_scheduler` | decides which tasks start and stop, and how a deployment ends; `ecs` carries that out |
 | `task_threads` | tasks as processes or containers of the runtime that jobs have, with credentials and logs |
 | `scaling` | desired counts that follow the requests |
 | `load_balancers` | balancers of one region, for all threads; they run in an `event_loop` |

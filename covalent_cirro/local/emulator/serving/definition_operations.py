@@ -7,9 +7,9 @@ from typing import Any
 
 from covalent_cirro.local.emulator.batch.model import Json
 from covalent_cirro.local.emulator.batch.validation import FARGATE_MIB, ServiceError
-from covalent_cirro.local.emulator.serving import describe
+from covalent_cirro.local.emulator.serving import descriptions
 from covalent_cirro.local.emulator.serving.ecs import Ecs
-from covalent_cirro.local.emulator.serving.model import Cluster, TaskDefinition
+from covalent_cirro.local.emulator.serving.service_model import Cluster, TaskDefinition
 
 FAMILY = re.compile(r"[A-Za-z0-9_-]{1,255}")
 """API Reference, RegisterTaskDefinition.family and CreateCluster.clusterName."""
@@ -58,14 +58,14 @@ def create_cluster(ecs: Ecs, request: Json) -> Json:
     found = ecs.clusters.get(name)
     if found is None or found.status != "ACTIVE":
         found = ecs.clusters[name] = Cluster(name, ecs.arn("cluster", name), request)
-    return {"cluster": describe.cluster(found)}
+    return {"cluster": descriptions.cluster(found)}
 
 
 def update_cluster(ecs: Ecs, request: Json) -> Json:
     """UpdateCluster and UpdateClusterSettings."""
     found = cluster_named(ecs, request["cluster"])
     found.body.update({key: value for key, value in request.items() if key != "cluster"})
-    return {"cluster": describe.cluster(found)}
+    return {"cluster": descriptions.cluster(found)}
 
 
 def put_capacity_providers(ecs: Ecs, request: Json) -> Json:
@@ -82,7 +82,7 @@ def describe_clusters(ecs: Ecs, request: Json) -> Json:
             arn = asked if asked.startswith("arn:") else ecs.arn("cluster", asked)
             failures.append({"arn": arn, "reason": "MISSING"})
         else:
-            found.append(describe.cluster(cluster))
+            found.append(descriptions.cluster(cluster))
     return {"clusters": found, "failures": failures}
 
 
@@ -98,7 +98,7 @@ def delete_cluster(ecs: Ecs, request: Json) -> Json:
         text = "The Cluster cannot be deleted while Services are active."
         raise ServiceError(text, code="ClusterContainsServicesException")
     found.status = "INACTIVE"
-    return {"cluster": describe.cluster(found)}
+    return {"cluster": descriptions.cluster(found)}
 
 
 # --- task definitions -----------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ def register_task_definition(ecs: Ecs, request: Json) -> Json:
     arn = ecs.arn("task-definition", f"{family}:{revision}")
     made = TaskDefinition(family, revision, arn, request, ecs.now(), tags=request.get("tags") or [])
     revisions.append(made)
-    return {"taskDefinition": describe.task_definition(made), "tags": made.tags}
+    return {"taskDefinition": descriptions.task_definition(made), "tags": made.tags}
 
 
 def _check_definition(request: Json) -> None:
@@ -146,7 +146,7 @@ def describe_task_definition(ecs: Ecs, request: Json) -> Json:
     """DescribeTaskDefinition."""
     found = definition_named(ecs, request["taskDefinition"])
     tags = {"tags": found.tags} if "TAGS" in (request.get("include") or []) else {}
-    return {"taskDefinition": describe.task_definition(found), **tags}
+    return {"taskDefinition": descriptions.task_definition(found), **tags}
 
 
 def list_task_definitions(ecs: Ecs, request: Json) -> Json:
@@ -179,7 +179,7 @@ def deregister_task_definition(ecs: Ecs, request: Json) -> Json:
         raise ServiceError("The specified task definition must have a revision.", code="InvalidParameterException")
     found = definition_named(ecs, request["taskDefinition"])
     found.status, found.deregistered_at = "INACTIVE", ecs.now()
-    return {"taskDefinition": describe.task_definition(found)}
+    return {"taskDefinition": descriptions.task_definition(found)}
 
 
 def delete_task_definitions(ecs: Ecs, request: Json) -> Json:
@@ -191,7 +191,7 @@ def delete_task_definitions(ecs: Ecs, request: Json) -> Json:
             failures.append({"arn": found.arn, "reason": "The specified task definition is still in ACTIVE status."})
             continue
         found.status = "DELETE_IN_PROGRESS"
-        deleted.append(describe.task_definition(found))
+        deleted.append(descriptions.task_definition(found))
     return {"taskDefinitions": deleted, "failures": failures}
 
 

@@ -12,11 +12,17 @@ import threading
 from dataclasses import dataclass, field
 
 from covalent_cirro.local.emulator.context import EmulatorContext
-from covalent_cirro.local.emulator.serving.describe import HOST
+from covalent_cirro.local.emulator.serving.descriptions import HOST
 from covalent_cirro.local.emulator.serving.load_balancers import LoadBalancers
-from covalent_cirro.local.emulator.serving.model import Cluster, Deployment, Service, Task, TaskDefinition
 from covalent_cirro.local.emulator.serving.scaling import Scaling
-from covalent_cirro.local.emulator.serving.scheduler import Health, ServiceScheduler
+from covalent_cirro.local.emulator.serving.service_model import (
+    Cluster,
+    Deployment,
+    Service,
+    ServiceTask,
+    TaskDefinition,
+)
+from covalent_cirro.local.emulator.serving.service_scheduler import Health, ServiceScheduler
 from covalent_cirro.local.emulator.serving.task_threads import TaskThreads
 
 LOOK_S = 1.0
@@ -73,28 +79,28 @@ class Ecs:
 
     # --- what the scheduler decides ---------------------------------------------------------------------------------
 
-    def launch(self, service: Service, deployment: Deployment) -> Task:
-        """Start a new task (`scheduler.Hands`)."""
+    def launch(self, service: Service, deployment: Deployment) -> ServiceTask:
+        """Start a new task (`service_scheduler.Hands`)."""
         task_id = secrets.token_hex(16)
-        task = Task(task_id, self.arn("task", f"{service.cluster.name}/{task_id}"), deployment, self.now())
+        task = ServiceTask(task_id, self.arn("task", f"{service.cluster.name}/{task_id}"), deployment, self.now())
         service.tasks.append(task)
         self.threads.launch(service, task)
         return task
 
-    def stop(self, task: Task) -> None:
-        """Stop a task (`scheduler.Hands`)."""
+    def stop(self, task: ServiceTask) -> None:
+        """Stop a task (`service_scheduler.Hands`)."""
         self.threads.stop(task)
 
-    def register(self, group: str, task: Task) -> None:
-        """Make a task a target (`scheduler.Hands`)."""
+    def register(self, group: str, task: ServiceTask) -> None:
+        """Make a task a target (`service_scheduler.Hands`)."""
         self.balancers.register(group, _targets(task))
 
-    def deregister(self, group: str, task: Task) -> None:
-        """Begin to drain a task (`scheduler.Hands`)."""
+    def deregister(self, group: str, task: ServiceTask) -> None:
+        """Begin to drain a task (`service_scheduler.Hands`)."""
         self.balancers.deregister(group, _targets(task))
 
-    def health(self, group: str, task: Task) -> Health:
-        """How a target is (`scheduler.Hands`)."""
+    def health(self, group: str, task: ServiceTask) -> Health:
+        """How a target is (`service_scheduler.Hands`)."""
         return self.balancers.health(group, _targets(task))[0]
 
     # --- time -------------------------------------------------------------------------------------------------------
@@ -136,6 +142,6 @@ class Ecs:
                 self.threads.kill(task)
 
 
-def _targets(task: Task) -> list[tuple[str, int]]:
+def _targets(task: ServiceTask) -> list[tuple[str, int]]:
     assert task.port is not None
     return [(HOST, task.port)]

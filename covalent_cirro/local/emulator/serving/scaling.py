@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from covalent_cirro.local.emulator.batch.model import Timing
 from covalent_cirro.local.emulator.moto_internals import moto_target_tracking
 from covalent_cirro.local.emulator.moto_internals.moto_target_tracking import TargetTracking
-from covalent_cirro.local.emulator.serving.model import Cluster, Service
+from covalent_cirro.local.emulator.serving.service_model import Cluster, Service
 
 PERIOD_S = 60.0
 """The metric is that of one minute."""

@@ -7,16 +7,16 @@ import re
 from covalent_cirro.local.emulator.batch.model import Json
 from covalent_cirro.local.emulator.batch.validation import ServiceError
 from covalent_cirro.local.emulator.moto_internals import moto_elb
-from covalent_cirro.local.emulator.serving import describe
+from covalent_cirro.local.emulator.serving import descriptions
 from covalent_cirro.local.emulator.serving.definition_operations import cluster_named, definition_named
 from covalent_cirro.local.emulator.serving.ecs import Ecs
-from covalent_cirro.local.emulator.serving.model import (
+from covalent_cirro.local.emulator.serving.service_model import (
     BY_USER,
     IN_PROGRESS,
     Cluster,
     Deployment,
     Service,
-    Task,
+    ServiceTask,
     TaskDefinition,
 )
 
@@ -73,7 +73,7 @@ def create_service(ecs: Ecs, request: Json) -> Json:
     arn = ecs.arn("service", f"{cluster.name}/{name}")
     made = cluster.services[name] = Service(name, arn, cluster, body, ecs.now())
     _deploy(ecs, made, definition)
-    return {"service": describe.service(made)}
+    return {"service": descriptions.service(made)}
 
 
 def update_service(ecs: Ecs, request: Json) -> Json:
@@ -93,7 +93,7 @@ def update_service(ecs: Ecs, request: Json) -> Json:
     else:
         found.primary.updated_at, found.steady = ecs.now(), False
         ecs.changed()
-    return {"service": describe.service(found)}
+    return {"service": descriptions.service(found)}
 
 
 def _definition(ecs: Ecs, name: str | None) -> TaskDefinition:
@@ -159,7 +159,7 @@ def delete_service(ecs: Ecs, request: Json) -> Json:
     found.status = "DRAINING"
     found.body = {**found.body, "desiredCount": 0}
     ecs.changed()
-    return {"service": describe.service(found)}
+    return {"service": descriptions.service(found)}
 
 
 def describe_services(ecs: Ecs, request: Json) -> Json:
@@ -176,7 +176,7 @@ def describe_services(ecs: Ecs, request: Json) -> Json:
             failures.append({"arn": arn, "reason": "MISSING"})
             continue
         tags = {"tags": service.body.get("tags") or []} if "TAGS" in (request.get("include") or []) else {}
-        found.append({**describe.service(service), **tags})
+        found.append({**descriptions.service(service), **tags})
     return {"services": found, "failures": failures}
 
 
@@ -189,7 +189,7 @@ def list_services(ecs: Ecs, request: Json) -> Json:
 # --- tasks ----------------------------------------------------------------------------------------------------------
 
 
-def _tasks(cluster: Cluster) -> list[tuple[str, Task]]:
+def _tasks(cluster: Cluster) -> list[tuple[str, ServiceTask]]:
     running = [(service.name, task) for service in cluster.services.values() for task in service.tasks]
     return [*running, *cluster.stopped]
 
@@ -224,7 +224,7 @@ def describe_tasks(ecs: Ecs, request: Json) -> Json:
             continue
         name, task = known[task_id]
         # The emulator has no health checks of containers: those of targets are Elastic Load Balancing's to tell.
-        found.append(describe.task(task, name, cluster.arn, "UNKNOWN"))
+        found.append(descriptions.task(task, name, cluster.arn, "UNKNOWN"))
     return {"tasks": found, "failures": failures}
 
 
@@ -236,5 +236,5 @@ def stop_task(ecs: Ecs, request: Json) -> Json:
         if task.id == task_id:
             task.ask_to_stop(ecs.now(), BY_USER, request.get("reason") or "Task stopped by user")
             ecs.changed()
-            return {"task": describe.task(task, name, cluster.arn, "UNKNOWN")}
+            return {"task": descriptions.task(task, name, cluster.arn, "UNKNOWN")}
     raise invalid("The referenced task was not found.")

@@ -19,9 +19,9 @@ from covalent_cirro.local.emulator.attempts.tasks import DURATION_S
 from covalent_cirro.local.emulator.batch.model import Json
 from covalent_cirro.local.emulator.context import EmulatorContext
 from covalent_cirro.local.emulator.moto_internals import moto_iam
-from covalent_cirro.local.emulator.serving import scheduler
-from covalent_cirro.local.emulator.serving.describe import HOST
-from covalent_cirro.local.emulator.serving.model import Service, Task
+from covalent_cirro.local.emulator.serving import service_scheduler
+from covalent_cirro.local.emulator.serving.descriptions import HOST
+from covalent_cirro.local.emulator.serving.service_model import Service, ServiceTask
 
 STOP_TIMEOUT_S = 30.0
 """``stopTimeout`` of a container without one (API model, ContainerDefinition)."""
@@ -50,18 +50,18 @@ class TaskThreads:
         registry = context.endpoint_url.partition("://")[2]
         self._agent = Agent(context.account, region, registry, context.clock, context.role_refused)
         self._running: dict[str, RunningAttempt] = {}
-        self._by_endpoint: dict[str, Task] = {}
+        self._by_endpoint: dict[str, ServiceTask] = {}
         self._issued: dict[str, Json] = {}
         self._closed = False
 
     # --- for the scheduler ------------------------------------------------------------------------------------------
 
-    def launch(self, service: Service, task: Task) -> None:
+    def launch(self, service: Service, task: ServiceTask) -> None:
         """Start a task; returns at once."""
         name = f"task-{task.id[:8]}"
         threading.Thread(target=self._task, args=(service, task), name=name, daemon=True).start()
 
-    def stop(self, task: Task) -> None:
+    def stop(self, task: ServiceTask) -> None:
         """SIGTERM, SIGKILL after ``stopTimeout``; a task that does not run yet is stopped once it does."""
         with self._lock:
             running = self._running.get(task.id)
@@ -69,7 +69,7 @@ class TaskThreads:
                 task.last_status = "STOPPING"
                 running.stop(self._stop_timeout_s(task))
 
-    def kill(self, task: Task) -> None:
+    def kill(self, task: ServiceTask) -> None:
         """SIGKILL, as if the program had crashed."""
         running = self._running.get(task.id)
         if running is not None:
@@ -121,7 +121,7 @@ class TaskThreads:
 
     # --- one task ---------------------------------------------------------------------------------------------------
 
-    def _task(self, service: Service, task: Task) -> None:
+    def _task(self, service: Service, task: ServiceTask) -> None:
         """A task from PENDING to its end, in a thread of its own."""
         reserved: socket.socket | None = None
         ended: Exit | None = None
@@ -147,12 +147,12 @@ class TaskThreads:
             self._by_endpoint.pop(task.endpoint_id, None)
             self._issued.pop(task.endpoint_id, None)
             if ended is None:
-                scheduler.failed_to_start(task, now, failed.reason or failed.status_reason)
+                service_scheduler.failed_to_start(task, now, failed.reason or failed.status_reason)
             else:
-                scheduler.ended(task, now, ended.code, ended.reason)
+                service_scheduler.ended(task, now, ended.code, ended.reason)
         self._changed()
 
-    def _run(self, service: Service, task: Task) -> Exit | None:
+    def _run(self, service: Service, task: ServiceTask) -> Exit | None:
         context, definition = self._context, task.deployment.task_definition
         container, body = definition.container, definition.body
         with self._lock:
@@ -192,14 +192,14 @@ class TaskThreads:
             stream.close()
         return ended
 
-    def _catch_up(self, task: Task, running: RunningAttempt) -> None:
+    def _catch_up(self, task: ServiceTask, running: RunningAttempt) -> None:
         """Stop or kill a task as it was decided while it was started."""
         if self._closed:
             running.kill()
         elif not task.active:
             self.stop(task)
 
-    def _environment(self, task: Task) -> dict[str, str]:
+    def _environment(self, task: ServiceTask) -> dict[str, str]:
         """The variables of the definition, and those of ECS.
 
         Source: ECS Developer Guide, task IAM roles, task metadata endpoint version 4.
@@ -219,7 +219,7 @@ class TaskThreads:
             variables["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"{url}/_cirro/credentials/{task.endpoint_id}"
         return variables
 
-    def _stop_timeout_s(self, task: Task) -> float:
+    def _stop_timeout_s(self, task: ServiceTask) -> float:
         seconds = float(task.deployment.task_definition.container.get("stopTimeout") or STOP_TIMEOUT_S)
         return min(seconds, max(LEAST_STOP_S, self._context.timing.scaled(seconds)))
 

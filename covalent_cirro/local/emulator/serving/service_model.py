@@ -66,7 +66,7 @@ class Deployment:
 
 
 @dataclass(eq=False)
-class Task:
+class ServiceTask:
     """A task of a service.
 
     Attributes:
@@ -133,7 +133,7 @@ class Service:
     deployments: list[Deployment] = field(default_factory=list)
     latest: Deployment | None = None
     completed: Deployment | None = None
-    tasks: list[Task] = field(default_factory=list)
+    tasks: list[ServiceTask] = field(default_factory=list)
     events: list[Json] = field(default_factory=list)
     failures: int = 0
     start_after: float = 0.0
@@ -171,7 +171,7 @@ class Service:
         """Failed tasks at which the circuit breaker ends a deployment (ECS Developer Guide, circuit breaker)."""
         return max(3, min(200, -(-self.desired // 2)))
 
-    def of(self, deployment: Deployment) -> list[Task]:
+    def of(self, deployment: Deployment) -> list[ServiceTask]:
         """The tasks of a deployment that are active."""
         return [each for each in self.tasks if each.deployment is deployment and each.active]
 
@@ -190,4 +190,4 @@ class Cluster:
     body: Json
     status: str = "ACTIVE"
     services: dict[str, Service] = field(default_factory=dict)
-    stopped: list[tuple[str, Task]] = field(default_factory=list)
+    stopped: list[tuple[str, ServiceTask]] = field(default_factory=list)

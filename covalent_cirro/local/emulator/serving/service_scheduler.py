@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from covalent_cirro.local.emulator.batch.model import Timing
-from covalent_cirro.local.emulator.serving.model import (
+from covalent_cirro.local.emulator.serving.service_model import (
     BY_SCHEDULER,
     COMPLETED,
     ESSENTIAL,
@@ -21,7 +21,7 @@ from covalent_cirro.local.emulator.serving.model import (
     NOT_STARTED,
     Deployment,
     Service,
-    Task,
+    ServiceTask,
 )
 
 PATIENCE = 3
@@ -50,19 +50,19 @@ class Health(Protocol):
 class Hands(Protocol):
     """Carries decisions out. No method waits for a task."""
 
-    def launch(self, service: Service, deployment: Deployment) -> Task:
+    def launch(self, service: Service, deployment: Deployment) -> ServiceTask:
         """Start a new task."""
 
-    def stop(self, task: Task) -> None:
+    def stop(self, task: ServiceTask) -> None:
         """SIGTERM, and SIGKILL after the container's ``stopTimeout``. It may have ended, or be stopping already."""
 
-    def register(self, group: str, task: Task) -> None:
+    def register(self, group: str, task: ServiceTask) -> None:
         """Make a task a target of a target group."""
 
-    def deregister(self, group: str, task: Task) -> None:
+    def deregister(self, group: str, task: ServiceTask) -> None:
         """Begin to drain a task."""
 
-    def health(self, group: str, task: Task) -> Health:
+    def health(self, group: str, task: ServiceTask) -> Health:
         """How a target is: ``unused`` once it is drained."""
 
 
@@ -127,7 +127,7 @@ class ServiceScheduler:
         for task in started:
             task.registered = bool(service.target_groups)
 
-    def _check_health(self, service: Service, now: float) -> set[Task]:
+    def _check_health(self, service: Service, now: float) -> set[ServiceTask]:
         """The active tasks that are healthy; one whose target is unhealthy is asked to stop."""
         grace_s = self.timing.scaled(float(service.body.get("healthCheckGracePeriodSeconds") or 0))
         healthy = set()
@@ -177,7 +177,7 @@ class ServiceScheduler:
         service.failures, service.start_after = 0, 0.0
         service.tell(now, f"rolling back to (deployment {back.id}).")
 
-    def _settle(self, service: Service, healthy: set[Task], now: float) -> None:
+    def _settle(self, service: Service, healthy: set[ServiceTask], now: float) -> None:
         if service.status == "DRAINING":
             if not service.tasks:
                 service.status, service.deployments = "INACTIVE", service.deployments[:1]
@@ -200,13 +200,13 @@ class ServiceScheduler:
 
     # --- tasks ------------------------------------------------------------------------------------------------------
 
-    def _stop_surplus(self, service: Service, healthy: set[Task], now: float) -> None:
+    def _stop_surplus(self, service: Service, healthy: set[ServiceTask], now: float) -> None:
         """Stop tasks of old deployments as far as enough healthy ones are left, and tasks above the desired count."""
         primary, desired = service.primary, service.desired
         enough = math.ceil(desired * service.percent("minimumHealthyPercent") / 100)
         left = sum(task.active for task in healthy)
         old = [task for task in service.tasks if task.active and task.deployment is not primary]
-        chosen: dict[Deployment, list[Task]] = {}
+        chosen: dict[Deployment, list[ServiceTask]] = {}
         for task in sorted(old, key=lambda each: (each in healthy, each.created_at)):
             if task in healthy:
                 if left <= enough:
@@ -223,7 +223,7 @@ class ServiceScheduler:
             reason = f"Scaling activity initiated by (deployment {deployment.id})"
             self._ask_to_stop(service, tasks, reason, now)
 
-    def _ask_to_stop(self, service: Service, tasks: list[Task], reason: str, now: float) -> None:
+    def _ask_to_stop(self, service: Service, tasks: list[ServiceTask], reason: str, now: float) -> None:
         for task in tasks:
             task.ask_to_stop(now, BY_SCHEDULER, reason)
         targets = [task for task in tasks if task.registered and not task.draining]
@@ -233,7 +233,7 @@ class ServiceScheduler:
         listed = " ".join(f"(task {task.id})" for task in tasks)
         service.tell(now, f"has stopped {len(tasks)} running tasks: {listed}.")
 
-    def _deregister(self, service: Service, tasks: Iterable[Task], now: float) -> None:
+    def _deregister(self, service: Service, tasks: Iterable[ServiceTask], now: float) -> None:
         tasks = list(tasks)
         for group in service.target_groups:
             for task in tasks:
@@ -273,7 +273,7 @@ class ServiceScheduler:
         return None
 
 
-def failed_to_start(task: Task, now: float, reason: str) -> None:
+def failed_to_start(task: ServiceTask, now: float, reason: str) -> None:
     """Note that a task's container did not start, and why."""
     if task.desired_status == "RUNNING":
         task.broke = True
@@ -281,7 +281,7 @@ def failed_to_start(task: Task, now: float, reason: str) -> None:
     task.container_reason, task.last_status, task.stopped_at = reason, "STOPPED", now
 
 
-def ended(task: Task, now: float, code: int, reason: str | None) -> None:
+def ended(task: ServiceTask, now: float, code: int, reason: str | None) -> None:
     """Note the end of a task's container; where nobody asked for it, the task has failed.
 
     Args:

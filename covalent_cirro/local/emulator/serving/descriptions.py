@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from covalent_cirro.local.emulator.batch.model import Json
-from covalent_cirro.local.emulator.serving.model import Cluster, Deployment, Service, Task, TaskDefinition
+from covalent_cirro.local.emulator.serving.service_model import (
+    Cluster,
+    Deployment,
+    Service,
+    ServiceTask,
+    TaskDefinition,
+)
 
 HOST = "127.0.0.1"
 """Address of every task."""
@@ -127,7 +133,7 @@ def service(found: Service) -> Json:
     )
 
 
-def task(found: Task, service_name: str, cluster_arn: str, health: str) -> Json:
+def task(found: ServiceTask, service_name: str, cluster_arn: str, health: str) -> Json:
     """A task, as DescribeTasks has it.
 
     Args:
