@@ -294,6 +294,7 @@ def _replace_in_moto(service: str) -> None:
 
         moto_ecr.install()
     if service == "cloudformation":
-        from covalent_cirro.local.emulator.moto_internals import moto_cloudformation
+        from covalent_cirro.local.emulator.moto_internals import moto_cloudformation, moto_logs
 
+        moto_logs.install()
         moto_cloudformation.install()
