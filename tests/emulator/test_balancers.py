@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import http.client
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Do what the path says."""
         target: TargetServer = self.server.target
         if self.path == "/health":
+            target.checks += 1
             self._answer(target.health, b"")
             return
         target.paths.append(self.path)
@@ -79,6 +81,7 @@ class TargetServer:
     def __init__(self, name: str) -> None:
         self.name, self.health = name, 200
         self.paths: list[str] = []
+        self.checks = 0
         self.go_on = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
@@ -158,6 +161,16 @@ def test_a_request_reaches_the_target_as_it_was(web: Web, targets: list[TargetSe
     assert "User-Agent" not in got["headers"]
 
 
+def test_a_client_that_asks_before_it_sends_a_body_is_told_to_go_on(web: Web, targets: list[TargetServer]) -> None:
+    """As curl does before a large one (RFC 9110, 10.1.1)."""
+    host, _, port = web.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(b"body")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
 def test_an_answer_reaches_the_client_as_it_was(web: Web, targets: list[TargetServer]) -> None:
     """All headers of one name; and no body where there is none."""
     connection = http.client.HTTPConnection(web.address, timeout=60)
@@ -210,6 +223,19 @@ def test_an_unhealthy_target_gets_no_requests(web: Web, targets: list[TargetServ
     first.health = 200
     poll(lambda: sorted(states(web)) == ["healthy", "unhealthy"], "one is healthy again")
     assert {seen(web)["target"] for _ in range(6)} == {"a"}
+
+
+def test_a_new_target_has_time_to_start(web: Web) -> None:
+    """Failed checks do not count for a while, and one success is enough."""
+    target = TargetServer("a")
+    target.health = 503
+    web.elb.register_targets(TargetGroupArn=web.group, Targets=[target.id])
+    poll(lambda: target.checks >= 5, "five checks")
+    assert states(web) == ["initial"]
+    assert ask(web.address).status == 503
+    target.health = 200
+    poll(lambda: states(web) == ["healthy"], "healthy")
+    target.close()
 
 
 def test_targets_of_a_group_without_a_balancer_are_unused(web: Web, aws: Aws) -> None:

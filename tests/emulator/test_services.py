@@ -220,6 +220,20 @@ def test_nothing_is_left_when_the_emulator_ends(tmp_path: Path) -> None:
         ask(f"127.0.0.1:{port}")
 
 
+def test_tasks_that_are_not_healthy_fail_a_deployment(tmp_path: Path) -> None:
+    """Each is drained and stopped, and says why."""
+    with Emulator(state_dir=tmp_path / "state", timing=Timing(scale=SCALE, task_start_s=0.0)) as emulator:
+        web = Web(Aws(emulator))
+        web.create(web.define("sick"))
+        web.settle("FAILED")
+        state = emulator.serving.deployment_state(web.cluster, web.name)
+        assert state["rolloutStateReason"] == "ECS deployment circuit breaker: tasks failed ELB health checks."
+        assert {each["stoppedReason"] for each in web.tasks("STOPPED")} == {
+            f"Task failed ELB health checks in (target-group {web.group})"
+        }
+        assert any(f"is unhealthy in (target-group {web.group}) due to" in text for text in web.messages())
+
+
 def refused(call: Any, **request: Any) -> tuple[str, str]:
     """Code and message with which a call is refused."""
     with pytest.raises(ClientError) as error:

@@ -27,6 +27,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path, _, query = self.path.partition("?")
+        if path == "/health" and version == "sick":
+            self.send_error(500)
+            return
         if path == "/slow":
             open(query, "w").close()
             while os.path.exists(query):

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from covalent_cirro.local.emulator.batch.model import Timing
+from covalent_cirro.local.emulator.moto_internals import moto_target_tracking
 from covalent_cirro.local.emulator.moto_internals.moto_target_tracking import TargetTracking
-from covalent_cirro.local.emulator.serving.scaling import LOOKS_TO_SCALE_IN, desired_count
+from covalent_cirro.local.emulator.serving.scaling import LOOKS_TO_SCALE_IN, Scaling, desired_count
 from covalent_cirro.local.emulator.serving.service_model import (
     Cluster,
     Deployment,
@@ -289,6 +290,23 @@ def test_a_deleted_service_is_inactive_once_its_tasks_have_stopped() -> None:
     world.end_stops()
     world.advance()
     assert world.service.status == "INACTIVE"
+
+
+def test_a_policy_changes_the_service_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a minute, and not again before its cooldown has passed."""
+    policy = TargetTracking("main", "web", "targetgroup/web/1", 100.0, least=1, most=8, in_s=300, out_s=300)
+    monkeypatch.setattr(moto_target_tracking, "policies", lambda account, region: [policy])
+    counts = iter((350, 700))
+    scaling = Scaling(("1", "us-east-1"), Timing(), lambda group, since: next(counts))
+    world = World()
+    world.service.cluster.services["web"] = world.service
+    for _ in range(2):
+        scaling.look({"main": world.service.cluster}, world.now)
+    assert world.service.desired == 4
+    assert world.events()[0] == "(service web) has set the desired count to 4: 350 requests in the last minute."
+    scaling._due = 0.0
+    scaling.look({"main": world.service.cluster}, world.now)
+    assert world.service.desired == 4
 
 
 @pytest.mark.parametrize(
