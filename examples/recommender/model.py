@@ -12,8 +12,8 @@ import time
 import torch
 from torch import nn
 
-EPOCHS = 16
-STEPS = 40
+EPOCHS = 10
+STEPS = 30
 """Batches of an epoch, however many ratings there are: a training of more ratings has larger batches."""
 
 START = 0.1

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from covalent_cirro import models
 from tests.covalent.conftest import Stack
 
 SWEEP = Path(__file__).parents[2] / "examples" / "recommender" / "sweep.py"
@@ -59,7 +58,10 @@ def test_the_weights_are_those_of_all_users_and_items(stack: Stack, registered: 
     """As safetensors, which run nothing when they are read."""
     import safetensors.numpy
 
-    weights = safetensors.numpy.load(models.read("small", registered["current"]))
+    (version,) = registered["versions"]
+    s3, (bucket, _, base) = stack.client("s3"), version["uri"].removeprefix("s3://").partition("/")
+    files = {name: s3.get_object(Bucket=bucket, Key=f"{base}/{name}")["Body"].read() for name in version["files"]}
+    weights = safetensors.numpy.load(files["weights.safetensors"])
     assert {name: each.shape for name, each in weights.items()} == {
         "user": (300, 3),
         "item": (200, 3),
@@ -67,9 +69,9 @@ def test_the_weights_are_those_of_all_users_and_items(stack: Stack, registered: 
         "bias_item": (200,),
         "bias": (1,),
     }
-    rated = safetensors.numpy.load(models.read("small", registered["current"], "rated.safetensors"))
+    rated = safetensors.numpy.load(files["rated.safetensors"])
     assert rated["indptr"][-1] == 24_000
-    catalogue = json.loads(models.read("small", registered["current"], "catalogue.json"))
+    catalogue = json.loads(files["catalogue.json"])
     assert [len(catalogue[name]) for name in ("users", "items", "titles", "popular")] == [300, 200, 200, 200]
 
 
