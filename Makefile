@@ -27,12 +27,12 @@ PYTEST = PATH="$(abspath $(VENV))/tools:$$PATH" PYTHONDONTWRITEBYTECODE= $(BIN)/
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 # Folders of tests/, each of which can be run alone: `make test-unit`.
-PARTS = unit runner emulator security plugin cli covalent faults images benchmarks aws
-.PHONY: help sweep pipeline search serve down status test $(PARTS:%=test-%) check docs bench bench-peers faults install clean
+PARTS = unit runner service emulator security plugin cli covalent faults images benchmarks aws
+.PHONY: help sweep pipeline search serve down status test $(PARTS:%=test-%) check docs bench bench-peers bench-serving faults install clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-11s %s\n", $$1, $$2 }'
-	@printf 'make test-X   Run one part of the tests, X is one of: $(PARTS)\n'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-13s %s\n", $$1, $$2 }'
+	@printf 'make test-X     Run one part of the tests, X is one of: $(PARTS)\n'
 
 sweep: $(VENV)/.run ## Train a sweep as AWS Batch jobs on an emulated AWS, from nothing; ARGS="--output DIR" goes to it
 	@$(BIN)/cirro local up --server --state-dir $(STATE)
@@ -102,6 +102,9 @@ bench: $(VENV)/.dev ## Run the stock plugin and this one side by side; writes be
 bench-peers: $(VENV)/.dev ## Run other tools for AWS Batch and this one side by side; writes benchmarks/PEERS.md
 	@PYTHONPATH=benchmarks $(BIN)/python -m peers $(ARGS)
 
+bench-serving: $(VENV)/.dev ## Run a tutorial's Flask app and the recommender's service side by side; writes benchmarks/SERVING.md
+	@$(BIN)/python benchmarks/serving.py $(ARGS)
+
 faults: $(VENV)/.dev ## Try every fault on whole lattices; writes docs/faults.md
 	@$(BIN)/python -m tests.faults $(ARGS)
 
@@ -127,7 +130,7 @@ $(VENV)/.run: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "installing what tests and checks need"
-	@$(INSTALL) $(EDITABLE) '.[emulator,examples,models,search,test,check,docs]'
+	@$(INSTALL) $(EDITABLE) '.[emulator,examples,models,search,serve,test,check,docs]'
 	@touch $@
 
 $(VENV)/.search: $(VENV)/.run

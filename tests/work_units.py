@@ -14,7 +14,12 @@ SHARED = {
 }
 """Unit of each file of tests/faults: each of the two starts a stack that it breaks."""
 
-BUILD_IMAGES = ("tests/images/test_pushed.py", "tests/images/test_real_images.py", "tests/emulator/test_ci_push.py")
+BUILD_IMAGES = (
+    "tests/images/test_pushed.py",
+    "tests/images/test_real_images.py",
+    "tests/images/test_serve_image.py",
+    "tests/emulator/test_ci_push.py",
+)
 """Files that build images with the same engine: podman 4.3 panics where one build removes what another one looks at."""
 
 OF_THEIR_OWN = ("resume", "sweep")

@@ -37,6 +37,7 @@ from tests.fake_engine import TRUE, FakeEngine, contents
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "docker/Dockerfile").read_text()
 TRAINING = (ROOT / "docker/training.Dockerfile").read_text()
+SERVE = (ROOT / "docker/serve.Dockerfile").read_text()
 HERE = Access(None, None, None, None)
 
 
@@ -155,7 +156,7 @@ def test_the_image_has_every_module_that_a_job_imports() -> None:
     assert {module for module in found if room(module) not in image_recipe.RUNNER_FOLDERS} <= there
 
 
-@pytest.mark.parametrize("dockerfile", [DOCKERFILE, TRAINING], ids=["runner", "training"])
+@pytest.mark.parametrize("dockerfile", [DOCKERFILE, TRAINING, SERVE], ids=["runner", "training", "serve"])
 def test_settings_of_pip_stay_in_stages_that_are_not_the_image(dockerfile: str) -> None:
     """No stage that declares them is one that the image is FROM."""
     stages = re.split(r"^FROM ", dockerfile, flags=re.MULTILINE)[1:]
