@@ -9,10 +9,13 @@ import http.client
 import json
 import os
 import re
+import shutil
+import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -224,6 +227,15 @@ def test_without_a_service_there_is_nothing_to_look_at(aws: Emulator, cirro: Cir
         said = cirro("serve", command)
         assert said.exit_code == 1
         assert "the deployment 'cirro' has no service. `cirro serve deploy` makes one." in said.stderr
+
+
+@pytest.mark.skipif(shutil.which("aws") is None, reason="the AWS CLI is not installed here")
+def test_the_page_finds_the_repository_for_the_image(aws: Emulator, outputs: dict[str, str]) -> None:
+    """By the first line that docs/serving.md shows for it."""
+    text = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    [line] = re.findall(r"^\$ (repository=\$\(aws.*?\"\))$", text, re.MULTILINE | re.DOTALL)
+    said = subprocess.run(["bash", "-ec", f'{line}; echo "$repository"'], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == outputs["ImageRepository"]
 
 
 # --- a service of its own ----------------------------------------------------------------------------------------
