@@ -48,13 +48,13 @@ def _show_costs(plan: ServicePlan, region: str, *, emulated: bool) -> None:
     render.table(("", "a day", "a month"), (_cost_row(what, cost) for what, cost in rows))
     unit, log = prices.usd["load_balancer_capacity_unit"], prices.usd["log_ingestion"]
     render.line(
-        f"Besides, by use: {usd(unit)} an hour for each capacity unit of the load balancer (25 new connections a "
-        f"second, 1 GB an hour), {usd(log)} for each GB of logs, and what is sent to the internet."
+        f"Besides, by use: ${unit:.3f} an hour for each capacity unit of the load balancer (25 new connections a "
+        f"second, 1 GB an hour), ${log:.2f} for each GB of logs, and what is sent to the internet."
     )
 
 
 def _cost_row(what: str, cost: StandingCost) -> tuple[str, str, str]:
-    return what, usd(cost.usd_per_day), usd(cost.usd_per_month)
+    return what, f"${cost.usd_per_day:,.2f}", f"${cost.usd_per_month:,.2f}"
 
 
 # --- a service that is deployed ---------------------------------------------------------------------------------------

@@ -17,7 +17,10 @@ UNREACHABLE_S = 60.0
 """Seconds without any connection after which healthy targets count instead: this machine may not be let in."""
 
 REQUEST_TIMEOUT_S = 5.0
+FIRST_POLL_S = 0.2
 POLL_S = 2.0
+"""Seconds between two requests: the pause doubles from the first to the longest."""
+
 OK = 200
 
 ANSWERS = "it answers "
@@ -103,6 +106,7 @@ def wait(
         get: Asks; as `ask`.
     """
     start, last, answered, connected = clock(), "it was not asked: it has no public address", False, False
+    pause_s = FIRST_POLL_S
     while True:
         if reachable and not answered:
             try:
@@ -116,4 +120,5 @@ def wait(
         alone = not connected and (not reachable or waited >= UNREACHABLE_S)
         if ((answered or alone) and healthy >= least) or waited >= timeout_s:
             return Reached(answered, healthy, last)
-        sleep(POLL_S)
+        sleep(pause_s)
+        pause_s = min(2 * pause_s, POLL_S)

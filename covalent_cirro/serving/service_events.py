@@ -17,7 +17,7 @@ from covalent_cirro.errors import AwsError
 from covalent_cirro.serving import task_ends, task_logs
 from covalent_cirro.serving.task_ends import FailedTask
 
-INTERVAL_S = 3.0
+INTERVAL_S = 1.0
 """Seconds between two reads of ECS."""
 
 MAX_DESCRIBED = 100

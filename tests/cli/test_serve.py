@@ -9,23 +9,27 @@ import http.client
 import json
 import os
 import re
+import shutil
+import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from click.testing import Result
-from covalent_cirro.models.model_objects import BucketObjects
-from covalent_cirro.models.model_registry import ModelRegistry
+from click.testing import CliRunner, Result
 
 from covalent_cirro import deployment
 from covalent_cirro.aws.sessions import Access
+from covalent_cirro.cli import main
 from covalent_cirro.local.emulator import Emulator
 from covalent_cirro.local.emulator.attempts.runtime import ImageConfig
 from covalent_cirro.local.emulator.batch.model import Timing
+from covalent_cirro.models.model_objects import BucketObjects
+from covalent_cirro.models.model_registry import ModelRegistry
 from tests.access import variables
 
 Cirro = Callable[..., Result]
@@ -106,13 +110,17 @@ def outputs(aws: Emulator) -> dict[str, str]:
     return deployment.outputs(aws.client("cloudformation"), "cirro")
 
 
-@pytest.fixture
-def films(aws: Emulator, cirro: Cirro) -> Iterator[Result]:
-    """A service of two tasks, and what was said while it was made."""
-    done = cirro("serve", "deploy", "films", "--image", "v1", "--port", 8080, *LOCAL, "--yes")
+@pytest.fixture(scope="module")
+def films(aws: Emulator) -> Iterator[Result]:
+    """A service of two tasks, and what was said while it was made. Each test leaves it with version 1."""
+
+    def call(*arguments: object) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    done = call("serve", "deploy", "films", "--image", "v1", "--port", 8080, *LOCAL, "--yes")
     assert done.exit_code == 0, done.output
     yield done
-    gone = cirro("serve", "destroy", "films", "--yes")
+    gone = call("serve", "destroy", "films", "--yes")
     assert gone.exit_code == 0, gone.output
 
 
@@ -165,62 +173,7 @@ class Load:
                 self.answers[said] += 1
 
 
-# --- deploy ------------------------------------------------------------------------------------------------------
-
-
-def test_a_service_is_shown_with_its_costs_made_and_answers(films: Result, aws: Emulator) -> None:
-    """What will be made and what it costs, event by event what is, ECS's words, the URL, and a line to try."""
-    text = films.output
-    shown, happened = text.index("cirro-serving-films: is made"), text.index("CREATE_IN_PROGRESS")
-    assert shown < happened
-    assert re.search(r"\+   Service +AWS::ECS::Service", text[:happened])
-    assert re.search(r"2 tasks of 0\.5 vCPU and 1 GB +\$1\.18 +\$36\.04", text[:happened])
-    assert re.search(r"in all +\$\d\.\d\d +\$\d+\.\d\d", text[:happened])
-    assert "list prices of us-east-1 of 2026-" in text[:happened]
-    assert re.search(r"CREATE_COMPLETE +Service \(AWS::ECS::Service\)", text[happened:])
-    assert "has reached a steady state" in text[happened:]
-    url = url_of(aws)
-    assert f"curl {url}/health" in text
-    assert get(f"{url}/health") == "v1"
-
-
-def test_deploying_again_changes_nothing(films: Result, cirro: Cirro) -> None:
-    """Nobody is asked, and what was not given keeps its value."""
-    again = cirro("serve", "deploy", "films")
-    assert again.exit_code == 0, again.output
-    assert "nothing changed: the service 'films' is as it was asked for" in again.output
-
-
-def test_what_is_deployed_is_listed_by_status(films: Result, cirro: Cirro, aws: Emulator) -> None:
-    """Tasks, targets, versions, requests and cost; for programs too."""
-    for _ in range(3):
-        assert get(url_of(aws)) == "v1"
-    text = cirro("serve", "status").output
-    assert re.search(r"tasks +2 running of 2", text)
-    assert re.search(r"targets +2 healthy of 2", text)
-    assert re.search(r"cost +\$2\.\d\d a day with 2 tasks", text)
-    assert re.search(r"[0-9a-f]{8} +us-east-1[a-z] +RUNNING", text)
-    [seen] = json.loads(cirro("serve", "status", "films", "--json").stdout)
-    assert (seen["running"], seen["image"], seen["stack"]["status"]) == (2, "v1", "CREATE_COMPLETE")
-    assert {target["state"] for target in seen["targets"]} == {"healthy"}
-    assert seen["rollout"].startswith("COMPLETED")
-
-
-def test_what_tasks_print_is_shown(films: Result, cirro: Cirro) -> None:
-    """Each line with its task."""
-    lines = cirro("serve", "logs", "films").stdout.splitlines()
-    assert len([line for line in lines if re.fullmatch(r"[0-9a-f]{8} v1 listens", line)]) == 2
-    first = json.loads(cirro("serve", "logs", "--json").stdout.splitlines()[0])
-    assert first["text"] == "v1 listens"
-
-
-def test_without_a_terminal_changes_need_yes(aws: Emulator, cirro: Cirro) -> None:
-    """A script that hangs at a question helps nobody; the plan is shown, and nothing is left of it."""
-    refused = cirro("serve", "deploy", "films", "--image", "v1", *LOCAL)
-    assert refused.exit_code == 2
-    assert "give --yes. Nothing was changed." in refused.stderr
-    assert "load balancer" in refused.stdout
-    assert json.loads(cirro("serve", "status", "--json").stdout) == []
+# --- without a service -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -258,6 +211,15 @@ def test_an_image_of_the_repository_has_to_be_there(aws: Emulator, cirro: Cirro,
     assert "has no image with the tag 'v9'" in refused.stderr
 
 
+def test_without_a_terminal_changes_need_yes(aws: Emulator, cirro: Cirro) -> None:
+    """A script that hangs at a question helps nobody; the plan is shown, and nothing is left of it."""
+    refused = cirro("serve", "deploy", "films", "--image", "v1", *LOCAL)
+    assert refused.exit_code == 2
+    assert "give --yes. Nothing was changed." in refused.stderr
+    assert "load balancer" in refused.stdout
+    assert json.loads(cirro("serve", "status", "--json").stdout) == []
+
+
 def test_without_a_service_there_is_nothing_to_look_at(aws: Emulator, cirro: Cirro) -> None:
     """Each command says so; `status` by an exit code of its own."""
     assert cirro("serve", "status").exit_code == 3
@@ -265,6 +227,18 @@ def test_without_a_service_there_is_nothing_to_look_at(aws: Emulator, cirro: Cir
         said = cirro("serve", command)
         assert said.exit_code == 1
         assert "the deployment 'cirro' has no service. `cirro serve deploy` makes one." in said.stderr
+
+
+@pytest.mark.skipif(shutil.which("aws") is None, reason="the AWS CLI is not installed here")
+def test_the_page_finds_the_repository_for_the_image(aws: Emulator, outputs: dict[str, str]) -> None:
+    """By the first line that docs/serving.md shows for it."""
+    text = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    [line] = re.findall(r"^\$ (repository=\$\(aws.*?\"\))$", text, re.MULTILINE | re.DOTALL)
+    said = subprocess.run(["bash", "-ec", f'{line}; echo "$repository"'], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == outputs["ImageRepository"]
+
+
+# --- a service of its own ----------------------------------------------------------------------------------------
 
 
 def test_a_creation_that_fails_says_why(aws: Emulator, cirro: Cirro) -> None:
@@ -281,39 +255,39 @@ def test_a_creation_that_fails_says_why(aws: Emulator, cirro: Cirro) -> None:
         assert cirro("serve", "destroy", "films", "--yes").exit_code == 0
 
 
-# --- update and rollback -----------------------------------------------------------------------------------------
+def test_nothing_is_left_of_a_service(aws: Emulator, cirro: Cirro) -> None:
+    """No load balancer, target group, group, role, log group or cluster, and its address is free."""
 
+    def there() -> dict[str, int]:
+        elb, ec2, logs = (aws.client(each) for each in ("elbv2", "ec2", "logs"))
+        return {
+            "balancers": len(elb.describe_load_balancers()["LoadBalancers"]),
+            "target groups": len(elb.describe_target_groups()["TargetGroups"]),
+            "groups": len(ec2.describe_security_groups()["SecurityGroups"]),
+            "roles": len(aws.client("iam").list_roles()["Roles"]),
+            "log groups": len(logs.describe_log_groups()["logGroups"]),
+        }
 
-def test_an_update_loses_no_request(films: Result, cirro: Cirro, aws: Emulator) -> None:
-    """Under load: each answer is of the old version or of the new one. A rollback is such an update too."""
+    before = there()
+    assert cirro("serve", "deploy", "films", "--image", "v1", *LOCAL, "--yes").exit_code == 0
     url = url_of(aws)
-    with Load(url) as load:
-        done = cirro("serve", "update", "films", "--image", "v2", "--yes")
-        assert done.exit_code == 0, done.output
-        assert get(url) == "v2"
-    assert set(load.answers) == {"v1", "v2"}
-    assert re.search(r"~   Service +AWS::ECS::Service", done.output)
-    assert url_of(aws) == url
-    with Load(url) as load:
-        back = cirro("serve", "rollback", "--yes")
-        assert back.exit_code == 0, back.output
-    assert set(load.answers) == {"v1", "v2"}
-    assert get(url) == "v1"
+    gone = cirro("serve", "destroy", "--yes")
+    assert gone.exit_code == 0, gone.output
+    assert "nothing of the service 'films' is left" in gone.output
+    assert there() == before
+    with pytest.raises(OSError, match="refused"):
+        get(url)
 
 
-def test_an_update_that_does_not_get_healthy_goes_back(films: Result, cirro: Cirro, aws: Emulator) -> None:
-    """By itself, without a lost request; and the command says what ECS said, and what the tasks did."""
-    url = url_of(aws)
-    with Load(url) as load:
-        failed = cirro("serve", "update", "films", "--image", "broken", "--yes")
-    assert failed.exit_code == 1
-    assert set(load.answers) == {"v1"}
-    assert "was taken back by itself, and what it served before goes on" in failed.stderr
-    assert "ECS Deployment Circuit Breaker was triggered" in failed.stderr
-    assert "no such weights" in failed.stderr
-    assert get(url) == "v1"
-    [seen] = json.loads(cirro("serve", "status", "--json").stdout)
-    assert (seen["image"], seen["stack"]["status"]) == ("v1", "UPDATE_ROLLBACK_COMPLETE")
+def test_the_deployment_takes_its_services_with_it(aws: Emulator, cirro: Cirro) -> None:
+    """They are in its network, which could not be deleted else; all of it is listed first."""
+    deployment.deploy(aws.client("cloudformation"), "team")
+    given = ("films", "--image", "v1", *LOCAL, "--stack-name", "team")
+    assert cirro("serve", "deploy", *given, "--yes").exit_code == 0
+    gone = cirro("destroy", "--stack-name", "team", "--yes")
+    assert gone.exit_code == 0, gone.output
+    assert gone.output.index("team-serving-films") < gone.output.index("team-compute")
+    assert "nothing of the deployment 'team' is left" in gone.output
 
 
 # --- a model -----------------------------------------------------------------------------------------------------
@@ -354,39 +328,85 @@ def test_a_model_is_served_and_updated(aws: Emulator, cirro: Cirro, outputs: dic
         assert cirro("serve", "destroy", "books", "--yes").exit_code == 0
 
 
-# --- destroy -----------------------------------------------------------------------------------------------------
+# --- one service for all tests that follow -----------------------------------------------------------------------
 
 
-def test_nothing_is_left_of_a_service(aws: Emulator, cirro: Cirro) -> None:
-    """No load balancer, target group, group, role, log group or cluster, and its address is free."""
-
-    def there() -> dict[str, int]:
-        elb, ec2, logs = (aws.client(each) for each in ("elbv2", "ec2", "logs"))
-        return {
-            "balancers": len(elb.describe_load_balancers()["LoadBalancers"]),
-            "target groups": len(elb.describe_target_groups()["TargetGroups"]),
-            "groups": len(ec2.describe_security_groups()["SecurityGroups"]),
-            "roles": len(aws.client("iam").list_roles()["Roles"]),
-            "log groups": len(logs.describe_log_groups()["logGroups"]),
-        }
-
-    before = there()
-    assert cirro("serve", "deploy", "films", "--image", "v1", *LOCAL, "--yes").exit_code == 0
+def test_a_service_is_shown_with_its_costs_made_and_answers(films: Result, aws: Emulator) -> None:
+    """What will be made and what it costs, event by event what is, ECS's words, the URL, and a line to try."""
+    text = films.output
+    shown, happened = text.index("cirro-serving-films: is made"), text.index("CREATE_IN_PROGRESS")
+    assert shown < happened
+    assert re.search(r"\+   Service +AWS::ECS::Service", text[:happened])
+    assert re.search(r"2 tasks of 0\.5 vCPU and 1 GB +\$1\.18 +\$36\.04", text[:happened])
+    assert re.search(r"in all +\$\d\.\d\d +\$\d+\.\d\d", text[:happened])
+    assert "list prices of us-east-1 of 2026-" in text[:happened]
+    assert re.search(r"CREATE_COMPLETE +Service \(AWS::ECS::Service\)", text[happened:])
+    assert "has reached a steady state" in text[happened:]
     url = url_of(aws)
-    gone = cirro("serve", "destroy", "--yes")
-    assert gone.exit_code == 0, gone.output
-    assert "nothing of the service 'films' is left" in gone.output
-    assert there() == before
-    with pytest.raises(OSError, match="refused"):
-        get(url)
+    assert f"curl {url}/health" in text
+    assert get(f"{url}/health") == "v1"
 
 
-def test_the_deployment_takes_its_services_with_it(aws: Emulator, cirro: Cirro) -> None:
-    """They are in its network, which could not be deleted else; all of it is listed first."""
-    deployment.deploy(aws.client("cloudformation"), "team")
-    given = ("films", "--image", "v1", *LOCAL, "--stack-name", "team")
-    assert cirro("serve", "deploy", *given, "--yes").exit_code == 0
-    gone = cirro("destroy", "--stack-name", "team", "--yes")
-    assert gone.exit_code == 0, gone.output
-    assert gone.output.index("team-serving-films") < gone.output.index("team-compute")
-    assert "nothing of the deployment 'team' is left" in gone.output
+def test_deploying_again_changes_nothing(films: Result, cirro: Cirro) -> None:
+    """Nobody is asked, and what was not given keeps its value."""
+    again = cirro("serve", "deploy", "films")
+    assert again.exit_code == 0, again.output
+    assert "nothing changed: the service 'films' is as it was asked for" in again.output
+
+
+def test_what_is_deployed_is_listed_by_status(films: Result, cirro: Cirro, aws: Emulator) -> None:
+    """Tasks, targets, versions, requests and cost; for programs too."""
+    for _ in range(3):
+        assert get(url_of(aws)) == "v1"
+    text = cirro("serve", "status").output
+    assert re.search(r"tasks +2 running of 2", text)
+    assert re.search(r"targets +2 healthy of 2", text)
+    assert re.search(r"cost +\$2\.\d\d a day with 2 tasks", text)
+    assert len(re.findall(r"^[0-9a-f]{8} +(?:us-east-1[a-z])? +RUNNING .* v1$", text, flags=re.MULTILINE)) == 2
+    [seen] = json.loads(cirro("serve", "status", "films", "--json").stdout)
+    assert (seen["running"], seen["image"], seen["stack"]["status"]) == (2, "v1", "CREATE_COMPLETE")
+    assert {target["state"] for target in seen["targets"]} == {"healthy"}
+    assert seen["rollout"].startswith("COMPLETED")
+
+
+def test_what_tasks_print_is_shown(films: Result, cirro: Cirro) -> None:
+    """Each line with its task."""
+    lines = cirro("serve", "logs", "films").stdout.splitlines()
+    assert len([line for line in lines if re.fullmatch(r"[0-9a-f]{8} v1 listens", line)]) == 2
+    first = json.loads(cirro("serve", "logs", "--json").stdout.splitlines()[0])
+    assert first["text"] == "v1 listens"
+
+
+# --- update and rollback -----------------------------------------------------------------------------------------
+
+
+def test_an_update_loses_no_request(films: Result, cirro: Cirro, aws: Emulator) -> None:
+    """Under load: each answer is of the old version or of the new one. A rollback is such an update too."""
+    url = url_of(aws)
+    with Load(url) as load:
+        done = cirro("serve", "update", "films", "--image", "v2", "--yes")
+        assert done.exit_code == 0, done.output
+        assert get(url) == "v2"
+    assert set(load.answers) == {"v1", "v2"}
+    assert re.search(r"~   Service +AWS::ECS::Service", done.output)
+    assert url_of(aws) == url
+    with Load(url) as load:
+        back = cirro("serve", "rollback", "--yes")
+        assert back.exit_code == 0, back.output
+    assert set(load.answers) == {"v1", "v2"}
+    assert get(url) == "v1"
+
+
+def test_an_update_that_does_not_get_healthy_goes_back(films: Result, cirro: Cirro, aws: Emulator) -> None:
+    """By itself, without a lost request; and the command says what ECS said, and what the tasks did."""
+    url = url_of(aws)
+    with Load(url) as load:
+        failed = cirro("serve", "update", "films", "--image", "broken", "--yes")
+    assert failed.exit_code == 1
+    assert set(load.answers) == {"v1"}
+    assert "was taken back by itself, and what it served before goes on" in failed.stderr
+    assert "ECS Deployment Circuit Breaker was triggered" in failed.stderr
+    assert "no such weights" in failed.stderr
+    assert get(url) == "v1"
+    [seen] = json.loads(cirro("serve", "status", "--json").stdout)
+    assert (seen["image"], seen["stack"]["status"]) == ("v1", "UPDATE_ROLLBACK_COMPLETE")

@@ -148,7 +148,7 @@ class FakeFormation:
         return {"Id": change_set_id, "StackId": stack["StackId"]}
 
     def describe_change_set(
-        self, ChangeSetName: str, IncludePropertyValues: bool, NextToken: str = "0"
+        self, ChangeSetName: str, StackName: str, IncludePropertyValues: bool, NextToken: str = "0"
     ) -> dict[str, Any]:
         made = self.change_sets[ChangeSetName]
         made["looks"] += 1
@@ -161,12 +161,12 @@ class FakeFormation:
         page: dict[str, Any] = {"Status": "CREATE_COMPLETE", "Changes": shown}
         return page | ({"NextToken": str(start + self.PAGE)} if start + self.PAGE < len(changes) else {})
 
-    def delete_change_set(self, ChangeSetName: str) -> dict[str, Any]:
+    def delete_change_set(self, ChangeSetName: str, StackName: str) -> dict[str, Any]:
         if self.change_sets.pop(ChangeSetName, None) is None:
             raise refusal("DeleteChangeSet", "ChangeSet does not exist", "ChangeSetNotFound")
         return {}
 
-    def execute_change_set(self, ChangeSetName: str) -> dict[str, Any]:
+    def execute_change_set(self, ChangeSetName: str, StackName: str) -> dict[str, Any]:
         made = self.change_sets.pop(ChangeSetName)
         stack, request = self.stacks[made["stack"]], made["request"]
         before = {each["ParameterKey"]: each["ParameterValue"] for each in stack.get("Parameters", [])}
