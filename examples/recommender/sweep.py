@@ -26,7 +26,7 @@ from covalent_cirro import CirroBatchExecutor, ElectronFailed, mapped, models, s
 from recommender import data  # noqa: E402
 
 SEED = 7
-JOBS = 8  # that share the configurations, at most: one of them takes seconds
+JOBS = 4  # that share the configurations, at most: one of them takes seconds
 ROWS = 10  # of the ranking that are printed
 
 
