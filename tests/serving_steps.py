@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import numpy as np
 import safetensors.numpy
+
 from covalent_cirro.models.model_registry import ModelRegistry
 from covalent_cirro.models.model_version import ModelVersion
 

@@ -118,7 +118,7 @@ class LocalStack:
                 the deployment is made, that is when the emulator starts.
             docker: Run jobs as containers of their images, on the Docker engine of this machine, instead of as
                 processes. Read when the emulator starts.
-            images: By name of an image, a folder on the path of Python for containers of the image, which are processes.
+            images: By name of an image, a folder that is on the path of Python in containers that are processes.
             say: Called with each step.
 
         Raises:
@@ -254,7 +254,7 @@ class LocalStack:
         """Say what is in images (`emulator.http.control_routes`)."""
         assert state.emulator is not None
         body = {name: {"environment": {"PYTHONPATH": str(folder.absolute())}} for name, folder in images.items()}
-        asked = urllib.request.Request(
+        asked = urllib.request.Request(  # noqa: S310  (the emulator's own URL)
             f"{state.emulator.url}/_cirro/images",
             json.dumps(body).encode(),
             {"Authorization": self.key.basic},

@@ -1,4 +1,4 @@
-"""Takes the pictures of `cirro serve` in docs/serving.md: a recommender on an emulated AWS, as a terminal would show it.
+"""Takes the pictures of `cirro serve` in docs/serving.md: a recommender on an emulated AWS, as a terminal shows it.
 
     python docs/pictures/take_serving.py [--output FOLDER]
 
@@ -18,13 +18,12 @@ from terminal import output_of, picture
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from covalent_cirro.models.model_objects import BucketObjects
-from covalent_cirro.models.model_registry import ModelRegistry
-
 from covalent_cirro import deployment
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.local.emulator import Emulator, Timing
 from covalent_cirro.local.emulator.attempts.runtime import ImageConfig
+from covalent_cirro.models.model_objects import BucketObjects
+from covalent_cirro.models.model_registry import ModelRegistry
 from tests.serving_steps import NAME, Load, register
 
 SERVICE = Path(__file__).parents[2] / "examples" / "recommender" / "service"

@@ -15,10 +15,10 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from covalent_cirro.models.model_objects import BucketObjects
-from covalent_cirro.models.model_registry import ModelRegistry
 
 from covalent_cirro.aws.sessions import Access
+from covalent_cirro.models.model_objects import BucketObjects
+from covalent_cirro.models.model_registry import ModelRegistry
 from covalent_cirro.serving.service_values import MODEL_IMAGE_TAG
 from tests import serving_steps
 from tests.aws.walk import CIRRO, ROOT, Account

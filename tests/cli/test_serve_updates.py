@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from covalent_cirro.models.model_objects import BucketObjects
-from covalent_cirro.models.model_registry import ModelRegistry
 
 from covalent_cirro import deployment
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.cli import main
 from covalent_cirro.local.emulator import Emulator, Timing
 from covalent_cirro.local.emulator.attempts.runtime import ImageConfig
+from covalent_cirro.models.model_objects import BucketObjects
+from covalent_cirro.models.model_registry import ModelRegistry
 from tests import serving_steps
 from tests.access import variables
 from tests.serving_steps import Cirro, Done

@@ -301,6 +301,7 @@ def test_requests_are_counted_in_cloudwatch(web: Web, targets: list[TargetServer
 
     poll(lambda: values("RequestCount", "Sum", of_balancer) == 21, "all requests")
     assert values("RequestCount", "Sum", [*of_group, *of_balancer]) == 21
+    assert values("RequestCount", "Sum", [*of_balancer, *of_group]) == 21
     assert values("HTTPCode_Target_2XX_Count", "Sum", of_balancer) == 20
     assert values("HTTPCode_ELB_5XX_Count", "Sum", of_balancer) == 1
     assert values("RequestCountPerTarget", "Sum", of_group) == 10.5

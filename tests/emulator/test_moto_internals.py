@@ -32,6 +32,7 @@ print(*loading.replaced, sep="\\n")
 
 REPLACED = """
 moto.applicationautoscaling.models.ApplicationAutoscalingBackend._ecs_service_exists_for_target
+moto.applicationautoscaling.models.ApplicationAutoscalingBackend.register_scalable_target
 moto.cloudformation.models.CloudFormationBackend.delete_stack
 moto.cloudformation.models.CloudFormationBackend.update_stack
 moto.cloudformation.models.Stack.create_resources
@@ -54,6 +55,7 @@ moto.cloudformation.responses.CloudFormationResponse.create_stack
 moto.cloudformation.responses.CloudFormationResponse.delete_change_set
 moto.cloudformation.responses.CloudFormationResponse.describe_change_set
 moto.cloudformation.responses.CloudFormationResponse.execute_change_set
+moto.cloudwatch.models.Dimension.__lt__
 moto.cloudwatch.models.Statistics.get_statistics_for_type
 moto.ec2.models.instance_types.InstanceTypeBackend.describe_instance_types
 moto.ec2.models.instance_types.InstanceTypeOfferingBackend.describe_instance_type_offerings

@@ -48,8 +48,8 @@ class NewAccount:
     """What may be lacking. It can be set at any time.
 
     Attributes:
-        linked_roles_needed: A compute environment and an ECS cluster need the service-linked role of ECS; otherwise that
-            is not checked.
+        linked_roles_needed: A compute environment and a cluster need the service-linked role of ECS; otherwise that is
+            not checked.
         billing_access: IAM users and roles have access to billing, which the root user has to allow.
         absent_endpoints: By pattern of services (``"ecs-agent"``), the zones that lack their endpoint.
     """

@@ -1,6 +1,6 @@
 """CloudFormation's types of a service: ECS, Application Auto Scaling, and the association of a web ACL.
 
-They are made by the functions of their service's API. `balancer_kinds` has the load balancer's. It must not know stacks.
+They are made by the API of their service. `balancer_kinds` has the load balancer's. It must not know stacks.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from covalent_cirro.local.emulator.formation.stack_resource import (
 )
 
 STEADY_S = 3 * 3600.0
-"""How long CloudFormation waits for a service to reach a steady state (AWS re:Post, "Why did my AWS CloudFormation stack
-fail to create or update an Amazon ECS service": three hours)."""
+"""How long CloudFormation waits for a service's steady state (AWS re:Post, on services that fail to stabilize)."""
 
 POLL_S = 0.1
 """Seconds between two looks at a service that is waited for."""

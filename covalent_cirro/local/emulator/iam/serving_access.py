@@ -15,7 +15,7 @@ Arn = Callable[[str, str], str]
 """Gives the ARN in the request's account and region, of a service and a resource (`required_access.Request.arn`)."""
 
 TASKS = "ecs-tasks.amazonaws.com"
-"""The service that the roles of tasks, and so of jobs, are passed to (ECS Developer Guide, Amazon ECS task IAM role)."""
+"""The service that the roles of tasks and jobs are passed to (ECS Developer Guide, Amazon ECS task IAM role)."""
 
 
 def accesses(service: str, name: str, given: Json, arn: Arn) -> list[Access] | None:

@@ -1,4 +1,4 @@
-"""Writes metrics into CloudWatch of moto, many values at once, and adds percentiles to its statistics."""
+"""Writes metrics into CloudWatch of moto, many values at once; adds percentiles, and the order of dimensions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?|100)")
 
 @once
 def install() -> None:
-    """Add percentiles (``p99``) of the values that `put` wrote: moto gives nothing for them."""
+    """Add percentiles (``p99``) of the values that `put` wrote, and find metrics whatever the order of dimensions is.
+
+    moto gives nothing for percentiles; and its order of dimensions, by which it compares two lists of them, is none.
+    """
     from moto.cloudwatch import models
 
     usual = models.Statistics.get_statistics_for_type
@@ -28,6 +31,10 @@ def install() -> None:
             values.update(getattr(each, "cirro_values", {each.sum / each.sample_count: int(each.sample_count)}))
         return percentile(values, float(asked[1]))
 
+    def is_before(self: Any, other: Any) -> bool:
+        return bool((self.name, self.value) < (other.name, other.value))
+
+    replace(models.Dimension, "__lt__", is_before)
     replace(models.Statistics, "get_statistics_for_type", get_statistics_for_type)
 
 
