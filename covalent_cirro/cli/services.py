@@ -78,8 +78,8 @@ def show_served(served: ServedService) -> None:
         render.line(f"It answers. Try it:\n  {curl(url, path, served.domain)}")
     elif served.reached.serves:
         render.warning(
-            f"its tasks are healthy, but it does not answer this machine: {served.reached.last}. AllowFrom says who "
-            f"may reach it. From there:\n  {curl(url, path, served.domain)}"
+            f"its tasks are healthy, but this machine gets no answer: {served.reached.last}. AllowFrom says who may "
+            f"reach it. To try it from there:\n  {curl(url, path, served.domain)}"
         )
     else:
         render.failure(
@@ -102,7 +102,8 @@ def curl(url: str, path: str, domain: str) -> str:
     if not domain:
         return f"curl {url}{path}"
     balancer = url.partition("//")[2]
-    return f"curl --connect-to {domain}:443:{balancer}:443 https://{domain}{path}"
+    target = balancer if ":" in balancer else f"{balancer}:443"  # the emulated one has a port of its own
+    return f"curl --connect-to {domain}:443:{target} https://{domain}{path}"
 
 
 def short_image(uri: str) -> str:
@@ -188,7 +189,7 @@ def _cost_now(seen: RunningService, region: str, *, emulated: bool) -> str:
     zones = len(seen.stack.parameters.get("SubnetIds", "").split(","))  # each subnet is in a zone of its own
     size = service_values.size(seen.stack.parameters, zones)
     standing = service_costs.total(service_costs.lines(size, seen.running, prices.usd)).usd_per_day
-    text = f"{usd(standing)} a day with {seen.running} tasks"
+    text = f"${standing:,.2f} a day with {seen.running} {'task' if seen.running == 1 else 'tasks'}"
     units = None if seen.traffic is None else seen.traffic.capacity_units
     if units:
         text += f", and {usd(units * 24 * prices.usd['load_balancer_capacity_unit'])} for requests as in the last hour"

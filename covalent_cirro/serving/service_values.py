@@ -351,13 +351,14 @@ def plan(wanted: Mapping[str, str], stack: Stack | None, changes: Iterable[Chang
     """
     declared = templates.parameters(templates.load(TEMPLATE))
     changed = []
-    for name, value in wanted.items():
-        default = declared[name].get("Default")
+    unshown = (NAME_PARAMETER, SERVICE_NAME, *((*LINKED, REPOSITORY) if stack is None else ()))
+    for name, declaration in declared.items():
+        default = declaration.get("Default")
         before = None if default is None else as_text(default)
         if stack is not None:
             before = stack.parameters.get(name, before)
-        if before != value and name not in (NAME_PARAMETER, SERVICE_NAME):
-            changed.append((name, before, value))
+        if before != wanted[name] and name not in unshown:
+            changed.append((name, before, wanted[name]))
     action = "recreate" if anew else "create" if stack is None else "update"
     name = stack_name(wanted[NAME_PARAMETER], wanted[SERVICE_NAME])
     return PartPlan(TEMPLATE, name, action, tuple(changes), parameters=tuple(changed))

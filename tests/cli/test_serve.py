@@ -23,6 +23,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from covalent_cirro import deployment
+from covalent_cirro.aws.clients import Clients
 from covalent_cirro.aws.sessions import Access
 from covalent_cirro.cli import main
 from covalent_cirro.local.emulator import Emulator
@@ -30,7 +31,9 @@ from covalent_cirro.local.emulator.attempts.runtime import ImageConfig
 from covalent_cirro.local.emulator.batch.model import Timing
 from covalent_cirro.models.model_objects import BucketObjects
 from covalent_cirro.models.model_registry import ModelRegistry
+from covalent_cirro.serving import service_facts
 from tests.access import variables
+from tests.pushed_images import Pushes
 
 Cirro = Callable[..., Result]
 
@@ -209,6 +212,20 @@ def test_an_image_of_the_repository_has_to_be_there(aws: Emulator, cirro: Cirro,
     refused = cirro("serve", "deploy", "films", *given, *LOCAL, "--yes")
     assert refused.exit_code == 2
     assert "has no image with the tag 'v9'" in refused.stderr
+
+
+def test_an_image_of_another_architecture_is_refused(aws: Emulator, cirro: Cirro, outputs: dict[str, str]) -> None:
+    """By ECR's word; a list of images for both is taken, and named by its digest."""
+    uri, pushes = outputs["ImageRepository"], Pushes(aws)
+    name = uri.partition("/")[2]
+    digests = {each: pushes.image(name, f"serve-{each}", architecture=each) for each in ("amd64", "arm64")}
+    both = pushes.index(name, "serve-both", digests)
+    refused = cirro("serve", "deploy", "films", "--image", f"{uri}:serve-arm64", *LOCAL, "--yes")
+    assert refused.exit_code == 2
+    assert "is for arm64, and tasks run on amd64" in refused.stderr
+    clients = Clients(Access(None, None, None, None))
+    found = service_facts.image_of(clients, aws.account, f"{uri}:serve-both")
+    assert (found.uri, set(found.architectures), found.problem) == (f"{uri}@{both}", {"amd64", "arm64"}, "")
 
 
 def test_without_a_terminal_changes_need_yes(aws: Emulator, cirro: Cirro) -> None:
