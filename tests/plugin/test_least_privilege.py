@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cloudpickle
+import numpy as np
 import pytest
 import yaml
 from botocore.config import Config
@@ -24,7 +25,7 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 from covalent._shared_files import TaskRuntimeError
 
-from covalent_cirro import CirroBatchExecutor, deployment
+from covalent_cirro import CirroBatchExecutor, deployment, models
 from covalent_cirro.aws.clients import Clients
 from covalent_cirro.aws.prices import Prices
 from covalent_cirro.aws.sessions import access_of
@@ -34,7 +35,7 @@ from covalent_cirro.contract.protocol import LABEL_PYTHON
 from covalent_cirro.deployment.doctor.account_facts import write_probe
 from covalent_cirro.deployment.stacks import settings_from_outputs
 from covalent_cirro.electron.engine.engine import engine_of, retire
-from covalent_cirro.errors import AccessDenied, ImageError, PollFailed
+from covalent_cirro.errors import AccessDenied, ImageError, ModelError, PollFailed
 from covalent_cirro.history import find
 from covalent_cirro.history.account import Account as History
 from covalent_cirro.history.instances import Instances
@@ -284,6 +285,20 @@ async def test_an_old_blob_is_renewed(account: Account, executor: Make) -> None:
     account.admin("s3").put_object(Bucket=settings.s3_bucket_name, Key=old, Body=b"old")
     assert await store.renew(settings.s3_bucket_name, old)
     assert not await store.renew(settings.s3_bucket_name, gone)
+
+
+def test_a_submitter_registers_models(executor: Make) -> None:
+    """And goes back to an earlier version; reading and listing take no more."""
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    first, second = (
+        models.register("layers", {"weight": np.zeros(size)}, files={"notes": b"x"}, executor=executor())
+        for size in (1, 2)
+    )
+    assert models.point("layers", first.version, executor=executor()) == models.current("layers", executor=executor())
+    assert sorted(models.versions("layers", executor=executor())) == sorted([first, second])
+    assert models.read("layers", second.version, "notes", executor=executor()) == b"x"
+    with pytest.raises(ModelError, match="no such model"):
+        models.current("another", executor=executor())
 
 
 # --- no statement is idle ------------------------------------------------------------------------------------------
