@@ -29,6 +29,16 @@ from tests.serving_steps import NAME, Load, register
 SERVICE = Path(__file__).parents[2] / "examples" / "recommender" / "service"
 ADDRESS = "cirro-LoadB-1A2B3C4D5E6F-1234567890.us-east-1.elb.amazonaws.com"
 
+SEEN_BY_A_USER = (
+    (r"account 123456789012 at http://127\.0\.0\.1:\d+", "AWS account 123456789012, us-east-1"),
+    (r"in AWS it would cost", "it costs"),
+    (r", in AWS; here nothing", ""),
+    (r"http://127\.0\.0\.1:\d+ \(Press", "http://0.0.0.0:8000 (Press"),
+    (r"server process \[\d+\]", "server process [1]"),
+    (r"localhost:\d+", ADDRESS),
+)
+"""Patterns of what is the emulator's, and what stands in their place."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Take the pictures of `cirro serve`.")
@@ -42,7 +52,7 @@ def main() -> None:
 
         def take(name: str, command: str, *more: str) -> None:
             text = output_of([*command.split()[1:], *more])
-            for here, there in [(r"localhost:\d+", ADDRESS), *seen_by_a_user(folder, registry)]:
+            for here, there in [*SEEN_BY_A_USER, *seen_by_a_user(folder, registry)]:
                 text = re.sub(here, there, text)
             file = options.output / f"{name}.svg"
             file.write_text(picture(command, text))
@@ -55,7 +65,7 @@ def main() -> None:
             take("cirro-serve-deploy", f"cirro serve deploy --model {NAME} --allow-from 127.0.0.0/8", "--yes")
             with Load(address(emulator)):
                 register(models, 2)
-                take("cirro-serve-update", "cirro serve update", "--yes")
+                output_of(["serve", "update", "--yes"])
                 register(models, 3, broken=True)
                 take("cirro-serve-goes-back", "cirro serve update", "--yes")
                 take("cirro-serve-status", "cirro serve status")

@@ -234,9 +234,9 @@ def test_what_is_not_healthy_goes_back_by_itself(service: Service, word: str) ->
     assert reason.startswith(FAILED)
     assert reason.endswith("HandlerErrorCode: GeneralServiceException)")
     assert service.answer() == "well"
-    after = service.physical_ids()
-    assert {name for name in before if before[name] != after[name]} <= {"TaskDefinition"}
-    assert service.described()["taskDefinition"] == after["TaskDefinition"]
+    assert service.physical_ids() == before
+    assert service.described()["taskDefinition"] == before["TaskDefinition"]
+    assert service.left()["task definitions"] == [before["TaskDefinition"]]
 
 
 def test_a_service_that_never_runs_is_not_made(service: Service) -> None:

@@ -18,6 +18,7 @@ import pytest
 import recommender_service
 import safetensors.numpy
 from moto.server import ThreadedMotoServer
+from recommender_service import answers
 from recommender_service.loading import Loaded, NotLoaded, load, received
 from recommender_service.prepare import ModelRefused, _from_folder, prepared
 
@@ -73,6 +74,20 @@ def test_ids_may_be_text(model: MadeModel, tmp_path: Path) -> None:
     assert [catalogue.users.row(user) for user in users] == list(range(30))
     assert [catalogue.users.row(text) for text in ("", "person", "person 1 ", "person 1\0", "zz", "9")] == [None] * 6
     assert json.loads(catalogue.user_id("長い名前")) == "長い名前"
+
+
+def test_titles_and_ids_of_items_may_be_any_text(model: MadeModel, tmp_path: Path) -> None:
+    """Quotation marks, commas, backslashes, control characters, any script."""
+    odd = ['a,"b', 'comma, "quoted"', "back\\slash", "\x00\n\t", "映画 🎬", ""]
+    changed = model._replace(items=[*odd, *model.items[6:]], titles=[*reversed(odd), *model.titles[6:]])
+    found = loaded(write(changed, tmp_path / VERSION))
+    assert [found.catalogue.items.row(item) for item in odd] == list(range(6))
+    everything = found.model.best([0], 40)[0]
+    triples = json.loads(answers.triples(found.catalogue, everything))["response"]
+    named = json.loads(answers.recommended(found.catalogue, "1", everything))["items"]
+    rows = everything.rows.tolist()
+    assert [triple[:2] for triple in triples] == [[changed.items[row], changed.titles[row]] for row in rows]
+    assert [[each["item"], each["title"]] for each in named] == [triple[:2] for triple in triples]
 
 
 @pytest.mark.parametrize("name", NAMES)

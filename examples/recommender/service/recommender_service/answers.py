@@ -11,17 +11,14 @@ from recommender_service.model import Best
 
 def triples(catalogue: Catalogue, best: Best) -> bytes:
     """``{"success": true, "response": [[id, title, score], ...]}``."""
-    ids, titles = catalogue.item_ids, catalogue.titles
-    listed = [
-        f"[{ids[row]},{titles[row]},{score!r}]"
-        for row, score in zip(best.rows.tolist(), best.scores.tolist(), strict=True)
-    ]
+    texts = catalogue.texts
+    listed = [f"[{texts[row]},{score!r}]" for row, score in zip(best.rows.tolist(), best.scores.tolist(), strict=True)]
     return f'{{"success":true,"response":[{",".join(listed)}]}}'.encode()
 
 
 def popular_triples(catalogue: Catalogue, n: int) -> bytes:
     """The same form with popular items, which have no score: the model does not know the user."""
-    listed = [f"[{catalogue.item_ids[row]},{catalogue.titles[row]},null]" for row in catalogue.popular[:n]]
+    listed = [f"[{catalogue.texts[row]},null]" for row in catalogue.popular[:n]]
     return f'{{"success":true,"response":[{",".join(listed)}]}}'.encode()
 
 
@@ -32,10 +29,7 @@ def recommended(catalogue: Catalogue, user: str, best: Best) -> str:
 
 def popular(catalogue: Catalogue, user: int | str, n: int) -> str:
     """The same form with popular items and ``"source": "popular"``."""
-    listed = [
-        f'{{"item":{catalogue.item_ids[row]},"title":{catalogue.titles[row]},"score":null}}'
-        for row in catalogue.popular[:n]
-    ]
+    listed = [f'{{{catalogue.named(row)},"score":null}}' for row in catalogue.popular[:n]]
     return f'{{"user":{json.dumps(user)},"source":"popular","items":[{",".join(listed)}]}}'
 
 
@@ -51,14 +45,12 @@ def answers(each: Sequence[str]) -> bytes:
 
 def similar(catalogue: Catalogue, row: int, best: Best) -> bytes:
     """``{"item": .., "title": .., "similar": [{"item": .., "title": .., "similarity": ..}, ...]}``."""
-    item = f'"item":{catalogue.item_ids[row]},"title":{catalogue.titles[row]}'
-    return f'{{{item},"similar":{_scored(catalogue, best, "similarity")}}}'.encode()
+    return f'{{{catalogue.named(row)},"similar":{_scored(catalogue, best, "similarity")}}}'.encode()
 
 
 def _scored(catalogue: Catalogue, best: Best, name: str) -> str:
-    ids, titles = catalogue.item_ids, catalogue.titles
     listed = [
-        f'{{"item":{ids[row]},"title":{titles[row]},"{name}":{score!r}}}'
+        f'{{{catalogue.named(row)},"{name}":{score!r}}}'
         for row, score in zip(best.rows.tolist(), best.scores.tolist(), strict=True)
     ]
     return f"[{','.join(listed)}]"

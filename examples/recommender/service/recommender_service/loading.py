@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recommender_service.catalogue import Catalogue, Ids
+from recommender_service.catalogue import Catalogue, Ids, Texts
 from recommender_service.model import Model
 
 ARRAYS = (
@@ -24,6 +24,8 @@ ARRAYS = (
     "user_rows",
     "item_keys",
     "item_rows",
+    "items",
+    "items_starts",
     "popular",
 )
 """The arrays that `prepare` writes, in their order."""
@@ -90,8 +92,7 @@ def received(stream: bytes) -> Loaded:
             users=Ids(arrays["user_keys"], arrays["user_rows"]),
             items=Ids(arrays["item_keys"], arrays["item_rows"]),
             users_are_numbers=head["users_are_numbers"],
-            item_ids=head["item_ids"],
-            titles=head["titles"],
+            texts=Texts(arrays["items"], arrays["items_starts"]),
             popular=arrays["popular"].tolist(),
         ),
     )

@@ -116,7 +116,7 @@ class Model:
             return NOTHING
         lowest = _at_most_the_lowest(products, n) - 2 * float(self._errors[user])
         rows = (products >= max(lowest, LOWEST)).nonzero()[0]
-        scores = vector.astype(np.float64) @ self._factors[:, rows] + self._offsets[user]
+        scores = vector.astype(np.float64) @ self._factors.take(rows, axis=1) + self._offsets[user]
         return _first(rows, scores.astype(np.float32), n)
 
     def similar(self, row: int, n: int) -> Best:
@@ -147,7 +147,7 @@ def highest(scores: FloatArray, n: int) -> Best:
 
 
 def _first(rows: NDArray[np.intp], scores: FloatArray, n: int) -> Best:
-    order = np.argsort(-scores, kind="stable")[:n]
+    order = (-scores).argsort(kind="stable")[:n]
     return Best(rows[order], scores[order])
 
 

@@ -1,4 +1,4 @@
-"""``python -m recommender_service.prepare URI``: reads a registered model, checks it, and writes to stdout what is served.
+"""``python -m recommender_service.prepare URI``: reads a registered model, checks it, and writes what is served.
 
 A process of its own, which ends when that is done. So what answers requests has neither boto3, which takes as much
 memory as the server, nor the copies that reading and checking make, nor an AWS client; and it answers `/health`
@@ -93,7 +93,7 @@ def prepared(files: Mapping[str, bytes], uri: str) -> bytes:
         uri: Where they are from, for errors; its last part is the version.
 
     Returns:
-        A line of JSON with names, ids and titles, and then `ARRAYS` in NumPy's format.
+        A line of JSON with name and version, and then `ARRAYS` in NumPy's format.
 
     Raises:
         ModelRefused: A file has another digest than ``model.json`` says, or does not fit the others.
@@ -113,14 +113,12 @@ def prepared(files: Mapping[str, bytes], uri: str) -> bytes:
         "name": str(document["name"]),
         "version": str(document["version"]),
         "users_are_numbers": all(isinstance(user, int) for user in catalogue["users"]),
-        # As JSON, so that an answer only puts them together.
-        "item_ids": [json.dumps(item) for item in catalogue["items"]],
-        "titles": [json.dumps(title) for title in catalogue["titles"]],
     }
     arrays = {
         **model_arrays(weights, rated),
         **_lookup(catalogue["users"], "user"),
         **_lookup(catalogue["items"], "item"),
+        **_texts(catalogue["items"], catalogue["titles"]),
         "popular": np.array(catalogue["popular"], np.int32),
     }
     stream = io.BytesIO()
@@ -154,6 +152,13 @@ def _lookup(ids: Sequence[int | str], name: str) -> Arrays:
     keys = np.array([str(each).encode() for each in ids])
     order = np.argsort(keys)
     return {f"{name}_keys": keys[order], f"{name}_rows": order.astype(np.int32)}
+
+
+def _texts(ids: Sequence[int | str], titles: Sequence[str]) -> Arrays:
+    """Id and title of each item as JSON, so that an answer only puts them together; and where each begins."""
+    texts = [f"{json.dumps(each)},{json.dumps(title)}" for each, title in zip(ids, titles, strict=True)]
+    starts = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    return {"items": np.frombuffer("".join(texts).encode("ascii"), np.uint8), "items_starts": starts}
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------
@@ -229,7 +234,9 @@ def _check_catalogue(found: Mapping[str, Any], users: int, items: int) -> None:
     for name, rows in (("users", users), ("items", items)):
         texts = {str(each) for each in found[name]}
         count = len(found[name])
-        _require(count == len(texts) == rows, f"{CATALOGUE} has {count} {name}, {len(texts)} different, for {rows} rows")
+        _require(
+            count == len(texts) == rows, f"{CATALOGUE} has {count} {name}, {len(texts)} different, for {rows} rows"
+        )
         # NumPy's texts end at their last character that is not NUL.
         _require(not any(text.endswith("\0") for text in texts), f"{CATALOGUE} has {name} that end with NUL")
     _require(len(found["titles"]) == items, f"{CATALOGUE} has {len(found['titles'])} titles for {items} items")

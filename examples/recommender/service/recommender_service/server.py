@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 
@@ -74,7 +75,15 @@ async def _load(server: uvicorn.Server, service: Service, uri: str) -> None:
         # What is there now stays: the collector does not look through it again, which would delay answers.
         gc.collect()
         gc.freeze()
+        _return_free_memory()
         service.loaded = loaded
         LOG.info(
             "Serving %s %s: %d users, %d items", loaded.name, loaded.version, loaded.model.users, loaded.model.items
         )
+
+
+def _return_free_memory() -> None:
+    """Give the memory that loading needed for a moment back to the system, where the C library is glibc."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
