@@ -82,7 +82,7 @@ def test_titles_and_ids_of_items_may_be_any_text(model: MadeModel, tmp_path: Pat
     changed = model._replace(items=[*odd, *model.items[6:]], titles=[*reversed(odd), *model.titles[6:]])
     found = loaded(write(changed, tmp_path / VERSION))
     assert [found.catalogue.items.row(item) for item in odd] == list(range(6))
-    everything = found.model.best([0], 40)[0]
+    everything = found.model.best([0], [40])[0]
     triples = json.loads(answers.triples(found.catalogue, everything))["response"]
     named = json.loads(answers.recommended(found.catalogue, "1", everything))["items"]
     rows = everything.rows.tolist()
@@ -256,7 +256,7 @@ def test_a_model_in_s3(s3: Any, served: Callable[[str], Loaded], copy: Path) -> 
     uri = f"s3://cirro/{prefix}"
     found = served(uri)
     assert (found.name, found.version) == ("movies", VERSION)
-    assert found.model.best([0], 3)[0].rows.tolist() == loaded(copy).model.best([0], 3)[0].rows.tolist()
+    assert found.model.best([0], [3])[0].rows.tolist() == loaded(copy).model.best([0], [3])[0].rows.tolist()
     s3.put_object(Bucket="cirro", Key=f"{prefix}/rated.safetensors", Body=b"other bytes")
     with pytest.raises(NotLoaded, match=rf"rated\.safetensors of the model {uri} has 11 bytes"):
         served(uri)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recommender_service.model import BLOCK_SCORES, Model, highest
 from recommender_service.prepare import model_arrays
+from recommender_service.together import Together
 
 from benchmarks.serving_model import MadeModel, made
 
@@ -89,7 +91,7 @@ def models(draw: st.DrawFn) -> MadeModel:
 def test_a_batch_gets_what_a_loop_over_the_model_gives(case: MadeModel, n: int, data: st.DataObject) -> None:
     """With ties in the order of the rows, without what the user has rated, and all that is left where n is larger."""
     users: Sequence[int] = data.draw(st.lists(st.integers(0, len(case.users) - 1), min_size=1, max_size=8))
-    answers = model_of(case).best(users, n)
+    answers = model_of(case).best(users, [n] * len(users))
     assert [listed(best) for best in answers] == [loop(case, user, n) for user in users]
 
 
@@ -105,19 +107,19 @@ def test_real_numbers_too() -> None:
     case = made(users=40, items=300, k=18, ratings=2_000)
     model = model_of(case)
     users = range(40)
-    alone = [listed(model.best([user], 25)[0]) for user in users]
+    alone = [listed(model.best([user], [25])[0]) for user in users]
     assert alone == [loop(case, user, 25) for user in users]
-    assert [listed(best) for best in model.best(users, 25)] == alone
+    assert [listed(best) for best in model.best(users, [25] * 40)] == alone
 
 
 def test_a_batch_of_more_than_one_product_is_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit of a product's memory changes no answer."""
     case = made(users=20, items=30, k=3, ratings=100)
     model = model_of(case)
-    whole = [listed(best) for best in model.best(range(20), 5)]
+    whole = [listed(best) for best in model.best(range(20), [5] * 20)]
     assert BLOCK_SCORES > 20 * 30
     monkeypatch.setattr("recommender_service.model.BLOCK_SCORES", 7 * 30)
-    assert [listed(best) for best in model.best(range(20), 5)] == whole
+    assert [listed(best) for best in model.best(range(20), [5] * 20)] == whole
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=60), st.data())
@@ -142,6 +144,33 @@ def test_the_highest_of_many(seed: int, n: int, different: int) -> None:
 def test_a_user_who_has_rated_all_gets_nothing() -> None:
     """An empty answer, and no error."""
     case = made(users=2, items=6, k=2, ratings=4)._replace(rated=[range(6), [1, 4]])
-    all_rated, some_rated = model_of(case).best([0, 1], 10)
+    all_rated, some_rated = model_of(case).best([0, 1], [10, 10])
     assert listed(all_rated) == []
     assert sorted(some_rated.rows.tolist()) == [0, 2, 3, 5]
+
+
+async def test_requests_of_one_moment_are_one_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each gets its own answer, of its own length; later ones are a further product."""
+    case = made(users=20, items=30, k=3, ratings=100)
+    model = model_of(case)
+    together = Together(model)
+    products: list[int] = []
+
+    def counted(users: Sequence[int], counts: Sequence[int]) -> Any:
+        products.append(len(users))
+        return Model._best_of_block(model, users, counts)
+
+    monkeypatch.setattr(model, "_best_of_block", counted)
+    answers = await asyncio.gather(*(together.best(user, user % 4) for user in range(20)))
+    assert [listed(best) for best in answers] == [loop(case, user, user % 4) for user in range(20)]
+    assert products == [20]
+    assert listed(await together.best(3, 2)) == loop(case, 3, 2)
+    assert products == [20, 1]
+
+
+async def test_an_error_reaches_each_request() -> None:
+    """None waits for ever."""
+    model = model_of(made(users=2, items=3, k=1, ratings=2))
+    together = Together(model)
+    found = await asyncio.gather(together.best(0, 1), together.best(99, 1), return_exceptions=True)
+    assert [type(each) for each in found] == [IndexError, IndexError]

@@ -138,7 +138,9 @@ def _add_recommendations(router: APIRouter, service: Service) -> None:
             return service.not_loaded()
         row = loaded.catalogue.users.row(asked.uid)
         if row is not None:
-            return Response(answers.triples(loaded.catalogue, loaded.model.best([row], asked.n)[0]), media_type=JSON)
+            return Response(
+                answers.triples(loaded.catalogue, await loaded.together.best(row, asked.n)), media_type=JSON
+            )
         if asked.popular:
             return Response(answers.popular_triples(loaded.catalogue, asked.n), media_type=JSON)
         return service.unknown_user(loaded, asked.uid)
@@ -158,7 +160,7 @@ def _add_recommendations(router: APIRouter, service: Service) -> None:
         user = request.path_params["user_id"]
         row = loaded.catalogue.users.row(user)
         if row is not None:
-            best = loaded.model.best([row], asked.n)[0]
+            best = await loaded.together.best(row, asked.n)
             return Response(answers.recommended(loaded.catalogue, user, best), media_type=JSON)
         if asked.popular:
             return Response(answers.popular(loaded.catalogue, user, asked.n), media_type=JSON)
@@ -179,7 +181,8 @@ def _add_batch(app: FastAPI, service: Service) -> None:
         catalogue = loaded.catalogue
         rows = [catalogue.users.row(str(user)) for user in batch.users]
         with one_at_a_time:
-            found = iter(loaded.model.best([row for row in rows if row is not None], batch.n))
+            known = [row for row in rows if row is not None]
+            found = iter(loaded.model.best(known, [batch.n] * len(known)))
             each = []
             for user, row in zip(batch.users, rows, strict=True):
                 if row is not None:

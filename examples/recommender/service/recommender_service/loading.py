@@ -13,6 +13,7 @@ import numpy as np
 
 from recommender_service.catalogue import Catalogue, Ids, Texts
 from recommender_service.model import Model
+from recommender_service.together import Together
 
 ARRAYS = (
     "vectors",
@@ -43,12 +44,14 @@ class Loaded(NamedTuple):
         version: Its version in the registry.
         model: Its arrays.
         catalogue: Its ids and titles.
+        together: Answers requests for single users.
     """
 
     name: str
     version: str
     model: Model
     catalogue: Catalogue
+    together: Together
 
 
 def version_of(uri: str) -> str:
@@ -84,10 +87,11 @@ def received(stream: bytes) -> Loaded:
     rest = io.BytesIO(stream)
     head = json.loads(rest.readline())
     arrays = {name: np.lib.format.read_array(rest, allow_pickle=False) for name in ARRAYS}
+    model = Model(*(arrays[name] for name in ("vectors", "factors", "offsets", "rated_start", "rated_items")))
     return Loaded(
         head["name"],
         head["version"],
-        Model(*(arrays[name] for name in ("vectors", "factors", "offsets", "rated_start", "rated_items"))),
+        model,
         Catalogue(
             users=Ids(arrays["user_keys"], arrays["user_rows"]),
             items=Ids(arrays["item_keys"], arrays["item_rows"]),
@@ -95,4 +99,5 @@ def received(stream: bytes) -> Loaded:
             texts=Texts(arrays["items"], arrays["items_starts"]),
             popular=arrays["popular"].tolist(),
         ),
+        Together(model),
     )

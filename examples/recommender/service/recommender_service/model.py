@@ -89,24 +89,24 @@ class Model:
         """How many items the model knows."""
         return self._factors.shape[1]
 
-    def best(self, users: Sequence[int], n: int) -> list[Best]:
+    def best(self, users: Sequence[int], counts: Sequence[int]) -> list[Best]:
         """The items with the highest scores, for each of some users, by one matrix product.
 
         Args:
             users: Rows of the users.
-            n: Items for each user; all that the user has not rated, where these are fewer.
+            counts: How many items each gets; all that the user has not rated, where these are fewer.
 
         Returns:
             An answer for each user, in their order. No item that the user has rated is in it.
         """
         at_once = max(1, BLOCK_SCORES // self.items)
-        blocks = [users[start : start + at_once] for start in range(0, len(users), at_once)]
-        return [best for block in blocks for best in self._best_of_block(block, n)]
+        blocks = [slice(start, start + at_once) for start in range(0, len(users), at_once)]
+        return [best for block in blocks for best in self._best_of_block(users[block], counts[block])]
 
-    def _best_of_block(self, users: Sequence[int], n: int) -> list[Best]:
+    def _best_of_block(self, users: Sequence[int], counts: Sequence[int]) -> list[Best]:
         vectors = self._vectors[users]
         products = vectors @ self._factors
-        return [self._best_not_rated(*each, n) for each in zip(users, vectors, products, strict=True)]
+        return [self._best_not_rated(*each) for each in zip(users, vectors, products, counts, strict=True)]
 
     def _best_not_rated(self, user: int, vector: FloatArray, products: FloatArray, n: int) -> Best:
         rated = self._rated_items[self._rated_start[user] : self._rated_start[user + 1]]
