@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from covalent_cirro.local.emulator.iam.serving_access import accesses
+from tests.unit.template_facts import IAM_ACTIONS
 
 SERVICE = "arn:aws:ecs:us-east-1:1:service/shop/web"
 BALANCER = "arn:aws:elasticloadbalancing:us-east-1:1:loadbalancer/app/shop/0a1b"
@@ -87,6 +88,18 @@ def test_a_call_needs_rights(service: str, name: str, given: dict[str, Any], nee
     found = accesses(service, name, given, arn)
     assert found is not None
     assert [(each.action, each.resource) for each in found] == needed
+
+
+@pytest.mark.parametrize(("service", "name", "given", "needed"), CALLS, ids=[each[1] for each in CALLS])
+def test_what_has_resource_types_is_what_the_reference_says(
+    service: str, name: str, given: dict[str, Any], needed: list[tuple[str, str]]
+) -> None:
+    """An action that AWS limits to resources is asked for on one, any other on ``*``."""
+    for action, resource in needed:
+        prefix, _, which = action.partition(":")
+        actions = {each.lower(): about for each, about in IAM_ACTIONS[prefix]["Actions"].items()}
+        types = actions[which.lower()].get("Resources", [])
+        assert bool(types) == (resource != "*"), f"{action} on {resource}; the reference has {types}"
 
 
 def test_a_cluster_can_be_a_condition() -> None:
