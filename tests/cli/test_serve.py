@@ -470,6 +470,7 @@ def test_an_update_that_does_not_get_healthy_goes_back(films: Result, cirro: Cir
     assert set(load.answers) == {"v1"}
     assert "was taken back by itself, and what it served before goes on" in failed.stderr
     assert "ECS Deployment Circuit Breaker was triggered" in failed.stderr
+    assert re.search(r"ECS said: .* deployment failed: tasks failed to start\.", failed.stderr)
     assert "no such weights" in failed.stderr
     assert get(url) == "v1"
     [seen] = json.loads(cirro("serve", "status", "--json").stdout)
