@@ -1,11 +1,12 @@
 """``cirro serve update`` while requests come in: a new model takes over, a broken one goes back, no answer fails.
 
-Service, load balancer and tasks are real; the service is the recommender's, and its tasks have the rights of their role
-only.
+Service, load balancer and tasks are real; the service is the recommender's. Tasks have the rights of their role only,
+and who calls ``cirro serve`` those that infra/README.md lists.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +19,13 @@ from covalent_cirro.aws.sessions import Access
 from covalent_cirro.cli import main
 from covalent_cirro.local.emulator import Emulator, Timing
 from covalent_cirro.local.emulator.attempts.runtime import ImageConfig
+from covalent_cirro.local.emulator.keys import Key
 from covalent_cirro.models.model_objects import BucketObjects
 from covalent_cirro.models.model_registry import ModelRegistry
 from tests import serving_steps
 from tests.access import variables
 from tests.serving_steps import Cirro, Done
+from tests.unit.test_serving_rights import POLICY
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -39,14 +42,9 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
 
 
 @pytest.fixture(scope="module")
-def called(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cirro]:
-    """Calls ``cirro`` in this process, with the emulator as its AWS."""
+def terminal(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
+    """This process as an administrator's terminal, with the emulator as its AWS."""
     folder = tmp_path_factory.mktemp("home")
-
-    def call(*arguments: object) -> Done:
-        done = CliRunner().invoke(main, [str(each) for each in arguments])
-        return Done(done.exit_code, done.stdout, done.output)
-
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("AWS_", "COVALENT_"))]:
             patch.delenv(name)
@@ -60,17 +58,38 @@ def called(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Iter
             "COVALENT_CONFIG_DIR": str(folder / "covalent"),
         }.items():
             patch.setenv(name, value)
-        yield call
+        yield patch
 
 
 @pytest.fixture(scope="module")
-def registry(called: Cirro, emulator: Emulator) -> ModelRegistry:
+def registry(terminal: pytest.MonkeyPatch, emulator: Emulator) -> ModelRegistry:
     """The models of a deployment."""
-    done = called("deploy", "--yes", "--parameter", "GpuSpotMaxVcpus=0", "--parameter", "GpuOnDemandMaxVcpus=0")
+    machines = ("--parameter", "GpuSpotMaxVcpus=0", "--parameter", "GpuOnDemandMaxVcpus=0")
+    done = CliRunner().invoke(main, ["deploy", "--yes", *machines])
     assert done.exit_code == 0, done.output
     found = deployment.outputs(emulator.client("cloudformation"), "cirro")
     access = Access(profile=None, credentials=None, region=None, endpoint_url=None)
     return ModelRegistry(BucketObjects(access, found["S3BucketName"]), found["S3BucketName"], f"{found['S3Prefix']}/")
+
+
+@pytest.fixture(scope="module")
+def called(terminal: pytest.MonkeyPatch, emulator: Emulator) -> Cirro:
+    """Calls ``cirro`` in this process, as a user who has the rights of infra/README.md and no others."""
+    iam = emulator.client("iam")
+    iam.create_user(UserName="ada")
+    arn = iam.create_policy(PolicyName="serving", PolicyDocument=json.dumps(POLICY))["Policy"]["Arn"]
+    iam.attach_user_policy(UserName="ada", PolicyArn=arn)
+    made = iam.create_access_key(UserName="ada")["AccessKey"]
+    key = Key(made["AccessKeyId"], made["SecretAccessKey"])
+
+    def call(*arguments: object) -> Done:
+        with terminal.context() as patch:
+            for name, value in variables(key).items():
+                patch.setenv(name, value)
+            done = CliRunner().invoke(main, [str(each) for each in arguments])
+        return Done(done.exit_code, done.stdout, done.output)
+
+    return call
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -237,6 +238,36 @@ def test_what_is_not_healthy_goes_back_by_itself(service: Service, word: str) ->
     assert service.physical_ids() == before
     assert service.described()["taskDefinition"] == before["TaskDefinition"]
     assert service.left()["task definitions"] == [before["TaskDefinition"]]
+
+
+def test_a_certificate_is_put_before_a_service_that_runs(service: Service, emulator: Emulator) -> None:
+    """Its listener for HTTP is changed in place, and redirects to the new one; and back again."""
+    assert service.deploy("well") == "CREATE_COMPLETE", service.failures()
+    before = service.physical_ids()
+    arn = emulator.client("acm").request_certificate(DomainName="example.org")["CertificateArn"]
+    changes = {each["LogicalResourceId"]: each for each in service.change_set("well", CertificateArn=arn)}
+    assert changes["HttpsListener"]["Action"] == "Add"
+    assert changes["HttpListener"]["Replacement"] == "False"
+    assert {each.get("Replacement", "False") for each in changes.values()} <= {"False", "Conditional"}
+    assert "TaskDefinition" not in changes
+    assert service.execute() == "UPDATE_COMPLETE", service.failures()
+    with pytest.raises(urllib.error.HTTPError) as redirected:
+        urllib.request.build_opener(_Unfollowed).open(service.outputs()["Url"].replace("https", "http"), timeout=30)
+    assert redirected.value.headers["Location"].startswith("https://")
+    with urllib.request.urlopen(
+        service.outputs()["Url"], timeout=30, context=ssl._create_unverified_context()
+    ) as answer:
+        assert answer.read() == b"well"
+    assert service.deploy("well") == "UPDATE_COMPLETE", service.failures()
+    assert service.physical_ids() == before
+    assert service.answer() == "well"
+
+
+class _Unfollowed(urllib.request.HTTPRedirectHandler):
+    """Redirects are errors."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Do not go there."""
 
 
 def test_a_service_that_never_runs_is_not_made(service: Service) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -50,6 +51,8 @@ class StackLocation(NamedTuple):
         return open_emulators.get(self.account).batch(self.region)
 
 
+log = logging.getLogger("covalent_cirro.local.emulator")
+
 _waits = threading.local()
 """``begin``: in a thread of `until_it_waits`, what to call when a resource begins to wait."""
 
@@ -69,6 +72,8 @@ def until_it_waits(work: Callable[[], None], name: str) -> None:
         try:
             work()
         except Exception as error:
+            if answer.is_set():
+                log.exception("%s: failed after its call was answered", name)
             failed.append(error)
         finally:
             answer.set()
