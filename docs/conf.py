@@ -64,6 +64,7 @@ docs/report
 docs/stored
 docs/checkpoints
 docs/search
+docs/serving
 docs/retries
 docs/reuse
 docs/resume
@@ -83,6 +84,7 @@ docs/security
 benchmarks/README
 benchmarks/RESULTS
 benchmarks/PEERS
+benchmarks/SERVING
 CHANGELOG
 ```
 
