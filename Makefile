@@ -28,7 +28,7 @@ PYTEST = PATH="$(abspath $(VENV))/tools:$$PATH" PYTHONDONTWRITEBYTECODE= $(BIN)/
 .NOTPARALLEL:
 # Folders of tests/, each of which can be run alone: `make test-unit`.
 PARTS = unit runner service emulator security plugin cli covalent faults images benchmarks aws
-.PHONY: help sweep pipeline search down status test $(PARTS:%=test-%) check docs bench bench-peers bench-serving faults install clean
+.PHONY: help sweep pipeline search serve down status test $(PARTS:%=test-%) check docs bench bench-peers bench-serving faults install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-13s %s\n", $$1, $$2 }'
@@ -57,10 +57,19 @@ search: $(VENV)/.search ## Search instead of a grid, on an emulated AWS, from no
 	@echo "Still running, so that you can look around in the UI; \`make down\` stops all of it and removes its data:"
 	@$(BIN)/cirro local status --state-dir $(STATE)
 
+serve: $(VENV)/.run ## Train a recommender as AWS Batch jobs on an emulated AWS, and register it; ARGS="--data ml-1m" goes to it
+	@$(BIN)/cirro local up --server --state-dir $(STATE)
+	@$(BIN)/cirro local exec --state-dir $(STATE) -- python examples/recommender/sweep.py $(ARGS)
+	@echo
+	@$(BIN)/cirro local exec --state-dir $(STATE) -- cirro models recommender
+	@echo
+	@echo "Still running, so that you can look around in the UI; \`make down\` stops all of it and removes its data:"
+	@$(BIN)/cirro local status --state-dir $(STATE)
+
 status: $(VENV)/.run ## Show what still runs
 	@$(BIN)/cirro local status --state-dir $(STATE)
 
-down: ## Stop what `make sweep`, `make pipeline` or `make search` left running, and remove its data
+down: ## Stop what `make sweep`, `pipeline`, `search` or `serve` left running, and remove its data
 	@if [ -x $(BIN)/cirro ]; then $(BIN)/cirro local down --state-dir $(STATE); else echo "nothing is installed"; fi
 
 test: $(VENV)/.dev $(VENV)/.tools ## Run all tests; ARGS="-k name" goes to pytest
@@ -112,17 +121,17 @@ $(VENV)/bin/python:
 # (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS, pip.conf) offer one: the CUDA build is several GB.
 $(VENV)/.run: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing (a few minutes the first time)"
-	@$(INSTALL) $(EDITABLE) '.[emulator,examples]'
+	@$(INSTALL) $(EDITABLE) '.[emulator,examples,models,serve]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "installing what tests and checks need"
-	@$(INSTALL) $(EDITABLE) '.[emulator,examples,search,serve,test,check,docs]'
+	@$(INSTALL) $(EDITABLE) '.[emulator,examples,models,search,serve,test,check,docs]'
 	@touch $@
 
 $(VENV)/.search: $(VENV)/.run
 	@echo "installing what a search needs"
-	@$(INSTALL) $(EDITABLE) '.[emulator,examples,search]'
+	@$(INSTALL) $(EDITABLE) '.[emulator,examples,models,search,serve]'
 	@touch $@
 
 # Command lines that tests run. Each is in an environment of its own: each wants another botocore than the rest.

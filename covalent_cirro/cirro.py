@@ -23,6 +23,7 @@ from covalent._shared_files.util_classes import RESULT_STATUS
 from covalent.executor.base import AsyncBaseExecutor
 
 from covalent_cirro import settings as options_table
+from covalent_cirro.covalent_server import redispatches
 from covalent_cirro.electron.errors_for_covalent import as_cirro_error
 from covalent_cirro.electron.stock_methods import StockMethods
 from covalent_cirro.errors import CirroError
@@ -116,6 +117,8 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
     """
 
     SUPPORTS_MANAGED_EXECUTION = True
+
+    _redispatch_of: str | None = None
 
     # A plain attribute, since the stock class has a property that changes the process's environment.
     s3_bucket_name: str | None = None
@@ -223,6 +226,9 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
         for name, value in (object_dict.get("attributes") or {} if object_dict else {}).items():
             if name in panel.KEYS:
                 continue  # what the UI shows of an electron's job is in the same JSON
+            if name == redispatches.ATTRIBUTE:
+                self._redispatch_of = value
+                continue
             if name not in options_table.BY_NAME and name not in _COVALENT_ATTRIBUTES:
                 log.warning("The client's executor has %r, which is no option of this version; ignored", name)
             elif value is not None:
@@ -250,7 +256,9 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
         from covalent_cirro.electron import send as submission
         from covalent_cirro.electron.launches import Launch
 
-        self._launch = Launch(task_group_metadata["dispatch_id"], task_group_metadata["node_ids"])
+        self._launch = Launch(
+            task_group_metadata["dispatch_id"], task_group_metadata["node_ids"], redispatch_of=self._redispatch_of
+        )
         try:
             sent = await as_cirro_error(submission.send(self._launch, self.settings, task_specs, self._keep_handle))
             return handover.dump_sent(sent)

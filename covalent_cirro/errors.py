@@ -150,3 +150,7 @@ class StoredError(CirroError):
 
 class SearchError(CirroError):
     """A search cannot begin, or cannot go on."""
+
+
+class ModelError(CirroError):
+    """A model cannot be registered, or there is no such model, version or file."""

@@ -26,10 +26,10 @@ from covalent_cirro import CirroBatchExecutor, checkpoint, search, trial
 
 TRIALS = 40
 AT_ONCE = 8
-EPOCHS = 4
+EPOCHS = 5
 REPORTS_AN_EPOCH = 4
 SPACE = {
-    "channels": IntDistribution(32, 128, log=True),
+    "channels": IntDistribution(96, 256, log=True),
     "learning_rate": FloatDistribution(3e-4, 3e-2, log=True),
     "dropout": FloatDistribution(0.0, 0.5),
 }

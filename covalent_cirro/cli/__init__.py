@@ -27,6 +27,7 @@ SUMMARIES = {
     "jobs": "List electrons' jobs: first those that run, then those that wait, then those that have ended.",
     "local": "Run an emulated AWS on this machine, and a Covalent server that uses it.",
     "logs": "Show what an electron printed: its stdout on stdout, its stderr on stderr.",
+    "models": "List the models of a deployment; with NAME, the versions of one.",
     "report": "Write what a dispatch used and cost, as one HTML page.",
     "resume": "Go on with dispatches that a Covalent server left unfinished; without DISPATCH, with all of them.",
     "run": "Dispatch a lattice, and show its electrons until the dispatch has ended.",

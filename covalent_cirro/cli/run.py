@@ -19,8 +19,6 @@ from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.errors import CirroError, HostError, SettingsError
 from covalent_cirro.history.names import SHORT, Wanted
 from covalent_cirro.jobs.formatting import counted, sentences, usd
-from covalent_cirro.jobs.reuse_texts import REUSED
-from covalent_cirro.jobs.states import CANCELLED, JobState
 
 if TYPE_CHECKING:
     from covalent_cirro.history.account import Account
@@ -69,6 +67,7 @@ def run(
     from covalent_cirro.history.account import open_account
     from covalent_cirro.history.board import Board
     from covalent_cirro.history.electron_list import counts, row_document, why_not_reused
+    from covalent_cirro.jobs.reuse_texts import REUSED
 
     if client.asks_for_help(arguments):
         _show_help(lattice)
@@ -190,6 +189,7 @@ def _show_end(dispatch_id: str, status: str, rows: list[Row], cost: str, lattice
     """Show how a dispatch ended: its result, or why there is none; its cost; and what to type next."""
     from covalent_cirro.covalent_server import client
     from covalent_cirro.history.electron_list import items_without_result
+    from covalent_cirro.jobs.states import CANCELLED, JobState
 
     def told(row: Row, why: str) -> str:
         return f"{row.electron}: {why} (`cirro show {row.dispatch_id[:SHORT]}:{row.node_id}`)"

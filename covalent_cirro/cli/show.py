@@ -12,12 +12,11 @@ from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.history.names import Wanted
-from covalent_cirro.jobs import arguments, image_modules
 from covalent_cirro.jobs.formatting import MIB, duration, elapsed, memory, moment, usd
-from covalent_cirro.jobs.states import CANCELLED
 
 if TYPE_CHECKING:
     from covalent_cirro.contract.protocol import Usage
+    from covalent_cirro.contract.reports import Point
     from covalent_cirro.history.map_jobs import MapJob
     from covalent_cirro.history.report import Report
     from covalent_cirro.history.saved_checkpoints import SavedCheckpoint
@@ -33,7 +32,7 @@ def show(target: Target, electron: Wanted, as_json: bool) -> None:
 
     The facts are from AWS Batch, as long as it knows the job, and from S3. Needs no Covalent server.
     """
-    from covalent_cirro.history import find, map_items, map_jobs, saved_checkpoints
+    from covalent_cirro.history import find, map_items, map_jobs, reported, saved_checkpoints
     from covalent_cirro.history.account import open_account
     from covalent_cirro.history.instances import Instances
     from covalent_cirro.history.map_jobs import MapJob
@@ -54,24 +53,31 @@ def show(target: Target, electron: Wanted, as_json: bool) -> None:
             found, account.settings, site, turn=turn, hosts=hosts, items=None if of_map is None else of_map.counts
         )
         saved = saved_checkpoints.latest(account, found)
+        points = reported.of_electron(account, story.lattice, story.dispatch_id, story.node_id)
         cost = of_electron(account, found)
     if instances.problem:
         render.note(instances.problem)
     if as_json:
         checkpoint = None if saved is None else saved._asdict()
         jobs = [each._asdict() for each in children]
-        told = {**document(story), "map_jobs": jobs, "checkpoint": checkpoint, "cost": cost_document(cost)}
-        render.document(told)
+        values = [point._asdict() for point in points]
+        found_besides = {"map_jobs": jobs, "reported": values, "checkpoint": checkpoint, "cost": cost_document(cost)}
+        render.document({**document(story), **found_besides})
     else:
-        _show(story, saved, cost, time.time(), children)
+        _show(story, points, saved, cost, time.time(), children)
 
 
 def _show(
-    story: Story, saved: SavedCheckpoint | None, cost: Report, now: float, children: Sequence[MapJob] = ()
+    story: Story,
+    points: Sequence[Point],
+    saved: SavedCheckpoint | None,
+    cost: Report,
+    now: float,
+    children: Sequence[MapJob] = (),
 ) -> None:
     of = f" of {story.lattice}" if story.lattice else ""
     render.heading(f"{story.electron}{of}, {story.dispatch_id}:{story.node_id}")
-    render.facts(_facts(story, saved, cost))
+    render.facts(_facts(story, points, saved, cost))
     if children:
         _show_jobs(children)
     if story.periods:
@@ -201,7 +207,11 @@ def _checkpoint(saved: SavedCheckpoint | None) -> str:
     return f"{moment(saved.saved_at)}, {files}, {memory(saved.stored_bytes / MIB)}: {saved.uri}"
 
 
-def _facts(story: Story, saved: SavedCheckpoint | None, cost: Report) -> Iterator[tuple[str, str]]:
+def _facts(
+    story: Story, points: Sequence[Point], saved: SavedCheckpoint | None, cost: Report
+) -> Iterator[tuple[str, str]]:
+    from covalent_cirro.jobs import arguments, image_modules, learning_curves
+
     rows: tuple[tuple[str, Any], ...] = (
         ("called with", arguments.line(story.arguments, arguments.WHOLE_CHARS)),
         ("state", _state(story)),
@@ -213,6 +223,7 @@ def _facts(story: Story, saved: SavedCheckpoint | None, cost: Report) -> Iterato
         ("to do", story.advice),
         ("asked for", _asked(story)),
         ("used", _used(story.usage, story.vcpus)),
+        ("reported", learning_curves.line(points)),
         ("cost", _cost(cost)),
         ("checkpoint", _checkpoint(saved)),
         ("queue", story.queue),
@@ -229,6 +240,8 @@ def _facts(story: Story, saved: SavedCheckpoint | None, cost: Report) -> Iterato
 
 
 def _state(story: Story) -> str:
+    from covalent_cirro.jobs.states import CANCELLED
+
     end = "" if story.state == CANCELLED else story.end
     return story.state + (f" ({end.replace('_', ' ')})" if end else "")
 

@@ -25,14 +25,16 @@ class Launch:
     Attributes:
         dispatch_id: The dispatch.
         node_ids: The electrons of the task group.
+        redispatch_of: The dispatch that this one repeats and whose results it may reuse; `None`: there is none.
         job_id: Batch job id; `None` until the job is submitted.
         on_cancel: Called when the task group is cancelled; kills the process of Covalent's own nodes.
         again: An earlier server may have sent the task group: its job, results or call are looked for.
     """
 
-    def __init__(self, dispatch_id: str, node_ids: Sequence[int]) -> None:
+    def __init__(self, dispatch_id: str, node_ids: Sequence[int], *, redispatch_of: str | None = None) -> None:
         self.dispatch_id = dispatch_id
         self.node_ids = list(node_ids)
+        self.redispatch_of = redispatch_of
         self.job_id: str | None = None
         self.on_cancel: Callable[[], None] | None = None
         self.again = any((dispatch_id, node_id) in _expected for node_id in node_ids)

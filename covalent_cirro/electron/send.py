@@ -130,10 +130,13 @@ async def send_job(
             )
 
         prepared = None
-        earlier = taking.earlier_of(engine, settings) if begun is None else None
-        if earlier is not None:
+        earlier = None
+        if begun is None:
+            # Covalent itself reuses whole electrons of the dispatch that is repeated, but no items.
+            repeated = launch.redispatch_of if plan is not None else None
             # Before anything is stored: an error in the id of the earlier dispatch costs nothing then.
-            await launch.unless_cancelled(earlier.load())
+            earlier = await launch.unless_cancelled(taking.earlier_of(engine, settings, repeated))
+        if earlier is not None:
             reused = await launch.unless_cancelled(
                 taking.reuse(engine, settings, earlier, plan, prepare, group.lattice)
             )

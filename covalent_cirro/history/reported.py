@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from covalent_cirro.contract import reports
-from covalent_cirro.contract.reports import Curve
+from covalent_cirro.contract.reports import Curve, Point
 from covalent_cirro.history.account import Account
 
 
@@ -16,6 +16,12 @@ def of_dispatch(account: Account, lattice: str, dispatch_id: str) -> list[Curve]
         dispatch_id: The whole id.
     """
     return _listed(account, reports.base(account.settings.key_prefix, lattice or "-", dispatch_id))
+
+
+def of_electron(account: Account, lattice: str, dispatch_id: str, node_id: int) -> tuple[Point, ...]:
+    """What an electron has reported, in the order of items and steps; arguments as of `of_dispatch`."""
+    curves = _listed(account, reports.base(account.settings.key_prefix, lattice or "-", dispatch_id, node_id))
+    return curves[0].points if curves else ()
 
 
 def of_lattices(account: Account, beginning: str, first: str) -> list[Curve]:

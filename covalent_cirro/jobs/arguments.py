@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from covalent_cirro.contract.limits import ARGUMENT_CHARS, ARGUMENT_NAME_CHARS, MAX_ARGUMENTS
-from covalent_cirro.contract.protocol import Arguments
+
+if TYPE_CHECKING:
+    from covalent_cirro.contract.protocol import Arguments
 
 TEXT_BYTES = 4096
 """Bytes of the text of an argument that are looked at."""

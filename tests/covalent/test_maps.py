@@ -103,10 +103,41 @@ def test_only_the_items_that_were_edited_are_computed(stack: Stack) -> None:
     assert computed == ["computes 100", "computes 200"]
     shown = " ".join(cirro(stack, "show", f"{after.dispatch_id}:{again_id}").split())
     assert f"9 of 11 items reused from {before.dispatch_id}:{node_id}" in shown
+    assert cirro(stack, "logs", f"{after.dispatch_id}:{again_id}[9]").splitlines() == computed, "of the job of item 9"
     script = "import sys, covalent_cirro; print(dict(covalent_cirro.partial(sys.argv[1], int(sys.argv[2]))))"
     command = [sys.executable, "-c", script, after.dispatch_id, str(again_id)]
     done = subprocess.run(command, env=stack.environment, capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == str(dict(enumerate(after.result)))
+
+
+def test_a_redispatch_computes_only_the_items_that_were_edited_or_failed(stack: Stack) -> None:
+    """Where it may reuse results; Covalent itself reuses whole electrons only."""
+
+    def inverse(x: int) -> float:
+        print("computes", x)
+        return 1 / x
+
+    def flow(xs: list[int]) -> Any:
+        executor = CirroBatchExecutor(vcpu=1, memory=0.5, array_size=3)
+        return mapped("x")(ct.electron(inverse, executor=executor))(xs)
+
+    def computed(dispatch_id: str) -> tuple[Any, list[str]]:
+        result = ct.get_result(dispatch_id, wait=True)
+        (node,) = [each for each in result.get_all_node_results() if each["node_name"] == "inverse"]
+        lines = (node["stdout"] or "").splitlines()
+        return result, [line.removeprefix("computes ") for line in lines if line.startswith("computes")]
+
+    first, _ = computed(ct.dispatch(ct.lattice(flow))([1, 2, 4, 5]))
+    assert first.result == [1.0, 0.5, 0.25, 0.2]
+    edited, items = computed(ct.redispatch(first.dispatch_id, reuse_previous_results=True)([0, 1, 2, 8, 5]))
+    assert str(edited.status) == "FAILED"
+    assert sorted(items) == ["0", "8"]
+    same, items = computed(ct.redispatch(edited.dispatch_id, reuse_previous_results=True)())
+    assert str(same.status) == "FAILED"
+    assert items == ["0"], "what failed, and not what succeeded in a map that failed"
+    anew, items = computed(ct.redispatch(same.dispatch_id)([1, 2]))
+    assert anew.result == [1.0, 0.5]
+    assert items == ["1", "2"], "nothing is reused where that was not asked for"
 
 
 def test_the_errors_of_items_are_in_the_error_of_the_electron(stack: Stack) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -151,6 +155,69 @@ def test_a_search_that_was_killed_goes_on(stack: Any, script: Path, tmp_path: Pa
     found = study_of(tmp_path).trials
     assert [each.state for each in found] == [TrialState.COMPLETE] * 5
     assert len(computed.read_text().splitlines()) == 5
+
+
+def test_ctrl_c_asks_what_becomes_of_the_trials(stack: Any, script: Path, tmp_path: Path) -> None:
+    """On a terminal. Those that are stopped are told as failed, and their jobs end."""
+    (tmp_path / "hold").touch()
+    command = [sys.executable, str(script), str(tmp_path), "5", "good"]
+    master, terminal = pty.openpty()
+    process = subprocess.Popen(command, env=stack.environment, stdin=terminal, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    shown = bytearray()
+
+    def reads() -> bytearray:
+        while select.select([master], [], [], 0)[0]:
+            shown.extend(os.read(master, 65536))
+        return shown
+
+    try:
+        computed = tmp_path / "computed"
+        until(lambda: reads() is shown and computed.exists() and len(computed.read_text().splitlines()) == 3)
+        process.send_signal(signal.SIGINT)
+        until(lambda: b"What becomes of the trials in flight?" in reads())
+        os.write(master, b"stop\n")
+        with contextlib.suppress(OSError):  # what Linux says where the other side of a terminal is closed
+            until(lambda: reads() is shown and process.poll() is not None)
+        assert process.wait(60) != 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+    found = study_of(tmp_path).trials
+    assert [each.state for each in found] == [TrialState.FAIL] * 3
+    assert ["cancelled" in each.user_attrs["cirro:why"] for each in found] == [True] * 3, found
+    jobs = json.loads(stack.cirro("jobs", "--all", "--json"))["jobs"]
+    of_search = {each.user_attrs["cirro:dispatch"] for each in found}
+    assert {job["state"] for job in jobs if job["dispatch_id"] in of_search} <= {"FAILED", "CANCELLED"}
+
+
+def test_a_search_is_watched_from_another_terminal(stack: Any, script: Path, tmp_path: Path) -> None:
+    """Its table is brought up to date until Ctrl-C; then pictures are drawn, if they were asked for."""
+    done = stack.script(script, tmp_path, "2", "good")
+    assert done.returncode == 0, done.stderr
+    storage = f"sqlite:///{tmp_path}/study.db"
+    drawn = tmp_path / "drawn"
+    command = ["search", "parabola", "--storage", storage, "--watch", "--pictures", str(drawn)]
+    watching = subprocess.Popen(
+        [sys.executable, "-c", "from covalent_cirro.cli import main; main()", *command],
+        env=stack.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert watching.stdout is not None
+    try:
+        seen = watching.stdout.readline()
+        while b"2 complete" not in seen:
+            line = watching.stdout.readline()
+            assert line, seen
+            seen += line
+        watching.send_signal(signal.SIGINT)
+        watching.communicate(timeout=120)
+    finally:
+        watching.kill()
+    assert watching.returncode == 0
+    assert (drawn / "history.png").exists()
 
 
 @pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")

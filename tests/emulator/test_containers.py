@@ -28,7 +28,8 @@ from covalent_cirro.local.emulator.attempts.container_runtime import LABEL, Cont
 from covalent_cirro.local.emulator.attempts.runtime import OUT_OF_MEMORY, AttemptSpec
 from covalent_cirro.local.local_stack import LocalStack
 from tests.access import PROFILE, credentials_file
-from tests.emulator.conftest import SCALE, Aws
+from tests.emulator.conftest import SCALE, Aws, poll
+from tests.emulator.web_services import PROGRAM, Web, load
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 """Of the image too: another minor version does not read what this one pickled."""
@@ -152,6 +153,24 @@ def test_a_job_runs_in_its_image(batch: Aws) -> None:
     assert job["statusReason"] == "Essential container in task exited"
     assert "reason" not in job["container"]
     assert sorted(batch.log(job)) == sorted(["hi", "blue in /home/cirro", job["jobId"], "1000"])
+
+
+@needs_engine
+def test_a_service_runs_in_its_image(batch: Aws) -> None:
+    """Its tasks answer behind a balancer, and an update replaces them without a failed answer."""
+    web = Web(batch)
+    container = {"image": IMAGE, "entryPoint": ["python", "-c"], "command": [PROGRAM]}
+    web.create(web.define(container=container))
+    web.settle()
+    with load(web.address) as answers:
+        web.update(taskDefinition=web.define("2", container=container))
+        web.settle()
+        seen = len(answers)
+        poll(lambda: len(answers) > seen + 20, "answers after the update")
+    assert {status for status, _ in answers} == {200}
+    assert {version for _, version in answers[seen + 5 :]} == {"2"}
+    assert {each["containers"][0]["exitCode"] for each in web.tasks("STOPPED")} == {0}
+    web.delete()
 
 
 @needs_engine

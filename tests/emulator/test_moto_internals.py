@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[2]
 INSTALL_ALL = """
 from covalent_cirro.local.emulator.moto_internals import loading
 from covalent_cirro.local.emulator.moto_internals import (
-    moto_cloudformation, moto_ec2, moto_ecr, moto_events, moto_iam, moto_s3
+    moto_cloudformation, moto_cloudwatch, moto_ec2, moto_ecr, moto_elb, moto_events, moto_iam, moto_s3
 )
-modules = moto_cloudformation, moto_ec2, moto_ecr, moto_events, moto_iam, moto_s3
+modules = moto_cloudformation, moto_cloudwatch, moto_ec2, moto_ecr, moto_elb, moto_events, moto_iam, moto_s3
 for each in (*modules, *modules):
     each.install()
 print(*loading.replaced, sep="\\n")
@@ -49,6 +49,8 @@ moto.cloudformation.responses.CloudFormationResponse.create_stack
 moto.cloudformation.responses.CloudFormationResponse.delete_change_set
 moto.cloudformation.responses.CloudFormationResponse.describe_change_set
 moto.cloudformation.responses.CloudFormationResponse.execute_change_set
+moto.cloudwatch.models.Dimension.__lt__
+moto.cloudwatch.models.Statistics.get_statistics_for_type
 moto.ec2.models.instance_types.InstanceTypeBackend.describe_instance_types
 moto.ec2.models.instance_types.InstanceTypeOfferingBackend.describe_instance_type_offerings
 moto.ecr.models.ECRBackend.delete_repository
@@ -66,6 +68,13 @@ moto.ecr.responses.ECRResponse.initiate_layer_upload
 moto.ecr.responses.ECRResponse.list_images
 moto.ecr.responses.ECRResponse.put_image
 moto.ecr.responses.ECRResponse.upload_layer_part
+moto.elbv2.models.ELBv2Backend.create_load_balancer
+moto.elbv2.models.ELBv2Backend.create_rule
+moto.elbv2.models.ELBv2Backend.delete_load_balancer
+moto.elbv2.models.ELBv2Backend.delete_target_group
+moto.elbv2.models.ELBv2Backend.deregister_targets
+moto.elbv2.models.ELBv2Backend.describe_target_health
+moto.elbv2.models.ELBv2Backend.register_targets
 moto.events.utils.EventTemplateParser.parse
 moto.iam.policy_validation.BaseIAMPolicyValidator._validate_version
 moto.s3.models.FakeBucket.get_permission

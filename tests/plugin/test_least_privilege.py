@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cloudpickle
+import numpy as np
 import pytest
 import yaml
 from botocore.config import Config
@@ -24,21 +25,23 @@ from botocore.exceptions import ClientError
 from click.testing import CliRunner
 from covalent._shared_files import TaskRuntimeError
 
-from covalent_cirro import CirroBatchExecutor, deployment
+from covalent_cirro import CirroBatchExecutor, deployment, models
 from covalent_cirro.aws.clients import Clients
 from covalent_cirro.aws.prices import Prices
 from covalent_cirro.aws.sessions import access_of
 from covalent_cirro.cli import main
 from covalent_cirro.contract.places import blob_key
 from covalent_cirro.contract.protocol import LABEL_PYTHON
+from covalent_cirro.deployment.doctor.account_facts import write_probe
 from covalent_cirro.deployment.stacks import settings_from_outputs
 from covalent_cirro.electron.engine.engine import engine_of, retire
-from covalent_cirro.errors import AccessDenied, ImageError, PollFailed
+from covalent_cirro.errors import AccessDenied, ImageError, ModelError, PollFailed
 from covalent_cirro.history import find
 from covalent_cirro.history.account import Account as History
 from covalent_cirro.history.instances import Instances
 from covalent_cirro.history.records import parse_record
 from covalent_cirro.local.emulator import Emulator, Timing
+from covalent_cirro.models import model_version
 from tests import last_words
 from tests.last_words import take_the_runner_along
 from tests.pushed_images import Pushes
@@ -284,6 +287,20 @@ async def test_an_old_blob_is_renewed(account: Account, executor: Make) -> None:
     assert not await store.renew(settings.s3_bucket_name, gone)
 
 
+def test_a_submitter_registers_models(executor: Make) -> None:
+    """And goes back to an earlier version; reading and listing take no more."""
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    first, second = (
+        models.register("layers", {"weight": np.zeros(size)}, files={"notes": b"x"}, executor=executor())
+        for size in (1, 2)
+    )
+    assert models.point("layers", first.version, executor=executor()) == models.current("layers", executor=executor())
+    assert sorted(models.versions("layers", executor=executor())) == sorted([first, second])
+    assert models.read("layers", second.version, "notes", executor=executor()) == b"x"
+    with pytest.raises(ModelError, match="no such model"):
+        models.current("another", executor=executor())
+
+
 # --- no statement is idle ------------------------------------------------------------------------------------------
 
 
@@ -391,6 +408,12 @@ async def _reads_prices(account: Account, executor: Make) -> None:
     assert history.price("m6i.large", "", now, now) is not None
 
 
+async def _tries_to_write(account: Account, executor: Make) -> None:
+    """As `cirro doctor` does: what it writes, it deletes."""
+    settings = executor().settings
+    write_probe(Clients(access_of(settings)), settings.s3_bucket_name, settings.key_prefix)
+
+
 def pushed(account: Account, **labels: str) -> str:
     """The URI of a new image in the deployment's repository."""
     uri, tag = account.outputs["ImageRepository"], str(uuid.uuid4())
@@ -408,10 +431,10 @@ SUBMITTER: dict[str, tuple[Uses, str]] = {
     "WatchJobs": (_runs, "batch:DescribeJob"),
     "SeePlacesInQueues": (_explains_waits, "batch:GetJobQueueSnapshot"),
     "SeeMachines": (_sees_machines, "ecs:DescribeContainerInstances"),
-    "SeeInstanceTypes": (_explains_waits, "ec2:DescribeInstanceTypes"),
-    "ReadPrices": (_reads_prices, "pricing:GetProducts"),
+    "ReadTypesAndPrices": (_reads_prices, "pricing:GetProducts"),
     "PassTheTwoRolesToJobs": (_runs, "iam:PassRole"),
     "Data": (_runs, "s3:PutObject"),
+    "DeleteProbe": (_tries_to_write, "s3:DeleteObject"),
     "TellMissingFromDenied": (_finds_calls, "s3:ListBucket"),
     "ReadLogs": (_reads_logs, "logs:GetLogEvents"),
     "ReadImageLabels": (_reads_labels, "ecr:BatchGetImage"),
@@ -671,6 +694,12 @@ def attempts(bucket: str, call_key: str, definition: str, queue: str) -> dict[st
         "write a new outcome": lambda: s3.put_object(Key=call_key.replace("call.json", "outcome.json"), **new),
         "submit": lambda: batch.submit_job(jobName="j", jobQueue=queue, jobDefinition=definition),
         "watch": lambda: batch.describe_jobs(jobs=["x"]),
+        "register a model": lambda: s3.put_object(
+            Key=call_key.partition("/jobs/")[0] + "/models/m/20261130T081500Z-0a1b2c3d/model.json", **new
+        ),
+        "make a version current": lambda: s3.put_object(
+            Key=call_key.partition("/jobs/")[0] + "/models/m/current.json", **new
+        ),
         "write a call": lambda: s3.put_object(Key=call_key, **body),
         "write outside": lambda: s3.put_object(Key="other/x", **body),
         "read outside": lambda: s3.get_object(Bucket=bucket, Key="other/secret"),
@@ -701,6 +730,8 @@ async def test_what_an_electron_may_not_do(account: Account, executor: Make) -> 
         "write a new outcome": "it may",  # its own jobs must; whose it is, its code says (test_forged_outcomes.py)
         "submit": "batch:SubmitJob",
         "watch": "batch:DescribeJobs",
+        "register a model": "s3:PutObject",
+        "make a version current": "s3:PutObject",
         "write a call": "s3:PutObject",
         "write outside": "s3:PutObject",
         "read outside": "s3:GetObject",
@@ -734,6 +765,11 @@ def test_what_the_submitter_may_not_do(account: Account) -> None:
         ),
     )["Role"]["Arn"]
     account.admin("s3").put_object(Bucket=bucket, Key="other/secret", Body=b"secret")
+    prefix = f"{account.outputs['S3Prefix']}/"
+    model = model_version.file_key(prefix, "m", "20261130T081500Z-0a1b2c3d", model_version.DOCUMENT)
+    pointer = model_version.pointer_key(prefix, "m")
+    for key in (model, pointer):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"{}", IfNoneMatch="*")
     group = account.outputs["BatchJobLogGroupName"]
     submit = {"jobName": "j", "jobQueue": mine, "jobDefinition": "cirro-mine"}
     register = batch.register_job_definition
@@ -756,6 +792,9 @@ def test_what_the_submitter_may_not_do(account: Account) -> None:
         "s3:ListBucket outside": lambda: s3.list_objects_v2(Bucket=bucket, Prefix="other/"),
         "s3:DeleteBucket": lambda: s3.delete_bucket(Bucket=bucket),
         "s3:PutBucketPolicy": lambda: s3.put_bucket_policy(Bucket=bucket, Policy="{}"),
+        "s3:PutObject over a model": lambda: s3.put_object(Bucket=bucket, Key=model, Body=b""),
+        "s3:DeleteObject a model": lambda: s3.delete_object(Bucket=bucket, Key=model),
+        "s3:PutObject over a pointer": lambda: s3.put_object(Bucket=bucket, Key=pointer, Body=b""),
         "logs:GetLogEvents of others": lambda: account.submitter("logs").get_log_events(
             logGroupName=f"{group}x", logStreamName="x"
         ),

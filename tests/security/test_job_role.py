@@ -16,6 +16,7 @@ from covalent_cirro.contract.places import blob_key, location
 from covalent_cirro.contract.reports import Point
 from covalent_cirro.local.emulator.iam import policies
 from covalent_cirro.local.emulator.iam.policies import Access, Principal
+from covalent_cirro.models import model_version
 from tests.unit.template_facts import TEMPLATES
 
 BUCKET = "bucket"
@@ -50,6 +51,8 @@ MAY_NOT_WRITE = {
     "what is not under the prefix": "other/jobs/d/5/018f5e2b7c00c0ffee01/outcome.json",
     "a call among what electrons report": f"{PREFIX}reports/jobs/dispatch/5/018f5e2b7c00c0ffee01/call.json",
     "what is not under jobs": f"{PREFIX}outcome.json",
+    "a file of a model": model_version.file_key(PREFIX, "m", "20261130T081500Z-0a1b2c3d", "weights.safetensors"),
+    "the current version of a model": model_version.pointer_key(PREFIX, "m"),
 }
 
 

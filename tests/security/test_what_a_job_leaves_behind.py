@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,19 @@ while not os.path.exists(sys.argv[1]):
 DETACHES = "os.closerange(0, 3)"
 
 
+EMULATOR = """
+import sys, time
+from pathlib import Path
+from covalent_cirro.local.emulator.attempts.process_runtime import ProcessRuntime
+from covalent_cirro.local.emulator.attempts.runtime import AttemptSpec
+
+job = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+spec = AttemptSpec("task", "image", ["python", "-c", job], {}, 512)
+ProcessRuntime(Path(sys.argv[1])).start(spec, lambda data: print(data.decode(), end="", flush=True))
+time.sleep(600)
+"""
+
+
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
     """An emulator with short times."""
@@ -46,6 +60,18 @@ def daemon(aws: Aws, told: Path, *, end: str = "", detach: str = DETACHES) -> tu
     job_id = aws.submit("python", "-c", script, str(told))
     poll(told.exists, "the daemon")
     return job_id, int(told.read_text())
+
+
+def test_a_job_ends_with_an_emulator_that_is_killed(tmp_path: Path) -> None:
+    """A service would serve for ever."""
+    with subprocess.Popen(
+        [sys.executable, "-c", EMULATOR, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as emulator:
+        assert emulator.stdout is not None
+        pid = int(emulator.stdout.readline())
+        assert alive(pid)
+        emulator.kill()
+    poll(lambda: not alive(pid), "the job has ended")
 
 
 @pytest.mark.parametrize("detach", [DETACHES, ""], ids=["detached", "with the job's output"])

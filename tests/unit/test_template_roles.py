@@ -15,6 +15,7 @@ from covalent_cirro import settings
 from covalent_cirro.contract import log_parts, places
 from covalent_cirro.electron import send
 from covalent_cirro.jobs.tags import DISPATCH_TAG
+from covalent_cirro.models import model_version
 from tests.unit.template_facts import IAM_ACTIONS, TEMPLATES, as_list
 
 TEMPLATE = TEMPLATES["roles"]
@@ -259,6 +260,18 @@ def test_submitter_can_do_all_that_the_executor_does() -> None:
         "s3:ListBucket",
         "logs:GetLogEvents",
     }
+
+
+def test_models_are_registered_by_submitters_and_deleted_by_neither() -> None:
+    """A job reads them, so that an electron can go on from one; it registers none, and moves no pointer."""
+    file = model_version.file_key("cirro/", "m", "20261130T081500Z-0a1b2c3d", "weights.safetensors")
+    for key in (file, model_version.pointer_key("cirro/", "m")):
+        assert allows_key("SubmitterPolicy", "s3:PutObject", key)
+        assert allows_key("SubmitterPolicy", "s3:GetObject", key)
+        assert allows_key("JobRole", "s3:GetObject", key)
+        assert not allows_key("JobRole", "s3:PutObject", key)
+        assert not allows_key("JobRole", "s3:DeleteObject", key)
+        assert not allows_key("SubmitterPolicy", "s3:DeleteObject", key)
 
 
 @pytest.mark.parametrize("holder", ["JobRole", "SubmitterPolicy"])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import json
+from typing import Any
 
 import pytest
 
 from covalent_cirro.aws import blob_objects
 from covalent_cirro.contract import places, reports
+from covalent_cirro.models import model_version
 from tests.unit.template_facts import TEMPLATES
 
 STORAGE = TEMPLATES["storage"]
@@ -60,6 +62,38 @@ def test_what_a_job_tells_of_its_end_is_written_once() -> None:
     for job in (where, where.child(7)):
         for key in (job.outcome_key, job.attempt_key("f" * 32, 2), job.chunk_key("01-000000-000005-000000.json")):
             assert any(fnmatch.fnmatchcase(key, each) for each in patterns), key
+
+
+def test_models_do_not_expire() -> None:
+    """No rule takes a registered model."""
+    rules = STORAGE.properties("Bucket")["LifecycleConfiguration"]["Rules"]
+    key = model_version.file_key("cirro/", "m", "20261130T081500Z-0a1b2c3d", "weights.safetensors")
+    starts = [rule["Prefix"]["Fn::Sub"].replace("${S3Prefix}", "cirro") for rule in rules if "Prefix" in rule]
+    assert len(starts) == 3
+    assert not [start for start in starts if key.startswith(start)]
+
+
+def test_versions_of_models_are_written_once_and_pointers_by_those_who_read_them() -> None:
+    """By the bucket's policy, whatever the role; a part of an upload carries no condition."""
+    statements = {
+        each["Sid"]: each
+        for each in STORAGE.properties("BucketPolicy")["PolicyDocument"]["Statement"]
+        if each["Effect"] == "Deny"
+    }
+    once, read = statements["ModelsAreWrittenOnce"], statements["PointersAreReadBeforeTheyAreMoved"]
+    version = "20261130T081500Z-0a1b2c3d"
+    keys = [model_version.file_key("cirro/", "m", version, file) for file in ("weights.safetensors", "model.json")]
+    pointer = model_version.pointer_key("cirro/", "m")
+
+    def covers(statement: dict[str, Any], key: str) -> bool:
+        pattern = statement["Resource"]["Fn::Sub"].replace("${Bucket.Arn}/${S3Prefix}/", "cirro/")
+        return fnmatch.fnmatchcase(key, pattern)
+
+    assert [covers(once, key) for key in (*keys, pointer)] == [True, True, False]
+    assert covers(read, pointer)
+    assert once["Condition"]["Null"] == {"s3:if-none-match": "true"}
+    assert read["Condition"]["Null"] == {"s3:if-none-match": "true", "s3:if-match": "true"}
+    assert once["Condition"]["Bool"] == read["Condition"]["Bool"] == {"s3:ObjectCreationOperation": "true"}
 
 
 def test_unfinished_uploads_and_old_versions_go_too() -> None:

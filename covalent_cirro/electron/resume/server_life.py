@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from covalent._shared_files.config import get_config
 
-from covalent_cirro.covalent_server import config_writes, database_locks
+from covalent_cirro.covalent_server import config_writes, database_locks, redispatches
 from covalent_cirro.covalent_server import dispatches as covalent_runs
 from covalent_cirro.covalent_server.assets import OURS
 from covalent_cirro.covalent_server.dispatches import UNFINISHED, RunNode
@@ -62,8 +62,8 @@ _life: _Life | None = None
 def install() -> None:
     """Resume unfinished dispatches in this process, which is a server's. Never raises, and can be called again.
 
-    The server also waits for locks of its database from then on (`database_locks.py`), and a full disk does not empty
-    its config (`config_writes.py`).
+    The server also waits for locks of its database from then on (`database_locks.py`), a full disk does not empty its
+    config (`config_writes.py`), and maps of a redispatch learn what they may reuse (`redispatches.py`).
 
     Call it before the server answers requests: dispatches that are unfinished then are those of an earlier server.
     """
@@ -73,6 +73,7 @@ def install() -> None:
     try:
         database_locks.wait_everywhere()
         config_writes.write_whole()
+        redispatches.install()
         _life = _Life()
         threading.Thread(target=_life.wait_for_loop, name="cirro-server-life", daemon=True).start()
     except Exception:

@@ -7,6 +7,7 @@ the same.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,7 +28,7 @@ from covalent_cirro.electron.result_writer import read_outcome
 from covalent_cirro.electron.reuse import item_taking
 from covalent_cirro.electron.reuse.earlier import EarlierDispatch, NotReused, earlier_dispatch
 from covalent_cirro.electron.reuse.work import READ_BYTES
-from covalent_cirro.errors import OutcomeError
+from covalent_cirro.errors import OutcomeError, SettingsError
 from covalent_cirro.jobs import arguments
 from covalent_cirro.jobs.formatting import moment_utc
 from covalent_cirro.jobs.reuse_texts import REUSED, checked_origin, origin_text
@@ -48,11 +49,28 @@ class Taken(NamedTuple):
     reused: Reused
 
 
-def earlier_of(engine: Engine, settings: Settings) -> EarlierDispatch | None:
-    """The dispatch of the option ``reuse_from``; `None` where it is not set."""
+async def earlier_of(engine: Engine, settings: Settings, redispatch_of: str | None) -> EarlierDispatch | None:
+    """The dispatch whose results are reused, and its calls are read; `None`: nothing is reused.
+
+    Args:
+        engine: The account's.
+        settings: Settings of the executor. Results are reused from the dispatch of the option ``reuse_from``,
+        redispatch_of: or rather from this one, if it has anything in S3.
+
+    Raises:
+        SettingsError: The bucket has nothing of the dispatch of ``reuse_from``.
+        AccessDenied, AwsError: It cannot be read.
+    """
+    if redispatch_of:
+        repeated = earlier_dispatch(engine, settings.s3_bucket_name, settings.key_prefix, redispatch_of)
+        with contextlib.suppress(SettingsError):  # it failed before there was a job, or all of it has expired
+            await repeated.load()
+            return repeated
     if not settings.reuse_from:
         return None
-    return earlier_dispatch(engine, settings.s3_bucket_name, settings.key_prefix, settings.reuse_from)
+    earlier = earlier_dispatch(engine, settings.s3_bucket_name, settings.key_prefix, settings.reuse_from)
+    await earlier.load()
+    return earlier
 
 
 async def reuse(

@@ -7,6 +7,7 @@
 | `batch/` | AWS Batch: its data, the scheduler, the operations of its API |
 | `attempts/` | attempts of jobs as processes or containers, with their logs and credentials |
 | `formation/` | CloudFormation: stacks, change sets, types of resources |
+| `serving/` | ECS services, whose tasks run, and load balancers, which forward requests to them |
 | `ecr/` | ECR: the registry and the operations on images |
 | `iam/` | signatures, policies, and what each request needs |
 | `moto_internals/` | all that reads or changes moto |

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import secrets
 import shutil
 import tempfile
@@ -32,9 +33,10 @@ from covalent_cirro.local.emulator.http.control_routes import ControlRoutes, is_
 from covalent_cirro.local.emulator.http.request_router import RequestRouter
 from covalent_cirro.local.emulator.http.server import Server
 from covalent_cirro.local.emulator.iam.enforcement import IamEnforcement
-from covalent_cirro.local.emulator.keys import Key
+from covalent_cirro.local.emulator.keys import OWN_ID, Key
 from covalent_cirro.local.emulator.moto_internals import loading, moto_iam, moto_s3
 from covalent_cirro.local.emulator.moto_internals.loading import MotoApplication
+from covalent_cirro.local.emulator.serving.serving import Serving
 
 REGION = "us-east-1"
 REGISTRY = "registry"
@@ -102,6 +104,7 @@ class Emulator:
         self.tokens = Tokens()
         self.account_settings = Account(lambda: self.account, self.batch)
         self._batches: dict[str, Batch] = {}
+        self._servings: dict[str, Serving] = {}
         self._lock = threading.RLock()
         self._server: Server | None = None
         self._context: EmulatorContext | None = None
@@ -121,6 +124,7 @@ class Emulator:
             moto=MotoApplication([moto_s3.install]),
             registry=Registry(self.images, self.tokens, lambda: self.endpoint_url),
             batch=self.batch,
+            serving=self.serving_in,
             callers=Authentication(self.key, self._secret_of, self.web_identity),
             is_tasks=is_tasks,
             control=ControlRoutes(
@@ -132,6 +136,7 @@ class Emulator:
                 self.tasks,
                 self.image_configs,
                 self.account_settings,
+                lambda: [each.tasks for each in list(self._servings.values())],
             ),
             job_of=self.tasks.job_of,
             account_settings=self.account_settings,
@@ -175,10 +180,12 @@ class Emulator:
             server, self._server = self._server, None
             if server is None:
                 return
-            batches = list(self._batches.values())
+            batches, servings = list(self._batches.values()), list(self._servings.values())
         atexit.unregister(self.close)
         for batch in batches:
             batch.close()
+        for serving in servings:
+            serving.close()
         assert self._context is not None
         self._context.runtime.close()
         server.close()
@@ -207,6 +214,21 @@ class Emulator:
             if name not in self._batches:
                 self._batches[name] = Batch(self._context, name)
             return self._batches[name]
+
+    @property
+    def serving(self) -> Serving:
+        """ECS services and load balancers of the emulator's region."""
+        return self.serving_in(self.region)
+
+    def serving_in(self, region: str) -> Serving:
+        """ECS services and load balancers of a region, made when first asked for."""
+        with self._lock:
+            if self._context is None:
+                raise EmulatorError("the emulator is not running: call start() first")
+            if region not in self._servings:
+                own = functools.partial(self.client, region_name=region, aws_access_key_id=OWN_ID)
+                self._servings[region] = Serving(self._context, region, functools.lru_cache(own))
+            return self._servings[region]
 
     def client(self, service: str, **options: Any) -> Any:
         """A boto3 client of this AWS, with its key."""
@@ -247,12 +269,22 @@ class Emulator:
     def _faults_changed(self) -> None:
         for batch in list(self._batches.values()):
             batch.faults_changed()
+        for serving in list(self._servings.values()):
+            serving.faults_changed()
 
 
 def _replace_in_moto(service: str) -> None:
     """Replace what moto does in a service, before the first call of that service."""
     if service in ("cloudformation", "iam"):
         moto_iam.install()
+    if service == "elasticloadbalancing":
+        from covalent_cirro.local.emulator.moto_internals import moto_elb
+
+        moto_elb.install()
+    if service == "monitoring":
+        from covalent_cirro.local.emulator.moto_internals import moto_cloudwatch
+
+        moto_cloudwatch.install()
     if service in ("cloudformation", "ecr"):
         from covalent_cirro.local.emulator.moto_internals import moto_ecr
 

@@ -13,8 +13,10 @@ from typing import Any
 REQUEST_KINDS = ("throttle", "error", "cut", "slow", "conflict", "clock", "expired", "damage", "repeat", "stale")
 """Faults of an API call."""
 JOB_KINDS = ("describe_omits", "stuck", "image_pull", "disk_full", "lose_host", "no_capacity", "invalid", "bulk_error")
-"""Faults of the emulated AWS Batch."""
-KINDS = REQUEST_KINDS + JOB_KINDS
+"""Faults of the emulated AWS Batch; ``image_pull`` also hits tasks of ECS services."""
+TASK_KINDS = ("kill_task",)
+"""Faults of the emulated ECS: they hit tasks of services, whose name begins with ``job``."""
+KINDS = REQUEST_KINDS + JOB_KINDS + TASK_KINDS
 
 LOSE_HOST = "lose_host"
 """The only kind that is a fault of both: with an ``operation``, it hits after that call of a job."""
@@ -45,7 +47,7 @@ class Fault:
         service: Of the call, ``"s3"``, ``"batch"``.
         operation: Of the call, ``"PutObject"``.
         caller: ``"job"`` for calls made with a job's credentials, ``"client"`` for all others.
-        job: Prefix of the job's name.
+        job: Prefix of the job's name, or of the ECS service's.
         environment: Name of the compute environment, for ``no_capacity`` and ``invalid``.
         key: Part of the object's path (``/<bucket>/<key>``), for calls of S3.
         count: How often it hits; `None`: without limit.

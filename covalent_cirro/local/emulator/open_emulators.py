@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from covalent_cirro.local.emulator.batch.service import Batch
     from covalent_cirro.local.emulator.ecr.images import Images
     from covalent_cirro.local.emulator.ecr.registry import Tokens
+    from covalent_cirro.local.emulator.serving.serving import Serving
 
 FIRST_ACCOUNT = 123456789012
 """Account of the first emulator of a process; each further one that is open at the same time has the next number."""
@@ -30,6 +31,9 @@ class OpenEmulator(Protocol):
 
     def batch(self, region: str) -> Batch:
         """The AWS Batch of a region."""
+
+    def serving_in(self, region: str) -> Serving:
+        """ECS services and load balancers of a region."""
 
     def client(self, service: str, **options: Any) -> Any:
         """A boto3 client."""

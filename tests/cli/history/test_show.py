@@ -71,6 +71,14 @@ def save() -> None:
     raise RuntimeError("what has succeeded needs no checkpoint any more")
 
 
+def report() -> None:
+    """Reports two values."""
+    from covalent_cirro import trial
+
+    trial.report(0, 0.5)
+    trial.report(1, 0.75)
+
+
 def die() -> None:
     """Takes its runner with it, so that there is no outcome."""
     os.kill(os.getppid(), 9)
@@ -228,6 +236,15 @@ def test_a_checkpoint_is_part_of_the_story(lab: Lab, document: Document, cirro: 
     assert abs(saved["saved_at"] - time.time()) < 120
     assert saved["uri"].endswith("/checkpoint/0/index.json")
     assert "1 file, 0 MiB" in cirro("show", sent.name).stdout
+
+
+def test_what_an_electron_reported_is_part_of_the_story(lab: Lab, document: Document, cirro: Cirro) -> None:
+    """All values for programs, the last one and the extremes for people."""
+    sent = lab.send(report)
+    lab.done(sent)
+    assert [(each["step"], each["value"]) for each in document("show", sent.name)["reported"]] == [(0, 0.5), (1, 0.75)]
+    shown = " ".join(cirro("show", sent.name).stdout.split())
+    assert "reported 0.75 at step 1; least 0.5 at 0, most 0.75 at 1" in shown
 
 
 def test_a_job_that_left_no_outcome(lab: Lab, document: Document) -> None:

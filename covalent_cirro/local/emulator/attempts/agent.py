@@ -1,4 +1,4 @@
-"""What the ECS agent does with the job's execution role before a container starts: image pull and log stream.
+"""What the ECS agent does with a task's execution role before a container starts: image pull and log stream.
 
 Where policies are checked, it fails in AWS's words if the role may not do so. It must not know how a container runs.
 """
@@ -9,10 +9,11 @@ import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from covalent_cirro.local.emulator.attempts import job_log_stream
 from covalent_cirro.local.emulator.attempts.runtime import StartFailed
-from covalent_cirro.local.emulator.batch.model import Attempt, Job
+from covalent_cirro.local.emulator.batch.model import Attempt, Job, Json
 from covalent_cirro.local.emulator.iam.policies import Access, NotEvaluated
 from covalent_cirro.local.emulator.moto_internals import moto_iam
 
@@ -22,6 +23,13 @@ RoleRefusal = Callable[[str, str, Access], "str | None"]
 _ECR = re.compile(r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com/(?P<name>[^:@]+)")
 PULL = ("ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:BatchCheckLayerAvailability")
 """ECR User Guide, IAM permissions for pulling images."""
+
+
+class AgentRole(NamedTuple):
+    """The role that the agent uses for a task, and the name of its session; ``arn`` is `None` where it has none."""
+
+    arn: str | None
+    session: str
 
 
 @dataclass(frozen=True)
@@ -42,26 +50,26 @@ class Agent:
     clock: Callable[[], float]
     refused: RoleRefusal | None
 
-    def pull(self, job: Job, attempt: Attempt) -> None:
-        """Check that the role may pull the image, if it is one of ECR. The runtime pulls it.
+    def pull(self, image: str, role: AgentRole) -> None:
+        """Check that the role may pull an image, if it is one of ECR. The runtime pulls it.
 
         Raises:
             StartFailed: The role may not. Logging in: OvertureMaps/overture-tiles#20; pulling: the text is ECR's, as
                 docker shows it (unverified).
         """
-        repository = self._repository(job.container["image"])
+        repository = self._repository(image)
         if repository is None:
             return
-        reason = self._ask(job, attempt, Access("ecr:GetAuthorizationToken"))
+        reason = self._ask(role, Access("ecr:GetAuthorizationToken"))
         if reason is not None:
             raise StartFailed(f"CannotPullECRContainerError: AccessDeniedException: {reason}")
         for action in PULL:
-            reason = self._ask(job, attempt, Access(action, repository))
+            reason = self._ask(role, Access(action, repository))
             if reason is not None:
                 raise StartFailed(f"CannotPullContainerError: Error response from daemon: denied: {reason}")
 
-    def open_log(self, job: Job, attempt: Attempt) -> job_log_stream.LogStream | None:
-        """The log stream of the attempt; `None` with another log driver, or if the role may not write.
+    def open_log(self, container: Json, name: str | None, role: AgentRole) -> job_log_stream.LogStream | None:
+        """Make the log stream of this name; `None` without a name, or if the role may not write.
 
         The log driver fails to start without its stream, and drops what it may not send (docker, awslogs driver).
 
@@ -69,17 +77,16 @@ class Agent:
             StartFailed: The group does not exist, or the role may not make the stream
                 (Rayraegah/terraform-aws-hasura#25, prakhar1989/docker-curriculum#260).
         """
-        if attempt.log_stream is None:
+        if name is None:
             return None
-        group, its_region, create = job_log_stream.target(job.container)
+        group, its_region, create = job_log_stream.target(container)
         region = its_region or self.region
-        stream = f"arn:aws:logs:{region}:{self.account}:log-group:{group}:log-stream:{attempt.log_stream}"
-        reason = self._ask(job, attempt, Access("logs:CreateLogStream", stream))
+        stream = f"arn:aws:logs:{region}:{self.account}:log-group:{group}:log-stream:{name}"
+        reason = self._ask(role, Access("logs:CreateLogStream", stream))
         if reason is not None:
             raise StartFailed(f"{job_log_stream.NO_STREAM}AccessDeniedException: {reason} request id: {uuid.uuid4()}")
-        name = attempt.log_stream
         opened = job_log_stream.LogStream(self.account, region, group, name, create_group=create, clock=self.clock)
-        reason = self._ask(job, attempt, Access("logs:PutLogEvents", stream))
+        reason = self._ask(role, Access("logs:PutLogEvents", stream))
         return opened if reason is None else None
 
     def _repository(self, image: str) -> str | None:
@@ -91,23 +98,23 @@ class Agent:
             return None
         return f"arn:aws:ecr:{self.region}:{self.account}:repository/{re.split('[:@]', name)[0]}"
 
-    def _ask(self, job: Job, attempt: Attempt, access: Access) -> str | None:
-        if self.refused is None:
+    def _ask(self, role: AgentRole, access: Access) -> str | None:
+        if self.refused is None or role.arn is None:
             return None
-        role, session = self._role(job, attempt)
         try:
-            return None if role is None else self.refused(role, session, access)
+            return self.refused(role.arn, role.session, access)
         except NotEvaluated as error:
             text = f"CannotStartContainerError: the emulator cannot decide {access.action}: {error}"
             raise StartFailed(text) from None
 
-    def _role(self, job: Job, attempt: Attempt) -> tuple[str | None, str]:
-        """The role that the agent uses, and its session's name: without an execution role that of the instance.
+    def role_of(self, job: Job, attempt: Attempt) -> AgentRole:
+        """The role for an attempt of a job: without an execution role that of the instance.
 
         Source: ECS agent, README: ECS_ENABLE_AWSLOGS_EXECUTIONROLE_OVERRIDE, which ecs-init sets.
         """
         execution = job.container.get("executionRoleArn")
         if execution:
-            return execution, attempt.task_id
+            return AgentRole(execution, attempt.task_id)
         profile = str(attempt.host.environment.resources.get("instanceRole") or "")
-        return (moto_iam.role_of_instances(self.account, profile) if profile else None), attempt.host.instance_id
+        arn = moto_iam.role_of_instances(self.account, profile) if profile else None
+        return AgentRole(arn, attempt.host.instance_id)

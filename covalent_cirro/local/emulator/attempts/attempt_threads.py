@@ -130,11 +130,12 @@ class AttemptThreads:
         for needed in (role, job.container.get("executionRoleArn")):
             if needed and not moto_iam.task_role_works(context.account, needed):
                 raise StartFailed(None, NO_ROLE.format(needed))
-        self._agent.pull(job, attempt)
+        agent_role = self._agent.role_of(job, attempt)
+        self._agent.pull(job.container["image"], agent_role)
         profile = str(attempt.host.environment.resources.get("instanceRole") or "")
         instance_role = moto_iam.role_of_instances(context.account, profile) if profile else None
         context.tasks.add(tasks.Task(job, attempt, role, instance_role))
-        stream = self._agent.open_log(job, attempt)
+        stream = self._agent.open_log(job.container, attempt.log_stream, agent_role)
         disk = context.faults.take_job("disk_full", job.name)
         spec = AttemptSpec(
             task_id=attempt.task_id,

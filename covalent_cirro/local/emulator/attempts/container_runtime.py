@@ -302,6 +302,8 @@ def options(spec: AttemptSpec) -> dict[str, Any]:
         "log_config": LogConfig(type="none"),
         "detach": True,
     }
+    if spec.entrypoint is not None:
+        given["entrypoint"] = spec.entrypoint
     if spec.command:
         given["command"] = spec.command
     if spec.shm_mib is not None:

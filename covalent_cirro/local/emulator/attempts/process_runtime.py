@@ -26,6 +26,7 @@ from covalent_cirro.local.emulator.attempts.runtime import (
     Exit,
     ImageConfig,
     StartFailed,
+    image_config,
     scratch,
 )
 from covalent_cirro.runner.times import TIMES_VARIABLE
@@ -178,7 +179,7 @@ class ProcessRuntime:
 
     Attributes:
         folder: Folder of their working folders; each is removed when its attempt ended.
-        images: Configurations of images, by name. An image that is not here has no entrypoint, command and variables.
+        images: Configurations of images, by name (`runtime.image_config`).
     """
 
     folder: Path
@@ -192,7 +193,7 @@ class ProcessRuntime:
     def start(self, spec: AttemptSpec, output: Callable[[bytes], None]) -> ProcessAttempt:
         """Start a process in a session of its own (`attempts.Runtime.start`)."""
         folder = scratch(self.folder, spec.task_id)
-        image = self.images.get(spec.image, ImageConfig())
+        image = image_config(self.images, spec.image)
         own = base_environment(folder, own_python.make(_python_of(folder)))
         environment = {**own, **image.environment, **spec.environment}
         environment.setdefault("AWS_CONFIG_FILE", str(folder / ".aws" / "config"))
@@ -201,7 +202,10 @@ class ProcessRuntime:
         environment.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, spec.gpus)))
         if spec.disk_full_s is not None:
             environment = full_disk.fill(folder, spec.disk_full_s, environment)
-        command = [*image.entrypoint, *(spec.command or image.command)]
+        if spec.entrypoint is None:
+            command = [*image.entrypoint, *(spec.command or image.command)]
+        else:
+            command = [*spec.entrypoint, *spec.command]
         if not command:
             _remove(folder)
             raise StartFailed(

@@ -3,7 +3,8 @@
 A program, run by its path: ``python -I -S reaper.py <fd> <command...>``. It runs the command as its child, and becomes
 the parent of every descendant that loses its own (prctl(2), PR_SET_CHILD_SUBREAPER), whatever the session, group or
 environment of that descendant. When the child ends, it kills all processes that are left, and ends with the child's
-exit code. The child is killed when the reaper ends.
+exit code. The child is killed when the reaper ends, and when the thread that started the reaper does: a program that
+serves would outlive an emulator that was killed.
 
 It passes SIGTERM to the child; SIGUSR1 kills the child. If the command cannot be run, the number of the error is
 written to the file descriptor. Linux only.
@@ -36,6 +37,7 @@ def main(report: int, command: list[str]) -> int:
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     asked = {signal.SIGTERM, KILL}
     signal.pthread_sigmask(signal.SIG_BLOCK, asked)
+    prctl(PR_SET_PDEATHSIG, KILL, 0, 0, 0)
     child = os.fork()
     if child == 0:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -50,6 +50,7 @@ class AttemptSpec:
         task_id: Id of the ECS task, and name of the working folder.
         image: Image of the container.
         command: Program and arguments; empty: those of the image.
+        entrypoint: In place of the image's entrypoint and command; `None`: the image's.
         environment: All variables that AWS and the job set.
         memory_mib: Hard limit.
         shm_mib: ``/dev/shm``, for containers.
@@ -67,6 +68,7 @@ class AttemptSpec:
     gpus: tuple[int, ...] = ()
     options: Json = field(default_factory=dict)
     disk_full_s: float | None = None
+    entrypoint: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,20 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """End all that runs."""
+
+
+def image_config(images: Mapping[str, ImageConfig], image: str) -> ImageConfig:
+    """The configuration of an image, by its name, its name without tag and digest, or that without the registry.
+
+    An image that has none has no entrypoint, command and variables.
+    """
+    name = image.partition("@")[0]
+    folder, slash, last = name.rpartition("/")
+    repository = f"{folder}{slash}{last.partition(':')[0]}"
+    host, _, path = repository.partition("/")
+    in_registry = path if "." in host or ":" in host else repository
+    found = (images.get(each) for each in (image, repository, in_registry))
+    return next((each for each in found if each is not None), ImageConfig())
 
 
 def scratch(folder: Path, task_id: str) -> Path:

@@ -39,6 +39,8 @@ class Timing:
         starting_s: Time that a job stays STARTING: the image pull.
         idle_s: An instance without a job is terminated after this long.
         grace_s: Between SIGTERM and SIGKILL (User Guide, Job timeouts).
+        task_start_s: Time that the program of a new target of a load balancer has at least until failed health checks
+            count. Not scaled: a program needs real time to start.
         expiry_s: DescribeJobs no longer knows a terminal job after this long (User Guide, Job states: at least 7 days).
     """
 
@@ -48,6 +50,7 @@ class Timing:
     starting_s: float = 0.0
     idle_s: float = 60.0
     grace_s: float = 30.0
+    task_start_s: float = 20.0
     expiry_s: float = 7 * 24 * 3600.0
 
     def scaled(self, seconds: float) -> float:

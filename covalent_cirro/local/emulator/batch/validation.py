@@ -47,7 +47,7 @@ MIN_MEMORY_MIB = 4
 _TAG = re.compile(r"[\w\s+\-=.:/@]*")
 _REASON_PATTERN = re.compile(r"[A-Za-z0-9.:\s]*\*?")
 _EXIT_PATTERN = re.compile(r"[0-9]*\*?")
-_FARGATE_MIB: dict[str, Iterable[int]] = {
+FARGATE_MIB: dict[str, Iterable[int]] = {
     "0.25": (512, 1024, 2048),
     "0.5": range(1024, 4097, 1024),
     "1": range(2048, 8193, 1024),
@@ -179,7 +179,7 @@ def resources(container: Json, *, fargate: bool = False) -> None:
     if unknown:
         raise ServiceError(f"Resource type {unknown[0]} is not valid: use VCPU, MEMORY or GPU")
     if fargate:
-        allowed = _FARGATE_MIB.get(f"{float(values['VCPU']):g}" if _decimal(values["VCPU"]) else "")
+        allowed = FARGATE_MIB.get(f"{float(values['VCPU']):g}" if _decimal(values["VCPU"]) else "")
         if "GPU" in values:
             raise ServiceError("GPU is not supported for Fargate jobs")
         if allowed is None or not values["MEMORY"].isdigit() or int(values["MEMORY"]) not in allowed:

@@ -35,6 +35,7 @@ from covalent_cirro.local.emulator.batch.service import Batch
 from covalent_cirro.local.emulator.faults import Faults
 from covalent_cirro.local.emulator.http.answers import Answer, json_answer
 from covalent_cirro.local.emulator.http.call_counts import CALLERS, CallCounts
+from covalent_cirro.local.emulator.serving.task_threads import TaskThreads
 
 TASKS = ("/_cirro/credentials/", "/_cirro/metadata/", "/_cirro/instance/")
 
@@ -97,6 +98,7 @@ class ControlRoutes:
     tasks: Tasks
     image_configs: dict[str, ImageConfig]
     account_settings: Account
+    service_tasks: Callable[[], list[TaskThreads]]
 
     def __call__(self, method: str, path: str, query: str, body: bytes) -> Answer:
         """One request."""
@@ -162,10 +164,14 @@ class ControlRoutes:
 
     def _credentials(self, method: str, rest: str, query: str, body: Any) -> Answer:
         found = self.tasks.credentials(rest)
+        for each in self.service_tasks():
+            found = found or each.credentials(rest)
         return json_answer({"message": "no such task, or it has no role"}, 404) if found is None else json_answer(found)
 
     def _metadata(self, method: str, rest: str, query: str, body: Any) -> Answer:
         found = self.tasks.metadata(rest.split("/")[0])
+        for each in self.service_tasks():
+            found = found or each.metadata(rest.split("/")[0])
         return json_answer({"message": "no such task"}, 404) if found is None else json_answer(found)
 
     def _instance(self, method: str, rest: str, query: str, body: Any) -> Answer:

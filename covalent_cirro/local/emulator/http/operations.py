@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import parse_qs, parse_qsl
@@ -10,6 +11,9 @@ from covalent_cirro.local.emulator.http.server import Environ
 from covalent_cirro.local.emulator.iam.signatures import Signature
 
 FORM = "application/x-www-form-urlencoded"
+
+_RPC = re.compile(r"/service/\w+/operation/(\w+)")
+"""Path of a call in Smithy's RPC protocol, which boto3 speaks with CloudWatch."""
 
 
 class Operation(NamedTuple):
@@ -44,6 +48,9 @@ def identify(
         name = batch_operation(method, path)
         if name is not None or service == "batch":
             return Operation("batch", name or "Unknown", region, key)
+    rpc = _RPC.fullmatch(path)
+    if rpc is not None:
+        return Operation(service, rpc[1], region, key)
     target = environ.get("HTTP_X_AMZ_TARGET")
     if target:
         return Operation(service or target.split("_")[0].lower(), target.split(".")[-1], region, key)

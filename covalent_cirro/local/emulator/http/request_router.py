@@ -36,6 +36,7 @@ from covalent_cirro.local.emulator.http.server import Application, ConnectionCut
 from covalent_cirro.local.emulator.iam import signatures
 from covalent_cirro.local.emulator.iam.enforcement import IamEnforcement
 from covalent_cirro.local.emulator.keys import OWN_ID
+from covalent_cirro.local.emulator.serving.serving import Serving
 from covalent_cirro.loopback import web_pages
 
 REASONS = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 409: "Conflict", 429: "Too Many Requests"}
@@ -44,7 +45,7 @@ SIGNATURE_VALID_S = 300
 LOCKS = 64
 """Number of locks: conditional writes to one key happen one after another."""
 WRITES = frozenset(("PutObject", "CompleteMultipartUpload", "CopyObject", "DeleteObject"))
-XML_SERVICES = frozenset(("s3", "sts", "iam", "ec2", "cloudformation"))
+XML_SERVICES = frozenset(("s3", "sts", "iam", "ec2", "cloudformation", "elasticloadbalancing"))
 OWN_ROUTES = ("/_cirro/", "/moto-api/")
 """The emulator's own routes and moto's pages, which are no AWS calls. Requests to them need the emulator's key; those
 of a task for its credentials and metadata need none."""
@@ -64,6 +65,7 @@ class RequestRouter:
         moto: moto's application.
         registry: Images of the emulated ECR (`registry.Registry`).
         batch: Gives the AWS Batch of a region.
+        serving: Gives the ECS of a region.
         callers: Checks who a request comes from.
         control: Answers requests under ``/_cirro/``.
         is_tasks: Whether a path under ``/_cirro/`` is one that only a task knows.
@@ -78,6 +80,7 @@ class RequestRouter:
     moto: Application
     registry: Application
     batch: Callable[[str], Batch]
+    serving: Callable[[str], Serving]
     callers: Authentication
     control: Callable[[str, str, str, bytes], Answer]
     is_tasks: Callable[[str], bool]
@@ -212,6 +215,9 @@ class RequestRouter:
         own = self.account_settings.answer(asked, asked.region or self.region, lambda: _whole_body(environ))
         if own is not None:
             return _give(own, start)
+        if asked.service == "ecs":
+            serving = self.serving(asked.region or self.region)
+            return _give(serving.answer_ecs(asked.name, _whole_body(environ)), start)
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = self.account
         self.install(asked.service)
         if asked.service != "s3" or asked.name not in WRITES | {"UploadPart"}:

@@ -11,6 +11,9 @@ therefore says which version it was written for, and refuses any other one at im
 | `moto_ec2` | instance types, availability zones, launch templates, VPC endpoints |
 | `moto_ecr` | repositories; the operations on images |
 | `moto_logs`, `moto_events` | log streams; the default event bus |
+| `moto_elb` | load balancers and target groups: their targets and ports; certificates of ACM |
+| `moto_cloudwatch` | metrics, with percentiles |
+| `moto_target_tracking` | policies of Application Auto Scaling |
 | `moto_templates` | values of the names in a template; errors of CloudFormation |
 | `moto_stacks` | stacks of CloudFormation, as the stack engine uses them |
 | `moto_cloudformation` | what CloudFormation does with templates, stacks and change sets |
