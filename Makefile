@@ -125,7 +125,7 @@ $(VENV)/bin/python:
 # (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS, pip.conf) offer one: the CUDA build is several GB.
 $(VENV)/.run: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing (a few minutes the first time)"
-	@$(INSTALL) $(EDITABLE) '.[emulator,examples,models]'
+	@$(INSTALL) $(EDITABLE) '.[emulator,examples,models,serve]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
@@ -135,7 +135,7 @@ $(VENV)/.dev: $(VENV)/.run
 
 $(VENV)/.search: $(VENV)/.run
 	@echo "installing what a search needs"
-	@$(INSTALL) $(EDITABLE) '.[emulator,examples,models,search]'
+	@$(INSTALL) $(EDITABLE) '.[emulator,examples,models,search,serve]'
 	@touch $@
 
 $(VENV)/.serve: $(VENV)/.run

@@ -86,9 +86,10 @@ def measure(folder: Path, rounds: int, seconds: int) -> Measured:
         server("service", ["-m", "recommender_service"], service_environment(model), "/ready") as service,
         server("bare server", [str(HERE / "serving_bare.py")], {}, CONSTANT) as bare,
     ):
-        # Once to warm up. The half of the highest rate that is seen here is the load at which latencies are taken.
+        # Once to warm up. The half of the rate that is seen here is the load at which latencies are taken.
         highest = load(service.port, ROOT, users, seconds, CONNECTIONS)
-        load(bare.port, CONSTANT, users, 1, CONNECTIONS)
+        # As many connections as the service gets: each takes memory.
+        load(bare.port, CONSTANT, users, seconds, HALF_LOAD_CONNECTIONS)
         seen: dict[str, list[Load]] = {name: [] for name in ("tutorial", "root", "by_user", "constant", "half")}
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", flush=True)
@@ -124,7 +125,7 @@ def server(name: str, command: list[str], environment: dict[str, str], path: str
     arguments = command if environment else [*command, str(port)]
     process = subprocess.Popen(
         [sys.executable, *arguments],
-        env={**os.environ, **environment, "PORT": str(port)},
+        env={**os.environ, "PYTHONOPTIMIZE": "2", **environment, "PORT": str(port)},  # as in the service's image
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -1,5 +1,5 @@
 -- Load for wrk (benchmarks/serving_load.py): requests for random users, at full speed or with a pause, and figures as JSON.
--- Arguments: a path in which USER stands for the id, the number of users, the pause between two requests of a connection in ms.
+-- Arguments: a path in which USER stands for the id, the number of users, the mean pause between two requests of a connection in ms.
 local path, users, pause
 
 function setup(thread)
@@ -14,8 +14,9 @@ function init(args)
   end
 end
 
+-- Random, or all connections would send at the same moment.
 function delay()
-  return pause
+  return math.random(math.floor(pause / 2), math.ceil(pause * 3 / 2))
 end
 
 function request()

@@ -67,7 +67,7 @@ def load(port: int, path: str, users: int, seconds: float, connections: int, pau
         users: How many users there are.
         seconds: Length of the measurement.
         connections: Connections at the same time.
-        pause_ms: Pause of a connection before each request.
+        pause_ms: Mean pause of a connection before each request; pauses are random, from a half to three halves of it.
 
     Raises:
         LoadFailed: An answer failed, or there was none.

@@ -84,6 +84,7 @@ docs/security
 benchmarks/README
 benchmarks/RESULTS
 benchmarks/PEERS
+benchmarks/SERVING
 CHANGELOG
 ```
 

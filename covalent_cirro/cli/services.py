@@ -145,7 +145,7 @@ def show_state(seen: RunningService, region: str, *, emulated: bool) -> None:
         ("targets", targets + (f" ({counted(others)})" if others else "")),
         ("last change", seen.rollout or "?"),
         *_traffic_facts(seen),
-        ("cost", _cost_now(seen, region, emulated=emulated)),
+        *([("cost", _cost_now(seen, region, emulated=emulated))] if seen.url else []),
     ]
     if parameters.get("PreviousImage"):
         before = [short_image(parameters["PreviousImage"]), parameters.get("PreviousModel", "")]

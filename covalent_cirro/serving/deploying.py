@@ -368,7 +368,8 @@ def taken_back(service: str, why: str, events: ServiceEvents) -> str:
         why: What CloudFormation says.
         events: What ECS said meanwhile.
     """
-    said = [each for each in events.messages if "circuit breaker" in each or "rolling back" in each or "failed" in each]
+    said = [each for each in events.messages if "deployment failed" in each]
+    said = said or [each for each in events.messages if "failed" in each or "unable" in each]
     text = f"the change of the service {service!r} was taken back by itself, and what it served before goes on: {why}"
     if " could not be created" in why:
         text = f"the service {service!r} could not be made: {why}"

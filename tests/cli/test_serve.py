@@ -269,6 +269,9 @@ def test_a_creation_that_fails_says_why(aws: Emulator, cirro: Cirro) -> None:
     assert failed.exit_code == 1
     assert "the service 'films' could not be made" in failed.stderr
     assert "Essential container in task exited; exit code 3. Its last lines:\n    no such weights" in failed.stderr
+    seen = cirro("serve", "status")
+    assert "cirro-serving-films ROLLBACK_COMPLETE" in seen.output
+    assert "a day" not in seen.output
     try:
         again = cirro("serve", "deploy", "films", "--image", "v1", *LOCAL, "--yes")
         assert again.exit_code == 0, again.output
@@ -470,6 +473,7 @@ def test_an_update_that_does_not_get_healthy_goes_back(films: Result, cirro: Cir
     assert set(load.answers) == {"v1"}
     assert "was taken back by itself, and what it served before goes on" in failed.stderr
     assert "ECS Deployment Circuit Breaker was triggered" in failed.stderr
+    assert re.search(r"ECS said: .* deployment failed: tasks failed to start\.", failed.stderr)
     assert "no such weights" in failed.stderr
     assert get(url) == "v1"
     [seen] = json.loads(cirro("serve", "status", "--json").stdout)

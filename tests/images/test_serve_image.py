@@ -57,7 +57,8 @@ def test_the_service_s_image_has_what_it_needs_and_no_more(engine: DockerEngine,
             "'tools': [tool for tool in ('gcc', 'cc', 'g++', 'make', 'git') if shutil.which(tool)],"
             "'unwanted': sorted({d.metadata['Name'].lower() for d in m.distributions()} & "
             "{'torch', 'covalent', 'covalent-cirro', 'flask', 'pandas', 'setuptools', 'wheel'}),"
-            "'compiled': len(glob.glob('/service/recommender_service/__pycache__/*.pyc')) > 5,"
+            "'compiled': len(glob.glob('/service/recommender_service/__pycache__/*.opt-2.pyc')) > 5 and "
+            "os.path.exists(json.__cached__),"
             "'pip': [n for n in os.environ if n.startswith('PIP_') and n != 'PIP_CERT']}))",
         )
     )

@@ -61,6 +61,7 @@ class Process:
             env={
                 **inherited,
                 "PYTHONPATH": str(SERVICE),
+                "PYTHONOPTIMIZE": "2",  # as in the image
                 "CIRRO_MODEL": model,
                 "HOST": "127.0.0.1",
                 "PORT": "0",

@@ -52,6 +52,7 @@ def refusal(folder: Path) -> str:
 def served(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Loaded]:
     """The model of a URI, as the service gets it: by way of a process, which finds the package."""
     monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
+    monkeypatch.setenv("PYTHONOPTIMIZE", "2")  # as in the image
     return lambda uri: asyncio.run(load(uri))
 
 

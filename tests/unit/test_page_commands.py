@@ -27,6 +27,7 @@ RUN_BY = {
     "make docs": "Makefile",  # a part of `make check`
     "make bench": "tests/benchmarks/test_figures.py",
     "make bench-peers": "tests/benchmarks/test_peers.py",
+    "make bench-serving": "tests/benchmarks/test_serving.py",
     "make faults": "tests/faults/test_page.py",
     "pip install covalent-cirro": "tests/emulator/test_ci_push.py",
     "covalent start": "tests/cli/test_deploy_page.py",
@@ -45,6 +46,7 @@ RUN_BY = {
     "cirro local": "tests/cli/test_local.py",
     'eval "$(cirro local env)"': "tests/cli/test_local.py",
     "docker build": "tests/images/test_real_images.py",
+    "docker build --file docker/serve.Dockerfile": "tests/images/test_serve_image.py",
     "python examples/pi.py": "tests/cli/test_deploy_page.py",
     "python examples/sweep.py": "tests/covalent/test_sweep.py",
     "make search": "tests/covalent/test_search.py",

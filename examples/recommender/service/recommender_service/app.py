@@ -126,6 +126,7 @@ def _add_recommendations(router: APIRouter, service: Service) -> None:
     # Coroutines, not functions: an answer takes less time than handing it to another thread.
     @router.get(
         "/",
+        summary="Items for a user, as triples of id, title and predicted rating",
         response_model=forms.Triples,
         responses=REFUSALS,
         openapi_extra=_parameters(forms.AskOfUser),
@@ -147,6 +148,7 @@ def _add_recommendations(router: APIRouter, service: Service) -> None:
 
     @router.get(
         "/users/{user_id}/recommendations",
+        summary="Items for a user",
         response_model=forms.Recommendations,
         responses=REFUSALS,
         openapi_extra=_parameters(forms.Ask, user_id="Id of the user, as in the ratings."),
@@ -172,9 +174,15 @@ def _add_batch(app: FastAPI, service: Service) -> None:
 
     # A function, which FastAPI calls in a thread: a large batch must not keep single requests waiting. One at a time,
     # so that many of them do not need the memory of many products.
-    @app.post("/recommendations", response_model=forms.BatchAnswers, responses=NOT_LOADED, tags=["recommendations"])
+    @app.post(
+        "/recommendations",
+        summary="Items for many users at once",
+        response_model=forms.BatchAnswers,
+        responses=NOT_LOADED,
+        tags=["recommendations"],
+    )
     def recommend_to_many(batch: forms.Batch) -> Response:
-        """Recommendations for many users, by one matrix product; unknown users are told as such."""
+        """Recommendations for many users, by matrix products; unknown users are told as such."""
         loaded = service.loaded
         if loaded is None:
             return service.not_loaded()
@@ -197,6 +205,7 @@ def _add_batch(app: FastAPI, service: Service) -> None:
 def _add_similar(router: APIRouter, service: Service) -> None:
     @router.get(
         "/items/{item_id}/similar",
+        summary="Items that are like an item",
         response_model=forms.SimilarItems,
         responses=REFUSALS,
         openapi_extra=_parameters(forms.AskOfItem, item_id="Id of the item, as in the ratings."),
@@ -219,12 +228,18 @@ def _add_similar(router: APIRouter, service: Service) -> None:
 
 
 def _add_states(app: FastAPI, service: Service) -> None:
-    @app.get("/health", response_model=forms.Health, tags=["service"])
+    @app.get("/health", summary="Is the process alive?", response_model=forms.Health, tags=["service"])
     async def health() -> Response:
         """Whether the process is alive; it may have no model yet."""
         return Response(b'{"status":"alive"}', media_type=JSON)
 
-    @app.get("/ready", response_model=forms.Ready, responses=NOT_LOADED, tags=["service"])
+    @app.get(
+        "/ready",
+        summary="Is the model loaded, and which is it?",
+        response_model=forms.Ready,
+        responses=NOT_LOADED,
+        tags=["service"],
+    )
     async def ready() -> Response:
         """Whether the model is loaded, and which one it is."""
         loaded = service.loaded
@@ -232,7 +247,7 @@ def _add_states(app: FastAPI, service: Service) -> None:
             return service.not_loaded()
         return Response(forms.Ready(model=loaded.name, version=loaded.version).model_dump_json(), media_type=JSON)
 
-    @app.get("/metrics", response_class=Response, tags=["service"])
+    @app.get("/metrics", summary="Metrics for Prometheus", response_class=Response, tags=["service"])
     async def metrics() -> Response:
         """Metrics in Prometheus' text format."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
