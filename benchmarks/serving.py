@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import machine
+import psutil
 import serving_load
 import serving_model
 from serving_load import Load, LoadFailed, load, memory_mib, pause_ms
@@ -95,8 +96,9 @@ def measure(folder: Path, rounds: int, seconds: int) -> Measured:
             print(f"round {number + 1} of {rounds}", flush=True)
             # One connection: the app computes in one thread at a time, and more would only wait for each other.
             seen["tutorial"].append(load(tutorial.port, TUTORIAL, users, TUTORIAL_S, 1))
-            seen["constant"].append(load(service.port, CONSTANT, users, seconds, CONNECTIONS))
+            wait_until_idle(tutorial.pid)
             seen["root"].append(load(service.port, ROOT, users, seconds, CONNECTIONS))
+            seen["constant"].append(load(service.port, CONSTANT, users, seconds, CONNECTIONS))
             seen["by_user"].append(load(service.port, BY_USER, users, seconds, CONNECTIONS))
             pause = pause_ms(highest.rate / 2, HALF_LOAD_CONNECTIONS, latency_ms=1)
             seen["half"].append(load(service.port, ROOT, users, seconds, HALF_LOAD_CONNECTIONS, pause))
@@ -142,6 +144,15 @@ def server(name: str, command: list[str], environment: dict[str, str], path: str
     finally:
         process.terminate()
         process.wait()
+
+
+def wait_until_idle(pid: int) -> None:
+    """Wait for a process to have nothing to do: the last request that wrk sent may take seconds more."""
+    process = psutil.Process(pid)
+    before, now = -1.0, sum(process.cpu_times()[:2])
+    while now > before:
+        time.sleep(0.5)
+        before, now = now, sum(process.cpu_times()[:2])
 
 
 def free_port() -> int:
