@@ -53,7 +53,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     folder = tmp_path_factory.mktemp("image")
     (folder / "answering.py").write_text(PROGRAM)
     images = {"app": ImageConfig(environment={"PYTHONPATH": str(folder)})}
-    timing = Timing(scale=0.02, task_start_s=1.0)
+    timing = Timing(scale=0.02, task_start_s=5.0)
     with Emulator(state_dir=tmp_path_factory.mktemp("state"), timing=timing, images=images) as running:
         yield running
 
