@@ -56,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int, default=6, help="seconds of each measurement (default: 6)")
     parser.add_argument("--keep", action="store_true", help="leave SERVING.md as it is")
     asked = parser.parse_args(argv)
+    others = f"load average of {os.getloadavg()[0]:.1f} before the run, which had the priority nice {os.nice(0)}"
     try:
         program = serving_load.version()
         with tempfile.TemporaryDirectory(prefix="cirro-serving-") as folder:
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     print(f"\n{table(rows(measured))}\n\n{side_by_side(measured)}\n")
     if not asked.keep:
-        facts = {**machine.facts(), "libraries": machine.versions(LIBRARIES), "load": program}
+        facts = {**machine.facts(), "libraries": machine.versions(LIBRARIES), "load": program, "other programs": others}
         PAGE.write_text(page(measured, facts))
         print(f"written to {HERE.name}/{PAGE.name}")
     missed = [row.figure for row in rows(measured) if row.reached is False]
