@@ -57,13 +57,17 @@ search: $(VENV)/.search ## Search instead of a grid, on an emulated AWS, from no
 	@echo "Still running, so that you can look around in the UI; \`make down\` stops all of it and removes its data:"
 	@$(BIN)/cirro local status --state-dir $(STATE)
 
-serve: $(VENV)/.run ## Train a recommender as AWS Batch jobs on an emulated AWS, and register it; ARGS="--data ml-1m" goes to it
-	@$(BIN)/cirro local up --server --state-dir $(STATE)
+# The service's tasks are processes here: its packages are in the folder that stands for the image.
+serve: $(VENV)/.serve ## Train a recommender, register it, serve it and ask it, on an emulated AWS, from nothing; ARGS="--data ml-1m"
+	@$(BIN)/cirro local up --server --image recommender=examples/recommender/service --state-dir $(STATE)
 	@$(BIN)/cirro local exec --state-dir $(STATE) -- python examples/recommender/sweep.py $(ARGS)
 	@echo
-	@$(BIN)/cirro local exec --state-dir $(STATE) -- cirro models recommender
+	@$(BIN)/cirro local exec --state-dir $(STATE) -- cirro serve deploy --model recommender --allow-from 127.0.0.0/8 --yes
 	@echo
-	@echo "Still running, so that you can look around in the UI; \`make down\` stops all of it and removes its data:"
+	@$(BIN)/cirro local exec --state-dir $(STATE) -- python examples/recommender/ask.py
+	@echo
+	@echo "Still running, so that you can ask it yourself; \`make down\` stops all of it and removes its data:"
+	@$(BIN)/cirro local exec --state-dir $(STATE) -- cirro serve status
 	@$(BIN)/cirro local status --state-dir $(STATE)
 
 status: $(VENV)/.run ## Show what still runs
@@ -132,6 +136,11 @@ $(VENV)/.dev: $(VENV)/.run
 $(VENV)/.search: $(VENV)/.run
 	@echo "installing what a search needs"
 	@$(INSTALL) $(EDITABLE) '.[emulator,examples,models,search,serve]'
+	@touch $@
+
+$(VENV)/.serve: $(VENV)/.run
+	@echo "installing what a service needs"
+	@$(INSTALL) $(EDITABLE) '.[emulator,examples,models,serve]'
 	@touch $@
 
 # Command lines that tests run. Each is in an environment of its own: each wants another botocore than the rest.

@@ -152,5 +152,9 @@ class SearchError(CirroError):
     """A search cannot begin, or cannot go on."""
 
 
+class ServingError(CirroError):
+    """A service cannot be deployed as it was asked for, or AWS took a change of it back."""
+
+
 class ModelError(CirroError):
     """A model cannot be registered, or there is no such model, version or file."""

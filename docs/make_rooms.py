@@ -19,6 +19,7 @@ BEGIN, END = "<!-- rooms: made by docs/make_rooms.py -->", "<!-- end of rooms --
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli", "emulator"),
     ("search",),
+    ("serving",),
     ("models",),
     ("stored_values",),
     ("history", "local"),

@@ -21,7 +21,7 @@ from covalent_cirro.errors import CirroError
 SUMMARIES = {
     "deploy": "Create or update everything that electrons need in an AWS account.",
     "destroy": "Delete a deployment: its jobs, its data and everything that it created in the account.",
-    "doctor": "Check whether an electron would run: account, deployment, image and Covalent server.",
+    "doctor": "Check whether an electron would run: account, deployment, image, Covalent server; and the services.",
     "estimate": "Estimate what electrons will cost, before they are submitted.",
     "image": "Build the images of jobs, push them to the deployment's repository, and list those in it.",
     "jobs": "List electrons' jobs: first those that run, then those that wait, then those that have ended.",
@@ -32,6 +32,7 @@ SUMMARIES = {
     "resume": "Go on with dispatches that a Covalent server left unfinished; without DISPATCH, with all of them.",
     "run": "Dispatch a lattice, and show its electrons until the dispatch has ended.",
     "search": "Show a search: its trials, the best so far, and what it has cost.",
+    "serve": "Serve a model: containers behind a load balancer, in a deployment's network.",
     "show": "Show all facts about one electron: times, attempts, what it asked for, used and cost, and why it waits or "
     "failed.",
     "status": "Show stacks, queues and compute environments with their states, jobs and instances.",

@@ -59,7 +59,7 @@ def deploy(target: Target, given: tuple[str, ...], running_jobs: str | None, yes
     from covalent_cirro.aws.clients import Clients
     from covalent_cirro.covalent_server import config
 
-    parameters = _parameters(given)
+    parameters = named_values(given)
     client = Clients(target.access)
     shown: list[Plan] = []
 
@@ -148,7 +148,8 @@ def show_event(name: str) -> Callable[[StackEvent], None]:
     return show
 
 
-def _parameters(given: tuple[str, ...]) -> dict[str, str]:
+def named_values(given: tuple[str, ...]) -> dict[str, str]:
+    """Parameters that were given as ``NAME=VALUE``."""
     parameters = {}
     for each in given:
         name, equals, value = each.partition("=")
@@ -168,9 +169,9 @@ def _show_plan(plan: Plan, where: str, again: bool) -> None:
         else f"What will change in the deployment {plan.name!r} of {where}:"
     )
     for part in plan.parts:
-        rows = list(_rows(part))
+        rows = list(change_rows(part))
         if rows:
-            render.changes(f"{part.stack_name}: {_action(part)}", rows)
+            render.changes(f"{part.stack_name}: {action_words(part)}", rows)
     if plan.linked_roles:
         rows = [("+", name, "service-linked role", "shared by all of the account, stays") for name in plan.linked_roles]
         render.changes("the account, which lacks these:", rows)
@@ -178,7 +179,8 @@ def _show_plan(plan: Plan, where: str, again: bool) -> None:
         render.alert(words)
 
 
-def _action(part: PartPlan) -> str:
+def action_words(part: PartPlan) -> str:
+    """What is done to a stack, in words."""
     if part.action == "later":
         return "what changes is known only when the stacks before it are made, and shown then"
     action = {
@@ -190,7 +192,8 @@ def _action(part: PartPlan) -> str:
     return f"{action} (read from its template)" if part.foreseen else action
 
 
-def _rows(part: PartPlan) -> Iterator[tuple[str, str, str, str]]:
+def change_rows(part: PartPlan) -> Iterator[tuple[str, str, str, str]]:
+    """The changes of a stack as `render.changes` shows them."""
     if part.action == "none":
         return
     for name, before, after in part.parameters:

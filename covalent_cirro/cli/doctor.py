@@ -26,16 +26,19 @@ from covalent_cirro.jobs.formatting import counted
 @json_option
 @target_options
 def doctor(target: Target, vcpu: int | None, memory: float | None, gpus: int | None, as_json: bool) -> None:
-    """Check whether an electron would run: account, deployment, image and Covalent server.
+    """Check whether an electron would run: account, deployment, image, Covalent server; and the services.
 
     Changes nothing, except that one object is written into the bucket and deleted.
     """
     from covalent_cirro.deployment.doctor import RequestedResources, examine
+    from covalent_cirro.deployment.doctor.checks import CHECKS
+    from covalent_cirro.serving import service_checks
 
     asked = RequestedResources(vcpu=vcpu, memory=memory, num_gpus=gpus)
     with render.steps(quiet=as_json) as say:
         say(f"looking at deployment {target.stack_name!r}")
-        findings = examine(target.access, target.stack_name, asked)
+        checks = (*CHECKS, *service_checks.CHECKS)
+        findings = examine(target.access, target.stack_name, asked, checks=checks)
     if as_json:
         render.document({"findings": [finding._asdict() for finding in findings], "counts": _counts(findings)})
     else:

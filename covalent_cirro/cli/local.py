@@ -62,13 +62,21 @@ def local() -> None:
     is_flag=True,
     help="Run jobs as containers of their container_image_uri, on the Docker engine of this machine.",
 )
+@click.option(
+    "--image",
+    "images",
+    metavar="NAME=FOLDER",
+    multiple=True,
+    help="Where the Python packages of an image are, for services whose tasks are processes; may be repeated.",
+)
 @_state_dir
-def up(server: bool, vcpus: int | None, docker: bool, state_dir: Path) -> None:
+def up(server: bool, vcpus: int | None, docker: bool, images: tuple[str, ...], state_dir: Path) -> None:
     """Start the emulated AWS and deploy in it. What runs already is left as it is."""
+    folders = dict(_image(each) for each in images)
     playground = _stack(state_dir)
     before = playground.status()
     with render.steps() as say:
-        now = playground.up(server=server, vcpus=vcpus, docker=docker, say=say)
+        now = playground.up(server=server, vcpus=vcpus, docker=docker, images=folders, say=say)
     verb = "runs already" if before.endpoint_url == now.endpoint_url else "runs"
     render.done(f"the emulated AWS {verb} at {now.endpoint_url}, with the deployment {now.deployment!r}")
     if now.server_url is not None:
@@ -159,6 +167,13 @@ def env(state_dir: Path) -> None:
     lines = [f"unset {name}" for name in gone if name.isidentifier()]  # no shell can unset another
     lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(kept.items())]
     render.raw("\n".join([*lines, f'# For a shell: eval "$({_called()} local env)"', ""]))
+
+
+def _image(given: str) -> tuple[str, Path]:
+    name, _, folder = given.partition("=")
+    if not name or not folder or not Path(folder).is_dir():
+        raise click.BadParameter(f"{given!r} is no NAME=FOLDER with a folder that exists.", param_hint="--image")
+    return name, Path(folder)
 
 
 def _used(state_dir: Path) -> Path:

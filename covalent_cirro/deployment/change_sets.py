@@ -126,15 +126,16 @@ def make(client: Any, watch: Watch, request: Mapping[str, Any], stack: Stack | N
 
 def execute(client: Any, stack_name: str, change_set: ChangeSet) -> None:
     """Begin to execute a change set. CloudFormation then deletes all change sets of the stack."""
-    call(client, "ExecuteChangeSet", stack_name, ChangeSetName=change_set.change_set_id)
+    call(client, "ExecuteChangeSet", stack_name, **_named(change_set))
 
 
 def discard(client: Any, change_set: ChangeSet) -> None:
     """Delete a change set, and the empty stack that it created. It is no error if they do not exist any more."""
     try:
-        call(client, "DeleteChangeSet", change_set.stack_id, ChangeSetName=change_set.change_set_id)
+        call(client, "DeleteChangeSet", change_set.stack_id, **_named(change_set))
     except AwsError as error:
-        if error.code not in ("ChangeSetNotFound", "ChangeSetNotFoundException"):
+        gone = error.code == "ValidationError" and "does not exist" in str(error)  # the stack is
+        if error.code not in ("ChangeSetNotFound", "ChangeSetNotFoundException") and not gone:
             raise
     if change_set.made_stack:
         stack = stacks.find(client, change_set.stack_id)
@@ -142,8 +143,13 @@ def discard(client: Any, change_set: ChangeSet) -> None:
             stacks.begin_delete(client, stack)
 
 
+def _named(change_set: ChangeSet) -> dict[str, str]:
+    """A change set in a request; with its stack, for which a policy may allow the call."""
+    return {"ChangeSetName": change_set.change_set_id, "StackName": change_set.stack_id}
+
+
 def _described(client: Any, watch: Watch, stack_name: str, change_set: ChangeSet) -> dict[str, Any]:
-    asked = {"ChangeSetName": change_set.change_set_id, "IncludePropertyValues": True}  # without it there are no paths
+    asked = {**_named(change_set), "IncludePropertyValues": True}  # without it there are no paths
     page, pause_s = call(client, "DescribeChangeSet", stack_name, **asked), FIRST_POLL_S
     while page["Status"] in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
         pause_s = watch.pause(f"the change set of stack {stack_name!r} is still being made", pause_s)

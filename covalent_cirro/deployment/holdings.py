@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from covalent_cirro.aws.sessions import translate
 from covalent_cirro.deployment import emptying, stacks
 from covalent_cirro.deployment.emptying import Contents
-from covalent_cirro.deployment.plans import STACKS, TAG, stack_name
+from covalent_cirro.deployment.plans import NAME_PARAMETER, STACKS, TAG, services_prefix, stack_name
 from covalent_cirro.deployment.stack_events import FIRST_POLL_S, LONGEST_POLL_S
 from covalent_cirro.deployment.stacks import Resource, Stack, access_of_client
 from covalent_cirro.errors import AwsError
@@ -32,6 +32,10 @@ PROOF_PATIENCE_S = 60.0
 
 DEFINITION_PREFIX = "cirro-"
 """How names of the job definitions of executors begin (`electron/engine/definitions.py`)."""
+
+_OF_SERVICES = re.compile(r"arn:[a-z-]+:ecs:[^:]*:[^:]*:(cluster|service|task|task-definition)/")
+"""What ECS lists after its deletion, as INACTIVE and at no cost (ECS API Reference, DeregisterTaskDefinition and
+DeleteCluster). It belongs to stacks of services, which are checked by name; clusters of AWS Batch are checked too."""
 
 Client = Callable[[str], Any]
 """Returns the boto3 client of a service, such as `aws.clients.Clients`."""
@@ -57,7 +61,7 @@ class Holdings:
         name: Name of the deployment.
         region: Region of the deployment.
         keep_data: Whether the storage stack is kept.
-        stacks: Stacks that are deleted, in that order; with ``keep_data`` without the storage stack.
+        stacks: Stacks that are deleted, in that order, services first; with ``keep_data`` without the storage stack.
         resources: Resources of these stacks.
         jobs: Jobs that have not ended.
         buckets: Buckets that are deleted.
@@ -125,6 +129,9 @@ def survey(client: Client, name: str, *, keep_data: bool = False) -> Holdings:
     found: list[Stack] = []
     resources: list[Resource] = []
     kept: list[str] = []
+    for service in service_stacks(client, name):
+        found.append(service)
+        resources += stacks.resources(formation, service)
     for part in reversed(STACKS):
         stack = stacks.find(formation, stack_name(name, part))
         if stack is None:
@@ -156,6 +163,12 @@ def survey(client: Client, name: str, *, keep_data: bool = False) -> Holdings:
         definitions=tuple(_definitions(client, name, roles)),
         kept=tuple(kept),
     )
+
+
+def service_stacks(client: Client, name: str) -> list[Stack]:
+    """The stacks of a deployment's services (`serving`), which use its network."""
+    found = stacks.all_beginning_with(client("cloudformation"), services_prefix(name))
+    return [stack for stack in found if stack.parameters.get(NAME_PARAMETER) == name]
 
 
 def is_of_deployment(definition: dict[str, Any], name: str, roles: Iterable[str]) -> bool:
@@ -268,6 +281,8 @@ def _left_stacks(client: Client, holdings: Holdings) -> Iterator[str]:
         stack = stacks.find(client("cloudformation"), stack_name(holdings.name, part))
         if stack is not None:
             yield f"CloudFormation stack {stack.name} ({stack.status})"
+    for service in service_stacks(client, holdings.name):
+        yield f"CloudFormation stack {service.name} ({service.status})"
 
 
 def _left_batch(client: Client, holdings: Holdings) -> Iterator[str]:
@@ -308,8 +323,9 @@ def _left_tagged(client: Client, holdings: Holdings) -> Iterator[str]:
     ended = _ended_instances(client, [arn for arn in arns if ":instance/" in arn])
     for arn in arns:
         # Stacks were checked by name; a deleted stack is listed for a while.
-        if ":cloudformation:" not in arn and arn not in ended and not _is_kept(arn, holdings.kept):
-            yield arn
+        if ":cloudformation:" in arn or _OF_SERVICES.match(arn) or arn in ended or _is_kept(arn, holdings.kept):
+            continue
+        yield arn
 
 
 def _is_kept(arn: str, kept: Iterable[str]) -> bool:

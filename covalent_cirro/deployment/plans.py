@@ -122,6 +122,11 @@ def stack_name(name: str, part: str) -> str:
     return f"{name}-{part}"
 
 
+def services_prefix(name: str) -> str:
+    """How names of the stacks of a deployment's services begin (`serving`): they use its network, and go before it."""
+    return stack_name(name, "serving-")
+
+
 # --- parameters ---------------------------------------------------------------------------------------------------
 
 

@@ -169,6 +169,23 @@ def find(client: Any, name_or_id: str) -> Stack | None:
     return _stack(found[0]) if found else None
 
 
+def all_beginning_with(client: Any, start: str) -> list[Stack]:
+    """The stacks of covalent-cirro whose names begin with a text, in the order of their names.
+
+    Raises:
+        AccessDenied, AwsError: CloudFormation refused or could not be reached.
+    """
+    found = []
+    token: dict[str, str] = {}
+    while True:
+        page = call(client, "DescribeStacks", f"{start}*", **token)
+        found += [_stack(each) for each in page["Stacks"] if each["StackName"].startswith(start)]
+        if not page.get("NextToken"):
+            ours = [stack for stack in found if stack.description.startswith(OURS)]
+            return sorted(ours, key=lambda stack: stack.name)
+        token = {"NextToken": page["NextToken"]}
+
+
 def get(client: Any, stack_id: str) -> Stack:
     """A stack that should exist.
 

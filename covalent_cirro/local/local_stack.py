@@ -12,9 +12,11 @@ import json
 import os
 import shutil
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from covalent_cirro import private
@@ -49,10 +51,16 @@ STOP_PATIENCE_S = 10.0
 ENDING_S = 1.0
 """Seconds in which a process that no longer answers may still end."""
 
+ANSWER_S = 30.0
+"""Seconds in which the emulator has to answer a request of its own routes."""
+
 PORT_TRIES = 3
 """A port that was free can be taken before the server listens on it."""
 
 JOB_STATES = (*ACTIVE_STATES, *TERMINAL_STATES)
+
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Opens URLs of this machine, whatever proxy the environment names."""
 
 Say = Callable[[str], None]
 """Called with each step, in a few words."""
@@ -99,9 +107,10 @@ class LocalStack:
         server: bool = False,
         vcpus: int | None = None,
         docker: bool = False,
+        images: Mapping[str, Path] = MappingProxyType({}),
         say: Say = lambda step: None,
     ) -> Status:
-        """Start what does not run yet; a second call changes nothing.
+        """Start what does not run yet; a second call with the same arguments changes nothing.
 
         Args:
             server: Start a Covalent server, too.
@@ -109,6 +118,7 @@ class LocalStack:
                 the deployment is made, that is when the emulator starts.
             docker: Run jobs as containers of their images, on the Docker engine of this machine, instead of as
                 processes. Read when the emulator starts.
+            images: By name of an image, a folder that is on the path of Python in containers that are processes.
             say: Called with each step.
 
         Raises:
@@ -121,6 +131,8 @@ class LocalStack:
             state = self.read()
             if state.emulator is None or not state.emulator.running:
                 state = self._start_emulator(state, say, docker)
+            if images:
+                self._put_images(state, images)
             if not state.settings or not self._is_deployed(state):
                 say("deploying with CloudFormation")
                 state = self._deploy(state, vcpus or os.cpu_count() or 1)
@@ -237,6 +249,25 @@ class LocalStack:
             )
         ready = replace(starting, url=str(announcement["endpoint_url"]))
         return self._folder.write(State(emulator=ready, region=str(announcement.get("region", REGION))))
+
+    def _put_images(self, state: State, images: Mapping[str, Path]) -> None:
+        """Say what is in images (`emulator.http.control_routes`)."""
+        assert state.emulator is not None
+        body = {name: {"environment": {"PYTHONPATH": str(folder.absolute())}} for name, folder in images.items()}
+        asked = urllib.request.Request(  # noqa: S310  (the emulator's own URL)
+            f"{state.emulator.url}/_cirro/images",
+            json.dumps(body).encode(),
+            {"Authorization": self.key.basic},
+            method="PUT",
+        )
+        try:
+            with _DIRECTLY.open(asked, timeout=ANSWER_S):
+                pass
+        except OSError as error:
+            raise EmulatorError(
+                f"the emulator at {state.emulator.url} does not take the images {', '.join(images)}: {error}. "
+                f"Its log is {state.emulator.log}; `cirro local down` and `up` start it anew."
+            ) from error
 
     def _deploy(self, state: State, vcpus: int) -> State:
         from covalent_cirro import deployment

@@ -59,6 +59,23 @@ def test_up_again_changes_nothing(emulated: LocalStack, cirro: Cirro) -> None:
     assert emulated.read() == before
 
 
+def test_a_folder_can_stand_for_an_image(emulated: LocalStack, cirro: Cirro, tmp_path: Path) -> None:
+    """Its packages are on the path of Python in tasks of that image; also for a local stack that runs already."""
+    result = cirro("local", "up", "--image", f"shop={tmp_path}", "--state-dir", emulated.state_dir)
+    assert result.exit_code == 0
+    images = ask(str(emulated.status().endpoint_url), emulated.key, "images")
+    assert images["shop"]["environment"] == {"PYTHONPATH": str(tmp_path)}
+
+
+@pytest.mark.parametrize("given", ["shop", "shop=", "=.", "shop=nowhere"])
+def test_a_folder_for_an_image_has_to_exist(cirro: Cirro, tmp_path: Path, given: str) -> None:
+    """Nothing is started otherwise."""
+    result = cirro("local", "up", "--image", given, "--state-dir", tmp_path / "state")
+    assert result.exit_code == 2
+    assert "NAME=FOLDER" in result.output
+    assert not (tmp_path / "state").exists()
+
+
 def test_a_deployment_is_made_with_cloudformation(emulated: LocalStack) -> None:
     """What ``up`` made are the stacks of a deployment, whose queues take jobs."""
     stacks = client(emulated, "cloudformation").describe_stacks()["Stacks"]

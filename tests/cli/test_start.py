@@ -67,7 +67,7 @@ def test_the_help_of_a_command_imports_nothing_that_acts(name: str) -> None:
     assert not modules & HEAVY
     ours = {each.removeprefix("covalent_cirro.") for each in modules if each.startswith("covalent_cirro.")}
     assert {each for each in ours if each.partition(".")[0] not in PURE_ROOMS | {"cli"}} <= PURE_ELSEWHERE
-    shared = {"run": {"jobs"}, "destroy": {"deploy"}}.get(name, set())
+    shared = {"run": {"jobs"}, "destroy": {"deploy"}, "serve": {"deploy"}}.get(name, set())
     assert {each for each in SUMMARIES if f"covalent_cirro.cli.{each}" in modules} == {name} | shared
 
 

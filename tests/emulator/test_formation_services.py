@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
-from covalent_cirro.local.emulator.formation import batch_kinds, service_kinds
+from covalent_cirro.local.emulator.formation import balancer_kinds, batch_kinds, service_kinds, serving_kinds
 from tests.emulator.formation_stacks import Stacks
 
 ACCOUNT = "123456789012"
@@ -24,7 +24,10 @@ def stacks(aws: Any) -> Stacks:
 # --- what makes another resource -----------------------------------------------------------------------------------
 
 KINDS: dict[str, Any] = {
-    **{kind.kind: kind for kind in (*batch_kinds.KINDS, *service_kinds.KINDS)},
+    **{
+        kind.kind: kind
+        for kind in (*batch_kinds.KINDS, *service_kinds.KINDS, *serving_kinds.KINDS, *balancer_kinds.KINDS)
+    },
     **service_kinds.COMPLETED,
 }
 
@@ -41,6 +44,21 @@ def test_what_a_compute_environment_changes_in_place_is_what_the_registry_says()
     schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", "AWS::Batch::ComputeEnvironment").schema
     ours = {f"/properties/{path}" for path in batch_kinds.ComputeEnvironmentResource.in_place_on_request}
     assert ours == set(schema["conditionalCreateOnlyProperties"])
+
+
+def test_what_may_replace_a_service_is_what_the_registry_says() -> None:
+    """Another launch type."""
+    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", "AWS::ECS::Service").schema
+    ours = {f"/properties/{path}" for path in serving_kinds.ServiceResource.replaced_on_request}
+    assert ours == set(schema["conditionalCreateOnlyProperties"])
+
+
+@pytest.mark.parametrize("kind", [*serving_kinds.KINDS, *balancer_kinds.KINDS], ids=lambda kind: kind.kind)
+def test_a_service_has_the_attributes_of_the_registry(kind: Any) -> None:
+    """All that a template can read of it, except the list of load balancers that a target group has."""
+    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind.kind).schema
+    known = {path.removeprefix("/properties/") for path in schema.get("readOnlyProperties", [])}
+    assert set(kind.attributes) == known - {"LoadBalancerArns"}
 
 
 # --- exports and roles ----------------------------------------------------------------------------------------------

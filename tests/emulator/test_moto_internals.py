@@ -18,15 +18,21 @@ ROOT = Path(__file__).parents[2]
 INSTALL_ALL = """
 from covalent_cirro.local.emulator.moto_internals import loading
 from covalent_cirro.local.emulator.moto_internals import (
-    moto_cloudformation, moto_cloudwatch, moto_ec2, moto_ecr, moto_elb, moto_events, moto_iam, moto_s3
+    moto_cloudformation, moto_cloudwatch, moto_ec2, moto_ecr, moto_elb, moto_events, moto_iam, moto_logs, moto_s3,
+    moto_target_tracking,
 )
-modules = moto_cloudformation, moto_cloudwatch, moto_ec2, moto_ecr, moto_elb, moto_events, moto_iam, moto_s3
+modules = (
+    moto_cloudformation, moto_cloudwatch, moto_ec2, moto_ecr, moto_elb, moto_events, moto_iam, moto_logs, moto_s3,
+    moto_target_tracking,
+)
 for each in (*modules, *modules):
     each.install()
 print(*loading.replaced, sep="\\n")
 """
 
 REPLACED = """
+moto.applicationautoscaling.models.ApplicationAutoscalingBackend._ecs_service_exists_for_target
+moto.applicationautoscaling.models.ApplicationAutoscalingBackend.register_scalable_target
 moto.cloudformation.models.CloudFormationBackend.delete_stack
 moto.cloudformation.models.CloudFormationBackend.update_stack
 moto.cloudformation.models.Stack.create_resources
@@ -77,6 +83,7 @@ moto.elbv2.models.ELBv2Backend.describe_target_health
 moto.elbv2.models.ELBv2Backend.register_targets
 moto.events.utils.EventTemplateParser.parse
 moto.iam.policy_validation.BaseIAMPolicyValidator._validate_version
+moto.logs.models.LogGroup.get_cfn_attribute
 moto.s3.models.FakeBucket.get_permission
 moto.s3.models.FakeKey.value
 moto.s3.models.S3Backend.complete_multipart_upload

@@ -102,7 +102,9 @@ class FakeFormation:
 
     # --- what CloudFormation answers ------------------------------------------------------------------------------
 
-    def describe_stacks(self, StackName: str) -> dict[str, Any]:
+    def describe_stacks(self, StackName: str = "") -> dict[str, Any]:
+        if not StackName:
+            return {"Stacks": [each for each in self.stacks.values() if each["StackStatus"] != "DELETE_COMPLETE"]}
         stack = self._find(StackName)
         if stack is None:
             raise refusal("DescribeStacks", f"Stack with id {StackName} does not exist")
@@ -146,7 +148,7 @@ class FakeFormation:
         return {"Id": change_set_id, "StackId": stack["StackId"]}
 
     def describe_change_set(
-        self, ChangeSetName: str, IncludePropertyValues: bool, NextToken: str = "0"
+        self, ChangeSetName: str, StackName: str, IncludePropertyValues: bool, NextToken: str = "0"
     ) -> dict[str, Any]:
         made = self.change_sets[ChangeSetName]
         made["looks"] += 1
@@ -159,12 +161,12 @@ class FakeFormation:
         page: dict[str, Any] = {"Status": "CREATE_COMPLETE", "Changes": shown}
         return page | ({"NextToken": str(start + self.PAGE)} if start + self.PAGE < len(changes) else {})
 
-    def delete_change_set(self, ChangeSetName: str) -> dict[str, Any]:
+    def delete_change_set(self, ChangeSetName: str, StackName: str) -> dict[str, Any]:
         if self.change_sets.pop(ChangeSetName, None) is None:
             raise refusal("DeleteChangeSet", "ChangeSet does not exist", "ChangeSetNotFound")
         return {}
 
-    def execute_change_set(self, ChangeSetName: str) -> dict[str, Any]:
+    def execute_change_set(self, ChangeSetName: str, StackName: str) -> dict[str, Any]:
         made = self.change_sets.pop(ChangeSetName)
         stack, request = self.stacks[made["stack"]], made["request"]
         before = {each["ParameterKey"]: each["ParameterValue"] for each in stack.get("Parameters", [])}

@@ -20,8 +20,12 @@ EXAMPLES = {
     "SubnetIds": "subnet-0123456789abcdef0,subnet-0123456789abcdef1",
     "SecurityGroupIds": "sg-0123456789abcdef0",
     "InstanceProfileArn": "arn:aws:iam::123456789012:instance-profile/cirro-roles-InstanceProfile-ABCDEFGHIJKL",
+    "VpcId": "vpc-0123456789abcdef0",
+    "ServiceName": "recommender",
+    "Image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/cirro-storage-imagerepository-abcdefghijkl@sha256:"
+    + 64 * "a",
 }
-"""A value for each parameter that is the output of an earlier stack."""
+"""A value for each parameter that has no default: outputs of earlier stacks, and what a service is."""
 
 IAM_ACTIONS: dict[str, Any] = json.loads(
     (Path(cfnlint.__file__).parent / "data/AdditionalSpecs/Policies.json").read_text()
@@ -137,9 +141,9 @@ class Stack:
                 found |= {item["Ref"]} if isinstance(item.get("Ref"), str) else set()
                 if "Fn::GetAtt" in item:
                     found.add(as_list(item["Fn::GetAtt"])[0].split(".")[0])
-                for text in as_list(item.get("Fn::Sub", [])):
-                    names = re.findall(r"\$\{([^}]+)\}", text) if isinstance(text, str) else []
-                    found |= {name.split(".")[0] for name in names}
+                text, own = [*as_list(item.get("Fn::Sub", "")), {}][:2]
+                names = set(re.findall(r"\$\{([^}]+)\}", text)) - set(own)
+                found |= {name.split(".")[0] for name in names}
         return {name for name in found if not name.startswith("AWS::")} - set(self._template.parameters)
 
     def _settle(self, value: Any) -> Any:
@@ -173,5 +177,9 @@ class Stack:
 
 
 PARTS = ("network", "storage", "roles", "budget", "compute")
-TEMPLATES = {part: Template(part) for part in PARTS}
-"""In the order in which their stacks are made."""
+"""The stacks of a deployment, in the order in which they are made."""
+
+SERVING = "serving"
+"""The template of a service. A deployment has any number of its stacks; they are no part of it."""
+
+TEMPLATES = {part: Template(part) for part in (*PARTS, SERVING)}

@@ -57,6 +57,10 @@ RUN_BY = {
     "cirro models": "tests/plugin/test_models.py",
     "pip install 'covalent-cirro[models]'": "tests/emulator/test_ci_push.py",
     "python examples/pipeline.py": "tests/covalent/test_pipeline.py",
+    "cirro serve": "tests/cli/test_serve.py",
+    "repository=$(aws": "tests/cli/test_serve.py",
+    "aws ecr get-login-password": "tests/emulator/test_ci_push.py",
+    "docker push": "tests/images/test_pushed.py",
     "key=$(sed": "tests/unit/test_page_commands.py",
     "ask": "tests/unit/test_page_commands.py",
 }
@@ -143,15 +147,16 @@ def test_the_emulator_takes_the_command_lines_of_its_page() -> None:
 def test_a_deployment_by_hand_passes_all_outputs_on(tmp_path: Path) -> None:
     """The scripts of infra/README.md deploy the stacks in order, with each parameter that has no default."""
     outputs = {part: list(Template(part).body["Outputs"]) for part in ("network", "storage", "roles", "compute")}
+    stacks = {**{part: f"cirro-{part}" for part in outputs}, "serving": "cirro-serving-recommender"}
     aws, asked = tmp_path / "aws", tmp_path / "asked"
     aws.write_text(AWS.format(python=sys.executable))
     aws.chmod(0o755)
     scripts = blocks(ROOT / "infra" / "README.md", "bash")
-    assert len(scripts) == 4
+    assert len(scripts) == 5
     environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "ASKED": str(asked)}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", "\n".join(scripts)],
-        env={**os.environ, **environment, "OUTPUTS": json.dumps(outputs)},
+        env={**os.environ, **environment, "OUTPUTS": json.dumps(outputs), "image": "recommender", "version": "1"},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -161,8 +166,8 @@ def test_a_deployment_by_hand_passes_all_outputs_on(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     calls = [json.loads(line) for line in asked.read_text().splitlines()]
     deployed = [call for call in calls if call[:2] == ["cloudformation", "deploy"]]
-    assert [call[call.index("--stack-name") + 1] for call in deployed] == [f"cirro-{part}" for part in outputs]
-    for call, part in zip(deployed, outputs, strict=True):
+    assert [call[call.index("--stack-name") + 1] for call in deployed] == list(stacks.values())
+    for call, part in zip(deployed, stacks, strict=True):
         given = {word.partition("=")[0] for word in call[call.index("--parameter-overrides") + 1 :]}
         assert (ROOT / call[call.index("--template-file") + 1]).exists()
         required = {name for name, each in Template(part).parameters.items() if "Default" not in each}

@@ -10,7 +10,9 @@ import pytest
 
 from covalent_cirro.aws import blob_objects
 from covalent_cirro.contract import places, reports
+from covalent_cirro.local.emulator.ecr.image_lifecycle import ImageAge, expired
 from covalent_cirro.models import model_version
+from covalent_cirro.serving import service_values
 from tests.unit.template_facts import TEMPLATES
 
 STORAGE = TEMPLATES["storage"]
@@ -115,9 +117,19 @@ def test_repository_scans_and_cleans_up() -> None:
     assert repository["ImageScanningConfiguration"] == {"ScanOnPush": True}
     assert repository["EncryptionConfiguration"] == {"EncryptionType": "AES256"}
     text = repository["LifecyclePolicy"]["LifecyclePolicyText"]["Fn::Sub"].replace("${KeepImages}", "10")
-    [rule] = json.loads(text)["rules"]
-    assert rule["selection"] == {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 10}
-    assert rule["action"] == {"type": "expire"}
+    served, others = json.loads(text)["rules"]
+    assert others["selection"] == {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": 10}
+    assert served["selection"] == {**others["selection"], "tagStatus": "tagged", "tagPatternList": ["serve*"]}
+    assert served["rulePriority"] < others["rulePriority"]
+    assert served["action"] == others["action"] == {"type": "expire"}
+
+
+def test_images_of_jobs_do_not_crowd_out_those_of_services() -> None:
+    """A service pulls its image whenever a task starts, long after ten more images were pushed for jobs."""
+    text = STORAGE.properties("ImageRepository")["LifecyclePolicy"]["LifecyclePolicyText"]["Fn::Sub"]
+    served = ImageAge("sha256:served", (service_values.MODEL_IMAGE_TAG,), 0.0, 0)
+    others = [ImageAge(f"sha256:{number}", (f"v{number}",), float(number), number) for number in range(1, 12)]
+    assert expired([served, *others], text.replace("${KeepImages}", "10"), now=1e6) == ["sha256:1"]
 
 
 def test_logs_are_not_kept_for_ever() -> None:

@@ -14,10 +14,11 @@ import yaml  # type: ignore[import-untyped]
 
 from covalent_cirro import settings
 from covalent_cirro.deployment import plans, stacks, templates
-from tests.unit.template_facts import INFRA, PARTS, TEMPLATES, Template, walk
+from covalent_cirro.serving import service_values
+from tests.unit.template_facts import INFRA, PARTS, SERVING, TEMPLATES, Template, walk
 
 FILES = sorted(INFRA.glob("*.yaml"))
-EACH = [(part, name) for part in PARTS for name in TEMPLATES[part].parameters]
+EACH = [(part, name) for part in TEMPLATES for name in TEMPLATES[part].parameters]
 CHECKOV = shutil.which("checkov")
 CHARGED = {
     "AWS::S3::Bucket",
@@ -25,13 +26,18 @@ CHARGED = {
     "AWS::Logs::LogGroup",
     "AWS::EC2::VPCEndpoint",
     "AWS::EC2::LaunchTemplate",
+    "AWS::ElasticLoadBalancingV2::LoadBalancer",
+    "AWS::ElasticLoadBalancingV2::TargetGroup",
+    "AWS::ECS::Cluster",
+    "AWS::ECS::TaskDefinition",
+    "AWS::ECS::Service",
 }
 """Types of which AWS counts hours, bytes or both; instances and disks come from the launch template."""
 
 
-@pytest.fixture(params=PARTS)
+@pytest.fixture(params=TEMPLATES)
 def template(request: pytest.FixtureRequest) -> Template:
-    """Each of the four."""
+    """Each of them."""
     return TEMPLATES[request.param]
 
 
@@ -63,7 +69,7 @@ def test_checkov_finds_nothing() -> None:
     failed = [f"{each['check_id']} {each['resource']}" for each in told["results"]["failed_checks"]]
     assert failed == []
     looked_at = {each["file_path"] for each in told["results"]["passed_checks"]}
-    assert looked_at >= {f"/{part}.yaml" for part in PARTS} - {"/budget.yaml"}  # checkov has no rule for a budget
+    assert looked_at >= {f"/{part}.yaml" for part in TEMPLATES} - {"/budget.yaml"}  # checkov has no rule for a budget
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -113,7 +119,7 @@ def test_parameter_is_described_and_bounded(part: str, name: str) -> None:
         "AllowedValues" in parameter
         or "AllowedPattern" in parameter
         or {"MinValue", "MaxValue"} <= set(parameter)
-        or parameter["Type"].startswith("List<AWS::EC2::")
+        or parameter["Type"].startswith(("List<AWS::EC2::", "AWS::EC2::"))
     )
     assert "AllowedPattern" not in parameter or "ConstraintDescription" in parameter
 
@@ -126,7 +132,7 @@ def test_default_is_within_its_own_bounds(part: str, name: str) -> None:
     if "AllowedValues" in parameter:
         assert default in parameter["AllowedValues"]
     elif "AllowedPattern" in parameter:
-        listed = default.split(",") if "List" in parameter["Type"] else [default]
+        listed = str(default).split(",") if "List" in parameter["Type"] else [default]
         assert all(re.fullmatch(parameter["AllowedPattern"], item) for item in listed)
     else:
         assert parameter["MinValue"] <= default <= parameter["MaxValue"]
@@ -171,6 +177,34 @@ def test_every_parameter_is_in_one_group(template: Template) -> None:
         ("roles", "S3BucketName", "bucket/*", False),
         ("roles", "BatchJobLogGroupName", "group:*", False),
         ("roles", "ImageRepositoryArn", "arn:aws:ecr:us-east-1:123456789012:repository/*", False),
+        ("serving", "ServiceName", "shop-2", True),
+        ("serving", "ServiceName", "Shop", False),
+        ("serving", "Image", "recommender", True),
+        ("serving", "Image", "123456789012.dkr.ecr.us-east-1.amazonaws.com/a/b:v1@sha256:" + "0" * 64, True),
+        ("serving", "Image", "a image", False),
+        ("serving", "Model", "", True),
+        ("serving", "Model", "recommender/20261130T081500Z-0a1b2c3d", True),
+        ("serving", "Model", "recommender/latest", False),
+        ("serving", "Model", "../20261130T081500Z-0a1b2c3d", False),
+        ("serving", "Model", "a*/20261130T081500Z-0a1b2c3d", False),
+        ("serving", "HealthPath", "/ready", True),
+        ("serving", "HealthPath", "ready", False),
+        ("serving", "HealthPath", "/a b", False),
+        ("serving", "AllowFrom", "", True),
+        ("serving", "AllowFrom", "0.0.0.0/0", True),
+        ("serving", "AllowFrom", "203.0.113.7/32", True),
+        ("serving", "AllowFrom", "203.0.113.0/24,198.51.100.7/32,10.0.0.0/8", True),
+        ("serving", "AllowFrom", "203.0.113.0/24,0.0.0.0/0", False),
+        ("serving", "AllowFrom", "0.0.0.0/1,128.0.0.0/1", False),
+        ("serving", "AllowFrom", "203.0.113.7", False),
+        ("serving", "AllowFrom", "203.0.113.0/24, 198.51.100.7/32", False),
+        ("serving", "CertificateArn", "arn:aws:acm:eu-west-1:123456789012:certificate/0a-1b", True),
+        ("serving", "CertificateArn", "arn:aws:iam::123456789012:server-certificate/a", False),
+        ("serving", "WebAclArn", "arn:aws:wafv2:eu-west-1:123456789012:regional/webacl/a/0a-1b", True),
+        ("serving", "WebAclArn", "arn:aws:wafv2:us-east-1:123456789012:global/webacl/a/0a-1b", False),
+        ("serving", "Command", "python", True),
+        ("serving", "Command", "--port=8000", True),
+        ("serving", "Command", "caf\u00e9", False),
         ("network", "ExistingVpcId", "vpc-0123456789abcdef0", True),
         ("network", "ExistingVpcId", "subnet-0123456789abcdef0", False),
         ("network", "ExistingSubnetIds", "subnet-0123456789abcdef0,subnet-01234567", True),
@@ -192,8 +226,18 @@ def test_parameter_takes_what_works_and_refuses_what_does_not(part: str, name: s
 
 
 def test_the_parts_are_those_that_are_deployed() -> None:
-    """And in that order."""
+    """And in that order; a service is no part of a deployment."""
     assert plans.STACKS == PARTS
+    assert SERVING not in PARTS
+
+
+def test_a_service_stands_on_the_outputs_of_a_deployment() -> None:
+    """What has no default is the output of a stack, by the same name, or says what is served."""
+    given = {name for name, parameter in TEMPLATES[SERVING].parameters.items() if "Default" not in parameter}
+    outputs = {name for part in PARTS for name in TEMPLATES[part].outputs}
+    assert given - outputs == {"ServiceName", "Image"}
+    linked = {*service_values.LINKED, service_values.REPOSITORY}
+    assert linked == {name for name in TEMPLATES[SERVING].parameters if name in outputs}
 
 
 def test_every_parameter_is_the_users_or_an_earlier_stacks() -> None:
@@ -208,9 +252,11 @@ def test_every_parameter_is_the_users_or_an_earlier_stacks() -> None:
 def test_a_name_means_the_same_everywhere() -> None:
     """Parameters of all templates are one list to the user: one of the same name takes the same values."""
     seen: dict[str, dict[str, object]] = {}
-    for part in PARTS:
-        for name, parameter in TEMPLATES[part].parameters.items():
-            assert seen.setdefault(name, parameter) == parameter, f"{part}: {name}"
+    for part, template in TEMPLATES.items():
+        for name, parameter in template.parameters.items():
+            known = seen.setdefault(name, parameter)
+            # What it is for is said from where one stands.
+            assert {**known, "Description": ""} == {**parameter, "Description": ""}, f"{part}: {name}"
 
 
 def test_an_output_has_one_template() -> None:
@@ -221,7 +267,7 @@ def test_an_output_has_one_template() -> None:
 
 def test_stacks_are_linked_by_parameters_alone() -> None:
     """An export could not change while another stack uses it."""
-    text = "".join(TEMPLATES[part].path.read_text() for part in PARTS)
+    text = "".join(template.path.read_text() for template in TEMPLATES.values())
     assert "Export:" not in text
     assert "ImportValue" not in text
     assert "AWS::CloudFormation::Stack" not in text
@@ -231,7 +277,10 @@ def test_what_costs_bears_the_deployments_tag() -> None:
     """Whoever deploys by hand and forgets the stack's tag has it all the same."""
     tag = {"Key": "covalent-cirro", "Value": {"Ref": "DeploymentName"}}
     charged = [
-        (part, name) for part in PARTS for name, each in TEMPLATES[part].resources.items() if each["Type"] in CHARGED
+        (part, name)
+        for part in TEMPLATES
+        for name, each in TEMPLATES[part].resources.items()
+        if each["Type"] in CHARGED
     ]
     assert {TEMPLATES[part].resources[name]["Type"] for part, name in charged} == CHARGED
     for part, name in charged:
@@ -281,7 +330,7 @@ def section(part: str) -> str:
     return (INFRA / "README.md").read_text().split(f"## `{part}.yaml`\n", 1)[1].split("\n## ", 1)[0]
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", TEMPLATES)
 def test_readme_has_every_parameter_and_output_once(part: str) -> None:
     """Its tables are the template's, in its order."""
     rows = re.findall(r"^\| `(\w+)` \|", section(part), flags=re.MULTILINE)
@@ -290,7 +339,7 @@ def test_readme_has_every_parameter_and_output_once(part: str) -> None:
     assert rows == [*common, *template.outputs]
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", TEMPLATES)
 def test_readme_has_the_defaults(part: str) -> None:
     """A changed default is changed there too; what comes from another stack says from which."""
     for name in TEMPLATES[part].parameters:
@@ -298,5 +347,5 @@ def test_readme_has_the_defaults(part: str) -> None:
             continue
         row = re.findall(rf"^\| `{name}` \| (.*?) \|", section(part), flags=re.MULTILINE)[0]
         source = next((each for each in PARTS if name in TEMPLATES[each].outputs and each != part), None)
-        default = TEMPLATES[part].defaults.get(name)
+        default = TEMPLATES[part].defaults.get(name, "")
         assert row == (f"from {source}" if source else f"`{default}`" if default != "" else "none"), name

@@ -139,6 +139,23 @@ def facts(repository: Repository, digests: list[str]) -> dict[str, ImageFacts]:
         return {digest: found for digest, found in zip(digests, read, strict=True) if found is not None}
 
 
+def architectures(repository: Repository, digest: str) -> tuple[str, ...]:
+    """What an image is built for, or all images of a list; none where ECR's answer cannot be parsed.
+
+    Raises:
+        ImageError: The image does not exist.
+        AwsError: ECR refused, or its storage could not be reached.
+    """
+    try:
+        contents = image_rules.contents(_manifest(repository, digest))
+    except (ValueError, KeyError, TypeError):
+        return ()
+    if contents.config is None:
+        return contents.architectures
+    found = _facts(repository, digest)
+    return () if found is None or not found.architecture else (found.architecture,)
+
+
 def _facts(repository: Repository, digest: str) -> ImageFacts | None:
     try:
         contents = image_rules.contents(_manifest(repository, digest))

@@ -285,11 +285,16 @@ def _replace_in_moto(service: str) -> None:
         from covalent_cirro.local.emulator.moto_internals import moto_cloudwatch
 
         moto_cloudwatch.install()
+    if service == "application-autoscaling":
+        from covalent_cirro.local.emulator.moto_internals import moto_target_tracking
+
+        moto_target_tracking.install()
     if service in ("cloudformation", "ecr"):
         from covalent_cirro.local.emulator.moto_internals import moto_ecr
 
         moto_ecr.install()
     if service == "cloudformation":
-        from covalent_cirro.local.emulator.moto_internals import moto_cloudformation
+        from covalent_cirro.local.emulator.moto_internals import moto_cloudformation, moto_logs
 
+        moto_logs.install()
         moto_cloudformation.install()

@@ -9,6 +9,7 @@ from click.testing import Result
 
 from covalent_cirro.deployment.doctor.checks import CHECKS
 from covalent_cirro.jobs.findings import FAILURE, OK, SKIPPED, WARNING
+from covalent_cirro.serving import service_checks
 from tests.cli.doctor.conftest import SERVER_CHECKS, World
 
 
@@ -43,7 +44,7 @@ def test_json_is_for_programs(world: World, cirro: Callable[..., Result]) -> Non
     assert "cirro-cpu" in failed["seen"]
     assert "batch_queue" in failed["remedy"]
     assert document["counts"]["failure"] == 1
-    assert {each["id"] for each in document["findings"]} == {check.id for check in CHECKS}
+    assert {each["id"] for each in document["findings"]} == {check.id for check in (*CHECKS, *service_checks.CHECKS)}
 
 
 def test_nothing_is_left_behind(world: World) -> None:

@@ -80,7 +80,7 @@ class ComputeEnvironmentResource(StackResource):
     @classmethod
     def make(cls, name: str, properties: Json, at: StackLocation) -> str:
         """Make one."""
-        refused = at.new.no_environment(at.account)
+        refused = at.new.no_cluster(at.account)
         if refused is not None:
             raise ServiceError(refused)
         made = request("CreateComputeEnvironment", properties, computeEnvironmentName=name)

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import datetime
 import re
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from covalent_cirro.deployment.template_functions import references
 from covalent_cirro.local.emulator.batch.model import Json
-from covalent_cirro.local.emulator.formation import stack_engine, stack_resource
+from covalent_cirro.local.emulator.formation import stack_engine
 from covalent_cirro.local.emulator.formation.batch_kinds import ComputeEnvironmentResource
-from covalent_cirro.local.emulator.formation.stack_resource import MotoResource, StackResource, differ
+from covalent_cirro.local.emulator.formation.stack_resource import (
+    MotoResource,
+    StackResource,
+    differ,
+    until_it_waits,
+)
 from covalent_cirro.local.emulator.formation.template_checks import order
 from covalent_cirro.local.emulator.moto_internals import moto_stacks, moto_templates
 from covalent_cirro.local.emulator.moto_internals.moto_stacks import MotoStack, parameter_values
@@ -160,7 +164,7 @@ def delete(backend: Any, name_or_id: str, stack_name: str | None = None) -> None
 
 
 def execute(backend: Any, name_or_id: str, stack_name: str | None = None) -> None:
-    """ExecuteChangeSet: all change sets of the stack are deleted. What waits for AWS Batch goes on after the answer."""
+    """ExecuteChangeSet: all change sets of the stack are deleted. What waits for a service goes on after the answer."""
     change_set = find(backend, name_or_id, stack_name)
     if change_set.execution_status != "AVAILABLE":
         raise moto_templates.api_error(
@@ -170,22 +174,7 @@ def execute(backend: Any, name_or_id: str, stack_name: str | None = None) -> Non
     stack = MotoStack(backend.stacks[change_set.stack_id])
     for each in [each for each in backend.change_sets.values() if each.stack_id == stack.id]:
         del backend.change_sets[each.change_set_id]
-    answer = threading.Event()
-    failed: list[Exception] = []
-
-    def carry_out() -> None:
-        stack_resource.waits.begin = answer.set
-        try:
-            _carry_out(backend, change_set, stack)
-        except Exception as error:
-            failed.append(error)
-        finally:
-            answer.set()
-
-    threading.Thread(target=carry_out, name=f"stack-{stack.name}", daemon=True).start()
-    answer.wait()
-    if failed:
-        raise failed[0]
+    until_it_waits(lambda: _carry_out(backend, change_set, stack), f"stack-{stack.name}")
 
 
 def _carry_out(backend: Any, change_set: ChangeSet, stack: MotoStack) -> None:

@@ -22,6 +22,8 @@ LINKED_ROLES = {
     "spot.amazonaws.com": "AWSServiceRoleForEC2Spot",
     "spotfleet.amazonaws.com": "AWSServiceRoleForEC2SpotFleet",
     "autoscaling.amazonaws.com": "AWSServiceRoleForAutoScaling",
+    "elasticloadbalancing.amazonaws.com": "AWSServiceRoleForElasticLoadBalancing",
+    "ecs.application-autoscaling.amazonaws.com": "AWSServiceRoleForApplicationAutoScaling_ECSService",
 }
 """Names of service-linked roles, where moto has others (service documentation, using service-linked roles)."""
 
@@ -46,7 +48,8 @@ class NewAccount:
     """What may be lacking. It can be set at any time.
 
     Attributes:
-        linked_roles_needed: A compute environment needs the service-linked role of ECS; otherwise that is not checked.
+        linked_roles_needed: A compute environment and a cluster need the service-linked role of ECS; otherwise that is
+            not checked.
         billing_access: IAM users and roles have access to billing, which the root user has to allow.
         absent_endpoints: By pattern of services (``"ecs-agent"``), the zones that lack their endpoint.
     """
@@ -80,8 +83,8 @@ class NewAccount:
 
     # --- what is refused --------------------------------------------------------------------------------------------
 
-    def no_environment(self, account: str) -> str | None:
-        """Why a compute environment cannot be made; `None`: it can."""
+    def no_cluster(self, account: str) -> str | None:
+        """Why a compute environment, or a cluster of ECS, cannot be made; `None`: it can."""
         if self.linked_roles_needed and not moto_iam.has_role(account, LINKED_ROLES["ecs.amazonaws.com"]):
             return NO_LINKED_ROLE
         return None

@@ -7,11 +7,11 @@ resource is, `stack_resource` and the modules of kinds say.
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 from covalent_cirro.deployment.template_functions import TemplateError
 from covalent_cirro.local.emulator.batch.model import Json
-from covalent_cirro.local.emulator.formation.stack_resource import MotoResource
+from covalent_cirro.local.emulator.formation.stack_resource import MotoResource, NotStabilized, StackResource
 from covalent_cirro.local.emulator.formation.template_checks import order
 from covalent_cirro.local.emulator.moto_internals import moto_stacks, moto_templates
 from covalent_cirro.local.emulator.moto_internals.moto_stacks import MotoStack, parameter_values
@@ -19,10 +19,23 @@ from covalent_cirro.local.emulator.moto_internals.moto_stacks import MotoStack, 
 DELETE_PASSES = 3
 """How often a resource that cannot be deleted is tried again, each time after all others."""
 
-Obsolete = tuple[str, Any, Json]
-"""A resource that the template no longer wants: logical id, resource and body."""
-
 log = logging.getLogger("covalent_cirro.local.emulator")
+
+
+class Obsolete(NamedTuple):
+    """A resource that the template no longer wants, or that was replaced.
+
+    Attributes:
+        name: Its logical id.
+        resource: The resource.
+        body: What the template said of it.
+        properties: Its properties; `None` where it is not known what it has.
+    """
+
+    name: str
+    resource: Any
+    body: Json
+    properties: Any = None
 
 
 class ResourceFailed(Exception):
@@ -47,6 +60,8 @@ def _make(stack: MotoStack, name: str) -> None:
             raise ResourceFailed(f"{stack.bodies[name]['Type']} is not emulated")
     except Exception as error:
         log.debug("creating %s", name, exc_info=True)
+        if isinstance(error, NotStabilized):
+            stack.adopt(name, error.resource)
         stack.add_resource_event(name, "CREATE_FAILED", _reason(error))
         raise ResourceFailed(f"The following resource(s) failed to create: [{name}].") from error
     stack.add_resource_event(name, "CREATE_COMPLETE")
@@ -54,8 +69,8 @@ def _make(stack: MotoStack, name: str) -> None:
 
 def _change(stack: MotoStack, name: str) -> Obsolete | None:
     """Bring a resource up to date; returns the old one where it was replaced and still exists."""
-    body, old_body = stack.bodies[name], stack.made.bodies[name]
-    if body["Type"] == old_body["Type"] and stack.properties(body) == stack.made.properties[name]:
+    body, old_body, old_properties = stack.bodies[name], stack.made.bodies[name], stack.made.properties[name]
+    if body["Type"] == old_body["Type"] and stack.properties(body) == old_properties:
         stack.made.bodies[name] = body
         return None
     stack.add_resource_event(name, "UPDATE_IN_PROGRESS")
@@ -71,13 +86,15 @@ def _change(stack: MotoStack, name: str) -> Obsolete | None:
     stack.add_resource_event(name, "UPDATE_COMPLETE")
     before, after = changed
     is_left = after is not before and getattr(after, "cirro_leaves_old", False)
-    return (name, before, old_body) if is_left else None
+    return Obsolete(name, before, old_body, old_properties) if is_left else None
 
 
 def _delete(stack: MotoStack, resource: Any, body: Json) -> None:
     model = moto_stacks.resource_class(body["Type"])
     if isinstance(model, MotoResource):
         model.delete_resource(resource, stack.account, stack.region)
+    elif isinstance(resource, StackResource):
+        resource.delete(stack.account, stack.region)
     else:
         stack.delete_resource(resource, body)
 
@@ -126,13 +143,15 @@ def update(stack: MotoStack, text: str, given: dict[str, Any], tags: dict[str, s
         stack.load(*before)
         raise
     stack.set_status("UPDATE_IN_PROGRESS", "User Initiated")
+    obsolete: list[Obsolete] = []
     try:
-        obsolete = _apply(stack)
+        _apply(stack, obsolete)
     except (ResourceFailed, TemplateError) as error:
         stack.set_status("UPDATE_ROLLBACK_IN_PROGRESS", str(error))
         stack.load(*before)
+        obsolete = _put_back(stack, obsolete)
         try:
-            obsolete = _apply(stack)
+            _apply(stack, obsolete)
         except (ResourceFailed, TemplateError) as worse:
             stack.set_status("UPDATE_ROLLBACK_FAILED", str(worse))
             return
@@ -158,9 +177,8 @@ def delete(stack: MotoStack) -> None:
     stack.set_status("DELETE_COMPLETE")
 
 
-def _apply(stack: MotoStack) -> list[Obsolete]:
-    """Make and change what the template asks for; returns what it no longer wants, oldest first."""
-    obsolete: list[Obsolete] = []
+def _apply(stack: MotoStack, obsolete: list[Obsolete]) -> None:
+    """Make and change what the template asks for; adds what it no longer wants to the list, oldest first."""
     wanted = []
     for name in order(stack.bodies):
         if not stack.is_wanted(stack.bodies[name]):
@@ -174,13 +192,22 @@ def _apply(stack: MotoStack) -> list[Obsolete]:
             _make(stack, name)
     for name in [each for each in stack.made.order if each not in wanted]:
         body = stack.made.bodies[name]
-        obsolete.append((name, stack.drop(name), body))
-    return obsolete
+        obsolete.append(Obsolete(name, stack.drop(name), body))
+
+
+def _put_back(stack: MotoStack, replaced: list[Obsolete]) -> list[Obsolete]:
+    """Give the stack the resources that an update replaced before it failed; returns their replacements."""
+    replacements = []
+    for old in replaced:
+        body = stack.made.bodies[old.name]
+        replacements.append(Obsolete(old.name, stack.put_back(old.name, old.resource, old.body, old.properties), body))
+        stack.add_resource_event(old.name, "UPDATE_COMPLETE")
+    return replacements
 
 
 def _clean_up(stack: MotoStack, obsolete: list[Obsolete]) -> None:
     """Delete what is no longer wanted. A failure leaves a resource behind and does not fail the stack, as on AWS."""
-    for name, resource, body in reversed(obsolete):
+    for name, resource, body, _ in reversed(obsolete):
         replaced = name in stack.made.order
         if body.get("UpdateReplacePolicy" if replaced else "DeletionPolicy") == "Retain":
             continue

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import threading
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
@@ -49,13 +51,56 @@ class StackLocation(NamedTuple):
         return open_emulators.get(self.account).batch(self.region)
 
 
-waits = threading.local()
-"""``begin``: in a thread that executes a change set, what to call when a resource begins to wait for AWS Batch."""
+log = logging.getLogger("covalent_cirro.local.emulator")
+
+_waits = threading.local()
+"""``begin``: in a thread of `until_it_waits`, what to call when a resource begins to wait."""
+
+
+def until_it_waits(work: Callable[[], None], name: str) -> None:
+    """Do something in a thread of its own, and return once it is done or begins to wait for a service.
+
+    Args:
+        work: What to do. What it raises before it waits, this function raises.
+        name: Of the thread.
+    """
+    answer = threading.Event()
+    failed: list[Exception] = []
+
+    def run() -> None:
+        _waits.begin = answer.set
+        try:
+            work()
+        except Exception as error:
+            if answer.is_set():
+                log.exception("%s: failed after its call was answered", name)
+            failed.append(error)
+        finally:
+            answer.set()
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    answer.wait()
+    if failed:
+        raise failed[0]
 
 
 def begin_to_wait() -> None:
-    """Have the call that executes a change set answered now: the rest takes long."""
-    getattr(waits, "begin", lambda: None)()
+    """Have the call that changes a stack answered now: the rest takes long."""
+    getattr(_waits, "begin", lambda: None)()
+
+
+class NotStabilized(ServiceError):
+    """A resource was made and did not become what it should be. The stack has it until its rollback deletes it.
+
+    Attributes:
+        physical_id: Of the resource.
+        resource: The resource, once there is an object of it.
+    """
+
+    def __init__(self, text: str, physical_id: str) -> None:
+        super().__init__(text)
+        self.physical_id = physical_id
+        self.resource: StackResource | None = None
 
 
 def true(value: Any) -> bool:
@@ -81,6 +126,8 @@ def to_api(shape: Shape | None, value: Any) -> Any:
         return {key: to_api(shape.value, each) for key, each in value.items()}
     if shape is not None and shape.type_name in ("integer", "long") and isinstance(value, str):
         return int(value)
+    if shape is not None and shape.type_name in ("double", "float") and isinstance(value, str):
+        return float(value)
     if shape is not None and shape.type_name == "boolean" and isinstance(value, str):
         return value.lower() == "true"
     if shape is not None and shape.type_name == "string" and not isinstance(value, (str, list, dict)):
@@ -120,22 +167,25 @@ class StackResource:
     Attributes:
         kind: Name of the type, such as ``"AWS::Batch::JobQueue"``.
         name_property: The property that names it; `None` if there is none.
-        attributes: Attributes for ``Fn::GetAtt``; each has the value that ``Ref`` gives.
+        attributes: Attributes for ``Fn::GetAtt``; each has the value that ``Ref`` gives, unless `value` says another.
         create_only: Properties that cannot be changed: another value needs a replacement (registry schema).
+        may_keep_name: A replacement can have the name of the old resource, since the name has revisions.
     """
 
     kind: ClassVar[str]
     name_property: ClassVar[str | None] = None
     attributes: ClassVar[tuple[str, ...]] = ()
     create_only: ClassVar[tuple[str, ...]] = ()
+    may_keep_name: ClassVar[bool] = False
     cf_resource_type: str
     logical_resource_id: str
     cirro_leaves_old = True
     """After a replacement the old resource still exists; the stack deletes it once nothing uses it."""
 
-    def __init__(self, physical_resource_id: str, properties: Json) -> None:
+    def __init__(self, physical_resource_id: str, properties: Json, at: StackLocation) -> None:
         self.physical_resource_id = physical_resource_id
         self.properties = properties
+        self.at = at
 
     # --- what each type defines ---------------------------------------------------------------------------------------
 
@@ -143,6 +193,11 @@ class StackResource:
     def make(cls, name: str, properties: Json, at: StackLocation) -> str:
         """Make a resource; returns its physical id."""
         raise NotImplementedError
+
+    @classmethod
+    def value(cls, attribute: str, physical_id: str, at: StackLocation) -> str:
+        """The value of one of its attributes."""
+        return physical_id
 
     @classmethod
     def replaces(cls, before: Json, now: Json) -> bool:
@@ -180,15 +235,19 @@ class StackResource:
         """The value of an attribute."""
         if attribute not in self.attributes:
             raise moto_templates.unknown_attribute()
-        return self.physical_resource_id
+        return self.value(attribute, self.physical_resource_id, self.at)
 
     @classmethod
     def create_from_cloudformation_json(
         cls, resource_name: str, cloudformation_json: Json, account_id: str, region_name: str, **_: Any
     ) -> StackResource:
         """Make a resource."""
-        properties = cloudformation_json.get("Properties", {})
-        return cls(cls.make(resource_name, properties, StackLocation(account_id, region_name)), properties)
+        at, properties = StackLocation(account_id, region_name), cloudformation_json.get("Properties", {})
+        try:
+            return cls(cls.make(resource_name, properties, at), properties, at)
+        except NotStabilized as error:
+            error.resource = cls(error.physical_id, properties, at)
+            raise
 
     @classmethod
     def update_from_cloudformation_json(
@@ -203,10 +262,15 @@ class StackResource:
         at, before = StackLocation(account_id, region_name), original_resource.properties
         properties = cloudformation_json.get("Properties", {})
         if cls.replaces(before, properties):
-            refuse_same_name(cls.name_property, before, properties)
-            return cls(cls.make(new_resource_name, properties, at), properties)
+            if not cls.may_keep_name:
+                refuse_same_name(cls.name_property, before, properties)
+            try:
+                return cls(cls.make(new_resource_name, properties, at), properties, at)
+            except NotStabilized as error:
+                cls.remove(error.physical_id, at)
+                raise
         physical_id = original_resource.physical_resource_id
-        changed = cls(cls.change(physical_id, properties, at), properties)
+        changed = cls(cls.change(physical_id, properties, at), properties, at)
         changed.cirro_leaves_old = False
         return changed
 

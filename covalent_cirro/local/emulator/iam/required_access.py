@@ -1,7 +1,7 @@
 """Which actions on which resources a request needs to be allowed, with its condition keys.
 
 Source: Service Authorization Reference (2026). Where AWS was seen to do otherwise, this module does so, and names
-the source. It must not know policies or principals.
+the source. `serving_access` has the services of what is served. It must not know policies or principals.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ from covalent_cirro.local.emulator.batch.service import Batch
 from covalent_cirro.local.emulator.batch.validation import ServiceError
 from covalent_cirro.local.emulator.http.operations import Operation
 from covalent_cirro.local.emulator.http.server import Environ
+from covalent_cirro.local.emulator.iam import serving_access
 from covalent_cirro.local.emulator.iam.policies import Access, Context
-
-TASKS = "ecs-tasks.amazonaws.com"
-"""The service that a job definition's roles are passed to (Batch User Guide, IAM execution role)."""
 
 
 class Request(NamedTuple):
@@ -65,6 +63,9 @@ def accesses(asked: Operation, request: Request) -> list[Access]:
     if action in ALWAYS_ALLOWED:
         return []
     given = _parameters(request)
+    serving = serving_access.accesses(asked.service, asked.name, given, request.arn)
+    if serving is not None:
+        return serving
     resources_of = RESOURCES.get(asked.service)
     found = ["*"] if resources_of is None else resources_of(asked.name, given, request)
     return [Access(action, resource) for resource in found]
@@ -139,7 +140,9 @@ def _batch(name: str, request: Request) -> list[Access]:
         container = given.get("containerProperties") or {}
         needed[0] = needed[0]._replace(context={**asked, **_definition_keys(container)})
         needed += [
-            Access("iam:PassRole", _role(request.account, container[role]), {"iam:PassedToService": [TASKS]})
+            Access(
+                "iam:PassRole", _role(request.account, container[role]), {"iam:PassedToService": [serving_access.TASKS]}
+            )
             for role in ("jobRoleArn", "executionRoleArn")
             if container.get(role)
         ]
@@ -323,6 +326,9 @@ def _cloudformation(name: str, given: Json, request: Request) -> list[str]:
 
 def _iam(name: str, given: Json, request: Request) -> list[str]:
     kinds: Mapping[str, str] = {"RoleName": "role", "UserName": "user", "InstanceProfileName": "instance-profile"}
+    if name == "CreateServiceLinkedRole":
+        service = str(given.get("AWSServiceName"))
+        return [f"arn:aws:iam::{request.account}:role/aws-service-role/{service}/*"]
     if given.get("PolicyArn") and not any(key in given for key in kinds):
         return [str(given["PolicyArn"])]
     found = [f"arn:aws:iam::{request.account}:{kind}/{given[key]}" for key, kind in kinds.items() if given.get(key)]
@@ -333,18 +339,9 @@ def _sts(name: str, given: Json, request: Request) -> list[str]:
     return [str(given.get("RoleArn") or "*")]
 
 
-def _ecs(name: str, given: Json, request: Request) -> list[str]:
-    if name != "DescribeContainerInstances":
-        return ["*"]
-    cluster = str(given.get("cluster") or "default").rpartition("/")[2]
-    ids = [str(each).rpartition("/")[2] for each in given.get("containerInstances") or []]
-    return [request.arn("ecs", f"container-instance/{cluster}/{each}") for each in ids] or ["*"]
-
-
 RESOURCES: dict[str, Callable[[str, Any, Request], list[str]]] = {
     "logs": _logs,
     "ecr": _ecr,
-    "ecs": _ecs,
     "cloudformation": _cloudformation,
     "iam": _iam,
     "sts": _sts,

@@ -14,12 +14,15 @@ from covalent_cirro.deployment.template_functions import TemplateError, as_text,
 from covalent_cirro.deployment.templates import parse
 from covalent_cirro.local.emulator.batch.model import Json
 from covalent_cirro.local.emulator.formation import (
+    balancer_kinds,
     batch_kinds,
     change_sets,
     service_kinds,
+    serving_kinds,
     stack_engine,
     template_checks,
 )
+from covalent_cirro.local.emulator.formation.stack_resource import until_it_waits
 from covalent_cirro.local.emulator.moto_internals.loading import once, replace
 from covalent_cirro.local.emulator.moto_internals.moto_stacks import MadeResources, MotoStack
 from covalent_cirro.local.emulator.moto_internals.moto_templates import (
@@ -155,17 +158,21 @@ def _replace_operations(models: Any, responses: Any) -> None:
 
     def delete_stack(self: Any, name_or_id: str) -> None:
         stack = next((each for each in self.stacks.values() if name_or_id in (each.stack_id, each.name)), None)
-        if stack is None:
+        if stack is None or stack.status == "DELETE_IN_PROGRESS":
             return
         exports = []
         with contextlib.suppress(Exception):  # a stack that failed to be made may have outputs without a value
             exports = [export.name for export in stack.exports]
-        stack.delete()
-        if stack.status == "DELETE_COMPLETE":
-            self.stacks.pop(stack.stack_id, None)
-            self.deleted_stacks[stack.stack_id] = stack
-            for name in exports:
-                self.exports.pop(name, None)
+
+        def work() -> None:
+            stack.delete()
+            if stack.status == "DELETE_COMPLETE":
+                self.stacks.pop(stack.stack_id, None)
+                self.deleted_stacks[stack.stack_id] = stack
+                for name in exports:
+                    self.exports.pop(name, None)
+
+        until_it_waits(work, f"stack-{stack.name}")
 
     def update_stack(
         self: Any, name: str, template: str, role_arn: str | None, parameters: list[Json], tags: Any
@@ -231,7 +238,8 @@ def _check_capabilities(response: Any) -> None:
 
 def _replace_kinds(parsing: Any) -> None:
     """Use the classes of `formation` for types of resources, and moto's for all others."""
-    own: dict[str, Any] = {each.kind: each for each in (*batch_kinds.KINDS, *service_kinds.KINDS)}
+    kinds = (*batch_kinds.KINDS, *service_kinds.KINDS, *serving_kinds.KINDS, *balancer_kinds.KINDS)
+    own: dict[str, Any] = {each.kind: each for each in kinds}
     class_of_moto, name_property_of_moto = parsing.resource_class_from_type, parsing.resource_name_property_from_type
     completed: dict[str, Any] = {}
 

@@ -1,12 +1,13 @@
-"""Writes into CloudWatch Logs of moto: log streams of jobs."""
+"""Writes into CloudWatch Logs of moto: log streams of jobs. Gives CloudFormation the ARN that AWS has for a group."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+from typing import Any
 
 from covalent_cirro.local.emulator.batch.model import Json
-from covalent_cirro.local.emulator.moto_internals.loading import preload
+from covalent_cirro.local.emulator.moto_internals.loading import once, preload, replace
 
 DEFAULT_LOG_GROUP = "/aws/batch/job"
 """Where jobs without a ``logConfiguration`` log; Batch makes it (User Guide, Job states)."""
@@ -44,3 +45,20 @@ def put_log_events(account: str, region: str, group: str, stream: str, events: l
     groups = logs_backends[account][region].groups
     with _logs, contextlib.suppress(KeyError, ResourceNotFoundException):
         groups[group].put_log_events(stream, events)
+
+
+@once
+def install() -> None:
+    """End a group's attribute ``Arn`` with ``:*``, so that policies with it are about the group's streams.
+
+    Source: CloudFormation, AWS::Logs::LogGroup, return values.
+    """
+    from moto.logs.models import LogGroup
+
+    attribute: Any = LogGroup.get_cfn_attribute
+
+    def get_cfn_attribute(self: Any, attribute_name: str) -> str:
+        value = str(attribute(self, attribute_name))
+        return f"{value}:*" if attribute_name == "Arn" else value
+
+    replace(LogGroup, "get_cfn_attribute", get_cfn_attribute)

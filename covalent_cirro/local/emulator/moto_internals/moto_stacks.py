@@ -219,6 +219,21 @@ class MotoStack:
         self.made.remember(name, body, self.properties(body))
         return before, after
 
+    def adopt(self, name: str, resource: Any) -> None:
+        """Take a resource that was made and then failed: it is the stack's, which deletes it."""
+        body = self.bodies[name]
+        resource.cf_resource_type = body["Type"]
+        resource.logical_resource_id = name
+        self._map._parsed_resources[name] = resource
+        self.made.remember(name, body, None)
+
+    def put_back(self, name: str, resource: Any, body: Json, properties: Any) -> Any:
+        """Give the stack a resource that was replaced; returns the replacement, which is no longer the stack's."""
+        replacement = self._map._parsed_resources[name]
+        self._map._parsed_resources[name] = resource
+        self.made.remember(name, body, properties)
+        return replacement
+
     def drop(self, name: str) -> Any:
         """Remove a resource from the stack, without deleting it; returns it."""
         resource = self._map._parsed_resources.pop(name, None)
