@@ -58,7 +58,7 @@ search: $(VENV)/.search ## Search instead of a grid, on an emulated AWS, from no
 	@$(BIN)/cirro local status --state-dir $(STATE)
 
 # The service's tasks are processes here: its packages are in the folder that stands for the image.
-serve: $(VENV)/.serve ## Train a recommender, register it, serve it and ask it, on an emulated AWS, from nothing; ARGS="--data ml-1m"
+serve: $(VENV)/.run ## Train a recommender, register it, serve it and ask it, on an emulated AWS, from nothing; ARGS="--data ml-1m"
 	@$(BIN)/cirro local up --server --image recommender=examples/recommender/service --state-dir $(STATE)
 	@$(BIN)/cirro local exec --state-dir $(STATE) -- python examples/recommender/sweep.py $(ARGS)
 	@echo
@@ -136,11 +136,6 @@ $(VENV)/.dev: $(VENV)/.run
 $(VENV)/.search: $(VENV)/.run
 	@echo "installing what a search needs"
 	@$(INSTALL) $(EDITABLE) '.[emulator,examples,models,search,serve]'
-	@touch $@
-
-$(VENV)/.serve: $(VENV)/.run
-	@echo "installing what a service needs"
-	@$(INSTALL) $(EDITABLE) '.[emulator,examples,models,serve]'
 	@touch $@
 
 # Command lines that tests run. Each is in an environment of its own: each wants another botocore than the rest.
