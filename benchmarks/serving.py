@@ -120,7 +120,7 @@ def middle(loads: list[Load]) -> Load:
 
 def service_environment(model: Path) -> dict[str, str]:
     """What the service is told by its environment."""
-    return {"CIRRO_MODEL": str(model), "HOST": "127.0.0.1", "PYTHONPATH": str(SERVICE)}
+    return {"CIRRO_MODEL": str(model), "PYTHONPATH": str(SERVICE)}
 
 
 @contextlib.contextmanager
