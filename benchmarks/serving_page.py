@@ -142,7 +142,8 @@ MovieLens 1M.
 - Load comes from wrk on the same machine, for random users: one connection for the tutorial's app, which computes one
   answer at a time, 16 for the service. At half load, 64 connections each pause for a random time between two
   requests, so that together they send half of the highest rate that the service reached before the rounds.
-- `GET /health` goes the same way through the same process as an answer does: server, framework, metrics, header.
+- `GET /health` is an ordinary endpoint of FastAPI in the same process, with the same metrics and header. The endpoints
+  of recommendations read their query themselves, which takes less time than FastAPI's way.
 - Memory is the resident memory of the process after the last round. The bare server has the service's settings of
   uvicorn, and neither NumPy nor a model. All run with `PYTHONOPTIMIZE=2` (no docstrings), as in the service's image.
 """

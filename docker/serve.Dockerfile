@@ -25,7 +25,8 @@ RUN python -m pip install --prefix=/packages --no-deps --no-compile --only-binar
 
 FROM base
 # 2: without docstrings, which take 2 MB of NumPy's memory.
-ENV PYTHONOPTIMIZE=2 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/service PORT=8000
+ENV PYTHONOPTIMIZE=2 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/service \
+    HOST=0.0.0.0 PORT=8000
 COPY --from=packages /packages /usr/local
 COPY examples/recommender/service/recommender_service /service/recommender_service
 # All that is imported, the standard library too: the user cannot write bytecode, and a task's root may be read-only.

@@ -71,6 +71,7 @@ def test_the_service_s_image_says_how_it_is_run(client: Any, image: LocalImage) 
     assert config["Cmd"] == ["python", "-m", "recommender_service"]
     assert not config.get("Entrypoint")
     assert "8000/tcp" in config["ExposedPorts"]
+    assert {"HOST=0.0.0.0", "PORT=8000"} <= set(config["Env"])
 
 
 ASK = """

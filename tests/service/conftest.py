@@ -63,7 +63,6 @@ class Process:
                 "PYTHONPATH": str(SERVICE),
                 "PYTHONOPTIMIZE": "2",  # as in the image
                 "CIRRO_MODEL": model,
-                "HOST": "127.0.0.1",
                 "PORT": "0",
                 **environment,
             },

@@ -17,7 +17,7 @@ def main() -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from recommender_service.server import serve
 
-    uri, host, port = (os.environ.get(*each) for each in (("CIRRO_MODEL", ""), ("HOST", "0.0.0.0"), ("PORT", "8000")))
+    uri, host, port = (os.environ.get(*each) for each in (("CIRRO_MODEL", ""), ("HOST", "127.0.0.1"), ("PORT", "8000")))
     if not uri:
         print(
             "CIRRO_MODEL is not set: it names a registered model, s3://BUCKET/PREFIX/models/NAME/VERSION, or a folder "
