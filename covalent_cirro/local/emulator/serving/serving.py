@@ -42,15 +42,9 @@ class Serving:
         Raises:
             botocore.exceptions.ClientError: ECS refuses it.
         """
-        return self._call("ecs", operation, params)
-
-    def elb(self, operation: str, params: Json) -> Json:
-        """Call an operation of Elastic Load Balancing, version 2015-12-01, as `ecs` does.
-
-        Raises:
-            botocore.exceptions.ClientError: Elastic Load Balancing refuses it.
-        """
-        return self._call("elbv2", operation, params)
+        answer: Json = getattr(self._client("ecs"), xform_name(operation))(**params)
+        answer.pop("ResponseMetadata", None)
+        return answer
 
     def deployment_state(self, cluster: str, service: str) -> Json:
         """``rolloutState`` and ``rolloutStateReason`` of the deployment that the last create or update began.
@@ -81,8 +75,3 @@ class Serving:
         """End all tasks, and close all ports."""
         self._ecs.close()
         self.load_balancers.close()
-
-    def _call(self, service: str, operation: str, params: Json) -> Json:
-        answer: Json = getattr(self._client(service), xform_name(operation))(**params)
-        answer.pop("ResponseMetadata", None)
-        return answer
