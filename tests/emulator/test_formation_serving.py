@@ -53,7 +53,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     folder = tmp_path_factory.mktemp("image")
     (folder / "answering.py").write_text(PROGRAM)
     images = {"app": ImageConfig(environment={"PYTHONPATH": str(folder)})}
-    timing = Timing(scale=0.02, task_start_s=1.0)
+    timing = Timing(scale=0.02, task_start_s=5.0)
     with Emulator(state_dir=tmp_path_factory.mktemp("state"), timing=timing, images=images) as running:
         yield running
 
@@ -240,8 +240,11 @@ def test_what_is_not_healthy_goes_back_by_itself(service: Service, word: str) ->
     assert service.left()["task definitions"] == [before["TaskDefinition"]]
 
 
-def test_a_certificate_is_put_before_a_service_that_runs(service: Service, emulator: Emulator) -> None:
-    """Its listener for HTTP is changed in place, and redirects to the new one; and back again."""
+def test_a_certificate_is_put_before_a_service_that_runs(service: Service, emulator: Emulator, poll: Poll) -> None:
+    """Its listener for HTTP is changed in place, and redirects to the new one; and back again.
+
+    For a moment no listener forwards to the target group, whose targets then have to be checked anew.
+    """
     assert service.deploy("well") == "CREATE_COMPLETE", service.failures()
     before = service.physical_ids()
     arn = emulator.client("acm").request_certificate(DomainName="example.org")["CertificateArn"]
@@ -254,13 +257,21 @@ def test_a_certificate_is_put_before_a_service_that_runs(service: Service, emula
     with pytest.raises(urllib.error.HTTPError) as redirected:
         urllib.request.build_opener(_Unfollowed).open(service.outputs()["Url"].replace("https", "http"), timeout=30)
     assert redirected.value.headers["Location"].startswith("https://")
-    with urllib.request.urlopen(
-        service.outputs()["Url"], timeout=30, context=ssl._create_unverified_context()
-    ) as answer:
-        assert answer.read() == b"well"
+    assert poll(lambda: answer_once_checked(service.outputs()["Url"]), "an answer by HTTPS") == b"well"
     assert service.deploy("well") == "UPDATE_COMPLETE", service.failures()
     assert service.physical_ids() == before
-    assert service.answer() == "well"
+    assert poll(lambda: answer_once_checked(service.outputs()["Url"]), "an answer by HTTP") == b"well"
+
+
+def answer_once_checked(url: str) -> bytes:
+    """What a load balancer answers; nothing while it has no target that is checked."""
+    try:
+        with urllib.request.urlopen(url, timeout=30, context=ssl._create_unverified_context()) as answer:
+            return bytes(answer.read())
+    except urllib.error.HTTPError as error:
+        if error.code != 503:
+            raise
+        return b""
 
 
 class _Unfollowed(urllib.request.HTTPRedirectHandler):
