@@ -116,7 +116,13 @@ def _parameters(form: type[BaseModel], **path: str) -> dict[str, Any]:
         for name, description in path.items()
     ]
     in_query = [
-        {"name": name, "in": "query", "required": name in schema.get("required", ()), "schema": each}
+        {
+            "name": name,
+            "in": "query",
+            "required": name in schema.get("required", ()),
+            "description": each.pop("description"),
+            "schema": each,
+        }
         for name, each in schema["properties"].items()
     ]
     return {"parameters": in_path + in_query}
