@@ -241,7 +241,7 @@ def test_what_is_not_healthy_goes_back_by_itself(service: Service, word: str) ->
 
 
 def test_a_certificate_is_put_before_a_service_that_runs(service: Service, emulator: Emulator) -> None:
-    """Its listener for HTTP is changed in place once the new one forwards to the targets, which stay healthy; and back."""
+    """Its listener for HTTP is changed in place once the new one forwards to its targets; and back."""
     assert service.deploy("well") == "CREATE_COMPLETE", service.failures()
     before = service.physical_ids()
     arn = emulator.client("acm").request_certificate(DomainName="example.org")["CertificateArn"]
