@@ -84,6 +84,7 @@ docs/security
 benchmarks/README
 benchmarks/RESULTS
 benchmarks/PEERS
+benchmarks/SEARCH
 benchmarks/SERVING
 CHANGELOG
 ```
