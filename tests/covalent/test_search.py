@@ -157,12 +157,24 @@ def test_a_search_that_was_killed_goes_on(stack: Any, script: Path, tmp_path: Pa
     assert len(computed.read_text().splitlines()) == 5
 
 
+def heed_ctrl_c() -> None:
+    """Undo what a process inherits that a shell has put into the background: it ignores SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_ctrl_c_asks_what_becomes_of_the_trials(stack: Any, script: Path, tmp_path: Path) -> None:
     """On a terminal. Those that are stopped are told as failed, and their jobs end."""
     (tmp_path / "hold").touch()
     command = [sys.executable, str(script), str(tmp_path), "5", "good"]
     master, terminal = pty.openpty()
-    process = subprocess.Popen(command, env=stack.environment, stdin=terminal, stdout=terminal, stderr=terminal)
+    process = subprocess.Popen(
+        command,
+        env=stack.environment,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        preexec_fn=heed_ctrl_c,
+    )
     os.close(terminal)
     shown = bytearray()
 
@@ -204,6 +216,7 @@ def test_a_search_is_watched_from_another_terminal(stack: Any, script: Path, tmp
         env=stack.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        preexec_fn=heed_ctrl_c,
     )
     assert watching.stdout is not None
     try:
