@@ -73,11 +73,14 @@ def install() -> None:
     try:
         database_locks.wait_everywhere()
         config_writes.write_whole()
-        redispatches.install()
         _life = _Life()
         threading.Thread(target=_life.wait_for_loop, name="cirro-server-life", daemon=True).start()
     except Exception:
         log.exception("Unfinished dispatches of this server are not looked for")
+    try:
+        redispatches.install()
+    except Exception:
+        log.exception("Maps of redispatches will not reuse items")
 
 
 def install_in_server() -> None:
