@@ -54,8 +54,8 @@ async def earlier_of(engine: Engine, settings: Settings, redispatch_of: str | No
 
     Args:
         engine: The account's.
-        settings: Settings of the executor. Results are reused from the dispatch of the option ``reuse_from``,
-        redispatch_of: or rather from this one, if it has anything in S3.
+        settings: Settings of the executor, with the option ``reuse_from``.
+        redispatch_of: The dispatch that this one repeats. It comes before ``reuse_from`` if it has anything in S3.
 
     Raises:
         SettingsError: The bucket has nothing of the dispatch of ``reuse_from``.
