@@ -24,7 +24,7 @@ import machine
 import psutil
 import serving_load
 import serving_model
-from serving_load import Load, LoadFailed, load, memory_mib, pause_ms
+from serving_load import Load, LoadFailed, has_real_time, load, memory_mib, real_time
 from serving_page import Measured, page, rows, side_by_side, table
 
 HERE = Path(__file__).parent
@@ -37,7 +37,6 @@ TUTORIAL_S = 20
 """Seconds of a measurement of the tutorial's app, in which it answers a few requests."""
 
 CONNECTIONS = 16
-HALF_LOAD_CONNECTIONS = 64
 TUTORIAL = "/?uid=USER"
 ROOT, BY_USER, CONSTANT = "/?uid=USER&n=10", "/users/USER/recommendations?n=10", "/health"
 
@@ -57,8 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="leave SERVING.md as it is")
     asked = parser.parse_args(argv)
     others = f"load average of {os.getloadavg()[0]:.1f} before the run"
-    if os.sched_getscheduler(0) != os.SCHED_OTHER:  # chrt -r 1 make bench-serving
-        others += ", whose processes had real-time priority over all others"
+    if not has_real_time():
+        others += "; real-time priority was not allowed, so they are seen in the p99 at half load"
     try:
         program = serving_load.version()
         with tempfile.TemporaryDirectory(prefix="cirro-serving-") as folder:
@@ -93,8 +92,8 @@ def measure(folder: Path, rounds: int, seconds: int) -> Measured:
         # Once to warm up. The half of the rate that is seen here is the load at which latencies are taken.
         highest = load(service.port, ROOT, users, seconds, CONNECTIONS)
         # As many connections as the service gets: each takes memory.
-        load(bare.port, CONSTANT, users, seconds, HALF_LOAD_CONNECTIONS)
-        seen: dict[str, list[Load]] = {name: [] for name in ("tutorial", "root", "by_user", "constant", "half")}
+        load(bare.port, CONSTANT, users, seconds, CONNECTIONS)
+        seen: dict[str, list[Load]] = {name: [] for name in LOADS}
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", flush=True)
             # One connection: the app computes in one thread at a time, and more would only wait for each other.
@@ -103,12 +102,15 @@ def measure(folder: Path, rounds: int, seconds: int) -> Measured:
             seen["root"].append(load(service.port, ROOT, users, seconds, CONNECTIONS))
             seen["constant"].append(load(service.port, CONSTANT, users, seconds, CONNECTIONS))
             seen["by_user"].append(load(service.port, BY_USER, users, seconds, CONNECTIONS))
-            pause = pause_ms(highest.rate / 2, HALF_LOAD_CONNECTIONS, latency_ms=1)
-            seen["half"].append(load(service.port, ROOT, users, seconds, HALF_LOAD_CONNECTIONS, pause))
+            half = highest.rate / 2
+            with real_time(service.pid):
+                seen["half"].append(load(service.port, ROOT, users, seconds, CONNECTIONS, half))
+                seen["half constant"].append(load(service.port, CONSTANT, users, seconds, CONNECTIONS, half))
         memory = {each: memory_mib(which.pid) for each, which in zip(SERVERS, (tutorial, service, bare), strict=True)}
     return Measured({name: middle(loads) for name, loads in seen.items()}, memory, weights_mib)
 
 
+LOADS = ("tutorial", "root", "by_user", "constant", "half", "half constant")
 SERVERS = ("tutorial", "service", "bare")
 
 
