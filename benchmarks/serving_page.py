@@ -144,8 +144,8 @@ MovieLens 1M.
 - The service is one process, as in its image. It answers with ten items.
 - Load comes from wrk on the same machine, for random users: one connection for the tutorial's app, which computes one
   answer at a time, 16 for the service.
-- At half load, requests come at a constant rate, half of the highest that the service reached before the rounds, over 16
-  connections, of which whichever is free sends the next request. wrk's timers have whole milliseconds, so that a few
+- At half load, requests come at a constant rate, half of the highest that the service reached before the rounds, over
+  16 connections, of which whichever is free sends the next request. wrk's timers have whole milliseconds, so that a few
   requests come in the same moment. Server and wrk have real-time priority here: without it, p99 is that of the other
   programs of the machine.
 - `GET /health` is an ordinary endpoint of FastAPI in the same process, with the same metrics and header. The endpoints
