@@ -25,8 +25,9 @@ from covalent_cirro.covalent_server.assets import Group
 from covalent_cirro.covalent_server.status_board import board
 from covalent_cirro.electron import missing_modules
 from covalent_cirro.electron.call_writer import ElectronSpec, Written, pickled_by, prepare_call, store_call
-from covalent_cirro.electron.engine.definitions import Allowed, build_definition, everything
+from covalent_cirro.electron.engine.definitions import Allowed, everything
 from covalent_cirro.electron.engine.engine import Engine, engine_of, retire
+from covalent_cirro.electron.engine.job_definition import build_definition
 from covalent_cirro.electron.handover import (
     AdoptedJob,
     HostNodes,
