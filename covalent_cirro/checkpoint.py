@@ -21,6 +21,7 @@ from covalent_cirro.contract.protocol import (
     CHECKPOINT_SOCKET,
     CHECKPOINT_VARIABLE,
     ITEM_FOLDER,
+    RANK_VARIABLE,
 )
 from covalent_cirro.errors import CheckpointError
 
@@ -45,6 +46,10 @@ def folder() -> Path:
 
     Each item of a mapped electron has a folder and a checkpoint of its own, which are removed when the item is done.
 
+    A distributed electron (``num_nodes``, ``processes_per_node``) has one checkpoint, that of its main node. All
+    processes find it in their node's folder. Call `folder` before the processes exchange anything: what the process of
+    rank 0 saves later is not for those that have not fetched the folder yet.
+
     Returns:
         An absolute path. Outside of a job: the folder that ``CIRRO_CHECKPOINT_FOLDER`` names; without it, a new folder
         for each call, removed at the end of the process, so that no training finds the state of another one.
@@ -67,14 +72,14 @@ def save() -> None:
 
     After the first call, the runner stores nothing by itself: only `save` says when the files belong together. Do not
     write into the folder until `save` returns, which takes as long as the upload of the changed files. Does nothing
-    outside of a job.
+    outside of a job, and in the processes of a distributed electron that do not have rank 0.
 
     Raises:
         CheckpointError: The folder could not be stored, with AWS's message, or a file changed meanwhile. The last
             complete checkpoint is still in S3.
     """
     job = os.environ.get(CHECKPOINT_VARIABLE)
-    if job is not None:
+    if job is not None and os.environ.get(RANK_VARIABLE, "0") == "0":
         _ask(job, "save")
 
 

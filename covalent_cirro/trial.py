@@ -13,7 +13,7 @@ from typing import SupportsFloat, SupportsIndex
 from covalent_cirro.contract import reports
 from covalent_cirro.contract.limits import MAX_STEP
 from covalent_cirro.contract.maps import ITEM_VARIABLE
-from covalent_cirro.contract.protocol import CHECKPOINT_VARIABLE, REPORTS_FILE
+from covalent_cirro.contract.protocol import CHECKPOINT_VARIABLE, RANK_VARIABLE, REPORTS_FILE
 from covalent_cirro.errors import SettingsError
 
 _SUPERVISOR_S = 30.0
@@ -25,7 +25,8 @@ def report(step: SupportsIndex, value: SupportsFloat) -> None:
 
     The runner sends what is new every 2 s, less often later on, and all of it at the end. A step that is reported
     again, by a later attempt for example, has the later value. Any process of the electron can report. Each item of a
-    mapped electron has steps of its own. Does nothing outside of a job.
+    mapped electron has steps of its own. Of a distributed electron, the values of rank 0 count, and those of other
+    processes are dropped. Does nothing outside of a job.
 
     In a search (`covalent_cirro.search`) the study is told the values, and its pruner may end the trial: then the
     electron gets SIGTERM as from a host that goes away, and `checkpoint.host_is_going` is true.
@@ -44,7 +45,7 @@ def report(step: SupportsIndex, value: SupportsFloat) -> None:
     """
     point = reports.Point(_step(step), _value(value), _item())
     folder = os.environ.get(CHECKPOINT_VARIABLE)
-    if folder is None:
+    if folder is None or os.environ.get(RANK_VARIABLE, "0") != "0":
         return
     path = os.path.join(folder, REPORTS_FILE)
     until = time.monotonic() + _SUPERVISOR_S

@@ -59,6 +59,8 @@ def dump_outcome(outcome: Outcome, mac_key: str = "") -> bytes:
     kept = _within_limits(outcome)
     document = {"format": FORMAT, **codec.dump(kept)}
     del document["mac"], document["digest"]
+    if not kept.nodes:
+        del document["nodes"]
     for result, made in zip(kept.results, document["results"], strict=True):
         if result.items is None:
             del made["items"]
@@ -116,6 +118,15 @@ def _within_limits(outcome: Outcome) -> Outcome:
         host={key: texts.fitted(value, limits.FACT_CHARS) for key, value in outcome.host.items()},
         times={key: at for key, at in outcome.times.items() if 0 <= at <= limits.LATEST_S},
         cloudpickle=texts.fitted(outcome.cloudpickle, limits.ID_CHARS),
+        nodes=tuple(
+            each._replace(
+                cpu_s=_number(each.cpu_s),
+                peak_memory_bytes=_known(each.peak_memory_bytes),
+                instance_type=texts.fitted(each.instance_type, limits.ID_CHARS),
+                instance_id=texts.fitted(each.instance_id, limits.ID_CHARS),
+            )
+            for each in outcome.nodes[: limits.MAX_NODES]
+        ),
     )
 
 

@@ -51,6 +51,12 @@ MAX_PARTS = 40_000
 MAX_PART_BYTES = 4 * 1024 * 1024
 """Bytes of a part of a log; the runner's parts are a little larger than 2 MiB at most (``runner/logs.py``)."""
 
+MAX_NODES = 1000
+"""Compute nodes of a multi-node parallel job (Batch User Guide, Multi-node parallel jobs)."""
+
+MAX_PROCESSES = 192
+"""Processes that call a function on one compute node: as many as the largest instances have vCPUs."""
+
 MAX_GPUS = 64
 """GPUs of one instance; the largest has 16 (EC2, p2.16xlarge)."""
 

@@ -25,15 +25,36 @@ class Location(NamedTuple):
     bucket: str
     base: str
     child_index: int | None = None
+    compute_node: int | None = None
+    node_attempt: int = 1
 
     def child(self, index: int) -> Location:
         """The location of a child of the call's array job: the same call, with an outcome and a log of its own."""
         return self._replace(child_index=index)
 
+    def on_node(self, index: int, attempt: int) -> Location:
+        """The location of a compute node, other than the main one, in an attempt of a multi-node job."""
+        return self._replace(compute_node=index, node_attempt=attempt)
+
+    @property
+    def of_job(self) -> Location:
+        """The location of the whole job, that of its main node or of the parent of an array."""
+        return self._replace(child_index=None, compute_node=None, node_attempt=1)
+
     @property
     def own_base(self) -> str:
-        """Beginning of the keys of what one job writes: ``base``, or ``base`` and ``array/<index>/`` for a child."""
+        """Beginning of the keys of what one job writes: ``base``.
+
+        With ``array/<index>/`` for a child of an array, and with ``nodes/<attempt>/<index>/`` for a compute node that
+        is not the main one.
+        """
+        if self.compute_node is not None:
+            return f"{self.base}nodes/{self.node_attempt:02d}/{self.compute_node:05d}/"
         return self.base if self.child_index is None else f"{self.array_base}{self.child_index:05d}/"
+
+    def meeting_key(self, job_id: str, attempt: int) -> str:
+        """Key at which the main node of an attempt of a multi-node job says where the other nodes reach it."""
+        return f"{self.base}nodes/{attempt:02d}/{job_id}.json"
 
     @property
     def array_base(self) -> str:

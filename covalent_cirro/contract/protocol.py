@@ -58,6 +58,9 @@ STORED_SOCKET = "stored.socket"
 """Socket in the folder of the runner. A request is the SHA-256 of a blob and a newline; the answer is JSON:
 ``{"path"}``, or ``{"error"}``."""
 
+RANK_VARIABLE = "CIRRO_RANK"
+"""Variable of the environment of a process of a distributed electron: its rank. Only rank 0 stores and reports."""
+
 REPORTS_FILE = "reports"
 """File in the folder of `CHECKPOINT_VARIABLE` to which the electron's processes append `reports.record`."""
 
@@ -243,6 +246,9 @@ class Call(NamedTuple):
         lattice: Name of its lattice; empty if it is not known.
         not_reused: Why no results of an earlier dispatch were reused; empty if that was not asked for.
         stored: Stored values that functions, hooks and arguments name.
+        num_nodes: Compute nodes of the job; from 2 on, a multi-node parallel job.
+        processes: Processes that call the function on each compute node, each with a rank; 0: the function is called
+            once, without a rank.
     """
 
     call_id: str
@@ -257,6 +263,8 @@ class Call(NamedTuple):
     lattice: Annotated[str, limits.ELECTRON_CHARS] = ""
     not_reused: Annotated[str, limits.MESSAGE_CHARS] = ""
     stored: Annotated[tuple[StoredInput, ...], limits.MAX_STORED] = ()
+    num_nodes: Annotated[int, limits.MAX_NODES] = 1
+    processes: Annotated[int, limits.MAX_PROCESSES] = 0
 
     @property
     def attempts_before(self) -> int:
@@ -384,6 +392,25 @@ class Usage(NamedTuple):
     oom_kills: int | None = None
 
 
+class ComputeNode(NamedTuple):
+    """A compute node of a multi-node job, as the main node knows it at the end.
+
+    Attributes:
+        number: Its number in the job, from 0.
+        state: ``"done"``, ``"failed"``, ``"lost"``, ``"missing"`` or ``"ended"`` (by the main node).
+        cpu_s: CPU seconds of its processes.
+        peak_memory_bytes: As in `Usage`; `None` where it was not told.
+        instance_type, instance_id: Its machine; empty where it was not told.
+    """
+
+    number: Annotated[int, limits.MAX_NODES]
+    state: str = ""
+    cpu_s: float = 0.0
+    peak_memory_bytes: int | None = None
+    instance_type: str = ""
+    instance_id: str = ""
+
+
 class Outcome(NamedTuple):
     """How a call ended.
 
@@ -398,6 +425,7 @@ class Outcome(NamedTuple):
         host: Facts about the machine: ``instance_type``, ``instance_id``, ``zone``, ``hostname``, and
             ``life_cycle`` (``"spot"`` or ``"on-demand"``, as EC2's metadata service has it).
         times: Epoch seconds by milestone: ``started``, ``fetched``, ``first_line``, ``ran``, ``stored``.
+        nodes: The compute nodes of a multi-node job, in their order; empty for any other job.
         mac: The message authentication code in the document (`documents.parse_outcome`).
         digest: SHA-256 of the bytes that the code authenticates.
     """
@@ -411,6 +439,7 @@ class Outcome(NamedTuple):
     cloudpickle: str
     host: Annotated[dict[str, str], _read_host]
     times: Annotated[dict[str, float], _read_times]
+    nodes: Annotated[tuple[ComputeNode, ...], limits.MAX_NODES] = ()
     mac: str = ""
     digest: bytes = b""
 
@@ -439,9 +468,11 @@ class Outcome(NamedTuple):
         """Whether the job with this key wrote the outcome. True for a job that was submitted without a key."""
         return not mac_key or mac(self.digest, mac_key) == self.mac
 
-    def is_of(self, call_id: str, child_index: int | None) -> bool:
-        """Whether the outcome names this job of a call: all children of an array have the same key."""
-        return self.call_id == call_id and (child_index is None or self.job_id.endswith(f":{child_index}"))
+    def is_of(self, call_id: str, child_index: int | None, compute_node: int | None = None) -> bool:
+        """Whether the outcome names this job of a call: all jobs of an array or of nodes have the same key."""
+        own = "" if child_index is None else f":{child_index}"
+        own = own if compute_node is None else f"#{compute_node}"
+        return self.call_id == call_id and self.job_id.endswith(own)
 
     @property
     def is_final(self) -> bool:

@@ -38,7 +38,7 @@ def outcome_of(data: bytes, place: Location) -> Outcome:
         raise OutcomeError(f"The outcome of the job was refused, its form is wrong: {error} ({where})") from error
     if outcome.call_id != place.call_id:
         raise OutcomeError(f"The outcome at {where} is of call {outcome.call_id}, not {place.call_id}; it was refused.")
-    if not outcome.is_of(place.call_id, place.child_index):
+    if not outcome.is_of(place.call_id, place.child_index, place.compute_node):
         raise OutcomeError(
             f"The outcome at {where} is of job {outcome.job_id}, another one of the map; it was refused."
         )

@@ -159,7 +159,7 @@ class JobDetail(NamedTuple):
             call, mac_key = parse_call_argument(self.argument)
         except ProtocolError:
             return None
-        return mac_key if call == place._replace(child_index=None) else None
+        return mac_key if call == place.of_job else None
 
     @property
     def has_begun(self) -> bool:

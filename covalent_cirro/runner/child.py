@@ -5,8 +5,9 @@ running a task.
 
 A request is ``{"dispatch_id", "covalent", "folder", "checkpoint", "attempt", "packages": [{"name", "archive": REF}],
 "task": {"node_id", "name", "function": REF, "hooks": REF or null, "args": [REF], "kwargs": {name: REF}}}`` with REF
-``{"path"}`` or ``{"inline": base64}``; the task of a mapped electron has ``"mapped"``, too (`MappedJob.request`).
-Replies are ``{"event": "hello" | "started" | "done", ...}``.
+``{"path"}`` or ``{"inline": base64}``; the task of a mapped electron has ``"mapped"``, too (`MappedJob.request`), and
+that of a distributed electron ``"placement"`` (`ranks.Placement`). Replies are
+``{"event": "hello" | "started" | "died" | "done", ...}``; ``died`` names the ``rank`` of a process.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from covalent_cirro.contract.failure_kinds import Failure
 from covalent_cirro.contract.protocol import ATTEMPT_VARIABLE, CHECKPOINT_VARIABLE, STORED_VARIABLE
+
+if TYPE_CHECKING:
+    from covalent_cirro.runner.ranks import Ranks
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -47,6 +51,7 @@ def serve(parent: int, requests: int, replies: int) -> int:
     from covalent_cirro.runner.results import Packed
 
     me, folder, streams = os.getpid(), os.getcwd(), (os.dup(1), os.dup(2))
+    ranks: Ranks | None = None
     for request in _read_lines(requests):
         _restore_surroundings(folder, streams)
         os.environ[CHECKPOINT_VARIABLE] = request["checkpoint"]
@@ -85,6 +90,15 @@ def serve(parent: int, requests: int, replies: int) -> int:
                 **task["mapped"],
             )
             result = tasks.run_mapped(job, request["folder"], started, functools.partial(items.compute_all, share))
+        elif "placement" in task:
+            from covalent_cirro.runner.ranks import Placement, Ranks
+
+            def died(rank: int) -> None:
+                reply(event="died", rank=rank)
+
+            flush = functools.partial(_flush_streams, flush_c)
+            ranks = Ranks(Placement(**task["placement"]), request["folder"], died, flush)
+            result = tasks.run_in_processes(job, request["folder"], started, ranks.run)
         else:
             result = tasks.run(job, request["folder"], started)
         if os.getpid() != me:
@@ -93,6 +107,8 @@ def serve(parent: int, requests: int, replies: int) -> int:
         _flush_streams(flush_c)
         kind = "failure" if isinstance(result, Failure) else "output"
         reply(event="done", time=time.time(), **{kind: {} if result is None else result._asdict()})
+    if ranks is not None:
+        ranks.release()
     return 0
 
 

@@ -11,18 +11,16 @@ import json
 import os
 import selectors
 import shutil
-import signal
 import socket
 import sys
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from covalent_cirro.contract.failure_kinds import Failure
-from covalent_cirro.runner import results
+from covalent_cirro.runner import forked, results
 from covalent_cirro.runner.failures import NoResult
 from covalent_cirro.runner.item_function import ItemFunction, Share
 from covalent_cirro.runner.item_journal import ItemWriter
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LOOK_S = 1.0
 _LINE_BYTES = 256 * 1024
 _COPY_BYTES = 1024 * 1024
@@ -95,7 +93,7 @@ def compute_in_parallel(share: Share, call: ItemFunction, journal: ItemWriter) -
     finally:
         for worker in workers:
             worker.socket.close()
-            _kill(worker)
+            forked.kill(worker.pid)
 
 
 class _Coordinator:
@@ -173,20 +171,8 @@ class _Coordinator:
             self._journal.died(worker.item)
         for other in self._workers:
             if other is not worker:
-                _kill(other)
-        if os.WIFSIGNALED(status):
-            number = os.WTERMSIG(status)
-            with contextlib.suppress(OSError):  # SIGKILL and SIGSTOP have no handler
-                signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            signal.pause()
-        os._exit(os.WEXITSTATUS(status))
-
-
-def _kill(worker: _Worker) -> None:
-    with contextlib.suppress(OSError):
-        os.kill(worker.pid, signal.SIGKILL)
-        os.waitpid(worker.pid, 0)
+                forked.kill(other.pid)
+        forked.end_as(status)
 
 
 def _path(share: Share, item: int) -> str:
@@ -197,7 +183,7 @@ def _serve(share: Share, call: ItemFunction, requests: socket.socket, parent: in
     """What a worker does until its electron's process closes the connection."""
     code = 1
     try:
-        _end_with(parent)
+        forked.end_with(parent)
         call.reopen()
         with requests.makefile("rb") as lines:
             for line in lines:
@@ -222,13 +208,3 @@ def _answer(share: Share, call: ItemFunction, item: int) -> dict[str, Any]:
         with contextlib.suppress(Exception):
             stream.flush()
     return {"seconds": seconds, "failure": None if failure is None else failure._asdict(), "stopped": stopped}
-
-
-def _end_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)

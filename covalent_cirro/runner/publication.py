@@ -60,7 +60,11 @@ def _own(data: bytes, where: Location, mac_key: str) -> Outcome | None:
         outcome = documents.parse_outcome(data)
     except problems.ProtocolError:
         return None
-    return outcome if outcome.is_of(where.call_id, where.child_index) and outcome.is_authentic(mac_key) else None
+    return (
+        outcome
+        if outcome.is_of(where.call_id, where.child_index, where.compute_node) and outcome.is_authentic(mac_key)
+        else None
+    )
 
 
 def publish(

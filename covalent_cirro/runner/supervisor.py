@@ -25,7 +25,7 @@ from covalent_cirro.contract.protocol import Call, ExitCode, NodeResult, Outcome
 from covalent_cirro.contract.references import Blob, Inline, Input, Ref
 from covalent_cirro.runner import exits, requests, usage
 from covalent_cirro.runner.process import ElectronProcess, listen_to_stops
-from covalent_cirro.runner.pump import Pump
+from covalent_cirro.runner.pump import MEANWHILE_S, Pump
 from covalent_cirro.runner.reporting import Reporting
 from covalent_cirro.runner.s3 import answers, blob_transfer
 from covalent_cirro.runner.s3.quick_requests import QuickRequests
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from covalent_cirro.runner.mapped_job import MappedJob
     from covalent_cirro.runner.s3.s3_client import Client, Pending
     from covalent_cirro.runner.stored_blobs import StoredBlobs
+    from covalent_cirro.runner.team import Team
 
 _STORE_MARGIN_S = 4.0
 """Seconds before SIGKILL that are reserved for the outcome: outputs that are not stored by then are abandoned."""
@@ -95,6 +96,9 @@ class Supervisor:
         self._items: MappedJob | None = None
         self._checkpoints: list[CheckpointListener] = []
         self._stored: StoredBlobs | None = None
+        self._team: Team | None = None
+        self._placement: dict[str, Any] | None = None
+        self._died_rank: int | None = None
         listen_to_stops(self._on_sigterm)
         self._memory = usage.Memory({os.getpid(), process.pid, os.getppid()})
 
@@ -109,6 +113,9 @@ class Supervisor:
             where, self._mac_key = places.parse_call_argument(argument)
             index = self._environ.get("AWS_BATCH_JOB_ARRAY_INDEX", "")
             self._where = where.child(int(index)) if index.isdigit() else where
+            node = self._environ.get("AWS_BATCH_JOB_NODE_INDEX", "")
+            if node.isdigit() and node != self._environ.get("AWS_BATCH_JOB_MAIN_NODE_INDEX"):
+                self._where = where.on_node(int(node), self._attempt)
             self._endpoint = answers.Endpoint(self._environ)
             call = self._read_call()
         except (answers.S3Error, problems.ProtocolError) as error:
@@ -138,7 +145,11 @@ class Supervisor:
             traceback.print_exc()
             broken = Failure(Kind.RUNNER, f"the runner broke: {type(error).__name__}: {error}", traceback.format_exc())
             results = exits.all_failed(call.tasks, {task.node_id: broken for task in call.tasks}, "")
+        if self._team is not None:
+            self._team.conclude(_failure_of(results), self._used())
         code = self._publish(call, self._with_items(results))
+        if code == ExitCode.TERMINATED and self._team is not None and self._team.passes:
+            return ExitCode.HOST_GOING
         goes_at = self._host_goes_at()
         if code != ExitCode.TERMINATED or goes_at is None:
             return code
@@ -161,11 +172,38 @@ class Supervisor:
             from covalent_cirro.runner import mapped_job
 
             self._mapped = mapped_job.mapped_of(call, self._where.child_index)
-        if self._attempt > 1:
+        if call.num_nodes > 1:
+            self._team = self._make_team(call, get)
+        if self._attempt > 1 and self._where.compute_node is None:
             from covalent_cirro.runner import publication
 
             self._published = publication.published(get, self._where, self._mac_key, self._attempt)
         return call
+
+    def _make_team(self, call: Call, get: Callable[[str], bytes | None]) -> Team:
+        from covalent_cirro.runner import team
+
+        environ, where = self._environ, self._where
+        there = environ.get("AWS_BATCH_JOB_NUM_NODES", "")
+        if there != str(call.num_nodes):
+            raise problems.ProtocolError(
+                f"the call is for {call.num_nodes} nodes, and the job has {there or 'none'} (AWS_BATCH_JOB_NUM_NODES)"
+            )
+        key, wait_s = where.meeting_key(self._job_id().partition("#")[0], self._attempt), times_of(environ).nodes
+        if where.compute_node is None:
+
+            def store(document: bytes) -> None:
+                self._wait(self._client.put(where.bucket, key, document))
+
+            return team.MainNode(call.num_nodes, self._mac_key, store, wait_s, self._check_stop)
+        address = environ.get("AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS", "")
+        find = functools.partial(get, key)
+        return team.OtherNode(where.compute_node, self._mac_key, find, address, wait_s, self._check_stop)
+
+    def _job_id(self) -> str:
+        """AWS's id of the job; of the main node of a multi-node job, that of the whole job."""
+        job_id = self._environ.get("AWS_BATCH_JOB_ID", "")
+        return job_id if self._where.compute_node is not None else job_id.partition("#")[0]
 
     def _read(self, quick: QuickRequests, key: str) -> bytes:
         found = quick.get(self._where.bucket, key)
@@ -217,7 +255,31 @@ class Supervisor:
         self._check_stop()
         if call.stored:
             self._offer_stored(call)
+        if call.processes:
+            not_met = self._find_places(call)
+            if not_met is not None:
+                return exits.all_failed(call.tasks, {task.node_id: not_met for task in call.tasks}, "")
         return self._run_tasks(call, paths, pump)
+
+    def _find_places(self, call: Call) -> Failure | None:
+        """Meet the other nodes of the job, and say where the processes of this node stand; or why they did not meet."""
+        from covalent_cirro.runner import team
+        from covalent_cirro.runner.ranks import Placement
+
+        meeting = team.Meeting("127.0.0.1", team.free_port())
+        if self._team is not None:
+            self._make_client()  # before SIGTERM may interrupt its import
+            self._interrupt = True
+            try:
+                self._check_stop()
+                meeting = self._team.meet()
+            except team.NotMet as error:
+                return error.failure
+            finally:
+                self._interrupt = False
+        node = self._where.compute_node or 0
+        self._placement = Placement(node, call.num_nodes, call.processes, *meeting)._asdict()
+        return None
 
     def _offer_stored(self, call: Call) -> None:
         """Listen to requests for the stored values that the call names."""
@@ -286,6 +348,8 @@ class Supervisor:
             )
             if self._items is not None:
                 request["task"]["mapped"] = self._items.request()
+            if self._placement is not None:
+                request["task"]["placement"] = self._placement
             pump.send(request)
             if gpus is None:
                 # The electron runs by now, and does not wait for this.
@@ -293,7 +357,7 @@ class Supervisor:
                 gpus = usage.GpuWatch(self._environ)
             checkpoint = self._look_after_checkpoint(call, task, control, attempt)
             reporting = self._make_reporting(call, task, control, attempt)
-            done = pump.wait_for("done", self._on_event, functools.partial(self._meanwhile, reporting))
+            done = pump.wait_for("done", self._on_event, functools.partial(self._meanwhile, reporting, pump))
             if done is not None and "output" in done:
                 answer = done["output"]
                 outputs[task.node_id] = done["output"].get("pickle", "")
@@ -309,6 +373,8 @@ class Supervisor:
             stopped = pump.terminating or (isinstance(answer, Failure) and self._left_its_host(answer))
             if isinstance(answer, Failure) and stopped and answer.kind != Kind.ITEMS:
                 answer = exits.terminated(task.name, answer)
+            if self._team is not None:
+                answer = self._team.settle(answer, stopped=self._sigterm_at is not None)
             if task is call.tasks[-1] or isinstance(answer, Failure):
                 self._times["ran"] = done["time"] if done is not None else time.time()
                 self._ended = pump.end()
@@ -325,14 +391,18 @@ class Supervisor:
             results.append(found)
         return tuple(results)
 
-    def _meanwhile(self, reporting: Reporting) -> float:
-        """Begin with what an electron that runs for a while will need, and send what it reports."""
+    def _meanwhile(self, reporting: Reporting, pump: Pump) -> float:
+        """Begin with what an electron that runs for a while will need, send what it reports, and see other nodes."""
         if not self._prepared:
             self._prepared = True
             self._make_client()
             if self._items is not None:
                 self._items.begin()
-        return reporting.look()
+        if self._team is None:
+            return reporting.look()
+        if self._team.look():
+            pump.terminate()
+        return min(MEANWHILE_S, reporting.look())
 
     def _make_reporting(self, call: Call, task: Task, control: str, attempt: int) -> Reporting:
         where = self._where
@@ -348,10 +418,12 @@ class Supervisor:
         """Start the listener for the electron's requests about its checkpoint; `None` if it cannot be started."""
         from covalent_cirro.runner.checkpoints.listener import CheckpointListener, CheckpointPlace
 
-        job_id, started = self._environ.get("AWS_BATCH_JOB_ID", ""), self._times["started"]
-        # All tries have one checkpoint, under the first one's call.
+        started = self._times["started"]
+        # All tries have one checkpoint, under the first one's call; so have all nodes of a job.
         where = self._where.sibling(call.tried[0].call_id) if call.tried else self._where
-        place = CheckpointPlace(control, where, task.node_id, job_id, attempt, started)
+        reads_only = where.compute_node is not None
+        where = where._replace(compute_node=None)
+        place = CheckpointPlace(control, where, task.node_id, self._job_id(), attempt, started, reads_only=reads_only)
 
         def make_checkpoint(place: CheckpointPlace, host_goes: Callable[[], None]) -> Checkpoint:
             from covalent_cirro.runner.checkpoints.keeper import Checkpoint
@@ -381,7 +453,9 @@ class Supervisor:
         return None if self._sigterm_at is None else self._sigterm_at + protocol.STOP_GRACE_S - _CHECKPOINT_MARGIN_S
 
     def _on_event(self, message: dict[str, Any]) -> None:
-        if message["event"] == "started":
+        if message["event"] == "died":
+            self._died_rank = int(message["rank"])
+        elif message["event"] == "started":
             self._times.setdefault("first_line", message["time"])
 
     def _hint_at_memory(self, failure: Failure) -> Failure:
@@ -396,6 +470,11 @@ class Supervisor:
         limit = self._memory_limit()
         killed = self._memory.ran_out(ended.max_rss_bytes, limit)
         failure = exits.died(ended, task.name, killed, limit)
+        if self._died_rank is not None:
+            from covalent_cirro.runner import ranks
+
+            assert self._placement is not None
+            failure = ranks.of_rank(failure, self._died_rank, ranks.Placement(**self._placement))
         return failure if self._items is None else self._items.died(failure)
 
     def _memory_limit(self) -> int | None:
@@ -407,7 +486,9 @@ class Supervisor:
     def _result(self, task: Task, answer: dict[str, Any] | Failure, logs: dict[str, protocol.Log]) -> NodeResult:
         output = None
         failure = answer if isinstance(answer, Failure) else None
-        if not isinstance(answer, Failure):
+        if not isinstance(answer, Failure) and self._where.compute_node is not None:
+            output = Output(Inline(b""), Inline(b""))  # what this node returned is dropped
+        elif not isinstance(answer, Failure):
             try:
                 output = Output(
                     pickle=self._store(answer["pickle"]),
@@ -470,7 +551,7 @@ class Supervisor:
         if self._not_stored:
             return ExitCode.STORE
         code = exits.exit_code(results)
-        if code == ExitCode.OK:
+        if code == ExitCode.OK and self._where.compute_node is None:
             for checkpoint in self._checkpoints:
                 checkpoint.remove()
         return code
@@ -500,16 +581,15 @@ class Supervisor:
     def _outcome(self, call: Call, results: tuple[NodeResult, ...]) -> Outcome:
         ended = getattr(self, "_ended", None)
         host = getattr(self, "_host", None)
-        peak = self._memory.peak_bytes()
-        if ended is not None:
-            peak = max(peak or 0, ended.max_rss_bytes)
+        peak = self._peak_bytes()
         limit = self._memory.limit_bytes() if host is None else self._memory_limit()
-        if peak is not None and limit is not None:
-            peak = min(peak, limit)  # a container has no more; an emulated one may, for a moment
+        nodes = () if self._team is None else self._team.nodes(self._used(), _failure_of(results) is not None)
+        if nodes:  # the most of any node: each has the same memory
+            peak = max((each.peak_memory_bytes or 0 for each in nodes), default=0) or None
         return Outcome(
             call_id=call.call_id,
             attempt=self._attempt,
-            job_id=self._environ.get("AWS_BATCH_JOB_ID", ""),
+            job_id=self._job_id(),
             results=results,
             usage=protocol.Usage(
                 wall_s=max(0.0, self._times["stored"] - self._times["started"]),
@@ -523,7 +603,30 @@ class Supervisor:
             cloudpickle=getattr(self, "_cloudpickle", ""),
             host={} if host is None else host.facts(),
             times=self._times,
+            nodes=nodes,
         )
+
+    def _peak_bytes(self) -> int | None:
+        ended = getattr(self, "_ended", None)
+        host = getattr(self, "_host", None)
+        peak = self._memory.peak_bytes()
+        if ended is not None:
+            peak = max(peak or 0, ended.max_rss_bytes)
+        limit = self._memory.limit_bytes() if host is None else self._memory_limit()
+        if peak is not None and limit is not None:
+            peak = min(peak, limit)  # a container has no more; an emulated one may, for a moment
+        return peak
+
+    def _used(self) -> dict[str, Any]:
+        """What this node used, for the main node of the job."""
+        ended, host = getattr(self, "_ended", None), getattr(self, "_host", None)
+        facts = {} if host is None else host.facts()
+        return {
+            "cpu_s": 0.0 if ended is None else ended.cpu_s,
+            "peak_memory_bytes": self._peak_bytes(),
+            "instance_type": facts.get("instance_type", ""),
+            "instance_id": facts.get("instance_id", ""),
+        }
 
     # --- signals and waiting ---
 
@@ -558,7 +661,9 @@ class Supervisor:
         return self._client.put(self._where.bucket, self._where.log_key(part), data)
 
     def clean_up(self) -> None:
-        """Remove the runner's files from the disk."""
+        """Remove the runner's files from the disk, and close its connections."""
+        if self._team is not None:
+            self._team.close()
         if self._folder:
             import shutil
 
@@ -568,6 +673,10 @@ class Supervisor:
 def python_version() -> str:
     """``"3.11.7"``; what ``platform.python_version()`` says, without its import."""
     return ".".join(str(part) for part in sys.version_info[:3])
+
+
+def _failure_of(results: tuple[NodeResult, ...]) -> Failure | None:
+    return next((each.failure for each in results if each.failure is not None), None)
 
 
 def _make_folder(environ: Mapping[str, str]) -> str:

@@ -101,6 +101,50 @@ def run_mapped(job: Job, folder: str, started: Callable[[], None], compute: Comp
     return _run(job, folder, started, unpickle, compute, lambda _: None)
 
 
+One = Callable[[str, bool], "results.Packed | Failure | None"]
+"""Runs a task's function in a process, with a folder for the process's own files; and whether its result is kept."""
+
+Spread = Callable[[One], "results.Packed | Failure | None"]
+"""Runs a function in several processes (`ranks.Ranks.run`)."""
+
+
+def run_in_processes(
+    job: Job, folder: str, started: Callable[[], None], spread: Spread
+) -> results.Packed | Failure | None:
+    """Run a task whose function is called in several processes. Never raises, as `run`.
+
+    Hooks are run once, in this process: those before the function before the processes begin.
+
+    Args:
+        job: The task.
+        folder: Folder for files.
+        started: Called in the process of rank 0 just before the electron's function.
+        spread: Runs it. Only one process keeps its result; what the others return is not even pickled.
+
+    Returns:
+        The result of rank 0, or the first failure; `None` if all processes of this compute node have returned, and
+        none has rank 0.
+    """
+
+    def call(function: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        return finished(function(*args, **kwargs))
+
+    def in_processes(attempt: Callable[[], Any], explain: Callable[[BaseException], Failure]) -> Any:
+        def one(own: str, keeps: bool) -> results.Packed | Failure | None:
+            try:
+                main_module.begin(own)
+                value = attempt()
+                return results.pack(value, folder, f"{job.node_id}") if keeps else None
+            except failures.NoResult as error:
+                return error.failure
+            except BaseException as error:
+                return explain(error)
+
+        return spread(one)
+
+    return _run(job, folder, started, unpickle, call, lambda found: found, in_processes)
+
+
 def _run(
     job: Job,
     folder: str,
@@ -108,10 +152,15 @@ def _run(
     unpickle: Callable[[Open], Any],
     compute: Callable[[Any, list[Any], dict[str, Any]], Value],
     pack: Callable[[Value], Result],
+    in_processes: Callable[[Callable[[], Value], Callable[[BaseException], Failure]], Value] | None = None,
 ) -> Result | Failure:
     context = _CovalentContext(job.dispatch_id, job.node_id)
     main_module.begin(folder)
     stage = Stage(Kind.UNREADABLE, "reading the hooks")
+
+    def explain(error: BaseException) -> Failure:
+        return failures.explain(error, stage, job.covalent)
+
     try:
         todo: dict[str, Any] = {}
         if job.hooks is not None:
@@ -122,25 +171,33 @@ def _run(
             stage = hook.stage
             returned.append((hook.retval_keyword, hook.run()))
             context.enter()
+        given = hooks.keyword_arguments(returned)
+        del returned
 
-        # After the hooks: deps_pip may have installed what the function needs.
-        stage = Stage(Kind.UNREADABLE, f"unpickling the function of {job.name!r}")
-        function = unpickle(job.function)
-        args = []
-        for i, argument in enumerate(job.args):
-            stage = Stage(Kind.UNREADABLE, f"unpickling positional argument {i} of {job.name!r}")
-            args.append(unpickle(argument))
-        kwargs = {}
-        for key, argument in job.kwargs.items():
-            stage = Stage(Kind.UNREADABLE, f"unpickling the argument {key!r} of {job.name!r}")
-            kwargs[key] = unpickle(argument)
-        kwargs.update(hooks.keyword_arguments(returned))
-        context.enter()
+        def call() -> Value:
+            # After the hooks: deps_pip may have installed what the function needs.
+            nonlocal stage
+            stage = Stage(Kind.UNREADABLE, f"unpickling the function of {job.name!r}")
+            function = unpickle(job.function)
+            args = []
+            for i, argument in enumerate(job.args):
+                stage = Stage(Kind.UNREADABLE, f"unpickling positional argument {i} of {job.name!r}")
+                args.append(unpickle(argument))
+            kwargs = {}
+            for key, argument in job.kwargs.items():
+                stage = Stage(Kind.UNREADABLE, f"unpickling the argument {key!r} of {job.name!r}")
+                kwargs[key] = unpickle(argument)
+            kwargs.update(given)
+            given.clear()
+            context.enter()
 
-        stage = Stage(Kind.RAISED, f"the electron {job.name!r}")
-        started()
-        value = compute(function, args, kwargs)
-        del function, args, kwargs, returned
+            stage = Stage(Kind.RAISED, f"the electron {job.name!r}")
+            started()
+            return compute(function, args, kwargs)
+
+        value = call() if in_processes is None else in_processes(call, explain)
+        if in_processes is not None and isinstance(value, Failure):
+            return value
 
         for hook in hooks.after(todo):
             stage = hook.stage
@@ -149,7 +206,7 @@ def _run(
     except failures.NoResult as error:
         return error.failure
     except BaseException as error:
-        return failures.explain(error, stage, job.covalent)
+        return explain(error)
     finally:
         context.leave()
 

@@ -23,6 +23,7 @@ class Times(NamedTuple):
         report_interval: Between two objects with what the electron has reported, at first (`log_parts.interval_s`).
         grace: From the runner's SIGTERM to the electron's, for an electron that uses checkpoints.
         stop: From the runner's SIGTERM to the electron's SIGKILL.
+        nodes: Until all nodes of a multi-node job must have met: each pulls the image, which takes minutes.
         exit: From the last result to the end of the electron's process: for its atexit functions and threads.
     """
 
@@ -32,6 +33,7 @@ class Times(NamedTuple):
     report_interval: float = 2.0
     grace: float = 15.0
     stop: float = 20.0
+    nodes: float = 900.0
     exit: float = 30.0
 
 

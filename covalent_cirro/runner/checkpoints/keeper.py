@@ -76,7 +76,7 @@ class Checkpoint:
         self._lock = threading.Lock()  # of the folder and the store
         self._begin_lock = threading.Lock()
         self._restored = False
-        self._explicit = False
+        self._explicit = place.reads_only  # of which nothing is stored by itself
         self._going = False
         self._ended = False
         self._given_up = False
@@ -137,7 +137,7 @@ class Checkpoint:
             if self._ended:
                 return {"error": "the electron has ended"}
             self._restore()
-            if what == "save":
+            if what == "save" and not self._place.reads_only:
                 self._explicit = True
                 failed = self._take(quiet_s=None)
                 return {"error": failed} if failed else {}

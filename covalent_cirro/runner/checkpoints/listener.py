@@ -36,6 +36,7 @@ class CheckpointPlace(NamedTuple):
         attempt: Number of the attempt, from 1, counted over all tries.
         started: Epoch seconds of the runner's start.
         item: Item of a mapped electron, in the whole list; `None` for any other electron.
+        reads_only: The checkpoint is fetched and never stored: the main node of the job stores it.
     """
 
     control: str
@@ -45,6 +46,7 @@ class CheckpointPlace(NamedTuple):
     attempt: int
     started: float
     item: int | None = None
+    reads_only: bool = False
 
     def key(self, part: str) -> str:
         """Key of a part of the checkpoint."""
