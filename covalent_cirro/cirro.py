@@ -59,8 +59,8 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
     """Runs electrons as AWS Batch jobs. Takes every option of the stock ``AWSBatchExecutor``, with the same meaning.
 
     An option that is not given has the value of ``[executors.cirro]`` in Covalent's config, else its default
-    (docs/settings.md). 0, "" and False are values. The constructor calls no AWS service, and touches no file and no
-    environment variable.
+    (docs/settings.md). 0, "" and False are values. The constructor calls no AWS service, and touches no environment
+    variable and no file, except botocore's model of AWS Batch for the check of job_properties.
 
     Args:
         credentials: Path of an AWS credentials file on the Covalent server.
@@ -107,6 +107,29 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
             AWS's most.
         array_parallel: Items that a job of a mapped electron computes at a time, each in a process of its own: a whole
             number from 1 to 192. Default: 1.
+        environment: Environment variables of the electron, which has them before anything is imported in it.
+        secrets: Environment variables of the electron whose values ECS takes from Secrets Manager or from SSM
+            parameters, by name: an ARN, with the key of its JSON where it has keys, or "ssm:/name of a parameter".
+        job_properties: Further properties of the container, as ContainerProperties of RegisterJobDefinition has them:
+            ulimits, volumes, mountPoints, linuxParameters and others.
+        tags: Tags of the job, besides those of the executor: such as the keys by which costs are shared out.
+        propagate_tags: Whether the ECS task of the job gets the job's tags. Default: True.
+        scheduling_priority: Priority among the jobs of one share identifier in a queue with a scheduling policy; the
+            highest first: a whole number from 0 to 9,999.
+        share_identifier: Share of the job in a queue with a scheduling policy, which needs one.
+        consumable_resources: Consumable resources, such as licences, that the job holds while it runs: how many of
+            each, by name or ARN.
+        shared_files: EFS file system and access point that jobs have at /shared. `cirro deploy --parameter
+            SharedFiles=true` makes one and sets it.
+        num_nodes: Machines on which the function runs at the same time, as nodes of one multi-node parallel job: a
+            whole number from 1 to 1,000, AWS's most.
+        processes_per_node: Processes that call the function on each node: a whole number from 1 to 192.
+        batch_multi_node_queue: Job queue for electrons with num_nodes from 2, by name or ARN: without Spot.
+        platform: What the job runs on: "EC2", instances that AWS Batch starts; or "FARGATE", a machine of its own that
+            starts within a minute, without GPUs. Default: 'EC2'.
+        batch_fargate_queue: Job queue for electrons with platform="FARGATE", by name or ARN.
+        cpu_architecture: Architecture of the machines that run electrons without GPUs, and so of their image. `cirro
+            deploy` sets it. Default: 'x86_64'.
 
     Raises:
         SettingsError: An option is unknown, has a wrong type or an impossible value; the message has what is valid.
@@ -166,6 +189,21 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
         on_error: str | None = None,
         array_size: int | None = None,
         array_parallel: int | None = None,
+        environment: Mapping[str, str] | None = None,
+        secrets: Mapping[str, str] | None = None,
+        job_properties: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        propagate_tags: bool | None = None,
+        scheduling_priority: int | None = None,
+        share_identifier: str | None = None,
+        consumable_resources: Mapping[str, int] | None = None,
+        shared_files: str | None = None,
+        num_nodes: int | None = None,
+        processes_per_node: int | None = None,
+        batch_multi_node_queue: str | None = None,
+        platform: str | None = None,
+        batch_fargate_queue: str | None = None,
+        cpu_architecture: str | None = None,
         **unknown: object,
     ) -> None:
         given = {name: value for name, value in locals().items() if name in options_table.BY_NAME}
@@ -175,6 +213,12 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
         options_table.check({n: v for n, v in {**given, **unknown}.items() if n not in section or section[n] != v})
         for name in unknown:
             log.warning("[%s] of Covalent's config has %r, which is no option of this version; ignored", SECTION, name)
+        if job_properties:
+            from covalent_cirro.aws import container_model
+            from covalent_cirro.electron.engine import job_properties as rules
+
+            container_model.require(options_table.plain(job_properties))
+            rules.check(options_table.plain(job_properties))
         AsyncBaseExecutor.__init__(self)
         for name, value in given.items():
             self.__dict__[name] = section.get(name) if value is None else options_table.plain(value)

@@ -17,7 +17,16 @@ BEGIN, END = "<!-- options: made by docs/make_settings.py -->", "<!-- end of opt
 
 EXECUTOR = Path(__file__).parents[1] / "covalent_cirro" / "cirro.py"
 WIDTH = 120
-ANNOTATIONS = {"text": "str", "whole": "int", "number": "float", "texts": "Sequence[str]"}
+ANNOTATIONS = {
+    "text": "str",
+    "whole": "int",
+    "number": "float",
+    "switch": "bool",
+    "texts": "Sequence[str]",
+    "text by name": "Mapping[str, str]",
+    "whole by name": "Mapping[str, int]",
+    "properties": "Mapping[str, Any]",
+}
 PATH_ANNOTATIONS = {"text": "str | os.PathLike[str]", "texts": "Sequence[str | os.PathLike[str]]"}
 
 
@@ -39,7 +48,7 @@ def page(text: str) -> str:
 
 def has_default(option: Option) -> bool:
     """Whether the option has a value where nobody set one."""
-    return option.default not in (None, ())
+    return option.default not in (None, (), {})
 
 
 def argument(option: Option) -> str:

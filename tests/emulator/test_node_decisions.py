@@ -298,8 +298,8 @@ def test_ranges_may_be_open(targets: tuple[str, ...]) -> None:
 def test_a_nested_range_overrides_the_one_around_it() -> None:
     """In whatever order they are given."""
     for targets in (("0:", "1:2"), ("1:2", "0:")):
-        containers = node_properties.containers(_properties(*targets))
-        assert [each["command"] for each in containers] == [["0:"], ["1:2"], ["1:2"], ["0:"]]
+        groups = node_properties.groups(_properties(*targets))
+        assert [each["container"]["command"] for each in groups] == [["0:"], ["1:2"], ["1:2"], ["0:"]]
 
 
 def test_overrides_change_the_number_of_nodes_and_a_range() -> None:
@@ -310,7 +310,7 @@ def test_overrides_change_the_number_of_nodes_and_a_range() -> None:
         lambda container, overrides: {**container, **overrides},
     )
     assert made["numNodes"] == 3
-    assert [each["command"] for each in node_properties.containers(made)] == [["0"], ["new"], ["new"]]
+    assert [each["container"]["command"] for each in node_properties.groups(made)] == [["0"], ["new"], ["new"]]
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ class Account(NamedTuple):
 
     @contextlib.contextmanager
     def without(self, sid: str, output: str) -> Iterator[None]:
-        """The policy that an output names, without one of its statements."""
+        """The policy that an output names, without one of its statements, or (``"Sid action"``) one of its actions."""
         change = self._managed if output == "SubmitterPolicy" else self._inline
         with change(output, sid):
             yield
@@ -140,8 +140,13 @@ class Account(NamedTuple):
 
 
 def _without(document: Mapping[str, Any], sid: str) -> dict[str, Any]:
+    sid, _, action = sid.partition(" ")
+    found = [statement for statement in document["Statement"] if statement["Sid"] == sid]
+    assert len(found) == 1, f"there is no statement {sid}"
     rest = [statement for statement in document["Statement"] if statement["Sid"] != sid]
-    assert len(rest) == len(document["Statement"]) - 1, f"there is no statement {sid}"
+    if action:
+        assert action in found[0]["Action"]
+        rest.append({**found[0], "Action": [each for each in found[0]["Action"] if each != action]})
     return {**document, "Statement": rest}
 
 
@@ -426,10 +431,10 @@ Uses = Callable[[Account, Make], Awaitable[None]]
 SUBMITTER: dict[str, tuple[Uses, str]] = {
     "SubmitJobs": (_runs, "batch:SubmitJob"),
     "DefineJobs": (_runs, "batch:RegisterJobDefinition"),
-    "TagJobs": (_tags, "batch:TagResource"),
+    "SubmitJobs batch:TagResource": (_tags, "batch:TagResource"),
+    "SubmitJobs batch:GetJobQueueSnapshot": (_explains_waits, "batch:GetJobQueueSnapshot"),
     "StopJobs": (_cancels, "batch:TerminateJob"),
     "WatchJobs": (_runs, "batch:DescribeJob"),
-    "SeePlacesInQueues": (_explains_waits, "batch:GetJobQueueSnapshot"),
     "SeeMachines": (_sees_machines, "ecs:DescribeContainerInstances"),
     "ReadTypesAndPrices": (_reads_prices, "pricing:GetProducts"),
     "PassTheTwoRolesToJobs": (_runs, "iam:PassRole"),
@@ -439,10 +444,16 @@ SUBMITTER: dict[str, tuple[Uses, str]] = {
     "ReadLogs": (_reads_logs, "logs:GetLogEvents"),
     "ReadImageLabels": (_reads_labels, "ecr:BatchGetImage"),
 }
-"""By statement of the submitter's policy: what works with it, and the action that is refused without it."""
+"""By statement of the submitter's policy, or by an action of one whose actions serve different things: what works with
+it, and the action that is refused without it."""
 
 
-@pytest.mark.parametrize("sid", statements_of("SubmitterPolicy"))
+def test_every_statement_of_the_submitter_is_tried() -> None:
+    """The table names each statement of the template, and no other."""
+    assert {sid.partition(" ")[0] for sid in SUBMITTER} == set(statements_of("SubmitterPolicy"))
+
+
+@pytest.mark.parametrize("sid", SUBMITTER)
 async def test_the_submitter_needs_every_statement(account: Account, executor: Make, sid: str) -> None:
     """Without it something fails, and AWS's words name the action."""
     use, action = SUBMITTER[sid]

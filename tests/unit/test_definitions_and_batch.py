@@ -20,7 +20,8 @@ from covalent_cirro.contract.limits import MAX_TASKS
 from covalent_cirro.covalent_server.assets import Group
 from covalent_cirro.electron import call_writer as calls
 from covalent_cirro.electron.call_writer import ElectronSpec
-from covalent_cirro.electron.engine.definitions import Definitions, build_definition, digest
+from covalent_cirro.electron.engine.definitions import Definitions
+from covalent_cirro.electron.engine.job_definition import build_definition, digest
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.jobs.image_rules import Pickled
 from covalent_cirro.settings import resolve

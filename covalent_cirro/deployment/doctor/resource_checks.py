@@ -16,7 +16,7 @@ from covalent_cirro.deployment.doctor.verdicts import (
     quotas,
     roles,
 )
-from covalent_cirro.electron.engine.definitions import LOG_STREAM_PREFIX
+from covalent_cirro.electron.engine.job_definition import LOG_STREAM_PREFIX
 from covalent_cirro.errors import AccessDenied, AwsError, NotFound
 from covalent_cirro.jobs import console_links, machines, queues
 from covalent_cirro.jobs.findings import FAILURE, OK, Finding

@@ -1,81 +1,13 @@
-"""Job definitions: made from settings, named by the digest of their content, and looked up before they are registered.
-
-All electrons with equal settings share one definition, on all servers of an account.
-"""
+"""Job definitions: looked up by their name, and registered where there is none."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from covalent_cirro.aws.single_flight import SingleFlight
-from covalent_cirro.contract.protocol import RUNNER_COMMAND
-from covalent_cirro.jobs.tags import MADE_BY
-from covalent_cirro.settings import Settings
 
 Allowed = Callable[[], Awaitable[None]]
-
-DIGEST_CHARS = 16
-"""Hex characters of SHA-256 in a name: 64 bits are enough for the few thousand definitions of an account."""
-
-LOG_STREAM_PREFIX = "cirro"
-"""awslogs-stream-prefix: streams are called ``cirro/default/<ECS task id>``."""
-
-
-def build_definition(settings: Settings, *, region: str, job_role_arn: str, execution_role_arn: str) -> dict[str, Any]:
-    """The body of RegisterJobDefinition. Nothing in it depends on the dispatch.
-
-    Args:
-        settings: Settings of the executor.
-        region: AWS region of the container's SDK and of its logs.
-        job_role_arn: Role of the container.
-        execution_role_arn: Role of the ECS agent; empty for none.
-    """
-    resources = [
-        {"type": "VCPU", "value": str(settings.vcpu)},
-        {"type": "MEMORY", "value": str(settings.memory_mib)},
-    ]
-    if settings.num_gpus:
-        resources.append({"type": "GPU", "value": str(settings.num_gpus)})
-    container: dict[str, Any] = {
-        "image": settings.container_image_uri,
-        "command": list(RUNNER_COMMAND),
-        "jobRoleArn": job_role_arn,
-        "resourceRequirements": resources,
-        # AWS sets the region on Fargate only. PYTHONUNBUFFERED: CloudWatch shows each line at once.
-        "environment": [
-            {"name": "AWS_DEFAULT_REGION", "value": region},
-            {"name": "PYTHONUNBUFFERED", "value": "1"},
-        ],
-        # An init process reaps processes that electrons leave behind, and forwards SIGTERM (LinuxParameters).
-        "linuxParameters": {"sharedMemorySize": settings.shared_memory_mib, "initProcessEnabled": True},
-        "logConfiguration": {
-            "logDriver": "awslogs",
-            "options": {
-                "awslogs-group": settings.batch_job_log_group_name,
-                "awslogs-region": region,
-                "awslogs-stream-prefix": LOG_STREAM_PREFIX,
-            },
-        },
-    }
-    if execution_role_arn:
-        container["executionRoleArn"] = execution_role_arn
-    body: dict[str, Any] = {
-        "type": "container",
-        "platformCapabilities": ["EC2"],
-        "containerProperties": container,
-        "propagateTags": True,
-        "tags": dict(MADE_BY),
-    }
-    return {"jobDefinitionName": f"{settings.batch_job_definition_name}-{digest(body)}", **body}
-
-
-def digest(body: Mapping[str, Any]) -> str:
-    """A digest that is equal for equal bodies, in whatever order their keys are."""
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:DIGEST_CHARS]
 
 
 async def everything() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from covalent_cirro.local.emulator.batch import describe, lookup, node_properties, validation
+from covalent_cirro.local.emulator.batch import consumable_operations, describe, lookup, node_properties, validation
 from covalent_cirro.local.emulator.batch.describe import present
 from covalent_cirro.local.emulator.batch.model import STATES, Job, JobDefinition, JobQueue, Json, needs_of
 from covalent_cirro.local.emulator.batch.service import Batch, new_id
@@ -59,8 +59,14 @@ def submit_job(batch: Batch, request: Json, size: int) -> Json:
             overrides_size=max(map(validation.overrides_size, _all_overrides(request))),
             needs=needs_of(container),
             node_properties=nodes,
+            consumables=consumable_operations.total(
+                batch,
+                request.get("consumableResourcePropertiesOverride")
+                or definition.body.get("consumableResourceProperties"),
+                *(each.get("consumableResourceProperties") for each in node_properties.groups(nodes)),
+            ),
         )
-        batch.submit(job, array_size, [] if nodes is None else node_properties.containers(nodes))
+        batch.submit(job, array_size, [each["container"] for each in node_properties.groups(nodes)])
     return {"jobArn": job.arn, "jobName": job.name, "jobId": job.id}
 
 

@@ -116,14 +116,17 @@ def with_overrides(properties: Json, overrides: Json, override: Override) -> Jso
             if change.get(field):
                 raise ServiceError(f"{field} of a node range is not emulated; use containerOverrides")
         validation.container_overrides(change.get("containerOverrides") or {})
-        types = change.get("instanceTypes") or group.get("instanceTypes")
-        container = override(group["container"], change.get("containerOverrides") or {})
-        made.append({**group, **({"instanceTypes": types} if types else {}), "container": container})
+        changed = {"container": override(group["container"], change.get("containerOverrides") or {})}
+        if change.get("instanceTypes"):
+            changed["instanceTypes"] = change["instanceTypes"]
+        if change.get("consumableResourcePropertiesOverride"):
+            changed["consumableResourceProperties"] = change["consumableResourcePropertiesOverride"]
+        made.append({**group, **changed})
     result = {**properties, "numNodes": count, "nodeRangeProperties": made}
     check(result)
     return result
 
 
-def containers(properties: Json) -> list[Json]:
-    """``containerProperties`` of each node, by index."""
-    return [_group_of(properties, index)["container"] for index in range(properties["numNodes"])]
+def groups(properties: Json | None) -> list[Json]:
+    """The entry of ``nodeRangeProperties`` of each node, by index; none for a job without nodes."""
+    return [] if properties is None else [_group_of(properties, index) for index in range(properties["numNodes"])]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from covalent_cirro.local.emulator.batch import dependencies, fair_shares, multi_node, retries
+from covalent_cirro.local.emulator.batch import consumables, dependencies, fair_shares, multi_node, retries
 from covalent_cirro.local.emulator.batch.actions import Action, Changed, Kill, Launch, Stop
 from covalent_cirro.local.emulator.batch.fleet import Fleet
 from covalent_cirro.local.emulator.batch.model import (
@@ -133,6 +133,8 @@ class Scheduler:
             reason = f"Host EC2 (instance {host.instance_id}) terminated."
             if booked is not None and booked.id in self._booked:
                 self._unbook(booked, now)
+                if not booked.attempts:
+                    consumables.give_back(booked, self.fleet.consumables, used=False)
             elif job.place is not None:
                 multi_node.end_unstarted(self, job, reason, now)
             elif attempt is not None and attempt.host is host:
@@ -245,9 +247,14 @@ class Scheduler:
             )
             reason = self.stuck(job)
             hosts: list[Host] = []
+            if reason is None and not consumables.take(job, self.fleet.consumables):
+                self._block(job, None, now)
+                return
             if reason is None:
                 hosts, reason = self.fleet.place(job, queue, now)
             if not hosts:
+                if not job.attempts:
+                    consumables.give_back(job, self.fleet.consumables, used=False)
                 self._block(job, reason, now)
                 return
             for each, host in zip(job.placed, hosts, strict=True):
@@ -347,6 +354,7 @@ class Scheduler:
                 self.set_status(node, status, now)
 
     def end(self, job: Job, status: str, reason: str | None, now: float) -> None:
+        consumables.give_back(job, self.fleet.consumables, used=bool(job.attempts))
         job.status_reason = reason
         job.stopped_at = now
         self.set_status(job, status, now)

@@ -101,7 +101,14 @@ class Batch:
             if array_size is not None:
                 job.array_size = array_size
                 job.children = [
-                    self._part(job, f":{index}", job.container, array_index=index, timeout_s=job.timeout_s)
+                    self._part(
+                        job,
+                        f":{index}",
+                        job.container,
+                        array_index=index,
+                        timeout_s=job.timeout_s,
+                        consumables=job.consumables,
+                    )
                     for index in range(array_size)
                 ]
             # The time limit is the whole job's, which lasts as long as its main node (API model, JobTimeout).

@@ -1,22 +1,11 @@
-"""Every option of the executor, declared once, and the values that a job gets of them. Pure.
-
-An option that nobody set is `None` until `resolve`; 0, "" and False are values. The executor's own options come before
-the section ``[executors.cirro]`` of Covalent's config, and the section before the defaults.
-"""
+"""The options of the executor, each declared once with its type, default, help and range."""
 
 from __future__ import annotations
 
-import numbers
-import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
-
-from covalent_cirro.errors import SettingsError
-
-SECTION = "executors.cirro"
-"""Section of Covalent's config file."""
 
 MIB_PER_GB = 1024
 """``memory`` is in GB as the stock plugin means it: ``int(memory * 1024)`` MiB."""
@@ -36,6 +25,24 @@ MAX_CHILDREN = 10_000
 MAX_PARALLEL = 192
 """Most items that a job computes at a time: the vCPUs of the largest instances (c7i.48xlarge and others)."""
 
+MAX_NODES = 1_000
+"""Most nodes of a multi-node parallel job (Batch User Guide, Multi-node parallel jobs)."""
+
+MAX_PRIORITY = 9_999
+"""Largest schedulingPriority (Batch API Reference, RegisterJobDefinition)."""
+
+MAX_TAGS = 46
+"""A job has 50 tags at most (Batch User Guide, Tag restrictions), and four are the executor's."""
+
+TAG_CHARS = (128, 256)
+"""Characters of a tag's key and of its value (Batch User Guide, Tag restrictions)."""
+
+OWN_TAGS = ("aws:", "covalent:", "cirro:")
+"""How tags begin that are AWS's or the executor's. By those of the executor, its jobs are found and may be ended."""
+
+MAX_CONSUMABLES = 5
+"""Consumable resources of a job definition (Batch User Guide, Specify the resources needed to run a job)."""
+
 MAX_NAME_PREFIX = 100
 """A job definition's name has 128 characters at most (RegisterJobDefinition); a dash and a digest follow the prefix."""
 
@@ -43,6 +50,10 @@ _REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d+")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _DEFINITION_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _DISPATCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SHARE = re.compile(r"[A-Za-z0-9]{1,255}")
+_TAG = re.compile(r"[\w +\-=._:/@]*")
+_CONSUMABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}|arn:[a-z-]+:batch:[^:]+:\d{12}:consumable-resource/[\w-]+")
+_SHARED_FILES = re.compile(r"fs-[0-9a-f]{8,40}/fsap-[0-9a-f]{8,40}")
 _URL = re.compile(r"https?://[^/\s]+/?\S*")
 
 
@@ -52,7 +63,8 @@ class Option:
 
     Attributes:
         name: The keyword, and the key in the config section.
-        kind: ``"text"``, ``"whole"``, ``"number"`` or ``"texts"``.
+        kind: ``"text"``, ``"whole"``, ``"number"``, ``"switch"``, ``"texts"``, or of a mapping ``"text by name"``,
+            ``"whole by name"``, ``"properties"`` (as JSON has them).
         default: Value where nobody set one; `None`: AWS's own chain decides, or the option is not used.
         help: What it is, with its unit.
         valid: What is accepted, in words, for error messages and the docs.
@@ -81,9 +93,10 @@ def _option(
     stock: bool = True,
 ) -> Any:
     """A field of `Settings` that is an option; see `Option`."""
-    return field(
-        default=default, metadata={"help": help, "valid": valid, "accepts": accepts, "is_path": is_path, "stock": stock}
-    )
+    metadata = {"help": help, "valid": valid, "accepts": accepts, "is_path": is_path, "stock": stock}
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,6 +318,118 @@ class Settings:
         accepts=lambda value: 1 <= value <= MAX_PARALLEL,
         stock=False,
     )
+    environment: Mapping[str, str] = _option(
+        default={},
+        help="Environment variables of the electron, which has them before anything is imported in it. The runner does "
+        "not see them.",
+        valid="a mapping of names to texts",
+        stock=False,
+    )
+    secrets: Mapping[str, str] = _option(
+        default={},
+        help="Environment variables of the electron whose values ECS takes from Secrets Manager or from SSM "
+        'parameters, by name: an ARN, with the key of its JSON where it has keys, or "ssm:/name of a parameter".',
+        valid="a mapping of names to ARNs or names of parameters",
+        stock=False,
+    )
+    job_properties: Mapping[str, Any] = _option(
+        default={},
+        help="Further properties of the container, as ContainerProperties of RegisterJobDefinition has them: ulimits, "
+        "volumes, mountPoints, linuxParameters and others.",
+        valid="a mapping in the form of AWS Batch's ContainerProperties",
+        stock=False,
+    )
+    tags: Mapping[str, str] = _option(
+        default={},
+        help="Tags of the job, besides those of the executor: such as the keys by which costs are shared out.",
+        valid=f"a mapping of at most {MAX_TAGS} keys to texts: {TAG_CHARS[0]} and {TAG_CHARS[1]} letters, digits, "
+        f"spaces and + - = . _ : / @ at most; no key begins with {', '.join(OWN_TAGS)}",
+        accepts=lambda value: len(value) <= MAX_TAGS and all(_is_tag(key, text) for key, text in value.items()),
+        stock=False,
+    )
+    propagate_tags: bool = _option(
+        default=True,
+        help="Whether the ECS task of the job gets the job's tags.",
+        valid="True or False",
+        stock=False,
+    )
+    scheduling_priority: int | None = _option(
+        default=None,
+        help="Priority among the jobs of one share identifier in a queue with a scheduling policy; the highest first.",
+        valid=f"a whole number from 0 to {MAX_PRIORITY:,}",
+        accepts=lambda value: 0 <= value <= MAX_PRIORITY,
+        stock=False,
+    )
+    share_identifier: str | None = _option(
+        default=None,
+        help="Share of the job in a queue with a scheduling policy, which needs one.",
+        valid="1 to 255 letters and digits",
+        accepts=lambda value: _SHARE.fullmatch(value) is not None,
+        stock=False,
+    )
+    consumable_resources: Mapping[str, int] = _option(
+        default={},
+        help="Consumable resources, such as licences, that the job holds while it runs: how many of each, by name or "
+        "ARN. The job waits until they are free.",
+        valid=f"a mapping of at most {MAX_CONSUMABLES} names or ARNs to whole numbers from 1",
+        accepts=lambda value: (
+            len(value) <= MAX_CONSUMABLES
+            and all(_CONSUMABLE.fullmatch(name) and count >= 1 for name, count in value.items())
+        ),
+        stock=False,
+    )
+    shared_files: str | None = _option(
+        default=None,
+        help="EFS file system and access point that jobs have at /shared. `cirro deploy --parameter SharedFiles=true` "
+        "makes one and sets it.",
+        valid='the ids of a file system and of its access point, "fs-.../fsap-..."',
+        accepts=lambda value: value == "" or _SHARED_FILES.fullmatch(value) is not None,
+        stock=False,
+    )
+    num_nodes: int | None = _option(
+        default=None,
+        help="Machines on which the function runs at the same time, as nodes of one multi-node parallel job. What it "
+        "returns on the main node is the result. Unset: one machine, and no multi-node job.",
+        valid=f"a whole number from 1 to {MAX_NODES:,}, AWS's most",
+        accepts=lambda value: 1 <= value <= MAX_NODES,
+        stock=False,
+    )
+    processes_per_node: int | None = _option(
+        default=None,
+        help="Processes that call the function on each node. Unset: one for each GPU, one without GPUs.",
+        valid=f"a whole number from 1 to {MAX_PARALLEL}",
+        accepts=lambda value: 1 <= value <= MAX_PARALLEL,
+        stock=False,
+    )
+    batch_multi_node_queue: str | None = _option(
+        default=None,
+        help="Job queue for electrons with num_nodes from 2, by name or ARN: without Spot. Unset: the queue of other "
+        "electrons.",
+        valid="the name or ARN of a job queue",
+        stock=False,
+    )
+    platform: str = _option(
+        default="EC2",
+        help='What the job runs on: "EC2", instances that AWS Batch starts; or "FARGATE", a machine of its own that '
+        "starts within a minute, without GPUs.",
+        valid='"EC2" or "FARGATE"',
+        accepts=lambda value: value in ("EC2", "FARGATE"),
+        stock=False,
+    )
+    batch_fargate_queue: str | None = _option(
+        default=None,
+        help='Job queue for electrons with platform="FARGATE", by name or ARN. Unset: batch_queue.',
+        valid="the name or ARN of a job queue",
+        stock=False,
+    )
+    cpu_architecture: str = _option(
+        default="x86_64",
+        help="Architecture of the machines that run electrons without GPUs, and so of their image. `cirro deploy` sets "
+        "it.",
+        valid='"x86_64" or "arm64"',
+        accepts=lambda value: value in ("x86_64", "arm64"),
+        stock=False,
+    )
     on_demand: bool = False
 
     @property
@@ -327,6 +452,10 @@ class Settings:
     @property
     def queue_option(self) -> str:
         """The name of the option that `queue` came from, for error messages."""
+        if self.platform == "FARGATE" and self.batch_fargate_queue:
+            return "batch_fargate_queue"
+        if self.nodes > 1 and self.batch_multi_node_queue:
+            return "batch_multi_node_queue"
         if self.on_demand and self.on_demand_queue:
             return self.on_demand_queue_option
         return "batch_gpu_queue" if self.num_gpus and self.batch_gpu_queue else "batch_queue"
@@ -334,6 +463,8 @@ class Settings:
     @property
     def on_demand_queue(self) -> str | None:
         """The on-demand queue for what the electron asks for; `None` where there is none."""
+        if self.platform == "FARGATE" or self.nodes > 1:
+            return None
         queue: str | None = getattr(self, self.on_demand_queue_option)
         return queue or None
 
@@ -342,6 +473,21 @@ class Settings:
         """The name of the option that `on_demand_queue` comes from, set or not."""
         gpu = self.num_gpus and (self.batch_gpu_on_demand_queue or self.batch_gpu_queue)
         return "batch_gpu_on_demand_queue" if gpu else "batch_on_demand_queue"
+
+    @property
+    def nodes(self) -> int:
+        """Machines on which the function runs."""
+        return self.num_nodes or 1
+
+    @property
+    def processes(self) -> int:
+        """Processes that call the function on each node."""
+        return self.processes_per_node or max(1, self.num_gpus)
+
+    @property
+    def architecture(self) -> str:
+        """Architecture of the machine: ``x86_64``, which all GPU instances of AWS Batch's images have, or ``arm64``."""
+        return "x86_64" if self.num_gpus else self.cpu_architecture
 
     @property
     def key_prefix(self) -> str:
@@ -355,6 +501,17 @@ class Settings:
         return max(1, self.retry_attempts)
 
 
+def _is_tag(key: str, value: str) -> bool:
+    most_key, most_value = TAG_CHARS
+    return (
+        0 < len(key) <= most_key
+        and len(value) <= most_value
+        and not key.lower().startswith(OWN_TAGS)
+        and _TAG.fullmatch(key) is not None
+        and _TAG.fullmatch(value) is not None
+    )
+
+
 _KINDS = {
     "str": "text",
     "str | None": "text",
@@ -362,110 +519,23 @@ _KINDS = {
     "int | None": "whole",
     "float": "number",
     "float | None": "number",
+    "bool": "switch",
     "tuple[str, ...]": "texts",
+    "Mapping[str, str]": "text by name",
+    "Mapping[str, int]": "whole by name",
+    "Mapping[str, Any]": "properties",
 }
 """`Option.kind` by the type of the field."""
 
 OPTIONS: tuple[Option, ...] = tuple(
-    Option(name=each.name, kind=_KINDS[str(each.type)], default=each.default, **each.metadata)
+    Option(
+        name=each.name,
+        kind=_KINDS[str(each.type)],
+        default=each.default if each.default is not MISSING else {},
+        **each.metadata,
+    )
     for each in fields(Settings)
     if each.metadata
 )
 
 BY_NAME: dict[str, Option] = {option.name: option for option in OPTIONS}
-
-
-def plain(value: Any) -> Any:
-    """The value as JSON and TOML have it: paths as texts, numbers of other libraries (NumPy) as Python's own."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, os.PathLike):
-        return os.fsdecode(value)
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return float(value)
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value
-
-
-def _of_kind(kind: str, value: object) -> bool:
-    if isinstance(value, bool):
-        return False
-    if kind == "text":
-        return isinstance(value, str)
-    if kind == "texts":
-        return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
-    if kind == "whole":
-        return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    # NaN compares unequal to itself, and no need is infinite.
-    return isinstance(value, (int, float)) and value == value and abs(value) != float("inf")
-
-
-def problem(name: str, value: object) -> str | None:
-    """Why ``value`` cannot be the value of the option ``name``, or `None`. ``None`` (unset) is always possible."""
-    option, value = BY_NAME[name], plain(value)
-    if value is None or (_of_kind(option.kind, value) and option.accepts(value)):
-        return None
-    return f"{name}={value!r} is not possible: {name} is {option.valid}. {option.help}"
-
-
-def check(options: Mapping[str, object]) -> None:
-    """Refuse what cannot work, before anything is paid for.
-
-    Raises:
-        SettingsError: An unknown option (all valid ones are named), a wrong type, or an impossible value.
-    """
-    unknown = [name for name in options if name not in BY_NAME]
-    if unknown:
-        raise SettingsError(
-            f"CirroBatchExecutor has no option {', '.join(map(repr, unknown))}. Valid options, with their defaults: "
-            + ", ".join(f"{option.name}={option.default!r}" for option in OPTIONS)
-        )
-    problems = [text for name, value in options.items() if (text := problem(name, value))]
-    if problems:
-        raise SettingsError(" ".join(problems))
-
-
-def resolve(options: Mapping[str, object], section: Mapping[str, object]) -> Settings:
-    """Settle every option.
-
-    Args:
-        options: The executor's own; `None` is unset.
-        section: ``[executors.cirro]``; keys that are no option are ignored here.
-
-    Raises:
-        SettingsError: A value that cannot work; it says whether the executor or the config file has it.
-    """
-    values: dict[str, Any] = {}
-    for option in OPTIONS:
-        configured = section.get(option.name)
-        value: Any = plain(options.get(option.name))
-        if value is None:
-            value = configured
-        if value is None:
-            value = option.default
-        elif text := problem(option.name, value):
-            # Covalent itself makes executors from the section: an equal value came from there.
-            source = f"[{SECTION}] of Covalent's config" if value == configured else "the executor"
-            raise SettingsError(f"{text} (set by {source})")
-        if option.kind == "whole" and value is not None:
-            value = int(value)
-        elif option.kind == "texts":
-            value = tuple(value)
-        values[option.name] = value
-    settings = Settings(**values)
-    if settings.shared_memory_mib > settings.memory_mib:
-        raise SettingsError(
-            f"shared_memory_gb={settings.shared_memory_gb!r} is more than memory={settings.memory!r}: pages of shared "
-            "memory count as memory of the job. Ask for more memory, or for less shared memory."
-        )
-    if settings.memory_max is not None and settings.memory_max < settings.memory:
-        raise SettingsError(
-            f"memory_max={settings.memory_max!r} is less than memory={settings.memory!r}, which the first try has. "
-            "Raise memory_max, or ask for less memory."
-        )
-    return settings

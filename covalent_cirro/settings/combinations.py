@@ -1,0 +1,62 @@
+"""Options that contradict each other: what `resolve` refuses of settings whose options are each possible. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from covalent_cirro.errors import SettingsError
+from covalent_cirro.settings.declared import Settings
+
+
+def refuse(settings: Settings) -> None:
+    """Refuse a combination that cannot work.
+
+    Raises:
+        SettingsError: The first rule that is broken, with both values and what to do.
+    """
+    for rule in _RULES:
+        if text := rule(settings):
+            raise SettingsError(text)
+
+
+def _shared_memory(settings: Settings) -> str | None:
+    if settings.shared_memory_mib <= settings.memory_mib:
+        return None
+    return (
+        f"shared_memory_gb={settings.shared_memory_gb!r} is more than memory={settings.memory!r}: pages of shared "
+        "memory count as memory of the job. Ask for more memory, or for less shared memory."
+    )
+
+
+def _largest_memory(settings: Settings) -> str | None:
+    if settings.memory_max is None or settings.memory_max >= settings.memory:
+        return None
+    return (
+        f"memory_max={settings.memory_max!r} is less than memory={settings.memory!r}, which the first try has. "
+        "Raise memory_max, or ask for less memory."
+    )
+
+
+def _fargate(settings: Settings) -> str | None:
+    if settings.platform != "FARGATE":
+        return None
+    # Batch User Guide, AWS Fargate: neither GPUs nor multi-node parallel jobs.
+    for name, value, is_set in (
+        ("num_gpus", settings.num_gpus, settings.num_gpus > 0),
+        ("num_nodes", settings.num_nodes, settings.nodes > 1),
+    ):
+        if is_set:
+            return f'{name}={value!r} is not possible with platform="FARGATE". Use platform="EC2".'
+    return None
+
+
+def _priority(settings: Settings) -> str | None:
+    if settings.scheduling_priority is None or settings.share_identifier:
+        return None
+    return (
+        f"scheduling_priority={settings.scheduling_priority!r} has no effect without share_identifier: AWS Batch "
+        "orders by it the jobs of one share, in a queue with a scheduling policy. Set share_identifier too."
+    )
+
+
+_RULES: tuple[Callable[[Settings], str | None], ...] = (_shared_memory, _largest_memory, _fargate, _priority)
