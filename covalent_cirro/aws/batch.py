@@ -17,6 +17,7 @@ from covalent_cirro.contract.limits import ELECTRON_CHARS
 from covalent_cirro.contract.maps import MIN_CHILDREN
 from covalent_cirro.contract.protocol import ExitCode
 from covalent_cirro.errors import AccessDenied, AwsError, NotFound, SettingsError
+from covalent_cirro.jobs import compute_nodes
 from covalent_cirro.jobs.optional_actions import COSTS
 from covalent_cirro.jobs.states import JobDetail, parse_job
 
@@ -237,9 +238,20 @@ class BatchGateway:
             token = {"nextToken": page["nextToken"]}
 
     async def describe(self, job_ids: Iterable[str]) -> list[JobDetail]:
-        """What AWS Batch says of up to `MAX_DESCRIBED` jobs, in one call; unknown ids are left out."""
+        """What AWS Batch says of up to `MAX_DESCRIBED` jobs; unknown ids are left out.
+
+        One call, and for multi-node jobs that have begun one more for each 100 nodes.
+        """
+        details = await self._described(list(job_ids))
+        ids = compute_nodes.ids_to_describe(details)
+        nodes: dict[str, JobDetail] = {}
+        for begin in range(0, len(ids), MAX_DESCRIBED):
+            nodes |= {each.job_id: each for each in await self._described(ids[begin : begin + MAX_DESCRIBED])}
+        return [compute_nodes.with_nodes(each, nodes) for each in details]
+
+    async def _described(self, ids: list[str]) -> list[JobDetail]:
         with self._errors("batch:DescribeJobs", ""):
-            response = await self._client.describe_jobs(jobs=list(job_ids))
+            response = await self._client.describe_jobs(jobs=ids)
         return [parse_job(job) for job in response["jobs"]]
 
     async def job(self, job_id: str) -> JobDetail | None:

@@ -30,6 +30,7 @@ FITS_NOWHERE = 1
     "--memory", type=click.FloatRange(min=0, min_open=True), help="Memory of each in GB. Unset: as in the config."
 )
 @click.option("--num-gpus", type=click.IntRange(min=0), help="GPUs of each. Unset: as in the config.")
+@click.option("--num-nodes", type=click.IntRange(min=1), help="Machines of each. Unset: as in the config.")
 @json_option
 @target_options
 def estimate(
@@ -38,6 +39,7 @@ def estimate(
     vcpu: int | None,
     memory: float | None,
     num_gpus: int | None,
+    num_nodes: int | None,
     target: Target,
     as_json: bool,
 ) -> None:
@@ -58,8 +60,9 @@ def estimate(
             given.memory_mib if memory is None else int(memory * MIB_PER_GB),
             given.gpus if num_gpus is None else num_gpus,
         )
+        nodes = account.settings.nodes if num_nodes is None else num_nodes
         offered, notes = offers(account, need)
-    found = costs.estimate(need, minutes * 60, offered, electrons=electrons)
+    found = costs.estimate(need, minutes * 60, offered, electrons=electrons, nodes=nodes)
     if as_json:
         render.document(_document(need, found, notes, costs.NOT_IN_IT))
     elif found is not None:
@@ -73,8 +76,9 @@ def estimate(
 
 
 def _show(need: Need, found: Estimate, not_in_it: tuple[str, ...]) -> None:
+    of = f"{found.nodes} nodes with {need}" if found.nodes > 1 else str(need)
     rows = [
-        ("electrons", f"{found.electrons} of {duration(found.run_s)}, each {need}"),
+        ("electrons", f"{found.electrons} of {duration(found.run_s)}, each {of}"),
         ("at least", f"{usd(found.least_usd)} on {_offer(found.least)}"),
         ("at most", f"{usd(found.most_usd)} on {_offer(found.most)}"),
         ("not in it", "; ".join((*not_in_it, "attempts that are lost"))),
@@ -96,6 +100,11 @@ def _document(need: Need, found: Estimate | None, notes: list[str], not_in_it: t
         estimated = {
             **{"currency": "USD", "least_usd": found.least_usd, "most_usd": found.most_usd},
             **{"least": offer(found.least), "most": offer(found.most)},
-            **{"electrons": found.electrons, "run_s": found.run_s, "not_included": list(not_in_it)},
+            **{
+                "electrons": found.electrons,
+                "nodes": found.nodes,
+                "run_s": found.run_s,
+                "not_included": list(not_in_it),
+            },
         }
     return {"asked": need._asdict(), "estimate": estimated, "notes": notes}

@@ -24,23 +24,33 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("electron", type=DispatchName(node=True, item=True), metavar="DISPATCH:NODE")
+@click.option(
+    "--node",
+    type=click.IntRange(min=0),
+    help="Of a job with several nodes (num_nodes): that node. Unset: the main one.",
+)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job ends, or until Ctrl-C.")
 @click.option(
     "--json", "as_json", is_flag=True, help="For programs: a JSON object in each line: attempt, stream, text and note."
 )
 @target_options
-def logs(target: Target, electron: Wanted, follow: bool, as_json: bool) -> None:
+def logs(target: Target, electron: Wanted, node: int | None, follow: bool, as_json: bool) -> None:
     """Show what an electron printed: its stdout on stdout, its stderr on stderr.
 
     The log of a job that runs, or that was killed, has both streams in one: it is written to stdout. Notes about the
     log are written to stderr. Needs no Covalent server; an electron that failed is no failure of this command. Of a
     map, DISPATCH:NODE[ITEM] shows the log of the job that computes that item.
     """
-    from covalent_cirro.history import map_items
+    from covalent_cirro.history import compute_nodes, map_items
     from covalent_cirro.history.account import open_account
 
+    def look() -> Electron:
+        if node is None:
+            return map_items.electron_or_job(account, electron)
+        return compute_nodes.electron_on(account, electron._replace(item=None), node)
+
     with open_account(target.access, target.stack_name) as account:
-        found = map_items.electron_or_job(account, electron)
+        found = look()
         printed = False
         with contextlib.suppress(KeyboardInterrupt):
             for piece in _pieces(account, found, follow=follow, as_json=as_json):
@@ -48,7 +58,7 @@ def logs(target: Target, electron: Wanted, follow: bool, as_json: bool) -> None:
                 _show(piece, as_json=as_json)
         render.end_raw()
         if not as_json:
-            _say_end(account, map_items.electron_or_job(account, electron) if follow else found, printed=printed)
+            _say_end(account, look() if follow else found, printed=printed)
 
 
 def _pieces(account: Account, found: Electron, *, follow: bool, as_json: bool) -> Iterator[Piece]:

@@ -17,6 +17,7 @@ from covalent_cirro.jobs.formatting import MIB, duration, elapsed, memory, momen
 if TYPE_CHECKING:
     from covalent_cirro.contract.protocol import Usage
     from covalent_cirro.contract.reports import Point
+    from covalent_cirro.history.compute_nodes import NodeRow
     from covalent_cirro.history.map_jobs import MapJob
     from covalent_cirro.history.report import Report
     from covalent_cirro.history.saved_checkpoints import SavedCheckpoint
@@ -32,7 +33,7 @@ def show(target: Target, electron: Wanted, as_json: bool) -> None:
 
     The facts are from AWS Batch, as long as it knows the job, and from S3. Needs no Covalent server.
     """
-    from covalent_cirro.history import find, map_items, map_jobs, reported, saved_checkpoints
+    from covalent_cirro.history import compute_nodes, find, map_items, map_jobs, reported, saved_checkpoints
     from covalent_cirro.history.account import open_account
     from covalent_cirro.history.instances import Instances
     from covalent_cirro.history.map_jobs import MapJob
@@ -52,6 +53,7 @@ def show(target: Target, electron: Wanted, as_json: bool) -> None:
         story = tell(
             found, account.settings, site, turn=turn, hosts=hosts, items=None if of_map is None else of_map.counts
         )
+        nodes = compute_nodes.rows(account, found, instances)
         saved = saved_checkpoints.latest(account, found)
         points = reported.of_electron(account, story.lattice, story.dispatch_id, story.node_id)
         cost = of_electron(account, found)
@@ -62,9 +64,9 @@ def show(target: Target, electron: Wanted, as_json: bool) -> None:
         jobs = [each._asdict() for each in children]
         values = [point._asdict() for point in points]
         found_besides = {"map_jobs": jobs, "reported": values, "checkpoint": checkpoint, "cost": cost_document(cost)}
-        render.document({**document(story), **found_besides})
+        render.document({**document(story), **found_besides, "nodes": [each._asdict() for each in nodes]})
     else:
-        _show(story, points, saved, cost, time.time(), children)
+        _show(story, points, saved, cost, time.time(), children, nodes)
 
 
 def _show(
@@ -74,12 +76,15 @@ def _show(
     cost: Report,
     now: float,
     children: Sequence[MapJob] = (),
+    nodes: Sequence[NodeRow] = (),
 ) -> None:
     of = f" of {story.lattice}" if story.lattice else ""
     render.heading(f"{story.electron}{of}, {story.dispatch_id}:{story.node_id}")
     render.facts(_facts(story, points, saved, cost))
     if children:
         _show_jobs(children)
+    if nodes:
+        _show_nodes(nodes)
     if story.periods:
         render.heading("\ntimes (UTC)")
         render.table(
@@ -159,6 +164,27 @@ def _show_jobs(children: Sequence[MapJob]) -> None:
         render.line(f"and {len(children) - JOBS_SHOWN:,} more; --json has them all")
 
 
+def _show_nodes(nodes: Sequence[NodeRow]) -> None:
+    render.heading("\nnodes")
+    render.table(
+        ("", "state", "end", "exit code", "host", "CPU", "memory at the peak"),
+        (
+            (
+                f"{each.number}, main" if each.number == 0 else str(each.number),
+                each.state,
+                each.end,
+                "" if each.exit_code is None else str(each.exit_code),
+                each.host,
+                "" if each.cpu_s is None else f"{each.cpu_s:.1f} s",
+                memory(each.peak_memory_bytes / MIB) if each.peak_memory_bytes else "",
+            )
+            for each in nodes[:JOBS_SHOWN]
+        ),
+    )
+    if len(nodes) > JOBS_SHOWN:
+        render.line(f"and {len(nodes) - JOBS_SHOWN:,} more; --json has them all")
+
+
 def _show_cost(cost: Report) -> None:
     if not cost.lines:
         return
@@ -217,12 +243,13 @@ def _facts(
         ("state", _state(story)),
         ("jobs", story.jobs),
         ("items", story.items),
+        ("nodes", story.nodes),
         ("why", story.why),
         ("not reused", story.not_reused),
         ("warning", image_modules.warning(story.missing_modules) if story.missing_modules and not story.end else ""),
         ("to do", story.advice),
         ("asked for", _asked(story)),
-        ("used", _used(story.usage, story.vcpus)),
+        ("used", _used(story.usage, story.vcpus, story.peak_node)),
         ("reported", learning_curves.line(points)),
         ("cost", _cost(cost)),
         ("checkpoint", _checkpoint(saved)),
@@ -261,16 +288,17 @@ def _asked(story: Story) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _used(usage: Usage | None, vcpus: float | None) -> str:
+def _used(usage: Usage | None, vcpus: float | None, peak_node: int | None = None) -> str:
     if usage is None:
         return ""
+    where = "" if peak_node is None else f", on node {peak_node}"
     parts = []
     if usage.wall_s > 0:
         share = f" of {vcpus:g}" if vcpus else ""
         parts.append(f"{usage.cpu_s / usage.wall_s:.2g}{share} vCPU on average ({usage.cpu_s:.1f} s of CPU)")
     if usage.peak_memory_bytes:
         limit = f" of {memory(usage.memory_limit_bytes / MIB)}" if usage.memory_limit_bytes else ""
-        parts.append(f"{memory(usage.peak_memory_bytes / MIB)}{limit} at the peak")
+        parts.append(f"{memory(usage.peak_memory_bytes / MIB)}{limit} at the peak{where}")
     parts += [_gpu(gpu) for gpu in usage.gpus]
     return ", ".join(parts)
 

@@ -40,6 +40,8 @@ class Kind:
     """An earlier electron of the same task group failed."""
     ITEMS = "items"
     """Items of a mapped electron failed (`maps.ItemResults.failures`)."""
+    NODES = "nodes"
+    """Not all nodes of a multi-node job met, so that the function was not called."""
     RUNNER = "runner"
     """The runner itself failed."""
 

@@ -30,6 +30,7 @@ from covalent_cirro.settings import Settings
 log = logging.getLogger(__name__)
 
 _PACKAGES = "local_packages"
+_DISTRIBUTED = ("num_nodes", "processes_per_node")
 
 
 class InputElectron(NamedTuple):
@@ -95,11 +96,13 @@ def chosen(own: Mapping[str, Any], origins: Sequence[Mapping[str, Any]]) -> dict
         origins: Options of the executor of each electron whose result is opened.
 
     Returns:
-        ``own``, or if it is empty the first of ``origins``; with the ``local_packages`` of all.
+        ``own``, or if it is empty the first of ``origins``; with the ``local_packages`` of all. The job has one machine
+        and one process, also where an electron before it has more.
     """
     every = [own, *origins]
     first = next((options for options in every if options), {})
     packages = dict.fromkeys(package for options in every for package in options.get(_PACKAGES) or ())
+    first = {name: value for name, value in first.items() if name not in _DISTRIBUTED}
     return {**first, **({_PACKAGES: list(packages)} if packages else {})}
 
 

@@ -24,7 +24,7 @@ from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group
 from covalent_cirro.covalent_server.status_board import board
-from covalent_cirro.electron import missing_modules
+from covalent_cirro.electron import distributed, missing_modules
 from covalent_cirro.electron.call_writer import ElectronSpec, Written, pickled_by, prepare_call, store_call
 from covalent_cirro.electron.engine.definitions import Allowed, everything
 from covalent_cirro.electron.engine.engine import Engine, engine_of, retire
@@ -104,6 +104,7 @@ async def send_job(
     launch: Launch, settings: Settings, group: Group, specs: Sequence[ElectronSpec], keep_handle: KeepHandle
 ) -> OwnJob | AdoptedJob | ReusedResults | NoItems:
     """Find the job or the results that the electrons of a task group have already; else submit a job. See `send`."""
+    distributed.refuse(settings, specs[0].node_id, electrons=len(specs))
     async with engine_for(settings) as engine, contextlib.AsyncExitStack() as files:
         begun = await _begun(engine, launch, settings, group, keep_handle) if launch.again else None
         if isinstance(begun, (AdoptedJob, ReusedResults)):

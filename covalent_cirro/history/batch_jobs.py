@@ -14,7 +14,8 @@ from covalent_cirro.errors import AccessDenied, AwsError, CirroError, NotFound
 from covalent_cirro.history import archive
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.names import JobName, parse_job_name
-from covalent_cirro.history.records import Record, parse_record
+from covalent_cirro.history.records import Record, of_node, parse_record
+from covalent_cirro.jobs import compute_nodes
 from covalent_cirro.jobs.states import ACTIVE_STATES
 
 
@@ -111,15 +112,52 @@ def named(account: Account, queues: Sequence[str], name: str) -> list[ListedJob]
 
 
 def describe(account: Account, job_ids: Iterable[str]) -> list[Record]:
-    """What AWS Batch says of electrons' jobs, 100 in a call. Unknown ids, and jobs of other programs, are left out."""
-    batch, ids = account.clients("batch"), list(dict.fromkeys(job_ids))
+    """What AWS Batch says of electrons' jobs, 100 in a call. Unknown ids, and jobs of other programs, are left out.
 
-    def some(chunk: list[str]) -> list[Record]:
+    Of jobs of several nodes, the nodes are described too: the end of the main node is that of the job.
+    """
+    described = _described(account, list(dict.fromkeys(job_ids)))
+    found = [record for job in described if (record := parse_record(job)) is not None]
+    return _with_exact_names(account, _with_nodes(account, found))
+
+
+def nodes_of(account: Account, job: Record, numbers: Iterable[int] | None = None) -> dict[int, Record]:
+    """Nodes of a multi-node job by their numbers; those that AWS Batch does not show are left out.
+
+    Args:
+        account: The account.
+        job: The job.
+        numbers: Which nodes; `None`: the first `compute_nodes.MAX_SEEN`.
+    """
+    wanted = range(min(job.detail.num_nodes, compute_nodes.MAX_SEEN)) if numbers is None else numbers
+    ids = {compute_nodes.node_id(job.job_id, number): number for number in wanted}
+    return {ids[str(each["jobId"])]: of_node(job, each) for each in _described(account, list(ids))}
+
+
+def _with_nodes(account: Account, records: list[Record]) -> list[Record]:
+    ids = compute_nodes.ids_to_describe(record.detail for record in records)
+    if not ids:
+        return records
+    described = {str(each["jobId"]): each for each in _described(account, ids)}
+    found = []
+    for record in records:
+        own = {name: of_node(record, each) for name, each in described.items() if name.startswith(f"{record.job_id}#")}
+        main = own.get(compute_nodes.node_id(record.job_id, compute_nodes.MAIN_NODE))
+        if main is not None:
+            record = record._replace(host=main.host, cluster=main.cluster)
+        detail = compute_nodes.with_nodes(record.detail, {name: each.detail for name, each in own.items()})
+        found.append(record._replace(detail=detail))
+    return found
+
+
+def _described(account: Account, ids: list[str]) -> list[dict[str, Any]]:
+    batch = account.clients("batch")
+
+    def some(chunk: list[str]) -> list[dict[str, Any]]:
         answer = account.ask("batch:DescribeJobs", lambda: batch.describe_jobs(jobs=chunk))
-        return [record for job in answer["jobs"] if (record := parse_record(job)) is not None]
+        return list(answer["jobs"])
 
-    found = [record for records in account.each(some, _chunks(ids, MAX_DESCRIBED)) for record in records]
-    return _with_exact_names(account, found)
+    return [job for jobs in account.each(some, _chunks(ids, MAX_DESCRIBED)) for job in jobs]
 
 
 def _with_exact_names(account: Account, records: list[Record]) -> list[Record]:

@@ -134,6 +134,15 @@ def parse_record(described: Mapping[str, Any]) -> Record | None:
     )
 
 
+def of_node(parent: Record, described: Mapping[str, Any]) -> Record:
+    """The record of a node of a multi-node job, which has the names of the job."""
+    arn = str((described.get("container") or {}).get("containerInstanceArn") or "")
+    detail = states.parse_job(described)._replace(argument=parent.detail.argument, queue=parent.detail.queue)
+    if not detail.log_group:
+        detail = detail._replace(log_group=parent.detail.log_group)
+    return parent._replace(detail=detail, host=states.host_of(arn), cluster=states.cluster_of(arn))
+
+
 def _tags(described: Mapping[str, Any], call: Location | None) -> Mapping[str, Any]:
     """A job's tags. Where a policy forbids tags, its call and name have the same facts, except the lattice."""
     tags: Mapping[str, Any] = described.get("tags") or {}

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from covalent_cirro.contract import texts
-from covalent_cirro.contract.protocol import Arguments, Usage
+from covalent_cirro.contract.protocol import Arguments, Outcome, Usage
 from covalent_cirro.history.electron_list import NOBODY_KNOWS, WITHOUT_JOB
 from covalent_cirro.history.find import CallHistory, Electron
 from covalent_cirro.history.instances import Instance
 from covalent_cirro.history.queue_places import JobWait
 from covalent_cirro.history.records import Record
-from covalent_cirro.jobs import console_links, explanations, map_progress
+from covalent_cirro.jobs import compute_nodes, console_links, explanations, map_progress
 from covalent_cirro.jobs import further_tries as tries
 from covalent_cirro.jobs.ends import Evidence
 from covalent_cirro.jobs.formatting import sentences
@@ -129,6 +129,8 @@ class Story(NamedTuple):
         links: URLs in the AWS console by what they show; empty outside AWS.
         jobs: Jobs of a map by state; empty for any other electron.
         items: How many items of a map are done and have failed; empty where that is not known.
+        nodes: Nodes of a multi-node job by state; empty for any other electron.
+        peak_node: The node of such a job that used most memory; `None` where that is not known.
     """
 
     dispatch_id: str
@@ -165,6 +167,8 @@ class Story(NamedTuple):
     links: dict[str, str]
     jobs: str = ""
     items: str = ""
+    nodes: str = ""
+    peak_node: int | None = None
 
 
 class Site(NamedTuple):
@@ -245,6 +249,8 @@ def tell(
         links=_links(record, site),
         jobs=map_progress.jobs_line(detail) if detail is not None else "",
         items="" if items is None else map_progress.items_line(items, _began(detail)),
+        nodes=compute_nodes.nodes_line(detail) if detail is not None else "",
+        peak_node=_peak_node(outcome),
     )
 
 
@@ -263,6 +269,11 @@ def document(story: Story) -> dict[str, Any]:
 
 def _began(detail: JobDetail | None) -> float | None:
     return None if detail is None else detail.started_at or detail.created_at
+
+
+def _peak_node(outcome: Outcome | None) -> int | None:
+    known = {each.number: each.peak_memory_bytes or 0 for each in outcome.nodes} if outcome is not None else {}
+    return max(known, key=lambda number: known[number]) if any(known.values()) else None
 
 
 def _tried(of: CallHistory, records: list[Record]) -> tuple[EarlierTry, ...]:

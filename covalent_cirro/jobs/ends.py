@@ -78,6 +78,7 @@ class End(str, enum.Enum):
     RESULT_UNREADABLE = "result_unreadable"
     OUTCOME_NOT_STORED = "outcome_not_stored"
     NO_OUTCOME = "no_outcome"
+    NODES_APART = "nodes_apart"
     RUNNER_BROKE = "runner_broke"
     LOST = "lost"
 
@@ -161,6 +162,7 @@ _OF_KIND = {
     Kind.FETCH: End.BLOB_LOST,
     Kind.NOT_RUN: End.NOT_RUN,
     Kind.ITEMS: End.RAISED,
+    Kind.NODES: End.NODES_APART,
     Kind.RUNNER: End.RUNNER_BROKE,
 }
 

@@ -167,6 +167,11 @@ TEXTS: dict[End, tuple[str, str]] = {
         "{electron} left no outcome, although its job succeeded in AWS Batch: covalent-cirro's runner did not run.",
         "Take the ENTRYPOINT out of image {image}, or let it run the command that it is given.",
     ),
+    End.NODES_APART: (
+        "{electron} was not called, since the nodes of its job did not meet: {message}.",
+        "Read the log of a node that is missing. If the nodes ran, their compute environment needs a security group "
+        "that allows all traffic from itself, as `cirro deploy` makes it with MultiNodeMaxVcpus.",
+    ),
     End.RUNNER_BROKE: (
         "{electron} has no result, because covalent-cirro's runner broke: {message}",
         "Dispatch it again, and please report it with the log.",

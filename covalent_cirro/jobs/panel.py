@@ -8,7 +8,7 @@ the UI show all of them as the electron's description.
 from __future__ import annotations
 
 from covalent_cirro.contract import texts
-from covalent_cirro.jobs import arguments, console_links, image_modules, map_progress
+from covalent_cirro.jobs import arguments, compute_nodes, console_links, image_modules, map_progress
 from covalent_cirro.jobs.formatting import moment_utc
 from covalent_cirro.jobs.states import JobDetail, JobState
 
@@ -20,6 +20,7 @@ KEYS = (
     "job",
     "state",
     "jobs",
+    "nodes",
     "items",
     "reported",
     "warning",
@@ -77,6 +78,7 @@ def lines(
         "job": f"{detail.job_id} in queue {detail.queue}",
         "state": f"{detail.state} since {moment_utc(since)}",
         "jobs": map_progress.jobs_line(detail),
+        "nodes": compute_nodes.nodes_line(detail),
         "items": items,
         "reported": reported,
         "warning": image_modules.warning(detail.missing_modules) if detail.missing_modules and not ended else "",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from covalent_cirro.contract import texts
@@ -112,6 +112,9 @@ class JobDetail(NamedTuple):
         called_with: The job's `protocol.ARGUMENTS_PARAMETER`; empty without it.
         array_size: Number of jobs of an array job, whose parent this is; 0 for any other job.
         array_states: How many jobs of the array are in each state, in the order of the states; no zeros.
+        num_nodes: Nodes of a multi-node parallel job, whose id this is; 0 for any other job.
+        node_states: How many of its nodes are in each state, in the order of the states; no zeros. Empty where nodes
+            were not described (`compute_nodes.with_nodes`).
         lacks: The job's `image_modules.PARAMETER`; empty without it.
         not_reused: The job's `reuse_texts.PARAMETER`; empty without it.
     """
@@ -140,6 +143,8 @@ class JobDetail(NamedTuple):
     called_with: str = ""
     array_size: int = 0
     array_states: tuple[tuple[str, int], ...] = ()
+    num_nodes: int = 0
+    node_states: tuple[tuple[str, int], ...] = ()
     lacks: str = ""
     not_reused: str = ""
 
@@ -185,7 +190,9 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
     """One entry of DescribeJobs' ``jobs``. Every member but the id may be missing."""
     array = job.get("arrayProperties") or {}
     summary = array.get("statusSummary") or {}
-    container, parameters = job.get("container") or {}, job.get("parameters") or {}
+    nodes = job.get("nodeProperties") or {}
+    ranges: Sequence[Mapping[str, Any]] = nodes.get("nodeRangeProperties") or ({},)
+    container, parameters = job.get("container") or ranges[0].get("container") or {}, job.get("parameters") or {}
     attempts = [_parse_attempt(attempt) for attempt in job.get("attempts") or ()]
     last = attempts[-1] if attempts else None
     asked = {str(entry.get("type")): entry.get("value") for entry in container.get("resourceRequirements") or ()}
@@ -216,6 +223,8 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
         # A child has the index instead.
         array_size=int(_number(array.get("size"))) if summary or "index" not in array else 0,
         array_states=tuple((state.value, int(summary[state.value])) for state in JobState if summary.get(state.value)),
+        # A node may have the properties of all nodes, and has details of its own.
+        num_nodes=int(_number(nodes.get("numNodes"))) if not job.get("nodeDetails") else 0,
         lacks=str(parameters.get(image_modules.PARAMETER) or "")[: image_modules.PARAMETER_CHARS],
         not_reused=texts.valid(str(parameters.get(reuse_texts.PARAMETER) or "")[: reuse_texts.PARAMETER_CHARS]),
     )
@@ -274,10 +283,13 @@ def load_detail(value: object) -> JobDetail | None:
     assert isinstance(value, Mapping)
     attempts = value.get("attempts")
     found = [Attempt(**_known(entry, Attempt())) for entry in attempts] if isinstance(attempts, (list, tuple)) else []
-    states = value.get("array_states")
+    counts = {name: _counts(value.get(name)) for name in ("array_states", "node_states")}
+    return JobDetail(**{**fields, "attempts": tuple(found), **counts})
+
+
+def _counts(states: object) -> tuple[tuple[str, int], ...]:
     pairs = [each for each in states if isinstance(each, (list, tuple))] if isinstance(states, (list, tuple)) else []
-    counts = tuple((one[0], one[1]) for one in pairs if len(one) == 2 and type(one[0]) is str and type(one[1]) is int)
-    return JobDetail(**{**fields, "attempts": tuple(found), "array_states": counts})
+    return tuple((one[0], one[1]) for one in pairs if len(one) == 2 and type(one[0]) is str and type(one[1]) is int)
 
 
 _NUMBERS = frozenset({"exit_code", "created_at", "started_at", "stopped_at", "began_at", "ended_at"})

@@ -179,7 +179,7 @@ class MainNode:
             if self._told:
                 raise NotMet(self._first().failure)
             if time.monotonic() >= until:
-                raise NotMet(Failure(Kind.RUNNER, self._why_missing(document["port"])))
+                raise NotMet(Failure(Kind.NODES, self._why_missing(document["port"])))
         meeting = Meeting(self._lines[0].socket.getsockname()[0], free_port())
         for line in self._lines:
             line.send(go=meeting.port)
@@ -436,7 +436,7 @@ class OtherNode:
             if time.monotonic() + pause_s > until:
                 raise NotMet(
                     Failure(
-                        Kind.RUNNER,
+                        Kind.NODES,
                         f"node {self._index} could not reach the main node within {self._wait_s:.0f} s: {problem}. "
                         "Nodes need a security group that lets them reach one another on all ports",
                     )

@@ -108,6 +108,7 @@ ROWS = [
     Row("blob gone", RAN_1, End.BLOB_LOST, ["blobs/abc", "sent again"], failure(Kind.FETCH, "blobs/abc is missing")),
     Row("task group", RAN_1, End.NOT_RUN, ["earlier electron"], failure(Kind.NOT_RUN, "an earlier electron failed")),
     Row("runner broke", RAN_1, End.RUNNER_BROKE, ["KeyError", "report"], failure(Kind.RUNNER, "the runner broke: KeyError")),
+    Row("nodes that did not meet", RAN_1, End.NODES_APART, ["node 2 of 4", "security group"], failure(Kind.NODES, "node 2 of 4 did not connect")),
     Row("cgroup count", RAN_1, End.OUT_OF_MEMORY, ["4 GB", "3.98 GB", "memory=8"], {**failure(Kind.OUT_OF_MEMORY, signal="SIGKILL"), "usage": Usage(peak_memory_bytes=int(3.98 * GIB), oom_kills=1)}),
     Row("a child of the electron was killed for memory", RAN_1, End.OUT_OF_MEMORY, ["memory=8", "BrokenProcessPool"], {**failure(Kind.RAISED, "BrokenProcessPool", traceback="BrokenProcessPool"), "usage": Usage(oom_kills=2)}),
     Row("the engine saw it, the runner did not", job(EXITED, "OutOfMemoryError: Container killed due to memory usage", 1), End.OUT_OF_MEMORY, ["memory=8"], failure(Kind.KILLED, "was killed by SIGKILL", signal="SIGKILL")),

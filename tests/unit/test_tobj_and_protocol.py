@@ -159,6 +159,8 @@ calls = st.builds(
         max_size=2,
     ).map(tuple),
     stored=st.lists(st.builds(StoredInput, texts, blobs), max_size=2).map(tuple),
+    num_nodes=st.integers(1, 9),
+    processes=st.integers(0, 9),
 )
 
 
@@ -262,6 +264,12 @@ outcomes = st.builds(
     texts,
     st.dictionaries(texts, texts, max_size=2),
     st.dictionaries(texts, st.floats(0, 9), max_size=2),
+    nodes=st.lists(
+        st.builds(
+            protocol.ComputeNode, st.integers(0, 9), texts, st.floats(0, 9), st.none() | st.integers(0, 9), texts, texts
+        ),
+        max_size=2,
+    ).map(tuple),
 )
 
 

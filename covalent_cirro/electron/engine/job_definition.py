@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from covalent_cirro.contract.protocol import RUNNER_COMMAND
-from covalent_cirro.electron.engine import job_properties, shared_files
+from covalent_cirro.electron.engine import job_properties, multi_node, shared_files
 from covalent_cirro.jobs.tags import MADE_BY
 from covalent_cirro.settings import Settings
 
@@ -38,20 +38,13 @@ def build_definition(settings: Settings, *, region: str, job_role_arn: str, exec
         settings, region=region, job_role_arn=job_role_arn, execution_role_arn=execution_role_arn
     )
     container = job_properties.merged(container, settings)
-    body: dict[str, Any] = {
-        "type": "container",
-        "platformCapabilities": ["EC2"],
-        "containerProperties": container,
-        "propagateTags": settings.propagate_tags,
-        "tags": dict(MADE_BY),
-    }
-    if settings.consumable_resources:
-        body["consumableResourceProperties"] = {
-            "consumableResourceList": [
-                {"consumableResource": name, "quantity": quantity}
-                for name, quantity in sorted(settings.consumable_resources.items())
-            ]
-        }
+    body: dict[str, Any] = {"propagateTags": settings.propagate_tags, "tags": dict(MADE_BY)}
+    if settings.nodes > 1:
+        body |= {"type": "multinode", "nodeProperties": multi_node.node_properties(container, settings)}
+    else:
+        body |= {"type": "container", "platformCapabilities": ["EC2"], "containerProperties": container}
+        if settings.consumable_resources:
+            body["consumableResourceProperties"] = multi_node.consumables(settings)
     return {"jobDefinitionName": f"{settings.batch_job_definition_name}-{digest(body)}", **body}
 
 

@@ -185,7 +185,8 @@ class _JobWait:
     def tell(self, detail: JobDetail) -> None:
         if self.ended.done():
             return
-        news = (detail.state, detail.status_reason, detail.log_stream, len(detail.attempts), detail.array_states)
+        counts = (detail.array_states, detail.node_states)
+        news = (detail.state, detail.status_reason, detail.log_stream, len(detail.attempts), counts)
         if detail.is_terminal:
             self.ended.set_result(detail)
         elif news != self._shown:

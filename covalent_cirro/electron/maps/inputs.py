@@ -25,7 +25,7 @@ from covalent_cirro.contract.maps import MAX_CHILD_ITEMS, MAX_ITEMS
 from covalent_cirro.contract.stored_references import MAX_CHARS, VALUE, StoredReference
 from covalent_cirro.covalent_server import assets
 from covalent_cirro.covalent_server.assets import Group
-from covalent_cirro.electron import cache_folder, host_process, local_packages, stored_inputs
+from covalent_cirro.electron import cache_folder, distributed, host_process, local_packages, stored_inputs
 from covalent_cirro.electron.call_writer import ElectronSpec
 from covalent_cirro.electron.engine.engine import Engine
 from covalent_cirro.electron.host_process import BrokenProcess
@@ -73,6 +73,7 @@ async def planned(
     if not any(names.values()):
         yield None
         return
+    distributed.refuse(settings, specs[0].node_id, is_map=True)
     if len(specs) > 1:
         raise SettingsError(
             f"The task group of node {specs[0].node_id} has a mapped electron, which cannot be packed with others: "

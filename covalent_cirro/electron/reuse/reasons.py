@@ -69,5 +69,6 @@ _WORDS = {
     "packages": "local_packages has other packages",
     "image": "another image",
     "Python": "another version of Python",
+    "processes": "another num_nodes or processes_per_node",
 }
 """What is said of each kind of part (`work.WorkPart`)."""

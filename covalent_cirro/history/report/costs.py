@@ -154,6 +154,7 @@ class Estimate(NamedTuple):
         most: The most expensive offer.
         electrons: Number of electrons.
         run_s: Seconds that each electron runs.
+        nodes: Machines of each electron.
     """
 
     least_usd: float
@@ -162,22 +163,26 @@ class Estimate(NamedTuple):
     most: Offer
     electrons: int
     run_s: float
+    nodes: int = 1
 
 
-def estimate(need: Need, run_s: float, offers: Iterable[Offer], *, electrons: int = 1) -> Estimate | None:
+def estimate(
+    need: Need, run_s: float, offers: Iterable[Offer], *, electrons: int = 1, nodes: int = 1
+) -> Estimate | None:
     """Estimate what electrons will cost; `None` where they fit on none of the offers.
 
     Args:
-        need: What each electron asks for (`need_of`).
+        need: What each machine of an electron is asked for (`need_of`).
         run_s: Seconds that each electron runs.
         offers: Instance types that may be started for them.
         electrons: Number of electrons.
+        nodes: Machines of each.
     """
-    hours = electrons * run_s / HOUR_S
+    hours = electrons * nodes * run_s / HOUR_S
     fitting = [
         (each.price.usd_per_hour * share(need, each.kind) * hours, each) for each in offers if need.fits(each.kind)
     ]
     if not fitting:
         return None
     least, most = min(fitting, key=lambda pair: pair[0]), max(fitting, key=lambda pair: pair[0])
-    return Estimate(least[0], most[0], least[1], most[1], electrons, run_s)
+    return Estimate(least[0], most[0], least[1], most[1], electrons, run_s, nodes)

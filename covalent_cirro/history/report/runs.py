@@ -83,7 +83,8 @@ class Run(NamedTuple):
         number: Number of the electron's try, from 1.
         arguments: What the electron was called with; empty where it is not known.
         result: Beginning of ``str(result)``, of a small result; else empty.
-        children: Attempts of the jobs of an array, which has none of its own; empty for any other job.
+        children: Attempts of the jobs of an array, which has none of its own; of the nodes of a multi-node job but the
+            main one, whose attempts are its own; empty for any other job.
     """
 
     node_id: int
@@ -196,10 +197,14 @@ def run_of_call(node_id: int, name: str, call_id: str, outcome: Outcome | None, 
     times = _times(outcome)
     began_at, ended_at = times.get("started"), times.get("stored")
     attempts: tuple[BilledAttempt, ...] = ()
+    nodes: tuple[BilledAttempt, ...] = ()
     if began_at is not None:
         stored_at = max(began_at, ended_at or began_at)
         host = outcome.host.get("instance_id", "")
-        attempts = (BilledAttempt(outcome.attempt, began_at, stored_at, False, "", _machine_of(outcome), host),)
+        machine = _machine_of(outcome)
+        attempts = (BilledAttempt(outcome.attempt, began_at, stored_at, False, "", machine, host),)
+        # A multi-node job has one instance type and runs in one zone; the nodes begin and end together.
+        nodes = tuple(attempts[0]._replace(host=each.instance_id) for each in outcome.nodes if each.number)
     return Run(
         node_id=node_id,
         name=name,
@@ -215,6 +220,7 @@ def run_of_call(node_id: int, name: str, call_id: str, outcome: Outcome | None, 
         times=times,
         out_of_memory=_ran_out_of_memory(outcome),
         result=_result(outcome, node_id),
+        children=nodes,
     )
 
 
