@@ -26,7 +26,12 @@ SETTINGS = (
 )
 """Settings of the executor that every deployment has as outputs."""
 
-OPTIONAL_SETTINGS = ("batch_gpu_queue", "batch_on_demand_queue", "batch_gpu_on_demand_queue")
+OPTIONAL_SETTINGS = (
+    "batch_gpu_queue",
+    "batch_on_demand_queue",
+    "batch_gpu_on_demand_queue",
+    "batch_multi_node_queue",
+)
 """Settings of the executor that a deployment has as outputs if it has the queues."""
 
 NOT_SETTINGS = frozenset(

@@ -11,7 +11,7 @@ from typing import Any
 
 from covalent_cirro.local.emulator.batch.model import Json
 from covalent_cirro.local.emulator.batch.validation import ServiceError
-from covalent_cirro.local.emulator.formation.ec2_kinds import NETWORK
+from covalent_cirro.local.emulator.formation.ec2_kinds import MADE, NETWORK
 from covalent_cirro.local.emulator.formation.iam_kinds import IAM, OidcProviderResource
 from covalent_cirro.local.emulator.formation.stack_resource import (
     MotoResource,
@@ -221,5 +221,6 @@ KINDS: tuple[type[StackResource], ...] = (
     QueuePolicyResource,
     BudgetResource,
     OidcProviderResource,
+    *MADE,
 )
 """Types of other services than AWS Batch that moto lacks."""
