@@ -31,13 +31,18 @@ OPTIONAL_SETTINGS = (
     "batch_on_demand_queue",
     "batch_gpu_on_demand_queue",
     "batch_multi_node_queue",
+    "share_identifier",
+    "shared_files",
 )
-"""Settings of the executor that a deployment has as outputs if it has the queues."""
+"""Settings of the executor that a deployment has as outputs if it has what they name."""
+
+BY_PARAMETER = ("batch_multi_node_queue", "share_identifier", "shared_files")
+"""Those of the optional settings that a deployment has only if a parameter asks for what they name."""
 
 NOT_SETTINGS = frozenset(
     {
         *("VpcId", "SubnetIds", "SecurityGroupIds", "ImageRepository", "ImageRepositoryArn"),
-        *("InstanceProfileArn", "SubmitterPolicy", "ItemStopperPolicy"),
+        *("FileSystemArn", "AccessPointArn", "InstanceProfileArn", "SubmitterPolicy", "ItemStopperPolicy"),
     }
 )
 """Outputs that are no settings; their descriptions say what they are for."""

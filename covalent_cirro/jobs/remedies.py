@@ -12,6 +12,11 @@ from covalent_cirro.jobs.findings import Where
 from covalent_cirro.jobs.queues import Environment
 
 OWN_QUEUES = {
+    "-gpu-on-demand-fair": "Gpu",
+    "-cpu-on-demand-fair": "Cpu",
+    "-multi-node-fair": "MultiNode",
+    "-gpu-fair": "Gpu",
+    "-cpu-fair": "Cpu",
     "-gpu-on-demand": "Gpu",
     "-cpu-on-demand": "Cpu",
     "-multi-node": "MultiNode",

@@ -13,7 +13,9 @@ from tests.unit.template_facts import TEMPLATES
 COMPUTE = TEMPLATES["compute"]
 ENVIRONMENTS = ["CpuSpotEnvironment", "CpuOnDemandEnvironment", "GpuSpotEnvironment", "GpuOnDemandEnvironment"]
 MULTI_NODE = "MultiNodeEnvironment"
-QUEUES = ["CpuQueue", "CpuOnDemandQueue", "GpuQueue", "GpuOnDemandQueue"]
+QUEUES = ["CpuQueue", "CpuOnDemandQueue", "GpuQueue", "GpuOnDemandQueue", "MultiNodeQueue"]
+ALL = {"MultiNodeMaxVcpus": 8}
+"""Values with which every queue is made."""
 
 
 # --- compute environments ----------------------------------------------------------------------------------------
@@ -177,28 +179,36 @@ def test_on_demand_queue_has_no_spot(kind: str) -> None:
 )
 def test_queue_is_named_after_the_deployment(name: str, suffix: str) -> None:
     """The submitter's policy reaches it by this name, which AWS Batch has to take."""
-    assert COMPUTE.properties(name)["JobQueueName"] == {"Fn::Sub": "${DeploymentName}-" + suffix}
-    assert COMPUTE.parameters["DeploymentName"]["MaxLength"] + len(f"-{suffix}") <= 128
+    assert COMPUTE.with_values(**ALL).resources[name]["JobQueueName"] == f"cirro-{suffix}"
+    assert COMPUTE.parameters["DeploymentName"]["MaxLength"] + len(f"-{suffix}-fair") <= 128
 
 
 def test_queue_takes_any_job() -> None:
     """A scheduling policy would demand a share identifier of each."""
-    for queue in COMPUTE.of_type("AWS::Batch::JobQueue").values():
+    for name, queue in COMPUTE.of_type("AWS::Batch::JobQueue").items():
         assert queue["Properties"]["State"] == "ENABLED"
-        assert "SchedulingPolicyArn" not in queue["Properties"]
+        assert "SchedulingPolicyArn" not in COMPUTE.with_values(**ALL).resources[name]
+
+
+@pytest.mark.parametrize("name", QUEUES)
+def test_a_fair_queue_is_another_queue(name: str) -> None:
+    """AWS Batch adds a scheduling policy to no queue: by another name CloudFormation makes a new one."""
+    plain, fair = (COMPUTE.with_values(**ALL, FairShare=on).resources[name] for on in ("false", "true"))
+    assert fair["SchedulingPolicyArn"] == {"Ref": "SchedulingPolicy"}
+    assert fair["JobQueueName"] == plain["JobQueueName"] + "-fair"
 
 
 @pytest.mark.parametrize("name", QUEUES)
 def test_queue_cancels_no_job_by_default(name: str) -> None:
     """A job that waits is the user's. The list is there and empty: leaving it out would keep what was there before."""
-    assert COMPUTE.with_values().resources[name]["JobStateTimeLimitActions"] == []
+    assert COMPUTE.with_values(**ALL).resources[name]["JobStateTimeLimitActions"] == []
 
 
 @pytest.mark.parametrize("name", QUEUES)
 @pytest.mark.parametrize("minutes", COMPUTE.parameters["RunnableTimeLimitMinutes"]["AllowedValues"][1:])
 def test_time_limit_is_one_that_aws_batch_takes(name: str, minutes: str) -> None:
     """CANCEL is all a queue of instances can do, from 10 minutes to a day, for reasons in AWS's own words."""
-    actions = COMPUTE.with_values(RunnableTimeLimitMinutes=minutes).resources[name]["JobStateTimeLimitActions"]
+    actions = COMPUTE.with_values(**ALL, RunnableTimeLimitMinutes=minutes).resources[name]["JobStateTimeLimitActions"]
     assert [action["Reason"] for action in actions] == [
         "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY",
         "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE",
