@@ -117,6 +117,7 @@ class JobDetail(NamedTuple):
             were not described (`compute_nodes.with_nodes`).
         lacks: The job's `image_modules.PARAMETER`; empty without it.
         not_reused: The job's `reuse_texts.PARAMETER`; empty without it.
+        consumables: Consumable resources that it holds while it runs, and how many of each.
     """
 
     job_id: str
@@ -147,6 +148,7 @@ class JobDetail(NamedTuple):
     node_states: tuple[tuple[str, int], ...] = ()
     lacks: str = ""
     not_reused: str = ""
+    consumables: tuple[tuple[str, int], ...] = ()
 
     @property
     def arguments(self) -> Arguments:
@@ -227,6 +229,10 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
         num_nodes=int(_number(nodes.get("numNodes"))) if not job.get("nodeDetails") else 0,
         lacks=str(parameters.get(image_modules.PARAMETER) or "")[: image_modules.PARAMETER_CHARS],
         not_reused=texts.valid(str(parameters.get(reuse_texts.PARAMETER) or "")[: reuse_texts.PARAMETER_CHARS]),
+        consumables=tuple(
+            (str(each.get("consumableResource") or ""), int(_number(each.get("quantity"))))
+            for each in (job.get("consumableResourceProperties") or {}).get("consumableResourceList") or ()
+        ),
     )
 
 

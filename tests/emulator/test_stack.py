@@ -53,7 +53,8 @@ def ready(account: Account) -> Iterator[Deployment]:
 def test_outputs_are_settings_that_the_executor_takes(ready: Deployment) -> None:
     """Every one of them, and every listed output that is none."""
     fed = {stacks.output_key(setting) for setting in (*stacks.SETTINGS, *stacks.OPTIONAL_SETTINGS)}
-    assert set(ready.outputs) == fed | stacks.NOT_SETTINGS
+    by_parameter = {stacks.output_key(setting) for setting in stacks.BY_PARAMETER}
+    assert set(ready.outputs) == (fed | stacks.NOT_SETTINGS) - by_parameter
     assert all(ready.outputs.values())
     settings.check(stacks.settings_from_outputs(ready.outputs))
 
@@ -78,12 +79,13 @@ def test_deploying_again_changes_nothing(ready: Deployment) -> None:
 
 
 def test_two_deployments_in_one_account(here: Deployment, account: Account) -> None:
-    """They share nothing but the place and the default prefix."""
+    """They share nothing but the place, the default prefix, and that neither has shared files."""
     other = Deployment(account, f"{here.name}-other")
     try:
         here.deploy()
         other.deploy()
-        assert {key for key in here.outputs if here.outputs[key] == other.outputs[key]} == {"S3Prefix", "Region"}
+        same = {key for key in here.outputs if here.outputs[key] == other.outputs[key]}
+        assert same == {"S3Prefix", "Region", "FileSystemArn", "AccessPointArn"}
     finally:
         other.delete()
 
@@ -280,6 +282,24 @@ def test_gpus_come_and_go(here: Deployment) -> None:
     assert f"{here.name}-gpu" not in names
 
 
+def test_a_queue_for_several_machines_comes_and_goes(here: Deployment, account: Account) -> None:
+    """With its placement group and its security group, whose members reach one another; without it nothing is left."""
+    here.deploy()
+    before = account.inventory()
+    assert here.deploy_part("compute", MultiNodeMaxVcpus=16, MultiNodeInstanceTypes="c7i") == "UPDATE_COMPLETE"
+    [environment] = here.environments(here.outputs["BatchMultiNodeQueue"])
+    resources = environment["computeResources"]
+    assert (resources["type"], resources["instanceTypes"], len(resources["subnets"])) == ("EC2", ["c7i"], 1)
+    assert "MultiNodePlacementGroup" in resources["placementGroup"]
+    own = [each for each in resources["securityGroupIds"] if each not in here.outputs["SecurityGroupIds"]]
+    [group] = here.client("ec2").describe_security_groups(GroupIds=own)["SecurityGroups"]
+    [rule] = group["IpPermissions"]
+    assert (rule["IpProtocol"], [each["GroupId"] for each in rule["UserIdGroupPairs"]]) == ("-1", own)
+    assert here.deploy_part("compute", MultiNodeMaxVcpus=0) == "UPDATE_COMPLETE"
+    assert account.inventory()["groups"] == before["groups"]
+    assert account.inventory()["queues"] == before["queues"]
+
+
 def test_without_spot_the_queues_are_there_all_the_same(here: Deployment) -> None:
     """On on-demand instances."""
     here.deploy(CpuSpotMaxVcpus=0, GpuSpotMaxVcpus=0)
@@ -342,6 +362,7 @@ def test_parameters_that_cannot_work_are_refused(
 ) -> None:
     """With the name of the parameter, or the words of the rule, and before anything is made."""
     here.outputs = {
+        "VpcId": "vpc-01234567",
         "SubnetIds": "subnet-01234567",
         "SecurityGroupIds": "sg-01234567",
         "InstanceProfileArn": f"arn:aws:iam::{ACCOUNT}:instance-profile/x",
