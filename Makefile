@@ -28,7 +28,7 @@ PYTEST = PATH="$(abspath $(VENV))/tools:$$PATH" PYTHONDONTWRITEBYTECODE= $(BIN)/
 .NOTPARALLEL:
 # Folders of tests/, each of which can be run alone: `make test-unit`.
 PARTS = unit runner service emulator security plugin cli covalent faults images benchmarks aws
-.PHONY: help sweep pipeline search serve down status test $(PARTS:%=test-%) check docs bench bench-peers bench-serving faults install clean
+.PHONY: help sweep pipeline search distributed serve down status test $(PARTS:%=test-%) check docs bench bench-peers bench-serving faults install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-13s %s\n", $$1, $$2 }'
@@ -57,6 +57,13 @@ search: $(VENV)/.search ## Search instead of a grid, on an emulated AWS, from no
 	@echo "Still running, so that you can look around in the UI; \`make down\` stops all of it and removes its data:"
 	@$(BIN)/cirro local status --state-dir $(STATE)
 
+distributed: $(VENV)/.run ## Train on two machines of two processes each, on an emulated AWS, from nothing; ARGS="--epochs 6" goes to it
+	@$(BIN)/cirro local up --server --state-dir $(STATE)
+	@$(BIN)/cirro local exec --state-dir $(STATE) -- python examples/data_parallel.py $(ARGS)
+	@echo
+	@echo "Still running, so that you can look around in the UI; \`make down\` stops all of it and removes its data:"
+	@$(BIN)/cirro local status --state-dir $(STATE)
+
 # The service's tasks are processes here: its packages are in the folder that stands for the image.
 serve: $(VENV)/.run ## Train a recommender, register it, serve it and ask it, on an emulated AWS, from nothing; ARGS="--data ml-1m"
 	@$(BIN)/cirro local up --server --image recommender=examples/recommender/service --state-dir $(STATE)
@@ -73,7 +80,7 @@ serve: $(VENV)/.run ## Train a recommender, register it, serve it and ask it, on
 status: $(VENV)/.run ## Show what still runs
 	@$(BIN)/cirro local status --state-dir $(STATE)
 
-down: ## Stop what `make sweep`, `pipeline`, `search` or `serve` left running, and remove its data
+down: ## Stop what `make sweep`, `pipeline`, `search`, `distributed` or `serve` left running, and remove its data
 	@if [ -x $(BIN)/cirro ]; then $(BIN)/cirro local down --state-dir $(STATE); else echo "nothing is installed"; fi
 
 test: $(VENV)/.dev $(VENV)/.tools ## Run all tests; ARGS="-k name" goes to pytest

@@ -243,7 +243,7 @@ def _facts(
         ("state", _state(story)),
         ("jobs", story.jobs),
         ("items", story.items),
-        ("nodes", story.nodes),
+        ("nodes", story.node_states),
         ("why", story.why),
         ("not reused", story.not_reused),
         ("warning", image_modules.warning(story.missing_modules) if story.missing_modules and not story.end else ""),

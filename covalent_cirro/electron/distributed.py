@@ -32,8 +32,8 @@ def refuse(settings: Settings, node_id: int, *, electrons: int = 1, is_map: bool
     if is_map:
         raise SettingsError(
             f"The electron of node {node_id} is mapped, and {name}={value} is set on its executor: AWS Batch has no "
-            "array of multi-node jobs. For several items at a time on one machine, set parallel; or call an electron "
-            "that is not mapped in a loop. Nothing was submitted."
+            "array of multi-node jobs. For several items at a time on one machine, set array_parallel; or call an "
+            "electron that is not mapped in a loop. Nothing was submitted."
         )
     if electrons > 1:
         raise SettingsError(

@@ -129,7 +129,7 @@ class Story(NamedTuple):
         links: URLs in the AWS console by what they show; empty outside AWS.
         jobs: Jobs of a map by state; empty for any other electron.
         items: How many items of a map are done and have failed; empty where that is not known.
-        nodes: Nodes of a multi-node job by state; empty for any other electron.
+        node_states: Nodes of a multi-node job by state; empty for any other electron.
         peak_node: The node of such a job that used most memory; `None` where that is not known.
     """
 
@@ -167,7 +167,7 @@ class Story(NamedTuple):
     links: dict[str, str]
     jobs: str = ""
     items: str = ""
-    nodes: str = ""
+    node_states: str = ""
     peak_node: int | None = None
 
 
@@ -249,7 +249,7 @@ def tell(
         links=_links(record, site),
         jobs=map_progress.jobs_line(detail) if detail is not None else "",
         items="" if items is None else map_progress.items_line(items, _began(detail)),
-        nodes=compute_nodes.nodes_line(detail) if detail is not None else "",
+        node_states=compute_nodes.nodes_line(detail) if detail is not None else "",
         peak_node=_peak_node(outcome),
     )
 
