@@ -68,6 +68,7 @@ def test_what_a_container_is_asked_for() -> None:
                 {"sourceVolume": "space", "containerPath": "/space"},
             ],
         },
+        folders={"data": Path("/srv/data")},
     )
     asked = options(spec)
     (gpus,) = asked.pop("device_requests")
