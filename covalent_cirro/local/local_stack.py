@@ -41,8 +41,8 @@ IMAGE = "cirro-runner"
 ON_DEMAND_VCPUS = int(BY_NAME["vcpu"].default)
 """vCPUs of on-demand instances: those that an electron has by default."""
 
-MULTI_NODE_VCPUS = 8
-"""vCPUs of instances for electrons on several machines: four machines of the smallest size that has two."""
+MULTI_NODE_VCPUS = 16
+"""vCPUs of the instances of one electron with several nodes: eight nodes of two."""
 
 EMULATOR_START_S = 90.0
 SERVER_START_S = 180.0
