@@ -58,6 +58,7 @@ docs/deploy
 docs/settings
 docs/cli
 docs/maps
+docs/distributed
 docs/emulator
 docs/waiting
 docs/report
