@@ -41,13 +41,13 @@ def logs(target: Target, electron: Wanted, node: int | None, follow: bool, as_js
     log are written to stderr. Needs no Covalent server; an electron that failed is no failure of this command. Of a
     map, DISPATCH:NODE[ITEM] shows the log of the job that computes that item.
     """
-    from covalent_cirro.history import compute_nodes, map_items
+    from covalent_cirro.history import electron_nodes, map_items
     from covalent_cirro.history.account import open_account
 
     def look() -> Electron:
         if node is None:
             return map_items.electron_or_job(account, electron)
-        return compute_nodes.electron_on(account, electron._replace(item=None), node)
+        return electron_nodes.electron_on(account, electron._replace(item=None), node)
 
     with open_account(target.access, target.stack_name) as account:
         found = look()

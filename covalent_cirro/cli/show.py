@@ -17,7 +17,7 @@ from covalent_cirro.jobs.formatting import MIB, duration, elapsed, memory, momen
 if TYPE_CHECKING:
     from covalent_cirro.contract.protocol import Usage
     from covalent_cirro.contract.reports import Point
-    from covalent_cirro.history.compute_nodes import NodeRow
+    from covalent_cirro.history.electron_nodes import NodeRow
     from covalent_cirro.history.map_jobs import MapJob
     from covalent_cirro.history.report import Report
     from covalent_cirro.history.saved_checkpoints import SavedCheckpoint
@@ -33,7 +33,7 @@ def show(target: Target, electron: Wanted, as_json: bool) -> None:
 
     The facts are from AWS Batch, as long as it knows the job, and from S3. Needs no Covalent server.
     """
-    from covalent_cirro.history import compute_nodes, find, map_items, map_jobs, reported, saved_checkpoints
+    from covalent_cirro.history import electron_nodes, find, map_items, map_jobs, reported, saved_checkpoints
     from covalent_cirro.history.account import open_account
     from covalent_cirro.history.instances import Instances
     from covalent_cirro.history.map_jobs import MapJob
@@ -53,7 +53,7 @@ def show(target: Target, electron: Wanted, as_json: bool) -> None:
         story = tell(
             found, account.settings, site, turn=turn, hosts=hosts, items=None if of_map is None else of_map.counts
         )
-        nodes = compute_nodes.rows(account, found, instances)
+        nodes = electron_nodes.rows(account, found, instances)
         saved = saved_checkpoints.latest(account, found)
         points = reported.of_electron(account, story.lattice, story.dispatch_id, story.node_id)
         cost = of_electron(account, found)
@@ -254,6 +254,7 @@ def _facts(
         ("cost", _cost(cost)),
         ("checkpoint", _checkpoint(saved)),
         ("queue", story.queue),
+        *story.extras.items(),
         ("image", story.image),
         ("job", story.job_id),
         ("definition", story.definition),

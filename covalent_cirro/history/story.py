@@ -131,6 +131,7 @@ class Story(NamedTuple):
         items: How many items of a map are done and have failed; empty where that is not known.
         node_states: Nodes of a multi-node job by state; empty for any other electron.
         peak_node: The node of such a job that used most memory; `None` where that is not known.
+        extras: Share, tags and properties of the newest job's own, as texts by name (`job_extras.extras`).
     """
 
     dispatch_id: str
@@ -169,6 +170,7 @@ class Story(NamedTuple):
     items: str = ""
     node_states: str = ""
     peak_node: int | None = None
+    extras: Mapping[str, str] = {}
 
 
 class Site(NamedTuple):
@@ -251,6 +253,7 @@ def tell(
         items="" if items is None else map_progress.items_line(items, _began(detail)),
         node_states=compute_nodes.nodes_line(detail) if detail is not None else "",
         peak_node=_peak_node(outcome),
+        extras=dict(detail.extras) if detail is not None else {},
     )
 
 

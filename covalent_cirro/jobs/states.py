@@ -9,14 +9,16 @@ import enum
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from covalent_cirro.contract import texts
 from covalent_cirro.contract.places import Location, parse_call_argument
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER, Arguments
-from covalent_cirro.jobs import image_modules, reuse_texts
+from covalent_cirro.jobs import image_modules, job_extras, reuse_texts
 from covalent_cirro.jobs.arguments import PARAMETER_CHARS, load_parameter
+
+T = TypeVar("T")
 
 
 class JobState(str, enum.Enum):
@@ -118,6 +120,7 @@ class JobDetail(NamedTuple):
         lacks: The job's `image_modules.PARAMETER`; empty without it.
         not_reused: The job's `reuse_texts.PARAMETER`; empty without it.
         consumables: Consumable resources that it holds while it runs, and how many of each.
+        extras: `job_extras.extras`: share, tags and properties of its own, as texts by name.
     """
 
     job_id: str
@@ -149,6 +152,7 @@ class JobDetail(NamedTuple):
     lacks: str = ""
     not_reused: str = ""
     consumables: tuple[tuple[str, int], ...] = ()
+    extras: tuple[tuple[str, str], ...] = ()
 
     @property
     def arguments(self) -> Arguments:
@@ -233,6 +237,7 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
             (str(each.get("consumableResource") or ""), int(_number(each.get("quantity"))))
             for each in (job.get("consumableResourceProperties") or {}).get("consumableResourceList") or ()
         ),
+        extras=job_extras.extras(job),
     )
 
 
@@ -289,13 +294,15 @@ def load_detail(value: object) -> JobDetail | None:
     assert isinstance(value, Mapping)
     attempts = value.get("attempts")
     found = [Attempt(**_known(entry, Attempt())) for entry in attempts] if isinstance(attempts, (list, tuple)) else []
-    counts = {name: _counts(value.get(name)) for name in ("array_states", "node_states")}
-    return JobDetail(**{**fields, "attempts": tuple(found), **counts})
+    counts = {name: _pairs(value.get(name), int) for name in ("array_states", "node_states", "consumables")}
+    extras = _pairs(value.get("extras"), str)
+    return JobDetail(**{**fields, "attempts": tuple(found), **counts, "extras": extras})
 
 
-def _counts(states: object) -> tuple[tuple[str, int], ...]:
-    pairs = [each for each in states if isinstance(each, (list, tuple))] if isinstance(states, (list, tuple)) else []
-    return tuple((one[0], one[1]) for one in pairs if len(one) == 2 and type(one[0]) is str and type(one[1]) is int)
+def _pairs(value: object, kind: type[T]) -> tuple[tuple[str, T], ...]:
+    """Texts with what belongs to each; what has another form is left out."""
+    given = [each for each in value if isinstance(each, (list, tuple))] if isinstance(value, (list, tuple)) else []
+    return tuple((one[0], one[1]) for one in given if len(one) == 2 and type(one[0]) is str and type(one[1]) is kind)
 
 
 _NUMBERS = frozenset({"exit_code", "created_at", "started_at", "stopped_at", "began_at", "ended_at"})

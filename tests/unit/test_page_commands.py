@@ -52,6 +52,8 @@ RUN_BY = {
     "make search": "tests/covalent/test_search.py",
     "cirro search": "tests/covalent/test_search.py",
     "pip install 'covalent-cirro[search]'": "tests/emulator/test_ci_push.py",
+    "make distributed": "tests/covalent/test_data_parallel.py",
+    "python examples/data_parallel.py": "tests/covalent/test_data_parallel.py",
     "make serve": "tests/covalent/test_recommender.py",
     "python examples/recommender/sweep.py": "tests/covalent/test_recommender.py",
     "cirro models": "tests/plugin/test_models.py",
