@@ -9,7 +9,7 @@ import enum
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from covalent_cirro.contract import texts
 from covalent_cirro.contract.places import Location, parse_call_argument
@@ -17,8 +17,6 @@ from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER, Arguments
 from covalent_cirro.jobs import image_modules, job_extras, reuse_texts
 from covalent_cirro.jobs.arguments import PARAMETER_CHARS, load_parameter
-
-T = TypeVar("T")
 
 
 class JobState(str, enum.Enum):
@@ -294,15 +292,19 @@ def load_detail(value: object) -> JobDetail | None:
     assert isinstance(value, Mapping)
     attempts = value.get("attempts")
     found = [Attempt(**_known(entry, Attempt())) for entry in attempts] if isinstance(attempts, (list, tuple)) else []
-    counts = {name: _pairs(value.get(name), int) for name in ("array_states", "node_states", "consumables")}
-    extras = _pairs(value.get("extras"), str)
-    return JobDetail(**{**fields, "attempts": tuple(found), **counts, "extras": extras})
+    pairs = {
+        "array_states": _pairs(value.get("array_states"), int),
+        "node_states": _pairs(value.get("node_states"), int),
+        "consumables": _pairs(value.get("consumables"), int),
+        "extras": _pairs(value.get("extras"), str),
+    }
+    return JobDetail(**{**fields, "attempts": tuple(found), **pairs})
 
 
-def _pairs(value: object, kind: type[T]) -> tuple[tuple[str, T], ...]:
-    """Texts with what belongs to each; what has another form is left out."""
-    given = [each for each in value if isinstance(each, (list, tuple))] if isinstance(value, (list, tuple)) else []
-    return tuple((one[0], one[1]) for one in given if len(one) == 2 and type(one[0]) is str and type(one[1]) is kind)
+def _pairs(value: object, kind: type) -> tuple[tuple[str, Any], ...]:
+    """A list of pairs of a text and a value of a kind, without its other entries."""
+    entries = [each for each in value if isinstance(each, (list, tuple))] if isinstance(value, (list, tuple)) else []
+    return tuple((one[0], one[1]) for one in entries if len(one) == 2 and type(one[0]) is str and type(one[1]) is kind)
 
 
 _NUMBERS = frozenset({"exit_code", "created_at", "started_at", "stopped_at", "began_at", "ended_at"})
