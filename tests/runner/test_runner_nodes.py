@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -294,6 +296,22 @@ def test_nodes_of_the_next_attempt_do_not_meet_those_before(runs: Any, nodes: No
     ran = nodes(2, 1, runs.task(exchanged, "RANK"), AWS_BATCH_JOB_ATTEMPT="2")
 
     assert [each["RANK"] for each in runs.value(ran)] == ["0", "1"]
+
+
+def test_stranger_does_not_take_the_place_of_a_node(runs: Any, nodes: Nodes, eventually: Any) -> None:
+    """Whoever reaches the port of the main node, and can read the bucket, does not know the key of the job."""
+    runs.make_call(runs.task(exchanged, "RANK"), num_nodes=2, processes=1)
+    nodes.start(0, 2)
+    key = runs.location.meeting_key(PARENT, 1)
+    eventually(lambda: key.removeprefix(runs.prefix) in runs.stored())
+    said = json.loads(runs.get(key))
+    with socket.create_connection(("127.0.0.1", said["port"])) as stranger:
+        stranger.settimeout(60)
+        stranger.sendall(json.dumps({"hello": 1, "mac": said["mac"]}).encode() + b"\n")
+        assert stranger.recv(1) == b""
+    nodes.start(1, 2)
+
+    assert [each["RANK"] for each in runs.value(nodes.finish())] == ["0", "1"]
 
 
 def test_function_that_another_node_cannot_read_is_its_failure(runs: Any, nodes: Nodes) -> None:
