@@ -50,4 +50,23 @@ def _fargate(settings: Settings) -> str | None:
     return None
 
 
-_RULES: tuple[Callable[[Settings], str | None], ...] = (_shared_memory, _largest_memory, _fargate)
+def _secret_variables(settings: Settings) -> str | None:
+    both = sorted(settings.environment.keys() & settings.secrets.keys())
+    if both:
+        names = ", ".join(map(repr, both))
+        return f"environment and secrets both have {names}: a variable has one value. Remove one of them."
+    if settings.secrets and not settings.batch_execution_role_name:
+        return (
+            f"secrets={dict(settings.secrets)!r} is not possible with batch_execution_role_name='': ECS reads secrets "
+            "with the execution role. Set it to a role that may read them; `cirro deploy --parameter SecretArns=...` "
+            "gives that to the role of a deployment."
+        )
+    return None
+
+
+_RULES: tuple[Callable[[Settings], str | None], ...] = (
+    _shared_memory,
+    _largest_memory,
+    _fargate,
+    _secret_variables,
+)
