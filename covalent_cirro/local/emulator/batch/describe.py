@@ -89,6 +89,7 @@ def job(of: Job) -> Json:
         tags=of.tags,
         propagateTags=of.propagate_tags,
         platformCapabilities=of.definition.body.get("platformCapabilities", ["EC2"]),
+        consumableResourceProperties=of.definition.body.get("consumableResourceProperties"),
         eksAttempts=[],
         isCancelled=of.cancelled,
         isTerminated=of.terminated,

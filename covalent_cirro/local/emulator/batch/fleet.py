@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from covalent_cirro.jobs.machines import usable_memory_mib
+from covalent_cirro.local.emulator.batch.consumables import ConsumableResource
 from covalent_cirro.local.emulator.batch.model import ComputeEnvironment, Host, Job, JobQueue, Needs, SchedulingPolicy
 from covalent_cirro.local.emulator.moto_internals import moto_ec2
 
@@ -102,6 +103,7 @@ class Fleet:
             notice.
         environments: By ARN.
         policies: Scheduling policies by ARN.
+        consumables: Consumable resources by ARN.
         hosts: By instance id.
     """
 
@@ -113,6 +115,7 @@ class Fleet:
     drains: Callable[[ComputeEnvironment], bool] = lambda environment: False
     environments: dict[str, ComputeEnvironment] = field(default_factory=dict)
     policies: dict[str, SchedulingPolicy] = field(default_factory=dict)
+    consumables: dict[str, ConsumableResource] = field(default_factory=dict)
     hosts: dict[str, Host] = field(default_factory=dict)
 
     def place(self, job: Job, queue: JobQueue, now: float) -> tuple[Host | None, str | None]:

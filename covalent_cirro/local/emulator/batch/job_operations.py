@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from covalent_cirro.local.emulator.batch import describe, lookup, validation
+from covalent_cirro.local.emulator.batch import consumable_operations, describe, lookup, validation
 from covalent_cirro.local.emulator.batch.describe import present
 from covalent_cirro.local.emulator.batch.model import STATES, Job, JobDefinition, JobQueue, Json, needs_of
 from covalent_cirro.local.emulator.batch.service import Batch, new_id
@@ -56,6 +56,11 @@ def submit_job(batch: Batch, request: Json, size: int) -> Json:
             scheduling_priority=request.get("schedulingPriorityOverride", definition.body.get("schedulingPriority")),
             overrides_size=validation.overrides_size(overrides),
             needs=needs_of(container),
+            consumables=consumable_operations.properties(
+                batch,
+                request.get("consumableResourcePropertiesOverride")
+                or definition.body.get("consumableResourceProperties"),
+            ),
         )
         batch.submit(job, array_size)
     return {"jobArn": job.arn, "jobName": job.name, "jobId": job.id}

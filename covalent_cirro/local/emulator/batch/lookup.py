@@ -7,6 +7,7 @@ import binascii
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from covalent_cirro.local.emulator.batch.consumables import ConsumableResource
 from covalent_cirro.local.emulator.batch.model import ComputeEnvironment, JobDefinition, JobQueue, SchedulingPolicy
 from covalent_cirro.local.emulator.batch.service import Batch
 from covalent_cirro.local.emulator.batch.validation import ServiceError
@@ -47,6 +48,18 @@ def policy(batch: Batch, arn: str) -> SchedulingPolicy:
     if arn not in batch.fleet.policies:
         raise ServiceError(f"SchedulingPolicy {arn} does not exist")
     return batch.fleet.policies[arn]
+
+
+def consumable(batch: Batch, name: str) -> ConsumableResource:
+    """A consumable resource by name or ARN.
+
+    Raises:
+        ServiceError: There is none.
+    """
+    arn = name if name.startswith("arn:") else batch.arn("consumable-resource", name)
+    if arn not in batch.fleet.consumables:
+        raise ServiceError(f"ConsumableResource {name} does not exist")
+    return batch.fleet.consumables[arn]
 
 
 def revisions(batch: Batch, name: str) -> tuple[list[JobDefinition], int | None]:

@@ -310,6 +310,10 @@ class Job:
     stop_reason: str | None = None
     overrides_size: int = 0
     waits_for: set[str] = field(default_factory=set)
+    consumables: dict[str, int] = field(default_factory=dict)
+    """Quantities of consumable resources that it needs, by their ARNs."""
+    holds: bool = False
+    """Whether it holds them."""
     needs: Needs = field(default_factory=lambda: Needs(1, 0, 0))
     place: tuple[Host, list[str]] | None = None
     """Host and GPUs that are kept for it while the host boots."""

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from covalent_cirro.local.emulator.batch import describe, lookup, validation
+from covalent_cirro.local.emulator.batch import consumable_operations, describe, lookup, validation
 from covalent_cirro.local.emulator.batch.describe import present
 from covalent_cirro.local.emulator.batch.model import (
     ComputeEnvironment,
@@ -43,6 +43,7 @@ def register_job_definition(batch: Batch, request: Json, size: int) -> Json:
     body = {"parameters": {}, "platformCapabilities": ["EC2"], **body, "containerProperties": container}
     name = request["jobDefinitionName"]
     with batch.lock:
+        consumable_operations.properties(batch, request.get("consumableResourceProperties"))
         revisions = batch.definitions.setdefault(name, [])
         revision = len(revisions) + 1
         definition = JobDefinition(
@@ -363,6 +364,7 @@ def _tags(batch: Batch, arn: str) -> dict[str, str]:
         batch.scheduler.queues.get(arn),
         batch.fleet.environments.get(arn),
         batch.fleet.policies.get(arn),
+        batch.fleet.consumables.get(arn),
         next((each for many in batch.definitions.values() for each in many if each.arn == arn), None),
     ):
         if found is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from covalent_cirro.local.emulator.batch import fair_shares
+from covalent_cirro.local.emulator.batch import consumables, fair_shares
 from covalent_cirro.local.emulator.batch.actions import Action, Changed, Kill, Launch, Stop
 from covalent_cirro.local.emulator.batch.fleet import Fleet
 from covalent_cirro.local.emulator.batch.model import (
@@ -131,6 +131,8 @@ class Scheduler:
             if job.place is not None:
                 job.place = None
                 del self._booked[job.id]
+                if not job.attempts:
+                    consumables.give_back(job, self.fleet.consumables, used=False)
             elif attempt is not None and attempt.host is host:
                 attempt.lost = True
                 attempt.exit_code = None
@@ -257,9 +259,14 @@ class Scheduler:
             )
             reason = self.stuck(job)
             host = None
+            if reason is None and not consumables.take(job, self.fleet.consumables):
+                self._block(job, None, now)
+                return
             if reason is None:
                 host, reason = self.fleet.place(job, queue, now)
             if host is None:
+                if not job.attempts:
+                    consumables.give_back(job, self.fleet.consumables, used=False)
                 self._block(job, reason, now)
                 return
             job.place = (host, host.take(job))
@@ -335,6 +342,7 @@ class Scheduler:
         self.actions.append(Changed(job, status))
 
     def _end(self, job: Job, status: str, reason: str | None, now: float) -> None:
+        consumables.give_back(job, self.fleet.consumables, used=bool(job.attempts))
         job.status_reason = reason
         job.stopped_at = now
         self._set(job, status, now)

@@ -110,6 +110,7 @@ class Batch:
             parent=parent,
             overrides_size=parent.overrides_size,
             needs=parent.needs,
+            consumables=parent.consumables,
         )
 
     def shown(self, job_id: str) -> Job | None:
