@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from covalent_cirro.local.emulator.batch import lookup, validation
 from covalent_cirro.local.emulator.batch.consumables import NON_REPLENISHABLE, REPLENISHABLE, ConsumableResource
@@ -115,6 +116,18 @@ def properties(batch: Batch, given: Json | None) -> dict[str, int]:
             raise ServiceError("A consumable resource needs a name, and a quantity of at least 1")
         wanted[lookup.consumable(batch, name).arn] = quantity
     return wanted
+
+
+def total(batch: Batch, *given: Json | None) -> dict[str, int]:
+    """The sum of several ``consumableResourceProperties``: of a job, and of each of its nodes (unverified for these).
+
+    Raises:
+        ServiceError: As `properties`.
+    """
+    wanted: Counter[str] = Counter()
+    for each in given:
+        wanted.update(properties(batch, each))
+    return dict(wanted)
 
 
 def _summary(of: ConsumableResource) -> Json:
