@@ -12,6 +12,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from covalent_cirro.contract import texts
+from covalent_cirro.contract.packed_variables import (
+    ENVIRONMENT_VARIABLE,
+    dump_environment,
+    load_environment,
+    secrets_in,
+)
 from covalent_cirro.contract.places import Location, parse_call_argument
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER, Arguments
@@ -114,6 +120,8 @@ class JobDetail(NamedTuple):
         array_states: How many jobs of the array are in each state, in the order of the states; no zeros.
         lacks: The job's `image_modules.PARAMETER`; empty without it.
         not_reused: The job's `reuse_texts.PARAMETER`; empty without it.
+        packed_environment: The option `environment` as JSON (`contract/packed_variables.py`); empty without it.
+        named_secrets: References to the container's secrets by name, as JSON; empty without any.
     """
 
     job_id: str
@@ -142,6 +150,18 @@ class JobDetail(NamedTuple):
     array_states: tuple[tuple[str, int], ...] = ()
     lacks: str = ""
     not_reused: str = ""
+    packed_environment: str = ""
+    named_secrets: str = ""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The electrons' variables."""
+        return load_environment(self.packed_environment)
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Where the electrons' secrets are, by the names of their variables."""
+        return load_environment(self.named_secrets)
 
     @property
     def arguments(self) -> Arguments:
@@ -218,7 +238,20 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
         array_states=tuple((state.value, int(summary[state.value])) for state in JobState if summary.get(state.value)),
         lacks=str(parameters.get(image_modules.PARAMETER) or "")[: image_modules.PARAMETER_CHARS],
         not_reused=texts.valid(str(parameters.get(reuse_texts.PARAMETER) or "")[: reuse_texts.PARAMETER_CHARS]),
+        packed_environment=_environment_of(container),
+        named_secrets=_secrets_of(container),
     )
+
+
+def _environment_of(container: Mapping[str, Any]) -> str:
+    values = (each.get("value") for each in container.get("environment") or () if each["name"] == ENVIRONMENT_VARIABLE)
+    return str(next(values, None) or "")
+
+
+def _secrets_of(container: Mapping[str, Any]) -> str:
+    found = {str(each["name"]): str(each["valueFrom"]) for each in container.get("secrets") or ()}
+    ours = secrets_in(found)
+    return dump_environment(ours) if ours else ""
 
 
 def _parse_attempt(attempt: Mapping[str, Any]) -> Attempt:

@@ -110,6 +110,12 @@ class SecretReference(NamedTuple):
     region: str
     key: str = ""
 
+    @property
+    def name(self) -> str:
+        """Name of a parameter, as SSM knows it; an ARN has no slash at the beginning of a name without folders."""
+        path = self.id.partition(":parameter/")[2] or self.id
+        return f"/{path}" if self.id.startswith("arn:") and "/" in path else path
+
     def arn(self, partition: str, region: str, account: str) -> str:
         """Its ARN.
 
