@@ -28,7 +28,7 @@ Client = Callable[["str | None"], Awaitable[Any]]
 """A client of a service for a region, `None` for the engine's."""
 
 
-class Missing(CirroError):
+class NoSuchSecret(CirroError):
     """There is no such secret, in AWS's words."""
 
 
@@ -63,7 +63,7 @@ class SecretLookups:
         found = found._replace(key="", value_from=found.id)
         try:
             await self._looks.run(found, lambda: self._look(found))
-        except Missing as error:
+        except NoSuchSecret as error:
             raise SettingsError(
                 f"secrets: {name!r} names {text}, which is not there: {error} Make it, or correct the option; nothing "
                 "was submitted. A secret of Secrets Manager is named by its whole ARN (`aws secretsmanager "
@@ -73,7 +73,7 @@ class SecretLookups:
     async def _look(self, found: SecretReference) -> None:
         try:
             await asyncio.wait_for(self._ask(found), LOOK_S)
-        except Missing:
+        except NoSuchSecret:
             raise
         except Exception as error:
             why = str(error) if isinstance(error, CirroError) else repr(error)
@@ -91,7 +91,7 @@ class SecretLookups:
                     answer = await client.list_tags_for_resource(ResourceType="Parameter", ResourceId=found.name)
         except AwsError as error:
             if error.code in MISSING_CODES:
-                raise Missing(str(error)) from error
+                raise NoSuchSecret(str(error)) from error
             raise
         if answer.get("DeletedDate"):
-            raise Missing(f"it is to be deleted since {answer['DeletedDate']:%Y-%m-%d}.")
+            raise NoSuchSecret(f"it is to be deleted since {answer['DeletedDate']:%Y-%m-%d}.")
