@@ -122,6 +122,7 @@ class JobDetail(NamedTuple):
         not_reused: The job's `reuse_texts.PARAMETER`; empty without it.
         packed_environment: The option `environment` as JSON (`contract/packed_variables.py`); empty without it.
         named_secrets: References to the container's secrets by name, as JSON; empty without any.
+        consumables: Consumable resources that it holds while it runs, and how many of each.
     """
 
     job_id: str
@@ -150,6 +151,7 @@ class JobDetail(NamedTuple):
     array_states: tuple[tuple[str, int], ...] = ()
     lacks: str = ""
     not_reused: str = ""
+    consumables: tuple[tuple[str, int], ...] = ()
     packed_environment: str = ""
     named_secrets: str = ""
 
@@ -240,6 +242,10 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
         not_reused=texts.valid(str(parameters.get(reuse_texts.PARAMETER) or "")[: reuse_texts.PARAMETER_CHARS]),
         packed_environment=_environment_of(container),
         named_secrets=_secrets_of(container),
+        consumables=tuple(
+            (str(each.get("consumableResource") or ""), int(_number(each.get("quantity"))))
+            for each in (job.get("consumableResourceProperties") or {}).get("consumableResourceList") or ()
+        ),
     )
 
 
