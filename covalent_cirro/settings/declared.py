@@ -352,6 +352,7 @@ class Settings:
         help="Further properties of the container, as ContainerProperties of RegisterJobDefinition has them: ulimits, "
         "volumes, mountPoints, linuxParameters and others.",
         valid="a mapping in the form of AWS Batch's ContainerProperties",
+        refuses=variables.properties_problem,
         stock=False,
     )
     tags: Mapping[str, str] = _option(

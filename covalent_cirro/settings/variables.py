@@ -164,6 +164,17 @@ def secrets_problem(references: Mapping[str, str]) -> str | None:
     return None
 
 
+def properties_problem(properties: Mapping[str, object]) -> str | None:
+    """Why `job_properties` cannot have variables or secrets, without their values; `None` where it has none."""
+    for name in ("environment", "secrets"):
+        if name in properties:
+            return (
+                f"job_properties: {name} is not set there, where the runner would see it, but by the executor's option "
+                f"{name}, which the electron alone sees. Set {name}={{...}} on the executor."
+            )
+    return None
+
+
 def _name_problem(option: str, name: str) -> str | None:
     if _NAME.fullmatch(name) is None:
         return (

@@ -146,8 +146,8 @@ def test_what_cannot_work_is_refused_when_the_executor_is_made(properties: dict[
         ({"jobRoleArn": "arn:o"}, "jobRoleArn is 'arn:job' and not 'arn:o' (set the option batch_job_role_name)"),
         ({"executionRoleArn": "arn:o"}, "executionRoleArn is 'arn:x' and not 'arn:o'"),
         ({"vcpus": 4}, "vcpus is None and not 4 (set the option vcpu)"),
-        ({"environment": [{"name": "A", "value": "b"}]}, "(set the option environment)"),
-        ({"secrets": [{"name": "A", "valueFrom": "b"}]}, "(set the option secrets)"),
+        ({"environment": [{"name": "A", "value": "b"}]}, "Set environment={...} on the executor"),
+        ({"secrets": [{"name": "A", "valueFrom": "b"}]}, "Set secrets={...} on the executor"),
         ({"resourceRequirements": [{"type": "VCPU", "value": "8"}]}, "(set the option vcpu, memory and num_gpus)"),
         ({"logConfiguration": {"logDriver": "splunk"}}, "(set the option batch_job_log_group_name)"),
         (

@@ -61,6 +61,7 @@ RUN_BY = {
     "repository=$(aws": "tests/cli/test_serve.py",
     "aws ecr get-login-password": "tests/emulator/test_ci_push.py",
     "docker push": "tests/images/test_pushed.py",
+    "aws secretsmanager create-secret": "tests/emulator/test_secrets.py",
     "key=$(sed": "tests/unit/test_page_commands.py",
     "ask": "tests/unit/test_page_commands.py",
 }

@@ -83,6 +83,14 @@ def test_a_value_of_a_wrong_kind_is_not_shown(given: object) -> None:
         assert "a1B2" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["environment", "secrets"])
+def test_properties_of_the_container_cannot_have_them(name: str) -> None:
+    """The runner would see them; the error does not show them."""
+    with pytest.raises(SettingsError, match=rf"Set {name}={{...}} on the executor") as refused:
+        check({"job_properties": {name: [{"name": "X", "value": "hunter2"}], "user": "0"}})
+    assert "hunter2" not in str(refused.value)
+
+
 def test_what_is_too_large_is_refused() -> None:
     """A job definition has a limit."""
     check({"environment": {"X": "a" * (MAX_ENVIRONMENT_BYTES - 20)}})
