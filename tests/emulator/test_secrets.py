@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from covalent_cirro.jobs.ends import End, end_of_job
+from covalent_cirro.jobs.states import parse_job
 from covalent_cirro.local.emulator import Emulator, Timing
+from covalent_cirro.local.emulator.attempts import container_secrets
+from covalent_cirro.local.emulator.attempts.runtime import StartFailed
 from tests.emulator.conftest import Aws
 
 TRUST = json.dumps({"Statement": [{"Effect": "Allow", "Principal": {"Service": "ecs-tasks.amazonaws.com"}}]})
@@ -116,6 +120,27 @@ def test_a_job_without_one_of_its_secrets_does_not_start(secrets: Secrets) -> No
     assert f"{secrets.other}: AccessDeniedException: User: arn:aws:sts::" in secrets.reason(secrets.other)
     assert "not authorized to perform: ssm:GetParameters" in secrets.reason("/team/denied")
     assert "did not contain json key pasword" in secrets.reason(f"{secrets.arn}:pasword::")
+
+
+@pytest.mark.parametrize(
+    ("value_from", "words"),
+    [
+        ("/team/gone", "unable to retrieve secrets from ssm: service call has been retried 1 time(s): invalid ssm "),
+        ("arn", "retrieve secret from asm: service call has been retried 1 time(s): failed to fetch secret arn:"),
+    ],
+)
+def test_fargate_says_it_in_its_own_words(secrets: Secrets, value_from: str, words: str) -> None:
+    """Which the executor knows too."""
+    value_from = f"{secrets.arn[:-11]}-gone-AbCdEf" if value_from == "arn" else value_from
+    container = {"secrets": [{"name": "S", "valueFrom": value_from}]}
+    with pytest.raises(StartFailed) as failed:
+        container_secrets.read(container, secrets.aws.emulator.account, "us-east-1", lambda _: None, fargate=True)
+    assert failed.value.status_reason.startswith(
+        "ResourceInitializationError: unable to pull secrets or registry auth: "
+    )
+    assert words in failed.value.status_reason
+    detail = parse_job({"jobId": "1", "status": "FAILED", "statusReason": failed.value.status_reason})
+    assert end_of_job(detail) is End.SECRET_UNREADABLE
 
 
 def test_a_customers_key_must_let_the_role_decrypt(secrets: Secrets) -> None:
