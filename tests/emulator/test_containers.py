@@ -68,6 +68,7 @@ def test_what_a_container_is_asked_for() -> None:
                 {"sourceVolume": "space", "containerPath": "/space"},
             ],
         },
+        folders={"data": Path("/srv/data")},
     )
     asked = options(spec)
     (gpus,) = asked.pop("device_requests")
@@ -336,7 +337,7 @@ def account(
     """An emulator with a deployment, whose jobs are containers, and options of executors for it."""
     folder = tmp_path_factory.mktemp("account")
     with Emulator(state_dir=folder / "emulator", docker=True) as emulator:
-        deployed = deployment.deploy(emulator.client("cloudformation"))
+        deployed = deployment.deploy(emulator.client("cloudformation"), parameters={"SharedFiles": "true"})
         yield (
             emulator,
             {
@@ -426,3 +427,62 @@ async def test_an_electron_whose_image_is_missing_names_it(
     """And what to look at."""
     with pytest.raises(TaskRuntimeError, match=r"registry of its image.*127\.0\.0\.1:1/nothing:1"):
         await executor(container_image_uri="127.0.0.1:1/nothing:1").run(len, ["abc"], {}, metadata)
+
+
+def look_at_properties() -> dict[str, Any]:
+    """An electron that tells what its container has of ``job_properties``."""
+    import os
+    import shutil
+    import tempfile
+
+    written = []
+    for folder in ("/usr/local", "/home/cirro", tempfile.gettempdir()):
+        try:
+            with tempfile.NamedTemporaryFile(dir=folder):
+                written.append(folder)
+        except OSError:
+            continue
+    return {
+        "writable": written,
+        "tmp": shutil.disk_usage("/tmp").total >> 20,
+        "user": os.getuid(),
+    }
+
+
+@needs_engine
+async def test_an_electron_runs_with_a_read_only_root(
+    executor: Callable[..., CirroBatchExecutor], metadata: dict[str, Any]
+) -> None:
+    """Runner and electron write into a tmpfs at /tmp, as another user than the image's."""
+    properties = {
+        "readonlyRootFilesystem": True,
+        "user": "1234",
+        "linuxParameters": {"tmpfs": [{"containerPath": "/tmp", "size": 64, "mountOptions": ["mode=1777"]}]},
+    }
+    seen = await executor(job_properties=properties).run(look_at_properties, [], {}, metadata)
+    assert seen == {"writable": ["/tmp"], "tmp": 64, "user": 1234}
+
+
+@needs_engine
+async def test_electrons_share_files_at_shared(
+    executor: Callable[..., CirroBatchExecutor], metadata: dict[str, Any]
+) -> None:
+    """What one wrote, another reads; the folder is where the deployment's option says."""
+
+    def write(text: str) -> str:
+        import pathlib
+
+        pathlib.Path("/shared/note").write_text(text)
+        return text
+
+    def read() -> tuple[str, str]:
+        import os
+        import pathlib
+
+        return os.environ["CIRRO_SHARED_FILES"], pathlib.Path("/shared/note").read_text()
+
+    await executor().run(write, ["from another machine"], {}, metadata)
+    assert await executor().run(read, [], {}, {**metadata, "node_id": next(_nodes)}) == (
+        "/shared",
+        "from another machine",
+    )
