@@ -131,6 +131,7 @@ class Story(NamedTuple):
         items: How many items of a map are done and have failed; empty where that is not known.
         environment: Variables of its container that only the electron has, by name.
         secrets: Where secrets of its container are, by the names of their variables; never a value.
+        extras: Share, tags and properties of the newest job's own, as texts by name (`job_extras.extras`).
     """
 
     dispatch_id: str
@@ -169,6 +170,7 @@ class Story(NamedTuple):
     items: str = ""
     environment: tuple[tuple[str, str], ...] = ()
     secrets: tuple[tuple[str, str], ...] = ()
+    extras: Mapping[str, str] = {}
 
 
 class Site(NamedTuple):
@@ -251,6 +253,7 @@ def tell(
         items="" if items is None else map_progress.items_line(items, _began(detail)),
         environment=tuple(detail.environment.items()) if detail is not None else (),
         secrets=tuple(detail.secrets.items()) if detail is not None else (),
+        extras=dict(detail.extras) if detail is not None else {},
     )
 
 

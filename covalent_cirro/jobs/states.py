@@ -21,7 +21,7 @@ from covalent_cirro.contract.packed_variables import (
 from covalent_cirro.contract.places import Location, parse_call_argument
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER, Arguments
-from covalent_cirro.jobs import image_modules, reuse_texts
+from covalent_cirro.jobs import image_modules, job_extras, reuse_texts
 from covalent_cirro.jobs.arguments import PARAMETER_CHARS, load_parameter
 
 
@@ -123,6 +123,7 @@ class JobDetail(NamedTuple):
         packed_environment: The option `environment` as JSON (`contract/packed_variables.py`); empty without it.
         named_secrets: References to the container's secrets by name, as JSON; empty without any.
         consumables: Consumable resources that it holds while it runs, and how many of each.
+        extras: `job_extras.extras`: share, tags and properties of its own, as texts by name.
     """
 
     job_id: str
@@ -154,6 +155,7 @@ class JobDetail(NamedTuple):
     consumables: tuple[tuple[str, int], ...] = ()
     packed_environment: str = ""
     named_secrets: str = ""
+    extras: tuple[tuple[str, str], ...] = ()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -246,6 +248,7 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
             (str(each.get("consumableResource") or ""), int(_number(each.get("quantity"))))
             for each in (job.get("consumableResourceProperties") or {}).get("consumableResourceList") or ()
         ),
+        extras=job_extras.extras(job),
     )
 
 

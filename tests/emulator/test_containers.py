@@ -27,6 +27,7 @@ from covalent_cirro.local.emulator import Emulator, Timing
 from covalent_cirro.local.emulator.attempts.container_runtime import LABEL, ContainerRuntime, options
 from covalent_cirro.local.emulator.attempts.runtime import OUT_OF_MEMORY, AttemptSpec
 from covalent_cirro.local.local_stack import LocalStack
+from covalent_cirro.local.processes import free_port
 from tests.access import PROFILE, credentials_file
 from tests.emulator.conftest import SCALE, Aws, poll
 from tests.emulator.web_services import PROGRAM, Web, load
@@ -172,6 +173,40 @@ def test_a_service_runs_in_its_image(batch: Aws) -> None:
     assert {version for _, version in answers[seen + 5 :]} == {"2"}
     assert {each["containers"][0]["exitCode"] for each in web.tasks("STOPPED")} == {0}
     web.delete()
+
+
+MEETING = """
+import os, socket, time
+port, main = int(os.environ["PORT"]), os.environ.get("AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS")
+if main is None:
+    print(socket.create_server(("", port)).accept()[0].recv(99).decode(), flush=True)
+while main is not None:
+    try:
+        socket.create_connection((main, port)).sendall(b"node " + os.environ["AWS_BATCH_JOB_NODE_INDEX"].encode())
+        break
+    except ConnectionRefusedError:
+        time.sleep(0.05)
+"""
+
+
+@needs_engine
+def test_nodes_of_a_job_reach_one_another(batch: Aws) -> None:
+    """By the address of the main node, which AWS's variable has."""
+    container = {
+        "image": IMAGE,
+        "command": ["python", "-c", MEETING],
+        "environment": [{"name": "PORT", "value": str(free_port())}],
+        "resourceRequirements": [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "256"}],
+    }
+    ranges = [{"targetNodes": "0:", "container": container}]
+    made = batch.batch.register_job_definition(
+        jobDefinitionName=batch.name("nodes"),
+        type="multinode",
+        nodeProperties={"numNodes": 2, "mainNode": 0, "nodeRangeProperties": ranges},
+    )
+    job_id = batch.submit(definition=made["jobDefinitionArn"])
+    assert batch.done(job_id)["status"] == "SUCCEEDED"
+    assert batch.log(batch.job(f"{job_id}#0")) == ["node 1"]
 
 
 @needs_engine
