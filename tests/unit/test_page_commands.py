@@ -62,6 +62,7 @@ RUN_BY = {
     "aws ecr get-login-password": "tests/emulator/test_ci_push.py",
     "docker push": "tests/images/test_pushed.py",
     "aws secretsmanager create-secret": "tests/emulator/test_secrets.py",
+    "aws batch create-consumable-resource": "tests/emulator/test_consumables.py",
     "key=$(sed": "tests/unit/test_page_commands.py",
     "ask": "tests/unit/test_page_commands.py",
 }
