@@ -149,6 +149,7 @@ def test_values_are_given_linked_kept_or_the_default() -> None:
         "S3Prefix": "new",
         "JobRolePolicyArns": "",
         "SecretArns": "",
+        "SharedFileSystem": "false",
     }
 
 

@@ -102,6 +102,15 @@ def test_what_is_too_large_is_refused() -> None:
         check({"environment": {"X": "a\0b"}})
 
 
+def test_what_is_too_large_together_is_refused_with_the_size_of_each() -> None:
+    """Each alone is possible; quotes take two bytes in the job definition."""
+    environment, secrets = {"X": '"' * 5_000}, {f"X_{i}": f"{SECRET}:key" for i in range(MAX_SECRETS)}
+    assert resolve({"secrets": secrets}, {}).secrets == secrets
+    assert resolve({"environment": {"X": "a" * 10_000}}, {}).environment
+    with pytest.raises(SettingsError, match=r"environment 2\d,\d{3}, secrets 6,\d{3}, job_properties 2\)"):
+        resolve({"environment": environment, "secrets": secrets}, {})
+
+
 @pytest.mark.parametrize(
     ("text", "value_from", "key"),
     [
