@@ -316,10 +316,18 @@ def load_detail(value: object) -> JobDetail | None:
     assert isinstance(value, Mapping)
     attempts = value.get("attempts")
     found = [Attempt(**_known(entry, Attempt())) for entry in attempts] if isinstance(attempts, (list, tuple)) else []
-    states = value.get("array_states")
-    pairs = [each for each in states if isinstance(each, (list, tuple))] if isinstance(states, (list, tuple)) else []
-    counts = tuple((one[0], one[1]) for one in pairs if len(one) == 2 and type(one[0]) is str and type(one[1]) is int)
-    return JobDetail(**{**fields, "attempts": tuple(found), "array_states": counts})
+    pairs = {
+        "array_states": _pairs(value.get("array_states"), int),
+        "consumables": _pairs(value.get("consumables"), int),
+        "extras": _pairs(value.get("extras"), str),
+    }
+    return JobDetail(**{**fields, "attempts": tuple(found), **pairs})
+
+
+def _pairs(value: object, kind: type) -> tuple[tuple[str, Any], ...]:
+    """A list of pairs of a text and a value of a kind, without its other entries."""
+    entries = [each for each in value if isinstance(each, (list, tuple))] if isinstance(value, (list, tuple)) else []
+    return tuple((one[0], one[1]) for one in entries if len(one) == 2 and type(one[0]) is str and type(one[1]) is kind)
 
 
 _NUMBERS = frozenset({"exit_code", "created_at", "started_at", "stopped_at", "began_at", "ended_at"})
