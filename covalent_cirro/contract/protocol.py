@@ -249,6 +249,8 @@ class Call(NamedTuple):
         num_nodes: Compute nodes of the job; from 2 on, a multi-node parallel job.
         processes: Processes that call the function on each compute node, each with a rank; 0: the function is called
             once, without a rank.
+        variables: Digest of the electrons' variables and references to secrets; empty without any. The job definition
+            has them.
     """
 
     call_id: str
@@ -265,6 +267,7 @@ class Call(NamedTuple):
     stored: Annotated[tuple[StoredInput, ...], limits.MAX_STORED] = ()
     num_nodes: Annotated[int, limits.MAX_NODES] = 1
     processes: Annotated[int, limits.MAX_PROCESSES] = 0
+    variables: Annotated[str, limits.ID_CHARS] = ""
 
     @property
     def attempts_before(self) -> int:

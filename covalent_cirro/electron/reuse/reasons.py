@@ -68,6 +68,7 @@ _WORDS = {
     "package": "the package {name} changed",
     "packages": "local_packages has other packages",
     "image": "another image",
+    "variables": "environment or secrets are others",
     "Python": "another version of Python",
     "processes": "another num_nodes or processes_per_node",
 }
