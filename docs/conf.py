@@ -68,6 +68,13 @@ docs/serving
 docs/retries
 docs/reuse
 docs/resume
+docs/from/README
+docs/from/stock-plugin
+docs/from/redun
+docs/from/metaflow
+docs/from/cloudknot
+docs/from/lithops
+docs/from/skypilot
 examples/README
 examples/ci/README
 docker/README
