@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -92,7 +94,14 @@ def test_the_program_prints_the_best_training(
 
 
 def test_a_run_by_the_command_line_ends_with_the_result(stack: Stack) -> None:
-    """`cirro run FILE:LATTICE`, in place of `redun run` and `python flow.py run`."""
+    """`cirro run FILE:LATTICE` in place of `redun run`; each electron has the machine that it asks for."""
     said = stack.cirro("run", f"{PROGRAMS / 'redun' / 'here.py'}:sweep")
     assert "the dispatch is COMPLETED" in said
     assert "'rate': 1.0" in said
+    found = re.search(r"^dispatch ([0-9a-f-]{36}):", said, re.MULTILINE)
+    assert found is not None, said
+    electrons = json.loads(stack.cirro("report", found[1], "--json"))["electrons"]
+    assert sorted((each["name"], each["queue"].endswith("-gpu")) for each in electrons) == [
+        ("best", False),
+        *[("train", True)] * 4,
+    ]

@@ -6,9 +6,17 @@ import covalent as ct
 
 from covalent_cirro import CirroBatchExecutor, mapped
 
+on_gpu = CirroBatchExecutor(
+    vcpu=2,
+    memory=4,
+    num_gpus=1,
+    retry_attempts=3,
+    time_limit=1800,
+)
+
 
 @mapped("rate")
-@ct.electron(executor=CirroBatchExecutor(vcpu=2, memory=4, num_gpus=1, retry_attempts=3, time_limit=1800))
+@ct.electron(executor=on_gpu)
 def train(rate):
     """Fit a line to noisy points: stands for a training on a GPU."""
     draw = random.Random(1)

@@ -6,9 +6,16 @@ import covalent as ct
 
 from covalent_cirro import CirroBatchExecutor, mapped
 
+large = CirroBatchExecutor(
+    vcpu=2,
+    memory=4,
+    retry_attempts=3,
+    time_limit=1800,
+)
+
 
 @mapped("rate")
-@ct.electron(executor=CirroBatchExecutor(vcpu=2, memory=4, retry_attempts=3, time_limit=1800))
+@ct.electron(executor=large)
 def train(rate):
     """Fit a line to noisy points: stands for a training."""
     draw = random.Random(1)

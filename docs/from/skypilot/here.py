@@ -6,7 +6,13 @@ import covalent as ct
 
 from covalent_cirro import CirroBatchExecutor
 
-on_gpu = CirroBatchExecutor(vcpu=2, memory=4, num_gpus=1, retry_attempts=3, time_limit=1800)
+on_gpu = CirroBatchExecutor(
+    vcpu=2,
+    memory=4,
+    num_gpus=1,
+    retry_attempts=3,
+    time_limit=1800,
+)
 small = CirroBatchExecutor(vcpu=1, memory=1)
 
 

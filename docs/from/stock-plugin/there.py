@@ -5,7 +5,13 @@ import random
 import covalent as ct
 from covalent_awsbatch_plugin.awsbatch import AWSBatchExecutor
 
-on_gpu = AWSBatchExecutor(vcpu=2, memory=4, num_gpus=1, retry_attempts=3, time_limit=1800)
+on_gpu = AWSBatchExecutor(
+    vcpu=2,
+    memory=4,
+    num_gpus=1,
+    retry_attempts=3,
+    time_limit=1800,
+)
 small = AWSBatchExecutor(vcpu=1, memory=1)
 
 
