@@ -96,6 +96,9 @@ class Submission(NamedTuple):
         timeout_s: Seconds that an attempt may run, at least 60.
         tags: Tags of the job, at most 50. AWS Batch gives them to no child of an array job.
         array_size: Jobs of the array job; 1: an ordinary job.
+        share: Share identifier, which a queue with a scheduling policy needs; empty for none.
+        priority: Priority among the jobs of its share, 0 to 9999; `None`: AWS's default, 0.
+        propagate_tags: Whether ECS tasks get the tags.
     """
 
     name: str
@@ -107,6 +110,9 @@ class Submission(NamedTuple):
     timeout_s: int
     tags: Mapping[str, str]
     array_size: int = 1
+    share: str = ""
+    priority: int | None = None
+    propagate_tags: bool = True
 
 
 def build_submit(submission: Submission) -> dict[str, Any]:
@@ -132,7 +138,9 @@ def build_submit(submission: Submission) -> dict[str, Any]:
         "timeout": {"attemptDurationSeconds": submission.timeout_s},
         **({"arrayProperties": {"size": submission.array_size}} if submission.array_size >= MIN_CHILDREN else {}),
         "tags": dict(submission.tags),
-        "propagateTags": True,
+        "propagateTags": submission.propagate_tags,
+        **({"shareIdentifier": submission.share} if submission.share else {}),
+        **({"schedulingPriorityOverride": submission.priority} if submission.priority is not None else {}),
     }
 
 
@@ -298,8 +306,11 @@ class BatchGateway:
         """Register a job definition and return its ``name:revision``."""
 
         async def once() -> str:
-            with self._errors("batch:RegisterJobDefinition", f"job definition {body['jobDefinitionName']}"):
-                response = await self._tagged(self._client.register_job_definition, body)
+            try:
+                with self._errors("batch:RegisterJobDefinition", f"job definition {body['jobDefinitionName']}"):
+                    response = await self._tagged(self._client.register_job_definition, body)
+            except AwsError as error:
+                raise _about_consumables(error) from error
             return f"{response['jobDefinitionName']}:{response['revision']}"
 
         return await self._patiently(once)
@@ -311,11 +322,29 @@ class BatchGateway:
         return await sessions.patiently(call, self._patience_s)
 
 
+def _about_consumables(error: AwsError) -> Exception:
+    """The error with the name of the setting, if AWS's words are about a consumable resource."""
+    if error.retryable or error.code != "ClientException" or "onsumable" not in str(error):
+        return error
+    return SettingsError(
+        f"{error} The option consumable_resources names it. `aws batch create-consumable-resource "
+        "--consumable-resource-name NAME --total-quantity N` makes one."
+    )
+
+
 def _about_queue(error: AwsError, submission: Submission) -> Exception:
     """The error with the name of the setting: a ClientException names queue or definition in its text only."""
+    if (about := _about_consumables(error)) is not error:
+        return about
     if error.retryable or error.code != "ClientException":
         return error
     words = str(error)
+    if "share" in words.lower() or "scheduling policy" in words.lower():
+        return SettingsError(
+            f"{words} A queue with a scheduling policy takes only jobs with a share identifier, and another queue only "
+            f"jobs without one: share_identifier is {submission.share or None!r}, and {submission.queue_option} is "
+            f"{submission.queue!r}."
+        )
     if "ob queue" in words or "jobQueue" in words or "JobQueue" in words:
         return SettingsError(
             f"{words} Check {submission.queue_option}, and that the queue is ENABLED and VALID in this account and "

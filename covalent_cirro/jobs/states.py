@@ -114,6 +114,7 @@ class JobDetail(NamedTuple):
         array_states: How many jobs of the array are in each state, in the order of the states; no zeros.
         lacks: The job's `image_modules.PARAMETER`; empty without it.
         not_reused: The job's `reuse_texts.PARAMETER`; empty without it.
+        consumables: Consumable resources that it holds while it runs, and how many of each.
     """
 
     job_id: str
@@ -142,6 +143,7 @@ class JobDetail(NamedTuple):
     array_states: tuple[tuple[str, int], ...] = ()
     lacks: str = ""
     not_reused: str = ""
+    consumables: tuple[tuple[str, int], ...] = ()
 
     @property
     def arguments(self) -> Arguments:
@@ -218,6 +220,10 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
         array_states=tuple((state.value, int(summary[state.value])) for state in JobState if summary.get(state.value)),
         lacks=str(parameters.get(image_modules.PARAMETER) or "")[: image_modules.PARAMETER_CHARS],
         not_reused=texts.valid(str(parameters.get(reuse_texts.PARAMETER) or "")[: reuse_texts.PARAMETER_CHARS]),
+        consumables=tuple(
+            (str(each.get("consumableResource") or ""), int(_number(each.get("quantity"))))
+            for each in (job.get("consumableResourceProperties") or {}).get("consumableResourceList") or ()
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from covalent_cirro.contract.protocol import RUNNER_COMMAND
+from covalent_cirro.electron.engine import job_properties, shared_files
 from covalent_cirro.jobs.tags import MADE_BY
 from covalent_cirro.settings import Settings
 
@@ -29,17 +30,28 @@ def build_definition(settings: Settings, *, region: str, job_role_arn: str, exec
         region: AWS region of the container's SDK and of its logs.
         job_role_arn: Role of the container.
         execution_role_arn: Role of the ECS agent; empty for none.
+
+    Raises:
+        SettingsError: ``job_properties`` cannot work.
     """
     container = container_properties(
         settings, region=region, job_role_arn=job_role_arn, execution_role_arn=execution_role_arn
     )
+    container = job_properties.merged(container, settings)
     body: dict[str, Any] = {
         "type": "container",
         "platformCapabilities": ["EC2"],
         "containerProperties": container,
-        "propagateTags": True,
+        "propagateTags": settings.propagate_tags,
         "tags": dict(MADE_BY),
     }
+    if settings.consumable_resources:
+        body["consumableResourceProperties"] = {
+            "consumableResourceList": [
+                {"consumableResource": name, "quantity": quantity}
+                for name, quantity in sorted(settings.consumable_resources.items())
+            ]
+        }
     return {"jobDefinitionName": f"{settings.batch_job_definition_name}-{digest(body)}", **body}
 
 
@@ -76,6 +88,8 @@ def container_properties(
     }
     if execution_role_arn:
         container["executionRoleArn"] = execution_role_arn
+    if settings.shared_files:
+        shared_files.mount(container, settings.shared_files)
     return container
 
 
