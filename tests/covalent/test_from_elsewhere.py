@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / "docs" / "from"
 TOOLS = sorted(folder.name for folder in PROGRAMS.iterdir() if folder.is_dir())
 STOCK = "stock-plugin"
+OURS = [*(f"{tool}/here.py" for tool in TOOLS), "skypilot/script.py"]
 BEST = {"rate": 1.0, "error": pytest.approx(0.0096, abs=0.0001)}
 TIMEOUT_S = 400
 
@@ -74,13 +75,13 @@ def printed(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
             check=False,
         )
 
-    programs = {f"{tool}/here.py": stack.environment for tool in TOOLS}
+    programs = dict.fromkeys(OURS, stack.environment)
     programs[f"{STOCK}/there.py"] = stock_environment(stack, tmp_path_factory.mktemp("stock"))
     with ThreadPoolExecutor(len(programs)) as pool:
         return dict(zip(programs, pool.map(run, programs, programs.values()), strict=True))
 
 
-@pytest.mark.parametrize("program", [*(f"{tool}/here.py" for tool in TOOLS), f"{STOCK}/there.py"])
+@pytest.mark.parametrize("program", [*OURS, f"{STOCK}/there.py"])
 def test_the_program_prints_the_best_training(
     program: str, printed: dict[str, subprocess.CompletedProcess[str]]
 ) -> None:
