@@ -36,7 +36,13 @@ from covalent_cirro.settings import BY_NAME, MIB_PER_GB, Settings, problem, reso
 
 T = TypeVar("T")
 
-QUEUES = ("batch_queue", "batch_gpu_queue", "batch_on_demand_queue", "batch_gpu_on_demand_queue")
+QUEUES = (
+    "batch_queue",
+    "batch_gpu_queue",
+    "batch_on_demand_queue",
+    "batch_gpu_on_demand_queue",
+    "batch_multi_node_queue",
+)
 """Settings that name a queue."""
 
 

@@ -13,6 +13,7 @@ from covalent_cirro.deployment.doctor.verdicts import (
     data,
     job_image,
     network,
+    nodes,
     quotas,
     roles,
 )
@@ -115,9 +116,9 @@ def quota(facts: DeploymentFacts) -> Findings:
 
 
 def net(facts: DeploymentFacts) -> Findings:
-    """Whether instances reach the AWS services that they need."""
+    """Whether instances reach the AWS services that they need, and nodes of one job one another and S3."""
     subnets = facts.subnets()
-    return [
+    found = [
         network.network(
             each.name,
             [subnets[id] for id in each.subnets if id in subnets],
@@ -125,6 +126,15 @@ def net(facts: DeploymentFacts) -> Findings:
         )
         for each in _with_instances(facts)
     ]
+    settings = facts.settings()
+    # With num_nodes in the config and no queue for it, every electron goes to a queue that may be on Spot.
+    name = settings.batch_multi_node_queue or (settings.queue if settings.nodes > 1 else None)
+    queue = None if name is None else facts.queue(name)
+    if queue is None:
+        return found
+    behind = [each for each in facts.environments() if each.arn in queue.environments]
+    ids = dict.fromkeys(id for each in behind for id in each.subnets if id in subnets)
+    return [*found, nodes.nodes(queue.name, behind, [subnets[id] for id in ids], facts.where())]
 
 
 # --- roles ------------------------------------------------------------------------------------------------------------
