@@ -129,6 +129,7 @@ class Story(NamedTuple):
         links: URLs in the AWS console by what they show; empty outside AWS.
         jobs: Jobs of a map by state; empty for any other electron.
         items: How many items of a map are done and have failed; empty where that is not known.
+        extras: Share, tags and properties of the newest job's own, as texts by name (`job_extras.extras`).
     """
 
     dispatch_id: str
@@ -165,6 +166,7 @@ class Story(NamedTuple):
     links: dict[str, str]
     jobs: str = ""
     items: str = ""
+    extras: Mapping[str, str] = {}
 
 
 class Site(NamedTuple):
@@ -245,6 +247,7 @@ def tell(
         links=_links(record, site),
         jobs=map_progress.jobs_line(detail) if detail is not None else "",
         items="" if items is None else map_progress.items_line(items, _began(detail)),
+        extras=dict(detail.extras) if detail is not None else {},
     )
 
 

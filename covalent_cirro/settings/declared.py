@@ -364,7 +364,7 @@ class Settings:
         default=None,
         help="Share of the job in a queue with a scheduling policy, which needs one.",
         valid="1 to 255 letters and digits",
-        accepts=lambda value: _SHARE.fullmatch(value) is not None,
+        accepts=lambda value: value == "" or _SHARE.fullmatch(value) is not None,
         stock=False,
     )
     consumable_resources: Mapping[str, int] = _option(
