@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from covalent_cirro.deployment import PARTS
 from covalent_cirro.settings import OPTIONS
+from tests.unit.template_facts import Template
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "from"
@@ -22,11 +24,7 @@ TOOLS = sorted(folder.name for folder in FOLDER.iterdir() if folder.is_dir())
 PROGRAMS = sorted(path for path in FOLDER.glob("*/*") if path.is_file())
 LANGUAGES = {".py": "python", ".ini": "ini", ".yaml": "yaml"}
 
-PARAMETERS = {
-    name
-    for template in (ROOT / "infra").glob("*.yaml")
-    for name in re.findall(r"^  ([A-Z]\w+):$", template.read_text(), re.MULTILINE)
-}
+PARAMETERS = {name for part in PARTS for name in Template(part).parameters}
 """Of the templates, which `cirro deploy --parameter` takes."""
 
 OF_OTHERS = {"x", "path", "wait", "executor", "deps_pip"}
