@@ -63,6 +63,7 @@ RUN_BY = {
     "docker push": "tests/images/test_pushed.py",
     "key=$(sed": "tests/unit/test_page_commands.py",
     "ask": "tests/unit/test_page_commands.py",
+    "aws batch create-consumable-resource": "tests/emulator/test_consumables.py",
 }
 """By the beginning of a command, what runs it."""
 
