@@ -55,6 +55,8 @@ PATIENCE_S = 600.0
 _NOT_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 _NOT_TAG = re.compile(r"[^\w +\-=._:/@]")
 
+_SHARE_WORDS = re.compile(r"share ?identifier|scheduling ?policy", re.IGNORECASE)
+
 REPLACED = "="
 """Replaces each character that AWS does not accept in a tag's value. The exact name is in the call in S3."""
 
@@ -339,7 +341,7 @@ def _about_queue(error: AwsError, submission: Submission) -> Exception:
     if error.retryable or error.code != "ClientException":
         return error
     words = str(error)
-    if "share" in words.lower() or "scheduling policy" in words.lower():
+    if _SHARE_WORDS.search(words):
         return SettingsError(
             f"{words} A queue with a scheduling policy takes only jobs with a share identifier, and another queue only "
             f"jobs without one: share_identifier is {submission.share or None!r}, and {submission.queue_option} is "

@@ -129,6 +129,8 @@ class Story(NamedTuple):
         links: URLs in the AWS console by what they show; empty outside AWS.
         jobs: Jobs of a map by state; empty for any other electron.
         items: How many items of a map are done and have failed; empty where that is not known.
+        environment: Variables of its container that only the electron has, by name.
+        secrets: Where secrets of its container are, by the names of their variables; never a value.
         extras: Share, tags and properties of the newest job's own, as texts by name (`job_extras.extras`).
     """
 
@@ -166,6 +168,8 @@ class Story(NamedTuple):
     links: dict[str, str]
     jobs: str = ""
     items: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, str], ...] = ()
     extras: Mapping[str, str] = {}
 
 
@@ -247,6 +251,8 @@ def tell(
         links=_links(record, site),
         jobs=map_progress.jobs_line(detail) if detail is not None else "",
         items="" if items is None else map_progress.items_line(items, _began(detail)),
+        environment=tuple(detail.environment.items()) if detail is not None else (),
+        secrets=tuple(detail.secrets.items()) if detail is not None else (),
         extras=dict(detail.extras) if detail is not None else {},
     )
 
@@ -256,6 +262,8 @@ def document(story: Story) -> dict[str, Any]:
     return {
         **story._asdict(),
         "arguments": dict(story.arguments),
+        "environment": dict(story.environment),
+        "secrets": dict(story.secrets),
         "periods": [period._asdict() for period in story.periods],
         "attempts": [each._asdict() for each in story.attempts],
         "usage": None if story.usage is None else {**story.usage._asdict(), "gpus": list(story.usage.gpus)},

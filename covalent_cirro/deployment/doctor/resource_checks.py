@@ -24,6 +24,7 @@ from covalent_cirro.jobs import console_links, machines, queues
 from covalent_cirro.jobs.findings import FAILURE, OK, Finding
 from covalent_cirro.jobs.image_rules import ImageFacts, Pickled
 from covalent_cirro.jobs.tags import DISPATCH_TAG
+from covalent_cirro.settings.variables import reference
 
 # --- queues and instances ---------------------------------------------------------------------------------------------
 
@@ -118,16 +119,17 @@ def quota(facts: DeploymentFacts) -> Findings:
 
 def net(facts: DeploymentFacts) -> Findings:
     """Whether instances reach the AWS services that they need, and nodes of one job one another and S3."""
-    subnets = facts.subnets()
+    subnets, settings = facts.subnets(), facts.settings()
+    also = {secret.service for text in settings.secrets.values() if (secret := reference(text)) is not None}
     found = [
         network.network(
             each.name,
             [subnets[id] for id in each.subnets if id in subnets],
             [id for id in each.subnets if id not in subnets],
+            also,
         )
         for each in _with_instances(facts)
     ]
-    settings = facts.settings()
     # With num_nodes in the config and no queue for it, every electron goes to a queue that may be on Spot.
     name = settings.batch_multi_node_queue or (settings.queue if settings.nodes > 1 else None)
     queue = None if name is None else facts.queue(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from covalent_cirro.jobs.findings import FAILURE, OK, Finding
@@ -30,9 +30,9 @@ class Subnet(NamedTuple):
     endpoints: frozenset[str]
 
 
-def why_cut_off(subnet: Subnet) -> str | None:
-    """Why instances in a subnet cannot reach ECS, ECR, S3 and CloudWatch Logs; `None` where they can."""
-    absent = [name for name in ENDPOINTS if name not in subnet.endpoints]
+def why_cut_off(subnet: Subnet, also: Collection[str] = ()) -> str | None:
+    """Why instances in a subnet cannot reach ECS, ECR, S3, CloudWatch Logs and other services; `None` if they can."""
+    absent = [name for name in (*ENDPOINTS, *sorted(also)) if name not in subnet.endpoints]
     if not absent:
         return None
     if subnet.way_out is None:
@@ -44,13 +44,14 @@ def why_cut_off(subnet: Subnet) -> str | None:
     return None
 
 
-def network(environment: str, subnets: Sequence[Subnet], absent: Sequence[str]) -> Finding:
-    """Whether instances of a compute environment can join its cluster, pull images and write logs.
+def network(environment: str, subnets: Sequence[Subnet], absent: Sequence[str], also: Collection[str] = ()) -> Finding:
+    """Whether instances of a compute environment can join its cluster, pull images, read secrets and write logs.
 
     Args:
         environment: Name of the compute environment.
         subnets: Its subnets that exist.
         absent: Ids of its subnets that do not exist.
+        also: Services with secrets of electrons, named as in `ENDPOINTS`.
     """
     if absent:
         return Finding(
@@ -60,7 +61,7 @@ def network(environment: str, subnets: Sequence[Subnet], absent: Sequence[str]) 
             f"subnet {', '.join(absent)} does not exist any more",
             "`cirro deploy` repairs the network; a compute environment of your own needs other subnets.",
         )
-    cut_off = [(subnet.id, why) for subnet in subnets if (why := why_cut_off(subnet)) is not None]
+    cut_off = [(subnet.id, why) for subnet in subnets if (why := why_cut_off(subnet, also)) is not None]
     if cut_off:
         return Finding(
             "network",

@@ -167,6 +167,10 @@ def container(container: Json, *, fargate: bool = False) -> None:
     resources(container, fargate=fargate)
     if fargate and not container.get("executionRoleArn"):
         raise ServiceError("Container executionRoleArn is required for Fargate jobs")
+    if container.get("secrets") and not container.get("executionRoleArn"):  # the words are ECS's
+        raise ServiceError(
+            "When you are specifying container secrets, you must also specify a value for 'executionRoleArn'."
+        )
     shared = (container.get("linuxParameters") or {}).get("sharedMemorySize")
     if shared is not None and shared < 1:
         raise ServiceError(f"sharedMemorySize must be at least 1 MiB, got {shared}")
