@@ -65,7 +65,6 @@ RUN_BY = {
     "aws secretsmanager create-secret": "tests/emulator/test_secrets.py",
     "key=$(sed": "tests/unit/test_page_commands.py",
     "ask": "tests/unit/test_page_commands.py",
-    "aws batch create-consumable-resource": "tests/emulator/test_consumables.py",
 }
 """By the beginning of a command, what runs it."""
 
