@@ -17,6 +17,7 @@ from covalent_cirro.contract.limits import ELECTRON_CHARS
 from covalent_cirro.contract.maps import MIN_CHILDREN
 from covalent_cirro.contract.protocol import ExitCode
 from covalent_cirro.errors import AccessDenied, AwsError, NotFound, SettingsError
+from covalent_cirro.jobs.ends import HOST_LOST
 from covalent_cirro.jobs.optional_actions import COSTS
 from covalent_cirro.jobs.states import JobDetail, parse_job
 
@@ -96,6 +97,7 @@ class Submission(NamedTuple):
         timeout_s: Seconds that an attempt may run, at least 60.
         tags: Tags of the job, at most 50. AWS Batch gives them to no child of an array job.
         array_size: Jobs of the array job; 1: an ordinary job.
+        platform: ``"EC2"`` or ``"FARGATE"``.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Submission(NamedTuple):
     timeout_s: int
     tags: Mapping[str, str]
     array_size: int = 1
+    platform: str = "EC2"
 
 
 def build_submit(submission: Submission) -> dict[str, Any]:
@@ -123,7 +126,7 @@ def build_submit(submission: Submission) -> dict[str, Any]:
         "retryStrategy": {
             "attempts": submission.attempts,
             "evaluateOnExit": [
-                {"onStatusReason": "Host EC2*", "action": "RETRY"},
+                {"onStatusReason": f"{HOST_LOST[submission.platform]}*", "action": "RETRY"},
                 {"onReason": "DockerTimeoutError*", "action": "RETRY"},
                 {"onExitCode": str(ExitCode.HOST_GOING), "action": "RETRY"},
                 {"onReason": "*", "action": "EXIT"},
@@ -311,11 +314,22 @@ class BatchGateway:
         return await sessions.patiently(call, self._patience_s)
 
 
+WRONG_PLATFORM = "can not run Jobs with capability"
+"""In AWS's words about a queue of the other platform: ``Job Queue is attached to Compute Environment that can not run
+Jobs with capability EC2.``"""
+
+
 def _about_queue(error: AwsError, submission: Submission) -> Exception:
     """The error with the name of the setting: a ClientException names queue or definition in its text only."""
     if error.retryable or error.code != "ClientException":
         return error
     words = str(error)
+    if WRONG_PLATFORM in words:
+        other = "FARGATE" if submission.platform == "EC2" else "EC2"
+        return SettingsError(
+            f'{words} The electron has platform="{submission.platform}", and {submission.queue_option}='
+            f'{submission.queue!r} is a queue of the other platform: set platform="{other}", or another queue.'
+        )
     if "ob queue" in words or "jobQueue" in words or "JobQueue" in words:
         return SettingsError(
             f"{words} Check {submission.queue_option}, and that the queue is ENABLED and VALID in this account and "

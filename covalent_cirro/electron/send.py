@@ -46,7 +46,7 @@ from covalent_cirro.electron.resume import adoption
 from covalent_cirro.electron.reuse import taking
 from covalent_cirro.electron.reuse.taking import Taken
 from covalent_cirro.errors import AccessDenied, CirroError, LocalFileError, NotFound
-from covalent_cirro.jobs import arguments, image_modules, reuse_texts, states
+from covalent_cirro.jobs import arguments, fargate_texts, image_modules, reuse_texts, states
 from covalent_cirro.jobs.image_rules import Pickled
 from covalent_cirro.jobs.tags import DISPATCH_TAG, ELECTRON_TAG, LATTICE_TAG, NODE_TAG
 from covalent_cirro.settings import Settings
@@ -125,7 +125,9 @@ async def send_job(
                 pickled,
                 covalent=covalent,
                 allowed=allowed,
-                image=functools.partial(engine.images.named, settings.container_image_uri, max_age_s),
+                image=functools.partial(
+                    engine.images.named, settings.container_image_uri, max_age_s, settings.architecture
+                ),
                 plan=plan,
                 joined=engine.joined,
             )
@@ -150,7 +152,7 @@ async def send_job(
                 return begun
             written = prepared or await prepare(FRESH_S, plan)
             await store_call(engine.store, written, allowed)
-            in_image = engine.images.modules(settings.container_image_uri)
+            in_image = engine.images.modules(settings.container_image_uri, settings.architecture)
             missing = await missing_modules.find(settings, group, written.call, in_image)
             return written._replace(missing_modules=missing)
 
@@ -224,7 +226,7 @@ def image_check(engine: Engine, settings: Settings, pickled: Pickled) -> Allowed
     Returns:
         A function to await before anything is written to AWS; it raises `ImageError` if the image cannot run the job.
     """
-    check = asyncio.ensure_future(engine.images.require(settings.container_image_uri, pickled))
+    check = asyncio.ensure_future(engine.images.require(settings.container_image_uri, pickled, settings.architecture))
     check.add_done_callback(
         lambda done: done.cancelled() or done.exception()
     )  # marks an error as seen: the caller may have stopped waiting
@@ -245,11 +247,21 @@ async def ensure_definition(engine: Engine, settings: Settings, allowed: Allowed
 
     Returns:
         ``name:revision``.
+
+    Raises:
+        SettingsError: The job is for Fargate, and its queue is not.
     """
     job_role, execution_role = await asyncio.gather(
         engine.role_arn(settings.batch_job_role_name), engine.role_arn(settings.batch_execution_role_name)
     )
-    body = build_definition(settings, region=engine.region, job_role_arn=job_role, execution_role_arn=execution_role)
+    public_ip = settings.on_fargate and await engine.fargate_queues.public_ip(settings.queue, settings.queue_option)
+    body = build_definition(
+        settings,
+        region=engine.region,
+        job_role_arn=job_role,
+        execution_role_arn=execution_role,
+        public_ip=public_ip,
+    )
     return await engine.definitions.ensure(body, allowed)
 
 
@@ -275,6 +287,7 @@ async def submit(
     shown = {
         ARGUMENTS_PARAMETER: arguments.dump_parameter(first.arguments) if first.arguments else "",
         image_modules.PARAMETER: image_modules.dump_parameter(written.missing_modules),
+        fargate_texts.PARAMETER: fargate_texts.raised(settings),
         reuse_texts.PARAMETER: call.not_reused[: reuse_texts.PARAMETER_CHARS],
     }
 
@@ -284,6 +297,7 @@ async def submit(
                 name=job_name(first.name, call.dispatch_id, first.node_id, call.call_id),
                 queue=settings.queue,
                 queue_option=settings.queue_option,
+                platform=settings.platform,
                 definition=revision,
                 parameters={
                     CALL_PARAMETER: call_argument(written.location, secrets.token_hex(16)),

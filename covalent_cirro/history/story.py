@@ -129,6 +129,8 @@ class Story(NamedTuple):
         links: URLs in the AWS console by what they show; empty outside AWS.
         jobs: Jobs of a map by state; empty for any other electron.
         items: How many items of a map are done and have failed; empty where that is not known.
+        raised: How its size was raised to one that Fargate has; empty where it was not.
+        platform: ``"EC2"`` or ``"FARGATE"``.
     """
 
     dispatch_id: str
@@ -165,6 +167,8 @@ class Story(NamedTuple):
     links: dict[str, str]
     jobs: str = ""
     items: str = ""
+    raised: str = ""
+    platform: str = ""
 
 
 class Site(NamedTuple):
@@ -245,6 +249,8 @@ def tell(
         links=_links(record, site),
         jobs=map_progress.jobs_line(detail) if detail is not None else "",
         items="" if items is None else map_progress.items_line(items, _began(detail)),
+        raised=detail.raised if detail is not None else "",
+        platform=detail.platform if detail is not None else "",
     )
 
 

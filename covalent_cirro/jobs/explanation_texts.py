@@ -54,7 +54,7 @@ TEXTS: dict[End, tuple[str, str]] = {
     ),
     # --- machines ---
     End.HOST_LOST: (
-        "{electron} lost its host {lost} (a Spot instance reclaimed, or a machine that failed); its attempts are used "
+        "{electron} lost its host {lost} (Spot capacity reclaimed, or a machine that failed); its attempts are used "
         "up.",
         "{after_lost_hosts}.",
     ),

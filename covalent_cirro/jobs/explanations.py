@@ -240,6 +240,11 @@ def _retry(attempts: int) -> str:
 
 
 def _after_lost_hosts(detail: JobDetail, settings: Settings, attempts: int) -> str:
+    if settings.on_fargate:
+        return (
+            f'{_retry(attempts)} instances (platform="EC2"), or Fargate without Spot (`cirro deploy --parameter '
+            "FargateSpotMaxVcpus=0`)"
+        )
     option, queue = settings.on_demand_queue_option, settings.on_demand_queue
     if queue is not None and detail.queue == queue.rsplit("/", 1)[-1]:
         return f"Dispatch it again. {queue} is the queue without Spot: if it happens again, check its instances"

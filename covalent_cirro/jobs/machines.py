@@ -63,15 +63,15 @@ class InstanceType(NamedTuple):
 
 
 class Need(NamedTuple):
-    """vCPUs, memory and GPUs that one electron asks for."""
+    """vCPUs, memory and GPUs that one electron asks for. Parts of a vCPU only on Fargate."""
 
-    vcpus: int
+    vcpus: float
     memory_mib: int
     gpus: int
 
     def __str__(self) -> str:
         gpus = f" and {self.gpus} GPU{'s' if self.gpus > 1 else ''}" if self.gpus else ""
-        return f"{self.vcpus} vCPU, {self.memory_mib} MiB{gpus}"
+        return f"{self.vcpus:g} vCPU, {self.memory_mib} MiB{gpus}"
 
     def fits(self, kind: InstanceType) -> bool:
         """Whether the electron fits on an instance of this type."""
@@ -165,7 +165,7 @@ def shortfall(need: Need, kinds: Sequence[InstanceType]) -> str:
         max(kind.gpus for kind in kinds),
     )
     over = [
-        f"{asked} {unit} of at most {there}"
+        f"{asked:g} {unit} of at most {there:g}"
         for asked, there, unit in (
             (need.vcpus, most.vcpus, "vCPU"),
             (need.memory_mib, most.memory_mib, "MiB of memory"),

@@ -15,7 +15,7 @@ from covalent_cirro.contract import texts
 from covalent_cirro.contract.places import Location, parse_call_argument
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER, Arguments
-from covalent_cirro.jobs import image_modules, reuse_texts
+from covalent_cirro.jobs import fargate_texts, image_modules, reuse_texts
 from covalent_cirro.jobs.arguments import PARAMETER_CHARS, load_parameter
 
 
@@ -114,6 +114,9 @@ class JobDetail(NamedTuple):
         array_states: How many jobs of the array are in each state, in the order of the states; no zeros.
         lacks: The job's `image_modules.PARAMETER`; empty without it.
         not_reused: The job's `reuse_texts.PARAMETER`; empty without it.
+        raised: The job's `fargate_texts.PARAMETER`; empty without it.
+        platform: ``"EC2"`` or ``"FARGATE"``; empty where AWS Batch does not say it.
+        architecture: On Fargate, ``"x86_64"`` or ``"arm64"``; empty on instances.
     """
 
     job_id: str
@@ -142,6 +145,9 @@ class JobDetail(NamedTuple):
     array_states: tuple[tuple[str, int], ...] = ()
     lacks: str = ""
     not_reused: str = ""
+    raised: str = ""
+    platform: str = ""
+    architecture: str = ""
 
     @property
     def arguments(self) -> Arguments:
@@ -218,6 +224,9 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
         array_states=tuple((state.value, int(summary[state.value])) for state in JobState if summary.get(state.value)),
         lacks=str(parameters.get(image_modules.PARAMETER) or "")[: image_modules.PARAMETER_CHARS],
         not_reused=texts.valid(str(parameters.get(reuse_texts.PARAMETER) or "")[: reuse_texts.PARAMETER_CHARS]),
+        raised=texts.valid(str(parameters.get(fargate_texts.PARAMETER) or "")[: fargate_texts.PARAMETER_CHARS]),
+        platform=str(next(iter(job.get("platformCapabilities") or ()), "")),
+        architecture=str((container.get("runtimePlatform") or {}).get("cpuArchitecture") or "").lower(),
     )
 
 
@@ -225,6 +234,7 @@ def _parse_attempt(attempt: Mapping[str, Any]) -> Attempt:
     container = attempt.get("container") or {}
     status_reason = str(attempt.get("statusReason") or "")
     instance_arn = str(container.get("containerInstanceArn") or "")
+    task_arn = str(container.get("taskArn") or "")
     named = _INSTANCE.search(status_reason)
     return Attempt(
         exit_code=container.get("exitCode"),
@@ -234,7 +244,8 @@ def _parse_attempt(attempt: Mapping[str, Any]) -> Attempt:
         began_at=_seconds(attempt.get("startedAt")),
         ended_at=_seconds(attempt.get("stoppedAt")),
         host=named[0] if named else host_of(instance_arn),
-        cluster=cluster_of(instance_arn),
+        # A task on Fargate has no container instance.
+        cluster=cluster_of(instance_arn or task_arn),
     )
 
 
@@ -244,7 +255,10 @@ def host_of(instance_arn: str) -> str:
 
 
 def cluster_of(instance_arn: str) -> str:
-    """The cluster in ``arn:aws:ecs:<region>:<account>:container-instance/<cluster>/<id>``; empty where it has none."""
+    """The cluster in ``arn:aws:ecs:<region>:<account>:container-instance/<cluster>/<id>``; empty where it has none.
+
+    The ARN of a task, ``arn:aws:ecs:<region>:<account>:task/<cluster>/<id>``, has it in the same place.
+    """
     parts = instance_arn.split("/")
     return parts[1] if len(parts) == 3 else ""
 

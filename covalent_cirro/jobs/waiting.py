@@ -7,6 +7,7 @@ Guide, Jobs stuck in RUNNABLE). For other jobs, the jobs before them and what th
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -294,11 +295,11 @@ class _Case:
 
     def _max_below_job(self, environments: Sequence[Environment]) -> tuple[Why, str, str]:
         most = max((each.max_vcpus for each in environments), default=0)
+        asked = self.job.need.vcpus
         return (
             Why.MAX_VCPUS_BELOW_JOB,
-            f"the job asks for {self.job.need.vcpus} vCPU; the compute environments behind {self.queue} may have "
-            f"{most}",
-            f"Ask for less (vcpu), or {_lower(self.remedies.more_vcpus(environments, self.job.need.vcpus))}.",
+            f"the job asks for {asked:g} vCPU; the compute environments behind {self.queue} may have {most}",
+            f"Ask for less (vcpu), or {_lower(self.remedies.more_vcpus(environments, math.ceil(asked)))}.",
         )
 
     # --- the order in the queue ---
@@ -354,7 +355,8 @@ class _Case:
             figures = f"{_vcpus(have)}, its maximum is {most}, which AWS Batch may exceed by one instance"
         else:
             figures = f"{have} of at most {_vcpus(most)}"
-            figures += f", too few are left for the {self.job.need.vcpus} that the job asks for" if have < most else ""
+            asked = f", too few are left for the {self.job.need.vcpus:g} that the job asks for"
+            figures += asked if have < most else ""
         running, used = self.seen.running, self.seen.running_vcpus
         jobs = ""
         if running is not None:

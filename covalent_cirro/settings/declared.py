@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
+from covalent_cirro.settings.fargate_sizes import FRACTIONS, Size, fitting
+
 MIB_PER_GB = 1024
 """``memory`` is in GB as the stock plugin means it: ``int(memory * 1024)`` MiB."""
 
@@ -144,11 +146,11 @@ class Settings:
         valid="the name of a log group",
         accepts=lambda value: value.strip() != "",
     )
-    vcpu: int = _option(
+    vcpu: float = _option(
         default=2,
-        help="vCPUs of the job.",
-        valid="a whole number from 1",
-        accepts=lambda value: value >= 1,
+        help="vCPUs of the job. On Fargate, vCPUs and memory are raised to the next pair that Fargate has.",
+        valid='a whole number from 1; with platform="FARGATE" also 0.25 or 0.5',
+        accepts=lambda value: value in FRACTIONS or (value >= 1 and float(value).is_integer()),
     )
     memory: float = _option(
         default=3.75,
@@ -383,7 +385,7 @@ class Settings:
     platform: str = _option(
         default="EC2",
         help='What the job runs on: "EC2", instances that AWS Batch starts; or "FARGATE", a machine of its own that '
-        "starts within a minute, without GPUs.",
+        "starts within about a minute, without GPUs.",
         valid='"EC2" or "FARGATE"',
         accepts=lambda value: value in ("EC2", "FARGATE"),
         stock=False,
@@ -405,9 +407,24 @@ class Settings:
     on_demand: bool = False
 
     @property
+    def asked(self) -> Size:
+        """vCPUs and memory as the options say them."""
+        return Size(self.vcpu, int(self.memory * MIB_PER_GB))
+
+    @property
+    def size(self) -> Size:
+        """vCPUs and memory of the job: on Fargate those of the smallest pair that fits what was asked for."""
+        return (fitting(self.asked) or self.asked) if self.on_fargate else self.asked
+
+    @property
     def memory_mib(self) -> int:
         """Memory of the job in MiB."""
-        return int(self.memory * MIB_PER_GB)
+        return self.size.memory_mib
+
+    @property
+    def on_fargate(self) -> bool:
+        """Whether the job runs on Fargate."""
+        return self.platform == "FARGATE"
 
     @property
     def shared_memory_mib(self) -> int:
@@ -424,7 +441,7 @@ class Settings:
     @property
     def queue_option(self) -> str:
         """The name of the option that `queue` came from, for error messages."""
-        if self.platform == "FARGATE" and self.batch_fargate_queue:
+        if self.on_fargate and self.batch_fargate_queue:
             return "batch_fargate_queue"
         if self.nodes > 1 and self.batch_multi_node_queue:
             return "batch_multi_node_queue"
@@ -435,7 +452,7 @@ class Settings:
     @property
     def on_demand_queue(self) -> str | None:
         """The on-demand queue for what the electron asks for; `None` where there is none."""
-        if self.platform == "FARGATE" or self.nodes > 1:
+        if self.on_fargate or self.nodes > 1:
             return None
         queue: str | None = getattr(self, self.on_demand_queue_option)
         return queue or None

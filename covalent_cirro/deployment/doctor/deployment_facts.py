@@ -32,7 +32,7 @@ from covalent_cirro.jobs.findings import Where
 from covalent_cirro.jobs.image_rules import EcrImage, ImageFacts, MissingImage
 from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.jobs.queues import Environment, Queue
-from covalent_cirro.settings import BY_NAME, MIB_PER_GB, Settings, problem, resolve
+from covalent_cirro.settings import BY_NAME, Settings, problem, resolve
 
 T = TypeVar("T")
 
@@ -159,7 +159,7 @@ class DeploymentFacts:
     def need(self) -> Need:
         """What an electron asks for."""
         settings = self.settings()
-        return Need(settings.vcpu, int(settings.memory * MIB_PER_GB), settings.num_gpus)
+        return Need(settings.size.vcpus, settings.memory_mib, settings.num_gpus)
 
     # --- queues and instances ---------------------------------------------------------------------------------------
 

@@ -125,8 +125,10 @@ def listing(repository: Repository) -> list[PushedImage]:
     return sorted(found, key=lambda image: image.pushed_at, reverse=True)
 
 
-def facts(repository: Repository, digests: list[str]) -> dict[str, ImageFacts]:
-    """Facts of images by digest; for a list of images, those of the image for the deployment's instances.
+def facts(
+    repository: Repository, digests: list[str], architecture: str = image_rules.ARCHITECTURE
+) -> dict[str, ImageFacts]:
+    """Facts of images by digest; for a list of images, those of the image for machines of an architecture.
 
     Entries that are no images of programs (a chart, a signature) are left out.
 
@@ -135,7 +137,7 @@ def facts(repository: Repository, digests: list[str]) -> dict[str, ImageFacts]:
         AwsError: ECR refused, or its storage could not be reached.
     """
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        read = pool.map(lambda digest: _facts(repository, digest), digests)
+        read = pool.map(lambda digest: _facts(repository, digest, architecture), digests)
         return {digest: found for digest, found in zip(digests, read, strict=True) if found is not None}
 
 
@@ -152,13 +154,13 @@ def architectures(repository: Repository, digest: str) -> tuple[str, ...]:
         return ()
     if contents.config is None:
         return contents.architectures
-    found = _facts(repository, digest)
+    found = _facts(repository, digest, image_rules.ARCHITECTURE)
     return () if found is None or not found.architecture else (found.architecture,)
 
 
-def _facts(repository: Repository, digest: str) -> ImageFacts | None:
+def _facts(repository: Repository, digest: str, architecture: str) -> ImageFacts | None:
     try:
-        contents = image_rules.contents(_manifest(repository, digest))
+        contents = image_rules.contents(_manifest(repository, digest), architecture)
         if contents.config is None:
             if contents.child is None:
                 return image_rules.without_ours(contents)

@@ -30,7 +30,7 @@ PriceOf = Callable[[Machine, float, float], "Price | None"]
 
 def need_of(settings: Settings) -> Need:
     """What an electron with these settings asks for."""
-    return Need(settings.vcpu, settings.memory_mib, settings.num_gpus)
+    return Need(settings.size.vcpus, settings.memory_mib, settings.num_gpus)
 
 
 def share(need: Need, kind: InstanceType) -> float:

@@ -13,7 +13,7 @@ from covalent_cirro.contract.failure_kinds import Kind
 from covalent_cirro.contract.protocol import Arguments, Outcome, Reused, Usage
 from covalent_cirro.contract.references import Inline
 from covalent_cirro.history.records import Record
-from covalent_cirro.jobs.ends import HOST_LOST, OUT_OF_MEMORY
+from covalent_cirro.jobs.ends import OUT_OF_MEMORY, is_host_lost
 from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.jobs.reuse_texts import REUSED
 from covalent_cirro.jobs.states import CANCELLED, JobState, shown_state
@@ -155,7 +155,7 @@ def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None,
     need = None
     detail = record.detail
     if detail.vcpus and detail.memory_mib:
-        need = Need(max(1, round(detail.vcpus)), detail.memory_mib, detail.gpus)
+        need = Need(detail.vcpus, detail.memory_mib, detail.gpus)
     told = Machine() if outcome is None else _machine_of(outcome)
     spans = [(each.began_at, each.ended_at, each) for each in record.attempts]
     attempts = []
@@ -164,7 +164,7 @@ def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None,
             continue
         its_own = told if outcome is not None and outcome.attempt == number else Machine()
         machine = _machine(its_own, told, each.cluster, need, capacity)
-        lost = each.status_reason.startswith(HOST_LOST)
+        lost = is_host_lost(each.status_reason)
         reason = each.reason or each.status_reason
         attempts.append(BilledAttempt(number, began_at, ended_at, lost, reason, machine, each.host))
     if record.state == JobState.RUNNING.value and detail.started_at is not None:
