@@ -26,8 +26,11 @@ SETTINGS = (
 )
 """Settings of the executor that every deployment has as outputs."""
 
-OPTIONAL_SETTINGS = ("batch_gpu_queue", "batch_on_demand_queue", "batch_gpu_on_demand_queue")
-"""Settings of the executor that a deployment has as outputs if it has the queues."""
+OPTIONAL_SETTINGS = (
+    *("batch_gpu_queue", "batch_on_demand_queue", "batch_gpu_on_demand_queue", "batch_fargate_queue"),
+    "cpu_architecture",
+)
+"""Settings of the executor that a deployment has as outputs if it has the queues, and if it is not an old one."""
 
 NOT_SETTINGS = frozenset(
     {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,17 @@ BUNDLES: dict[str, tuple[str, ...]] = {
     "default_arm64": ("m6g", "c6g", "r6g", "c7g"),
 }
 """Families that AWS Batch's own names stand for (Batch API Reference, ComputeResource, instanceTypes)."""
+
+_GRAVITON = re.compile(r"a1|[a-z]+\d+g[a-z]*")
+"""Families with AWS's own processors: ``g`` follows the generation (EC2 User Guide, Naming conventions)."""
+
+
+def architecture_of(name: str) -> str:
+    """Architecture of a size, a family or a bundle, by its name: ``"x86_64"`` or ``"arm64"``."""
+    if name in BUNDLES:
+        return "arm64" if name == "default_arm64" else "x86_64"
+    return "arm64" if _GRAVITON.fullmatch(name.partition(".")[0]) else "x86_64"
+
 
 LEAST_DISK_GIB = 50
 """Disk for the system of a GPU instance and an image with CUDA. An instance whose disk is smaller than the snapshot of

@@ -12,15 +12,71 @@ from tests.unit.template_facts import TEMPLATES
 
 COMPUTE = TEMPLATES["compute"]
 ENVIRONMENTS = ["CpuSpotEnvironment", "CpuOnDemandEnvironment", "GpuSpotEnvironment", "GpuOnDemandEnvironment"]
-QUEUES = ["CpuQueue", "CpuOnDemandQueue", "GpuQueue", "GpuOnDemandQueue"]
+FARGATE = ["FargateSpotEnvironment", "FargateEnvironment"]
+QUEUES = ["CpuQueue", "CpuOnDemandQueue", "GpuQueue", "GpuOnDemandQueue", "FargateQueue"]
 
 
 # --- compute environments ----------------------------------------------------------------------------------------
 
 
-def test_the_four_compute_environments() -> None:
-    """CPU and GPU, each on Spot and on demand."""
-    assert sorted(COMPUTE.of_type("AWS::Batch::ComputeEnvironment")) == sorted(ENVIRONMENTS)
+def test_the_compute_environments() -> None:
+    """CPU, GPU and Fargate, each on Spot and on demand."""
+    assert sorted(COMPUTE.of_type("AWS::Batch::ComputeEnvironment")) == sorted([*ENVIRONMENTS, *FARGATE])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "most"),
+    [
+        ("FargateSpotEnvironment", "FARGATE_SPOT", "FargateSpotMaxVcpus"),
+        ("FargateEnvironment", "FARGATE", "FargateMaxVcpus"),
+    ],
+)
+def test_compute_environment_of_fargate_has_what_fargate_takes(name: str, kind: str, most: str) -> None:
+    """No instances, no allocation strategy, no least vCPUs, no tags: AWS Batch refuses each of them."""
+    assert COMPUTE.properties(name) == {
+        "Type": "MANAGED",
+        "State": "ENABLED",
+        "ComputeResources": {
+            "Type": kind,
+            "MaxvCpus": {"Ref": most},
+            "SecurityGroupIds": {"Ref": "SecurityGroupIds"},
+            "Subnets": {"Ref": "SubnetIds"},
+        },
+    }
+
+
+@pytest.mark.parametrize(("spot", "on_demand"), [(0, 0), (8, 0), (0, 8), (8, 8)])
+def test_a_queue_for_fargate_is_made_where_it_may_have_vcpus(spot: int, on_demand: int) -> None:
+    """None by default; Spot first where there is both."""
+    stack = COMPUTE.with_values(FargateSpotMaxVcpus=spot, FargateMaxVcpus=on_demand)
+    queues = stack.of_type("AWS::Batch::JobQueue")
+    assert ("BatchFargateQueue" in stack.outputs) is ("FargateQueue" in queues) is bool(spot or on_demand)
+    if "FargateQueue" in queues:
+        behind = [each["ComputeEnvironment"]["Ref"] for each in queues["FargateQueue"]["ComputeEnvironmentOrder"]]
+        assert behind == [name for name, most in zip(FARGATE, (spot, on_demand), strict=True) if most]
+    assert stack.references() <= set(stack.resources)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "given", "types"),
+    [
+        ("x86_64", "default", ["default_x86_64"]),
+        ("arm64", "default", ["default_arm64"]),
+        ("arm64", "c7g,m7g.large", "c7g,m7g.large"),
+    ],
+)
+def test_instances_are_of_the_architecture(architecture: str, given: str, types: object) -> None:
+    """By default AWS's choice of current families of it."""
+    stack = COMPUTE.with_values(CpuArchitecture=architecture, CpuInstanceTypes=given)
+    assert stack.resources["CpuSpotEnvironment"]["ComputeResources"]["InstanceTypes"] == types
+    assert stack.broken_rules() == []
+
+
+@pytest.mark.parametrize(("architecture", "given"), [("arm64", "default_x86_64"), ("x86_64", "c7i,default_arm64")])
+def test_a_bundle_of_another_architecture_is_refused(architecture: str, given: str) -> None:
+    """By CloudFormation itself, for those who deploy by hand."""
+    [words] = COMPUTE.with_values(CpuArchitecture=architecture, CpuInstanceTypes=given).broken_rules()
+    assert f"CpuArchitecture {architecture}" in words
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
@@ -75,7 +131,8 @@ def test_compute_environment_has_the_image_of_its_kind(name: str) -> None:
     resources = COMPUTE.properties(name)["ComputeResources"]
     gpu = name.startswith("Gpu")
     assert resources["Ec2Configuration"] == [{"ImageType": "ECS_AL2023_NVIDIA" if gpu else "ECS_AL2023"}]
-    assert resources["InstanceTypes"] == {"Ref": "GpuInstanceTypes" if gpu else "CpuInstanceTypes"}
+    types = resources["InstanceTypes"]
+    assert types == {"Ref": "GpuInstanceTypes"} if gpu else types["Fn::If"][2] == {"Ref": "CpuInstanceTypes"}
     assert resources["UpdateToLatestImageVersion"] is True
 
 
@@ -124,6 +181,7 @@ def test_on_demand_queue_has_no_spot(kind: str) -> None:
         ("CpuOnDemandQueue", "cpu-on-demand"),
         ("GpuQueue", "gpu"),
         ("GpuOnDemandQueue", "gpu-on-demand"),
+        ("FargateQueue", "fargate"),
     ],
 )
 def test_queue_is_named_after_the_deployment(name: str, suffix: str) -> None:
@@ -142,14 +200,15 @@ def test_queue_takes_any_job() -> None:
 @pytest.mark.parametrize("name", QUEUES)
 def test_queue_cancels_no_job_by_default(name: str) -> None:
     """A job that waits is the user's. The list is there and empty: leaving it out would keep what was there before."""
-    assert COMPUTE.with_values().resources[name]["JobStateTimeLimitActions"] == []
+    assert COMPUTE.with_values(FargateMaxVcpus=8).resources[name]["JobStateTimeLimitActions"] == []
 
 
 @pytest.mark.parametrize("name", QUEUES)
 @pytest.mark.parametrize("minutes", COMPUTE.parameters["RunnableTimeLimitMinutes"]["AllowedValues"][1:])
 def test_time_limit_is_one_that_aws_batch_takes(name: str, minutes: str) -> None:
     """CANCEL is all a queue of instances can do, from 10 minutes to a day, for reasons in AWS's own words."""
-    actions = COMPUTE.with_values(RunnableTimeLimitMinutes=minutes).resources[name]["JobStateTimeLimitActions"]
+    stack = COMPUTE.with_values(RunnableTimeLimitMinutes=minutes, FargateMaxVcpus=8)
+    actions = stack.resources[name]["JobStateTimeLimitActions"]
     assert [action["Reason"] for action in actions] == [
         "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY",
         "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE",
