@@ -287,8 +287,8 @@ def check_change(part: str, values: Mapping[str, str], stack: Stack | None) -> N
     if values[ARCHITECTURE] != before:
         raise SettingsError(
             f"the machines of this deployment are {before}, and cannot become {values[ARCHITECTURE]}: AWS Batch mixes "
-            "no architectures in a queue, and jobs that wait there have images for the old one. Make a deployment beside "
-            f"it: `cirro deploy --stack-name NAME --parameter {ARCHITECTURE}={values[ARCHITECTURE]}`"
+            "no architectures in a queue, and jobs that wait there have images for the old one. Make another "
+            f"deployment beside it: `cirro deploy --stack-name NAME --parameter {ARCHITECTURE}={values[ARCHITECTURE]}`"
         )
 
 

@@ -45,6 +45,8 @@ PYTHONS = ("3.10", "3.11", "3.12")
 
 DEVICES = ("cpu", "gpu")
 PLATFORMS = ("linux/amd64", "linux/arm64")
+BOTH_PLATFORMS = ",".join(PLATFORMS)
+"""One image for machines of either architecture."""
 
 MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
