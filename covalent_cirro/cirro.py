@@ -59,8 +59,8 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
     """Runs electrons as AWS Batch jobs. Takes every option of the stock ``AWSBatchExecutor``, with the same meaning.
 
     An option that is not given has the value of ``[executors.cirro]`` in Covalent's config, else its default
-    (docs/settings.md). 0, "" and False are values. The constructor calls no AWS service, and touches no file and no
-    environment variable.
+    (docs/settings.md). 0, "" and False are values. The constructor calls no AWS service, and touches no environment
+    variable and no file, except botocore's model of AWS Batch for the check of job_properties.
 
     Args:
         credentials: Path of an AWS credentials file on the Covalent server.
@@ -119,6 +119,8 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
         share_identifier: Share of the job in a queue with a scheduling policy, which needs one.
         consumable_resources: Consumable resources, such as licences, that the job holds while it runs: how many of
             each, by name or ARN.
+        shared_files: EFS file system and access point that jobs have at /shared. `cirro deploy --parameter
+            SharedFiles=true` makes one and sets it.
         num_nodes: Machines on which the function runs at the same time, as nodes of one multi-node parallel job: a
             whole number from 1 to 1,000, AWS's most.
         processes_per_node: Processes that call the function on each node: a whole number from 1 to 192.
@@ -195,6 +197,7 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
         scheduling_priority: int | None = None,
         share_identifier: str | None = None,
         consumable_resources: Mapping[str, int] | None = None,
+        shared_files: str | None = None,
         num_nodes: int | None = None,
         processes_per_node: int | None = None,
         batch_multi_node_queue: str | None = None,
@@ -210,6 +213,12 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
         options_table.check({n: v for n, v in {**given, **unknown}.items() if n not in section or section[n] != v})
         for name in unknown:
             log.warning("[%s] of Covalent's config has %r, which is no option of this version; ignored", SECTION, name)
+        if job_properties:
+            from covalent_cirro.aws import container_model
+            from covalent_cirro.electron.engine import job_properties as rules
+
+            container_model.require(options_table.plain(job_properties))
+            rules.check(options_table.plain(job_properties))
         AsyncBaseExecutor.__init__(self)
         for name, value in given.items():
             self.__dict__[name] = section.get(name) if value is None else options_table.plain(value)

@@ -98,6 +98,9 @@ class Submission(NamedTuple):
         tags: Tags of the job, at most 50. AWS Batch gives them to no child of an array job.
         array_size: Jobs of the array job; 1: an ordinary job.
         platform: ``"EC2"`` or ``"FARGATE"``.
+        share: Share identifier, which a queue with a scheduling policy needs; empty for none.
+        priority: Priority among the jobs of its share, 0 to 9999; `None`: AWS's default, 0.
+        propagate_tags: Whether ECS tasks get the tags.
     """
 
     name: str
@@ -110,6 +113,9 @@ class Submission(NamedTuple):
     tags: Mapping[str, str]
     array_size: int = 1
     platform: str = "EC2"
+    share: str = ""
+    priority: int | None = None
+    propagate_tags: bool = True
 
 
 def build_submit(submission: Submission) -> dict[str, Any]:
@@ -135,7 +141,9 @@ def build_submit(submission: Submission) -> dict[str, Any]:
         "timeout": {"attemptDurationSeconds": submission.timeout_s},
         **({"arrayProperties": {"size": submission.array_size}} if submission.array_size >= MIN_CHILDREN else {}),
         "tags": dict(submission.tags),
-        "propagateTags": True,
+        "propagateTags": submission.propagate_tags,
+        **({"shareIdentifier": submission.share} if submission.share else {}),
+        **({"schedulingPriorityOverride": submission.priority} if submission.priority is not None else {}),
     }
 
 
@@ -329,6 +337,12 @@ def _about_queue(error: AwsError, submission: Submission) -> Exception:
         return SettingsError(
             f'{words} The electron has platform="{submission.platform}", and {submission.queue_option}='
             f'{submission.queue!r} is a queue of the other platform: set platform="{other}", or another queue.'
+        )
+    if "share" in words.lower() or "scheduling policy" in words.lower():
+        return SettingsError(
+            f"{words} A queue with a scheduling policy takes only jobs with a share identifier, and another queue only "
+            f"jobs without one: share_identifier is {submission.share or None!r}, and {submission.queue_option} is "
+            f"{submission.queue!r}."
         )
     if "ob queue" in words or "jobQueue" in words or "JobQueue" in words:
         return SettingsError(

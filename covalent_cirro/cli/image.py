@@ -238,8 +238,9 @@ def _show(built: Sequence[Built]) -> None:
     for each in built:
         versions = _versions(each.image.labels)
         platform = f"{each.image.architecture}, " if len(built) > 1 else ""
+        state = "is built" if each.changed else "is here already: nothing has changed"
         render.done(
-            f"{each.reference} {'is built' if each.changed else 'is here already: nothing has changed'} ({platform}Python "
+            f"{each.reference} {state} ({platform}Python "
             f"{versions['python']}, cloudpickle {versions['cloudpickle']}, runner {versions['runner']}, "
             f"{megabytes(each.image.size_bytes)} unpacked)"
         )

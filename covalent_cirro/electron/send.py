@@ -15,6 +15,7 @@ from typing import Any
 
 from covalent._shared_files import TaskCancelledError
 
+from covalent_cirro.aws import container_model
 from covalent_cirro.aws.batch import Submission, job_name, tag_value
 from covalent_cirro.aws.image_labels import FRESH_S
 from covalent_cirro.aws.sessions import access_of
@@ -107,6 +108,8 @@ async def send_job(
         begun = await _begun(engine, launch, settings, group, keep_handle) if launch.again else None
         if isinstance(begun, (AdoptedJob, ReusedResults)):
             return begun
+        if settings.job_properties:
+            await definition_body(engine, settings)  # before anything is stored: what cannot work costs nothing then
         plan = None
         if begun is None:
             plan = await files.enter_async_context(inputs.planned(engine, launch, settings, group, specs))
@@ -249,20 +252,41 @@ async def ensure_definition(engine: Engine, settings: Settings, allowed: Allowed
         ``name:revision``.
 
     Raises:
-        SettingsError: The job is for Fargate, and its queue is not.
+        SettingsError: See `definition_body`.
     """
+    body = await definition_body(engine, settings)
+    try:
+        return await engine.definitions.ensure(body, allowed)
+    except AccessDenied as error:
+        if not settings.job_properties.get("privileged"):
+            raise
+        raise AccessDenied(
+            f"{error} The policy SubmitterPolicy of a deployment refuses privileged containers, which are root on "
+            'their host (condition batch:Privileged): leave job_properties["privileged"] out, or have an administrator '
+            "give the server's user a policy that allows batch:RegisterJobDefinition without that condition.",
+            operation=error.operation,
+            code=error.code,
+        ) from error
+
+
+async def definition_body(engine: Engine, settings: Settings) -> dict[str, Any]:
+    """The body of RegisterJobDefinition for these settings.
+
+    Raises:
+        SettingsError: ``job_properties`` cannot work, or the job is for Fargate, and its queue is not.
+    """
+    container_model.require(settings.job_properties)
     job_role, execution_role = await asyncio.gather(
         engine.role_arn(settings.batch_job_role_name), engine.role_arn(settings.batch_execution_role_name)
     )
     public_ip = settings.on_fargate and await engine.fargate_queues.public_ip(settings.queue, settings.queue_option)
-    body = build_definition(
+    return build_definition(
         settings,
         region=engine.region,
         job_role_arn=job_role,
         execution_role_arn=execution_role,
         public_ip=public_ip,
     )
-    return await engine.definitions.ensure(body, allowed)
 
 
 async def submit(
@@ -306,7 +330,11 @@ async def submit(
                 attempts=settings.attempts,
                 timeout_s=settings.time_limit,
                 array_size=len(first.mapped.children) if first.mapped is not None else 1,
+                share=settings.share_identifier or "",
+                priority=settings.scheduling_priority,
+                propagate_tags=settings.propagate_tags,
                 tags={
+                    **settings.tags,
                     DISPATCH_TAG: tag_value(call.dispatch_id),
                     LATTICE_TAG: tag_value(group.lattice or "-"),
                     ELECTRON_TAG: tag_value(first.name or "-"),

@@ -46,7 +46,7 @@ TEXTS: dict[End, tuple[str, str]] = {
     ),
     End.DISK_FULL: (
         "{electron} found the disk of its host full{message_after}.",
-        "Deploy larger disks (cirro deploy --parameter DiskSizeGib=200; the default is 100), or write less.",
+        "{larger_disk}, or write less.",
     ),
     End.TIME_LIMIT: (
         "{electron} was stopped at its time limit of {time_limit} s{ran}.",

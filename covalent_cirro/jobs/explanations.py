@@ -179,6 +179,11 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
         "reached": f" (it had reached {peak / GIB:.2f} GB)" if peak else "",
         "next_memory": next_memory,
         "more_memory": _more_memory(memory_gb, peak, settings.memory_max, next_memory),
+        "larger_disk": (
+            'Set job_properties={"ephemeralStorage": {"sizeInGiB": 100}} on its executor (Fargate gives 20)'
+            if settings.on_fargate
+            else "Deploy larger disks (cirro deploy --parameter DiskSizeGib=200; the default is 100)"
+        ),
         "after_lost_hosts": _after_lost_hosts(detail, settings, attempts),
         "shared_memory": f"{settings.shared_memory_mib / MIB_PER_GB:g} GB",
         "next_shared_memory": f"{_half_gb_up(settings.shared_memory_mib / MIB_PER_GB * 2):g}",

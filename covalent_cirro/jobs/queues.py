@@ -47,8 +47,13 @@ class Environment(NamedTuple):
 
     @property
     def spot(self) -> bool:
-        """Whether its instances are Spot instances."""
-        return self.kind == "SPOT"
+        """Whether its capacity is Spot capacity, which AWS takes back."""
+        return self.kind in ("SPOT", "FARGATE_SPOT")
+
+    @property
+    def on_fargate(self) -> bool:
+        """Whether its jobs run on Fargate, each on a machine of its own."""
+        return self.kind in ("FARGATE", "FARGATE_SPOT")
 
     @property
     def has_instances(self) -> bool:

@@ -16,6 +16,7 @@ OWN_QUEUES = {
     "-cpu-on-demand": "Cpu",
     "-gpu": "Gpu",
     "-cpu": "Cpu",
+    "-fargate": "Fargate",
 }
 """Ends of the names of a deployment's queues, and beginnings of their parameters (``infra/compute.yaml``)."""
 
@@ -67,7 +68,8 @@ class Remedies:
         """The command that raises the maximum of the largest of the compute environments to ``vcpus``."""
         one = max(environments, key=lambda each: each.max_vcpus, default=None)
         if self._deployment is not None:
-            kind = "Spot" if one is not None and one.spot else "OnDemand"
+            on_demand = "" if one is not None and one.on_fargate else "OnDemand"
+            kind = "Spot" if one is not None and one.spot else on_demand
             command = self._deployment.cirro(f"deploy --parameter {self._parameter()}{kind}MaxVcpus={vcpus}")
         else:
             name = one.name if one is not None else "..."

@@ -215,6 +215,13 @@ class _Case:
         """A reason that AWS gave, with figures about the queue."""
         if why is Why.NO_CAPACITY:
             spot = all(each.spot for each in self.usable)
+            if self.usable and all(each.on_fargate for each in self.usable):
+                return (
+                    why,
+                    f"Fargate has no {'Spot ' if spot else ''}capacity now for {self.queue}",
+                    "Capacity may come back by itself"
+                    + (", or use Fargate on demand (FargateMaxVcpus)." if spot else "."),
+                )
             return (
                 why,
                 f"EC2 has no {'Spot ' if spot else ''}capacity now for the instance types behind {self.queue}",
@@ -340,6 +347,13 @@ class _Case:
         if waited_s < self.deadline_s and place == 0:
             return Why.SCALING_UP, f"it is the next one in {self.queue}, since {minutes(waited_s)}", ""
         most = sum(each.max_vcpus for each in able)
+        if able and all(each.on_fargate for each in able):
+            return (
+                Why.NO_INSTANCE,
+                f"Fargate gave no machine to {self.queue} for {minutes(waited_s)}, though it may have {most} vCPUs: "
+                "the account's quota of vCPUs on Fargate (6 in new accounts), jobs that run already, or no capacity",
+                self.remedies.doctor(),
+            )
         return (
             Why.NO_INSTANCE,
             f"EC2 gave no instance to {self.queue} for {minutes(waited_s)}, though it may have {most} vCPUs and has "

@@ -82,4 +82,16 @@ def _part_of_a_vcpu(settings: Settings) -> str | None:
     )
 
 
-_RULES: tuple[Callable[[Settings], str | None], ...] = (_shared_memory, _largest_memory, _fargate, _part_of_a_vcpu)
+def _priority(settings: Settings) -> str | None:
+    if settings.scheduling_priority is None or settings.share_identifier:
+        return None
+    return (
+        f"scheduling_priority={settings.scheduling_priority!r} has no effect without share_identifier: AWS Batch "
+        "orders by it the jobs of one share, in a queue with a scheduling policy. Set share_identifier too."
+    )
+
+
+_RULES: tuple[Callable[[Settings], str | None], ...] = (
+    *(_shared_memory, _largest_memory, _fargate, _part_of_a_vcpu),
+    _priority,
+)

@@ -33,6 +33,18 @@ MAX_NODES = 1_000
 MAX_PRIORITY = 9_999
 """Largest schedulingPriority (Batch API Reference, RegisterJobDefinition)."""
 
+MAX_TAGS = 46
+"""A job has 50 tags at most (Batch User Guide, Tag restrictions), and four are the executor's."""
+
+TAG_CHARS = (128, 256)
+"""Characters of a tag's key and of its value (Batch User Guide, Tag restrictions)."""
+
+OWN_TAGS = ("aws:", "covalent:", "cirro:")
+"""How tags begin that are AWS's or the executor's. By those of the executor, its jobs are found and may be ended."""
+
+MAX_CONSUMABLES = 5
+"""Consumable resources of a job definition (Batch User Guide, Specify the resources needed to run a job)."""
+
 MAX_NAME_PREFIX = 100
 """A job definition's name has 128 characters at most (RegisterJobDefinition); a dash and a digest follow the prefix."""
 
@@ -41,6 +53,9 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _DEFINITION_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _DISPATCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHARE = re.compile(r"[A-Za-z0-9]{1,255}")
+_TAG = re.compile(r"[\w +\-=._:/@]*")
+_CONSUMABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}|arn:[a-z-]+:batch:[^:]+:\d{12}:consumable-resource/[\w-]+")
+_SHARED_FILES = re.compile(r"fs-[0-9a-f]{8,40}/fsap-[0-9a-f]{8,40}")
 _URL = re.compile(r"https?://[^/\s]+/?\S*")
 
 
@@ -329,7 +344,9 @@ class Settings:
     tags: Mapping[str, str] = _option(
         default={},
         help="Tags of the job, besides those of the executor: such as the keys by which costs are shared out.",
-        valid="a mapping of keys to texts",
+        valid=f"a mapping of at most {MAX_TAGS} keys to texts: {TAG_CHARS[0]} and {TAG_CHARS[1]} letters, digits, "
+        f"spaces and + - = . _ : / @ at most; no key begins with {', '.join(OWN_TAGS)}",
+        accepts=lambda value: len(value) <= MAX_TAGS and all(_is_tag(key, text) for key, text in value.items()),
         stock=False,
     )
     propagate_tags: bool = _option(
@@ -356,8 +373,19 @@ class Settings:
         default={},
         help="Consumable resources, such as licences, that the job holds while it runs: how many of each, by name or "
         "ARN. The job waits until they are free.",
-        valid="a mapping of names to whole numbers from 1",
-        accepts=lambda value: all(count >= 1 for count in value.values()),
+        valid=f"a mapping of at most {MAX_CONSUMABLES} names or ARNs to whole numbers from 1",
+        accepts=lambda value: (
+            len(value) <= MAX_CONSUMABLES
+            and all(_CONSUMABLE.fullmatch(name) and count >= 1 for name, count in value.items())
+        ),
+        stock=False,
+    )
+    shared_files: str | None = _option(
+        default=None,
+        help="EFS file system and access point that jobs have at /shared. `cirro deploy --parameter SharedFiles=true` "
+        "makes one and sets it.",
+        valid='the ids of a file system and of its access point, "fs-.../fsap-..."',
+        accepts=lambda value: value == "" or _SHARED_FILES.fullmatch(value) is not None,
         stock=False,
     )
     num_nodes: int | None = _option(
@@ -488,6 +516,17 @@ class Settings:
     def attempts(self) -> int:
         """retryStrategy.attempts, from 1."""
         return max(1, self.retry_attempts)
+
+
+def _is_tag(key: str, value: str) -> bool:
+    most_key, most_value = TAG_CHARS
+    return (
+        0 < len(key) <= most_key
+        and len(value) <= most_value
+        and not key.lower().startswith(OWN_TAGS)
+        and _TAG.fullmatch(key) is not None
+        and _TAG.fullmatch(value) is not None
+    )
 
 
 _KINDS = {

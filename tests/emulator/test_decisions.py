@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,68 +10,14 @@ from hypothesis import strategies as st
 
 from covalent_cirro.deployment.template_functions import TemplateError
 from covalent_cirro.local.emulator.batch import lookup
-from covalent_cirro.local.emulator.batch.actions import Kill, Launch, Stop
-from covalent_cirro.local.emulator.batch.fleet import Fleet, expand
-from covalent_cirro.local.emulator.batch.model import (
-    Attempt,
-    ComputeEnvironment,
-    Host,
-    Job,
-    JobDefinition,
-    JobQueue,
-    Needs,
-    Timing,
-)
+from covalent_cirro.local.emulator.batch.actions import Kill, Stop
+from covalent_cirro.local.emulator.batch.fleet import expand
+from covalent_cirro.local.emulator.batch.model import Timing
 from covalent_cirro.local.emulator.batch.retries import matches
-from covalent_cirro.local.emulator.batch.scheduler import Scheduler
 from covalent_cirro.local.emulator.formation.template_checks import order
+from tests.emulator.simulation import Simulation
 
 _numbers = itertools.count()
-
-
-class Simulation:
-    """A scheduler, and what carries out its decisions, one step at a time."""
-
-    def __init__(
-        self, timing: Timing, max_vcpus: int = 4, types: tuple[str, ...] = ("m6i.large",), **more: Any
-    ) -> None:
-        self.now = 1000.0
-        self.fleet = Fleet("us-east-1", "1", boot_s=lambda: timing.scaled(timing.boot_s), **more)
-        resources = {"type": "EC2", "maxvCpus": max_vcpus, "minvCpus": 0, "instanceTypes": list(types)}
-        self.environment = ComputeEnvironment("ce", "arn:ce", "u", {"computeResources": resources})
-        self.fleet.environments["arn:ce"] = self.environment
-        self.queue = JobQueue("q", "arn:q", 1, ["arn:ce"], {})
-        self.scheduler = Scheduler(self.fleet, timing, self._attempt, queues={"arn:q": self.queue})
-
-    def _attempt(self, job: Job, host: Host, gpus: list[str]) -> Attempt:
-        return Attempt(len(job.attempts) + 1, f"task-{next(_numbers)}", "arn:task", host, gpus, None)
-
-    def job(self, vcpus: int = 2, **more: Any) -> Job:
-        """Submit one."""
-        definition = JobDefinition("d", 1, "arn:d", {"containerProperties": {}})
-        name = f"job-{next(_numbers)}"
-        job = Job(name, name, name, self.queue, definition, {}, self.now, needs=Needs(vcpus, 512, 0), **more)
-        self.scheduler.submit(job)
-        self.go()
-        return job
-
-    def go(self, seconds: float = 0.0) -> list[Any]:
-        """Let time pass; launched attempts start at once. Returns the actions."""
-        self.now += seconds
-        self.scheduler.advance(self.now)
-        actions, self.scheduler.actions = self.scheduler.actions, []
-        for action in actions:
-            if isinstance(action, Launch):
-                self.scheduler.started(action.job, action.attempt, self.now)
-        return actions
-
-    def end(self, job: Job, code: int) -> None:
-        """Its process exits."""
-        attempt = job.attempt
-        assert attempt is not None
-        attempt.exit_code, attempt.status_reason = code, "Essential container in task exited"
-        self.scheduler.stopped(job, attempt, self.now)
-        self.go()
 
 
 def test_a_job_waits_for_its_instance_to_boot() -> None:

@@ -63,7 +63,7 @@ def _needs(*pairs: tuple[str, str]) -> dict[str, Any]:
         ({"tags": {"aws:x": "v"}}, "not valid"),
         ({"tags": {"k": "v" * 257}}, "not valid"),
         ({"shareIdentifier": "a-b"}, "alphanumeric"),
-        ({"nodeOverrides": {"numNodes": 2}}, "not emulated"),
+        ({"eksPropertiesOverride": {"podProperties": {}}}, "not emulated"),
     ],
 )
 def test_submit_job_is_refused(change: dict[str, Any], text: str) -> None:
@@ -116,7 +116,7 @@ def test_overrides_of_more_than_8192_characters_fail_late(aws: Any) -> None:
     [
         ({"jobDefinitionName": "a b"}, "1 to 128 letters"),
         ({"jobDefinitionName": "x" * 129}, "1 to 128 letters"),
-        ({"type": "multinode"}, "containerProperties must be provided"),
+        ({"type": "multinode"}, "nodeProperties must be provided"),
         ({"ecsProperties": {"taskProperties": [{"containers": []}]}}, "not emulated"),
         (_container(image=""), "image"),
         (_container(resourceRequirements=[]), "must specify VCPU"),

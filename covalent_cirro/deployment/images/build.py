@@ -256,9 +256,8 @@ def ask(engine: DockerEngine, reference: str) -> Versions:
         shown = "\n    ".join(lines[-5:]) or "nothing"
         if "exec format error" in output.lower():
             raise ImageError(
-                "the image is for another processor than this machine's, and cannot be looked into here: install QEMU's "
-                "emulation first (`docker run --privileged --rm tonistiigi/binfmt --install all`), or build on such a "
-                "machine."
+                "the image is for another processor than this machine's, and cannot be looked into here. Install "
+                "QEMU first (`docker run --privileged --rm tonistiigi/binfmt --install all`), or build on one."
             ) from None
         raise ImageError(
             f"jobs cannot run in this image: `python -c ...`, which looks for the runner, ended with exit code {code} "

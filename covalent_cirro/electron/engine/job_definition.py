@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from covalent_cirro.contract.protocol import RUNNER_COMMAND
-from covalent_cirro.electron.engine import fargate
+from covalent_cirro.electron.engine import fargate, job_properties, shared_files
 from covalent_cirro.jobs.tags import MADE_BY
 from covalent_cirro.settings import Settings
 
@@ -33,19 +33,30 @@ def build_definition(
         job_role_arn: Role of the container.
         execution_role_arn: Role of the ECS agent; empty for none.
         public_ip: On Fargate, whether the job has a public address.
+
+    Raises:
+        SettingsError: ``job_properties`` cannot work.
     """
     container = container_properties(
         settings, region=region, job_role_arn=job_role_arn, execution_role_arn=execution_role_arn
     )
     if settings.on_fargate:
         container = fargate.properties(container, settings.architecture, public_ip=public_ip)
+    container = job_properties.merged(container, settings)
     body: dict[str, Any] = {
         "type": "container",
         "platformCapabilities": [settings.platform],
         "containerProperties": container,
-        "propagateTags": True,
+        "propagateTags": settings.propagate_tags,
         "tags": dict(MADE_BY),
     }
+    if settings.consumable_resources:
+        body["consumableResourceProperties"] = {
+            "consumableResourceList": [
+                {"consumableResource": name, "quantity": quantity}
+                for name, quantity in sorted(settings.consumable_resources.items())
+            ]
+        }
     return {"jobDefinitionName": f"{settings.batch_job_definition_name}-{digest(body)}", **body}
 
 
@@ -82,6 +93,8 @@ def container_properties(
     }
     if execution_role_arn:
         container["executionRoleArn"] = execution_role_arn
+    if settings.shared_files:
+        shared_files.mount(container, settings.shared_files)
     return container
 
 

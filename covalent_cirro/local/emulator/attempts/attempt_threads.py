@@ -23,7 +23,8 @@ from covalent_cirro.local.emulator.attempts.runtime import (
     StartFailed,
 )
 from covalent_cirro.local.emulator.batch.model import Attempt, Job
-from covalent_cirro.local.emulator.batch.scheduler import ESSENTIAL_EXITED, TIMED_OUT, Scheduler
+from covalent_cirro.local.emulator.batch.retries import TIMED_OUT
+from covalent_cirro.local.emulator.batch.scheduler import ESSENTIAL_EXITED, Scheduler
 from covalent_cirro.local.emulator.context import EmulatorContext
 from covalent_cirro.local.emulator.moto_internals import moto_iam
 
@@ -120,7 +121,7 @@ class AttemptThreads:
         delay = context.timing.scaled(context.timing.starting_s)
         if delay:
             time.sleep(delay)
-        fault = context.faults.take_job("image_pull", job.name)
+        fault = context.faults.take_job("image_pull", job.fault_name)
         if fault is not None:
             detail = fault.reason or (
                 f"Error response from daemon: manifest for {job.container['image']} not found: manifest unknown"
@@ -136,7 +137,7 @@ class AttemptThreads:
         instance_role = moto_iam.role_of_instances(context.account, profile) if profile else None
         context.tasks.add(tasks.Task(job, attempt, role, instance_role))
         stream = self._agent.open_log(job.container, attempt.log_stream, agent_role)
-        disk = context.faults.take_job("disk_full", job.name)
+        disk = context.faults.take_job("disk_full", job.fault_name)
         spec = AttemptSpec(
             task_id=attempt.task_id,
             image=job.container["image"],

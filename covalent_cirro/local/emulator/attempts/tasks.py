@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from covalent_cirro.local.emulator.batch.model import Attempt, Job, Json
+from covalent_cirro.local.emulator.batch.model import NODE_ADDRESS, Attempt, Job, Json
 
 DURATION_S = 6 * 3600
 """How long a task's credentials are valid. The ECS agent renews them before; here each new task gets new ones."""
@@ -156,7 +156,9 @@ def command(job: Job) -> list[str]:
 def environment(job: Job, attempt: Attempt, endpoint_url: str, region: str) -> dict[str, str]:
     """The variables that AWS Batch, ECS and the job's definition and overrides set.
 
-    Source: User Guide, Job environment variables; ECS Developer Guide, task IAM roles, task metadata, GPUs.
+    Source: User Guide, Job environment variables, Multi-node parallel jobs (there the id of a node is the job's with
+    ``#`` and its index: aws/aws-parallelcluster, generate_hostfile.sh); ECS Developer Guide, task IAM roles, task
+    metadata, GPUs.
     """
     variables = {entry["name"]: entry.get("value", "") for entry in job.container.get("environment", [])}
     variables.update(
@@ -173,6 +175,15 @@ def environment(job: Job, attempt: Attempt, endpoint_url: str, region: str) -> d
     )
     if job.array_index is not None:
         variables["AWS_BATCH_JOB_ARRAY_INDEX"] = str(job.array_index)
+    if job.node_index is not None and job.parent is not None:
+        main = job.parent.main_node
+        variables.update(
+            AWS_BATCH_JOB_NODE_INDEX=str(job.node_index),
+            AWS_BATCH_JOB_NUM_NODES=str(len(job.parent.nodes)),
+            AWS_BATCH_JOB_MAIN_NODE_INDEX=str(main.node_index),
+        )
+        if main is not job:
+            variables["AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS"] = NODE_ADDRESS
     if job.container.get("jobRoleArn"):
         variables["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"{endpoint_url}/_cirro/credentials/{attempt.endpoint_id}"
     if attempt.gpus:

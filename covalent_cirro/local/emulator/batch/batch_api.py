@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs
 
-from covalent_cirro.local.emulator.batch import job_operations, resource_operations, shapes
+from covalent_cirro.local.emulator.batch import consumable_operations, job_operations, resource_operations, shapes
 from covalent_cirro.local.emulator.batch.model import Json
 from covalent_cirro.local.emulator.batch.service import Batch
 from covalent_cirro.local.emulator.batch.validation import ServiceError
@@ -55,6 +55,12 @@ OPERATIONS: dict[str, Call] = {
     "DeleteSchedulingPolicy": _plain(resource_operations.delete_scheduling_policy),
     "DescribeSchedulingPolicies": _plain(resource_operations.describe_scheduling_policies),
     "ListSchedulingPolicies": _plain(resource_operations.list_scheduling_policies),
+    "CreateConsumableResource": _plain(consumable_operations.create),
+    "DescribeConsumableResource": _plain(consumable_operations.describe),
+    "UpdateConsumableResource": _plain(consumable_operations.update),
+    "DeleteConsumableResource": _plain(consumable_operations.delete),
+    "ListConsumableResources": _plain(consumable_operations.list_all),
+    "ListJobsByConsumableResource": _plain(consumable_operations.list_jobs),
     "TagResource": _plain(resource_operations.tag_resource),
     "UntagResource": _plain(resource_operations.untag_resource),
     "ListTagsForResource": _plain(resource_operations.list_tags_for_resource),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from covalent_cirro.local.emulator.batch.model import (
+    NODE_ADDRESS,
     STATES,
     Attempt,
     ComputeEnvironment,
@@ -20,6 +21,12 @@ from covalent_cirro.local.emulator.batch.model import (
 def present(**values: Any) -> Json:
     """The values that are not `None`."""
     return {key: value for key, value in values.items() if value is not None}
+
+
+def container_properties(given: Json) -> Json:
+    """The container of a definition: a list that was not given is empty."""
+    lists = ("command", "volumes", "environment", "mountPoints", "ulimits", "resourceRequirements", "secrets")
+    return {**{key: [] for key in lists}, **given}
 
 
 def attempt(of: Attempt) -> Json:
@@ -52,11 +59,25 @@ def array_properties(of: Job) -> Json | None:
     return None if of.array_index is None else {"index": of.array_index}
 
 
+def network_interfaces(of: Job) -> list[Json] | None:
+    """``networkInterfaces`` of a node, which has one of its own (API model, NetworkInterface), or `None`."""
+    return None if of.node_index is None else [{"privateIpv4Address": NODE_ADDRESS}]
+
+
+def node_summary(of: Job) -> Json | None:
+    """``nodeProperties`` of a node, or of its job, in ListJobs."""
+    if of.node_properties is not None:
+        return {"numNodes": of.node_properties["numNodes"]}
+    if of.node_index is None or of.parent is None:
+        return None
+    return {"isMainNode": of.is_main_node, "numNodes": len(of.parent.nodes), "nodeIndex": of.node_index}
+
+
 def job(of: Job) -> Json:
     """One entry of DescribeJobs."""
-    container = {**of.container}
+    container = None if of.nodes else {**of.container}
     last = of.last_attempt
-    if last is not None:
+    if last is not None and container is not None:
         container.update(
             present(
                 exitCode=last.exit_code,
@@ -64,6 +85,8 @@ def job(of: Job) -> Json:
                 taskArn=last.task_arn,
                 containerInstanceArn=None if last.host.single_use else last.host.arn,
                 logStreamName=last.log_stream if last.started_at is not None else None,
+                instanceType=None if of.node_index is None else last.host.instance_type,
+                networkInterfaces=network_interfaces(of),
             )
         )
     return present(
@@ -85,10 +108,13 @@ def job(of: Job) -> Json:
         parameters=of.parameters,
         container=container,
         arrayProperties=array_properties(of),
+        nodeProperties=of.node_properties,
+        nodeDetails=None if of.node_index is None else {"nodeIndex": of.node_index, "isMainNode": of.is_main_node},
         timeout=None if of.timeout_s is None else {"attemptDurationSeconds": of.timeout_s},
         tags=of.tags,
         propagateTags=of.propagate_tags,
         platformCapabilities=of.definition.body.get("platformCapabilities", ["EC2"]),
+        consumableResourceProperties=of.definition.body.get("consumableResourceProperties"),
         eksAttempts=[],
         isCancelled=of.cancelled,
         isTerminated=of.terminated,
@@ -109,6 +135,7 @@ def job_summary(of: Job) -> Json:
         stoppedAt=epoch_ms(of.stopped_at),
         container=None if last is None else present(exitCode=last.exit_code, reason=last.reason),
         arrayProperties=array_properties(of),
+        nodeProperties=node_summary(of),
         jobDefinition=of.definition.arn,
         shareIdentifier=of.share,
         isCancelled=True if of.cancelled else None,

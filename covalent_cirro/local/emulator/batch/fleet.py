@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from covalent_cirro.jobs.machines import usable_memory_mib
+from covalent_cirro.local.emulator.batch.consumables import ConsumableResource
 from covalent_cirro.local.emulator.batch.model import ComputeEnvironment, Host, Job, JobQueue, Needs, SchedulingPolicy
 from covalent_cirro.local.emulator.moto_internals import moto_ec2
 
@@ -102,6 +103,7 @@ class Fleet:
             notice.
         environments: By ARN.
         policies: Scheduling policies by ARN.
+        consumables: Consumable resources by ARN.
         hosts: By instance id.
     """
 
@@ -113,27 +115,32 @@ class Fleet:
     drains: Callable[[ComputeEnvironment], bool] = lambda environment: False
     environments: dict[str, ComputeEnvironment] = field(default_factory=dict)
     policies: dict[str, SchedulingPolicy] = field(default_factory=dict)
+    consumables: dict[str, ConsumableResource] = field(default_factory=dict)
     hosts: dict[str, Host] = field(default_factory=dict)
 
-    def place(self, job: Job, queue: JobQueue, now: float) -> tuple[Host | None, str | None]:
-        """A host for the job, which may still boot; or why there is none, with `None` if the job only has to wait."""
-        needs = job.needs
+    def place(self, job: Job, queue: JobQueue, now: float) -> tuple[list[Host], str | None]:
+        """A host for the job, or one for each of its nodes, which may still boot; or none, and why.
+
+        The reason is `None` if the job only has to wait.
+        """
         environments = [self.environments[arn] for arn in queue.order if arn in self.environments]
         usable = [environment for environment in environments if environment.usable]
         if not usable:
             invalid = all(environment.status == "INVALID" for environment in environments)
-            return None, ALL_INVALID if invalid else None
-        for environment in usable:  # existing hosts first, then new ones
-            host = self._existing(environment, needs, now)
-            if host is not None:
-                return host, None
+            return [], ALL_INVALID if invalid else None
+        if not job.nodes:
+            for environment in usable:  # existing hosts first, then new ones
+                host = self._existing(environment, job.needs, now)
+                if host is not None:
+                    return [host], None
         reasons = []
         for environment in usable:
-            host, reason = self._grow(environment, job, now)
-            if host is not None:
-                return host, None
+            grow = self._place_nodes if job.nodes else self._grow
+            hosts, reason = grow(environment, job, now)
+            if hosts:
+                return hosts, None
             reasons.append(reason)
-        return None, None if None in reasons else reasons[0]
+        return [], None if None in reasons else reasons[0]
 
     def settle(self, now: float, idle_s: float) -> float:
         """Terminate idle hosts, keep ``minvCpus`` running; returns the time at which this has to be called again."""
@@ -201,12 +208,43 @@ class Fleet:
             default=None,
         )
 
-    def _grow(self, environment: ComputeEnvironment, job: Job, now: float) -> tuple[Host | None, str | None]:
+    def _place_nodes(self, environment: ComputeEnvironment, job: Job, now: float) -> tuple[list[Host], str | None]:
+        """A host of its own for each node, all of one type and all at once; or none.
+
+        AWS does not support such jobs on Spot and Fargate (User Guide, Compute environment considerations for MNP).
+        What becomes of one in a queue that has nothing else is not said; here it stays RUNNABLE, as one that fits
+        nowhere.
+        """
+        kinds = _kinds_for_nodes(environment, job)
+        if not kinds:
+            return [], NO_TYPE_FITS
+        count, hosts = len(job.nodes), self.of(environment)
+        empty = [
+            [host for host in hosts if host.instance_type == kind.name and host.takes_jobs and not host.jobs]
+            for kind in kinds
+        ]
+        enough = next((each for each in empty if len(each) >= count), None)
+        if enough is not None:
+            return sorted(enough, key=lambda host: host.ready_at)[:count], None
+        kind, more = kinds[0], count - len(empty[0])
+        # As for one job: AWS may exceed maxvCpus by one instance, and so does this.
+        if (count - 1) * kind.vcpus >= environment.max_vcpus:
+            return [], MAX_VCPUS_TOO_SMALL
+        if sum(host.vcpus for host in hosts) + (more - 1) * kind.vcpus >= environment.max_vcpus:
+            return [], None
+        used = sum(host.vcpus for host in self.hosts.values())
+        if self.quota_vcpus is not None and used + more * kind.vcpus > self.quota_vcpus:
+            return [], None
+        if self.no_capacity(environment, job):
+            return [], NO_CAPACITY.format(kind.name)
+        return [*empty[0], *(self._boot(environment, kind, now) for _ in range(more))], None
+
+    def _grow(self, environment: ComputeEnvironment, job: Job, now: float) -> tuple[list[Host], str | None]:
         needs = job.needs
         have = sum(host.vcpus for host in self.of(environment))
         if environment.fargate:
             if needs.gpus:
-                return None, NO_TYPE_FITS
+                return [], NO_TYPE_FITS
             kind = InstanceType("fargate", 0, needs.memory_mib, 0, "x86_64", metal=False)
         else:
             types = [
@@ -215,20 +253,20 @@ class Fleet:
                 if kind.vcpus >= needs.vcpus and kind.memory_mib >= needs.memory_mib and kind.gpus >= needs.gpus
             ]
             if not types:
-                return None, NO_TYPE_FITS
+                return [], NO_TYPE_FITS
             kind = types[0]
         if needs.vcpus > environment.max_vcpus:
-            return None, MAX_VCPUS_TOO_SMALL
+            return [], MAX_VCPUS_TOO_SMALL
         if have + needs.vcpus > environment.max_vcpus:
-            return None, None  # AWS may exceed maxvCpus by one instance, and so does this
+            return [], None  # AWS may exceed maxvCpus by one instance, and so does this
         size = needs.vcpus if environment.fargate else kind.vcpus
         if self.quota_vcpus is not None:
             used = sum(host.vcpus for host in self.hosts.values())
             if used and used + size > self.quota_vcpus:
-                return None, None
+                return [], None
         if self.no_capacity(environment, job):
-            return None, NO_CAPACITY.format(kind.name)
-        return self._boot(environment, kind, now, needs if environment.fargate else None), None
+            return [], NO_CAPACITY.format(kind.name)
+        return [self._boot(environment, kind, now, needs if environment.fargate else None)], None
 
     def _boot(
         self, environment: ComputeEnvironment, kind: InstanceType, now: float, exactly: Needs | None = None
@@ -248,3 +286,19 @@ class Fleet:
         )
         self.hosts[host.instance_id] = host
         return host
+
+
+def _kinds_for_nodes(environment: ComputeEnvironment, job: Job) -> list[InstanceType]:
+    """The types of a compute environment that each node of a job fits on; smallest first."""
+    if environment.resources["type"] != "EC2" or job.node_properties is None:
+        return []
+    named = {name for each in job.node_properties["nodeRangeProperties"] for name in each.get("instanceTypes") or ()}
+    needs = [node.needs for node in job.nodes]
+    return [
+        kind
+        for kind in expand(tuple(environment.resources["instanceTypes"]))
+        if kind.vcpus >= max(each.vcpus for each in needs)
+        and kind.memory_mib >= max(each.memory_mib for each in needs)
+        and kind.gpus >= max(each.gpus for each in needs)
+        and named <= {kind.name}
+    ]

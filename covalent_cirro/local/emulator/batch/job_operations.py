@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from covalent_cirro.local.emulator.batch import describe, lookup, validation
+from covalent_cirro.local.emulator.batch import consumable_operations, describe, lookup, node_properties, validation
 from covalent_cirro.local.emulator.batch.describe import present
 from covalent_cirro.local.emulator.batch.model import STATES, Job, JobDefinition, JobQueue, Json, needs_of
 from covalent_cirro.local.emulator.batch.service import Batch, new_id
@@ -28,10 +28,12 @@ def submit_job(batch: Batch, request: Json, size: int) -> Json:
             raise ServiceError(f"JobQueue {queue.name} is {queue.state} and {queue.status}: it does not accept jobs")
         definition = lookup.definition(batch, request["jobDefinition"])
         _check_share(queue, request)
-        overrides = request.get("containerOverrides") or {}
-        container = overridden(definition.container, overrides)
-        platforms = definition.body.get("platformCapabilities") or ["EC2"]
-        validation.resources(container, fargate=platforms[0] == "FARGATE")
+        nodes, overrides = _node_properties(definition, request), request.get("containerOverrides") or {}
+        container: Json = {}
+        if nodes is None:
+            container = overridden(definition.container, overrides)
+            platforms = definition.body.get("platformCapabilities") or ["EC2"]
+            validation.resources(container, fargate=platforms[0] == "FARGATE")
         job_id = new_id()
         array_size = (request.get("arrayProperties") or {}).get("size")
         _check_dependencies(batch, request.get("dependsOn") or [], array_size)
@@ -54,11 +56,38 @@ def submit_job(batch: Batch, request: Json, size: int) -> Json:
             depends_on=list(request.get("dependsOn") or []),
             share=request.get("shareIdentifier"),
             scheduling_priority=request.get("schedulingPriorityOverride", definition.body.get("schedulingPriority")),
-            overrides_size=validation.overrides_size(overrides),
+            overrides_size=max(map(validation.overrides_size, _all_overrides(request))),
             needs=needs_of(container),
+            node_properties=nodes,
+            consumables=consumable_operations.total(
+                batch,
+                request.get("consumableResourcePropertiesOverride")
+                or definition.body.get("consumableResourceProperties"),
+                *(each.get("consumableResourceProperties") for each in node_properties.groups(nodes)),
+            ),
         )
-        batch.submit(job, array_size)
+        batch.submit(job, array_size, [each["container"] for each in node_properties.groups(nodes)])
     return {"jobArn": job.arn, "jobName": job.name, "jobId": job.id}
+
+
+def _node_properties(definition: JobDefinition, request: Json) -> Json | None:
+    """The ``nodeProperties`` of a job; `None` for one with a single node. What AWS says of a mixture is not known."""
+    given = definition.node_properties
+    if given is None:
+        if request.get("nodeOverrides"):
+            raise ServiceError("Node overrides should not be set for jobs that are not multi-node parallel jobs.")
+        return None
+    if request.get("containerOverrides"):
+        raise ServiceError("Container overrides should not be set for multi-node parallel jobs: use nodeOverrides.")
+    if request.get("arrayProperties"):
+        raise ServiceError("Array properties should not be set for multi-node parallel jobs.")
+    return node_properties.with_overrides(given, request.get("nodeOverrides") or {}, overridden)
+
+
+def _all_overrides(request: Json) -> list[Json]:
+    """The container overrides of a request: of the job, and of its ranges of nodes."""
+    of_nodes = (request.get("nodeOverrides") or {}).get("nodePropertyOverrides") or []
+    return [request.get("containerOverrides") or {}, *(each.get("containerOverrides") or {} for each in of_nodes)]
 
 
 def overridden(container: Json, overrides: Json) -> Json:
@@ -120,7 +149,10 @@ def _job_id(id_or_arn: str) -> str:
 
 
 def list_jobs(batch: Batch, request: Json) -> Json:
-    """ListJobs: of a queue or of an array, newest first; RUNNING only, unless another state or a filter is given."""
+    """ListJobs: of a queue, newest first, of an array, or of a job with nodes.
+
+    RUNNING only, unless another state or a filter is given.
+    """
     given = [key for key in ("jobQueue", "arrayJobId", "multiNodeJobId") if request.get(key)]
     if len(given) != 1:
         raise ServiceError("Exactly one of jobQueue, arrayJobId and multiNodeJobId must be given")
@@ -136,8 +168,9 @@ def list_jobs(batch: Batch, request: Json) -> Json:
             jobs = [job for job in batch.scheduler.jobs.values() if job.queue is queue and job.parent is None]
             jobs.reverse()
         else:
-            parent = batch.scheduler.jobs.get(request.get("arrayJobId", ""))
-            jobs, filters = ([] if parent is None else parent.children), []
+            parent = batch.scheduler.jobs.get(request[given[0]])
+            of_parent = {"arrayJobId": "children", "multiNodeJobId": "nodes"}[given[0]]
+            jobs, filters = getattr(parent, of_parent, []), []
         jobs = [job for job in jobs if batch.shown(job.id) is not None]
         if filters:
             keep, any_status = _filter(filters[0])
@@ -187,9 +220,16 @@ def cancel_job(batch: Batch, request: Json) -> Json:
     validation.reason(request["reason"])
     with batch.lock:
         job = batch.scheduler.jobs.get(_job_id(request["jobId"]))
+        _refuse_node(job)
         if job is not None:
             batch.cancel(job, request["reason"])
     return {}
+
+
+def _refuse_node(job: Job | None) -> None:
+    """Refuse to stop one node alone: AWS does not document what it does then, so nothing may rely on it."""
+    if job is not None and job.node_index is not None:
+        raise ServiceError(f"Job {job.id} is a node of a multi-node parallel job: cancel or terminate the job")
 
 
 def terminate_job(batch: Batch, request: Json) -> Json:
@@ -197,6 +237,7 @@ def terminate_job(batch: Batch, request: Json) -> Json:
     validation.reason(request["reason"])
     with batch.lock:
         job = batch.scheduler.jobs.get(_job_id(request["jobId"]))
+        _refuse_node(job)
         if job is not None:
             batch.terminate(job, request["reason"])
     return {}
@@ -225,8 +266,12 @@ def _bulk(batch: Batch, request: Json, one: Callable[[Batch, Json], Json]) -> Js
             code = fault.code or "ThrottlingException"
             errors.append({"job": job_id, "code": code, "message": fault.reason or "Rate exceeded"})
             continue
-        one(batch, {"jobId": job_id, "reason": request["reason"]})
-        successful.append(job_id)
+        try:
+            one(batch, {"jobId": job_id, "reason": request["reason"]})
+        except ServiceError as refused:
+            errors.append({"job": job_id, "code": refused.code, "message": refused.text})
+        else:
+            successful.append(job_id)
     return {"successful": successful, "errors": errors}
 
 

@@ -7,7 +7,8 @@ import binascii
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from covalent_cirro.local.emulator.batch.model import ComputeEnvironment, JobDefinition, JobQueue, SchedulingPolicy
+from covalent_cirro.local.emulator.batch.consumables import ConsumableResource
+from covalent_cirro.local.emulator.batch.model import ComputeEnvironment, Job, JobDefinition, JobQueue, SchedulingPolicy
 from covalent_cirro.local.emulator.batch.service import Batch
 from covalent_cirro.local.emulator.batch.validation import ServiceError
 
@@ -49,6 +50,18 @@ def policy(batch: Batch, arn: str) -> SchedulingPolicy:
     return batch.fleet.policies[arn]
 
 
+def consumable(batch: Batch, name: str) -> ConsumableResource:
+    """A consumable resource by name or ARN.
+
+    Raises:
+        ServiceError: There is none.
+    """
+    arn = name if name.startswith("arn:") else batch.arn("consumable-resource", name)
+    if arn not in batch.fleet.consumables:
+        raise ServiceError(f"ConsumableResource {name} does not exist")
+    return batch.fleet.consumables[arn]
+
+
 def revisions(batch: Batch, name: str) -> tuple[list[JobDefinition], int | None]:
     """All revisions of a definition given as name, ``name:revision`` or ARN with or without one, and that revision."""
     short = name.split("job-definition/", 1)[1] if name.startswith("arn:") and "/" in name else name
@@ -71,6 +84,20 @@ def definition(batch: Batch, name: str) -> JobDefinition:
     if not active:
         raise ServiceError(f"JobDefinition {name} is INACTIVE: a job can only be submitted with an ACTIVE one")
     return active[-1]
+
+
+def not_done(batch: Batch, queue: JobQueue) -> list[Job]:
+    """Jobs of a queue that are not terminal, parents included."""
+    return [job for job in batch.scheduler.jobs.values() if job.queue is queue and not job.terminal]
+
+
+def counts(batch: Batch) -> dict[str, int]:
+    """Jobs by state; children of arrays are counted, but not their parents, nor nodes."""
+    counts: dict[str, int] = {}
+    for job in list(batch.scheduler.jobs.values()):
+        if not job.children and job.node_index is None:
+            counts[job.status] = counts.get(job.status, 0) + 1
+    return counts
 
 
 def page(

@@ -25,6 +25,9 @@ STATES = (SUBMITTED, PENDING, RUNNABLE, STARTING, RUNNING, SUCCEEDED, FAILED)
 TERMINAL = frozenset((SUCCEEDED, FAILED))
 ACTIVE = frozenset((STARTING, RUNNING))
 
+NODE_ADDRESS = "127.0.0.1"
+"""The address of every node: processes, and containers with the host's network, are on this machine."""
+
 Json = dict[str, Any]
 
 
@@ -96,9 +99,14 @@ class JobDefinition:
 
     @property
     def container(self) -> Json:
-        """Its ``containerProperties``."""
+        """Its ``containerProperties``; a multi-node parallel one has none."""
         container: Json = self.body["containerProperties"]
         return container
+
+    @property
+    def node_properties(self) -> Json | None:
+        """Its ``nodeProperties``; `None` where jobs have one node."""
+        return self.body.get("nodeProperties")
 
 
 @dataclass
@@ -179,6 +187,7 @@ class Host:
         gpu_ids: All its GPUs.
         free_gpus: Those that no job holds.
         single_use: It stands for a Fargate task: it is made for one job.
+        exclusive: It has a node of a multi-node parallel job, beside which nothing else is placed.
         outdated: An update of its compute environment replaces it: it takes no more jobs.
         drains: Its ECS agent takes no more jobs after a Spot interruption notice.
         interrupted_at: Epoch seconds in its Spot interruption notice, at which EC2 terminates it; `None` without one.
@@ -193,6 +202,7 @@ class Host:
     gpu_ids: list[str]
     ready_at: float
     single_use: bool = False
+    exclusive: bool = False
     outdated: bool = False
     drains: bool = False
     interrupted_at: float | None = None
@@ -209,7 +219,7 @@ class Host:
     @property
     def takes_jobs(self) -> bool:
         """Whether more jobs may be placed on it."""
-        return not (self.single_use or self.draining or self.outdated)
+        return not (self.single_use or self.exclusive or self.draining or self.outdated)
 
     @property
     def draining(self) -> bool:
@@ -232,6 +242,7 @@ class Host:
         self.used_memory_mib += needs.memory_mib
         gpus, self.free_gpus = self.free_gpus[: needs.gpus], self.free_gpus[needs.gpus :]
         self.jobs[job.id] = job
+        self.exclusive = job.node_index is not None
         self.idle_since = None
         return gpus
 
@@ -243,6 +254,7 @@ class Host:
         self.used_memory_mib -= job.needs.memory_mib
         self.free_gpus = sorted(self.free_gpus + gpus)
         if not self.jobs:
+            self.exclusive = False
             self.idle_since = now
 
 
@@ -253,7 +265,8 @@ class Attempt:
     Attributes:
         task_id: 32 hex digits, the ECS task's id; new for each attempt, and part of the name of its log stream.
         endpoint_id: Secret part of the URLs of the task's credentials and metadata; only the task gets it.
-        stopping: Why it is being stopped (``timeout`` or ``terminate``); `None` while it is not.
+        stopping: Why it is being stopped: ``timeout``, ``terminate``, or ``main node`` once that of its job has ended;
+            `None` while it is not.
         lost: Its host was terminated: it has no exit code.
     """
 
@@ -275,7 +288,14 @@ class Attempt:
 
 @dataclass
 class Job:
-    """A job, an array's parent, or an array's child. Times are epoch seconds."""
+    """A job, an array's parent or child, a multi-node parallel job or a node of one. Times are epoch seconds.
+
+    Attributes:
+        parent: Of an array's child its array, of a node its job.
+        nodes: Of a multi-node parallel job, by index. The job waits in the queue and has state and reason; its nodes
+            have hosts. Its attempts are those of its main node.
+        node_properties: ``nodeProperties`` of a multi-node parallel job, with its overrides.
+    """
 
     id: str
     arn: str
@@ -296,6 +316,9 @@ class Job:
     array_index: int | None = None
     parent: Job | None = None
     children: list[Job] = field(default_factory=list)
+    node_index: int | None = None
+    nodes: list[Job] = field(default_factory=list)
+    node_properties: Json | None = None
     summary: Counter[str] = field(default_factory=Counter)
     summary_at: float | None = None
     status: str = SUBMITTED
@@ -310,6 +333,10 @@ class Job:
     stop_reason: str | None = None
     overrides_size: int = 0
     waits_for: set[str] = field(default_factory=set)
+    consumables: dict[str, int] = field(default_factory=dict)
+    """Quantities of consumable resources that it needs, by their ARNs."""
+    holds: bool = False
+    """Whether it holds them."""
     needs: Needs = field(default_factory=lambda: Needs(1, 0, 0))
     place: tuple[Host, list[str]] | None = None
     """Host and GPUs that are kept for it while the host boots."""
@@ -318,6 +345,27 @@ class Job:
     def terminal(self) -> bool:
         """SUCCEEDED or FAILED."""
         return self.status in TERMINAL
+
+    @property
+    def placed(self) -> list[Job]:
+        """What gets a host of its own: its nodes, or itself."""
+        return self.nodes or [self]
+
+    @property
+    def main_node(self) -> Job:
+        """The main node of a multi-node parallel job."""
+        assert self.node_properties is not None
+        return self.nodes[self.node_properties["mainNode"]]
+
+    @property
+    def is_main_node(self) -> bool:
+        """Whether it is the main node of its job."""
+        return self.node_index is not None and self.parent is not None and self.parent.main_node is self
+
+    @property
+    def fault_name(self) -> str:
+        """The name by which faults find it: that of the job, and for a node ``#`` and its index."""
+        return self.name if self.node_index is None else f"{self.name}#{self.node_index}"
 
     @property
     def last_attempt(self) -> Attempt | None:

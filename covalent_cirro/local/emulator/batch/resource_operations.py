@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from covalent_cirro.local.emulator.batch import describe, lookup, validation
+from covalent_cirro.local.emulator.batch import consumable_operations, describe, lookup, node_properties, validation
 from covalent_cirro.local.emulator.batch.describe import present
 from covalent_cirro.local.emulator.batch.model import (
     ComputeEnvironment,
@@ -37,12 +37,20 @@ Item = TypeVar("Item")
 def register_job_definition(batch: Batch, request: Json, size: int) -> Json:
     """RegisterJobDefinition: the number of revisions of that name, plus 1."""
     validation.register_job_definition(request, size)
-    lists = ("command", "volumes", "environment", "mountPoints", "ulimits", "resourceRequirements", "secrets")
-    container = {**{key: [] for key in lists}, **request["containerProperties"]}
-    body = {key: value for key, value in request.items() if key not in ("tags", "containerProperties")}
-    body = {"parameters": {}, "platformCapabilities": ["EC2"], **body, "containerProperties": container}
+    body = {"parameters": {}, "platformCapabilities": ["EC2"], **request}
+    body.pop("tags", None)
+    if request["type"] == "container":
+        body["containerProperties"] = describe.container_properties(request["containerProperties"])
+    else:
+        node_properties.check(request["nodeProperties"])
+        ranges = [
+            {**each, "container": describe.container_properties(each["container"])}
+            for each in request["nodeProperties"]["nodeRangeProperties"]
+        ]
+        body["nodeProperties"] = {**request["nodeProperties"], "nodeRangeProperties": ranges}
     name = request["jobDefinitionName"]
     with batch.lock:
+        consumable_operations.properties(batch, request.get("consumableResourceProperties"))
         revisions = batch.definitions.setdefault(name, [])
         revision = len(revisions) + 1
         definition = JobDefinition(
@@ -249,7 +257,7 @@ def delete_job_queue(batch: Batch, request: Json) -> Json:
         queue = lookup.queue(batch, request["jobQueue"])
         if queue.state != "DISABLED":
             raise ServiceError("Cannot delete, state must be DISABLED")
-        for job in batch.scheduler.not_done(queue):
+        for job in lookup.not_done(batch, queue):
             if job.parent is None:
                 batch.scheduler.terminate(job, f"JobQueue {queue.name} was deleted", batch.now())
         batch.advance()
@@ -363,6 +371,7 @@ def _tags(batch: Batch, arn: str) -> dict[str, str]:
         batch.scheduler.queues.get(arn),
         batch.fleet.environments.get(arn),
         batch.fleet.policies.get(arn),
+        batch.fleet.consumables.get(arn),
         next((each for many in batch.definitions.values() for each in many if each.arn == arn), None),
     ):
         if found is not None:

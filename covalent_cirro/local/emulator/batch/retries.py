@@ -1,11 +1,27 @@
-"""Whether a failed attempt is followed by another one: AWS Batch's retry strategies. Pure.
+"""What the end of an attempt means for its job: AWS Batch's retry strategies. Pure.
 
-Only the end of the attempt and the strategy decide. It must not know states, hosts or time.
+Only the end of the attempt, a stop of the job and its strategy decide. It must not know hosts or time.
 """
 
 from __future__ import annotations
 
-from covalent_cirro.local.emulator.batch.model import Attempt, Json
+from covalent_cirro.local.emulator.batch.model import FAILED, RUNNABLE, SUCCEEDED, Attempt, Job, Json
+
+TIMED_OUT = "Job attempt duration exceeded timeout"
+
+
+def outcome(job: Job, attempt: Attempt) -> tuple[str, str | None]:
+    """The state of a job after an attempt, RUNNABLE where another one follows, and the reason.
+
+    The job has several nodes where ``attempt`` is that of its main node; it may have been terminated after that ended.
+    """
+    if attempt.stopping == "terminate" or (job.nodes and job.stop_reason is not None):
+        return FAILED, job.stop_reason
+    if attempt.stopping == "timeout":
+        return FAILED, TIMED_OUT
+    if attempt.exit_code == 0:
+        return SUCCEEDED, attempt.status_reason
+    return RUNNABLE if wants_retry(job.retry, attempt) else FAILED, attempt.status_reason
 
 
 def matches(pattern: str, value: str | None) -> bool:

@@ -6,10 +6,10 @@ caller carries out after the method has returned.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from covalent_cirro.local.emulator.batch import fair_shares
+from covalent_cirro.local.emulator.batch import consumables, dependencies, fair_shares, multi_node, retries
 from covalent_cirro.local.emulator.batch.actions import Action, Changed, Kill, Launch, Stop
 from covalent_cirro.local.emulator.batch.fleet import Fleet
 from covalent_cirro.local.emulator.batch.model import (
@@ -27,11 +27,9 @@ from covalent_cirro.local.emulator.batch.model import (
     JobQueue,
     Timing,
 )
-from covalent_cirro.local.emulator.batch.retries import wants_retry
 
 ESSENTIAL_EXITED = "Essential container in task exited"
 """``statusReason`` of an attempt whose container exited (ECS Developer Guide, stopped task errors)."""
-TIMED_OUT = "Job attempt duration exceeded timeout"
 DEPENDENCY_FAILED = "Dependent Job failed"
 CHILD_FAILED = "Array Child Job failed"
 OVERRIDES_LIMIT = 8192
@@ -53,7 +51,7 @@ class Scheduler:
         new_attempt: Makes an attempt of a job on a host, with ids and the log stream's name.
         stuck: The reason why a fault keeps a job RUNNABLE; `None`: no fault does.
         queues: By ARN.
-        jobs: By id, children included.
+        jobs: By id, children and nodes included.
         actions: What has to be carried out, oldest first.
         next_due: When `advance` must be called again if nothing else happens.
     """
@@ -76,11 +74,10 @@ class Scheduler:
     # --- what happens to jobs ---------------------------------------------------------------------------------------
 
     def submit(self, job: Job) -> None:
-        """Take a job, with its children if it is an array's parent."""
-        self.jobs[job.id] = job
-        for child in job.children:
-            self.jobs[child.id] = child
-            job.summary[child.status] += 1
+        """Take a job, with its children if it is an array's parent, with its nodes if it has several."""
+        for each in (job, *job.children, *job.nodes):
+            self.jobs[each.id] = each
+        job.summary.update(child.status for child in job.children)
         self._fresh.append(job)
 
     def started(self, job: Job, attempt: Attempt, now: float) -> None:
@@ -89,7 +86,9 @@ class Scheduler:
             return
         attempt.started_at = now
         job.started_at = now
-        self._set(job, RUNNING, now)
+        self.set_status(job, RUNNING, now)
+        if job.is_main_node:
+            multi_node.main_node_started(self, job, now)
 
     def stopped(self, job: Job, attempt: Attempt, now: float) -> None:
         """The attempt ended; it has its exit code and reasons already."""
@@ -102,19 +101,21 @@ class Scheduler:
         job.attempt = None
         job.attempts.append(attempt)
         self._active.pop(job.id, None)
-        if attempt.stopping == "terminate":
-            self._end(job, FAILED, job.stop_reason, now)
-        elif attempt.stopping == "timeout":
-            self._end(job, FAILED, TIMED_OUT, now)
-        elif attempt.exit_code == 0:
-            self._end(job, SUCCEEDED, attempt.status_reason, now)
-        elif wants_retry(job.retry, attempt):
-            job.status_reason = attempt.status_reason
+        if job.node_index is None:
+            self.decide(job, attempt, now)
+        else:
+            multi_node.node_stopped(self, job, attempt, now)
+
+    def decide(self, job: Job, attempt: Attempt, now: float) -> None:
+        """What the end of an attempt means for the job: its end, or another attempt."""
+        status, reason = retries.outcome(job, attempt)
+        if status == RUNNABLE:
+            job.status_reason = reason
             job.runnable_at = now
             job.queue.runnable.insert(0, job)
-            self._set(job, RUNNABLE, now)
+            self.set_status(job, RUNNABLE, now)
         else:
-            self._end(job, FAILED, attempt.status_reason, now)
+            self.end(job, status, reason, now)
 
     def cancel(self, job: Job, reason: str, now: float) -> None:
         """CancelJob: jobs that are not STARTING yet end; others go on."""
@@ -128,14 +129,19 @@ class Scheduler:
         """Terminate an instance, with the attempts on it."""
         for job in list(host.jobs.values()):
             attempt = job.attempt
-            if job.place is not None:
-                job.place = None
-                del self._booked[job.id]
+            booked = job if job.node_index is None else job.parent
+            reason = f"Host EC2 (instance {host.instance_id}) terminated."
+            if booked is not None and booked.id in self._booked:
+                self._unbook(booked, now)
+                if not booked.attempts:
+                    consumables.give_back(booked, self.fleet.consumables, used=False)
+            elif job.place is not None:
+                multi_node.end_unstarted(self, job, reason, now)
             elif attempt is not None and attempt.host is host:
                 attempt.lost = True
                 attempt.exit_code = None
                 attempt.reason = None
-                attempt.status_reason = f"Host EC2 (instance {host.instance_id}) terminated."
+                attempt.status_reason = reason
                 self.actions.append(Kill(job, attempt))
                 self.stopped(job, attempt, now)
         self.fleet.release(host)
@@ -163,8 +169,7 @@ class Scheduler:
                 continue
             at = attempt.started_at + self.timing.scaled(job.timeout_s)
             if at <= now:
-                attempt.stopping = "timeout"
-                self.actions.append(Stop(job, attempt))
+                self.stop([job] if job.parent is None else job.parent.nodes or [job], "timeout")
             else:
                 self._due(at)
 
@@ -191,14 +196,14 @@ class Scheduler:
                 self._accept(job, now)
 
     def _accept(self, job: Job, now: float) -> None:
-        for needed, waiting in self._dependencies(job):
+        for needed, waiting in dependencies.pairs(job, self.jobs):
             if needed.status == FAILED:
                 job.waits_for.add("failed")
             elif needed.status != SUCCEEDED:
                 waiting.waits_for.add(needed.id)
                 self._dependents.setdefault(needed.id, []).append(waiting)
         if job.children:
-            self._set(job, PENDING, now)
+            self.set_status(job, PENDING, now)
             for child in job.children:
                 child.waits_for |= job.waits_for
                 for needed_id in job.waits_for - {"failed"}:
@@ -207,46 +212,31 @@ class Scheduler:
         else:
             self._ready_or_pending(job, now)
 
-    def _dependencies(self, job: Job) -> Iterator[tuple[Job, Job]]:
-        """Pairs (needed, waiting) of a job and of its children."""
-        for entry in job.depends_on:
-            kind, needed = entry.get("type"), self.jobs.get(entry.get("jobId", ""))
-            if kind == "SEQUENTIAL" and needed is None:
-                yield from zip(job.children, job.children[1:], strict=False)
-            elif needed is not None and kind == "N_TO_N" and job.children and needed.children:
-                yield from zip(needed.children, job.children, strict=False)
-            elif needed is not None:
-                yield needed, job
-
     def _ready_or_pending(self, job: Job, now: float) -> None:
         if job.terminal:
             return
         if "failed" in job.waits_for:
-            self._end(job, FAILED, job.stop_reason or DEPENDENCY_FAILED, now)
+            self.end(job, FAILED, job.stop_reason or DEPENDENCY_FAILED, now)
         elif job.waits_for:
             if job.status != PENDING:
-                self._set(job, PENDING, now)
+                self.set_status(job, PENDING, now)
         elif job.stop_reason is not None:
-            self._end(job, FAILED, job.stop_reason, now)
+            self.end(job, FAILED, job.stop_reason, now)
         elif job.overrides_size > OVERRIDES_LIMIT:
-            self._end(job, FAILED, OVERRIDES_TOO_LONG, now)
+            self.end(job, FAILED, OVERRIDES_TOO_LONG, now)
         else:
             job.runnable_at = now
             job.queue.runnable.append(job)
-            self._set(job, RUNNABLE, now)
+            self.set_status(job, RUNNABLE, now)
 
     def _place(self, queue: JobQueue, now: float) -> None:
         """Start the jobs that can start, in order. The first one that gets no host blocks all after it (FIFO)."""
         policy = self.fleet.policies.get(queue.policy_arn or "")
         for job in [each for each in self._booked.values() if each.queue is queue]:
-            assert job.place is not None
-            if job.place[0].ready_at <= now:
-                self._start(job, now)
-            else:
-                self._due(job.place[0].ready_at)
+            self._start_when_ready(job, now)
         while True:
             # A generator: of 10,000 jobs that wait, only the first is looked at.
-            waiting = (each for each in queue.runnable if each.place is None)
+            waiting = (each for each in queue.runnable if each.id not in self._booked)
             first = next(waiting, None)
             if first is None:
                 return
@@ -256,39 +246,64 @@ class Scheduler:
                 else fair_shares.first([first, *waiting], self._active.values(), policy.fairshare)
             )
             reason = self.stuck(job)
-            host = None
+            hosts: list[Host] = []
+            if reason is None and not consumables.take(job, self.fleet.consumables):
+                self._block(job, None, now)
+                return
             if reason is None:
-                host, reason = self.fleet.place(job, queue, now)
-            if host is None:
+                hosts, reason = self.fleet.place(job, queue, now)
+            if not hosts:
+                if not job.attempts:
+                    consumables.give_back(job, self.fleet.consumables, used=False)
                 self._block(job, reason, now)
                 return
-            job.place = (host, host.take(job))
+            for each, host in zip(job.placed, hosts, strict=True):
+                each.place = (host, host.take(each))
             self._booked[job.id] = job
-            if host.ready_at <= now:
-                self._start(job, now)
-            else:
+            if not self._start_when_ready(job, now):
                 self._block(job, None, now)
-                self._due(host.ready_at)
 
-    def _start(self, job: Job, now: float) -> None:
+    def _start_when_ready(self, job: Job, now: float) -> bool:
+        """Start a job that has its hosts, once all of them have booted; returns whether it was started."""
+        ready_at = max(each.place[0].ready_at for each in job.placed if each.place is not None)
+        if ready_at > now:
+            self._due(ready_at)
+            return False
+        del self._booked[job.id]
+        job.queue.runnable.remove(job)
+        if job.nodes:
+            multi_node.start(self, job, now)
+        else:
+            self.begin(job, now)
+        return True
+
+    def begin(self, job: Job, now: float) -> None:
+        """Begin an attempt of a job, or of a node, on the host that is kept for it."""
         assert job.place is not None
         host, gpus = job.place
         job.place = None
-        del self._booked[job.id]
-        job.queue.runnable.remove(job)
         job.attempt = self.new_attempt(job, host, gpus)
         job.status_reason = None
         self._active[job.id] = job
-        self._set(job, STARTING, now)
+        self.set_status(job, STARTING, now)
         self.actions.append(Launch(job, job.attempt))
 
     def _leave_queue(self, job: Job, now: float) -> None:
         job.queue.runnable.remove(job)
-        if job.place is not None:
-            host, gpus = job.place
-            job.place = None
-            del self._booked[job.id]
-            host.give_back(job, gpus, now)
+        if job.id in self._booked:
+            self._unbook(job, now)
+
+    def _unbook(self, job: Job, now: float) -> None:
+        del self._booked[job.id]
+        for each in job.placed:
+            multi_node.give_back_place(each, now)
+
+    def stop(self, jobs: Iterable[Job], why: str) -> None:
+        """Stop the attempts of these jobs that run and are not being stopped; ``why`` is an `Attempt.stopping`."""
+        for job in jobs:
+            if job.attempt is not None and job.attempt.stopping is None:
+                job.attempt.stopping = why
+                self.actions.append(Stop(job, job.attempt))
 
     def _block(self, job: Job, reason: str | None, now: float) -> None:
         if reason != job.status_reason and (reason is not None or job.attempts == []):
@@ -306,7 +321,7 @@ class Scheduler:
                 continue
             self._leave_queue(job, now)
             text = f"Canceled by JobStateTimeLimit action due to reason: {action['reason']}"
-            self._end(job, FAILED, text, now)
+            self.end(job, FAILED, text, now)
             self._due(now)
             return
 
@@ -320,24 +335,32 @@ class Scheduler:
                 return
             del self._ended[job.id]
             if job.parent is None:
-                for each in (job, *job.children):
+                for each in (job, *job.children, *job.nodes):
                     self.jobs.pop(each.id, None)
 
     # --- states -----------------------------------------------------------------------------------------------------
 
-    def _set(self, job: Job, status: str, now: float) -> None:
+    def set_status(self, job: Job, status: str, now: float) -> None:
         before, job.status = job.status, status
         parent = job.parent
-        if parent is not None:
+        if parent is not None and parent.children:
             parent.summary[before] -= 1
             parent.summary[status] += 1
             parent.summary_at = now
         self.actions.append(Changed(job, status))
+        if status in (PENDING, RUNNABLE):
+            for node in job.nodes:
+                node.stopped_at = None
+                self.set_status(node, status, now)
 
-    def _end(self, job: Job, status: str, reason: str | None, now: float) -> None:
+    def end(self, job: Job, status: str, reason: str | None, now: float) -> None:
+        consumables.give_back(job, self.fleet.consumables, used=bool(job.attempts))
         job.status_reason = reason
         job.stopped_at = now
-        self._set(job, status, now)
+        self.set_status(job, status, now)
+        for node in job.nodes:
+            if node.attempt is None and not node.terminal:
+                multi_node.end_unstarted(self, node, reason, now)
         self._ended[job.id] = job
         self._newly_ended.append(job)
         if len(self._newly_ended) > 1:
@@ -361,7 +384,7 @@ class Scheduler:
         if parent.summary[SUCCEEDED] + parent.summary[FAILED] == len(parent.children):
             failed = parent.summary[FAILED] > 0
             reason = (parent.stop_reason or CHILD_FAILED) if failed else None
-            self._end(parent, FAILED if failed else SUCCEEDED, reason, now)
+            self.end(parent, FAILED if failed else SUCCEEDED, reason, now)
 
     def _ask_to_stop(self, job: Job, reason: str, now: float, *, terminate: bool) -> None:
         if job.terminal:
@@ -374,27 +397,14 @@ class Scheduler:
             job.terminated = True
         else:
             job.cancelled = True
+        for node in job.nodes:
+            node.stop_reason, node.terminated, node.cancelled = job.stop_reason, job.terminated, job.cancelled
         if job.children:
             for child in job.children:
                 self._ask_to_stop(child, reason, now, terminate=terminate)
         elif job.status == RUNNABLE:
             self._leave_queue(job, now)
-            self._end(job, FAILED, job.stop_reason, now)
-        elif job.status in ACTIVE and job.attempt is not None and job.attempt.stopping is None:
-            job.attempt.stopping = "terminate"
-            self.actions.append(Stop(job, job.attempt))
+            self.end(job, FAILED, job.stop_reason, now)
+        elif job.status in ACTIVE:
+            self.stop(job.placed, "terminate")
         # SUBMITTED: when it is evaluated; PENDING: once its dependencies are done (API model, CancelJob).
-
-    # --- queries ----------------------------------------------------------------------------------------------------
-
-    def not_done(self, queue: JobQueue) -> Iterable[Job]:
-        """Jobs of a queue that are not terminal, parents included."""
-        return [job for job in self.jobs.values() if job.queue is queue and not job.terminal]
-
-    def counts(self) -> dict[str, int]:
-        """Jobs by state; array parents are not counted, their children are."""
-        counts: dict[str, int] = {}
-        for job in list(self.jobs.values()):
-            if not job.children:
-                counts[job.status] = counts.get(job.status, 0) + 1
-        return counts

@@ -7,18 +7,28 @@ under one lock, and what follows from it happens in the same call: nothing polls
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from covalent_cirro.local.emulator.attempts import job_log_stream
 from covalent_cirro.local.emulator.attempts.attempt_threads import AttemptThreads
 from covalent_cirro.local.emulator.batch import describe, user_data
 from covalent_cirro.local.emulator.batch.actions import Action, Changed, Kill, Launch, Stop
 from covalent_cirro.local.emulator.batch.fleet import Fleet
-from covalent_cirro.local.emulator.batch.model import Attempt, ComputeEnvironment, Host, Job, JobDefinition
+from covalent_cirro.local.emulator.batch.model import (
+    Attempt,
+    ComputeEnvironment,
+    Host,
+    Job,
+    JobDefinition,
+    Json,
+    needs_of,
+)
 from covalent_cirro.local.emulator.batch.scheduler import Scheduler
 from covalent_cirro.local.emulator.context import EmulatorContext
 from covalent_cirro.local.emulator.event_sender import EventSender
@@ -79,37 +89,65 @@ class Batch:
 
     # --- jobs -------------------------------------------------------------------------------------------------------
 
-    def submit(self, job: Job, array_size: int | None) -> None:
-        """Take a job that was accepted; make the children of an array."""
+    def submit(self, job: Job, array_size: int | None, node_containers: Sequence[Json] = ()) -> None:
+        """Take a job that was accepted; make the children of an array, or the nodes of a multi-node parallel job.
+
+        Args:
+            job: The job.
+            array_size: Number of children of an array; `None` for other jobs.
+            node_containers: ``containerProperties`` of each node; empty for other jobs.
+        """
         with self.lock:
             if array_size is not None:
                 job.array_size = array_size
-                job.children = [self._child(job, index) for index in range(array_size)]
+                job.children = [
+                    self._part(
+                        job,
+                        f":{index}",
+                        job.container,
+                        array_index=index,
+                        timeout_s=job.timeout_s,
+                        consumables=job.consumables,
+                    )
+                    for index in range(array_size)
+                ]
+            # The time limit is the whole job's, which lasts as long as its main node (API model, JobTimeout).
+            job.nodes = [
+                self._part(
+                    job,
+                    f"#{index}",
+                    container,
+                    node_index=index,
+                    timeout_s=job.timeout_s if index == (job.node_properties or {}).get("mainNode") else None,
+                )
+                for index, container in enumerate(node_containers)
+            ]
             fault = self.context.faults.take_job("describe_omits", job.name)
             if fault is not None:
                 self.hidden[job.id] = self.now() + fault.seconds
             self.scheduler.submit(job)
             self.advance()
 
-    def _child(self, parent: Job, index: int) -> Job:
+    @staticmethod
+    def _part(parent: Job, suffix: str, container: Json, **own: Any) -> Job:
+        """A child of an array, or a node."""
         return Job(
-            id=f"{parent.id}:{index}",
-            arn=f"{parent.arn}:{index}",
+            id=f"{parent.id}{suffix}",
+            arn=f"{parent.arn}{suffix}",
             name=parent.name,
             queue=parent.queue,
             definition=parent.definition,
-            container=parent.container,
+            container=container,
             created_at=parent.created_at,
             parameters=parent.parameters,
             propagate_tags=parent.propagate_tags,
             retry=parent.retry,
-            timeout_s=parent.timeout_s,
             share=parent.share,
             scheduling_priority=parent.scheduling_priority,
-            array_index=index,
             parent=parent,
             overrides_size=parent.overrides_size,
-            needs=parent.needs,
+            needs=needs_of(container),
+            **own,
         )
 
     def shown(self, job_id: str) -> Job | None:
@@ -117,7 +155,7 @@ class Batch:
         job = self.scheduler.jobs.get(job_id)
         if job is None or not self.hidden:
             return job
-        until = self.hidden.get(job_id.split(":")[0])
+        until = self.hidden.get(re.split("[:#]", job_id)[0])
         return None if until is not None and self.now() < until else job
 
     def cancel(self, job: Job, reason: str) -> None:
@@ -160,7 +198,7 @@ class Batch:
                 environment.status = well if fault is None else "INVALID"
                 environment.status_reason = HEALTHY if fault is None else fault.reason or INVALID
             for job in list(self.scheduler.jobs.values()):
-                if job.status == "RUNNING":
+                if job.status == "RUNNING" and not job.nodes:
                     self._maybe_lose_host(job, job.status)
             self.advance()
 
@@ -216,7 +254,7 @@ class Batch:
         elif isinstance(action, Kill):
             self._attempts.kill(action.attempt)
         elif isinstance(action, Changed):
-            if not action.job.children:
+            if not (action.job.children or action.job.nodes):
                 self._maybe_lose_host(action.job, action.status)
             if moto_events.wants_events():
                 self._publish(action)
@@ -229,7 +267,7 @@ class Batch:
 
     def _maybe_lose_host(self, job: Job, status: str) -> None:
         host = self._host_of(job)
-        fault = None if host is None else self.context.faults.take_job("lose_host", job.name, state=status)
+        fault = None if host is None else self.context.faults.take_job("lose_host", job.fault_name, state=status)
         if fault is None or host is None:
             return
         if fault.notice_s is not None:
@@ -248,7 +286,8 @@ class Batch:
         """The host that the job runs on, or that boots for it."""
         if job.attempt is not None:
             return job.attempt.host
-        return None if job.place is None else job.place[0]
+        place = job.placed[0].place
+        return None if place is None else place[0]
 
     def _give_notice(self, host: Host, notice_s: float) -> None:
         host.interrupted_at = self.now() + notice_s

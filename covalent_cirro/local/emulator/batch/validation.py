@@ -113,13 +113,17 @@ def submit_job(request: Json, size: int) -> None:
     share = request.get("shareIdentifier")
     if share is not None and re.fullmatch(r"[A-Za-z0-9]{1,255}", share) is None:
         raise ServiceError("shareIdentifier must be 1 to 255 alphanumeric characters")
-    overrides = request.get("containerOverrides") or {}
+    container_overrides(request.get("containerOverrides") or {})
+    for field in ("eksPropertiesOverride", "ecsPropertiesOverride"):
+        if request.get(field):
+            raise ServiceError(f"{field} is not emulated; use containerOverrides")
+
+
+def container_overrides(overrides: Json) -> None:
+    """``containerOverrides`` of a job or of a range of nodes."""
     environment(overrides.get("environment"))
     if any(part == "" for part in overrides.get("command") or []):
         raise ServiceError("The command of a container override must not have an empty string")
-    for field in ("nodeOverrides", "eksPropertiesOverride", "ecsPropertiesOverride"):
-        if request.get(field):
-            raise ServiceError(f"{field} is not emulated; use containerOverrides")
 
 
 def register_job_definition(request: Json, size: int) -> None:
@@ -135,23 +139,33 @@ def register_job_definition(request: Json, size: int) -> None:
     resource_name("jobDefinitionName", request["jobDefinitionName"])
     if request["type"] not in ("container", "multinode"):
         raise ServiceError(f"Job definition type {request['type']} is not valid")
-    for field in ("nodeProperties", "eksProperties", "ecsProperties"):
+    for field in ("eksProperties", "ecsProperties"):
         if request.get(field):
             raise ServiceError(f"{field} is not emulated; use containerProperties")
-    container = request.get("containerProperties")
-    if request["type"] != "container" or not container:
-        raise ServiceError("containerProperties must be provided for a job definition of type container")
+    single = request["type"] == "container"
+    wanted, unwanted = ("containerProperties", "nodeProperties")[:: 1 if single else -1]
+    if not request.get(wanted) or request.get(unwanted):
+        raise ServiceError(f"{wanted} must be provided for a job definition of type {request['type']}, no {unwanted}")
     platforms = request.get("platformCapabilities") or ["EC2"]
     if len(platforms) != 1 or platforms[0] not in ("EC2", "FARGATE"):
         raise ServiceError(f"platformCapabilities must be one of EC2, FARGATE, got {platforms}")
     retry_strategy(request.get("retryStrategy"))
     timeout(request.get("timeout"))
     tags(request.get("tags"))
+    fargate = platforms[0] == "FARGATE"
+    if single:
+        container(request["containerProperties"], fargate=fargate)
+    elif fargate:
+        raise ServiceError("Multi-node parallel jobs are not supported on Fargate")
+
+
+def container(container: Json, *, fargate: bool = False) -> None:
+    """``containerProperties`` of a definition, or the ``container`` of a range of nodes."""
     if not container.get("image"):
         raise ServiceError("Container image must not be null or empty")
     environment(container.get("environment"))
-    resources(container, fargate=platforms[0] == "FARGATE")
-    if platforms[0] == "FARGATE" and not container.get("executionRoleArn"):
+    resources(container, fargate=fargate)
+    if fargate and not container.get("executionRoleArn"):
         raise ServiceError("Container executionRoleArn is required for Fargate jobs")
     shared = (container.get("linuxParameters") or {}).get("sharedMemorySize")
     if shared is not None and shared < 1:

@@ -29,6 +29,7 @@ from urllib.parse import parse_qs
 from covalent_cirro.local.emulator.account import Account
 from covalent_cirro.local.emulator.attempts.runtime import ImageConfig
 from covalent_cirro.local.emulator.attempts.tasks import Tasks
+from covalent_cirro.local.emulator.batch import lookup
 from covalent_cirro.local.emulator.batch.batch_api import Limits
 from covalent_cirro.local.emulator.batch.model import Json
 from covalent_cirro.local.emulator.batch.service import Batch
@@ -51,7 +52,7 @@ def status(batches: dict[str, Batch]) -> Json:
     for region, batch in batches.items():
         with batch.lock:
             result[region] = {
-                "jobs": batch.scheduler.counts(),
+                "jobs": lookup.counts(batch),
                 "queues": [
                     {
                         "name": queue.name,

@@ -104,6 +104,11 @@ _BY_NAME = {
     "CreateSchedulingPolicy": ("scheduling-policy", "name"),
     "UpdateSchedulingPolicy": ("scheduling-policy", "arn"),
     "DeleteSchedulingPolicy": ("scheduling-policy", "arn"),
+    "CreateConsumableResource": ("consumable-resource", "consumableResourceName"),
+    "DescribeConsumableResource": ("consumable-resource", "consumableResource"),
+    "UpdateConsumableResource": ("consumable-resource", "consumableResource"),
+    "DeleteConsumableResource": ("consumable-resource", "consumableResource"),
+    "ListJobsByConsumableResource": ("consumable-resource", "consumableResource"),
     "RegisterJobDefinition": ("job-definition", "jobDefinitionName"),
     "DeregisterJobDefinition": ("job-definition", "jobDefinition"),
     "TagResource": ("", "resourceArn"),
@@ -146,6 +151,7 @@ def _batch(name: str, request: Request) -> list[Access]:
             for role in ("jobRoleArn", "executionRoleArn")
             if container.get(role)
         ]
+        needed += _consumables(batch, name, given.get("consumableResourceProperties"))
     if tags and name != "TagResource":
         needed.append(Access("batch:TagResource", arn, asked))
     return needed
@@ -165,7 +171,15 @@ def _submit_job(batch: Batch, given: Json, asked: Context) -> list[Access]:
     # Without a revision the definition's tags do not count (User Guide, Restrict job submission by resource tags).
     found = ((definition, _tags_of(batch, definition)), (queue, _tags_of(batch, queue)))
     needed = [Access("batch:SubmitJob", arn, {**tags, **asked, **share}) for arn, tags in found]
+    needed += _consumables(batch, "SubmitJob", given.get("consumableResourcePropertiesOverride"))
     return needed + [Access("batch:TagResource", arn, {**tags, **asked}) for arn, tags in found if asked]
+
+
+def _consumables(batch: Batch, name: str, given: Json | None) -> list[Access]:
+    """The consumable resources that a request names; that those of the definition are not asked for is unverified."""
+    entries = (given or {}).get("consumableResourceList") or []
+    arns = [_arn(batch, "consumable-resource", str(each.get("consumableResource", ""))) for each in entries]
+    return [Access(f"batch:{name}", arn, _tags_of(batch, arn)) for arn in arns]
 
 
 def _definition_keys(container: Json) -> Context:

@@ -1,0 +1,35 @@
+"""The option ``shared_files``: an EFS file system that a job has at `FOLDER`. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FOLDER = "/shared"
+"""Where the containers of jobs have it."""
+
+VARIABLE = "CIRRO_SHARED_FILES"
+"""Variable with the folder's path: `FOLDER`, except for jobs of an emulator that are processes."""
+
+VOLUME = "shared"
+
+
+def mount(container: dict[str, Any], shared_files: str) -> None:
+    """Mount it, by its access point, with TLS and the rights of the job role.
+
+    Args:
+        container: Properties of the container, which are changed.
+        shared_files: The option, ``"fs-.../fsap-..."``.
+    """
+    file_system, _, access_point = shared_files.partition("/")
+    container["volumes"] = [
+        {
+            "name": VOLUME,
+            "efsVolumeConfiguration": {
+                "fileSystemId": file_system,
+                "transitEncryption": "ENABLED",
+                "authorizationConfig": {"accessPointId": access_point, "iam": "ENABLED"},
+            },
+        }
+    ]
+    container["mountPoints"] = [{"sourceVolume": VOLUME, "containerPath": FOLDER}]
+    container["environment"] = [*container["environment"], {"name": VARIABLE, "value": FOLDER}]
