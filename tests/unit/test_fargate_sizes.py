@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.jobs import fargate_texts
-from covalent_cirro.local.emulator.batch.validation import FARGATE_MIB
+from covalent_cirro.local.emulator.batch.fargate_rules import FARGATE_MIB
 from covalent_cirro.settings import resolve
 from covalent_cirro.settings.fargate_sizes import MEMORY_MIB, Size, fitting
 
