@@ -309,8 +309,11 @@ class BatchGateway:
         """Register a job definition and return its ``name:revision``."""
 
         async def once() -> str:
-            with self._errors("batch:RegisterJobDefinition", f"job definition {body['jobDefinitionName']}"):
-                response = await self._tagged(self._client.register_job_definition, body)
+            try:
+                with self._errors("batch:RegisterJobDefinition", f"job definition {body['jobDefinitionName']}"):
+                    response = await self._tagged(self._client.register_job_definition, body)
+            except AwsError as error:
+                raise _about_consumables(error) from error
             return f"{response['jobDefinitionName']}:{response['revision']}"
 
         return await self._patiently(once)
@@ -327,8 +330,20 @@ WRONG_PLATFORM = "can not run Jobs with capability"
 Jobs with capability EC2.``"""
 
 
+def _about_consumables(error: AwsError) -> Exception:
+    """The error with the name of the setting, if AWS's words are about a consumable resource."""
+    if error.retryable or error.code != "ClientException" or "onsumable" not in str(error):
+        return error
+    return SettingsError(
+        f"{error} The option consumable_resources names it. `aws batch create-consumable-resource "
+        "--consumable-resource-name NAME --total-quantity N` makes one."
+    )
+
+
 def _about_queue(error: AwsError, submission: Submission) -> Exception:
     """The error with the name of the setting: a ClientException names queue or definition in its text only."""
+    if (about := _about_consumables(error)) is not error:
+        return about
     if error.retryable or error.code != "ClientException":
         return error
     words = str(error)

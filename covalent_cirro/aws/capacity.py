@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from covalent_cirro.aws import sessions
-from covalent_cirro.errors import AccessDenied
+from covalent_cirro.errors import AccessDenied, AwsError
 from covalent_cirro.jobs.machines import InstanceType, filters, parse_instance_type
 from covalent_cirro.jobs.queues import Environment, Queue, parse_environment, parse_queue
 from covalent_cirro.jobs.states import ACTIVE_STATES, JobDetail, parse_job
-from covalent_cirro.jobs.waiting import FRONT_JOBS, QueuePosition, QueueSnapshot
+from covalent_cirro.jobs.waiting import FRONT_JOBS, Consumable, QueuePosition, QueueSnapshot
 
 TYPES_KEPT_S = 3600.0
 """A region's instance types hardly ever change."""
@@ -81,16 +81,49 @@ class Capacity:
         # One call for both questions; it takes 100 ids.
         asked = [*(running or ())[: FRONT_JOBS - 1], *([front[0].job_id] if front else [])]
         jobs = (await self._allowed(self._jobs(asked), denied) if asked else None) or {}
+        head = jobs.get(front[0].job_id) if front else None
+        lacks: tuple[Consumable, ...] = ()
+        if head is not None and head.consumables:
+            needed, refused = await self.consumables(dict(head.consumables))
+            lacks = tuple(each for each in needed if each.needed > each.available)
+            denied += refused
         return QueueSnapshot(
             found,
             tuple(environments),
             types,
             None if running is None else len(running),
             front,
-            jobs[front[0].job_id].status_reason if front and front[0].job_id in jobs else "",
+            head.status_reason if head is not None else "",
             tuple(denied),
             _vcpus(running, jobs),
+            lacks,
         )
+
+    async def consumables(self, needed: Mapping[str, int]) -> tuple[list[Consumable], list[str]]:
+        """How many of consumable resources are free, of which a job needs so many.
+
+        Returns:
+            The resources that were described, and calls that the credentials do not allow.
+
+        Raises:
+            AwsError: AWS throttles, or cannot be reached; ask again later.
+        """
+        batch, found, denied = await self._client("batch"), [], set()
+        for name, count in needed.items():
+            try:
+                with self._errors("batch:DescribeConsumableResource", name):
+                    seen = await batch.describe_consumable_resource(consumableResource=name)
+            except AccessDenied as error:
+                denied.add(error.operation)
+            except AwsError as error:
+                if "exist" not in str(error):
+                    raise
+                found.append(Consumable(name, count, 0, None))
+            else:
+                total = int(seen["totalQuantity"])
+                free = int(seen.get("availableQuantity", total - seen.get("inUseQuantity", 0)))
+                found.append(Consumable(name, count, free, total))
+        return found, sorted(denied)
 
     async def _allowed(self, answer: Awaitable[Any], denied: list[str]) -> Any:
         try:

@@ -53,6 +53,7 @@ HOLDS_DATA = {
     "AWS::S3::Bucket": "bucket",
     "AWS::ECR::Repository": "image repository",
     "AWS::Logs::LogGroup": "log group",
+    "AWS::EFS::FileSystem": "file system",
 }
 QUEUE = "AWS::Batch::JobQueue"
 

@@ -27,15 +27,23 @@ SETTINGS = (
 """Settings of the executor that every deployment has as outputs."""
 
 OPTIONAL_SETTINGS = (
-    *("batch_gpu_queue", "batch_on_demand_queue", "batch_gpu_on_demand_queue", "batch_fargate_queue"),
+    "batch_gpu_queue",
+    "batch_on_demand_queue",
+    "batch_gpu_on_demand_queue",
+    "batch_fargate_queue",
     "cpu_architecture",
+    "share_identifier",
+    "shared_files",
 )
-"""Settings of the executor that a deployment has as outputs if it has the queues, and if it is not an old one."""
+"""Settings of the executor that a deployment has as outputs if it has what they name."""
+
+BY_PARAMETER = ("share_identifier", "shared_files")
+"""Those of the optional settings that a deployment has only if a parameter asks for what they name."""
 
 NOT_SETTINGS = frozenset(
     {
         *("VpcId", "SubnetIds", "SecurityGroupIds", "ImageRepository", "ImageRepositoryArn"),
-        *("InstanceProfileArn", "SubmitterPolicy", "ItemStopperPolicy"),
+        *("FileSystemArn", "AccessPointArn", "InstanceProfileArn", "SubmitterPolicy", "ItemStopperPolicy"),
     }
 )
 """Outputs that are no settings; their descriptions say what they are for."""

@@ -12,10 +12,15 @@ from covalent_cirro.jobs.findings import Where
 from covalent_cirro.jobs.queues import Environment
 
 OWN_QUEUES = {
+    "-gpu-on-demand-fair": "Gpu",
+    "-cpu-on-demand-fair": "Cpu",
+    "-gpu-fair": "Gpu",
+    "-cpu-fair": "Cpu",
     "-gpu-on-demand": "Gpu",
     "-cpu-on-demand": "Cpu",
     "-gpu": "Gpu",
     "-cpu": "Cpu",
+    "-fargate-fair": "Fargate",
     "-fargate": "Fargate",
 }
 """Ends of the names of a deployment's queues, and beginnings of their parameters (``infra/compute.yaml``)."""

@@ -117,6 +117,7 @@ class JobDetail(NamedTuple):
         raised: The job's `fargate_texts.PARAMETER`; empty without it.
         platform: ``"EC2"`` or ``"FARGATE"``; empty where AWS Batch does not say it.
         architecture: On Fargate, ``"x86_64"`` or ``"arm64"``; empty on instances.
+        consumables: Consumable resources that it holds while it runs, and how many of each.
     """
 
     job_id: str
@@ -148,6 +149,7 @@ class JobDetail(NamedTuple):
     raised: str = ""
     platform: str = ""
     architecture: str = ""
+    consumables: tuple[tuple[str, int], ...] = ()
 
     @property
     def arguments(self) -> Arguments:
@@ -227,6 +229,10 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
         raised=texts.valid(str(parameters.get(fargate_texts.PARAMETER) or "")[: fargate_texts.PARAMETER_CHARS]),
         platform=str(next(iter(job.get("platformCapabilities") or ()), "")),
         architecture=str((container.get("runtimePlatform") or {}).get("cpuArchitecture") or "").lower(),
+        consumables=tuple(
+            (str(each.get("consumableResource") or ""), int(_number(each.get("quantity"))))
+            for each in (job.get("consumableResourceProperties") or {}).get("consumableResourceList") or ()
+        ),
     )
 
 

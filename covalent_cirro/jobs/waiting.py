@@ -46,6 +46,8 @@ class Why(str, enum.Enum):
     INSTANCES_DO_NOT_JOIN = "instances_do_not_join"
     NO_INSTANCE = "no_instance_started"
     BEHIND_OTHERS = "behind_others"
+    NO_CONSUMABLE = "consumable_resource"
+    MISSING_CONSUMABLE = "consumable_resource_missing"
     AWS_SAYS = "aws_says"
     NOT_LEARNT = "not_learnt"
 
@@ -57,6 +59,7 @@ class Why(str, enum.Enum):
             Why.MAX_VCPUS_REACHED,
             Why.SCALING_UP,
             Why.BEHIND_OTHERS,
+            Why.NO_CONSUMABLE,
             Why.NOT_LEARNT,
         )
 
@@ -102,6 +105,27 @@ class QueuePosition(NamedTuple):
     since: float
 
 
+class Consumable(NamedTuple):
+    """A consumable resource that a job needs.
+
+    Attributes:
+        name: Name or ARN of the resource.
+        needed: How many the job needs.
+        available: How many no job holds.
+        total: How many there are; `None`: the resource does not exist.
+    """
+
+    name: str
+    needed: int
+    available: int
+    total: int | None
+
+    def __str__(self) -> str:
+        if self.total is None:
+            return f"{self.needed} of {self.name}, which does not exist"
+        return f"{self.needed} of {self.name}, of which {self.available} of {self.total} are free"
+
+
 class QueueSnapshot(NamedTuple):
     """What AWS says of a queue at one time. `None`: not known.
 
@@ -114,6 +138,7 @@ class QueueSnapshot(NamedTuple):
         head_reason: statusReason of the first of them.
         denied: Calls that the credentials do not allow: ``"batch:ListJobs"``.
         running_vcpus: vCPUs that these jobs asked for; `None` also where there are more jobs than were looked at.
+        head_lacks: Consumable resources of which the first job needs more than are free.
     """
 
     queue: Queue | None
@@ -124,6 +149,7 @@ class QueueSnapshot(NamedTuple):
     head_reason: str
     denied: tuple[str, ...] = ()
     running_vcpus: float | None = None
+    head_lacks: tuple[Consumable, ...] = ()
 
 
 class Reason(NamedTuple):
@@ -322,6 +348,8 @@ class _Case:
                 f"{head.rstrip('.')}",
                 "Stop that job, or correct what it waits for.",
             )
+        if front and self.seen.head_lacks:
+            return self._lacks(", and ".join(map(str, self.seen.head_lacks)), place)
         need, running = self.job.need, self.seen.running
         able = [each for each in self.usable if self._fits(each) and need.vcpus <= each.max_vcpus]
         wanted = sum(each.vcpus for each in able)
@@ -359,6 +387,25 @@ class _Case:
             f"EC2 gave no instance to {self.queue} for {minutes(waited_s)}, though it may have {most} vCPUs and has "
             f"{wanted or 'none'}: the account's quota of vCPUs (0 for GPUs in new accounts), or no capacity",
             f"{self.remedies.doctor()} {self.remedies.more_types()}.",
+        )
+
+    def _lacks(self, what: str, place: int | None) -> tuple[Why, str, str]:
+        """Consumable resources are not free: AWS Batch gives no reason for it, and lets the jobs behind wait too."""
+        who = "it" if place == 0 else f"the first job in {self.queue}, before it,"
+        impossible = [each for each in self.seen.head_lacks if each.total is None or each.needed > each.total]
+        if not impossible:
+            return Why.NO_CONSUMABLE, f"{who} waits for {what}", ""
+        remedy = (
+            f"batch update-consumable-resource --consumable-resource {impossible[0].name} --operation SET --quantity N"
+        )
+        if impossible[0].total is None:
+            remedy = (
+                f"batch create-consumable-resource --consumable-resource-name {impossible[0].name} --total-quantity N"
+            )
+        return (
+            Why.MISSING_CONSUMABLE,
+            f"{who} can never get {what}",
+            f"Ask for less (consumable_resources), or make more: `aws {remedy}`.",
         )
 
     def _full(self, able: Sequence[Environment]) -> tuple[Why, str, str]:

@@ -53,7 +53,8 @@ def ready(account: Account) -> Iterator[Deployment]:
 def test_outputs_are_settings_that_the_executor_takes(ready: Deployment) -> None:
     """Every one of them, and every listed output that is none."""
     fed = {stacks.output_key(setting) for setting in (*stacks.SETTINGS, *stacks.OPTIONAL_SETTINGS)}
-    assert set(ready.outputs) == fed | stacks.NOT_SETTINGS
+    by_parameter = {stacks.output_key(setting) for setting in stacks.BY_PARAMETER}
+    assert set(ready.outputs) == (fed | stacks.NOT_SETTINGS) - by_parameter
     assert all(ready.outputs.values())
     settings.check(stacks.settings_from_outputs(ready.outputs))
 
@@ -78,12 +79,13 @@ def test_deploying_again_changes_nothing(ready: Deployment) -> None:
 
 
 def test_two_deployments_in_one_account(here: Deployment, account: Account) -> None:
-    """They share nothing but the place and the default prefix."""
+    """They share nothing but the place, the default prefix, and that neither has shared files."""
     other = Deployment(account, f"{here.name}-other")
     try:
         here.deploy()
         other.deploy()
-        assert {key for key in here.outputs if here.outputs[key] == other.outputs[key]} == {"S3Prefix", "Region"}
+        same = {key for key in here.outputs if here.outputs[key] == other.outputs[key]}
+        assert same == {"S3Prefix", "Region", "FileSystemArn", "AccessPointArn"}
     finally:
         other.delete()
 

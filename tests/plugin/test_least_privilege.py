@@ -313,6 +313,24 @@ async def _runs(account: Account, executor: Make) -> None:
     assert await executor().run(add, [1, 2], {}, place()) == 3
 
 
+async def _holds(account: Account, executor: Make) -> None:
+    """A job that needs a licence."""
+    admin, name = account.admin("batch"), f"license-{uuid.uuid4().hex}"
+    admin.create_consumable_resource(consumableResourceName=name, totalQuantity=1)
+    assert await executor(consumable_resources={name: 1}).run(add, [1, 2], {}, place()) == 3
+
+
+async def _sees_consumables(account: Account, executor: Make) -> None:
+    """Why a job waits for one is told without what may not be asked; here that is said to the test."""
+    admin, name = account.admin("batch"), f"license-{uuid.uuid4().hex}"
+    admin.create_consumable_resource(consumableResourceName=name, totalQuantity=1)
+    engine = await engine_of(access_of(executor().settings))
+    found, denied = await engine.capacity.consumables({name: 1})
+    if denied:
+        account.submitter("batch").describe_consumable_resource(consumableResource=name)
+    assert [(each.name, each.needed, each.available, each.total) for each in found] == [(name, 1, 1, 1)]
+
+
 async def _finds_calls(account: Account, executor: Make) -> None:
     """As the next server does after one that died, and `submit_task` of the stock class."""
     made, where = executor(), place()
@@ -433,6 +451,8 @@ SUBMITTER: dict[str, tuple[Uses, str]] = {
     "DefineJobs": (_runs, "batch:RegisterJobDefinition"),
     "SubmitJobs batch:TagResource": (_tags, "batch:TagResource"),
     "SubmitJobs batch:GetJobQueueSnapshot": (_explains_waits, "batch:GetJobQueueSnapshot"),
+    "UseConsumableResources batch:RegisterJobDefinition": (_holds, "batch:RegisterJobDefinition"),
+    "UseConsumableResources batch:DescribeConsumableResource": (_sees_consumables, "batch:DescribeConsumableResource"),
     "StopJobs": (_cancels, "batch:TerminateJob"),
     "WatchJobs": (_runs, "batch:DescribeJob"),
     "SeeMachines": (_sees_machines, "ecs:DescribeContainerInstances"),

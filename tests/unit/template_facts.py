@@ -19,6 +19,8 @@ EXAMPLES = {
     "ImageRepositoryArn": "arn:aws:ecr:us-east-1:123456789012:repository/cirro-storage-imagerepository-abcdefghijkl",
     "SubnetIds": "subnet-0123456789abcdef0,subnet-0123456789abcdef1",
     "SecurityGroupIds": "sg-0123456789abcdef0",
+    "FileSystemArn": "none",
+    "AccessPointArn": "none",
     "InstanceProfileArn": "arn:aws:iam::123456789012:instance-profile/cirro-roles-InstanceProfile-ABCDEFGHIJKL",
     "VpcId": "vpc-0123456789abcdef0",
     "ServiceName": "recommender",

@@ -16,7 +16,13 @@ from covalent_cirro.errors import Declined, NotFound, SettingsError, StackError
 from tests.unit.fake_formation import STACK, FakeFormation, Time
 
 OUTPUTS = {
-    "network": {"VpcId": "vpc-1", "SubnetIds": "subnet-1,subnet-2", "SecurityGroupIds": "sg-1"},
+    "network": {
+        "VpcId": "vpc-1",
+        "SubnetIds": "subnet-1,subnet-2",
+        "SecurityGroupIds": "sg-1",
+        "FileSystemArn": "none",
+        "AccessPointArn": "none",
+    },
     "storage": {
         "S3BucketName": "bucket-1",
         "S3Prefix": "cirro",
@@ -74,7 +80,7 @@ def test_links_are_outputs_of_stacks_before() -> None:
     """Nothing else links the stacks, and every parameter without a default is linked."""
     assert plans.linked("network") == {}
     assert plans.linked("storage") == {}
-    assert set(plans.linked("roles").values()) == {"storage"}
+    assert set(plans.linked("roles").values()) == {"network", "storage"}
     assert plans.linked("compute") == {
         "SubnetIds": "network",
         "SecurityGroupIds": "network",

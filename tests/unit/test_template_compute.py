@@ -186,15 +186,23 @@ def test_on_demand_queue_has_no_spot(kind: str) -> None:
 )
 def test_queue_is_named_after_the_deployment(name: str, suffix: str) -> None:
     """The submitter's policy reaches it by this name, which AWS Batch has to take."""
-    assert COMPUTE.properties(name)["JobQueueName"] == {"Fn::Sub": "${DeploymentName}-" + suffix}
-    assert COMPUTE.parameters["DeploymentName"]["MaxLength"] + len(f"-{suffix}") <= 128
+    assert COMPUTE.with_values(FargateMaxVcpus=8).resources[name]["JobQueueName"] == f"cirro-{suffix}"
+    assert COMPUTE.parameters["DeploymentName"]["MaxLength"] + len(f"-{suffix}-fair") <= 128
 
 
 def test_queue_takes_any_job() -> None:
     """A scheduling policy would demand a share identifier of each."""
-    for queue in COMPUTE.of_type("AWS::Batch::JobQueue").values():
+    for name, queue in COMPUTE.of_type("AWS::Batch::JobQueue").items():
         assert queue["Properties"]["State"] == "ENABLED"
-        assert "SchedulingPolicyArn" not in queue["Properties"]
+        assert "SchedulingPolicyArn" not in COMPUTE.with_values(FargateMaxVcpus=8).resources[name]
+
+
+@pytest.mark.parametrize("name", QUEUES)
+def test_a_fair_queue_is_another_queue(name: str) -> None:
+    """AWS Batch adds a scheduling policy to no queue: by another name CloudFormation makes a new one."""
+    plain, fair = (COMPUTE.with_values(FairShare=fair, FargateMaxVcpus=8).resources[name] for fair in ("false", "true"))
+    assert fair["SchedulingPolicyArn"] == {"Ref": "SchedulingPolicy"}
+    assert fair["JobQueueName"] == plain["JobQueueName"] + "-fair"
 
 
 @pytest.mark.parametrize("name", QUEUES)

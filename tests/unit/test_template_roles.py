@@ -25,7 +25,7 @@ BUCKET = "arn:${AWS::Partition}:s3:::${S3BucketName}"
 CLUSTERS = ("AWSBatch-?puSpotEnv*", "AWSBatch-?puOnDemandEnv*")
 QUEUES = {
     "arn:${AWS::Partition}:batch:${AWS::Region}:${AWS::AccountId}:job-queue/${DeploymentName}-" + suffix
-    for suffix in ("cpu", "cpu-on-demand", "gpu", "gpu-on-demand", "fargate")
+    for suffix in ("?pu", "?pu-fair", "?pu-on-demand", "?pu-on-demand-fair", "fargate", "fargate-fair")
 }
 
 
@@ -103,6 +103,7 @@ def test_resources_are_of_this_deployment_or_bear_our_name() -> None:
         here % "batch" + "job/*",
         here % "batch" + "job/*:*",  # jobs of arrays, in a policy of its own
         here % "batch" + "job-definition/cirro-*",
+        here % "batch" + "consumable-resource/*",  # licences are the account's
         *(here % "ecs" + f"{kind}/{name}" for kind in ("cluster", "container-instance", "task") for name in CLUSTERS),
         here % "ecs" + "container-instance/*",  # to look at: AWS Batch names its clusters
         *QUEUES,
@@ -208,7 +209,7 @@ def test_submitter_passes_the_two_roles_to_containers_only() -> None:
 
 def test_submitter_registers_only_definitions_of_our_name() -> None:
     """The executor's own default for their names begins so, and a privileged one is refused."""
-    [statement] = [item for _, item in statements() if "batch:RegisterJobDefinition" in as_list(item["Action"])]
+    [statement] = [item for _, item in statements() if item["Sid"] == "DefineJobs"]
     assert pattern(statement["Resource"]).endswith(":job-definition/cirro-*")
     assert settings.BY_NAME["batch_job_definition_name"].default == "cirro"
     assert statement["Condition"] == {"BoolIfExists": {"batch:Privileged": "false"}}
@@ -231,11 +232,22 @@ def test_jobs_of_arrays_are_stopped_by_a_policy_of_its_own() -> None:
 @pytest.mark.parametrize("action", ["batch:SubmitJob", "batch:TagResource"])
 def test_submitter_reaches_the_queues_by_name(action: str) -> None:
     """And no other: a deployment whose name begins alike is none of its business."""
-    [statement] = [item for _, item in statements() if action in as_list(item["Action"])]
-    found = {pattern(resource) for resource in statement["Resource"] if ":job-queue/" in pattern(resource)}
+    found = {
+        pattern(resource)
+        for _, item in statements()
+        if action in as_list(item["Action"])
+        for resource in as_list(item["Resource"])
+        if ":job-queue/" in pattern(resource)
+    }
     assert found == QUEUES
-    named = {each["Properties"]["JobQueueName"]["Fn::Sub"] for each in COMPUTE.of_type("AWS::Batch::JobQueue").values()}
-    assert {arn.rsplit("/", 1)[1] for arn in found} == named
+    allowed = {arn.rsplit("/", 1)[1] for arn in found}
+    named = {
+        name["Fn::Sub"]
+        for each in COMPUTE.of_type("AWS::Batch::JobQueue").values()
+        for name in each["Properties"]["JobQueueName"]["Fn::If"][1:]
+    }
+    assert all(any(fnmatch.fnmatchcase(name, each) for each in allowed) for name in named)
+    assert not any("*" in each for each in allowed)
 
 
 def test_submitter_reads_labels_of_the_deployments_images() -> None:
@@ -313,4 +325,20 @@ def test_policies_fit(name: str) -> None:
 def test_iam_resources_have_no_names() -> None:
     """CAPABILITY_IAM is enough then, and two stacks fit into one account."""
     named = {"RoleName", "ManagedPolicyName", "InstanceProfileName"}
-    assert not [name for name, resource in TEMPLATE.resources.items() if named & set(resource["Properties"])]
+    assert not [
+        name
+        for name, resource in TEMPLATE.resources.items()
+        if named & set(resource["Properties"]) and resource["Type"] != "AWS::IAM::RolePolicy"  # its RoleName is a Ref
+    ]
+
+
+def test_the_job_role_mounts_shared_files_by_their_access_point_only() -> None:
+    """Where there are none, it has no right on any file system."""
+    assert "SharedFilesPolicy" not in TEMPLATE.with_values().resources
+    files = "arn:aws:elasticfilesystem:us-east-1:123456789012:file-system/fs-0123456789abcdef0"
+    assert "SharedFilesPolicy" in TEMPLATE.with_values(FileSystemArn=files).resources
+    [statement] = TEMPLATE.properties("SharedFilesPolicy")["PolicyDocument"]["Statement"]
+    assert TEMPLATE.properties("SharedFilesPolicy")["RoleName"] == {"Ref": "JobRole"}
+    assert statement["Action"] == ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"]
+    assert statement["Resource"] == {"Ref": "FileSystemArn"}
+    assert statement["Condition"] == {"StringEquals": {"elasticfilesystem:AccessPointArn": {"Ref": "AccessPointArn"}}}

@@ -14,7 +14,16 @@ from covalent_cirro.errors import AwsError
 from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.jobs.queues import Environment, Queue
 from covalent_cirro.jobs.remedies import deployment_of
-from covalent_cirro.jobs.waiting import DEADLINE_S, QueuePosition, QueueSnapshot, Reason, Waiting, Why, explain
+from covalent_cirro.jobs.waiting import (
+    DEADLINE_S,
+    Consumable,
+    QueuePosition,
+    QueueSnapshot,
+    Reason,
+    Waiting,
+    Why,
+    explain,
+)
 
 NOW = 1_800_000_000.0
 NEED = Need(vcpus=2, memory_mib=4096, gpus=0)
@@ -312,3 +321,27 @@ async def test_queues_are_asked_about_one_by_one() -> None:
     await until(lambda: len(told) == 2)
     assert sorted(look.asked) == ["cirro-cpu", "cirro-gpu"]
     await few.aclose()
+
+
+def test_a_job_that_waits_for_a_consumable_resource_says_so() -> None:
+    """AWS gives no reason: what is free tells it, of the job itself and of those behind it."""
+    lacks = seen(head_lacks=(Consumable("license", 2, 1, 3),))
+    first = reason(job(), lacks)
+    assert (first.why, first.why.is_stuck) == (Why.NO_CONSUMABLE, False)
+    assert "waits for 2 of license, of which 1 of 3 are free" in str(first)
+    behind = reason(job(job_id="j2"), lacks._replace(front=(*lacks.front, QueuePosition("j2", NOW - 700))))
+    assert str(behind).startswith("The first job in cirro-cpu, before it, waits for 2 of license")
+
+
+@pytest.mark.parametrize(
+    ("lacked", "words"),
+    [
+        (Consumable("license", 4, 3, 3), "aws batch update-consumable-resource --consumable-resource license"),
+        (Consumable("license", 1, 0, None), "aws batch create-consumable-resource --consumable-resource-name license"),
+    ],
+)
+def test_more_than_there_is_never_comes(lacked: Consumable, words: str) -> None:
+    """Somebody has to act, and the command is told."""
+    found = reason(job(), seen(head_lacks=(lacked,)))
+    assert (found.why, found.why.is_stuck) == (Why.MISSING_CONSUMABLE, True)
+    assert words in found.remedy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -93,6 +94,34 @@ class InstanceProfileResource(MotoResource):
         for role in iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]:
             iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=role["RoleName"])
         iam.delete_instance_profile(InstanceProfileName=name)
+
+
+class RolePolicyResource(StackResource):
+    """``AWS::IAM::RolePolicy``: an inline policy of a role of the template."""
+
+    kind = "AWS::IAM::RolePolicy"
+    create_only = ("PolicyName", "RoleName")
+
+    @classmethod
+    def make(cls, name: str, properties: Json, at: StackLocation) -> str:
+        """Set it."""
+        role, policy = str(properties["RoleName"]), str(properties["PolicyName"])
+        document = document_text(properties["PolicyDocument"])
+        at.api("iam").put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=document)
+        return f"{policy}|{role}"
+
+    @classmethod
+    def change(cls, physical_id: str, properties: Json, at: StackLocation) -> str:
+        """Set it again."""
+        return cls.make("", properties, at)
+
+    @classmethod
+    def remove(cls, physical_id: str, at: StackLocation) -> None:
+        """Delete it; its role may have gone with it."""
+        policy, _, role = physical_id.partition("|")
+        iam = at.api("iam")
+        with contextlib.suppress(iam.exceptions.NoSuchEntityException):
+            iam.delete_role_policy(RoleName=role, PolicyName=policy)
 
 
 class OidcProviderResource(StackResource):

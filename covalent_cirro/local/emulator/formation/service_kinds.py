@@ -12,7 +12,8 @@ from typing import Any
 from covalent_cirro.local.emulator.batch.model import Json
 from covalent_cirro.local.emulator.batch.validation import ServiceError
 from covalent_cirro.local.emulator.formation.ec2_kinds import NETWORK
-from covalent_cirro.local.emulator.formation.iam_kinds import IAM, OidcProviderResource
+from covalent_cirro.local.emulator.formation.file_kinds import FILES
+from covalent_cirro.local.emulator.formation.iam_kinds import IAM, OidcProviderResource, RolePolicyResource
 from covalent_cirro.local.emulator.formation.stack_resource import (
     MotoResource,
     StackLocation,
@@ -221,5 +222,7 @@ KINDS: tuple[type[StackResource], ...] = (
     QueuePolicyResource,
     BudgetResource,
     OidcProviderResource,
+    RolePolicyResource,
+    *FILES,
 )
 """Types of other services than AWS Batch that moto lacks."""

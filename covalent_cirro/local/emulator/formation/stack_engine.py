@@ -19,6 +19,9 @@ from covalent_cirro.local.emulator.moto_internals.moto_stacks import MotoStack, 
 DELETE_PASSES = 3
 """How often a resource that cannot be deleted is tried again, each time after all others."""
 
+RETAINED = ("Retain", "RetainExceptOnCreate")
+"""Policies by which a resource stays when the stack no longer has it. A failed creation deletes it all the same."""
+
 log = logging.getLogger("covalent_cirro.local.emulator")
 
 
@@ -209,7 +212,7 @@ def _clean_up(stack: MotoStack, obsolete: list[Obsolete]) -> None:
     """Delete what is no longer wanted. A failure leaves a resource behind and does not fail the stack, as on AWS."""
     for name, resource, body, _ in reversed(obsolete):
         replaced = name in stack.made.order
-        if body.get("UpdateReplacePolicy" if replaced else "DeletionPolicy") == "Retain":
+        if body.get("UpdateReplacePolicy" if replaced else "DeletionPolicy") in RETAINED:
             continue
         try:
             _delete(stack, resource, body)
@@ -226,7 +229,7 @@ def _remove(stack: MotoStack, names: list[str], *, keep_retained: bool) -> list[
         tried, left = left, []
         for name in tried:
             body = stack.made.bodies[name]
-            if keep_retained and body.get("DeletionPolicy") == "Retain":
+            if keep_retained and body.get("DeletionPolicy") in RETAINED:
                 stack.add_resource_event(name, "DELETE_SKIPPED")
             else:
                 try:
