@@ -287,3 +287,33 @@ def fit(
         )
     least = min(built, key=lambda kind: (kind.gpus, kind.vcpus, kind.memory_mib))
     return Finding("fit", queue, OK, f"{wants} fits on {len(built)} types behind {queue}, from {least.name}")
+
+
+def fit_on_fargate(queue: str, need: Need, environments: Sequence[Environment], where: Where) -> Finding:
+    """Whether an electron on Fargate fits into what a queue may have.
+
+    Args:
+        queue: Name of the queue.
+        need: What the electron asks for, with a size that Fargate has.
+        environments: The queue's compute environments.
+        where: The deployment.
+    """
+    others = [each.name for each in environments if not each.on_fargate]
+    if others or not environments:
+        return Finding(
+            "fit",
+            queue,
+            FAILURE,
+            f"{', '.join(others) or 'nothing'} is behind {queue}, which is no queue for Fargate",
+            f"`{where.cirro('deploy')} --parameter FargateMaxVcpus=64` makes one and sets batch_fargate_queue.",
+        )
+    most = max(each.max_vcpus for each in environments)
+    if need.vcpus > most:
+        return Finding(
+            "fit",
+            queue,
+            FAILURE,
+            f"an electron with {need} needs more vCPUs than the compute environments behind {queue} may have ({most})",
+            f"Ask for less, or raise their maximum: `{where.cirro('deploy')} --parameter FargateMaxVcpus=...`",
+        )
+    return Finding("fit", queue, OK, f"an electron with {need} fits on Fargate")

@@ -48,6 +48,9 @@ MAX_CONSUMABLES = 5
 MAX_NAME_PREFIX = 100
 """A job definition's name has 128 characters at most (RegisterJobDefinition); a dash and a digest follow the prefix."""
 
+PLATFORMS = ("EC2", "FARGATE")
+"""What AWS Batch runs jobs on (Batch API Reference, PlatformCapability)."""
+
 _REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d+")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _DEFINITION_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -415,7 +418,7 @@ class Settings:
         help='What the job runs on: "EC2", instances that AWS Batch starts; or "FARGATE", a machine of its own that '
         "starts within about a minute, without GPUs.",
         valid='"EC2" or "FARGATE"',
-        accepts=lambda value: value in ("EC2", "FARGATE"),
+        accepts=lambda value: value in PLATFORMS,
         stock=False,
     )
     batch_fargate_queue: str | None = _option(

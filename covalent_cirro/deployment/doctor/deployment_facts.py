@@ -250,7 +250,7 @@ class DeploymentFacts:
                     tags = tuple(tag for each in images.listing(repository) for tag in each.tags)
                     return MissingImage(f"no image has the tag {at.tag!r}", tags)
                 digest = found.digest
-            return images.facts(repository, [digest]).get(digest)
+            return images.facts(repository, [digest], self.settings().architecture).get(digest)
         except (NotFound, ImageError) as error:
             return MissingImage(str(error), None)
 
