@@ -38,7 +38,7 @@ class Size(NamedTuple):
     memory_mib: int
 
     def __str__(self) -> str:
-        return f"{self.vcpus:g} vCPU and {self.memory_mib / MIB_PER_GIB:g} GB"
+        return f"{self.vcpus:g} vCPU and {round(self.memory_mib / MIB_PER_GIB, 2):g} GB"
 
 
 def fitting(asked: Size) -> Size | None:
