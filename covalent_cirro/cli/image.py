@@ -140,7 +140,8 @@ def push(target: Target, as_json: bool, **recipe: Any) -> None:
         return
     render.done(f"{pushed.uri} {'is pushed' if pushed.uploaded else 'was there already'}")
     for lacking in image_push.missing([each.image.architecture for each in built], machines):
-        electrons = "with GPUs" if lacking == ARCHITECTURES[ARCHITECTURE] else "without a GPU"
+        other = lacking == ARCHITECTURES[ARCHITECTURE] and machines[0] != ARCHITECTURE
+        electrons = "with GPUs or on several machines" if other else "without a GPU"
         render.warning(
             f"electrons {electrons} run on {lacking}, which this image is not for: they are refused with it. "
             f"`cirro image push --platform {BOTH_PLATFORMS}` makes one image for both."

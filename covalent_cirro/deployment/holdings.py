@@ -182,8 +182,10 @@ def is_of_deployment(definition: dict[str, Any], name: str, roles: Iterable[str]
     tags = definition.get("tags") or {}
     if not definition["jobDefinitionName"].startswith(DEFINITION_PREFIX) or not MADE_BY.items() <= tags.items():
         return False
-    container = definition.get("containerProperties") or {}
-    used = [str(container.get(key) or "").rsplit("/", 1)[-1] for key in ("jobRoleArn", "executionRoleArn")]
+    ranges = (definition.get("nodeProperties") or {}).get("nodeRangeProperties") or []
+    containers = [definition.get("containerProperties") or {}, *(each.get("container") or {} for each in ranges)]
+    roles_of_jobs = ("jobRoleArn", "executionRoleArn")
+    used = [str(container.get(key) or "").rsplit("/", 1)[-1] for container in containers for key in roles_of_jobs]
     # CloudFormation names a role after its stack: by the name it is known after the stack was deleted.
     named = re.compile(rf"{re.escape(stack_name(name, 'roles'))}-[A-Za-z]+-[A-Za-z0-9]+")
     return any(role in set(roles) or named.fullmatch(role) for role in used)

@@ -254,8 +254,9 @@ def has_gpus(values: Mapping[str, str]) -> bool:
 
 
 def instance_types(values: Mapping[str, str]) -> list[str]:
-    """The instance types of the compute stack: for CPU and, if it has a queue for GPUs, for GPU."""
+    """The instance types of the compute stack: for CPU and, if it has queues for them, for GPU and several nodes."""
     names = ["CpuInstanceTypes", *(["GpuInstanceTypes"] if has_gpus(values) else [])]
+    names += ["MultiNodeInstanceTypes"] if values.get("MultiNodeMaxVcpus", "0") != "0" else []
     listed = [each.strip() for name in names for each in values[name].split(",")]
     return [f"default_{values[ARCHITECTURE]}" if each == DEFAULT_TYPES else each for each in listed]
 

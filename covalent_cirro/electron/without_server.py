@@ -38,7 +38,7 @@ from covalent_cirro.electron.progress import explain_wait, since
 from covalent_cirro.electron.receive import write_ends
 from covalent_cirro.electron.result_writer import read_outcome
 from covalent_cirro.electron.send import cancel as cancel_submitted
-from covalent_cirro.electron.send import engine_for, ensure_definition, image_check
+from covalent_cirro.electron.send import definition_body, engine_for, ensure_definition, image_check
 from covalent_cirro.electron.send import submit as submit_call
 from covalent_cirro.errors import NotFound, SettingsError
 from covalent_cirro.jobs.arguments import TEXT_BYTES
@@ -81,6 +81,8 @@ async def upload(
     if settings.reuse_from:
         log.warning("reuse_from=%r is for dispatches; what is run directly is computed", settings.reuse_from)
     async with engine_for(settings) as engine, contextlib.AsyncExitStack() as files:
+        if settings.job_properties:
+            await definition_body(engine, settings)  # refuses what cannot work before anything is stored
         scratch = cache_folder.scratch(settings.cache_dir)
         folder = files.enter_context(tempfile.TemporaryDirectory(dir=scratch))
         paths = await asyncio.to_thread(_pickle, folder, function, [*args, *kwargs.values()])

@@ -212,7 +212,8 @@ def instance_types(
         where: The deployment.
     """
     id, name = "instance_types", environment.name
-    parameter = "GpuInstanceTypes" if any(kind.gpus for kind in known.values()) else "CpuInstanceTypes"
+    kind = "Gpu" if any(kind.gpus for kind in known.values()) else "Cpu"
+    parameter = f"{'MultiNode' if environment.placement_group else kind}InstanceTypes"
     remedy = f"Give others: `{where.cirro('deploy')} --parameter {parameter}=...`"
     absent = missing(environment.instance_types, known)
     kinds = of_environment(environment.instance_types, known)
@@ -225,7 +226,8 @@ def instance_types(
         return Finding(id, name, FAILURE, told, remedy)
     if absent:
         return Finding(id, name, WARNING, f"{where.region} has no {', '.join(absent)}; it has the others", remedy)
-    if len(there) < ZONES_WANTED:
+    # A cluster placement group is in one zone.
+    if len(there) < ZONES_WANTED and not environment.placement_group:
         told = f"only {there[0]} of its zones has {', '.join(environment.instance_types)}"
         return Finding(
             id,

@@ -30,6 +30,7 @@ class Environment(NamedTuple):
         instance_types: Sizes, families and bundles.
         instance_profile: ARN or name of the instance profile.
         cluster: ARN of its ECS cluster.
+        placement_group: Name of the placement group of its instances; empty without one.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Environment(NamedTuple):
     subnets: tuple[str, ...]
     instance_profile: str
     cluster: str
+    placement_group: str = ""
 
     @property
     def spot(self) -> bool:
@@ -90,6 +92,7 @@ def parse_environment(described: Mapping[str, Any]) -> Environment:
         subnets=tuple(resources.get("subnets") or ()),
         instance_profile=resources.get("instanceRole") or "",
         cluster=described.get("ecsClusterArn") or "",
+        placement_group=resources.get("placementGroup") or "",
     )
 
 

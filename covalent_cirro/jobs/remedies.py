@@ -14,10 +14,12 @@ from covalent_cirro.jobs.queues import Environment
 OWN_QUEUES = {
     "-gpu-on-demand-fair": "Gpu",
     "-cpu-on-demand-fair": "Cpu",
+    "-multi-node-fair": "MultiNode",
     "-gpu-fair": "Gpu",
     "-cpu-fair": "Cpu",
     "-gpu-on-demand": "Gpu",
     "-cpu-on-demand": "Cpu",
+    "-multi-node": "MultiNode",
     "-gpu": "Gpu",
     "-cpu": "Cpu",
     "-fargate-fair": "Fargate",
@@ -73,9 +75,11 @@ class Remedies:
         """The command that raises the maximum of the largest of the compute environments to ``vcpus``."""
         one = max(environments, key=lambda each: each.max_vcpus, default=None)
         if self._deployment is not None:
-            on_demand = "" if one is not None and one.on_fargate else "OnDemand"
-            kind = "Spot" if one is not None and one.spot else on_demand
-            command = self._deployment.cirro(f"deploy --parameter {self._parameter()}{kind}MaxVcpus={vcpus}")
+            parameter = self._parameter()
+            if parameter != "MultiNode":  # which is on demand alone
+                on_demand = "" if one is not None and one.on_fargate else "OnDemand"
+                parameter += "Spot" if one is not None and one.spot else on_demand
+            command = self._deployment.cirro(f"deploy --parameter {parameter}MaxVcpus={vcpus}")
         else:
             name = one.name if one is not None else "..."
             command = self._where.aws(

@@ -41,6 +41,9 @@ IMAGE = "cirro-runner"
 ON_DEMAND_VCPUS = int(BY_NAME["vcpu"].default)
 """vCPUs of on-demand instances: those that an electron has by default."""
 
+MULTI_NODE_VCPUS = 16
+"""vCPUs of the instances of one electron with several nodes: eight nodes of two."""
+
 EMULATOR_START_S = 90.0
 SERVER_START_S = 180.0
 """Seconds until a process has to answer; several times the time on a slow, busy machine with two cores."""
@@ -274,7 +277,11 @@ class LocalStack:
 
         client = self._client(state, "cloudformation")
         # On-demand instances are additional to Spot ones: this keeps their queue usable, and adds one small instance.
-        parameters = {"CpuSpotMaxVcpus": vcpus, "CpuOnDemandMaxVcpus": ON_DEMAND_VCPUS}
+        parameters = {
+            "CpuSpotMaxVcpus": vcpus,
+            "CpuOnDemandMaxVcpus": ON_DEMAND_VCPUS,
+            "MultiNodeMaxVcpus": MULTI_NODE_VCPUS,
+        }
         try:
             done = deployment.deploy(client, DEPLOYMENT, parameters)
         except CirroError:

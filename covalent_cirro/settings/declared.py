@@ -369,7 +369,7 @@ class Settings:
         default=None,
         help="Share of the job in a queue with a scheduling policy, which needs one.",
         valid="1 to 255 letters and digits",
-        accepts=lambda value: _SHARE.fullmatch(value) is not None,
+        accepts=lambda value: value == "" or _SHARE.fullmatch(value) is not None,
         stock=False,
     )
     consumable_resources: Mapping[str, int] = _option(
@@ -506,8 +506,13 @@ class Settings:
 
     @property
     def architecture(self) -> str:
-        """Architecture of the machine: ``x86_64``, which all GPU instances of AWS Batch's images have, or ``arm64``."""
-        return "x86_64" if self.num_gpus else self.cpu_architecture
+        """Architecture of the machine: ``x86_64`` or ``arm64``.
+
+        All GPU instances of AWS Batch's images have ``x86_64``, and so have those behind `cirro deploy`'s queue for
+        several nodes.
+        """
+        several = self.nodes > 1 and self.batch_multi_node_queue
+        return "x86_64" if self.num_gpus or several else self.cpu_architecture
 
     @property
     def key_prefix(self) -> str:

@@ -403,6 +403,28 @@ def test_conditions_on_a_definition(
         assert refused(lambda: batch.register_job_definition(**body))[0] == "AccessDeniedException"
 
 
+def test_each_container_of_a_definition_with_nodes_counts(account: Account) -> None:
+    """Its conditions, and the roles that are passed: nodes are no way around them."""
+    body = account.definition("nodes")
+    container = body.pop("containerProperties")
+
+    def with_nodes(**more: Any) -> dict[str, Any]:
+        ranges = [
+            {"targetNodes": "0", "container": container},
+            {"targetNodes": "1", "container": {**container, **more}},
+        ]
+        properties = {"numNodes": 2, "mainNode": 0, "nodeRangeProperties": ranges}
+        return {**body, "type": "multinode", "nodeProperties": properties}
+
+    register = allow("batch:RegisterJobDefinition", Condition={"BoolIfExists": {"batch:Privileged": "false"}})
+    batch = account.user(register).client("batch")
+    batch.register_job_definition(**with_nodes())
+    for more in ({"privileged": True}, {"jobRoleArn": account.role}):
+        assert (
+            refused(lambda more=more: batch.register_job_definition(**with_nodes(**more)))[0] == "AccessDeniedException"
+        )  # type: ignore[misc]
+
+
 def test_a_job_is_told_by_its_tags(account: Account) -> None:
     """``aws:ResourceTag`` holds the tags that the job has."""
     stop = allow(

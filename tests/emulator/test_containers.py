@@ -27,6 +27,7 @@ from covalent_cirro.local.emulator import Emulator, Timing
 from covalent_cirro.local.emulator.attempts.container_runtime import LABEL, ContainerRuntime, options
 from covalent_cirro.local.emulator.attempts.runtime import OUT_OF_MEMORY, AttemptSpec
 from covalent_cirro.local.local_stack import LocalStack
+from covalent_cirro.local.processes import free_port
 from tests.access import PROFILE, credentials_file
 from tests.emulator.conftest import SCALE, Aws, poll
 from tests.emulator.web_services import PROGRAM, Web, load
@@ -68,6 +69,7 @@ def test_what_a_container_is_asked_for() -> None:
                 {"sourceVolume": "space", "containerPath": "/space"},
             ],
         },
+        folders={"data": Path("/srv/data")},
     )
     asked = options(spec)
     (gpus,) = asked.pop("device_requests")
@@ -171,6 +173,40 @@ def test_a_service_runs_in_its_image(batch: Aws) -> None:
     assert {version for _, version in answers[seen + 5 :]} == {"2"}
     assert {each["containers"][0]["exitCode"] for each in web.tasks("STOPPED")} == {0}
     web.delete()
+
+
+MEETING = """
+import os, socket, time
+port, main = int(os.environ["PORT"]), os.environ.get("AWS_BATCH_JOB_MAIN_NODE_PRIVATE_IPV4_ADDRESS")
+if main is None:
+    print(socket.create_server(("", port)).accept()[0].recv(99).decode(), flush=True)
+while main is not None:
+    try:
+        socket.create_connection((main, port)).sendall(b"node " + os.environ["AWS_BATCH_JOB_NODE_INDEX"].encode())
+        break
+    except ConnectionRefusedError:
+        time.sleep(0.05)
+"""
+
+
+@needs_engine
+def test_nodes_of_a_job_reach_one_another(batch: Aws) -> None:
+    """By the address of the main node, which AWS's variable has."""
+    container = {
+        "image": IMAGE,
+        "command": ["python", "-c", MEETING],
+        "environment": [{"name": "PORT", "value": str(free_port())}],
+        "resourceRequirements": [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "256"}],
+    }
+    ranges = [{"targetNodes": "0:", "container": container}]
+    made = batch.batch.register_job_definition(
+        jobDefinitionName=batch.name("nodes"),
+        type="multinode",
+        nodeProperties={"numNodes": 2, "mainNode": 0, "nodeRangeProperties": ranges},
+    )
+    job_id = batch.submit(definition=made["jobDefinitionArn"])
+    assert batch.done(job_id)["status"] == "SUCCEEDED"
+    assert batch.log(batch.job(f"{job_id}#0")) == ["node 1"]
 
 
 @needs_engine
@@ -336,7 +372,7 @@ def account(
     """An emulator with a deployment, whose jobs are containers, and options of executors for it."""
     folder = tmp_path_factory.mktemp("account")
     with Emulator(state_dir=folder / "emulator", docker=True) as emulator:
-        deployed = deployment.deploy(emulator.client("cloudformation"))
+        deployed = deployment.deploy(emulator.client("cloudformation"), parameters={"SharedFiles": "true"})
         yield (
             emulator,
             {
@@ -426,3 +462,62 @@ async def test_an_electron_whose_image_is_missing_names_it(
     """And what to look at."""
     with pytest.raises(TaskRuntimeError, match=r"registry of its image.*127\.0\.0\.1:1/nothing:1"):
         await executor(container_image_uri="127.0.0.1:1/nothing:1").run(len, ["abc"], {}, metadata)
+
+
+def look_at_properties() -> dict[str, Any]:
+    """An electron that tells what its container has of ``job_properties``."""
+    import os
+    import shutil
+    import tempfile
+
+    written = []
+    for folder in ("/usr/local", "/home/cirro", tempfile.gettempdir()):
+        try:
+            with tempfile.NamedTemporaryFile(dir=folder):
+                written.append(folder)
+        except OSError:
+            continue
+    return {
+        "writable": written,
+        "tmp": shutil.disk_usage("/tmp").total >> 20,
+        "user": os.getuid(),
+    }
+
+
+@needs_engine
+async def test_an_electron_runs_with_a_read_only_root(
+    executor: Callable[..., CirroBatchExecutor], metadata: dict[str, Any]
+) -> None:
+    """Runner and electron write into a tmpfs at /tmp, as another user than the image's."""
+    properties = {
+        "readonlyRootFilesystem": True,
+        "user": "1234",
+        "linuxParameters": {"tmpfs": [{"containerPath": "/tmp", "size": 64, "mountOptions": ["mode=1777"]}]},
+    }
+    seen = await executor(job_properties=properties).run(look_at_properties, [], {}, metadata)
+    assert seen == {"writable": ["/tmp"], "tmp": 64, "user": 1234}
+
+
+@needs_engine
+async def test_electrons_share_files_at_shared(
+    executor: Callable[..., CirroBatchExecutor], metadata: dict[str, Any]
+) -> None:
+    """What one wrote, another reads; the folder is where the deployment's option says."""
+
+    def write(text: str) -> str:
+        import pathlib
+
+        pathlib.Path("/shared/note").write_text(text)
+        return text
+
+    def read() -> tuple[str, str]:
+        import os
+        import pathlib
+
+        return os.environ["CIRRO_SHARED_FILES"], pathlib.Path("/shared/note").read_text()
+
+    await executor().run(write, ["from another machine"], {}, metadata)
+    assert await executor().run(read, [], {}, {**metadata, "node_id": next(_nodes)}) == (
+        "/shared",
+        "from another machine",
+    )

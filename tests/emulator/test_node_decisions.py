@@ -73,6 +73,18 @@ def test_a_job_waits_until_there_is_room_for_all_nodes() -> None:
     assert job.status == "RUNNING"
 
 
+def test_a_job_starts_when_idle_instances_of_another_size_have_gone() -> None:
+    """They count against the maximum until then."""
+    simulation = Simulation(Timing(boot_s=0, idle_s=60), max_vcpus=4, types=("m6i.large", "m6i.xlarge"))
+    simulation.end(simulation.job(vcpus=4), 0)
+    job = simulation.nodes(2)
+    assert job.status == "RUNNABLE"
+    simulation.go(60)
+    assert simulation.scheduler.next_due == simulation.now
+    simulation.go()
+    assert job.status == "RUNNING"
+
+
 @pytest.mark.parametrize(
     ("settings", "count", "reason"),
     [

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from covalent_cirro.electron.engine import shared_files
 from covalent_cirro.local.emulator import Emulator
 from tests.emulator.deployments import Account, Deployment
 
@@ -119,3 +120,41 @@ def test_an_existing_network_gets_a_mount_target_in_each_subnet(here: Deployment
     assert here.deploy_part("network", **given) == "CREATE_COMPLETE"
     targets = here.client("efs").describe_mount_targets(FileSystemId=file_system(here)["FileSystemId"])["MountTargets"]
     assert {each["SubnetId"] for each in targets} == set(subnets)
+
+
+# --- in jobs ------------------------------------------------------------------------------------------------------
+
+
+def volume(file_system: str, access_point: str) -> dict[str, Any]:
+    """The volume that the executor makes of the option shared_files."""
+    container: dict[str, Any] = {"environment": []}
+    shared_files.mount(container, f"{file_system}/{access_point}")
+    return container
+
+
+def test_jobs_see_what_others_wrote(aws: Any) -> None:
+    """By the variable of the folder: a process has no mounts."""
+    efs = aws.emulator.client("efs")
+    made = efs.create_file_system(CreationToken=aws.name("files"))["FileSystemId"]
+    point = efs.create_access_point(ClientToken="t", FileSystemId=made, RootDirectory={"Path": "/cirro"})[
+        "AccessPointId"
+    ]
+    for command in ("echo hello > $CIRRO_SHARED_FILES/a", "cat $CIRRO_SHARED_FILES/a"):
+        job = aws.done(aws.submit(definition=aws.definition("sh", "-c", command, **volume(made, point))))
+        assert job["status"] == "SUCCEEDED", job
+    assert aws.log(job) == ["hello"]
+
+
+def test_a_file_system_that_is_not_there_fails_the_start(aws: Any) -> None:
+    """The reason names it."""
+    job = aws.done(aws.submit(definition=aws.definition("true", **volume("fs-0123abcd", "fsap-0123abcd"))))
+    assert (job["status"], job["statusReason"]) == ("FAILED", "Task failed to start")
+    assert job["attempts"][0]["container"]["reason"].startswith("CannotCreateVolumeError: ")
+    assert "fs-0123abcd" in job["attempts"][0]["container"]["reason"]
+
+
+def test_limits_of_a_job_are_set(aws: Any) -> None:
+    """For its process and all that it starts; above the emulator's own hard limit, that one holds."""
+    limits = [{"name": "nofile", "softLimit": 111, "hardLimit": 222}, {"name": "core", "softLimit": 0, "hardLimit": 0}]
+    definition = aws.definition("sh", "-c", "ulimit -Sn; ulimit -Hn; ulimit -c", ulimits=limits)
+    assert aws.log(aws.done(aws.submit(definition=definition))) == ["111", "222", "0"]

@@ -282,6 +282,24 @@ def test_gpus_come_and_go(here: Deployment) -> None:
     assert f"{here.name}-gpu" not in names
 
 
+def test_a_queue_for_several_machines_comes_and_goes(here: Deployment, account: Account) -> None:
+    """With its placement group and its security group, whose members reach one another; without it nothing is left."""
+    here.deploy()
+    before = account.inventory()
+    assert here.deploy_part("compute", MultiNodeMaxVcpus=16, MultiNodeInstanceTypes="c7i") == "UPDATE_COMPLETE"
+    [environment] = here.environments(here.outputs["BatchMultiNodeQueue"])
+    resources = environment["computeResources"]
+    assert (resources["type"], resources["instanceTypes"], len(resources["subnets"])) == ("EC2", ["c7i"], 1)
+    assert "MultiNodePlacementGroup" in resources["placementGroup"]
+    own = [each for each in resources["securityGroupIds"] if each not in here.outputs["SecurityGroupIds"]]
+    [group] = here.client("ec2").describe_security_groups(GroupIds=own)["SecurityGroups"]
+    [rule] = group["IpPermissions"]
+    assert (rule["IpProtocol"], [each["GroupId"] for each in rule["UserIdGroupPairs"]]) == ("-1", own)
+    assert here.deploy_part("compute", MultiNodeMaxVcpus=0) == "UPDATE_COMPLETE"
+    assert account.inventory()["groups"] == before["groups"]
+    assert account.inventory()["queues"] == before["queues"]
+
+
 def test_without_spot_the_queues_are_there_all_the_same(here: Deployment) -> None:
     """On on-demand instances."""
     here.deploy(CpuSpotMaxVcpus=0, GpuSpotMaxVcpus=0)
@@ -344,6 +362,7 @@ def test_parameters_that_cannot_work_are_refused(
 ) -> None:
     """With the name of the parameter, or the words of the rule, and before anything is made."""
     here.outputs = {
+        "VpcId": "vpc-01234567",
         "SubnetIds": "subnet-01234567",
         "SecurityGroupIds": "sg-01234567",
         "InstanceProfileArn": f"arn:aws:iam::{ACCOUNT}:instance-profile/x",

@@ -82,6 +82,7 @@ def test_links_are_outputs_of_stacks_before() -> None:
     assert plans.linked("storage") == {}
     assert set(plans.linked("roles").values()) == {"network", "storage"}
     assert plans.linked("compute") == {
+        "VpcId": "network",
         "SubnetIds": "network",
         "SecurityGroupIds": "network",
         "InstanceProfileArn": "roles",
@@ -160,6 +161,7 @@ def test_a_first_deployment_makes_four_stacks_and_links_them() -> None:
     assert aws.done == [("create", stack_name("cirro", part)) for part in PARTS]
     assert parameters_of(aws, "compute") == {
         "DeploymentName": "cirro",
+        "VpcId": "vpc-1",
         "SubnetIds": "subnet-1,subnet-2",
         "SecurityGroupIds": "sg-1",
         "InstanceProfileArn": OUTPUTS["roles"]["InstanceProfileArn"],

@@ -295,6 +295,9 @@ def test_definitions_of_executors_are_told_by_name_tag_and_role(definition: dict
         "containerProperties": {"jobRoleArn": f"arn:aws:iam::123456789012:role/{role}" if role else None},
     }
     assert is_of_deployment(described, "cirro", ["renamed"]) == ours
+    container = described.pop("containerProperties")
+    several = {**described, "nodeProperties": {"nodeRangeProperties": [{"targetNodes": "0:", "container": container}]}}
+    assert is_of_deployment(several, "cirro", ["renamed"]) == ours
 
 
 def test_what_takes_its_time_is_not_left(monkeypatch: pytest.MonkeyPatch) -> None:

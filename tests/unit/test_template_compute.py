@@ -6,22 +6,25 @@ import itertools
 
 import pytest
 
-from covalent_cirro.deployment import running_jobs
+from covalent_cirro.deployment import running_jobs, templates
 from covalent_cirro.jobs import machines
 from tests.unit.template_facts import TEMPLATES
 
 COMPUTE = TEMPLATES["compute"]
 ENVIRONMENTS = ["CpuSpotEnvironment", "CpuOnDemandEnvironment", "GpuSpotEnvironment", "GpuOnDemandEnvironment"]
 FARGATE = ["FargateSpotEnvironment", "FargateEnvironment"]
-QUEUES = ["CpuQueue", "CpuOnDemandQueue", "GpuQueue", "GpuOnDemandQueue", "FargateQueue"]
+MULTI_NODE = "MultiNodeEnvironment"
+QUEUES = ["CpuQueue", "CpuOnDemandQueue", "GpuQueue", "GpuOnDemandQueue", "FargateQueue", "MultiNodeQueue"]
+ALL = {"FargateMaxVcpus": 8, "MultiNodeMaxVcpus": 8}
+"""Values with which every queue is made."""
 
 
 # --- compute environments ----------------------------------------------------------------------------------------
 
 
 def test_the_compute_environments() -> None:
-    """CPU, GPU and Fargate, each on Spot and on demand."""
-    assert sorted(COMPUTE.of_type("AWS::Batch::ComputeEnvironment")) == sorted([*ENVIRONMENTS, *FARGATE])
+    """CPU, GPU and Fargate, each on Spot and on demand; and one for jobs on several machines."""
+    assert sorted(COMPUTE.of_type("AWS::Batch::ComputeEnvironment")) == sorted([*ENVIRONMENTS, *FARGATE, MULTI_NODE])
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,7 @@ def test_a_bundle_of_another_architecture_is_refused(architecture: str, given: s
     assert f"CpuArchitecture {architecture}" in words
 
 
-@pytest.mark.parametrize("name", ENVIRONMENTS)
+@pytest.mark.parametrize("name", [*ENVIRONMENTS, MULTI_NODE])
 def test_compute_environment_is_changed_in_place(name: str) -> None:
     """AWS Batch updates it in place only without ServiceRole and BEST_FIT (the default); a name forbids replacement.
 
@@ -107,6 +110,7 @@ def test_jobs_may_not_outlast_what_cloudformation_waits() -> None:
         ("CpuOnDemandEnvironment", "EC2", "BEST_FIT_PROGRESSIVE"),
         ("GpuSpotEnvironment", "SPOT", "SPOT_PRICE_CAPACITY_OPTIMIZED"),
         ("GpuOnDemandEnvironment", "EC2", "BEST_FIT_PROGRESSIVE"),
+        ("MultiNodeEnvironment", "EC2", "BEST_FIT_PROGRESSIVE"),
     ],
 )
 def test_compute_environment_buys_as_its_name_says(name: str, kind: str, strategy: str) -> None:
@@ -154,6 +158,52 @@ def test_compute_environment_stands_on_the_other_stacks(name: str) -> None:
     assert resources["SecurityGroupIds"] == {"Ref": "SecurityGroupIds"}
 
 
+# --- several machines for one job --------------------------------------------------------------------------------
+
+
+def test_nothing_is_made_for_several_machines_by_default() -> None:
+    """And with it all that it needs."""
+    added = COMPUTE.with_values(MultiNodeMaxVcpus=8).resources.keys() - COMPUTE.with_values().resources.keys()
+    assert added == {
+        MULTI_NODE,
+        *(f"MultiNode{each}" for each in ("SecurityGroup", "Ingress", "PlacementGroup", "Queue")),
+    }
+
+
+def test_nodes_are_near_one_another() -> None:
+    """A cluster placement group, which is in one zone; so there is one subnet."""
+    resources = COMPUTE.properties(MULTI_NODE)["ComputeResources"]
+    assert resources["PlacementGroup"] == {"Ref": "MultiNodePlacementGroup"}
+    assert COMPUTE.properties("MultiNodePlacementGroup")["Strategy"] == "cluster"
+    assert resources["Subnets"] == [{"Fn::Select": [0, {"Ref": "SubnetIds"}]}]
+
+
+def test_nodes_reach_one_another_and_nobody_else_reaches_them() -> None:
+    """By a group of their own beside the deployment's; instances of other jobs do not have it."""
+    ingress = COMPUTE.properties("MultiNodeIngress")
+    assert ingress["GroupId"] == ingress["SourceSecurityGroupId"] == {"Ref": "MultiNodeSecurityGroup"}
+    assert "SecurityGroupIngress" not in COMPUTE.properties("MultiNodeSecurityGroup")
+    values = templates.load("compute")["Resources"][MULTI_NODE]["Properties"]["ComputeResources"]["SecurityGroupIds"]
+    assert values == {
+        "Fn::Split": [
+            ",",
+            {"Fn::Join": [",", [{"Fn::Join": [",", {"Ref": "SecurityGroupIds"}]}, {"Ref": "MultiNodeSecurityGroup"}]]},
+        ]
+    }
+    others = [COMPUTE.properties(name)["ComputeResources"]["SecurityGroupIds"] for name in ENVIRONMENTS]
+    assert others == [{"Ref": "SecurityGroupIds"}] * 4
+
+
+def test_nodes_may_have_gpus_or_none() -> None:
+    """AWS Batch takes the image of an instance's kind; burstable ones cannot be in the placement group."""
+    resources = COMPUTE.properties(MULTI_NODE)["ComputeResources"]
+    assert resources["Ec2Configuration"] == [{"ImageType": "ECS_AL2023"}, {"ImageType": "ECS_AL2023_NVIDIA"}]
+    assert resources["InstanceTypes"] == {"Ref": "MultiNodeInstanceTypes"}
+    declared = COMPUTE.parameters["MultiNodeInstanceTypes"]
+    for value, possible in (("c7i,g5.xlarge", True), ("default_x86_64", True), ("t3.large", False), ("m7i,t3", False)):
+        assert templates.is_possible(declared, value) is possible
+
+
 # --- queues ------------------------------------------------------------------------------------------------------
 
 
@@ -182,11 +232,12 @@ def test_on_demand_queue_has_no_spot(kind: str) -> None:
         ("GpuQueue", "gpu"),
         ("GpuOnDemandQueue", "gpu-on-demand"),
         ("FargateQueue", "fargate"),
+        ("MultiNodeQueue", "multi-node"),
     ],
 )
 def test_queue_is_named_after_the_deployment(name: str, suffix: str) -> None:
     """The submitter's policy reaches it by this name, which AWS Batch has to take."""
-    assert COMPUTE.with_values(FargateMaxVcpus=8).resources[name]["JobQueueName"] == f"cirro-{suffix}"
+    assert COMPUTE.with_values(**ALL).resources[name]["JobQueueName"] == f"cirro-{suffix}"
     assert COMPUTE.parameters["DeploymentName"]["MaxLength"] + len(f"-{suffix}-fair") <= 128
 
 
@@ -194,13 +245,13 @@ def test_queue_takes_any_job() -> None:
     """A scheduling policy would demand a share identifier of each."""
     for name, queue in COMPUTE.of_type("AWS::Batch::JobQueue").items():
         assert queue["Properties"]["State"] == "ENABLED"
-        assert "SchedulingPolicyArn" not in COMPUTE.with_values(FargateMaxVcpus=8).resources[name]
+        assert "SchedulingPolicyArn" not in COMPUTE.with_values(**ALL).resources[name]
 
 
 @pytest.mark.parametrize("name", QUEUES)
 def test_a_fair_queue_is_another_queue(name: str) -> None:
     """AWS Batch adds a scheduling policy to no queue: by another name CloudFormation makes a new one."""
-    plain, fair = (COMPUTE.with_values(FairShare=fair, FargateMaxVcpus=8).resources[name] for fair in ("false", "true"))
+    plain, fair = (COMPUTE.with_values(**ALL, FairShare=on).resources[name] for on in ("false", "true"))
     assert fair["SchedulingPolicyArn"] == {"Ref": "SchedulingPolicy"}
     assert fair["JobQueueName"] == plain["JobQueueName"] + "-fair"
 
@@ -208,15 +259,14 @@ def test_a_fair_queue_is_another_queue(name: str) -> None:
 @pytest.mark.parametrize("name", QUEUES)
 def test_queue_cancels_no_job_by_default(name: str) -> None:
     """A job that waits is the user's. The list is there and empty: leaving it out would keep what was there before."""
-    assert COMPUTE.with_values(FargateMaxVcpus=8).resources[name]["JobStateTimeLimitActions"] == []
+    assert COMPUTE.with_values(**ALL).resources[name]["JobStateTimeLimitActions"] == []
 
 
 @pytest.mark.parametrize("name", QUEUES)
 @pytest.mark.parametrize("minutes", COMPUTE.parameters["RunnableTimeLimitMinutes"]["AllowedValues"][1:])
 def test_time_limit_is_one_that_aws_batch_takes(name: str, minutes: str) -> None:
     """CANCEL is all a queue of instances can do, from 10 minutes to a day, for reasons in AWS's own words."""
-    stack = COMPUTE.with_values(RunnableTimeLimitMinutes=minutes, FargateMaxVcpus=8)
-    actions = stack.resources[name]["JobStateTimeLimitActions"]
+    actions = COMPUTE.with_values(**ALL, RunnableTimeLimitMinutes=minutes).resources[name]["JobStateTimeLimitActions"]
     assert [action["Reason"] for action in actions] == [
         "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY",
         "MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE",

@@ -22,10 +22,13 @@ TEMPLATE = TEMPLATES["roles"]
 COMPUTE = TEMPLATES["compute"]
 ROLES = ["JobRole", "ExecutionRole", "InstanceRole"]
 BUCKET = "arn:${AWS::Partition}:s3:::${S3BucketName}"
-CLUSTERS = ("AWSBatch-?puSpotEnv*", "AWSBatch-?puOnDemandEnv*")
+CLUSTERS = ("AWSBatch-?puSpotEnv*", "AWSBatch-?puOnDemandEnv*", "AWSBatch-MultiNodeEnv*")
 QUEUES = {
     "arn:${AWS::Partition}:batch:${AWS::Region}:${AWS::AccountId}:job-queue/${DeploymentName}-" + suffix
-    for suffix in ("?pu", "?pu-fair", "?pu-on-demand", "?pu-on-demand-fair", "fargate", "fargate-fair")
+    for suffix in (
+        *("?pu", "?pu-fair", "?pu-on-demand", "?pu-on-demand-fair"),
+        *("fargate", "fargate-fair", "multi-node", "multi-node-fair"),
+    )
 }
 
 
@@ -92,7 +95,7 @@ def test_any_resource_only_where_aws_knows_no_narrower() -> None:
 
 
 def test_resources_are_of_this_deployment_or_bear_our_name() -> None:
-    """What earlier stacks gave, the four queues, the two roles; the rest by a name of ours or of AWS Batch's."""
+    """What earlier stacks gave, the queues, the two roles; the rest by a name of ours or of AWS Batch's."""
     here = "arn:${AWS::Partition}:%s:${AWS::Region}:${AWS::AccountId}:"
     ours = {
         BUCKET,
@@ -230,7 +233,7 @@ def test_jobs_of_arrays_are_stopped_by_a_policy_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("action", ["batch:SubmitJob", "batch:TagResource"])
-def test_submitter_reaches_the_queues_by_name(action: str) -> None:
+def test_submitter_reaches_the_deployments_queues_by_name(action: str) -> None:
     """And no other: a deployment whose name begins alike is none of its business."""
     found = {
         pattern(resource)

@@ -14,6 +14,7 @@ from covalent_cirro.deployment.doctor.verdicts import (
     data,
     job_image,
     network,
+    nodes,
     quotas,
     roles,
     server,
@@ -415,6 +416,36 @@ def test_way_out_of_a_subnet(
 def test_a_subnet_that_is_gone_is_a_failure() -> None:
     """A compute environment still names it."""
     assert network.network("cpu", [], ["subnet-9"]).level == FAILURE
+
+
+@pytest.mark.parametrize(
+    ("changes", "subnet", "level", "words"),
+    [
+        ({}, ("nat-1", ()), OK, "on-demand instances in a placement group."),
+        ({}, ("igw-1", ("s3",)), OK, "not the internet"),
+        ({}, ("igw-1", ()), FAILURE, "in subnet-1 no gateway to S3"),
+        ({"placement_group": ""}, ("nat-1", ()), WARNING, "cpu has no placement group"),
+        ({"kind": "SPOT"}, ("nat-1", ()), FAILURE, "not on cpu (SPOT)"),
+        ({"kind": "FARGATE"}, ("nat-1", ()), FAILURE, "not on cpu (FARGATE)"),
+    ],
+)
+def test_several_machines_for_one_electron(
+    changes: dict[str, Any], subnet: tuple[str, tuple[str, ...]], level: str, words: str
+) -> None:
+    """On demand, near one another, and with a way to S3: a node's network interface has no public address."""
+    behind = environment(**{"kind": "EC2", "placement_group": "near", **changes})
+    at = Subnet("subnet-1", "a", True, subnet[0], frozenset(subnet[1]))
+    found = nodes.nodes("cirro-multi-node", [behind], [at], WHERE)
+    assert (found.level, words in found.seen) == (level, True)
+    assert (found.remedy == "") == (level == OK)
+
+
+def test_one_zone_is_enough_for_a_placement_group() -> None:
+    """It cannot be in more; other compute environments are warned."""
+    offered = {"m6i.large": frozenset("a")}
+    for group, level in (("near", OK), ("", WARNING)):
+        found = machines.instance_types(environment(placement_group=group), TYPES, offered, ["a"], WHERE)
+        assert found.level == level
 
 
 # --- roles ------------------------------------------------------------------------------------------------------------

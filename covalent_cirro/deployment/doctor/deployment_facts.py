@@ -37,7 +37,11 @@ from covalent_cirro.settings import BY_NAME, Settings, problem, resolve
 T = TypeVar("T")
 
 QUEUES = (
-    *("batch_queue", "batch_gpu_queue", "batch_on_demand_queue", "batch_gpu_on_demand_queue"),
+    "batch_queue",
+    "batch_gpu_queue",
+    "batch_on_demand_queue",
+    "batch_gpu_on_demand_queue",
+    "batch_multi_node_queue",
     "batch_fargate_queue",
 )
 """Settings that name a queue."""

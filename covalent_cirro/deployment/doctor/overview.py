@@ -21,7 +21,13 @@ from covalent_cirro.jobs.states import ACTIVE_STATES, TERMINAL_STATES
 THREADS = 16
 """Calls at the same time; most are ListJobs, one for each queue and state."""
 
-QUEUE_OUTPUTS = ("BatchQueue", "BatchOnDemandQueue", "BatchGpuQueue", "BatchGpuOnDemandQueue")
+QUEUE_OUTPUTS = (
+    "BatchQueue",
+    "BatchOnDemandQueue",
+    "BatchGpuQueue",
+    "BatchGpuOnDemandQueue",
+    "BatchMultiNodeQueue",
+)
 
 
 class QueueView(NamedTuple):

@@ -13,6 +13,7 @@ from covalent_cirro.deployment.doctor.verdicts import (
     data,
     job_image,
     network,
+    nodes,
     quotas,
     roles,
 )
@@ -132,20 +133,29 @@ def quota(facts: DeploymentFacts) -> Findings:
 
 
 def net(facts: DeploymentFacts) -> Findings:
-    """Whether instances, and jobs on Fargate, reach the AWS services that they need."""
+    """Whether machines reach the AWS services that they need, and nodes of one job one another and S3."""
     subnets = facts.subnets()
-    found = [each for each in _environments(facts) if each.has_instances or each.on_fargate]
-    if not found:
+    with_machines = [each for each in _environments(facts) if each.has_instances or each.on_fargate]
+    if not with_machines:
         raise Skip("no compute environment is one of instances or of Fargate")
-    return [
+    found = [
         network.network(
             each.name,
             [subnets[id] for id in each.subnets if id in subnets],
             [id for id in each.subnets if id not in subnets],
             network.FARGATE_ENDPOINTS if each.on_fargate else network.ENDPOINTS,
         )
-        for each in found
+        for each in with_machines
     ]
+    settings = facts.settings()
+    # With num_nodes in the config and no queue for it, every electron goes to a queue that may be on Spot.
+    name = settings.batch_multi_node_queue or (settings.queue if settings.nodes > 1 else None)
+    queue = None if name is None else facts.queue(name)
+    if queue is None:
+        return found
+    behind = [each for each in facts.environments() if each.arn in queue.environments]
+    ids = dict.fromkeys(id for each in behind for id in each.subnets if id in subnets)
+    return [*found, nodes.nodes(queue.name, behind, [subnets[id] for id in ids], facts.where())]
 
 
 # --- roles ------------------------------------------------------------------------------------------------------------

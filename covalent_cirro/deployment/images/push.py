@@ -66,10 +66,10 @@ def repository_of(outputs: dict[str, str], client: Any, access: Access) -> Repos
 
 
 def machines_of(outputs: Mapping[str, str]) -> tuple[str, ...]:
-    """The architectures of a deployment's machines: first that for electrons without a GPU, then that for GPUs."""
+    """The architectures of a deployment's machines: first that for electrons without a GPU, then that of others."""
     cpu = outputs.get(output_key("cpu_architecture")) or ARCHITECTURE
-    gpu = [ARCHITECTURE] if output_key("batch_gpu_queue") in outputs and cpu != ARCHITECTURE else []
-    return (cpu, *gpu)
+    others = any(output_key(each) in outputs for each in ("batch_gpu_queue", "batch_multi_node_queue"))
+    return (cpu, ARCHITECTURE) if others and cpu != ARCHITECTURE else (cpu,)
 
 
 def require_architecture(architectures: Iterable[str], machines: Sequence[str]) -> None:

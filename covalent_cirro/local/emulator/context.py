@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from covalent_cirro.local.emulator.attempts import tasks
 from covalent_cirro.local.emulator.attempts.agent import RoleRefusal
@@ -26,6 +28,8 @@ class EmulatorContext:
         timing: Durations.
         quota_vcpus: vCPUs of all hosts together; `None` for no limit.
         clock: Epoch seconds.
+        files: Folder of the file systems of EFS.
+        efs: Gives a client of EFS for a region.
         role_refused: Whether a role that the ECS agent uses may do something; `None`: policies are not checked.
     """
 
@@ -35,6 +39,8 @@ class EmulatorContext:
     faults: Faults
     tasks: tasks.Tasks
     timing: Timing
+    files: Path
+    efs: Callable[[str], Any]
     quota_vcpus: float | None = None
     clock: Callable[[], float] = time.time
     role_refused: RoleRefusal | None = None

@@ -163,6 +163,8 @@ class Emulator:
             faults=self.faults,
             tasks=self.tasks,
             timing=self._timing,
+            files=self.state_dir / "files",
+            efs=lambda region: self.client("efs", region_name=region, aws_access_key_id=keys.OWN_ID),
             quota_vcpus=self._quota_vcpus,
             role_refused=iam.role_refused if self._enforces_iam else None,
         )

@@ -47,7 +47,7 @@ class Fault:
         service: Of the call, ``"s3"``, ``"batch"``.
         operation: Of the call, ``"PutObject"``.
         caller: ``"job"`` for calls made with a job's credentials, ``"client"`` for all others.
-        job: Prefix of the job's name, or of the ECS service's.
+        job: Prefix of the job's name, or of the ECS service's; that of a node ends in ``#`` and its index.
         environment: Name of the compute environment, for ``no_capacity`` and ``invalid``.
         key: Part of the object's path (``/<bucket>/<key>``), for calls of S3.
         count: How often it hits; `None`: without limit.

@@ -336,6 +336,8 @@ BREAKAGES: list[tuple[str, str, Callable[[World], Any], str]] = [
     ("quota", WARNING, account_settings(quotas={"L-34B43A08": 64.0}), "may want 256"),
     ("network", FAILURE, no_route, "no route out"),
     ("network", FAILURE, no_public_address, "no public address"),
+    ("network", FAILURE, config(batch_multi_node_queue="cirro-cpu"), "on demand only"),
+    ("network", WARNING, config(batch_multi_node_queue="cirro-cpu-on-demand"), "no placement group"),
     ("job_role", FAILURE, trust("BatchJobRoleName", **OTHER_SERVICE), "does not trust ecs-tasks"),
     ("job_role", FAILURE, trust("BatchJobRoleName", **OTHER_ACCOUNT), "999999999999"),
     ("job_role", WARNING, trust("BatchJobRoleName", **ANY_ACCOUNT), "of any account"),

@@ -6,13 +6,15 @@ follows from an end. This module must not know queues.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from covalent_cirro.local.emulator.attempts import tasks
+from covalent_cirro.local.emulator.attempts import mounts, tasks
 from covalent_cirro.local.emulator.attempts.agent import Agent
 from covalent_cirro.local.emulator.attempts.runtime import (
     AttemptSpec,
@@ -62,6 +64,10 @@ class AttemptThreads:
         self._agent = Agent(context.account, region, registry, context.clock, context.role_refused)
         self._running: dict[str, RunningAttempt] = {}
         self._closed = False
+
+    @functools.cached_property
+    def _efs(self) -> Any:
+        return self._context.efs(self._region)
 
     def launch(self, job: Job, attempt: Attempt) -> None:
         """Start the attempt; returns at once."""
@@ -150,6 +156,7 @@ class AttemptThreads:
             gpus=tuple(attempt.host.gpu_ids.index(gpu) for gpu in attempt.gpus),
             options=job.container,
             disk_full_s=None if disk is None else disk.seconds,
+            folders=mounts.folders(job.container, context.files, self._efs) if job.container.get("volumes") else {},
         )
         if attempt.lost or attempt.stopping:
             return None

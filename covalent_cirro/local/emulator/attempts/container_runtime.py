@@ -329,10 +329,9 @@ def options(spec: AttemptSpec) -> dict[str, Any]:
 
 def _binds(spec: AttemptSpec) -> list[str]:
     """``/host:/container:ro``; a volume without a path of the host is removed with the container."""
-    sources = {each["name"]: (each.get("host") or {}).get("sourcePath") for each in spec.options.get("volumes") or []}
     binds = []
     for point in spec.options["mountPoints"]:
-        source = sources.get(point["sourceVolume"])
+        source = spec.folders.get(point["sourceVolume"])
         access = "ro" if point.get("readOnly") else "rw"
         binds.append(f"{source}:{point['containerPath']}:{access}" if source else point["containerPath"])
     return binds

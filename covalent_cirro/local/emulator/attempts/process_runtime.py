@@ -29,6 +29,7 @@ from covalent_cirro.local.emulator.attempts.runtime import (
     image_config,
     scratch,
 )
+from covalent_cirro.local.emulator.batch.model import Json
 from covalent_cirro.runner.times import TIMES_VARIABLE
 
 START_S = 10.0
@@ -195,7 +196,7 @@ class ProcessRuntime:
         folder = scratch(self.folder, spec.task_id)
         image = image_config(self.images, spec.image)
         own = base_environment(folder, own_python.make(_python_of(folder)))
-        environment = {**own, **image.environment, **spec.environment}
+        environment = {**own, **image.environment, **_with_folders(spec)}
         environment.setdefault("AWS_CONFIG_FILE", str(folder / ".aws" / "config"))
         environment.setdefault("AWS_SHARED_CREDENTIALS_FILE", str(folder / ".aws" / "credentials"))
         # A container sees only its GPUs; a process would see all GPUs of the machine.
@@ -217,7 +218,7 @@ class ProcessRuntime:
                 raise StartFailed("CannotStartContainerError: the emulator ends")
             self._starting += 1
         try:
-            process = _run(command, folder, environment)
+            process = _run(command, folder, environment, limits(spec.options))
             attempt = ProcessAttempt(spec, process, folder, output)
             with self._change:
                 self._attempts[attempt.pid] = attempt
@@ -281,8 +282,30 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(_python_of(folder), ignore_errors=True)
 
 
-def _run(command: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a command, in a session of its own.
+def _with_folders(spec: AttemptSpec) -> dict[str, str]:
+    """The job's variables: one whose value is the path of a mount has the folder behind the mount in its place.
+
+    A process sees the files of this machine and no mounts: by such a variable it finds its files all the same.
+    """
+    points = spec.options.get("mountPoints") or []
+    behind = {
+        point["containerPath"]: str(spec.folders[point["sourceVolume"]])
+        for point in points
+        if point["sourceVolume"] in spec.folders
+    }
+    return {name: behind.get(value, value) for name, value in spec.environment.items()}
+
+
+def limits(container: Json) -> str:
+    """``ulimits`` as the reaper takes them: ``nofile=1024:2048,core=0:0``."""
+    asked = container.get("ulimits") or []
+    return ",".join(f"{each['name']}={each['softLimit']}:{each['hardLimit']}" for each in asked)
+
+
+def _run(
+    command: list[str], folder: Path, environment: Mapping[str, str], ulimits: str = ""
+) -> subprocess.Popen[bytes]:
+    """Start a command, in a session of its own. Limits are set on Linux only.
 
     Raises:
         OSError: It could not be run.
@@ -306,7 +329,7 @@ def _run(command: list[str], folder: Path, environment: Mapping[str, str]) -> su
     reported, report = os.pipe()
     try:
         # Isolated: the job's variables, site packages and start-up files are not for the reaper.
-        process = start([sys.executable, "-I", "-S", reaper.__file__, str(report), *command], (report,))
+        process = start([sys.executable, "-I", "-S", reaper.__file__, str(report), ulimits, *command], (report,))
     except BaseException:
         os.close(reported)
         raise

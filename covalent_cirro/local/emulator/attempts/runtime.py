@@ -56,6 +56,7 @@ class AttemptSpec:
         shm_mib: ``/dev/shm``, for containers.
         gpus: Indices of GPUs of this machine to show, if it has any.
         options: ``containerProperties`` of the job, which containers apply.
+        folders: Folders of this machine behind volumes, by their names.
         disk_full_s: Seconds after which the disk of a process is full; `None`: it never is.
     """
 
@@ -69,6 +70,7 @@ class AttemptSpec:
     options: Json = field(default_factory=dict)
     disk_full_s: float | None = None
     entrypoint: list[str] | None = None
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

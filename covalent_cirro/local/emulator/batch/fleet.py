@@ -165,6 +165,7 @@ class Fleet:
                 if host.idle_since + idle_s <= now:
                     self.release(host)
                     have -= host.vcpus
+                    due = now  # a job may have waited for its vCPUs
                 else:
                     due = min(due, host.idle_since + idle_s)
         return due

@@ -367,7 +367,7 @@ def list_tags_for_resource(batch: Batch, request: Json) -> Json:
 def _tags(batch: Batch, arn: str) -> dict[str, str]:
     job = batch.scheduler.jobs.get(arn.split(":job/", 1)[-1])
     if job is not None and job.parent is not None:
-        raise ServiceError(f"{arn} is an array's child: tags are not supported")
+        raise ServiceError(f"{arn} is an array's child or a node: tags are not supported")
     if job is not None:
         return job.tags
     for found in (

@@ -202,24 +202,11 @@ class Scheduler:
                 self._fresh.append(job)
                 self._due(at)
             elif job.status == SUBMITTED:
-                self._accept(job, now)
-
-    def _accept(self, job: Job, now: float) -> None:
-        for needed, waiting in dependencies.pairs(job, self.jobs):
-            if needed.status == FAILED:
-                job.waits_for.add("failed")
-            elif needed.status != SUCCEEDED:
-                waiting.waits_for.add(needed.id)
-                self._dependents.setdefault(needed.id, []).append(waiting)
-        if job.children:
-            self.set_status(job, PENDING, now)
-            for child in job.children:
-                child.waits_for |= job.waits_for
-                for needed_id in job.waits_for - {"failed"}:
-                    self._dependents.setdefault(needed_id, []).append(child)
-                self._ready_or_pending(child, now)
-        else:
-            self._ready_or_pending(job, now)
+                dependencies.wait(job, self.jobs, self._dependents)
+                if job.children:
+                    self.set_status(job, PENDING, now)
+                for each in job.children or [job]:
+                    self._ready_or_pending(each, now)
 
     def _ready_or_pending(self, job: Job, now: float) -> None:
         if job.terminal:
@@ -350,6 +337,7 @@ class Scheduler:
     # --- states -----------------------------------------------------------------------------------------------------
 
     def set_status(self, job: Job, status: str, now: float) -> None:
+        """Set the state of a job; its nodes have it too until they start."""
         before, job.status = job.status, status
         parent = job.parent
         if parent is not None and parent.children:
@@ -363,6 +351,7 @@ class Scheduler:
                 self.set_status(node, status, now)
 
     def end(self, job: Job, status: str, reason: str | None, now: float) -> None:
+        """End a job, and go on with the jobs that wait for it."""
         consumables.give_back(job, self.fleet.consumables, used=bool(job.attempts))
         job.status_reason = reason
         job.stopped_at = now

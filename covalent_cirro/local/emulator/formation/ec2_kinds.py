@@ -9,7 +9,7 @@ from typing import Any
 
 from covalent_cirro.local.emulator.batch.model import Json
 from covalent_cirro.local.emulator.batch.validation import ServiceError
-from covalent_cirro.local.emulator.formation.stack_resource import MotoResource, StackLocation, true
+from covalent_cirro.local.emulator.formation.stack_resource import MotoResource, StackLocation, StackResource, true
 from covalent_cirro.local.emulator.moto_internals import moto_ec2
 
 
@@ -199,6 +199,60 @@ class GatewayAttachmentResource(MotoResource):
         )
 
 
+class PlacementGroupResource(StackResource):
+    """``AWS::EC2::PlacementGroup``: a name and no more, because moto's EC2 has no placement groups."""
+
+    kind = "AWS::EC2::PlacementGroup"
+    attributes = ("GroupName",)
+    create_only = ("ParentGroupId", "PartitionCount", "SpreadLevel", "Strategy", "Tags")
+
+    @classmethod
+    def make(cls, name: str, properties: Json, at: StackLocation) -> str:
+        """Take its name."""
+        return name
+
+    @classmethod
+    def change(cls, physical_id: str, properties: Json, at: StackLocation) -> str:
+        """There is nothing that can change."""
+        return physical_id
+
+    @classmethod
+    def remove(cls, physical_id: str, at: StackLocation) -> None:
+        """There is nothing to delete."""
+
+
+class SecurityGroupIngressResource(StackResource):
+    """``AWS::EC2::SecurityGroupIngress``: moto makes a rule, and does not delete it."""
+
+    kind = "AWS::EC2::SecurityGroupIngress"
+    create_only = (
+        *("CidrIp", "CidrIpv6", "FromPort", "GroupId", "GroupName", "IpProtocol", "SourcePrefixListId"),
+        *("SourceSecurityGroupId", "SourceSecurityGroupName", "SourceSecurityGroupOwnerId", "ToPort"),
+    )
+
+    @classmethod
+    def make(cls, name: str, properties: Json, at: StackLocation) -> str:
+        """Make one, in a group that is given by its id."""
+        made = at.api("ec2").authorize_security_group_ingress(
+            GroupId=properties["GroupId"], IpPermissions=[permission(properties)]
+        )
+        return str(made["SecurityGroupRules"][0]["SecurityGroupRuleId"])
+
+    @classmethod
+    def change(cls, physical_id: str, properties: Json, at: StackLocation) -> str:
+        """Only its description can change, which is not kept."""
+        return physical_id
+
+    @classmethod
+    def remove(cls, physical_id: str, at: StackLocation) -> None:
+        """Delete it, unless its group is gone."""
+        ec2 = at.api("ec2")
+        for group in ec2.describe_security_groups()["SecurityGroups"]:
+            rules = ec2.describe_security_group_rules(Filters=[{"Name": "group-id", "Values": [group["GroupId"]]}])
+            if any(each["SecurityGroupRuleId"] == physical_id for each in rules["SecurityGroupRules"]):
+                ec2.revoke_security_group_ingress(GroupId=group["GroupId"], SecurityGroupRuleIds=[physical_id])
+
+
 NETWORK: dict[str, type[MotoResource]] = {
     "AWS::EC2::LaunchTemplate": LaunchTemplateResource,
     "AWS::EC2::SecurityGroup": SecurityGroupResource,
@@ -211,3 +265,6 @@ NETWORK: dict[str, type[MotoResource]] = {
     "AWS::EC2::VPCGatewayAttachment": GatewayAttachmentResource,
     "AWS::EC2::VPCEndpoint": VpcEndpointResource,
 }
+
+MADE: tuple[type[StackResource], ...] = (PlacementGroupResource, SecurityGroupIngressResource)
+"""Types of EC2 that moto lacks, or cannot delete."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from covalent_cirro.local.emulator.batch.model import Json
 from covalent_cirro.local.emulator.batch.validation import ServiceError
-from covalent_cirro.local.emulator.formation.ec2_kinds import NETWORK
+from covalent_cirro.local.emulator.formation.ec2_kinds import MADE, NETWORK
 from covalent_cirro.local.emulator.formation.file_kinds import FILES
 from covalent_cirro.local.emulator.formation.iam_kinds import IAM, OidcProviderResource, RolePolicyResource
 from covalent_cirro.local.emulator.formation.stack_resource import (
@@ -222,6 +222,7 @@ KINDS: tuple[type[StackResource], ...] = (
     QueuePolicyResource,
     BudgetResource,
     OidcProviderResource,
+    *MADE,
     RolePolicyResource,
     *FILES,
 )

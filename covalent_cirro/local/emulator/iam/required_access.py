@@ -142,15 +142,11 @@ def _batch(name: str, request: Request) -> list[Access]:
     arn = _arn(batch, kind, str(given.get(key, "")))
     needed = [Access(f"batch:{name}", arn, {**_tags_of(batch, arn), **asked})]
     if name == "RegisterJobDefinition":
-        container = given.get("containerProperties") or {}
-        needed[0] = needed[0]._replace(context={**asked, **_definition_keys(container)})
-        needed += [
-            Access(
-                "iam:PassRole", _role(request.account, container[role]), {"iam:PassedToService": [serving_access.TASKS]}
-            )
-            for role in ("jobRoleArn", "executionRoleArn")
-            if container.get(role)
-        ]
+        containers = _containers(given)
+        needed = [needed[0]._replace(context={**asked, **_definition_keys(each)}) for each in containers]
+        roles = {each[key]: None for each in containers for key in ("jobRoleArn", "executionRoleArn") if each.get(key)}
+        passed = {"iam:PassedToService": [serving_access.TASKS]}
+        needed += [Access("iam:PassRole", _role(request.account, role), passed) for role in roles]
         needed += _consumables(batch, name, given.get("consumableResourceProperties"))
     if tags and name != "TagResource":
         needed.append(Access("batch:TagResource", arn, asked))
@@ -180,6 +176,12 @@ def _consumables(batch: Batch, name: str, given: Json | None) -> list[Access]:
     entries = (given or {}).get("consumableResourceList") or []
     arns = [_arn(batch, "consumable-resource", str(each.get("consumableResource", ""))) for each in entries]
     return [Access(f"batch:{name}", arn, _tags_of(batch, arn)) for arn in arns]
+
+
+def _containers(definition: Json) -> list[Json]:
+    """The containers of a definition; that a multi-node one is asked for each of its ranges is unverified."""
+    ranges = (definition.get("nodeProperties") or {}).get("nodeRangeProperties") or []
+    return [each.get("container") or {} for each in ranges] or [definition.get("containerProperties") or {}]
 
 
 def _definition_keys(container: Json) -> Context:
