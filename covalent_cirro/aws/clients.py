@@ -31,7 +31,12 @@ POOL_CONNECTIONS = 64
 COST_REGION = "us-east-1"
 """Cost Explorer's only endpoint (AWS General Reference, Billing and Cost Management)."""
 
-_SERVICES = {"servicequotas": "service-quotas", "elasticloadbalancing": "elbv2", "tag": "resourcegroupstaggingapi"}
+_SERVICES = {
+    "servicequotas": "service-quotas",
+    "elasticloadbalancing": "elbv2",
+    "tag": "resourcegroupstaggingapi",
+    "elasticfilesystem": "efs",
+}
 """Services whose name in boto3 is not their prefix in IAM's actions."""
 
 

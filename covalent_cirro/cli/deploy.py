@@ -176,6 +176,8 @@ def _show_plan(plan: Plan, where: str, again: bool) -> None:
     if plan.linked_roles:
         rows = [("+", name, "service-linked role", "shared by all of the account, stays") for name in plan.linked_roles]
         render.changes("the account, which lacks these:", rows)
+    for words in plan.costs:
+        render.line(words)
     for words in plan.warnings:
         render.alert(words)
 

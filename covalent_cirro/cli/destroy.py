@@ -79,6 +79,7 @@ def _show_holdings(found: Holdings, where: str) -> None:
         *(("bucket", f"{each.name}: {_much(each, 'objects')}") for each in found.buckets),
         *(("images", f"{each.name}: {_much(each, 'images')}") for each in found.repositories),
         *(("log group", each) for each in found.of_type("AWS::Logs::LogGroup")),
+        *(("file system", f"{each}: stays, with what is in it") for each in found.file_systems),
         ("job definitions", f"{len(found.definitions)} that executors registered"),
     ]
     render.facts(rows)
@@ -104,7 +105,11 @@ def _show_proof(found: Holdings, where: str, proof: Proof, forgotten: list[str],
     elif found.keep_data and found.kept:
         render.done(f"nothing of the deployment {found.name!r} is left but its data: {', '.join(found.kept)}")
     else:
-        render.done(f"nothing of the deployment {found.name!r} is left in {where}")
+        but = ", but its file system" if found.file_systems else ""
+        render.done(f"nothing of the deployment {found.name!r} is left in {where}{but}")
+    for each in found.file_systems:
+        command = f"aws efs delete-file-system --file-system-id {each} --region {found.region}"
+        render.line(f"The file system {each} costs what is stored, until it is deleted: {command}")
 
 
 def _document(found: Holdings, proof: Proof, forgotten: list[str]) -> dict[str, Any]:

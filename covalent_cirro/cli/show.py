@@ -228,6 +228,7 @@ def _facts(
         ("cost", _cost(cost)),
         ("checkpoint", _checkpoint(saved)),
         ("queue", story.queue),
+        *story.extras.items(),
         ("image", story.image),
         ("job", story.job_id),
         ("definition", story.definition),

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from covalent_cirro.aws.sessions import translate
 from covalent_cirro.deployment import emptying, stacks
 from covalent_cirro.deployment.emptying import Contents
-from covalent_cirro.deployment.plans import NAME_PARAMETER, STACKS, TAG, services_prefix, stack_name
+from covalent_cirro.deployment.plans import FILE_SYSTEM, NAME_PARAMETER, STACKS, TAG, services_prefix, stack_name
 from covalent_cirro.deployment.stack_events import FIRST_POLL_S, LONGEST_POLL_S
 from covalent_cirro.deployment.stacks import Resource, Stack, access_of_client
 from covalent_cirro.errors import AwsError
@@ -89,6 +89,11 @@ class Holdings:
         return any(each.entries for each in (*self.buckets, *self.repositories))
 
     @property
+    def file_systems(self) -> list[str]:
+        """Ids of file systems, which stay with what is in them."""
+        return self.of_type(FILE_SYSTEM)
+
+    @property
     def is_nothing(self) -> bool:
         """Whether there is nothing to delete."""
         return not self.stacks and not self.definitions
@@ -144,6 +149,7 @@ def survey(client: Client, name: str, *, keep_data: bool = False) -> Holdings:
             found.append(stack)
             resources += made
     of_type = _by_type(resources)
+    kept += of_type.get(FILE_SYSTEM, [])  # stacks leave it
     roles = of_type.get("AWS::IAM::Role", [])
     queues = existing_queues(client, of_type.get("AWS::Batch::JobQueue", []))
     return Holdings(

@@ -53,9 +53,16 @@ HOLDS_DATA = {
     "AWS::S3::Bucket": "bucket",
     "AWS::ECR::Repository": "image repository",
     "AWS::Logs::LogGroup": "log group",
-    "AWS::EFS::FileSystem": "file system",
 }
 QUEUE = "AWS::Batch::JobQueue"
+FILE_SYSTEM = "AWS::EFS::FileSystem"
+
+FILES_COST = (
+    "The file system costs nothing by the hour, and in us-east-1 0.30 USD for a GB and month, 0.016 once nobody "
+    "touched it for SharedFilesIdleDays; 0.03 to read a GB and 0.06 to write one. `cirro destroy` leaves it, and "
+    "what is in it."
+)
+"""List prices of EFS with elastic throughput, as of November 2026; docs/deploy.md has those of the rest."""
 
 
 class Parameter(NamedTuple):
@@ -118,6 +125,12 @@ class Plan(NamedTuple):
     def changes_anything(self) -> bool:
         """Whether there is anything to do."""
         return any(part.action != "none" for part in self.parts)
+
+    @property
+    def costs(self) -> list[str]:
+        """What will cost something although no job runs, and was not there before; a sentence each."""
+        added = {change.resource_type for part in self.parts for change in part.changes if change.action == "Add"}
+        return [FILES_COST] if FILE_SYSTEM in added else []
 
     @property
     def warnings(self) -> list[str]:
@@ -364,6 +377,9 @@ def not_shown(shown: PartPlan, now: Iterable[Change]) -> tuple[Change, ...]:
 
 
 def _warning(change: Change) -> str:
+    if change.resource_type == FILE_SYSTEM and change.action == "Remove":
+        named = change.physical_id or change.logical_id
+        return f"the file system {named} is given up: it stays, with what is in it, and costs what is stored"
     verb = {
         "Remove": "is removed",
         "True": "is replaced by a new one",

@@ -154,7 +154,8 @@ class Rollout:
             failed = self._watch.failure(stack, "created" if before.is_empty_shell else "updated")
             raise StackError(f"{failed}{self._what_stays()}")
         self._stacks[part] = stack
-        self.outputs |= stack.outputs
+        gone = before.outputs.keys() - stack.outputs.keys()
+        self.outputs = {key: value for key, value in self.outputs.items() if key not in gone} | stack.outputs
         return True
 
     def _job_minutes(self, part: str) -> int:

@@ -131,6 +131,7 @@ class Story(NamedTuple):
         items: How many items of a map are done and have failed; empty where that is not known.
         raised: How its size was raised to one that Fargate has; empty where it was not.
         platform: ``"EC2"`` or ``"FARGATE"``.
+        extras: Share, tags and properties of the newest job's own, as texts by name (`job_extras.extras`).
     """
 
     dispatch_id: str
@@ -169,6 +170,7 @@ class Story(NamedTuple):
     items: str = ""
     raised: str = ""
     platform: str = ""
+    extras: Mapping[str, str] = {}
 
 
 class Site(NamedTuple):
@@ -251,6 +253,7 @@ def tell(
         items="" if items is None else map_progress.items_line(items, _began(detail)),
         raised=detail.raised if detail is not None else "",
         platform=detail.platform if detail is not None else "",
+        extras=dict(detail.extras) if detail is not None else {},
     )
 
 

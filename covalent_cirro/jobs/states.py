@@ -15,7 +15,7 @@ from covalent_cirro.contract import texts
 from covalent_cirro.contract.places import Location, parse_call_argument
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER, Arguments
-from covalent_cirro.jobs import fargate_texts, image_modules, reuse_texts
+from covalent_cirro.jobs import fargate_texts, image_modules, job_extras, reuse_texts
 from covalent_cirro.jobs.arguments import PARAMETER_CHARS, load_parameter
 
 
@@ -118,6 +118,7 @@ class JobDetail(NamedTuple):
         platform: ``"EC2"`` or ``"FARGATE"``; empty where AWS Batch does not say it.
         architecture: On Fargate, ``"x86_64"`` or ``"arm64"``; empty on instances.
         consumables: Consumable resources that it holds while it runs, and how many of each.
+        extras: `job_extras.extras`: share, tags and properties of its own, as texts by name.
     """
 
     job_id: str
@@ -150,6 +151,7 @@ class JobDetail(NamedTuple):
     platform: str = ""
     architecture: str = ""
     consumables: tuple[tuple[str, int], ...] = ()
+    extras: tuple[tuple[str, str], ...] = ()
 
     @property
     def arguments(self) -> Arguments:
@@ -233,6 +235,7 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
             (str(each.get("consumableResource") or ""), int(_number(each.get("quantity"))))
             for each in (job.get("consumableResourceProperties") or {}).get("consumableResourceList") or ()
         ),
+        extras=job_extras.extras(job),
     )
 
 

@@ -295,6 +295,40 @@ def test_destroy_tells_what_goes_and_proves_it(aws: Emulator, cirro: Cirro) -> N
     assert (again.exit_code, "There is no deployment 'cirro'" in again.output) == (0, True)
 
 
+def test_shared_files_are_priced_before_they_are_made_and_outlive_the_deployment(aws: Emulator, cirro: Cirro) -> None:
+    """`destroy` names what stays, and the command that deletes it; doctor looks at it."""
+    made = cirro("deploy", "--yes", "--parameter", "SharedFiles=true")
+    assert "0.30 USD for a GB and month" in made.output
+    named = config.executor_section()["shared_files"].partition("/")[0]
+    looked_at = json.loads(cirro("doctor", "--json").stdout)["findings"]
+    [check] = [each for each in looked_at if each["id"] == "shared_files"]
+    assert (check["subject"], check["level"]) == (named, "ok")
+    given_up = cirro("deploy", "--yes", "--parameter", "SharedFiles=false")
+    assert f"the file system {named} is given up: it stays" in given_up.output
+    assert "shared_files" not in config.executor_section()
+    aws.client("efs").delete_file_system(FileSystemId=named)
+    cirro("deploy", "--yes", "--parameter", "SharedFiles=true")
+    named = config.executor_section()["shared_files"].partition("/")[0]
+    gone = cirro("destroy", "--yes")
+    assert gone.exit_code == 0, gone.output
+    assert f"aws efs delete-file-system --file-system-id {named}" in gone.output
+    aws.client("efs").delete_file_system(FileSystemId=named)
+
+
+def test_fair_shares_are_queues_of_their_own(deployed: Result, cirro: Cirro) -> None:
+    """A deployment that changes its mind is told that jobs end; electrons get the new queues, and a share."""
+    changed = cirro("deploy", "--yes", "--parameter", "FairShare=true")
+    assert changed.exit_code == 0, changed.output
+    assert "its jobs are terminated" in changed.output
+    section = config.executor_section()
+    assert (section["batch_queue"], section["share_identifier"]) == ("cirro-cpu-fair", "common")
+    back = cirro("deploy", "--yes", "--parameter", "FairShare=false")
+    assert back.exit_code == 0, back.output
+    section = config.executor_section()
+    assert section["batch_queue"] == "cirro-cpu"
+    assert "share_identifier" not in section
+
+
 def test_data_is_kept_where_it_is_asked_for(deployed: Result, aws: Emulator, cirro: Cirro) -> None:
     """Its stack stays and is told; the next deployment has the same bucket."""
     bucket = config.executor_section()["s3_bucket_name"]

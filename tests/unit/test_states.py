@@ -112,3 +112,33 @@ def test_fields_of_a_wrong_type_are_left_out() -> None:
     assert detail is not None
     assert detail._replace(attempts=()) == JobDetail("j")
     assert [attempt.reason for attempt in detail.attempts] == ["r", ""]
+
+
+def test_what_a_job_has_besides_is_told() -> None:
+    """Share, tags, consumable resources and properties of its own; nothing of what every electron's job has."""
+    usual = {
+        "jobId": "j",
+        "tags": {"covalent:dispatch": "d", "covalent:node": "0"},
+        "container": {
+            "image": "i",
+            "volumes": [],
+            "linuxParameters": {"sharedMemorySize": 64, "initProcessEnabled": True},
+            "environment": [{"name": "A", "value": "b"}],
+        },
+    }
+    assert parse_job(usual).extras == ()
+    more = {
+        **usual,
+        "tags": {**usual["tags"], "team": "a"},  # type: ignore[dict-item]
+        "shareIdentifier": "physics",
+        "schedulingPriority": 3,
+        "consumableResourceProperties": {"consumableResourceList": [{"consumableResource": "l", "quantity": 2}]},
+        "container": {**usual["container"], "user": "1000", "privileged": False},  # type: ignore[dict-item]
+    }
+    assert parse_job(more).extras == (
+        ("share", "physics, priority 3"),
+        ("holds", "2 of l"),
+        ("tags", "team=a"),
+        ("properties", 'user="1000"'),
+    )
+    assert parse_job(more).consumables == (("l", 2),)

@@ -18,6 +18,7 @@ from covalent_cirro.deployment.doctor.verdicts import (
     quotas,
     roles,
     server,
+    shared_file_system,
     stack_states,
 )
 from covalent_cirro.deployment.doctor.verdicts.caller import Caller
@@ -659,3 +660,22 @@ def test_a_folder_that_covalent_cannot_use_is_a_failure_with_its_name_in_the_con
     assert found.level == FAILURE
     assert "sdk.results_dir = '/home/josé/results'" in found.seen
     assert "/c/covalent.conf" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"state": ""}, "there is no file system fs-1"),
+        ({"state": "deleting"}, "the file system fs-1 is deleting"),
+        ({"access_points": ()}, "no access point fsap-1"),
+        ({"zones": frozenset({"z1a"})}, "no mount target in z1b"),
+    ],
+)
+def test_shared_files_that_jobs_cannot_mount(change: dict[str, Any], words: str) -> None:
+    """Each of it would fail the start of every job."""
+    subnets = [network.Subnet(f"subnet-{zone}", zone, True, "igw-1", frozenset()) for zone in ("z1a", "z1b")]
+    whole = shared_file_system.FileSystem("fs-1", "available", 10**9, ("fsap-1",), frozenset({"z1a", "z1b"}))
+    assert shared_file_system.shared_files(whole, "fsap-1", subnets, WHERE).level == OK
+    found = shared_file_system.shared_files(whole._replace(**change), "fsap-1", subnets, WHERE)
+    assert found.level == FAILURE
+    assert words in found.seen

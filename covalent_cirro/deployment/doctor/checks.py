@@ -163,6 +163,7 @@ CHECKS: tuple[Check, ...] = (
     Check("disk", resource_checks.disk, needs=("credentials", "stacks")),
     Check("quota", resource_checks.quota, needs=("credentials", "settings")),
     Check("network", resource_checks.net, needs=("credentials", "settings")),
+    Check("shared_files", resource_checks.shared_files, needs=("credentials", "settings")),
     Check("job_role", resource_checks.job_role, needs=("credentials", "settings")),
     Check("execution_role", resource_checks.execution_role, needs=("credentials", "settings")),
     Check("instance_role", resource_checks.instance_role, needs=("credentials", "settings")),

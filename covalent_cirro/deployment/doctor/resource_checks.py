@@ -6,7 +6,7 @@ Facts come from `deployment_facts`, decisions from `verdicts`.
 from __future__ import annotations
 
 from covalent_cirro.deployment import plans
-from covalent_cirro.deployment.doctor import account_facts
+from covalent_cirro.deployment.doctor import account_facts, file_facts
 from covalent_cirro.deployment.doctor.check import Findings, Skip
 from covalent_cirro.deployment.doctor.deployment_facts import DeploymentFacts
 from covalent_cirro.deployment.doctor.verdicts import (
@@ -16,6 +16,7 @@ from covalent_cirro.deployment.doctor.verdicts import (
     nodes,
     quotas,
     roles,
+    shared_file_system,
 )
 from covalent_cirro.electron.engine.job_definition import LOG_STREAM_PREFIX
 from covalent_cirro.errors import AccessDenied, AwsError, NotFound
@@ -156,6 +157,15 @@ def net(facts: DeploymentFacts) -> Findings:
     behind = [each for each in facts.environments() if each.arn in queue.environments]
     ids = dict.fromkeys(id for each in behind for id in each.subnets if id in subnets)
     return [*found, nodes.nodes(queue.name, behind, [subnets[id] for id in ids], facts.where())]
+
+
+def shared_files(facts: DeploymentFacts) -> Findings:
+    """Whether jobs can mount the files that they share."""
+    named, _, access_point = (facts.settings().shared_files or "").partition("/")
+    if not named:
+        raise Skip("electrons share no files")
+    found = file_facts.file_system(facts.clients, named)
+    return [shared_file_system.shared_files(found, access_point, list(facts.subnets().values()), facts.where())]
 
 
 # --- roles ------------------------------------------------------------------------------------------------------------
