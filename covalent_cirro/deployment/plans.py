@@ -14,6 +14,7 @@ from covalent_cirro.deployment.stacks import Stack
 from covalent_cirro.deployment.template_functions import as_text
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.jobs.machines import architecture_of
+from covalent_cirro.jobs.tags import DEPLOYMENT_TAG
 
 BUDGET = "budget"
 """The stack that exists only where a budget is wanted. Budgets are a part of billing: a user who may create everything
@@ -46,7 +47,7 @@ ARCHITECTURE = "CpuArchitecture"
 DEFAULT_TYPES = "default"
 """The value of CpuInstanceTypes that stands for AWS's choice of current families of that architecture."""
 
-TAG = "covalent-cirro"
+TAG = DEPLOYMENT_TAG
 """Tag of every stack and its resources, with the deployment's name as its value. For the bill."""
 
 HOLDS_DATA = {

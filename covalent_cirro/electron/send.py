@@ -279,13 +279,13 @@ async def definition_body(engine: Engine, settings: Settings) -> dict[str, Any]:
     job_role, execution_role = await asyncio.gather(
         engine.role_arn(settings.batch_job_role_name), engine.role_arn(settings.batch_execution_role_name)
     )
-    public_ip = settings.on_fargate and await engine.fargate_queues.public_ip(settings.queue, settings.queue_option)
+    queue = await engine.fargate_queues.of(settings.queue, settings.queue_option) if settings.on_fargate else None
     return build_definition(
         settings,
         region=engine.region,
         job_role_arn=job_role,
         execution_role_arn=execution_role,
-        public_ip=public_ip,
+        public_ip=queue is not None and queue.public_ip,
     )
 
 
@@ -315,6 +315,10 @@ async def submit(
         reuse_texts.PARAMETER: call.not_reused[: reuse_texts.PARAMETER_CHARS],
     }
 
+    for_the_bill: dict[str, str] = {}
+    if settings.on_fargate:
+        for_the_bill = (await engine.fargate_queues.of(settings.queue, settings.queue_option)).tags
+
     async def once(revision: str) -> str:
         return await engine.batch.submit(
             Submission(
@@ -334,6 +338,7 @@ async def submit(
                 priority=settings.scheduling_priority,
                 propagate_tags=settings.propagate_tags,
                 tags={
+                    **for_the_bill,
                     **settings.tags,
                     DISPATCH_TAG: tag_value(call.dispatch_id),
                     LATTICE_TAG: tag_value(group.lattice or "-"),

@@ -40,9 +40,8 @@ TEXTS: dict[End, tuple[str, str]] = {
         "Use smaller batches, or a queue of GPUs with more memory; memory= is that of the host, and does not help.",
     ),
     End.SHARED_MEMORY_FULL: (
-        "{electron} filled its shared memory, /dev/shm, of {shared_memory}: {message}",
-        "Set shared_memory_gb={next_shared_memory} and memory={next_memory} on its executor, or use fewer DataLoader "
-        "workers.",
+        "{electron} filled its shared memory, /dev/shm,{of_shared_memory}: {message}",
+        "{larger_shared_memory}, or use fewer DataLoader workers.",
     ),
     End.DISK_FULL: (
         "{electron} found the disk of its host full{message_after}.",

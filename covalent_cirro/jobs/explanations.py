@@ -185,8 +185,8 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
             else "Deploy larger disks (cirro deploy --parameter DiskSizeGib=200; the default is 100)"
         ),
         "after_lost_hosts": _after_lost_hosts(detail, settings, attempts),
-        "shared_memory": f"{settings.shared_memory_mib / MIB_PER_GB:g} GB",
-        "next_shared_memory": f"{_half_gb_up(settings.shared_memory_mib / MIB_PER_GB * 2):g}",
+        "of_shared_memory": "" if settings.on_fargate else f" of {settings.shared_memory_mib / MIB_PER_GB:g} GB",
+        "larger_shared_memory": _larger_shared_memory(settings, next_memory),
         "gpu": f" of {gpu['name']} ({gpu['memory_bytes'] / GIB:.0f} GB)" if gpu else "",
         "time_limit": str(time_limit_s),
         "next_time_limit": str(time_limit_s * 2),
@@ -215,6 +215,13 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
         "message_after": f": {message.strip().rstrip('.')}" if message.strip() else "",
         "words": (detail.status_reason or "no reason").strip().rstrip("."),
     }
+
+
+def _larger_shared_memory(settings: Settings, next_memory: str) -> str:
+    if settings.on_fargate:
+        return 'Use instances (platform="EC2"), where shared_memory_gb sets its size'
+    asked = f"{_half_gb_up(settings.shared_memory_mib / MIB_PER_GB * 2):g}"
+    return f"Set shared_memory_gb={asked} and memory={next_memory} on its executor"
 
 
 def _more_memory(had_gb: float, reached: int | None, memory_max: float | None, next_memory: str) -> str:

@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding, Where
+from covalent_cirro.jobs.tags import DEPLOYMENT_TAG
 from covalent_cirro.settings import SECTION
 
 
 class Queue(NamedTuple):
-    """A job queue, as DescribeJobQueues has it; ``environments`` are ARNs in their order."""
+    """A job queue, as DescribeJobQueues has it; ``environments`` are ARNs in their order.
+
+    ``deployment`` is the name of the deployment that it bears as a tag; empty without one.
+    """
 
     name: str
     arn: str
@@ -18,6 +22,7 @@ class Queue(NamedTuple):
     status: str
     reason: str
     environments: tuple[str, ...]
+    deployment: str = ""
 
 
 class Environment(NamedTuple):
@@ -73,6 +78,7 @@ def parse_queue(described: Mapping[str, Any]) -> Queue:
         status=described.get("status", ""),
         reason=described.get("statusReason", ""),
         environments=tuple(each["computeEnvironment"] for each in order),
+        deployment=str((described.get("tags") or {}).get(DEPLOYMENT_TAG) or ""),
     )
 
 

@@ -55,6 +55,7 @@ async def test_an_electron_runs_on_fargate(account: Account, executor: Make, met
         == ("0.25 vCPU and 0.700195 GB -> 0.25 vCPU and 1 GB, the next size that Fargate has")
         or "0.25 vCPU and 1 GB" in job["parameters"]["raised"]
     )
+    assert job["tags"]["covalent-cirro"] == "cirro"
     assert job["container"]["networkConfiguration"] == {"assignPublicIp": "ENABLED"}
     await close_engines()
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from covalent_cirro.aws.batch import Submission, _about_queue
-from covalent_cirro.electron.engine.fargate_queues import FRESH_S, FargateQueues
+from covalent_cirro.electron.engine.fargate_queues import FRESH_S, FargateQueue, FargateQueues
 from covalent_cirro.errors import AccessDenied, AwsError, SettingsError
-from covalent_cirro.jobs.queues import Environment
+from covalent_cirro.jobs.queues import Environment, Queue
 
 
 def environment(kind: str) -> Environment:
@@ -28,9 +28,12 @@ class FakeCapacity:
         self.calls = 0
         self._kinds, self._public, self._denied = kinds, public, denied
 
-    async def environments_of(self, names: list[str]) -> dict[str, list[Environment]]:
+    async def queues(self, names: list[str]) -> list[Queue]:
         self.calls += 1
-        return {"q": [environment(kind) for kind in self._kinds]} if self._kinds else {}
+        return [Queue("q", "arn:q", "ENABLED", "VALID", "", self._kinds, "cirro")] if self._kinds else []
+
+    async def environments(self, arns: tuple[str, ...]) -> list[Environment]:
+        return [environment(kind) for kind in arns]
 
     async def are_public(self, subnets: set[str]) -> bool:
         if self._denied:
@@ -48,28 +51,30 @@ async def test_a_job_has_a_public_address_in_public_subnets_only(public: bool) -
     """As an instance there has; asked for once an hour."""
     capacity, clock = FakeCapacity(("FARGATE_SPOT", "FARGATE"), public=public), [0.0]
     found = queues(capacity, clock)
-    assert [await found.public_ip("q", "batch_fargate_queue") for _ in range(3)] == [public] * 3
+    assert [await found.of("q", "batch_fargate_queue") for _ in range(3)] == [FargateQueue(public, "cirro")] * 3
     assert capacity.calls == 1
     clock[0] += FRESH_S
-    assert await found.public_ip("q", "batch_fargate_queue") is public
+    assert (await found.of("q", "batch_fargate_queue")).public_ip is public
     assert capacity.calls == 2
 
 
 async def test_subnets_that_are_hidden_count_as_public(caplog: pytest.LogCaptureFixture) -> None:
     """Without an address a job in a public subnet could not pull its image. The log names what is missing."""
-    assert await queues(FakeCapacity(("FARGATE",), denied=True), [0.0]).public_ip("q", "batch_fargate_queue")
+    found = await queues(FakeCapacity(("FARGATE",), denied=True), [0.0]).of("q", "batch_fargate_queue")
+    assert found == FargateQueue(public_ip=True, deployment="cirro")
+    assert found.tags == {"covalent-cirro": "cirro"}
     assert "public addresses" in caplog.text
 
 
 async def test_a_queue_of_instances_is_refused() -> None:
     """Before a job definition is registered, with the setting and the way to a queue for Fargate."""
     with pytest.raises(SettingsError, match=r"batch_queue='q'.*e-SPOT.*FargateMaxVcpus"):
-        await queues(FakeCapacity(("SPOT", "EC2")), [0.0]).public_ip("q", "batch_queue")
+        await queues(FakeCapacity(("SPOT", "EC2")), [0.0]).of("q", "batch_queue")
 
 
 async def test_a_queue_that_does_not_exist_is_left_to_submit_job() -> None:
     """Which says so, with the setting's name."""
-    assert not await queues(FakeCapacity(()), [0.0]).public_ip("q", "batch_fargate_queue")
+    assert await queues(FakeCapacity(()), [0.0]).of("q", "batch_fargate_queue") == FargateQueue(public_ip=False)
 
 
 def test_a_queue_of_the_other_platform_is_explained() -> None:

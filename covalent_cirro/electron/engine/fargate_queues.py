@@ -9,17 +9,36 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from covalent_cirro.aws.capacity import Capacity
 from covalent_cirro.aws.single_flight import SingleFlight
 from covalent_cirro.errors import AccessDenied, SettingsError
 from covalent_cirro.jobs.optional_actions import COSTS
 from covalent_cirro.jobs.queues import Environment
+from covalent_cirro.jobs.tags import DEPLOYMENT_TAG
 
 log = logging.getLogger(__name__)
 
 FRESH_S = 3600.0
 """Seconds for which an answer holds: a deployment hardly ever gets other subnets."""
+
+
+class FargateQueue(NamedTuple):
+    """What jobs on Fargate have to know of their queue.
+
+    Attributes:
+        public_ip: Whether they need a public address. What policies hide counts as a public subnet.
+        deployment: Name of the deployment that the queue belongs to; empty where it is not known.
+    """
+
+    public_ip: bool
+    deployment: str = ""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags of its jobs: on Fargate no instance bears the deployment's, by which the bill counts."""
+        return {DEPLOYMENT_TAG: self.deployment} if self.deployment else {}
 
 
 class FargateQueues:
@@ -33,11 +52,11 @@ class FargateQueues:
     def __init__(self, capacity: Capacity, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._capacity = capacity
         self._clock = clock
-        self._known: dict[str, tuple[float, bool]] = {}
-        self._looks = SingleFlight[str, bool]()
+        self._known: dict[str, tuple[float, FargateQueue]] = {}
+        self._looks = SingleFlight[str, FargateQueue]()
 
-    async def public_ip(self, queue: str, option: str) -> bool:
-        """Whether jobs in a queue need a public address. What policies hide counts as a public subnet.
+    async def of(self, queue: str, option: str) -> FargateQueue:
+        """What jobs have to know of a queue.
 
         Args:
             queue: Name or ARN of the queue.
@@ -47,21 +66,24 @@ class FargateQueues:
             SettingsError: Its compute environments start instances: it takes no job for Fargate.
             AwsError: AWS could not be reached.
         """
-        asked_at, needed = self._known.get(queue, (float("-inf"), True))
+        asked_at, found = self._known.get(queue, (float("-inf"), FargateQueue(public_ip=True)))
         if self._clock() - asked_at >= FRESH_S:
-            needed = await self._looks.run(queue, lambda: self._look(queue, option))
-            self._known[queue] = self._clock(), needed
-        return needed
+            found = await self._looks.run(queue, lambda: self._look(queue, option))
+            self._known[queue] = self._clock(), found
+        return found
 
-    async def _look(self, queue: str, option: str) -> bool:
+    async def _look(self, queue: str, option: str) -> FargateQueue:
+        deployment = ""
         try:
-            found = await self._capacity.environments_of([queue])
-            environments = next(iter(found.values()), [])
+            found = next(iter(await self._capacity.queues([queue])), None)
+            deployment = found.deployment if found is not None else ""
+            environments = await self._capacity.environments(found.environments) if found is not None else []
             refuse_instances(queue, option, environments)
-            return await self._capacity.are_public({subnet for each in environments for subnet in each.subnets})
+            subnets = {subnet for each in environments for subnet in each.subnets}
+            return FargateQueue(await self._capacity.are_public(subnets), deployment)
         except AccessDenied as error:
-            log.warning("Jobs in queue %s get public addresses: %s. %s", queue, COSTS.get(error.operation, ""), error)
-            return True
+            log.warning("Queue %s cannot be looked at: %s. %s", queue, COSTS["ec2:DescribeSubnets"], error)
+            return FargateQueue(public_ip=True, deployment=deployment)
 
 
 def refuse_instances(queue: str, option: str, environments: Sequence[Environment]) -> None:
