@@ -120,7 +120,7 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
         consumable_resources: Consumable resources, such as licences, that the job holds while it runs: how many of
             each, by name or ARN.
         shared_files: EFS file system and access point that jobs have at /shared. `cirro deploy --parameter
-            SharedFiles=true` makes one and sets it.
+            SharedFileSystem=true` makes one and sets it.
         num_nodes: Machines on which the function runs at the same time, as nodes of one multi-node parallel job: a
             whole number from 1 to 1,000, AWS's most.
         processes_per_node: Processes that call the function on each node: a whole number from 1 to 192.

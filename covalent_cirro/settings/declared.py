@@ -385,8 +385,8 @@ class Settings:
     )
     shared_files: str | None = _option(
         default=None,
-        help="EFS file system and access point that jobs have at /shared. `cirro deploy --parameter SharedFiles=true` "
-        "makes one and sets it.",
+        help="EFS file system and access point that jobs have at /shared. `cirro deploy --parameter "
+        "SharedFileSystem=true` makes one and sets it.",
         valid='the ids of a file system and of its access point, "fs-.../fsap-..."',
         accepts=lambda value: value == "" or _SHARED_FILES.fullmatch(value) is not None,
         stock=False,

@@ -33,7 +33,7 @@ def executor(account: Account, parameters: dict[str, object]) -> Iterator[Make]:
         settings: dict[str, Any] = account.cirro("deploy", "--yes", *given)["settings"]
         return settings
 
-    settings = deploy(SharedFiles="true")
+    settings = deploy(SharedFileSystem="true")
     put_image(account)
     (image,) = [each["uri"] for each in account.cirro("image", "list") if each["used"]]
     try:
@@ -41,7 +41,7 @@ def executor(account: Account, parameters: dict[str, object]) -> Iterator[Make]:
             **{**settings, "container_image_uri": image, "vcpu": 1, "memory": 1, **options}
         )
     finally:
-        deploy(SharedFiles="false")
+        deploy(SharedFileSystem="false")
         account.client("efs").delete_file_system(FileSystemId=settings["shared_files"].partition("/")[0])
 
 

@@ -297,17 +297,17 @@ def test_destroy_tells_what_goes_and_proves_it(aws: Emulator, cirro: Cirro) -> N
 
 def test_shared_files_are_priced_before_they_are_made_and_outlive_the_deployment(aws: Emulator, cirro: Cirro) -> None:
     """`destroy` names what stays, and the command that deletes it; doctor looks at it."""
-    made = cirro("deploy", "--yes", "--parameter", "SharedFiles=true")
+    made = cirro("deploy", "--yes", "--parameter", "SharedFileSystem=true")
     assert "0.30 USD for a GB and month" in made.output
     named = config.executor_section()["shared_files"].partition("/")[0]
     looked_at = json.loads(cirro("doctor", "--json").stdout)["findings"]
     [check] = [each for each in looked_at if each["id"] == "shared_files"]
     assert (check["subject"], check["level"]) == (named, "ok")
-    given_up = cirro("deploy", "--yes", "--parameter", "SharedFiles=false")
+    given_up = cirro("deploy", "--yes", "--parameter", "SharedFileSystem=false")
     assert f"the file system {named} is given up: it stays" in given_up.output
     assert "shared_files" not in config.executor_section()
     aws.client("efs").delete_file_system(FileSystemId=named)
-    cirro("deploy", "--yes", "--parameter", "SharedFiles=true")
+    cirro("deploy", "--yes", "--parameter", "SharedFileSystem=true")
     named = config.executor_section()["shared_files"].partition("/")[0]
     gone = cirro("destroy", "--yes")
     assert gone.exit_code == 0, gone.output

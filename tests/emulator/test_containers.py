@@ -372,7 +372,7 @@ def account(
     """An emulator with a deployment, whose jobs are containers, and options of executors for it."""
     folder = tmp_path_factory.mktemp("account")
     with Emulator(state_dir=folder / "emulator", docker=True) as emulator:
-        deployed = deployment.deploy(emulator.client("cloudformation"), parameters={"SharedFiles": "true"})
+        deployed = deployment.deploy(emulator.client("cloudformation"), parameters={"SharedFileSystem": "true"})
         yield (
             emulator,
             {

@@ -49,7 +49,7 @@ def test_a_deployment_has_no_file_system_by_default(here: Deployment) -> None:
 @pytest.mark.parametrize("zones", [2, 3])
 def test_a_file_system_is_encrypted_and_reached_by_the_jobs_alone(here: Deployment, zones: int) -> None:
     """One mount target in each subnet, for NFS from the instances' group; TLS is demanded; idle files move."""
-    assert set(here.deploy(SharedFiles="true", Zones=zones).values()) == {"CREATE_COMPLETE"}
+    assert set(here.deploy(SharedFileSystem="true", Zones=zones).values()) == {"CREATE_COMPLETE"}
     efs, found = here.client("efs"), file_system(here)
     assert found["Encrypted"] is True
     named = found["FileSystemId"]
@@ -74,7 +74,7 @@ def test_a_file_system_is_encrypted_and_reached_by_the_jobs_alone(here: Deployme
 
 def test_the_job_role_mounts_it_by_the_access_point(here: Deployment) -> None:
     """And has no right without it."""
-    here.deploy(SharedFiles="true")
+    here.deploy(SharedFileSystem="true")
     [name] = [
         each
         for each in here.client("iam").list_role_policies(RoleName=here.outputs["BatchJobRoleName"])["PolicyNames"]
@@ -90,13 +90,13 @@ def test_the_job_role_mounts_it_by_the_access_point(here: Deployment) -> None:
 
 @pytest.mark.parametrize("how", ["parameter", "stack"])
 def test_files_outlive_the_stack(here: Deployment, how: str) -> None:
-    """Neither SharedFiles=false nor a deleted stack deletes them; what stands in the network goes."""
-    here.deploy(SharedFiles="true")
+    """Neither SharedFileSystem=false nor a deleted stack deletes them; what stands in the network goes."""
+    here.deploy(SharedFileSystem="true")
     named, efs = file_system(here)["FileSystemId"], here.client("efs")
     if how == "stack":
         here.delete()
     else:
-        here.deploy(SharedFiles="false")
+        here.deploy(SharedFileSystem="false")
     assert efs.describe_mount_targets(FileSystemId=named)["MountTargets"] == []
     assert efs.describe_access_points(FileSystemId=named)["AccessPoints"] == []
     [kept] = efs.describe_file_systems(FileSystemId=named)["FileSystems"]
@@ -116,7 +116,7 @@ def test_an_existing_network_gets_a_mount_target_in_each_subnet(here: Deployment
         ]
         for number in range(count)
     ]
-    given = {"ExistingVpcId": vpc, "ExistingSubnetIds": ",".join(subnets), "SharedFiles": "true"}
+    given = {"ExistingVpcId": vpc, "ExistingSubnetIds": ",".join(subnets), "SharedFileSystem": "true"}
     assert here.deploy_part("network", **given) == "CREATE_COMPLETE"
     targets = here.client("efs").describe_mount_targets(FileSystemId=file_system(here)["FileSystemId"])["MountTargets"]
     assert {each["SubnetId"] for each in targets} == set(subnets)

@@ -29,7 +29,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Emulator, di
     """An account that checks policies, with fair queues and shared files, and options of a submitter's executors."""
     folder = tmp_path_factory.mktemp("account")
     with Emulator(state_dir=folder / "emulator", timing=Timing(idle_s=5), iam=True) as emulator:
-        wanted = {"FairShare": "true", "SharedFiles": "true"}
+        wanted = {"FairShare": "true", "SharedFileSystem": "true"}
         made = deployment.deploy(emulator.client("cloudformation"), parameters=wanted, sleep=lambda _: None)
         iam = emulator.client("iam")
         iam.create_user(UserName=PROFILE)

@@ -339,7 +339,7 @@ def test_the_job_role_mounts_shared_files_by_their_access_point_only() -> None:
     """Where there are none, it has no right on any file system."""
     assert "SharedFilesPolicy" not in TEMPLATE.with_values().resources
     files = "arn:aws:elasticfilesystem:us-east-1:123456789012:file-system/fs-0123456789abcdef0"
-    assert "SharedFilesPolicy" in TEMPLATE.with_values(FileSystemArn=files).resources
+    assert "SharedFilesPolicy" in TEMPLATE.with_values(SharedFileSystem="true", FileSystemArn=files).resources
     [statement] = TEMPLATE.properties("SharedFilesPolicy")["PolicyDocument"]["Statement"]
     assert TEMPLATE.properties("SharedFilesPolicy")["RoleName"] == {"Ref": "JobRole"}
     assert statement["Action"] == ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"]

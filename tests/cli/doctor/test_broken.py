@@ -338,6 +338,7 @@ BREAKAGES: list[tuple[str, str, Callable[[World], Any], str]] = [
     ("network", FAILURE, no_public_address, "no public address"),
     ("network", FAILURE, config(batch_multi_node_queue="cirro-cpu"), "on demand only"),
     ("network", WARNING, config(batch_multi_node_queue="cirro-cpu-on-demand"), "no placement group"),
+    ("shared_files", FAILURE, config(shared_files="fs-0123abcd/fsap-0123abcd"), "there is no file system fs-0123abcd"),
     ("job_role", FAILURE, trust("BatchJobRoleName", **OTHER_SERVICE), "does not trust ecs-tasks"),
     ("job_role", FAILURE, trust("BatchJobRoleName", **OTHER_ACCOUNT), "999999999999"),
     ("job_role", WARNING, trust("BatchJobRoleName", **ANY_ACCOUNT), "of any account"),

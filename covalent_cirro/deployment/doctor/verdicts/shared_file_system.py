@@ -39,8 +39,8 @@ def shared_files(found: FileSystem, access_point: str, subnets: Sequence[Subnet]
         where: The deployment, for remedies.
     """
     remedy = (
-        f"`{where.cirro('deploy --parameter SharedFiles=true')}` makes what is missing; with a file system of your "
-        "own, correct the option shared_files."
+        f"`{where.cirro('deploy --parameter SharedFileSystem=true')}` makes what is missing; with a file system of "
+        "your own, correct the option shared_files."
     )
     absent = sorted({subnet.zone for subnet in subnets} - found.zones)
     if not found.state:
