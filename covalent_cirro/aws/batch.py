@@ -56,6 +56,8 @@ PATIENCE_S = 600.0
 _NOT_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 _NOT_TAG = re.compile(r"[^\w +\-=._:/@]")
 
+_SHARE_WORDS = re.compile(r"share ?identifier|scheduling ?policy", re.IGNORECASE)
+
 REPLACED = "="
 """Replaces each character that AWS does not accept in a tag's value. The exact name is in the call in S3."""
 
@@ -353,7 +355,7 @@ def _about_queue(error: AwsError, submission: Submission) -> Exception:
             f'{words} The electron has platform="{submission.platform}", and {submission.queue_option}='
             f'{submission.queue!r} is a queue of the other platform: set platform="{other}", or another queue.'
         )
-    if "share" in words.lower() or "scheduling policy" in words.lower():
+    if _SHARE_WORDS.search(words):
         return SettingsError(
             f"{words} A queue with a scheduling policy takes only jobs with a share identifier, and another queue only "
             f"jobs without one: share_identifier is {submission.share or None!r}, and {submission.queue_option} is "

@@ -134,6 +134,9 @@ def _show(
         render.facts(story.links.items())
 
 
+VALUE_CHARS = 200
+"""Characters of a variable that are shown; --json has all."""
+
 JOBS_SHOWN = 20
 """Jobs of a map that are listed, at most: those that failed first, then the slowest; and attempts with their cost."""
 
@@ -210,6 +213,7 @@ def _checkpoint(saved: SavedCheckpoint | None) -> str:
 def _facts(
     story: Story, points: Sequence[Point], saved: SavedCheckpoint | None, cost: Report
 ) -> Iterator[tuple[str, str]]:
+    from covalent_cirro.contract import texts
     from covalent_cirro.jobs import arguments, image_modules, learning_curves
 
     rows: tuple[tuple[str, Any], ...] = (
@@ -223,6 +227,8 @@ def _facts(
         ("to do", story.advice),
         ("asked for", _asked(story)),
         ("raised", story.raised),
+        ("environment", ", ".join(f"{name}={texts.cut(value, VALUE_CHARS)}" for name, value in story.environment)),
+        ("secrets", ", ".join(f"{name} from {place}" for name, place in story.secrets)),
         ("used", _used(story.usage, story.vcpus)),
         ("reported", learning_curves.line(points)),
         ("cost", _cost(cost)),

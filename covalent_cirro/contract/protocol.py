@@ -243,6 +243,8 @@ class Call(NamedTuple):
         lattice: Name of its lattice; empty if it is not known.
         not_reused: Why no results of an earlier dispatch were reused; empty if that was not asked for.
         stored: Stored values that functions, hooks and arguments name.
+        variables: Digest of the electrons' variables and references to secrets; empty without any. The job definition
+            has them.
     """
 
     call_id: str
@@ -257,6 +259,7 @@ class Call(NamedTuple):
     lattice: Annotated[str, limits.ELECTRON_CHARS] = ""
     not_reused: Annotated[str, limits.MESSAGE_CHARS] = ""
     stored: Annotated[tuple[StoredInput, ...], limits.MAX_STORED] = ()
+    variables: Annotated[str, limits.ID_CHARS] = ""
 
     @property
     def attempts_before(self) -> int:

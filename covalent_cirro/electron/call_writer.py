@@ -32,6 +32,7 @@ from covalent_cirro.contract.references import Blob, BodyPart, Inline, Input, Jo
 from covalent_cirro.contract.stored_references import StoredReference
 from covalent_cirro.covalent_server.assets import Group, Node
 from covalent_cirro.electron import cache_folder, called_with, local_packages, stored_inputs
+from covalent_cirro.electron.engine import job_variables
 from covalent_cirro.electron.maps import map_plans
 from covalent_cirro.electron.maps.joined import JoinedLists, StoredList
 from covalent_cirro.electron.maps.map_plans import MapPlan
@@ -216,6 +217,7 @@ async def prepare_call(
         image=await image(),
         lattice=texts.valid(group.lattice[:ELECTRON_CHARS]),
         stored=stored_inputs.named(put.references, place.bucket, place.prefix),
+        variables=job_variables.digest(settings),
     )
     stored = (place.blob_key(each.blob.sha256) for each in call.stored)
     return Written(place, call, (place.call_key, *put.keys, *stored))

@@ -116,7 +116,7 @@ async def send_job(
         if plan is not None and not plan.length:
             return NoItems(specs[0].node_id)
         pickled, covalent = await asyncio.gather(pickled_by(group, specs), asyncio.to_thread(assets.check_version))
-        allowed = image_check(engine, settings, pickled)
+        allowed = job_check(engine, settings, pickled)
 
         async def prepare(max_age_s: float, plan: MapPlan | None) -> Written:
             return await prepare_call(
@@ -208,7 +208,7 @@ async def _submitted(
 
     Args:
         store: Stores the call.
-        allowed: Awaited before a job definition is registered; see `image_check`.
+        allowed: Awaited before a job definition is registered; see `job_check`.
         asked_before: An earlier server may have sent SubmitJob for this call.
     """
     written, definition = await launch.unless_cancelled(
@@ -220,16 +220,24 @@ async def _submitted(
     return OwnJob(job_id, written.location.call_uri, written.keys, written.call.tried)
 
 
-def image_check(engine: Engine, settings: Settings, pickled: Pickled) -> Allowed:
-    """Start the check of the job's image.
+def job_check(engine: Engine, settings: Settings, pickled: Pickled) -> Allowed:
+    """Start the check of the job's image, and of its secrets if it has any.
 
     The check runs while files are read and hashed. A job with a wrong image would be paid for, so that nothing is
     written before the check has ended.
 
     Returns:
-        A function to await before anything is written to AWS; it raises `ImageError` if the image cannot run the job.
+        A function to await before anything is written to AWS; it raises `ImageError` if the image cannot run the job,
+        and `SettingsError` if a secret is not there.
     """
-    check = asyncio.ensure_future(engine.images.require(settings.container_image_uri, pickled, settings.architecture))
+
+    async def both() -> None:
+        await asyncio.gather(
+            engine.images.require(settings.container_image_uri, pickled, settings.architecture),
+            engine.secrets.require(settings),
+        )
+
+    check = asyncio.ensure_future(both())
     check.add_done_callback(
         lambda done: done.cancelled() or done.exception()
     )  # marks an error as seen: the caller may have stopped waiting

@@ -38,7 +38,7 @@ from covalent_cirro.electron.progress import explain_wait, since
 from covalent_cirro.electron.receive import write_ends
 from covalent_cirro.electron.result_writer import read_outcome
 from covalent_cirro.electron.send import cancel as cancel_submitted
-from covalent_cirro.electron.send import definition_body, engine_for, ensure_definition, image_check
+from covalent_cirro.electron.send import definition_body, engine_for, ensure_definition, job_check
 from covalent_cirro.electron.send import submit as submit_call
 from covalent_cirro.errors import NotFound, SettingsError
 from covalent_cirro.jobs.arguments import TEXT_BYTES
@@ -109,7 +109,7 @@ async def upload(
             dict(zip(kwargs, range(first + len(args), first + len(args) + len(kwargs)), strict=True)),
         )
         pickled = await pickled_by(group, [spec])
-        allowed = image_check(engine, settings, pickled)
+        allowed = job_check(engine, settings, pickled)
         with contextlib.closing(Launch(dispatch_id, [node_id])) as launch:
             plan = await files.enter_async_context(inputs.planned(engine, launch, settings, group, [spec]))
             if plan is not None and not plan.length:

@@ -131,6 +131,8 @@ class Story(NamedTuple):
         items: How many items of a map are done and have failed; empty where that is not known.
         raised: How its size was raised to one that Fargate has; empty where it was not.
         platform: ``"EC2"`` or ``"FARGATE"``.
+        environment: Variables of its container that only the electron has, by name.
+        secrets: Where secrets of its container are, by the names of their variables; never a value.
         extras: Share, tags and properties of the newest job's own, as texts by name (`job_extras.extras`).
     """
 
@@ -170,6 +172,8 @@ class Story(NamedTuple):
     items: str = ""
     raised: str = ""
     platform: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, str], ...] = ()
     extras: Mapping[str, str] = {}
 
 
@@ -253,6 +257,8 @@ def tell(
         items="" if items is None else map_progress.items_line(items, _began(detail)),
         raised=detail.raised if detail is not None else "",
         platform=detail.platform if detail is not None else "",
+        environment=tuple(detail.environment.items()) if detail is not None else (),
+        secrets=tuple(detail.secrets.items()) if detail is not None else (),
         extras=dict(detail.extras) if detail is not None else {},
     )
 
@@ -262,6 +268,8 @@ def document(story: Story) -> dict[str, Any]:
     return {
         **story._asdict(),
         "arguments": dict(story.arguments),
+        "environment": dict(story.environment),
+        "secrets": dict(story.secrets),
         "periods": [period._asdict() for period in story.periods],
         "attempts": [each._asdict() for each in story.attempts],
         "usage": None if story.usage is None else {**story.usage._asdict(), "gpus": list(story.usage.gpus)},

@@ -13,6 +13,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from covalent_cirro.contract.limits import ARGUMENT_CHARS, ARGUMENT_NAME_CHARS, MAX_ARGUMENTS
+from covalent_cirro.settings.variables import CREDENTIAL_FORMS, URL_WITH_LOGIN
 
 if TYPE_CHECKING:
     from covalent_cirro.contract.protocol import Arguments
@@ -236,10 +237,8 @@ _SECRET_TEXT = re.compile(
     r"|authorization)['\"]?\s{0,8}[=:]"
     r"|--?(?:password|passwd|token|secret|api-?key)\b"
     r"|bearer\s"
-    r"|://[^/\s@]{0,200}:[^/\s@]{1,200}@"
     r"|-----begin"
-    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}"
-    r"|\b(?:gh[pousr]_|github_pat_|glpat-|sk-|hf_|xox[abprs]-|eyJ)[\w-]{16}",
+    rf"|{URL_WITH_LOGIN}|{CREDENTIAL_FORMS}",
     re.IGNORECASE,
 )
 

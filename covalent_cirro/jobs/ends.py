@@ -58,6 +58,7 @@ class End(str, enum.Enum):
     # The deployment's settings.
     LOG_GROUP = "log_group"
     ROLE = "role"
+    SECRET_UNREADABLE = "secret_unreadable"  # noqa: S105
     START_FAILED = "start_failed"
     DEFINITION_GONE = "definition_gone"
     OVERRIDES_TOO_LONG = "overrides_too_long"
@@ -212,7 +213,18 @@ OUT_OF_MEMORY = "OutOfMemoryError"
 START_FAILED = "Task failed to start"
 STOPPED_BY_QUEUE = "Canceled by JobStateTimeLimit action"
 
+SECRET_NOT_READ = re.compile(
+    # The ECS agent of an instance (amazon-ecs-agent, asmsecret.go and ssmsecret.go); and Fargate, whose first words are
+    # also those of a registry that it does not reach.
+    r"fetching secret data from (?:AWS Secrets Manager|SSM Parameter Store)"
+    r"|trying to retrieve secret with value"
+    r"|ResourceInitializationError: unable to pull secrets or registry auth: .*\bretrieve secrets? from (?:asm|ssm)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Beginnings of what ECS says of a secret that it could not read."""
+
 _BY_STATUS_REASON = (
+    (SECRET_NOT_READ, End.SECRET_UNREADABLE),
     (re.compile(re.escape(STOPPED_BY_QUEUE)), End.STOPPED_BY_QUEUE),
     (re.compile(re.escape(TIMEOUT)), End.TIME_LIMIT),
     *((re.compile(re.escape(words)), End.HOST_LOST) for words in HOST_LOST.values()),
@@ -226,6 +238,7 @@ _BY_STATUS_REASON = (
 """Beginnings of a statusReason; the first match counts. The texts of the last three are not documented."""
 
 _BY_REASON = (
+    (SECRET_NOT_READ, End.SECRET_UNREADABLE),
     (re.compile("OutOfMemoryError"), End.OUT_OF_MEMORY),
     (re.compile("AGENT"), End.AGENT_LOST),
     (re.compile("DockerTimeoutError"), End.DOCKER_TIMEOUT),

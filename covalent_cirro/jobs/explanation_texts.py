@@ -102,6 +102,10 @@ TEXTS: dict[End, tuple[str, str]] = {
         "batch_execution_role_name={execution_role!r}.",
         "Both must exist and trust ecs-tasks.amazonaws.com; `cirro doctor` checks it.",
     ),
+    End.SECRET_UNREADABLE: (
+        "{electron} was not started, because ECS could not read a secret of it: {secret_words}.",
+        "{secret_remedy}",
+    ),
     End.START_FAILED: (
         "{electron} was not started: its container could not be made or started from {image}.",
         "Run the image by hand (docker run), and `cirro doctor`; AWS's words below say what was wrong.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from covalent_cirro.contract.failure_kinds import Kind
-from covalent_cirro.jobs import ends
+from covalent_cirro.jobs import ends, secret_remedies
 from covalent_cirro.jobs.ends import End, Evidence
 from covalent_cirro.jobs.explanation_texts import TEXTS
 from covalent_cirro.jobs.formatting import GIB, MIB, memory
@@ -172,6 +172,7 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
     signal = (failure.signal if failure is not None else "") or _signal(detail.exit_code)
     message = (failure.message if failure is not None else "") or evidence.problem
     exit_code = failure.exit_code if failure is not None and failure.exit_code is not None else detail.exit_code
+    secret_words = secret_remedies.words(detail)
     gpu = next((gpu for gpu in usage.gpus if gpu.get("memory_bytes")), None) if usage is not None else None
     return {
         "electron": electron,
@@ -213,6 +214,8 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
         "killed_why": f" ({why})" if (why := message.partition(f"was killed by {signal}: ")[2]) else "",
         "message": message.strip().rstrip("."),
         "message_after": f": {message.strip().rstrip('.')}" if message.strip() else "",
+        "secret_words": secret_remedies.short(secret_words),
+        "secret_remedy": secret_remedies.remedy(secret_words, settings),
         "words": (detail.status_reason or "no reason").strip().rstrip("."),
     }
 

@@ -12,6 +12,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from covalent_cirro.contract import texts
+from covalent_cirro.contract.packed_variables import (
+    ENVIRONMENT_VARIABLE,
+    dump_environment,
+    load_environment,
+    secrets_in,
+)
 from covalent_cirro.contract.places import Location, parse_call_argument
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER, Arguments
@@ -117,6 +123,8 @@ class JobDetail(NamedTuple):
         raised: The job's `fargate_texts.PARAMETER`; empty without it.
         platform: ``"EC2"`` or ``"FARGATE"``; empty where AWS Batch does not say it.
         architecture: On Fargate, ``"x86_64"`` or ``"arm64"``; empty on instances.
+        packed_environment: The option `environment` as JSON (`contract/packed_variables.py`); empty without it.
+        named_secrets: References to the container's secrets by name, as JSON; empty without any.
         consumables: Consumable resources that it holds while it runs, and how many of each.
         extras: `job_extras.extras`: share, tags and properties of its own, as texts by name.
     """
@@ -151,7 +159,19 @@ class JobDetail(NamedTuple):
     platform: str = ""
     architecture: str = ""
     consumables: tuple[tuple[str, int], ...] = ()
+    packed_environment: str = ""
+    named_secrets: str = ""
     extras: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The electrons' variables."""
+        return load_environment(self.packed_environment)
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Where the electrons' secrets are, by the names of their variables."""
+        return load_environment(self.named_secrets)
 
     @property
     def arguments(self) -> Arguments:
@@ -231,12 +251,25 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
         raised=texts.valid(str(parameters.get(fargate_texts.PARAMETER) or "")[: fargate_texts.PARAMETER_CHARS]),
         platform=str(next(iter(job.get("platformCapabilities") or ()), "")),
         architecture=str((container.get("runtimePlatform") or {}).get("cpuArchitecture") or "").lower(),
+        packed_environment=_environment_of(container),
+        named_secrets=_secrets_of(container),
         consumables=tuple(
             (str(each.get("consumableResource") or ""), int(_number(each.get("quantity"))))
             for each in (job.get("consumableResourceProperties") or {}).get("consumableResourceList") or ()
         ),
         extras=job_extras.extras(job),
     )
+
+
+def _environment_of(container: Mapping[str, Any]) -> str:
+    values = (each.get("value") for each in container.get("environment") or () if each["name"] == ENVIRONMENT_VARIABLE)
+    return str(next(values, None) or "")
+
+
+def _secrets_of(container: Mapping[str, Any]) -> str:
+    found = {str(each["name"]): str(each["valueFrom"]) for each in container.get("secrets") or ()}
+    ours = secrets_in(found)
+    return dump_environment(ours) if ours else ""
 
 
 def _parse_attempt(attempt: Mapping[str, Any]) -> Attempt:
@@ -297,10 +330,18 @@ def load_detail(value: object) -> JobDetail | None:
     assert isinstance(value, Mapping)
     attempts = value.get("attempts")
     found = [Attempt(**_known(entry, Attempt())) for entry in attempts] if isinstance(attempts, (list, tuple)) else []
-    states = value.get("array_states")
-    pairs = [each for each in states if isinstance(each, (list, tuple))] if isinstance(states, (list, tuple)) else []
-    counts = tuple((one[0], one[1]) for one in pairs if len(one) == 2 and type(one[0]) is str and type(one[1]) is int)
-    return JobDetail(**{**fields, "attempts": tuple(found), "array_states": counts})
+    pairs = {
+        "array_states": _pairs(value.get("array_states"), int),
+        "consumables": _pairs(value.get("consumables"), int),
+        "extras": _pairs(value.get("extras"), str),
+    }
+    return JobDetail(**{**fields, "attempts": tuple(found), **pairs})
+
+
+def _pairs(value: object, kind: type) -> tuple[tuple[str, Any], ...]:
+    """A list of pairs of a text and a value of a kind, without its other entries."""
+    entries = [each for each in value if isinstance(each, (list, tuple))] if isinstance(value, (list, tuple)) else []
+    return tuple((one[0], one[1]) for one in entries if len(one) == 2 and type(one[0]) is str and type(one[1]) is kind)
 
 
 _NUMBERS = frozenset({"exit_code", "created_at", "started_at", "stopped_at", "began_at", "ended_at"})

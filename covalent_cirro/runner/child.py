@@ -21,8 +21,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from covalent_cirro.contract import packed_variables
 from covalent_cirro.contract.failure_kinds import Failure
 from covalent_cirro.contract.protocol import ATTEMPT_VARIABLE, CHECKPOINT_VARIABLE, STORED_VARIABLE
+from covalent_cirro.runner import shown_texts
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -30,6 +32,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def serve(parent: int, requests: int, replies: int) -> int:
     """Run tasks until the pipe of requests is closed. Returns the exit code of the process."""
     flush_c = _prepare_process(parent)
+    _take_variables()
 
     def reply(**message: Any) -> None:
         data = memoryview(json.dumps(message, separators=(",", ":")).encode() + b"\n")
@@ -125,6 +128,13 @@ def _prepare_process(parent: int) -> Callable[[], object]:
     except (ImportError, OSError, AttributeError):
         return lambda: None
     return lambda: libc.fflush(None)
+
+
+def _take_variables() -> None:
+    """Set the variables and secrets of the electron, before anything of it is imported."""
+    shown_texts.hide(packed_variables.unpack(os.environ))
+    if "TZ" in os.environ:
+        time.tzset()
 
 
 def _restore_surroundings(folder: str, streams: tuple[int, int]) -> None:

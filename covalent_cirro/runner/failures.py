@@ -12,6 +12,7 @@ from typing import NamedTuple
 from covalent_cirro.contract import texts
 from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.limits import MESSAGE_CHARS, TRACEBACK_CHARS
+from covalent_cirro.runner import shown_texts
 
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _ASYNCIO = os.path.join(os.path.dirname(os.__file__), "asyncio") + os.sep
@@ -128,7 +129,8 @@ def format_traceback(error: BaseException) -> str:
         link.__traceback__ = frames
         chain += [link.__cause__, link.__context__]
     try:
-        return texts.cut("".join(traceback.TracebackException.from_exception(error).format()), TRACEBACK_CHARS)
+        whole = "".join(traceback.TracebackException.from_exception(error).format())
+        return texts.cut(shown_texts.shown(whole), TRACEBACK_CHARS)
     except BaseException as broken:
         return f"{describe(error)}\n(the traceback could not be formatted: {describe(broken)})\n"
 
@@ -139,7 +141,7 @@ def _is_own(path: str) -> bool:
 
 def _text(value: object) -> str:
     try:
-        return str(value)
+        return shown_texts.shown(str(value))
     except BaseException as broken:
         return f"<its __str__ raised {type(broken).__qualname__}>"
 

@@ -27,6 +27,7 @@ from covalent_cirro.runner.s3.answers import S3Error
 from covalent_cirro.runner.times import Times
 
 if TYPE_CHECKING:
+    from covalent_cirro.runner.masking import Mask
     from covalent_cirro.runner.s3.s3_client import Pending
 
 _READ_BYTES = 256 * 1024
@@ -53,6 +54,7 @@ class Pump:
         attempt: AWS_BATCH_JOB_ATTEMPT, for the names of parts.
         times: How long it waits.
         complain: Prints on the container's stderr what went wrong with a log.
+        mask: Finds the values of secrets, which are in no log; `None` without secrets.
 
     Attributes:
         terminating: Whether SIGTERM has arrived.
@@ -66,8 +68,10 @@ class Pump:
         attempt: int,
         times: Times,
         complain: Callable[[str], None],
+        mask: Mask | None = None,
     ) -> None:
         self.terminating = False
+        self._masked = {} if mask is None else {name: mask.stream() for name in STREAMS}
         self._process = process
         self._put = put
         self._wait = wait
@@ -170,6 +174,8 @@ class Pump:
         Args:
             tail_bytes: Most bytes of each stream that the outcome itself has room for.
         """
+        for name in self._masked:
+            self._take(name, self._masked[name].finish())
         for name, stream in self._streams.items():
             self._upload(name, stream, stream.finish(tail_bytes))
         while self._uploads:
@@ -236,9 +242,13 @@ class Pump:
             del self._fds[name]
             os.close(fd)
             return 0
-        self._streams[name].feed(data)
-        self._pass_on(name, data)
+        self._take(name, self._masked[name].feed(data) if name in self._masked else data)
         return len(data)
+
+    def _take(self, name: str, data: bytes) -> None:
+        if data:
+            self._streams[name].feed(data)
+            self._pass_on(name, data)
 
     def _drain(self) -> None:
         """Read what is in the pipes now, which is all that was written before the child's last reply."""

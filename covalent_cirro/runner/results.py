@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 from covalent_cirro.contract import texts
 from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.limits import DOC_CHARS, NAME_CHARS, STRING_BYTES
-from covalent_cirro.runner import failures
+from covalent_cirro.runner import failures, shown_texts
 
 _BUFFER_BYTES = 1024 * 1024
 _LARGE_PICKLE_BYTES = 4 * 1024 * 1024
@@ -151,7 +151,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 def _short(key: Any) -> str:
     try:
-        return repr(key)[:80]
+        return shown_texts.shown(repr(key))[:80]
     except Exception:
         return "…"
 
@@ -163,13 +163,14 @@ def display(value: Any, pickle_bytes: int) -> bytes:
     """
     if isinstance(value, str):
         # Covalent parses it (the archive of a sublattice), so it must be whole.
-        return str.__str__(value).encode("utf-8", "backslashreplace")
+        return shown_texts.shown(str.__str__(value)).encode("utf-8", "backslashreplace")
     try:
         large = type(value) in _CONTAINERS and pickle_bytes > _LARGE_PICKLE_BYTES
         text = _abbreviate(value) if large else str(value)
     except BaseException as error:
         # Only the text for users is lost; the result itself is complete.
         text = f"<str() of this {type(value).__qualname__} raised {failures.describe(error)}>"
+    text = shown_texts.shown(text)
     # Cut characters before encoding: a long text need not be encoded as a whole.
     return text[:STRING_BYTES].encode("utf-8", "backslashreplace")[:STRING_BYTES].decode("utf-8", "ignore").encode()
 
@@ -198,4 +199,4 @@ def _attribute(value: Any, name: str, most: int) -> str:
         found = getattr(value, name, "")
     except Exception:
         return ""
-    return texts.fitted(found, most) if isinstance(found, str) else ""
+    return texts.fitted(shown_texts.shown(found), most) if isinstance(found, str) else ""

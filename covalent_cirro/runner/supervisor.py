@@ -19,11 +19,11 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from covalent_cirro.contract import documents, limits, places, problems, protocol, reports
+from covalent_cirro.contract import documents, limits, packed_variables, places, problems, protocol, reports
 from covalent_cirro.contract.failure_kinds import RUN_AGAIN, Failure, Kind
 from covalent_cirro.contract.protocol import Call, ExitCode, NodeResult, Outcome, Output, Task
 from covalent_cirro.contract.references import Blob, Inline, Input, Ref
-from covalent_cirro.runner import exits, requests, usage
+from covalent_cirro.runner import exits, requests, shown_texts, usage
 from covalent_cirro.runner.process import ElectronProcess, listen_to_stops
 from covalent_cirro.runner.pump import Pump
 from covalent_cirro.runner.reporting import Reporting
@@ -122,7 +122,8 @@ class Supervisor:
             _say("an earlier attempt has published the outcome of this call; nothing to do")
             return self._published
         times = times_of(self._environ)
-        self._pump = pump = Pump(self._process, self._put_part, self._wait, self._attempt, times, _say)
+        mask = shown_texts.hide(packed_variables.secrets_in(self._environ))
+        self._pump = pump = Pump(self._process, self._put_part, self._wait, self._attempt, times, _say, mask)
         if self._sigterm_at is not None:
             pump.terminate()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 from covalent_cirro.errors import SettingsError
@@ -82,6 +83,41 @@ def _part_of_a_vcpu(settings: Settings) -> str | None:
     )
 
 
+MOST_BYTES = 20 * 1024
+"""Bytes in a job definition of environment, secrets and job_properties together: AWS Batch takes 24 KiB in all (User
+Guide, Service quotas), and the rest needs room."""
+
+
+def _size(settings: Settings) -> str | None:
+    sizes = {
+        "environment": len(json.dumps(json.dumps(dict(settings.environment)))),  # it is a text in the definition's JSON
+        "secrets": len(json.dumps(dict(settings.secrets))) + 50 * len(settings.secrets),
+        "job_properties": len(json.dumps(dict(settings.job_properties))),
+    }
+    if sum(sizes.values()) <= MOST_BYTES:
+        return None
+    told = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+    return (
+        f"environment, secrets and job_properties have {sum(sizes.values()):,} bytes in the job definition ({told}), "
+        f"and {MOST_BYTES:,} are the most. Pass what is large as an argument or a file; put several secrets into one, "
+        "as JSON."
+    )
+
+
+def _secret_variables(settings: Settings) -> str | None:
+    both = sorted(settings.environment.keys() & settings.secrets.keys())
+    if both:
+        names = ", ".join(map(repr, both))
+        return f"environment and secrets both have {names}: a variable has one value. Remove one of them."
+    if settings.secrets and not settings.batch_execution_role_name:
+        return (
+            f"secrets={dict(settings.secrets)!r} is not possible with batch_execution_role_name='': ECS reads secrets "
+            "with the execution role. Set it to a role that may read them; `cirro deploy --parameter SecretArns=...` "
+            "gives that to the role of a deployment."
+        )
+    return None
+
+
 def _priority(settings: Settings) -> str | None:
     if settings.scheduling_priority is None or settings.share_identifier:
         return None
@@ -93,5 +129,5 @@ def _priority(settings: Settings) -> str | None:
 
 _RULES: tuple[Callable[[Settings], str | None], ...] = (
     *(_shared_memory, _largest_memory, _fargate, _part_of_a_vcpu),
-    _priority,
+    *(_priority, _secret_variables, _size),
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
+from covalent_cirro.settings import variables
 from covalent_cirro.settings.fargate_sizes import FRACTIONS, Size, fitting
 
 MIB_PER_GB = 1024
@@ -74,6 +75,7 @@ class Option:
         help: What it is, with its unit.
         valid: What is accepted, in words, for error messages and the docs.
         accepts: Whether a value of the right kind is possible.
+        refuses: Why a value of the right kind is not possible, in words that do not show the value; `None` if it is.
         is_path: A path object is as good as a text.
         stock: The stock plugin has it too, with the same unit and meaning.
     """
@@ -84,6 +86,7 @@ class Option:
     help: str
     valid: str
     accepts: Callable[[Any], bool]
+    refuses: Callable[[Any], str | None]
     is_path: bool
     stock: bool
 
@@ -94,11 +97,19 @@ def _option(
     help: str,
     valid: str,
     accepts: Callable[[Any], bool] = lambda value: True,
+    refuses: Callable[[Any], str | None] = lambda value: None,
     is_path: bool = False,
     stock: bool = True,
 ) -> Any:
     """A field of `Settings` that is an option; see `Option`."""
-    metadata = {"help": help, "valid": valid, "accepts": accepts, "is_path": is_path, "stock": stock}
+    metadata = {
+        "help": help,
+        "valid": valid,
+        "accepts": accepts,
+        "refuses": refuses,
+        "is_path": is_path,
+        "stock": stock,
+    }
     if isinstance(default, dict):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -326,15 +337,18 @@ class Settings:
     environment: Mapping[str, str] = _option(
         default={},
         help="Environment variables of the electron, which has them before anything is imported in it. The runner does "
-        "not see them.",
+        "not see them. Everybody who may see the job sees them: for passwords and keys there is secrets.",
         valid="a mapping of names to texts",
+        refuses=variables.environment_problem,
         stock=False,
     )
     secrets: Mapping[str, str] = _option(
         default={},
         help="Environment variables of the electron whose values ECS takes from Secrets Manager or from SSM "
-        'parameters, by name: an ARN, with the key of its JSON where it has keys, or "ssm:/name of a parameter".',
+        'parameters, by name: an ARN, with the key of its JSON where it has keys, or "ssm:/name of a parameter". Needs '
+        "batch_execution_role_name, whose role may read them (cirro deploy --parameter SecretArns=...).",
         valid="a mapping of names to ARNs or names of parameters",
+        refuses=variables.secrets_problem,
         stock=False,
     )
     job_properties: Mapping[str, Any] = _option(
@@ -342,6 +356,7 @@ class Settings:
         help="Further properties of the container, as ContainerProperties of RegisterJobDefinition has them: ulimits, "
         "volumes, mountPoints, linuxParameters and others.",
         valid="a mapping in the form of AWS Batch's ContainerProperties",
+        refuses=variables.properties_problem,
         stock=False,
     )
     tags: Mapping[str, str] = _option(

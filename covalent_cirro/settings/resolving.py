@@ -13,7 +13,7 @@ from typing import Any
 
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.settings import combinations
-from covalent_cirro.settings.declared import BY_NAME, OPTIONS, Settings
+from covalent_cirro.settings.declared import BY_NAME, OPTIONS, Option, Settings
 
 SECTION = "executors.cirro"
 """Section of Covalent's config file."""
@@ -64,9 +64,20 @@ _OF_ITEMS = {"text by name": "text", "whole by name": "whole", "properties": Non
 def problem(name: str, value: object) -> str | None:
     """Why ``value`` cannot be the value of the option ``name``, or `None`. ``None`` (unset) is always possible."""
     option, value = BY_NAME[name], plain(value)
-    if value is None or (_of_kind(option.kind, value) and option.accepts(value)):
+    if value is None:
         return None
-    return f"{name}={value!r} is not possible: {name} is {option.valid}. {option.help}"
+    if _of_kind(option.kind, value) and option.accepts(value):
+        return option.refuses(value)
+    return f"{name}={_shown(option, value)} is not possible: {name} is {option.valid}. {option.help}"
+
+
+def _shown(option: Option, value: Any) -> str:
+    """A value for messages; of variables and secrets the names only, since somebody may have given a secret itself."""
+    if option.name not in ("environment", "secrets"):
+        return repr(value)
+    if not isinstance(value, Mapping):
+        return f"(a value of type {type(value).__name__})"
+    return "{" + ", ".join(f"{name!r}: ({type(each).__name__})" for name, each in value.items()) + "}"
 
 
 def check(options: Mapping[str, object]) -> None:

@@ -5,6 +5,7 @@ On a deployment of their own, which goes when they end.
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 import uuid
@@ -16,6 +17,7 @@ import pytest
 from covalent._shared_files import TaskRuntimeError
 
 from covalent_cirro import CirroBatchExecutor
+from covalent_cirro.errors import SettingsError
 from tests.aws.conftest import GPUS, put_image
 from tests.aws.walk import Account
 
@@ -78,3 +80,32 @@ async def test_a_gpu_is_there(executor: Make) -> None:
         return subprocess.run(["nvidia-smi", "-L"], check=True, capture_output=True, text=True).stdout
 
     assert "GPU 0" in await executor(num_gpus=1, memory=8).run(names, [], {}, metadata())
+
+
+async def test_variables_and_secrets_reach_the_electron_alone(
+    executor: Make, account: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ECS reads them with the execution role; a log that prints one has stars; a missing one is told before."""
+    manager, ssm = account.client("secretsmanager"), account.client("ssm")
+    name, value, password = f"cirro-live-{uuid.uuid4()}", f"value-{uuid.uuid4()}", f"password-{uuid.uuid4()}"
+    arn = str(manager.create_secret(Name=name, SecretString=json.dumps({"key": value}))["ARN"])
+    ssm.put_parameter(Name=f"/{name}", Value=password, Type="SecureString")
+    parameter = f"{arn.replace(':secretsmanager:', ':ssm:').partition(':secret:')[0]}:parameter/{name}"
+
+    def electron() -> list[str]:
+        import os
+
+        print("the key is", os.environ["KEY"], os.environ["PASSWORD"])
+        return [os.environ["OMP_NUM_THREADS"], os.environ["KEY"][::-1], os.environ["PASSWORD"][::-1]]
+
+    try:
+        account.cirro("deploy", "--yes", "--parameter", f"SecretArns={arn},{parameter}")
+        made = executor(environment={"OMP_NUM_THREADS": "3"}, secrets={"KEY": f"{arn}:key", "PASSWORD": f"ssm:/{name}"})
+        assert await made.run(electron, [], {}, metadata()) == ["3", value[::-1], password[::-1]]
+        assert "the key is *** ***" in capsys.readouterr().out
+        with pytest.raises(SettingsError, match="nothing was submitted"):
+            await executor(secrets={"KEY": f"ssm:/{name}-missing"}).run(electron, [], {}, metadata())
+    finally:
+        manager.delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True)
+        ssm.delete_parameter(Name=f"/{name}")
+        account.cirro("deploy", "--yes", "--parameter", "SecretArns=")

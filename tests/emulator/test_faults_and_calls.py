@@ -177,12 +177,15 @@ def test_no_capacity_in_the_first_environment(aws: Any, faults: Any) -> None:
     faults.add("no_capacity", environment=first)
     job = aws.done(aws.submit("printenv", "AWS_BATCH_CE_NAME", queue=aws.queue(first, second)))
     assert aws.log(job) == [second]
-    faults.add("no_capacity", environment=second, duration_s=0.3)
     third = aws.environment()
-    faults.add("no_capacity", environment=third, duration_s=0.3)
+    held = faults.add("no_capacity", environment=third)
     job_id = aws.submit("true", queue=aws.queue(third))
     assert aws.job(job_id)["statusReason"].startswith("CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - ")
+    faults.clear(held)
     assert aws.done(job_id)["status"] == "SUCCEEDED"
+    fourth = aws.environment()
+    faults.add("no_capacity", environment=fourth, duration_s=0.2)  # which ends without any call
+    assert aws.done(aws.submit("true", queue=aws.queue(fourth)))["status"] == "SUCCEEDED"
 
 
 def test_faults_over_http(aws: Any, faults: Any) -> None:

@@ -148,6 +148,8 @@ def test_values_are_given_linked_kept_or_the_default() -> None:
         "S3BucketName": "new",
         "S3Prefix": "new",
         "JobRolePolicyArns": "",
+        "SecretArns": "",
+        "SharedFileSystem": "false",
     }
 
 

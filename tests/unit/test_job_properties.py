@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from covalent_cirro.aws import container_model
+from covalent_cirro.aws import batch, container_model
 from covalent_cirro.aws.batch import Submission, build_submit
 from covalent_cirro.cirro import CirroBatchExecutor
 from covalent_cirro.electron.engine.job_definition import build_definition
-from covalent_cirro.errors import SettingsError
+from covalent_cirro.errors import AwsError, SettingsError
 from covalent_cirro.settings import resolve
 from tests.unit.test_definitions_and_batch import refused
 
@@ -146,8 +146,8 @@ def test_what_cannot_work_is_refused_when_the_executor_is_made(properties: dict[
         ({"jobRoleArn": "arn:o"}, "jobRoleArn is 'arn:job' and not 'arn:o' (set the option batch_job_role_name)"),
         ({"executionRoleArn": "arn:o"}, "executionRoleArn is 'arn:x' and not 'arn:o'"),
         ({"vcpus": 4}, "vcpus is None and not 4 (set the option vcpu)"),
-        ({"environment": [{"name": "A", "value": "b"}]}, "(set the option environment)"),
-        ({"secrets": [{"name": "A", "valueFrom": "b"}]}, "(set the option secrets)"),
+        ({"environment": [{"name": "A", "value": "b"}]}, "Set environment={...} on the executor"),
+        ({"secrets": [{"name": "A", "valueFrom": "b"}]}, "Set secrets={...} on the executor"),
         ({"resourceRequirements": [{"type": "VCPU", "value": "8"}]}, "(set the option vcpu, memory and num_gpus)"),
         ({"logConfiguration": {"logDriver": "splunk"}}, "(set the option batch_job_log_group_name)"),
         (
@@ -273,3 +273,21 @@ def test_impossible_consumable_resources_are_refused(given: dict[str, int]) -> N
     """Five of a job at most, each a name and a number."""
     with pytest.raises(SettingsError, match="consumable_resources"):
         CirroBatchExecutor(consumable_resources=given)
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("JobQueue q has a scheduling policy: shareIdentifier is required", "share_identifier is None"),
+        ("Share identifier must not be specified for a FIFO queue", "share_identifier is None"),
+        ("Job queue fileshare does not exist", "Check batch_queue"),
+        ("ConsumableResource license does not exist", "The option consumable_resources names it"),
+    ],
+)
+def test_awss_words_are_told_with_the_option(words: str, option: str) -> None:
+    """A queue whose name has the word in it is a queue all the same."""
+    submission = Submission("n", "fileshare", "batch_queue", "d:1", {}, 1, 60, {})
+    error = AwsError(words, operation="batch:SubmitJob", code="ClientException")
+    found = batch._about_queue(error, submission)
+    assert isinstance(found, SettingsError)
+    assert option in str(found)

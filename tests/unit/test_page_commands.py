@@ -59,8 +59,10 @@ RUN_BY = {
     "python examples/pipeline.py": "tests/covalent/test_pipeline.py",
     "cirro serve": "tests/cli/test_serve.py",
     "repository=$(aws": "tests/cli/test_serve.py",
+    "aws batch create-consumable-resource": "tests/aws/test_properties.py",  # by boto3: its parameters are the API's
     "aws ecr get-login-password": "tests/emulator/test_ci_push.py",
     "docker push": "tests/images/test_pushed.py",
+    "aws secretsmanager create-secret": "tests/emulator/test_secrets.py",
     "key=$(sed": "tests/unit/test_page_commands.py",
     "ask": "tests/unit/test_page_commands.py",
 }

@@ -323,6 +323,7 @@ EIGHT = Inline(cloudpickle.dumps(8))
         {"image": "repo:other"},
         {"image": "repo:tag@sha256:" + "1" * 64},
         {"python": "3.12.1"},
+        {"variables": "1" * 64},
     ],
     ids=lambda change: str(change)[:60],
 )

@@ -129,6 +129,24 @@ def test_private_subnets_reach_what_an_instance_needs() -> None:
     assert (stack.resources["Vpc"]["EnableDnsSupport"], stack.resources["Vpc"]["EnableDnsHostnames"]) == (True, True)
 
 
+def test_private_subnets_reach_secrets_where_jobs_have_some() -> None:
+    """The ECS agent reads them; without any, and where there is a way out, nothing is paid for that."""
+    arn = "arn:aws:ssm:eu-west-1:123456789012:parameter/team/db"
+    for mode, values in MODES.items():
+        more = set(NETWORK.with_values(**values, SecretArns=arn).resources) - set(
+            NETWORK.with_values(**values).resources
+        )
+        assert more == ({"SecretsManagerEndpoint", "SsmEndpoint"} if mode == "private" else set())
+    stack = NETWORK.with_values(Subnets="private", SecretArns=arn)
+    for name, service in (("SecretsManagerEndpoint", "secretsmanager"), ("SsmEndpoint", "ssm")):
+        like = {**stack.resources["LogsEndpoint"], "Tags": stack.resources[name]["Tags"]}
+        assert stack.resources[name] == {
+            **like,
+            "ServiceName": {"Fn::Sub": "com.amazonaws.${AWS::Region}." + service},
+        }
+    assert stack.references() <= set(stack.resources)
+
+
 def test_endpoints_answer_the_instances_only() -> None:
     """HTTPS, from their group; and they begin no connection."""
     group = NETWORK.properties("EndpointSecurityGroup")

@@ -38,9 +38,9 @@ def statements() -> Iterator[tuple[str, dict[str, Any]]]:
         for policy in TEMPLATE.properties(name)["Policies"]:
             for statement in policy["PolicyDocument"]["Statement"]:
                 yield name, statement
-    for name in ("SubmitterPolicy", "ItemStopperPolicy"):
+    for name in ("SubmitterPolicy", "ItemStopperPolicy", "SecretsPolicy"):
         for statement in TEMPLATE.properties(name)["PolicyDocument"]["Statement"]:
-            yield name, statement
+            yield name, statement["Fn::If"][1] if "Fn::If" in statement else statement
 
 
 def actions_of(holder: str) -> set[str]:
@@ -109,6 +109,8 @@ def test_resources_are_of_this_deployment_or_bear_our_name() -> None:
         here % "batch" + "consumable-resource/*",  # licences are the account's
         *(here % "ecs" + f"{kind}/{name}" for kind in ("cluster", "container-instance", "task") for name in CLUSTERS),
         here % "ecs" + "container-instance/*",  # to look at: AWS Batch names its clusters
+        "${SecretArns}",
+        "arn:${AWS::Partition}:kms:*:${AWS::AccountId}:key/*",  # by way of two services only
         *QUEUES,
     }
     for holder, statement in statements():
@@ -161,6 +163,33 @@ def test_execution_role_starts_jobs_and_no_more() -> None:
         "logs:CreateLogStream",
         "logs:PutLogEvents",
     }
+
+
+SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:team/db-AbC123"
+
+
+def test_execution_role_reads_the_secrets_that_are_given_and_no_others() -> None:
+    """None by default; the job role reads none; the submitter may look whether they are there."""
+    default, stack = TEMPLATE.with_values(), TEMPLATE.with_values(SecretArns=SECRET)
+    assert "SecretsPolicy" not in default.resources
+    assert "ManagedPolicyArns" not in default.resources["ExecutionRole"]
+    assert "secretsmanager" not in json.dumps([default.resources, stack.resources["JobRole"]])
+    assert stack.resources["ExecutionRole"]["ManagedPolicyArns"] == [{"Ref": "SecretsPolicy"}]
+    read, decrypt = stack.resources["SecretsPolicy"]["PolicyDocument"]["Statement"]
+    assert read["Action"] == ["secretsmanager:GetSecretValue", "ssm:GetParameters"]
+    assert read["Resource"] == SECRET
+    assert decrypt["Action"] == "kms:Decrypt"
+    assert list(decrypt["Condition"]) == ["StringLike"]
+    assert [pattern(each) for each in decrypt["Condition"]["StringLike"]["kms:ViaService"]] == [
+        "secretsmanager.*.${AWS::URLSuffix}",
+        "ssm.*.${AWS::URLSuffix}",
+    ]
+    [find] = [each for each in stack.resources["SubmitterPolicy"]["PolicyDocument"]["Statement"] if SECRET in str(each)]
+    assert find["Action"] == ["secretsmanager:DescribeSecret", "ssm:ListTagsForResource"]
+    values = {"secretsmanager:GetSecretValue", "secretsmanager:BatchGetSecretValue", "ssm:GetParameter"}
+    assert not (values | {"ssm:GetParameters", "ssm:GetParameterHistory", "ssm:GetParametersByPath"}) & (
+        actions_of("SubmitterPolicy") | actions_of("JobRole") | actions_of("InstanceRole")
+    )
 
 
 def test_instance_role_holds_no_data() -> None:

@@ -414,6 +414,15 @@ def test_way_out_of_a_subnet(
     assert (why is None) if words is None else (why is not None and words in why)
 
 
+def test_secrets_need_endpoints_where_there_is_no_way_out() -> None:
+    """Those of the services that the config names."""
+    private = Subnet("subnet-1", "a", False, None, frozenset(ENDPOINTS))
+    assert network.why_cut_off(private) is None
+    assert "no VPC endpoint for secretsmanager, ssm" in str(network.why_cut_off(private, {"ssm", "secretsmanager"}))
+    assert network.why_cut_off(private._replace(endpoints=frozenset((*ENDPOINTS, "ssm"))), {"ssm"}) is None
+    assert network.why_cut_off(private._replace(way_out="nat-1"), {"ssm"}) is None
+
+
 def test_a_subnet_that_is_gone_is_a_failure() -> None:
     """A compute environment still names it."""
     assert network.network("cpu", [], ["subnet-9"]).level == FAILURE

@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from covalent_cirro.aws.clients import Clients
+from covalent_cirro.aws.sessions import translate
 from covalent_cirro.deployment.doctor.verdicts.caller import Caller
 from covalent_cirro.deployment.doctor.verdicts.data import Security, tls_only
 from covalent_cirro.errors import AwsError, CirroError, NotFound
+from covalent_cirro.settings.variables import SecretReference
 
 PROBE = b"written and deleted by cirro doctor\n"
 
@@ -150,6 +152,21 @@ def role_of_profile(clients: Clients, name_or_arn: str) -> Role:
     if not roles:
         raise NotFound(f"instance profile {name!r} has no role", operation="iam:GetInstanceProfile", code="NoRole")
     return Role(str(roles[0]["Arn"]), roles[0]["AssumeRolePolicyDocument"])
+
+
+def find_secret(clients: Clients, found: SecretReference) -> None:
+    """Look a secret up, without its value.
+
+    Raises:
+        AwsError: It is not there (`secret_lookups.MISSING_CODES`), or the caller may not look.
+    """
+    if found.service == "secretsmanager":
+        with translate("secretsmanager:DescribeSecret", access=clients.access, of=f"secret {found.id!r}"):
+            clients("secretsmanager", found.region or None).describe_secret(SecretId=found.id)
+        return
+    with translate("ssm:ListTagsForResource", access=clients.access, of=f"parameter {found.name!r}"):
+        ssm = clients("ssm", found.region or None)
+        ssm.list_tags_for_resource(ResourceType="Parameter", ResourceId=found.name)
 
 
 # --- tags and quotas --------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import os
 
 from covalent_cirro.covalent_server import config as covalent_config
 from covalent_cirro.covalent_server import plain_paths
-from covalent_cirro.deployment.doctor import account_facts, resource_checks
+from covalent_cirro.deployment.doctor import account_facts, resource_checks, secret_checks
 from covalent_cirro.deployment.doctor.account_facts import Refusal
 from covalent_cirro.deployment.doctor.check import Check, Findings, Skip
 from covalent_cirro.deployment.doctor.deployment_facts import DeploymentFacts
@@ -168,6 +168,7 @@ CHECKS: tuple[Check, ...] = (
     Check("execution_role", resource_checks.execution_role, needs=("credentials", "settings")),
     Check("instance_role", resource_checks.instance_role, needs=("credentials", "settings")),
     Check("permissions", resource_checks.permissions, needs=("credentials", "settings", "job_role", "execution_role")),
+    Check("secrets", secret_checks.secrets, needs=("credentials", "settings", "execution_role")),
     Check("bucket", resource_checks.bucket, needs=("credentials", "settings")),
     Check("bucket_write", resource_checks.bucket_write, needs=("bucket",)),
     Check("bucket_security", resource_checks.bucket_security, needs=("bucket",)),

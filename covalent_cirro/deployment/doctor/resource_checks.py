@@ -24,6 +24,7 @@ from covalent_cirro.jobs import console_links, machines, queues
 from covalent_cirro.jobs.findings import FAILURE, OK, Finding
 from covalent_cirro.jobs.image_rules import ARCHITECTURES, ImageFacts, Pickled
 from covalent_cirro.jobs.tags import DISPATCH_TAG
+from covalent_cirro.settings.variables import reference
 
 # --- queues and instances ---------------------------------------------------------------------------------------------
 
@@ -135,7 +136,8 @@ def quota(facts: DeploymentFacts) -> Findings:
 
 def net(facts: DeploymentFacts) -> Findings:
     """Whether machines reach the AWS services that they need, and nodes of one job one another and S3."""
-    subnets = facts.subnets()
+    subnets, settings = facts.subnets(), facts.settings()
+    also = {secret.service for text in settings.secrets.values() if (secret := reference(text)) is not None}
     with_machines = [each for each in _environments(facts) if each.has_instances or each.on_fargate]
     if not with_machines:
         raise Skip("no compute environment is one of instances or of Fargate")
@@ -144,11 +146,11 @@ def net(facts: DeploymentFacts) -> Findings:
             each.name,
             [subnets[id] for id in each.subnets if id in subnets],
             [id for id in each.subnets if id not in subnets],
+            also,
             network.FARGATE_ENDPOINTS if each.on_fargate else network.ENDPOINTS,
         )
         for each in with_machines
     ]
-    settings = facts.settings()
     # With num_nodes in the config and no queue for it, every electron goes to a queue that may be on Spot.
     name = settings.batch_multi_node_queue or (settings.queue if settings.nodes > 1 else None)
     queue = None if name is None else facts.queue(name)

@@ -19,6 +19,7 @@ from covalent_cirro.aws import clients, sessions
 from covalent_cirro.aws.batch import MAX_TERMINATED, BatchGateway
 from covalent_cirro.aws.capacity import Capacity
 from covalent_cirro.aws.image_labels import ImageVersions, fetch
+from covalent_cirro.aws.secret_lookups import SecretLookups
 from covalent_cirro.aws.single_flight import SingleFlight
 from covalent_cirro.aws.store import Store
 from covalent_cirro.covalent_server import view
@@ -56,6 +57,7 @@ class Engine:
         watcher: Waits for jobs.
         stops: Ends jobs.
         images: Labels of the images of jobs.
+        secrets: Looks up whether secrets of jobs are there.
         capacity: Machines that queues can start.
         fargate_queues: Says what jobs on Fargate have to know of their queue.
         waits: Explains why jobs wait.
@@ -74,6 +76,7 @@ class Engine:
         store: Store,
         batch: BatchGateway,
         images: ImageVersions,
+        secrets: SecretLookups,
         capacity: Capacity,
         *,
         console_region: str,
@@ -86,6 +89,7 @@ class Engine:
         self.store = store
         self.batch = batch
         self.images = images
+        self.secrets = secrets
         self.definitions = Definitions(batch.find_definition, batch.register_definition)
         self.watcher = Watcher(batch.describe)
         self.stops = Stops(batch.terminate, MAX_TERMINATED)
@@ -157,6 +161,9 @@ async def _opened(access: sessions.Access) -> AsyncIterator[Engine]:
         later = await stack.enter_async_context(contextlib.AsyncExitStack())
         images = ImageVersions(_clients("ecr", session, access, region, later), fetch, _host(batch), access)
         stack.push_async_callback(images.aclose)
+        readers = {service: _clients(service, session, access, region, later) for service in ("secretsmanager", "ssm")}
+        secrets = SecretLookups(readers, access)
+        stack.push_async_callback(secrets.aclose)
         gateway = BatchGateway(batch, submit, access)
         ec2 = _clients("ec2", session, access, region, later)
 
@@ -171,6 +178,7 @@ async def _opened(access: sessions.Access) -> AsyncIterator[Engine]:
             store,
             gateway,
             images,
+            secrets,
             Capacity(behind_queues, access),
             console_region=console_region,
             sts=sts,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from covalent_cirro.contract.protocol import RUNNER_COMMAND
-from covalent_cirro.electron.engine import fargate, job_properties, shared_files
+from covalent_cirro.electron.engine import fargate, job_properties, job_variables, shared_files
 from covalent_cirro.jobs.tags import MADE_BY
 from covalent_cirro.settings import Settings
 
@@ -79,6 +79,7 @@ def container_properties(
         "environment": [
             {"name": "AWS_DEFAULT_REGION", "value": region},
             {"name": "PYTHONUNBUFFERED", "value": "1"},
+            *job_variables.environment_entries(settings),
         ],
         # An init process reaps processes that electrons leave behind, and forwards SIGTERM (LinuxParameters).
         "linuxParameters": {"sharedMemorySize": settings.shared_memory_mib, "initProcessEnabled": True},
@@ -93,6 +94,8 @@ def container_properties(
     }
     if execution_role_arn:
         container["executionRoleArn"] = execution_role_arn
+    if secrets := job_variables.secret_entries(settings):
+        container["secrets"] = secrets
     if settings.shared_files:
         shared_files.mount(container, settings.shared_files)
     return container

@@ -68,6 +68,7 @@ _WORDS = {
     "package": "the package {name} changed",
     "packages": "local_packages has other packages",
     "image": "another image",
+    "variables": "environment or secrets are others",
     "Python": "another version of Python",
 }
 """What is said of each kind of part (`work.WorkPart`)."""

@@ -1,7 +1,7 @@
 """What the work of a call consists of: calls of equal work have equal parts.
 
-Pure. Parts are functions, hooks, inputs, packages, image and Python. Dispatch, nodes, the electrons' names, and the
-resources of the job (vCPU, memory, GPUs, time) are not.
+Pure. Parts are functions, hooks, inputs, packages, image, variables, references to secrets, and Python. Dispatch,
+nodes, the electrons' names, and the resources of the job (vCPU, memory, GPUs, time) are not.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class WorkPart(NamedTuple):
     Attributes:
         kind: ``"function"``, ``"position"`` (an argument without a name), ``"argument"``, ``"items"`` (an argument that
             is mapped), ``"arguments"`` (the names and order of arguments), ``"hook"``, ``"packages"`` (their names),
-            ``"package"``, ``"image"`` or ``"Python"``.
+            ``"package"``, ``"image"``, ``"variables"`` (with the references to secrets) or ``"Python"``.
         name: Name of the argument, hook or package; number of the position, from 1.
         task: Index of its task; -1 for a part of all tasks.
     """
@@ -145,6 +145,8 @@ def work_of(call: Call, contents: Mapping[Blob, bytes], files: Files | None) -> 
     # The digest of an image is enough; without one, since ECR could not be asked, the tag has to do.
     parts[WorkPart("image")] = call.image.partition("@")[2] or call.image
     parts[WorkPart("Python")] = call.python
+    if call.variables:
+        parts[WorkPart("variables")] = call.variables
     parts[WorkPart("packages")] = json.dumps([package.name for package in call.packages])
     if files is None:
         for package in call.packages:

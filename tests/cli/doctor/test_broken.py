@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import sys
 import venv
 from collections.abc import Callable, Iterator
@@ -208,6 +209,57 @@ def not_simulated(world: World) -> Iterator[dict[str, Any]]:
         yield {}
 
 
+SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:gone-AbCdEf"
+
+
+@contextlib.contextmanager
+def with_secret(world: World, region: str = REGION, *, given: bool = True) -> Iterator[str]:
+    """A secret that the config names, and that the execution role may read if it is ``given``."""
+    manager, iam = world.client("secretsmanager", region), world.client("iam")
+    arn = manager.create_secret(Name="for-doctor", SecretString="abcd")["ARN"]
+    statement = {"Effect": "Allow", "Action": "secretsmanager:GetSecretValue", "Resource": arn}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    role = world.outputs["BatchExecutionRoleName"]
+    try:
+        if given:
+            iam.put_role_policy(RoleName=role, PolicyName="secrets", PolicyDocument=document)
+        with world.configured(secrets={"KEY": f"{arn}:password"}):
+            yield arn
+    finally:
+        if given:
+            iam.delete_role_policy(RoleName=role, PolicyName="secrets")
+        manager.delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True)
+
+
+@contextlib.contextmanager
+def secret_not_given(world: World) -> Iterator[dict[str, Any]]:
+    with with_secret(world, given=False):
+        yield {}
+
+
+@contextlib.contextmanager
+def secret_elsewhere(world: World) -> Iterator[dict[str, Any]]:
+    with with_secret(world, "eu-west-1"):
+        yield {}
+
+
+@contextlib.contextmanager
+def secret_unseen(world: World) -> Iterator[dict[str, Any]]:
+    with with_secret(world), user_without("secretsmanager:DescribeSecret")(world):
+        yield {}
+
+
+def test_a_secret_is_well(world: World) -> None:
+    """It is there, and the execution role may read it; its value was not asked for."""
+    with with_secret(world) as arn:
+        world.emulator.calls.reset()
+        (found,) = [each for each in world.look("secrets") if each.id == "secrets"]
+        calls = world.emulator.calls.counts()
+    assert (found.level, found.subject) == (OK, f"KEY from {arn}")
+    assert "secretsmanager:DescribeSecret" in calls
+    assert "secretsmanager:GetSecretValue" not in calls
+
+
 @contextlib.contextmanager
 def bucket_deleted(world: World) -> Iterator[dict[str, Any]]:
     s3, name = world.client("s3"), world.settings["s3_bucket_name"]
@@ -346,6 +398,11 @@ BREAKAGES: list[tuple[str, str, Callable[[World], Any], str]] = [
     ("execution_role", FAILURE, trust("BatchExecutionRoleName", **OTHER_SERVICE), "does not trust ecs-tasks"),
     ("execution_role", FAILURE, config(batch_execution_role_name="gone"), "gone"),
     ("instance_role", FAILURE, instances_not_trusted, "does not trust ec2"),
+    ("secrets", FAILURE, config(secrets={"KEY": "ssm:/team/gone"}), "no such secret in us-east-1"),
+    ("secrets", FAILURE, config(secrets={"KEY": SECRET}), "secretsmanager:DescribeSecret"),
+    ("secrets", FAILURE, secret_not_given, "may not read it: secretsmanager:GetSecretValue: implicitDeny"),
+    ("secrets", WARNING, secret_elsewhere, "it is in eu-west-1"),
+    ("secrets", WARNING, secret_unseen, "secretsmanager:DescribeSecret"),
     ("permissions", FAILURE, user_without("iam:PassRole"), "iam:PassRole"),
     ("permissions", FAILURE, user_without("batch:SubmitJob"), "batch:SubmitJob"),
     ("permissions", WARNING, user_without("batch:ListJobs"), "cannot be found and may run twice"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from covalent_cirro.jobs.findings import FAILURE, OK, Finding
@@ -33,16 +33,17 @@ class Subnet(NamedTuple):
     endpoints: frozenset[str]
 
 
-def why_cut_off(subnet: Subnet, needed: Sequence[str] = ENDPOINTS) -> str | None:
-    """Why machines in a subnet cannot reach ECS, ECR, S3 and CloudWatch Logs; `None` where they can.
+def why_cut_off(subnet: Subnet, also: Collection[str] = (), needed: Sequence[str] = ENDPOINTS) -> str | None:
+    """Why machines in a subnet cannot reach ECS, ECR, S3, CloudWatch Logs and other services; `None` if they can.
 
     A job on Fargate gets a public address where an instance in its subnets would (`electron.engine.fargate_queues`).
 
     Args:
         subnet: The subnet.
+        also: Services with secrets of electrons, named as in `ENDPOINTS`.
         needed: VPC endpoints that are enough without a route out.
     """
-    absent = [name for name in needed if name not in subnet.endpoints]
+    absent = [name for name in (*needed, *sorted(also)) if name not in subnet.endpoints]
     if not absent:
         return None
     if subnet.way_out is None:
@@ -55,14 +56,19 @@ def why_cut_off(subnet: Subnet, needed: Sequence[str] = ENDPOINTS) -> str | None
 
 
 def network(
-    environment: str, subnets: Sequence[Subnet], absent: Sequence[str], needed: Sequence[str] = ENDPOINTS
+    environment: str,
+    subnets: Sequence[Subnet],
+    absent: Sequence[str],
+    also: Collection[str] = (),
+    needed: Sequence[str] = ENDPOINTS,
 ) -> Finding:
-    """Whether instances of a compute environment can join its cluster, pull images and write logs.
+    """Whether machines of a compute environment can join its cluster, pull images, read secrets and write logs.
 
     Args:
         environment: Name of the compute environment.
         subnets: Its subnets that exist.
         absent: Ids of its subnets that do not exist.
+        also: Services with secrets of electrons, named as in `ENDPOINTS`.
         needed: VPC endpoints that are enough without a route out.
     """
     if absent:
@@ -73,7 +79,7 @@ def network(
             f"subnet {', '.join(absent)} does not exist any more",
             "`cirro deploy` repairs the network; a compute environment of your own needs other subnets.",
         )
-    cut_off = [(subnet.id, why) for subnet in subnets if (why := why_cut_off(subnet, needed)) is not None]
+    cut_off = [(subnet.id, why) for subnet in subnets if (why := why_cut_off(subnet, also, needed)) is not None]
     if cut_off:
         return Finding(
             "network",

@@ -1,4 +1,4 @@
-"""What the ECS agent does with a task's execution role before a container starts: image pull and log stream.
+"""What the ECS agent does with a task's execution role before a container starts: image pull, secrets, log stream.
 
 Where policies are checked, it fails in AWS's words if the role may not do so. It must not know how a container runs.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from covalent_cirro.local.emulator.attempts import job_log_stream
+from covalent_cirro.local.emulator.attempts import container_secrets, job_log_stream
 from covalent_cirro.local.emulator.attempts.runtime import StartFailed
 from covalent_cirro.local.emulator.batch.model import Attempt, Job, Json
 from covalent_cirro.local.emulator.iam.policies import Access, NotEvaluated
@@ -88,6 +88,16 @@ class Agent:
         opened = job_log_stream.LogStream(self.account, region, group, name, create_group=create, clock=self.clock)
         reason = self._ask(role, Access("logs:PutLogEvents", stream))
         return opened if reason is None else None
+
+    def secrets(self, container: Json, role: AgentRole, *, fargate: bool) -> dict[str, str]:
+        """The values of the container's secrets, by name.
+
+        Raises:
+            StartFailed: One is not there, or the role may not read it.
+        """
+        return container_secrets.read(
+            container, self.account, self.region, lambda access: self._ask(role, access), fargate=fargate
+        )
 
     def _repository(self, image: str) -> str | None:
         found = _ECR.match(image)

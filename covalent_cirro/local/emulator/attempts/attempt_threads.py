@@ -140,6 +140,7 @@ class AttemptThreads:
             if needed and not moto_iam.task_role_works(context.account, needed):
                 raise StartFailed(None, NO_ROLE.format(needed))
         agent_role = self._agent.role_of(job, attempt)
+        secrets = self._agent.secrets(job.container, agent_role, fargate=attempt.host.single_use)
         self._agent.pull(job.container["image"], agent_role)
         profile = str(attempt.host.environment.resources.get("instanceRole") or "")
         instance_role = moto_iam.role_of_instances(context.account, profile) if profile else None
@@ -150,7 +151,7 @@ class AttemptThreads:
             task_id=attempt.task_id,
             image=job.container["image"],
             command=tasks.command(job),
-            environment=tasks.environment(job, attempt, context.endpoint_url, self._region),
+            environment={**tasks.environment(job, attempt, context.endpoint_url, self._region), **secrets},
             memory_mib=job.needs.memory_mib,
             shm_mib=(job.container.get("linuxParameters") or {}).get("sharedMemorySize"),
             gpus=tuple(attempt.host.gpu_ids.index(gpu) for gpu in attempt.gpus),

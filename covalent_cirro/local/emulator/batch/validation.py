@@ -155,6 +155,10 @@ def container(container: Json, *, fargate: bool = False) -> None:
     if mistake := fargate_rules.mistake(container, fargate=fargate):
         raise ServiceError(mistake)
     resources(container, fargate=fargate)
+    if container.get("secrets") and not container.get("executionRoleArn"):  # the words are ECS's
+        raise ServiceError(
+            "When you are specifying container secrets, you must also specify a value for 'executionRoleArn'."
+        )
     shared = (container.get("linuxParameters") or {}).get("sharedMemorySize")
     if shared is not None and shared < 1:
         raise ServiceError(f"sharedMemorySize must be at least 1 MiB, got {shared}")

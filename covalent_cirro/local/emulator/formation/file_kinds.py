@@ -62,7 +62,11 @@ class AccessPointResource(StackResource):
 
     kind = "AWS::EFS::AccessPoint"
     attributes = ("AccessPointId", "Arn")
-    create_only = ("ClientToken", "FileSystemId", "PosixUser", "RootDirectory")
+    create_only = (
+        *("ClientToken", "FileSystemId", "PosixUser", "PosixUser/Gid", "PosixUser/SecondaryGids", "PosixUser/Uid"),
+        *("RootDirectory", "RootDirectory/CreationInfo", "RootDirectory/CreationInfo/OwnerGid"),
+        *("RootDirectory/CreationInfo/OwnerUid", "RootDirectory/CreationInfo/Permissions", "RootDirectory/Path"),
+    )
 
     @classmethod
     def value(cls, attribute: str, physical_id: str, at: StackLocation) -> str:
@@ -99,7 +103,7 @@ class MountTargetResource(StackResource):
 
     kind = "AWS::EFS::MountTarget"
     attributes = ("Id",)
-    create_only = ("FileSystemId", "IpAddress", "SubnetId")
+    create_only = ("FileSystemId", "IpAddress", "IpAddressType", "Ipv6Address", "SubnetId")
 
     @classmethod
     def make(cls, name: str, properties: Json, at: StackLocation) -> str:

@@ -355,11 +355,28 @@ def _sts(name: str, given: Json, request: Request) -> list[str]:
     return [str(given.get("RoleArn") or "*")]
 
 
+def _secretsmanager(name: str, given: Json, request: Request) -> list[str]:
+    if not given.get("SecretId"):
+        return [request.arn("secretsmanager", f"secret:{given['Name']}-??????")] if given.get("Name") else ["*"]
+    secret = str(given["SecretId"])
+    # By its name, AWS asks for the whole ARN, whose end is random: a policy has question marks in its place.
+    return [secret if secret.startswith("arn:") else request.arn("secretsmanager", f"secret:{secret}-??????")]
+
+
+def _ssm(name: str, given: Json, request: Request) -> list[str]:
+    names = given.get("Names") or [given.get("Name") or given.get("ResourceId")]
+    if name == "DescribeParameters" or not all(names):
+        return ["*"]
+    return [each if each.startswith("arn:") else request.arn("ssm", f"parameter/{each.lstrip('/')}") for each in names]
+
+
 RESOURCES: dict[str, Callable[[str, Any, Request], list[str]]] = {
     "logs": _logs,
     "ecr": _ecr,
     "cloudformation": _cloudformation,
     "iam": _iam,
     "sts": _sts,
+    "secretsmanager": _secretsmanager,
+    "ssm": _ssm,
 }
 """By service, the resources of a request; an action of any other service is on ``*``."""
