@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import stock_image
 
 from covalent_cirro.local import processes
 from covalent_cirro.local.local_stack import LocalStack
@@ -41,13 +42,6 @@ LOOK_S = 0.1
 EXEC, LIGHT, NAPPING = "stock:exec", "stock:light", "stock:napping"
 """Images of the stock plugin: with its own ``exec.py``, with `stock_job` in its place, and with one that sleeps."""
 NAP_LIMIT_S = 10.0
-
-WITHOUT_PLUGINS = """\
-import importlib.metadata as _metadata
-_all = _metadata.entry_points
-_metadata.entry_points = lambda **asked: () if "executor" in asked.get("group", "") else _all(**asked)
-"""
-"""The stock image has Covalent and no plugin (Dockerfile of covalent-aws-plugins); this environment has some."""
 
 
 class BenchmarkFailed(Exception):
@@ -111,7 +105,7 @@ class Lab:
         (plugins / "blank.py").write_text((HERE / "blank.py").read_text())
         self._playground.up(server=True)
         light = [sys.executable, str(HERE / "stock_job.py"), str(self.folder / "none.pkl")]
-        images = {EXEC: self._stock_command(), LIGHT: light, NAPPING: [*light, str(NAP_LIMIT_S)]}
+        images = {EXEC: stock_image.command(self.folder), LIGHT: light, NAPPING: [*light, str(NAP_LIMIT_S)]}
         self.put_images({image: {"command": command} for image, command in images.items()})
 
     def __exit__(self, *_: object) -> None:
@@ -235,18 +229,6 @@ class Lab:
             "cache_dir": str(self.folder / "stock-cache"),
             "container_image_uri": EXEC,
         }
-
-    def _stock_command(self) -> list[str]:
-        """What the stock image runs: its ``exec.py``, which wants a folder ``/covalent``."""
-        from importlib.util import find_spec
-
-        found = find_spec("covalent_aws_plugins")
-        assert found is not None
-        assert found.submodule_search_locations
-        source = (Path(found.submodule_search_locations[0]) / "exec.py").read_text()
-        script = self.folder / "exec.py"
-        script.write_text(WITHOUT_PLUGINS + source.replace('"/covalent"', '"."'))
-        return [sys.executable, str(script)]
 
     # --- AWS --------------------------------------------------------------------------------------------------------
 

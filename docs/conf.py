@@ -68,6 +68,7 @@ docs/serving
 docs/retries
 docs/reuse
 docs/resume
+docs/from/README
 examples/README
 examples/ci/README
 docker/README
@@ -105,11 +106,12 @@ docs/decisions/README
 
 
 def add_pages(app: Sphinx, name: str, source: list[str]) -> None:
-    """Add the tree of pages to the first page, and the pages of decisions to theirs."""
+    """Add the tree of pages to the first page, and to two others the pages of their folders."""
     if name == root_doc:
         source[0] += PAGES
-    if name == "docs/decisions/README":
-        source[0] += "\n```{toctree}\n:hidden:\n:glob:\n\n[0-9]*\n```\n"
+    below = {"docs/decisions/README": "[0-9]*", "docs/from/README": "[a-z]*"}.get(name)
+    if below:
+        source[0] += f"\n```{{toctree}}\n:hidden:\n:glob:\n\n{below}\n```\n"
 
 
 def add_start(app: Sphinx, exception: Exception | None) -> None:

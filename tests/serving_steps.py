@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import urllib.request
 from collections import Counter
@@ -140,6 +141,9 @@ def take_over(cirro: Cirro, registry: ModelRegistry, url: str) -> None:
     assert {status for status, _ in load.answers} == {200}, load.answers
     assert {version for _, version in load.answers} == {old, new}
     assert version_at(url) == new
+    told = cirro("serve", "status", NAME).output
+    assert re.search(rf"model +{NAME}/{new}", told), told
+    assert re.search(rf"before .* {NAME}/{old}", told), told
 
 
 def go_back(cirro: Cirro, registry: ModelRegistry, url: str) -> None:
@@ -149,13 +153,14 @@ def go_back(cirro: Cirro, registry: ModelRegistry, url: str) -> None:
     with Load(url) as load:
         done = cirro("serve", "update", NAME, "--yes")
     assert done.exit_code == 1
+    assert "was taken back by itself, and what it served before goes on" in done.output
     assert "ECS Deployment Circuit Breaker was triggered" in done.output
     assert "'users' is missing" in done.output  # what the tasks printed
     assert load.failures == []
     assert set(load.answers) == {(200, before)}, load.answers
     assert version_at(url) == before
     [found] = json.loads(cirro("serve", "status", NAME, "--json").stdout)
-    assert found["model"] == f"{NAME}/{before}"
+    assert (found["model"], found["stack"]["status"]) == (f"{NAME}/{before}", "UPDATE_ROLLBACK_COMPLETE")
 
 
 def roll_back(cirro: Cirro, registry: ModelRegistry, url: str) -> None:

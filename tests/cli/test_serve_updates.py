@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -23,7 +24,8 @@ from covalent_cirro.local.emulator.keys import Key
 from covalent_cirro.models.model_objects import BucketObjects
 from covalent_cirro.models.model_registry import ModelRegistry
 from tests import serving_steps
-from tests.access import variables
+from tests.access import control, variables
+from tests.emulator.conftest import poll
 from tests.serving_steps import Cirro, Done
 from tests.unit.test_serving_rights import POLICY
 
@@ -112,3 +114,42 @@ def test_a_model_that_cannot_be_loaded_goes_back_by_itself(called: Cirro, regist
 def test_the_version_before_can_be_served_again(called: Cirro, registry: ModelRegistry, url: str) -> None:
     """`rollback` is an update like any other."""
     serving_steps.roll_back(called, registry, url)
+
+
+def test_doctor_names_the_versions_of_what_is_served(terminal: pytest.MonkeyPatch, url: str) -> None:
+    """A registered version that is not served, and a service without HTTPS."""
+    findings = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)["findings"]
+    found = {each["id"]: each for each in findings}
+    assert found["service"]["level"] == "ok"
+    assert f"serves {serving_steps.version_at(url)}" in found["service_model"]["seen"]
+    assert found["service_access"]["level"] == "warning"
+    assert "127.0.0.0/8" in found["service_access"]["seen"]
+
+
+def test_a_task_that_is_killed_is_replaced_by_one_with_the_same_version(
+    called: Cirro, registry: ModelRegistry, url: str, emulator: Emulator
+) -> None:
+    """Also where the model has a newer version; the other task answers meanwhile.
+
+    The load balancer answers 502, as AWS's does, to what the killed task was answering and until it is deregistered.
+    """
+    served = serving_steps.version_at(url)
+    serving_steps.register(registry, 5)
+    [before] = json.loads(called("serve", "status", "--json").stdout)
+    with serving_steps.Load(url) as load:
+        control(emulator, "faults", {"kind": "kill_task", "count": 1})
+        poll(lambda: replaced(called, before), "a healthy target in the place of the killed one")
+    assert len(load.failures) <= serving_steps.AT_ONCE, load.failures  # an answer may end in its middle
+    assert set(load.answers) <= {(200, served), (502, "")}, load.answers
+    assert load.answers[200, served] > 0
+    with serving_steps.Load(url) as load:
+        poll(lambda: load.answers.total() > 20, "some answers")
+    assert (load.failures, set(load.answers)) == ([], {(200, served)})
+
+
+def replaced(called: Cirro, before: dict[str, Any]) -> bool:
+    """Whether there are two healthy targets, one of which was not there before."""
+    [now] = json.loads(called("serve", "status", "--json").stdout)
+    healthy = {each["address"] for each in now["targets"] if each["state"] == "healthy"}
+    known = {each["address"] for each in before["targets"]}
+    return len(now["targets"]) == len(healthy) == 2 and len(healthy - known) == 1

@@ -1,0 +1,43 @@
+"""A sweep over learning rates with covalent-cirro."""
+
+import random
+
+import covalent as ct
+
+from covalent_cirro import CirroBatchExecutor, mapped
+
+on_gpu = CirroBatchExecutor(
+    vcpu=2,
+    memory=4,
+    num_gpus=1,
+    retry_attempts=3,
+    time_limit=1800,
+)
+
+
+@mapped("rate")
+@ct.electron(executor=on_gpu)
+def train(rate):
+    """Fit a line to noisy points: stands for a training on a GPU."""
+    draw = random.Random(1)
+    xs = [draw.uniform(-1, 1) for _ in range(2000)]
+    points = [(x, 3 * x + 1 + draw.gauss(0, 0.1)) for x in xs]
+    slope = offset = error = 0.0
+    for epoch in range(20):
+        misses = [(slope * x + offset - y, x) for x, y in points]
+        slope -= rate * sum(miss * x for miss, x in misses) / len(points)
+        offset -= rate * sum(miss for miss, _ in misses) / len(points)
+        error = sum(miss * miss for miss, _ in misses) / len(points)
+        print(f"epoch {epoch}: error {error:.4f}")
+    return {"rate": rate, "error": error}
+
+
+@ct.lattice
+def sweep(rates=(0.03, 0.1, 0.3, 1.0)):
+    return train(rates)
+
+
+if __name__ == "__main__":
+    dispatch_id = ct.dispatch(sweep)()
+    result = ct.get_result(dispatch_id, wait=True)
+    print(result.status, min(result.result, key=lambda each: each["error"]))
