@@ -72,7 +72,7 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
         batch_job_role_name: Role of the container, by name or ARN: reads and writes the bucket. Default:
             'covalent-batch-job-role'.
         batch_job_log_group_name: CloudWatch log group of the jobs. Default: 'covalent-batch-job-logs'.
-        vcpu: vCPUs of the job: a whole number from 1. Default: 2.
+        vcpu: vCPUs of the job: a whole number from 1; with platform="FARGATE" also 0.25 or 0.5. Default: 2.
         memory: Memory of the job in GB (1024 MiB): a number from 0.125 GB (128 MiB), in which the runner just starts.
             Default: 3.75.
         num_gpus: GPUs of the job: a whole number from 0. Default: 0.
@@ -126,7 +126,7 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
         processes_per_node: Processes that call the function on each node: a whole number from 1 to 192.
         batch_multi_node_queue: Job queue for electrons with num_nodes from 2, by name or ARN: without Spot.
         platform: What the job runs on: "EC2", instances that AWS Batch starts; or "FARGATE", a machine of its own that
-            starts within a minute, without GPUs. Default: 'EC2'.
+            starts within about a minute, without GPUs. Default: 'EC2'.
         batch_fargate_queue: Job queue for electrons with platform="FARGATE", by name or ARN.
         cpu_architecture: Architecture of the machines that run electrons without GPUs, and so of their image. `cirro
             deploy` sets it. Default: 'x86_64'.
@@ -166,7 +166,7 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
         batch_execution_role_name: str | None = None,
         batch_job_role_name: str | None = None,
         batch_job_log_group_name: str | None = None,
-        vcpu: int | None = None,
+        vcpu: float | None = None,
         memory: float | None = None,
         num_gpus: int | None = None,
         retry_attempts: int | None = None,

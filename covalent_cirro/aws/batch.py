@@ -18,6 +18,7 @@ from covalent_cirro.contract.maps import MIN_CHILDREN
 from covalent_cirro.contract.protocol import ExitCode
 from covalent_cirro.errors import AccessDenied, AwsError, NotFound, SettingsError
 from covalent_cirro.jobs import compute_nodes
+from covalent_cirro.jobs.ends import HOST_LOST
 from covalent_cirro.jobs.optional_actions import COSTS
 from covalent_cirro.jobs.states import JobDetail, parse_job
 
@@ -99,6 +100,7 @@ class Submission(NamedTuple):
         timeout_s: Seconds that an attempt may run, at least 60.
         tags: Tags of the job, at most 50. AWS Batch gives them to no child of an array job.
         array_size: Jobs of the array job; 1: an ordinary job.
+        platform: ``"EC2"`` or ``"FARGATE"``.
         share: Share identifier, which a queue with a scheduling policy needs; empty for none.
         priority: Priority among the jobs of its share, 0 to 9999; `None`: AWS's default, 0.
         propagate_tags: Whether ECS tasks get the tags.
@@ -113,6 +115,7 @@ class Submission(NamedTuple):
     timeout_s: int
     tags: Mapping[str, str]
     array_size: int = 1
+    platform: str = "EC2"
     share: str = ""
     priority: int | None = None
     propagate_tags: bool = True
@@ -132,7 +135,7 @@ def build_submit(submission: Submission) -> dict[str, Any]:
         "retryStrategy": {
             "attempts": submission.attempts,
             "evaluateOnExit": [
-                {"onStatusReason": "Host EC2*", "action": "RETRY"},
+                {"onStatusReason": f"{HOST_LOST[submission.platform]}*", "action": "RETRY"},
                 {"onReason": "DockerTimeoutError*", "action": "RETRY"},
                 {"onExitCode": str(ExitCode.HOST_GOING), "action": "RETRY"},
                 {"onReason": "*", "action": "EXIT"},
@@ -336,6 +339,11 @@ class BatchGateway:
         return await sessions.patiently(call, self._patience_s)
 
 
+WRONG_PLATFORM = "can not run Jobs with capability"
+"""In AWS's words about a queue of the other platform: ``Job Queue is attached to Compute Environment that can not run
+Jobs with capability EC2.``"""
+
+
 def _about_consumables(error: AwsError) -> Exception:
     """The error with the name of the setting, if AWS's words are about a consumable resource."""
     if error.retryable or error.code != "ClientException" or "onsumable" not in str(error):
@@ -353,6 +361,12 @@ def _about_queue(error: AwsError, submission: Submission) -> Exception:
     if error.retryable or error.code != "ClientException":
         return error
     words = str(error)
+    if WRONG_PLATFORM in words:
+        other = "FARGATE" if submission.platform == "EC2" else "EC2"
+        return SettingsError(
+            f'{words} The electron has platform="{submission.platform}", and {submission.queue_option}='
+            f'{submission.queue!r} is a queue of the other platform: set platform="{other}", or another queue.'
+        )
     if _SHARE_WORDS.search(words):
         return SettingsError(
             f"{words} A queue with a scheduling policy takes only jobs with a share identifier, and another queue only "

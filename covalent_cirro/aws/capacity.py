@@ -260,6 +260,17 @@ class Capacity:
         self._types[wanted] = (self._clock(), found)
         return found
 
+    async def are_public(self, subnets: Iterable[str]) -> bool:
+        """Whether instances in one of these subnets get a public address.
+
+        Raises:
+            AccessDenied, AwsError: EC2 refused or could not be reached.
+        """
+        # By filter: one id that is gone would be an error for all of them.
+        by_id = [{"Name": "subnet-id", "Values": sorted(set(subnets))}]
+        found = await self._pages("ec2", "DescribeSubnets", "Subnets", ", ".join(by_id[0]["Values"]), Filters=by_id)
+        return any(each.get("MapPublicIpOnLaunch") for each in found)
+
     # --- calls --------------------------------------------------------------------------------------------------------
 
     async def _pages(self, service: str, operation: str, key: str, of: str, **request: Any) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from covalent_cirro.aws import sessions
 from covalent_cirro.aws.single_flight import SingleFlight
 from covalent_cirro.errors import AwsError, CirroError, ImageError
 from covalent_cirro.jobs import image_rules
-from covalent_cirro.jobs.image_rules import EcrImage, ImageFacts, MissingImage, Pickled
+from covalent_cirro.jobs.image_rules import ARCHITECTURE, EcrImage, ImageFacts, MissingImage, Pickled
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +70,19 @@ class ImageVersions:
         self._own_host = own_host
         self._access = access
         self._clock = clock
-        self._known: dict[str, _Known] = {}
-        self._by_digest: dict[str, ImageFacts] = {}
-        self._looks = SingleFlight[str, _Known]()
+        # An image may be a list of images, of which each architecture has its own.
+        self._known: dict[tuple[str, str], _Known] = {}
+        self._by_digest: dict[tuple[str, str], ImageFacts] = {}
+        self._looks = SingleFlight[tuple[str, str], _Known]()
         self._warned: set[str] = set()
 
-    async def require(self, uri: str, pickled: Pickled) -> None:
+    async def require(self, uri: str, pickled: Pickled, architecture: str = ARCHITECTURE) -> None:
         """Refuse an image that cannot run an electron. Waits for AWS only if nothing is known of the image yet.
+
+        Args:
+            uri: ``container_image_uri``.
+            pickled: Versions that pickled the electron.
+            architecture: One of `image_rules.ARCHITECTURES`, that of the machine.
 
         Raises:
             ImageError: The image cannot run it; the message names both versions and both remedies.
@@ -86,51 +92,53 @@ class ImageVersions:
         image = image_rules.ecr_image(uri, self._own_host)
         if image is None:
             return
-        known = self._known.get(uri) or await self._look(uri, image)
-        reason = self._reason(uri, known, pickled)
+
+        def reason_of(known: _Known) -> str | None:
+            found = known.found
+            return None if found is None else image_rules.why_not(uri, found, pickled, architecture)
+
+        known = self._known.get((uri, architecture)) or await self._look(uri, image, architecture)
+        reason = reason_of(known)
         if reason is not None and known.age_s(self._clock()) > REFUSED_FRESH_S:
-            reason = self._reason(uri, await self._look(uri, image), pickled)
+            reason = reason_of(await self._look(uri, image, architecture))
         elif known.age_s(self._clock()) > (FAILED_S if known.found is None else FRESH_S):
-            self._looks.start(uri, lambda: self._looked(uri, image))
+            self._looks.start((uri, architecture), lambda: self._looked(uri, image, architecture))
         if reason is not None:
             raise ImageError(reason)
 
-    def modules(self, uri: str) -> frozenset[str] | None:
+    def modules(self, uri: str, architecture: str = ARCHITECTURE) -> frozenset[str] | None:
         """Top-level modules that can be imported in an image; `None` where `require` has not found it out."""
-        known = self._known.get(uri)
+        known = self._known.get((uri, architecture))
         return known.found.modules if known is not None and isinstance(known.found, ImageFacts) else None
 
-    async def named(self, uri: str, max_age_s: float = FRESH_S) -> str:
+    async def named(self, uri: str, max_age_s: float = FRESH_S, architecture: str = ARCHITECTURE) -> str:
         """The URI with the digest of its tag: ``host/name:tag@sha256:...``; unchanged where ECR does not know it.
 
         Args:
             uri: ``container_image_uri``.
             max_age_s: Greatest age of an earlier lookup that may be used.
+            architecture: That of `require`, whose lookup is used.
         """
         image = image_rules.ecr_image(uri, self._own_host)
         if image is None or image.digest is not None:
             return uri
-        known = self._known.get(uri)
+        known = self._known.get((uri, architecture))
         if known is None or known.age_s(self._clock()) > (FAILED_S if known.found is None else max_age_s):
-            known = await self._look(uri, image)
+            known = await self._look(uri, image, architecture)
         return uri if known.digest is None else f"{uri}@{known.digest}"
 
     async def aclose(self) -> None:
         """Cancel lookups that are under way."""
         await self._looks.aclose()
 
-    @staticmethod
-    def _reason(uri: str, known: _Known, pickled: Pickled) -> str | None:
-        return None if known.found is None else image_rules.why_not(uri, known.found, pickled)
+    async def _look(self, uri: str, image: EcrImage, architecture: str) -> _Known:
+        return await self._looks.run((uri, architecture), lambda: self._looked(uri, image, architecture))
 
-    async def _look(self, uri: str, image: EcrImage) -> _Known:
-        return await self._looks.run(uri, lambda: self._looked(uri, image))
-
-    async def _looked(self, uri: str, image: EcrImage) -> _Known:
+    async def _looked(self, uri: str, image: EcrImage, architecture: str) -> _Known:
         found: ImageFacts | MissingImage | None = None
         digest: str | None = None
         try:
-            found, digest = await asyncio.wait_for(self._ask(image), LOOK_S)
+            found, digest = await asyncio.wait_for(self._ask(image, architecture), LOOK_S)
         except Exception as error:
             if uri not in self._warned:
                 self._warned.add(uri)
@@ -138,14 +146,14 @@ class ImageVersions:
                 log.warning(
                     "container_image_uri=%r is used unchecked, since ECR could not be asked for it: %s", uri, why
                 )
-        known = self._known[uri] = _Known(
+        known = self._known[uri, architecture] = _Known(
             found, self._clock(), image.digest is not None and isinstance(found, ImageFacts), digest
         )
         return known
 
     # --- ECR --------------------------------------------------------------------------------------------------------
 
-    async def _ask(self, image: EcrImage) -> tuple[ImageFacts | MissingImage, str | None]:
+    async def _ask(self, image: EcrImage, architecture: str) -> tuple[ImageFacts | MissingImage, str | None]:
         client = await self._client(image.region)
         try:
             answer = await self._call(
@@ -163,12 +171,13 @@ class ImageVersions:
             return MissingImage(why, await self._tags(client, image)), None
         entry = answer["images"][0]
         digest = str(entry["imageId"]["imageDigest"])
-        if digest not in self._by_digest:
-            self._by_digest[digest] = await self._read(client, image, entry["imageManifest"])
-        return self._by_digest[digest], digest
+        key = digest, architecture
+        if key not in self._by_digest:
+            self._by_digest[key] = await self._read(client, image, entry["imageManifest"], architecture)
+        return self._by_digest[key], digest
 
-    async def _read(self, client: Any, image: EcrImage, manifest: str) -> ImageFacts:
-        contents = image_rules.contents(manifest)
+    async def _read(self, client: Any, image: EcrImage, manifest: str, architecture: str) -> ImageFacts:
+        contents = image_rules.contents(manifest, architecture)
         if contents.config is None:
             if contents.child is None:
                 return image_rules.without_ours(contents)

@@ -17,6 +17,7 @@ from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.jobs.affected_jobs import CHOICES, END, REFUSE, WAIT, AffectedJobs
 from covalent_cirro.jobs.formatting import duration
+from covalent_cirro.jobs.image_rules import ARCHITECTURE
 
 if TYPE_CHECKING:
     from covalent_cirro.covalent_server.config import Recorded
@@ -250,6 +251,11 @@ def _show(done: Deployed, recorded: Recorded, path: Path) -> None:
             f"{name} in {path} stays {value!r}, which you set; the deployment's is {done.settings.get(name)!r}. "
             "Take the line out and deploy again to use that."
         )
+    if "batch_fargate_queue" in done.settings:
+        from covalent_cirro.deployment import fargate_advice
+
+        architecture = done.settings.get("cpu_architecture") or ARCHITECTURE
+        render.line(fargate_advice.words(architecture, done.settings["region"]))
     render.line(
         "Next: `cirro image push` puts the image of your electrons into its repository; `cirro doctor` checks it all."
     )

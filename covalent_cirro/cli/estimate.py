@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import click
 
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
+from covalent_cirro.jobs import fargate_texts
+from covalent_cirro.jobs.fargate_machines import FargateMachine
 from covalent_cirro.jobs.formatting import duration, usd
 from covalent_cirro.jobs.machines import Need
-from covalent_cirro.settings import MIB_PER_GB
+from covalent_cirro.settings.declared import PLATFORMS
 
 if TYPE_CHECKING:
     from covalent_cirro.aws.prices import Price
@@ -25,7 +28,8 @@ FITS_NOWHERE = 1
     "--minutes", type=click.FloatRange(min=0, min_open=True), required=True, help="Minutes that each electron runs."
 )
 @click.option("--electrons", type=click.IntRange(min=1), default=1, show_default=True, help="How many electrons.")
-@click.option("--vcpu", type=click.IntRange(min=1), help="vCPUs of each. Unset: as in the config.")
+@click.option("--platform", type=click.Choice(PLATFORMS), help="What each runs on. Unset: as in the config.")
+@click.option("--vcpu", type=click.FloatRange(min=0, min_open=True), help="vCPUs of each. Unset: as in the config.")
 @click.option(
     "--memory", type=click.FloatRange(min=0, min_open=True), help="Memory of each in GB. Unset: as in the config."
 )
@@ -36,7 +40,8 @@ FITS_NOWHERE = 1
 def estimate(
     minutes: float,
     electrons: int,
-    vcpu: int | None,
+    platform: str | None,
+    vcpu: float | None,
     memory: float | None,
     num_gpus: int | None,
     num_nodes: int | None,
@@ -51,18 +56,24 @@ def estimate(
     """
     from covalent_cirro.history.account import open_account
     from covalent_cirro.history.report import costs
-    from covalent_cirro.history.report.sources import offers
+    from covalent_cirro.history.report.sources import fargate_offers, offers
+    from covalent_cirro.settings import resolve
 
     with open_account(target.access, target.stack_name) as account:
-        given = costs.need_of(account.settings)
-        need = Need(
-            given.vcpus if vcpu is None else vcpu,
-            given.memory_mib if memory is None else int(memory * MIB_PER_GB),
-            given.gpus if num_gpus is None else num_gpus,
-        )
-        nodes = account.settings.nodes if num_nodes is None else num_nodes
-        offered, notes = offers(account, need)
-    found = costs.estimate(need, minutes * 60, offered, electrons=electrons, nodes=nodes)
+        asked = {"platform": platform, "vcpu": vcpu, "memory": memory, "num_gpus": num_gpus, "num_nodes": num_nodes}
+        # Of the config, what is about the memory that it has itself does not hold for another one.
+        section = {**dataclasses.asdict(account.settings), "memory_max": None, "shared_memory_gb": None}
+        account.settings = settings = resolve(asked, section)
+        need, notes = costs.need_of(settings), []
+        if settings.on_fargate:
+            machine = FargateMachine(settings.size, settings.architecture)
+            found = costs.estimate_on_fargate(
+                machine, minutes * 60, fargate_offers(account, machine), electrons=electrons
+            )
+            notes = [text] if (text := fargate_texts.raised(settings)) else []
+        else:
+            offered, notes = offers(account, need)
+            found = costs.estimate(need, minutes * 60, offered, electrons=electrons, nodes=settings.nodes)
     if as_json:
         render.document(_document(need, found, notes, costs.NOT_IN_IT))
     elif found is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +13,16 @@ import click
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.jobs.formatting import megabytes
-from covalent_cirro.jobs.image_rules import DEVICES, PLATFORMS, PYTHONS, VERSION_LABELS, ImageFacts
+from covalent_cirro.jobs.image_rules import (
+    ARCHITECTURE,
+    ARCHITECTURES,
+    BOTH_PLATFORMS,
+    DEVICES,
+    PLATFORMS,
+    PYTHONS,
+    VERSION_LABELS,
+    ImageFacts,
+)
 
 if TYPE_CHECKING:
     from covalent_cirro.deployment.images.build import Built
@@ -35,7 +44,10 @@ def _recipe_options(command: Command) -> Command:
             help=f"Minor version of Python. Unset: that of the Python here, {_PYTHON}.",
         ),
         click.option(
-            "--platform", type=click.Choice(PLATFORMS), help="Unset: linux/amd64, as the deployment's instances."
+            "--platform",
+            type=click.Choice((*PLATFORMS, BOTH_PLATFORMS)),
+            help="What it is built for; with both, one image for either. Unset: what the deployment's machines are for "
+            "electrons without a GPU.",
         ),
         click.option(
             "--device", type=click.Choice(DEVICES), help="gpu: the container sees NVIDIA's driver. Unset: cpu."
@@ -79,7 +91,7 @@ def build(as_json: bool, **recipe: Any) -> None:
     from covalent_cirro.deployment.images.docker_engine import DockerEngine
 
     with DockerEngine.connect() as engine, render.steps(quiet=as_json) as say:
-        built = image_build.build(engine, _recipe(recipe), say)
+        built = [image_build.build(engine, each, say) for each in _recipes(recipe)]
         image_build.remember(engine, built)
     if as_json:
         render.document(_described(built))
@@ -103,26 +115,37 @@ def push(target: Target, as_json: bool, **recipe: Any) -> None:
     from covalent_cirro.deployment.images import push as image_push
     from covalent_cirro.deployment.images.docker_engine import DockerEngine
 
-    image_push.require_architecture(_recipe(recipe).platform)
-    repository = _repository(target)
+    repository, machines = _repository(target)
+    image_push.require_architecture([each.platform for each in _recipes(recipe)], machines)
     with DockerEngine.connect() as engine:
         with render.steps(quiet=as_json) as say:
             given = any(value is not None for value in recipe.values())
-            last = None if given else image_build.latest(engine)
-            built = last or image_build.build(engine, _recipe(recipe), say)
+            last = () if given else image_build.latest(engine)
+            built = last or [image_build.build(engine, each, say) for each in _recipes(recipe)]
             image_build.remember(engine, built)
         if not as_json:
             _show(built)
         with render.transfer(quiet=as_json) as show:
-            show(built.tag, 0, 0)  # not every engine tells the progress of layers
+            show(built[0].tag, 0, 0)  # not every engine tells the progress of layers
             pushed = image_push.push(
-                engine, repository, built, progress=lambda layer: show(layer.layer, layer.sent_bytes, layer.total_bytes)
+                engine,
+                repository,
+                built,
+                progress=lambda layer: show(layer.layer, layer.sent_bytes, layer.total_bytes),
+                machines=machines,
             )
     if as_json:
         recorded = not pushed.recorded.kept
         render.document({**_described(built), "uri": pushed.uri, "uploaded": pushed.uploaded, "recorded": recorded})
         return
     render.done(f"{pushed.uri} {'is pushed' if pushed.uploaded else 'was there already'}")
+    for lacking in image_push.missing([each.image.architecture for each in built], machines):
+        other = lacking == ARCHITECTURES[ARCHITECTURE] and machines[0] != ARCHITECTURE
+        electrons = "with GPUs or on several machines" if other else "without a GPU"
+        render.warning(
+            f"electrons {electrons} run on {lacking}, which this image is not for: they are refused with it. "
+            f"`cirro image push --platform {BOTH_PLATFORMS}` makes one image for both."
+        )
     for name, value in pushed.recorded.kept.items():
         render.warning(
             f"{name} stays {value!r}, which somebody set in {config.config_path()}: jobs use that image. Take "
@@ -140,9 +163,9 @@ def listing(target: Target, as_json: bool) -> None:
     from covalent_cirro.covalent_server import config
     from covalent_cirro.deployment.images import repository as images
 
-    repository = _repository(target)
+    repository, machines = _repository(target)
     found = images.listing(repository)
-    told = images.facts(repository, [each.digest for each in found])
+    told = images.facts(repository, [each.digest for each in found], machines[0])
     uri = str(config.executor_section().get(config.IMAGE) or "")
     rows = [
         _listed(repository, each, told.get(each.digest), used=images.names(repository, each, uri)) for each in found
@@ -175,43 +198,55 @@ def listing(target: Target, as_json: bool) -> None:
         render.line(f"Jobs use none of them: container_image_uri is {uri!r}")
 
 
-def _recipe(given: dict[str, Any]) -> Recipe:
+def _recipes(given: dict[str, Any]) -> list[Recipe]:
+    """What is to be built: a recipe for each platform."""
+    from covalent_cirro.covalent_server import config
     from covalent_cirro.deployment.images.recipe import Recipe
 
-    return Recipe(**{name: value for name, value in given.items() if value is not None})
+    wanted = {name: value for name, value in given.items() if value is not None}
+    machine = str(config.executor_section().get("cpu_architecture") or ARCHITECTURE)
+    platforms = wanted.pop("platform", f"linux/{ARCHITECTURES.get(machine, machine)}")
+    return [Recipe(**wanted, platform=platform) for platform in platforms.split(",")]
 
 
-def _repository(target: Target) -> Repository:
+def _repository(target: Target) -> tuple[Repository, tuple[str, ...]]:
+    """The deployment's repository, and the architectures of its machines."""
     from covalent_cirro import deployment
     from covalent_cirro.aws.clients import Clients
     from covalent_cirro.deployment.images import push as image_push
 
     client = Clients(target.access)
     outputs = deployment.outputs(client("cloudformation"), target.stack_name)
-    return image_push.repository_of(outputs, client("ecr"), target.access)
+    return image_push.repository_of(outputs, client("ecr"), target.access), image_push.machines_of(outputs)
 
 
-def _described(built: Built) -> dict[str, Any]:
-    return {
-        "image": built.reference,
-        "id": built.image.image_id,
-        "changed": built.changed,
-        "size_bytes": built.image.size_bytes,
-        "architecture": built.image.architecture,
-        "versions": _versions(built.image.labels),
-        "warnings": list(built.warnings),
+def _described(built: Sequence[Built]) -> dict[str, Any]:
+    """The image; for several platforms the first one, and the others in ``more``."""
+    first, *others = built
+    described = {
+        "image": first.reference,
+        "id": first.image.image_id,
+        "changed": first.changed,
+        "size_bytes": first.image.size_bytes,
+        "architecture": first.image.architecture,
+        "versions": _versions(first.image.labels),
+        "warnings": list(first.warnings),
     }
+    return {**described, "more": [_described([each]) for each in others]} if others else described
 
 
-def _show(built: Built) -> None:
-    versions = _versions(built.image.labels)
-    render.done(
-        f"{built.reference} {'is built' if built.changed else 'is here already: nothing has changed'} (Python "
-        f"{versions['python']}, cloudpickle {versions['cloudpickle']}, runner {versions['runner']}, "
-        f"{megabytes(built.image.size_bytes)} unpacked)"
-    )
-    for warning in built.warnings:
-        render.warning(warning)
+def _show(built: Sequence[Built]) -> None:
+    for each in built:
+        versions = _versions(each.image.labels)
+        platform = f"{each.image.architecture}, " if len(built) > 1 else ""
+        state = "is built" if each.changed else "is here already: nothing has changed"
+        render.done(
+            f"{each.reference} {state} ({platform}Python "
+            f"{versions['python']}, cloudpickle {versions['cloudpickle']}, runner {versions['runner']}, "
+            f"{megabytes(each.image.size_bytes)} unpacked)"
+        )
+        for warning in each.warnings:
+            render.warning(warning)
 
 
 def _listed(repository: Repository, found: PushedImage, told: ImageFacts | None, *, used: bool) -> dict[str, Any]:

@@ -253,6 +253,7 @@ def _facts(
         ("warning", image_modules.warning(story.missing_modules) if story.missing_modules and not story.end else ""),
         ("to do", story.advice),
         ("asked for", _asked(story)),
+        ("raised", story.raised),
         ("environment", ", ".join(f"{name}={texts.cut(value, VALUE_CHARS)}" for name, value in story.environment)),
         ("secrets", ", ".join(f"{name} from {place}" for name, place in story.secrets)),
         ("used", _used(story.usage, story.vcpus, story.peak_node)),
@@ -285,9 +286,12 @@ def _stream(story: Story) -> str:
 
 
 def _asked(story: Story) -> str:
+    from covalent_cirro.jobs.panel import ON_FARGATE
+
     parts = [
         "" if story.vcpus is None else f"{story.vcpus:g} vCPU",
         "" if story.memory_mib is None else memory(story.memory_mib),
+        "on Fargate" if story.platform == ON_FARGATE else "",
         f"{story.gpus} GPU" if story.gpus else "",
         "" if story.time_limit_s is None else f"{elapsed(story.time_limit_s)} an attempt",
         "" if story.attempts_allowed is None else f"up to {story.attempts_allowed} attempts",

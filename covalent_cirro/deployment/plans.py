@@ -13,6 +13,8 @@ from covalent_cirro.deployment.change_sets import Change
 from covalent_cirro.deployment.stacks import Stack
 from covalent_cirro.deployment.template_functions import as_text
 from covalent_cirro.errors import SettingsError
+from covalent_cirro.jobs.machines import architecture_of
+from covalent_cirro.jobs.tags import DEPLOYMENT_TAG
 
 BUDGET = "budget"
 """The stack that exists only where a budget is wanted. Budgets are a part of billing: a user who may create everything
@@ -39,7 +41,13 @@ ZONES = "Zones"
 JOB_MINUTES = "JobExecutionTimeoutMinutes"
 """The parameter of the compute stack that says how long jobs may go on while their instances are replaced."""
 
-TAG = "covalent-cirro"
+ARCHITECTURE = "CpuArchitecture"
+"""The parameter of the compute stack that says what the machines for jobs without a GPU are."""
+
+DEFAULT_TYPES = "default"
+"""The value of CpuInstanceTypes that stands for AWS's choice of current families of that architecture."""
+
+TAG = DEPLOYMENT_TAG
 """Tag of every stack and its resources, with the deployment's name as its value. For the bill."""
 
 HOLDS_DATA = {
@@ -263,7 +271,41 @@ def instance_types(values: Mapping[str, str]) -> list[str]:
     """The instance types of the compute stack: for CPU and, if it has queues for them, for GPU and several nodes."""
     names = ["CpuInstanceTypes", *(["GpuInstanceTypes"] if has_gpus(values) else [])]
     names += ["MultiNodeInstanceTypes"] if values.get("MultiNodeMaxVcpus", "0") != "0" else []
-    return [each.strip() for name in names for each in values[name].split(",")]
+    listed = [each.strip() for name in names for each in values[name].split(",")]
+    return [f"default_{values[ARCHITECTURE]}" if each == DEFAULT_TYPES else each for each in listed]
+
+
+def _of_another_architecture(values: Mapping[str, str]) -> list[str]:
+    """What is wrong about instance types for jobs without a GPU: AWS Batch mixes no architectures in a queue."""
+    wanted = values.get(ARCHITECTURE, "")
+    listed = [each.strip() for each in values.get("CpuInstanceTypes", DEFAULT_TYPES).split(",")]
+    others = [each for each in listed if each != DEFAULT_TYPES and architecture_of(each) != wanted]
+    if not others:
+        return []
+    return [
+        f"CpuInstanceTypes has {', '.join(others)}, and CpuArchitecture is {wanted}: give instance types of that "
+        "architecture, or CpuInstanceTypes=default"
+    ]
+
+
+def check_change(part: str, values: Mapping[str, str], stack: Stack | None) -> None:
+    """Refuse what an existing stack cannot become.
+
+    Raises:
+        SettingsError: The architecture would change. AWS Batch has one architecture in a queue (User Guide, Compute
+            environments), and jobs that wait there have images for the old one.
+    """
+    if stack is None or not stack.is_ready or ARCHITECTURE not in values:
+        return
+    before = stack.parameters.get(
+        ARCHITECTURE, as_text(templates.parameters(templates.load(part))[ARCHITECTURE]["Default"])
+    )
+    if values[ARCHITECTURE] != before:
+        raise SettingsError(
+            f"the machines of this deployment are {before}, and cannot become {values[ARCHITECTURE]}: AWS Batch mixes "
+            "no architectures in a queue, and jobs that wait there have images for the old one. Make another "
+            f"deployment beside it: `cirro deploy --stack-name NAME --parameter {ARCHITECTURE}={values[ARCHITECTURE]}`"
+        )
 
 
 def wants_budget(values: Mapping[str, str]) -> bool:
@@ -281,6 +323,8 @@ def check_values(part: str, values: Mapping[str, str]) -> None:
     free = set(templates.parameters(template)) - set(linked(part)) - {NAME_PARAMETER}
     wrong = [each for key in values if key in free for each in _impossible(key, values[key], [part])]
     wrong += [words.rstrip(".") for words in templates.broken_rules(template, values)]
+    if ARCHITECTURE in values and not wrong:
+        wrong += _of_another_architecture(values)
     if wrong:
         raise SettingsError(". ".join(wrong))
 

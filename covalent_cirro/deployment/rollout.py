@@ -99,6 +99,7 @@ class Rollout:
         for part in STACKS:
             if part != BUDGET or plans.wants_budget(self._values_of(part)) or self._given.get(plans.BUDGET_EMAIL):
                 plans.check_values(part, self._values_of(part))
+                plans.check_change(part, self._values_of(part), self._stacks[part])
         planned = {part: self._plan_budget() if part == BUDGET else self._plan(part) for part in STACKS}
         if planned[BUDGET].action == "none":
             del planned[BUDGET]

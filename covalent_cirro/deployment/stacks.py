@@ -30,13 +30,15 @@ OPTIONAL_SETTINGS = (
     "batch_gpu_queue",
     "batch_on_demand_queue",
     "batch_gpu_on_demand_queue",
+    "batch_fargate_queue",
+    "cpu_architecture",
     "batch_multi_node_queue",
     "share_identifier",
     "shared_files",
 )
 """Settings of the executor that a deployment has as outputs if it has what they name."""
 
-BY_PARAMETER = ("batch_multi_node_queue", "share_identifier", "shared_files")
+BY_PARAMETER = ("batch_multi_node_queue", "batch_fargate_queue", "share_identifier", "shared_files")
 """Those of the optional settings that a deployment has only if a parameter asks for what they name."""
 
 NOT_SETTINGS = frozenset(

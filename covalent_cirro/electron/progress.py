@@ -160,7 +160,7 @@ def explain_wait(
         tell: Called with each new reason.
     """
     if detail.state in _WAITS and not detail.has_begun:
-        need = Need(int(detail.vcpus), detail.memory_mib, detail.gpus)
+        need = Need(detail.vcpus, detail.memory_mib, detail.gpus)
         engine.waits.see(Waiting(detail.job_id, need, detail.status_reason, since), detail.queue, tell)
     else:
         engine.waits.leave(detail.job_id)

@@ -47,7 +47,7 @@ from covalent_cirro.electron.resume import adoption
 from covalent_cirro.electron.reuse import taking
 from covalent_cirro.electron.reuse.taking import Taken
 from covalent_cirro.errors import AccessDenied, CirroError, LocalFileError, NotFound
-from covalent_cirro.jobs import arguments, image_modules, reuse_texts, states
+from covalent_cirro.jobs import arguments, fargate_texts, image_modules, reuse_texts, states
 from covalent_cirro.jobs.image_rules import Pickled
 from covalent_cirro.jobs.tags import DISPATCH_TAG, ELECTRON_TAG, LATTICE_TAG, NODE_TAG
 from covalent_cirro.settings import Settings
@@ -129,7 +129,9 @@ async def send_job(
                 pickled,
                 covalent=covalent,
                 allowed=allowed,
-                image=functools.partial(engine.images.named, settings.container_image_uri, max_age_s),
+                image=functools.partial(
+                    engine.images.named, settings.container_image_uri, max_age_s, settings.architecture
+                ),
                 plan=plan,
                 joined=engine.joined,
             )
@@ -154,7 +156,7 @@ async def send_job(
                 return begun
             written = prepared or await prepare(FRESH_S, plan)
             await store_call(engine.store, written, allowed)
-            in_image = engine.images.modules(settings.container_image_uri)
+            in_image = engine.images.modules(settings.container_image_uri, settings.architecture)
             missing = await missing_modules.find(settings, group, written.call, in_image)
             return written._replace(missing_modules=missing)
 
@@ -232,7 +234,8 @@ def job_check(engine: Engine, settings: Settings, pickled: Pickled) -> Allowed:
 
     async def both() -> None:
         await asyncio.gather(
-            engine.images.require(settings.container_image_uri, pickled), engine.secrets.require(settings)
+            engine.images.require(settings.container_image_uri, pickled, settings.architecture),
+            engine.secrets.require(settings),
         )
 
     check = asyncio.ensure_future(both())
@@ -256,6 +259,9 @@ async def ensure_definition(engine: Engine, settings: Settings, allowed: Allowed
 
     Returns:
         ``name:revision``.
+
+    Raises:
+        SettingsError: See `definition_body`.
     """
     body = await definition_body(engine, settings)
     try:
@@ -276,13 +282,20 @@ async def definition_body(engine: Engine, settings: Settings) -> dict[str, Any]:
     """The body of RegisterJobDefinition for these settings.
 
     Raises:
-        SettingsError: ``job_properties`` cannot work.
+        SettingsError: ``job_properties`` cannot work, or the job is for Fargate, and its queue is not.
     """
     container_model.require(settings.job_properties)
     job_role, execution_role = await asyncio.gather(
         engine.role_arn(settings.batch_job_role_name), engine.role_arn(settings.batch_execution_role_name)
     )
-    return build_definition(settings, region=engine.region, job_role_arn=job_role, execution_role_arn=execution_role)
+    queue = await engine.fargate_queues.of(settings.queue, settings.queue_option) if settings.on_fargate else None
+    return build_definition(
+        settings,
+        region=engine.region,
+        job_role_arn=job_role,
+        execution_role_arn=execution_role,
+        public_ip=queue is not None and queue.public_ip,
+    )
 
 
 async def submit(
@@ -307,8 +320,13 @@ async def submit(
     shown = {
         ARGUMENTS_PARAMETER: arguments.dump_parameter(first.arguments) if first.arguments else "",
         image_modules.PARAMETER: image_modules.dump_parameter(written.missing_modules),
+        fargate_texts.PARAMETER: fargate_texts.raised(settings),
         reuse_texts.PARAMETER: call.not_reused[: reuse_texts.PARAMETER_CHARS],
     }
+
+    for_the_bill: dict[str, str] = {}
+    if settings.on_fargate:
+        for_the_bill = (await engine.fargate_queues.of(settings.queue, settings.queue_option)).tags
 
     async def once(revision: str) -> str:
         return await engine.batch.submit(
@@ -316,6 +334,7 @@ async def submit(
                 name=job_name(first.name, call.dispatch_id, first.node_id, call.call_id),
                 queue=settings.queue,
                 queue_option=settings.queue_option,
+                platform=settings.platform,
                 definition=revision,
                 parameters={
                     CALL_PARAMETER: call_argument(written.location, secrets.token_hex(16)),
@@ -328,6 +347,7 @@ async def submit(
                 priority=settings.scheduling_priority,
                 propagate_tags=settings.propagate_tags,
                 tags={
+                    **for_the_bill,
                     **settings.tags,
                     DISPATCH_TAG: tag_value(call.dispatch_id),
                     LATTICE_TAG: tag_value(group.lattice or "-"),

@@ -123,7 +123,9 @@ async def upload(
                 pickled,
                 covalent="0.240.0",
                 allowed=allowed,
-                image=functools.partial(engine.images.named, settings.container_image_uri),
+                image=functools.partial(
+                    engine.images.named, settings.container_image_uri, architecture=settings.architecture
+                ),
                 plan=plan,
             )
             await store_call(engine.store, written, allowed)
@@ -168,7 +170,8 @@ async def submit(settings: Settings, written: Written) -> OwnJob:
     async with engine_for(settings) as engine:
         definition = await ensure_definition(engine, settings)
         call = written.call
-        await engine.images.require(settings.container_image_uri, Pickled(call.python, call.cloudpickle))
+        pickled = Pickled(call.python, call.cloudpickle)
+        await engine.images.require(settings.container_image_uri, pickled, settings.architecture)
         job_id = await submit_call(engine, settings, written, definition, _no_group())
         return OwnJob(job_id, written.location.call_uri, written.keys, call.tried)
 

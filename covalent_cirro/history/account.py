@@ -143,7 +143,8 @@ class Account:
     def _find_queues(self) -> Queues:
         settings = self.settings
         own = [settings.batch_queue, settings.batch_gpu_queue]
-        own += [settings.batch_on_demand_queue, settings.batch_gpu_on_demand_queue, settings.batch_multi_node_queue]
+        own += [settings.batch_on_demand_queue, settings.batch_gpu_on_demand_queue]
+        own += [settings.batch_multi_node_queue, settings.batch_fargate_queue]
         configured = [_name(queue) for queue in own if queue]
 
         try:

@@ -66,7 +66,7 @@ class JobWaits:
     def _turn(self, record: Record, seen: QueueSnapshot, gone: set[str]) -> JobWait:
         """What a job waits for. Jobs in ``gone`` have left the queue since it was looked at, and do not count."""
         detail, now = record.detail, self._clock()
-        need = Need(int(detail.vcpus), detail.memory_mib, detail.gpus)
+        need = Need(detail.vcpus, detail.memory_mib, detail.gpus)
         job = Waiting(detail.job_id, need, detail.status_reason, record.since or now)
         reason = explain(job, seen, detail.queue, self._account.region, self._account.access.profile, now)
         front = [each.job_id for each in seen.front or () if each.job_id not in gone]

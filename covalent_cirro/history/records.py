@@ -130,7 +130,7 @@ def parse_record(described: Mapping[str, Any]) -> Record | None:
         definition=str(described.get("jobDefinition") or "").rpartition("/")[2],
         log_region=str(log.get("awslogs-region") or ""),
         host=states.host_of(instance_arn),
-        cluster=states.cluster_of(instance_arn),
+        cluster=states.cluster_of(instance_arn or str(container.get("taskArn") or "")),
     )
 
 

@@ -131,6 +131,8 @@ class Story(NamedTuple):
         items: How many items of a map are done and have failed; empty where that is not known.
         node_states: Nodes of a multi-node job by state; empty for any other electron.
         peak_node: The node of such a job that used most memory; `None` where that is not known.
+        raised: How its size was raised to one that Fargate has; empty where it was not.
+        platform: ``"EC2"`` or ``"FARGATE"``.
         environment: Variables of its container that only the electron has, by name.
         secrets: Where secrets of its container are, by the names of their variables; never a value.
         extras: Share, tags and properties of the newest job's own, as texts by name (`job_extras.extras`).
@@ -172,6 +174,8 @@ class Story(NamedTuple):
     items: str = ""
     node_states: str = ""
     peak_node: int | None = None
+    raised: str = ""
+    platform: str = ""
     environment: tuple[tuple[str, str], ...] = ()
     secrets: tuple[tuple[str, str], ...] = ()
     extras: Mapping[str, str] = {}
@@ -257,6 +261,8 @@ def tell(
         items="" if items is None else map_progress.items_line(items, _began(detail)),
         node_states=compute_nodes.nodes_line(detail) if detail is not None else "",
         peak_node=_peak_node(outcome),
+        raised=detail.raised if detail is not None else "",
+        platform=detail.platform if detail is not None else "",
         environment=tuple(detail.environment.items()) if detail is not None else (),
         secrets=tuple(detail.secrets.items()) if detail is not None else (),
         extras=dict(detail.extras) if detail is not None else {},

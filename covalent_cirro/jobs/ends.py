@@ -206,8 +206,9 @@ _SENDS_SIGTERM = frozenset(
 
 # --- from AWS Batch -------------------------------------------------------------------------------------------------
 
-HOST_LOST = "Host EC2"
-"""statusReason of an attempt whose instance went away: ``Host EC2 (instance i-...) terminated.``"""
+HOST_LOST = {"EC2": "Host EC2", "FARGATE": "Your Spot Task was interrupted"}
+"""By platform, how the statusReason of an attempt begins whose machine went away: ``Host EC2 (instance i-...)
+terminated.``, ``Your Spot Task was interrupted.``"""
 
 TIMEOUT = "Job attempt duration exceeded timeout"
 OUT_OF_MEMORY = "OutOfMemoryError"
@@ -228,7 +229,7 @@ _BY_STATUS_REASON = (
     (SECRET_NOT_READ, End.SECRET_UNREADABLE),
     (re.compile(re.escape(STOPPED_BY_QUEUE)), End.STOPPED_BY_QUEUE),
     (re.compile(re.escape(TIMEOUT)), End.TIME_LIMIT),
-    (re.compile(re.escape(HOST_LOST)), End.HOST_LOST),
+    *((re.compile(re.escape(words)), End.HOST_LOST) for words in HOST_LOST.values()),
     (re.compile("Container Overrides length must be at most"), End.OVERRIDES_TOO_LONG),
     (re.compile("Dependent Job failed", re.IGNORECASE), End.DEPENDENCY_FAILED),
     (re.compile("Array Child Job failed", re.IGNORECASE), End.CHILD_FAILED),
@@ -352,9 +353,13 @@ def _first(table: tuple[tuple[re.Pattern[str], End], ...], text: str) -> End | N
     return next((end for pattern, end in table if pattern.match(text)), None)
 
 
+def is_host_lost(status_reason: str) -> bool:
+    """Whether an attempt with this statusReason ended because its machine went away."""
+    return status_reason.startswith(tuple(HOST_LOST.values()))
+
+
 def lost_hosts(detail: JobDetail) -> int:
     """How many attempts of a job ended because their host went away or was about to go away."""
     return sum(
-        attempt.status_reason.startswith(HOST_LOST) or attempt.exit_code == ExitCode.HOST_GOING
-        for attempt in detail.attempts
+        is_host_lost(attempt.status_reason) or attempt.exit_code == ExitCode.HOST_GOING for attempt in detail.attempts
     )

@@ -40,13 +40,12 @@ TEXTS: dict[End, tuple[str, str]] = {
         "Use smaller batches, or a queue of GPUs with more memory; memory= is that of the host, and does not help.",
     ),
     End.SHARED_MEMORY_FULL: (
-        "{electron} filled its shared memory, /dev/shm, of {shared_memory}: {message}",
-        "Set shared_memory_gb={next_shared_memory} and memory={next_memory} on its executor, or use fewer DataLoader "
-        "workers.",
+        "{electron} filled its shared memory, /dev/shm,{of_shared_memory}: {message}",
+        "{larger_shared_memory}, or use fewer DataLoader workers.",
     ),
     End.DISK_FULL: (
         "{electron} found the disk of its host full{message_after}.",
-        "Deploy larger disks (cirro deploy --parameter DiskSizeGib=200; the default is 100), or write less.",
+        "{larger_disk}, or write less.",
     ),
     End.TIME_LIMIT: (
         "{electron} was stopped at its time limit of {time_limit} s{ran}.",
@@ -54,7 +53,7 @@ TEXTS: dict[End, tuple[str, str]] = {
     ),
     # --- machines ---
     End.HOST_LOST: (
-        "{electron} lost its host {lost} (a Spot instance reclaimed, or a machine that failed); its attempts are used "
+        "{electron} lost its host {lost} (Spot capacity reclaimed, or a machine that failed); its attempts are used "
         "up.",
         "{after_lost_hosts}.",
     ),

@@ -180,9 +180,14 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
         "reached": f" (it had reached {peak / GIB:.2f} GB)" if peak else "",
         "next_memory": next_memory,
         "more_memory": _more_memory(memory_gb, peak, settings.memory_max, next_memory),
+        "larger_disk": (
+            'Set job_properties={"ephemeralStorage": {"sizeInGiB": 100}} on its executor (Fargate gives 20)'
+            if settings.on_fargate
+            else "Deploy larger disks (cirro deploy --parameter DiskSizeGib=200; the default is 100)"
+        ),
         "after_lost_hosts": _after_lost_hosts(detail, settings, attempts),
-        "shared_memory": f"{settings.shared_memory_mib / MIB_PER_GB:g} GB",
-        "next_shared_memory": f"{_half_gb_up(settings.shared_memory_mib / MIB_PER_GB * 2):g}",
+        "of_shared_memory": "" if settings.on_fargate else f" of {settings.shared_memory_mib / MIB_PER_GB:g} GB",
+        "larger_shared_memory": _larger_shared_memory(settings, next_memory),
         "gpu": f" of {gpu['name']} ({gpu['memory_bytes'] / GIB:.0f} GB)" if gpu else "",
         "time_limit": str(time_limit_s),
         "next_time_limit": str(time_limit_s * 2),
@@ -215,6 +220,13 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
     }
 
 
+def _larger_shared_memory(settings: Settings, next_memory: str) -> str:
+    if settings.on_fargate:
+        return 'Use instances (platform="EC2"), where shared_memory_gb sets its size'
+    asked = f"{_half_gb_up(settings.shared_memory_mib / MIB_PER_GB * 2):g}"
+    return f"Set shared_memory_gb={asked} and memory={next_memory} on its executor"
+
+
 def _more_memory(had_gb: float, reached: int | None, memory_max: float | None, next_memory: str) -> str:
     if memory_max is None:
         return (
@@ -243,6 +255,11 @@ def _retry(attempts: int) -> str:
 
 
 def _after_lost_hosts(detail: JobDetail, settings: Settings, attempts: int) -> str:
+    if settings.on_fargate:
+        return (
+            f'{_retry(attempts)} instances (platform="EC2"), or Fargate without Spot (`cirro deploy --parameter '
+            "FargateSpotMaxVcpus=0`)"
+        )
     option, queue = settings.on_demand_queue_option, settings.on_demand_queue
     if queue is not None and detail.queue == queue.rsplit("/", 1)[-1]:
         return f"Dispatch it again. {queue} is the queue without Spot: if it happens again, check its instances"

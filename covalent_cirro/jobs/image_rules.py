@@ -26,8 +26,11 @@ from covalent_cirro.jobs import image_modules
 STOCK_IMAGE = "public.ecr.aws/covalent/covalent-executor-base"
 """The stock plugin's image, without its tag: its default, and so the default of ``container_image_uri``."""
 
-ARCHITECTURE = "amd64"
-"""Architecture of the instances of a deployment (EC2 calls it x86_64)."""
+ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}
+"""Architectures of machines, as EC2 and the option ``cpu_architecture`` name them, and what images call them."""
+
+ARCHITECTURE = "x86_64"
+"""Architecture of the machines, where nobody chose another."""
 
 VERSION_LABELS = {
     "python": LABEL_PYTHON,
@@ -42,6 +45,8 @@ PYTHONS = ("3.10", "3.11", "3.12")
 
 DEVICES = ("cpu", "gpu")
 PLATFORMS = ("linux/amd64", "linux/arm64")
+BOTH_PLATFORMS = ",".join(PLATFORMS)
+"""One image for machines of either architecture."""
 
 MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -94,7 +99,7 @@ class ImageFacts(NamedTuple):
     """What the configuration of an image says. A version is empty where the image has no label for it.
 
     Attributes:
-        architecture: ``amd64``, ``arm64``; for a list of images without amd64, all architectures in it.
+        architecture: ``amd64``, ``arm64``; for a list of images without one for the machines, all that it has.
         python: Version of Python, ``"3.11"`` or ``"3.11.7"``.
         cloudpickle: Version of cloudpickle.
         runner: Version of covalent-cirro.
@@ -153,7 +158,7 @@ class Manifest(NamedTuple):
 
     Attributes:
         config: Digest of the image's configuration; `None` for a list of images.
-        child: In a list, digest of the image for `ARCHITECTURE`; `None` if there is none.
+        child: In a list, digest of the image for the machines; `None` if there is none.
         architectures: In a list, the architectures of its images.
     """
 
@@ -162,8 +167,12 @@ class Manifest(NamedTuple):
     architectures: tuple[str, ...] = ()
 
 
-def contents(manifest: str) -> Manifest:
+def contents(manifest: str, architecture: str = ARCHITECTURE) -> Manifest:
     """Parse a manifest.
+
+    Args:
+        manifest: The manifest of an image, or of a list of images.
+        architecture: One of `ARCHITECTURES`, that of the machines.
 
     Raises:
         ValueError, KeyError, TypeError: It has another form.
@@ -177,11 +186,11 @@ def contents(manifest: str) -> Manifest:
         # BuildKit lists its attestations as images for the platform unknown/unknown.
         if platform.get("os", "linux") == "linux":
             images.setdefault(str(platform.get("architecture", "")), str(each["digest"]))
-    return Manifest(child=images.get(ARCHITECTURE), architectures=tuple(sorted(images)))
+    return Manifest(child=images.get(ARCHITECTURES[architecture]), architectures=tuple(sorted(images)))
 
 
 def without_ours(manifest: Manifest) -> ImageFacts:
-    """What is known of a list of images that has none for our instances."""
+    """What is known of a list of images that has none for the machines."""
     return ImageFacts(" and ".join(manifest.architectures))
 
 
@@ -233,21 +242,25 @@ def refused_by_name(uri: str) -> str | None:
     return None
 
 
-def why_not(uri: str, found: ImageFacts | MissingImage, pickled: Pickled) -> str | None:
+def why_not(
+    uri: str, found: ImageFacts | MissingImage, pickled: Pickled, architecture: str = ARCHITECTURE
+) -> str | None:
     """Why a job with this image cannot run an electron; `None` if it can, or where a version is not known.
 
     Args:
         uri: ``container_image_uri``, for the message.
         found: What ECR says of the image.
         pickled: Versions that pickled the electron.
+        architecture: One of `ARCHITECTURES`, that of the machine.
     """
     if isinstance(found, MissingImage):
         return f"container_image_uri={uri!r} does not exist: AWS said {found.why.rstrip('.')}. {_there(found.tags)}"
-    if found.architecture not in ("", ARCHITECTURE):
+    needed = ARCHITECTURES[architecture]
+    if found.architecture not in ("", needed):
         return (
-            f"container_image_uri={uri!r} is for {found.architecture}, the instances are {ARCHITECTURE}: it would end "
-            f"with `exec format error`. Build and push it for them: `cirro image push`, or "
-            f"`docker build --platform linux/{ARCHITECTURE}` and `docker push`."
+            f"container_image_uri={uri!r} is for {found.architecture}, the machines of its jobs are {needed}: it would "
+            f"end with `exec format error`. Build and push it for them: `cirro image push --platform linux/{needed}`, "
+            f"or `docker build --platform linux/{needed}` and `docker push`."
         )
     if found.call_format.isdigit() and int(found.call_format) != FORMAT:
         newer = int(found.call_format) > FORMAT

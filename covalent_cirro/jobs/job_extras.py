@@ -17,7 +17,8 @@ _OWN_TAGS = frozenset({DISPATCH_TAG, LATTICE_TAG, ELECTRON_TAG, NODE_TAG})
 _USUAL = frozenset(
     {
         *("image", "command", "jobRoleArn", "executionRoleArn", "resourceRequirements", "vcpus", "memory"),
-        *("environment", "secrets", "logConfiguration", "networkConfiguration", "runtimePlatform"),
+        *("environment", "secrets", "logConfiguration"),
+        *("networkConfiguration", "runtimePlatform", "fargatePlatformConfiguration"),
         *("exitCode", "reason", "containerInstanceArn", "taskArn", "logStreamName", "networkInterfaces"),
     }
 )

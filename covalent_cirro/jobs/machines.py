@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,17 @@ BUNDLES: dict[str, tuple[str, ...]] = {
     "default_arm64": ("m6g", "c6g", "r6g", "c7g"),
 }
 """Families that AWS Batch's own names stand for (Batch API Reference, ComputeResource, instanceTypes)."""
+
+_GRAVITON = re.compile(r"a1|[a-z]+\d+g[a-z]*")
+"""Families with AWS's own processors: ``g`` follows the generation (EC2 User Guide, Naming conventions)."""
+
+
+def architecture_of(name: str) -> str:
+    """Architecture of a size, a family or a bundle, by its name: ``"x86_64"`` or ``"arm64"``."""
+    if name in BUNDLES:
+        return "arm64" if name == "default_arm64" else "x86_64"
+    return "arm64" if _GRAVITON.fullmatch(name.partition(".")[0]) else "x86_64"
+
 
 LEAST_DISK_GIB = 50
 """Disk for the system of a GPU instance and an image with CUDA. An instance whose disk is smaller than the snapshot of
@@ -63,15 +75,15 @@ class InstanceType(NamedTuple):
 
 
 class Need(NamedTuple):
-    """vCPUs, memory and GPUs that one electron asks for."""
+    """vCPUs, memory and GPUs that one electron asks for. Parts of a vCPU only on Fargate."""
 
-    vcpus: int
+    vcpus: float
     memory_mib: int
     gpus: int
 
     def __str__(self) -> str:
         gpus = f" and {self.gpus} GPU{'s' if self.gpus > 1 else ''}" if self.gpus else ""
-        return f"{self.vcpus} vCPU, {self.memory_mib} MiB{gpus}"
+        return f"{self.vcpus:g} vCPU, {self.memory_mib} MiB{gpus}"
 
     def fits(self, kind: InstanceType) -> bool:
         """Whether the electron fits on an instance of this type."""
@@ -165,7 +177,7 @@ def shortfall(need: Need, kinds: Sequence[InstanceType]) -> str:
         max(kind.gpus for kind in kinds),
     )
     over = [
-        f"{asked} {unit} of at most {there}"
+        f"{asked:g} {unit} of at most {there:g}"
         for asked, there, unit in (
             (need.vcpus, most.vcpus, "vCPU"),
             (need.memory_mib, most.memory_mib, "MiB of memory"),
@@ -277,3 +289,33 @@ def fit(
         )
     least = min(built, key=lambda kind: (kind.gpus, kind.vcpus, kind.memory_mib))
     return Finding("fit", queue, OK, f"{wants} fits on {len(built)} types behind {queue}, from {least.name}")
+
+
+def fit_on_fargate(queue: str, need: Need, environments: Sequence[Environment], where: Where) -> Finding:
+    """Whether an electron on Fargate fits into what a queue may have.
+
+    Args:
+        queue: Name of the queue.
+        need: What the electron asks for, with a size that Fargate has.
+        environments: The queue's compute environments.
+        where: The deployment.
+    """
+    others = [each.name for each in environments if not each.on_fargate]
+    if others or not environments:
+        return Finding(
+            "fit",
+            queue,
+            FAILURE,
+            f"{', '.join(others) or 'nothing'} is behind {queue}, which is no queue for Fargate",
+            f"`{where.cirro('deploy')} --parameter FargateMaxVcpus=64` makes one and sets batch_fargate_queue.",
+        )
+    most = max(each.max_vcpus for each in environments)
+    if need.vcpus > most:
+        return Finding(
+            "fit",
+            queue,
+            FAILURE,
+            f"an electron with {need} needs more vCPUs than the compute environments behind {queue} may have ({most})",
+            f"Ask for less, or raise their maximum: `{where.cirro('deploy')} --parameter FargateMaxVcpus=...`",
+        )
+    return Finding("fit", queue, OK, f"an electron with {need} fits on Fargate")

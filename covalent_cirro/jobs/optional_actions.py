@@ -21,6 +21,7 @@ COSTS = {
     "batch:DescribeComputeEnvironments": "why a job waits is not shown",
     "batch:GetJobQueueSnapshot": "a job's position in its queue is not shown",
     "ec2:DescribeInstanceTypes": "whether a job fits on the instances of its queue is not known",
+    "ec2:DescribeSubnets": "jobs on Fargate get public addresses, which they need in public subnets only",
     "ecs:DescribeContainerInstances": "the instance that a job runs on is not shown",
     "ec2:DescribeSpotPriceHistory": "costs are computed with the prices in the package",
     "pricing:GetProducts": "costs are computed with the prices in the package",

@@ -28,6 +28,7 @@ KEYS = (
     "waits_for",
     "called_with",
     "not_reused",
+    "raised",
     "tried",
     "last_attempt",
     "log",
@@ -42,6 +43,16 @@ _WAITS_FOR = {
     JobState.RUNNABLE.value: "a machine; one that has to be started takes 2 to 5 minutes",
     JobState.STARTING.value: "its machine to pull the image and start the container",
 }
+
+
+ON_FARGATE = "FARGATE"
+
+
+def _usually(detail: JobDetail) -> str:
+    """What a job in its state waits for, while nothing is known of its queue."""
+    if detail.platform == ON_FARGATE and detail.state == JobState.RUNNABLE.value:
+        return "Fargate; it takes about a minute"
+    return _WAITS_FOR.get(detail.state, "")
 
 
 def lines(
@@ -83,9 +94,10 @@ def lines(
         "reported": reported,
         "warning": image_modules.warning(detail.missing_modules) if detail.missing_modules and not ended else "",
         "attempt": "" if detail.array_size else attempt,
-        "waits_for": "" if ended or detail.has_begun else waits_for or _WAITS_FOR.get(detail.state, ""),
+        "waits_for": "" if ended or detail.has_begun else waits_for or _usually(detail),
         "called_with": arguments.line(detail.arguments),
         "not_reused": detail.not_reused,
+        "raised": detail.raised,
         "tried": tried,
         "last_attempt": (last.reason or last.status_reason) if last else "",
         "log": log,

@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding, Where
+from covalent_cirro.jobs.tags import DEPLOYMENT_TAG
 from covalent_cirro.settings import SECTION
 
 
 class Queue(NamedTuple):
-    """A job queue, as DescribeJobQueues has it; ``environments`` are ARNs in their order."""
+    """A job queue, as DescribeJobQueues has it; ``environments`` are ARNs in their order.
+
+    ``deployment`` is the name of the deployment that it bears as a tag; empty without one.
+    """
 
     name: str
     arn: str
@@ -18,6 +22,7 @@ class Queue(NamedTuple):
     status: str
     reason: str
     environments: tuple[str, ...]
+    deployment: str = ""
 
 
 class Environment(NamedTuple):
@@ -49,8 +54,13 @@ class Environment(NamedTuple):
 
     @property
     def spot(self) -> bool:
-        """Whether its instances are Spot instances."""
-        return self.kind == "SPOT"
+        """Whether its capacity is Spot capacity, which AWS takes back."""
+        return self.kind in ("SPOT", "FARGATE_SPOT")
+
+    @property
+    def on_fargate(self) -> bool:
+        """Whether its jobs run on Fargate, each on a machine of its own."""
+        return self.kind in ("FARGATE", "FARGATE_SPOT")
 
     @property
     def has_instances(self) -> bool:
@@ -68,6 +78,7 @@ def parse_queue(described: Mapping[str, Any]) -> Queue:
         status=described.get("status", ""),
         reason=described.get("statusReason", ""),
         environments=tuple(each["computeEnvironment"] for each in order),
+        deployment=str((described.get("tags") or {}).get(DEPLOYMENT_TAG) or ""),
     )
 
 

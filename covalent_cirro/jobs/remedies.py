@@ -22,6 +22,8 @@ OWN_QUEUES = {
     "-multi-node": "MultiNode",
     "-gpu": "Gpu",
     "-cpu": "Cpu",
+    "-fargate-fair": "Fargate",
+    "-fargate": "Fargate",
 }
 """Ends of the names of a deployment's queues, and beginnings of their parameters (``infra/compute.yaml``)."""
 
@@ -75,7 +77,8 @@ class Remedies:
         if self._deployment is not None:
             parameter = self._parameter()
             if parameter != "MultiNode":  # which is on demand alone
-                parameter += "Spot" if one is not None and one.spot else "OnDemand"
+                on_demand = "" if one is not None and one.on_fargate else "OnDemand"
+                parameter += "Spot" if one is not None and one.spot else on_demand
             command = self._deployment.cirro(f"deploy --parameter {parameter}MaxVcpus={vcpus}")
         else:
             name = one.name if one is not None else "..."

@@ -21,7 +21,7 @@ from covalent_cirro.contract.packed_variables import (
 from covalent_cirro.contract.places import Location, parse_call_argument
 from covalent_cirro.contract.problems import ProtocolError
 from covalent_cirro.contract.protocol import ARGUMENTS_PARAMETER, CALL_PARAMETER, Arguments
-from covalent_cirro.jobs import image_modules, job_extras, reuse_texts
+from covalent_cirro.jobs import fargate_texts, image_modules, job_extras, reuse_texts
 from covalent_cirro.jobs.arguments import PARAMETER_CHARS, load_parameter
 
 
@@ -123,6 +123,9 @@ class JobDetail(NamedTuple):
             were not described (`compute_nodes.with_nodes`).
         lacks: The job's `image_modules.PARAMETER`; empty without it.
         not_reused: The job's `reuse_texts.PARAMETER`; empty without it.
+        raised: The job's `fargate_texts.PARAMETER`; empty without it.
+        platform: ``"EC2"`` or ``"FARGATE"``; empty where AWS Batch does not say it.
+        architecture: On Fargate, ``"x86_64"`` or ``"arm64"``; empty on instances.
         packed_environment: The option `environment` as JSON (`contract/packed_variables.py`); empty without it.
         named_secrets: References to the container's secrets by name, as JSON; empty without any.
         consumables: Consumable resources that it holds while it runs, and how many of each.
@@ -157,6 +160,9 @@ class JobDetail(NamedTuple):
     node_states: tuple[tuple[str, int], ...] = ()
     lacks: str = ""
     not_reused: str = ""
+    raised: str = ""
+    platform: str = ""
+    architecture: str = ""
     consumables: tuple[tuple[str, int], ...] = ()
     packed_environment: str = ""
     named_secrets: str = ""
@@ -251,6 +257,9 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
         num_nodes=int(_number(nodes.get("numNodes"))) if not job.get("nodeDetails") else 0,
         lacks=str(parameters.get(image_modules.PARAMETER) or "")[: image_modules.PARAMETER_CHARS],
         not_reused=texts.valid(str(parameters.get(reuse_texts.PARAMETER) or "")[: reuse_texts.PARAMETER_CHARS]),
+        raised=texts.valid(str(parameters.get(fargate_texts.PARAMETER) or "")[: fargate_texts.PARAMETER_CHARS]),
+        platform=str(next(iter(job.get("platformCapabilities") or ()), "")),
+        architecture=str((container.get("runtimePlatform") or {}).get("cpuArchitecture") or "").lower(),
         packed_environment=_environment_of(container),
         named_secrets=_secrets_of(container),
         consumables=tuple(
@@ -276,6 +285,7 @@ def _parse_attempt(attempt: Mapping[str, Any]) -> Attempt:
     container = attempt.get("container") or {}
     status_reason = str(attempt.get("statusReason") or "")
     instance_arn = str(container.get("containerInstanceArn") or "")
+    task_arn = str(container.get("taskArn") or "")
     named = _INSTANCE.search(status_reason)
     return Attempt(
         exit_code=container.get("exitCode"),
@@ -285,7 +295,8 @@ def _parse_attempt(attempt: Mapping[str, Any]) -> Attempt:
         began_at=_seconds(attempt.get("startedAt")),
         ended_at=_seconds(attempt.get("stoppedAt")),
         host=named[0] if named else host_of(instance_arn),
-        cluster=cluster_of(instance_arn),
+        # A task on Fargate has no container instance.
+        cluster=cluster_of(instance_arn or task_arn),
     )
 
 
@@ -295,7 +306,10 @@ def host_of(instance_arn: str) -> str:
 
 
 def cluster_of(instance_arn: str) -> str:
-    """The cluster in ``arn:aws:ecs:<region>:<account>:container-instance/<cluster>/<id>``; empty where it has none."""
+    """The cluster in ``arn:aws:ecs:<region>:<account>:container-instance/<cluster>/<id>``; empty where it has none.
+
+    The ARN of a task, ``arn:aws:ecs:<region>:<account>:task/<cluster>/<id>``, has it in the same place.
+    """
     parts = instance_arn.split("/")
     return parts[1] if len(parts) == 3 else ""
 

@@ -17,5 +17,8 @@ ELECTRON_TAG = "covalent:electron"
 NODE_TAG = "covalent:node"
 """Id of the electron's node."""
 
+DEPLOYMENT_TAG = "covalent-cirro"
+"""Name of the deployment, for the bill: on a deployment's resources, and on jobs on Fargate, which have no instance."""
+
 MADE_BY = {"cirro:made-by": "covalent-cirro"}
 """The tag of job definitions."""

@@ -7,6 +7,7 @@ Guide, Jobs stuck in RUNNABLE). For other jobs, the jobs before them and what th
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -240,6 +241,13 @@ class _Case:
         """A reason that AWS gave, with figures about the queue."""
         if why is Why.NO_CAPACITY:
             spot = all(each.spot for each in self.usable)
+            if self.usable and all(each.on_fargate for each in self.usable):
+                return (
+                    why,
+                    f"Fargate has no {'Spot ' if spot else ''}capacity now for {self.queue}",
+                    "Capacity may come back by itself"
+                    + (", or use Fargate on demand (FargateMaxVcpus)." if spot else "."),
+                )
             return (
                 why,
                 f"EC2 has no {'Spot ' if spot else ''}capacity now for the instance types behind {self.queue}",
@@ -320,11 +328,11 @@ class _Case:
 
     def _max_below_job(self, environments: Sequence[Environment]) -> tuple[Why, str, str]:
         most = max((each.max_vcpus for each in environments), default=0)
+        asked = self.job.need.vcpus
         return (
             Why.MAX_VCPUS_BELOW_JOB,
-            f"the job asks for {self.job.need.vcpus} vCPU; the compute environments behind {self.queue} may have "
-            f"{most}",
-            f"Ask for less (vcpu), or {_lower(self.remedies.more_vcpus(environments, self.job.need.vcpus))}.",
+            f"the job asks for {asked:g} vCPU; the compute environments behind {self.queue} may have {most}",
+            f"Ask for less (vcpu), or {_lower(self.remedies.more_vcpus(environments, math.ceil(asked)))}.",
         )
 
     # --- the order in the queue ---
@@ -367,6 +375,13 @@ class _Case:
         if waited_s < self.deadline_s and place == 0:
             return Why.SCALING_UP, f"it is the next one in {self.queue}, since {minutes(waited_s)}", ""
         most = sum(each.max_vcpus for each in able)
+        if able and all(each.on_fargate for each in able):
+            return (
+                Why.NO_INSTANCE,
+                f"Fargate gave no machine to {self.queue} for {minutes(waited_s)}, though it may have {most} vCPUs: "
+                "the account's quota of vCPUs on Fargate (6 in new accounts), jobs that run already, or no capacity",
+                self.remedies.doctor(),
+            )
         return (
             Why.NO_INSTANCE,
             f"EC2 gave no instance to {self.queue} for {minutes(waited_s)}, though it may have {most} vCPUs and has "
@@ -401,7 +416,8 @@ class _Case:
             figures = f"{_vcpus(have)}, its maximum is {most}, which AWS Batch may exceed by one instance"
         else:
             figures = f"{have} of at most {_vcpus(most)}"
-            figures += f", too few are left for the {self.job.need.vcpus} that the job asks for" if have < most else ""
+            asked = f", too few are left for the {self.job.need.vcpus:g} that the job asks for"
+            figures += asked if have < most else ""
         running, used = self.seen.running, self.seen.running_vcpus
         jobs = ""
         if running is not None:

@@ -21,6 +21,8 @@ _METADATA_TIMEOUT_S = 2.0
 _LIMIT_S = 1.0  # ECS answers within milliseconds, on the same machine
 _IMDS = "http://169.254.169.254"
 _IMDS_TOKEN_S = 60
+FARGATE = "AWS_ECS_FARGATE"
+"""``AWS_EXECUTION_ENV`` of a task on Fargate (ECS Developer Guide, Fargate task metadata)."""
 _IMDS_FACTS = {
     "instance_type": "instance-type",
     "instance_id": "instance-id",
@@ -241,7 +243,12 @@ class HostFacts:
             import threading
 
             self._limit_asked = threading.Event()
-            self._thread = threading.Thread(target=self._ask, args=(uri, named or _IMDS), daemon=True)
+            on_fargate = environ.get("AWS_EXECUTION_ENV") == FARGATE
+            if on_fargate:
+                # By its name and ECS's answer; it has no instance, and no instance metadata service.
+                self._facts = {**self._facts, "instance_type": "Fargate", "instance_id": ""}
+            imds = "" if on_fargate else named or _IMDS
+            self._thread = threading.Thread(target=self._ask, args=(uri, imds), daemon=True)
             self._thread.start()
 
     def facts(self) -> dict[str, str]:
@@ -259,6 +266,8 @@ class HostFacts:
 
     def _ask(self, uri: str, imds: str) -> None:
         self._ask_ecs(uri)
+        if not imds:
+            return
         try:
             token = _request(imds, "PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": _IMDS_TOKEN_S})
             for key, path in _IMDS_FACTS.items():

@@ -15,6 +15,7 @@ from covalent_cirro.deployment.stacks import Stack
 from covalent_cirro.errors import ModelError
 from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding, Where
 from covalent_cirro.jobs.formatting import counted
+from covalent_cirro.jobs.image_rules import ARCHITECTURES
 from covalent_cirro.models.model_objects import BucketObjects
 from covalent_cirro.models.model_registry import ModelRegistry
 from covalent_cirro.serving import running_service, service_facts, service_values, task_ends
@@ -101,7 +102,7 @@ def image(name: str, served: ServedImage, cpu_architecture: str, where: Where) -
     update = f"Push it again, or serve another one: `{where.cirro(f'serve update {name} --image IMAGE')}`."
     if served.problem:
         return Finding("service_image", name, FAILURE, f"no new task can start: {served.problem}", update)
-    needed = service_values.ARCHITECTURES.get(cpu_architecture, "")
+    needed = ARCHITECTURES.get(cpu_architecture, "")
     if served.architectures and needed and needed not in served.architectures:
         told = f"the image is for {' and '.join(served.architectures)}, tasks run on {needed}"
         return Finding("service_image", name, FAILURE, told, update)

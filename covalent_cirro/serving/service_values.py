@@ -16,6 +16,7 @@ from covalent_cirro.deployment.plans import NAME_PARAMETER, PartPlan, services_p
 from covalent_cirro.deployment.stacks import Stack
 from covalent_cirro.deployment.template_functions import as_text
 from covalent_cirro.errors import SettingsError
+from covalent_cirro.jobs.image_rules import ARCHITECTURES
 from covalent_cirro.serving.service_costs import ServiceSize
 
 TEMPLATE = "serving"
@@ -55,9 +56,6 @@ MODEL_IMAGE_TAG = "serve"
 
 LOCAL_MODEL_IMAGE = "recommender"
 """The same on the emulated AWS, whose tasks are processes that run from a folder of this name."""
-
-ARCHITECTURES = {"X86_64": "amd64", "ARM64": "arm64"}
-"""Architecture of an image by that of a task."""
 
 ENDPOINTS = ("ecr.api", "ecr.dkr", "logs", "s3")
 """VPC endpoints that tasks without a route to the internet need (ECS Developer Guide, VPC endpoints for Fargate)."""
@@ -204,7 +202,7 @@ def size(wanted: Mapping[str, str], zones: int) -> ServiceSize:
     return ServiceSize(
         cpu_units=int(wanted["TaskCpu"]),
         memory_mib=int(wanted["TaskMemory"]),
-        arm=wanted["CpuArchitecture"] == "ARM64",
+        arm=wanted["CpuArchitecture"] == "arm64",
         public=wanted["AssignPublicIp"] == "ENABLED",
         zones=zones,
     )

@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 
 from covalent_cirro.errors import SettingsError
-from covalent_cirro.settings.declared import Settings
+from covalent_cirro.settings.declared import MIB_PER_GB, Settings
+from covalent_cirro.settings.fargate_sizes import FRACTIONS, MOST_MEMORY_MIB, MOST_VCPUS, Size, fitting
 
 
 def refuse(settings: Settings) -> None:
@@ -21,7 +22,7 @@ def refuse(settings: Settings) -> None:
 
 
 def _shared_memory(settings: Settings) -> str | None:
-    if settings.shared_memory_mib <= settings.memory_mib:
+    if settings.on_fargate or settings.shared_memory_mib <= settings.memory_mib:
         return None
     return (
         f"shared_memory_gb={settings.shared_memory_gb!r} is more than memory={settings.memory!r}: pages of shared "
@@ -39,16 +40,47 @@ def _largest_memory(settings: Settings) -> str | None:
 
 
 def _fargate(settings: Settings) -> str | None:
-    if settings.platform != "FARGATE":
+    if not settings.on_fargate:
         return None
-    # Batch User Guide, AWS Fargate: neither GPUs nor multi-node parallel jobs.
+    # Batch User Guide, AWS Fargate: neither GPUs nor multi-node parallel jobs. API Reference, LinuxParameters: no
+    # sharedMemorySize; what a job has in /dev/shm is not said.
     for name, value, is_set in (
         ("num_gpus", settings.num_gpus, settings.num_gpus > 0),
         ("num_nodes", settings.num_nodes, settings.nodes > 1),
+        ("shared_memory_gb", settings.shared_memory_gb, settings.shared_memory_gb is not None),
     ):
         if is_set:
             return f'{name}={value!r} is not possible with platform="FARGATE". Use platform="EC2".'
+    if not settings.batch_execution_role_name:
+        return (
+            'batch_execution_role_name="" is not possible with platform="FARGATE": without that role Fargate can pull '
+            "no image and write no log. `cirro deploy` makes one and sets it."
+        )
+    return _fargate_size(settings)
+
+
+def _fargate_size(settings: Settings) -> str | None:
+    if fitting(settings.asked) is None:
+        return (
+            f"vcpu={settings.vcpu:g} and memory={settings.memory:g} are more than a job on Fargate can have, which is "
+            f'{Size(MOST_VCPUS, MOST_MEMORY_MIB)}. Ask for less, or use platform="EC2".'
+        )
+    most_gb = MOST_MEMORY_MIB / MIB_PER_GB
+    if settings.memory_max is not None and settings.memory_max > most_gb:
+        return (
+            f"memory_max={settings.memory_max:g} is more than the {most_gb:g} GB that a job on Fargate can have. Lower "
+            'it, or use platform="EC2".'
+        )
     return None
+
+
+def _part_of_a_vcpu(settings: Settings) -> str | None:
+    if settings.on_fargate or settings.vcpu not in FRACTIONS:
+        return None
+    return (
+        f"vcpu={settings.vcpu:g} is possible only on Fargate: on instances a job has whole vCPUs. Use "
+        'platform="FARGATE", or vcpu=1.'
+    )
 
 
 MOST_BYTES = 20 * 1024
@@ -96,10 +128,6 @@ def _priority(settings: Settings) -> str | None:
 
 
 _RULES: tuple[Callable[[Settings], str | None], ...] = (
-    _shared_memory,
-    _largest_memory,
-    _fargate,
-    _priority,
-    _secret_variables,
-    _size,
+    *(_shared_memory, _largest_memory, _fargate, _part_of_a_vcpu),
+    *(_priority, _secret_variables, _size),
 )

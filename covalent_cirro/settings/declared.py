@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from covalent_cirro.settings import variables
+from covalent_cirro.settings.fargate_sizes import FRACTIONS, Size, fitting
 
 MIB_PER_GB = 1024
 """``memory`` is in GB as the stock plugin means it: ``int(memory * 1024)`` MiB."""
@@ -47,6 +48,9 @@ MAX_CONSUMABLES = 5
 
 MAX_NAME_PREFIX = 100
 """A job definition's name has 128 characters at most (RegisterJobDefinition); a dash and a digest follow the prefix."""
+
+PLATFORMS = ("EC2", "FARGATE")
+"""What AWS Batch runs jobs on (Batch API Reference, PlatformCapability)."""
 
 _REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d+")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -171,11 +175,11 @@ class Settings:
         valid="the name of a log group",
         accepts=lambda value: value.strip() != "",
     )
-    vcpu: int = _option(
+    vcpu: float = _option(
         default=2,
-        help="vCPUs of the job.",
-        valid="a whole number from 1",
-        accepts=lambda value: value >= 1,
+        help="vCPUs of the job. On Fargate, vCPUs and memory are raised to the next pair that Fargate has.",
+        valid='a whole number from 1; with platform="FARGATE" also 0.25 or 0.5',
+        accepts=lambda value: value in FRACTIONS or (value >= 1 and float(value).is_integer()),
     )
     memory: float = _option(
         default=3.75,
@@ -427,9 +431,9 @@ class Settings:
     platform: str = _option(
         default="EC2",
         help='What the job runs on: "EC2", instances that AWS Batch starts; or "FARGATE", a machine of its own that '
-        "starts within a minute, without GPUs.",
+        "starts within about a minute, without GPUs.",
         valid='"EC2" or "FARGATE"',
-        accepts=lambda value: value in ("EC2", "FARGATE"),
+        accepts=lambda value: value in PLATFORMS,
         stock=False,
     )
     batch_fargate_queue: str | None = _option(
@@ -449,9 +453,24 @@ class Settings:
     on_demand: bool = False
 
     @property
+    def asked(self) -> Size:
+        """vCPUs and memory as the options say them."""
+        return Size(self.vcpu, int(self.memory * MIB_PER_GB))
+
+    @property
+    def size(self) -> Size:
+        """vCPUs and memory of the job: on Fargate those of the smallest pair that fits what was asked for."""
+        return (fitting(self.asked) or self.asked) if self.on_fargate else self.asked
+
+    @property
     def memory_mib(self) -> int:
         """Memory of the job in MiB."""
-        return int(self.memory * MIB_PER_GB)
+        return self.size.memory_mib
+
+    @property
+    def on_fargate(self) -> bool:
+        """Whether the job runs on Fargate."""
+        return self.platform == "FARGATE"
 
     @property
     def shared_memory_mib(self) -> int:
@@ -468,7 +487,7 @@ class Settings:
     @property
     def queue_option(self) -> str:
         """The name of the option that `queue` came from, for error messages."""
-        if self.platform == "FARGATE" and self.batch_fargate_queue:
+        if self.on_fargate and self.batch_fargate_queue:
             return "batch_fargate_queue"
         if self.nodes > 1 and self.batch_multi_node_queue:
             return "batch_multi_node_queue"
@@ -479,7 +498,7 @@ class Settings:
     @property
     def on_demand_queue(self) -> str | None:
         """The on-demand queue for what the electron asks for; `None` where there is none."""
-        if self.platform == "FARGATE" or self.nodes > 1:
+        if self.on_fargate or self.nodes > 1:
             return None
         queue: str | None = getattr(self, self.on_demand_queue_option)
         return queue or None
@@ -502,8 +521,13 @@ class Settings:
 
     @property
     def architecture(self) -> str:
-        """Architecture of the machine: ``x86_64``, which all GPU instances of AWS Batch's images have, or ``arm64``."""
-        return "x86_64" if self.num_gpus else self.cpu_architecture
+        """Architecture of the machine: ``x86_64`` or ``arm64``.
+
+        All GPU instances of AWS Batch's images have ``x86_64``, and so have those behind `cirro deploy`'s queue for
+        several nodes.
+        """
+        several = self.nodes > 1 and self.batch_multi_node_queue
+        return "x86_64" if self.num_gpus or several else self.cpu_architecture
 
     @property
     def key_prefix(self) -> str:

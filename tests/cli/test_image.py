@@ -19,9 +19,11 @@ from covalent_cirro.contract import problems, protocol
 from covalent_cirro.covalent_server import config
 from covalent_cirro.deployment.images import build
 from covalent_cirro.deployment.images import push as image_push
+from covalent_cirro.deployment.images import repository as images
 from covalent_cirro.deployment.images.recipe import Recipe
 from covalent_cirro.deployment.images.repository import Repository
 from covalent_cirro.errors import ImageError
+from covalent_cirro.jobs import image_rules
 from covalent_cirro.local.emulator import Emulator
 from tests.access import variables
 from tests.fake_engine import FakeEngine
@@ -183,7 +185,7 @@ def test_who_may_not_push_reads_the_registrys_words_and_which_policy_is_missing(
     engine.refusal = f"the image could not be pushed: {words}."
     place = Repository(emulator.client("ecr"), Access(None, None, None, None), repository[2])
     with pytest.raises(ImageError, match=f"{words}.*ecr:PutImage.*PowerUser is enough.*SubmitterPolicy.* is not"):
-        image_push.push(engine, place, built, progress=lambda layer: None)
+        image_push.push(engine, place, [built], progress=lambda layer: None)
     assert set(engine.images) == names
     assert config.executor_section() == {}
 
@@ -193,19 +195,20 @@ class PushingEngine(FakeEngine):
 
     Attributes:
         loses: Labels that it loses.
-        architecture_there: What it says that the image is for.
+        architecture_there: What it says that the image is for; `None`: what it is for.
     """
 
     def __init__(self, pushes: Pushes) -> None:
         super().__init__()
         self.loses: set[str] = set()
-        self.architecture_there = "amd64"
+        self.architecture_there: str | None = None
         self._pushes = pushes
 
     def push(self, repository: str, tag: str, **given: Any) -> None:
         image = self.images[f"{repository}:{tag}"]
         labels = {name: value for name, value in image.labels.items() if name not in self.loses}
-        self._pushes.image(repository.partition("/")[2], tag, labels=labels, architecture=self.architecture_there)
+        architecture = image.architecture if self.architecture_there is None else self.architecture_there
+        self._pushes.image(repository.partition("/")[2], tag, labels=labels, architecture=architecture)
 
 
 def test_what_came_to_ecr_is_what_was_built(emulator: Emulator, repository: tuple[Pushes, str, str]) -> None:
@@ -213,8 +216,29 @@ def test_what_came_to_ecr_is_what_was_built(emulator: Emulator, repository: tupl
     engine = PushingEngine(repository[0])
     built = build.build(engine, Recipe(), lambda step: None)
     place = Repository(emulator.client("ecr"), Access(None, None, None, None), repository[2])
-    pushed = image_push.push(engine, place, built, progress=lambda layer: None)
+    pushed = image_push.push(engine, place, [built], progress=lambda layer: None)
     assert config.executor_section()["container_image_uri"] == pushed.uri
+
+
+def test_one_image_for_both_architectures(
+    cirro: Cirro, emulator: Emulator, repository: tuple[Pushes, str, str]
+) -> None:
+    """Each is pushed by itself, and a list of both is what jobs use; a second push sends nothing."""
+    engine = PushingEngine(repository[0])
+    built = []
+    for architecture in ("amd64", "arm64"):
+        engine.architectures = architecture
+        built.append(build.build(engine, Recipe(platform=f"linux/{architecture}"), lambda step: None))
+    place = Repository(emulator.client("ecr"), Access(None, None, None, None), repository[2])
+    pushed = image_push.push(engine, place, built, progress=lambda layer: None, machines=("arm64", "x86_64"))
+    assert config.executor_section()["container_image_uri"] == pushed.uri
+    digest = pushed.uri.partition("@")[2]
+    assert set(images.architectures(place, digest)) == {"amd64", "arm64"}
+    for machine, architecture in image_rules.ARCHITECTURES.items():
+        assert images.facts(place, [digest], machine)[digest].architecture == architecture
+    again = image_push.push(engine, place, built, progress=lambda layer: None, machines=("arm64",))
+    assert (again.uri, again.uploaded) == (pushed.uri, False)
+    assert image_push.missing(("amd64",), ("arm64", "x86_64")) == ["arm64"]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +259,7 @@ def test_an_image_that_an_engine_spoiled_is_not_used(
     place = Repository(emulator.client("ecr"), Access(None, None, None, None), repository[2])
     for _ in range(2):
         with pytest.raises(ImageError, match=f"is not the image that was built: it has {words}.*buildx"):
-            image_push.push(engine, place, built, progress=lambda layer: None)
+            image_push.push(engine, place, [built], progress=lambda layer: None)
     assert config.executor_section() == {}
 
 

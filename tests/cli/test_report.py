@@ -230,3 +230,6 @@ def test_an_estimate_of_what_fits_nowhere_fails(account: Account, cirro: Callabl
     result = cirro("estimate", "--minutes", 5, "--vcpu", 1000)
     assert result.exit_code == 1
     assert "1000 vCPU" in result.output
+    fargate = cirro("estimate", "--minutes", 5, "--platform", "FARGATE")
+    assert fargate.exit_code == 1
+    assert "FargateMaxVcpus" in fargate.output

@@ -142,29 +142,6 @@ def test_a_larger_maximum_lets_a_job_start(aws: Any) -> None:
     assert aws.done(job_id)["status"] == "SUCCEEDED"
 
 
-def test_fargate_has_a_machine_for_each_job(aws: Any) -> None:
-    """Of exactly its size, with fractions of a vCPU, and no container instance."""
-    environment = aws.name("fargate")
-    resources = {"type": "FARGATE", "maxvCpus": 4, "subnets": ["subnet-1"], "securityGroupIds": ["sg-1"]}
-    aws.batch.create_compute_environment(computeEnvironmentName=environment, type="MANAGED", computeResources=resources)
-    requirements = [{"type": "VCPU", "value": "0.25"}, {"type": "MEMORY", "value": "512"}]
-    definition = aws.batch.register_job_definition(
-        jobDefinitionName=aws.name("definition"),
-        type="container",
-        platformCapabilities=["FARGATE"],
-        containerProperties={
-            "image": "image",
-            "command": ["true"],
-            "resourceRequirements": requirements,
-            "executionRoleArn": aws.role(),
-        },
-    )["jobDefinitionArn"]
-    job = aws.done(aws.submit(queue=aws.queue(environment), definition=definition))
-    assert job["status"] == "SUCCEEDED"
-    assert "containerInstanceArn" not in job["container"]
-    assert _hosts(aws, environment) == []
-
-
 def test_a_queue_needs_its_environments_and_they_cannot_go_before_it(aws: Any) -> None:
     """The relationship that makes deletion of stacks fail on AWS."""
     environment = aws.environment()

@@ -524,7 +524,7 @@ def test_two_deployments_in_one_account(client: Callable[[str], Any], name: str)
     try:
         first, second = (deployment.deploy(cloudformation, each).settings for each in (name, other))
         shared = {key for key in first if first[key] == second[key]}
-        assert shared == {"s3_prefix", "region"}
+        assert shared == {"s3_prefix", "region", "cpu_architecture"}
     finally:
         assert destroy(client, other) == Proof((), ())
     assert deployment.deploy(cloudformation, name).changed is False

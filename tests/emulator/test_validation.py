@@ -27,6 +27,10 @@ def _container(**properties: Any) -> dict[str, Any]:
     return {"containerProperties": {**REGISTER["containerProperties"], **properties}}
 
 
+def _on_fargate(**properties: Any) -> dict[str, Any]:
+    return {**_container(executionRoleArn="arn:x", **properties), "platformCapabilities": ["FARGATE"]}
+
+
 def _needs(*pairs: tuple[str, str]) -> dict[str, Any]:
     return _container(resourceRequirements=[{"type": kind, "value": value} for kind, value in pairs])
 
@@ -129,7 +133,19 @@ def test_overrides_of_more_than_8192_characters_fail_late(aws: Any) -> None:
         (_needs(("VCPU", "1"), ("MEMORY", "64"), ("TPU", "1")), "TPU is not valid"),
         (_container(vcpus=2), "deprecated key"),
         (_container(environment=[{"name": "AWS_BATCH_X", "value": ""}]), "AWS_BATCH"),
-        ({"platformCapabilities": ["FARGATE"]}, "no size"),
+        ({"platformCapabilities": ["FARGATE"]}, "EXECUTION_ROLE_ARN"),
+        (_on_fargate(), "Fargate resource requirements (1.00 vCPU, 64 MiB) not valid."),
+        (
+            _on_fargate(ulimits=[{"name": "nofile", "softLimit": 1, "hardLimit": 1}]),
+            "ulimits is not applicable for Fargate",
+        ),
+        (_on_fargate(linuxParameters={"sharedMemorySize": 64}), "sharedMemorySize is not applicable for Fargate"),
+        (_on_fargate(volumes=[{"name": "v", "host": {"sourcePath": "/"}}]), "sourcePath is not applicable for Fargate"),
+        (_on_fargate(logConfiguration={"logDriver": "json-file"}), "logDriver json-file is not applicable"),
+        (
+            _container(networkConfiguration={"assignPublicIp": "ENABLED"}),
+            "networkConfiguration is not applicable for EC2",
+        ),
         ({"platformCapabilities": ["LAMBDA"]}, "EC2, FARGATE"),
         ({"timeout": {"attemptDurationSeconds": 1}}, "at least 60"),
         ({"retryStrategy": {"attempts": 50}}, "between 1 and 10"),

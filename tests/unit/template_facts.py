@@ -121,6 +121,9 @@ class Stack:
             return not self.decide(argument[0])
         if function in ("Fn::Or", "Fn::And"):
             return (any if function == "Fn::Or" else all)([self.decide(item) for item in argument])
+        if function == "Fn::Contains":
+            listed, value = (self._settle(item) for item in argument)
+            return value in (listed.split(",") if isinstance(listed, str) else listed)
         assert function == "Fn::Equals"
         left, right = (self._settle(item) for item in argument)
         return str(left) == str(right)

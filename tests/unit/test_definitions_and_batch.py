@@ -42,6 +42,32 @@ def definition(**options: object) -> dict[str, Any]:
     )
 
 
+def test_the_definition_of_a_job_on_fargate() -> None:
+    """It has a size that Fargate has and nothing that Fargate refuses; botocore's model takes it."""
+    on_ec2 = definition(vcpu=2, memory=17)["containerProperties"]
+    options = {"vcpu": 2, "memory": 17, "platform": "FARGATE", "cpu_architecture": "arm64"}
+    found = build_definition(
+        resolve(options, {}), region="eu-west-1", job_role_arn="arn:job", execution_role_arn="arn:x", public_ip=True
+    )
+    assert refused("RegisterJobDefinition", found) == ""
+    assert found["platformCapabilities"] == ["FARGATE"]
+    assert found["containerProperties"] == {
+        **on_ec2,
+        "resourceRequirements": [{"type": "VCPU", "value": "4"}, {"type": "MEMORY", "value": "17408"}],
+        "linuxParameters": {"initProcessEnabled": True},
+        "networkConfiguration": {"assignPublicIp": "ENABLED"},
+        "fargatePlatformConfiguration": {"platformVersion": "1.4.0"},
+        "runtimePlatform": {"operatingSystemFamily": "LINUX", "cpuArchitecture": "ARM64"},
+    }
+
+
+@pytest.mark.parametrize("vcpu", [0.25, 2, 2.0])
+def test_vcpus_are_written_as_aws_writes_them(vcpu: float) -> None:
+    """2 and 2.0 are one definition."""
+    found = definition(vcpu=vcpu, memory=2, platform="FARGATE" if vcpu < 1 else "EC2")
+    assert found["containerProperties"]["resourceRequirements"][0]["value"] == f"{vcpu:g}"
+
+
 def test_the_whole_definition() -> None:
     """Every need is in it, and nothing of a dispatch."""
     found = definition(vcpu=4, memory=16, num_gpus=1, container_image_uri="img:1", batch_job_log_group_name="lg")
@@ -182,6 +208,15 @@ def test_the_whole_submission() -> None:
         "propagateTags": True,
     }
     assert refused("SubmitJob", build_submit(SUBMISSION)) == ""
+
+
+def test_an_interrupted_job_on_fargate_spot_is_retried() -> None:
+    """As one on an instance that is lost. AWS Batch takes five rules at most."""
+    body = build_submit(SUBMISSION._replace(platform="FARGATE"))
+    rules = body["retryStrategy"]["evaluateOnExit"]
+    assert rules[0] == {"onStatusReason": "Your Spot Task was interrupted*", "action": "RETRY"}
+    assert len(rules) <= 5
+    assert refused("SubmitJob", body) == ""
 
 
 async def test_more_electrons_than_an_outcome_can_tell_of_are_refused_before_anything_is_sent() -> None:

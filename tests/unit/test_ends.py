@@ -41,6 +41,7 @@ SETTINGS = resolve(
 GIB = 1024**3
 EXITED = "Essential container in task exited"
 NOT_STARTED = "Task failed to start"
+SPOT_TASK = "Your Spot Task was interrupted."
 HOST = "Host EC2 (instance i-0123456789abcdef0) terminated."
 TIMEOUT = "Job attempt duration exceeded timeout"
 PLACE = JobLinks("https://console/job", "https://console/log")
@@ -121,6 +122,8 @@ ROWS = [
     Row("sigterm by us", job("Cancelled in Covalent (dispatch d)", exit_code=143, isTerminated=True), End.CANCELLED, [], failure(Kind.TERMINATED)),
     Row("sigterm with its items", job("Stopped with its items (cirro stop, by ada on lab)", exit_code=143, isTerminated=True), End.ITEMS_STOPPED, ["with `cirro stop`, by ada on lab", "Dispatch again"], failure(Kind.TERMINATED)),
     Row("sigterm by a host that goes", job(HOST), End.HOST_LOST, ["Spot"], failure(Kind.TERMINATED)),
+    Row("sigterm by Fargate Spot", job(SPOT_TASK, exit_code=143), End.HOST_LOST, ["1 time", "Spot"], failure(Kind.TERMINATED)),
+    Row("Fargate Spot, killed before its outcome", job(SPOT_TASK, exit_code=137), End.HOST_LOST, ["1 time", "Spot"]),
     Row("sigterm after the Spot notice", job(EXITED, exit_code=75), End.HOST_LOST, ["1 time", "Spot"], failure(Kind.TERMINATED)),
     Row("sigterm by nobody", job(EXITED, exit_code=143), End.STOPPED, ["SIGTERM", "Dispatch it again"], failure(Kind.TERMINATED)),
     Row("result changed in S3", job("", exit_code=0, status="SUCCEEDED"), End.RESULT_UNREADABLE, ["digest"], {"attempt": 1, "usage": Usage(), "problem": "the digest is another"}),

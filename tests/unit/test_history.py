@@ -464,12 +464,10 @@ def test_a_document_is_plain_json() -> None:
 
 def test_a_deployments_queues_have_the_names_that_are_looked_for() -> None:
     """The template says them."""
-    queues = [
-        name
+    queues = {
+        name["Fn::Sub"]
         for each in Template("compute").resources.values()
         if each["Type"] == "AWS::Batch::JobQueue"
         for name in each["Properties"]["JobQueueName"]["Fn::If"][1:]
-    ]
-    assert sorted(str(name) for name in queues) == sorted(
-        str({"Fn::Sub": f"${{DeploymentName}}-{kind}"}) for kind in QUEUE_KINDS
-    )
+    }
+    assert queues == {f"${{DeploymentName}}-{kind}" for kind in QUEUE_KINDS}

@@ -474,16 +474,53 @@ def test_requirements_without_a_place_are_refused(tmp_path: Path) -> None:
 def test_the_last_image_is_remembered() -> None:
     """Until there is another."""
     engine = FakeEngine()
-    assert build.latest(engine) is None
+    assert build.latest(engine) == ()
     built = build.build(engine, Recipe(), silent)
-    build.remember(engine, built)
+    build.remember(engine, [built])
     named = engine.images[built.reference]._replace(
         tags=(f"docker.io/library/{built.reference}", "x/cirro-runner:latest")
     )
     engine.images["cirro-runner:latest"] = named
-    last = build.latest(engine)
-    assert last is not None
+    [last] = build.latest(engine)
     assert (last.reference, last.tag) == (built.reference, built.tag)
+
+
+def test_an_image_for_two_platforms_is_remembered_as_one() -> None:
+    """And the next one takes its place, also if it is for one platform."""
+    engine = FakeEngine()
+    built = []
+    for architecture in ("amd64", "arm64"):
+        engine.architectures = architecture
+        one = build.build(engine, Recipe(platform=f"linux/{architecture}"), silent)
+        engine.images[one.reference] = engine.images[one.reference]._replace(tags=(one.reference,))
+        built.append(one)
+    assert len({each.reference for each in built}) == 2
+    build.remember(engine, built)
+    assert [each.reference for each in build.latest(engine)] == [each.reference for each in built]
+    build.remember(engine, built[1:])
+    assert [each.reference for each in build.latest(engine)] == [built[1].reference]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "machines"),
+    [
+        ({}, ("x86_64",)),
+        ({"CpuArchitecture": "x86_64", "BatchGpuQueue": "cirro-gpu"}, ("x86_64",)),
+        ({"CpuArchitecture": "arm64"}, ("arm64",)),
+        ({"CpuArchitecture": "arm64", "BatchGpuQueue": "cirro-gpu"}, ("arm64", "x86_64")),
+    ],
+)
+def test_the_architectures_of_a_deployments_machines(outputs: dict[str, str], machines: tuple[str, ...]) -> None:
+    """Machines with GPUs are always x86_64."""
+    assert push.machines_of(outputs) == machines
+
+
+def test_an_image_of_another_processor_cannot_be_looked_into() -> None:
+    """Without an emulation of it: said, and not that the image lacks Python."""
+    engine = FakeEngine(told={})
+    engine.ask = lambda reference, command: (255, "exec /usr/bin/env: exec format error\n")  # type: ignore[method-assign]
+    with pytest.raises(ImageError, match=r"another processor.*QEMU"):
+        build.build(engine, Recipe(platform="linux/arm64"), silent)
 
 
 # --- push -------------------------------------------------------------------------------------------------------------
@@ -495,7 +532,7 @@ def test_an_image_for_other_machines_is_not_pushed() -> None:
     engine.architectures = "arm64"
     built = build.build(engine, Recipe(platform="linux/arm64"), silent)
     with pytest.raises(ImageError, match=r"arm64.*x86_64.*--platform linux/amd64"):
-        push.push(engine, Repository(None, HERE, "1.dkr/x"), built, progress=lambda layer: None)
+        push.push(engine, Repository(None, HERE, "1.dkr/x"), [built], progress=lambda layer: None)
     assert engine.pushes == []
 
 

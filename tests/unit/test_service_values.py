@@ -168,11 +168,11 @@ def test_an_image_that_tasks_cannot_pull_is_refused() -> None:
 @pytest.mark.parametrize(
     ("there", "cpu", "words"),
     [
-        (("arm64",), "X86_64", "is for arm64, and tasks run on amd64.*CpuArchitecture=ARM64"),
-        (("amd64",), "ARM64", "is for amd64, and tasks run on arm64.*CpuArchitecture=X86_64"),
-        (("s390x",), "X86_64", "is for s390x, and tasks run on amd64.*push it$"),
-        (("amd64", "arm64"), "ARM64", ""),
-        ((), "ARM64", ""),
+        (("arm64",), "x86_64", "is for arm64, and tasks run on amd64.*CpuArchitecture=arm64"),
+        (("amd64",), "arm64", "is for amd64, and tasks run on arm64.*CpuArchitecture=x86_64"),
+        (("s390x",), "x86_64", "is for s390x, and tasks run on amd64.*push it$"),
+        (("amd64", "arm64"), "arm64", ""),
+        ((), "arm64", ""),
     ],
 )
 def test_an_image_of_another_architecture_is_refused(there: tuple[str, ...], cpu: str, words: str) -> None:

@@ -259,11 +259,11 @@ def test_a_service_that_does_not_serve_is_a_failure() -> None:
 
 def test_an_image_or_model_that_is_gone_is_a_failure() -> None:
     """What runs goes on; what starts does not."""
-    gone = service_checks.image("films", ServedImage("a", "", problem="the image a is not in ECR"), "X86_64", WHERE)
+    gone = service_checks.image("films", ServedImage("a", "", problem="the image a is not in ECR"), "x86_64", WHERE)
     assert (gone.level, "no new task can start: the image a is not in ECR" in gone.seen) == (FAILURE, True)
-    other = service_checks.image("films", ServedImage("a", "", ("arm64",)), "X86_64", WHERE)
+    other = service_checks.image("films", ServedImage("a", "", ("arm64",)), "x86_64", WHERE)
     assert other.level == FAILURE
-    assert service_checks.image("films", ServedImage("a", "", ("arm64",)), "ARM64", WHERE).level == OK
+    assert service_checks.image("films", ServedImage("a", "", ("arm64",)), "arm64", WHERE).level == OK
     lost = service_checks.model("films", "films/1", "", "there is no such model", WHERE)
     assert lost.level == FAILURE
     newer = service_checks.model("films", "films/1", "2", "", WHERE)

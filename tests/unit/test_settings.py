@@ -39,7 +39,7 @@ def test_defaults_are_possible() -> None:
     ("name", "value"),
     [
         ("vcpu", 0),
-        ("vcpu", 0.5),
+        ("vcpu", 1.5),
         ("vcpu", "2"),
         ("vcpu", True),
         ("num_gpus", 0.5),
@@ -78,10 +78,10 @@ def test_an_impossible_value_is_refused_with_its_name_and_range(name: str, value
     assert BY_NAME[name].valid in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "value"), [("vcpu", np.float64(0.5)), ("memory", np.float32("nan"))])
+@pytest.mark.parametrize(("name", "value"), [("vcpu", np.float64(1.5)), ("memory", np.float32("nan"))])
 def test_an_impossible_number_of_another_library_is_refused_as_well(name: str, value: object) -> None:
     """As the number that it is."""
-    with pytest.raises(SettingsError, match=rf"{name}=(0\.5|nan) is not possible"):
+    with pytest.raises(SettingsError, match=rf"{name}=(1\.5|nan) is not possible"):
         check({name: value})
 
 

@@ -12,9 +12,10 @@ from tests.unit.template_facts import TEMPLATES
 
 COMPUTE = TEMPLATES["compute"]
 ENVIRONMENTS = ["CpuSpotEnvironment", "CpuOnDemandEnvironment", "GpuSpotEnvironment", "GpuOnDemandEnvironment"]
+FARGATE = ["FargateSpotEnvironment", "FargateEnvironment"]
 MULTI_NODE = "MultiNodeEnvironment"
-QUEUES = ["CpuQueue", "CpuOnDemandQueue", "GpuQueue", "GpuOnDemandQueue", "MultiNodeQueue"]
-ALL = {"MultiNodeMaxVcpus": 8}
+QUEUES = ["CpuQueue", "CpuOnDemandQueue", "GpuQueue", "GpuOnDemandQueue", "FargateQueue", "MultiNodeQueue"]
+ALL = {"FargateMaxVcpus": 8, "MultiNodeMaxVcpus": 8}
 """Values with which every queue is made."""
 
 
@@ -22,8 +23,63 @@ ALL = {"MultiNodeMaxVcpus": 8}
 
 
 def test_the_compute_environments() -> None:
-    """CPU and GPU, each on Spot and on demand; and one for jobs on several machines."""
-    assert sorted(COMPUTE.of_type("AWS::Batch::ComputeEnvironment")) == sorted([*ENVIRONMENTS, MULTI_NODE])
+    """CPU, GPU and Fargate, each on Spot and on demand; and one for jobs on several machines."""
+    assert sorted(COMPUTE.of_type("AWS::Batch::ComputeEnvironment")) == sorted([*ENVIRONMENTS, *FARGATE, MULTI_NODE])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "most"),
+    [
+        ("FargateSpotEnvironment", "FARGATE_SPOT", "FargateSpotMaxVcpus"),
+        ("FargateEnvironment", "FARGATE", "FargateMaxVcpus"),
+    ],
+)
+def test_compute_environment_of_fargate_has_what_fargate_takes(name: str, kind: str, most: str) -> None:
+    """No instances, no allocation strategy, no least vCPUs, no tags: AWS Batch refuses each of them."""
+    assert COMPUTE.properties(name) == {
+        "Type": "MANAGED",
+        "State": "ENABLED",
+        "ComputeResources": {
+            "Type": kind,
+            "MaxvCpus": {"Ref": most},
+            "SecurityGroupIds": {"Ref": "SecurityGroupIds"},
+            "Subnets": {"Ref": "SubnetIds"},
+        },
+    }
+
+
+@pytest.mark.parametrize(("spot", "on_demand"), [(0, 0), (8, 0), (0, 8), (8, 8)])
+def test_a_queue_for_fargate_is_made_where_it_may_have_vcpus(spot: int, on_demand: int) -> None:
+    """None by default; Spot first where there is both."""
+    stack = COMPUTE.with_values(FargateSpotMaxVcpus=spot, FargateMaxVcpus=on_demand)
+    queues = stack.of_type("AWS::Batch::JobQueue")
+    assert ("BatchFargateQueue" in stack.outputs) is ("FargateQueue" in queues) is bool(spot or on_demand)
+    if "FargateQueue" in queues:
+        behind = [each["ComputeEnvironment"]["Ref"] for each in queues["FargateQueue"]["ComputeEnvironmentOrder"]]
+        assert behind == [name for name, most in zip(FARGATE, (spot, on_demand), strict=True) if most]
+    assert stack.references() <= set(stack.resources)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "given", "types"),
+    [
+        ("x86_64", "default", ["default_x86_64"]),
+        ("arm64", "default", ["default_arm64"]),
+        ("arm64", "c7g,m7g.large", "c7g,m7g.large"),
+    ],
+)
+def test_instances_are_of_the_architecture(architecture: str, given: str, types: object) -> None:
+    """By default AWS's choice of current families of it."""
+    stack = COMPUTE.with_values(CpuArchitecture=architecture, CpuInstanceTypes=given)
+    assert stack.resources["CpuSpotEnvironment"]["ComputeResources"]["InstanceTypes"] == types
+    assert stack.broken_rules() == []
+
+
+@pytest.mark.parametrize(("architecture", "given"), [("arm64", "default_x86_64"), ("x86_64", "c7i,default_arm64")])
+def test_a_bundle_of_another_architecture_is_refused(architecture: str, given: str) -> None:
+    """By CloudFormation itself, for those who deploy by hand."""
+    [words] = COMPUTE.with_values(CpuArchitecture=architecture, CpuInstanceTypes=given).broken_rules()
+    assert f"CpuArchitecture {architecture}" in words
 
 
 @pytest.mark.parametrize("name", [*ENVIRONMENTS, MULTI_NODE])
@@ -79,7 +135,8 @@ def test_compute_environment_has_the_image_of_its_kind(name: str) -> None:
     resources = COMPUTE.properties(name)["ComputeResources"]
     gpu = name.startswith("Gpu")
     assert resources["Ec2Configuration"] == [{"ImageType": "ECS_AL2023_NVIDIA" if gpu else "ECS_AL2023"}]
-    assert resources["InstanceTypes"] == {"Ref": "GpuInstanceTypes" if gpu else "CpuInstanceTypes"}
+    types = resources["InstanceTypes"]
+    assert types == {"Ref": "GpuInstanceTypes"} if gpu else types["Fn::If"][2] == {"Ref": "CpuInstanceTypes"}
     assert resources["UpdateToLatestImageVersion"] is True
 
 
@@ -174,6 +231,7 @@ def test_on_demand_queue_has_no_spot(kind: str) -> None:
         ("CpuOnDemandQueue", "cpu-on-demand"),
         ("GpuQueue", "gpu"),
         ("GpuOnDemandQueue", "gpu-on-demand"),
+        ("FargateQueue", "fargate"),
         ("MultiNodeQueue", "multi-node"),
     ],
 )

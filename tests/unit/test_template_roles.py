@@ -25,7 +25,10 @@ BUCKET = "arn:${AWS::Partition}:s3:::${S3BucketName}"
 CLUSTERS = ("AWSBatch-?puSpotEnv*", "AWSBatch-?puOnDemandEnv*", "AWSBatch-MultiNodeEnv*")
 QUEUES = {
     "arn:${AWS::Partition}:batch:${AWS::Region}:${AWS::AccountId}:job-queue/${DeploymentName}-" + suffix
-    for suffix in ("?pu", "?pu-fair", "?pu-on-demand", "?pu-on-demand-fair", "multi-node", "multi-node-fair")
+    for suffix in (
+        *("?pu", "?pu-fair", "?pu-on-demand", "?pu-on-demand-fair"),
+        *("fargate", "fargate-fair", "multi-node", "multi-node-fair"),
+    )
 }
 
 
@@ -200,7 +203,9 @@ def test_instance_role_reaches_this_templates_clusters_only() -> None:
 
     A cluster's name has the environment's, which has its logical id, whole or cut (seen: 22 characters).
     """
-    for logical_id in COMPUTE.of_type("AWS::Batch::ComputeEnvironment"):
+    for logical_id, each in COMPUTE.of_type("AWS::Batch::ComputeEnvironment").items():
+        if each["Properties"]["ComputeResources"]["Type"].startswith("FARGATE"):
+            continue  # it has no instances
         for name in (logical_id, logical_id[:17]):
             assert any(fnmatch.fnmatchcase(f"AWSBatch-{name}-S2GHcgfanPkxYl8i-fa1784f0", each) for each in CLUSTERS)
     for other in ("AWSBatch-ComputeEnvironment-S2GHcgfanPkxYl8i-fa17", "AWSBatch-training-fa17", "web"):

@@ -159,7 +159,7 @@ def test_every_parameter_is_in_one_group(template: Template) -> None:
         ("compute", "CpuInstanceTypes", "default_x86_64", True),
         ("compute", "CpuInstanceTypes", "m7i.large", True),
         ("compute", "CpuInstanceTypes", "c7i-flex.large", True),
-        ("compute", "CpuInstanceTypes", "default_arm64", False),
+        ("compute", "CpuInstanceTypes", "default_arm64", True),
         ("compute", "CpuInstanceTypes", "M7I", False),
         ("budget", "BudgetEmail", "somebody@example.org", True),
         ("budget", "BudgetEmail", "somebody", False),
@@ -242,7 +242,8 @@ def test_a_service_stands_on_the_outputs_of_a_deployment() -> None:
     given = {name for name, parameter in TEMPLATES[SERVING].parameters.items() if "Default" not in parameter}
     outputs = {name for part in PARTS for name in TEMPLATES[part].outputs}
     assert given - outputs == {"ServiceName", "Image"}
-    linked = {*service_values.LINKED, service_values.REPOSITORY}
+    # What a service is built for has nothing to do with the machines of electrons.
+    linked = {*service_values.LINKED, service_values.REPOSITORY, "CpuArchitecture"}
     assert linked == {name for name in TEMPLATES[SERVING].parameters if name in outputs}
 
 
@@ -349,7 +350,7 @@ def test_readme_has_every_parameter_and_output_once(part: str) -> None:
 def test_readme_has_the_defaults(part: str) -> None:
     """A changed default is changed there too; what comes from another stack says from which."""
     for name in TEMPLATES[part].parameters:
-        if name == "DeploymentName":
+        if name == "DeploymentName" or (part, name) == (SERVING, "CpuArchitecture"):
             continue
         row = re.findall(rf"^\| `{name}` \| (.*?) \|", section(part), flags=re.MULTILINE)[0]
         source = next((each for each in PARTS if name in TEMPLATES[each].outputs and each != part), None)

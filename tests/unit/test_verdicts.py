@@ -365,6 +365,30 @@ def test_a_quota_is_not_all_where_there_are_others() -> None:
     assert quotas.quota(found, 0.0, WHERE).level == WARNING
 
 
+def test_fargate_has_quotas_of_its_own() -> None:
+    """One for on demand and one for Spot, which compute environments of all queues share; 6 vCPUs in a new account."""
+    spot, on_demand = quotas.fargate_demands([("s", True, 64), ("o", False, 8), ("p", False, 8)])
+    assert (spot.quota.code, spot.quota.name) == ("L-36FBB829", "Fargate Spot vCPU resource count")
+    assert (on_demand.max_vcpus, on_demand.environments) == (16, ("o", "p"))
+    found = quotas.quota(on_demand, 6.0, WHERE)
+    assert found.level == WARNING
+    assert "services/fargate/quotas/L-3032A538" in found.remedy
+    assert quotas.quota(on_demand, 16.0, WHERE).level == OK
+    assert "Gpu" not in quotas.quota(on_demand, 0.0, WHERE).remedy
+
+
+@pytest.mark.parametrize(
+    ("kind", "most", "vcpus", "level"),
+    [("FARGATE", 16, 16, OK), ("FARGATE_SPOT", 16, 32, FAILURE), ("SPOT", 16, 1, FAILURE)],
+)
+def test_what_fits_into_a_queue_for_fargate(kind: str, most: int, vcpus: float, level: str) -> None:
+    """Its maximum of vCPUs; a queue of instances takes no such job."""
+    behind = [environment(max_vcpus=most)._replace(kind=kind)]
+    found = machines.fit_on_fargate("q", Need(vcpus, 2048, 0), behind, WHERE)
+    assert found.level == level
+    assert level == OK or "FargateMaxVcpus" in found.remedy
+
+
 # --- network ----------------------------------------------------------------------------------------------------------
 
 

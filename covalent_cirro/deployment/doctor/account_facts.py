@@ -179,16 +179,16 @@ def cost_tag_status(clients: Clients, tag: str) -> str | None:
     return next((str(each["Status"]) for each in found if each["TagKey"] == tag), None)
 
 
-def vcpu_quota(clients: Clients, code: str) -> float:
-    """The value of an EC2 quota; AWS's default where the account has no value of its own."""
+def vcpu_quota(clients: Clients, code: str, service: str = "ec2") -> float:
+    """The value of a quota of EC2 or Fargate; AWS's default where the account has no value of its own."""
     try:
         with clients.asking("servicequotas:GetServiceQuota", of=f"quota {code}") as quotas:
-            return float(quotas.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"])
+            return float(quotas.get_service_quota(ServiceCode=service, QuotaCode=code)["Quota"]["Value"])
     except AwsError as error:
         if error.code != "NoSuchResourceException":
             raise
     with clients.asking("servicequotas:GetAWSDefaultServiceQuota", of=f"quota {code}") as quotas:
-        return float(quotas.get_aws_default_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"])
+        return float(quotas.get_aws_default_service_quota(ServiceCode=service, QuotaCode=code)["Quota"]["Value"])
 
 
 # --- data -------------------------------------------------------------------------------------------------------------

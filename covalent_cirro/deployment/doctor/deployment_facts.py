@@ -32,7 +32,7 @@ from covalent_cirro.jobs.findings import Where
 from covalent_cirro.jobs.image_rules import EcrImage, ImageFacts, MissingImage
 from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.jobs.queues import Environment, Queue
-from covalent_cirro.settings import BY_NAME, MIB_PER_GB, Settings, problem, resolve
+from covalent_cirro.settings import BY_NAME, Settings, problem, resolve
 
 T = TypeVar("T")
 
@@ -42,6 +42,7 @@ QUEUES = (
     "batch_on_demand_queue",
     "batch_gpu_on_demand_queue",
     "batch_multi_node_queue",
+    "batch_fargate_queue",
 )
 """Settings that name a queue."""
 
@@ -165,7 +166,7 @@ class DeploymentFacts:
     def need(self) -> Need:
         """What an electron asks for."""
         settings = self.settings()
-        return Need(settings.vcpu, int(settings.memory * MIB_PER_GB), settings.num_gpus)
+        return Need(settings.size.vcpus, settings.memory_mib, settings.num_gpus)
 
     # --- queues and instances ---------------------------------------------------------------------------------------
 
@@ -253,7 +254,7 @@ class DeploymentFacts:
                     tags = tuple(tag for each in images.listing(repository) for tag in each.tags)
                     return MissingImage(f"no image has the tag {at.tag!r}", tags)
                 digest = found.digest
-            return images.facts(repository, [digest]).get(digest)
+            return images.facts(repository, [digest], self.settings().architecture).get(digest)
         except (NotFound, ImageError) as error:
             return MissingImage(str(error), None)
 

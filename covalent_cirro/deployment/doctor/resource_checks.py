@@ -22,7 +22,7 @@ from covalent_cirro.electron.engine.job_definition import LOG_STREAM_PREFIX
 from covalent_cirro.errors import AccessDenied, AwsError, NotFound
 from covalent_cirro.jobs import console_links, machines, queues
 from covalent_cirro.jobs.findings import FAILURE, OK, Finding
-from covalent_cirro.jobs.image_rules import ImageFacts, Pickled
+from covalent_cirro.jobs.image_rules import ARCHITECTURES, ImageFacts, Pickled
 from covalent_cirro.jobs.tags import DISPATCH_TAG
 from covalent_cirro.settings.variables import reference
 
@@ -75,6 +75,8 @@ def instance_types(facts: DeploymentFacts) -> Findings:
 
 def fit(facts: DeploymentFacts) -> Findings:
     """Whether an electron fits on an instance of each queue that it would use."""
+    if facts.settings().on_fargate:
+        return _fit_on_fargate(facts)
     known = facts.instance_types()
     environments = {each.arn: each for each in _with_instances(facts)}
     try:
@@ -82,7 +84,7 @@ def fit(facts: DeploymentFacts) -> Findings:
     except AwsError:  # the check `image` reports it
         found_image = None
     architecture = found_image.architecture if isinstance(found_image, ImageFacts) else ""
-    architecture = job_image.MACHINES.get(architecture, architecture)
+    architecture = {image: machine for machine, image in ARCHITECTURES.items()}.get(architecture, architecture)
     found = []
     for each in facts.queues_of_electron():
         behind = [environments[arn] for arn in each.environments if arn in environments]
@@ -91,6 +93,18 @@ def fit(facts: DeploymentFacts) -> Findings:
             found.append(machines.fit(each.name, facts.need(), kinds, architecture, facts.where()))
     if not found:
         raise Skip("no queue that it would use has EC2 instances")
+    return found
+
+
+def _fit_on_fargate(facts: DeploymentFacts) -> Findings:
+    """Whether a queue for Fargate may have as many vCPUs as an electron asks for. The check `image` sees its image."""
+    by_arn = {each.arn: each for each in _environments(facts)}
+    found = []
+    for each in facts.queues_of_electron():
+        behind = [by_arn[arn] for arn in each.environments if arn in by_arn]
+        found.append(machines.fit_on_fargate(each.name, facts.need(), behind, facts.where()))
+    if not found:
+        raise Skip("it would use no queue that exists")
     return found
 
 
@@ -105,30 +119,37 @@ def disk(facts: DeploymentFacts) -> Findings:
 
 def quota(facts: DeploymentFacts) -> Findings:
     """Whether the account's quotas allow what the compute environments may start."""
-    known = facts.instance_types()
+    known, found = facts.instance_types(), _environments(facts)
     wanted = quotas.demands(
         (each.name, each.spot, each.max_vcpus, machines.of_environment(each.instance_types, known))
-        for each in _with_instances(facts)
+        for each in found
+        if each.has_instances
     )
+    wanted += quotas.fargate_demands((each.name, each.spot, each.max_vcpus) for each in found if each.on_fargate)
     if not wanted:
         raise Skip("no quota is known for their instance types")
     return [
-        quotas.quota(each, account_facts.vcpu_quota(facts.clients, each.quota.code), facts.where()) for each in wanted
+        quotas.quota(each, account_facts.vcpu_quota(facts.clients, each.quota.code, each.quota.service), facts.where())
+        for each in wanted
     ]
 
 
 def net(facts: DeploymentFacts) -> Findings:
-    """Whether instances reach the AWS services that they need, and nodes of one job one another and S3."""
+    """Whether machines reach the AWS services that they need, and nodes of one job one another and S3."""
     subnets, settings = facts.subnets(), facts.settings()
     also = {secret.service for text in settings.secrets.values() if (secret := reference(text)) is not None}
+    with_machines = [each for each in _environments(facts) if each.has_instances or each.on_fargate]
+    if not with_machines:
+        raise Skip("no compute environment is one of instances or of Fargate")
     found = [
         network.network(
             each.name,
             [subnets[id] for id in each.subnets if id in subnets],
             [id for id in each.subnets if id not in subnets],
             also,
+            network.FARGATE_ENDPOINTS if each.on_fargate else network.ENDPOINTS,
         )
-        for each in _with_instances(facts)
+        for each in with_machines
     ]
     # With num_nodes in the config and no queue for it, every electron goes to a queue that may be on Spot.
     name = settings.batch_multi_node_queue or (settings.queue if settings.nodes > 1 else None)
@@ -292,4 +313,4 @@ def image(facts: DeploymentFacts) -> Findings:
         raise Skip(f"{uri} is in the registry of another account")
     here = facts.here()
     pickled = Pickled(here.python, here.cloudpickle or "")
-    return [job_image.image(uri, facts.image(), pickled, here.cirro)]
+    return [job_image.image(uri, facts.image(), pickled, here.cirro, facts.settings().architecture)]

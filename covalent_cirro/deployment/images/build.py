@@ -7,7 +7,7 @@ import platform
 import secrets
 import shlex
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -18,13 +18,14 @@ from covalent_cirro.deployment.images.docker_engine import DockerEngine, LocalIm
 from covalent_cirro.deployment.images.recipe import Recipe
 from covalent_cirro.errors import ImageError, SettingsError
 from covalent_cirro.jobs import image_modules
-from covalent_cirro.jobs.image_rules import PYTHONS
+from covalent_cirro.jobs.image_rules import ARCHITECTURES, PYTHONS
 
 LOCAL_NAME = "cirro-runner"
 """Repository name of the images on this machine."""
 
 LATEST = "latest"
-"""Tag of the image that was built last, which `cirro image push` takes by default."""
+"""Tag of the image that was built last, which `cirro image push` takes by default. Of an image that was built for
+several platforms at once, those after the first have the architecture behind it: ``latest-arm64``."""
 
 INSTALL = "pip install --no-deps covalent-cirro cloudpickle awscrt"
 """The command that makes jobs able to run in an image."""
@@ -109,19 +110,27 @@ def build(engine: DockerEngine, recipe: Recipe, say: Say) -> Built:
     return built._replace(warnings=warnings(built.image))
 
 
-def remember(engine: DockerEngine, built: Built) -> None:
-    """Make an image the one that `latest` returns."""
-    engine.tag(built.reference, LOCAL_NAME, LATEST)
+def remember(engine: DockerEngine, built: Sequence[Built]) -> None:
+    """Make an image the one that `latest` returns: one for each platform that it was built for."""
+    for name in _LATEST_FOR:
+        engine.untag(f"{LOCAL_NAME}:{name}")
+    for number, each in enumerate(built):
+        engine.tag(each.reference, LOCAL_NAME, f"{LATEST}-{each.image.architecture}" if number else LATEST)
 
 
-def latest(engine: DockerEngine) -> Built | None:
-    """The last image that was given to `remember`, or `None`."""
-    image = engine.find(f"{LOCAL_NAME}:{LATEST}")
-    if image is None:
-        return None
+_LATEST_FOR = tuple(f"{LATEST}-{architecture}" for architecture in ARCHITECTURES.values())
+
+
+def latest(engine: DockerEngine) -> tuple[Built, ...]:
+    """The last image that was given to `remember`; empty where there was none."""
+    found = (engine.find(f"{LOCAL_NAME}:{name}") for name in (LATEST, *_LATEST_FOR))
+    return tuple(built for image in found if image is not None and (built := _known(image)) is not None)
+
+
+def _known(image: LocalImage) -> Built | None:
     # podman puts docker.io/library/ before the name
     tags = [name.rpartition(":")[2] for name in image.tags if name.rpartition(":")[0].endswith(LOCAL_NAME)]
-    tag = next((tag for tag in sorted(tags) if tag != LATEST), None)
+    tag = next((tag for tag in sorted(tags) if not tag.startswith(LATEST)), None)
     return None if tag is None else Built(f"{LOCAL_NAME}:{tag}", tag, image, False, warnings(image))
 
 
@@ -245,6 +254,11 @@ def ask(engine: DockerEngine, reference: str) -> Versions:
         image = engine.find(reference)
         entrypoint = shlex.join(image.entrypoint) if image else ""
         shown = "\n    ".join(lines[-5:]) or "nothing"
+        if "exec format error" in output.lower():
+            raise ImageError(
+                "the image is for another processor than this machine's, and cannot be looked into here. Install "
+                "QEMU first (`docker run --privileged --rm tonistiigi/binfmt --install all`), or build on one."
+            ) from None
         raise ImageError(
             f"jobs cannot run in this image: `python -c ...`, which looks for the runner, ended with exit code {code} "
             f"and said\n    {shown}\n"

@@ -5,7 +5,8 @@ Must not know the command line.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from covalent_cirro.aws.sessions import Access
@@ -15,9 +16,10 @@ from covalent_cirro.deployment.images import repository as images
 from covalent_cirro.deployment.images.build import Built
 from covalent_cirro.deployment.images.docker_engine import DockerEngine, Uploaded
 from covalent_cirro.deployment.images.repository import PushedImage, Repository
+from covalent_cirro.deployment.stacks import output_key
 from covalent_cirro.errors import ImageError, NotFound
 from covalent_cirro.jobs.formatting import sentences
-from covalent_cirro.jobs.image_rules import ARCHITECTURE, VERSION_LABELS
+from covalent_cirro.jobs.image_rules import ARCHITECTURE, ARCHITECTURES, VERSION_LABELS
 
 _REFUSED = ("denied", "unauthorized", "not authorized", "forbidden")
 """Words in messages of engines and ECR about a user who may not push."""
@@ -63,20 +65,35 @@ def repository_of(outputs: dict[str, str], client: Any, access: Access) -> Repos
     return Repository(client, access, uri)
 
 
-def require_architecture(architecture: str) -> None:
-    """Refuse an image whose architecture is not that of the deployment's instances.
+def machines_of(outputs: Mapping[str, str]) -> tuple[str, ...]:
+    """The architectures of a deployment's machines: first that for electrons without a GPU, then that of others."""
+    cpu = outputs.get(output_key("cpu_architecture")) or ARCHITECTURE
+    others = any(output_key(each) in outputs for each in ("batch_gpu_queue", "batch_multi_node_queue"))
+    return (cpu, ARCHITECTURE) if others and cpu != ARCHITECTURE else (cpu,)
+
+
+def require_architecture(architectures: Iterable[str], machines: Sequence[str]) -> None:
+    """Refuse an image that no machine of the deployment can run.
 
     Args:
-        architecture: Architecture, ``amd64``, or platform, ``linux/amd64``.
+        architectures: Architectures, ``amd64``, or platforms, ``linux/amd64``, that the image is for.
+        machines: From `machines_of`.
 
     Raises:
-        ImageError: The architecture is another one.
+        ImageError: They are other ones.
     """
-    if architecture.rpartition("/")[2] != ARCHITECTURE:
+    needed = [ARCHITECTURES[machine] for machine in machines]
+    found = list(architectures)
+    if not {each.rpartition("/")[2] for each in found} & set(needed):
         raise ImageError(
-            f"the image is for {architecture}, and the deployment's compute environments have x86_64 machines, on "
-            f"which it would end with `exec format error`: build it with --platform linux/{ARCHITECTURE}."
+            f"the image is for {' and '.join(found)}, and the deployment's machines are {' and '.join(machines)}, on "
+            f"which it would end with `exec format error`: build it with --platform linux/{needed[0]}."
         )
+
+
+def missing(architectures: Iterable[str], machines: Sequence[str]) -> list[str]:
+    """The architectures of machines that an image is not for, in Docker's words."""
+    return [ARCHITECTURES[each] for each in machines if ARCHITECTURES[each] not in architectures]
 
 
 def _require_whole(repository: Repository, there: PushedImage, built: Built) -> None:
@@ -85,6 +102,7 @@ def _require_whole(repository: Repository, there: PushedImage, built: Built) -> 
     Raises:
         ImageError: They differ.
     """
+    # The image is none of a list: its facts do not depend on the machines.
     found = images.facts(repository, [there.digest]).get(there.digest)
     wanted = {"architecture": built.image.architecture} | {
         name: built.image.labels.get(label, "") for name, label in VERSION_LABELS.items()
@@ -106,25 +124,50 @@ def _require_whole(repository: Repository, there: PushedImage, built: Built) -> 
 def push(
     engine: DockerEngine,
     repository: Repository,
-    built: Built,
+    built: Sequence[Built],
     *,
     progress: Callable[[Uploaded], None],
+    machines: Sequence[str] = (ARCHITECTURE,),
 ) -> Pushed:
     """Push an image to the deployment's repository, unless it is there already, and make it the executor's.
 
     Args:
         engine: The engine that has the image.
         repository: The deployment's repository.
-        built: The image.
+        built: The image: one for each platform, of which one list is made.
         progress: Called repeatedly for each layer.
+        machines: From `machines_of`.
 
     Raises:
-        ImageError: Its architecture is not that of the deployment's instances, or it cannot be pushed.
+        ImageError: It is for none of the deployment's machines, or it cannot be pushed.
         NotFound: The repository does not exist.
         AccessDenied: The user or role may not push.
         HostError: Covalent's config cannot be written; the image is pushed.
     """
-    require_architecture(built.image.architecture)
+    require_architecture([each.image.architecture for each in built], machines)
+    there, uploaded = {}, False
+    for each in built:
+        there[each.image.architecture], new = _push_one(engine, repository, each, progress)
+        uploaded = uploaded or new
+    if len(built) > 1:
+        digests = {architecture: each.digest for architecture, each in there.items()}
+        image = images.put_list(repository, _list_tag(built), digests)
+    else:
+        [image] = there.values()
+    uri = f"{repository.uri}@{image.digest}"
+    return Pushed(uri, image, uploaded, config.set_image(uri))
+
+
+def _list_tag(built: Sequence[Built]) -> str:
+    """The tag of a list of images: that of the first, with a digest of all tags in the place of its own."""
+    digest = hashlib.sha256(" ".join(each.tag for each in built).encode()).hexdigest()[:16]
+    return f"{built[0].tag.rpartition('-')[0]}-{digest}"
+
+
+def _push_one(
+    engine: DockerEngine, repository: Repository, built: Built, progress: Callable[[Uploaded], None]
+) -> tuple[PushedImage, bool]:
+    """Push the image of one platform, unless it is there already; returns what ECR has, and whether it was sent."""
     there = images.find(repository, built.tag)
     uploaded = there is None
     if there is None:
@@ -147,5 +190,4 @@ def push(
         if there is None:
             raise ImageError(f"the engine says that it pushed {repository.uri}:{built.tag}, and ECR has no such image.")
     _require_whole(repository, there, built)
-    uri = f"{repository.uri}@{there.digest}"
-    return Pushed(uri, there, uploaded, config.set_image(uri))
+    return there, uploaded

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -125,8 +126,10 @@ def listing(repository: Repository) -> list[PushedImage]:
     return sorted(found, key=lambda image: image.pushed_at, reverse=True)
 
 
-def facts(repository: Repository, digests: list[str]) -> dict[str, ImageFacts]:
-    """Facts of images by digest; for a list of images, those of the image for the deployment's instances.
+def facts(
+    repository: Repository, digests: list[str], architecture: str = image_rules.ARCHITECTURE
+) -> dict[str, ImageFacts]:
+    """Facts of images by digest; for a list of images, those of the image for machines of an architecture.
 
     Entries that are no images of programs (a chart, a signature) are left out.
 
@@ -135,7 +138,7 @@ def facts(repository: Repository, digests: list[str]) -> dict[str, ImageFacts]:
         AwsError: ECR refused, or its storage could not be reached.
     """
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        read = pool.map(lambda digest: _facts(repository, digest), digests)
+        read = pool.map(lambda digest: _facts(repository, digest, architecture), digests)
         return {digest: found for digest, found in zip(digests, read, strict=True) if found is not None}
 
 
@@ -152,13 +155,13 @@ def architectures(repository: Repository, digest: str) -> tuple[str, ...]:
         return ()
     if contents.config is None:
         return contents.architectures
-    found = _facts(repository, digest)
+    found = _facts(repository, digest, image_rules.ARCHITECTURE)
     return () if found is None or not found.architecture else (found.architecture,)
 
 
-def _facts(repository: Repository, digest: str) -> ImageFacts | None:
+def _facts(repository: Repository, digest: str, architecture: str) -> ImageFacts | None:
     try:
-        contents = image_rules.contents(_manifest(repository, digest))
+        contents = image_rules.contents(_manifest(repository, digest), architecture)
         if contents.config is None:
             if contents.child is None:
                 return image_rules.without_ours(contents)
@@ -171,6 +174,47 @@ def _facts(repository: Repository, digest: str) -> ImageFacts | None:
                 return image_rules.facts(answer.read(image_rules.MAX_CONFIG_BYTES), contents.config)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+_OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+_DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+
+
+def put_list(repository: Repository, tag: str, images: Mapping[str, str]) -> PushedImage:
+    """Make one image of several for other architectures, which are in the repository: a list of images.
+
+    Args:
+        repository: The repository.
+        tag: Tag of the list.
+        images: Digests of the images by architecture, ``"arm64"``.
+
+    Raises:
+        ImageError: An image does not exist.
+        AccessDenied: The user or role may not push.
+    """
+    entries: list[dict[str, Any]] = []
+    for architecture, digest in images.items():
+        manifest = _manifest(repository, digest)
+        entries.append(
+            {
+                "mediaType": str(json.loads(manifest).get("mediaType") or "application/vnd.oci.image.manifest.v1+json"),
+                "size": len(manifest.encode()),
+                "digest": digest,
+                "platform": {"architecture": architecture, "os": "linux"},
+            }
+        )
+    # Docker reads no list of its own kind with images of OCI's.
+    kind = _OCI_INDEX if any(".oci." in each["mediaType"] for each in entries) else _DOCKER_LIST
+    listed = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": entries})
+    already = contextlib.suppress(repository.client.exceptions.ImageAlreadyExistsException)
+    with _translated("PutImage", repository), already:
+        repository.client.put_image(
+            repositoryName=repository.name, imageManifest=listed, imageManifestMediaType=kind, imageTag=tag
+        )
+    found = find(repository, tag)
+    if found is None:
+        raise ImageError(f"ecr:PutImage was answered, and ECR has no image {repository.uri}:{tag}. Push again.")
+    return found
 
 
 def _manifest(repository: Repository, digest: str) -> str:

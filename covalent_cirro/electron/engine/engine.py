@@ -24,6 +24,7 @@ from covalent_cirro.aws.single_flight import SingleFlight
 from covalent_cirro.aws.store import Store
 from covalent_cirro.covalent_server import view
 from covalent_cirro.electron.engine.definitions import Definitions
+from covalent_cirro.electron.engine.fargate_queues import FargateQueues
 from covalent_cirro.electron.engine.live_curves import LiveCurves
 from covalent_cirro.electron.engine.live_logs import LiveLogs
 from covalent_cirro.electron.engine.stops import Stops
@@ -58,6 +59,7 @@ class Engine:
         images: Labels of the images of jobs.
         secrets: Looks up whether secrets of jobs are there.
         capacity: Machines that queues can start.
+        fargate_queues: Says what jobs on Fargate have to know of their queue.
         waits: Explains why jobs wait.
         live_logs: Copies the logs of running jobs.
         live_curves: Shows what running jobs report.
@@ -92,6 +94,7 @@ class Engine:
         self.watcher = Watcher(batch.describe)
         self.stops = Stops(batch.terminate, MAX_TERMINATED)
         self.capacity = capacity
+        self.fargate_queues = FargateQueues(capacity)
         self.waits = Waits(capacity.look, region=region, profile=access.profile, deadline_s=deadline_s())
         self.live_logs = LiveLogs(store, view.log_files, view.write_sizes)
         self.live_curves = LiveCurves(store, view.lattice_of)

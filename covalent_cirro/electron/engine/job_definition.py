@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from covalent_cirro.contract.protocol import RUNNER_COMMAND
-from covalent_cirro.electron.engine import job_properties, job_variables, multi_node, shared_files
+from covalent_cirro.electron.engine import fargate, job_properties, job_variables, multi_node, shared_files
 from covalent_cirro.jobs.tags import MADE_BY
 from covalent_cirro.settings import Settings
 
@@ -22,7 +22,9 @@ LOG_STREAM_PREFIX = "cirro"
 """awslogs-stream-prefix: streams are called ``cirro/default/<ECS task id>``."""
 
 
-def build_definition(settings: Settings, *, region: str, job_role_arn: str, execution_role_arn: str) -> dict[str, Any]:
+def build_definition(
+    settings: Settings, *, region: str, job_role_arn: str, execution_role_arn: str, public_ip: bool = False
+) -> dict[str, Any]:
     """The body of RegisterJobDefinition. Nothing in it depends on the dispatch.
 
     Args:
@@ -30,6 +32,7 @@ def build_definition(settings: Settings, *, region: str, job_role_arn: str, exec
         region: AWS region of the container's SDK and of its logs.
         job_role_arn: Role of the container.
         execution_role_arn: Role of the ECS agent; empty for none.
+        public_ip: On Fargate, whether the job has a public address.
 
     Raises:
         SettingsError: ``job_properties`` cannot work.
@@ -37,12 +40,14 @@ def build_definition(settings: Settings, *, region: str, job_role_arn: str, exec
     container = container_properties(
         settings, region=region, job_role_arn=job_role_arn, execution_role_arn=execution_role_arn
     )
+    if settings.on_fargate:
+        container = fargate.properties(container, settings.architecture, public_ip=public_ip)
     container = job_properties.merged(container, settings)
     body: dict[str, Any] = {"propagateTags": settings.propagate_tags, "tags": dict(MADE_BY)}
     if settings.nodes > 1:
         body |= {"type": "multinode", "nodeProperties": multi_node.node_properties(container, settings)}
     else:
-        body |= {"type": "container", "platformCapabilities": ["EC2"], "containerProperties": container}
+        body |= {"type": "container", "platformCapabilities": [settings.platform], "containerProperties": container}
         if settings.consumable_resources:
             body["consumableResourceProperties"] = multi_node.consumables(settings)
     return {"jobDefinitionName": f"{settings.batch_job_definition_name}-{digest(body)}", **body}
@@ -53,7 +58,7 @@ def container_properties(
 ) -> dict[str, Any]:
     """What each container of the job is made from; see `build_definition`."""
     resources = [
-        {"type": "VCPU", "value": str(settings.vcpu)},
+        {"type": "VCPU", "value": f"{settings.size.vcpus:g}"},
         {"type": "MEMORY", "value": str(settings.memory_mib)},
     ]
     if settings.num_gpus:

@@ -39,7 +39,7 @@ _ONLY_FARGATE = ("ephemeralStorage", "runtimePlatform", "fargatePlatformConfigur
 """API model, ContainerProperties: jobs on EC2 instances must not have them."""
 
 _NEVER_FARGATE = ("privileged", "ulimits", "instanceType")
-_NEVER_FARGATE_LINUX = ("devices", "maxSwap", "swappiness", "tmpfs")
+_NEVER_FARGATE_LINUX = ("devices", "maxSwap", "sharedMemorySize", "swappiness", "tmpfs")
 """API model, ContainerProperties and LinuxParameters: "not applicable to jobs that are running on Fargate"."""
 
 EPHEMERAL_GIB = (21, 200)

@@ -1,6 +1,7 @@
 """Costs of electrons: for each attempt its share of an instance while it ran; and estimates. Pure.
 
-Cost of an attempt = price of an hour x largest share (of vCPU, memory or GPU) of the instance x hours.
+Cost of an attempt = price of an hour x largest share (of vCPU, memory or GPU) of the instance x hours. On Fargate it
+has the whole machine, for a minute at least.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import NamedTuple
 
 from covalent_cirro.aws.prices import Price
 from covalent_cirro.history.report.runs import BilledAttempt, Machine, Run
+from covalent_cirro.jobs import fargate_machines
+from covalent_cirro.jobs.fargate_machines import LEAST_BILLED_S, FargateMachine
 from covalent_cirro.jobs.machines import InstanceType, Need
 from covalent_cirro.settings import Settings
 
@@ -30,7 +33,7 @@ PriceOf = Callable[[Machine, float, float], "Price | None"]
 
 def need_of(settings: Settings) -> Need:
     """What an electron with these settings asks for."""
-    return Need(settings.vcpu, settings.memory_mib, settings.num_gpus)
+    return Need(settings.size.vcpus, settings.memory_mib, settings.num_gpus)
 
 
 def share(need: Need, kind: InstanceType) -> float:
@@ -81,10 +84,13 @@ def lines(runs: Iterable[Run], kinds: Mapping[str, InstanceType], price_of: Pric
             seconds = max(0.0, ended_at - attempt.began_at)
             kind = kinds.get(attempt.machine.instance_type)
             part = None if kind is None or run.need is None else share(run.need, kind)
-            price = (
-                None if kind is None else price_of(attempt.machine, attempt.began_at, max(ended_at, attempt.began_at))
-            )
-            usd = None if part is None or price is None else price.usd_per_hour * part * seconds / HOUR_S
+            billed_s = seconds
+            if (fargate := fargate_machines.parse(attempt.machine.instance_type)) is not None:
+                part, billed_s = 1.0, max(seconds, LEAST_BILLED_S)
+            price = None
+            if kind is not None or fargate is not None:
+                price = price_of(attempt.machine, attempt.began_at, max(ended_at, attempt.began_at))
+            usd = None if part is None or price is None else price.usd_per_hour * part * billed_s / HOUR_S
             exact = usd is not None and price is not None and price.exact and not attempt.machine.assumed
             found.append(CostLine(run.node_id, run.name, run.job_id, attempt, part, seconds, price, usd, exact))
     return found
@@ -186,3 +192,24 @@ def estimate(
         return None
     least, most = min(fitting, key=lambda pair: pair[0]), max(fitting, key=lambda pair: pair[0])
     return Estimate(least[0], most[0], least[1], most[1], electrons, run_s, nodes)
+
+
+def estimate_on_fargate(
+    machine: FargateMachine, run_s: float, prices: Iterable[Price], *, electrons: int = 1
+) -> Estimate | None:
+    """Estimate what electrons on Fargate will cost; `None` without a price.
+
+    Args:
+        machine: The machine that each electron has.
+        run_s: Seconds that each electron runs.
+        prices: Price of an hour of it for each compute environment of the queue.
+        electrons: Number of electrons.
+    """
+    hours = electrons * max(run_s, LEAST_BILLED_S) / HOUR_S
+    size = machine.size
+    kind = InstanceType(machine.name, math.ceil(size.vcpus), size.memory_mib, 0, machine.architecture)
+    offers = sorted((Offer(kind, price) for price in prices), key=lambda offer: offer.price.usd_per_hour)
+    if not offers:
+        return None
+    least, most = offers[0], offers[-1]
+    return Estimate(least.price.usd_per_hour * hours, most.price.usd_per_hour * hours, least, most, electrons, run_s)

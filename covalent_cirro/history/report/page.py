@@ -235,7 +235,7 @@ def _size(size: SizeProposal) -> dict[str, Any]:
         "name": size.name,
         "runs": size.runs,
         "bars": [
-            _bar("vCPU", size.used_vcpus, asked.vcpus, _figure(size.used_vcpus), str(asked.vcpus)),
+            _bar("vCPU", size.used_vcpus, asked.vcpus, _figure(size.used_vcpus), f"{asked.vcpus:g}"),
             _bar(
                 "memory",
                 size.used_memory_mib,

@@ -13,10 +13,13 @@ from covalent_cirro.contract.failure_kinds import Kind
 from covalent_cirro.contract.protocol import Arguments, Outcome, Reused, Usage
 from covalent_cirro.contract.references import Inline
 from covalent_cirro.history.records import Record
-from covalent_cirro.jobs.ends import HOST_LOST, OUT_OF_MEMORY
+from covalent_cirro.jobs.ends import OUT_OF_MEMORY, is_host_lost
+from covalent_cirro.jobs.fargate_machines import FargateMachine
 from covalent_cirro.jobs.machines import InstanceType, Need
+from covalent_cirro.jobs.panel import ON_FARGATE
 from covalent_cirro.jobs.reuse_texts import REUSED
-from covalent_cirro.jobs.states import CANCELLED, JobState, shown_state
+from covalent_cirro.jobs.states import CANCELLED, JobDetail, JobState, shown_state
+from covalent_cirro.settings.fargate_sizes import Size
 
 RESULT_CHARS = 200
 """Characters of a result that are shown, at most."""
@@ -156,7 +159,7 @@ def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None,
     need = None
     detail = record.detail
     if detail.vcpus and detail.memory_mib:
-        need = Need(max(1, round(detail.vcpus)), detail.memory_mib, detail.gpus)
+        need = Need(detail.vcpus, detail.memory_mib, detail.gpus)
     told = Machine() if outcome is None else _machine_of(outcome)
     spans = [(each.began_at, each.ended_at, each) for each in record.attempts]
     attempts = []
@@ -164,12 +167,12 @@ def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None,
         if began_at is None:  # it had no container
             continue
         its_own = told if outcome is not None and outcome.attempt == number else Machine()
-        machine = _machine(its_own, told, each.cluster, need, capacity)
-        lost = each.status_reason.startswith(HOST_LOST)
+        machine = _on_fargate(detail, _machine(its_own, told, each.cluster, need, capacity))
+        lost = is_host_lost(each.status_reason)
         reason = each.reason or each.status_reason
         attempts.append(BilledAttempt(number, began_at, ended_at, lost, reason, machine, each.host))
     if record.state == JobState.RUNNING.value and detail.started_at is not None:
-        machine = _machine(Machine(), told, record.cluster, need, capacity)
+        machine = _on_fargate(detail, _machine(Machine(), told, record.cluster, need, capacity))
         attempts.append(BilledAttempt(len(spans) + 1, detail.started_at, None, False, "", machine, record.host))
     return Run(
         node_id=record.node_id,
@@ -255,6 +258,14 @@ def _machine_of(outcome: Outcome) -> Machine:
     host = outcome.host
     market = {"spot": SPOT, "on-demand": ON_DEMAND}.get(host.get("life_cycle", ""), "")
     return Machine(host.get("instance_type", ""), host.get("zone", ""), market)
+
+
+def _on_fargate(detail: JobDetail, machine: Machine) -> Machine:
+    """The machine; of a job on Fargate, which has exactly what the job asked for."""
+    if detail.platform != ON_FARGATE:
+        return machine
+    size = Size(detail.vcpus, detail.memory_mib)
+    return machine._replace(instance_type=FargateMachine(size, detail.architecture).name, assumed=False)
 
 
 def _machine(told: Machine, of_the_last: Machine, cluster: str, need: Need | None, capacity: QueueMachines) -> Machine:

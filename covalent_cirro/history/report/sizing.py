@@ -86,7 +86,7 @@ class SizeProposal(NamedTuple):
     def options(self) -> str:
         """``next`` as options of the executor: ``"vcpu=2, memory=1.5, num_gpus=1"``."""
         gpus = f", num_gpus={self.next.gpus}" if self.next.gpus or self.asked.gpus else ""
-        return f"vcpu={self.next.vcpus}, memory={self.next.memory_mib / MIB_PER_GB:g}{gpus}"
+        return f"vcpu={self.next.vcpus:g}, memory={self.next.memory_mib / MIB_PER_GB:g}{gpus}"
 
 
 def sizes(runs: Iterable[Run]) -> list[SizeProposal]:
@@ -137,7 +137,7 @@ def _size(name: str, asked: Need, runs: Sequence[Run]) -> SizeProposal:
     )
 
 
-def _next_vcpus(asked: Need, used: float | None, why: list[str]) -> int:
+def _next_vcpus(asked: Need, used: float | None, why: list[str]) -> float:
     if used is None:
         why.append(f"vCPU: no run of {MEASURED_S:g} s to tell by")
         return asked.vcpus

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from covalent_cirro.aws import fargate_prices
 from covalent_cirro.aws.clients import run_blocking
 from covalent_cirro.aws.prices import ON_DEMAND, SPOT, Price, Prices, SpotHistory, shipped, shipped_price
 from covalent_cirro.contract.places import call_made_at
@@ -36,7 +37,8 @@ from covalent_cirro.history.report.runs import (
     run_of_job,
     run_of_reused,
 )
-from covalent_cirro.jobs import further_tries
+from covalent_cirro.jobs import fargate_machines, further_tries
+from covalent_cirro.jobs.fargate_machines import FargateMachine
 from covalent_cirro.jobs.machines import InstanceType, Need, of_environment
 from covalent_cirro.jobs.queues import Environment
 
@@ -46,7 +48,7 @@ SPOT_BEFORE_S = 24 * 3600.0
 PRICED_TYPES = 8
 """Instance types of a compute environment in an estimate: the smallest that fit, which AWS Batch prefers."""
 
-MARKETS = {"SPOT": SPOT, "EC2": ON_DEMAND}
+MARKETS = {"SPOT": SPOT, "EC2": ON_DEMAND, "FARGATE_SPOT": SPOT, "FARGATE": ON_DEMAND}
 """Markets by the type of a compute environment (Batch API Reference, ComputeResource)."""
 
 
@@ -369,7 +371,8 @@ class _Tariff:
 
 def pricing(prices: Prices, runs: Iterable[Run], now: float) -> Callable[[Machine, float, float], Price | None]:
     """A function for the price of an hour of the runs' machines. All prices are read here, once."""
-    attempts = [each for run in runs for each in run.billed if each.machine.instance_type]
+    billed = [each for run in runs for each in run.billed if each.machine.instance_type]
+    attempts = [each for each in billed if fargate_machines.parse(each.machine.instance_type) is None]
     on_demand = prices.on_demand(each.machine.instance_type for each in attempts if each.machine.market != SPOT)
     on_spot = [each for each in attempts if each.machine.market == SPOT]
     history = SpotHistory(())
@@ -380,6 +383,8 @@ def pricing(prices: Prices, runs: Iterable[Run], now: float) -> Callable[[Machin
 
     def price_of(machine: Machine, began_at: float, ended_at: float) -> Price | None:
         name = machine.instance_type
+        if (fargate := fargate_machines.parse(name)) is not None:
+            return fargate_prices.price(fargate, prices.region, machine.market)
         if machine.market == SPOT:
             found = history.price(name, machine.zone, began_at, ended_at)
             return found or shipped_price(name, prices.region, SPOT)
@@ -421,6 +426,24 @@ def offers(account: Account, need: Need | None = None) -> tuple[list[Offer], lis
         if kinds:
             return _priced(prices, MARKETS.get(each.kind, ON_DEMAND), kinds), prices.notes
     return [], prices.notes
+
+
+def fargate_offers(account: Account, machine: FargateMachine) -> list[Price]:
+    """Prices now of a machine on Fargate, for each compute environment of the queue for Fargate.
+
+    Raises:
+        StackError: The queue does not exist, or is none for Fargate.
+        AccessDenied, AwsError: AWS did not describe the queue.
+    """
+    settings = account.settings
+    name = (settings.batch_fargate_queue or settings.batch_queue).rpartition("/")[2]
+    kinds = [each.kind for each in _environments(account, [name]).get(name, ()) if each.on_fargate]
+    if not kinds:
+        raise StackError(
+            f"with {account.access.named()}, region {account.region} has no queue for Fargate that is called {name!r}. "
+            "`cirro deploy --parameter FargateMaxVcpus=64` makes one and sets batch_fargate_queue."
+        )
+    return [fargate_prices.price(machine, account.region, MARKETS[kind]) for kind in kinds]
 
 
 def _priced(prices: Prices, market: str, kinds: list[InstanceType]) -> list[Offer]:

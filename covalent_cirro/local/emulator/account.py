@@ -35,14 +35,18 @@ QUOTA_NAMES = {
     "L-C4BD4855": SPOT.format("P5"),
     "L-7295265B": ON_DEMAND.format("X"),
     "L-E3A00192": SPOT.format("X"),
+    "L-3032A538": "Fargate On-Demand vCPU resource count",
+    "L-36FBB829": "Fargate Spot vCPU resource count",
 }
-"""EC2's quotas of vCPUs (AWS General Reference, Amazon EC2 instance type quotas)."""
+"""Quotas of vCPUs of EC2 and Fargate (AWS General Reference, Amazon EC2 instance type quotas, AWS Fargate quotas)."""
+
+OF_FARGATE = ("L-3032A538", "L-36FBB829")
 
 ENOUGH_VCPUS = 1000.0
 """Value of each quota until another one is set: that of an account whose quotas were raised."""
 
-NEW_ACCOUNT_VCPUS = {"L-1216C47A": 5.0, "L-34B43A08": 5.0}
-"""AWS's defaults; all others are 0 (AWS General Reference, Amazon EC2 instance type quotas)."""
+NEW_ACCOUNT_VCPUS = {"L-1216C47A": 5.0, "L-34B43A08": 5.0, **dict.fromkeys(OF_FARGATE, 6.0)}
+"""AWS's defaults; all others are 0 (AWS General Reference, the same pages)."""
 
 IAM_XMLNS = "https://iam.amazonaws.com/doc/2010-05-08/"
 
@@ -98,10 +102,11 @@ class Account:
     # --- Service Quotas ---------------------------------------------------------------------------------------------
 
     def _quota(self, region: str, code: str, value: float) -> Json:
+        service = _service_of(code)
         return {
-            "ServiceCode": "ec2",
-            "ServiceName": "Amazon Elastic Compute Cloud (Amazon EC2)",
-            "QuotaArn": f"arn:aws:servicequotas:{region}:{self._account()}:ec2/{code}",
+            "ServiceCode": service,
+            "ServiceName": "AWS Fargate" if service == "fargate" else "Amazon Elastic Compute Cloud (Amazon EC2)",
+            "QuotaArn": f"arn:aws:servicequotas:{region}:{self._account()}:{service}/{code}",
             "QuotaCode": code,
             "QuotaName": QUOTA_NAMES[code],
             "Value": value,
@@ -111,23 +116,27 @@ class Account:
         }
 
     def get_service_quota(self, region: str, body: Callable[[], bytes]) -> Answer:
-        """GetServiceQuota, of EC2's vCPUs."""
-        code = json.loads(body())["QuotaCode"]
-        value = self.quotas.get(code)
+        """GetServiceQuota, of vCPUs."""
+        asked = json.loads(body())
+        code = asked["QuotaCode"]
+        value = self.quotas.get(code) if asked["ServiceCode"] == _service_of(code) else None
         return _no_such_quota() if value is None else aws_json_answer({"Quota": self._quota(region, code, value)})
 
     def get_default_quota(self, region: str, body: Callable[[], bytes]) -> Answer:
-        """GetAWSDefaultServiceQuota, of EC2's vCPUs."""
-        code = json.loads(body())["QuotaCode"]
-        if code not in QUOTA_NAMES:
+        """GetAWSDefaultServiceQuota, of vCPUs."""
+        asked = json.loads(body())
+        code = asked["QuotaCode"]
+        if code not in QUOTA_NAMES or asked["ServiceCode"] != _service_of(code):
             return _no_such_quota()
         return aws_json_answer({"Quota": self._quota(region, code, NEW_ACCOUNT_VCPUS.get(code, 0.0))})
 
     def list_service_quotas(self, region: str, body: Callable[[], bytes]) -> Answer:
-        """ListServiceQuotas: those of EC2's vCPUs, on one page."""
-        if json.loads(body())["ServiceCode"] != "ec2":
+        """ListServiceQuotas: those of vCPUs, on one page."""
+        service = json.loads(body())["ServiceCode"]
+        if service not in ("ec2", "fargate"):
             return _no_such_quota()
-        quotas = [self._quota(region, code, value) for code, value in self.quotas.items() if value is not None]
+        there = {code: value for code, value in self.quotas.items() if _service_of(code) == service}
+        quotas = [self._quota(region, code, value) for code, value in there.items() if value is not None]
         return aws_json_answer({"Quotas": quotas})
 
     # --- Cost Explorer ----------------------------------------------------------------------------------------------
@@ -292,6 +301,11 @@ def _context(given: dict[str, str]) -> dict[str, list[str]]:
         if key.startswith(prefix) and key.endswith(suffix):
             found[name] = _members(given, f"{key.removesuffix(suffix)}.ContextKeyValues")
     return found
+
+
+def _service_of(code: str) -> str:
+    """The service that has a quota."""
+    return "fargate" if code in OF_FARGATE else "ec2"
 
 
 def _no_such_quota() -> Answer:

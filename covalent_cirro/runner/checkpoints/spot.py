@@ -41,6 +41,8 @@ class SpotWatch:
         self._token = ""
         self._stopped = False
         disabled = environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true"
+        # Fargate has no such service: the SIGTERM of Fargate Spot, which comes before the SIGKILL, is the notice.
+        disabled = disabled or environ.get("AWS_EXECUTION_ENV") == "AWS_ECS_FARGATE"
         if not disabled and endpoint.scheme == "http":
             import threading
 

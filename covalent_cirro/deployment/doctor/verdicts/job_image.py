@@ -8,9 +8,6 @@ from covalent_cirro.jobs.image_rules import ImageFacts, MissingImage, Pickled
 
 MAKE = "`cirro image push` builds an image that is right, pushes it and sets container_image_uri."
 
-MACHINES = {"amd64": "x86_64"}
-"""EC2's names of architectures, where they differ from those of images."""
-
 
 def unknown(uri: str, *, emulated: bool) -> Finding:
     """An image that ECR does not know: the stock plugin's default, or an image in another registry.
@@ -36,7 +33,13 @@ def unknown(uri: str, *, emulated: bool) -> Finding:
     )
 
 
-def image(uri: str, found: ImageFacts | MissingImage | None, pickled: Pickled, runner: str | None) -> Finding:
+def image(
+    uri: str,
+    found: ImageFacts | MissingImage | None,
+    pickled: Pickled,
+    runner: str | None,
+    architecture: str = image_rules.ARCHITECTURE,
+) -> Finding:
     """Whether an image can run electrons that are dispatched from this Python.
 
     Args:
@@ -44,10 +47,11 @@ def image(uri: str, found: ImageFacts | MissingImage | None, pickled: Pickled, r
         found: Facts of the image; `None` where its configuration cannot be parsed.
         pickled: Versions of Python and cloudpickle here.
         runner: Version of covalent-cirro here.
+        architecture: Architecture of the machines, one of `image_rules.ARCHITECTURES`.
     """
     if found is None:
         return Finding("image", uri, FAILURE, "what ECR has there is no image of programs", MAKE)
-    reason = image_rules.why_not(uri, found, pickled)
+    reason = image_rules.why_not(uri, found, pickled, architecture)
     if reason is not None or isinstance(found, MissingImage):
         return Finding("image", uri, FAILURE, reason or "it does not exist", MAKE)
     if not found.python:

@@ -10,6 +10,9 @@ from covalent_cirro.jobs.findings import FAILURE, OK, Finding
 ENDPOINTS = ("ecs", "ecs-agent", "ecs-telemetry", "ecr.api", "ecr.dkr", "logs", "s3")
 """VPC endpoints that instances without a route to the internet need (ECS and ECR guides, VPC endpoints)."""
 
+FARGATE_ENDPOINTS = ("ecr.api", "ecr.dkr", "logs", "s3")
+"""The same for jobs on Fargate, which need none of ECS (AWS Batch User Guide, Interface VPC endpoints)."""
+
 
 class Subnet(NamedTuple):
     """A subnet of a compute environment.
@@ -30,9 +33,17 @@ class Subnet(NamedTuple):
     endpoints: frozenset[str]
 
 
-def why_cut_off(subnet: Subnet, also: Collection[str] = ()) -> str | None:
-    """Why instances in a subnet cannot reach ECS, ECR, S3, CloudWatch Logs and other services; `None` if they can."""
-    absent = [name for name in (*ENDPOINTS, *sorted(also)) if name not in subnet.endpoints]
+def why_cut_off(subnet: Subnet, also: Collection[str] = (), needed: Sequence[str] = ENDPOINTS) -> str | None:
+    """Why machines in a subnet cannot reach ECS, ECR, S3, CloudWatch Logs and other services; `None` if they can.
+
+    A job on Fargate gets a public address where an instance in its subnets would (`electron.engine.fargate_queues`).
+
+    Args:
+        subnet: The subnet.
+        also: Services with secrets of electrons, named as in `ENDPOINTS`.
+        needed: VPC endpoints that are enough without a route out.
+    """
+    absent = [name for name in (*needed, *sorted(also)) if name not in subnet.endpoints]
     if not absent:
         return None
     if subnet.way_out is None:
@@ -44,14 +55,21 @@ def why_cut_off(subnet: Subnet, also: Collection[str] = ()) -> str | None:
     return None
 
 
-def network(environment: str, subnets: Sequence[Subnet], absent: Sequence[str], also: Collection[str] = ()) -> Finding:
-    """Whether instances of a compute environment can join its cluster, pull images, read secrets and write logs.
+def network(
+    environment: str,
+    subnets: Sequence[Subnet],
+    absent: Sequence[str],
+    also: Collection[str] = (),
+    needed: Sequence[str] = ENDPOINTS,
+) -> Finding:
+    """Whether machines of a compute environment can join its cluster, pull images, read secrets and write logs.
 
     Args:
         environment: Name of the compute environment.
         subnets: Its subnets that exist.
         absent: Ids of its subnets that do not exist.
         also: Services with secrets of electrons, named as in `ENDPOINTS`.
+        needed: VPC endpoints that are enough without a route out.
     """
     if absent:
         return Finding(
@@ -61,13 +79,13 @@ def network(environment: str, subnets: Sequence[Subnet], absent: Sequence[str], 
             f"subnet {', '.join(absent)} does not exist any more",
             "`cirro deploy` repairs the network; a compute environment of your own needs other subnets.",
         )
-    cut_off = [(subnet.id, why) for subnet in subnets if (why := why_cut_off(subnet, also)) is not None]
+    cut_off = [(subnet.id, why) for subnet in subnets if (why := why_cut_off(subnet, also, needed)) is not None]
     if cut_off:
         return Finding(
             "network",
             environment,
             FAILURE,
-            "instances cannot reach AWS: " + "; ".join(f"{id}: {why}" for id, why in cut_off),
+            "machines cannot reach AWS: " + "; ".join(f"{id}: {why}" for id, why in cut_off),
             "Give the subnet a route to a NAT or internet gateway (with public addresses), or these VPC endpoints.",
         )
     outs = sorted({subnet.way_out.split("-")[0] if subnet.way_out else "VPC endpoints" for subnet in subnets})

@@ -32,6 +32,11 @@ QUOTAS: dict[tuple[str, bool], str] = {
 }
 """Codes of vCPU quotas, by group of families and Spot (AWS General Reference, EC2 instance type quotas)."""
 
+FARGATE = {False: "L-3032A538", True: "L-36FBB829"}
+"""Codes of the quotas of vCPUs on Fargate, on demand and on Spot (AWS General Reference, AWS Fargate quotas)."""
+
+FARGATE_GROUP = "Fargate"
+
 _GROUPS = {
     "g": "G and VT",
     "gr": "G and VT",
@@ -63,7 +68,14 @@ class Quota(NamedTuple):
     @property
     def name(self) -> str:
         """Name of the quota in the Service Quotas console."""
+        if self.group == FARGATE_GROUP:
+            return f"Fargate {'Spot' if self.spot else 'On-Demand'} vCPU resource count"
         return f"All {self.group} Spot Instance Requests" if self.spot else f"Running On-Demand {self.group} instances"
+
+    @property
+    def service(self) -> str:
+        """The service that has the quota, in the words of Service Quotas."""
+        return "fargate" if self.group == FARGATE_GROUP else "ec2"
 
 
 def quota_of(instance_type: str, *, spot: bool) -> Quota | None:
@@ -125,6 +137,20 @@ def demands(environments: Iterable[tuple[str, bool, int, Sequence[InstanceType]]
     return list(found.values())
 
 
+def fargate_demands(environments: Iterable[tuple[str, bool, int]]) -> list[Demand]:
+    """What compute environments of Fargate may need of the account's quotas.
+
+    Args:
+        environments: For each one: name, whether it is Spot, and ``maxvCpus``.
+    """
+    found: dict[bool, Demand] = {}
+    for name, spot, max_vcpus in environments:
+        before = found.get(spot, Demand(Quota(FARGATE[spot], FARGATE_GROUP, spot), 0, 1, (), ()))
+        names = (*before.environments, name)
+        found[spot] = before._replace(max_vcpus=before.max_vcpus + max_vcpus, environments=names, alone=names)
+    return list(found.values())
+
+
 def quota(demand: Demand, allowed: float, where: Where) -> Finding:
     """Whether a quota is large enough for the compute environments.
 
@@ -133,19 +159,19 @@ def quota(demand: Demand, allowed: float, where: Where) -> Finding:
         allowed: The quota's value: vCPUs that may run at the same time.
         where: The deployment.
     """
-    code = demand.quota.code
-    link = f"https://{where.region}.console.aws.amazon.com/servicequotas/home/services/ec2/quotas/{code}"
+    code, service = demand.quota.code, demand.quota.service
+    link = f"https://{where.region}.console.aws.amazon.com/servicequotas/home/services/{service}/quotas/{code}"
     seen = f"{demand.quota.name}: {allowed:g} vCPUs"
     if allowed < demand.least_vcpus:
         # A compute environment with families of another quota can still start those.
         level = FAILURE if demand.alone else WARNING
-        gpu = demand.quota.group.startswith(("G", "P"))
+        gpu = demand.quota.group.startswith(("G and", "P"))
         without = " Or deploy without: --parameter Gpu{Spot,OnDemand}MaxVcpus=0." if gpu else ""
         return Finding(
             "quota",
             code,
             level,
-            f"{seen}, and the smallest instance of {', '.join(demand.environments)} has {demand.least_vcpus}: "
+            f"{seen}, and the smallest machine of {', '.join(demand.environments)} has {demand.least_vcpus}: "
             "nothing of it can start",
             f"Ask AWS for {demand.max_vcpus} (hours to days): {link}.{without}",
         )

@@ -24,7 +24,7 @@ from covalent_cirro.local.emulator.attempts.runtime import (
     Runtime,
     StartFailed,
 )
-from covalent_cirro.local.emulator.batch.model import Attempt, Job
+from covalent_cirro.local.emulator.batch.model import SPOT_STOP, Attempt, Job
 from covalent_cirro.local.emulator.batch.retries import TIMED_OUT
 from covalent_cirro.local.emulator.batch.scheduler import ESSENTIAL_EXITED, Scheduler
 from covalent_cirro.local.emulator.context import EmulatorContext
@@ -119,6 +119,8 @@ class AttemptThreads:
                     attempt.status_reason = job.stop_reason
                 elif attempt.stopping == "timeout":
                     attempt.status_reason = TIMED_OUT
+                elif attempt.stopping == SPOT_STOP:
+                    attempt.status_reason = attempt.host.loss_reason
                 self._scheduler.stopped(job, attempt, self._context.clock())
             self._advance()
 

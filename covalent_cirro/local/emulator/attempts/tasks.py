@@ -95,6 +95,18 @@ class Tasks:
             "Labels": {"com.amazonaws.ecs.task-arn": attempt.task_arn},
         }
 
+    def task_metadata(self, endpoint_id: str, region: str) -> Json | None:
+        """The task's part of it, as far as it is read: where it runs; `None` for an unknown task."""
+        with self._lock:
+            task = self._tasks.get(endpoint_id)
+        if task is None:
+            return None
+        return {
+            "TaskARN": task.attempt.task_arn,
+            "LaunchType": "FARGATE" if task.attempt.host.single_use else "EC2",
+            "AvailabilityZone": f"{region}a",
+        }
+
     def instance(self, endpoint_id: str, path: str, region: str) -> str | None:
         """An entry of the instance metadata service of the task's host, or `None`."""
         with self._lock:
@@ -102,6 +114,8 @@ class Tasks:
         if task is None:
             return None
         host = task.attempt.host
+        if host.single_use:
+            return None
         if path.rstrip("/").startswith(_ROLES):
             return self._of_instance_role(endpoint_id, task, path.rstrip("/").removeprefix(_ROLES).lstrip("/"))
         if path == "spot/instance-action" and host.interrupted_at is not None:
@@ -171,8 +185,9 @@ def environment(job: Job, attempt: Attempt, endpoint_url: str, region: str) -> d
         AWS_ENDPOINT_URL=endpoint_url,
         AWS_EXECUTION_ENV="AWS_ECS_FARGATE" if attempt.host.single_use else "AWS_ECS_EC2",
         ECS_CONTAINER_METADATA_URI_V4=f"{endpoint_url}/_cirro/metadata/{attempt.endpoint_id}",
-        AWS_EC2_METADATA_SERVICE_ENDPOINT=f"{endpoint_url}/_cirro/instance/{attempt.endpoint_id}",
     )
+    if not attempt.host.single_use:  # Fargate has no instance metadata service
+        variables["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = f"{endpoint_url}/_cirro/instance/{attempt.endpoint_id}"
     if job.array_index is not None:
         variables["AWS_BATCH_JOB_ARRAY_INDEX"] = str(job.array_index)
     if job.node_index is not None and job.parent is not None:

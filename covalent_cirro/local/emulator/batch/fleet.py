@@ -38,6 +38,11 @@ NO_CAPACITY = (
 )
 
 
+FARGATE_START = 0.25
+"""Time until a task on Fargate starts, as a part of the time until a new instance takes jobs: "Fargate ... typically
+takes 30 seconds", an instance minutes (User Guide, Best practices)."""
+
+
 class InstanceType(NamedTuple):
     """An EC2 instance type. ``memory_mib`` is what jobs can have of it."""
 
@@ -281,7 +286,7 @@ class Fleet:
             vcpus=kind.vcpus if exactly is None else exactly.vcpus,
             memory_mib=kind.memory_mib,
             gpu_ids=sorted(f"GPU-{uuid.uuid4()}" for _ in range(kind.gpus)),
-            ready_at=now + self.boot_s(),
+            ready_at=now + self.boot_s() * (1.0 if exactly is None else FARGATE_START),
             single_use=exactly is not None,
             drains=exactly is None and self.drains(environment),
         )

@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from covalent_cirro.local.emulator.batch import consumable_operations, describe, lookup, node_properties, validation
+from covalent_cirro.local.emulator.batch import (
+    consumable_operations,
+    describe,
+    fargate_rules,
+    lookup,
+    node_properties,
+    validation,
+)
 from covalent_cirro.local.emulator.batch.describe import present
 from covalent_cirro.local.emulator.batch.model import STATES, Job, JobDefinition, JobQueue, Json, needs_of
 from covalent_cirro.local.emulator.batch.service import Batch, new_id
@@ -28,6 +35,7 @@ def submit_job(batch: Batch, request: Json, size: int) -> Json:
             raise ServiceError(f"JobQueue {queue.name} is {queue.state} and {queue.status}: it does not accept jobs")
         definition = lookup.definition(batch, request["jobDefinition"])
         _check_share(queue, request)
+        _check_platform(batch, queue, definition)
         nodes, overrides = _node_properties(definition, request), request.get("containerOverrides") or {}
         container: Json = {}
         if nodes is None:
@@ -110,6 +118,14 @@ def overridden(container: Json, overrides: Json) -> Json:
         elif overrides.get(deprecated):
             result[deprecated] = overrides[deprecated]
     return result
+
+
+def _check_platform(batch: Batch, queue: JobQueue, definition: JobDefinition) -> None:
+    platform = (definition.body.get("platformCapabilities") or ["EC2"])[0]
+    behind = [batch.fleet.environments[arn] for arn in queue.order if arn in batch.fleet.environments]
+    mistake = fargate_rules.queue_mistake(platform, on_fargate=any(each.fargate for each in behind))
+    if behind and mistake:
+        raise ServiceError(mistake)
 
 
 def _check_share(queue: JobQueue, request: Json) -> None:

@@ -23,6 +23,15 @@ STATES = (SUBMITTED, PENDING, RUNNABLE, STARTING, RUNNING, SUCCEEDED, FAILED)
 """The seven states of a job (API model, JobStatus)."""
 
 TERMINAL = frozenset((SUCCEEDED, FAILED))
+SPOT_TASK_INTERRUPTED = "Your Spot Task was interrupted."
+"""ECS Developer Guide, Fargate capacity providers, Fargate Spot termination notices."""
+
+FARGATE_MAINTENANCE = "ECS is performing maintenance on the underlying infrastructure hosting the task."
+"""ECS Developer Guide, Task retirement and maintenance for Fargate."""
+
+SPOT_STOP = "spot"
+"""Why an attempt on Fargate Spot is being stopped (`Attempt.stopping`)."""
+
 ACTIVE = frozenset((STARTING, RUNNING))
 
 NODE_ADDRESS = "127.0.0.1"
@@ -215,6 +224,15 @@ class Host:
     def __post_init__(self) -> None:
         self.free_gpus = list(self.gpu_ids)
         self.idle_since = self.ready_at
+
+    @property
+    def loss_reason(self) -> str:
+        """``statusReason`` of an attempt on it, when it is taken away."""
+        if not self.single_use:
+            return f"Host EC2 (instance {self.instance_id}) terminated."
+        if self.environment.resources["type"] == "FARGATE_SPOT":
+            return SPOT_TASK_INTERRUPTED
+        return FARGATE_MAINTENANCE
 
     @property
     def takes_jobs(self) -> bool:

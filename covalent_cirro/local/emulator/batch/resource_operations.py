@@ -279,6 +279,9 @@ def _order(batch: Batch, entries: list[Json]) -> list[str]:
     ]
     if len({environment.fargate for environment in environments}) > 1:
         raise ServiceError("A job queue cannot mix EC2 and Fargate compute environments")
+    kinds = set().union(*(validation.architectures(environment.resources) for environment in environments))
+    if len(kinds) > 1:
+        raise ServiceError("A job queue cannot mix compute environments of several architectures")
     return [environment.arn for environment in environments]
 
 

@@ -18,6 +18,7 @@ from covalent_cirro.local.emulator.batch.model import (
     PENDING,
     RUNNABLE,
     RUNNING,
+    SPOT_STOP,
     STARTING,
     SUBMITTED,
     SUCCEEDED,
@@ -130,7 +131,7 @@ class Scheduler:
         for job in list(host.jobs.values()):
             attempt = job.attempt
             booked = job if job.node_index is None else job.parent
-            reason = f"Host EC2 (instance {host.instance_id}) terminated."
+            reason = host.loss_reason
             if booked is not None and booked.id in self._booked:
                 self._unbook(booked, now)
                 if not booked.attempts:
@@ -145,6 +146,14 @@ class Scheduler:
                 self.actions.append(Kill(job, attempt))
                 self.stopped(job, attempt, now)
         self.fleet.release(host)
+
+    def interrupt(self, host: Host) -> None:
+        """Stop the task on a host of Fargate Spot: SIGTERM is the notice, SIGKILL follows after the grace period."""
+        for job in host.jobs.values():
+            attempt = job.attempt
+            if attempt is not None and attempt.host is host and attempt.stopping is None:
+                attempt.stopping = SPOT_STOP
+                self.actions.append(Stop(job, attempt))
 
     # --- time -------------------------------------------------------------------------------------------------------
 

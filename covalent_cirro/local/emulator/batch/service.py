@@ -290,7 +290,11 @@ class Batch:
         return None if place is None else place[0]
 
     def _give_notice(self, host: Host, notice_s: float) -> None:
-        host.interrupted_at = self.now() + notice_s
+        with self.lock:
+            host.interrupted_at = self.now() + notice_s
+            if host.single_use and host.instance_id in self.fleet.hosts:
+                self.scheduler.interrupt(host)
+                self.advance()
 
     @staticmethod
     def _later(seconds: float, what: Callable[..., None], *args: object) -> None:

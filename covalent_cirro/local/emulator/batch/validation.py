@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from typing import Any
 
+from covalent_cirro.local.emulator.batch import fargate_rules
 from covalent_cirro.local.emulator.batch.fleet import expand
 from covalent_cirro.local.emulator.batch.model import Json
 
@@ -47,17 +46,6 @@ MIN_MEMORY_MIB = 4
 _TAG = re.compile(r"[\w\s+\-=.:/@]*")
 _REASON_PATTERN = re.compile(r"[A-Za-z0-9.:\s]*\*?")
 _EXIT_PATTERN = re.compile(r"[0-9]*\*?")
-FARGATE_MIB: dict[str, Iterable[int]] = {
-    "0.25": (512, 1024, 2048),
-    "0.5": range(1024, 4097, 1024),
-    "1": range(2048, 8193, 1024),
-    "2": range(4096, 16385, 1024),
-    "4": range(8192, 30721, 1024),
-    "8": range(16384, 61441, 4096),
-    "16": range(32768, 122881, 8192),
-    "32": (61440, 122880, 249856),
-}
-"""API model, ResourceRequirement: the pairs that Fargate knows."""
 
 
 class ServiceError(Exception):
@@ -164,9 +152,9 @@ def container(container: Json, *, fargate: bool = False) -> None:
     if not container.get("image"):
         raise ServiceError("Container image must not be null or empty")
     environment(container.get("environment"))
+    if mistake := fargate_rules.mistake(container, fargate=fargate):
+        raise ServiceError(mistake)
     resources(container, fargate=fargate)
-    if fargate and not container.get("executionRoleArn"):
-        raise ServiceError("Container executionRoleArn is required for Fargate jobs")
     if container.get("secrets") and not container.get("executionRoleArn"):  # the words are ECS's
         raise ServiceError(
             "When you are specifying container secrets, you must also specify a value for 'executionRoleArn'."
@@ -197,11 +185,8 @@ def resources(container: Json, *, fargate: bool = False) -> None:
     if unknown:
         raise ServiceError(f"Resource type {unknown[0]} is not valid: use VCPU, MEMORY or GPU")
     if fargate:
-        allowed = FARGATE_MIB.get(f"{float(values['VCPU']):g}" if _decimal(values["VCPU"]) else "")
-        if "GPU" in values:
-            raise ServiceError("GPU is not supported for Fargate jobs")
-        if allowed is None or not values["MEMORY"].isdigit() or int(values["MEMORY"]) not in allowed:
-            raise ServiceError(f"Fargate has no size of {values['VCPU']} vCPU with {values['MEMORY']} MiB")
+        if mistake := fargate_rules.size_mistake(values):
+            raise ServiceError(mistake)
         return
     for kind, least in (("VCPU", 1), ("MEMORY", MIN_MEMORY_MIB), ("GPU", 1)):
         value = values.get(kind, str(least))
@@ -308,8 +293,15 @@ def compute_resources(of: Json) -> None:
         expand(tuple(of.get("instanceTypes") or ()))
     except KeyError as error:
         raise ServiceError(f"Instance type {error.args[0]} is not valid") from None
+    if len(architectures(of)) > 1:
+        raise ServiceError("instanceTypes must be of one architecture: a compute environment cannot mix them")
     if not of.get("instanceTypes"):
         raise ServiceError("computeResources.instanceTypes must not be empty")
+
+
+def architectures(of: Json) -> set[str]:
+    """The architectures of the instance types in ``computeResources``; none on Fargate, which has both."""
+    return {kind.architecture for kind in expand(tuple(of.get("instanceTypes") or ()))}
 
 
 def job_queue(request: Json) -> None:
@@ -340,7 +332,3 @@ def state(value: str | None) -> None:
 def overrides_size(container_overrides: Json) -> int:
     """Characters that overrides take of `scheduler.OVERRIDES_LIMIT`; Batch's own variables are not counted."""
     return len(json.dumps(container_overrides, separators=(",", ":"), ensure_ascii=False))
-
-
-def _decimal(value: Any) -> bool:
-    return re.fullmatch(r"\d+(\.\d+)?", str(value)) is not None

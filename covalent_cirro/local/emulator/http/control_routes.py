@@ -170,9 +170,12 @@ class ControlRoutes:
         return json_answer({"message": "no such task, or it has no role"}, 404) if found is None else json_answer(found)
 
     def _metadata(self, method: str, rest: str, query: str, body: Any) -> Answer:
-        found = self.tasks.metadata(rest.split("/")[0])
+        endpoint_id, _, part = rest.partition("/")
+        if part == "task" and (task := self.tasks.task_metadata(endpoint_id, self.region)) is not None:
+            return json_answer(task)
+        found = self.tasks.metadata(endpoint_id)
         for each in self.service_tasks():
-            found = found or each.metadata(rest.split("/")[0])
+            found = found or each.metadata(endpoint_id)
         return json_answer({"message": "no such task"}, 404) if found is None else json_answer(found)
 
     def _instance(self, method: str, rest: str, query: str, body: Any) -> Answer:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from covalent_cirro.local.emulator.batch.fargate_rules import FARGATE_MIB
 from covalent_cirro.local.emulator.batch.model import Json
-from covalent_cirro.local.emulator.batch.validation import FARGATE_MIB, ServiceError
+from covalent_cirro.local.emulator.batch.validation import ServiceError
 from covalent_cirro.local.emulator.serving import descriptions
 from covalent_cirro.local.emulator.serving.ecs import Ecs
 from covalent_cirro.local.emulator.serving.service_model import Cluster, TaskDefinition

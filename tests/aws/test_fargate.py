@@ -1,0 +1,64 @@
+"""What only a real account can show of Fargate: that a job starts there, from 0.25 vCPU, and what AWS Batch refuses.
+
+On a deployment of its own, which goes when they end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import cloudpickle
+import pytest
+from covalent._shared_files import TaskRuntimeError
+
+from covalent_cirro import CirroBatchExecutor
+from covalent_cirro.errors import SettingsError
+from tests.aws.conftest import put_image
+from tests.aws.walk import Account
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+Make = Callable[..., CirroBatchExecutor]
+
+
+@pytest.fixture(scope="module")
+def executor(account: Account, parameters: dict[str, object]) -> Make:
+    """Makes executors of small jobs on Fargate, in a queue with Spot first."""
+    wanted = {**parameters, "FargateSpotMaxVcpus": 2, "FargateMaxVcpus": 2}
+    given = [part for name, value in wanted.items() for part in ("--parameter", f"{name}={value}")]
+    settings = account.cirro("deploy", "--yes", *given)["settings"]
+    put_image(account)
+    (image,) = [each["uri"] for each in account.cirro("image", "list") if each["used"]]
+    fargate = {"platform": "FARGATE", "vcpu": 0.25, "memory": 0.5}
+    return lambda **options: CirroBatchExecutor(**{**settings, "container_image_uri": image, **fargate, **options})
+
+
+def metadata() -> dict[str, Any]:
+    """An electron's place in a dispatch of its own."""
+    return {"dispatch_id": str(uuid.uuid4()), "node_id": 0}
+
+
+async def test_a_function_runs_on_fargate(executor: Make) -> None:
+    """In the smallest size there is; it pulls its image, writes its log and reads S3 from a public subnet."""
+    found = await executor().run(lambda: os.environ["AWS_EXECUTION_ENV"], [], {}, metadata())
+    assert found == "AWS_ECS_FARGATE"
+
+
+async def test_a_size_is_raised(executor: Make) -> None:
+    """3 GB with a quarter of a vCPU are half a vCPU: AWS Batch takes what it is raised to."""
+    limit = await executor(memory=3, job_properties={"ephemeralStorage": {"sizeInGiB": 21}}).run(
+        lambda: os.environ["AWS_BATCH_JQ_NAME"], [], {}, metadata()
+    )
+    assert limit.endswith("-fargate")
+
+
+async def test_a_queue_for_fargate_takes_no_job_for_instances(executor: Make) -> None:
+    """AWS Batch's own words, and the option to change."""
+    made = executor(platform="EC2", vcpu=1, memory=1)
+    made = executor(platform="EC2", vcpu=1, memory=1, batch_queue=made.settings.batch_fargate_queue)
+    with pytest.raises((SettingsError, TaskRuntimeError), match="capability EC2"):
+        await made.run(lambda: None, [], {}, metadata())
