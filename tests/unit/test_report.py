@@ -337,6 +337,17 @@ def test_an_estimate_goes_from_the_cheapest_to_the_dearest_that_fits() -> None:
     assert estimate(Need(64, 6000, 0), 60.0, offers) is None
 
 
+def test_a_node_of_several_has_its_instance_for_itself() -> None:
+    """AWS Batch puts nothing beside it: half of an instance costs as much as all of it."""
+    parts = {nodes: report_of(run(need=Need(1, 2048, 0), nodes=nodes)).lines[0] for nodes in (1, 2)}
+    assert [parts[nodes].share for nodes in (1, 2)] == [0.5, 1.0]
+    assert parts[2].usd == pytest.approx(2 * (parts[1].usd or 0))
+    alone, two = (estimate(Need(1, 2048, 0), 3600, [Offer(KIND, PRICE)], nodes=nodes) for nodes in (1, 2))
+    assert alone is not None
+    assert two is not None
+    assert two.least_usd == pytest.approx(4 * alone.least_usd)
+
+
 def test_a_need_is_that_of_the_executors_settings() -> None:
     """Memory in GB becomes MiB."""
     assert costs.need_of(resolve({"vcpu": 4, "memory": 1.5, "num_gpus": 2}, {})) == Need(4, 1536, 2)

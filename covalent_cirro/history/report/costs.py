@@ -1,7 +1,8 @@
 """Costs of electrons: for each attempt its share of an instance while it ran; and estimates. Pure.
 
-Cost of an attempt = price of an hour x largest share (of vCPU, memory or GPU) of the instance x hours. On Fargate it
-has the whole machine, for a minute at least.
+Cost of an attempt = price of an hour x largest share (of vCPU, memory or GPU) of the instance x hours. A node of a
+multi-node job has its instance for itself (Batch User Guide, Multi-node parallel jobs: nodes are single-tenant); on
+Fargate an attempt has the whole machine, for a minute at least.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ def lines(runs: Iterable[Run], kinds: Mapping[str, InstanceType], price_of: Pric
             seconds = max(0.0, ended_at - attempt.began_at)
             kind = kinds.get(attempt.machine.instance_type)
             part = None if kind is None or run.need is None else share(run.need, kind)
+            if kind is not None and run.nodes > 1:
+                part = 1.0
             billed_s = seconds
             if (fargate := fargate_machines.parse(attempt.machine.instance_type)) is not None:
                 part, billed_s = 1.0, max(seconds, LEAST_BILLED_S)
@@ -186,7 +189,9 @@ def estimate(
     """
     hours = electrons * nodes * run_s / HOUR_S
     fitting = [
-        (each.price.usd_per_hour * share(need, each.kind) * hours, each) for each in offers if need.fits(each.kind)
+        (each.price.usd_per_hour * (share(need, each.kind) if nodes == 1 else 1.0) * hours, each)
+        for each in offers
+        if need.fits(each.kind)
     ]
     if not fitting:
         return None

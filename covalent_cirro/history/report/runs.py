@@ -88,6 +88,7 @@ class Run(NamedTuple):
         result: Beginning of ``str(result)``, of a small result; else empty.
         children: Attempts of the jobs of an array, which has none of its own; of the nodes of a multi-node job but the
             main one, whose attempts are its own; empty for any other job.
+        nodes: Machines of a multi-node job; 1 for any other job.
     """
 
     node_id: int
@@ -107,6 +108,7 @@ class Run(NamedTuple):
     arguments: Arguments = ()
     result: str = ""
     children: tuple[BilledAttempt, ...] = ()
+    nodes: int = 1
 
     @property
     def has_ended(self) -> bool:
@@ -190,6 +192,7 @@ def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None,
         out_of_memory=detail.reason.startswith(OUT_OF_MEMORY) or _ran_out_of_memory(outcome),
         arguments=detail.arguments,
         result=_result(outcome, record.node_id),
+        nodes=detail.num_nodes or 1,
     )
 
 
@@ -224,6 +227,7 @@ def run_of_call(node_id: int, name: str, call_id: str, outcome: Outcome | None, 
         out_of_memory=_ran_out_of_memory(outcome),
         result=_result(outcome, node_id),
         children=nodes,
+        nodes=len(outcome.nodes) or 1,
     )
 
 
