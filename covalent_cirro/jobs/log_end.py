@@ -1,4 +1,4 @@
-"""The end of an electron's log, short enough to be quoted in an error, and without what pip prints. Pure."""
+"""The end of an electron's log, short enough to be quoted in an error: without pip and the runner's frames. Pure."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ _PIP_TOO = re.compile(
 _BAR = re.compile(r"[^|]*\d+%\|[^|]*\|")
 """A line of tqdm: ``train:  50%|#####     | 5/10 [00:05<00:05,  1.00s/it]``."""
 
+_RUNNERS_FRAME = re.compile(r'  File "(?:.*/covalent_cirro/runner/\w+\.py|<frozen runpy>)", line \d+ in ')
+"""Frames of the runner in a stack that Python's faulthandler prints, the most recent call first: those of the electron
+and the line that says what happened come before them, and would have no room."""
+
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 """Colours and movements of the cursor, which bars are drawn with (ECMA-48, 5.4)."""
 
@@ -37,11 +41,12 @@ def last_lines(text: str, lines: int = LOG_LINES) -> str:
     """The end of a log, short enough to read.
 
     Of a line that was overwritten, and of a progress bar, the last state is left. Lines of pip, which installs an
-    electron's packages, are left out; where there are no others, the last one shows how far it came.
+    electron's packages, and the runner's frames in the stack of a crash are left out; where there are no others, the
+    last line shows how far it came.
     """
     shown = [_last_state(line) for line in text.rstrip().split("\n")]
     is_pips = any(_PIP.match(line.lstrip()) for line in shown)
-    own = [line for line in shown if not _is_pips(line, is_pips)]
+    own = [line for line in shown if not _is_pips(line, is_pips) and not _RUNNERS_FRAME.match(line)]
     if not any(own):
         own = shown[-1:]
     bars = [_BAR.match(line) is not None for line in own]

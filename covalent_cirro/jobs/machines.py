@@ -177,7 +177,7 @@ def shortfall(need: Need, kinds: Sequence[InstanceType]) -> str:
         max(kind.gpus for kind in kinds),
     )
     over = [
-        f"{asked:g} {unit} of at most {there:g}"
+        f"{asked:.12g} {unit} of at most {there:.12g}"
         for asked, there, unit in (
             (need.vcpus, most.vcpus, "vCPU"),
             (need.memory_mib, most.memory_mib, "MiB of memory"),

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
 
 from covalent_cirro import deployment
+from covalent_cirro.aws.sessions import Access
 from covalent_cirro.local.emulator import Emulator
 from covalent_cirro.local.emulator.attempts.runtime import ImageConfig
 from covalent_cirro.local.emulator.batch.model import Timing
-from tests.cli.test_serve import image, register
+from covalent_cirro.models.model_objects import BucketObjects
+from covalent_cirro.models.model_registry import ModelRegistry
+from tests.cli.test_serve import image
 from tests.unit.test_serving_rights import POLICY
 
 Cirro = Callable[..., Result]
@@ -42,6 +46,15 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator
         }.items():
             monkeypatch.setenv(name, value)
         yield running
+
+
+def register(outputs: dict[str, str], number: int) -> str:
+    """A version of the model `books`, of bytes that no recommender could read: the image of these tests reads none."""
+    bucket = outputs["S3BucketName"]
+    registry = ModelRegistry(BucketObjects(Access(None, None, None, None), bucket), bucket, f"{outputs['S3Prefix']}/")
+    facts: dict[str, Any] = dict.fromkeys(("dispatch", "node", "data_digest"))
+    facts |= {"metrics": {}, "parameters": {"number": number}, "versions": {}}
+    return registry.register("books", f"weights {number}".encode(), {}, **facts).version
 
 
 def test_the_policy_is_enough(server: Emulator, cirro: Cirro, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,13 +79,13 @@ def test_deploying_again_changes_nothing(ready: Deployment) -> None:
 
 
 def test_two_deployments_in_one_account(here: Deployment, account: Account) -> None:
-    """They share nothing but the place, the default prefix, and that neither has shared files."""
+    """They share nothing but the place, the default prefix, the architecture, and that neither has shared files."""
     other = Deployment(account, f"{here.name}-other")
     try:
         here.deploy()
         other.deploy()
         same = {key for key in here.outputs if here.outputs[key] == other.outputs[key]}
-        assert same == {"S3Prefix", "Region", "FileSystemArn", "AccessPointArn"}
+        assert same == {"S3Prefix", "Region", "CpuArchitecture", "FileSystemArn", "AccessPointArn"}
     finally:
         other.delete()
 

@@ -76,3 +76,16 @@ def test_of_a_progress_bar_the_last_state_is_left(between: str) -> None:
     """Whether it overwrites its line, or its writer made lines of its states."""
     assert last_lines(f"begin\n{between.join(map(bar, range(0, 60, 5)))}\nend") == f"begin\n{bar(55)}\nend"
     assert last_lines(f"{bar(5)}\r{bar(10)}\r") == bar(10)
+
+
+def test_the_stack_of_a_crash_begins_with_what_happened() -> None:
+    """Frames of the runner, which come last in it, take no room from those of the electron."""
+    stack = [
+        "Fatal Python error: Segmentation fault",
+        "",
+        "Current thread 0x00007fb878444b80 (most recent call first):",
+    ]
+    own = [f'  File "/home/me/model.py", line {number} in layer' for number in range(8)]
+    runners = [f'  File "/opt/lib/covalent_cirro/runner/tasks.py", line {number} in call' for number in range(12)]
+    shown = last_lines("\n".join([*stack, *own, *runners, '  File "<frozen runpy>", line 88 in _run_code']))
+    assert shown == "\n".join([*stack, *own])
