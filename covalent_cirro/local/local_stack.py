@@ -44,6 +44,9 @@ ON_DEMAND_VCPUS = int(BY_NAME["vcpu"].default)
 MULTI_NODE_VCPUS = 16
 """vCPUs of the instances of one electron with several nodes: eight nodes of two."""
 
+FARGATE_VCPUS = 4
+"""vCPUs of jobs on Fargate Spot, and as many on demand: two electrons of the default size on each."""
+
 EMULATOR_START_S = 90.0
 SERVER_START_S = 180.0
 """Seconds until a process has to answer; several times the time on a slow, busy machine with two cores."""
@@ -281,6 +284,8 @@ class LocalStack:
             "CpuSpotMaxVcpus": vcpus,
             "CpuOnDemandMaxVcpus": ON_DEMAND_VCPUS,
             "MultiNodeMaxVcpus": MULTI_NODE_VCPUS,
+            "FargateSpotMaxVcpus": FARGATE_VCPUS,
+            "FargateMaxVcpus": FARGATE_VCPUS,
         }
         try:
             done = deployment.deploy(client, DEPLOYMENT, parameters)
