@@ -86,6 +86,20 @@ def test_a_deployment_is_made_with_cloudformation(emulated: LocalStack) -> None:
     assert {"ENABLED"} == {queue["state"] for queue in queues}
 
 
+def test_every_kind_of_electron_has_a_queue(emulated: LocalStack) -> None:
+    """Several machines and Fargate, which a deployment has by parameter, can be tried on a laptop."""
+    settings = emulated.status().settings
+    queues = {queue["jobQueueName"] for queue in client(emulated, "batch").describe_job_queues()["jobQueues"]}
+    assert {settings["batch_queue"], settings["batch_multi_node_queue"], settings["batch_fargate_queue"]} <= queues
+
+
+def test_an_estimate_for_several_machines_is_of_their_queue(emulated: LocalStack, program: Program) -> None:
+    """AWS Batch runs no multi-node job on Spot, whatever the queue of other electrons has."""
+    shown = program("estimate", "--minutes", 10, "--num-nodes", 2, CIRRO_STATE_DIR=str(emulated.state_dir))
+    assert "on-demand" in shown.stdout
+    assert " spot" not in shown.stdout
+
+
 def test_exec_points_at_the_local_stack(emulated: LocalStack, program: Program) -> None:
     """The command sees the emulator as its AWS, and nothing of the caller's account, profile or Covalent."""
     result = program(
