@@ -598,7 +598,7 @@ class Supervisor:
                 peak_memory_bytes=peak,
                 memory_limit_bytes=limit,
                 gpus=getattr(self, "_gpus", ()),
-                oom_kills=self._memory.oom_kills(),
+                oom_kills=self._oom_kills(),
             ),
             python=python_version(),
             cloudpickle=getattr(self, "_cloudpickle", ""),
@@ -606,6 +606,12 @@ class Supervisor:
             times=self._times,
             nodes=nodes,
         )
+
+    def _oom_kills(self) -> int | None:
+        """Processes that the kernel killed for want of memory, on all nodes; `None` where no node counts them."""
+        others = () if self._team is None else self._team.oom_kills()
+        known = [each for each in (self._memory.oom_kills(), *others) if each is not None]
+        return sum(known) if known else None
 
     def _peak_bytes(self) -> int | None:
         ended = getattr(self, "_ended", None)
@@ -625,6 +631,7 @@ class Supervisor:
         return {
             "cpu_s": 0.0 if ended is None else ended.cpu_s,
             "peak_memory_bytes": self._peak_bytes(),
+            "oom_kills": self._memory.oom_kills(),
             "instance_type": facts.get("instance_type", ""),
             "instance_id": facts.get("instance_id", ""),
         }

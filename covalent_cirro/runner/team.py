@@ -232,6 +232,11 @@ class MainNode:
             )
         return tuple(found)
 
+    def oom_kills(self) -> tuple[int, ...]:
+        """How many processes the kernel killed for want of memory, on each other node that told it."""
+        told = (line.used.get("oom_kills") for line in self._lines)
+        return tuple(each for each in told if isinstance(each, int) and each >= 0)
+
     def close(self) -> None:
         """Close all connections."""
         for line in self._lines:
@@ -403,6 +408,10 @@ class OtherNode:
             self._line.send(left=used, state=ENDED if ended else DONE)
 
     def nodes(self, _own: dict[str, Any], _failed: bool) -> tuple[ComputeNode, ...]:
+        """None: the main node knows them."""
+        return ()
+
+    def oom_kills(self) -> tuple[int, ...]:
         """None: the main node knows them."""
         return ()
 
