@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from covalent_cirro.contract.failure_kinds import Failure, Kind
 from covalent_cirro.contract.limits import ALL_TAILS_BYTES, LOG_TAIL_BYTES
@@ -34,10 +34,19 @@ def tail_bytes(electrons: int) -> int:
     return min(LOG_TAIL_BYTES, ALL_TAILS_BYTES // (2 * electrons))
 
 
-def all_failed(tasks: Iterable[Task], failures: Mapping[int, Failure], reason: str) -> tuple[NodeResult, ...]:
-    """Results of a call in which nothing ran: some tasks have a failure of their own, the rest were not run."""
-    not_run = Failure(Kind.NOT_RUN, reason)
-    return tuple(NodeResult(task.node_id, None, failures.get(task.node_id, not_run), Log(), Log()) for task in tasks)
+def first_failure(results: Iterable[NodeResult]) -> Failure | None:
+    """The first failure; `None` if nothing failed."""
+    return next((each.failure for each in results if each.failure is not None), None)
+
+
+def all_failed(tasks: Iterable[Task], failure: Failure) -> tuple[NodeResult, ...]:
+    """Results of a call of which no electron has a result, all for one reason."""
+    return tuple(NodeResult(task.node_id, None, failure, Log(), Log()) for task in tasks)
+
+
+def all_terminated(tasks: Iterable[Task]) -> tuple[NodeResult, ...]:
+    """Results of a call that SIGTERM stopped."""
+    return tuple(NodeResult(task.node_id, None, terminated(task.name, None), Log(), Log()) for task in tasks)
 
 
 def died(ended: Ended, task: str, out_of_memory: bool, limit_bytes: int | None) -> Failure:

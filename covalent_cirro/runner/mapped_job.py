@@ -5,6 +5,7 @@ Imported for mapped electrons only. `item_sources` fetches the items, `item_chun
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from covalent_cirro.contract.failure_kinds import Failure, Kind
@@ -15,7 +16,11 @@ from covalent_cirro.runner import item_sources
 from covalent_cirro.runner.item_chunks import ChunkPlace, ItemChunks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from covalent_cirro.runner.job_identity import JobIdentity
     from covalent_cirro.runner.s3.blob_transfer import Wait
+    from covalent_cirro.runner.s3.job_bucket import JobBucket
     from covalent_cirro.runner.s3.s3_client import Client
 
 
@@ -36,6 +41,36 @@ def mapped_of(call: Call, child_index: int | None) -> Mapped | None:
     elif (child_index or 0) >= len(mapped.children) or (child_index is None and len(mapped.children) > 1):
         raise ProtocolError(f"the call is for {len(mapped.children)} jobs of an array, and this is job {child_index}")
     return mapped
+
+
+def make_mapped_job(
+    mapped: Mapped,
+    job: JobIdentity,
+    bucket: JobBucket,
+    folder: str,
+    interval_s: float,
+    stored: Callable[[int], None],
+    say: Callable[[str], None],
+) -> MappedJob:
+    """The job of a map that this one is.
+
+    Args:
+        mapped: The map.
+        job: Which job this is.
+        bucket: The bucket of the call.
+        folder: Folder where the electron's process leaves its results.
+        interval_s: Seconds from one chunk of results to the next, at first.
+        stored: Called with the item, in the whole list, before which the results of all are stored; in a thread.
+        say: Prints a line on the container's stderr.
+    """
+    first, stop = mapped.children[job.where.child_index or 0]
+    place = ChunkPlace(job.where, first, stop, job.attempt, job.mac_key, folder)
+
+    def stored_before(stop: int) -> None:
+        stored(mapped.place_of(stop))
+
+    chunks = ItemChunks(place, bucket.client, interval_s, bucket.wait, stored_before, say)
+    return MappedJob(mapped, place, chunks, functools.partial(bucket.quick.get, job.where.bucket))
 
 
 class MappedJob:

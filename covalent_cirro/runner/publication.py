@@ -8,7 +8,6 @@ This module must not know how an electron is run. It is imported when it is need
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from covalent_cirro.contract import documents, problems
@@ -18,36 +17,33 @@ from covalent_cirro.runner import exits
 from covalent_cirro.runner.s3 import answers
 
 if TYPE_CHECKING:
-    from covalent_cirro.runner.s3.quick_requests import QuickRequests
+    from covalent_cirro.runner.job_identity import JobIdentity
+    from covalent_cirro.runner.s3.job_bucket import JobBucket
     from covalent_cirro.runner.s3.s3_client import Client
 
 _TRIES = 5
 _CONFLICT_PAUSE_S = 0.3
 _ONLY_IF_NEW = {"If-None-Match": "*"}
 
-Get = Callable[[str], bytes | None]
-"""Reads an object of the call's bucket by its key; `None` if it does not exist."""
-
 
 class NotStored(Exception):
     """The outcome could not be stored."""
 
 
-def published(get: Get, where: Location, mac_key: str, attempt: int) -> int | None:
+def published(job: JobIdentity, bucket: JobBucket) -> int | None:
     """The exit code of an earlier attempt's outcome; `None` if this attempt has to run.
 
     Args:
-        get: Reads from the call's bucket.
-        where: Location of the call.
-        mac_key: MAC key of the job.
-        attempt: This attempt, from 1.
+        job: Which job and attempt this is.
+        bucket: The bucket of the call.
 
     Raises:
         s3.S3Error: S3 cannot be read.
     """
+    where, mac_key, attempt = job.where, job.mac_key, job.attempt
     keys = [where.outcome_key, *(where.attempt_key(mac_key, earlier) for earlier in range(2, attempt))]
     for key in keys:
-        data = get(key)
+        data = bucket.find(key)
         outcome = None if data is None else _own(data, where, mac_key)
         if outcome is not None and (outcome.is_final or outcome.attempt >= attempt):
             return exits.exit_code(outcome.results)
@@ -67,17 +63,13 @@ def _own(data: bytes, where: Location, mac_key: str) -> Outcome | None:
     )
 
 
-def publish(
-    make_client: Callable[[], Client], where: Location, outcome: Outcome, mac_key: str, quick: QuickRequests | None
-) -> int | None:
+def publish(outcome: Outcome, job: JobIdentity, bucket: JobBucket) -> int | None:
     """Store the outcome, once.
 
     Args:
-        make_client: Returns the S3 client.
-        where: Location of the call.
         outcome: The outcome.
-        mac_key: MAC key of the job.
-        quick: Writes it where that is simple, so that no client has to be made; `None` if there is a client already.
+        job: Which job has it.
+        bucket: The bucket of the call. If it has no client yet, and the request is simple, none is made.
 
     Returns:
         `None` if this outcome was stored; otherwise the exit code of the outcome that was there first.
@@ -86,16 +78,18 @@ def publish(
         NotStored: S3 took it under no key.
     """
 
+    where, mac_key = job.where, job.mac_key
+    data = documents.dump_outcome(outcome, mac_key)
+    if bucket.made is None and bucket.quick.put_new(where.bucket, where.outcome_key, data):
+        return None
+    client = bucket.client()
+
     def get(key: str) -> bytes | None:
         try:
             return client.get(where.bucket, key).result().body
         except answers.S3Error as error:
             raise NotStored(f"there is an outcome already, and it cannot be read: {error}") from error
 
-    data = documents.dump_outcome(outcome, mac_key)
-    if quick is not None and quick.put_new(where.bucket, where.outcome_key, data):
-        return None
-    client = make_client()
     for key in (where.outcome_key, where.attempt_key(mac_key, outcome.attempt)):
         if _put(client, where.bucket, key, data):
             return None

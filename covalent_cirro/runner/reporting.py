@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from covalent_cirro.contract import log_parts, reports
+from covalent_cirro.contract.protocol import REPORTS_FILE, Call, Task
 from covalent_cirro.contract.reports import RECORD_BYTES, Point
 from covalent_cirro.runner.s3.answers import S3Error
 
 if TYPE_CHECKING:
+    from covalent_cirro.runner.s3.job_bucket import JobBucket
     from covalent_cirro.runner.s3.s3_client import Pending
 
 _MOST_BYTES = 64 * 1024 * RECORD_BYTES
@@ -24,11 +26,23 @@ _MOST_BYTES = 64 * 1024 * RECORD_BYTES
 _LOOKS = 8
 """Looks in the time between two objects, until something new is found."""
 
-Put = Callable[[str], "Pending"]
-"""Starts to store an empty object under a name."""
 
-Wait = Callable[["Pending"], object]
-"""Waits for it; raises `S3Error`."""
+def report_on(
+    task: Task, call: Call, control: str, attempt: int, bucket: JobBucket, first_s: float, say: Callable[[str], None]
+) -> Reporting:
+    """Begin to send what an electron of a call reports.
+
+    Args:
+        task: The electron.
+        call: Its call.
+        control: The folder that the electron's process and the runner share (`protocol.CHECKPOINT_VARIABLE`).
+        attempt: Number of the attempt, from 1, counted over all tries.
+        bucket: The bucket of the call.
+        first_s: Seconds between two objects, at least, at first.
+        say: Prints a line on the container's stderr.
+    """
+    base = reports.base(bucket.where.prefix, call.lattice or "-", bucket.where.dispatch_id, task.node_id)
+    return Reporting(os.path.join(control, REPORTS_FILE), base, bucket, attempt, first_s, say)
 
 
 class Reporting:
@@ -36,17 +50,17 @@ class Reporting:
 
     Args:
         path: The file; the electron makes it at its first report.
-        put: Stores an object. Called only once something was reported.
-        wait: Waits for one that is being stored.
+        base: What the keys of its objects begin with (`reports.base`).
+        bucket: Where they are stored, once something was reported.
         attempt: Number of the attempt, from 1, counted over all tries.
         first_s: Seconds between two objects, at least, at first (`log_parts.interval_s`).
         complain: Prints a line on the container's stderr, once.
     """
 
     def __init__(
-        self, path: str, put: Put, wait: Wait, attempt: int, first_s: float, complain: Callable[[str], None]
+        self, path: str, base: str, bucket: JobBucket, attempt: int, first_s: float, complain: Callable[[str], None]
     ) -> None:
-        self._path, self._put, self._wait, self._attempt = path, put, wait, attempt
+        self._path, self._base, self._bucket, self._attempt = path, base, bucket, attempt
         self._first_s, self._complain = first_s, complain
         self._began = time.monotonic()
         self._read_bytes = 0
@@ -70,7 +84,8 @@ class Reporting:
     def _send(self) -> bool:
         points = self._new_points()
         if points:
-            self._sending.append(self._put(reports.name(self._attempt, self._number, points)))
+            name = reports.name(self._attempt, self._number, points)
+            self._sending.append(self._bucket.put(self._base + name, b""))
             self._number += 1
         return bool(points)
 
@@ -92,7 +107,7 @@ class Reporting:
         for pending in [each for each in self._sending if not only_done or each.done()]:
             self._sending.remove(pending)
             try:
-                self._wait(pending)
+                self._bucket.wait(pending)
             except S3Error as error:
                 self._complain(f"values that the electron reported are lost: {error}")
                 self._complain = _say_nothing

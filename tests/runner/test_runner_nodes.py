@@ -19,7 +19,8 @@ import pytest
 from covalent_cirro.contract import documents
 from covalent_cirro.contract.failure_kinds import Kind
 from covalent_cirro.contract.protocol import ExitCode, Outcome
-from covalent_cirro.runner import team
+from covalent_cirro.runner.main_node import MainNode
+from covalent_cirro.runner.other_node import OtherNode
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -223,8 +224,8 @@ def test_main_node_knows_what_the_kernel_killed_on_others() -> None:
     def check() -> None:
         pass
 
-    main = team.MainNode(2, "key", stored.append, 60, check)
-    other = team.OtherNode(1, "key", lambda: stored[0] if stored else None, "127.0.0.1", 60, check)
+    main = MainNode(2, "key", stored.append, 60, check)
+    other = OtherNode(1, "key", lambda: stored[0] if stored else None, "127.0.0.1", 60, check)
 
     def work() -> None:
         other.meet()

@@ -1,7 +1,7 @@
 """Keeps one electron's checkpoint while the electron runs: fetches the last one, stores new ones, watches for a notice.
 
-Runs in threads of the supervisor, from the electron's first request on (`listener.py`). `store.py` knows where the
-bytes are in S3, `files.py` what is in the folder.
+Runs in threads of the supervisor, from the electron's first request on (`listener.py`). `checkpoint_store.py` knows
+where the bytes are in S3, `files.py` what is in the folder.
 
 There are two ways to tell a complete checkpoint from a half-written one. Until the electron calls ``save``, the folder
 is stored when nothing in it has changed for a while and no process has a file of it open for writing; it is copied
