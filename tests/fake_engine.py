@@ -20,7 +20,7 @@ TRUE = Versions(
     platform.python_version(),
     importlib.metadata.version("cloudpickle"),
     __version__,
-    str(problems.FORMAT),
+    problems.CALL_FORMAT,
     ("cloudpickle", "covalent_cirro", "numpy"),
 )
 """What an image has that was built here."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
 from covalent_cirro.aws import sessions
@@ -76,13 +76,16 @@ class ImageVersions:
         self._looks = SingleFlight[tuple[str, str], _Known]()
         self._warned: set[str] = set()
 
-    async def require(self, uri: str, pickled: Pickled, architecture: str = ARCHITECTURE) -> None:
+    async def require(
+        self, uri: str, pickled: Pickled, architecture: str = ARCHITECTURE, options: Sequence[str] = ()
+    ) -> None:
         """Refuse an image that cannot run an electron. Waits for AWS only if nothing is known of the image yet.
 
         Args:
             uri: ``container_image_uri``.
             pickled: Versions that pickled the electron.
             architecture: One of `image_rules.ARCHITECTURES`, that of the machine.
+            options: `Settings.runner_options` of the electron.
 
         Raises:
             ImageError: The image cannot run it; the message names both versions and both remedies.
@@ -95,7 +98,7 @@ class ImageVersions:
 
         def reason_of(known: _Known) -> str | None:
             found = known.found
-            return None if found is None else image_rules.why_not(uri, found, pickled, architecture)
+            return None if found is None else image_rules.why_not(uri, found, pickled, architecture, options)
 
         known = self._known.get((uri, architecture)) or await self._look(uri, image, architecture)
         reason = reason_of(known)

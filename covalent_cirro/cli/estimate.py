@@ -72,7 +72,7 @@ def estimate(
             )
             notes = [text] if (text := fargate_texts.raised(settings)) else []
         else:
-            offered, notes = offers(account, need)
+            offered, notes = offers(account)
             found = costs.estimate(need, minutes * 60, offered, electrons=electrons, nodes=settings.nodes)
     if as_json:
         render.document(_document(need, found, notes, costs.NOT_IN_IT))

@@ -5,6 +5,12 @@ from __future__ import annotations
 FORMAT = 2
 """Format version of both documents. A reader refuses another version and says which side to update."""
 
+REVISION = 1
+"""What a runner of this `FORMAT` does besides, by the first revision that does it. 1: variables, secrets and ranks."""
+
+CALL_FORMAT = f"{FORMAT}.{REVISION}"
+"""Both, as an image's label has them; a label of an older image has `FORMAT` alone."""
+
 
 class ProtocolError(ValueError):
     """A document does not have the form that its type has."""

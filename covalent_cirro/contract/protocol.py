@@ -78,7 +78,7 @@ LABEL_RUNNER = "covalent-cirro.runner"
 """Label of an image: version of its covalent-cirro."""
 
 LABEL_FORMAT = "covalent-cirro.call-format"
-"""Label of an image: `FORMAT` of the calls that its runner understands."""
+"""Label of an image: `problems.CALL_FORMAT` of its runner."""
 
 LABEL_MODULES = "covalent-cirro.modules"
 """Label of an image: what can be imported in it (`jobs/image_modules.py`)."""

@@ -141,12 +141,11 @@ def record(
         wanted: dict[str, str | int] = {**settings, **({"profile": profile} if profile else {}), **suggested}
         recorded = _merge(section, wanted, before)
         recorded = recorded._replace(kept={key: value for key, value in recorded.kept.items() if key not in suggested})
-        for gone in set(before) - set(wanted) - {IMAGE}:
-            if section.get(gone) == before[gone]:
-                del section[gone]
+        gone = {name: _unset(name) for name in before if name not in wanted and name != IMAGE}
+        section.update({name: value for name, value in gone.items() if section.get(name) == before[name]})
         image = {IMAGE: before[IMAGE]} if IMAGE in before and ours.get("stack_name") == stack_name else {}
         ours.update({"stack_name": stack_name, "region": region, "profile": profile})
-        ours["settings"] = {**wanted, **image}
+        ours["settings"] = {**wanted, **image, **gone}
     return recorded
 
 
@@ -184,11 +183,22 @@ def forget(stack_name: str) -> list[str]:
         return []
     with _edited() as document:
         section = _executor(document)
-        gone = [name for name, value in last.settings.items() if section.get(name) == value]
-        for name in gone:
-            del section[name]
-        del document[OURS]
-    return gone
+        gone = {
+            name: _unset(name) for name, value in last.settings.items() if section.get(name) == value != _unset(name)
+        }
+        section.update(gone)
+        document[OURS].update({"stack_name": "", "settings": gone})
+    return list(gone)
+
+
+def _unset(name: str) -> Any:
+    """The value of an option that a deployment no longer gives.
+
+    To take its line out is not enough: a Covalent server that runs, like every process that imported Covalent, merges
+    the file into what it had read, and writes all of it back.
+    """
+    default = BY_NAME[name].default if name in BY_NAME else None
+    return "" if default is None else default
 
 
 def _merge(section: Any, wanted: Mapping[str, str | int], before: Mapping[str, Any]) -> Recorded:

@@ -24,7 +24,7 @@ TIME_LIMIT_S = 6 * 60 * 60
 """``time_limit`` that a deployment suggests: long enough for most trainings, short enough for one that hangs. The
 default of the option is the stock plugin's, which ends an electron after five minutes."""
 
-__all__ = ["PARTS", "TIME_LIMIT_S", "Deployed", "Plan", "deploy", "outputs", "stack_name"]
+__all__ = ["PARTS", "TIME_LIMIT_S", "Deployed", "Plan", "deploy", "outputs", "settings_from_outputs", "stack_name"]
 
 
 class Deployed(NamedTuple):

@@ -234,7 +234,9 @@ def job_check(engine: Engine, settings: Settings, pickled: Pickled) -> Allowed:
 
     async def both() -> None:
         await asyncio.gather(
-            engine.images.require(settings.container_image_uri, pickled, settings.architecture),
+            engine.images.require(
+                settings.container_image_uri, pickled, settings.architecture, settings.runner_options
+            ),
             engine.secrets.require(settings),
         )
 

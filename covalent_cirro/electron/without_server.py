@@ -171,7 +171,9 @@ async def submit(settings: Settings, written: Written) -> OwnJob:
         definition = await ensure_definition(engine, settings)
         call = written.call
         pickled = Pickled(call.python, call.cloudpickle)
-        await engine.images.require(settings.container_image_uri, pickled, settings.architecture)
+        await engine.images.require(
+            settings.container_image_uri, pickled, settings.architecture, settings.runner_options
+        )
         job_id = await submit_call(engine, settings, written, definition, _no_group())
         return OwnJob(job_id, written.location.call_uri, written.keys, call.tried)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from covalent_cirro.jobs.ends import OUT_OF_MEMORY
 from covalent_cirro.jobs.states import JobDetail, JobState
 
 MAIN_NODE = 0
@@ -33,6 +34,8 @@ def ids_to_describe(details: Iterable[JobDetail]) -> list[str]:
 def with_nodes(detail: JobDetail, nodes: Mapping[str, JobDetail]) -> JobDetail:
     """A job with what its nodes say: the main node's end and log, and how many nodes are in each state.
 
+    Where a node ran out of memory, that is the reason: the main node ended because of it.
+
     Args:
         detail: The job; any other than a multi-node job is returned as it is.
         nodes: Described nodes by id.
@@ -49,9 +52,12 @@ def with_nodes(detail: JobDetail, nodes: Mapping[str, JobDetail]) -> JobDetail:
             started_at=detail.started_at or main.started_at,
         )
     own = [nodes[each] for number in range(detail.num_nodes) if (each := node_id(detail.job_id, number)) in nodes]
+    reasons = (each.reason for each in own if each.reason.startswith(OUT_OF_MEMORY))
     counts = Counter(each.state for each in own)
     known = [state.value for state in JobState if counts[state.value]]
-    return detail._replace(node_states=tuple((state, counts[state]) for state in known))
+    return detail._replace(
+        reason=next(reasons, detail.reason), node_states=tuple((state, counts[state]) for state in known)
+    )
 
 
 def nodes_line(detail: JobDetail) -> str:

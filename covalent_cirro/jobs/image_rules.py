@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from covalent_cirro.contract.problems import FORMAT
+from covalent_cirro.contract.problems import FORMAT, REVISION
 from covalent_cirro.contract.protocol import (
     LABEL_CLOUDPICKLE,
     LABEL_FORMAT,
@@ -103,7 +103,7 @@ class ImageFacts(NamedTuple):
         python: Version of Python, ``"3.11"`` or ``"3.11.7"``.
         cloudpickle: Version of cloudpickle.
         runner: Version of covalent-cirro.
-        call_format: `problems.FORMAT` of the calls that its runner understands.
+        call_format: `problems.CALL_FORMAT` of its runner.
         entrypoint: ENTRYPOINT of the image.
         modules: Top-level modules that can be imported in it, without those of Python; `None` where it does not say.
     """
@@ -243,7 +243,11 @@ def refused_by_name(uri: str) -> str | None:
 
 
 def why_not(
-    uri: str, found: ImageFacts | MissingImage, pickled: Pickled, architecture: str = ARCHITECTURE
+    uri: str,
+    found: ImageFacts | MissingImage,
+    pickled: Pickled,
+    architecture: str = ARCHITECTURE,
+    options: Sequence[str] = (),
 ) -> str | None:
     """Why a job with this image cannot run an electron; `None` if it can, or where a version is not known.
 
@@ -252,6 +256,7 @@ def why_not(
         found: What ECR says of the image.
         pickled: Versions that pickled the electron.
         architecture: One of `ARCHITECTURES`, that of the machine.
+        options: `Settings.runner_options` of the electron.
     """
     if isinstance(found, MissingImage):
         return f"container_image_uri={uri!r} does not exist: AWS said {found.why.rstrip('.')}. {_there(found.tags)}"
@@ -262,13 +267,19 @@ def why_not(
             f"end with `exec format error`. Build and push it for them: `cirro image push --platform linux/{needed}`, "
             f"or `docker build --platform linux/{needed}` and `docker push`."
         )
-    if found.call_format.isdigit() and int(found.call_format) != FORMAT:
-        newer = int(found.call_format) > FORMAT
+    understood, _, revision = found.call_format.partition(".")
+    if understood.isdigit() and int(understood) != FORMAT:
+        newer = int(understood) > FORMAT
         remedy = "Update covalent-cirro where the Covalent server runs" if newer else "Build and push the image anew"
         return (
             f"container_image_uri={uri!r} has covalent-cirro {found.runner or 'of another version'}, which understands "
-            f"calls of format {found.call_format}; the one here writes format {FORMAT}. {remedy}: both sides need the "
+            f"calls of format {understood}; the one here writes format {FORMAT}. {remedy}: both sides need the "
             "same minor version of covalent-cirro."
+        )
+    if options and understood.isdigit() and (not revision.isdigit() or int(revision) < REVISION):
+        return (
+            f"container_image_uri={uri!r} has an older covalent-cirro, whose runner ignores {' and '.join(options)}: "
+            "the electron would run without. Build and push the image anew (`cirro image push`)."
         )
     if found.python and pickled.python and not same_python(found.python, pickled.python):
         theirs, ours = _minor(found.python), _minor(pickled.python)

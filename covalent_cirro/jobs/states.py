@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from covalent_cirro.contract import texts
@@ -221,8 +221,7 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
     array = job.get("arrayProperties") or {}
     summary = array.get("statusSummary") or {}
     nodes = job.get("nodeProperties") or {}
-    ranges: Sequence[Mapping[str, Any]] = nodes.get("nodeRangeProperties") or ({},)
-    container, parameters = job.get("container") or ranges[0].get("container") or {}, job.get("parameters") or {}
+    container, parameters = job_extras.container_of(job), job.get("parameters") or {}
     attempts = [_parse_attempt(attempt) for attempt in job.get("attempts") or ()]
     last = attempts[-1] if attempts else None
     asked = {str(entry.get("type")): entry.get("value") for entry in container.get("resourceRequirements") or ()}
@@ -262,10 +261,7 @@ def parse_job(job: Mapping[str, Any]) -> JobDetail:
         architecture=str((container.get("runtimePlatform") or {}).get("cpuArchitecture") or "").lower(),
         packed_environment=_environment_of(container),
         named_secrets=_secrets_of(container),
-        consumables=tuple(
-            (str(each.get("consumableResource") or ""), int(_number(each.get("quantity"))))
-            for each in (job.get("consumableResourceProperties") or {}).get("consumableResourceList") or ()
-        ),
+        consumables=job_extras.held(job),
         extras=job_extras.extras(job),
     )
 

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from covalent_cirro import private
@@ -47,7 +48,13 @@ def config_file(folder: Path) -> Path:
     return folder / "covalent.conf"
 
 
-def write_config(folder: Path, *, port: int, executors: Mapping[str, Mapping[str, Any]]) -> Path:
+def write_config(
+    folder: Path,
+    *,
+    port: int,
+    executors: Mapping[str, Mapping[str, Any]],
+    further: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> Path:
     """Write the ``covalent.conf`` of a server that keeps all its files in one folder.
 
     Every path that Covalent would put under the home folder is set, so that neither the server nor a client with this
@@ -57,6 +64,7 @@ def write_config(folder: Path, *, port: int, executors: Mapping[str, Mapping[str
         folder: The folder; ``COVALENT_CONFIG_DIR`` of the server and of its clients.
         port: TCP port of the server.
         executors: Sections ``[executors.<name>]``. A value that is `None` is left out.
+        further: Other sections by their whole names.
 
     Returns:
         The file.
@@ -90,6 +98,7 @@ def write_config(folder: Path, *, port: int, executors: Mapping[str, Mapping[str
         "executors.local": process_executor,
         "executors.dask": process_executor,
         **{f"executors.{name}": settings for name, settings in executors.items()},
+        **further,
     }
     private.write(path, "\n".join(_section(name, values) for name, values in sections.items()))
     return path

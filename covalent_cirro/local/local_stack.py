@@ -20,8 +20,8 @@ from types import MappingProxyType
 from typing import Any
 
 from covalent_cirro import private
-from covalent_cirro.covalent_server import plain_paths
-from covalent_cirro.errors import CirroError, EmulatorError, HostError
+from covalent_cirro.covalent_server import config, plain_paths
+from covalent_cirro.errors import AwsError, CirroError, EmulatorError, HostError, NotFound, StackError
 from covalent_cirro.jobs.states import ACTIVE_STATES, TERMINAL_STATES
 from covalent_cirro.local import covalent_process, processes
 from covalent_cirro.local.emulator import keys
@@ -43,6 +43,9 @@ ON_DEMAND_VCPUS = int(BY_NAME["vcpu"].default)
 
 MULTI_NODE_VCPUS = 16
 """vCPUs of the instances of one electron with several nodes: eight nodes of two."""
+
+FARGATE_VCPUS = 4
+"""vCPUs of jobs on Fargate Spot, and as many on demand: two electrons of the default size on each."""
 
 EMULATOR_START_S = 90.0
 SERVER_START_S = 180.0
@@ -136,7 +139,10 @@ class LocalStack:
                 state = self._start_emulator(state, say, docker)
             if images:
                 self._put_images(state, images)
-            if not state.settings or not self._is_deployed(state):
+            given = self._given(state) if state.settings else {}
+            if given:  # `cirro deploy` may have changed it since
+                state = self._folder.write(replace(state, settings=self._settings(state, given)))
+            else:
                 say("deploying with CloudFormation")
                 state = self._deploy(state, vcpus or os.cpu_count() or 1)
                 runs = state.server is not None and state.server.running
@@ -180,12 +186,12 @@ class LocalStack:
         state = self.read()
         emulator = state.emulator if state.emulator is not None and state.emulator.running else None
         server = state.server if state.server is not None and state.server.running else None
-        deployed = False
+        given: Mapping[str, str] = {}
         jobs = dict.fromkeys(JOB_STATES, 0)
         if emulator is not None and state.settings:
             try:
-                deployed = self._is_deployed(state)
-                jobs |= self._jobs(state) if deployed else {}
+                given = self._given(state)
+                jobs |= self._jobs(state) if given else {}
             except EmulatorError:
                 if processes.ends_within(emulator.identity, ENDING_S):  # it was ending during the call
                     return self.status()
@@ -193,8 +199,8 @@ class LocalStack:
         return Status(
             endpoint_url=None if emulator is None else emulator.url,
             server_url=None if server is None else server.url,
-            deployment=DEPLOYMENT if deployed else None,
-            settings=state.settings if deployed else {},
+            deployment=DEPLOYMENT if given else None,
+            settings=self._settings(state, given) if given else {},
             jobs=jobs,
         )
 
@@ -281,6 +287,8 @@ class LocalStack:
             "CpuSpotMaxVcpus": vcpus,
             "CpuOnDemandMaxVcpus": ON_DEMAND_VCPUS,
             "MultiNodeMaxVcpus": MULTI_NODE_VCPUS,
+            "FargateSpotMaxVcpus": FARGATE_VCPUS,
+            "FargateMaxVcpus": FARGATE_VCPUS,
         }
         try:
             done = deployment.deploy(client, DEPLOYMENT, parameters)
@@ -293,17 +301,30 @@ class LocalStack:
                 f"the emulator at {state.emulator.url} could not deploy: {error}. "
                 f"The end of {log}:\n{processes.log_end(log)}"
             ) from error
-        settings = {
-            **done.settings,
-            "endpoint_url": client.meta.endpoint_url,
-            "container_image_uri": IMAGE,
-            "time_limit": deployment.TIME_LIMIT_S,
-        }
-        return replace(state, settings=settings)
+        return replace(state, settings=self._settings(state, done.settings))
 
-    def _is_deployed(self, state: State) -> bool:
-        """Whether the deployment is still there: `cirro destroy` deletes it, and not the state."""
-        return state.settings["batch_queue"] in self._queues(state)
+    def _settings(self, state: State, given: Mapping[str, str]) -> dict[str, Any]:
+        """The executor's settings for a deployment that gives these."""
+        from covalent_cirro import deployment
+
+        assert state.emulator is not None
+        own = {"endpoint_url": state.emulator.url, "container_image_uri": IMAGE, "time_limit": deployment.TIME_LIMIT_S}
+        return {**given, **own}
+
+    def _given(self, state: State) -> dict[str, str]:
+        """What the deployment gives now: `cirro deploy` changes it, `cirro destroy` deletes it and not the state.
+
+        Returns:
+            The executor's settings in its outputs; nothing where it is not there, or not whole.
+        """
+        from covalent_cirro import deployment
+
+        try:
+            with self._answers(state):
+                found = deployment.outputs(self._client(state, "cloudformation"), DEPLOYMENT)
+            return deployment.settings_from_outputs(found)
+        except (NotFound, StackError):
+            return {}
 
     def _queues(self, state: State) -> list[str]:
         with self._answers(state):
@@ -327,7 +348,9 @@ class LocalStack:
 
         try:
             yield
-        except (BotoCoreError, ClientError) as error:
+        except NotFound:
+            raise
+        except (BotoCoreError, ClientError, AwsError) as error:
             assert state.emulator is not None
             raise EmulatorError(
                 f"the emulator at {state.emulator.url} does not answer as it should: {error}. "
@@ -405,7 +428,17 @@ class LocalStack:
 
     def _write_config(self, state: State, port: int) -> None:
         plain_paths.make(self.state_dir / COVALENT)
-        covalent_process.write_config(self.covalent_dir, port=port, executors={"cirro": dict(state.settings)})
+        given = {name: value for name, value in state.settings.items() if name not in ("endpoint_url", config.IMAGE)}
+        covalent_process.write_config(
+            self.covalent_dir,
+            port=port,
+            executors={"cirro": dict(state.settings)},
+            # As `cirro deploy` records it: the next one changes what this one wrote.
+            further={
+                config.OURS: {"stack_name": DEPLOYMENT, "region": state.region, "profile": ""},
+                f"{config.OURS}.settings": given,
+            },
+        )
 
     # --- processes and their environment ------------------------------------------------------------------------------
 

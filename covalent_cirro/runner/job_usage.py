@@ -66,23 +66,25 @@ class JobUsage:
         """Facts about the host; empty if no electron ran."""
         return {} if self._host is None else self._host.facts()
 
-    def of_job(self, wall_s: float, nodes: tuple[ComputeNode, ...]) -> Usage:
+    def of_job(self, wall_s: float, nodes: tuple[ComputeNode, ...], others_oom_kills: tuple[int, ...]) -> Usage:
         """What the outcome says.
 
         Args:
             wall_s: Seconds that the runner took.
             nodes: All nodes of a multi-node job; empty for any other job.
+            others_oom_kills: How many processes the kernel killed for want of memory, on each other node that told it.
         """
         peak = self._peak_bytes()
         if nodes:  # the most of any node: each has the same memory
             peak = max((each.peak_memory_bytes or 0 for each in nodes), default=0) or None
+        known = [each for each in (self._memory.oom_kills(), *others_oom_kills) if each is not None]
         return Usage(
             wall_s=wall_s,
             cpu_s=self._cpu_s(),
             peak_memory_bytes=peak,
             memory_limit_bytes=self._limit_bytes(),
             gpus=self._gpus,
-            oom_kills=self._memory.oom_kills(),
+            oom_kills=sum(known) if known else None,
         )
 
     def of_node(self) -> dict[str, Any]:
@@ -91,6 +93,7 @@ class JobUsage:
         return {
             "cpu_s": self._cpu_s(),
             "peak_memory_bytes": self._peak_bytes(),
+            "oom_kills": self._memory.oom_kills(),
             "instance_type": facts.get("instance_type", ""),
             "instance_id": facts.get("instance_id", ""),
         }

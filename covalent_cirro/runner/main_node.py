@@ -153,6 +153,11 @@ class MainNode:
             )
         return tuple(found)
 
+    def oom_kills(self) -> tuple[int, ...]:
+        """How many processes the kernel killed for want of memory, on each other node that told it."""
+        told = (line.used.get("oom_kills") for line in self._lines)
+        return tuple(each for each in told if isinstance(each, int) and each >= 0)
+
     def close(self) -> None:
         """Close all connections."""
         for line in self._lines:

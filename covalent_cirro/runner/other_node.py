@@ -128,6 +128,10 @@ class OtherNode:
         """None: the main node knows them."""
         return ()
 
+    def oom_kills(self) -> tuple[int, ...]:
+        """None: the main node knows them."""
+        return ()
+
     def close(self) -> None:
         """Close the connection."""
         if self._line is not None:

@@ -356,12 +356,13 @@ class Supervisor:
     def _outcome(self, call: Call, results: tuple[NodeResult, ...]) -> Outcome:
         team, failed = self._team, exits.first_failure(results) is not None
         nodes = () if team is None else team.nodes(self._usage.of_node(), failed)
+        wall_s = max(0.0, self._times["stored"] - self._times["started"])
         return Outcome(
             call_id=call.call_id,
             attempt=self._job.attempt,
             job_id=self._job.job_id,
             results=results,
-            usage=self._usage.of_job(max(0.0, self._times["stored"] - self._times["started"]), nodes),
+            usage=self._usage.of_job(wall_s, nodes, () if team is None else team.oom_kills()),
             python=python_version(),
             cloudpickle=self._cloudpickle,
             host=self._usage.host_facts(),

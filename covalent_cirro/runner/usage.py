@@ -89,9 +89,14 @@ def find_cgroup(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") ->
     return Cgroup("", "", "", "")
 
 
-def out_of_memory(kills_before: int | None, kills_now: int | None, max_rss: int, limit: int | None) -> bool:
-    """Whether a SIGKILL was for lack of memory: the kernel's count rose or, without a count, the limit was near."""
-    if kills_before is not None and kills_now is not None:
+def out_of_memory(
+    kills_before: int | None, kills_now: int | None, max_rss: int, limit: int | None, *, own: bool = True
+) -> bool:
+    """Whether a SIGKILL was for lack of memory: the kernel's count rose or, without a count, the limit was near.
+
+    ``own``: whether the count is the job's own. If not, the kernel does not count there what is over the job's limit.
+    """
+    if kills_before is not None and kills_now is not None and (own or kills_now > kills_before):
         return kills_now > kills_before
     return limit is not None and max_rss >= _SAME_AS_LIMIT * limit
 
@@ -123,7 +128,7 @@ class Memory:
 
     def ran_out(self, max_rss: int, limit: int | None) -> bool:
         """Whether a SIGKILL was for lack of memory; ``limit`` is the container's limit in bytes, from any source."""
-        return out_of_memory(self._kills, self._cgroup.oom_kills(), max_rss, limit)
+        return out_of_memory(self._kills, self._cgroup.oom_kills(), max_rss, limit, own=self._own)
 
 
 def _read(path: str) -> str:

@@ -520,6 +520,18 @@ class Settings:
         return self.processes_per_node or max(1, self.num_gpus)
 
     @property
+    def runner_options(self) -> tuple[str, ...]:
+        """Options that are set and that an older runner in the image ignores (`problems.REVISION`)."""
+        several = self.nodes > 1 or self.processes_per_node is not None
+        chosen = {
+            "environment": bool(self.environment),
+            "secrets": bool(self.secrets),
+            "num_nodes": self.nodes > 1,
+            "processes_per_node": several and self.processes > 1,
+        }
+        return tuple(name for name, is_set in chosen.items() if is_set)
+
+    @property
     def architecture(self) -> str:
         """Architecture of the machine: ``x86_64`` or ``arm64``.
 

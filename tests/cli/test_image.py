@@ -35,7 +35,7 @@ LABELS = {
     protocol.LABEL_PYTHON: "3.11.9",
     protocol.LABEL_CLOUDPICKLE: "3.1.2",
     protocol.LABEL_RUNNER: __version__,
-    protocol.LABEL_FORMAT: str(problems.FORMAT),
+    protocol.LABEL_FORMAT: problems.CALL_FORMAT,
 }
 
 
@@ -94,7 +94,7 @@ def test_the_images_of_the_repository(cirro: Cirro, repository: tuple[Pushes, st
         "python": "3.11.9",
         "cloudpickle": "3.1.2",
         "runner": __version__,
-        "call_format": str(problems.FORMAT),
+        "call_format": problems.CALL_FORMAT,
     }
     assert first["size_bytes"] > 2_000_000
     assert [row["used"] for row in (first, rows[arm], rows[both])] == [True, False, False]

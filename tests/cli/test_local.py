@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import tomlkit
 from click.testing import Result
 
 from covalent_cirro.covalent_server import config
@@ -86,6 +87,20 @@ def test_a_deployment_is_made_with_cloudformation(emulated: LocalStack) -> None:
     assert {"ENABLED"} == {queue["state"] for queue in queues}
 
 
+def test_every_kind_of_electron_has_a_queue(emulated: LocalStack) -> None:
+    """Several machines and Fargate, which a deployment has by parameter, can be tried on a laptop."""
+    settings = emulated.status().settings
+    queues = {queue["jobQueueName"] for queue in client(emulated, "batch").describe_job_queues()["jobQueues"]}
+    assert {settings["batch_queue"], settings["batch_multi_node_queue"], settings["batch_fargate_queue"]} <= queues
+
+
+def test_an_estimate_for_several_machines_is_of_their_queue(emulated: LocalStack, program: Program) -> None:
+    """AWS Batch runs no multi-node job on Spot, whatever the queue of other electrons has."""
+    shown = program("estimate", "--minutes", 10, "--num-nodes", 2, CIRRO_STATE_DIR=str(emulated.state_dir))
+    assert "on-demand" in shown.stdout
+    assert " spot" not in shown.stdout
+
+
 def test_exec_points_at_the_local_stack(emulated: LocalStack, program: Program) -> None:
     """The command sees the emulator as its AWS, and nothing of the caller's account, profile or Covalent."""
     result = program(
@@ -138,20 +153,29 @@ def test_two_folders_never_meet(emulated: LocalStack, tmp_path: Path, cirro: Cir
     assert emulated.status().endpoint_url is not None
 
 
-def test_a_deployment_that_was_destroyed_is_not_named_and_is_made_again(tmp_path: Path, cirro: Cirro) -> None:
-    """`cirro destroy` deletes it in the emulated account, and knows nothing of the local stack's state."""
+def test_a_deployment_that_is_changed_or_destroyed_is_followed(tmp_path: Path, cirro: Cirro) -> None:
+    """`cirro deploy` may change the names of its queues, `cirro destroy` deletes it: both know nothing of the state."""
     playground = LocalStack(tmp_path / "state")
-    try:
-        playground.up(vcpus=2)
-        emulator = playground.read().emulator
+
+    def run(*arguments: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-c", "from covalent_cirro.cli import main; main()", "destroy", "--yes"],
+            [sys.executable, "-c", "from covalent_cirro.cli import main; main()", *arguments, "--yes"],
             env=playground.environment(os.environ),
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stderr
+
+    try:
+        playground.up(vcpus=2)
+        emulator = playground.read().emulator
+        run("deploy", "--parameter", "FairShare=true")
+        file = config.config_path(playground.environment({}))
+        for settings in (playground.status().settings, tomlkit.parse(file.read_text())["executors"]["cirro"]):  # type: ignore[index]
+            assert (settings["batch_queue"], settings["share_identifier"]) == ("cirro-cpu-fair", "common")  # type: ignore[index]
+        assert playground.up(vcpus=2).settings["batch_queue"] == "cirro-cpu-fair"
+        run("destroy")
         gone = playground.status()
         assert (gone.deployment, dict(gone.settings)) == (None, {})
         shown = cirro("local", "status", "--state-dir", playground.state_dir)

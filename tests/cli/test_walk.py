@@ -51,7 +51,7 @@ def put_image(emulator: Emulator, there: Account) -> None:
         protocol.LABEL_PYTHON: PYTHON,
         protocol.LABEL_CLOUDPICKLE: version("cloudpickle"),
         protocol.LABEL_RUNNER: __version__,
-        protocol.LABEL_FORMAT: str(problems.FORMAT),
+        protocol.LABEL_FORMAT: problems.CALL_FORMAT,
     }
     digest = Pushes(emulator).image(repository.partition("/")[2], "runner", labels=labels)
     uri = f"{repository}@{digest}"

@@ -292,9 +292,9 @@ def test_its_image_passes_its_tests(docker: dict[str, str], image: str, tmp_path
 def test_its_image_says_what_it_can_run(docker: dict[str, str], image: str) -> None:
     """The labels are what is in it."""
     code = (
-        "import sys, json, cloudpickle, covalent_cirro; from covalent_cirro.contract.problems import FORMAT; "
+        "import sys, json, cloudpickle, covalent_cirro; from covalent_cirro.contract.problems import CALL_FORMAT; "
         "print(json.dumps([f'{sys.version_info[0]}.{sys.version_info[1]}', cloudpickle.__version__, "
-        "covalent_cirro.__version__, str(FORMAT)]))"
+        "covalent_cirro.__version__, CALL_FORMAT]))"
     )
     inside = subprocess.run(
         ["docker", "run", "--rm", image, "python", "-c", code],

@@ -282,6 +282,18 @@ def test_gpus_come_and_go(here: Deployment) -> None:
     assert f"{here.name}-gpu" not in names
 
 
+def test_fair_shares_come_and_go(here: Deployment) -> None:
+    """Queues are replaced either way; the scheduling policy, which the fair ones used until then, goes after them."""
+    here.deploy()
+    assert here.deploy_part("compute", FairShare="true") == "UPDATE_COMPLETE"
+    assert here.client("batch").list_scheduling_policies()["schedulingPolicies"]
+    assert here.deploy_part("compute", FairShare="false") == "UPDATE_COMPLETE"
+    assert here.client("batch").list_scheduling_policies()["schedulingPolicies"] == []
+    names = {each["jobQueueName"] for each in here.client("batch").describe_job_queues()["jobQueues"]}
+    assert {f"{here.name}-cpu"} <= names
+    assert not [name for name in names if name.startswith(f"{here.name}-") and name.endswith("-fair")]
+
+
 def test_a_queue_for_several_machines_comes_and_goes(here: Deployment, account: Account) -> None:
     """With its placement group and its security group, whose members reach one another; without it nothing is left."""
     here.deploy()

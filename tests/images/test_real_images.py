@@ -65,7 +65,9 @@ def test_the_labels_are_what_the_container_says(
         "import sys, importlib.metadata as m; print('%d.%d' % sys.version_info[:2]); "
         "print(m.version('cloudpickle')); print(m.version('covalent-cirro'))",
     ).splitlines()
-    call_format = said(engine, built.reference, "from covalent_cirro.contract.problems import FORMAT; print(FORMAT)")
+    call_format = said(
+        engine, built.reference, "from covalent_cirro.contract.problems import CALL_FORMAT; print(CALL_FORMAT)"
+    )
     assert ".".join(labels[protocol.LABEL_PYTHON].split(".")[:2]) == python == PYTHON
     assert labels[protocol.LABEL_CLOUDPICKLE] == cloudpickle
     assert labels[protocol.LABEL_RUNNER] == runner == __version__ == labels["org.opencontainers.image.version"]

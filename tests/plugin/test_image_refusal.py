@@ -39,7 +39,7 @@ GOOD = {
     protocol.LABEL_PYTHON: platform.python_version(),
     protocol.LABEL_CLOUDPICKLE: cloudpickle.__version__,
     protocol.LABEL_RUNNER: "1.0",
-    protocol.LABEL_FORMAT: str(problems.FORMAT),
+    protocol.LABEL_FORMAT: problems.CALL_FORMAT,
 }
 NOISE = uuid.uuid4().bytes * 4096
 """An argument that does not ride inside the call."""
@@ -156,6 +156,10 @@ def go(request: pytest.FixtureRequest, send: Go) -> Go:
         ({"labels": {**GOOD, protocol.LABEL_CLOUDPICKLE: "1.6.0"}}, ["cloudpickle 1.6.0", "cloudpickle==1.6.0"]),
         ({"labels": {**GOOD, protocol.LABEL_FORMAT: "99"}}, ["calls of format 99"]),
         ({"labels": GOOD, "architecture": "arm64"}, ["is for arm64"]),
+        (
+            {"labels": {**GOOD, protocol.LABEL_FORMAT: str(problems.FORMAT)}},
+            ["older covalent-cirro", "ignores environment"],
+        ),
     ],
 )
 async def test_an_image_that_cannot_run_it_is_refused(
@@ -163,7 +167,7 @@ async def test_an_image_that_cannot_run_it_is_refused(
 ) -> None:
     """Nothing is uploaded, registered or submitted."""
     repository.pushes.image(repository.name, "1", **image)
-    made = executor(container_image_uri=f"{repository.uri}:1")
+    made = executor(container_image_uri=f"{repository.uri}:1", environment={"OMP_NUM_THREADS": "1"})
     repository.count()
     with pytest.raises(ImageError) as refused:
         await go(made)

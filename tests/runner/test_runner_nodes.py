@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cloudpickle
@@ -17,6 +19,8 @@ import pytest
 from covalent_cirro.contract import documents
 from covalent_cirro.contract.failure_kinds import Kind
 from covalent_cirro.contract.protocol import ExitCode, Outcome
+from covalent_cirro.runner.main_node import MainNode
+from covalent_cirro.runner.other_node import OtherNode
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -211,6 +215,28 @@ def test_process_that_dies_is_named(runs: Any, nodes: Nodes) -> None:
     assert ran.failure.kind == Kind.KILLED
     assert ran.failure.message.startswith("rank 3 on node 1: ")
     assert ran.failure.signal == "SIGSEGV"
+
+
+def test_main_node_knows_what_the_kernel_killed_on_others() -> None:
+    """For want of memory: a rank there sees a broken pipe only, and the job's outcome is the main node's."""
+    stored: list[bytes] = []
+
+    def check() -> None:
+        pass
+
+    main = MainNode(2, "key", stored.append, 60, check)
+    other = OtherNode(1, "key", lambda: stored[0] if stored else None, "127.0.0.1", 60, check)
+
+    def work() -> None:
+        other.meet()
+        other.conclude(None, {"oom_kills": 2})
+
+    with ThreadPoolExecutor(1) as pool, contextlib.closing(main), contextlib.closing(other):
+        worked = pool.submit(work)
+        main.meet()
+        main.settle({}, stopped=False)
+        worked.result()
+        assert main.oom_kills() == (2,)
 
 
 def test_failure_on_the_main_node_ends_the_others(runs: Any, nodes: Nodes) -> None:

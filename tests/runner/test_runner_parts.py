@@ -239,6 +239,12 @@ def test_out_of_memory_evidence(before: Any, now: Any, max_rss: int, limit: Any,
     assert usage.out_of_memory(before, now, max_rss, limit) is expected
 
 
+@pytest.mark.parametrize(("now", "max_rss", "expected"), [(1, 95, True), (1, 50, False), (2, 50, True)])
+def test_count_of_others_is_no_evidence_against(now: int, max_rss: int, expected: bool) -> None:
+    """A cgroup with other processes in it does not count what is over the job's own limit, as on a local stack."""
+    assert usage.out_of_memory(1, now, max_rss, 100, own=False) is expected
+
+
 def test_out_of_memory_says_how_much_there_was() -> None:
     """The limit, the largest process, and the option to raise."""
     failure = exits.died(Ended(None, "SIGKILL", 1.0, 3 * 2**30), "train", True, 4 * 2**30)

@@ -133,7 +133,7 @@ def test_its_versions_are_ours() -> None:
         protocol.LABEL_PYTHON: "${PYTHON_VERSION}",
         protocol.LABEL_CLOUDPICKLE: "${CLOUDPICKLE_VERSION}",
         protocol.LABEL_RUNNER: "${RUNNER_VERSION}",
-        protocol.LABEL_FORMAT: str(problems.FORMAT),
+        protocol.LABEL_FORMAT: problems.CALL_FORMAT,
     }
 
 

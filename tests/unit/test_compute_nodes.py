@@ -155,6 +155,14 @@ def test_end_and_log_are_those_of_the_main_node() -> None:
     assert states.load_detail(states.dump_detail(found)) == found
 
 
+def test_node_that_ran_out_of_memory_is_the_reason() -> None:
+    """The main node ends because of it, with an exit code that says nothing of memory."""
+    reasons = ("Essential container in task exited", "OutOfMemoryError: Container killed due to memory usage")
+    nodes = [node(number, "FAILED", exitCode=1, reason=reason) for number, reason in enumerate(reasons)]
+    found = compute_nodes.with_nodes(job("FAILED"), {each.job_id: each for each in nodes})
+    assert found.reason == reasons[1]
+
+
 def test_other_jobs_have_no_nodes() -> None:
     """They stay as they are."""
     detail = JobDetail("id", state="RUNNING")

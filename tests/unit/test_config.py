@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import filelock
 import pytest
+import tomlkit
 
 from covalent_cirro.cli.options import settle
 from covalent_cirro.covalent_server import config as covalent_config
 from covalent_cirro.errors import HostError
+from covalent_cirro.settings import BY_NAME
 
 SETTINGS = {"s3_bucket_name": "cirro-bucket-1", "batch_queue": "cirro-cpu", "region": "eu-west-1"}
 
@@ -69,7 +72,34 @@ def test_the_next_deployment_takes_the_place_of_the_one_before() -> None:
     """Values that nobody touched follow; a setting that the new one does not give goes."""
     record({**SETTINGS, "batch_gpu_queue": "cirro-gpu"})
     assert record({**SETTINGS, "batch_queue": "other-cpu"}, "other").written == {"batch_queue": "other-cpu"}
-    assert covalent_config.executor_section() == {**SETTINGS, "batch_queue": "other-cpu"}
+    assert covalent_config.executor_section() == {**SETTINGS, "batch_queue": "other-cpu", "batch_gpu_queue": ""}
+    assert record({**SETTINGS, "batch_gpu_queue": "new-gpu"}).written["batch_gpu_queue"] == "new-gpu"
+
+
+def test_what_a_deployment_no_longer_gives_stays_away(config: Path) -> None:
+    """A server that runs merges the file into what it had read, and writes it all back (`update_config`)."""
+    record({**SETTINGS, "share_identifier": "common"})
+    server = tomlkit.parse(config.read_text()).unwrap()
+    record()
+    _covalent_merges(config, server)
+    assert covalent_config.executor_section()["share_identifier"] == ""
+    assert covalent_config.forget("cirro")
+    _covalent_merges(config, server)
+    assert covalent_config.executor_section()["s3_bucket_name"] == BY_NAME["s3_bucket_name"].default
+    assert covalent_config.last_deploy() is None
+    assert record() == (SETTINGS, {})
+
+
+def _covalent_merges(config: Path, known: dict[str, Any]) -> None:
+    def merge(old: dict[str, Any], new: dict[str, Any]) -> None:
+        for key, value in new.items():
+            if isinstance(value, dict) and isinstance(old.get(key), dict):
+                merge(old[key], value)
+            else:
+                old[key] = value
+
+    merge(known, tomlkit.parse(config.read_text()).unwrap())
+    config.write_text(tomlkit.dumps(known))
 
 
 def test_the_profile_of_the_deployment_is_the_executors() -> None:
@@ -100,7 +130,8 @@ def test_forgetting_takes_out_what_was_written_and_nothing_else(config: Path) ->
     config.write_text(config.read_text().replace('"cirro-cpu"', '"my-queue"', 1))
     assert covalent_config.forget("other") == []
     assert sorted(covalent_config.forget("cirro")) == ["region", "s3_bucket_name"]
-    assert covalent_config.executor_section() == {"batch_queue": "my-queue"}
+    unset = {"region": "", "s3_bucket_name": BY_NAME["s3_bucket_name"].default}
+    assert covalent_config.executor_section() == {"batch_queue": "my-queue", **unset}
     assert covalent_config.last_deploy() is None
 
 
@@ -147,7 +178,7 @@ def test_what_is_only_suggested_gives_way_without_a_word(config: Path, users: in
     assert recorded == ({**SETTINGS, **({} if stays else suggested)}, {})
     assert covalent_config.executor_section()["time_limit"] == (users if stays else 21600)
     assert ("time_limit" in covalent_config.forget("cirro")) is not stays
-    assert covalent_config.executor_section().get("time_limit") == (users if stays else None)
+    assert covalent_config.executor_section()["time_limit"] == (users if stays else BY_NAME["time_limit"].default)
 
 
 def test_a_command_means_the_last_deployment() -> None:

@@ -52,6 +52,12 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(there), f"{page.name} links to {target}#{anchor}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_has_marks_of_a_merge(page: Path) -> None:
+    """What git writes into a file that two sides changed."""
+    assert not re.findall(r"^(?:<{7}|>{7}) .*$", page.read_text(), re.MULTILINE)
+
+
 def test_the_architecture_fits_on_one_screen() -> None:
     """Without the source of the drawing, about sixty lines; what is more has a page of its own."""
     text = re.sub(r"```mermaid.*?```", "", (ROOT / "docs" / "architecture.md").read_text(), flags=re.DOTALL)

@@ -28,7 +28,7 @@ from covalent_cirro.jobs.image_rules import (
     facts,
     why_not,
 )
-from covalent_cirro.settings import BY_NAME
+from covalent_cirro.settings import BY_NAME, resolve
 
 HOST = "127.0.0.1:4000"
 DIGEST = "sha256:" + "0a" * 32
@@ -161,6 +161,7 @@ def test_a_configuration_that_is_another_than_the_manifest_names_is_refused(dige
         (ImageFacts("amd64", "3.11", "3.0.0", "0.1", str(problems.FORMAT)), None),
         (ImageFacts("amd64", "3.11.1", "3.9"), None),
         (ImageFacts("amd64", call_format="soon"), None),
+        (ImageFacts("amd64", call_format=problems.CALL_FORMAT), None),
         (
             ImageFacts("amd64", "3.10.4"),
             ["Python 3.10.4", "Python 3.11.7", "--python 3.11`", "dispatch from Python 3.10."],
@@ -194,6 +195,41 @@ def test_what_is_refused(found: ImageFacts | MissingImage, words: list[str] | No
     else:
         assert said is not None
         assert [word for word in ["'host/cirro:1'", *words] if word not in said] == []
+
+
+@pytest.mark.parametrize(
+    ("label", "refused"),
+    [
+        (problems.CALL_FORMAT, False),
+        (f"{problems.FORMAT}.{problems.REVISION + 1}", False),
+        (str(problems.FORMAT), True),
+        (f"{problems.FORMAT}.0", True),
+        ("", False),
+        ("soon", False),
+    ],
+)
+def test_an_older_runner_is_refused_what_it_would_ignore(label: str, refused: bool) -> None:
+    """Only an electron with such options; an image without the label may have any runner."""
+    found = ImageFacts("amd64", "3.11", "3.0.0", "0.1", label)
+    said = why_not("host/cirro:1", found, HERE, options=("secrets", "num_nodes"))
+    assert (said is not None) is refused
+    assert said is None or "ignores secrets and num_nodes" in said
+    assert why_not("host/cirro:1", found, HERE) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({}, ()),
+        ({"num_nodes": 1, "environment": {}}, ()),
+        ({"num_nodes": 2}, ("num_nodes",)),
+        ({"processes_per_node": 2}, ("processes_per_node",)),
+        ({"environment": {"A": "1"}, "secrets": {"B": "ssm:/b"}}, ("environment", "secrets")),
+    ],
+)
+def test_what_an_older_runner_ignores(options: dict[str, Any], named: tuple[str, ...]) -> None:
+    """Options that are set to something."""
+    assert resolve(options, {}).runner_options == named
 
 
 @pytest.mark.parametrize("pickled", [Pickled("", "3.1.2"), Pickled("3.11.7", "")])

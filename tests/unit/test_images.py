@@ -66,7 +66,7 @@ def test_the_dockerfile_by_itself_builds_what_this_version_is() -> None:
     """Its defaults are this version, this format, and the versions that all is tested with."""
     default, pinned = arguments_of(DOCKERFILE), pins("constraints.txt")
     assert default["RUNNER_VERSION"] == __version__
-    assert default["CALL_FORMAT"] == str(problems.FORMAT)
+    assert default["CALL_FORMAT"] == problems.CALL_FORMAT
     assert pinned["cloudpickle"] == {f"cloudpickle=={default['CLOUDPICKLE_VERSION']}"}
     assert pinned["awscrt"] == {f"awscrt=={default['AWSCRT_VERSION']}"}
     assert pinned["setuptools"] == hashed()["setuptools"]

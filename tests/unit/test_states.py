@@ -142,3 +142,20 @@ def test_what_a_job_has_besides_is_told() -> None:
         ("properties", 'user="1000"'),
     )
     assert parse_job(more).consumables == (("l", 2),)
+
+
+def test_what_a_multi_node_job_has_besides_is_told() -> None:
+    """Its container and its consumable resources are in the properties of its nodes, each of which holds its own."""
+    held = {"consumableResourceList": [{"consumableResource": "l", "quantity": 2}]}
+    ranges = [{"targetNodes": "0:", "container": {"user": "1000"}, "consumableResourceProperties": held}]
+    job = {"jobId": "j", "nodeProperties": {"numNodes": 3, "nodeRangeProperties": ranges}}
+    assert parse_job(job).extras == (("holds", "6 of l"), ("properties", 'user="1000"'))
+    assert parse_job(job).consumables == (("l", 6),)
+
+
+@pytest.mark.parametrize(("target", "nodes"), [("0:", 5), ("1:", 4), (":2", 3), ("1:3", 3), ("0:4", 5)])
+def test_nodes_of_a_range_are_counted(target: str, nodes: int) -> None:
+    held = {"consumableResourceList": [{"consumableResource": "l", "quantity": 1}]}
+    ranges = [{"targetNodes": target, "consumableResourceProperties": held}]
+    job = {"jobId": "j", "nodeProperties": {"numNodes": 5, "nodeRangeProperties": ranges}}
+    assert parse_job(job).consumables == (("l", nodes),)

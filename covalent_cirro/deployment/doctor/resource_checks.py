@@ -313,4 +313,5 @@ def image(facts: DeploymentFacts) -> Findings:
         raise Skip(f"{uri} is in the registry of another account")
     here = facts.here()
     pickled = Pickled(here.python, here.cloudpickle or "")
-    return [job_image.image(uri, facts.image(), pickled, here.cirro, facts.settings().architecture)]
+    settings = facts.settings()
+    return [job_image.image(uri, facts.image(), pickled, here.cirro, settings.architecture, settings.runner_options)]

@@ -40,7 +40,8 @@ places = [each or "." for each in sys.path if each != os.path.dirname(os.__file_
 folders = [entry.name for each in places if os.path.isdir(each) for entry in os.scandir(each) if entry.is_dir()]
 modules = {*folders, *packages_distributions(), *(each.name for each in pkgutil.iter_modules(places))}
 print(json.dumps({"python": platform.python_version(), "cloudpickle": cloudpickle.__version__,
-    "runner": covalent_cirro.__version__, "call_format": str(problems.FORMAT), "pid": os.getpid(),
+    "runner": covalent_cirro.__version__, "pid": os.getpid(),
+    "call_format": getattr(problems, "CALL_FORMAT", str(problems.FORMAT)),
     "modules": sorted(each for each in modules - sys.stdlib_module_names if each.isidentifier())}))
 """
 """Program that runs in a container: it imports what a job needs, and prints the versions and the top-level modules that
@@ -54,7 +55,7 @@ class Versions(NamedTuple):
         python: Version of its ``python``, ``"3.11.9"``.
         cloudpickle: Version of cloudpickle.
         runner: Version of covalent-cirro.
-        call_format: `problems.FORMAT` of its runner.
+        call_format: `problems.CALL_FORMAT` of its runner.
         modules: Top-level modules that can be imported, without those of Python.
     """
 

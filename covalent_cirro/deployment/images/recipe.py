@@ -134,7 +134,7 @@ def build_arguments(recipe: Recipe) -> dict[str, str]:
         **named,
         "DEVICE": recipe.device,
         "RUNNER_VERSION": __version__,
-        "CALL_FORMAT": str(problems.FORMAT),
+        "CALL_FORMAT": problems.CALL_FORMAT,
         "CLOUDPICKLE_VERSION": pinned_cloudpickle(importlib.metadata.version("cloudpickle")),
     }
 

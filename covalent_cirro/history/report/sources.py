@@ -39,7 +39,7 @@ from covalent_cirro.history.report.runs import (
 )
 from covalent_cirro.jobs import fargate_machines, further_tries
 from covalent_cirro.jobs.fargate_machines import FargateMachine
-from covalent_cirro.jobs.machines import InstanceType, Need, of_environment
+from covalent_cirro.jobs.machines import InstanceType, of_environment
 from covalent_cirro.jobs.queues import Environment
 
 SPOT_BEFORE_S = 24 * 3600.0
@@ -395,12 +395,11 @@ def pricing(prices: Prices, runs: Iterable[Run], now: float) -> Callable[[Machin
     return price_of
 
 
-def offers(account: Account, need: Need | None = None) -> tuple[list[Offer], list[str]]:
+def offers(account: Account) -> tuple[list[Offer], list[str]]:
     """Instance types that the queue of the executor's settings may start, and their prices now, for an estimate.
 
     Args:
-        account: The account, with the settings.
-        need: What an electron asks for; `None` for what the settings say.
+        account: The account, with the settings, which say what an electron asks for.
 
     Returns:
         The offers of the first compute environment with a type that fits; and notes on prices, for people.
@@ -409,10 +408,9 @@ def offers(account: Account, need: Need | None = None) -> tuple[list[Offer], lis
         StackError: The queue does not exist.
         AccessDenied, AwsError: AWS did not describe the queue.
     """
-    wanted = need_of(account.settings) if need is None else need
     settings = account.settings
-    queue = settings.batch_gpu_queue if wanted.gpus and settings.batch_gpu_queue else settings.batch_queue
-    name = queue.rpartition("/")[2]
+    wanted = need_of(settings)
+    name = settings.queue.rpartition("/")[2]
     prices = Prices(account.clients, account.region)
     found = _environments(account, [name])
     if name not in found:

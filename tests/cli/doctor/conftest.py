@@ -15,7 +15,7 @@ import tomlkit
 
 from covalent_cirro import __version__, deployment
 from covalent_cirro.aws.sessions import Access
-from covalent_cirro.contract.problems import FORMAT
+from covalent_cirro.contract.problems import CALL_FORMAT
 from covalent_cirro.contract.protocol import LABEL_CLOUDPICKLE, LABEL_FORMAT, LABEL_PYTHON, LABEL_RUNNER
 from covalent_cirro.covalent_server import config as covalent_config
 from covalent_cirro.deployment.doctor import RequestedResources, examine, server_facts
@@ -62,7 +62,7 @@ class World:
             LABEL_PYTHON: here.python,
             LABEL_CLOUDPICKLE: str(here.cloudpickle),
             LABEL_RUNNER: __version__,
-            LABEL_FORMAT: str(FORMAT),
+            LABEL_FORMAT: CALL_FORMAT,
             **labels,
         }
         name = self.outputs["ImageRepository"].partition("/")[2]

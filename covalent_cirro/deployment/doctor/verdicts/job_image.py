@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from covalent_cirro.jobs import image_rules
 from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding
 from covalent_cirro.jobs.image_rules import ImageFacts, MissingImage, Pickled
@@ -39,6 +41,7 @@ def image(
     pickled: Pickled,
     runner: str | None,
     architecture: str = image_rules.ARCHITECTURE,
+    options: Sequence[str] = (),
 ) -> Finding:
     """Whether an image can run electrons that are dispatched from this Python.
 
@@ -48,10 +51,11 @@ def image(
         pickled: Versions of Python and cloudpickle here.
         runner: Version of covalent-cirro here.
         architecture: Architecture of the machines, one of `image_rules.ARCHITECTURES`.
+        options: `Settings.runner_options` of the config.
     """
     if found is None:
         return Finding("image", uri, FAILURE, "what ECR has there is no image of programs", MAKE)
-    reason = image_rules.why_not(uri, found, pickled, architecture)
+    reason = image_rules.why_not(uri, found, pickled, architecture, options)
     if reason is not None or isinstance(found, MissingImage):
         return Finding("image", uri, FAILURE, reason or "it does not exist", MAKE)
     if not found.python:

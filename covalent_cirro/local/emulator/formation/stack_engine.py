@@ -209,17 +209,25 @@ def _put_back(stack: MotoStack, replaced: list[Obsolete]) -> list[Obsolete]:
 
 
 def _clean_up(stack: MotoStack, obsolete: list[Obsolete]) -> None:
-    """Delete what is no longer wanted. A failure leaves a resource behind and does not fail the stack, as on AWS."""
-    for name, resource, body, _ in reversed(obsolete):
-        replaced = name in stack.made.order
-        if body.get("UpdateReplacePolicy" if replaced else "DeletionPolicy") in RETAINED:
-            continue
-        try:
-            _delete(stack, resource, body)
-            stack.add_resource_event(name, "DELETE_COMPLETE")
-        except Exception as error:
-            log.debug("deleting %s", name, exc_info=True)
-            stack.add_resource_event(name, "DELETE_FAILED", _reason(error))
+    """Delete what is no longer wanted. A failure leaves a resource behind and does not fail the stack, as on AWS.
+
+    What another one still uses is tried again: a resource that was replaced may use one that the template has no more.
+    """
+    left = list(reversed(obsolete))
+    for final in [*[False] * (DELETE_PASSES - 1), True]:
+        tried, left = left, []
+        for each in tried:
+            replaced = each.name in stack.made.order
+            if each.body.get("UpdateReplacePolicy" if replaced else "DeletionPolicy") in RETAINED:
+                continue
+            try:
+                _delete(stack, each.resource, each.body)
+                stack.add_resource_event(each.name, "DELETE_COMPLETE")
+            except Exception as error:
+                left.append(each)
+                if final:
+                    log.debug("deleting %s", each.name, exc_info=True)
+                    stack.add_resource_event(each.name, "DELETE_FAILED", _reason(error))
 
 
 def _remove(stack: MotoStack, names: list[str], *, keep_retained: bool) -> list[str]:
