@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from covalent_cirro.settings import Settings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from covalent_cirro.settings import Settings
 
 PARAMETER = "raised"
 """Parameter of a job that says how its size was raised, for those who read no settings."""

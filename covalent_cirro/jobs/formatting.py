@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from datetime import datetime, timezone
 
-from covalent_cirro.settings import MIB_PER_GB
+from covalent_cirro.settings.constants import MIB_PER_GB
 
 MIB = 1024 * 1024
 """Bytes of a MiB."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding, Where
 from covalent_cirro.jobs.tags import DEPLOYMENT_TAG
-from covalent_cirro.settings import SECTION
+from covalent_cirro.settings.constants import SECTION
 
 
 class Queue(NamedTuple):

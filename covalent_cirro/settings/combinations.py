@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 
 from covalent_cirro.errors import SettingsError
-from covalent_cirro.settings.declared import MIB_PER_GB, Settings
+from covalent_cirro.settings.constants import MIB_PER_GB
+from covalent_cirro.settings.declared import Settings
 from covalent_cirro.settings.fargate_sizes import FRACTIONS, MOST_MEMORY_MIB, MOST_VCPUS, Size, fitting
 
 

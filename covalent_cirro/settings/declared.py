@@ -8,10 +8,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from covalent_cirro.settings import variables
+from covalent_cirro.settings.constants import MIB_PER_GB
 from covalent_cirro.settings.fargate_sizes import FRACTIONS, Size, fitting
-
-MIB_PER_GB = 1024
-"""``memory`` is in GB as the stock plugin means it: ``int(memory * 1024)`` MiB."""
 
 MIN_TIME_LIMIT_S = 60
 """Smallest attemptDurationSeconds (Batch API Reference, JobTimeout)."""

@@ -13,10 +13,8 @@ from typing import Any
 
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.settings import combinations
+from covalent_cirro.settings.constants import SECTION
 from covalent_cirro.settings.declared import BY_NAME, OPTIONS, Option, Settings
-
-SECTION = "executors.cirro"
-"""Section of Covalent's config file."""
 
 
 def plain(value: Any) -> Any:
