@@ -17,7 +17,6 @@ from covalent_cirro.cli.options import Target, json_option, target_options
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.jobs.affected_jobs import CHOICES, END, REFUSE, WAIT, AffectedJobs
 from covalent_cirro.jobs.formatting import duration
-from covalent_cirro.jobs.image_rules import ARCHITECTURE
 
 if TYPE_CHECKING:
     from covalent_cirro.covalent_server.config import Recorded
@@ -253,6 +252,7 @@ def _show(done: Deployed, recorded: Recorded, path: Path) -> None:
         )
     if "batch_fargate_queue" in done.settings:
         from covalent_cirro.deployment import fargate_advice
+        from covalent_cirro.jobs.image_rules import ARCHITECTURE
 
         architecture = done.settings.get("cpu_architecture") or ARCHITECTURE
         render.line(fargate_advice.words(architecture, done.settings["region"]))
