@@ -78,8 +78,9 @@ def test_children_of_an_array_hold_each_their_own(aws: Any) -> None:
 
 
 def test_resources_are_listed_tagged_and_deleted(aws: Any) -> None:
-    """By name too, as filters have it."""
-    name = aws.name("license")
+    """By the begin of a name too, as filters have it."""
+    # No other test here names a resource so: what begins with the name is this one alone.
+    name = aws.name("seats")
     made = aws.batch.create_consumable_resource(consumableResourceName=name, totalQuantity=1, tags={"team": "a"})
     asked = {"filters": [{"name": "CONSUMABLE_RESOURCE_NAME", "values": [f"{name[:-1].upper()}*"]}]}
     assert [
