@@ -210,15 +210,12 @@ class CirroBatchExecutor(StockMethods, _Base):  # type: ignore[misc]
         section = _section()
         # Covalent itself makes executors from the section. A wrong value there must not fail an electron that does not
         # use it: such values are checked when they are used.
-        options_table.check({n: v for n, v in {**given, **unknown}.items() if n not in section or section[n] != v})
+        own = {n: v for n, v in {**given, **unknown}.items() if n not in section or section[n] != v}
+        options_table.check(own)
         for name in unknown:
             log.warning("[%s] of Covalent's config has %r, which is no option of this version; ignored", SECTION, name)
-        if job_properties:
-            from covalent_cirro.aws import container_model
-            from covalent_cirro.electron.engine import job_properties as rules
-
-            container_model.require(options_table.plain(job_properties))
-            rules.check(options_table.plain(job_properties))
+        if any(value is not None for value in own.values()):
+            _refuse_contradictions({name: value for name, value in own.items() if name not in unknown}, section)
         AsyncBaseExecutor.__init__(self)
         for name, value in given.items():
             self.__dict__[name] = section.get(name) if value is None else options_table.plain(value)
@@ -424,6 +421,17 @@ def _section() -> Mapping[str, Any]:
     except KeyError:
         return {}
     return section if isinstance(section, Mapping) else {}
+
+
+def _refuse_contradictions(own: Mapping[str, Any], section: Mapping[str, Any]) -> None:
+    """Refuse options that contradict each other, as far as that is known where the executor is made."""
+    settings, known = options_table.resolve_known(own, section)
+    if own.get("job_properties"):
+        from covalent_cirro.aws import container_model
+        from covalent_cirro.electron.engine import job_definition
+
+        container_model.require(settings.job_properties)
+        job_definition.refuse(settings, known)
 
 
 def _absolute(items: list[str]) -> list[str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from covalent_cirro.settings.resolving import plain as plain
     from covalent_cirro.settings.resolving import problem as problem
     from covalent_cirro.settings.resolving import resolve as resolve
+    from covalent_cirro.settings.resolving import resolve_known as resolve_known
 
 _PLACES = {
     "MIB_PER_GB": "constants",
@@ -34,6 +35,7 @@ _PLACES = {
     "plain": "resolving",
     "problem": "resolving",
     "resolve": "resolving",
+    "resolve_known": "resolving",
 }
 """Names of this package, and the modules that have them."""
 

@@ -1,25 +1,49 @@
-"""Options that contradict each other: what `resolve` refuses of settings whose options are each possible. Pure."""
+"""Options that contradict each other: what is refused of settings whose options are each possible. Pure.
+
+All rules hold for the settings of a job. Where an executor is made, the Covalent server's config is not known: a rule
+holds there if no other value of an option that nobody set could make the combination possible.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import NamedTuple
 
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.settings.constants import MIB_PER_GB
 from covalent_cirro.settings.declared import Settings
 from covalent_cirro.settings.fargate_sizes import FRACTIONS, MOST_MEMORY_MIB, MOST_VCPUS, Size, fitting
+from covalent_cirro.settings.variables import RANK_VARIABLES
 
 
-def refuse(settings: Settings) -> None:
+def refuse(settings: Settings, known: Collection[str] | None = None) -> None:
     """Refuse a combination that cannot work.
+
+    Args:
+        settings: All options.
+        known: Names of those whose values are known; others have their default. `None`: all are.
 
     Raises:
         SettingsError: The first rule that is broken, with both values and what to do.
     """
     for rule in _RULES:
-        if text := rule(settings):
+        if known is not None and not set(rule.needs) <= set(known):
+            continue
+        if text := rule.text(settings):
             raise SettingsError(text)
+
+
+class _Rule(NamedTuple):
+    """A rule.
+
+    Attributes:
+        text: Why settings are not possible; `None` if they are.
+        needs: Options that nobody set and whose default could break the rule where another value keeps it.
+    """
+
+    text: Callable[[Settings], str | None]
+    needs: tuple[str, ...] = ()
 
 
 def _shared_memory(settings: Settings) -> str | None:
@@ -128,7 +152,26 @@ def _priority(settings: Settings) -> str | None:
     )
 
 
-_RULES: tuple[Callable[[Settings], str | None], ...] = (
-    *(_shared_memory, _largest_memory, _fargate, _part_of_a_vcpu),
-    *(_priority, _secret_variables, _size),
+def _variables_of_ranks(settings: Settings) -> str | None:
+    if settings.nodes == 1 and settings.processes_per_node is None:
+        return None
+    for option in ("environment", "secrets"):
+        if names := sorted(getattr(settings, option).keys() & RANK_VARIABLES):
+            name = "num_nodes" if settings.nodes > 1 else "processes_per_node"
+            return (
+                f"{option} has {', '.join(map(repr, names))}, and {name}={getattr(settings, name)}: the runner sets "
+                "these variables in each process, as torchrun does. Leave them out, or use other names."
+            )
+    return None
+
+
+_RULES = (
+    _Rule(_shared_memory, needs=("memory",)),
+    _Rule(_largest_memory, needs=("memory",)),
+    _Rule(_fargate),
+    _Rule(_part_of_a_vcpu, needs=("platform",)),
+    _Rule(_priority, needs=("share_identifier",)),
+    _Rule(_secret_variables),
+    _Rule(_variables_of_ranks),
+    _Rule(_size),
 )

@@ -111,19 +111,50 @@ def resolve(options: Mapping[str, object], section: Mapping[str, object]) -> Set
         value: Any = plain(options.get(option.name))
         if value is None:
             value = configured
-        if value is None:
-            value = option.default
-        elif text := problem(option.name, value):
+        if value is not None and (text := problem(option.name, value)):
             # Covalent itself makes executors from the section: an equal value came from there.
             source = f"[{SECTION}] of Covalent's config" if value == configured else "the executor"
             raise SettingsError(f"{text} (set by {source})")
+        values[option.name] = value
+    settings = _settings(values)
+    combinations.refuse(settings)
+    return settings
+
+
+def resolve_known(options: Mapping[str, object], section: Mapping[str, object]) -> tuple[Settings, frozenset[str]]:
+    """Settle what is known of the options where an executor is made, and refuse what no other value could mend.
+
+    The config of the Covalent server, which may be another machine's, can set what is unset here.
+
+    Args:
+        options: The executor's own, each possible by itself; `None` is unset.
+        section: ``[executors.cirro]`` of this process; what is impossible there is left out.
+
+    Returns:
+        All options, of which those that nobody set have their default; and the names of the others.
+
+    Raises:
+        SettingsError: Options contradict each other.
+    """
+    values = {name: value for name in BY_NAME if (value := section.get(name)) is not None and not problem(name, value)}
+    values |= {name: plain(value) for name, value in options.items() if value is not None}
+    settings, known = _settings(values), frozenset(values)
+    combinations.refuse(settings, known)
+    return settings, known
+
+
+def _settings(values: Mapping[str, Any]) -> Settings:
+    """Settings of values that are possible; those that are missing or `None` have their default."""
+    found: dict[str, Any] = {}
+    for option in OPTIONS:
+        value = values.get(option.name)
+        if value is None:
+            value = option.default
         if option.kind == "whole" and value is not None:
             value = int(value)
         elif option.kind == "texts":
             value = tuple(value)
         elif option.kind == "whole by name":
             value = {name: int(count) for name, count in value.items()}
-        values[option.name] = value
-    settings = Settings(**values)
-    combinations.refuse(settings)
-    return settings
+        found[option.name] = value
+    return Settings(**found)

@@ -19,6 +19,14 @@ _OF_AWS = ("AWS_BATCH", "AWS_CONTAINER_", "AWS_EXECUTION_ENV", "ECS_")
 """AWS refuses the first (Batch API Reference, ContainerProperties.environment), and sets the others."""
 _OF_RUNNER = ("CIRRO_", "COVALENT_DISPATCH_ID")
 
+RANK_VARIABLES = frozenset(
+    {
+        *("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK"),
+        *("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE"),
+    }
+)
+"""What the runner sets in each process of an electron that runs in several (`runner/ranks.py`)."""
+
 # --- credentials ------------------------------------------------------------------------------------------------------
 
 CREDENTIAL_FORMS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -134,6 +135,64 @@ def test_bad_options_are_refused_when_it_is_made(options: Mapping[str, Any]) -> 
     """Before anything is paid for."""
     with pytest.raises(SettingsError):
         CirroBatchExecutor(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_nodes": 2, "platform": "FARGATE"}, "num_nodes=2 is not possible with platform"),
+        ({"num_gpus": 1, "platform": "FARGATE"}, "num_gpus=1 is not possible with platform"),
+        ({"shared_memory_gb": 1, "platform": "FARGATE"}, "shared_memory_gb=1 is not possible with platform"),
+        ({"platform": "FARGATE", "vcpu": 64}, "more than a job on Fargate can have"),
+        ({"platform": "FARGATE", "batch_execution_role_name": ""}, 'batch_execution_role_name="" is not possible'),
+        ({"vcpu": 0.25, "platform": "EC2"}, "vcpu=0.25 is possible only on Fargate"),
+        ({"shared_memory_gb": 4, "memory": 2}, "shared_memory_gb=4 is more than memory=2"),
+        ({"memory_max": 1, "memory": 2}, "memory_max=1 is less than memory=2"),
+        ({"scheduling_priority": 3, "share_identifier": ""}, "has no effect without share_identifier"),
+        ({"environment": {"A": "b"}, "secrets": {"A": "ssm:/a"}}, "environment and secrets both have 'A'"),
+        (
+            {"secrets": {"A": "ssm:/a"}, "batch_execution_role_name": ""},
+            "is not possible with batch_execution_role_name",
+        ),
+        ({"environment": {"A": '"' * 6000}}, "20,480 are the most"),
+        ({"environment": {"RANK": "1"}, "num_nodes": 2}, "environment has 'RANK', and num_nodes=2: the runner sets"),
+        (
+            {"secrets": {"MASTER_ADDR": "ssm:/a"}, "processes_per_node": 2},
+            "secrets has 'MASTER_ADDR', and processes_per",
+        ),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused_when_it_is_made(options: dict[str, Any], words: str) -> None:
+    """Where both are in the call, nothing has to be dispatched to learn it."""
+    with pytest.raises(SettingsError, match=re.escape(words)):
+        CirroBatchExecutor(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"vcpu": 0.25},
+        {"shared_memory_gb": 100},
+        {"memory_max": 0.5},
+        {"scheduling_priority": 3},
+        {"environment": {"RANK": "1"}},
+        {"num_nodes": 1, "platform": "FARGATE"},
+    ],
+)
+def test_what_the_servers_config_may_make_possible_is_not_refused_when_it_is_made(options: dict[str, Any]) -> None:
+    """Its platform, memory or share identifier may be other ones than the default."""
+    CirroBatchExecutor(**options)
+
+
+def test_options_that_contradict_this_clients_config_are_refused_when_it_is_made(section: dict[str, Any]) -> None:
+    """The config's values go to the server with the executor; a contradiction in the config alone fails no executor."""
+    section["platform"] = "FARGATE"
+    with pytest.raises(SettingsError, match="num_nodes=2 is not possible with platform"):
+        CirroBatchExecutor(num_nodes=2)
+    section["vcpu"] = 64
+    CirroBatchExecutor()
+    section["vcpu"] = "many"
+    CirroBatchExecutor(memory=2)
 
 
 def test_it_takes_the_stock_options_by_position_too() -> None:

@@ -113,6 +113,43 @@ def test_another_property_is_another_definition() -> None:
             {"linuxParameters": {"tmpfs": [{"containerPath": "tmp", "size": 1}]}},
             "the containerPath 'tmp' does not begin with /",
         ),
+        ({"ulimits": [{"name": "files", "softLimit": 1, "hardLimit": 1}]}, "there is no limit 'files'; there are core"),
+        ({"ulimits": [{"name": "nofile", "softLimit": -5, "hardLimit": 1}]}, "a limit of nofile is -5, and can be -1"),
+        (
+            {"ulimits": [{"name": "memlock", "softLimit": -1, "hardLimit": 9}]},
+            "the soft limit of memlock, -1, is above",
+        ),
+        ({"ulimits": 2 * [{"name": "nofile", "softLimit": 1, "hardLimit": 1}]}, "nofile is given twice"),
+        (
+            {"linuxParameters": {"tmpfs": [{"containerPath": "/t", "size": 0}]}},
+            "the size of /t is 0, and can be from 1",
+        ),
+        (
+            {"linuxParameters": {"tmpfs": [{"containerPath": "/t", "size": 1, "mountOptions": ["rw", "nosuch"]}]}},
+            "/t has the option 'nosuch'; there are async",
+        ),
+        ({"linuxParameters": {"tmpfs": 2 * SCRATCH["tmpfs"]}}, "two mount points or tmpfs have the containerPath /tmp"),
+        (
+            {
+                "volumes": [{"name": "v"}],
+                "mountPoints": [{"sourceVolume": "v", "containerPath": "/tmp/"}],
+                "linuxParameters": SCRATCH,
+            },
+            "two mount points or tmpfs have the containerPath /tmp",
+        ),
+        (
+            {"volumes": [{"name": "v"}], "mountPoints": [{"sourceVolume": "v", "containerPath": "/"}]},
+            "nothing can be mounted at /",
+        ),
+        ({"linuxParameters": {"maxSwap": -1}}, "maxSwap is -1, and can be from 0"),
+        ({"linuxParameters": {"maxSwap": 1, "swappiness": 101}}, "swappiness is 101, and can be 0 to 100"),
+        ({"linuxParameters": {"swappiness": 9}}, "swappiness has no effect without maxSwap"),
+        ({"mountPoints": [{"sourceVolume": "v", "containerPath": "/v"}]}, "sourceVolume 'v'; volumes are: none"),
+        ({"volumes": [{"name": "v"}, {"name": "v"}]}, "two volumes are called v"),
+        ({"readonlyRootFilesystem": True}, "the runner writes into /tmp"),
+        ({"command": ["sh"]}, "and not ['sh'] (leave it out)"),
+        ({"vcpus": 4}, "vcpus is None and not 4 (set the option vcpu)"),
+        ({"linuxParameters": {"initProcessEnabled": False}}, "initProcessEnabled is True and not False"),
         ({"ephemeralStorage": {"sizeInGiB": 20}}, "is 20, and can be 21 to 200"),
         (
             {"volumes": [{"name": "x", "host": {"sourcePath": "/"}, "efsVolumeConfiguration": {"fileSystemId": "f"}}]},
@@ -139,6 +176,77 @@ def test_what_cannot_work_is_refused_when_the_executor_is_made(properties: dict[
 
 
 @pytest.mark.parametrize(
+    ("properties", "option", "words"),
+    [
+        ({"privileged": True}, {"platform": "FARGATE"}, 'privileged: not possible with platform="FARGATE"'),
+        ({"linuxParameters": SCRATCH}, {"platform": "FARGATE"}, "linuxParameters.tmpfs: not possible"),
+        ({"ephemeralStorage": {"sizeInGiB": 50}}, {"platform": "EC2"}, 'for platform="FARGATE" only'),
+        ({"image": "a"}, {"container_image_uri": "b"}, "image is 'b' and not 'a'"),
+        ({"linuxParameters": {"sharedMemorySize": 64}}, {"shared_memory_gb": 1}, "sharedMemorySize is 1024 and not 64"),
+        ({"linuxParameters": SCRATCH}, {"memory": 0.125}, "the size of /tmp is 256 MiB, and the job has memory=0.125"),
+        (
+            {"runtimePlatform": {"cpuArchitecture": "ARM64"}},
+            {"platform": "FARGATE", "cpu_architecture": "x86_64"},
+            "runtimePlatform.cpuArchitecture is 'X86_64' and not 'ARM64' (set the option cpu_architecture)",
+        ),
+        (
+            {"runtimePlatform": {"operatingSystemFamily": "WINDOWS_SERVER_2022_CORE"}},
+            {"platform": "FARGATE"},
+            "operatingSystemFamily is 'LINUX' and not",
+        ),
+        (
+            {"volumes": [{"name": "shared"}]},
+            {"shared_files": "fs-0123abcd/fsap-4567abcd"},
+            "two volumes are called shared, as that of shared_files is",
+        ),
+        (
+            {"repositoryCredentials": {"credentialsParameter": "arn:s"}},
+            {"batch_execution_role_name": ""},
+            "repositoryCredentials needs the execution role",
+        ),
+    ],
+)
+def test_what_another_option_of_the_call_rules_out_is_refused_when_the_executor_is_made(
+    properties: dict[str, Any], option: dict[str, Any], words: str
+) -> None:
+    """Both are in the same call."""
+    with pytest.raises(SettingsError) as caught:
+        CirroBatchExecutor(job_properties=properties, **option)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"ephemeralStorage": {"sizeInGiB": 50}},
+        {"linuxParameters": {"sharedMemorySize": 64}},
+        {"image": "a"},
+        {"linuxParameters": {"tmpfs": [{"containerPath": "/t", "size": 100_000, "mountOptions": ["rw", "mode=1777"]}]}},
+        {"mountPoints": [{"sourceVolume": "shared", "containerPath": "/here/too"}]},
+        {"ulimits": [{"name": "memlock", "softLimit": -1, "hardLimit": -1}]},
+        {"logConfiguration": {"logDriver": "awslogs", "options": {"awslogs-group": "mine"}}},
+    ],
+)
+def test_what_the_servers_config_may_make_possible_is_not_refused_when_the_executor_is_made(
+    properties: dict[str, Any],
+) -> None:
+    """It is checked when the electron is dispatched."""
+    CirroBatchExecutor(job_properties=properties)
+
+
+def test_properties_are_merged_however_deep_they_are() -> None:
+    """What is set besides the executor's own stays beside it."""
+    options = {"mode": "non-blocking", "max-buffer-size": "4m"}
+    found = container({"logConfiguration": {"logDriver": "awslogs", "options": options}})["logConfiguration"]
+    assert found["options"].items() > options.items()
+    assert found["options"]["awslogs-stream-prefix"] == "cirro"
+    fargate = container({"runtimePlatform": {"cpuArchitecture": "X86_64"}}, platform="FARGATE")
+    assert fargate["runtimePlatform"] == {"operatingSystemFamily": "LINUX", "cpuArchitecture": "X86_64"}
+    limits = [{"name": name, "softLimit": 1, "hardLimit": 2} for name in ("nofile", "nproc")]
+    assert container({"ulimits": limits})["ulimits"] == limits
+
+
+@pytest.mark.parametrize(
     ("properties", "words"),
     [
         ({"image": "other"}, "image is 'mine' and not 'other' (set the option container_image_uri)"),
@@ -150,6 +258,10 @@ def test_what_cannot_work_is_refused_when_the_executor_is_made(properties: dict[
         ({"secrets": [{"name": "A", "valueFrom": "b"}]}, "Set secrets={...} on the executor"),
         ({"resourceRequirements": [{"type": "VCPU", "value": "8"}]}, "(set the option vcpu, memory and num_gpus)"),
         ({"logConfiguration": {"logDriver": "splunk"}}, "(set the option batch_job_log_group_name)"),
+        (
+            {"logConfiguration": {"logDriver": "awslogs", "options": {"awslogs-region": "eu-north-1"}}},
+            "logConfiguration.options.awslogs-region is 'eu-west-1' and not 'eu-north-1'",
+        ),
         (
             {"linuxParameters": {"sharedMemorySize": 64}},
             "linuxParameters.sharedMemorySize is 1920 and not 64 (set the option shared_memory_gb)",

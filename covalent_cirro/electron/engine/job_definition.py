@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from covalent_cirro.contract.protocol import RUNNER_COMMAND
@@ -51,6 +51,22 @@ def build_definition(
         if settings.consumable_resources:
             body["consumableResourceProperties"] = multi_node.consumables(settings)
     return {"jobDefinitionName": f"{settings.batch_job_definition_name}-{digest(body)}", **body}
+
+
+def refuse(settings: Settings, known: Collection[str]) -> None:
+    """Refuse ``job_properties`` that cannot work, whatever the options are that are not known yet.
+
+    Args:
+        settings: Settings of the executor.
+        known: Names of the options whose values are known; others have their default.
+
+    Raises:
+        SettingsError: They cannot work.
+    """
+    container = container_properties(settings, region="", job_role_arn="", execution_role_arn="")
+    if settings.on_fargate:
+        container = fargate.properties(container, settings.architecture, public_ip=False)
+    job_properties.merged(container, settings, known)
 
 
 def container_properties(
