@@ -30,28 +30,39 @@ RANK_VARIABLES = frozenset(
 # --- credentials ------------------------------------------------------------------------------------------------------
 
 CREDENTIAL_FORMS = (
-    r"-----begin [a-z ]*private key"
-    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
-    r"|\b(?:gh[pousr]_|github_pat_|glpat-|sk-|xox[abeprs]-|pypi-AgE|wandb_v1_|[sr]k_live_|eyJ)[\w-]{16}"
-    r"|\bhf_[a-z0-9]{16}"
-    r"|\bnpm_[a-z0-9]{36}"
+    r"-----begin [a-z ]*private key|\bage-secret-key-1[a-z0-9]{16}"
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\baws_secret_access_key\s*[=:]"
+    r"|\b(?:gh[pousr]_|github_pat_|gl(?:pat|dt|rt|ptt|ft|soat|cbt)-|xox[abeprs]-|xapp-|pypi-AgE|wandb_v1_"
+    r"|[sr]k_(?:live|test)_|dckr_[po]at_|eyJ|hv[sbr]\.|ya29\.)[\w-]{16}"
+    r"|\bsk-[\w-]{0,80}?[a-z0-9]{16}"
+    r"|\b(?:hf_|gsk_|r8_)[a-z0-9]{16}"
+    r"|\bnpm_[a-z0-9]{36}|\bdapi[a-f0-9]{32}|\bSG\.[\w-]{16,32}\.[\w-]{16}"
     r"|\bAIza[\w-]{35}"
+    r"|\b(?:AccountKey|SharedAccessKey)=[a-z0-9+/]{40}"
+    r"|\bhooks\.slack\.com/(?:services|workflows|triggers)/\w+/\w+/\w{16}"
+    r"|\bbearer\s+[\w.~+/-]{16}"
 )
 """Texts that are credentials by their form, of a regular expression that ignores case: a private key; keys of AWS,
-GitHub, GitLab, OpenAI and others, Slack, PyPI, Weights & Biases, Stripe; a JSON web token; keys of Hugging Face, npm
-and Google."""
+GitHub, GitLab, Slack, PyPI, Weights & Biases, Stripe, Docker; a JSON web token; of Vault and Google; of OpenAI and
+others, Hugging Face, Groq, Replicate, npm, Databricks, SendGrid; of Azure; an address of Slack; a header with one."""
 
 URL_WITH_LOGIN = r"://[^/\s@]{0,200}:[^/\s@]{1,200}@"
 """A URL with a password, of a regular expression."""
 
 _CREDENTIAL = re.compile(f"{CREDENTIAL_FORMS}|{URL_WITH_LOGIN}", re.IGNORECASE)
+_SECRET_ACCESS_KEY = re.compile(r"(?=(?:.*[A-Z]){5})(?=(?:.*[a-z]){5})(?=.*\d)[A-Za-z0-9+/]{40}", re.ASCII)
+"""An AWS secret access key has no prefix: it is 40 characters of Base64, letters of both cases mixed with digits."""
 _AWS_CREDENTIALS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"})
 _NAMES_CREDENTIAL = re.compile(
-    r"(?:.*_)?(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|SECRET_KEY|API_?KEY|ACCESS_KEY|PRIVATE_KEY|TOKEN|CREDENTIALS)",
+    r"\w*(?:PASSWORD|PASSWD|PASSPHRASE)|MYSQL_PWD|KAGGLE_KEY"
+    r"|(?:.*_)?(?:SECRET|SECRET_KEY|API_?KEY|ACCESS_KEY|PRIVATE_KEY|TOKEN|CREDENTIALS)",
     re.IGNORECASE,
 )
-_NO_CREDENTIAL = re.compile(r"|[~./].*|arn:.*|\d{1,6}|true|false|none|yes|no|on|off", re.IGNORECASE | re.DOTALL)
-"""Values of variables with such names that are none: nothing, a path, an ARN, a number, a switch."""
+_NO_CREDENTIAL = re.compile(
+    r"|[~./].*|arn:.*|\d{1,6}|true|false|none|yes|no|on|off|<[^<>]*>|\[[^\[\]]*\]", re.IGNORECASE | re.DOTALL
+)
+"""Values of variables with such names that are none: nothing, a path, an ARN, a number, a switch, or a token of a
+language model's vocabulary, such as ``<pad>`` and ``[SEP]``."""
 
 _INSTEAD = (
     "Store it in AWS Secrets Manager or as an SSM parameter, and name it: secrets={{{name!r}: "
@@ -67,13 +78,15 @@ def environment_problem(values: Mapping[str, str]) -> str | None:
             return text
         if "\0" in value:
             return f"environment: the value of {name!r} has a NUL character, which no environment variable can have."
+        if not _is_unicode(value):
+            return f"environment: the value of {name!r} has half of a surrogate pair, which no UTF-8 text can have."
         if name in _AWS_CREDENTIALS:
             return (
                 f"environment: {name!r} is a credential of AWS, and who may see the job would see it. The electron has "
                 "the rights of its job role: give them to that one (cirro deploy --parameter JobRolePolicyArns=...). "
                 f"For another account: {_INSTEAD.format(name=name)}"
             )
-        if _CREDENTIAL.search(value) or (_NAMES_CREDENTIAL.fullmatch(name) and not _NO_CREDENTIAL.fullmatch(value)):
+        if _looks_like_a_credential(name, value):
             return (
                 f"environment: the value of {name!r} looks like a credential, and who may see the job would see it "
                 f"(DescribeJobs, the AWS console, the Covalent UI). {_INSTEAD.format(name=name)}"
@@ -88,17 +101,32 @@ def environment_problem(values: Mapping[str, str]) -> str | None:
     return None
 
 
+def _looks_like_a_credential(name: str, value: str) -> bool:
+    by_name = _NAMES_CREDENTIAL.fullmatch(name) and not _NO_CREDENTIAL.fullmatch(value)
+    return bool(by_name or _CREDENTIAL.search(value) or _SECRET_ACCESS_KEY.fullmatch(value.strip()))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 # --- secrets ----------------------------------------------------------------------------------------------------------
 
+_PART = r"[^:\x00-\x1f\x7f]*"
+_PATH = r"[\w.-]+(?:/[\w.-]+)*"
 _MANAGER_ARN = re.compile(
-    r"(?P<arn>arn:aws[a-z-]*:secretsmanager:(?P<region>[a-z0-9-]+):\d{12}:secret:[\w/+=.@-]+-[A-Za-z0-9]{6})"
-    r"(?::(?P<key>[^:]*)(?::(?P<stage>[^:]*)(?::(?P<version>[^:]*))?)?)?",
+    r"(?P<arn>arn:aws[a-z-]*:secretsmanager:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):secret:[\w/+=.@-]+-[A-Za-z0-9]{6})"
+    rf"(?::(?P<key>{_PART})(?::(?P<stage>{_PART})(?::(?P<version>{_PART}))?)?)?",
     re.ASCII,
 )
 _PARAMETER_ARN = re.compile(
-    r"arn:aws[a-z-]*:ssm:(?P<region>[a-z0-9-]+):\d{12}:parameter/(?P<name>[\w./-]{1,1000})", re.ASCII
+    rf"arn:aws[a-z-]*:ssm:(?P<region>[a-z0-9-]+):(?P<account>\d{{12}}):parameter/(?P<name>{_PATH})", re.ASCII
 )
-_PARAMETER = re.compile(r"ssm:(?P<name>[\w./-]{1,1000})", re.ASCII)
+_PARAMETER = re.compile(rf"ssm:(?P<name>/?{_PATH})", re.ASCII)
 
 
 class SecretReference(NamedTuple):
@@ -110,6 +138,7 @@ class SecretReference(NamedTuple):
         id: What its service knows it by: an ARN, or the name of a parameter in the job's own region and account.
         region: Region of an ARN; empty for a name.
         key: Key of the JSON in it; empty for the whole value.
+        account: Account of an ARN; empty for a name.
     """
 
     value_from: str
@@ -117,6 +146,7 @@ class SecretReference(NamedTuple):
     id: str
     region: str
     key: str = ""
+    account: str = ""
 
     @property
     def name(self) -> str:
@@ -143,9 +173,11 @@ def reference(text: str) -> SecretReference | None:
         parts = [found[each] or "" for each in ("key", "stage", "version")]
         # ECS takes all three of them or none.
         ends = f":{':'.join(parts)}" if any(parts) else ""
-        return SecretReference(f"{found['arn']}{ends}", "secretsmanager", found["arn"], found["region"], parts[0])
+        return SecretReference(
+            f"{found['arn']}{ends}", "secretsmanager", found["arn"], found["region"], parts[0], found["account"]
+        )
     if found := _PARAMETER_ARN.fullmatch(text):
-        return SecretReference(text, "ssm", text, found["region"])
+        return SecretReference(text, "ssm", text, found["region"], account=found["account"])
     if found := _PARAMETER.fullmatch(text):
         return SecretReference(found["name"], "ssm", found["name"], "")
     return None

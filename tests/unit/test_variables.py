@@ -23,6 +23,23 @@ SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:team/wandb-AbC123
         {"GOOGLE_APPLICATION_CREDENTIALS": "/shared/key.json", "DB_SECRET": SECRET},
         {"AWS_REGION": "us-east-1", "AWS_PROFILE": "data", "PYTHONPATH": "/opt/code"},
         {"MODEL": "sk-learn", "URL": "https://example.com/a@b", "COMMIT": "0" * 40},
+        {
+            "PAD_TOKEN": "<pad>",
+            "EOS_TOKEN": "<|endoftext|>",
+            "SEP_TOKEN": "[SEP]",
+            "MODEL": "sk-learn-is-great-and-good",
+        },
+        {
+            "PATHS": "experiments/Run2024/Model/Checkpoints/a",
+            "SHA": "a1" * 32,
+            "ID": "123e4567-e89b-12d3-a456-426614174000",
+        },
+        {
+            "KEY": "AKIAABCDEFGH123456",
+            "X": "ghp_short",
+            "PEM": "-----BEGIN PUBLIC KEY-----",
+            "DISK": "disk-" + "a1" * 9,
+        },
     ],
 )
 def test_plain_variables_are_possible(given: dict[str, str]) -> None:
@@ -63,6 +80,26 @@ def test_names_that_are_not_the_users_are_refused(option: str, name: str) -> Non
         ("WANDB_API_KEY", "0123456789abcdef" * 2 + "01234567"),
         ("DB_PASSWORD", "hunter2"),
         ("password", "hunter2"),
+        ("PGPASSWORD", "hunter2"),
+        ("MYSQL_PWD", "hunter2"),
+        ("X", "wJalrXUtnFEMI/K7MDENG/bPxRfiCY" + "EXAMPLEKEY"),
+        ("X", "[default]\naws_secret_access_key = x"),
+        ("X", "glrt-" + "a1B2" * 5),
+        ("X", "xapp-1-" + "A0123456789-0123456789"),
+        ("X", "https://hooks.slack.com/services/T0/B0/" + "a1B2" * 6),
+        ("X", "dckr_pat_" + "a1B2" * 7),
+        ("X", "sk_test_" + "a1B2" * 6),
+        ("X", "hvs." + "a1B2" * 6),
+        ("X", "ya29." + "a1B2" * 9),
+        ("X", "gsk_" + "a1B2" * 13),
+        ("X", "r8_" + "a1B2" * 9),
+        ("X", "dapi" + "a1b2" * 8),
+        ("X", "SG." + "a1B2c3" * 4 + "." + "a1B2" * 10),
+        ("X", "DefaultEndpointsProtocol=https;AccountKey=" + "a1B2" * 22),
+        ("X", "AGE-SECRET-KEY-1" + "A1B2" * 14),
+        ("X", "Bearer " + "a1B2" * 9),
+        ("X", "PGP: -----BEGIN PGP PRIVATE KEY BLOCK-----"),
+        ("X", "redis://:hunter2@cache:6379"),
     ],
 )
 def test_credentials_are_refused_with_the_words_for_secrets(name: str, value: str) -> None:
@@ -100,6 +137,8 @@ def test_what_is_too_large_is_refused() -> None:
         check({"secrets": {f"X{i}": "ssm:/x" for i in range(MAX_SECRETS + 1)}})
     with pytest.raises(SettingsError, match="NUL"):
         check({"environment": {"X": "a\0b"}})
+    with pytest.raises(SettingsError, match="half of a surrogate pair"):
+        check({"environment": {"X": "a\udc80b"}})
 
 
 def test_what_is_too_large_together_is_refused_with_the_size_of_each() -> None:
@@ -137,7 +176,11 @@ def test_what_ecs_is_told(text: str, value_from: str, key: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["sk-" + "a1B2" * 9, "team/wandb", "ssm:", "ssm:/a b", SECRET[:-7], f"{SECRET}:a:b:c:d", "arn:aws:s3:::bucket", ""],
+    [
+        *("sk-" + "a1B2" * 9, "team/wandb", "ssm:", "ssm:/", "ssm:/a//b", "ssm:/a/", "ssm:/a b", SECRET[:-7]),
+        *(f"{SECRET}:a:b:c:d", f"{SECRET}:key\n", f"{SECRET} ", "arn:aws:s3:::bucket", ""),
+        "arn:aws:ssm:eu-west-1:123456789012:parameter//a",
+    ],
 )
 def test_what_names_no_secret_is_refused_and_not_shown(text: str) -> None:
     """Somebody may have written the secret itself."""
