@@ -28,6 +28,11 @@ Client = Callable[["str | None"], Awaitable[Any]]
 """A client of a service for a region, `None` for the engine's."""
 
 
+def to_be_deleted(described: Mapping[str, Any]) -> str:
+    """Since when a secret is to be deleted, by DescribeSecret's answer, and cannot be read; empty where it is not."""
+    return f"it is to be deleted since {described['DeletedDate']:%Y-%m-%d}." if described.get("DeletedDate") else ""
+
+
 class NoSuchSecret(CirroError):
     """There is no such secret, in AWS's words."""
 
@@ -38,10 +43,13 @@ class SecretLookups:
     Args:
         clients: For each service, what returns a client for a region; called when it is first needed.
         access: Named in messages.
+        account: Returns the account of the jobs; called when it is first needed.
     """
 
-    def __init__(self, clients: Mapping[str, Client], access: sessions.Access) -> None:
-        self._clients, self._access = clients, access
+    def __init__(
+        self, clients: Mapping[str, Client], access: sessions.Access, account: Callable[[], Awaitable[str]]
+    ) -> None:
+        self._clients, self._access, self._account = clients, access, account
         self._looks = SingleFlight[SecretReference, None](keep=True)
 
     async def require(self, settings: Settings) -> None:
@@ -80,11 +88,16 @@ class SecretLookups:
             log.info("Whether the secret %s is there is not known, and the job is submitted: %s", found.id, why)
 
     async def _ask(self, found: SecretReference) -> None:
+        if found.service == "ssm" and found.account and found.account != await self._account():
+            # ListTagsForResource takes names, and so tells of the caller's own account only.
+            log.info("The parameter %s of another account is not looked up", found.id)
+            return
+        access = self._access._replace(region=found.region or self._access.region)
         client = await self._clients[found.service](found.region or None)
         in_manager = found.service == "secretsmanager"
         operation = "secretsmanager:DescribeSecret" if in_manager else "ssm:ListTagsForResource"
         try:
-            with sessions.translate(operation, access=self._access, of=f"secret {found.id!r}"):
+            with sessions.translate(operation, access=access, of=f"secret {found.id!r}"):
                 if in_manager:
                     answer = await client.describe_secret(SecretId=found.id)
                 else:
@@ -93,5 +106,5 @@ class SecretLookups:
             if error.code in MISSING_CODES:
                 raise NoSuchSecret(str(error)) from error
             raise
-        if answer.get("DeletedDate"):
-            raise NoSuchSecret(f"it is to be deleted since {answer['DeletedDate']:%Y-%m-%d}.")
+        if deleted := to_be_deleted(answer):
+            raise NoSuchSecret(deleted)

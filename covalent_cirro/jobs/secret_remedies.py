@@ -13,7 +13,14 @@ _WORDS_CHARS = 200
 
 _BEFORE = re.compile(
     r"ResourceInitializationError: .*?resource retrieval failed: |service call has been retried \d+ time\(s\): "
+    r"|fetching secret data from AWS Secrets Manager in region \S+: ",
+    re.IGNORECASE,
 )
+_NOT_AUTHORIZED = re.compile(r"(AccessDeniedException: )User: \S+ is (not authorized to perform: [\w:]+).*", re.DOTALL)
+"""Whose role it is, and on which secret, is said beside it."""
+_AFTER = re.compile(r",? *status code: \d+.*", re.DOTALL)
+_BEFORE_NAME = re.compile(r"arn:[a-z-]+:secretsmanager:[^:]*:\d*:secret:")
+_NO_VERSION = re.compile(r"secret value for (?:VersionId|staging label)")
 _UNREACHABLE = re.compile(
     r"RequestCanceled|RequestError|i/o timeout|context deadline|dial tcp|no such host|connection refused", re.IGNORECASE
 )
@@ -27,8 +34,11 @@ def words(detail: JobDetail) -> str:
 
 
 def short(said: str) -> str:
-    """The part of it that names the secret and the reason."""
-    return texts.cut(_BEFORE.sub("", said).strip().rstrip("."), _WORDS_CHARS)
+    """The part of it that names the secret and the reason. An ARN is in it as a whole, or only the secret's name is."""
+    words = _AFTER.sub("", _NOT_AUTHORIZED.sub(r"\1\2", _BEFORE.sub("", said))).strip().rstrip(".")
+    if len(words) > _WORDS_CHARS:
+        words = _BEFORE_NAME.sub("", words)
+    return texts.cut(words, _WORDS_CHARS)
 
 
 def remedy(said: str, settings: Settings) -> str:
@@ -51,6 +61,11 @@ def remedy(said: str, settings: Settings) -> str:
         )
     if "json key" in said:
         return "Name a key that the secret's JSON has: in the option secrets, it stands behind the secret's ARN."
+    if _NO_VERSION.search(said):
+        return (
+            "Name a version that the secret has (`aws secretsmanager list-secret-version-ids --secret-id ARN`): in the "
+            'option secrets, it stands behind the ARN and the key, "ARN:KEY:STAGE:VERSION".'
+        )
     if _UNREACHABLE.search(said):
         return (
             "Let the hosts reach Secrets Manager and SSM: in a private network, by interface endpoints of "

@@ -120,6 +120,7 @@ def test_a_job_without_one_of_its_secrets_does_not_start(secrets: Secrets) -> No
     assert f"{secrets.other}: AccessDeniedException: User: arn:aws:sts::" in secrets.reason(secrets.other)
     assert "not authorized to perform: ssm:GetParameters" in secrets.reason("/team/denied")
     assert "did not contain json key pasword" in secrets.reason(f"{secrets.arn}:pasword::")
+    assert "secret value for staging label: AWSPREVIOUS" in secrets.reason(f"{secrets.arn}::AWSPREVIOUS:")
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,10 @@ SETTINGS = resolve(
 )
 GIB = 1024**3
 EXITED = "Essential container in task exited"
+SECRET_ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:team/db-AbC123"
+NO_SUCH_VERSION = (
+    "ResourceNotFoundException: Secrets Manager can't find the specified secret value for staging label: OLD"
+)
 NOT_STARTED = "Task failed to start"
 SPOT_TASK = "Your Spot Task was interrupted."
 HOST = "Host EC2 (instance i-0123456789abcdef0) terminated."
@@ -169,6 +173,9 @@ ROWS = [
     Row("secret denied on Fargate", job("ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval failed: unable to retrieve secret from asm: service call has been retried 1 time(s): failed to fetch secret arn from secrets manager: AccessDeniedException: x"), End.SECRET_UNREADABLE, ["SecretArns"]),
     Row("secret's KMS key denied", job("Fetching secret data from AWS Secrets Manager in region x: secret y: AccessDeniedException: Access to KMS is not allowed status code: 400"), End.SECRET_UNREADABLE, ["KMS key"]),
     Row("secret without its key", job("Fetching secret data from AWS Secrets Manager in region x: retrieved secret from Secrets Manager did not contain json key pasword"), End.SECRET_UNREADABLE, ["Name a key", "json key pasword"]),
+    Row("secret without its version", job(f"Fetching secret data from AWS Secrets Manager in region eu-west-1: secret {SECRET_ARN}: {NO_SUCH_VERSION}"), End.SECRET_UNREADABLE, [f"a secret of it: secret {SECRET_ARN}: {NO_SUCH_VERSION}.", "Name a version that the secret has"]),
+    Row("secret with a long name", job(f"Fetching secret data from AWS Secrets Manager in region eu-west-1: secret {SECRET_ARN.replace('db', 15 * 'data/')}: {NO_SUCH_VERSION}"), End.SECRET_UNREADABLE, [f"a secret of it: secret team/{15 * 'data/'}-AbC123: ResourceNotFound"]),
+    Row("secret denied in whole", job(f"Fetching secret data from AWS Secrets Manager in region eu-west-1: secret {SECRET_ARN}: AccessDeniedException: User: arn:aws:sts::123456789012:assumed-role/cirro-roles-ExecutionRole-1A2B3C4D5E6F/0123456789abcdef is not authorized to perform: secretsmanager:GetSecretValue on resource: {SECRET_ARN} because no identity-based policy allows the secretsmanager:GetSecretValue action status code: 400, request id: 01234567-89ab"), End.SECRET_UNREADABLE, [f"secret {SECRET_ARN}: AccessDeniedException: not authorized to perform: secretsmanager:GetSecretValue.", "SecretArns"]),
     Row("secrets out of reach", job("ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval failed: unable to retrieve secrets from ssm: service call has been retried 5 time(s): RequestCanceled: request context canceled caused by: context deadline exceeded"), End.SECRET_UNREADABLE, ["interface endpoints"]),
     Row("registry out of reach on Fargate", job("ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval failed: unable to retrieve ecr registry auth: service call has been retried 3 time(s)"), End.NEVER_RAN, ["ecr registry auth"]),
     Row("host lost", job(HOST), End.HOST_LOST, ["1 time", "retry_attempts=6", "on-demand", "batch_queue="]),

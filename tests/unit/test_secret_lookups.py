@@ -55,7 +55,10 @@ class Service:
             self.region = region
             return self
 
-        return SecretLookups({"secretsmanager": client, "ssm": client}, ACCESS)
+        async def account() -> str:
+            return "123456789012"
+
+        return SecretLookups({"secretsmanager": client, "ssm": client}, ACCESS, account)
 
 
 async def require(service: Service, lookups: SecretLookups | None = None, **secrets: str) -> None:
@@ -101,6 +104,19 @@ async def test_a_secret_that_is_to_be_deleted_is_refused() -> None:
     service = Service(**{SECRET: {"DeletedDate": datetime.datetime(2026, 11, 30)}})
     with pytest.raises(SettingsError, match="to be deleted since 2026-11-30"):
         await require(service, KEY=SECRET)
+
+
+async def test_a_parameter_of_another_account_is_not_looked_up_in_this_one() -> None:
+    """It may be shared with this account: ECS reads it by its ARN, and SSM tells the tags of one's own only."""
+    service = Service(**{"/team/db": "InvalidResourceId"})
+    await require(service, KEY="arn:aws:ssm:eu-west-1:999999999999:parameter/team/db")
+    assert service.asked == []
+
+
+async def test_the_region_that_was_looked_in_is_told() -> None:
+    """That of the ARN, and not the executor's."""
+    with pytest.raises(SettingsError, match="region='eu-west-1'"):
+        await require(Service(**{SECRET: "ResourceNotFoundException"}), KEY=SECRET)
 
 
 @pytest.mark.parametrize("code", ["AccessDeniedException", "ThrottlingException", "InternalServerError"])

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from covalent_cirro.aws.clients import Clients
+from covalent_cirro.aws.secret_lookups import to_be_deleted
 from covalent_cirro.aws.sessions import translate
 from covalent_cirro.deployment.doctor.verdicts.caller import Caller
 from covalent_cirro.deployment.doctor.verdicts.data import Security, tls_only
@@ -154,19 +155,23 @@ def role_of_profile(clients: Clients, name_or_arn: str) -> Role:
     return Role(str(roles[0]["Arn"]), roles[0]["AssumeRolePolicyDocument"])
 
 
-def find_secret(clients: Clients, found: SecretReference) -> None:
+def find_secret(clients: Clients, found: SecretReference) -> str:
     """Look a secret up, without its value.
+
+    Returns:
+        Since when it is to be deleted, and cannot be read; empty where it is not.
 
     Raises:
         AwsError: It is not there (`secret_lookups.MISSING_CODES`), or the caller may not look.
     """
+    access = clients.access._replace(region=found.region or clients.access.region)
     if found.service == "secretsmanager":
-        with translate("secretsmanager:DescribeSecret", access=clients.access, of=f"secret {found.id!r}"):
-            clients("secretsmanager", found.region or None).describe_secret(SecretId=found.id)
-        return
-    with translate("ssm:ListTagsForResource", access=clients.access, of=f"parameter {found.name!r}"):
+        with translate("secretsmanager:DescribeSecret", access=access, of=f"secret {found.id!r}"):
+            return to_be_deleted(clients("secretsmanager", found.region or None).describe_secret(SecretId=found.id))
+    with translate("ssm:ListTagsForResource", access=access, of=f"parameter {found.name!r}"):
         ssm = clients("ssm", found.region or None)
         ssm.list_tags_for_resource(ResourceType="Parameter", ResourceId=found.name)
+    return ""
 
 
 # --- tags and quotas --------------------------------------------------------------------------------------------------

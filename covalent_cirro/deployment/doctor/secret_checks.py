@@ -31,12 +31,17 @@ def _looked_up(facts: DeploymentFacts, variable: str, found: SecretReference, ro
     caller, where = facts.caller, facts.where()
     arn = found.arn(caller.arn.split(":")[1], where.region, caller.account)
     made = LookedUpSecret(variable, arn, found.region or where.region)
-    try:
-        account_facts.find_secret(facts.clients, found)
-    except AwsError as error:
-        if error.code in MISSING_CODES:
-            return made._replace(absent=str(error))
-        made = made._replace(unknown=str(error))
+    if found.service == "ssm" and found.account not in ("", caller.account):
+        # ListTagsForResource takes names, and so tells of the caller's own account only.
+        made = made._replace(unknown=f"it is in the account {found.account}, and cannot be looked up from here")
+    else:
+        try:
+            if deleted := account_facts.find_secret(facts.clients, found):
+                return made._replace(absent=deleted)
+        except AwsError as error:
+            if error.code in MISSING_CODES:
+                return made._replace(absent=str(error))
+            made = made._replace(unknown=str(error))
     action = "secretsmanager:GetSecretValue" if found.service == "secretsmanager" else "ssm:GetParameters"
     try:
         denied = account_facts.denied(facts.clients, role, [([action], [arn], {})])

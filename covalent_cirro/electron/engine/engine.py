@@ -80,7 +80,7 @@ class Engine:
         capacity: Capacity,
         *,
         console_region: str,
-        sts: Any,
+        account_id: Callable[[], Awaitable[str]],
         logs: Any,
     ) -> None:
         self.access = access
@@ -101,8 +101,7 @@ class Engine:
         self.joined = JoinedLists()
         self.console_region = console_region
         self.logs = logs
-        self._sts = sts
-        self._account = SingleFlight[str, str](keep=True)
+        self._account_id = account_id
         self._users = 0
 
     @contextlib.contextmanager
@@ -123,16 +122,16 @@ class Engine:
         """The ARN of a role, given by name or ARN. Asks STS for the account's number, once."""
         if not name_or_arn or name_or_arn.startswith("arn:"):
             return name_or_arn
-        account = await self._account.run("", self._ask_account)
-        return f"arn:{self.partition}:iam::{account}:role/{name_or_arn}"
+        return f"arn:{self.partition}:iam::{await self._account_id()}:role/{name_or_arn}"
 
-    async def _ask_account(self) -> str:
-        async def ask() -> str:
-            with sessions.translate("sts:GetCallerIdentity", access=self.access):
-                identity = await self._sts.get_caller_identity()
-            return str(identity["Account"])
 
-        return await sessions.patiently(ask, 60.0)
+async def _ask_account(sts: Any, access: sessions.Access) -> str:
+    async def ask() -> str:
+        with sessions.translate("sts:GetCallerIdentity", access=access):
+            identity = await sts.get_caller_identity()
+        return str(identity["Account"])
+
+    return await sessions.patiently(ask, 60.0)
 
 
 @contextlib.asynccontextmanager
@@ -162,7 +161,9 @@ async def _opened(access: sessions.Access) -> AsyncIterator[Engine]:
         images = ImageVersions(_clients("ecr", session, access, region, later), fetch, _host(batch), access)
         stack.push_async_callback(images.aclose)
         readers = {service: _clients(service, session, access, region, later) for service in ("secretsmanager", "ssm")}
-        secrets = SecretLookups(readers, access)
+        account = SingleFlight[str, str](keep=True)
+        account_id = functools.partial(account.run, "", functools.partial(_ask_account, sts, access))
+        secrets = SecretLookups(readers, access, account_id)
         stack.push_async_callback(secrets.aclose)
         gateway = BatchGateway(batch, submit, access)
         ec2 = _clients("ec2", session, access, region, later)
@@ -181,7 +182,7 @@ async def _opened(access: sessions.Access) -> AsyncIterator[Engine]:
             secrets,
             Capacity(behind_queues, access),
             console_region=console_region,
-            sts=sts,
+            account_id=account_id,
             logs=logs,
         )
         for service in (engine.watcher, engine.waits, engine.live_logs, engine.live_curves, engine.stops):

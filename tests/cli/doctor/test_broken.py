@@ -210,6 +210,7 @@ def not_simulated(world: World) -> Iterator[dict[str, Any]]:
 
 
 SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:gone-AbCdEf"
+SHARED = "arn:aws:ssm:us-east-1:999999999999:parameter/team/db"
 
 
 @contextlib.contextmanager
@@ -241,6 +242,25 @@ def secret_not_given(world: World) -> Iterator[dict[str, Any]]:
 def secret_elsewhere(world: World) -> Iterator[dict[str, Any]]:
     with with_secret(world, "eu-west-1"):
         yield {}
+
+
+@contextlib.contextmanager
+def secret_deleted(world: World) -> Iterator[dict[str, Any]]:
+    with with_secret(world) as arn:
+        world.client("secretsmanager").delete_secret(SecretId=arn, RecoveryWindowInDays=7)
+        yield {}
+        world.client("secretsmanager").restore_secret(SecretId=arn)
+
+
+@contextlib.contextmanager
+def secret_shared(world: World) -> Iterator[dict[str, Any]]:
+    iam, role = world.client("iam"), world.outputs["BatchExecutionRoleName"]
+    statement = {"Effect": "Allow", "Action": "ssm:GetParameters", "Resource": SHARED}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    iam.put_role_policy(RoleName=role, PolicyName="shared", PolicyDocument=document)
+    with world.configured(secrets={"KEY": SHARED}):
+        yield {}
+    iam.delete_role_policy(RoleName=role, PolicyName="shared")
 
 
 @contextlib.contextmanager
@@ -401,7 +421,9 @@ BREAKAGES: list[tuple[str, str, Callable[[World], Any], str]] = [
     ("secrets", FAILURE, config(secrets={"KEY": "ssm:/team/gone"}), "no such secret in us-east-1"),
     ("secrets", FAILURE, config(secrets={"KEY": SECRET}), "secretsmanager:DescribeSecret"),
     ("secrets", FAILURE, secret_not_given, "may not read it: secretsmanager:GetSecretValue: implicitDeny"),
+    ("secrets", FAILURE, secret_deleted, "no such secret in us-east-1: it is to be deleted since"),
     ("secrets", WARNING, secret_elsewhere, "it is in eu-west-1"),
+    ("secrets", WARNING, secret_shared, "it is in the account 999999999999, and cannot be looked up"),
     ("secrets", WARNING, secret_unseen, "secretsmanager:DescribeSecret"),
     ("permissions", FAILURE, user_without("iam:PassRole"), "iam:PassRole"),
     ("permissions", FAILURE, user_without("batch:SubmitJob"), "batch:SubmitJob"),

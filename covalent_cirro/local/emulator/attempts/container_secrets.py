@@ -66,6 +66,7 @@ def _secret(value_from: str, account: str, region: str, ask: Ask) -> str:
 def _parameter(value_from: str, account: str, region: str, ask: Ask) -> str:
     name = value_from
     if value_from.startswith("arn:"):
+        account = value_from.split(":")[4]
         path = value_from.partition(":parameter/")[2]
         name = f"/{path}" if "/" in path else path
     _check(ask(Access("ssm:GetParameters", f"arn:aws:ssm:{region}:{account}:parameter/{name.lstrip('/')}")))

@@ -34,7 +34,10 @@ def secret(account: str, region: str, arn: str, stage: str, version: str) -> Sto
         found = backend.get_secret_value(arn, version or None, stage or None)
         key = str(backend.secrets[arn].kms_key_id or "")
     except SecretsManagerClientError as error:
-        raise NoSecret(f"{error.error_type}: {error.message}") from error
+        words = str(error.message)
+        if stage and not version and arn in backend.secrets and "value for" not in words:  # moto knows no words for it
+            words = f"Secrets Manager can't find the specified secret value for staging label: {stage}"
+        raise NoSecret(f"{error.error_type}: {words}") from error
     return StoredSecret(str(found.get("SecretString", "")), str(found["ARN"]), _customers("secretsmanager", key))
 
 
