@@ -58,8 +58,9 @@ def explain(error: BaseException, stage: Stage, covalent: str) -> Failure:
         return _explain_exit(error, stage, traceback)
     # Only the import system sets the name: an electron that raises the class by itself means something else.
     if isinstance(error, ModuleNotFoundError) and isinstance(error.name, str) and error.name:
-        message = missing_module(error.name, stage.what, covalent)
-        return Failure(Kind.MISSING_MODULE, message, traceback, module=error.name)
+        module = shown_texts.shown(error.name)
+        message = missing_module(module, stage.what, covalent)
+        return Failure(Kind.MISSING_MODULE, message, traceback, module=module)
     line = describe(error)
     if stage.kind == Kind.RAISED:
         return Failure(Kind.RAISED, line, traceback)
@@ -147,7 +148,8 @@ def _text(value: object) -> str:
 
 
 def _one_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # Again, as a whole: names of classes may have a value, too.
+    lines = [line.strip() for line in shown_texts.shown(text).splitlines() if line.strip()]
     line = lines[0] if lines else ""
     # A string may contain lone surrogates; a document has to be valid UTF-8.
     return texts.cut(line.encode("utf-8", "backslashreplace").decode(), MESSAGE_CHARS)

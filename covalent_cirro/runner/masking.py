@@ -1,13 +1,14 @@
 """Replaces the values of an electron's secrets by ``***`` in texts that are stored or shown, as CI systems do.
 
 What is found: a value of `LEAST_CHARS` characters or more; each line of a value of several lines; each string in a
-value that is JSON; all of these as Python, JSON and URLs write them, and in Base64. A text that was changed in another
-way (reversed, encrypted, compressed, printed with a space between the characters) is not found. Pure.
+value that is JSON; all of these as Python, JSON, HTML, shells and URLs write them, and in Base64. What was changed in
+another way (reversed, encrypted, compressed, printed with a space between the characters) is not found. Pure.
 """
 
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -32,16 +33,18 @@ class Mask:
 
     Attributes:
         patterns: All texts that stand for them, the longest first.
+        longest: Bytes of the longest one.
     """
 
     def __init__(self, values: Iterable[str]) -> None:
         patterns = sorted({form for value in values for form in _forms(value)}, key=lambda each: (-len(each), each))
         self.patterns = patterns
-        self._longest = len(patterns[0]) if patterns else 0
+        self.longest = len(patterns[0]) if patterns else 0
         # At each place the first alternative that fits is taken, so the longest one stands first.
-        self._any = re.compile(b"|".join(map(re.escape, patterns)) or b"(?!)")
+        self._any = re.compile(_alternatives(patterns))
         heads = sorted({pattern[:LEAST_CHARS] for pattern in patterns})
-        self._heads = re.compile(b"|".join(map(re.escape, heads)) or b"(?!)")
+        self._heads = re.compile(_alternatives(heads))
+        self._begun = frozenset(pattern[:size] for pattern in heads for size in range(1, LEAST_CHARS))
 
     def text(self, text: str) -> str:
         """The text without the values."""
@@ -63,14 +66,14 @@ class Mask:
     def unfinished(self, data: bytes) -> int:
         """The first place from which all that is there is the beginning of a value; the length if there is none."""
         size = len(data)
-        at = max(0, size - self._longest + 1)
+        at = max(0, size - self.longest + 1)
         while (found := self._heads.search(data, at)) is not None:
             at = found.start()
             if self._begins(data[at:]):
                 return at
             at += 1
         for at in range(max(0, size - LEAST_CHARS + 1), size):
-            if self._begins(data[at:]):
+            if data[at:] in self._begun:
                 return at
         return size
 
@@ -110,6 +113,22 @@ class MaskedStream:
         self._held = data[end:]
         self._covered = max(0, covered - end)
         return b"".join(shown)
+
+
+def _alternatives(patterns: Iterable[bytes], depth: int = 2) -> bytes:
+    """A regular expression of any of them; of those that fit at a place, the first one.
+
+    It branches by their first bytes: at each place each of a thousand alternatives would be tried, which is slower than
+    an electron prints.
+    """
+    by_first: dict[bytes, list[bytes]] = {}
+    for pattern in patterns:
+        by_first.setdefault(pattern[:1], []).append(pattern[1:])
+    branches = []
+    for first, rests in by_first.items():
+        rest = _alternatives(rests, depth - 1) if depth > 1 else b"|".join(map(re.escape, rests))
+        branches.append(re.escape(first) + b"(?:" + rest + b")")
+    return b"|".join(branches) or b"(?!)"
 
 
 # --- forms of a value -------------------------------------------------------------------------------------------------
@@ -152,7 +171,14 @@ def _strings_in(value: str) -> Iterator[str]:
 
 def _as_text(part: str) -> Iterator[bytes]:
     data = _bytes(part)
-    for text in (part, json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1], repr(part)[1:-1]):
+    quoted = {repr(part)[1:-1], ascii(part)[1:-1], repr(data)[2:-1]}
+    # Inside of a longer text that has the other quotation mark, Python escapes this one.
+    quoted |= {text.replace("'", r"\'") for text in quoted if r"\'" not in text}
+    quoted |= {json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1]}
+    # What shells (`set -x`) and shlex.quote make of a quotation mark.
+    quoted |= {part.replace("'", "'\\''"), part.replace("'", "'\"'\"'")}
+    quoted |= {html.escape(part), html.escape(part, quote=False)}
+    for text in (part, *quoted):
         yield _bytes(text)
     for text in (quote(data, safe=""), quote(data), quote_plus(data)):
         yield text.encode()

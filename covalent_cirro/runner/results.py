@@ -76,7 +76,7 @@ def dump(value: Any, file: BinaryIO) -> None:
             f"the result cannot be pickled: {where} is a {kind.__module__}.{kind.__qualname__} "
             f"({failures.describe(error)}). Return something else, or take this part out of it"
         )
-        raise failures.NoResult(Failure(Kind.UNPICKLABLE, message, traceback)) from error
+        raise failures.NoResult(Failure(Kind.UNPICKLABLE, shown_texts.shown(message), traceback)) from error
 
 
 def _is_full(error: BaseException) -> bool:
@@ -178,18 +178,26 @@ def display(value: Any, pickle_bytes: int) -> bytes:
 def _abbreviate(value: Any) -> str:
     import reprlib
 
+    most = 1000 + shown_texts.longest()  # a secret must not be cut before it is left out
+
     class Abbreviated(reprlib.Repr):
         def repr_bytes(self, x: bytes, level: int) -> str:
-            return repr(bytes(x[:1000])) + ("..." if len(x) > 1000 else "")
+            return self._begun(repr(bytes(x[:most])), len(x))
 
         repr_bytearray = repr_bytes
 
+        def repr_str(self, x: str, level: int) -> str:
+            return self._begun(repr(x[:most]), len(x))
+
         def repr_instance(self, x: Any, level: int) -> str:
-            return str(x)[:1000]
+            return self._begun(str(x)[:most], 0)
+
+        def _begun(self, text: str, length: int) -> str:
+            return shown_texts.shown(text)[:1000] + ("..." if length > 1000 else "")
 
     limits = Abbreviated()
     limits.maxlist = limits.maxtuple = limits.maxset = limits.maxfrozenset = limits.maxdict = 100
-    limits.maxstring = limits.maxother = 1000
+    limits.maxother = 1000
     return limits.repr(value)
 
 

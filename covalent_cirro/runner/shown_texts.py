@@ -32,3 +32,8 @@ def hide(secrets: Mapping[str, str]) -> Mask | None:
 def shown(text: str) -> str:
     """The text without values of secrets. It must not be cut before: half a value would not be found."""
     return text if _mask is None else _mask.text(text)
+
+
+def longest() -> int:
+    """Bytes of the longest text that is left out; 0 without secrets."""
+    return 0 if _mask is None else _mask.longest

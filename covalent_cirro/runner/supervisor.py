@@ -404,5 +404,6 @@ def _make_folder(environ: Mapping[str, str]) -> str:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"covalent-cirro runner: {text}\n")
+    # Names of files that the electron chose are in it.
+    sys.stderr.write(f"covalent-cirro runner: {shown_texts.shown(text)}\n")
     sys.stderr.flush()

@@ -32,14 +32,16 @@ MAX_NODES = 1_000
 MAX_PRIORITY = 9_999
 """Largest schedulingPriority (Batch API Reference, RegisterJobDefinition)."""
 
-MAX_TAGS = 46
-"""A job has 50 tags at most (Batch User Guide, Tag restrictions), and four are the executor's."""
+MAX_TAGS = 45
+"""A job has 50 tags at most (Batch User Guide, Tag restrictions): four are the executor's, and one on Fargate is the
+deployment's."""
 
 TAG_CHARS = (128, 256)
 """Characters of a tag's key and of its value (Batch User Guide, Tag restrictions)."""
 
-OWN_TAGS = ("aws:", "covalent:", "cirro:")
-"""How tags begin that are AWS's or the executor's. By those of the executor, its jobs are found and may be ended."""
+OWN_TAGS = ("aws:", "covalent:", "cirro:", "covalent-cirro")
+"""How tags begin that are AWS's, the executor's or the deployment's. By those of the executor, its jobs are found and
+may be ended; by the deployment's, the bill counts, and `cirro destroy` finds what is left."""
 
 MAX_CONSUMABLES = 5
 """Consumable resources of a job definition (Batch User Guide, Specify the resources needed to run a job)."""

@@ -157,6 +157,50 @@ def test_errors_are_masked(runs: Runs) -> None:
     nowhere(runs, ran, SECRET, "hunter2", "BADANBgkq")
 
 
+def test_names_in_errors_are_masked(runs: Runs) -> None:
+    """Those of classes and of modules, which an electron may make of anything."""
+
+    def names_a_class() -> None:
+        import os
+
+        raise type(f"E_{os.environ['KEY']}", (Exception,), {})("failed")
+
+    def imports() -> None:
+        import importlib
+        import os
+
+        importlib.import_module(os.environ["KEY"])
+
+    def returns() -> object:
+        import os
+        import threading
+
+        return {os.environ["KEY"]: threading.Lock()}
+
+    for electron in (names_a_class, imports, returns):
+        ran = runs(runs.task(electron), env=container({}, KEY=SECRET))
+        assert ran.result.failure is not None
+        assert "***" in ran.result.failure.message
+        nowhere(runs, ran, SECRET, "hunter2")
+        runs.s3.delete_object(Bucket="runner-tests", Key=runs.location.outcome_key)
+
+
+def test_the_shown_text_of_a_large_result_is_masked_before_it_is_cut(runs: Runs) -> None:
+    """No half of a value at the end of what is shown of a long text."""
+
+    def electron() -> list[object]:
+        import os
+
+        text = "x" * 990 + os.environ["KEY"] + "y" * 6_000_000
+        return [text, text.encode()]
+
+    ran = runs(runs.task(electron), env=container({}, KEY=SECRET))
+    assert ran.result.output is not None
+    shown = runs.bytes_of(ran.result.output.string)
+    assert shown.count(b"***") == 2
+    assert b"hunter2" not in shown
+
+
 def test_hooks_have_them_and_their_errors_are_masked(runs: Runs) -> None:
     """pip and shell commands read variables such as PIP_INDEX_URL."""
     commands = ["echo $A $KEY", f"exit 3 # {SECRET}"]

@@ -13,7 +13,9 @@ from covalent_cirro.aws.batch import Submission, build_submit
 from covalent_cirro.cirro import CirroBatchExecutor
 from covalent_cirro.electron.engine.job_definition import build_definition
 from covalent_cirro.errors import AwsError, SettingsError
+from covalent_cirro.jobs.tags import DEPLOYMENT_TAG, DISPATCH_TAG, ELECTRON_TAG, LATTICE_TAG, NODE_TAG
 from covalent_cirro.settings import resolve
+from covalent_cirro.settings.declared import MAX_TAGS
 from tests.unit.test_definitions_and_batch import refused
 
 EFS = {
@@ -361,16 +363,24 @@ def test_share_priority_and_tags_are_of_the_job() -> None:
         {"aws:x": "1"},
         {"covalent:dispatch": "1"},
         {"cirro:made-by": "me"},
+        {"covalent-cirro": "mine"},
         {"k" * 129: "v"},
         {"k": "v" * 257},
         {"k": "a,b"},
-        {f"k{n}": "v" for n in range(47)},
+        {f"k{n}": "v" for n in range(46)},
     ],
 )
 def test_tags_that_aws_or_the_executor_would_not_have_are_refused(tags: dict[str, str]) -> None:
     """AWS's limits, its prefix, and the tags by which the executor finds and ends its jobs."""
-    with pytest.raises(SettingsError, match="a mapping of at most 46 keys to texts"):
+    with pytest.raises(SettingsError, match="a mapping of at most 45 keys to texts"):
         CirroBatchExecutor(tags=tags)
+
+
+def test_a_job_on_fargate_has_room_for_the_deployments_tag_as_well() -> None:
+    """With it and the executor's, a job has as many as AWS takes, and no more."""
+    CirroBatchExecutor(tags={f"k{n}": "v" for n in range(MAX_TAGS)})
+    ours = {DISPATCH_TAG, LATTICE_TAG, ELECTRON_TAG, NODE_TAG, DEPLOYMENT_TAG}
+    assert MAX_TAGS + len(ours) == 50
 
 
 def test_a_priority_needs_a_share() -> None:

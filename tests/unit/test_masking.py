@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import html
 import itertools
 import json
+import shlex
 import time
 from urllib.parse import quote, quote_plus
 
@@ -16,6 +18,7 @@ from covalent_cirro.contract import packed_variables as variables
 from covalent_cirro.runner import masking
 from covalent_cirro.runner.masking import Mask
 
+QUOTE, SHELL_QUOTE = "'", "'\\''"
 PEM = "-----BEGIN KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEFAASC\n-----END KEY-----\n"
 
 
@@ -77,11 +80,17 @@ def test_a_stream_without_values_is_shown_as_it_is(data: bytes, cuts: list[int])
     assert in_pieces(Mask(["no-such-value-in-it"]), data, cuts) == data
 
 
-@pytest.mark.parametrize("value", ['pa"ss/w\\ord ä=&1', "hunter2hunter2"])
+@pytest.mark.parametrize("value", ['pa"ss/w\\ord ä=&1', "hunter2hunter2", "it's <mine>", "both 'of\" them"])
 @pytest.mark.parametrize(
     "written",
     [
         lambda value: repr({"password": value}),
+        lambda value: ascii({"password": value}),
+        lambda value: repr({"password": value.encode()}),
+        lambda value: repr(f"the \"password\" is '{value}'"),
+        lambda value: f"+ curl -u 'ada:{value.replace(QUOTE, SHELL_QUOTE)}'",
+        lambda value: shlex.quote(f"ada:{value}"),
+        lambda value: f"<td>{html.escape(value)}</td>",
         lambda value: json.dumps({"password": value}),
         lambda value: json.dumps({"password": value}, ensure_ascii=False),
         lambda value: f"postgres://ada:{quote(value, safe='')}@db",
@@ -94,7 +103,7 @@ def test_a_stream_without_values_is_shown_as_it_is(data: bytes, cuts: list[int])
     ],
 )
 def test_forms_in_which_programs_write_a_value(value: str, written: object) -> None:
-    """Python, JSON, URLs and Base64, there alone or behind a user's name."""
+    """Python, JSON, shells, HTML, URLs and Base64, there alone or behind a user's name."""
     text = str(written(value))  # type: ignore[operator]
     shown = Mask([value]).text(text)
     assert shown != text
