@@ -92,20 +92,23 @@ def _much(contents: Any, what: str) -> str:
 
 
 def _show_proof(found: Holdings, where: str, proof: Proof, forgotten: list[str], path: Path) -> None:
+    from covalent_cirro.deployment import leftovers
+
     if forgotten:
         render.line(f"Taken out of {path}: {', '.join(forgotten)}")
     for reason in proof.not_asked:
         render.warning(f"could not be looked at: {reason}")
     if proof.left:
-        render.failure(
-            f"of the deployment {found.name!r} this is left:\n"
-            + "\n".join(f"  {each}" for each in proof.left)
-            + "\nDelete it, or `cirro destroy` again; what is only still on its way out is gone then."
-        )
+        lines = [f"of the deployment {found.name!r} this is left:"]
+        for each in proof.left:
+            lines += [f"  {each}", f"    {leftovers.command(each, found.region) or 'delete it in the AWS console'}"]
+        lines.append("Delete it so, or `cirro destroy` again; what is only still on its way out is gone then.")
+        render.failure("\n".join(lines))
     elif found.keep_data and found.kept:
         render.done(f"nothing of the deployment {found.name!r} is left but its data: {', '.join(found.kept)}")
     else:
-        but = ", but its file system" if found.file_systems else ""
+        several = "s" if len(found.file_systems) > 1 else ""
+        but = f", but its file system{several}" if found.file_systems else ""
         render.done(f"nothing of the deployment {found.name!r} is left in {where}{but}")
     for each in found.file_systems:
         command = f"aws efs delete-file-system --file-system-id {each} --region {found.region}"

@@ -33,6 +33,7 @@ PROOF_PATIENCE_S = 60.0
 DEFINITION_PREFIX = "cirro-"
 """How names of the job definitions of executors begin (`electron/engine/definitions.py`)."""
 
+_FILE_SYSTEM = re.compile(r"arn:[a-z-]+:elasticfilesystem:[^:]*:[^:]*:file-system/")
 _OF_SERVICES = re.compile(r"arn:[a-z-]+:ecs:[^:]*:[^:]*:(cluster|service|task|task-definition)/")
 """What ECS lists after its deletion, as INACTIVE and at no cost (ECS API Reference, DeregisterTaskDefinition and
 DeleteCluster). It belongs to stacks of services, which are checked by name; clusters of AWS Batch are checked too."""
@@ -68,6 +69,8 @@ class Holdings:
         repositories: Image repositories that are deleted.
         clusters: ECS clusters that AWS Batch made for its compute environments.
         definitions: ARNs of job definitions that executors registered for its roles. They cost nothing.
+        file_systems: Ids of file systems of the deployment, which stay with what is in them: that of its stack, and
+            those that earlier changes and deletions left.
         kept: ARNs and names of what is kept.
     """
 
@@ -81,17 +84,13 @@ class Holdings:
     repositories: tuple[Contents, ...]
     clusters: tuple[str, ...]
     definitions: tuple[str, ...]
+    file_systems: tuple[str, ...] = ()
     kept: tuple[str, ...]
 
     @property
     def loses_data(self) -> bool:
         """Whether data is deleted."""
         return any(each.entries for each in (*self.buckets, *self.repositories))
-
-    @property
-    def file_systems(self) -> list[str]:
-        """Ids of file systems, which stay with what is in them."""
-        return self.of_type(FILE_SYSTEM)
 
     @property
     def is_nothing(self) -> bool:
@@ -149,7 +148,7 @@ def survey(client: Client, name: str, *, keep_data: bool = False) -> Holdings:
             found.append(stack)
             resources += made
     of_type = _by_type(resources)
-    kept += of_type.get(FILE_SYSTEM, [])  # stacks leave it
+    file_systems = tuple(dict.fromkeys([*of_type.get(FILE_SYSTEM, []), *_left_file_systems(client, name)]))
     roles = of_type.get("AWS::IAM::Role", [])
     queues = existing_queues(client, of_type.get("AWS::Batch::JobQueue", []))
     return Holdings(
@@ -167,7 +166,8 @@ def survey(client: Client, name: str, *, keep_data: bool = False) -> Holdings:
         ),
         clusters=tuple(_clusters(client, of_type.get("AWS::Batch::ComputeEnvironment", []))),
         definitions=tuple(_definitions(client, name, roles)),
-        kept=tuple(kept),
+        file_systems=file_systems,
+        kept=(*kept, *file_systems),
     )
 
 
@@ -237,6 +237,25 @@ def jobs(client: Client, queues: Iterable[str], states: Iterable[str] = ACTIVE_S
                         yield ActiveJob(each["jobId"], state)
 
 
+def _left_file_systems(client: Client, name: str) -> list[str]:
+    """Ids of the file systems with the deployment's tag, which no stack deletes."""
+    try:
+        return [arn.rsplit("/", 1)[-1] for arn in _tagged(client, name) if _FILE_SYSTEM.match(arn)]
+    except AwsError:  # the proof asks again, and says that it could not look
+        return []
+
+
+def _tagged(client: Client, name: str) -> list[str]:
+    """ARNs of all that has the deployment's tag."""
+    tagging = client("resourcegroupstaggingapi")
+    with translated(tagging, "tag:GetResources"):
+        return [
+            each["ResourceARN"]
+            for page in tagging.get_paginator("get_resources").paginate(TagFilters=[{"Key": TAG, "Values": [name]}])
+            for each in page["ResourceTagMappingList"]
+        ]
+
+
 def _definitions(client: Client, name: str, roles: list[str]) -> Iterator[str]:
     batch = client("batch")
     with translated(batch, "batch:DescribeJobDefinitions"):
@@ -301,6 +320,21 @@ def _left_batch(client: Client, holdings: Holdings) -> Iterator[str]:
         for each in _described(client, operation, key, holdings.of_type(f"AWS::Batch::{kind}")):
             if each.get("status") != "DELETED":
                 yield f"{kind} {each[arn]} ({each.get('status')})"
+    yield from _left_policies(client, holdings)
+
+
+def _left_policies(client: Client, holdings: Holdings) -> Iterator[str]:
+    """Scheduling policies of its queues, also one that an update gave up and could not delete."""
+    batch, own = client("batch"), holdings.of_type("AWS::Batch::SchedulingPolicy")
+    with translated(batch, "batch:ListSchedulingPolicies"):
+        pages = batch.get_paginator("list_scheduling_policies").paginate()
+        arns = [each["arn"] for page in pages for each in page["schedulingPolicies"]]
+    for some in chunks(arns, MAX_DESCRIBED):
+        with translated(batch, "batch:DescribeSchedulingPolicies"):
+            found = batch.describe_scheduling_policies(arns=some)["schedulingPolicies"]
+        for each in found:
+            if each["arn"] in own or (each.get("tags") or {}).get(TAG) == holdings.name:
+                yield f"scheduling policy {each['arn']}"
 
 
 def _left_clusters(client: Client, holdings: Holdings) -> Iterator[str]:
@@ -319,19 +353,17 @@ def _left_definitions(client: Client, holdings: Holdings) -> Iterator[str]:
 
 
 def _left_tagged(client: Client, holdings: Holdings) -> Iterator[str]:
-    tagging = client("resourcegroupstaggingapi")
-    with translated(tagging, "tag:GetResources"):
-        arns = [
-            each["ResourceARN"]
-            for page in tagging.get_paginator("get_resources").paginate(
-                TagFilters=[{"Key": TAG, "Values": [holdings.name]}]
-            )
-            for each in page["ResourceTagMappingList"]
-        ]
+    arns = _tagged(client, holdings.name)
     ended = _ended_instances(client, [arn for arn in arns if ":instance/" in arn])
     for arn in arns:
-        # Stacks were checked by name; a deleted stack is listed for a while.
-        if ":cloudformation:" in arn or _OF_SERVICES.match(arn) or arn in ended or _is_kept(arn, holdings.kept):
+        # Stacks and policies were looked for; a deleted stack is listed for a while.
+        if (
+            ":cloudformation:" in arn
+            or ":scheduling-policy/" in arn
+            or _OF_SERVICES.match(arn)
+            or arn in ended
+            or _is_kept(arn, holdings.kept)
+        ):
             continue
         yield arn
 

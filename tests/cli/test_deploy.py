@@ -344,6 +344,21 @@ def test_data_is_kept_where_it_is_asked_for(deployed: Result, aws: Emulator, cir
     assert config.executor_section()["s3_bucket_name"] == bucket
 
 
+def test_file_systems_that_earlier_changes_left_are_told_with_the_command_for_them(aws: Emulator, cirro: Cirro) -> None:
+    """No stack has them any more; they stay, which is no failure, and nothing waits for their end."""
+    efs = aws.client("efs")
+    tags = [{"Key": "covalent-cirro", "Value": "cirro"}]
+    ours = efs.create_file_system(CreationToken="ours", Tags=tags)["FileSystemId"]
+    other = efs.create_file_system(CreationToken="other", Tags=[{**tags[0], "Value": "other"}])["FileSystemId"]
+    gone = cirro("destroy", "--yes", "--stack-name", "cirro")
+    assert gone.exit_code == 0
+    assert "but its file system" in gone.output
+    assert f"aws efs delete-file-system --file-system-id {ours} --region" in gone.output
+    assert other not in gone.output
+    for each in (ours, other):
+        efs.delete_file_system(FileSystemId=each)
+
+
 def test_what_is_left_is_named_with_exit_code_1(aws: Emulator, cirro: Cirro, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the config still knows the deployment, so that it can be finished."""
     monkeypatch.setattr(holdings, "PROOF_PATIENCE_S", 0.0)
@@ -354,6 +369,7 @@ def test_what_is_left_is_named_with_exit_code_1(aws: Emulator, cirro: Cirro, mon
     failed = cirro("destroy", "--yes")
     assert failed.exit_code == 1
     assert "arn:aws:s3:::left-over" in failed.stderr
+    assert "aws s3 rb s3://left-over --force" in failed.stderr
     assert config.last_deploy() is not None
     s3.delete_bucket(Bucket="left-over")
     assert cirro("destroy", "--yes").exit_code == 0

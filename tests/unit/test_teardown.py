@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from covalent_cirro.deployment import emptying, holdings, teardown
+from covalent_cirro.deployment import emptying, holdings, leftovers, teardown
 from covalent_cirro.deployment.holdings import ActiveJob, Holdings, Proof, is_of_deployment
 from covalent_cirro.deployment.stacks import Resource
 from covalent_cirro.errors import StackError
@@ -374,3 +374,75 @@ def test_what_cannot_be_looked_at_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     proof = holdings.prove(made.__getitem__, holding(), patience_s=0)
     assert proof.left == ()
     assert "tag:GetResources" in proof.not_asked[0]
+
+
+def policies(*described: dict[str, Any]) -> SimpleNamespace:
+    """AWS Batch with these scheduling policies, and without queues and compute environments."""
+    pages = [{"schedulingPolicies": [{"arn": each["arn"]} for each in described]}]
+    return SimpleNamespace(
+        meta=META,
+        get_paginator=lambda operation: SimpleNamespace(paginate=lambda: pages),
+        describe_scheduling_policies=lambda arns: {"schedulingPolicies": [each for each in described]},
+    )
+
+
+def test_a_scheduling_policy_that_is_left_is_named() -> None:
+    """The stack's, and one that has the deployment's tag; none of others."""
+    batch = policies(
+        {"arn": "arn:of-the-stack"},
+        {"arn": "arn:given-up", "tags": {"covalent-cirro": "cirro"}},
+        {"arn": "arn:of-another", "tags": {"covalent-cirro": "other"}},
+        {"arn": "arn:of-somebody"},
+    )
+    found = holding(QUEUE._replace(resource_type="AWS::Batch::SchedulingPolicy", physical_id="arn:of-the-stack"))
+    assert list(holdings._left_batch({"batch": batch}.__getitem__, found)) == [
+        "scheduling policy arn:of-the-stack",
+        "scheduling policy arn:given-up",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [
+        ("CloudFormation stack cirro-roles (DELETE_FAILED)", "cloudformation delete-stack --stack-name cirro-roles"),
+        (
+            "scheduling policy {batch}scheduling-policy/p",
+            "batch delete-scheduling-policy --arn {batch}scheduling-policy/p",
+        ),
+        ("JobQueue {batch}job-queue/q (VALID)", "batch delete-job-queue --job-queue {batch}job-queue/q"),
+        (
+            "ComputeEnvironment {batch}compute-environment/c (INVALID)",
+            "delete-compute-environment --compute-environment",
+        ),
+        (
+            "job definition {batch}job-definition/d:1",
+            "deregister-job-definition --job-definition {batch}job-definition/d:1",
+        ),
+        (
+            "ECS cluster arn:aws:ecs:eu-west-1:1:cluster/c (ACTIVE), which AWS Batch made",
+            "--cluster arn:aws:ecs:eu-west-1",
+        ),
+        ("arn:aws:elasticfilesystem:eu-west-1:1:file-system/fs-1", "efs delete-file-system --file-system-id fs-1"),
+        ("arn:aws:s3:::bucket-1", "s3 rb s3://bucket-1 --force"),
+        ("arn:aws:ecr:eu-west-1:1:repository/a/b", "ecr delete-repository --repository-name a/b --force"),
+        (
+            "arn:aws:logs:eu-west-1:1:log-group:/cirro/jobs:*",
+            "logs delete-log-group --log-group-name /cirro/jobs --region",
+        ),
+        ("arn:aws:ec2:eu-west-1:1:instance/i-1", "ec2 terminate-instances --instance-ids i-1"),
+        ("arn:aws:ec2:eu-west-1:1:security-group/sg-1", "ec2 delete-security-group --group-id sg-1"),
+    ],
+)
+def test_the_command_that_deletes_what_is_left_is_told(left: str, words: str) -> None:
+    """In the deployment's region."""
+    batch = "arn:aws:batch:eu-west-1:123456789012:"
+    found = leftovers.command(left.format(batch=batch), "eu-west-1")
+    assert found.startswith("aws ")
+    assert words.format(batch=batch) in found
+    assert found.endswith("--region eu-west-1")
+
+
+def test_of_what_no_deployment_makes_there_is_no_command() -> None:
+    """Somebody gave it the deployment's tag."""
+    assert leftovers.command("arn:aws:kinesis:eu-west-1:123456789012:stream/s", "eu-west-1") == ""
+    assert leftovers.command("something", "eu-west-1") == ""
