@@ -59,6 +59,7 @@ class End(str, enum.Enum):
     LOG_GROUP = "log_group"
     ROLE = "role"
     SECRET_UNREADABLE = "secret_unreadable"  # noqa: S105
+    VOLUME = "volume"
     START_FAILED = "start_failed"
     DEFINITION_GONE = "definition_gone"
     OVERRIDES_TOO_LONG = "overrides_too_long"
@@ -225,8 +226,16 @@ SECRET_NOT_READ = re.compile(
 )
 """Beginnings of what ECS says of a secret that it could not read."""
 
+_VOLUME = re.compile(
+    r"CannotCreateVolumeError|ResourceInitializationError: failed to invoke EFS utils|.*\bmounting volume failed\b",
+    re.DOTALL,
+)
+"""What ECS says of a volume that it could not mount, on instances and on Fargate (ECS Developer Guide, Stopped task
+errors)."""
+
 _BY_STATUS_REASON = (
     (SECRET_NOT_READ, End.SECRET_UNREADABLE),
+    (_VOLUME, End.VOLUME),
     (re.compile(re.escape(STOPPED_BY_QUEUE)), End.STOPPED_BY_QUEUE),
     (re.compile(re.escape(TIMEOUT)), End.TIME_LIMIT),
     *((re.compile(re.escape(words)), End.HOST_LOST) for words in HOST_LOST.values()),
@@ -241,6 +250,7 @@ _BY_STATUS_REASON = (
 
 _BY_REASON = (
     (SECRET_NOT_READ, End.SECRET_UNREADABLE),
+    (_VOLUME, End.VOLUME),
     (re.compile("OutOfMemoryError"), End.OUT_OF_MEMORY),
     (re.compile("AGENT"), End.AGENT_LOST),
     (re.compile("DockerTimeoutError"), End.DOCKER_TIMEOUT),

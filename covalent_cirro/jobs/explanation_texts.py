@@ -106,6 +106,11 @@ TEXTS: dict[End, tuple[str, str]] = {
         "{electron} was not started, because ECS could not read a secret of it: {secret_words}.",
         "{secret_remedy}",
     ),
+    End.VOLUME: (
+        "{electron} was not started, because a volume of it could not be mounted{shared_files}.",
+        "Look whether file system, access point and mount targets are there, and whether their security groups let the "
+        "jobs in: `cirro doctor` does so for shared_files.",
+    ),
     End.START_FAILED: (
         "{electron} was not started: its container could not be made or started from {image}.",
         "Run the image by hand (docker run), and `cirro doctor`; AWS's words below say what was wrong.",

@@ -214,6 +214,7 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
         "killed_why": f" ({why})" if (why := message.partition(f"was killed by {signal}: ")[2]) else "",
         "message": message.strip().rstrip("."),
         "message_after": f": {message.strip().rstrip('.')}" if message.strip() else "",
+        "shared_files": f" (shared_files={settings.shared_files!r})" if settings.shared_files else "",
         "secret_words": secret_remedies.short(secret_words),
         "secret_remedy": secret_remedies.remedy(secret_words, settings),
         "words": (detail.status_reason or "no reason").strip().rstrip("."),

@@ -160,6 +160,8 @@ ROWS = [
     Row("cannot start", job(NOT_STARTED, "CannotStartContainerError: Error response from daemon: mount denied", 128), End.START_FAILED, ["mount denied"]),
     Row("cannot inspect", job(NOT_STARTED, "CannotInspectContainerError: Could not transition to inspecting"), End.START_FAILED, ["Cannot"]),
     Row("failed to start, no more", job(NOT_STARTED), End.START_FAILED, [NOT_STARTED]),
+    Row("volume on an instance", job(NOT_STARTED, "CannotCreateVolumeError: Error response from daemon: create ecs-cirro-1-shared-a1b2: VolumeDriver.Create: mounting volume failed: Mount attempt 1/3 failed due to timeout"), End.VOLUME, ["a volume of it could not be mounted.", "cirro doctor", "mounting volume failed"]),
+    Row("volume on Fargate", job("ResourceInitializationError: failed to invoke EFS utils commands to set up EFS volumes: stderr: Failed to resolve fs-1.efs.eu-west-1.amazonaws.com"), End.VOLUME, ["security groups"]),
     Row("no python", job(NOT_STARTED, 'CannotStartContainerError: exec: "python": executable file not found in $PATH'), End.IMAGE_WITHOUT_RUNNER, ["pip install"]),
     Row("no python, by exit code", job(EXITED, exit_code=127), End.IMAGE_WITHOUT_RUNNER, ["pip install"]),
     Row("no runner", job(EXITED, exit_code=1), End.IMAGE_WITHOUT_RUNNER, ["pip install"], {"log": "/usr/local/bin/python: Error while finding module specification for 'covalent_cirro.runner' (ModuleNotFoundError: No module named 'covalent_cirro')"}),
