@@ -1,4 +1,7 @@
-"""What a job has besides what every electron's job has: share, tags, consumable resources, properties. Pure."""
+"""What a job has besides what every electron's job has: share, tags, consumable resources, shared files, properties.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,12 @@ from covalent_cirro.jobs.tags import DISPATCH_TAG, ELECTRON_TAG, LATTICE_TAG, NO
 
 TEXT_CHARS = 200
 """Characters of each text."""
+
+SHARED_VOLUME = "shared"
+"""Name of the volume of the option `shared_files`."""
+
+SHARED_FOLDER = "/shared"
+"""Where jobs have it."""
 
 _OWN_TAGS = frozenset({DISPATCH_TAG, LATTICE_TAG, ELECTRON_TAG, NODE_TAG})
 
@@ -73,9 +82,25 @@ def _extras(described: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     tags = {key: value for key, value in (described.get("tags") or {}).items() if key not in _OWN_TAGS}
     if tags:
         yield "tags", ", ".join(f"{key}={value}" for key, value in sorted(tags.items()))
-    container = container_of(described)
+    container = dict(container_of(described))
+    if shared := _take_shared_files(container):
+        yield "shared files", f"{shared} at {SHARED_FOLDER}"
     linux = {key: value for key, value in (container.get("linuxParameters") or {}).items() if key not in _USUAL_LINUX}
     besides = {key: value for key, value in container.items() if key not in _USUAL and value}
     properties = {key: value for key, value in {**besides, "linuxParameters": linux}.items() if value}
     if properties:
         yield "properties", ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(properties.items()))
+
+
+def _take_shared_files(container: dict[str, Any]) -> str:
+    """The value of the option `shared_files`, whose volume and mount point are taken out; empty without it."""
+    for volume in container.get("volumes") or []:
+        efs = volume.get("efsVolumeConfiguration") or {}
+        point = (efs.get("authorizationConfig") or {}).get("accessPointId")
+        if volume.get("name") == SHARED_VOLUME and point:
+            container["volumes"] = [each for each in container["volumes"] if each is not volume]
+            container["mountPoints"] = [
+                each for each in container.get("mountPoints") or [] if each.get("containerPath") != SHARED_FOLDER
+            ]
+            return f"{efs.get('fileSystemId')}/{point}"
+    return ""

@@ -13,7 +13,7 @@ _WORDS_CHARS = 200
 
 _BEFORE = re.compile(
     r"ResourceInitializationError: .*?resource retrieval failed: |service call has been retried \d+ time\(s\): "
-    r"|fetching secret data from AWS Secrets Manager in region \S+: ",
+    r"|fetching secret data from AWS Secrets Manager in region \S+: |unable to retrieve secrets? from (?:asm|ssm): ",
     re.IGNORECASE,
 )
 _NOT_AUTHORIZED = re.compile(r"(AccessDeniedException: )User: \S+ is (not authorized to perform: [\w:]+).*", re.DOTALL)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
+from covalent_cirro.electron.engine import shared_files
 from covalent_cirro.jobs.states import JobDetail, JobState, dump_detail, load_detail, parse_job, was_cancelled_by_us
 
 
@@ -159,3 +161,19 @@ def test_nodes_of_a_range_are_counted(target: str, nodes: int) -> None:
     ranges = [{"targetNodes": target, "consumableResourceProperties": held}]
     job = {"jobId": "j", "nodeProperties": {"numNodes": 5, "nodeRangeProperties": ranges}}
     assert parse_job(job).consumables == (("l", nodes),)
+
+
+def test_shared_files_are_told_as_such_and_not_as_properties() -> None:
+    """All jobs of a deployment have them; a volume of one's own is a property."""
+    container: dict[str, Any] = {"environment": []}
+    shared_files.mount(container, "fs-0123abcd/fsap-4567abcd")
+    assert parse_job({"jobId": "1", "container": container}).extras == (
+        ("shared files", "fs-0123abcd/fsap-4567abcd at /shared"),
+    )
+    container["volumes"].append({"name": "own"})
+    container["mountPoints"].append({"sourceVolume": "own", "containerPath": "/own"})
+    assert parse_job({"jobId": "1", "container": container}).extras[1] == (
+        "properties",
+        'mountPoints=[{"sourceVolume": "own", "containerPath": "/own"}], volumes=[{"name": "own"}]',
+    )
+    assert len(container["volumes"]) == 2

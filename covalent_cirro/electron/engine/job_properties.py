@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from covalent_cirro.electron.engine import shared_files
 from covalent_cirro.errors import SettingsError
+from covalent_cirro.jobs.job_extras import SHARED_VOLUME
 from covalent_cirro.settings import Settings
 from covalent_cirro.settings.constants import MIB_PER_GB
 
@@ -100,7 +100,7 @@ def merged(container: Mapping[str, Any], settings: Settings, known: Collection[s
     if conflicts:
         raise SettingsError(f"job_properties cannot set what the executor sets: {'; '.join(conflicts)}.")
     # The deployment's shared files are a volume, too.
-    more = () if _is_known("shared_files", known) else (shared_files.VOLUME,)
+    more = () if _is_known("shared_files", known) else (SHARED_VOLUME,)
     if wrong := [*_wrong_volumes(own, more), *_wrong_places(own), *_wrong_root(own)]:
         raise SettingsError(f"job_properties is not possible: {'. '.join(wrong)}.")
     return own
@@ -222,7 +222,7 @@ def _wrong_volumes(container: Mapping[str, Any], more: tuple[str, ...]) -> Itera
     """Volumes of the whole container, and mount points of volumes that there are not; ``more`` may be there as well."""
     names = [str(each.get("name")) for each in container.get("volumes") or []]
     for name in _repeated(names):
-        ours = ", as that of shared_files is" if name == shared_files.VOLUME else ""
+        ours = ", as that of shared_files is" if name == SHARED_VOLUME else ""
         yield f"two volumes are called {name}{ours}"
     for point in container.get("mountPoints") or []:
         path, volume = str(point.get("containerPath") or ""), point.get("sourceVolume")

@@ -1,16 +1,13 @@
-"""The option ``shared_files``: an EFS file system that a job has at `FOLDER`. Pure."""
+"""The option ``shared_files``: an EFS file system that a job has at `SHARED_FOLDER`. Pure."""
 
 from __future__ import annotations
 
 from typing import Any
 
-FOLDER = "/shared"
-"""Where the containers of jobs have it."""
+from covalent_cirro.jobs.job_extras import SHARED_FOLDER, SHARED_VOLUME
 
 VARIABLE = "CIRRO_SHARED_FILES"
-"""Variable with the folder's path: `FOLDER`, except for jobs of an emulator that are processes."""
-
-VOLUME = "shared"
+"""Variable with the folder's path: `SHARED_FOLDER`, except for jobs of an emulator that are processes."""
 
 
 def mount(container: dict[str, Any], shared_files: str) -> None:
@@ -23,7 +20,7 @@ def mount(container: dict[str, Any], shared_files: str) -> None:
     file_system, _, access_point = shared_files.partition("/")
     container["volumes"] = [
         {
-            "name": VOLUME,
+            "name": SHARED_VOLUME,
             "efsVolumeConfiguration": {
                 "fileSystemId": file_system,
                 "transitEncryption": "ENABLED",
@@ -31,5 +28,5 @@ def mount(container: dict[str, Any], shared_files: str) -> None:
             },
         }
     ]
-    container["mountPoints"] = [{"sourceVolume": VOLUME, "containerPath": FOLDER}]
-    container["environment"] = [*container["environment"], {"name": VARIABLE, "value": FOLDER}]
+    container["mountPoints"] = [{"sourceVolume": SHARED_VOLUME, "containerPath": SHARED_FOLDER}]
+    container["environment"] = [*container["environment"], {"name": VARIABLE, "value": SHARED_FOLDER}]
