@@ -371,7 +371,12 @@ def _about_queue(error: AwsError, submission: Submission) -> Exception:
         return SettingsError(
             f"{words} A queue with a scheduling policy takes only jobs with a share identifier, and another queue only "
             f"jobs without one: share_identifier is {submission.share or None!r}, and {submission.queue_option} is "
-            f"{submission.queue!r}."
+            f"{submission.queue!r}. "
+            + (
+                'Leave it out (share_identifier=""), or name a queue with such a policy.'
+                if submission.share
+                else 'Set it to the name of a share, such as share_identifier="common".'
+            )
         )
     if "ob queue" in words or "jobQueue" in words or "JobQueue" in words:
         return SettingsError(

@@ -13,7 +13,8 @@ from covalent_cirro.settings.constants import SECTION
 class Queue(NamedTuple):
     """A job queue, as DescribeJobQueues has it; ``environments`` are ARNs in their order.
 
-    ``deployment`` is the name of the deployment that it bears as a tag; empty without one.
+    ``deployment`` is the name of the deployment that it bears as a tag; empty without one. ``has_policy``: it has a
+    scheduling policy, and takes only jobs with a share identifier.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Queue(NamedTuple):
     reason: str
     environments: tuple[str, ...]
     deployment: str = ""
+    has_policy: bool = False
 
 
 class Environment(NamedTuple):
@@ -79,6 +81,7 @@ def parse_queue(described: Mapping[str, Any]) -> Queue:
         reason=described.get("statusReason", ""),
         environments=tuple(each["computeEnvironment"] for each in order),
         deployment=str((described.get("tags") or {}).get(DEPLOYMENT_TAG) or ""),
+        has_policy=bool(described.get("schedulingPolicyArn")),
     )
 
 
@@ -102,7 +105,9 @@ def parse_environment(described: Mapping[str, Any]) -> Environment:
     )
 
 
-def queue(setting: str, name: str, found: Queue | None, others: Sequence[str], where: Where) -> Finding:
+def queue(
+    setting: str, name: str, found: Queue | None, others: Sequence[str], where: Where, *, share: str = ""
+) -> Finding:
     """Whether jobs can be submitted to a queue, and are scheduled there.
 
     Args:
@@ -111,6 +116,7 @@ def queue(setting: str, name: str, found: Queue | None, others: Sequence[str], w
         found: The queue; `None` where it does not exist.
         others: Names of the queues that exist.
         where: The deployment.
+        share: Setting `share_identifier`; empty where it is not set.
     """
     if found is None:
         there = f"there are: {', '.join(others)}" if others else "there is none"
@@ -121,7 +127,20 @@ def queue(setting: str, name: str, found: Queue | None, others: Sequence[str], w
             f"{setting}: it does not exist in {where.region}; {there}",
             f"`{where.cirro('deploy')}` makes it; or set {setting} in [{SECTION}] to one that exists.",
         )
-    return _batch_object("queue", "job-queue", found.name, setting, found.state, found.status, found.reason, where)
+    seen = _batch_object("queue", "job-queue", found.name, setting, found.state, found.status, found.reason, where)
+    return _share(setting, found, share) or seen if seen.level == OK else seen
+
+
+def _share(setting: str, found: Queue, share: str) -> Finding | None:
+    """What AWS Batch refuses each job for: a share identifier that is missing, or one too many."""
+    if found.has_policy and not share:
+        words = f"{setting}: it has a scheduling policy, and takes only jobs with share_identifier, which is not set"
+        return Finding("queue", found.name, WARNING, words, f"Set it in [{SECTION}], or on each executor.")
+    if share and not found.has_policy:
+        words = f"{setting}: it has no scheduling policy, and takes no job with share_identifier, which is {share!r}"
+        remedy = f"Take share_identifier out of [{SECTION}], or name a queue with such a policy."
+        return Finding("queue", found.name, FAILURE, words, remedy)
+    return None
 
 
 def environment(found: Environment, where: Where) -> Finding:

@@ -400,6 +400,7 @@ def test_impossible_consumable_resources_are_refused(given: dict[str, int]) -> N
 @pytest.mark.parametrize(
     ("words", "option"),
     [
+        ("JobQueue q has a scheduling policy: shareIdentifier is required", "Set it to the name of a share"),
         ("JobQueue q has a scheduling policy: shareIdentifier is required", "share_identifier is None"),
         ("Share identifier must not be specified for a FIFO queue", "share_identifier is None"),
         ("Job queue fileshare does not exist", "Check batch_queue"),

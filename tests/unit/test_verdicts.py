@@ -163,6 +163,23 @@ def test_queues_and_compute_environments(state: str, status: str, level: str) ->
     assert level == OK or all("because" in each.seen for each in found)
 
 
+@pytest.mark.parametrize(
+    ("has_policy", "share", "level", "words"),
+    [
+        (True, "common", OK, "VALID"),
+        (False, "", OK, "VALID"),
+        (True, "", WARNING, "takes only jobs with share_identifier, which is not set"),
+        (False, "common", FAILURE, "takes no job with share_identifier, which is 'common'"),
+    ],
+)
+def test_a_share_identifier_fits_the_queue(has_policy: bool, share: str, level: str, words: str) -> None:
+    """AWS Batch refuses each job otherwise; where it is missing, an executor may still name one."""
+    queue = Queue("q", "arn:q", "ENABLED", "VALID", "", (), has_policy=has_policy)
+    found = queues.queue("batch_queue", "q", queue, ["q"], WHERE, share=share)
+    assert found.level == level
+    assert words in found.seen
+
+
 def test_what_is_disabled_is_enabled_by_one_command() -> None:
     """The remedy can be pasted."""
     found = queues.environment(environment(state="DISABLED"), WHERE)

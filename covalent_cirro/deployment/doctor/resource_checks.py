@@ -32,8 +32,9 @@ from covalent_cirro.settings.variables import reference
 def queue(facts: DeploymentFacts) -> Findings:
     """Each queue that electrons may be submitted to."""
     others = [each.name for each in facts.all_queues()]
+    share = facts.settings().share_identifier or ""
     return [
-        queues.queue(setting, name, facts.queue(name), others, facts.where())
+        queues.queue(setting, name, facts.queue(name), others, facts.where(), share=share)
         for setting, name in facts.wanted_queues().items()
     ]
 
