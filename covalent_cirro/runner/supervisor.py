@@ -122,8 +122,9 @@ class Supervisor:
             import traceback
 
             # A bug of the runner: its traceback goes to the log, and its message into the outcome.
-            traceback.print_exc()
-            broken = Failure(Kind.RUNNER, f"the runner broke: {type(error).__name__}: {error}", traceback.format_exc())
+            text = shown_texts.shown(traceback.format_exc())
+            sys.stderr.write(text)
+            broken = Failure(Kind.RUNNER, shown_texts.shown(f"the runner broke: {type(error).__name__}: {error}"), text)
             results = exits.all_failed(call.tasks, broken)
         if self._team is not None:
             self._team.conclude(exits.first_failure(results), self._usage.of_node())

@@ -338,7 +338,7 @@ class Settings:
         default={},
         help="Environment variables of the electron, which has them before anything is imported in it. The runner does "
         "not see them. Everybody who may see the job sees them: for passwords and keys there is secrets.",
-        valid="a mapping of names to texts",
+        valid='a mapping of names to texts, such as {"OMP_NUM_THREADS": "4"}',
         refuses=variables.environment_problem,
         stock=False,
     )
