@@ -301,6 +301,30 @@ def test_lost_node_has_the_job_begin_again(runs: Any, nodes: Nodes, eventually: 
     assert [each.state for each in ran.outcome.nodes] == ["failed", "lost"]
 
 
+def test_node_lost_before_all_have_met_has_the_job_begin_again() -> None:
+    """A machine that goes while the nodes wait for the last one is as much a lost machine as any."""
+    stored: list[bytes] = []
+    main = MainNode(3, "key", stored.append, 60, lambda: None)
+
+    def end_once_connected() -> None:
+        if main.nodes({}, False)[1].state != "missing":
+            raise InterruptedError
+
+    other = OtherNode(1, "key", lambda: stored[0] if stored else None, "127.0.0.1", 60, end_once_connected)
+
+    def work() -> None:
+        with contextlib.closing(other), pytest.raises(InterruptedError):
+            other.meet()
+
+    with ThreadPoolExecutor(1) as pool, contextlib.closing(main):
+        worked = pool.submit(work)
+        with pytest.raises(NotMet, match="node 1 was lost") as not_met:
+            main.meet()
+        worked.result()
+        assert (not_met.value.failure.kind, main.passes) == (Kind.TERMINATED, True)
+        assert [each.state for each in main.nodes({}, True)] == ["failed", "lost", "missing"]
+
+
 def test_node_that_does_not_come_is_named(runs: Any, nodes: Nodes) -> None:
     """After the time for it, the error names the nodes that are missing and what lets nodes reach one another."""
     runs.make_call(runs.task(exchanged), num_nodes=3, processes=1)
