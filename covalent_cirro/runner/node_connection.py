@@ -88,7 +88,7 @@ class NodeConnection:
             self.close()
         try:
             found = [json.loads(line) for line in lines]
-        except ValueError:
+        except (ValueError, RecursionError):
             self.close()
             return []
         return [message for message in found if isinstance(message, dict)]

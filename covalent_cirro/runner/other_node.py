@@ -175,7 +175,7 @@ def _parse(data: bytes | None, mac_key: str) -> dict[str, Any] | None:
     """The object of the main node, if the job itself wrote it; `None` otherwise."""
     try:
         found = json.loads(data or b"null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict):
         return None
