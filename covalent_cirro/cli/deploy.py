@@ -37,9 +37,10 @@ if TYPE_CHECKING:
 @click.option(
     "--running-jobs",
     type=click.Choice(CHOICES),
-    help="What to do about jobs that run on instances which are replaced. refuse: change nothing. wait: make the "
-    "changes when no such job runs any more. end: the jobs may run for JobExecutionTimeoutMinutes (a parameter), then "
-    "AWS Batch terminates them. Unset: ask; refuse where nobody can answer.",
+    help="What to do about jobs that run on instances which are replaced, or are in queues that are deleted. refuse: "
+    "change nothing. wait: make the changes when no such job is left. end: the jobs may run for "
+    "JobExecutionTimeoutMinutes (a parameter), then AWS Batch terminates them; those in the queues at once. Unset: "
+    "ask; refuse where nobody can answer.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask whether to make the changes.")
 @target_options
@@ -127,12 +128,12 @@ def ask_about_jobs(found: AffectedJobs, *, as_json: bool) -> str:
     """Ask what is to be done about running jobs; refuse where no user can answer."""
     if as_json or not render.interactive():
         return REFUSE
-    render.alert(f"{found} on instances that this change replaces ({', '.join(found.environments)}).")
+    render.alert(f"{found} {found.where}.")
     render.facts(
         [
             (REFUSE, "change nothing"),
             (WAIT, "change it when no job runs any more, those that start meanwhile included"),
-            (END, f"change it now: they get {found.minutes} minutes, then AWS Batch terminates them"),
+            (END, f"change it now: {found.ended_how}"),
         ]
     )
     return render.choose("What about them?", CHOICES)

@@ -1,4 +1,6 @@
-"""Jobs on instances that an update of a compute environment replaces: found, and handled as the user decides.
+"""Jobs that a change of a deployment would end: found, and handled as the user decides.
+
+They are on instances that an update of a compute environment replaces, or in queues that the change deletes.
 
 CloudFormation waits for the update of a compute environment, and AWS Batch for the jobs on its old instances. A job
 that runs longer than CloudFormation waits makes the update and its rollback fail: AWS Batch accepts no other update.
@@ -12,9 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 from covalent_cirro.deployment import holdings
 from covalent_cirro.deployment.change_sets import Change
 from covalent_cirro.deployment.holdings import Client, translated
+from covalent_cirro.deployment.plans import QUEUE
 from covalent_cirro.deployment.stack_events import Watch
 from covalent_cirro.errors import StackError
 from covalent_cirro.jobs.affected_jobs import END, REFUSE, WAIT, AffectedJobs
+from covalent_cirro.jobs.states import ACTIVE_STATES
 
 CLOUDFORMATION_HOURS = 2
 """Hours that CloudFormation waits for one resource (CloudFormation CLI User Guide, resource type schema,
@@ -46,6 +50,16 @@ def replaced(changes: Iterable[Change]) -> list[Change]:
         for change in changes
         if change.resource_type == ENVIRONMENT
         and (change.action == "Remove" or (change.action != "Add" and not _keeps_instances(change)))
+    ]
+
+
+def deleted_queues(changes: Iterable[Change]) -> list[Change]:
+    """The changes that delete a job queue, with or without a new one in its place: AWS Batch terminates its jobs."""
+    return [
+        change
+        for change in changes
+        if change.resource_type == QUEUE
+        and (change.action == "Remove" or change.replacement in ("True", "Conditional"))
     ]
 
 
@@ -89,13 +103,7 @@ class RunningJobs:
             return None
         self._choice = self._choice or self._choose(found)
         if self._choice == REFUSE:
-            raise StackError(
-                f"the compute environments are as they were: {found} on instances that this change replaces "
-                f"({', '.join(found.environments)}), and CloudFormation waits {CLOUDFORMATION_HOURS} hours for them "
-                "at most. Deploy again when they have ended; or with `--running-jobs wait`, which waits until none "
-                f"runs; or with `--running-jobs end`, which gives them {found.minutes} minutes (--parameter "
-                "JobExecutionTimeoutMinutes=...) and then has AWS Batch terminate them."
-            )
+            raise StackError(_refusal(found))
         return found
 
     def before(self, changes: Sequence[Change], minutes: int) -> None:
@@ -116,18 +124,46 @@ class RunningJobs:
         while found is not None and self._choice == WAIT:
             if str(found) != told:
                 told = str(found)
-                self._say(f"waiting until no job runs on instances that are replaced: {told}")
+                where = "is in queues that are deleted" if found.queues else "runs on instances that are replaced"
+                self._say(f"waiting until no job {where}: {told}")
             self._watch.rest(POLL_S)
             found = self._look(changes, minutes)
 
     def _look(self, changes: Sequence[Change], minutes: int) -> AffectedJobs | None:
-        environments = replaced(changes)
-        if self._client is None or not environments:
+        if self._client is None:
             return None
-        queues = _queues_on(self._client, {each.physical_id for each in environments})
-        found = {job.job_id: job.state for job in holdings.jobs(self._client, queues, STATES)}  # one may have moved on
-        states = Counter(found.values())
-        return AffectedJobs(states, tuple(each.logical_id for each in environments), minutes) if states else None
+        environments, queues = replaced(changes), deleted_queues(changes)
+        on_instances: dict[str, str] = {}  # by id: one may have moved on to another state meanwhile
+        in_queues: dict[str, str] = {}
+        if environments:
+            behind = _queues_on(self._client, {each.physical_id for each in environments})
+            on_instances = {job.job_id: job.state for job in holdings.jobs(self._client, behind, STATES)}
+        if queues:
+            there = holdings.existing_queues(self._client, [each.physical_id for each in queues])
+            in_queues = {job.job_id: job.state for job in holdings.jobs(self._client, there, ACTIVE_STATES)}
+        if not on_instances and not in_queues:
+            return None
+        return AffectedJobs(
+            Counter({**on_instances, **in_queues}.values()),
+            tuple(each.logical_id for each in environments) if on_instances else (),
+            minutes,
+            tuple(each.logical_id for each in queues) if in_queues else (),
+        )
+
+
+def _refusal(found: AffectedJobs) -> str:
+    why = f", and CloudFormation waits {CLOUDFORMATION_HOURS} hours for them at most" if not found.queues else ""
+    end = (
+        f"which does not wait: {found.ended_how}"
+        if found.queues
+        else f"which gives them {found.minutes} minutes (--parameter JobExecutionTimeoutMinutes=...) and then has AWS "
+        "Batch terminate them"
+    )
+    return (
+        f"{'the queues' if found.queues else 'the compute environments'} are as they were: {found} {found.where}{why}. "
+        "Deploy again when they have ended; or with `--running-jobs wait`, which waits until none runs; or with "
+        f"`--running-jobs end`, {end}."
+    )
 
 
 def _queues_on(client: Client, environments: set[str]) -> list[str]:

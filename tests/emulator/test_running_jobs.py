@@ -190,6 +190,17 @@ def test_nothing_is_changed_under_jobs_that_run(aws: Aws, here: Deployment) -> N
     assert aws.client("cloudformation").list_change_sets(StackName=f"{here.name}-compute")["Summaries"] == []
 
 
+def test_no_queue_is_deleted_under_its_jobs(aws: Aws, here: Deployment) -> None:
+    """A change to fair shares makes new queues; AWS Batch would terminate what is in the old ones, at once."""
+    with pytest.raises(StackError) as refused:
+        here.deploy({"FairShare": "true"})
+    assert "1 job has not ended (1 RUNNING) in queues that this change deletes (" in str(refused.value)
+    assert "CpuQueue" in str(refused.value)
+    assert "--running-jobs wait" in str(refused.value)
+    assert "AWS Batch terminates those in the queues at once" in str(refused.value)
+    assert aws.job(here.job_id)["status"] == "RUNNING"
+
+
 def test_changes_that_leave_the_instances_ask_nobody(aws: Aws, here: Deployment) -> None:
     """More vCPUs; and machines of a queue on which no job runs."""
     assert here.deploy({"CpuSpotMaxVcpus": 512, "GpuInstanceTypes": "g5,g6"}).changed

@@ -153,8 +153,8 @@ async def test_a_conflict_costs_nothing(aws: tuple[Emulator, dict[str, Any]], ex
     """It is refused before anything is stored."""
     s3, bucket = aws[0].client("s3"), aws[1]["s3_bucket_name"]
     before = s3.list_objects_v2(Bucket=bucket).get("KeyCount", 0)
-    made = executor(job_properties={"image": "other"})
-    with pytest.raises(SettingsError, match="container_image_uri"):
+    made = executor(job_properties={"jobRoleArn": "arn:aws:iam::123456789012:role/other"})
+    with pytest.raises(SettingsError, match="batch_job_role_name"):
         await made.run(len, ["abc"], {}, place())
     assert s3.list_objects_v2(Bucket=bucket).get("KeyCount", 0) == before
 
