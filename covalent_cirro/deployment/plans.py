@@ -380,7 +380,8 @@ def not_shown(shown: PartPlan, now: Iterable[Change]) -> tuple[Change, ...]:
 def _warning(change: Change) -> str:
     if change.resource_type == FILE_SYSTEM and change.action == "Remove":
         named = change.physical_id or change.logical_id
-        return f"the file system {named} is given up: it stays, with what is in it, and costs what is stored"
+        stays = "it stays, with what is in it, and costs what is stored; jobs that run lose it"
+        return f"the file system {named} is given up: {stays}"
     verb = {
         "Remove": "is removed",
         "True": "is replaced by a new one",
