@@ -308,6 +308,7 @@ def test_shared_files_are_priced_before_they_are_made_and_outlive_the_deployment
     assert (check["subject"], check["level"]) == (named, "ok")
     given_up = cirro("deploy", "--yes", "--parameter", "SharedFileSystem=false")
     assert f"the file system {named} is given up: it stays" in given_up.output
+    assert "jobs that run lose it" in given_up.output
     assert config.executor_section()["shared_files"] == ""
     aws.client("efs").delete_file_system(FileSystemId=named)
     cirro("deploy", "--yes", "--parameter", "SharedFileSystem=true")

@@ -9,8 +9,9 @@ import pytest
 from covalent_cirro.electron.engine import job_variables
 from covalent_cirro.electron.engine.job_definition import build_definition
 from covalent_cirro.errors import SettingsError
+from covalent_cirro.runner import ranks
 from covalent_cirro.settings import check, resolve
-from covalent_cirro.settings.variables import MAX_ENVIRONMENT_BYTES, MAX_SECRETS, reference
+from covalent_cirro.settings.variables import MAX_ENVIRONMENT_BYTES, MAX_SECRETS, RANK_VARIABLES, reference
 
 SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:team/wandb-AbC123"
 
@@ -59,6 +60,12 @@ def test_names_that_are_not_the_users_are_refused(option: str, name: str) -> Non
     """Those of AWS and of the runner, and what no shell takes."""
     with pytest.raises(SettingsError, match=rf"^{option}: .*(cannot be set|cannot be the name)"):
         check({option: {name: SECRET}})
+
+
+def test_the_variables_of_ranks_are_those_that_the_runner_sets() -> None:
+    """Two rooms that do not import each other name them."""
+    found = ranks.variables(ranks.Placement(0, 2, 1, "10.0.0.1", 29500), 0, {})
+    assert RANK_VARIABLES == {name for name in found if not name.startswith("CIRRO_")}
 
 
 @pytest.mark.parametrize(
