@@ -65,7 +65,7 @@ def test_names_that_are_not_the_users_are_refused(option: str, name: str) -> Non
 def test_the_variables_of_ranks_are_those_that_the_runner_sets() -> None:
     """Two rooms that do not import each other name them."""
     found = ranks.variables(ranks.Placement(0, 2, 1, "10.0.0.1", 29500), 0, {})
-    assert RANK_VARIABLES == {name for name in found if not name.startswith("CIRRO_")}
+    assert {name for name in found if not name.startswith("CIRRO_")} == RANK_VARIABLES
 
 
 @pytest.mark.parametrize(
