@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from covalent_cirro.aws import container_model
 from covalent_cirro.covalent_server import config as covalent_config
 from covalent_cirro.covalent_server import plain_paths
 from covalent_cirro.deployment.doctor import account_facts, resource_checks, secret_checks
@@ -20,6 +21,7 @@ from covalent_cirro.deployment.doctor.verdicts import (
 )
 from covalent_cirro.deployment.plans import BUDGET, TAG, wants_budget
 from covalent_cirro.deployment.plans import stack_name as name_of_stack
+from covalent_cirro.electron.engine import job_definition
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.jobs.findings import FAILURE, OK, WARNING, Finding
 from covalent_cirro.jobs.formatting import duration
@@ -78,7 +80,9 @@ def settings(facts: DeploymentFacts) -> Findings:
     """Whether an executor can be made from the config."""
     problems = facts.settings_problems
     try:
-        facts.settings()
+        found = facts.settings()
+        container_model.require(found.job_properties)
+        job_definition.refuse(found, BY_NAME)
     except SettingsError as error:
         problems = problems or [str(error)]
     if problems:
