@@ -149,6 +149,13 @@ def test_another_property_is_another_definition() -> None:
         ({"mountPoints": [{"sourceVolume": "v", "containerPath": "/v"}]}, "sourceVolume 'v'; volumes are: none"),
         ({"volumes": [{"name": "v"}, {"name": "v"}]}, "two volumes are called v"),
         ({"readonlyRootFilesystem": True}, "the runner writes into /tmp"),
+        (
+            {
+                "readonlyRootFilesystem": True,
+                "linuxParameters": {"tmpfs": [{**SCRATCH["tmpfs"][0], "mountOptions": ["ro"]}]},
+            },
+            "the runner writes into /tmp",
+        ),
         ({"command": ["sh"]}, "and not ['sh'] (leave it out)"),
         ({"vcpus": 4}, "vcpus is None and not 4 (set the option vcpu)"),
         ({"linuxParameters": {"initProcessEnabled": False}}, "initProcessEnabled is True and not False"),

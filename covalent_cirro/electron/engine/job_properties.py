@@ -251,7 +251,8 @@ def _wrong_root(container: Mapping[str, Any]) -> Iterator[str]:
     """A root file system that cannot be written, without another place to write to."""
     if not container.get("readonlyRootFilesystem"):
         return
-    tmpfs = (container.get("linuxParameters") or {}).get("tmpfs") or []
+    every = (container.get("linuxParameters") or {}).get("tmpfs") or []
+    tmpfs = [each for each in every if "ro" not in (each.get("mountOptions") or [])]
     points = [each for each in container.get("mountPoints") or [] if not each.get("readOnly")]
     if WRITABLE not in {str(each.get("containerPath")).rstrip("/") for each in (*tmpfs, *points)}:
         yield (
