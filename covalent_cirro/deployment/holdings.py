@@ -33,7 +33,6 @@ PROOF_PATIENCE_S = 60.0
 DEFINITION_PREFIX = "cirro-"
 """How names of the job definitions of executors begin (`electron/engine/definitions.py`)."""
 
-_FILE_SYSTEM = re.compile(r"arn:[a-z-]+:elasticfilesystem:[^:]*:[^:]*:file-system/")
 _OF_SERVICES = re.compile(r"arn:[a-z-]+:ecs:[^:]*:[^:]*:(cluster|service|task|task-definition)/")
 """What ECS lists after its deletion, as INACTIVE and at no cost (ECS API Reference, DeregisterTaskDefinition and
 DeleteCluster). It belongs to stacks of services, which are checked by name; clusters of AWS Batch are checked too."""
@@ -240,7 +239,7 @@ def jobs(client: Client, queues: Iterable[str], states: Iterable[str] = ACTIVE_S
 def _left_file_systems(client: Client, name: str) -> list[str]:
     """Ids of the file systems with the deployment's tag, which no stack deletes."""
     try:
-        return [arn.rsplit("/", 1)[-1] for arn in _tagged(client, name) if _FILE_SYSTEM.match(arn)]
+        return [arn.rsplit("/", 1)[-1] for arn in _tagged(client, name) if ":file-system/" in arn]
     except AwsError:  # the proof asks again, and says that it could not look
         return []
 
@@ -357,15 +356,9 @@ def _left_tagged(client: Client, holdings: Holdings) -> Iterator[str]:
     ended = _ended_instances(client, [arn for arn in arns if ":instance/" in arn])
     for arn in arns:
         # Stacks and policies were looked for; a deleted stack is listed for a while.
-        if (
-            ":cloudformation:" in arn
-            or ":scheduling-policy/" in arn
-            or _OF_SERVICES.match(arn)
-            or arn in ended
-            or _is_kept(arn, holdings.kept)
-        ):
-            continue
-        yield arn
+        is_seen = any(each in arn for each in (":cloudformation:", ":scheduling-policy/"))
+        if not (is_seen or _OF_SERVICES.match(arn) or arn in ended or _is_kept(arn, holdings.kept)):
+            yield arn
 
 
 def _is_kept(arn: str, kept: Iterable[str]) -> bool:
