@@ -174,7 +174,9 @@ def _as_text(part: str) -> Iterator[bytes]:
     quoted = {repr(part)[1:-1], ascii(part)[1:-1], repr(data)[2:-1]}
     # Inside of a longer text that has the other quotation mark, Python escapes this one.
     quoted |= {text.replace("'", r"\'") for text in quoted if r"\'" not in text}
-    quoted |= {json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1]}
+    for in_ascii in (True, False):
+        written = json.dumps(part, ensure_ascii=in_ascii)[1:-1]
+        quoted |= {written, json.dumps(written, ensure_ascii=in_ascii)[1:-1]}  # a log in JSON has JSON in its messages
     # What shells (`set -x`) and shlex.quote make of a quotation mark.
     quoted |= {part.replace("'", "'\\''"), part.replace("'", "'\"'\"'")}
     quoted |= {html.escape(part), html.escape(part, quote=False)}

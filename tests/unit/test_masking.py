@@ -93,6 +93,7 @@ def test_a_stream_without_values_is_shown_as_it_is(data: bytes, cuts: list[int])
         lambda value: f"<td>{html.escape(value)}</td>",
         lambda value: json.dumps({"password": value}),
         lambda value: json.dumps({"password": value}, ensure_ascii=False),
+        lambda value: json.dumps({"message": json.dumps({"password": value})}),
         lambda value: f"postgres://ada:{quote(value, safe='')}@db",
         lambda value: f"password={quote_plus(value)}",
         lambda value: base64.b64encode(value.encode()).decode(),
