@@ -117,7 +117,7 @@ def _size(settings: Settings) -> str | None:
     sizes = {
         "environment": len(json.dumps(json.dumps(dict(settings.environment)))),  # it is a text in the definition's JSON
         "secrets": len(json.dumps(dict(settings.secrets))) + 50 * len(settings.secrets),
-        "job_properties": len(json.dumps(dict(settings.job_properties))),
+        "job_properties": len(json.dumps(dict(settings.job_properties), default=repr)),  # the form is checked later
     }
     if sum(sizes.values()) <= MOST_BYTES:
         return None

@@ -99,6 +99,7 @@ def test_another_property_is_another_definition() -> None:
         ({"ulimit": []}, 'Unknown parameter in input: "ulimit", must be one of: image, vcpus, memory'),
         ({"linuxParameters": {"shm": 1}}, "must be one of: devices, initProcessEnabled, sharedMemorySize"),
         ({"user": 1000}, "Invalid type for parameter user, value: 1000"),
+        ({"ulimits": {1, 2}}, "Invalid type for parameter ulimits"),
         ({"ulimits": [{"name": "nofile", "softLimit": "many", "hardLimit": 1}]}, "ulimits[0].softLimit"),
         (
             {
