@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
 import json
 import socket
 import time
@@ -21,6 +20,7 @@ from covalent_cirro.runner.node_connection import (
     Meeting,
     NodeConnection,
     NotMet,
+    is_signed,
     sign,
 )
 
@@ -118,7 +118,8 @@ class OtherNode:
             with contextlib.suppress(NotMet):
                 if self._line is None:
                     self._connect()
-                self._tell(failure, passes=False)
+                # Stopped before the nodes met: the machine goes, or AWS Batch ends the job and starts no other attempt.
+                self._tell(failure, passes=failure.kind == Kind.TERMINATED)
         if self._line is not None:
             self._line.socket.setblocking(True)
             ended = failure is not None and failure.kind == Kind.NOT_RUN
@@ -175,9 +176,9 @@ def _parse(data: bytes | None, mac_key: str) -> dict[str, Any] | None:
     """The object of the main node, if the job itself wrote it; `None` otherwise."""
     try:
         found = json.loads(data or b"null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict):
         return None
     said = {name: value for name, value in found.items() if name != "mac"}
-    return found if hmac.compare_digest(str(found.get("mac")), sign(said, mac_key)) else None
+    return found if is_signed(said, found.get("mac"), mac_key) else None
