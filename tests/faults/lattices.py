@@ -91,10 +91,18 @@ def total(squares: list[tuple[int, str]], folder: str) -> int:
 
 
 @ct.lattice(executor="cirro")
-def sweep(count: int, folder: str, eats_mib: int = 0, memory_max: float | None = None, prints: int = 0) -> int:
+def sweep(
+    count: int,
+    folder: str,
+    eats_mib: int = 0,
+    memory_max: float | None = None,
+    prints: int = 0,
+    platform: str = "EC2",
+) -> int:
     """Some electrons, which may print, and one that needs them all. The first may eat, and get more memory then."""
-    grows = CirroBatchExecutor(vcpu=1, memory=0.25, retry_attempts=ATTEMPTS, memory_max=memory_max)
-    first, other = ct.electron(square, executor=grows), ct.electron(square, executor=small)
+    grows = CirroBatchExecutor(vcpu=1, memory=0.25, retry_attempts=ATTEMPTS, memory_max=memory_max, platform=platform)
+    others = CirroBatchExecutor(vcpu=1, memory=0.25, retry_attempts=ATTEMPTS, platform=platform)
+    first, other = ct.electron(square, executor=grows), ct.electron(square, executor=others)
     squares = [first((0, word(0, folder), folder, eats_mib, prints))]
     squares += [other((i, word(i, folder), folder, 0, prints)) for i in range(1, count)]
     return total(squares, folder)

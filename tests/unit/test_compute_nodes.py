@@ -33,7 +33,8 @@ def node(number: int, state: str, **container: Any) -> JobDetail:
 
 def job(state: str = "RUNNING") -> JobDetail:
     """A job of four nodes as DescribeJobs shows it: without a container."""
-    container = {"image": "image", "resourceRequirements": [{"type": "MEMORY", "value": "2048"}]}
+    needs = [{"type": "MEMORY", "value": "2048"}, {"type": "VCPU", "value": "3"}]
+    container = {"image": "image", "resourceRequirements": needs}
     ranges = [{"targetNodes": "0:", "container": container}]
     return states.parse_job(
         {"jobId": "job", "status": state, "nodeProperties": {**NODES, "nodeRangeProperties": ranges}}
@@ -95,10 +96,17 @@ def test_no_on_demand_queue_for_several_nodes() -> None:
     assert (own.queue, own.on_demand_queue) == ("nodes", None)
 
 
-@pytest.mark.parametrize("options", [{"num_nodes": 2}, {"processes_per_node": 2}])
-def test_maps_and_packed_electrons_are_refused(options: dict[str, Any]) -> None:
-    """With what to do instead."""
-    with pytest.raises(SettingsError, match=f"node 3 is mapped, and {next(iter(options))}=2"):
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"num_nodes": 2}, "AWS Batch has no array of multi-node jobs"),
+        ({"num_nodes": 2, "processes_per_node": 4}, "AWS Batch has no array of multi-node jobs"),
+        ({"processes_per_node": 2}, "a map calls its function once for each item"),
+    ],
+)
+def test_maps_and_packed_electrons_are_refused(options: dict[str, Any], why: str) -> None:
+    """With the reason, which is AWS's for several machines, and what to do instead."""
+    with pytest.raises(SettingsError, match=f"node 3 is mapped, and {next(iter(options))}=2.*: {why}.*array_parallel"):
         distributed.refuse(settings(**options), 3, is_map=True)
     with pytest.raises(SettingsError, match="has 2 electrons"):
         distributed.refuse(settings(**options), 3, electrons=2)
@@ -133,6 +141,8 @@ def _call() -> bytes:
 def test_job_has_the_container_of_its_nodes() -> None:
     """What it asked for is in the node ranges; a node is no job of several nodes."""
     assert (job().num_nodes, job().memory_mib, job().image) == (4, 2048, "image")
+    assert (job().vcpus, job().all_vcpus) == (3, 12)
+
     assert node(1, "RUNNING").num_nodes == 0
 
 

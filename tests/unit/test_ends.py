@@ -278,6 +278,16 @@ def test_who_has_all_attempts_that_aws_gives_is_not_told_to_ask_for_more() -> No
     assert "Use a queue of on-demand" in explain(Evidence(detail), SETTINGS, "train", 3, PLACE).next_step
 
 
+@pytest.mark.parametrize(("attempts", "advice"), [(3, "Set retry_attempts=6: each"), (10, "Dispatch it again: each")])
+def test_who_lost_machines_of_several_is_not_sent_to_an_on_demand_queue(attempts: int, advice: str) -> None:
+    """Machines of a multi-node job are on demand already."""
+    several = dataclasses.replace(SETTINGS, num_nodes=4)
+    detail = parse_job(job(HOST, retryStrategy={"attempts": attempts}))
+    step = explain(Evidence(detail), several, "train", 3, PLACE).next_step
+    assert step.startswith(advice)
+    assert "on-demand" not in step
+
+
 def test_of_many_attempts_the_last_ones_are_told() -> None:
     """The text stays short."""
     words = awss_words(parse_job(job(HOST, attempts=job(HOST)["attempts"] * 10)))
