@@ -36,7 +36,7 @@ class Scenario:
         says: What their errors must say, one for each.
         before: Done before the dispatch, once the faults are set; gives its folder where that is an earlier one's
             (`World.dispatch`).
-        platform: What its electrons run on, but for the one that needs them all.
+        platform, machines: What its electrons run on, and on how many each, but for the one that needs them all.
         strikes: Whether there is a fault at all.
         evidence: Where no fault of the emulator counts it: what AWS says of a job that was hit.
     """
@@ -57,6 +57,7 @@ class Scenario:
     before: Callable[[World], Path | None] = lambda world: None
     evidence: str | None = None
     platform: str = "EC2"
+    machines: int = 1
     strikes: bool = True
 
 
@@ -79,6 +80,7 @@ def trial(world: World, scenario: Scenario) -> Row:
         folder=folder,
         prints=scenario.prints,
         platform=scenario.platform,
+        machines=scenario.machines,
     )
     try:
         with Watch(run) as watch:
