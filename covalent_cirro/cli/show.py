@@ -293,6 +293,7 @@ def _asked(story: Story) -> str:
         "" if story.memory_mib is None else memory(story.memory_mib),
         "on Fargate" if story.platform == ON_FARGATE else "",
         f"{story.gpus} GPU" if story.gpus else "",
+        f"on each of {story.num_nodes:,} machines" if story.num_nodes else "",
         "" if story.time_limit_s is None else f"{elapsed(story.time_limit_s)} an attempt",
         "" if story.attempts_allowed is None else f"up to {story.attempts_allowed} attempts",
     ]
