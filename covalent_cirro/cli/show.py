@@ -193,12 +193,13 @@ def _show_cost(cost: Report) -> None:
         return
     from covalent_cirro.history.report.page import machine
 
+    of_nodes = any(line.attempt.node for line in cost.lines)
     render.heading("\ncost")
     render.table(
         ("", "ran", "of it", "instance", "an hour", "cost", "price"),
         (
             (
-                str(line.attempt.number),
+                f"{line.attempt.number}" + (f", node {line.attempt.node}" if of_nodes else ""),
                 duration(line.seconds) + ("" if line.attempt.ended_at else ", so far"),
                 "?" if line.share is None else f"{line.share:.0%}",
                 machine(line),

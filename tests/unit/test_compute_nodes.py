@@ -146,6 +146,11 @@ def test_job_has_the_container_of_its_nodes() -> None:
     assert node(1, "RUNNING").num_nodes == 0
 
 
+def test_a_node_is_known_by_its_id() -> None:
+    """The id of the whole job stands for its main node."""
+    assert [compute_nodes.number_of_node(each) for each in ("job", "job#0", "job#12")] == [0, 0, 12]
+
+
 def test_nodes_are_described_once_the_job_has_machines() -> None:
     """A job that waits has none; of a very large one, the first 100."""
     assert compute_nodes.ids_to_describe([job("RUNNABLE"), JobDetail("other", state="RUNNING")]) == []
