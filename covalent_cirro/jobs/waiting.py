@@ -270,7 +270,9 @@ class _Case:
             )
         # The queue may have changed since AWS gave the reason; AWS's words count.
         if why is Why.NO_TYPE_FITS:
-            return self._not_for_nodes() or self._no_type_fits(self._kinds(self.usable))
+            # Of several compute environments AWS's words are about the first, which may be Spot.
+            found = self._cannot_run() if self.job.nodes > 1 else None
+            return found or self._no_type_fits(self._kinds(self.usable))
         return self._max_below_job(self.usable)
 
     # --- configurations that cannot work ---

@@ -380,6 +380,12 @@ NODES = environment(name="nodes", kind="EC2", max_vcpus=16)
         (job(nodes=4), seen(environment(kind="FARGATE")), Why.NOT_FOR_NODES, "on demand only"),
         (job(nodes=4), seen(environment(), NODES), Why.NO_INSTANCE, "may have 16 vCPUs"),
         (job(nodes=4, status_reason=TOO_LARGE), seen(NODES), Why.NO_TYPE_FITS, "Ask for less (vcpu, memory, num_gpus"),
+        (
+            job(nodes=9, status_reason=TOO_LARGE),
+            seen(environment(), NODES),
+            Why.MAX_VCPUS_BELOW_JOB,
+            "cirro-multi-node may have 16",
+        ),
         (job(nodes=4), seen(NODES, types=None), Why.NO_INSTANCE, "may have 16 vCPUs"),
     ],
 )
