@@ -9,15 +9,13 @@ import click
 
 from covalent_cirro.cli import render
 from covalent_cirro.cli.options import Target, json_option, target_options
-from covalent_cirro.jobs import fargate_texts
-from covalent_cirro.jobs.fargate_machines import FargateMachine
 from covalent_cirro.jobs.formatting import duration, usd
-from covalent_cirro.jobs.machines import Need
-from covalent_cirro.settings.declared import PLATFORMS
+from covalent_cirro.settings.constants import PLATFORMS
 
 if TYPE_CHECKING:
     from covalent_cirro.aws.prices import Price
     from covalent_cirro.history.report.costs import Estimate, Offer
+    from covalent_cirro.jobs.machines import Need
 
 FITS_NOWHERE = 1
 """Exit code where no instance of the queue is large enough."""
@@ -57,6 +55,8 @@ def estimate(
     from covalent_cirro.history.account import open_account
     from covalent_cirro.history.report import costs
     from covalent_cirro.history.report.sources import fargate_offers, offers
+    from covalent_cirro.jobs import fargate_texts
+    from covalent_cirro.jobs.fargate_machines import FargateMachine
     from covalent_cirro.settings import resolve
 
     with open_account(target.access, target.stack_name) as account:

@@ -11,10 +11,7 @@ import click
 from covalent_cirro.cli import render
 from covalent_cirro.cli.electrons import DispatchName
 from covalent_cirro.cli.options import Target, target_options
-from covalent_cirro.contract import log_parts
 from covalent_cirro.history.names import Wanted
-from covalent_cirro.jobs.reuse_texts import REUSED
-from covalent_cirro.jobs.states import CANCELLED, JobState
 
 if TYPE_CHECKING:
     from covalent_cirro.history.account import Account
@@ -70,6 +67,8 @@ def _pieces(account: Account, found: Electron, *, follow: bool, as_json: bool) -
 
 
 def _show(piece: Piece, *, as_json: bool) -> None:
+    from covalent_cirro.contract import log_parts
+
     if as_json:
         render.document_line(piece._asdict())
     elif piece.about:
@@ -81,6 +80,8 @@ def _show(piece: Piece, *, as_json: bool) -> None:
 def _say_end(account: Account, found: Electron, *, printed: bool) -> None:
     from covalent_cirro.history.electron_list import NOBODY_KNOWS
     from covalent_cirro.history.story import Site, tell
+    from covalent_cirro.jobs.reuse_texts import REUSED
+    from covalent_cirro.jobs.states import CANCELLED, JobState
 
     record = found.record
     if record is None and found.newest.outcome is None:

@@ -308,7 +308,8 @@ def _watch(board: Board, asked: _Status, show: render.Show, rows: list[Row], pro
         note = (f"; {asked.problem}" if asked.problem else "") + problem
         now = (status, note, *((row.job_id, row.state, row.attempt, row.reason) for row in rows))
         if render.interactive() or now != shown:
-            footer = f"{status}: {counted(counts(rows)) or 'no job yet'}{note}"
+            nothing = "no job" if has_ended else "no job yet"
+            footer = f"{status}: {counted(counts(rows)) or nothing}{note}"
             show_rows(show, rows, footer, one_dispatch=True)
         if has_ended:
             return status, rows

@@ -68,7 +68,7 @@ def read_header(file: BinaryIO) -> Header:
     raw = file.read(string_offset - _OFFSETS_BYTES)
     try:
         fields = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TobjError(f"the header is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise TobjError("the header is not a JSON object")

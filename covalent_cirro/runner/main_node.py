@@ -103,9 +103,7 @@ class MainNode:
             self._check()
             self._take(min(LOOK_S, max(0.0, until - time.monotonic())))
             if self._told:
-                first = self._first()
-                self.passes = first.passes
-                raise NotMet(first.failure)
+                raise NotMet(self._conclusive())
             if time.monotonic() >= until:
                 raise NotMet(Failure(Kind.NODES, self._why_missing(document["port"])))
         self._listen_no_more()
@@ -142,10 +140,7 @@ class MainNode:
         until = time.monotonic() + (LINGER_S if stopped else _COLLECT_S)
         while any(line.is_open for line in self._lines) and (left_s := until - time.monotonic()) > 0:
             self._take(left_s, over=True)
-        if first is None:
-            return answer
-        self.passes = first.passes
-        return first.failure
+        return answer if first is None else self._conclusive()
 
     def conclude(self, _failure: Failure | None, _used: dict[str, Any]) -> None:
         """Nothing: nodes that have not met yet end with this one."""
@@ -247,6 +242,12 @@ class MainNode:
         elif "left" in message:
             line.used, line.state = dict(message["left"]), line.state or str(message.get("state") or DONE)
             line.close()
+
+    def _conclusive(self) -> Failure:
+        """The failure that counts; says by `passes` whether another attempt may do better."""
+        first = self._first()
+        self.passes = first.passes
+        return first.failure
 
     def _first(self) -> _Told:
         return min(self._told, key=lambda told: told.order)

@@ -87,14 +87,13 @@ class NodeConnection:
         """Messages that have come. Blocks where the socket does; at its end ``is_open`` is false."""
         try:
             data = self.socket.recv(_READ_BYTES)
+            has_ended = not data
         except (BlockingIOError, TimeoutError):
-            data = b""
+            data, has_ended = b"", False
         except OSError:
+            data, has_ended = b"", True
+        if has_ended:
             self.close()
-            return
-        else:
-            if not data:
-                self.close()
         self._unread += data
         while True:
             line, end, rest = self._unread.partition(b"\n")

@@ -5,3 +5,6 @@ SECTION = "executors.cirro"
 
 MIB_PER_GB = 1024
 """``memory`` is in GB as the stock plugin means it: ``int(memory * 1024)`` MiB."""
+
+PLATFORMS = ("EC2", "FARGATE")
+"""What AWS Batch runs jobs on (Batch API Reference, PlatformCapability)."""

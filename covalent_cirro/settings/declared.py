@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from covalent_cirro.settings import variables
-from covalent_cirro.settings.constants import MIB_PER_GB
+from covalent_cirro.settings.constants import MIB_PER_GB, PLATFORMS
 from covalent_cirro.settings.fargate_sizes import FRACTIONS, Size, fitting
 
 MIN_TIME_LIMIT_S = 60
@@ -46,9 +46,6 @@ MAX_CONSUMABLES = 5
 
 MAX_NAME_PREFIX = 100
 """A job definition's name has 128 characters at most (RegisterJobDefinition); a dash and a digest follow the prefix."""
-
-PLATFORMS = ("EC2", "FARGATE")
-"""What AWS Batch runs jobs on (Batch API Reference, PlatformCapability)."""
 
 _REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d+")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")

@@ -47,6 +47,14 @@ def inverse(x):
 def largest(*found):
     return max(each for each in found if not isinstance(each, ElectronFailed))
 
+@ct.electron(executor=CirroBatchExecutor(vcpu=1, memory=1, secrets={"PASSWORD": "ssm:/not/there"}))
+def connect():
+    return "not reached"
+
+@ct.lattice
+def secretive():
+    return connect()
+
 @ct.lattice
 def forgiving():
     return largest(*[inverse(x) for x in (0, 1, 2)])
@@ -94,6 +102,14 @@ def test_a_dispatch_that_fails(stack: Any, file: Path) -> None:
     assert done.returncode == 1
     assert "FAILED" in done.stdout
     assert "no such luck" in done.stderr
+
+
+def test_an_electron_that_is_refused_has_no_job(stack: Any, file: Path) -> None:
+    """What is wrong is told, in place of a job that would come yet."""
+    done = run(stack, f"{file}:secretive")
+    assert done.returncode == 1
+    assert "FAILED: no job\n" in done.stdout
+    assert "connect (node 0): secrets: 'PASSWORD' names ssm:/not/there, which is not there" in done.stderr
 
 
 def test_an_electron_that_returns_its_error_fails_no_dispatch(stack: Any, file: Path) -> None:

@@ -89,7 +89,18 @@ def test_a_large_pickle_is_read_in_chunks() -> None:
     assert max(sizes) <= 1024 * 1024
 
 
-@pytest.mark.parametrize("data", [b"", b"short", b"\0" * 16, b"\xff" * 64, (20).to_bytes(8, "big") * 2 + b"nope"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"short",
+        b"\0" * 16,
+        b"\xff" * 64,
+        (20).to_bytes(8, "big") * 2 + b"nope",
+        (100_016).to_bytes(8, "big") * 2 + b"[" * 100_000,
+    ],
+    ids=["empty", "short", "zeros", "ones", "no JSON", "nested"],
+)
 def test_a_file_that_is_no_tobj_is_refused(data: bytes) -> None:
     """Cut short, or never one."""
     with pytest.raises(tobj.TobjError):
