@@ -265,7 +265,7 @@ def _after_lost_hosts(detail: JobDetail, settings: Settings, attempts: int) -> s
     if _on_fargate(detail, settings):
         return (
             f'{_retry(attempts)} instances (platform="EC2"), or Fargate without Spot (`cirro deploy --parameter '
-            "FargateSpotMaxVcpus=0`)"
+            "FargateSpotMaxVcpus=0 --parameter FargateMaxVcpus=64`)"
         )
     if (nodes := max(detail.num_nodes, settings.nodes)) > 1:  # on demand already, and there is no further try
         more = (
