@@ -329,8 +329,8 @@ class _Case:
         return f" ({self.job.need.vcpus:g} on each of {nodes} machines, which have no other job)" if nodes > 1 else ""
 
     def _fits(self, environment: Environment) -> bool:
-        if self.job.nodes > 1 and environment.kind not in ("EC2", ""):
-            return False  # `_not_for_nodes` has the source
+        if self.job.nodes > 1 and not environment.runs_several_nodes:
+            return False
         if not environment.has_instances:
             return not self.job.need.gpus  # Fargate has no GPUs; of an unmanaged environment nothing is known
         kinds = self._kinds([environment])
@@ -369,11 +369,8 @@ class _Case:
         )
 
     def _not_for_nodes(self) -> tuple[Why, str, str] | None:
-        """A multi-node job that waits where only Spot or Fargate is.
-
-        Source: User Guide, Compute environment considerations for MNP.
-        """
-        if self.job.nodes == 1 or not self.usable or any(each.kind in ("EC2", "") for each in self.usable):
+        """A multi-node job that waits where only Spot or Fargate is."""
+        if self.job.nodes == 1 or not self.usable or any(each.runs_several_nodes for each in self.usable):
             return None
         kinds = ", ".join(f"{each.name} ({each.kind})" for each in self.usable)
         return (

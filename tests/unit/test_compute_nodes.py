@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from covalent_cirro.electron import distributed, host_jobs
 from covalent_cirro.electron.engine.job_definition import build_definition
 from covalent_cirro.electron.reuse.work import work_of
 from covalent_cirro.errors import SettingsError
-from covalent_cirro.jobs import compute_nodes, panel, states
+from covalent_cirro.history.report import sources
+from covalent_cirro.jobs import compute_nodes, panel, queues, states
 from covalent_cirro.jobs.states import JobDetail
 from covalent_cirro.settings import Settings, resolve
 
@@ -133,6 +135,36 @@ def _call() -> bytes:
 
     task = Task(0, "train", Inline(b"\x80\x05N."), None, (), {})
     return documents.dump_call(Call("id", "dispatch", "3.11.7", "3", "0.240", (task,)))
+
+
+# --- estimates ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("nodes", "markets"), [(1, ["spot"]), (2, ["on-demand"])])
+def test_an_estimate_is_on_what_runs_several_nodes(
+    nodes: int, markets: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the queue has Spot first, which runs an ordinary job; without on-demand instances there is no offer."""
+    behind = [queues.parse_environment(described(kind)) for kind in ("SPOT", "EC2")]
+    monkeypatch.setattr(sources, "_environments", lambda account, names: {"q": behind})
+    monkeypatch.setattr(sources, "_priced", lambda prices, market, kinds: [market])
+    account: Any = SimpleNamespace(
+        settings=settings(num_nodes=nodes, batch_queue="q"), clients=None, region="us-east-1", access=None
+    )
+    assert sources.offers(account)[0] == markets
+    behind.pop()
+    assert sources.offers(account)[0] == (markets if nodes == 1 else [])
+
+
+def described(kind: str) -> dict[str, Any]:
+    """A compute environment as DescribeComputeEnvironments has it."""
+    resources = {"type": kind, "maxvCpus": 16, "instanceTypes": ["m6i"], "subnets": []}
+    return {
+        "computeEnvironmentName": kind,
+        "computeEnvironmentArn": f"arn:{kind}",
+        "state": "ENABLED",
+        "computeResources": resources,
+    }
 
 
 # --- states -------------------------------------------------------------------------------------------------------

@@ -293,7 +293,9 @@ def test_advice_for_fargate_is_for_jobs_that_ran_there() -> None:
     """Also in commands, which know no more of the electron's settings than AWS Batch does."""
     there = parse_job(job(HOST, platformCapabilities=["FARGATE"]))
     step = explain(Evidence(there), SETTINGS, "train", 3, PLACE).next_step
-    assert "Fargate without Spot (`cirro deploy --parameter FargateSpotMaxVcpus=0 --parameter FargateMaxVcpus=64`)" in step
+    assert (
+        "Fargate without Spot (`cirro deploy --parameter FargateSpotMaxVcpus=0 --parameter FargateMaxVcpus=64`)" in step
+    )
     elsewhere = dataclasses.replace(SETTINGS, platform="FARGATE")
     here = parse_job(job(HOST, platformCapabilities=["EC2"]))
     assert "Fargate" not in explain(Evidence(here), elsewhere, "train", 3, PLACE).next_step
