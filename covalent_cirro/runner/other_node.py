@@ -115,11 +115,12 @@ class OtherNode:
             used: What it used.
         """
         if failure is not None and failure.kind != Kind.NOT_RUN and not self._failed and not self._end:
-            with contextlib.suppress(NotMet):
-                if self._line is None:
-                    self._connect()
-                # Stopped before the nodes met: the machine goes, or AWS Batch ends the job and starts no other attempt.
-                self._tell(failure, passes=failure.kind == Kind.TERMINATED)
+            # Stopped before the nodes met: the machine goes, or AWS Batch ends the job and starts no other attempt.
+            stopped = failure.kind == Kind.TERMINATED
+            if self._line is None and failure.kind != Kind.NODES:  # which says that the main node cannot be reached
+                with contextlib.suppress(NotMet):
+                    self._connect(once=stopped)
+            self._tell(failure, passes=stopped)
         if self._line is not None:
             self._line.socket.setblocking(True)
             ended = failure is not None and failure.kind == Kind.NOT_RUN
@@ -144,11 +145,17 @@ class OtherNode:
             self._line.socket.setblocking(True)
             self._line.send(failed=failure._asdict(), at=time.time(), passes=passes)
 
-    def _connect(self) -> NodeConnection:
-        until = time.monotonic() + self._wait_s
+    def _connect(self, *, once: bool = False) -> NodeConnection:
+        """Connect to the main node.
+
+        Args:
+            once: Do not wait for it: there are seconds until SIGKILL.
+        """
+        until = time.monotonic() + (0.0 if once else self._wait_s)
         pause_s, problem = _FIRST_PAUSE_S, "it has not said on which port it listens"
         while True:
-            self._check()
+            if not once:
+                self._check()
             found = _parse(self._find(), self._mac_key)
             if found is not None:
                 try:

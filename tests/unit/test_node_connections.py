@@ -150,10 +150,23 @@ def test_end_that_comes_with_the_meeting_is_not_lost() -> None:
         assert line.is_open
 
 
+STOPPED = Failure(Kind.TERMINATED, "'train' was stopped by SIGTERM")
+
+
 def stopped(node: OtherNode) -> None:
     """AWS has sent SIGTERM to a node that waits for others."""
     node._connect()
-    node.conclude(Failure(Kind.TERMINATED, "'train' was stopped by SIGTERM"), {})
+    node.conclude(STOPPED, {})
+
+
+def stopped_before(node: OtherNode) -> None:
+    """AWS has sent SIGTERM to a node that has not connected yet, and has been asking for that since."""
+
+    def interrupt() -> None:
+        raise InterruptedError
+
+    node._check = interrupt
+    node.conclude(STOPPED, {})
 
 
 def gone(node: OtherNode) -> None:
@@ -162,7 +175,7 @@ def gone(node: OtherNode) -> None:
     node.close()
 
 
-@pytest.mark.parametrize("leave", [stopped, gone])
+@pytest.mark.parametrize("leave", [stopped, stopped_before, gone])
 def test_node_lost_before_all_are_there_has_the_job_begin_again(leave: Callable[[OtherNode], None]) -> None:
     """As one that is lost while the electron runs: another attempt may succeed."""
     job = Job(3)
@@ -173,6 +186,15 @@ def test_node_lost_before_all_are_there_has_the_job_begin_again(leave: Callable[
     assert caught.value.failure.kind == Kind.TERMINATED
     assert caught.value.failure.message.startswith("node 1")
     assert job.main.passes
+
+
+@pytest.mark.parametrize("failure", [STOPPED, Failure(Kind.NODES, "node 1 could not reach the main node")])
+def test_node_that_cannot_tell_its_failure_does_not_wait(failure: Failure) -> None:
+    """There is no time left, or the main node could not be reached for long enough already."""
+    looked: list[None] = []
+    node = OtherNode(1, KEY, lambda: looked.append(None), "127.0.0.1", 3600, unchecked)
+    node.conclude(failure, {})
+    assert len(looked) == (1 if failure is STOPPED else 0)
 
 
 @pytest.mark.parametrize(
