@@ -11,6 +11,7 @@ from covalent_cirro.contract import documents
 from covalent_cirro.contract.protocol import Call, ComputeNode, Outcome, Usage
 from covalent_cirro.electron import distributed, host_jobs
 from covalent_cirro.electron.engine.job_definition import build_definition
+from covalent_cirro.electron.progress import explain_wait
 from covalent_cirro.electron.reuse.work import work_of
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.history.report import sources
@@ -135,6 +136,19 @@ def _call() -> bytes:
 
     task = Task(0, "train", Inline(b"\x80\x05N."), None, (), {})
     return documents.dump_call(Call("id", "dispatch", "3.11.7", "3", "0.240", (task,)))
+
+
+# --- what a job waits for -----------------------------------------------------------------------------------------
+
+
+def test_a_job_waits_for_all_its_nodes() -> None:
+    """As the server explains it, and as commands do."""
+    told: list[Any] = []
+    engine: Any = SimpleNamespace(waits=SimpleNamespace(see=lambda *given: told.append(given[0])))
+    explain_wait(engine, job("RUNNABLE"), 0.0)
+    assert (told[0].nodes, told[0].need.vcpus) == (4, 3)
+    explain_wait(engine, JobDetail("other", state="RUNNABLE"), 0.0)
+    assert told[1].nodes == 1
 
 
 # --- estimates ----------------------------------------------------------------------------------------------------
