@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from covalent_cirro.contract.protocol import ExitCode
 from tests.faults.lattices import ATTEMPTS
 from tests.faults.scenarios import Scenario
 from tests.faults.world import Run, World, until
@@ -33,13 +34,22 @@ def _clear_when_told(world: World, run: Run) -> None:
     world.clear()
 
 
+def _until_stopped(world: World, run: Run) -> None:
+    """The attempts of three tasks have ended with the exit code of SIGTERM."""
+
+    def codes() -> list[int | None]:
+        return [each["container"].get("exitCode") for job in run.jobs() for each in job["attempts"]]
+
+    until(lambda: codes().count(ExitCode.TERMINATED) == 3, "tasks to be stopped")
+
+
 SCENARIOS = (
     Scenario(
         "Fargate Spot task stopped in RUNNING",
         "Fargate takes tasks back while electrons compute: SIGTERM, and SIGKILL after the time to stop.",
         "The panel's `attempt` and `last_attempt`: Your Spot Task was interrupted; the electron starts again.",
-        ({"kind": "lose_host", "seconds": 1.0, "notice_s": 60.0, "count": 3},),
-        act=lambda world, run: until(lambda: world.hits() == 3, "tasks to be stopped"),
+        ({"kind": "lose_host", "seconds": 61.0, "notice_s": 60.0, "count": 3},),
+        act=_until_stopped,
         platform=PLATFORM,
     ),
     Scenario(
