@@ -170,7 +170,7 @@ def _show_jobs(children: Sequence[MapJob]) -> None:
 def _show_nodes(nodes: Sequence[NodeRow]) -> None:
     render.heading("\nnodes")
     render.table(
-        ("", "state", "end", "exit code", "host", "CPU", "memory at the peak"),
+        ("", "state", "end", "exit code", "host", "CPU", "memory at the peak", "reason"),
         (
             (
                 f"{each.number}, main" if each.number == 0 else str(each.number),
@@ -180,6 +180,7 @@ def _show_nodes(nodes: Sequence[NodeRow]) -> None:
                 each.host,
                 "" if each.cpu_s is None else f"{each.cpu_s:.1f} s",
                 memory(each.peak_memory_bytes / MIB) if each.peak_memory_bytes else "",
+                each.reason,
             )
             for each in nodes[:JOBS_SHOWN]
         ),

@@ -267,11 +267,12 @@ def _after_lost_hosts(detail: JobDetail, settings: Settings, attempts: int) -> s
             f'{_retry(attempts)} instances (platform="EC2"), or Fargate without Spot (`cirro deploy --parameter '
             "FargateSpotMaxVcpus=0 --parameter FargateMaxVcpus=64`)"
         )
-    if (nodes := max(detail.num_nodes, settings.nodes)) > 1:  # on demand already, and there is no further try
+    # A node has the job's id and its number. Its machine is on demand already, and there is no further try.
+    if max(detail.num_nodes, settings.nodes) > 1 or "#" in detail.job_id:
         more = (
             f"Set retry_attempts={min(MAX_ATTEMPTS, attempts * 2)}" if attempts < MAX_ATTEMPTS else "Dispatch it again"
         )
-        return f"{more}: each lost machine costs an attempt of all {nodes}; checkpoints are kept"
+        return f"{more}: each lost machine costs an attempt of all machines of the job; checkpoints are kept"
     option, queue = settings.on_demand_queue_option, settings.on_demand_queue
     if queue is not None and detail.queue == queue.rsplit("/", 1)[-1]:
         return f"Dispatch it again. {queue} is the queue without Spot: if it happens again, check its instances"

@@ -14,6 +14,7 @@ from covalent_cirro.electron.engine.job_definition import build_definition
 from covalent_cirro.electron.progress import explain_wait
 from covalent_cirro.electron.reuse.work import work_of
 from covalent_cirro.errors import SettingsError
+from covalent_cirro.history import electron_nodes
 from covalent_cirro.history.report import sources
 from covalent_cirro.jobs import compute_nodes, panel, queues, states
 from covalent_cirro.jobs.states import JobDetail
@@ -136,6 +137,31 @@ def _call() -> bytes:
 
     task = Task(0, "train", Inline(b"\x80\x05N."), None, (), {})
     return documents.dump_call(Call("id", "dispatch", "3.11.7", "3", "0.240", (task,)))
+
+
+@pytest.mark.parametrize(
+    ("described", "reason"),
+    [
+        ({"status": "FAILED", "container": {"reason": "CannotPullContainerError: x"}}, "CannotPullContainerError: x"),
+        (
+            {"status": "FAILED", "statusReason": "Host EC2 (instance i-1) terminated."},
+            "Host EC2 (instance i-1) terminated.",
+        ),
+        (
+            {
+                "status": "FAILED",
+                "attempts": [{"statusReason": "Host EC2 (instance i-1) terminated.", "container": {}}],
+            },
+            "Host EC2 (instance i-1) terminated.",
+        ),
+        ({"status": "FAILED", "container": {"exitCode": 1, "reason": "x"}, "statusReason": "Essential container"}, ""),
+        ({"status": "RUNNING"}, ""),
+        ({"status": "SUCCEEDED", "statusReason": "Essential container in task exited"}, ""),
+    ],
+)
+def test_why_a_node_did_not_start_or_was_lost_is_awss_reason(described: dict[str, Any], reason: str) -> None:
+    """A node that ended with an exit code has the error of the electron."""
+    assert electron_nodes.reason_of(states.parse_job({"jobId": "job#1", **described})) == reason
 
 
 # --- what a job waits for -----------------------------------------------------------------------------------------
