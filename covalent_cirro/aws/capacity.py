@@ -290,4 +290,4 @@ def _vcpus(running: Sequence[str] | None, jobs: Mapping[str, JobDetail]) -> floa
     """vCPUs of jobs that have an instance; `None` where not all of them were described."""
     if running is None or any(job_id not in jobs for job_id in running):
         return None
-    return sum(jobs[job_id].vcpus for job_id in running)
+    return sum(jobs[job_id].all_vcpus for job_id in running)

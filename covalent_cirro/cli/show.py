@@ -170,7 +170,7 @@ def _show_jobs(children: Sequence[MapJob]) -> None:
 def _show_nodes(nodes: Sequence[NodeRow]) -> None:
     render.heading("\nnodes")
     render.table(
-        ("", "state", "end", "exit code", "host", "CPU", "memory at the peak"),
+        ("", "state", "end", "exit code", "host", "CPU", "memory at the peak", "reason"),
         (
             (
                 f"{each.number}, main" if each.number == 0 else str(each.number),
@@ -180,6 +180,7 @@ def _show_nodes(nodes: Sequence[NodeRow]) -> None:
                 each.host,
                 "" if each.cpu_s is None else f"{each.cpu_s:.1f} s",
                 memory(each.peak_memory_bytes / MIB) if each.peak_memory_bytes else "",
+                each.reason,
             )
             for each in nodes[:JOBS_SHOWN]
         ),
@@ -193,12 +194,13 @@ def _show_cost(cost: Report) -> None:
         return
     from covalent_cirro.history.report.page import machine
 
+    of_nodes = any(line.attempt.node for line in cost.lines)
     render.heading("\ncost")
     render.table(
         ("", "ran", "of it", "instance", "an hour", "cost", "price"),
         (
             (
-                str(line.attempt.number),
+                f"{line.attempt.number}" + (f", node {line.attempt.node}" if of_nodes else ""),
                 duration(line.seconds) + ("" if line.attempt.ended_at else ", so far"),
                 "?" if line.share is None else f"{line.share:.0%}",
                 machine(line),
@@ -293,6 +295,7 @@ def _asked(story: Story) -> str:
         "" if story.memory_mib is None else memory(story.memory_mib),
         "on Fargate" if story.platform == ON_FARGATE else "",
         f"{story.gpus} GPU" if story.gpus else "",
+        f"on each of {story.num_nodes:,} machines" if story.num_nodes else "",
         "" if story.time_limit_s is None else f"{elapsed(story.time_limit_s)} an attempt",
         "" if story.attempts_allowed is None else f"up to {story.attempts_allowed} attempts",
     ]

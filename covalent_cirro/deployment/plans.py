@@ -276,16 +276,28 @@ def instance_types(values: Mapping[str, str]) -> list[str]:
 
 
 def _of_another_architecture(values: Mapping[str, str]) -> list[str]:
-    """What is wrong about instance types for jobs without a GPU: AWS Batch mixes no architectures in a queue."""
-    wanted = values.get(ARCHITECTURE, "")
-    listed = [each.strip() for each in values.get("CpuInstanceTypes", DEFAULT_TYPES).split(",")]
-    others = [each for each in listed if each != DEFAULT_TYPES and architecture_of(each) != wanted]
-    if not others:
-        return []
-    return [
-        f"CpuInstanceTypes has {', '.join(others)}, and CpuArchitecture is {wanted}: give instance types of that "
-        "architecture, or CpuInstanceTypes=default"
-    ]
+    """What is wrong about instance types: AWS Batch mixes no architectures in a queue, and images are for one of them.
+
+    Machines for jobs on several machines are x86_64, whatever those of other jobs are (`Settings.architecture`). Other
+    GPU families than those of x86_64 are not among the values of their parameter.
+    """
+    wanted, found = values.get(ARCHITECTURE, ""), []
+    if others := _not_of(wanted, values.get("CpuInstanceTypes", DEFAULT_TYPES)):
+        found.append(
+            f"CpuInstanceTypes has {others}, and CpuArchitecture is {wanted}: give instance types of that "
+            "architecture, or CpuInstanceTypes=default"
+        )
+    if others := _not_of("x86_64", values.get("MultiNodeInstanceTypes", DEFAULT_TYPES)):
+        found.append(
+            f"MultiNodeInstanceTypes has {others}, and jobs on several machines run on x86_64, whatever "
+            "CpuArchitecture is: give instance types of that architecture, or MultiNodeInstanceTypes=default_x86_64"
+        )
+    return found
+
+
+def _not_of(architecture: str, names: str) -> str:
+    listed = [each.strip() for each in names.split(",")]
+    return ", ".join(each for each in listed if each != DEFAULT_TYPES and architecture_of(each) != architecture)
 
 
 def check_change(part: str, values: Mapping[str, str], stack: Stack | None) -> None:

@@ -30,10 +30,14 @@ def refuse(settings: Settings, node_id: int, *, electrons: int = 1, is_map: bool
         return
     name, value = ("num_nodes", settings.nodes) if settings.nodes > 1 else ("processes_per_node", settings.processes)
     if is_map:
+        if settings.nodes > 1:
+            why = "AWS Batch has no array of multi-node jobs"
+        else:
+            why = "a map calls its function once for each item, in one process, which has no rank"
         raise SettingsError(
-            f"The electron of node {node_id} is mapped, and {name}={value} is set on its executor: AWS Batch has no "
-            "array of multi-node jobs. For several items at a time on one machine, set array_parallel; or call an "
-            "electron that is not mapped in a loop. Nothing was submitted."
+            f"The electron of node {node_id} is mapped, and {name}={value} is set on its executor: {why}. For several "
+            "items at a time on one machine, set array_parallel; for several processes for each item, call an electron "
+            "that is not mapped in a loop. Nothing was submitted."
         )
     if electrons > 1:
         raise SettingsError(

@@ -161,7 +161,8 @@ def explain_wait(
     """
     if detail.state in _WAITS and not detail.has_begun:
         need = Need(detail.vcpus, detail.memory_mib, detail.gpus)
-        engine.waits.see(Waiting(detail.job_id, need, detail.status_reason, since), detail.queue, tell)
+        waiting = Waiting(detail.job_id, need, detail.status_reason, since, max(1, detail.num_nodes))
+        engine.waits.see(waiting, detail.queue, tell)
     else:
         engine.waits.leave(detail.job_id)
 

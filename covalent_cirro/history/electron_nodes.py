@@ -11,6 +11,7 @@ from covalent_cirro.history.find import Electron
 from covalent_cirro.history.instances import Instances
 from covalent_cirro.history.names import Wanted
 from covalent_cirro.jobs.compute_nodes import MAIN_NODE
+from covalent_cirro.jobs.states import JobDetail, JobState
 
 
 class NodeRow(NamedTuple):
@@ -25,6 +26,7 @@ class NodeRow(NamedTuple):
         cpu_s: CPU seconds of its processes; `None` where it is not known.
         peak_memory_bytes: Most memory that it used; `None` where it is not known.
         log_stream: CloudWatch stream of its log; empty before it runs.
+        reason: Why its container did not start, or ended without an exit code, in AWS's words; empty for any other end.
     """
 
     number: int
@@ -35,6 +37,7 @@ class NodeRow(NamedTuple):
     cpu_s: float | None
     peak_memory_bytes: int | None
     log_stream: str
+    reason: str = ""
 
 
 def number_of(electron: Electron) -> int:
@@ -66,9 +69,18 @@ def rows(account: Account, electron: Electron, instances: Instances) -> list[Nod
                 cpu_s=end.cpu_s if end is not None else None,
                 peak_memory_bytes=end.peak_memory_bytes if end is not None else None,
                 log_stream=seen.detail.log_stream if seen is not None else "",
+                reason=reason_of(seen.detail) if seen is not None else "",
             )
         )
     return found
+
+
+def reason_of(detail: JobDetail) -> str:
+    """Why a node has no exit code, in AWS's words; empty where it has one, or has not failed."""
+    if detail.state != JobState.FAILED.value or detail.exit_code is not None:
+        return ""
+    last = detail.attempts[-1].status_reason if detail.attempts else ""
+    return detail.reason or last or detail.status_reason
 
 
 def electron_on(account: Account, wanted: Wanted, number: int) -> Electron:

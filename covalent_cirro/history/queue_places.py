@@ -67,7 +67,7 @@ class JobWaits:
         """What a job waits for. Jobs in ``gone`` have left the queue since it was looked at, and do not count."""
         detail, now = record.detail, self._clock()
         need = Need(detail.vcpus, detail.memory_mib, detail.gpus)
-        job = Waiting(detail.job_id, need, detail.status_reason, record.since or now)
+        job = Waiting(detail.job_id, need, detail.status_reason, record.since or now, max(1, detail.num_nodes))
         reason = explain(job, seen, detail.queue, self._account.region, self._account.access.profile, now)
         front = [each.job_id for each in seen.front or () if each.job_id not in gone]
         return JobWait(reason, front.index(detail.job_id) + 1 if detail.job_id in front else None)

@@ -120,7 +120,7 @@ class Story(NamedTuple):
         periods: Its periods, in order.
         attempts: Attempts of the newest job.
         job_id, queue, definition, image, call_uri, log_group: Names and ids of the newest job.
-        vcpus, memory_mib, gpus, time_limit_s, attempts_allowed: What the newest job asked for.
+        vcpus, memory_mib, gpus, time_limit_s, attempts_allowed: What the newest job asked for, each node of it.
         usage: What it used, from the outcome.
         python, cloudpickle: Versions in its container.
         exit_code: Exit code of its last container.
@@ -129,7 +129,8 @@ class Story(NamedTuple):
         links: URLs in the AWS console by what they show; empty outside AWS.
         jobs: Jobs of a map by state; empty for any other electron.
         items: How many items of a map are done and have failed; empty where that is not known.
-        node_states: Nodes of a multi-node job by state; empty for any other electron.
+        num_nodes: Nodes of a multi-node job; 0 for any other electron.
+        node_states: These nodes by state; empty for any other electron.
         peak_node: The node of such a job that used most memory; `None` where that is not known.
         raised: How its size was raised to one that Fargate has; empty where it was not.
         platform: ``"EC2"`` or ``"FARGATE"``.
@@ -172,6 +173,7 @@ class Story(NamedTuple):
     links: dict[str, str]
     jobs: str = ""
     items: str = ""
+    num_nodes: int = 0
     node_states: str = ""
     peak_node: int | None = None
     raised: str = ""
@@ -259,6 +261,7 @@ def tell(
         links=_links(record, site),
         jobs=map_progress.jobs_line(detail) if detail is not None else "",
         items="" if items is None else map_progress.items_line(items, _began(detail)),
+        num_nodes=detail.num_nodes if detail is not None else 0,
         node_states=compute_nodes.nodes_line(detail) if detail is not None else "",
         peak_node=_peak_node(outcome),
         raised=detail.raised if detail is not None else "",

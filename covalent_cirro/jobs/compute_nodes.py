@@ -25,6 +25,11 @@ def node_id(job_id: str, number: int) -> str:
     return f"{job_id}#{number}"
 
 
+def number_of_node(job_id: str) -> int:
+    """Number of the node that has this id; that of the main node for the id of a job."""
+    return int(job_id.partition("#")[2] or MAIN_NODE)
+
+
 def ids_to_describe(details: Iterable[JobDetail]) -> list[str]:
     """Ids of the nodes of those jobs that have, or had, machines."""
     begun = [each for each in details if each.num_nodes > 1 and (each.state not in _BEFORE or each.attempts)]

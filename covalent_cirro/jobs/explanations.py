@@ -12,6 +12,7 @@ from covalent_cirro.jobs import ends, secret_remedies
 from covalent_cirro.jobs.ends import End, Evidence
 from covalent_cirro.jobs.explanation_texts import TEXTS
 from covalent_cirro.jobs.formatting import GIB, MIB, memory
+from covalent_cirro.jobs.panel import ON_FARGATE
 from covalent_cirro.jobs.states import JobDetail, cancelled_how
 from covalent_cirro.settings import MAX_ATTEMPTS, MIB_PER_GB, Settings
 
@@ -174,6 +175,7 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
     exit_code = failure.exit_code if failure is not None and failure.exit_code is not None else detail.exit_code
     secret_words = secret_remedies.words(detail)
     gpu = next((gpu for gpu in usage.gpus if gpu.get("memory_bytes")), None) if usage is not None else None
+    on_fargate = _on_fargate(detail, settings)
     return {
         "electron": electron,
         "memory": f"{round(memory_gb, 3):g} GB",
@@ -182,12 +184,12 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
         "more_memory": _more_memory(memory_gb, peak, settings.memory_max, next_memory),
         "larger_disk": (
             'Set job_properties={"ephemeralStorage": {"sizeInGiB": 100}} on its executor (Fargate gives 20)'
-            if settings.on_fargate
+            if on_fargate
             else "Deploy larger disks (cirro deploy --parameter DiskSizeGib=200; the default is 100)"
         ),
         "after_lost_hosts": _after_lost_hosts(detail, settings, attempts),
-        "of_shared_memory": "" if settings.on_fargate else f" of {settings.shared_memory_mib / MIB_PER_GB:g} GB",
-        "larger_shared_memory": _larger_shared_memory(settings, next_memory),
+        "of_shared_memory": "" if on_fargate else f" of {settings.shared_memory_mib / MIB_PER_GB:g} GB",
+        "larger_shared_memory": _larger_shared_memory(settings, next_memory, on_fargate=on_fargate),
         "gpu": f" of {gpu['name']} ({gpu['memory_bytes'] / GIB:.0f} GB)" if gpu else "",
         "time_limit": str(time_limit_s),
         "next_time_limit": str(time_limit_s * 2),
@@ -221,8 +223,8 @@ def _facts(evidence: Evidence, settings: Settings, electron: str) -> dict[str, s
     }
 
 
-def _larger_shared_memory(settings: Settings, next_memory: str) -> str:
-    if settings.on_fargate:
+def _larger_shared_memory(settings: Settings, next_memory: str, *, on_fargate: bool) -> str:
+    if on_fargate:
         return 'Use instances (platform="EC2"), where shared_memory_gb sets its size'
     asked = f"{_half_gb_up(settings.shared_memory_mib / MIB_PER_GB * 2):g}"
     return f"Set shared_memory_gb={asked} and memory={next_memory} on its executor"
@@ -255,12 +257,23 @@ def _retry(attempts: int) -> str:
     return f"Set retry_attempts={min(MAX_ATTEMPTS, attempts * 2)}, or use" if attempts < MAX_ATTEMPTS else "Use"
 
 
+def _on_fargate(detail: JobDetail, settings: Settings) -> bool:
+    """Whether a job runs on Fargate: commands that read what AWS Batch knows do not have its electron's settings."""
+    return detail.platform == ON_FARGATE if detail.platform else settings.on_fargate
+
+
 def _after_lost_hosts(detail: JobDetail, settings: Settings, attempts: int) -> str:
-    if settings.on_fargate:
+    if _on_fargate(detail, settings):
         return (
             f'{_retry(attempts)} instances (platform="EC2"), or Fargate without Spot (`cirro deploy --parameter '
-            "FargateSpotMaxVcpus=0`)"
+            "FargateSpotMaxVcpus=0 --parameter FargateMaxVcpus=64`)"
         )
+    # A node has the job's id and its number. Its machine is on demand already, and there is no further try.
+    if max(detail.num_nodes, settings.nodes) > 1 or "#" in detail.job_id:
+        more = (
+            f"Set retry_attempts={min(MAX_ATTEMPTS, attempts * 2)}" if attempts < MAX_ATTEMPTS else "Dispatch it again"
+        )
+        return f"{more}: each lost machine costs an attempt of all machines of the job; checkpoints are kept"
     option, queue = settings.on_demand_queue_option, settings.on_demand_queue
     if queue is not None and detail.queue == queue.rsplit("/", 1)[-1]:
         return f"Dispatch it again. {queue} is the queue without Spot: if it happens again, check its instances"

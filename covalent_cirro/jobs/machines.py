@@ -245,17 +245,20 @@ def fit(
     environments: Sequence[tuple[Environment, Sequence[InstanceType]]],
     image_architecture: str,
     where: Where,
+    *,
+    nodes: int = 1,
 ) -> Finding:
     """Whether some instance behind a queue is large enough for what an electron asks for.
 
     Args:
         queue: Name of the queue.
-        need: What the electron asks for.
+        need: What the electron asks for; of one on several machines, each machine.
         environments: The queue's compute environments, each with the types it may start.
         image_architecture: Architecture of the electron's image; empty where it is not known.
         where: The deployment.
+        nodes: Machines of the electron.
     """
-    wants = f"an electron with {need}"
+    wants = f"an electron with {need}" if nodes == 1 else f"an electron with {need} on each of {nodes} machines"
     kinds = [kind for _, each in environments for kind in each]
     fitting = [kind for kind in kinds if need.fits(kind)]
     if not fitting:
@@ -268,7 +271,7 @@ def fit(
             "Ask for less, or deploy larger instance types: it would stay RUNNABLE for ever.",
         )
     most = max(environment.max_vcpus for environment, _ in environments)
-    if need.vcpus > most:
+    if need.vcpus * nodes > most:
         return Finding(
             "fit",
             queue,

@@ -65,6 +65,14 @@ class Environment(NamedTuple):
         return self.kind in ("FARGATE", "FARGATE_SPOT")
 
     @property
+    def runs_several_nodes(self) -> bool:
+        """Whether AWS Batch runs multi-node jobs there: neither on Spot nor on Fargate.
+
+        Source: User Guide, Compute environment considerations for MNP. Of an unmanaged one nothing is known.
+        """
+        return self.kind in ("EC2", "")
+
+    @property
     def has_instances(self) -> bool:
         """Whether it starts EC2 instances, whose types can be looked up."""
         return self.kind in ("EC2", "SPOT")

@@ -86,3 +86,8 @@ class Remedies:
                 f"batch update-compute-environment --compute-environment {name} --compute-resources maxvCpus={vcpus}"
             )
         return f"Raise the maximum: `{command}`"
+
+    def queue_for_nodes(self) -> str:
+        """The command that makes a queue for jobs on several machines."""
+        command = self._deployment.cirro if self._deployment is not None else "cirro {}".format
+        return f"Make a queue for them: `{command('deploy --parameter MultiNodeMaxVcpus=...')}`"

@@ -197,6 +197,11 @@ class JobDetail(NamedTuple):
         return mac_key if call == place.of_job else None
 
     @property
+    def all_vcpus(self) -> float:
+        """vCPUs that it asked for, on all nodes of a multi-node job."""
+        return self.vcpus * max(1, self.num_nodes)
+
+    @property
     def has_begun(self) -> bool:
         """Whether it is an array job of which the container of a job has started."""
         return self.children_in(JobState.RUNNING.value, JobState.SUCCEEDED.value, JobState.FAILED.value) > 0

@@ -31,6 +31,7 @@ class Why(str, enum.Enum):
     """The reasons. Their values are stable, for programs."""
 
     NO_TYPE_FITS = "no_instance_type_fits"
+    NOT_FOR_NODES = "no_queue_for_several_machines"
     MAX_VCPUS_BELOW_JOB = "max_vcpus_below_job"
     NO_CAPACITY = "no_capacity"
     INSTANCE_REFUSED = "instance_refused"
@@ -87,15 +88,17 @@ class Waiting(NamedTuple):
 
     Attributes:
         job_id: Id of the job.
-        need: vCPUs, memory and GPUs that it asks for.
+        need: vCPUs, memory and GPUs that it asks for; of a multi-node job, each node.
         status_reason: The job's statusReason.
         since: Epoch seconds when it began to wait.
+        nodes: Nodes of a multi-node job, which start together, each on an instance that has no other job.
     """
 
     job_id: str
     need: Need
     status_reason: str
     since: float
+    nodes: int = 1
 
 
 class QueuePosition(NamedTuple):
@@ -137,7 +140,8 @@ class QueueSnapshot(NamedTuple):
         front: Up to `FRONT_JOBS` jobs in the order in which they will start.
         head_reason: statusReason of the first of them.
         denied: Calls that the credentials do not allow: ``"batch:ListJobs"``.
-        running_vcpus: vCPUs that these jobs asked for; `None` also where there are more jobs than were looked at.
+        running_vcpus: vCPUs that these jobs asked for, on all their nodes; `None` also where there are more jobs than
+            were looked at.
         head_lacks: Consumable resources of which the first job needs more than are free.
     """
 
@@ -215,7 +219,7 @@ class _Case:
         self.usable = [each for each in seen.environments if each.state == "ENABLED" and each.status == "VALID"]
 
     def reason(self) -> Reason:
-        why, seen, remedy = self._by_aws() or self._not_learnt() or self._broken() or self._too_large() or self._turn()
+        why, seen, remedy = self._by_aws() or self._not_learnt() or self._broken() or self._cannot_run() or self._turn()
         return Reason(why, seen, self.words, remedy, self._position())
 
     def _not_learnt(self) -> tuple[Why, str, str] | None:
@@ -266,7 +270,9 @@ class _Case:
             )
         # The queue may have changed since AWS gave the reason; AWS's words count.
         if why is Why.NO_TYPE_FITS:
-            return self._no_type_fits(self._kinds(self.usable))
+            # Of several compute environments AWS's words are about the first, which may be Spot.
+            found = self._cannot_run() if self.job.nodes > 1 else None
+            return found or self._no_type_fits(self._kinds(self.usable))
         return self._max_below_job(self.usable)
 
     # --- configurations that cannot work ---
@@ -293,16 +299,38 @@ class _Case:
             return Why.ENVIRONMENT_DISABLED, said, f"{self.remedies.enable(disabled[0])}."
         return Why.ENVIRONMENT_INVALID, said, self.remedies.doctor()
 
-    def _too_large(self) -> tuple[Why, str, str] | None:
-        need = self.job.need
+    def _cannot_run(self) -> tuple[Why, str, str] | None:
+        if found := self._not_for_nodes():
+            return found
         fitting = [each for each in self.usable if self._fits(each)]
         if not fitting:
             return self._no_type_fits(self._kinds(self.usable))
-        if all(need.vcpus > each.max_vcpus for each in fitting):
+        if all(self._least_vcpus(each) > each.max_vcpus for each in fitting):
             return self._max_below_job(fitting)
         return None
 
+    def _vcpus_for_nodes(self, environment: Environment, nodes: int) -> float:
+        """vCPUs of the smallest instances of a compute environment on which so many nodes have one each."""
+        sizes = [kind.vcpus for kind in self._kinds([environment]) or () if self.job.need.fits(kind)]
+        return nodes * min(sizes, default=self.job.need.vcpus)
+
+    def _least_vcpus(self, environment: Environment) -> float:
+        """vCPUs that a compute environment must have room for, at least, to start the job.
+
+        The last instance counts with what is asked for: AWS Batch may exceed the maximum by one instance (Batch API
+        Reference, ComputeResource, maxvCpus).
+        """
+        others = self.job.nodes - 1
+        return self.job.need.vcpus + (self._vcpus_for_nodes(environment, others) if others else 0)
+
+    def _on_each(self) -> str:
+        """Of a multi-node job: what each node has of what the job asks for."""
+        nodes = self.job.nodes
+        return f" ({self.job.need.vcpus:g} on each of {nodes} machines, which have no other job)" if nodes > 1 else ""
+
     def _fits(self, environment: Environment) -> bool:
+        if self.job.nodes > 1 and not environment.runs_several_nodes:
+            return False
         if not environment.has_instances:
             return not self.job.need.gpus  # Fargate has no GPUs; of an unmanaged environment nothing is known
         kinds = self._kinds([environment])
@@ -328,11 +356,27 @@ class _Case:
 
     def _max_below_job(self, environments: Sequence[Environment]) -> tuple[Why, str, str]:
         most = max((each.max_vcpus for each in environments), default=0)
-        asked = self.job.need.vcpus
+        nodes = self.job.nodes
+        wanted = self.job.need.vcpus
+        if nodes > 1:
+            wanted = max((self._vcpus_for_nodes(each, nodes) for each in environments), default=nodes * wanted)
+        less = "vcpu" if nodes == 1 else "vcpu, num_nodes"
         return (
             Why.MAX_VCPUS_BELOW_JOB,
-            f"the job asks for {asked:g} vCPU; the compute environments behind {self.queue} may have {most}",
-            f"Ask for less (vcpu), or {_lower(self.remedies.more_vcpus(environments, math.ceil(asked)))}.",
+            f"the job asks for {self.job.need.vcpus * nodes:g} vCPU{self._on_each()}; the compute environments behind "
+            f"{self.queue} may have {most}",
+            f"Ask for less ({less}), or {_lower(self.remedies.more_vcpus(environments, math.ceil(wanted)))}.",
+        )
+
+    def _not_for_nodes(self) -> tuple[Why, str, str] | None:
+        """A multi-node job that waits where only Spot or Fargate is."""
+        if self.job.nodes == 1 or not self.usable or any(each.runs_several_nodes for each in self.usable):
+            return None
+        kinds = ", ".join(f"{each.name} ({each.kind})" for each in self.usable)
+        return (
+            Why.NOT_FOR_NODES,
+            f"AWS Batch runs jobs on several machines on demand only, and behind {self.queue} is {kinds}",
+            f"{self.remedies.queue_for_nodes()}, or set batch_multi_node_queue to one with on-demand instances.",
         )
 
     # --- the order in the queue ---
@@ -350,10 +394,10 @@ class _Case:
             )
         if front and self.seen.head_lacks:
             return self._lacks(", and ".join(map(str, self.seen.head_lacks)), place)
-        need, running = self.job.need, self.seen.running
-        able = [each for each in self.usable if self._fits(each) and need.vcpus <= each.max_vcpus]
+        running = self.seen.running
+        able = [each for each in self.usable if self._fits(each) and self._least_vcpus(each) <= each.max_vcpus]
         wanted = sum(each.vcpus for each in able)
-        if running != 0 and all(each.vcpus + need.vcpus > each.max_vcpus for each in able):
+        if running != 0 and all(each.vcpus + self._least_vcpus(each) > each.max_vcpus for each in able):
             return self._full(able)
         waited_s = self.now - (self.job.since if not front or place is None else front[place].since)
         if running == 0 and wanted:
@@ -416,7 +460,8 @@ class _Case:
             figures = f"{_vcpus(have)}, its maximum is {most}, which AWS Batch may exceed by one instance"
         else:
             figures = f"{have} of at most {_vcpus(most)}"
-            asked = f", too few are left for the {self.job.need.vcpus:g} that the job asks for"
+            all_nodes = self.job.need.vcpus * self.job.nodes
+            asked = f", too few are left for the {all_nodes:g} that the job asks for{self._on_each()}"
             figures += asked if have < most else ""
         running, used = self.seen.running, self.seen.running_vcpus
         jobs = ""

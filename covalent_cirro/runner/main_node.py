@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
 import json
 import os
 import re
@@ -27,6 +26,8 @@ from covalent_cirro.runner.node_connection import (
     NodeConnection,
     NotMet,
     free_port,
+    is_signed,
+    of_node,
     sign,
 )
 
@@ -35,6 +36,9 @@ _GRACE_S = 3.0
 
 _COLLECT_S = 10.0
 """Seconds for which the main node waits, at its end, for what the others used."""
+
+_MOST_STRANGERS = 256
+"""Connections that are kept of those who have not yet shown to be a node; they are closed from the oldest on."""
 
 _FOLLOWS = re.compile(
     r"closed by peer|reset by peer|broken pipe|connection (?:was )?(?:closed|refused|lost)|remote process exited"
@@ -77,6 +81,7 @@ class MainNode:
         self._count, self._mac_key, self._store, self._wait_s, self._check = count, mac_key, store, wait_s, check
         self._nonce = os.urandom(16).hex()
         self._lines: list[NodeConnection] = []
+        self._strangers: list[NodeConnection] = []
         self._told: list[_Told] = []
         self._selector = selectors.DefaultSelector()
         self._listener: socket.socket | None = None
@@ -101,6 +106,7 @@ class MainNode:
                 raise NotMet(self._conclusive())
             if time.monotonic() >= until:
                 raise NotMet(Failure(Kind.NODES, self._why_missing(document["port"])))
+        self._listen_no_more()
         meeting = Meeting(self._lines[0].socket.getsockname()[0], free_port())
         for line in self._lines:
             line.send(go=meeting.port)
@@ -123,7 +129,7 @@ class MainNode:
         """
         self._take(0.0)
         if isinstance(answer, Failure) and not (stopped and self._told):
-            own = _Told(time.time(), answer, False)
+            own = _Told(time.time(), answer if stopped else of_node(answer, 0), False)
             until = time.monotonic() + (0.0 if stopped or self._told else _GRACE_S)
             while any(line.state == "" for line in self._lines) and (left_s := until - time.monotonic()) > 0:
                 self._take(left_s)
@@ -159,8 +165,7 @@ class MainNode:
         """Close all connections."""
         for line in self._lines:
             line.close()
-        if self._listener is not None:
-            self._listener.close()
+        self._listen_no_more()
         self._selector.close()
 
     def _there(self) -> set[int]:
@@ -178,10 +183,14 @@ class MainNode:
                 self._accept(key.fileobj)
                 continue
             line: NodeConnection = key.data
+            if line.socket.fileno() < 0:  # turned away for one that was accepted just now
+                continue
             for message in line.receive():
                 self._read(line, message)
             if not line.is_open:
                 self._selector.unregister(key.fileobj)
+                if line in self._strangers:
+                    self._strangers.remove(line)
                 if line.index >= 0 and not line.state:
                     line.state = ENDED if over else LOST
                 if line.state == LOST:
@@ -192,25 +201,43 @@ class MainNode:
         with contextlib.suppress(OSError):
             connection, _ = listener.accept()
             connection.setblocking(False)
-            self._selector.register(connection, selectors.EVENT_READ, NodeConnection(connection))
+            line = NodeConnection(connection)
+            self._selector.register(connection, selectors.EVENT_READ, line)
+            self._strangers.append(line)
+        if len(self._strangers) > _MOST_STRANGERS:
+            self._turn_away(self._strangers[0])
+
+    def _turn_away(self, stranger: NodeConnection) -> None:
+        self._strangers.remove(stranger)
+        self._selector.unregister(stranger.socket)
+        stranger.close()
+
+    def _listen_no_more(self) -> None:
+        for stranger in tuple(self._strangers):
+            self._turn_away(stranger)
+        if self._listener is not None:
+            self._selector.unregister(self._listener)
+            self._listener.close()
+            self._listener = None
 
     def _read(self, line: NodeConnection, message: dict[str, Any]) -> None:
+        if not line.is_open:  # what follows a message for which it was closed
+            return
         if line.index < 0:
             index = message.get("hello")
-            proof = str(message.get("mac"))
-            wanted = sign({"nonce": self._nonce, "node": index}, self._mac_key)
             if not isinstance(index, int) or not 0 < index < self._count or index in self._there():
                 line.close()
                 return
-            if not hmac.compare_digest(proof, wanted):
+            if not is_signed({"nonce": self._nonce, "node": index}, message.get("mac"), self._mac_key):
                 line.close()  # not a node of this attempt
                 return
             line.index = index
+            self._strangers.remove(line)
             line.socket.setblocking(True)  # small messages; and reads follow a select
             self._lines.append(line)
         elif "failed" in message:
             line.state = FAILED
-            failure = Failure(**message["failed"])
+            failure = of_node(Failure(**message["failed"]), line.index)
             self._told.append(_Told(float(message["at"]), failure, bool(message.get("passes"))))
         elif "left" in message:
             line.used, line.state = dict(message["left"]), line.state or str(message.get("state") or DONE)

@@ -7,9 +7,12 @@ node: ``go`` (the port for `MASTER_PORT`), ``end``.
 from __future__ import annotations
 
 import contextlib
+import hmac
 import json
 import random
+import re
 import socket
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from covalent_cirro.contract.failure_kinds import Failure
@@ -17,6 +20,9 @@ from covalent_cirro.contract.protocol import mac
 
 _READ_BYTES = 256 * 1024
 _MAX_LINE_BYTES = 1024 * 1024
+
+_MAX_SHORT_BYTES = 1024
+"""Bytes in a line of the main node, and of somebody who has not yet shown to be a node: a ``hello`` has some 100."""
 
 LOOK_S = 1.0
 """Seconds between two looks at whether a wait is to stop."""
@@ -29,6 +35,8 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 6}
 
 _PORTS = (20_000, 30_000)
 """Ports that no system gives to outgoing connections by itself (ip(7), ip_local_port_range)."""
+
+_NAMES_NODE = re.compile(r"(rank \d+ on )?node \d+\b")
 
 DONE, FAILED, LOST, MISSING, ENDED = "done", "failed", "lost", "missing", "ended"
 """What became of a node (`protocol.ComputeNode.state`)."""
@@ -75,23 +83,35 @@ class NodeConnection:
         with contextlib.suppress(OSError):
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
-    def receive(self) -> list[dict[str, Any]]:
+    def receive(self) -> Iterator[dict[str, Any]]:
         """Messages that have come. Blocks where the socket does; at its end ``is_open`` is false."""
         try:
             data = self.socket.recv(_READ_BYTES)
+            has_ended = not data
         except (BlockingIOError, TimeoutError):
-            return []
+            data, has_ended = b"", False
         except OSError:
-            data = b""
-        *lines, self._unread = (self._unread + data).split(b"\n")
-        if not data or len(self._unread) > _MAX_LINE_BYTES:
+            data, has_ended = b"", True
+        if has_ended:
             self.close()
-        try:
-            found = [json.loads(line) for line in lines]
-        except (ValueError, RecursionError):
-            self.close()
-            return []
-        return [message for message in found if isinstance(message, dict)]
+        self._unread += data
+        while True:
+            line, end, rest = self._unread.partition(b"\n")
+            # Asked for each line: the line before may have been a node's hello.
+            if len(line) > (_MAX_LINE_BYTES if self.index >= 0 else _MAX_SHORT_BYTES):
+                self.close()
+                return
+            if not end:
+                return
+            self._unread = rest
+            try:
+                message = json.loads(line)
+            except (ValueError, RecursionError):  # the second one for brackets in brackets
+                message = None
+            if not isinstance(message, dict):
+                self.close()
+                return
+            yield message
 
     def close(self) -> None:
         """Close the connection."""
@@ -109,5 +129,19 @@ def free_port() -> int:
             return port
 
 
-def sign(said: dict[str, Any], mac_key: str) -> str:
+def sign(said: Mapping[str, Any], mac_key: str) -> str:
+    """The message authentication code of what was said."""
     return mac(json.dumps(said, sort_keys=True).encode(), mac_key)
+
+
+def is_signed(said: Mapping[str, Any], proof: object, mac_key: str) -> bool:
+    """Whether ``proof`` is what `sign` gives; it may be anything that JSON can say."""
+    # As bytes: of texts that are not ASCII, compare_digest raises.
+    return hmac.compare_digest(str(proof).encode(errors="replace"), sign(said, mac_key).encode())
+
+
+def of_node(failure: Failure, index: int) -> Failure:
+    """A failure whose message says on which node it was, if it does not say so already."""
+    if _NAMES_NODE.match(failure.message):
+        return failure
+    return failure._replace(message=f"node {index}: {failure.message}")

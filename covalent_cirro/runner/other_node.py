@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
 import json
 import socket
 import time
@@ -21,6 +20,7 @@ from covalent_cirro.runner.node_connection import (
     Meeting,
     NodeConnection,
     NotMet,
+    is_signed,
     sign,
 )
 
@@ -115,10 +115,12 @@ class OtherNode:
             used: What it used.
         """
         if failure is not None and failure.kind != Kind.NOT_RUN and not self._failed and not self._end:
-            with contextlib.suppress(NotMet):
-                if self._line is None:
-                    self._connect()
-                self._tell(failure, passes=False)
+            # Stopped before the nodes met: the machine goes, or AWS Batch ends the job and starts no other attempt.
+            stopped = failure.kind == Kind.TERMINATED
+            if self._line is None and failure.kind != Kind.NODES:  # which says that the main node cannot be reached
+                with contextlib.suppress(NotMet):
+                    self._connect(once=stopped)
+            self._tell(failure, passes=stopped)
         if self._line is not None:
             self._line.socket.setblocking(True)
             ended = failure is not None and failure.kind == Kind.NOT_RUN
@@ -143,11 +145,17 @@ class OtherNode:
             self._line.socket.setblocking(True)
             self._line.send(failed=failure._asdict(), at=time.time(), passes=passes)
 
-    def _connect(self) -> NodeConnection:
-        until = time.monotonic() + self._wait_s
+    def _connect(self, *, once: bool = False) -> NodeConnection:
+        """Connect to the main node.
+
+        Args:
+            once: Do not wait for it: there are seconds until SIGKILL.
+        """
+        until = time.monotonic() + (0.0 if once else self._wait_s)
         pause_s, problem = _FIRST_PAUSE_S, "it has not said on which port it listens"
         while True:
-            self._check()
+            if not once:
+                self._check()
             found = _parse(self._find(), self._mac_key)
             if found is not None:
                 try:
@@ -180,4 +188,4 @@ def _parse(data: bytes | None, mac_key: str) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         return None
     said = {name: value for name, value in found.items() if name != "mac"}
-    return found if hmac.compare_digest(str(found.get("mac")), sign(said, mac_key)) else None
+    return found if is_signed(said, found.get("mac"), mac_key) else None

@@ -23,13 +23,14 @@ from typing import Any, NamedTuple, NoReturn
 from covalent_cirro.contract.failure_kinds import Failure
 from covalent_cirro.contract.protocol import RANK_VARIABLE
 from covalent_cirro.runner import forked
+from covalent_cirro.runner.node_connection import LINGER_S
 from covalent_cirro.runner.results import Packed
 from covalent_cirro.runner.tasks import One
 
 _LOOK_S = 1.0
 _READ_BYTES = 256 * 1024
 _TERM_S = 2.0
-"""Seconds from SIGTERM to SIGKILL for processes of an electron of which one has failed."""
+"""Seconds from SIGTERM to SIGKILL for processes that others are not to wait for."""
 
 
 class Placement(NamedTuple):
@@ -108,6 +109,8 @@ class Ranks:
     def run(self, one: One) -> Packed | Failure | None:
         """Run the function in all processes.
 
+        Once rank 0 has returned, the others of its node have `LINGER_S` to return, as those of other nodes have.
+
         Returns:
             What the process of rank 0 packed, on the main node; the first failure of a process; else `None`.
         """
@@ -118,9 +121,9 @@ class Ranks:
         with selectors.DefaultSelector() as selector:
             for process in self._processes:
                 selector.register(process.socket, selectors.EVENT_READ, process)
-            left = len(self._processes)
-            while left:
-                ready = selector.select(_LOOK_S)
+            left, until = len(self._processes), float("inf")
+            while left and (wait_s := min(_LOOK_S, until - time.monotonic())) > 0:
+                ready = selector.select(wait_s)
                 if not ready:
                     self._find_dead()
                 for key, _ in ready:
@@ -134,22 +137,24 @@ class Ranks:
                         self._failed = True
                         rank = self._placement.rank(process.local)
                         return of_rank(Failure(**answer["failure"]), rank, self._placement)
+                    process.has_returned = True
                     if answer["packed"] is not None:
                         packed = Packed(**answer["packed"])
+                        until = time.monotonic() + LINGER_S
                     selector.unregister(process.socket)
                     left -= 1
         return packed
 
     def release(self) -> None:
-        """Let the processes end. Those of an electron that failed are killed, since they may wait for others."""
+        """Let the processes end. Those that still run, and all of an electron that failed, are killed."""
         for process in self._processes:
             process.socket.close()
-            if self._failed:
+            if self._failed or not process.has_returned:
                 with contextlib.suppress(OSError):
                     os.kill(process.pid, signal.SIGTERM)
         until = time.monotonic() + _TERM_S
         for process in self._processes:
-            if self._failed:
+            if self._failed or not process.has_returned:
                 while time.monotonic() < until and os.waitpid(process.pid, os.WNOHANG)[0] == 0:
                     time.sleep(0.01)
                 forked.kill(process.pid)
@@ -216,6 +221,7 @@ class _Process:
 
     def __init__(self, local: int, pid: int, connection: socket.socket) -> None:
         self.local, self.pid, self.socket = local, pid, connection
+        self.has_returned = False
         self._unread = b""
 
     def read(self) -> dict[str, Any] | None:

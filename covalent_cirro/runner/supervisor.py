@@ -127,7 +127,10 @@ class Supervisor:
             broken = Failure(Kind.RUNNER, shown_texts.shown(f"the runner broke: {type(error).__name__}: {error}"), text)
             results = exits.all_failed(call.tasks, broken)
         if self._team is not None:
-            self._team.conclude(exits.first_failure(results), self._usage.of_node())
+            try:
+                self._team.conclude(exits.first_failure(results), self._usage.of_node())
+            except (answers.S3Error, SigtermArrived) as error:  # while it looked for the main node
+                _say(f"the main node was not told: {error or 'SIGTERM arrived'}")
         if self._items is not None:  # also those that earlier attempts have stored, where nothing ran now
             results = tuple(each._replace(items=self._items.results) for each in results)
         code = self._publish(call, results)

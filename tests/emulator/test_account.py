@@ -137,6 +137,56 @@ def test_cost_tags(aws: Any, account_settings: Any) -> None:
     assert explorer.list_cost_allocation_tags(TagKeys=["t"])["CostAllocationTags"][0]["Status"] == "Active"
 
 
+def test_placement_groups(aws: Any) -> None:
+    """They are made, described by name, id and filter, and deleted; what is wrong has EC2's codes."""
+    ec2 = aws.client("ec2")
+    tags = [{"ResourceType": "placement-group", "Tags": [{"Key": "team", "Value": "vision"}]}]
+    near = ec2.create_placement_group(GroupName="near", Strategy="cluster", TagSpecifications=tags)["PlacementGroup"]
+    apart = ec2.create_placement_group(GroupName="apart", Strategy="partition", PartitionCount=3)["PlacementGroup"]
+    assert (near["State"], near["Strategy"], near["Tags"]) == ("available", "cluster", tags[0]["Tags"])
+    assert near["GroupArn"].endswith(":placement-group/near")
+    assert (apart["PartitionCount"], apart.get("SpreadLevel")) == (3, None)
+
+    def found(**asked: Any) -> list[str]:
+        return sorted(each["GroupName"] for each in ec2.describe_placement_groups(**asked)["PlacementGroups"])
+
+    def where(name: str, *values: str) -> list[str]:
+        return found(Filters=[{"Name": name, "Values": list(values)}])
+
+    assert found() == ["apart", "near"]
+    assert found(GroupNames=["near"]) == found(GroupIds=[near["GroupId"]]) == where("tag:team", "vision") == ["near"]
+    assert where("strategy", "partition", "spread") == ["apart"]
+    assert where("group-name", "*a*") == ["apart", "near"]
+    assert where("tag-key", "owner") == []
+    for code, wrong in (
+        ("InvalidPlacementGroup.Unknown", lambda: found(GroupNames=["near", "nobody"])),
+        ("InvalidPlacementGroup.Unknown", lambda: ec2.delete_placement_group(GroupName="nobody")),
+        ("InvalidPlacementGroup.Duplicate", lambda: ec2.create_placement_group(GroupName="near", Strategy="cluster")),
+        ("InvalidParameterValue", lambda: ec2.create_placement_group(GroupName="x", Strategy="far")),
+        ("MissingParameter", lambda: ec2.create_placement_group(Strategy="cluster")),
+        ("InvalidParameterValue", lambda: where("color", "red")),
+    ):
+        with pytest.raises(ClientError) as error:
+            wrong()
+        assert code_of(error) == code
+    for name in ("near", "apart"):
+        ec2.delete_placement_group(GroupName=name)
+    assert found() == []
+
+
+def test_what_the_emulator_does_not_have_is_said_in_the_form_of_the_service(aws: Any) -> None:
+    """Of services that speak XML and JSON alike, with the name of the call."""
+    calls = {
+        "ec2:DescribeInstanceEventWindows": lambda: aws.client("ec2").describe_instance_event_windows(),
+        "logs:ListAnomalies": lambda: aws.client("logs").list_anomalies(),
+        "ssm:DescribeSessions": lambda: aws.client("ssm").describe_sessions(State="Active"),
+    }
+    for name, call in calls.items():
+        with pytest.raises(ClientError, match=f"does not have {name}") as error:
+            call()
+        assert code_of(error) == "NotImplemented"
+
+
 def test_another_clock(aws: Any, faults: Any) -> None:
     """The Date header says AWS's time; beyond five minutes it takes no signature."""
     sts = aws.client("sts")

@@ -303,11 +303,14 @@ def test_a_queue_for_several_machines_comes_and_goes(here: Deployment, account: 
     resources = environment["computeResources"]
     assert (resources["type"], resources["instanceTypes"], len(resources["subnets"])) == ("EC2", ["c7i"], 1)
     assert "MultiNodePlacementGroup" in resources["placementGroup"]
+    groups = here.client("ec2").describe_placement_groups(GroupNames=[resources["placementGroup"]])["PlacementGroups"]
+    assert [each["Strategy"] for each in groups] == ["cluster"]
     own = [each for each in resources["securityGroupIds"] if each not in here.outputs["SecurityGroupIds"]]
     [group] = here.client("ec2").describe_security_groups(GroupIds=own)["SecurityGroups"]
     [rule] = group["IpPermissions"]
     assert (rule["IpProtocol"], [each["GroupId"] for each in rule["UserIdGroupPairs"]]) == ("-1", own)
     assert here.deploy_part("compute", MultiNodeMaxVcpus=0) == "UPDATE_COMPLETE"
+    assert here.client("ec2").describe_placement_groups()["PlacementGroups"] == []
     assert account.inventory()["groups"] == before["groups"]
     assert account.inventory()["queues"] == before["queues"]
 

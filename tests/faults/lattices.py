@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cloudpickle
 import covalent as ct
@@ -50,8 +50,10 @@ def squared(number: int, text: str) -> tuple[int, str]:
 
 
 def mark(folder: str, number: int, what: str) -> None:
-    """Leave a line: which electron, what it did, in which attempt of which job."""
-    job, attempt = os.environ["AWS_BATCH_JOB_ID"], os.environ["AWS_BATCH_JOB_ATTEMPT"]
+    """Leave a line: which electron, what it did, in which attempt of which job; of several processes the first does."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    job, attempt = os.environ["AWS_BATCH_JOB_ID"].partition("#")[0], os.environ["AWS_BATCH_JOB_ATTEMPT"]
     with open(os.path.join(folder, str(number)), "a") as file:
         file.write(f"{what} {job} {attempt}\n")
 
@@ -91,10 +93,21 @@ def total(squares: list[tuple[int, str]], folder: str) -> int:
 
 
 @ct.lattice(executor="cirro")
-def sweep(count: int, folder: str, eats_mib: int = 0, memory_max: float | None = None, prints: int = 0) -> int:
+def sweep(
+    count: int,
+    folder: str,
+    eats_mib: int = 0,
+    memory_max: float | None = None,
+    prints: int = 0,
+    platform: str = "EC2",
+    machines: int = 1,
+) -> int:
     """Some electrons, which may print, and one that needs them all. The first may eat, and get more memory then."""
-    grows = CirroBatchExecutor(vcpu=1, memory=0.25, retry_attempts=ATTEMPTS, memory_max=memory_max)
-    first, other = ct.electron(square, executor=grows), ct.electron(square, executor=small)
+    asked: dict[str, Any] = {"vcpu": 1, "memory": 0.25, "retry_attempts": ATTEMPTS, "platform": platform}
+    if machines > 1:
+        asked["num_nodes"] = machines
+    first = ct.electron(square, executor=CirroBatchExecutor(**asked, memory_max=memory_max))
+    other = ct.electron(square, executor=CirroBatchExecutor(**asked))
     squares = [first((0, word(0, folder), folder, eats_mib, prints))]
     squares += [other((i, word(i, folder), folder, 0, prints)) for i in range(1, count)]
     return total(squares, folder)

@@ -26,6 +26,18 @@ def _clear_when_told(world: World, run: Run) -> None:
     world.clear()
 
 
+def _lose_other_machines(world: World, run: Run) -> None:
+    """Take away the machines of the nodes that are not the main ones; wait until the main ones have begun again."""
+    until(lambda: all(run.executions()[: run.count]), "electrons to begin")
+    hosts = [host for region in world.ask("status").values() for host in region["hosts"]]
+    for job in run.jobs():
+        [lost] = [host["instance_id"] for host in hosts if f"{job['jobId']}#1" in host["jobs"]]
+        world.ask(f"hosts/{lost}", method="DELETE")
+        run.struck += 1
+        run.hit.add(job["node"])
+    until(lambda: all(len(each) == 2 for each in run.executions()[: run.count]), "electrons to begin again")
+
+
 SCENARIOS = (
     Scenario(
         "host lost in RUNNABLE",
@@ -72,6 +84,14 @@ SCENARIOS = (
         fails=1,
         jobs_each=2,
         says=("lost its host",),
+    ),
+    Scenario(
+        "one of several machines lost",
+        "Electrons on two machines each: one that is not the main machine goes, and AWS Batch itself ends nothing.",
+        "The panel's `attempt` and `last_attempt`; both machines begin again.",
+        count=2,
+        act=_lose_other_machines,
+        machines=2,
     ),
     Scenario(
         "out of memory",

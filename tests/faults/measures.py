@@ -144,7 +144,7 @@ def _twice(run: Run, nodes: list[Node], jobs: list[dict[str, Any]], jobs_each: i
     """Jobs and executions more than there should be."""
     # By job: the attempt that stored its result.
     stored = {
-        outcome["job_id"]: outcome["attempt"]
+        outcome["job_id"].partition("#")[0]: outcome["attempt"]
         for outcome in run.outcomes()
         if all(result.get("output") for result in outcome["results"])
     }

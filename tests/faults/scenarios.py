@@ -36,6 +36,7 @@ class Scenario:
         says: What their errors must say, one for each.
         before: Done before the dispatch, once the faults are set; gives its folder where that is an earlier one's
             (`World.dispatch`).
+        platform, machines: What its electrons run on, and on how many each, but for the one that needs them all.
         strikes: Whether there is a fault at all.
         evidence: Where no fault of the emulator counts it: what AWS says of a job that was hit.
     """
@@ -55,6 +56,8 @@ class Scenario:
     says: tuple[str, ...] = ()
     before: Callable[[World], Path | None] = lambda world: None
     evidence: str | None = None
+    platform: str = "EC2"
+    machines: int = 1
     strikes: bool = True
 
 
@@ -76,6 +79,8 @@ def trial(world: World, scenario: Scenario) -> Row:
         memory_max=scenario.memory_max,
         folder=folder,
         prints=scenario.prints,
+        platform=scenario.platform,
+        machines=scenario.machines,
     )
     try:
         with Watch(run) as watch:

@@ -83,6 +83,14 @@ SCENARIOS = (
     Scenario("server killed while jobs are queued", "No job has a machine.", SEEN, ({"kind": "stuck"},), _while_queued),
     Scenario("server killed while jobs run", "All electrons compute.", SEEN, act=_while_running),
     Scenario(
+        "server killed while jobs on several machines run",
+        "All electrons compute, on two machines each.",
+        SEEN,
+        count=2,
+        act=_while_running,
+        machines=2,
+    ),
+    Scenario(
         "server killed between the jobs' end and their results",
         "All jobs end while the server is stopped; then it is killed.",
         SEEN,

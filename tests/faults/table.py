@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from tests.faults import aws_calls, clocks, machines, maps, outcomes, servers, storage
+from tests.faults import aws_calls, clocks, fargate, machines, maps, outcomes, servers, storage
 from tests.faults.map_runs import MapRow
 from tests.faults.maps import MapScenario
 from tests.faults.measures import Row
@@ -18,6 +18,7 @@ NONE = Scenario("no fault", "Nothing, to compare with.", "States as they come.",
 
 GROUPS: Mapping[str, tuple[Scenario, ...]] = {
     "Machines": (NONE, *machines.SCENARIOS),
+    "Fargate": fargate.SCENARIOS,
     "Calls to AWS": aws_calls.SCENARIOS,
     "Clocks": clocks.SCENARIOS,
     "What a job leaves in S3": outcomes.SCENARIOS,

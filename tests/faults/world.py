@@ -146,6 +146,8 @@ class World:
         memory_max: float | None = None,
         prints: int = 0,
         folder: Path | None = None,
+        platform: str = "EC2",
+        machines: int = 1,
     ) -> Run:
         """Dispatch `lattices.sweep`.
 
@@ -155,6 +157,7 @@ class World:
             eats_mib, memory_max: Of the first.
             prints: Bytes that each prints.
             folder: For its marks; it is part of all inputs, which no other dispatch has unless it has the same one.
+            platform, machines: What they run on, and on how many each.
         """
         folder = folder or self.folder / f"run-{time.monotonic_ns()}"
         folder.mkdir()
@@ -162,7 +165,7 @@ class World:
             (folder / GATE).touch()
         dispatch = ct.dispatch(lattices.sweep, dispatcher_addr=self.url)
         begun_ms = int(time.time() * 1000)
-        dispatch_id = dispatch(count, str(folder), eats_mib, memory_max, prints)
+        dispatch_id = dispatch(count, str(folder), eats_mib, memory_max, prints, platform, machines)
         return Run(self, dispatch_id, folder, count, begun_ms)
 
     # --- faults ---

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -259,7 +260,7 @@ def test_failure_on_the_main_node_ends_the_others(runs: Any, nodes: Nodes) -> No
 
 
 def test_main_node_that_is_done_ends_the_others(runs: Any, nodes: Nodes) -> None:
-    """What the main node returns is the result, whatever the other nodes still do; they report no failure."""
+    """What the main node returns is the result, whatever other processes still do, on it and on others."""
 
     def work() -> str:
         import os
@@ -269,7 +270,7 @@ def test_main_node_that_is_done_ends_the_others(runs: Any, nodes: Nodes) -> None
             time.sleep(600)
         return "done"
 
-    ran = nodes(2, 1, runs.task(work))
+    ran = nodes(2, 2, runs.task(work))
 
     assert ran.code == ExitCode.OK, ran.stderr
     assert runs.value(ran) == "done"
@@ -432,6 +433,40 @@ def test_function_that_another_node_cannot_read_is_its_failure(runs: Any, nodes:
     ran = nodes.finish()
 
     assert ran.failure.kind == Kind.FETCH
+
+
+def test_node_that_aws_stops_before_it_has_connected_has_the_job_begin_again(runs: Any, nodes: Nodes) -> None:
+    """SIGTERM while a node fetches its inputs, since its machine goes: the main node need not wait for it in vain."""
+    blob = runs.blob(cloudpickle.dumps("data"))
+    asked: list[str] = []
+    stopped = threading.Event()
+
+    def held(request: Any) -> Any:
+        # The second node that asks for the blob gets it once it has been stopped.
+        if request.method == "GET" and blob.sha256 in request.path:
+            asked.append(request.path)
+            if len(asked) == 2:
+                stopped.wait(60)
+
+    def until_asked(times: int) -> None:
+        deadline = time.monotonic() + 60
+        while len(asked) < times and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    runs.make_call(runs.task(exchanged, blob), num_nodes=2, processes=1)
+    runs.proxy.intercept = held
+    nodes.start(0, 2)
+    until_asked(1)
+    other = nodes.start(1, 2)
+    until_asked(2)
+    other.send_signal(signal.SIGTERM)
+    stopped.set()
+    ran = nodes.finish()
+
+    assert ran.code == ExitCode.HOST_GOING
+    assert ran.failure.kind == Kind.TERMINATED
+    assert ran.failure.message.startswith("node 1: ")
+    assert nodes.others[0][0] == ExitCode.TERMINATED, nodes.others
 
 
 def test_all_nodes_have_the_checkpoint_of_rank_0(runs: Any, nodes: Nodes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ from covalent_cirro.contract import documents
 from covalent_cirro.contract.protocol import Call, ComputeNode, Outcome, Usage
 from covalent_cirro.electron import distributed, host_jobs
 from covalent_cirro.electron.engine.job_definition import build_definition
+from covalent_cirro.electron.progress import explain_wait
 from covalent_cirro.electron.reuse.work import work_of
 from covalent_cirro.errors import SettingsError
-from covalent_cirro.jobs import compute_nodes, panel, states
+from covalent_cirro.history import electron_nodes
+from covalent_cirro.history.report import sources
+from covalent_cirro.jobs import compute_nodes, panel, queues, states
 from covalent_cirro.jobs.states import JobDetail
 from covalent_cirro.settings import Settings, resolve
 
@@ -33,7 +37,8 @@ def node(number: int, state: str, **container: Any) -> JobDetail:
 
 def job(state: str = "RUNNING") -> JobDetail:
     """A job of four nodes as DescribeJobs shows it: without a container."""
-    container = {"image": "image", "resourceRequirements": [{"type": "MEMORY", "value": "2048"}]}
+    needs = [{"type": "MEMORY", "value": "2048"}, {"type": "VCPU", "value": "3"}]
+    container = {"image": "image", "resourceRequirements": needs}
     ranges = [{"targetNodes": "0:", "container": container}]
     return states.parse_job(
         {"jobId": "job", "status": state, "nodeProperties": {**NODES, "nodeRangeProperties": ranges}}
@@ -95,10 +100,17 @@ def test_no_on_demand_queue_for_several_nodes() -> None:
     assert (own.queue, own.on_demand_queue) == ("nodes", None)
 
 
-@pytest.mark.parametrize("options", [{"num_nodes": 2}, {"processes_per_node": 2}])
-def test_maps_and_packed_electrons_are_refused(options: dict[str, Any]) -> None:
-    """With what to do instead."""
-    with pytest.raises(SettingsError, match=f"node 3 is mapped, and {next(iter(options))}=2"):
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"num_nodes": 2}, "AWS Batch has no array of multi-node jobs"),
+        ({"num_nodes": 2, "processes_per_node": 4}, "AWS Batch has no array of multi-node jobs"),
+        ({"processes_per_node": 2}, "a map calls its function once for each item"),
+    ],
+)
+def test_maps_and_packed_electrons_are_refused(options: dict[str, Any], why: str) -> None:
+    """With the reason, which is AWS's for several machines, and what to do instead."""
+    with pytest.raises(SettingsError, match=f"node 3 is mapped, and {next(iter(options))}=2.*: {why}.*array_parallel"):
         distributed.refuse(settings(**options), 3, is_map=True)
     with pytest.raises(SettingsError, match="has 2 electrons"):
         distributed.refuse(settings(**options), 3, electrons=2)
@@ -127,13 +139,88 @@ def _call() -> bytes:
     return documents.dump_call(Call("id", "dispatch", "3.11.7", "3", "0.240", (task,)))
 
 
+@pytest.mark.parametrize(
+    ("described", "reason"),
+    [
+        ({"status": "FAILED", "container": {"reason": "CannotPullContainerError: x"}}, "CannotPullContainerError: x"),
+        (
+            {"status": "FAILED", "statusReason": "Host EC2 (instance i-1) terminated."},
+            "Host EC2 (instance i-1) terminated.",
+        ),
+        (
+            {
+                "status": "FAILED",
+                "attempts": [{"statusReason": "Host EC2 (instance i-1) terminated.", "container": {}}],
+            },
+            "Host EC2 (instance i-1) terminated.",
+        ),
+        ({"status": "FAILED", "container": {"exitCode": 1, "reason": "x"}, "statusReason": "Essential container"}, ""),
+        ({"status": "RUNNING"}, ""),
+        ({"status": "SUCCEEDED", "statusReason": "Essential container in task exited"}, ""),
+    ],
+)
+def test_why_a_node_did_not_start_or_was_lost_is_awss_reason(described: dict[str, Any], reason: str) -> None:
+    """A node that ended with an exit code has the error of the electron."""
+    assert electron_nodes.reason_of(states.parse_job({"jobId": "job#1", **described})) == reason
+
+
+# --- what a job waits for -----------------------------------------------------------------------------------------
+
+
+def test_a_job_waits_for_all_its_nodes() -> None:
+    """As the server explains it, and as commands do."""
+    told: list[Any] = []
+    engine: Any = SimpleNamespace(waits=SimpleNamespace(see=lambda *given: told.append(given[0])))
+    explain_wait(engine, job("RUNNABLE"), 0.0)
+    assert (told[0].nodes, told[0].need.vcpus) == (4, 3)
+    explain_wait(engine, JobDetail("other", state="RUNNABLE"), 0.0)
+    assert told[1].nodes == 1
+
+
+# --- estimates ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("nodes", "markets"), [(1, ["spot"]), (2, ["on-demand"])])
+def test_an_estimate_is_on_what_runs_several_nodes(
+    nodes: int, markets: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the queue has Spot first, which runs an ordinary job; without on-demand instances there is no offer."""
+    behind = [queues.parse_environment(described(kind)) for kind in ("SPOT", "EC2")]
+    monkeypatch.setattr(sources, "_environments", lambda account, names: {"q": behind})
+    monkeypatch.setattr(sources, "_priced", lambda prices, market, kinds: [market])
+    account: Any = SimpleNamespace(
+        settings=settings(num_nodes=nodes, batch_queue="q"), clients=None, region="us-east-1", access=None
+    )
+    assert sources.offers(account)[0] == markets
+    behind.pop()
+    assert sources.offers(account)[0] == (markets if nodes == 1 else [])
+
+
+def described(kind: str) -> dict[str, Any]:
+    """A compute environment as DescribeComputeEnvironments has it."""
+    resources = {"type": kind, "maxvCpus": 16, "instanceTypes": ["m6i"], "subnets": []}
+    return {
+        "computeEnvironmentName": kind,
+        "computeEnvironmentArn": f"arn:{kind}",
+        "state": "ENABLED",
+        "computeResources": resources,
+    }
+
+
 # --- states -------------------------------------------------------------------------------------------------------
 
 
 def test_job_has_the_container_of_its_nodes() -> None:
     """What it asked for is in the node ranges; a node is no job of several nodes."""
     assert (job().num_nodes, job().memory_mib, job().image) == (4, 2048, "image")
+    assert (job().vcpus, job().all_vcpus) == (3, 12)
+
     assert node(1, "RUNNING").num_nodes == 0
+
+
+def test_a_node_is_known_by_its_id() -> None:
+    """The id of the whole job stands for its main node."""
+    assert [compute_nodes.number_of_node(each) for each in ("job", "job#0", "job#12")] == [0, 0, 12]
 
 
 def test_nodes_are_described_once_the_job_has_machines() -> None:

@@ -112,6 +112,36 @@ def test_an_unknown_parameter_is_refused_with_all_there_are() -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"CpuInstanceTypes": "c7g"}, "CpuInstanceTypes has c7g, and CpuArchitecture is x86_64"),
+        (
+            {"CpuArchitecture": "arm64", "CpuInstanceTypes": "m7i,c7g"},
+            "CpuInstanceTypes has m7i, and CpuArchitecture is",
+        ),
+        (
+            {"MultiNodeInstanceTypes": "c7g"},
+            "MultiNodeInstanceTypes has c7g, and jobs on several machines run on x86_64",
+        ),
+        (
+            {"CpuArchitecture": "arm64", "MultiNodeInstanceTypes": "g5g.xlarge,g5"},
+            "MultiNodeInstanceTypes has g5g.xlarge,",
+        ),
+        ({"CpuArchitecture": "arm64", "MultiNodeInstanceTypes": "c7i,g5", "CpuInstanceTypes": "c7g"}, ""),
+        ({}, ""),
+    ],
+)
+def test_instance_types_are_of_the_architecture_that_images_are_for(values: dict[str, str], words: str) -> None:
+    """An instance of the other one would be paid for, and could not start the container."""
+    chosen = {"CpuArchitecture": "x86_64", "CpuSpotMaxVcpus": "8", **values}
+    if not words:
+        plans.check_values("compute", chosen)
+        return
+    with pytest.raises(SettingsError, match=words):
+        plans.check_values("compute", chosen)
+
+
+@pytest.mark.parametrize(
     ("given", "words"),
     [
         ({"Zones": 4}, "Zones=4 is impossible: 2 or 3, or the names"),

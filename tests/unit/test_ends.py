@@ -287,6 +287,29 @@ def test_who_has_all_attempts_that_aws_gives_is_not_told_to_ask_for_more() -> No
     assert "Use a queue of on-demand" in explain(Evidence(detail), SETTINGS, "train", 3, PLACE).next_step
 
 
+@pytest.mark.parametrize(("attempts", "advice"), [(3, "Set retry_attempts=6: each"), (10, "Dispatch it again: each")])
+@pytest.mark.parametrize("by", ["settings", "job", "node"])
+def test_who_lost_machines_of_several_is_not_sent_to_an_on_demand_queue(attempts: int, advice: str, by: str) -> None:
+    """Machines of a multi-node job are on demand already. Commands know that by what AWS Batch says of the job."""
+    several = dataclasses.replace(SETTINGS, num_nodes=4) if by == "settings" else SETTINGS
+    more = {"job": {"nodeProperties": {"numNodes": 4}}, "node": {"jobId": "j1#3"}}.get(by, {})
+    detail = parse_job(job(HOST, retryStrategy={"attempts": attempts}, **more))
+    step = explain(Evidence(detail), several, "train", 3, PLACE).next_step
+    assert step == f"{advice} lost machine costs an attempt of all machines of the job; checkpoints are kept."
+
+
+def test_advice_for_fargate_is_for_jobs_that_ran_there() -> None:
+    """Also in commands, which know no more of the electron's settings than AWS Batch does."""
+    there = parse_job(job(HOST, platformCapabilities=["FARGATE"]))
+    step = explain(Evidence(there), SETTINGS, "train", 3, PLACE).next_step
+    assert (
+        "Fargate without Spot (`cirro deploy --parameter FargateSpotMaxVcpus=0 --parameter FargateMaxVcpus=64`)" in step
+    )
+    elsewhere = dataclasses.replace(SETTINGS, platform="FARGATE")
+    here = parse_job(job(HOST, platformCapabilities=["EC2"]))
+    assert "Fargate" not in explain(Evidence(here), elsewhere, "train", 3, PLACE).next_step
+
+
 def test_of_many_attempts_the_last_ones_are_told() -> None:
     """The text stays short."""
     words = awss_words(parse_job(job(HOST, attempts=job(HOST)["attempts"] * 10)))

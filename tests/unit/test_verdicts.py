@@ -283,6 +283,15 @@ def test_an_electron_may_need_more_vcpus_than_the_environment_may_have() -> None
     assert (found.level, "(16)" in found.seen) == (FAILURE, True)
 
 
+def test_all_machines_of_an_electron_count() -> None:
+    """Each of them has the vCPUs that are asked for."""
+    behind = [(environment(max_vcpus=16), [InstanceType("m6i.xlarge", 4, 16384, 0, "x86_64")])]
+    assert machines.fit("nodes", Need(4, 1024, 0), behind, "", WHERE, nodes=4).level == OK
+    found = machines.fit("nodes", Need(4, 1024, 0), behind, "", WHERE, nodes=5)
+    assert found.level == FAILURE
+    assert "4 vCPU, 1024 MiB on each of 5 machines needs more vCPUs" in found.seen
+
+
 def test_no_single_type_may_have_it_all() -> None:
     """The most of each is on different instances."""
     kinds = [InstanceType("a.1", 64, 1024, 0, "x86_64"), InstanceType("b.1", 2, 1024, 4, "x86_64")]

@@ -345,3 +345,58 @@ def test_more_than_there_is_never_comes(lacked: Consumable, words: str) -> None:
     found = reason(job(), seen(head_lacks=(lacked,)))
     assert (found.why, found.why.is_stuck) == (Why.MISSING_CONSUMABLE, True)
     assert words in found.remedy
+
+
+NODES = environment(name="nodes", kind="EC2", max_vcpus=16)
+"""For jobs on several machines, of 2 vCPUs at least."""
+
+
+@pytest.mark.parametrize(
+    ("of", "facts", "why", "said"),
+    [
+        (job(nodes=8), seen(NODES), Why.NO_INSTANCE, "may have 16 vCPUs"),
+        (
+            job(nodes=9),
+            seen(NODES),
+            Why.MAX_VCPUS_BELOW_JOB,
+            "asks for 18 vCPU (2 on each of 9 machines, which have no other job); the compute environments behind "
+            "cirro-multi-node may have 16",
+        ),
+        (job(nodes=9), seen(NODES), Why.MAX_VCPUS_BELOW_JOB, DEPLOY.format("MultiNodeMaxVcpus=18")),
+        # Each has an instance of 2 vCPUs, though it asks for 1.
+        (job(need=NEED._replace(vcpus=1), nodes=10), seen(NODES), Why.MAX_VCPUS_BELOW_JOB, "Vcpus=20"),
+        (job(status_reason=MAX, nodes=20), seen(NODES), Why.MAX_VCPUS_BELOW_JOB, "Ask for less (vcpu, num_nodes)"),
+        (
+            job(nodes=4),
+            seen(NODES._replace(vcpus=12), running=2, running_vcpus=12.0),
+            Why.MAX_VCPUS_REACHED,
+            "12 of at most 16 vCPUs, too few are left for the 8 that the job asks for (2 on each of 4 machines, which "
+            "have no other job); 2 jobs of the queue run, with 12 vCPUs",
+        ),
+        (job(nodes=2), seen(NODES._replace(vcpus=12), running=2), Why.NO_INSTANCE, "and has 12"),
+        (job(nodes=4), seen(), Why.NOT_FOR_NODES, "behind cirro-multi-node is spot (SPOT)"),
+        (job(nodes=4), seen(), Why.NOT_FOR_NODES, DEPLOY.format("MultiNodeMaxVcpus=...")),
+        (job(nodes=4, status_reason=TOO_LARGE), seen(), Why.NOT_FOR_NODES, "batch_multi_node_queue"),
+        (job(nodes=4), seen(environment(kind="FARGATE")), Why.NOT_FOR_NODES, "on demand only"),
+        (job(nodes=4), seen(environment(), NODES), Why.NO_INSTANCE, "may have 16 vCPUs"),
+        (job(nodes=4, status_reason=TOO_LARGE), seen(NODES), Why.NO_TYPE_FITS, "Ask for less (vcpu, memory, num_gpus"),
+        (
+            job(nodes=9, status_reason=TOO_LARGE),
+            seen(environment(), NODES),
+            Why.MAX_VCPUS_BELOW_JOB,
+            "cirro-multi-node may have 16",
+        ),
+        (job(nodes=4), seen(NODES, types=None), Why.NO_INSTANCE, "may have 16 vCPUs"),
+    ],
+)
+def test_all_machines_of_a_job_count(of: Waiting, facts: QueueSnapshot, why: Why, said: str) -> None:
+    """A job on several machines starts when each has one, which is its own, and on demand."""
+    found = reason(of, facts, "cirro-multi-node")
+    assert (found.why, said in str(found)) == (why, True), str(found)
+
+
+def test_a_queue_of_ones_own_for_several_machines() -> None:
+    """Without the name of a deployment."""
+    assert "Make a queue for them: `cirro deploy --parameter MultiNodeMaxVcpus=...`" in str(
+        reason(job(nodes=4), seen(), "mine")
+    )

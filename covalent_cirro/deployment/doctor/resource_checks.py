@@ -91,7 +91,8 @@ def fit(facts: DeploymentFacts) -> Findings:
         behind = [environments[arn] for arn in each.environments if arn in environments]
         if behind:
             kinds = [(one, machines.of_environment(one.instance_types, known)) for one in behind]
-            found.append(machines.fit(each.name, facts.need(), kinds, architecture, facts.where()))
+            nodes = facts.settings().nodes
+            found.append(machines.fit(each.name, facts.need(), kinds, architecture, facts.where(), nodes=nodes))
     if not found:
         raise Skip("no queue that it would use has EC2 instances")
     return found

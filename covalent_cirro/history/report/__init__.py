@@ -228,6 +228,7 @@ def _line(line: CostLine) -> dict[str, Any]:
     attempt = line.attempt
     return {
         "attempt": attempt.number,
+        "node": attempt.node,
         "began_at": attempt.began_at,
         "ended_at": attempt.ended_at,
         "lost": attempt.lost,

@@ -13,6 +13,7 @@ from covalent_cirro.contract.failure_kinds import Kind
 from covalent_cirro.contract.protocol import Arguments, Outcome, Reused, Usage
 from covalent_cirro.contract.references import Inline
 from covalent_cirro.history.records import Record
+from covalent_cirro.jobs.compute_nodes import number_of_node
 from covalent_cirro.jobs.ends import OUT_OF_MEMORY, is_host_lost
 from covalent_cirro.jobs.fargate_machines import FargateMachine
 from covalent_cirro.jobs.machines import InstanceType, Need
@@ -55,6 +56,7 @@ class BilledAttempt(NamedTuple):
         reason: Why it ended, in AWS's words; mostly empty.
         machine: Its instance.
         host: Id of its instance, or of the instance in its ECS cluster; empty if unknown.
+        node: Node of a multi-node job; 0 is its main node, and any other job.
     """
 
     number: int
@@ -64,6 +66,7 @@ class BilledAttempt(NamedTuple):
     reason: str
     machine: Machine
     host: str = ""
+    node: int = 0
 
 
 class Run(NamedTuple):
@@ -165,6 +168,7 @@ def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None,
     told = Machine() if outcome is None else _machine_of(outcome)
     spans = [(each.began_at, each.ended_at, each) for each in record.attempts]
     attempts = []
+    node = number_of_node(record.job_id)
     for number, (began_at, ended_at, each) in enumerate(spans, start=1):
         if began_at is None:  # it had no container
             continue
@@ -172,10 +176,11 @@ def run_of_job(record: Record, outcome: Outcome | None, called_at: float | None,
         machine = _on_fargate(detail, _machine(its_own, told, each.cluster, need, capacity))
         lost = is_host_lost(each.status_reason)
         reason = each.reason or each.status_reason
-        attempts.append(BilledAttempt(number, began_at, ended_at, lost, reason, machine, each.host))
+        attempts.append(BilledAttempt(number, began_at, ended_at, lost, reason, machine, each.host, node))
     if record.state == JobState.RUNNING.value and detail.started_at is not None:
         machine = _on_fargate(detail, _machine(Machine(), told, record.cluster, need, capacity))
-        attempts.append(BilledAttempt(len(spans) + 1, detail.started_at, None, False, "", machine, record.host))
+        number = len(spans) + 1
+        attempts.append(BilledAttempt(number, detail.started_at, None, False, "", machine, record.host, node))
     return Run(
         node_id=record.node_id,
         name=record.electron,
@@ -210,7 +215,8 @@ def run_of_call(node_id: int, name: str, call_id: str, outcome: Outcome | None, 
         machine = _machine_of(outcome)
         attempts = (BilledAttempt(outcome.attempt, began_at, stored_at, False, "", machine, host),)
         # A multi-node job has one instance type and runs in one zone; the nodes begin and end together.
-        nodes = tuple(attempts[0]._replace(host=each.instance_id) for each in outcome.nodes if each.number)
+        others = [each for each in outcome.nodes if each.number]
+        nodes = tuple(attempts[0]._replace(host=each.instance_id, node=each.number) for each in others)
     return Run(
         node_id=node_id,
         name=name,

@@ -419,6 +419,8 @@ def offers(account: Account) -> tuple[list[Offer], list[str]]:
             "--region and --stack-name of a deployment; `cirro deploy` makes one."
         )
     for each in found[name]:
+        if settings.nodes > 1 and not each.runs_several_nodes:
+            continue
         kinds = [kind for kind in of_environment(each.instance_types, shipped().types) if wanted.fits(kind)]
         kinds = kinds[:PRICED_TYPES]
         if kinds:

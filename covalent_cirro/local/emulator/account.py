@@ -22,6 +22,7 @@ from covalent_cirro.local.emulator.http.answers import Answer, aws_json_answer, 
 from covalent_cirro.local.emulator.http.operations import Operation
 from covalent_cirro.local.emulator.iam import policies
 from covalent_cirro.local.emulator.moto_internals import moto_ec2, moto_iam
+from covalent_cirro.local.emulator.placement_groups import PlacementGroups
 
 ON_DEMAND, SPOT = "Running On-Demand {} instances", "All {} Spot Instance Requests"
 
@@ -63,6 +64,7 @@ class Account:
         cost_tags: ``"Active"`` or ``"Inactive"`` by tag key.
         absent_types: By pattern of instance types, the zones that lack them; an empty list stands for all zones.
         new: What a new account lacks.
+        placement_groups: Placement groups.
     """
 
     def __init__(self, account: Callable[[], str], batch: Callable[[str], Batch]) -> None:
@@ -72,6 +74,7 @@ class Account:
         self.cost_tags: dict[str, str] = {}
         self.absent_types: dict[str, list[str]] = {}
         self.new = NewAccount()
+        self.placement_groups = PlacementGroups(account)
 
     def update(self, changes: Json) -> Json:
         """Set the values that are given, and return all: the route ``/_cirro/account``.
@@ -213,6 +216,20 @@ class Account:
         offers = {name: self.zones_of(region, name) for name in asked.instance_types or moto_ec2.offers(region)}
         return xml_answer(price_api.spot_history(asked, offers))
 
+    # --- placement groups -------------------------------------------------------------------------------------------
+
+    def create_placement_group(self, region: str, body: Callable[[], bytes]) -> Answer:
+        """CreatePlacementGroup."""
+        return self.placement_groups.create(region, body())
+
+    def describe_placement_groups(self, region: str, body: Callable[[], bytes]) -> Answer:
+        """DescribePlacementGroups."""
+        return self.placement_groups.describe(region, body())
+
+    def delete_placement_group(self, region: str, body: Callable[[], bytes]) -> Answer:
+        """DeletePlacementGroup."""
+        return self.placement_groups.delete(region, body())
+
     # --- new accounts -----------------------------------------------------------------------------------------------
 
     def create_linked_role(self, region: str, body: Callable[[], bytes]) -> Answer | None:
@@ -284,6 +301,9 @@ CALLS: dict[tuple[str, str], Callable[[Account, str, Callable[[], bytes]], Answe
     ("pricing", "GetProducts"): Account.get_products,
     ("ec2", "DescribeSpotPriceHistory"): Account.describe_spot_prices,
     ("ec2", "DescribeVpcEndpointServices"): Account.describe_endpoint_services,
+    ("ec2", "CreatePlacementGroup"): Account.create_placement_group,
+    ("ec2", "DescribePlacementGroups"): Account.describe_placement_groups,
+    ("ec2", "DeletePlacementGroup"): Account.delete_placement_group,
     ("iam", "CreateServiceLinkedRole"): Account.create_linked_role,
     ("iam", "SimulatePrincipalPolicy"): Account.simulate,
 }

@@ -103,6 +103,9 @@ def test_nodes_of_an_electron_are_seen_while_it_runs_and_after(
     assert all(each["peak_memory_bytes"] for each in told["nodes"])
     shown = cirro("show", sent.name).stdout
     assert "0, main" in shown
+    assert ", on each of 2 machines, " in shown
+    assert "\n1, node 0  " in shown
+    assert "\n1, node 1  " in shown
     assert ", on node " in shown
     report = document("report", sent.dispatch_id)
     assert len(report["electrons"][0]["attempts"]) == 2

@@ -200,7 +200,7 @@ class GatewayAttachmentResource(MotoResource):
 
 
 class PlacementGroupResource(StackResource):
-    """``AWS::EC2::PlacementGroup``: a name and no more, because moto's EC2 has no placement groups."""
+    """``AWS::EC2::PlacementGroup``."""
 
     kind = "AWS::EC2::PlacementGroup"
     attributes = ("GroupName",)
@@ -208,7 +208,11 @@ class PlacementGroupResource(StackResource):
 
     @classmethod
     def make(cls, name: str, properties: Json, at: StackLocation) -> str:
-        """Take its name."""
+        """Make one; CloudFormation gives it its name."""
+        request: Json = {key: properties[key] for key in ("PartitionCount", "SpreadLevel") if key in properties}
+        if properties.get("Tags"):
+            request["TagSpecifications"] = [{"ResourceType": "placement-group", "Tags": properties["Tags"]}]
+        at.api("ec2").create_placement_group(GroupName=name, Strategy=properties.get("Strategy", "cluster"), **request)
         return name
 
     @classmethod
@@ -218,7 +222,8 @@ class PlacementGroupResource(StackResource):
 
     @classmethod
     def remove(cls, physical_id: str, at: StackLocation) -> None:
-        """There is nothing to delete."""
+        """Delete it."""
+        at.api("ec2").delete_placement_group(GroupName=physical_id)
 
 
 class SecurityGroupIngressResource(StackResource):

@@ -220,6 +220,15 @@ class RequestRouter:
             return _give(serving.answer_ecs(asked.name, _whole_body(environ)), start)
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = self.account
         self.install(asked.service)
+        try:
+            return self._by_moto(environ, asked, start, faults)
+        except NotImplementedError:
+            text = f"The emulated AWS does not have {asked.service}:{asked.name}."
+            return _give(_error(asked.service, 501, "NotImplemented", text), start)
+
+    def _by_moto(
+        self, environ: Environ, asked: Operation, start: StartResponse, faults: Mapping[str, Fault]
+    ) -> Iterable[bytes]:
         if asked.service != "s3" or asked.name not in WRITES | {"UploadPart"}:
             return self.moto(environ, start)
         try:
