@@ -74,10 +74,11 @@ def estimate(
         else:
             offered, notes = offers(account)
             found = costs.estimate(need, minutes * 60, offered, electrons=electrons, nodes=settings.nodes)
+    not_in_it = costs.not_in_estimate(settings)
     if as_json:
-        render.document(_document(need, found, notes, costs.NOT_IN_IT))
+        render.document(_document(need, found, notes, not_in_it))
     elif found is not None:
-        _show(need, found, costs.NOT_IN_IT)
+        _show(need, found, not_in_it)
     if not as_json:
         for note in notes:
             render.line(note)

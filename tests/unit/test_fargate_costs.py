@@ -13,6 +13,7 @@ from covalent_cirro.history.report import costs
 from covalent_cirro.history.report.runs import NO_CAPACITY, BilledAttempt, Machine, QueueMachines, Run, run_of_job
 from covalent_cirro.jobs.fargate_machines import FargateMachine, parse
 from covalent_cirro.jobs.machines import Need
+from covalent_cirro.settings import resolve
 from covalent_cirro.settings.fargate_sizes import MEMORY_MIB, Size
 
 SMALL = FargateMachine(Size(0.25, 512), "x86_64")
@@ -111,3 +112,18 @@ def test_a_job_on_fargate_is_told_by_what_aws_batch_says() -> None:
     assert lost.machine == last.machine == Machine(ARM.name, "", SPOT)
     assert (lost.lost, last.lost) == (True, False)
     assert run_of_job(record, None, None, NO_CAPACITY).attempts[0].machine.market == ""
+
+
+def test_an_estimate_says_what_it_leaves_out() -> None:
+    """No idle instances on Fargate, and no unused part of one where a node has the whole."""
+    common = {"s3_bucket_name": "bucket", "batch_queue": "queue", "batch_execution_role_name": "role"}
+    alone, fargate, several = (
+        costs.not_in_estimate(resolve({**common, **options}, {}))
+        for options in ({}, {"platform": "FARGATE"}, {"num_nodes": 2})
+    )
+    assert alone == costs.NOT_IN_IT
+    assert [each for each in fargate if "instance" in each] == [
+        "disks of instances, S3, ECR, CloudWatch Logs and data transfer"
+    ]
+    assert fargate[0] == "time in which the image is pulled"
+    assert set(alone) - set(several) == {"what of an instance no job uses"}

@@ -146,6 +146,18 @@ def by_node(found: Iterable[CostLine]) -> dict[int, CostTotal]:
 # --- estimates ------------------------------------------------------------------------------------------------------
 
 
+def not_in_estimate(settings: Settings) -> tuple[str, ...]:
+    """What an estimate for these settings leaves out.
+
+    On Fargate no instance boots or stands idle; time counts from the download of the image on (AWS Fargate pricing). A
+    node of a multi-node job is counted with its whole instance.
+    """
+    of_instances, _unused, *others = NOT_IN_IT
+    if settings.on_fargate:
+        return ("time in which the image is pulled", *others)
+    return (of_instances, *others) if settings.nodes > 1 else NOT_IN_IT
+
+
 class Offer(NamedTuple):
     """An instance type that a queue may start, and the price of an hour of it now."""
 
