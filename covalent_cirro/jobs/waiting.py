@@ -416,8 +416,10 @@ class _Case:
                 f"other jobs are before it in {self.queue}, and AWS Batch starts jobs in order",
                 "",
             )
-        if waited_s < self.deadline_s and place == 0:
-            return Why.SCALING_UP, f"it is the next one in {self.queue}, since {minutes(waited_s)}", ""
+        if waited_s < self.deadline_s:
+            # The queue's snapshot lags behind: it may not list the job yet, or no longer.
+            what = f"it is the next one in {self.queue}" if place == 0 else f"it waits for a machine of {self.queue}"
+            return Why.SCALING_UP, f"{what}, since {minutes(waited_s)}", ""
         most = sum(each.max_vcpus for each in able)
         if able and all(each.on_fargate for each in able):
             return (

@@ -160,6 +160,14 @@ OTHERS = tuple(QueuePosition(f"other{index}", NOW - 1000) for index in range(3))
         ),
         (job(), seen(), Why.NO_INSTANCE, "the account's quota of vCPUs"),
         (job(), seen(front=(QueuePosition("j1", NOW - 5),)), Why.SCALING_UP, "the next one in cirro-cpu"),
+        (
+            job(since=NOW - 5),
+            seen(front=(), running=2),
+            Why.SCALING_UP,
+            "waits for a machine of cirro-cpu, since 0 min",
+        ),
+        (job(since=NOW - 5), seen(front=None), Why.SCALING_UP, "waits for a machine of cirro-cpu, since 0 min"),
+        (job(), seen(front=()), Why.NO_INSTANCE, "the account's quota of vCPUs"),
         (job(), seen(front=(*OTHERS, QueuePosition("j1", NOW))), Why.BEHIND_OTHERS, "It is number 4 in the queue."),
         (
             job(),
