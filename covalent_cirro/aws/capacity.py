@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from covalent_cirro.aws import sessions
 from covalent_cirro.errors import AccessDenied, AwsError
 from covalent_cirro.jobs.machines import InstanceType, filters, parse_instance_type
+from covalent_cirro.jobs.queue_snapshots import FRONT_JOBS, Consumable, QueuePosition, QueueSnapshot
 from covalent_cirro.jobs.queues import Environment, Queue, parse_environment, parse_queue
 from covalent_cirro.jobs.states import ACTIVE_STATES, JobDetail, parse_job
-from covalent_cirro.jobs.waiting import FRONT_JOBS, Consumable, QueuePosition, QueueSnapshot
 
 TYPES_KEPT_S = 3600.0
 """A region's instance types hardly ever change."""

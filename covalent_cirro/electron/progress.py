@@ -26,7 +26,8 @@ from covalent_cirro.errors import CirroError
 from covalent_cirro.jobs import learning_curves, map_progress, panel
 from covalent_cirro.jobs.machines import Need
 from covalent_cirro.jobs.states import JobDetail, JobState
-from covalent_cirro.jobs.waiting import Reason, Waiting
+from covalent_cirro.jobs.waiting import Waiting
+from covalent_cirro.jobs.waiting_reasons import Reason
 
 if TYPE_CHECKING:
     from covalent_cirro.electron.engine.engine import Engine

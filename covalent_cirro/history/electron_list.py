@@ -53,7 +53,7 @@ class Row(NamedTuple):
         state: State of the job in AWS's word; `WITHOUT_JOB` where there is no job, `states.CANCELLED` or `REUSED`.
         since: Epoch seconds since when the job is in this state; `None` where it is not known.
         why: What the job waits for and what to change, or why it failed, in one line; mostly empty.
-        reason: Value of `waiting.Why` of a job that waits; else empty.
+        reason: Value of `waiting_reasons.Why` of a job that waits; else empty.
         position: Position in its queue, from 1, of a job that waits; `None` where it is not known.
         attempt: Number of the attempt that runs or was the last; 0 where none has begun.
         attempts_allowed: How often AWS Batch may start the job; `None` where it is not known.

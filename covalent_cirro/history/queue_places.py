@@ -15,8 +15,10 @@ from covalent_cirro.errors import CirroError
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.records import Record
 from covalent_cirro.jobs.machines import Need
+from covalent_cirro.jobs.queue_snapshots import QueueSnapshot
 from covalent_cirro.jobs.states import JobState
-from covalent_cirro.jobs.waiting import QueueSnapshot, Reason, Waiting, Why, explain
+from covalent_cirro.jobs.waiting import Waiting, explain
+from covalent_cirro.jobs.waiting_reasons import Reason, Why
 
 EVERY_S = 10.0
 """Seconds between two looks at a queue: each takes five or six calls, however many jobs wait in the queue."""

@@ -6,15 +6,16 @@ Guide, Jobs stuck in RUNNABLE). For other jobs, the jobs before them and what th
 
 from __future__ import annotations
 
-import enum
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from covalent_cirro.jobs.formatting import minutes, sentences
+from covalent_cirro.jobs.formatting import minutes
 from covalent_cirro.jobs.machines import InstanceType, Need, of_environment, shortfall
-from covalent_cirro.jobs.queues import Environment, Queue
+from covalent_cirro.jobs.queue_snapshots import FRONT_JOBS, QueueSnapshot
+from covalent_cirro.jobs.queues import Environment
 from covalent_cirro.jobs.remedies import Remedies
+from covalent_cirro.jobs.waiting_reasons import Reason, Why
 
 DEADLINE_S = 600.0
 """Seconds before AWS is asked why a job waits: a new instance takes 2 to 5 minutes until its first job."""
@@ -22,48 +23,6 @@ DEADLINE_S = 600.0
 SCALING_DEADLINES = 2
 """Deadlines within which a new instance should join its cluster. After half an hour without one, AWS Batch makes the
 compute environment INVALID (User Guide, Troubleshooting, INVALID compute environment)."""
-
-FRONT_JOBS = 100
-"""RUNNABLE jobs that GetJobQueueSnapshot shows (Batch API Reference)."""
-
-
-class Why(str, enum.Enum):
-    """The reasons. Their values are stable, for programs."""
-
-    NO_TYPE_FITS = "no_instance_type_fits"
-    NOT_FOR_NODES = "no_queue_for_several_machines"
-    MAX_VCPUS_BELOW_JOB = "max_vcpus_below_job"
-    NO_CAPACITY = "no_capacity"
-    INSTANCE_REFUSED = "instance_refused"
-    SERVICE_ROLE = "service_role"
-    QUEUE_GONE = "queue_gone"
-    QUEUE_INVALID = "queue_invalid"
-    ENVIRONMENT_INVALID = "environment_invalid"
-    ENVIRONMENT_DISABLED = "environment_disabled"
-    ENVIRONMENT_UPDATING = "environment_updating"
-    BEHIND_STUCK_JOB = "behind_stuck_job"
-    MAX_VCPUS_REACHED = "max_vcpus_reached"
-    SCALING_UP = "scaling_up"
-    INSTANCES_DO_NOT_JOIN = "instances_do_not_join"
-    NO_INSTANCE = "no_instance_started"
-    BEHIND_OTHERS = "behind_others"
-    NO_CONSUMABLE = "consumable_resource"
-    MISSING_CONSUMABLE = "consumable_resource_missing"
-    AWS_SAYS = "aws_says"
-    NOT_LEARNT = "not_learnt"
-
-    @property
-    def is_stuck(self) -> bool:
-        """Whether a user has to do something; otherwise the job only has to wait."""
-        return self not in (
-            Why.ENVIRONMENT_UPDATING,
-            Why.MAX_VCPUS_REACHED,
-            Why.SCALING_UP,
-            Why.BEHIND_OTHERS,
-            Why.NO_CONSUMABLE,
-            Why.NOT_LEARNT,
-        )
-
 
 _AWS_REASONS = {
     "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT": Why.NO_TYPE_FITS,
@@ -99,83 +58,6 @@ class Waiting(NamedTuple):
     status_reason: str
     since: float
     nodes: int = 1
-
-
-class QueuePosition(NamedTuple):
-    """A RUNNABLE job in its queue, and the epoch second since which it has its position."""
-
-    job_id: str
-    since: float
-
-
-class Consumable(NamedTuple):
-    """A consumable resource that a job needs.
-
-    Attributes:
-        name: Name or ARN of the resource.
-        needed: How many the job needs.
-        available: How many no job holds.
-        total: How many there are; `None`: the resource does not exist.
-    """
-
-    name: str
-    needed: int
-    available: int
-    total: int | None
-
-    def __str__(self) -> str:
-        if self.total is None:
-            return f"{self.needed} of {self.name}, which does not exist"
-        return f"{self.needed} of {self.name}, of which {self.available} of {self.total} are free"
-
-
-class QueueSnapshot(NamedTuple):
-    """What AWS says of a queue at one time. `None`: not known.
-
-    Attributes:
-        queue: The queue; `None` where it does not exist, or where a call in ``denied`` is needed to know it.
-        environments: Its compute environments, in their order.
-        types: Instance types by name, at least those of the compute environments.
-        running: Number of the queue's jobs that have an instance, at most `FRONT_JOBS`.
-        front: Up to `FRONT_JOBS` jobs in the order in which they will start.
-        head_reason: statusReason of the first of them.
-        denied: Calls that the credentials do not allow: ``"batch:ListJobs"``.
-        running_vcpus: vCPUs that these jobs asked for, on all their nodes; `None` also where there are more jobs than
-            were looked at.
-        head_lacks: Consumable resources of which the first job needs more than are free.
-    """
-
-    queue: Queue | None
-    environments: tuple[Environment, ...]
-    types: Mapping[str, InstanceType] | None
-    running: int | None
-    front: tuple[QueuePosition, ...] | None
-    head_reason: str
-    denied: tuple[str, ...] = ()
-    running_vcpus: float | None = None
-    head_lacks: tuple[Consumable, ...] = ()
-
-
-class Reason(NamedTuple):
-    """Why a job waits.
-
-    Attributes:
-        why: The reason.
-        seen: The facts that show it.
-        words: AWS's own reason, verbatim; empty where AWS gave none.
-        remedy: What to change; empty where the job only has to wait.
-        position: The job's position in the queue, as a sentence; empty where it is not known.
-    """
-
-    why: Why
-    seen: str
-    words: str = ""
-    remedy: str = ""
-    position: str = ""
-
-    def __str__(self) -> str:
-        words = f"AWS Batch says: {self.words.rstrip('.')}." if self.words else ""
-        return sentences(f"{self.seen[:1].upper()}{self.seen[1:].rstrip('.')}.", words, self.position, self.remedy)
 
 
 def explain(

@@ -302,30 +302,6 @@ def test_lost_node_has_the_job_begin_again(runs: Any, nodes: Nodes, eventually: 
     assert [each.state for each in ran.outcome.nodes] == ["failed", "lost"]
 
 
-def test_node_lost_before_all_have_met_has_the_job_begin_again() -> None:
-    """A machine that goes while the nodes wait for the last one is as much a lost machine as any."""
-    stored: list[bytes] = []
-    main = MainNode(3, "key", stored.append, 60, lambda: None)
-
-    def end_once_connected() -> None:
-        if main.nodes({}, False)[1].state != "missing":
-            raise InterruptedError
-
-    other = OtherNode(1, "key", lambda: stored[0] if stored else None, "127.0.0.1", 60, end_once_connected)
-
-    def work() -> None:
-        with contextlib.closing(other), pytest.raises(InterruptedError):
-            other.meet()
-
-    with ThreadPoolExecutor(1) as pool, contextlib.closing(main):
-        worked = pool.submit(work)
-        with pytest.raises(NotMet, match="node 1 was lost") as not_met:
-            main.meet()
-        worked.result()
-        assert (not_met.value.failure.kind, main.passes) == (Kind.TERMINATED, True)
-        assert [each.state for each in main.nodes({}, True)] == ["failed", "lost", "missing"]
-
-
 def test_node_that_does_not_come_is_named(runs: Any, nodes: Nodes) -> None:
     """After the time for it, the error names the nodes that are missing and what lets nodes reach one another."""
     runs.make_call(runs.task(exchanged), num_nodes=3, processes=1)
@@ -364,42 +340,6 @@ def test_stranger_does_not_take_the_place_of_a_node(runs: Any, nodes: Nodes, eve
     nodes.start(1, 2)
 
     assert [each["RANK"] for each in runs.value(nodes.finish())] == ["0", "1"]
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        b"[" * 200_000 + b"\n",
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"\xff\xfe\n",
-        b"[1]\n{}\n",
-        b"x" * 1_100_000,
-        b'{"hello": true}\n',
-    ],
-    ids=["nested", "another protocol", "no text", "other JSON", "endless line", "no number"],
-)
-def test_what_a_stranger_says_does_not_end_the_main_node(said: bytes) -> None:
-    """Other programs in the network may reach its port: it closes their connections, and goes on to wait."""
-    stored: list[bytes] = []
-
-    def check() -> None:
-        pass
-
-    main = MainNode(2, "key", stored.append, 60, check)
-    other = OtherNode(1, "key", lambda: stored[0] if stored else None, "127.0.0.1", 60, check)
-
-    def work() -> None:
-        while not stored:
-            time.sleep(0.01)
-        with socket.create_connection(("127.0.0.1", json.loads(stored[0])["port"])) as stranger:
-            with contextlib.suppress(ConnectionError):
-                stranger.sendall(said)
-            other.meet()
-
-    with ThreadPoolExecutor(1) as pool, contextlib.closing(main), contextlib.closing(other):
-        worked = pool.submit(work)
-        assert main.meet().address == "127.0.0.1"
-        worked.result()
 
 
 def test_object_of_the_main_node_that_is_none_is_passed_over() -> None:

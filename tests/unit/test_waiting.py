@@ -12,18 +12,11 @@ import pytest
 from covalent_cirro.electron.engine.waits import Waits
 from covalent_cirro.errors import AwsError
 from covalent_cirro.jobs.machines import InstanceType, Need
+from covalent_cirro.jobs.queue_snapshots import Consumable, QueuePosition, QueueSnapshot
 from covalent_cirro.jobs.queues import Environment, Queue
 from covalent_cirro.jobs.remedies import deployment_of
-from covalent_cirro.jobs.waiting import (
-    DEADLINE_S,
-    Consumable,
-    QueuePosition,
-    QueueSnapshot,
-    Reason,
-    Waiting,
-    Why,
-    explain,
-)
+from covalent_cirro.jobs.waiting import DEADLINE_S, Waiting, explain
+from covalent_cirro.jobs.waiting_reasons import Reason, Why
 
 NOW = 1_800_000_000.0
 NEED = Need(vcpus=2, memory_mib=4096, gpus=0)

@@ -14,7 +14,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from covalent_cirro.errors import AwsError
-from covalent_cirro.jobs.waiting import DEADLINE_S, QueueSnapshot, Reason, Waiting, Why, explain
+from covalent_cirro.jobs.queue_snapshots import QueueSnapshot
+from covalent_cirro.jobs.waiting import DEADLINE_S, Waiting, explain
+from covalent_cirro.jobs.waiting_reasons import Reason, Why
 
 log = logging.getLogger(__name__)
 
