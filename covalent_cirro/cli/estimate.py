@@ -54,7 +54,7 @@ def estimate(
     """
     from covalent_cirro.history.account import open_account
     from covalent_cirro.history.report import costs
-    from covalent_cirro.history.report.sources import fargate_offers, offers
+    from covalent_cirro.history.report.offers import fargate_offers, offers
     from covalent_cirro.jobs import fargate_texts
     from covalent_cirro.jobs.fargate_machines import FargateMachine
     from covalent_cirro.settings import resolve

@@ -15,7 +15,7 @@ from covalent_cirro.electron.progress import explain_wait
 from covalent_cirro.electron.reuse.work import work_of
 from covalent_cirro.errors import SettingsError
 from covalent_cirro.history import electron_nodes
-from covalent_cirro.history.report import sources
+from covalent_cirro.history.report import offers
 from covalent_cirro.jobs import compute_nodes, panel, queues, states
 from covalent_cirro.jobs.states import JobDetail
 from covalent_cirro.settings import Settings, resolve
@@ -186,14 +186,14 @@ def test_an_estimate_is_on_what_runs_several_nodes(
 ) -> None:
     """Where the queue has Spot first, which runs an ordinary job; without on-demand instances there is no offer."""
     behind = [queues.parse_environment(described(kind)) for kind in ("SPOT", "EC2")]
-    monkeypatch.setattr(sources, "_environments", lambda account, names: {"q": behind})
-    monkeypatch.setattr(sources, "_priced", lambda prices, market, kinds: [market])
+    monkeypatch.setattr(offers, "environments", lambda account, names: {"q": behind})
+    monkeypatch.setattr(offers, "_priced", lambda prices, market, kinds: [market])
     account: Any = SimpleNamespace(
         settings=settings(num_nodes=nodes, batch_queue="q"), clients=None, region="us-east-1", access=None
     )
-    assert sources.offers(account)[0] == markets
+    assert offers.offers(account)[0] == markets
     behind.pop()
-    assert sources.offers(account)[0] == (markets if nodes == 1 else [])
+    assert offers.offers(account)[0] == (markets if nodes == 1 else [])
 
 
 def described(kind: str) -> dict[str, Any]:

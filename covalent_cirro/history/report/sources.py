@@ -10,12 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from covalent_cirro.aws import fargate_prices
-from covalent_cirro.aws.clients import run_blocking
-from covalent_cirro.aws.prices import ON_DEMAND, SPOT, Price, Prices, SpotHistory, shipped, shipped_price
+from covalent_cirro.aws.prices import Price, shipped
 from covalent_cirro.contract.places import call_made_at
 from covalent_cirro.covalent_server import config
-from covalent_cirro.errors import AccessDenied, CirroError, StackError
+from covalent_cirro.errors import AccessDenied
 from covalent_cirro.history import find
 from covalent_cirro.history.account import Account
 from covalent_cirro.history.board import CALLS_PER_S, EVERY_S, Board, SeenJobs
@@ -25,9 +23,9 @@ from covalent_cirro.history.instances import ContainerInstance, Instance, Instan
 from covalent_cirro.history.log_ends import LogEnds, end_of_outcome
 from covalent_cirro.history.records import Record
 from covalent_cirro.history.report.array_children import ArrayChildren
-from covalent_cirro.history.report.costs import Offer, need_of
 from covalent_cirro.history.report.item_seconds import ItemSeconds
 from covalent_cirro.history.report.item_spread import MapFacts
+from covalent_cirro.history.report.queue_machines import machines_of
 from covalent_cirro.history.report.runs import (
     NO_CAPACITY,
     Machine,
@@ -37,23 +35,9 @@ from covalent_cirro.history.report.runs import (
     run_of_job,
     run_of_reused,
 )
-from covalent_cirro.jobs import fargate_machines, further_tries
-from covalent_cirro.jobs.fargate_machines import FargateMachine
-from covalent_cirro.jobs.machines import InstanceType, of_environment
-from covalent_cirro.jobs.queues import Environment
-
-SPOT_BEFORE_S = 24 * 3600.0
-"""Seconds before the first attempt from which Spot prices are read: a price holds until the next one."""
-
-PRICED_TYPES = 8
-"""Instance types of a compute environment in an estimate: the smallest that fit, which AWS Batch prefers."""
-
-MARKETS = {"SPOT": SPOT, "EC2": ON_DEMAND, "FARGATE_SPOT": SPOT, "FARGATE": ON_DEMAND}
-"""Markets by the type of a compute environment (Batch API Reference, ComputeResource)."""
-
-
-PRICES_S = 600.0
-"""Seconds between two reads of prices while a dispatch is watched: a Spot price changes every few hours."""
+from covalent_cirro.history.report.tariff import Tariff
+from covalent_cirro.jobs import further_tries
+from covalent_cirro.jobs.machines import InstanceType
 
 
 class ListedElectron(NamedTuple):
@@ -126,7 +110,7 @@ class DispatchSources:
         self._capacities: dict[str, QueueMachines] = {}
         self._of_queues: frozenset[str] | None = None
         self._unseen: list[str] = []
-        self._prices = _Tariff(account)
+        self._prices = Tariff(account)
         self._looks = 0
         self._calls = 0
 
@@ -179,7 +163,7 @@ class DispatchSources:
     def _see_queues(self, queues: frozenset[str]) -> None:
         if queues != self._of_queues:
             self._of_queues, self._unseen = queues, []
-            self._capacities = _capacities(self._account, queues, self._unseen)
+            self._capacities = machines_of(self._account, queues, self._unseen)
 
 
 def _runs(
@@ -241,7 +225,7 @@ def gather_electron(account: Account, electron: Electron, *, clock: Callable[[],
     """Collect the facts about an electron that was found already."""
     notes: list[str] = []
     records = [record for each in electron.calls for record in each.records]
-    capacities = _capacities(account, {record.detail.queue for record in records}, notes)
+    capacities = machines_of(account, {record.detail.queue for record in records}, notes)
     numbers, called = _numbered(each.place.call_id for each in electron.calls)
     children = ArrayChildren(account).of(records)
     hosts = _hosts(account, [*records, *(child for some in children.values() for child in some)], notes)
@@ -298,7 +282,7 @@ def _numbered(call_ids: Iterable[str]) -> tuple[dict[str, int], dict[str, float 
 def _with_prices(
     account: Account, dispatch_id: str, records: list[Record], runs: list[Run], notes: list[str], now: float
 ) -> ReportFacts:
-    price_of, unpriced = _Tariff(account).of(runs, now)
+    price_of, unpriced = Tariff(account).of(runs, now)
     lattice = next((record.lattice for record in records if record.lattice), "")
     return ReportFacts(
         dispatch_id,
@@ -315,147 +299,3 @@ def _with_prices(
 
 def _by_time(runs: Iterable[Run]) -> tuple[Run, ...]:
     return tuple(sorted(runs, key=lambda run: (run.began_at or 0.0, run.node_id, run.number, run.job_id)))
-
-
-# --- instances of queues ----------------------------------------------------------------------------------------------
-
-
-def _capacities(account: Account, queues: Iterable[str], notes: list[str]) -> dict[str, QueueMachines]:
-    try:
-        found = _environments(account, queues)
-    except CirroError as error:
-        notes.append(f"What queues run on could not be seen: {error}")
-        return {}
-    return {name: queue_machines(each) for name, each in found.items()}
-
-
-def _environments(account: Account, queues: Iterable[str]) -> dict[str, list[Environment]]:
-    names = list(queues)
-    return account.ask(
-        "batch:DescribeComputeEnvironments", lambda: run_blocking(account.capacity.environments_of(names))
-    )
-
-
-def queue_machines(found: list[Environment]) -> QueueMachines:
-    """The instances of a queue, from its compute environments."""
-    markets = {MARKETS.get(each.kind, "") for each in found}
-    first = found[0].instance_types if found else ()
-    return QueueMachines(
-        market_of_cluster={each.cluster.rpartition("/")[2]: MARKETS.get(each.kind, "") for each in found},
-        market=markets.pop() if len(markets) == 1 else "",
-        kinds=of_environment(first, shipped().types),
-    )
-
-
-# --- prices -----------------------------------------------------------------------------------------------------------
-
-
-class _Tariff:
-    """The prices of runs' machines, which are asked for again after `PRICES_S`, and for machines of another kind."""
-
-    def __init__(self, account: Account) -> None:
-        self._account = account
-        self._asked: tuple[frozenset[Machine], float] = (frozenset(), float("-inf"))
-        self._price_of: Callable[[Machine, float, float], Price | None] = lambda machine, began_at, ended_at: None
-        self._notes: list[str] = []
-
-    def of(self, runs: list[Run], now: float) -> tuple[Callable[[Machine, float, float], Price | None], list[str]]:
-        """A function for the price of an hour of the runs' machines, and notes on prices."""
-        machines = frozenset(each.machine._replace(zone="", assumed=False) for run in runs for each in run.billed)
-        known, asked_at = self._asked
-        if not machines <= known or now - asked_at >= PRICES_S:
-            prices = Prices(self._account.clients, self._account.region)
-            self._price_of, self._notes, self._asked = pricing(prices, runs, now), prices.notes, (machines, now)
-        return self._price_of, self._notes
-
-
-def pricing(prices: Prices, runs: Iterable[Run], now: float) -> Callable[[Machine, float, float], Price | None]:
-    """A function for the price of an hour of the runs' machines. All prices are read here, once."""
-    billed = [each for run in runs for each in run.billed if each.machine.instance_type]
-    attempts = [each for each in billed if fargate_machines.parse(each.machine.instance_type) is None]
-    on_demand = prices.on_demand(each.machine.instance_type for each in attempts if each.machine.market != SPOT)
-    on_spot = [each for each in attempts if each.machine.market == SPOT]
-    history = SpotHistory(())
-    if on_spot:
-        start = min(each.began_at for each in on_spot) - SPOT_BEFORE_S
-        stop = max(now if each.ended_at is None else each.ended_at for each in on_spot)
-        history = prices.spot((each.machine.instance_type for each in on_spot), start, stop)
-
-    def price_of(machine: Machine, began_at: float, ended_at: float) -> Price | None:
-        name = machine.instance_type
-        if (fargate := fargate_machines.parse(name)) is not None:
-            return fargate_prices.price(fargate, prices.region, machine.market)
-        if machine.market == SPOT:
-            found = history.price(name, machine.zone, began_at, ended_at)
-            return found or shipped_price(name, prices.region, SPOT)
-        price = on_demand.get(name)
-        # It is not known whether it was Spot: the on-demand price is the highest that it can have been.
-        return price if price is None or machine.market else price._replace(exact=False)
-
-    return price_of
-
-
-def offers(account: Account) -> tuple[list[Offer], list[str]]:
-    """Instance types that the queue of the executor's settings may start, and their prices now, for an estimate.
-
-    Args:
-        account: The account, with the settings, which say what an electron asks for.
-
-    Returns:
-        The offers of the first compute environment with a type that fits; and notes on prices, for people.
-
-    Raises:
-        StackError: The queue does not exist.
-        AccessDenied, AwsError: AWS did not describe the queue.
-    """
-    settings = account.settings
-    wanted = need_of(settings)
-    name = settings.queue.rpartition("/")[2]
-    prices = Prices(account.clients, account.region)
-    found = _environments(account, [name])
-    if name not in found:
-        raise StackError(
-            f"with {account.access.named()}, region {account.region} has no job queue {name!r}. Give the --profile, "
-            "--region and --stack-name of a deployment; `cirro deploy` makes one."
-        )
-    for each in found[name]:
-        if settings.nodes > 1 and not each.runs_several_nodes:
-            continue
-        kinds = [kind for kind in of_environment(each.instance_types, shipped().types) if wanted.fits(kind)]
-        kinds = kinds[:PRICED_TYPES]
-        if kinds:
-            return _priced(prices, MARKETS.get(each.kind, ON_DEMAND), kinds), prices.notes
-    return [], prices.notes
-
-
-def fargate_offers(account: Account, machine: FargateMachine) -> list[Price]:
-    """Prices now of a machine on Fargate, for each compute environment of the queue for Fargate.
-
-    Raises:
-        StackError: The queue does not exist, or is none for Fargate.
-        AccessDenied, AwsError: AWS did not describe the queue.
-    """
-    settings = account.settings
-    name = (settings.batch_fargate_queue or settings.batch_queue).rpartition("/")[2]
-    kinds = [each.kind for each in _environments(account, [name]).get(name, ()) if each.on_fargate]
-    if not kinds:
-        raise StackError(
-            f"with {account.access.named()}, region {account.region} has no queue for Fargate that is called {name!r}. "
-            "`cirro deploy --parameter FargateMaxVcpus=64` makes one and sets batch_fargate_queue."
-        )
-    return [fargate_prices.price(machine, account.region, MARKETS[kind]) for kind in kinds]
-
-
-def _priced(prices: Prices, market: str, kinds: list[InstanceType]) -> list[Offer]:
-    names = [kind.name for kind in kinds]
-    now = time.time()
-    if market == SPOT:
-        history = prices.spot(names, now - SPOT_BEFORE_S, now)
-        found = {
-            name: price
-            for name in names
-            if (price := history.price(name, "", now, now) or shipped_price(name, prices.region, SPOT)) is not None
-        }
-    else:
-        found = prices.on_demand(names)
-    return [Offer(kind, found[kind.name]) for kind in kinds if kind.name in found]
