@@ -331,6 +331,19 @@ def test_parameters_are_checked(stacks: Stacks, parameters: dict[str, str], text
         stacks.create(BATCH, **parameters)
 
 
+def test_the_parts_of_a_list_have_no_spaces_around_them(stacks: Stacks) -> None:
+    """As people type them after a comma; the parameter is shown as it was given."""
+    body = {
+        "Parameters": {"Names": {"Type": "CommaDelimitedList", "Default": "x , y"}},
+        "Resources": {"Group": {"Type": "AWS::Logs::LogGroup"}},
+        "Outputs": {"Joined": {"Value": {"Fn::Join": ["|", {"Ref": "Names"}]}}},
+    }
+    stacks.create(body, Names="a, b ,c")
+    assert stacks.outputs() == {"Joined": "a|b|c"}
+    [stack] = stacks.client.describe_stacks(StackName=stacks.id)["Stacks"]
+    assert stack["Parameters"] == [{"ParameterKey": "Names", "ParameterValue": "a, b ,c"}]
+
+
 def test_a_circle_is_refused() -> None:
     """With the names that are in it."""
     with pytest.raises(TemplateError, match=r"Circular dependency between resources: \[A, B\]"):

@@ -10,7 +10,7 @@ import functools
 import threading
 from typing import Any
 
-from covalent_cirro.deployment.template_functions import TemplateError, as_text, holds
+from covalent_cirro.deployment.template_functions import TemplateError, as_text, holds, is_list, split_list
 from covalent_cirro.deployment.templates import parse
 from covalent_cirro.local.emulator.batch.model import Json
 from covalent_cirro.local.emulator.formation import (
@@ -74,7 +74,11 @@ def _replace_templates(parsing: Any, models: Any) -> None:
             template_checks.check_parameters(declarations, given)
             # moto converts given values to the parameter's type, defaults not: so defaults are given too.
             defaults = {name: as_text(each["Default"]) for name, each in declarations.items() if "Default" in each}
-            self.input_parameters = {**defaults, **given}
+            values = {**defaults, **given}
+            for name in filter(lambda name: is_list(declarations[name]), values):
+                # "Each member string is space trimmed" (CloudFormation User Guide, Parameters); moto keeps the spaces.
+                values[name] = ",".join(split_list(values[name]))
+            self.input_parameters = values
             load(self)
             template_checks.check_rules(self._template, StackNames(self))
         except TemplateError as error:
