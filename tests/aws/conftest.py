@@ -6,12 +6,17 @@ import os
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from covalent_cirro import CirroBatchExecutor
 from tests.aws.walk import Account, clean_up
+
+Make = Callable[..., CirroBatchExecutor]
+"""Makes an executor; its options are those of `CirroBatchExecutor`, over the deployment's settings."""
 
 WHY = "needs an AWS account, and costs some cents: set CIRRO_LIVE=1 (docs/deploy.md, Live tests)"
 GPUS = 1 if os.environ.get("CIRRO_LIVE_GPU") == "1" else 0
@@ -61,3 +66,23 @@ def put_image(account: Account) -> None:
         account.cirro("image", "push", "--device", device)
     else:
         pytest.fail("the walk builds an image: it needs a Docker engine on this machine")
+
+
+def deploy(account: Account, parameters: Mapping[str, object]) -> dict[str, Any]:
+    """Deploy, or change the deployment; gives the executor's settings."""
+    given = [part for name, value in parameters.items() for part in ("--parameter", f"{name}={value}")]
+    settings: dict[str, Any] = account.cirro("deploy", "--yes", *given)["settings"]
+    return settings
+
+
+def executors(account: Account, settings: Mapping[str, Any], **own: Any) -> Make:
+    """Push the image; gives what makes executors of small jobs with it."""
+    put_image(account)
+    (image,) = [each["uri"] for each in account.cirro("image", "list") if each["used"]]
+    small = {**settings, "container_image_uri": image, "vcpu": 1, "memory": 1, **own}
+    return lambda **options: CirroBatchExecutor(**{**small, **options})
+
+
+def metadata() -> dict[str, Any]:
+    """An electron's place in a dispatch of its own."""
+    return {"dispatch_id": str(uuid.uuid4()), "node_id": 0}

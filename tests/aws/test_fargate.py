@@ -7,39 +7,23 @@ from __future__ import annotations
 
 import os
 import sys
-import uuid
-from collections.abc import Callable
-from typing import Any
 
 import cloudpickle
 import pytest
 from covalent._shared_files import TaskRuntimeError
 
-from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.errors import SettingsError
-from tests.aws.conftest import put_image
+from tests.aws.conftest import Make, deploy, executors, metadata
 from tests.aws.walk import Account
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-Make = Callable[..., CirroBatchExecutor]
 
 
 @pytest.fixture(scope="module")
 def executor(account: Account, parameters: dict[str, object]) -> Make:
     """Makes executors of small jobs on Fargate, in a queue with Spot first."""
-    wanted = {**parameters, "FargateSpotMaxVcpus": 2, "FargateMaxVcpus": 2}
-    given = [part for name, value in wanted.items() for part in ("--parameter", f"{name}={value}")]
-    settings = account.cirro("deploy", "--yes", *given)["settings"]
-    put_image(account)
-    (image,) = [each["uri"] for each in account.cirro("image", "list") if each["used"]]
-    fargate = {"platform": "FARGATE", "vcpu": 0.25, "memory": 0.5}
-    return lambda **options: CirroBatchExecutor(**{**settings, "container_image_uri": image, **fargate, **options})
-
-
-def metadata() -> dict[str, Any]:
-    """An electron's place in a dispatch of its own."""
-    return {"dispatch_id": str(uuid.uuid4()), "node_id": 0}
+    settings = deploy(account, {**parameters, "FargateSpotMaxVcpus": 2, "FargateMaxVcpus": 2})
+    return executors(account, settings, platform="FARGATE", vcpu=0.25, memory=0.5)
 
 
 async def test_a_function_runs_on_fargate(executor: Make) -> None:

@@ -9,38 +9,22 @@ import json
 import random
 import sys
 import uuid
-from collections.abc import Callable
-from typing import Any
 
 import cloudpickle
 import pytest
 from covalent._shared_files import TaskRuntimeError
 
-from covalent_cirro import CirroBatchExecutor
 from covalent_cirro.errors import SettingsError
-from tests.aws.conftest import GPUS, put_image
+from tests.aws.conftest import GPUS, Make, deploy, executors, metadata
 from tests.aws.walk import Account
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-Make = Callable[..., CirroBatchExecutor]
 
 
 @pytest.fixture(scope="module")
 def executor(account: Account, parameters: dict[str, object]) -> Make:
     """Makes executors of small jobs in the account."""
-    given = [part for name, value in parameters.items() for part in ("--parameter", f"{name}={value}")]
-    settings = account.cirro("deploy", "--yes", *given)["settings"]
-    put_image(account)
-    (image,) = [each["uri"] for each in account.cirro("image", "list") if each["used"]]
-    return lambda **options: CirroBatchExecutor(
-        **{**settings, "container_image_uri": image, "vcpu": 1, "memory": 1, **options}
-    )
-
-
-def metadata() -> dict[str, Any]:
-    """An electron's place in a dispatch of its own."""
-    return {"dispatch_id": str(uuid.uuid4()), "node_id": 0}
+    return executors(account, deploy(account, parameters))
 
 
 async def test_a_function_runs_on_a_real_instance(executor: Make) -> None:

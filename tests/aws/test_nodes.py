@@ -6,39 +6,21 @@ On a deployment of its own, which goes when they end.
 from __future__ import annotations
 
 import sys
-import uuid
-from collections.abc import Callable
-from typing import Any
 
 import cloudpickle
 import pytest
 from covalent._shared_files import TaskRuntimeError
 
-from covalent_cirro import CirroBatchExecutor
-from tests.aws.conftest import put_image
+from tests.aws.conftest import Make, deploy, executors, metadata
 from tests.aws.walk import Account
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-Make = Callable[..., CirroBatchExecutor]
 
 
 @pytest.fixture(scope="module")
 def executor(account: Account, parameters: dict[str, object]) -> Make:
     """Makes executors of small jobs on two machines."""
-    wanted = {**parameters, "MultiNodeMaxVcpus": 4}
-    given = [part for name, value in wanted.items() for part in ("--parameter", f"{name}={value}")]
-    settings = account.cirro("deploy", "--yes", *given)["settings"]
-    put_image(account)
-    (image,) = [each["uri"] for each in account.cirro("image", "list") if each["used"]]
-    return lambda **options: CirroBatchExecutor(
-        **{**settings, "container_image_uri": image, "vcpu": 1, "memory": 1, "num_nodes": 2, **options}
-    )
-
-
-def metadata() -> dict[str, Any]:
-    """An electron's place in a dispatch of its own."""
-    return {"dispatch_id": str(uuid.uuid4()), "node_id": 0}
+    return executors(account, deploy(account, {**parameters, "MultiNodeMaxVcpus": 4}), num_nodes=2)
 
 
 def gather() -> list[str]:

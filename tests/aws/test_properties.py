@@ -8,46 +8,26 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import cloudpickle
 import pytest
 
-from covalent_cirro import CirroBatchExecutor
-from tests.aws.conftest import put_image
+from tests.aws.conftest import Make, deploy, executors, metadata
 from tests.aws.walk import Account
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-Make = Callable[..., CirroBatchExecutor]
 
 
 @pytest.fixture(scope="module")
 def executor(account: Account, parameters: dict[str, object]) -> Iterator[Make]:
     """Makes executors of small jobs, in fair queues, with shared files."""
-
-    def deploy(**more: str) -> dict[str, Any]:
-        wanted = {**parameters, "FairShare": "true", **more}
-        given = [part for name, value in wanted.items() for part in ("--parameter", f"{name}={value}")]
-        settings: dict[str, Any] = account.cirro("deploy", "--yes", *given)["settings"]
-        return settings
-
-    settings = deploy(SharedFileSystem="true")
-    put_image(account)
-    (image,) = [each["uri"] for each in account.cirro("image", "list") if each["used"]]
+    settings = deploy(account, {**parameters, "FairShare": "true", "SharedFileSystem": "true"})
     try:
-        yield lambda **options: CirroBatchExecutor(
-            **{**settings, "container_image_uri": image, "vcpu": 1, "memory": 1, **options}
-        )
+        yield executors(account, settings)
     finally:
-        deploy(SharedFileSystem="false")
+        deploy(account, {"SharedFileSystem": "false"})
         account.client("efs").delete_file_system(FileSystemId=settings["shared_files"].partition("/")[0])
-
-
-def metadata() -> dict[str, Any]:
-    """An electron's place in a dispatch of its own."""
-    return {"dispatch_id": str(uuid.uuid4()), "node_id": 0}
 
 
 async def test_electrons_share_files(executor: Make) -> None:

@@ -24,6 +24,17 @@ def test_the_figures_are_measured() -> None:
     assert shown == {figure: measured[figure][:2] for figure in shown}
 
 
+def test_the_faults_are_counted() -> None:
+    """Those of docs/faults.md, each by itself: without the runs that have none, or many together."""
+    tables = re.findall(
+        r"^\| fault \| times injected.*\n\| ---.*\n((?:\|.*\n)+)", (ROOT / "docs" / "faults.md").read_text(), re.M
+    )
+    names = [line.split("|")[1].strip() for table in tables for line in table.splitlines()]
+    single = [each for each in names if "no fault" not in each and "many faults" not in each and "soak" not in each]
+    (told,) = re.findall(r"tried with (\d+) faults", README)
+    assert (len(tables), int(told)) == (2, len(single))
+
+
 def test_the_animation_is_a_real_one_and_small() -> None:
     """docs/pictures/take_electrons.py made it: frames that take turns, in less than 2 MB."""
     (name,) = re.findall(r"!\[cirro run[^]]*\]\((docs/pictures/[^)]*)\)", README)
