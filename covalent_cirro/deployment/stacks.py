@@ -126,13 +126,8 @@ class Resource(NamedTuple):
 # --- names ----------------------------------------------------------------------------------------
 
 
-def setting_name(output_key: str) -> str:
-    """The setting of an output: ``s3_bucket_name`` for ``S3BucketName``. Inverse of `output_key`."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", output_key).lower()
-
-
 def output_key(setting: str) -> str:
-    """The output of a setting: ``S3BucketName`` for ``s3_bucket_name``. Inverse of `setting_name`."""
+    """The output of a setting: ``S3BucketName`` for ``s3_bucket_name``."""
     return "".join(word.capitalize() for word in setting.split("_"))
 
 

@@ -88,16 +88,6 @@ class End(str, enum.Enum):
     CONTAINER_ENDED = "container_ended"
     NEVER_RAN = "never_ran"
 
-    @property
-    def may_pass(self) -> bool:
-        """Whether the same job, started again without changes, may succeed."""
-        return self in _MAY_PASS
-
-
-_MAY_PASS = frozenset(
-    {End.HOST_LOST, End.AGENT_LOST, End.DOCKER_TIMEOUT, End.IMAGE_UNREACHABLE, End.STOPPED, End.BLOB_LOST}
-)
-
 
 class Evidence(NamedTuple):
     """All that is known of how one electron ended.

@@ -326,15 +326,6 @@ def test_what_the_job_was_given_counts_before_what_the_executor_says() -> None:
     assert "memory=32" in seen.next_step
 
 
-def test_ends_that_may_pass_are_told_from_those_that_come_again() -> None:
-    """A retry of the same job helps with a lost host, not with a missing image."""
-    assert End.HOST_LOST.may_pass
-    assert End.IMAGE_UNREACHABLE.may_pass
-    assert not End.IMAGE_NOT_FOUND.may_pass
-    assert not End.RAISED.may_pass
-    assert not End.OUT_OF_MEMORY.may_pass
-
-
 def test_an_end_is_stored_by_its_name() -> None:
     """The value is the name in small letters, and gives the class back."""
     assert [End(end.value) for end in End] == list(End)
